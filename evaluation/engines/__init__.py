@@ -1,0 +1,82 @@
+"""What runs a model. One file per engine; its name is its name in a recipe."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from evaluation._types import Generation, Message, Sampling
+
+# A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
+Prompt = Sequence[int] | Sequence[Message]
+
+
+class Engine(Protocol):
+    """A loaded model, or a connection to one.
+
+    `takes` says what prompts must be; `supports_choices` whether `Sampling.choices` can be had; `max_model_len` is the most
+    tokens that prompt and completion may have together (None: unknown, the server decides).
+    """
+
+    takes: ClassVar[Literal["ids", "messages"]]
+    supports_choices: ClassVar[bool]
+    version: str
+    max_model_len: int | None
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
+        """Yields (index of the prompt, its `sampling.n` completions) as they finish, in any order.
+
+        A completion's `finish_reason` is "stop", "length", "prompt_too_long" (nothing was generated) or "error: …".
+        """
+        ...
+
+    def reseed(self, seed: int) -> None:
+        """Makes what `generate` samples next depend on `seed` and its own arguments alone, not on what ran before."""
+        ...
+
+    def close(self) -> None:
+        """Frees the model."""
+        ...
+
+
+def names() -> list[str]:
+    """The engines there are."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+
+
+def open_engine(name: str, model: str | Path, /, **options: Any) -> Engine:
+    """Loads `model` (a folder; for openai the model's name at the endpoint) in the named engine.
+
+    Options: vllm `max_model_len`, `tensor_parallel_size`; transformers `max_model_len`, `batch_size`; openai `base_url`,
+    `max_concurrency`, `max_retries`, `timeout_s`.
+
+    Raises:
+        ValueError: where there is no such engine.
+    """
+    engine: Engine = _module(name).open(model, **options)
+    return engine
+
+
+def environment(name: str) -> dict[str, str]:
+    """The variables that must be set before the process that opens the engine starts; what the user has set stays.
+
+    Raises:
+        ValueError: where there is no such engine.
+    """
+    variables: dict[str, str] = _module(name).environment()
+    return variables
+
+
+def too_long(prompt_ids: Sequence[int], sampling: Sampling) -> list[Generation]:
+    """What an engine gives for a prompt that leaves no room for a completion."""
+    return [Generation("", [], "prompt_too_long", len(prompt_ids), 0)] * sampling.n
+
+
+def _module(name: str) -> Any:
+    if name not in names():
+        raise ValueError(
+            f"engine must be one of {', '.join(names())}, got {name!r}; correct it, or add evaluation/engines/{name}.py"
+        )
+    return importlib.import_module(f"evaluation.engines.{name}")

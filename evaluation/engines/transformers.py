@@ -1,0 +1,126 @@
+"""transformers' own generate: slower than vLLM, runs wherever torch does (macOS, a machine without vLLM)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from evaluation._types import Generation, Sampling
+from evaluation.engines import Prompt, too_long
+
+
+def environment() -> dict[str, str]:
+    """Nothing has to be set."""
+    return {}
+
+
+def open(model: str | Path, *, max_model_len: int | None = None, batch_size: int = 16) -> TransformersEngine:
+    """`max_model_len` is bounded by the model's own; `batch_size` counts prompts."""
+    return TransformersEngine(Path(model), max_model_len, batch_size)
+
+
+class TransformersEngine:
+    """One model in transformers, in bfloat16, on the first CUDA device, Apple's GPU, or the CPU."""
+
+    takes: ClassVar[Literal["ids", "messages"]] = "ids"
+    supports_choices: ClassVar[bool] = True
+
+    def __init__(self, model: Path, max_model_len: int | None, batch_size: int) -> None:
+        import torch
+        import transformers
+
+        from bnf.rendering import load_tokenizer, stop_token_ids
+
+        self.version = f"transformers {transformers.__version__}"
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        self._device = "cuda" if torch.cuda.is_available() else mps
+        self._tokenizer = load_tokenizer(model)
+        self._stops = stop_token_ids(self._tokenizer)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        self._model: Any = loaded.to(self._device).eval()
+        own_len = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
+        known = [length for length in (max_model_len, own_len) if length is not None]
+        self.max_model_len: int | None = min(known) if known else None
+        self._batch_size = batch_size
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
+        if sampling.seed is not None:
+            self.reseed(sampling.seed)
+        ids: list[list[int]] = [list(prompt) for prompt in prompts]  # type: ignore[arg-type]
+        fitting = []
+        for index, prompt in enumerate(ids):
+            if self.max_model_len is not None and len(prompt) >= self.max_model_len:
+                yield index, too_long(prompt, sampling)
+            else:
+                fitting.append(index)
+        fitting.sort(key=lambda index: len(ids[index]))  # little padding; stable, so the batches are fixed
+        for start in range(0, len(fitting), self._batch_size):
+            batch = fitting[start : start + self._batch_size]
+            yield from zip(batch, self._batch([ids[index] for index in batch], sampling), strict=True)
+
+    def reseed(self, seed: int) -> None:
+        import torch
+
+        torch.manual_seed(seed)
+
+    def close(self) -> None:
+        self._model = None
+
+    def _batch(self, prompts: list[list[int]], sampling: Sampling) -> list[list[Generation]]:
+        import torch
+        from transformers import GenerationConfig
+
+        width = max(map(len, prompts))
+        pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else min(self._stops)
+        input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._device)
+        room = (
+            sampling.max_new_tokens if self.max_model_len is None else min(sampling.max_new_tokens, self.max_model_len - width)
+        )
+        decoding = (
+            {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature > 0 else {}
+        )
+        config = GenerationConfig(
+            max_new_tokens=room,
+            do_sample=sampling.temperature > 0,
+            num_return_sequences=sampling.n,
+            eos_token_id=sorted(self._stops),
+            pad_token_id=pad,
+            **decoding,
+        )
+        allowed = self._allowed(sampling.choices, width) if sampling.choices else None
+        with torch.inference_mode():
+            out = self._model.generate(
+                input_ids=input_ids, attention_mask=mask, generation_config=config, prefix_allowed_tokens_fn=allowed
+            )
+        rows = [self._generation(row, sampling) for row in out[:, width:].tolist()]  # (B·n, new tokens)
+        return [
+            [
+                Generation(text, ids, reason, len(prompt), len(ids))
+                for text, ids, reason in rows[i * sampling.n : (i + 1) * sampling.n]
+            ]
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def _generation(self, row: list[int], sampling: Sampling) -> tuple[str, list[int], str]:
+        end = next((position for position, token in enumerate(row) if token in self._stops), None)
+        ids = row if end is None else row[: end + 1]
+        text = str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        if sampling.choices and text not in sampling.choices:
+            raise RuntimeError(
+                f"choices must restrict the completion to one of {sampling.choices}, got {text!r}; raise max_new_tokens"
+            )
+        return text, ids, "length" if end is None else "stop"
+
+    def _allowed(self, choices: list[str], width: int) -> Callable[[int, Any], list[int]]:
+        """Which tokens may follow: those that continue the tokenization of a choice, and a stop token after it."""
+        stop = min(self._stops)
+        paths = [[*self._tokenizer(choice, add_special_tokens=False)["input_ids"], stop] for choice in choices]
+
+        def allowed(_: int, ids: Any) -> list[int]:
+            written = ids.tolist()[width:]
+            following = {path[len(written)] for path in paths if len(path) > len(written) and path[: len(written)] == written}
+            return sorted(following) or [stop]
+
+        return allowed

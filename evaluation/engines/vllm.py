@@ -1,0 +1,139 @@
+"""vLLM, in this process. Set `environment()` before Python starts: on CPU it decides start-up time and throughput.
+
+On CPU the engine core runs in this process and samples from torch's global generator: per-request seeds fail there, and
+seeding that generator before a fixed chunk of prompts gives the same texts in any process and any order of chunks. On CUDA
+vLLM keeps its own defaults and each request gets a seed of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from evaluation._types import Generation, Sampling
+from evaluation.engines import Prompt, too_long
+
+
+def environment() -> dict[str, str]:
+    """No telemetry and little logging everywhere; on CPU one process, all cores, threads that sleep while they wait."""
+    variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    if _is_cpu_build():
+        variables |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+    return {name: os.environ.get(name, value) for name, value in variables.items()}
+
+
+def open(model: str | Path, *, max_model_len: int | None = None, tensor_parallel_size: int = 1) -> VllmEngine:
+    """`max_model_len` is bounded by the model's own; None takes the model's own."""
+    return VllmEngine(Path(model), max_model_len, tensor_parallel_size)
+
+
+class VllmEngine:
+    """One model in vLLM; greedy or sampled, with structured choices."""
+
+    takes: ClassVar[Literal["ids", "messages"]] = "ids"
+    supports_choices: ClassVar[bool] = True
+
+    def __init__(self, model: Path, max_model_len: int | None, tensor_parallel_size: int) -> None:
+        self._on_cpu = _is_cpu_build()
+        missing = [name for name in environment() if name not in os.environ]
+        if self._on_cpu and missing:
+            raise RuntimeError(
+                f"vLLM's environment must be set before Python starts, got {', '.join(missing)} unset; "
+                "start the process with evaluation.engines.environment('vllm')"
+            )
+        import vllm
+
+        self.version = f"vllm {vllm.__version__}"
+        options: dict[str, Any] = {"tensor_parallel_size": tensor_parallel_size}
+        if self._on_cpu:
+            options |= {"distributed_executor_backend": "uni", "enforce_eager": True, "dtype": "bfloat16"}
+        if max_model_len is not None:
+            options["max_model_len"] = min(max_model_len, _model_len(model) or max_model_len)
+        self._llm = vllm.LLM(str(model), enable_prefix_caching=True, disable_log_stats=True, **options)
+        self.max_model_len: int | None = self._llm.llm_engine.model_config.max_model_len
+        self._ids = itertools.count()
+        self._seed: int | None = None
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        if sampling.seed is not None:
+            self.reseed(sampling.seed)
+        assert self.max_model_len is not None
+        engine = self._llm.llm_engine
+        open_requests: dict[str, int] = {}
+        for index, prompt in enumerate(prompts):
+            if len(prompt) >= self.max_model_len:
+                yield index, too_long(prompt, sampling)  # type: ignore[arg-type]
+                continue
+            params = SamplingParams(
+                n=sampling.n,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=min(sampling.max_new_tokens, self.max_model_len - len(prompt)),
+                structured_outputs=StructuredOutputsParams(choice=sampling.choices) if sampling.choices else None,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                seed=None if self._seed is None else (self._seed + index) % 2**31,
+            )
+            request = str(next(self._ids))
+            engine.add_request(request, {"prompt_token_ids": list(prompt)}, params)  # type: ignore[typeddict-item]
+            open_requests[request] = index
+        try:
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        index = open_requests.pop(str(output.request_id))
+                        yield index, [_generation(output, one, sampling) for one in output.outputs]  # type: ignore[union-attr]
+        finally:
+            if open_requests:  # the caller stopped early
+                engine.abort_request(list(open_requests))
+
+    def reseed(self, seed: int) -> None:
+        import torch
+
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("the prefix cache must be free for a reseed, got running requests; exhaust generate() first")
+        if self._on_cpu:
+            torch.manual_seed(seed)
+        else:
+            self._seed = seed
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+
+
+def _generation(output: Any, one: Any, sampling: Sampling) -> Generation:
+    # vLLM ignores a constraint that it does not know: what it gives is checked, not trusted.
+    if sampling.choices and one.text not in sampling.choices:
+        raise RuntimeError(
+            f"choices must restrict the completion to one of {sampling.choices}, got {one.text!r} ({one.finish_reason}); "
+            "raise max_new_tokens, or use a vLLM with structured outputs"
+        )
+    ids = list(one.token_ids)
+    return Generation(one.text, ids, str(one.finish_reason), len(output.prompt_token_ids), len(ids))
+
+
+def _model_len(model: Path) -> int | None:
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    length: int | None = config.get("max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings"))
+    return length
+
+
+def _is_cpu_build() -> bool:
+    """Whether the vLLM that is installed is the CPU one, told by its distribution's name without importing it."""
+    try:
+        metadata.version("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return True

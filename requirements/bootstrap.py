@@ -81,7 +81,10 @@ def main() -> int:
             step.action()
         except subprocess.CalledProcessError as error:
             print(f" failed\n{error.output[-3000:]}", file=sys.stderr)
-            print(f"`{' '.join(error.cmd)}` ended with {error.returncode}; run the same command again to go on from here", file=sys.stderr)
+            print(
+                f"`{' '.join(error.cmd)}` ended with {error.returncode}; run the same command again to go on from here",
+                file=sys.stderr,
+            )
             return 1
         sentinel.parent.mkdir(parents=True, exist_ok=True)
         sentinel.touch()

@@ -1,0 +1,194 @@
+"""The command line. Heavy libraries are imported by the commands that use them, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="bnf",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Align language models with the BNF loss, and measure what it gained and what it cost.",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, such as flows/recipes/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value …]", help="Recipe keys, e.g. train.learning_rate=1e-5.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own lines.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, its beginning, or `latest`.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    only: Annotated[
+        str, typer.Option("--only", metavar="STAGE,…", help="Only these stages may execute; others must be cached.")
+    ] = "",
+    from_stage: Annotated[
+        str, typer.Option("--from", metavar="STAGE", help="Only this stage and later ones may execute.")
+    ] = "",
+    refresh: Annotated[
+        str, typer.Option("--refresh", metavar="STAGE,…", help="Execute these stages although they are cached.")
+    ] = "",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe: every stage that is not cached, up to the report."""
+    from flows.commands import run_recipe
+    from flows.config import load_recipe
+
+    run_recipe(
+        load_recipe(recipe, overrides or ()),
+        only=_names(only),
+        from_stage=from_stage or None,
+        refresh=_names(refresh),
+        as_json=as_json,
+        debug=debug,
+    )
+
+
+@app.command()
+def evaluate(
+    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or a model's folder or hub id.")],
+    recipe_and_overrides: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [key=value …]")] = None,
+    refresh: Annotated[
+        str, typer.Option("--refresh", metavar="STAGE,…", help="Execute these stages although they are cached.")
+    ] = "",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run the evaluation stages alone: of a run's models, or of any model."""
+    from flows.commands import evaluate_target
+
+    words = recipe_and_overrides or []
+    recipe = next((word for word in words[:1] if "=" not in word), None)
+    evaluate_target(target, recipe, words[1:] if recipe else words, refresh=_names(refresh), as_json=as_json, debug=debug)
+
+
+@app.command()
+def plan(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
+    from flows.commands import show_plan
+    from flows.config import load_recipe
+
+    show_plan(load_recipe(recipe, overrides or ()), as_json=as_json)
+
+
+@app.command()
+def runs(as_json: Json = False) -> None:
+    """List the runs, newest first."""
+    from flows.commands import show_runs
+
+    show_runs(as_json=as_json)
+
+
+@app.command()
+def show(run: RunName, as_json: Json = False) -> None:
+    """Show a run: its results, and what each task took."""
+    from flows.commands import show_run
+
+    show_run(run, as_json=as_json)
+
+
+@app.command()
+def compare(names: Annotated[list[str], typer.Argument(metavar="RUN RUN …")], as_json: Json = False) -> None:
+    """Compare runs item by item: paired differences with intervals, and p-values corrected for their number."""
+    from flows.commands import compare_runs
+
+    compare_runs(names, as_json=as_json)
+
+
+@app.command()
+def report(
+    run: RunName,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say where a run's report is, or open it."""
+    from flows.commands import show_report
+
+    show_report(run, open_it=open_it, as_json=as_json)
+
+
+@app.command()
+def ui(debug: Debug = False) -> None:
+    """Start the Prefect UI on this home's runs; Ctrl-C ends it."""
+    from flows.commands import serve_ui
+
+    serve_ui(debug=debug)
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="Also check everything that this recipe needs.")
+    ] = None,
+    overrides: Overrides = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Check that it works without a network.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check the machine, the installation, and a recipe."""
+    from flows.doctor import diagnose
+
+    diagnose(recipe, overrides or (), offline=offline, as_json=as_json)
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str, typer.Argument(help="A benchmark, such as gsm8k.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="completions.jsonl; its items.jsonl lies beside it.")],
+    as_json: Json = False,
+) -> None:
+    """Score stored completions, without a model."""
+    from flows.commands import score_file
+
+    score_file(benchmark, file, as_json=as_json)
+
+
+def _names(text: str) -> list[str] | None:
+    return [name.strip() for name in text.split(",") if name.strip()] or None
+
+
+def main() -> None:
+    """Run a command; turn errors into one message and an exit code (1 failed, 2 usage, 130 and 143 stopped)."""
+    from flows.errors import RecipeError
+    from tasks.child import StageFailed
+
+    debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except StageFailed as error:
+        _fail(f"failed: {error}", 1, debug)
+    except (RecipeError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        _fail(str(error), 2, debug)
+    except KeyboardInterrupt:
+        _fail("stopped", 130, debug)
+    except (ValueError, RuntimeError, OSError) as error:
+        _fail(f"failed: {error}", 1, debug)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"bnf: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

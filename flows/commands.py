@@ -1,0 +1,267 @@
+"""What the commands do: everything behind `flows/cli.py`'s signatures."""
+
+from __future__ import annotations
+
+import json
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.config import Recipe, load_recipe, make_recipe
+from flows.display import Display, plan_rows, print_table
+from flows.errors import RecipeError
+from flows.graph import build, plugin
+from flows.home import home_folder, set_prefect_environment
+from flows.preflight import preflight, require
+from flows.runs import Run, all_runs, find_run, last_artifacts
+from flows.selection import select
+from tasks.nodes import forecast
+from tasks.store import Store, read_json
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    only: list[str] | None = None,
+    from_stage: str | None = None,
+    refresh: list[str] | None = None,
+    evaluate_run: str | None = None,
+    as_json: bool = False,
+    debug: bool = False,
+) -> None:
+    """Check a recipe, run its flow with live output, and show what came out of it."""
+    home = home_folder()
+    _check(recipe, home, only, from_stage, refresh, evaluate_run)
+    set_prefect_environment(home, debug=debug)
+    from flows.server import prefect_server
+
+    display = Display()
+    with prefect_server(home) as url:
+        from flows.align import LISTENER, Listener, align
+        from flows.crashed import mark_crashed
+
+        mark_crashed(home)
+
+        def started(run: Run) -> None:
+            display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record['flow_run_id']}")
+
+        LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
+        try:
+            name = align(recipe, only, from_stage, refresh, evaluate_run)
+        finally:
+            display.stop()
+            display.total()
+    run = find_run(home, name)
+    if as_json:
+        _print_json(_shown(run))
+        return
+    show_results(run)
+
+
+def _check(
+    recipe: Recipe,
+    home: Path,
+    only: list[str] | None,
+    from_stage: str | None,
+    refresh: list[str] | None,
+    evaluate_run: str | None,
+) -> None:
+    """Everything that can be known before the first stage: names, files, the selection, the machine's room."""
+    nodes = build(recipe)
+    selection = select(nodes, only=only, from_stage=from_stage, refresh=refresh, evaluate_run=evaluate_run)
+    store, last = Store(home / "artifacts"), last_artifacts(home, recipe)
+    pinned = find_run(home, evaluate_run).artifacts if evaluate_run else {}
+    pinned = {name: artifact for name, artifact in pinned.items() if name in selection.needed - selection.allowed}
+    selection.check(nodes, store, last, pinned)
+    known = forecast([node for node in nodes if node.id in selection.needed], store, last, pinned)
+    require(preflight(recipe, list(known.values()), home))
+
+
+def evaluate_target(
+    target: str, recipe_path: str | None, overrides: Sequence[str], *, refresh: list[str] | None, as_json: bool, debug: bool
+) -> None:
+    """Evaluate a run's models with its own recipe (or another's evaluation), or any model with a recipe's evaluation."""
+    for override in overrides:
+        if override.split(".")[0].split("=")[0] not in ("evaluation", "judge", "name"):
+            raise RecipeError(
+                f"evaluate must change evaluation.* or judge.* keys alone, got {override!r}; use `bnf run` for the others"
+            )
+    home = home_folder()
+    known = [run for run in all_runs(home) if target == "latest" or run.id.startswith(target)]
+    if known and not Path(target).exists():
+        run = known[0]
+        base = run.recipe
+        if recipe_path is not None:
+            asked = load_recipe(recipe_path)
+            base = base.model_copy(update={"evaluation": asked.evaluation, "judge": asked.judge})
+        recipe = make_recipe(base.model_dump(), overrides)
+        trained = recipe.train is not None
+        run_recipe(recipe, refresh=refresh, evaluate_run=run.id if trained else None, as_json=as_json, debug=debug)
+        return
+    if "/" not in target and not Path(target).exists():
+        find_run(home, target)
+    asked = load_recipe(recipe_path or "flows/recipes/evaluate.yaml")
+    values = asked.model_dump() | {
+        "model_name_or_path": target,
+        "data": None,
+        "sample": None,
+        "label": None,
+        "train": None,
+        "judge": None,
+    }
+    run_recipe(make_recipe(values, overrides), refresh=refresh, as_json=as_json, debug=debug)
+
+
+def show_plan(recipe: Recipe, *, as_json: bool) -> None:
+    home = home_folder()
+    known = forecast(build(recipe), Store(home / "artifacts"), last_artifacts(home, recipe))
+    if as_json:
+        _print_json({"stages": [entry.as_json() for entry in known.values()], "settings": _dotted(recipe.model_dump())})
+        return
+    print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())))
+    count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
+    print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
+
+
+def show_runs(*, as_json: bool) -> None:
+    rows = [
+        {
+            "run": run.id,
+            "state": run.state,
+            "started": run.record["started"],
+            "ended": run.record.get("ended"),
+            "recipe": run.record["recipe"],
+            "tasks": len(run.record["tasks"]),
+        }
+        for run in all_runs(home_folder())
+    ]
+    if as_json:
+        _print_json({"runs": rows})
+    elif rows:
+        print_table("", rows)
+    else:
+        print(f"no runs in {home_folder()} yet; start one with `bnf run flows/recipes/quickstart.yaml`")
+
+
+def show_run(name: str, *, as_json: bool) -> None:
+    run = find_run(home_folder(), name)
+    if as_json:
+        _print_json(_shown(run))
+        return
+    print(f"{run.id}  {run.state}")
+    tasks = [
+        {
+            "task": name,
+            "": "cached" if entry["cached"] else "done",
+            "seconds": f"{entry['seconds']:.1f}",
+            "artifact": entry["fingerprint"][:12],
+        }
+        for name, entry in run.record["tasks"].items()
+    ]
+    print_table("", tasks)
+    show_results(run)
+
+
+def show_results(run: Run) -> None:
+    """The table of results, and where the report and the UI are."""
+    if not (run.folder / "summary.json").exists():
+        return
+    from evaluation.summary import notes, table_rows
+
+    summary = read_json(run.folder / "summary.json")
+    print()
+    print_table("", table_rows(summary))
+    for note in notes(summary):
+        print(f"  {note}")
+    print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
+
+
+def _shown(run: Run) -> dict[str, Any]:
+    path = run.folder / "summary.json"
+    return {
+        "run": run.id,
+        **run.record,
+        "state": run.state,
+        "folder": str(run.folder),
+        "summary": read_json(path) if path.exists() else None,
+    }
+
+
+def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
+    from evaluation.compare import compare, comparison_rows
+
+    if len(names) < 2:
+        raise RecipeError(f"compare must be given two runs or more, got {len(names)}; see `bnf runs`")
+    home = home_folder()
+    scored = []
+    for name in names:
+        run = find_run(home, name)
+        folders: dict[str, dict[str, Path]] = {}
+        for artifact_of, artifact in run.artifacts.items():
+            stage, *rest = artifact_of.split("/")
+            if stage == "score":
+                folders.setdefault(rest[1], {})[rest[0]] = artifact.path
+        if not folders:
+            raise RecipeError(f"RUN must have scores, got none in {run.id} ({run.state}); run its evaluation first")
+        scored.append((run.id, folders))
+    result = compare(scored)
+    if as_json:
+        _print_json(result)
+    else:
+        print_table("", comparison_rows(result))
+
+
+def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
+    run = find_run(home_folder(), name)
+    path = run.folder / "report.html"
+    if not path.exists():
+        raise RecipeError(f"RUN must have a report, got none in {run.id} ({run.state}); finish it with `bnf run`")
+    if open_it:
+        webbrowser.open(path.as_uri())
+    if as_json:
+        _print_json({"run": run.id, "report": str(path)})
+    else:
+        print(path)
+
+
+def serve_ui(*, debug: bool) -> None:
+    """Keep the home's server up until Ctrl-C; runs started meanwhile share it."""
+    import threading
+
+    home = home_folder()
+    set_prefect_environment(home, debug=debug)
+    from flows.server import prefect_server
+
+    with prefect_server(home) as url:
+        from flows.crashed import mark_crashed
+
+        mark_crashed(home)
+        print(f"Prefect UI of {home}\n{url}\nCtrl-C ends it", flush=True)
+        threading.Event().wait()
+
+
+def score_file(benchmark: str, file: Path, *, as_json: bool) -> None:
+    from evaluation.scoring import score_completions
+
+    if not file.exists():
+        raise FileNotFoundError(f"FILE must exist, got {file}; give the path of a completions.jsonl")
+    result = score_completions(plugin("evaluation.benchmarks", benchmark), file)
+    if as_json:
+        _print_json(result)
+    else:
+        print_table("", [{"key": key, "value": value} for key, value in result.items()])
+
+
+def _dotted(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        name: leaf for key, item in value.items() for name, leaf in _dotted(item, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    print()

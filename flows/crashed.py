@@ -1,0 +1,26 @@
+"""Runs whose process is gone: Prefect would show them as running for ever."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+from flows.runs import CRASHED, RUNNING, all_runs
+
+
+def mark_crashed(home: Path) -> None:
+    """Write down that runs without a process have crashed, here and in Prefect's records."""
+    gone = [run for run in all_runs(home) if run.record["state"] == RUNNING and run.state == CRASHED]
+    if not gone:
+        return
+    with get_client(sync_client=True) as client:
+        for run in gone:
+            # Another server's run: this one knows nothing of it.
+            with contextlib.suppress(ObjectNotFound):
+                client.set_flow_run_state(UUID(run.record["flow_run_id"]), Crashed(message="its process is gone"), force=True)
+            run.end(CRASHED)

@@ -1,0 +1,90 @@
+"""What a run shows in the terminal: a line per task, live progress, and at the end the results and the times."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.nodes import Forecast, Node
+
+# Without a terminal, one line of progress in so many seconds.
+QUIET_INTERVAL_S = 15.0
+
+
+class Display:
+    """Lines about a run on standard error; standard output is left to results."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.status = self.console.status("", spinner="dots") if self.console.is_terminal else None
+        self.last_s = 0.0
+        self.times: list[tuple[str, bool, float]] = []
+
+    def message(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def start(self, node: Node) -> None:
+        self.last_s = time.monotonic()
+        if self.status is not None:
+            self.status.update(f"{node.label} …")
+            self.status.start()
+
+    def progress(self, node: Node, done: int, total: int, note: str) -> None:
+        text = f"{node.label}  {done}/{total}  {note}"
+        if self.status is not None:
+            self.status.update(text)
+        elif time.monotonic() - self.last_s > QUIET_INTERVAL_S:
+            self.last_s = time.monotonic()
+            self.console.print(f"  {text}", markup=False)
+
+    def done(self, node: Node, cached: bool, seconds: float) -> None:
+        self.stop()
+        self.times.append((node.label, cached, seconds))
+        state = "[bright_blue]cached[/]" if cached else f"[green]done[/]   {seconds:7.1f} s"
+        self.console.print(f"  {node.label:<34} {state}")
+
+    def stop(self) -> None:
+        if self.status is not None:
+            self.status.stop()
+
+    def total(self) -> None:
+        made = sum(seconds for _, cached, seconds in self.times if not cached)
+        hits = sum(cached for _, cached, _ in self.times)
+        self.console.print(f"  {len(self.times)} tasks, {hits} from the cache, {made:.0f} s of work")
+
+
+def print_table(title: str, rows: Sequence[dict[str, Any]], *, to_stderr: bool = False) -> None:
+    """Rows of equal keys as a table; the first column is a name, the others are aligned right."""
+    if not rows:
+        return
+    # Piped output is not folded at eighty columns: whoever reads it wants whole names.
+    width = None if (sys.stderr if to_stderr else sys.stdout).isatty() else 200
+    console = Console(stderr=to_stderr, highlight=False, width=width)
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(rows[0]):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table)
+
+
+def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
+    """The plan as table rows: what each task would do, and why."""
+    states = {True: "cached", None: "cached if unchanged", False: "to run"}
+    rows = []
+    for entry in forecasts:
+        why = "; ".join(f"{change['key']}: {_short(change['old'])} → {_short(change['new'])}" for change in entry.changed[:3])
+        more = f" (+{len(entry.changed) - 3} more)" if len(entry.changed) > 3 else ""
+        rows.append({"task": entry.node.label, "": states[entry.cached], "what changed": entry.problem or why + more})
+    return rows
+
+
+def _short(value: object) -> str:
+    text = "–" if value is None else str(value)
+    # A digest says that something changed, not what; its beginning is enough.
+    return text[:8] if len(text) in (32, 64) and set(text) <= set("0123456789abcdef") else text[:40]

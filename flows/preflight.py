@@ -1,0 +1,193 @@
+"""The checks before anything costly starts: everything a recipe names is there and fits together, and the machine has the room."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnf.objectives import load_objective
+from flows.config import Recipe
+from flows.errors import RecipeError
+from tasks.nodes import Forecast, Node
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what was looked at, what is wrong with it (None where nothing is), and what was seen."""
+
+    name: str
+    problem: str | None
+    seen: str = ""
+
+
+def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
+    """Check what the tasks that will run need. Nothing is checked for tasks whose output is cached."""
+    todo = [entry.node for entry in forecasts if entry.cached is not True]
+    return list(_checks(recipe, todo, home))
+
+
+def require(checks: Sequence[Check]) -> None:
+    """Raise RecipeError with every problem found."""
+    problems = [check.problem for check in checks if check.problem]
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
+def _checks(recipe: Recipe, todo: Sequence[Node], home: Path) -> Iterator[Check]:
+    stages = {node.stage for node in todo}
+    weights = 0
+    for node in todo:
+        if node.stage == "resolve" and "model" in node.files:
+            yield _model(node.files["model"])
+            weights = max(weights, _weights_bytes(node.files["model"]))
+        if node.stage in ("sample", "generate", "judge"):
+            yield _engine(node)
+        if node.stage == "generate":
+            yield _benchmark(node)
+        if node.stage == "prepare" and "source" in node.files:
+            yield _source(node)
+    if "train" in stages:
+        yield _pairs(recipe)
+        yield _memory(recipe, weights or _base_weights(recipe))
+    if stages:
+        yield _disk(home)
+
+
+def _model(folder: Path) -> Check:
+    name = f"model {folder.name}"
+    for file in ("config.json", "tokenizer_config.json"):
+        if not (folder / file).is_file():
+            return Check(
+                name,
+                f"model_name_or_path must be a folder with {file}, got {folder} without it; save model and tokenizer there",
+            )
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    if "chat_template" not in tokenizer and not (folder / "chat_template.jinja").is_file():
+        return Check(name, f"model_name_or_path must have a chat template, got {folder} without one; use an instruct model")
+    if not any(folder.glob("*.safetensors")):
+        return Check(name, f"model_name_or_path must hold safetensors weights, got {folder} without them; convert the model")
+    return Check(name, None, f"{_weights_bytes(folder) / GIB:.2f} GiB of weights, chat template")
+
+
+def _engine(node: Node) -> Check:
+    name = node.settings["engine"]["name"]
+    package = {"vllm": "vllm", "transformers": "transformers", "openai": "openai"}[name]
+    if importlib.util.find_spec(package) is None:
+        return Check(
+            f"engine {name}",
+            f"engine must be installed, got {name} without the package {package}; set evaluation.engine=transformers",
+        )
+    if name == "openai":
+        return _endpoint(node)
+    return Check(f"engine {name}", None, str(node.settings["engine"]["version"]))
+
+
+def _endpoint(node: Node) -> Check:
+    """An endpoint must answer before a run spends hours on the way to it."""
+    import openai
+
+    engine = node.settings["engine"]
+    name = f"endpoint {engine['base_url'] or 'api.openai.com'}"
+    try:
+        served = [model.id for model in openai.OpenAI(base_url=engine["base_url"], timeout=10, max_retries=1).models.list()]
+    except openai.OpenAIError as error:
+        return Check(
+            name, f"base_url must answer, got {type(error).__name__} ({error}); start the server, and set OPENAI_API_KEY"
+        )
+    if engine["model"] not in served:
+        return Check(
+            name, f"model must be served by {engine['base_url']}, got {engine['model']!r}; it serves {', '.join(served[:5])}"
+        )
+    return Check(name, None, f"serves {engine['model']}")
+
+
+def _benchmark(node: Node) -> Check:
+    settings = node.settings
+    name = f"benchmark {settings['benchmark']}"
+    if settings["source"] == "hub":
+        return Check(name, None, "from the hub, when the stage runs")
+    module = importlib.import_module(f"evaluation.benchmarks.{settings['benchmark']}")
+    try:
+        items = module.load(str(node.files["source"]) if settings["source"] == "file" else "sample", settings["limit"])
+    except (ValueError, OSError) as error:
+        return Check(name, f"evaluation.benchmarks.{settings['benchmark']}.source: {error}")
+    return Check(name, None, f"{len(items)} items ({settings['source']})")
+
+
+def _source(node: Node) -> Check:
+    source = importlib.import_module(f"data.sources.{node.settings['source']}")
+    try:
+        first = next(iter(source.records(node.files["source"])), None)
+    except (ValueError, OSError) as error:
+        return Check(f"source {node.settings['source']}", f"data.path: {error}")
+    problem = None if first is not None else f"data.path must hold records, got none in {node.files['source']}; check the file"
+    return Check(f"source {node.settings['source']}", problem, str(node.files["source"].name))
+
+
+def _pairs(recipe: Recipe) -> Check:
+    config = recipe.train_config()
+    objective = load_objective(config.objective, config.objective_options)
+    name = f"objective {config.objective}"
+    if objective.needs_pairs and recipe.sample is not None and recipe.prepare.pairing == "none":
+        return Check(
+            name, f"prepare.pairing must be best_worst or all for {config.objective}, got none; set prepare.pairing=best_worst"
+        )
+    if objective.needs_pairs and recipe.prepare.mask_fraction > 0:
+        return Check(
+            name,
+            f"prepare.mask_fraction must be 0 for {config.objective}, which needs pairs, got {recipe.prepare.mask_fraction}",
+        )
+    return Check(name, None, "needs pairs" if objective.needs_pairs else "takes single completions")
+
+
+def _memory(recipe: Recipe, weights: int) -> Check:
+    """Training on a CPU keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times bfloat16 weights."""
+    available = available_memory()
+    needed = 8 * weights
+    if available is not None and shutil.which("nvidia-smi") is None and needed > available:
+        return Check(
+            "memory",
+            f"memory must hold {needed / GIB:.1f} GiB to train, got {available / GIB:.1f} GiB free; take a smaller model",
+        )
+    return Check(
+        "memory",
+        None,
+        "unknown" if available is None else f"{available / GIB:.1f} GiB free, {needed / GIB:.1f} GiB for weights",
+    )
+
+
+def available_memory() -> int | None:
+    """Memory that can be had without swapping, in bytes; None where the system doesn't say."""
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def _disk(home: Path) -> Check:
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if not os.access(existing, os.W_OK):
+        return Check("disk", f"BNF_HOME must be writable, got {home}; set BNF_HOME to another folder")
+    problem = (
+        f"the disk of {home} must have 1 GiB free, got {free / GIB:.2f} GiB; free some or move BNF_HOME" if free < GIB else None
+    )
+    return Check("disk", problem, f"{free / GIB:.0f} GiB free")
+
+
+def _weights_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _base_weights(recipe: Recipe) -> int:
+    folder = Path(recipe.model_name_or_path)
+    return _weights_bytes(folder) if folder.is_dir() else 0

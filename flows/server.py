@@ -1,0 +1,130 @@
+"""The Prefect server of a home: started when the first command needs it, shared, and gone with the last.
+
+Every command that uses it holds a shared flock on `prefect/users.lock`. A keeper process starts the server and then waits for the
+lock exclusively: the kernel grants it when the last user is gone, however it ended, and the keeper stops the server.
+Run as `python -m flows.server HOME PORT` it is the keeper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.home import set_prefect_environment
+from tasks.keys import ROOT
+from tasks.store import read_json, write_json
+
+START_TIMEOUT_S = 180
+STOP_GRACE_S = 5
+DEFAULT_PORT = 4200
+
+
+class ServerError(RuntimeError):
+    """The Prefect server could not be started or reached."""
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """The UI's address of a running server for this home; PREFECT_API_URL is set meanwhile, and respected where it is already.
+
+    Raises:
+        ServerError: it did not become healthy; with the end of its log.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        yield os.environ["PREFECT_API_URL"].removesuffix("/api")
+        return
+    folder = home / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "users.lock").open("w") as users:
+        # While a keeper stops a server it holds the lock alone; then this waits, and starts another.
+        fcntl.flock(users, fcntl.LOCK_SH)
+        url = _ensure(home)
+        os.environ["PREFECT_API_URL"] = f"{url}/api"
+        try:
+            yield url
+        finally:
+            del os.environ["PREFECT_API_URL"]
+
+
+def _ensure(home: Path) -> str:
+    """The address of this home's server, after starting it where none answers; one that another command starts is waited for."""
+    folder = home / "prefect"
+    with (folder / "start.lock").open("w") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        if (folder / "server.json").exists():
+            url = str(read_json(folder / "server.json")["url"])
+            if _healthy(url):
+                return url
+        port = _free_port()
+        url = f"http://127.0.0.1:{port}"
+        log = folder / "server.log"
+        with log.open("ab") as output:
+            keeper = subprocess.Popen(
+                [sys.executable, "-P", "-m", "flows.server", str(home), str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not _healthy(url):
+            if keeper.poll() is not None or time.monotonic() > deadline_s:
+                end = log.read_text(errors="replace")[-1500:]
+                raise ServerError(f"the Prefect server must become healthy at {url}, got none; the end of {log}:\n{end}")
+            time.sleep(0.1)
+        write_json(folder / "server.json", {"url": url, "keeper": keeper.pid})
+        return url
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/api/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_port() -> int:
+    for port in (DEFAULT_PORT, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServerError("a free port must be there, got none; close some programs")
+
+
+def keep(home: Path, port: int) -> None:
+    """Run the server until nobody uses it."""
+    set_prefect_environment(home)
+    prefect = Path(sys.executable).parent / "prefect"
+    command = [str(prefect), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "prefect" / "users.lock").open("w") as users:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        # A server that dies is noticed by its users; the keeper then has nothing left to do.
+        signal.signal(signal.SIGCHLD, lambda *_: sys.exit(1) if server.poll() is not None else None)
+        fcntl.flock(users, fcntl.LOCK_EX)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        (home / "prefect" / "server.json").unlink(missing_ok=True)
+        server.terminate()
+        try:
+            server.wait(timeout=STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), int(sys.argv[2]))

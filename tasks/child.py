@@ -1,0 +1,206 @@
+"""Run stages in a child process: its output goes to a log file and to the caller, its crash becomes one readable error."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.keys import ROOT
+
+TAIL_LINES = 12
+LOG_INTERVAL_S = 1.0
+STOP_GRACE_S = 3.0
+COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class StageFailed(RuntimeError):
+    """A stage's child process failed. The message says why, in its own words where it could still speak."""
+
+
+class Child:
+    """A worker process in a session of its own, which runs one job after another.
+
+    Args:
+        environment: variables that must be set before the process starts (engines need some).
+        log_path: file that all its output is appended to.
+        on_log: called with some lines of output, at most about once a second.
+        on_progress: called with (done, total, note).
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log_path: Path,
+        on_log: Callable[[str], None],
+        on_progress: Callable[[int, int, str], None],
+    ) -> None:
+        self.log_path, self.on_log, self.on_progress = log_path, on_log, on_progress
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log_path.open("ab")
+        read_end, write_end = os.pipe()
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            # -P: a folder named `data` or `tasks` where the person works must not stand in for the project's.
+            [sys.executable, "-P", "-m", "tasks.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            pass_fds=[write_end],
+            start_new_session=True,
+            env={
+                **ENVIRONMENT,
+                **os.environ,
+                **environment,
+                "PYTHONPATH": path,
+                "BNF_REPORT_FD": str(write_end),
+                "BNF_PARENT_PID": str(os.getpid()),
+            },
+        )
+        os.close(write_end)
+        self._reports = os.fdopen(read_end, "rb")
+        assert self._process.stdin is not None and self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        os.set_blocking(read_end, False)
+
+    def run(self, module: str, settings: Mapping[str, Any], inputs: Mapping[str, Path], output: Path) -> None:
+        """Have a module's `run(job)` do one job and wait for its end, passing on log and progress meanwhile.
+
+        Raises:
+            StageFailed: the stage raised, or the process died; with the reason or the last lines of its output.
+        """
+        job = {"module": module, "settings": settings, "inputs": {r: str(p) for r, p in inputs.items()}, "output": str(output)}
+        process = self._process
+        assert process.stdin is not None
+        # A process that is gone already says so below, with its exit status and last lines.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+            process.stdin.flush()
+        for report in self._listen():
+            if report["event"] == "progress":
+                self.on_progress(report["done"], report["total"], report["note"])
+            elif report["event"] == "done":
+                return
+            elif report["usage"]:
+                raise StageFailed(f"{report['message']} (log: {self.log_path})")
+            else:
+                raise StageFailed(f"{report['kind']}: {report['message']}\n{self._last_lines()}")
+        status = process.wait()
+        raise StageFailed(f"{describe_exit(status)}; last lines:\n{self._last_lines()}")
+
+    def _listen(self) -> Any:
+        """Reports of the child, until the pipe closes with the process; its output is passed on in batches on the way."""
+        assert self._process.stdout is not None
+        pending, waiting, last_s = b"", [], time.monotonic()
+        rest = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._reports, selectors.EVENT_READ)
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            ended = False
+            while not ended:
+                events = selector.select(timeout=LOG_INTERVAL_S)
+                # A grandchild may hold the pipes open beyond the process's end.
+                ended = not events and self._process.poll() is not None
+                for key, _ in events:
+                    data = os.read(key.fd, 1 << 16)
+                    if key.fileobj is self._reports:
+                        ended = not data
+                        *complete, pending = (pending + data).split(b"\n")
+                        reports = [json.loads(line) for line in complete]
+                        if any(report["event"] != "progress" for report in reports):
+                            # Whatever it printed before the report is in the pipe by now.
+                            waiting += self._take(rest + (self._process.stdout.read() or b""))[0]
+                            rest = b""
+                            self._pass_on(waiting)
+                            waiting = []
+                        yield from reports
+                    elif data:
+                        lines, rest = self._take(rest + data)
+                        waiting += lines
+                    else:
+                        selector.unregister(key.fileobj)
+                if waiting and time.monotonic() - last_s >= LOG_INTERVAL_S:
+                    self._pass_on(waiting)
+                    waiting, last_s = [], time.monotonic()
+            waiting += self._take(rest + (self._process.stdout.read() or b"") + b"\n")[0]
+            self._pass_on(waiting)
+
+    def _take(self, data: bytes) -> tuple[list[str], bytes]:
+        """Complete lines of the output and the unfinished rest. Of a line that a progress bar rewrote, the last state counts."""
+        *complete, rest = data.split(b"\n")
+        lines = [COLOUR.sub("", line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode(errors="replace")) for line in complete]
+        return [line for line in lines if line.strip()], rest
+
+    def _pass_on(self, lines: list[str]) -> None:
+        if lines:
+            self._tail.extend(lines)
+            self._log.write(("\n".join(lines) + "\n").encode())
+            self._log.flush()
+            self.on_log("\n".join(lines))
+
+    def _last_lines(self) -> str:
+        return "\n".join(f"  {line}" for line in self._tail) + f"\n  (whole log: {self.log_path})"
+
+    def close(self) -> None:
+        """End the process: politely when it is idle, and its whole group in any case."""
+        with contextlib.suppress(BrokenPipeError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._end_group(signal.SIGKILL)
+        self._release()
+
+    def kill(self) -> None:
+        """End the process and everything it started, now."""
+        self._end_group(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._end_group(signal.SIGKILL)
+            self._process.wait()
+        self._end_group(signal.SIGKILL)
+        self._release()
+
+    def _end_group(self, number: int) -> None:
+        # No such group: everything in it has ended.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _release(self) -> None:
+        assert self._process.stdout is not None
+        self._log.close()
+        self._reports.close()
+        self._process.stdout.close()
+
+
+def describe_exit(status: int) -> str:
+    """An exit status in words, with what to try for the commonest cause of each."""
+    if status >= 0:
+        return f"the process ended with status {status} without a report"
+    name = signal.Signals(-status).name
+    hint = ""
+    if name == "SIGKILL":
+        hint = ", often the kernel's out-of-memory killer: lower train.max_tokens_per_row or close other programs"
+    return f"exit {status} ({name}{hint})"

@@ -1,0 +1,151 @@
+"""The DAG's nodes, and what is known of them without running anything: keys, hits, and what changed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.keys import Ingredients, changes, code_digests
+from tasks.store import Artifact, Store
+
+# Roles whose input is a model folder, wherever it lies.
+MODEL_ROLES = frozenset({"model", "policy", "judge"})
+
+
+@dataclass(frozen=True)
+class Node:
+    """One task of a run: a stage with the part of the recipe it reads.
+
+    `inputs` maps roles to the ids of the nodes it reads and `files` to files or model folders from outside, whose content is what
+    counts. `plugins` are the code that the recipe chose by name (an objective, a benchmark's functions), in the form `code_digests`
+    takes. `unkeyed` settings reach the stage without being part of its key. `session` names the child process that the node shares
+    with its neighbours.
+    """
+
+    stage: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    plugins: Sequence[str] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    unkeyed: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    benchmark: str | None = None
+    session: str | None = None
+
+    @property
+    def id(self) -> str:
+        return "/".join(filter(None, [self.stage, self.model, self.benchmark]))
+
+    @property
+    def label(self) -> str:
+        """The task run's name: `generate-aligned-gsm8k`."""
+        return self.id.replace("/", "-")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known of a node before the run. `cached` is None where it depends on whether the stage before gives the same bits."""
+
+    node: Node
+    key: str | None
+    cached: bool | None
+    artifact: Artifact | None
+    changed: list[dict[str, Any]]
+    problem: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        node = self.node
+        return {
+            "stage": node.stage,
+            "model": node.model,
+            "benchmark": node.benchmark,
+            "cached": self.cached,
+            "key": self.key,
+            "problem": self.problem,
+            "changed": self.changed,
+        }
+
+
+def ingredients(node: Node, inputs: Mapping[str, Artifact], store: Store) -> Ingredients:
+    """What a node's key is made of, once the artifacts of its inputs are there."""
+    fingerprints = {role: inputs[role].fingerprint for role in node.inputs}
+    return Ingredients(
+        stage=node.stage,
+        settings=node.settings,
+        inputs=fingerprints | {role: store.outside_fingerprint(path) for role, path in node.files.items()},
+        code=code_digests([f"tasks.stages.{node.stage}", *node.plugins]),
+    )
+
+
+def environment(node: Node) -> dict[str, str]:
+    """Variables that the node's child process needs from its very start."""
+    stage = importlib.import_module(f"tasks.stages.{node.stage}")
+    return stage.environment(node.settings) if hasattr(stage, "environment") else {}
+
+
+def input_path(role: str, artifact: Artifact) -> Path:
+    """Where a stage reads an input: the artifact's folder, or for a model the model's, which may be outside the store."""
+    if role not in MODEL_ROLES:
+        return artifact.path
+    manifest = artifact.manifest
+    return Path(manifest["model_path"]) if "model_path" in manifest else artifact.path / manifest["model_folder"]
+
+
+def forecast(
+    nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact] | None = None
+) -> dict[str, Forecast]:
+    """What each node of a recipe would do now, computed from manifests alone.
+
+    Args:
+        nodes: the DAG in topological order.
+        last: the artifacts of the last run of the same recipe, by node id: what a miss is compared with, and whose outputs stand in
+            for those of stages that would run.
+        pinned: artifacts taken as they are, whatever their key would be now.
+    """
+    known: dict[str, Forecast] = {}
+    for node in nodes:
+        known[node.id] = _forecast(node, store, known, last, (pinned or {}).get(node.id))
+    return known
+
+
+def _forecast(
+    node: Node, store: Store, known: Mapping[str, Forecast], last: Mapping[str, Artifact], pin: Artifact | None
+) -> Forecast:
+    if pin is not None:
+        return Forecast(node, pin.key, True, pin, [])
+    before = {role: known[name] for role, name in node.inputs.items()}
+    certain = all(entry.cached for entry in before.values())
+    artifacts = {role: entry.artifact or last.get(entry.node.id) for role, entry in before.items()}
+    previous = last.get(node.id)
+    old = _old_ingredients(previous)
+    if any(artifact is None for artifact in artifacts.values()):
+        new = {"settings": dict(node.settings), "code": dict(code_digests([f"tasks.stages.{node.stage}", *node.plugins]))}
+        return Forecast(node, None, False, None, changes({k: v for k, v in old.items() if k in new}, new) if old else [])
+    made_of = ingredients(node, {role: artifact for role, artifact in artifacts.items() if artifact is not None}, store)
+    key = made_of.key()
+    artifact = store.find(node.stage, key)
+    if artifact is not None:
+        return Forecast(node, key, True if certain else None, artifact, [])
+    return Forecast(node, key, False, None, changes(old, made_of.as_json()) if old else [], store.problem(node.stage, key))
+
+
+def _old_ingredients(previous: Artifact | None) -> dict[str, Any]:
+    if previous is None or not previous.path.exists():
+        return {}
+    return dict(previous.manifest["ingredients"])
+
+
+def ancestors(nodes: Iterable[Node], wanted: Iterable[str]) -> set[str]:
+    """The ids of the wanted nodes and of all that they need."""
+    by_id = {node.id: node for node in nodes}
+    needed: set[str] = set()
+    waiting = list(wanted)
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += by_id[name].inputs.values()
+    return needed

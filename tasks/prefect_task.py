@@ -1,0 +1,121 @@
+"""The thin Prefect task around a stage: our key as its cache policy, its state, logs and progress in the UI."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.results import get_result_store
+from prefect.transactions import get_transaction
+
+from tasks.execute import Execution, execute
+from tasks.keys import Ingredients
+from tasks.nodes import Node
+from tasks.store import Artifact
+
+# An update of a progress artifact costs about 10 ms.
+PROGRESS_INTERVAL_S = 2.0
+
+
+@dataclass
+class ArtifactKey(CachePolicy):
+    """The stage's key, with Prefect's record of it brought in line with the store first.
+
+    The manifest is the truth: an artifact without a record gets one, so the task run shows as Cached; a record without a valid
+    artifact is removed, so Prefect sees a plain miss.
+    """
+
+    # Prefect copies policies and calls them without arguments.
+    artifact_of: Callable[[], tuple[str, Artifact | None]] | None = None
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str | None:
+        assert self.artifact_of is not None
+        key, artifact = self.artifact_of()
+        records = get_result_store()
+        if artifact is not None:
+            records.persist_result_record(records.create_result_record(artifact.as_json(), key=key), holder=key)
+        else:
+            Path(records._resolved_key_path(key)).unlink(missing_ok=True)
+        return key
+
+
+def run_node(
+    node: Node,
+    made_of: Ingredients,
+    inputs: Mapping[str, dict[str, str]],
+    execution: Execution,
+    *,
+    refresh: bool,
+    records: Path,
+) -> dict[str, str]:
+    """Run one node as a Prefect task. `inputs` are the results of the tasks before it, which draws the edges of the UI's graph.
+
+    Returns:
+        The artifact as plain JSON: stage, key, fingerprint, path.
+    """
+    progress = _ProgressArtifact(node.label)
+
+    def body(settings: dict[str, Any], inputs: dict[str, dict[str, str]]) -> dict[str, str]:
+        transaction = get_transaction()
+        if transaction is None or not transaction.key:
+            raise RuntimeError(f"{node.label} must have a cache key, got none; see the error above")
+        logger = get_run_logger()
+        artifacts = {role: Artifact(**{**value, "path": Path(value["path"])}) for role, value in inputs.items()}
+        told = Execution(
+            execution.store,
+            execution.children,
+            on_log=lambda n, text: (logger.info(text), execution.on_log(n, text))[-1],
+            on_progress=lambda n, done, total, note: (progress(done, total, note), execution.on_progress(n, done, total, note))[
+                -1
+            ],
+            executed=execution.executed,
+        )
+        artifact = execute(node, made_of, artifacts, told, refresh=refresh)
+        logger.info("artifact %s (fingerprint %s)", artifact.path, artifact.fingerprint)
+        return artifact.as_json()
+
+    def artifact_of() -> tuple[str, Artifact | None]:
+        key = made_of.key()
+        return f"{node.stage}-{key}.json", execution.store.find(node.stage, key)
+
+    task: Task[..., dict[str, str]] = Task(
+        body,
+        name=node.stage,
+        task_run_name=node.label,
+        tags=[name for name in (node.stage, node.model, node.benchmark) if name],
+        cache_policy=ArtifactKey(artifact_of=artifact_of),
+        refresh_cache=refresh,
+        persist_result=True,
+        result_storage=records,
+        result_serializer="json",
+        log_prints=False,
+    )
+    return task(settings=json.loads(json.dumps(dict(node.settings))), inputs=dict(inputs))
+
+
+class _ProgressArtifact:
+    """A bar on the task run's page, made at the first progress and updated every few seconds."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.id, self.last_s = label, None, 0.0
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        now_s = time.monotonic()
+        if total <= 0 or (now_s - self.last_s < PROGRESS_INTERVAL_S and done < total):
+            return
+        self.last_s = now_s
+        percent = 100 * done / total
+        if self.id is None:
+            self.id = create_progress_artifact(progress=percent, key=self.label.replace("_", "-"), description=note)
+        else:
+            update_progress_artifact(artifact_id=self.id, progress=percent, description=note)

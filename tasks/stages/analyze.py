@@ -1,0 +1,21 @@
+"""Analyze: how the policy's likelihood of the preferred and dispreferred completions moved."""
+
+from __future__ import annotations
+
+from tasks.worker import Job
+
+CONTENT = ("shifts.json",)
+
+
+def run(job: Job) -> None:
+    from bnf.shifts import analyze
+
+    analyze(
+        job.inputs["policy"],
+        job.inputs["data"],
+        job.inputs["reference"],
+        job.output,
+        max_tokens_per_row=job.settings["max_tokens_per_row"],
+        bf16=job.settings["bf16"],
+        progress=job.progress,
+    )

@@ -1,0 +1,20 @@
+"""Reference: per-token log-probabilities of all completions under the reference model, cached once for every run that shares them."""
+
+from __future__ import annotations
+
+from tasks.worker import Job
+
+CONTENT = ("*.safetensors", "index.json")
+
+
+def run(job: Job) -> None:
+    from bnf.reference import cache_reference
+
+    cache_reference(
+        job.inputs["model"],
+        job.inputs["data"],
+        job.output,
+        max_tokens_per_row=job.settings["max_tokens_per_row"],
+        bf16=job.settings["bf16"],
+        progress=job.progress,
+    )

@@ -1,0 +1,70 @@
+"""Report: everything a run found, as summary.json and one self-contained report.html."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tasks.worker import Job
+
+CONTENT = ("summary.json", "report.html")
+
+
+def run(job: Job) -> None:
+    from evaluation.report import build_report
+
+    build_report(collect(job), job.output)
+
+
+def collect(job: Job) -> dict[str, Any]:
+    """What the report is made from: the folders of the run's artifacts by their node ids, and what their manifests say of them."""
+    found: dict[str, Any] = {"scores": {}, "generations": {}, "judges": {}, "models": {}, "digests": {}, "stages": []}
+    versions: dict[str, str] = {}
+    folders = {"train": "train", "analyze": "shifts", "prepare": "data"}
+    for node, folder in job.inputs.items():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        stage, model, benchmark = [*node.split("/"), None, None][:3]
+        if stage in ("score", "generate"):
+            found["scores" if stage == "score" else "generations"].setdefault(benchmark, {})[model] = str(folder)
+        elif stage == "judge":
+            benchmark, model = model, None
+            found["judges"][benchmark] = str(folder)
+        elif stage in folders:
+            found[folders[stage]] = str(folder)
+        if stage == "resolve":
+            found["models"][model] = job.settings["models"][model]
+            found["digests"][model] = manifest["fingerprint"]
+        if stage == "train":
+            found["models"]["aligned"] = (
+                f"{found['models']['base']} aligned with {job.settings['recipe']['train']['objective']}"
+            )
+            found["digests"]["aligned"] = manifest["fingerprint"]
+        versions |= manifest["versions"]
+        found["stages"].append(
+            {
+                "stage": stage,
+                "model": model,
+                "benchmark": benchmark,
+                "key": manifest["key"],
+                "fingerprint": manifest["fingerprint"],
+                "seconds": manifest["seconds"],
+                "code_differs": node in job.settings["kept"],
+            }
+        )
+    return {
+        **found,
+        "train": found.get("train"),
+        "shifts": found.get("shifts"),
+        "data": found.get("data"),
+        "recipe": job.settings["recipe"],
+        "name": job.settings["recipe"]["name"],
+        "versions": versions,
+        "machine": manifest_machine(job.inputs),
+    }
+
+
+def manifest_machine(inputs: dict[str, Path]) -> dict[str, Any]:
+    """The machine that the last of the inputs was made on."""
+    *_, last = inputs.values()
+    return dict(json.loads((last / "manifest.json").read_text())["machine"])

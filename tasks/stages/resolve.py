@@ -1,0 +1,40 @@
+"""Resolve: a hub id or a folder becomes a local safetensors folder with its content digest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tasks.worker import Job
+
+CONTENT = ("model.json",)
+
+
+def run(job: Job) -> None:
+    """Name the model's folder, after fetching it where the recipe gives a hub id."""
+    from bnf.digests import model_digest
+
+    folder = job.inputs.get("model") or _download(job.settings["model_name_or_path"], job.settings["revision"])
+    (job.output / "model.json").write_text(json.dumps({"path": str(folder), "digest": model_digest(folder)}))
+
+
+def identity(output: Path) -> dict[str, Any]:
+    """The artifact is the model: its digest is the fingerprint, and its files stay where they are."""
+    model = json.loads((output / "model.json").read_text())
+    return {"fingerprint": model["digest"], "model_path": model["path"]}
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        # Safetensors and text files alone: pickled weights and model code are never fetched.
+        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"model_name_or_path must be a folder or a hub id that can be fetched, got {name!r} ({error}); "
+            "download the model on a machine with a network and name its folder"
+        ) from error

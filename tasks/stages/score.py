@@ -1,0 +1,16 @@
+"""Score: a verdict for every completion, without a model."""
+
+from __future__ import annotations
+
+from tasks.worker import Job
+
+CONTENT = ("scores.jsonl", "summary.json")
+
+
+def run(job: Job) -> None:
+    from evaluation.scoring import score_folder
+
+    s = job.settings
+    score_folder(
+        s["benchmark"], job.inputs["completions"], job.output, source=s["source"], limit=s["limit"], progress=job.progress
+    )

@@ -1,0 +1,35 @@
+"""Train: the policy, aligned with the recipe's objective."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.worker import Job
+
+CONTENT = ("policy/*",)
+POLICY = "policy"
+
+
+def run(job: Job) -> None:
+    from bnf.trainer import train
+
+    from bnf.config import TrainConfig
+
+    train(
+        TrainConfig.from_dict(job.settings),
+        model_dir=job.inputs["model"],
+        groups_dir=job.inputs["data"],
+        reference_dir=job.inputs["reference"],
+        output_dir=job.output,
+        # The policy starts as the reference here, so every weight of the first step must be exactly 1.
+        step0_check=True,
+        progress=job.progress,
+    )
+
+
+def identity(output: Path) -> dict[str, Any]:
+    """The artifact is the policy: a model's digest is one function wherever the model comes from."""
+    from bnf.digests import model_digest
+
+    return {"fingerprint": model_digest(output / POLICY), "model_folder": POLICY}

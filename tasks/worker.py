@@ -1,0 +1,92 @@
+"""The child process in which stages run: it reads jobs from standard input, one JSON object a line, and reports on a pipe.
+
+Memory of vLLM and of training is freed by the process's end. Several jobs in one process share what a stage keeps in its module:
+all benchmarks of a model share one engine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+PR_SET_PDEATHSIG = 1
+PROGRESS_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage's `run` is given."""
+
+    settings: dict[str, Any]
+    inputs: dict[str, Path]
+    output: Path
+    progress: Callable[[int, int, str], None]
+
+
+def main() -> None:
+    # os.fdopen first: whatever a library prints to standard output later can't be taken for a report.
+    reports = os.fdopen(int(os.environ["BNF_REPORT_FD"]), "w", buffering=1)
+    _die_with_parent()
+    for line in sys.stdin:
+        message = json.loads(line)
+        try:
+            importlib.import_module(message["module"]).run(
+                Job(
+                    settings=message["settings"],
+                    inputs={role: Path(path) for role, path in message["inputs"].items()},
+                    output=Path(message["output"]),
+                    progress=_progress(reports),
+                )
+            )
+        except Exception as error:
+            traceback.print_exc()
+            report = {
+                "event": "error",
+                "kind": type(error).__name__,
+                "message": str(error),
+                "usage": isinstance(error, ValueError | OSError),
+            }
+            _send(reports, report)
+        else:
+            _send(reports, {"event": "done"})
+
+
+def _send(reports: TextIO, report: dict[str, Any]) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reports.write(json.dumps(report) + "\n")
+
+
+def _progress(reports: TextIO) -> Callable[[int, int, str], None]:
+    last_s = 0.0
+
+    def progress(done: int, total: int, note: str) -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if now_s - last_s >= PROGRESS_INTERVAL_S or done >= total:
+            last_s = now_s
+            _send(reports, {"event": "progress", "done": done, "total": total, "note": note})
+
+    return progress
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, even by kill -9."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ["BNF_PARENT_PID"]):
+            raise SystemExit("the parent process ended before this one began")
+
+
+if __name__ == "__main__":
+    main()

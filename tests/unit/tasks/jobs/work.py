@@ -1,0 +1,33 @@
+"""Jobs that the child-process tests run: each `do` of the settings is one way for a stage to go."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+calls = 0
+
+
+def run(job):
+    global calls
+    calls += 1
+    what = job.settings["do"]
+    if what == "write":
+        print("a line of output")
+        job.progress(1, 2, "half")
+        job.progress(2, 2, "whole")
+        (job.output / "out.txt").write_text(f"{calls} {os.getpid()}")
+    elif what == "refuse":
+        raise ValueError("limit must be positive, got -1; leave it out")
+    elif what == "raise":
+        raise RuntimeError("something broke")
+    elif what == "die":
+        print("about to die", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "exit":
+        os._exit(7)
+    elif what == "hang":
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+        (job.output / "pids").write_text(f"{os.getpid()} {helper.pid}")
+        time.sleep(300)

@@ -1,0 +1,79 @@
+"""Child processes: output and progress arrive, every way to fail becomes one readable error, and nothing is left over."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from tasks.child import Child, StageFailed
+
+JOBS = "tests.unit.tasks.jobs.work"
+
+
+@pytest.fixture
+def child(tmp_path):
+    logs, progress = [], []
+    child = Child({"EXTRA": "1"}, tmp_path / "logs" / "job.log", logs.append, lambda *args: progress.append(args))
+    child.seen = (logs, progress)
+    yield child
+    child.kill()
+
+
+def test_output_and_progress_are_passed_on_and_kept(child, tmp_path):
+    child.run(JOBS, {"do": "write"}, {}, tmp_path)
+    logs, progress = child.seen
+    assert "a line of output" in "\n".join(logs)
+    assert progress[-1] == (2, 2, "whole")
+    assert "a line of output" in (tmp_path / "logs" / "job.log").read_text()
+
+
+def test_jobs_share_one_process(child, tmp_path):
+    child.run(JOBS, {"do": "write"}, {}, tmp_path)
+    first = (tmp_path / "out.txt").read_text().split()
+    child.run(JOBS, {"do": "write"}, {}, tmp_path)
+    assert (tmp_path / "out.txt").read_text().split() == ["2", first[1]]
+
+
+def test_a_users_error_is_its_message_alone(child, tmp_path):
+    with pytest.raises(StageFailed, match=r"^limit must be positive, got -1; leave it out \(log: .*job\.log\)$"):
+        child.run(JOBS, {"do": "refuse"}, {}, tmp_path)
+
+
+def test_any_other_error_has_its_kind_and_the_last_lines(child, tmp_path):
+    with pytest.raises(StageFailed, match=r"RuntimeError: something broke\n(.|\n)*Traceback"):
+        child.run(JOBS, {"do": "raise"}, {}, tmp_path)
+
+
+def test_a_killed_process_is_named_with_its_signal_and_last_lines(child, tmp_path):
+    with pytest.raises(StageFailed, match=r"exit -9 \(SIGKILL.*out-of-memory(.|\n)*about to die"):
+        child.run(JOBS, {"do": "die"}, {}, tmp_path)
+
+
+def test_an_exit_without_a_report_is_an_error(child, tmp_path):
+    with pytest.raises(StageFailed, match="status 7 without a report"):
+        child.run(JOBS, {"do": "exit"}, {}, tmp_path)
+
+
+def test_kill_ends_the_whole_process_group(child, tmp_path):
+    def kill_when_ready():
+        while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
+            time.sleep(0.02)
+        child.kill()
+
+    thread = threading.Thread(target=kill_when_ready)
+    thread.start()
+    with pytest.raises((StageFailed, ValueError, OSError)):
+        child.run(JOBS, {"do": "hang"}, {}, tmp_path)
+    thread.join()
+    for pid in map(int, (tmp_path / "pids").read_text().split()):
+        assert not running(pid)
+
+
+def running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"

@@ -1,0 +1,43 @@
+"""Objectives: one file each, whose name is its name in a recipe. Nothing is registered.
+
+A new objective is a new file here with a dataclass `Objective` (see `_base.py` for what it gives and gets); its fields are
+its options.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from bnf.objectives._base import BaseObjective
+
+_FOLDER = Path(__file__).parent
+
+
+def objective_names() -> list[str]:
+    """The names of all objectives: the files of this folder that do not start with an underscore."""
+    return sorted(path.stem for path in _FOLDER.glob("[!_]*.py"))
+
+
+def load_objective(name: str, options: Mapping[str, Any] | None = None) -> BaseObjective:
+    """The objective `name` with its options set; nothing heavy is imported.
+
+    Raises:
+        ValueError: for an unknown objective or option, naming those there are, or an option that breaks its rule.
+    """
+    names = objective_names()
+    if name not in names:
+        nearest = get_close_matches(name, names, n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise ValueError(
+            f"objective must be one of {', '.join(names)}, got {name!r}; {hint}a new one is a file bnf/objectives/{name}.py"
+        )
+    objective_class: type[BaseObjective] = import_module(f"bnf.objectives.{name}").Objective
+    known = [option.name for option in fields(objective_class)]
+    for key in options or {}:
+        if key not in known:
+            listed = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"objective_options must be options of {name}, got {key!r}; {listed}")
+    return objective_class(**(options or {}))

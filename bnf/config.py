@@ -1,0 +1,154 @@
+"""The `train` section of a recipe: what a training run is, under the names of transformers.TrainingArguments where those exist.
+
+Nothing here imports torch, so that a recipe is checked within a fraction of a second.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from bnf.objectives import load_objective
+
+# The settings that the cached reference log-probabilities depend on: rows and head chunks are shared with training.
+REFERENCE_FIELDS = ("max_tokens_per_row", "bf16")
+
+_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run; every value is checked when it is made.
+
+    Raises:
+        ValueError: naming the key, the rule, the value and the remedy.
+    """
+
+    # The name of a file in bnf/objectives, and that objective's own options.
+    objective: str = "bnf"
+    objective_options: dict[str, Any] = field(default_factory=dict)
+    # Weights of preferred and dispreferred completions: `none` (1), `balanced` (N / 2N_s from the data set's counts), or
+    # {"preferred": a, "dispreferred": b}. Objectives over pairs have one of each in every term and take no weights.
+    label_weighting: str | dict[str, float] = "none"
+    # What a completion's sum is divided by: its own length, or the shortest of its pair (the paper's implementation).
+    length_normalization: Literal["own", "pair_min"] = "own"
+
+    learning_rate: float = 5e-7
+    num_train_epochs: float = 1.0
+    # Optimizer steps; −1 leaves it to num_train_epochs.
+    max_steps: int = -1
+    # In prompt groups; met by the nearest number of whole rows.
+    global_batch_size: int = 128
+    # Bounds the memory of a step: the longest row that is computed at once.
+    max_tokens_per_row: int = 4096
+    lr_scheduler_type: str = "cosine"
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optim: str = "adamw_torch"
+    # Autocast over float32 weights.
+    bf16: bool = True
+    gradient_checkpointing: bool = False
+    logging_steps: int = 1
+    # A checkpoint after so many optimizer steps; below 1, after that share of all steps.
+    save_steps: float = 0.25
+    seed: int = 0
+    report_to: str = "none"
+
+    def __post_init__(self) -> None:
+        for known in fields(self):
+            _check_type(known.name, str(known.type), getattr(self, known.name))
+        _check(self.learning_rate > 0, "learning_rate", "be positive", self.learning_rate, "try 5e-7 for a 1–8B model")
+        _check(
+            self.num_train_epochs > 0 or self.max_steps > 0,
+            "num_train_epochs",
+            "be positive where max_steps is not given",
+            self.num_train_epochs,
+            "one epoch is the default",
+        )
+        _check(
+            self.max_steps == -1 or self.max_steps > 0,
+            "max_steps",
+            "be positive or -1",
+            self.max_steps,
+            "-1 runs num_train_epochs",
+        )
+        for name in ("global_batch_size", "max_tokens_per_row", "logging_steps"):
+            _check(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name), "leave it out for the default")
+        _check(
+            self.lr_scheduler_type in _SCHEDULERS,
+            "lr_scheduler_type",
+            f"be one of {', '.join(_SCHEDULERS)}",
+            self.lr_scheduler_type,
+            "the field uses cosine",
+        )
+        _check(0 <= self.warmup_ratio < 1, "warmup_ratio", "lie in [0, 1)", self.warmup_ratio, "it is a share of all steps")
+        _check(self.weight_decay >= 0, "weight_decay", "be non-negative", self.weight_decay, "0 turns it off")
+        _check(self.max_grad_norm >= 0, "max_grad_norm", "be non-negative", self.max_grad_norm, "0 turns clipping off")
+        _check(
+            0 < self.save_steps < 1 or (self.save_steps >= 1 and self.save_steps == int(self.save_steps)),
+            "save_steps",
+            "be a whole number of steps, or a share of all steps below 1",
+            self.save_steps,
+            "0.25 saves three times on the way",
+        )
+        _check(
+            self.length_normalization in ("own", "pair_min"),
+            "length_normalization",
+            "be own or pair_min",
+            self.length_normalization,
+            "own is the default",
+        )
+        _check_label_weighting(self.label_weighting)
+        load_objective(self.objective, self.objective_options)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """The configuration of a recipe's `train` section.
+
+        Raises:
+            ValueError: for a key that does not exist, naming the nearest that does; for any value that breaks its rule.
+        """
+        names = [known.name for known in fields(cls)]
+        for key in values:
+            if key.startswith("per_device_") or key == "gradient_accumulation_steps":
+                raise ValueError(
+                    f"{key} must be left out, got {values[key]!r}; set global_batch_size (prompt groups in a step) and "
+                    "max_tokens_per_row (memory), the split between devices and accumulation follows"
+                )
+            if key not in names:
+                nearest = get_close_matches(key, names, n=1)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(names)}"
+                raise ValueError(f"train.{key} must be a known key, got {key!r}; {hint}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `from_dict` takes them."""
+        return asdict(self)
+
+
+def _check(holds: bool, key: str, rule: str, value: object, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"{key} must {rule}, got {value!r}; {remedy}")
+
+
+def _check_type(key: str, declared: str, value: object) -> None:
+    """Numbers and switches must be such: YAML gives `5e-7` as a string, and a quoted `"false"` is true."""
+    if "float" in declared and not declared.startswith("str"):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        _check(is_number, key, "be a number", value, "in YAML write 5.0e-7, with a point and no quotes")
+    elif "int" in declared:
+        _check(isinstance(value, int) and not isinstance(value, bool), key, "be a whole number", value, "use no point")
+    elif "bool" in declared:
+        _check(isinstance(value, bool), key, "be true or false", value, "write it without quotes")
+
+
+def _check_label_weighting(value: object) -> None:
+    remedy = "use none, balanced, or a mapping such as {preferred: 1, dispreferred: 0.5}"
+    if isinstance(value, dict):
+        _check(set(value) == {"preferred", "dispreferred"}, "label_weighting", "name preferred and dispreferred", value, remedy)
+        numbers = [weight for weight in value.values() if isinstance(weight, int | float) and not isinstance(weight, bool)]
+        valid = len(numbers) == 2 and min(numbers) >= 0 and max(numbers) > 0
+        _check(valid, "label_weighting", "hold numbers of at least 0, one of them above", value, remedy)
+    else:
+        _check(value in ("none", "balanced"), "label_weighting", "be none, balanced or a mapping", value, remedy)

@@ -1,0 +1,141 @@
+"""What an objective gets and gives.
+
+An objective sees the completions of one row at a time (`RowLogps`) and returns one loss per completion, one per pair, or both
+(`Losses`). The trainer adds them up over the global batch, `Σ weight·completion losses / number of completions + Σ pair
+losses / number of pairs`, where the numbers are what `num_completions` and `num_pairs` say of all groups in the global batch.
+So a loss depends neither on batch mates nor on how the batch was split into rows.
+
+Torch is not imported here or at the top of an objective: a recipe's objective and options are checked without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bnf.groups import PromptGroup
+
+
+@dataclass(frozen=True)
+class RowLogps:
+    """The label tokens of a row's completions: N tokens in C completions of G groups, with P pairs among the completions.
+
+    Logs are natural, float32 (float64 in tests). Gradient flows into `per_token_logps` alone.
+    """
+
+    per_token_logps: Tensor  # (N,) log p of the label token under the policy
+    per_token_log_odds: Tensor  # (N,) log p/(1−p), without gradient
+    reference_per_token_logps: Tensor | None  # (N,)
+    reference_per_token_log_odds: Tensor | None  # (N,)
+    completion_of_token: Tensor  # (N,) index of the completion
+    lengths: Tensor  # (C,) tokens of each completion
+    normalizers: Tensor  # (C,) what a completion's sum is divided by: its length, or the shortest of its pair
+    labels: Tensor  # (C,) +1 or −1
+    scores: Tensor  # (C,) reward or rating, NaN where there is none
+    group_of_completion: Tensor  # (C,)
+    pairs: Tensor  # (P, 2) indices of chosen and rejected
+
+    def sum_by_completion(self, per_token: Tensor) -> Tensor:
+        """(N,) → (C,)"""
+        return per_token.new_zeros(len(self.lengths)).index_add(0, self.completion_of_token, per_token)
+
+    @property
+    def logps(self) -> Tensor:
+        """`S`: summed log-probability of each completion. (C,)"""
+        return self.sum_by_completion(self.per_token_logps)
+
+    @property
+    def average_logps(self) -> Tensor:
+        """`A = S/|y|`. (C,)"""
+        return self.logps / self.lengths
+
+    @property
+    def reference_logps(self) -> Tensor:
+        """(C,)"""
+        assert self.reference_per_token_logps is not None
+        return self.sum_by_completion(self.reference_per_token_logps)
+
+    @property
+    def logratios(self) -> Tensor:
+        """`S − S^ref`, the implicit reward without β. (C,)"""
+        return self.logps - self.reference_logps
+
+    def chosen(self, by_completion: Tensor) -> Tensor:
+        """(C,) → (P,)"""
+        return by_completion[self.pairs[:, 0]]
+
+    def rejected(self, by_completion: Tensor) -> Tensor:
+        """(C,) → (P,)"""
+        return by_completion[self.pairs[:, 1]]
+
+    def margins(self, by_completion: Tensor) -> Tensor:
+        """Chosen minus rejected. (C,) → (P,)"""
+        return self.chosen(by_completion) - self.rejected(by_completion)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of one row, each in nats: per completion (zero where one takes no part), per pair, or both."""
+
+    completions: Tensor | None = None  # (C,)
+    pairs: Tensor | None = None  # (P,)
+
+
+@dataclass(frozen=True)
+class BaseObjective:
+    """An objective; a subclass's fields are its options, checked in `__post_init__`."""
+
+    # Reads the reference's log-probabilities of the completions.
+    needs_reference: ClassVar[bool] = False
+    # Has a term over (chosen, rejected): data without pairs are an error.
+    needs_pairs: ClassVar[bool] = False
+    # Reads the completions' scores.
+    needs_scores: ClassVar[bool] = False
+    # Weighs its completion losses by label (`label_weighting`).
+    takes_label_weights: ClassVar[bool] = False
+
+    def losses(self, row: RowLogps) -> Losses:
+        """The losses of a row's completions and pairs; gradient flows into `row.per_token_logps`."""
+        raise NotImplementedError
+
+    def num_completions(self, group: PromptGroup) -> int:
+        """How many of a group's completions the completion losses are averaged over."""
+        return len(group.completions)
+
+    def num_pairs(self, group: PromptGroup) -> int:
+        """How many of a group's pairs the pair losses are averaged over."""
+        return len(group.pairs)
+
+    def rewards(self, row: RowLogps) -> Tensor:
+        """The reward that the objective implies for each completion, for the log; log-ratios to the reference unless
+        overridden. (C,)
+        """
+        return row.logratios if row.reference_per_token_logps is not None else row.average_logps
+
+
+def check_option(holds: bool, key: str, rule: str, value: object, remedy: str) -> None:
+    """Raises the ValueError of an objective's option that breaks its rule."""
+    if not holds:
+        raise ValueError(f"objective_options.{key} must {rule}, got {value!r}; {remedy}")
+
+
+def check_positive(key: str, value: object, remedy: str) -> None:
+    """An option that must be a number above zero."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    check_option(is_number and value > 0, key, "be a number above 0", value, remedy)  # type: ignore[operator]
+
+
+def check_non_negative(key: str, value: object, remedy: str) -> None:
+    """An option that must be a number of at least zero."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    check_option(is_number and value >= 0, key, "be a number of at least 0", value, remedy)  # type: ignore[operator]
+
+
+def negative_log_sigmoid(x: Tensor) -> Tensor:
+    """`−log σ(x)`, finite for any x."""
+    from torch.nn.functional import softplus
+
+    return softplus(-x)

@@ -1,0 +1,47 @@
+"""BNF: bidirectional negative feedback (arXiv 2410.04834).
+
+The loss is the cross-entropy to a dynamic target distribution (eq. 7 and 8), `−(s/|y|) Σ_t Σ_v f(v)·log π(v)` with `f(y_t) =
+min(1, p/r)` and the rest of f proportional to the policy's. Its gradient equals that of `−(s/|y|) Σ_t w_t·log p_t` with `w_t
+= min(1, odds(p_t)/odds(r_t))` held constant, which needs the label tokens' probabilities alone: that form is what is trained
+on, and the cross-entropy itself is a metric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from bnf.objectives._base import BaseObjective, Losses, RowLogps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Objective(BaseObjective):
+    needs_reference: ClassVar[bool] = True
+    takes_label_weights: ClassVar[bool] = True
+
+    def losses(self, row: RowLogps) -> Losses:
+        assert row.reference_per_token_log_odds is not None
+        weights = feedback_weights(row.per_token_log_odds, row.reference_per_token_log_odds)
+        sums = row.sum_by_completion(weights * row.per_token_logps)
+        return Losses(completions=-row.labels * sums / row.normalizers)
+
+
+def feedback_weights(log_odds: Tensor, reference_log_odds: Tensor) -> Tensor:
+    """`w = min(1, odds(p)/odds(r))`, exactly 1 where the two are equal; no gradient flows. Shapes alike."""
+    return (log_odds - reference_log_odds).detach().clamp(max=0).exp()
+
+
+def dtd_cross_entropy(logps: Tensor, log_odds: Tensor, reference_logps: Tensor, entropies: Tensor) -> Tensor:
+    """The published loss's value per position, `−f·log p + (1−f)/(1−p)·(H + p·log p)`, without sign or mean: a metric. Shapes
+    alike.
+
+    With `log(1−p) = log p − log odds`; the part in brackets over (1−p) is the mean of −log π over the labels that were not
+    chosen.
+    """
+    target = (logps - reference_logps).clamp(max=0).exp()
+    log_rest = logps - log_odds
+    rest = ((entropies + logps.exp() * logps).clamp(min=0) * (-log_rest).exp()).maximum(-log_rest)
+    return -target * logps + (1 - target) * rest

@@ -1,0 +1,16 @@
+"""Signed negative log-likelihood, `−s·A`: BNF with every weight 1, the collapse that BNF is there to prevent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bnf.objectives._base import BaseObjective, Losses, RowLogps
+
+
+@dataclass(frozen=True)
+class Objective(BaseObjective):
+    takes_label_weights: ClassVar[bool] = True
+
+    def losses(self, row: RowLogps) -> Losses:
+        return Losses(completions=-row.labels * row.logps / row.normalizers)

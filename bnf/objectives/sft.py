@@ -1,0 +1,17 @@
+"""Supervised fine-tuning on the preferred completions, `−A_w`; the others are not learnt from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bnf.groups import PromptGroup
+from bnf.objectives._base import BaseObjective, Losses, RowLogps
+
+
+@dataclass(frozen=True)
+class Objective(BaseObjective):
+    def losses(self, row: RowLogps) -> Losses:
+        return Losses(completions=-row.average_logps * (row.labels > 0))
+
+    def num_completions(self, group: PromptGroup) -> int:
+        return sum(completion.label > 0 for completion in group.completions)

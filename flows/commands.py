@@ -38,7 +38,7 @@ def run_recipe(
     from flows.server import prefect_server
 
     display = Display()
-    with prefect_server(home) as url:
+    with prefect_server(home, meanwhile=_import_flow) as url:
         from flows.align import LISTENER, Listener, align
         from flows.crashed import mark_crashed
 
@@ -58,6 +58,10 @@ def run_recipe(
         _print_json(_shown(run))
         return
     show_results(run)
+
+
+def _import_flow() -> None:
+    import flows.align  # noqa: F401
 
 
 def _check(

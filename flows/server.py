@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flows.home import set_prefect_environment
@@ -26,6 +26,7 @@ from tasks.store import read_json, write_json
 
 START_TIMEOUT_S = 180
 STOP_GRACE_S = 5
+DRAIN_TIMEOUT_S = 10
 DEFAULT_PORT = 4200
 
 
@@ -34,29 +35,47 @@ class ServerError(RuntimeError):
 
 
 @contextlib.contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
+def prefect_server(home: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[str]:
     """The UI's address of a running server for this home; PREFECT_API_URL is set meanwhile, and respected where it is already.
+
+    `meanwhile` is called while the server boots: importing Prefect takes about as long. At the end, logs and events still on their
+    way are sent first.
 
     Raises:
         ServerError: it did not become healthy; with the end of its log.
     """
     if os.environ.get("PREFECT_API_URL"):
-        yield os.environ["PREFECT_API_URL"].removesuffix("/api")
+        meanwhile()
+        try:
+            yield os.environ["PREFECT_API_URL"].removesuffix("/api")
+        finally:
+            _drain()
         return
     folder = home / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "users.lock").open("w") as users:
         # While a keeper stops a server it holds the lock alone; then this waits, and starts another.
         fcntl.flock(users, fcntl.LOCK_SH)
-        url = _ensure(home)
-        os.environ["PREFECT_API_URL"] = f"{url}/api"
         try:
-            yield url
+            url = _ensure(home, meanwhile)
+            try:
+                yield url
+            finally:
+                _drain()
         finally:
-            del os.environ["PREFECT_API_URL"]
+            os.environ.pop("PREFECT_API_URL", None)
 
 
-def _ensure(home: Path) -> str:
+def _drain() -> None:
+    """Send what Prefect's background workers still hold: at the interpreter's exit the server may be gone."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=DRAIN_TIMEOUT_S)
+
+
+def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
     """The address of this home's server, after starting it where none answers; one that another command starts is waited for."""
     folder = home / "prefect"
     with (folder / "start.lock").open("w") as starting:
@@ -64,6 +83,8 @@ def _ensure(home: Path) -> str:
         if (folder / "server.json").exists():
             url = str(read_json(folder / "server.json")["url"])
             if _healthy(url):
+                os.environ["PREFECT_API_URL"] = f"{url}/api"
+                meanwhile()
                 return url
         port = _free_port()
         url = f"http://127.0.0.1:{port}"
@@ -77,6 +98,9 @@ def _ensure(home: Path) -> str:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
+        # Prefect reads its settings when it is imported.
+        os.environ["PREFECT_API_URL"] = f"{url}/api"
+        meanwhile()
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not _healthy(url):
             if keeper.poll() is not None or time.monotonic() > deadline_s:
@@ -98,6 +122,8 @@ def _healthy(url: str) -> bool:
 def _free_port() -> int:
     for port in (DEFAULT_PORT, 0):
         with socket.socket() as probe:
+            # A port that an earlier server has just left is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

@@ -1,0 +1,84 @@
+"""Recipes: what is wrong is said in one message that names the key, the value and the remedy."""
+
+import pytest
+import yaml
+
+from flows.config import find_path, load_recipe, make_recipe
+from flows.errors import RecipeError
+
+MINIMAL = {"name": "r", "model_name_or_path": "some/model"}
+TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trian.learning_rate=1"], r"trian must be a key of the recipe, got an unknown one; did you mean train\?"),
+        (["evaluation.max_new_token=5"], r"evaluation.max_new_token must be .* did you mean max_new_tokens\?"),
+        (["train.learning_rte=1"], r"train.learning_rte must be a known key.*did you mean 'learning_rate'\?"),
+        (["train.objective=bnff"], r"objective must be one of .*bnf.*got 'bnff'; did you mean 'bnf'\?"),
+        (["train.per_device_train_batch_size=4"], r"per_device_train_batch_size must be left out.*global_batch_size"),
+        (["train.seed=1"], r"train.seed must not be set.*seed=… at the top level"),
+        (["prepare.mask_fraction=1.5"], r"prepare.mask_fraction must be valid \(.*less than or equal to 1.*got 1.5"),
+        (["seed"], r"overrides must be key=value, got 'seed'"),
+        (["name.deep=1"], r"name.deep must name a key of the recipe, got one inside name"),
+        (["sample.source=x"], r"data and sample must not both be there"),
+        (["data=null"], r"train must come with data or sample"),
+        (["judge.benchmarks.arena_hard={}"], r"judge.model_name_or_path must name a local judge"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(TRAINED, overrides)
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(RecipeError, match="model_name_or_path must be given"):
+        make_recipe({"name": "r"})
+
+
+def test_overrides_are_yaml_and_numbers_may_be_written_as_people_do():
+    recipe = make_recipe(
+        TRAINED, ["train.learning_rate=2e-5", "seed=3", "evaluation.benchmarks={gsm8k: {limit: 4}}", "train.bf16=false"]
+    )
+    assert recipe.train["learning_rate"] == 2e-5 and recipe.train["bf16"] is False
+    assert recipe.seed == 3 and recipe.train_config().seed == 3
+    assert recipe.evaluation.benchmarks["gsm8k"].limit == 4
+
+
+def test_a_list_of_benchmarks_takes_overrides_of_one():
+    recipe = make_recipe({**MINIMAL, "evaluation": {"benchmarks": ["gsm8k", "crux"]}}, ["evaluation.benchmarks.crux.limit=7"])
+    assert recipe.evaluation.benchmarks["crux"].limit == 7 and recipe.evaluation.benchmarks["gsm8k"].limit is None
+
+
+def test_a_resolved_recipe_is_a_recipe():
+    recipe = make_recipe(TRAINED, ["evaluation.benchmarks=[gsm8k]"])
+    again = make_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump())))
+    assert again == recipe
+
+
+@pytest.mark.parametrize("name", ["quickstart", "pairs", "evaluate"])
+def test_the_projects_recipes_are_valid_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(f"flows/recipes/{name}.yaml").name == name
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "must be YAML"), ("- a", "must be a mapping"), ("\xff", "must be")])
+def test_an_ill_formed_file_is_a_recipe_error(tmp_path, text, message):
+    file = tmp_path / "r.yaml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(str(file))
+
+
+def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=rf"nowhere.yaml must exist, got no such file or folder in {tmp_path}"):
+        load_recipe("nowhere.yaml")
+
+
+def test_the_working_folder_comes_before_the_project(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    assert find_path("README.md") == tmp_path / "README.md"
+    assert find_path("Makefile").read_text().startswith("# make demo")

@@ -1,0 +1,67 @@
+"""Which stages may execute: the options' meaning, and what they refuse."""
+
+import pytest
+
+from flows.errors import RecipeError
+from flows.selection import select
+from tasks.nodes import Node
+from tasks.store import Store
+
+DAG = [
+    Node("resolve", {"model_name_or_path": "m"}, model="base"),
+    Node("sample", {}, {"model": "resolve/base"}),
+    Node("train", {}, {"data": "sample"}),
+    Node("generate", {}, {"model": "train"}, model="aligned", benchmark="gsm8k"),
+    Node("score", {}, {"completions": "generate/aligned/gsm8k"}, model="aligned", benchmark="gsm8k"),
+    Node("judge", {}, {"candidate": "generate/aligned/gsm8k"}, benchmark="arena_hard"),
+    Node("report", {}, {"score": "score/aligned/gsm8k", "judge": "judge/arena_hard"}),
+]
+
+
+def stages(ids):
+    return {name.split("/")[0] for name in ids}
+
+
+def test_without_options_everything_may_execute():
+    selection = select(DAG)
+    assert selection.needed == selection.allowed == {node.id for node in DAG}
+
+
+def test_only_needs_what_its_stages_need_and_no_more():
+    selection = select(DAG, only=["generate", "score"])
+    assert stages(selection.needed) == {"resolve", "sample", "train", "generate", "score"}
+    assert stages(selection.allowed) == {"resolve", "generate", "score"}
+
+
+def test_from_allows_that_stage_and_what_comes_after():
+    selection = select(DAG, from_stage="train")
+    assert stages(selection.allowed) == {"resolve", "train", "generate", "score", "judge", "report"}
+    assert stages(selection.needed) == stages(node.id for node in DAG)
+
+
+def test_refresh_forces_without_limiting():
+    selection = select(DAG, refresh=["judge"])
+    assert selection.refresh == {"judge"} and stages(selection.allowed) == stages(node.id for node in DAG)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"only": ["trian"]}, "--only must name stages, got 'trian'; the stages are resolve, sample"),
+        ({"refresh": ["x"]}, "--refresh must name stages"),
+        ({"from_stage": "x"}, "--from must name stages"),
+        ({"only": ["train"], "from_stage": "train"}, "--only must stand without --from"),
+        ({"only": ["analyze"]}, "--only analyze must name stages of this recipe"),
+    ],
+)
+def test_what_is_refused(options, message):
+    with pytest.raises(RecipeError, match=message):
+        select(DAG, **options)
+
+
+def test_a_needed_stage_outside_the_selection_that_is_not_cached_is_named(tmp_path):
+    dag = [Node("sample", {}), *DAG[2:]]
+    with pytest.raises(
+        RecipeError, match=r"--only score must select every stage .* got none for sample, which is not cached; add sample"
+    ):
+        select(dag, only=["score"]).check(dag, Store(tmp_path), {}, {})

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
 from flows.config import Recipe
@@ -114,7 +113,7 @@ def _run_nodes(
                 listener.on_done(node, True, 0.0)
                 continue
             inputs = {role: results[name] for role, name in node.inputs.items()}
-            made_of = ingredients(node, {role: _artifact(result) for role, result in inputs.items()}, store)
+            made_of = ingredients(node, {role: Artifact.from_json(result) for role, result in inputs.items()}, store)
             refresh = node.stage in selection.refresh
             problem = store.problem(node.stage, made_of.key())
             if problem:
@@ -127,12 +126,8 @@ def _run_nodes(
             results[node.id] = run_node(node, made_of, inputs, execution, refresh=refresh, records=records)
             cached = node.id not in execution.executed
             seconds = execution.executed.get(node.id, time.monotonic() - started_s)
-            run.add(node, _artifact(results[node.id]), cached=cached, seconds=round(seconds, 3))
+            run.add(node, Artifact.from_json(results[node.id]), cached=cached, seconds=round(seconds, 3))
             listener.on_done(node, cached, seconds)
-
-
-def _artifact(result: Mapping[str, str]) -> Artifact:
-    return Artifact(result["stage"], result["key"], result["fingerprint"], Path(result["path"]))
 
 
 @contextlib.contextmanager
@@ -158,4 +153,6 @@ def _publish(run: Run) -> None:
     if rows:
         create_table_artifact(rows, key=f"{key}-results", description=f"Results of {run.id}")
     report = run.folder / "report.html"
-    create_link_artifact(report.as_uri(), link_text=f"report of {run.id}", key=f"{key}-report", description=str(report))
+    create_link_artifact(
+        report.as_uri(), link_text=f"report of {run.id}", key=f"{key}-report", description=str(report)
+    )

@@ -54,9 +54,7 @@ class Run:
     @property
     def artifacts(self) -> dict[str, Artifact]:
         """The artifact of every task that finished, by node id."""
-        tasks = self.record["tasks"]
-        keys = ("stage", "key", "fingerprint")
-        return {name: Artifact(*(entry[k] for k in keys), Path(entry["path"])) for name, entry in tasks.items()}
+        return {name: Artifact.from_json(entry) for name, entry in self.record["tasks"].items()}
 
     def add(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float) -> None:
         """Record a finished task and link its artifact."""

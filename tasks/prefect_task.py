@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect import Task, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -70,16 +71,17 @@ def run_node(
         if transaction is None or not transaction.key:
             raise RuntimeError(f"{node.label} must have a cache key, got none; see the error above")
         logger = get_run_logger()
-        artifacts = {role: Artifact(**{**value, "path": Path(value["path"])}) for role, value in inputs.items()}
-        told = Execution(
-            execution.store,
-            execution.children,
-            on_log=lambda n, text: (logger.info(text), execution.on_log(n, text))[-1],
-            on_progress=lambda n, done, total, note: (progress(done, total, note), execution.on_progress(n, done, total, note))[
-                -1
-            ],
-            executed=execution.executed,
-        )
+        artifacts = {role: Artifact.from_json(value) for role, value in inputs.items()}
+
+        def on_log(node: Node, text: str) -> None:
+            logger.info(text)
+            execution.on_log(node, text)
+
+        def on_progress(node: Node, done: int, total: int, note: str) -> None:
+            progress(done, total, note)
+            execution.on_progress(node, done, total, note)
+
+        told = Execution(execution.store, execution.children, on_log, on_progress, execution.executed)
         artifact = execute(node, made_of, artifacts, told, refresh=refresh)
         logger.info("artifact %s (fingerprint %s)", artifact.path, artifact.fingerprint)
         return artifact.as_json()
@@ -107,7 +109,9 @@ class _ProgressArtifact:
     """A bar on the task run's page, made at the first progress and updated every few seconds."""
 
     def __init__(self, label: str) -> None:
-        self.label, self.id, self.last_s = label, None, 0.0
+        self.label = label
+        self.id: UUID | None = None
+        self.last_s = 0.0
 
     def __call__(self, done: int, total: int, note: str) -> None:
         now_s = time.monotonic()
@@ -116,6 +120,7 @@ class _ProgressArtifact:
         self.last_s = now_s
         percent = 100 * done / total
         if self.id is None:
-            self.id = create_progress_artifact(progress=percent, key=self.label.replace("_", "-"), description=note)
+            # Both calls block where no event loop runs, as here; their types allow for one that does.
+            self.id = cast(UUID, create_progress_artifact(progress=percent, key=self.label.replace("_", "-"), description=note))
         else:
             update_progress_artifact(artifact_id=self.id, progress=percent, description=note)

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ class Artifact:
     @property
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path / MANIFEST)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Artifact:
+        return cls(value["stage"], value["key"], value["fingerprint"], Path(value["path"]))
 
     def as_json(self) -> dict[str, str]:
         return {"stage": self.stage, "key": self.key, "fingerprint": self.fingerprint, "path": str(self.path)}
@@ -174,7 +178,8 @@ def file_sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,0 +1,55 @@
+"""The values that pass between benchmarks, engines and scoring; standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# One question of a benchmark. JSON-able; always has a unique "id": str, and the gold fields its benchmark needs.
+Item = dict[str, Any]
+
+# A chat message: {"role": "user", "content": "…"}.
+Message = dict[str, str]
+
+# progress(done, total, note)
+Progress = Callable[[int, int, str], None]
+
+Outcome = Literal["correct", "wrong", "no_answer", "error"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One completion of one prompt. `finish_reason` is "stop" where the turn ended by itself and "length" where it was cut."""
+
+    completion: str
+    token_ids: list[int]
+    finish_reason: str
+    num_prompt_tokens: int
+    num_completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to decode: greedy by default. `choices` restricts the whole completion to one of the given texts."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    n: int = 1
+    choices: list[str] | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a benchmark says of one completion.
+
+    `answer` is what was compared (None where nothing was found), `rule` names the rule that found it, and `metrics` holds
+    second metrics under their own names; they never enter the accuracy.
+    """
+
+    outcome: Outcome
+    answer: str | None
+    rule: str
+    metrics: dict[str, bool | float] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow, get_run_logger
+from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
 from flows.config import Recipe
@@ -153,6 +154,4 @@ def _publish(run: Run) -> None:
     if rows:
         create_table_artifact(rows, key=f"{key}-results", description=f"Results of {run.id}")
     report = run.folder / "report.html"
-    create_link_artifact(
-        report.as_uri(), link_text=f"report of {run.id}", key=f"{key}-report", description=str(report)
-    )
+    create_link_artifact(report.as_uri(), link_text=f"report of {run.id}", key=f"{key}-report", description=str(report))

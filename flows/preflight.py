@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -123,20 +124,30 @@ def _benchmark(node: Node) -> Check:
 
 
 def _source(node: Node) -> Check:
+    """The first rows of the data, at least, must be what the source reads."""
+    from data.sources._rows import BadRow
+
+    path = node.files["source"]
+    name = f"source {node.settings['source']}"
     source = importlib.import_module(f"data.sources.{node.settings['source']}")
     try:
-        first = next(iter(source.records(node.files["source"])), None)
+        first = list(itertools.islice(source.rows(path), 20))
     except (ValueError, OSError) as error:
-        return Check(f"source {node.settings['source']}", f"data.path: {error}")
-    problem = None if first is not None else f"data.path must hold records, got none in {node.files['source']}; check the file"
-    return Check(f"source {node.settings['source']}", problem, str(node.files["source"].name))
+        return Check(name, f"data.path must be readable by the source {node.settings['source']}, got {path}: {error}")
+    bad = [row for row in first if isinstance(row, BadRow)]
+    if len(bad) == len(first):
+        seen = f"line {bad[0].line}: {bad[0].detail}" if bad else "an empty file"
+        return Check(
+            name, f"data.path must hold rows of the source {node.settings['source']}, got {path}, {seen}; check the columns"
+        )
+    return Check(name, None, path.name)
 
 
 def _pairs(recipe: Recipe) -> Check:
     config = recipe.train_config()
     objective = load_objective(config.objective, config.objective_options)
     name = f"objective {config.objective}"
-    if objective.needs_pairs and recipe.sample is not None and recipe.prepare.pairing == "none":
+    if objective.needs_pairs and recipe.prepare.pairing == "none":
         return Check(
             name, f"prepare.pairing must be best_worst or all for {config.objective}, got none; set prepare.pairing=best_worst"
         )

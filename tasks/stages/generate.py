@@ -20,14 +20,13 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run(job: Job) -> None:
-    from evaluation.generate import generate
-
     from evaluation._types import Sampling
+    from evaluation.generate import generate
 
     s = job.settings
     benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
     items = benchmark.load(benchmark_source(job), s["limit"])
-    engine, tokenizer = _open(s["engine"]["name"], job.inputs["model"], s["engine"].get("base_url"), s["engine"].get("model"))
+    engine, tokenizer = open_model(s["engine"], job.inputs["model"])
     generate(
         engine, tokenizer, items, benchmark.messages, Sampling(max_new_tokens=s["max_new_tokens"]), job.output, job.progress
     )
@@ -40,11 +39,18 @@ def benchmark_source(job: Job) -> str | None:
     return "sample" if job.settings["source"] == "sample" else None
 
 
-@functools.lru_cache(maxsize=1)
-def _open(name: str, model: Path, base_url: str | None, served_model: str | None) -> tuple[Any, Any]:
-    from transformers import AutoTokenizer
+def open_model(engine: Mapping[str, Any], model: Path | None) -> tuple[Any, Any]:
+    """The engine of a node's settings with its model loaded, and the tokenizer; kept for the process's next job."""
+    return _open(engine["name"], model, engine.get("base_url"), engine.get("model"))
 
+
+@functools.lru_cache(maxsize=1)
+def _open(name: str, model: Path | None, base_url: str | None, served_model: str | None) -> tuple[Any, Any]:
+    from bnf.rendering import load_tokenizer
     from evaluation.engines import open_engine
 
-    options = {"base_url": base_url, "model": served_model} if name == "openai" else {}
-    return open_engine(name, model, **options), AutoTokenizer.from_pretrained(model)
+    if name == "openai":
+        assert served_model is not None
+        return open_engine(name, served_model, base_url=base_url), None
+    assert model is not None
+    return open_engine(name, model), load_tokenizer(model)

@@ -26,7 +26,7 @@ class Display:
         self.times: list[tuple[str, bool, float]] = []
 
     def message(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, node: Node) -> None:
         self.last_s = time.monotonic()

@@ -37,8 +37,8 @@ class TransformersEngine:
         self._device = "cuda" if torch.cuda.is_available() else mps
         self._tokenizer = load_tokenizer(model)
         self._stops = stop_token_ids(self._tokenizer)
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
-        self._model: Any = loaded.to(self._device).eval()
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        self._model = loaded.to(self._device).eval()
         own_len = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
         known = [length for length in (max_model_len, own_len) if length is not None]
         self.max_model_len: int | None = min(known) if known else None

@@ -66,6 +66,7 @@ class VllmEngine:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
         from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         if sampling.seed is not None:
@@ -73,9 +74,10 @@ class VllmEngine:
         assert self.max_model_len is not None
         engine = self._llm.llm_engine
         open_requests: dict[str, int] = {}
-        for index, prompt in enumerate(prompts):
+        for index, ids in enumerate(prompts):
+            prompt: list[int] = list(ids)  # type: ignore[arg-type]
             if len(prompt) >= self.max_model_len:
-                yield index, too_long(prompt, sampling)  # type: ignore[arg-type]
+                yield index, too_long(prompt, sampling)
                 continue
             params = SamplingParams(
                 n=sampling.n,
@@ -87,7 +89,7 @@ class VllmEngine:
                 seed=None if self._seed is None else (self._seed + index) % 2**31,
             )
             request = str(next(self._ids))
-            engine.add_request(request, {"prompt_token_ids": list(prompt)}, params)  # type: ignore[typeddict-item]
+            engine.add_request(request, TokensPrompt(prompt_token_ids=prompt), params)
             open_requests[request] = index
         try:
             while engine.has_unfinished_requests():

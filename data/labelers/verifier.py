@@ -1,0 +1,27 @@
+"""Verifier: a completion is worth 1 where the benchmark's own scorer calls it correct, and 0 where it does not."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from evaluation._records import read_repaired, write_whole
+from evaluation._types import Progress
+
+
+def label(samples_file: Path, output_file: Path, *, benchmark: str, progress: Progress) -> None:
+    """Writes the samples with a `reward` and the scorer's `outcome` for each completion.
+
+    A completion on which the scorer fails has the outcome "error"; prepare leaves it out.
+    """
+    score = importlib.import_module(f"evaluation.benchmarks.{benchmark}").score
+    records = read_repaired(samples_file)
+    for number, record in enumerate(records):
+        for completion in record["completions"]:
+            verdict = score(record["item"], completion["text"], completion["finish_reason"])
+            completion["reward"] = 1.0 if verdict.outcome == "correct" else 0.0
+            completion["outcome"] = verdict.outcome
+        if number % 256 == 0:
+            progress(number, len(records), "")
+    write_whole(output_file, records)
+    progress(len(records), len(records), "")

@@ -1,0 +1,14 @@
+"""Prompts for on-policy sampling: which of two numbers is larger. Training items are disjoint from the benchmark's own."""
+
+from __future__ import annotations
+
+from evaluation._records import Record
+from evaluation.benchmarks import number_comparison
+
+
+def prompts(num_prompts: int) -> list[Record]:
+    """The first `num_prompts` training prompts: `id`, `messages`, and the `item` that the verifier scores against."""
+    return [
+        {"id": item["id"], "messages": number_comparison.messages(item), "item": item}
+        for item in number_comparison.train_items(num_prompts)
+    ]

@@ -1,0 +1,91 @@
+"""A model's completions of a benchmark's items: completions.jsonl, one line per item as it finishes.
+
+Whatever was finished when the process was killed is kept and the rest is generated: no item is missing, none is there twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation._records import read_repaired, to_line, write_whole
+from evaluation._types import Generation, Item, Message, Progress, Sampling
+from evaluation.engines import Engine, Prompt
+
+COMPLETIONS_FILE = "completions.jsonl"
+ITEMS_FILE = "items.jsonl"
+
+
+def generate(
+    engine: Engine,
+    tokenizer: Any,
+    items: Sequence[Item],
+    messages_fn: Callable[[Item], list[Message]],
+    sampling: Sampling,
+    output_dir: Path,
+    progress: Progress,
+) -> None:
+    """Writes items.jsonl and completions.jsonl into `output_dir`, in the order in which the items finish.
+
+    `tokenizer` may be None for an engine that takes messages.
+
+    Raises:
+        ValueError: where two items share an id, or `output_dir` holds completions of other items.
+        RuntimeError: where the engine failed on some items; the others are kept, and a resume tries these again.
+    """
+    ids = [item["id"] for item in items]
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"items must have unique ids, got {len(ids) - len(set(ids))} repeated; correct the benchmark's source")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    done = {record["id"] for record in read_repaired(output_dir / COMPLETIONS_FILE)}
+    if not done <= set(ids):
+        raise ValueError(
+            f"output_dir must hold completions of these items alone, got {min(done - set(ids))!r} too; empty {output_dir}"
+        )
+    write_whole(output_dir / ITEMS_FILE, items)
+
+    left = [item for item in items if item["id"] not in done]
+    prompts, texts = render(engine, tokenizer, [messages_fn(item) for item in left])
+    failed: list[str] = []
+    started, num_tokens = time.monotonic(), 0
+    progress(len(done), len(items), "")
+    with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
+        for index, (generation,) in engine.generate(prompts, sampling):
+            if generation.finish_reason.startswith("error"):
+                failed.append(f"{left[index]['id']}: {generation.finish_reason}")
+                continue
+            file.write(to_line(_record(left[index], texts[index], generation)))
+            file.flush()
+            done.add(left[index]["id"])
+            num_tokens += generation.num_completion_tokens
+            progress(len(done), len(items), f"{num_tokens / max(time.monotonic() - started, 1e-9):.0f} tokens/s")
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(items)} items failed, the others are kept; first {failed[0]}; run again to retry"
+        )
+
+
+def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:
+    """The conversations as `engine` takes them, and as text for the record."""
+    if engine.takes == "messages":
+        texts = ["\n\n".join(f"{message['role']}: {message['content']}" for message in messages) for messages in conversations]
+        return list(conversations), texts
+    from bnf.rendering import prompt_text, render_prompt
+
+    return (
+        [render_prompt(tokenizer, messages) for messages in conversations],
+        [prompt_text(tokenizer, messages) for messages in conversations],
+    )
+
+
+def _record(item: Item, prompt: str, generation: Generation) -> dict[str, Any]:
+    return {
+        "id": item["id"],
+        "prompt": prompt,
+        "completion": generation.completion,
+        "finish_reason": generation.finish_reason,
+        "num_prompt_tokens": generation.num_prompt_tokens,
+        "num_completion_tokens": generation.num_completion_tokens,
+    }

@@ -1,0 +1,76 @@
+"""What test_vllm_engine.py runs in processes of their own: vLLM's settings must be there before Python starts."""
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from bnf.rendering import load_tokenizer, render_prompt
+from data.sample import sample_prompts
+from evaluation._types import Sampling
+from evaluation.engines import open_engine
+from evaluation.generate import generate
+
+MODEL = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
+PROMPTS = [
+    {"id": f"p{n}", "messages": [{"role": "user", "content": f"Which number is larger, {n + 20} or {47 - n}?"}], "item": {}}
+    for n in range(20)
+]
+SAMPLING = Sampling(max_new_tokens=12, temperature=0.9, n=4)
+CHOICES = ["[[A>>B]]", "[[A=B]]", "[[B>>A]]"]
+
+
+def killed(folder: Path) -> None:
+    """Samples into `folder`, and dies by -9 when the second chunk begins."""
+
+    def progress(done: int, total: int, note: str) -> None:
+        if done > 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    engine = open_engine("vllm", MODEL, max_model_len=256)
+    sample_prompts(engine, load_tokenizer(MODEL), PROMPTS, SAMPLING, 3, folder / "resumed", progress)
+
+
+def resumed(folder: Path) -> None:
+    """Ends what `killed` began, samples all of it again, and tries the rest of the engine."""
+    started = time.monotonic()
+    engine = open_engine("vllm", MODEL, max_model_len=256)
+    report = {"start_s": time.monotonic() - started, "version": engine.version, "max_model_len": engine.max_model_len}
+    tokenizer = load_tokenizer(MODEL)
+    for name, seed in (("resumed", 3), ("whole", 3), ("other_seed", 4)):
+        sample_prompts(engine, tokenizer, PROMPTS, SAMPLING, seed, folder / name, _quiet)
+
+    long = [render_prompt(tokenizer, PROMPTS[0]["messages"]), [5] * 256, [5] * 250]
+    report["lengths"] = {index: asdict(found[0]) for index, found in engine.generate(long, Sampling(300))}
+    judged = engine.generate(
+        [render_prompt(tokenizer, prompt["messages"]) for prompt in PROMPTS], Sampling(32, choices=CHOICES)
+    )
+    report["choices"] = [found[0].completion for _, found in judged]
+
+    next(engine.generate([long[0]] * 4, Sampling(8)))  # a caller that stops early leaves nothing running
+    engine.reseed(0)
+    notes: list[str] = []
+    items = [{"id": prompt["id"], "question": prompt["messages"][0]["content"]} for prompt in PROMPTS]
+    generate(
+        engine,
+        tokenizer,
+        items,
+        lambda item: [{"role": "user", "content": item["question"]}],
+        Sampling(12),
+        folder / "greedy",
+        lambda done, total, note: notes.append(note),
+    )
+    report["last_note"] = notes[-1]
+    engine.close()
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+def _quiet(done: int, total: int, note: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    {"killed": killed, "resumed": resumed}[sys.argv[1]](Path(sys.argv[2]))

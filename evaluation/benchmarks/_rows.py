@@ -1,0 +1,136 @@
+"""Rows of a benchmark's upstream data: from a hub, from a local JSON Lines file, or from the project's own sample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from evaluation._types import Item
+
+SAMPLES = Path(__file__).parent / "samples"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set on the hub: its id, the configurations that are read one after another, and the split."""
+
+    id: str
+    configs: Sequence[str | None]
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, with its place for error messages and its number, from 0, in the whole source."""
+
+    benchmark: str
+    number: int
+    where: str
+    values: dict[str, Any]
+
+    def get(self, *names: str, kind: type) -> Any:
+        """The first of the named fields that the row has.
+
+        Raises:
+            ValueError: where it has none of them, or the value is of another kind.
+        """
+        for name in names:
+            if isinstance(self.values.get(name), kind):
+                return self.values[name]
+        found = {name: self.values[name] for name in names if name in self.values}
+        raise self.error(
+            f"have {' or '.join(names)} as {kind.__name__} in each row", found or "fields " + str(list(self.values))
+        )
+
+    def error(self, rule: str, got: object) -> ValueError:
+        return _error(self.benchmark, rule, got, self.where)
+
+
+def load_items(
+    benchmark: str, source: str | None, limit: int | None, hub: Hub, num_items: int, to_item: Callable[[Row], Item | None]
+) -> list[Item]:
+    """The first `limit` items; a row for which `to_item` gives None is no item of the benchmark.
+
+    Args:
+        source: None for the hub, "sample" for the project's own items, else the path of a JSON Lines file.
+        num_items: How many the whole hub data set must give.
+
+    Raises:
+        FileNotFoundError: where the source is not there.
+        ValueError: where a row has another schema, an id comes twice, no row is an item, or the hub's set has another size.
+    """
+    items = list(islice((item for row in _rows(benchmark, source, hub) if (item := to_item(row)) is not None), limit))
+    ids = [item["id"] for item in items]
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise ValueError(f"{benchmark}.source must have unique ids, got {twice!r} twice; remove one of the rows")
+    if not items:
+        raise ValueError(
+            f"{benchmark}.source must hold items of the benchmark, got none in {source or hub.id}; give another file"
+        )
+    if source is None and limit is None and len(items) != num_items:
+        raise ValueError(
+            f"{benchmark}.source must give the protocol's {num_items} items, got {len(items)} from {hub.id}; "
+            "the data set has changed: give a local file of the version you mean"
+        )
+    return items
+
+
+def id_prefix(benchmark: str, source: str | None) -> str:
+    """What ids start with where upstream has none; the project's own sample is never named as the benchmark."""
+    return f"{benchmark}-sample" if source == "sample" else benchmark
+
+
+def _rows(benchmark: str, source: str | None, hub: Hub) -> Iterator[Row]:
+    if source is None:
+        return _hub_rows(benchmark, hub)
+    path = SAMPLES / f"{benchmark}.jsonl" if source == "sample" else Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{benchmark}.source must be an existing file, got {path}; give the benchmark's upstream file, or `sample`"
+        )
+    return _file_rows(benchmark, path)
+
+
+def _file_rows(benchmark: str, path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        number = 0
+        for line_number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where, rule = f"{path}, line {line_number}", "hold a JSON object on each line"
+            try:
+                values = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _error(benchmark, rule, f"{type(error).__name__}: {error}", where) from error
+            if not isinstance(values, dict):
+                raise _error(benchmark, rule, type(values).__name__, where)
+            yield Row(benchmark, number, where, values)
+            number += 1
+
+
+def _hub_rows(benchmark: str, hub: Hub) -> Iterator[Row]:
+    import datasets
+
+    number = 0
+    for config in hub.configs:
+        try:
+            rows = datasets.load_dataset(hub.id, config, split=hub.split)
+        except (OSError, ValueError) as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+            raise FileNotFoundError(
+                f"{benchmark}.source must be reachable, got the hub's {hub.id} ({reason}); give a local file, or `sample`"
+            ) from error
+        for values in rows:
+            yield Row(benchmark, number, f"{hub.id}, row {number}", dict(values))
+            number += 1
+
+
+def _error(benchmark: str, rule: str, got: object, where: str) -> ValueError:
+    return ValueError(
+        f"{benchmark}.source must {rule}, got {str(got)[:200]} at {where}; give the benchmark's upstream file, or `sample`"
+    )

@@ -1,0 +1,85 @@
+"""CRUX: what does this Python function return for this input? (CRUXEval's output prediction)
+
+Dataset: cruxeval-org/cruxeval, test (800 items; locally cruxeval.jsonl). Metric: the answer is the gold text, quotes at both ends
+aside. Nothing is executed. Pattern: ZeroEval, zero-shot, JSON with reasoning and answer, greedy, 4096 tokens.
+https://arxiv.org/abs/2401.03065
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from evaluation import parsing
+from evaluation._types import Item, Message, Verdict
+from evaluation.benchmarks._rows import Hub, Row, load_items
+from evaluation.benchmarks._zeroeval import question_messages
+
+TITLE = "CRUX"
+NUM_ITEMS = 800
+MAX_NEW_TOKENS = 4096
+
+_HUB = Hub("cruxeval-org/cruxeval", [None])
+_QUOTES = "'\""
+_MAX_LITERAL_CHARACTERS = 10_000
+
+
+def load(source: str | None, limit: int | None) -> list[Item]:
+    """The items, with upstream's ids; an item's `answer` is the output's literal.
+
+    Raises:
+        FileNotFoundError: where the source is not there.
+        ValueError: where it is not in upstream's format.
+    """
+
+    def to_item(row: Row) -> Item:
+        names = {"id": "id", "code": "code", "input": "input", "answer": "output"}
+        return {ours: row.get(theirs, kind=str) for ours, theirs in names.items()}
+
+    return load_items("crux", source, limit, _HUB, NUM_ITEMS, to_item)
+
+
+def messages(item: Item) -> list[Message]:
+    """One user turn: the chat template's own system text stays."""
+    question = (
+        "Below is a Python function and an assertion about it in which the right-hand side is left open. Run the function in your "
+        "head on the given input, exactly as it is written, even where it looks wrong. Then say which literal has to stand in "
+        "place of ?? for the assertion to hold: a plain value, with nothing left to compute and no calls in it.\n\n"
+        f"[PYTHON]\n{item['code']}\nassert f({item['input']}) == ??\n[/PYTHON]"
+    )
+    return question_messages(question, answer_hint='that literal alone, for instance `"answer": "[1, 2]"`')
+
+
+def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
+    r"""Compares texts; the second metric `literal_match` compares the values that the texts stand for, and their types.
+
+    `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1.
+    """
+    found = parsing.extract_answer(completion, boxed=boxed)
+    if found.rule == "none":
+        return Verdict("no_answer", None, "none", {"literal_match": False})
+    answer = str(found.value)
+    right = answer.strip(_QUOTES).replace("\n", "\\n") == item["answer"].strip(_QUOTES)
+    metrics: dict[str, bool | float] = {"literal_match": _same(_literal(answer), _literal(item["answer"]))}
+    return Verdict("correct" if right else "wrong", answer, found.rule, metrics)
+
+
+def _literal(text: str) -> Any:
+    """The value of a Python literal; any other text is a string without its quotes."""
+    if len(text) <= _MAX_LITERAL_CHARACTERS:
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            pass
+    return text
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equal in value and in type at every depth: 1, 1.0 and True are three values."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, dict):
+        return len(left) == len(right) and all(key in right and _same(value, right[key]) for key, value in left.items())
+    return bool(left == right)

@@ -1,0 +1,48 @@
+"""GSM8K: grade-school word problems with a number as the answer.
+
+Dataset: openai/gsm8k, configuration main, test (1319 items; locally its test.jsonl). Metric: the first number of the answer equals
+the gold one. Pattern: ZeroEval, zero-shot, JSON with reasoning and answer, greedy, 4096 tokens. https://arxiv.org/abs/2110.14168
+"""
+
+from __future__ import annotations
+
+from evaluation._types import Item, Message, Verdict
+from evaluation.benchmarks._numbers import number_verdict
+from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
+from evaluation.benchmarks._zeroeval import question_messages
+
+TITLE = "GSM8K"
+NUM_ITEMS = 1319
+MAX_NEW_TOKENS = 4096
+
+_HUB = Hub("openai/gsm8k", ["main"])
+_MARK = "####"
+
+
+def load(source: str | None, limit: int | None) -> list[Item]:
+    """The test items; an item's `answer` is what follows `####` in upstream's solution.
+
+    Raises:
+        FileNotFoundError: where the source is not there.
+        ValueError: where it is not in upstream's format.
+    """
+    prefix = id_prefix("gsm8k", source)
+
+    def to_item(row: Row) -> Item:
+        solution = row.get("answer", kind=str)
+        if _MARK not in solution:
+            raise row.error(f"end each answer with {_MARK} and a number", solution)
+        answer = solution.rpartition(_MARK)[2].strip()
+        return {"id": f"{prefix}-{row.number}", "question": row.get("question", kind=str), "answer": answer}
+
+    return load_items("gsm8k", source, limit, _HUB, NUM_ITEMS, to_item)
+
+
+def messages(item: Item) -> list[Message]:
+    """One user turn: the chat template's own system text stays."""
+    return question_messages(item["question"], answer_hint='your final number, for instance `"answer": "42"`')
+
+
+def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
+    r"""Compares the first numbers as floats. `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1."""
+    return number_verdict(item["answer"], completion, boxed=boxed)

@@ -1,0 +1,79 @@
+"""Which of two numbers is larger: the quick start's own task, for models too small for the real benchmarks.
+
+Dataset: pairs of two-digit numbers made by this file; training and held-out pairs are disjoint whatever their order.
+Metric: the last integer of the reply is the larger number, and the turn ended by itself. Pattern: one user turn, greedy, 16 tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections import deque
+
+from evaluation._types import Item, Message, Verdict
+
+TITLE = "Number comparison"
+NUM_ITEMS = 128
+MAX_NEW_TOKENS = 16
+
+_INTEGER = re.compile(r"\d+")
+# The order of all pairs is fixed for good: its first NUM_ITEMS are the held-out items, the rest is for training.
+_SHUFFLE_SEED = 20241004
+
+
+def load(source: str | None, limit: int | None) -> list[Item]:
+    """The held-out items. The project makes them itself, so there is one source: None and "sample" are the same.
+
+    Raises:
+        ValueError: where the source is a file.
+    """
+    if source not in (None, "sample"):
+        raise ValueError(f"number_comparison.source must be left out, got {source!r}; the benchmark makes its own items")
+    items = _items(_pairs()[:NUM_ITEMS], "test")
+    return items if limit is None else items[:limit]
+
+
+def train_items(limit: int, seed: int = 0) -> list[Item]:
+    """`limit` items for sampling, in an order that `seed` sets; no pair of numbers is a held-out one, in either order.
+
+    Raises:
+        ValueError: where there are not so many pairs.
+    """
+    available = _pairs()[NUM_ITEMS:]
+    if limit > len(available):
+        raise ValueError(
+            f"sample.num_prompts must be at most {len(available)} for number_comparison, got {limit}; ask for fewer"
+        )
+    random.Random(seed).shuffle(available)
+    return _items(available[:limit], f"train-{seed}")
+
+
+def messages(item: Item) -> list[Message]:
+    """The question as the user's turn: the chat template's own system text stays."""
+    text = f"Which number is larger, {item['a']} or {item['b']}? Reply with only the number."
+    return [{"role": "user", "content": text}]
+
+
+def score(item: Item, completion: str, finish_reason: str) -> Verdict:
+    """The last integer counts; a turn that did not end by itself is wrong whatever it says."""
+    found = deque(_INTEGER.finditer(completion), maxlen=1)
+    if not found:
+        return Verdict("no_answer", None, "none")
+    answer = found[0].group()
+    if finish_reason != "stop":
+        return Verdict("wrong", answer, "unterminated")
+    right = answer.lstrip("0") == str(item["answer"])
+    return Verdict("correct" if right else "wrong", answer, "last_integer")
+
+
+def _items(pairs: list[tuple[int, int]], split: str) -> list[Item]:
+    return [{"id": f"number_comparison-{split}-{n}", "a": a, "b": b, "answer": max(a, b)} for n, (a, b) in enumerate(pairs)]
+
+
+def _pairs() -> list[tuple[int, int]]:
+    """Every unordered pair of different two-digit numbers once, in a fixed random order and each in a fixed random direction."""
+    rng = random.Random(_SHUFFLE_SEED)
+    pairs = list(itertools.combinations(range(10, 100), 2))
+    rng.shuffle(pairs)
+    return [(b, a) if rng.random() < 0.5 else (a, b) for a, b in pairs]

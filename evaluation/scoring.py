@@ -1,0 +1,223 @@
+"""Scores stored completions: a verdict per item and the aggregate. No model, no execution; rescoring never regenerates.
+
+Rates are in percent, unrounded. `accuracy` and `no_answer` divide by the items that were asked for, so a missing item counts as
+wrong and makes the result partial; `accuracy_of_present` divides by the completions there are, `accuracy_of_parsed` by those in
+which an answer was found.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from evaluation._types import Item, Progress, Verdict
+from evaluation.statistics import standard_error, wilson_interval
+
+SCORER_VERSION = "1"  # goes up with every change that can change a verdict
+
+_STEP = 256  # items between two reports of progress
+
+
+def score_records(
+    benchmark: str,
+    items: Sequence[Item],
+    completions: Sequence[dict[str, Any]],
+    progress: Progress | None = None,
+    *,
+    boxed: bool = False,
+) -> list[dict[str, Any]]:
+    """One record per completion, in the order of the completions: the verdict, what it rests on, and the raw text.
+
+    Args:
+        boxed: Whether ZeroEval's boxed rule is tried; upstream tries it for Llama 3.1 alone.
+
+    Raises:
+        ValueError: where a completion's id is no item's.
+    """
+    module = _module(benchmark)
+    by_id = {item["id"]: item for item in items}
+    records = []
+    for number, completion in enumerate(completions):
+        if completion["id"] not in by_id:
+            raise ValueError(
+                f"completions must be of the {len(by_id)} items, got the id {completion['id']!r}; "
+                "give the items that they were generated from"
+            )
+        records.append(_record(module, by_id[completion["id"]], completion, boxed))
+        if progress is not None and number % _STEP == 0:
+            progress(number, len(completions), "")
+    if progress is not None:
+        progress(len(completions), len(completions), "")
+    return records
+
+
+def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int) -> dict[str, Any]:
+    """The benchmark's result over `n_expected` items; the interval is Wilson's, `stderr` is the sample's as in lm-eval.
+
+    Raises:
+        ValueError: where there are more records than items were expected.
+    """
+    module = _module(benchmark)
+    n = len(records)
+    if n > n_expected:
+        raise ValueError(f"completions must be of at most {n_expected} items of {benchmark}, got {n}; give one per item")
+    outcomes = Counter(record["outcome"] for record in records)
+    num_right, num_parsed = outcomes["correct"], n - outcomes["no_answer"] - outcomes["error"]
+    finished = [record for record in records if record["finish_reason"] is not None]
+    lengths = [record["num_completion_tokens"] for record in records if record["num_completion_tokens"] is not None]
+    stderr = standard_error([1.0] * num_right + [0.0] * (n_expected - num_right))
+    return {
+        "benchmark": benchmark,
+        "title": module.TITLE,
+        "model": None,
+        "n": n,
+        "n_expected": n_expected,
+        "n_benchmark": module.NUM_ITEMS,
+        "missing": n_expected - n,
+        "partial": n < n_expected,
+        "accuracy": _percent(num_right, n_expected),
+        "accuracy_of_present": _percent(num_right, n),
+        "accuracy_of_parsed": _percent(num_right, num_parsed),
+        "no_answer": _percent(outcomes["no_answer"], n_expected),
+        "error": _percent(outcomes["error"], n_expected),
+        "truncated": _percent(sum(record["finish_reason"] == "length" for record in finished), len(finished)),
+        "mean_completion_tokens": sum(lengths) / len(lengths) if lengths else None,
+        "ci": list(wilson_interval(num_right, n_expected)),
+        "ci_method": "wilson",
+        "stderr": None if math.isnan(stderr) else stderr,
+        "rules": dict(Counter(record["rule"] for record in records).most_common()),
+        "metrics": {
+            name: _percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
+            for name in sorted({name for record in records for name in record["metrics"]})
+        },
+        "scorer": SCORER_VERSION,
+    }
+
+
+def score_folder(
+    benchmark: str, completions_dir: Path, output_dir: Path, *, source: str, limit: int | None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Scores a generation's items.jsonl and completions.jsonl; writes scores.jsonl and summary.json and returns the latter.
+
+    The items that were generated for are the items that are expected.
+
+    Args:
+        source: `hub`, `file` or `sample`; goes into the summary, so that a sample is never taken for the benchmark.
+
+    Raises:
+        FileNotFoundError, ValueError: where the folder's files are missing or ill-formed.
+    """
+    items = _read_items(completions_dir / "items.jsonl")
+    completions = read_completions(completions_dir / "completions.jsonl")
+    records = score_records(benchmark, items, completions, progress)
+    summary = {**aggregate(benchmark, records, len(items)), "source": source, "limit": limit}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write(output_dir / "scores.jsonl", (json.dumps(record) + "\n" for record in records))
+    _write(output_dir / "summary.json", [json.dumps(summary, indent=2) + "\n"])
+    return summary
+
+
+def score_completions(benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native") -> dict[str, Any]:
+    """The aggregate of one file of completions, over the protocol's number of items.
+
+    A native file has its items.jsonl beside it; a ZeroEval file carries its gold answers and its model's name.
+
+    Raises:
+        FileNotFoundError, ValueError: where a file is missing or ill-formed.
+    """
+    n_benchmark = _module(benchmark).NUM_ITEMS
+    if format == "native":
+        records = score_records(benchmark, _read_items(file.with_name("items.jsonl")), read_completions(file))
+        return aggregate(benchmark, records, n_benchmark)
+    from evaluation.zeroeval import load_zeroeval_results
+
+    results = load_zeroeval_results(file, benchmark)
+    records = score_records(benchmark, results.items, results.completions, boxed=results.boxed)
+    return {**aggregate(benchmark, records, n_benchmark), "model": results.model}
+
+
+def read_completions(path: Path) -> list[dict[str, Any]]:
+    """The records of a completions.jsonl.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where a line has no id and completion of its own; the message names the file and the line.
+    """
+    return _read_lines(path, {"id": str, "completion": str, "finish_reason": str | None, "num_completion_tokens": int | None})
+
+
+def _read_items(path: Path) -> list[Item]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must hold the items that the completions are of, got no such file; put it there")
+    return _read_lines(path, {"id": str})
+
+
+def _read_lines(path: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """The file's records, each with an id of its own; `fields` gives the types that `isinstance` checks."""
+    records: list[dict[str, Any]] = []
+    lines: dict[str, int] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"on line {number}; correct or remove it"
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path} must hold a JSON object per line, got {line[:60]!r} {where}") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{path} must hold a JSON object per line, got {type(record).__name__} {where}")
+            for name, kind in fields.items():
+                if not isinstance(record.get(name), kind):
+                    expected = getattr(kind, "__name__", str(kind))
+                    raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
+            if record["id"] in lines:
+                raise ValueError(
+                    f"{path} must have each id once, got {record['id']!r} of line {lines[record['id']]} again {where}"
+                )
+            lines[record["id"]] = number
+            records.append(record)
+    return records
+
+
+def _module(benchmark: str) -> ModuleType:
+    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
+    if not hasattr(module, "score"):
+        raise ValueError(f"benchmark must be scored by a rule, got {benchmark}, which a judge scores; use its judge")
+    return module
+
+
+def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: bool) -> dict[str, Any]:
+    finish_reason = completion.get("finish_reason")
+    if (finish_reason or "").startswith("error"):
+        verdict = Verdict("error", None, "generation_failed")
+    else:
+        verdict = module.score(item, completion["completion"], finish_reason or "", **({"boxed": True} if boxed else {}))
+    return {
+        "id": item["id"],
+        "outcome": verdict.outcome,
+        "answer": verdict.answer,
+        "rule": verdict.rule,
+        "metrics": verdict.metrics,
+        "finish_reason": finish_reason,
+        "num_completion_tokens": completion.get("num_completion_tokens"),
+        "completion": completion["completion"],
+        "scorer": SCORER_VERSION,
+    }
+
+
+def _percent(count: float, of: int) -> float | None:
+    return 100 * count / of if of else None
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Under another name first. ASCII: an answer can hold half a surrogate pair, which UTF-8 cannot."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="ascii") as file:
+        file.writelines(lines)
+    os.replace(partial, path)

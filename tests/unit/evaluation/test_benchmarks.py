@@ -1,0 +1,369 @@
+"""Benchmarks: items from upstream's files, prompts, and verdicts by each benchmark's own rule."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from evaluation import samples
+from evaluation.benchmarks import crux, gsm8k, math_l5, mmlu_redux, number_comparison
+
+ZEROEVAL_STYLE = [gsm8k, crux, math_l5, mmlu_redux]
+DATA = Path(os.environ.get("BNF_TEST_DATA", "/"))
+needs_data = pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
+
+
+def _name(module):
+    return module.__name__.rpartition(".")[2]
+
+
+def _gold(item):
+    return json.dumps({"reasoning": "", "answer": item["answer"]})
+
+
+def _outcomes(module, items, completion):
+    """How often each outcome comes up; `completion` makes the text for an item."""
+    found = [module.score(item, completion(item), "stop").outcome for item in items]
+    return {outcome: found.count(outcome) for outcome in set(found)}
+
+
+def _file(tmp_path, *rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+# The project's own samples
+
+
+def test_the_sample_files_are_what_the_generator_makes(tmp_path):
+    samples.write_samples(tmp_path)
+    for name in samples.make_samples():
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == (samples.SAMPLES / f"{name}.jsonl").read_bytes(), (
+            "run python -m evaluation.samples"
+        )
+
+
+@pytest.mark.parametrize("module", ZEROEVAL_STYLE, ids=_name)
+def test_the_sample_loads_its_gold_answers_are_right_and_it_is_named_a_sample(module):
+    items = module.load("sample", None)
+    assert len(items) == 40
+    assert all("sample" in item["id"] for item in items)
+    assert _outcomes(module, items, _gold) == {"correct": 40}
+    assert _outcomes(module, items, lambda item: "") == {"no_answer": 40}
+    assert module.load("sample", 3) == items[:3]
+
+
+# Upstream's data
+
+
+@needs_data
+def test_gsm8k_gold_answers_are_all_right():
+    items = gsm8k.load(str(DATA / "gsm8k" / "test.jsonl"), None)
+    assert len(items) == gsm8k.NUM_ITEMS
+    assert _outcomes(gsm8k, items, _gold) == {"correct": 1319}
+    assert _outcomes(gsm8k, items, lambda item: "") == {"no_answer": 1319}
+
+
+@needs_data
+def test_crux_gold_and_empty_answers():
+    items = crux.load(str(DATA / "cruxeval" / "cruxeval.jsonl"), None)
+    assert _outcomes(crux, items, _gold) == {"correct": crux.NUM_ITEMS}
+    assert all(crux.score(item, _gold(item), "stop").metrics["literal_match"] for item in items)
+    assert _outcomes(crux, items, lambda item: "") == {"no_answer": 800}
+    # The gold answer strips to nothing: '' and the like.
+    assert _outcomes(crux, items, lambda item: '{"answer": ""}') == {"correct": 17, "wrong": 783}
+
+
+@needs_data
+def test_math_l5_are_the_recorded_problems():
+    """The rule picks, of MATH's 500 rows here, just those that ZeroEval has among its 721, with its gold answers."""
+    results = DATA / "recorded_examples" / "zeroeval" / "math-l5" / "Qwen2-7B-Instruct.json.gz"
+    recorded = {row["problem"]: row["answer"] for row in json.loads(gzip.decompress(results.read_bytes()))}
+    assert len(recorded) == math_l5.NUM_ITEMS and all(map(math_l5.is_whole_number, recorded.values()))
+    path = DATA / "math" / "MATH_test.math500_subset.jsonl"
+    items = math_l5.load(str(path), None)
+    problems = {json.loads(line)["question"] for line in path.read_text().splitlines()}
+    assert {item["question"]: item["answer"] for item in items} == {p: recorded[p] for p in problems & recorded.keys()}
+    assert len(items) == 74
+
+
+@needs_data
+def test_mmlu_redux_drops_faulty_questions_and_says_how_many_could_have_been_kept(caplog):
+    items = mmlu_redux.load(str(DATA / "mmlu_redux" / "mmlu_redux_2.0.57subjects_first60rows.jsonl"), None)
+    assert len(items) == 3192
+    assert "dropped 38 rows" in caplog.text
+    assert _outcomes(mmlu_redux, items, _gold) == {"correct": 3192}
+
+
+# Loading
+
+
+def test_math_l5_takes_level_5_with_a_whole_number_as_the_last_boxed_answer(tmp_path):
+    def row(solution, level="Level 5"):
+        return {"problem": "p", "level": level, "type": "Algebra", "solution": solution}
+
+    solutions = [
+        (r"\boxed{3}", "3"),
+        (r"\boxed{3} and \boxed{-4}", "-4"),
+        (r"\boxed{11_2}", "11_2"),  # int() reads the base's underscore
+        (r"$\boxed 5$.", "5"),
+        (r"\boxed{3} and \boxed{\frac{1}{2}}", None),
+        (r"\boxed{1,000}", None),
+        (r"\boxed{2.0}", None),
+        (r"\boxed{7", None),
+        ("6", "6"),  # files that hold the final answer alone
+        ("so it is 6", None),
+    ]
+    path = _file(tmp_path, row(r"\boxed{1}", "Level 4"), *(row(solution) for solution, _ in solutions))
+    items = math_l5.load(path, None)
+    assert [item["answer"] for item in items] == [answer for _, answer in solutions if answer is not None]
+    assert items[0]["id"] == "math_l5-1"  # the row's number, whatever was passed over
+
+
+def test_mmlu_redux_reads_both_formats(tmp_path):
+    choices = ["w", "x", "y", "z"]
+    annotated = [
+        {"error_type": "ok", "groundtruth_answer": 2},
+        {"error_type": "ok", "answer": 0, "correct_answer": None},
+        {"error_type": "wrong_groundtruth", "groundtruth_answer": 2, "correct_answer": "D"},
+        {"error_type": "wrong_groundtruth", "groundtruth_answer": 2, "correct_answer": "none of them"},
+        {"error_type": "no_correct_answer", "groundtruth_answer": 2},
+    ]
+    rows = [{"question": "q", "choices": choices, **row} for row in annotated]
+    zero_eval = {"id": "mmlu-redux-anatomy-#3", "question": "q", "choices": choices, "correct_answer": "x"}
+    items = mmlu_redux.load(_file(tmp_path, *rows, zero_eval), None)
+    assert [item["answer"] for item in items] == ["C", "A", "D", "B"]
+    assert [item["id"] for item in items] == ["mmlu_redux-0", "mmlu_redux-1", "mmlu_redux-2", "mmlu-redux-anatomy-#3"]
+
+
+def test_a_limit_is_in_items_and_later_rows_are_not_read(tmp_path):
+    good = {"question": "q", "answer": "#### 1"}
+    assert [item["id"] for item in gsm8k.load(_file(tmp_path, good, good, "no JSON"), 2)] == ["gsm8k-0", "gsm8k-1"]
+
+
+@pytest.mark.parametrize(
+    ("module", "row", "message"),
+    [
+        (gsm8k, "{", "gsm8k.source must hold a JSON object on each line.*line 1.*sample"),
+        (gsm8k, "[]", "got list"),
+        (gsm8k, {"question": "q"}, "gsm8k.source must have answer as str.*question"),
+        (gsm8k, {"question": "q", "answer": 3}, "got {'answer': 3}"),
+        (gsm8k, {"question": "q", "answer": "3"}, "#### and a number"),
+        (crux, {"code": "c", "input": "i", "id": "a"}, "crux.source must have output"),
+        (math_l5, {"problem": "p", "solution": "s"}, "math_l5.source must have level"),
+        (math_l5, {"problem": "p", "level": "Level 1", "solution": "1"}, "must hold items of the benchmark, got none"),
+        (mmlu_redux, {"question": "q", "choices": ["a"], "correct_answer": "b"}, "right answer among its choices, got b"),
+        (mmlu_redux, {"question": "q", "choices": ["a"], "error_type": "ok", "answer": 1}, "among its 1 choices"),
+        (mmlu_redux, {"question": "q", "choices": ["a"], "error_type": "ok", "answer": -1}, "number of a choice, got -1"),
+    ],
+)
+def test_a_file_of_another_schema_is_named_with_its_line(tmp_path, module, row, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        module.load(_file(tmp_path, row), None)
+    assert "rows.jsonl" in str(caught.value)
+
+
+def test_an_id_twice_is_refused(tmp_path):
+    row = {"code": "c", "input": "i", "output": "o", "id": "a"}
+    with pytest.raises(ValueError, match="unique ids, got 'a' twice"):
+        crux.load(_file(tmp_path, row, row), None)
+
+
+@pytest.mark.parametrize("module", ZEROEVAL_STYLE, ids=_name)
+def test_a_missing_file_is_named(module):
+    with pytest.raises(FileNotFoundError, match=rf"{_name(module)}.source must be an existing file, got /not/there"):
+        module.load("/not/there", None)
+
+
+def test_the_hub_must_give_the_protocols_count_unless_a_limit_was_asked_for(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(*args, **kwargs):
+        asked.append((args, kwargs))
+        return [{"question": "q", "answer": "#### 1"}] * 5
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert len(gsm8k.load(None, 3)) == 3
+    assert asked == [(("openai/gsm8k", "main"), {"split": "test"})]
+    with pytest.raises(ValueError, match="protocol's 1319 items, got 5 from openai/gsm8k"):
+        gsm8k.load(None, None)
+
+
+def test_a_hub_that_cannot_be_reached_says_so(monkeypatch):
+    import datasets
+
+    def load_dataset(*args, **kwargs):
+        raise ConnectionError("offline\ndetails")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(FileNotFoundError, match=r"crux.source must be reachable, got .*ConnectionError: offline\)"):
+        crux.load(None, None)
+
+
+# Prompts
+
+
+@pytest.mark.parametrize("module", ZEROEVAL_STYLE, ids=_name)
+def test_a_prompt_is_one_user_turn_with_zeroevals_sections(module):
+    (turn,) = module.messages(module.load("sample", 1)[0])
+    assert turn["role"] == "user"
+    choices = ["## Choices:"] if module is mmlu_redux else []
+    sections = ["## Question:", *choices, "## Instruction", "```json\n{", '"reasoning": "___"', '"answer": "___"']
+    positions = [turn["content"].index(section) for section in sections]
+    assert positions == sorted(positions)
+    assert turn["content"].endswith("}\n```")
+    assert ("- (B) " in turn["content"]) == (module is mmlu_redux)
+
+
+def test_the_gold_answer_is_not_in_the_prompt():
+    text = crux.messages({"code": "def f(x):\n    return 5", "input": "1", "answer": "gold 5"})[0]["content"]
+    assert "gold" not in text and "assert f(1) == ??" in text and "    return 5" in text
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "outcome"),
+    [
+        ("18", "18", "correct"),
+        ("18", 18, "correct"),
+        ("18", "$18.00 per day", "correct"),
+        ("1000", "1,000", "correct"),
+        ("2125", "$2,125", "correct"),
+        ("3", "6/2", "correct"),
+        ("18", "17 or 18", "wrong"),
+        ("18", None, "wrong"),  # null is the text None, which has no number: wrong, and not missing
+        ("18", [18, 2], "correct"),
+        ("18", "eighteen", "wrong"),
+        ("-18", "-18", "correct"),
+        ("18", "", "wrong"),
+    ],
+)
+def test_numbers_are_compared_as_floats(gold, answer, outcome):
+    for module in (gsm8k, math_l5):
+        assert module.score({"answer": gold}, json.dumps({"answer": answer}), "stop").outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "right", "literal"),
+    [
+        ("'abc'", "abc", True, True),
+        ("'abc'", "'abc'", True, True),
+        ("'abc'", '"abc"', True, True),
+        ("'a\\nb'", "'a\\nb'", True, True),
+        ("[1, 2]", "[1,2]", False, True),  # equal values, other text
+        ("{'a': 1, 'b': 2}", "{'b': 2, 'a': 1}", False, True),
+        ("[1, 2]", [1, 2], True, True),
+        ("True", True, True, True),
+        ("1", True, False, False),
+        ("1", "1.0", False, False),
+        ("[1]", "[True]", False, False),
+        ("{1, 2}", "{2, 1}", False, True),
+        ("(1, 2)", "[1, 2]", False, False),
+        ("''", "", True, True),
+        ("'5'", "5", True, False),  # the texts are equal without quotes, the types are not
+        ("None", None, True, True),
+        ("[1]", "f(1)", False, False),
+    ],
+)
+def test_crux_compares_texts_and_beside_that_values(gold, answer, right, literal):
+    verdict = crux.score({"answer": gold}, json.dumps({"answer": answer}), "stop")
+    assert (verdict.outcome == "correct", verdict.metrics["literal_match"]) == (right, literal)
+
+
+def test_a_newline_of_the_model_is_compared_as_its_escape():
+    assert crux.score({"answer": "'a\\nb'"}, '"answer": "a\nb"', "stop").outcome == "correct"
+    assert crux.score({"answer": "a\nb"}, '{"answer": "a\\nb"}', "stop").outcome == "wrong"  # the gold side stays as it is
+
+
+def test_crux_executes_nothing(tmp_path):
+    path = tmp_path / "made"
+    text = json.dumps({"answer": f"__import__('pathlib').Path('{path}').touch()"})
+    assert crux.score({"answer": "None"}, text, "stop").outcome == "wrong"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ("B", "correct"),
+        ("B) because", "correct"),
+        ("(B)", "correct"),
+        ("b", "wrong"),
+        ("B.", "wrong"),
+        ("Based on this, A", "wrong"),
+        ("A) or B)", "correct"),
+        (["B"], "wrong"),
+        (2, "wrong"),
+        ("", "no_answer"),
+        (None, "no_answer"),
+    ],
+)
+def test_mmlu_takes_the_letter_or_the_letter_before_a_parenthesis(answer, outcome):
+    assert mmlu_redux.score({"answer": "B"}, json.dumps({"answer": answer}), "stop").outcome == outcome
+
+
+@pytest.mark.parametrize("module", [*ZEROEVAL_STYLE, number_comparison], ids=_name)
+def test_generations_do_not_hang_on_the_code_that_scores_them(module):
+    from tasks.keys import code_digests
+
+    generation = code_digests([f"{module.__name__}:load,messages"])
+    assert not {"evaluation.parsing", "evaluation.arithmetic", "evaluation.benchmarks._numbers"} & generation.keys()
+    if module is not number_comparison:
+        assert {"evaluation.parsing", "evaluation.arithmetic"} <= code_digests([f"{module.__name__}:score"]).keys()
+
+
+# Number comparison
+
+
+def test_training_and_held_out_pairs_are_disjoint_whatever_their_order():
+    held_out = number_comparison.load(None, None)
+    assert len(held_out) == number_comparison.NUM_ITEMS == len({item["id"] for item in held_out})
+    pairs = {frozenset((item["a"], item["b"])) for item in held_out}
+    assert len(pairs) == 128
+    everything = number_comparison.train_items(90 * 89 // 2 - 128)
+    others = {frozenset((item["a"], item["b"])) for item in everything}
+    assert len(others) == len(everything) and not pairs & others
+    assert all(10 <= item["a"] <= 99 and 10 <= item["b"] <= 99 and item["a"] != item["b"] for item in everything)
+    assert all(item["answer"] == max(item["a"], item["b"]) for item in held_out)
+
+
+def test_number_comparison_items_are_always_the_same_and_the_larger_comes_first_half_of_the_time():
+    assert number_comparison.load(None, 5) == number_comparison.load("sample", None)[:5]
+    assert number_comparison.train_items(64) == number_comparison.train_items(128)[:64]
+    assert number_comparison.train_items(64, 1) != number_comparison.train_items(64)
+    assert 45 < sum(item["a"] > item["b"] for item in number_comparison.load(None, None)) < 83
+
+
+def test_number_comparison_refuses_files_and_more_pairs_than_there_are():
+    with pytest.raises(ValueError, match=r"number_comparison.source must be left out, got 'x.jsonl'"):
+        number_comparison.load("x.jsonl", None)
+    with pytest.raises(ValueError, match="at most 3877 for number_comparison, got 3878"):
+        number_comparison.train_items(3878)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "outcome", "rule"),
+    [
+        ("47", "stop", "correct", "last_integer"),
+        ("Between 31 and 47 it is 47.", "stop", "correct", "last_integer"),
+        ("47 is larger than 31", "stop", "wrong", "last_integer"),
+        ("047", "stop", "correct", "last_integer"),
+        ("47", "length", "wrong", "unterminated"),
+        ("The first", "stop", "no_answer", "none"),
+        ("The first", "length", "no_answer", "none"),
+        ("1" * 6000, "stop", "wrong", "last_integer"),
+    ],
+)
+def test_number_comparison_takes_the_last_integer_of_a_turn_that_ended(text, finish_reason, outcome, rule):
+    verdict = number_comparison.score({"a": 31, "b": 47, "answer": 47}, text, finish_reason)
+    assert (verdict.outcome, verdict.rule) == (outcome, rule)
+    assert number_comparison.messages({"a": 31, "b": 47}) == [
+        {"role": "user", "content": "Which number is larger, 31 or 47? Reply with only the number."}
+    ]

@@ -1,0 +1,107 @@
+"""Two sets of verdicts on the same items: what `report` and `compare` say of any two models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.statistics import holm, paired_difference
+
+Record = dict[str, Any]
+
+# Differences below this many points are noise even where their interval says otherwise: the same weights, served on other
+# hardware or in other batches, give other tokens on some items.
+NOISE_POINTS = 1.0
+ALPHA = 0.05
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The objects of a JSON Lines file, one at a time.
+
+    Raises:
+        ValueError: where a line is not a JSON object.
+    """
+    with path.open("rb") as file:
+        for line_number, line in enumerate(file, start=1):
+            yield _parse(line, f"{path}, line {line_number},")
+
+
+def read_json(path: Path) -> Record:
+    """Raises ValueError where the file is not one JSON object."""
+    return _parse(path.read_bytes(), str(path))
+
+
+def _parse(data: bytes, where: str) -> Record:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be a JSON object, got {data[:60]!r}; run the stage that writes it again")
+    return value
+
+
+def read_scores(folder: Path) -> dict[str, Record]:
+    """The records of a score stage by item id, in their order; without the completions, which may be large.
+
+    Raises:
+        ValueError: where an item is there twice.
+    """
+    scores: dict[str, Record] = {}
+    for record in read_records(folder / "scores.jsonl"):
+        if record["id"] in scores:
+            raise ValueError(f"{folder / 'scores.jsonl'} must hold each item once, got {record['id']!r} twice; score it again")
+        scores[record["id"]] = {key: value for key, value in record.items() if key != "completion"}
+    return scores
+
+
+def is_correct(record: Record) -> bool:
+    return bool(record["outcome"] == "correct")
+
+
+def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) -> Record:
+    """What changed from `first` to `second`, over the items both have.
+
+    `delta` in points with its 95 % intervals (normal and bootstrap), McNemar's exact p, and `flips`: items gained and lost. None
+    stands where there is no such number: without shared items, and for an interval around a single item.
+    """
+    shared = [id for id in first if id in second]
+    if not shared:
+        none = dict.fromkeys(("delta", "delta_ci", "delta_ci_bootstrap", "mcnemar_p"))
+        return {"n_paired": 0, **none, "flips": {"gained": 0, "lost": 0}}
+    difference = paired_difference(
+        [float(is_correct(first[id])) for id in shared], [float(is_correct(second[id])) for id in shared]
+    )
+    several = difference.n > 1
+    return {
+        "n_paired": difference.n,
+        "delta": difference.delta,
+        "delta_ci": list(difference.ci) if several else None,
+        "delta_ci_bootstrap": list(difference.ci_bootstrap) if several else None,
+        "mcnemar_p": difference.mcnemar_p,
+        "flips": {"gained": difference.num_gained, "lost": difference.num_lost},
+    }
+
+
+def correct_and_judge(comparisons: Sequence[Record]) -> None:
+    """Adds to each comparison of one report `mcnemar_p_holm`, corrected for all of them, and its `verdict`.
+
+    `gain` or `loss` where the interval excludes 0, the corrected p is below 0.05 and the difference is at least one point, else
+    `noise`; None where nothing was compared.
+    """
+    tested = [comparison for comparison in comparisons if comparison["mcnemar_p"] is not None]
+    corrected = iter(holm([comparison["mcnemar_p"] for comparison in tested]))
+    for comparison in comparisons:
+        comparison["mcnemar_p_holm"] = None if comparison["mcnemar_p"] is None else next(corrected)
+        comparison["verdict"] = _verdict(comparison)
+
+
+def _verdict(comparison: Record) -> str | None:
+    delta, ci, p = comparison["delta"], comparison["delta_ci"], comparison["mcnemar_p_holm"]
+    if delta is None:
+        return None
+    if ci is None or ci[0] <= 0 <= ci[1] or p >= ALPHA or abs(delta) < NOISE_POINTS:
+        return "noise"
+    return "gain" if delta > 0 else "loss"

@@ -1,0 +1,178 @@
+"""The report of a run: summary.json, and report.html, one file that needs no network, no script and no other file.
+
+Everything that comes from models or data is escaped by the template's autoescape, and what can't be seen in it is made visible.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from evaluation import _formats, charts
+from evaluation._examples import examples
+from evaluation._paired import Record, read_records
+from evaluation.charts import Curve
+from evaluation.summary import MODELS, label, notes, summarize, table_rows
+
+SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.html"
+
+_TRAINING_CHARTS: list[tuple[str, list[Curve]]] = [
+    ("Loss", [Curve("loss", "loss", "aligned")]),
+    (
+        "Rewards",
+        [Curve("rewards/chosen", "preferred", "preferred"), Curve("rewards/rejected", "dispreferred", "dispreferred")],
+    ),
+    (
+        "Log-probability per token",
+        [Curve("logps/chosen", "preferred", "preferred"), Curve("logps/rejected", "dispreferred", "dispreferred")],
+    ),
+    ("Share of preferred above dispreferred rewards", [Curve("rewards/accuracies", "accuracy", "aligned")]),
+    (
+        "Mean weight w of BNF",
+        [Curve("weights/chosen", "preferred", "preferred"), Curve("weights/rejected", "dispreferred", "dispreferred")],
+    ),
+    ("Gradient norm", [Curve("grad_norm", "gradient norm", "base")]),
+]
+
+
+def build_report(inputs: Mapping[str, Any], output_dir: Path) -> Record:
+    """Writes summary.json and report.html; returns the summary. The same inputs give the same bytes.
+
+    Args:
+        inputs: As `evaluation.summary.summarize` takes them, and `generations` {benchmark: {model: folder}} for the examples.
+
+    Raises:
+        ValueError: where a stage's file is ill-formed.
+    """
+    summary = summarize(inputs)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write(output_dir / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    _write(output_dir / REPORT_FILE, render(inputs, summary))
+    return summary
+
+
+def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """The report's HTML for a summary and the inputs it was made from."""
+    import yaml
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for form in (_formats.number, _formats.signed, _formats.interval, _formats.difference, _formats.p_value, _formats.duration):
+        environment.filters[form.__name__] = form
+    return environment.get_template("report.html.j2").render(
+        s=summary,
+        rows=table_rows(summary),
+        notes=notes(summary),
+        label=label,
+        models=[model for model in MODELS if any(model in entry for entry in summary["benchmarks"].values())],
+        compared={name: entry for name, entry in summary["benchmarks"].items() if "delta" in entry},
+        facts=_facts(summary),
+        differences=_differences(summary),
+        training=_training(inputs["train"]),
+        shifts=_shifts(summary["shifts"]),
+        examples=[
+            (label(name, entry), examples(_in_order(inputs["scores"][name]), inputs["generations"].get(name, {})))
+            for name, entry in summary["benchmarks"].items()
+        ],
+        recipe=yaml.safe_dump(summary["recipe"], sort_keys=False, allow_unicode=True),
+    )
+
+
+def _shown(value: Any) -> Any:
+    """What an expression of the template puts out, before it is escaped."""
+    if isinstance(value, Markup):
+        return value
+    return _formats.NONE if value is None else _formats.visible(str(value))
+
+
+def _in_order(folders: Mapping[str, str]) -> dict[str, str]:
+    return {model: folders[model] for model in MODELS if model in folders}
+
+
+def _differences(summary: Mapping[str, Any]) -> Markup | None:
+    rows = [
+        (label(name, entry), entry["delta"], entry["delta_ci"], entry["verdict"])
+        for name, entry in summary["benchmarks"].items()
+        if entry.get("delta") is not None
+    ]
+    return charts.differences(rows) if rows else None
+
+
+def _training(folder: str | None) -> list[tuple[str, list[Curve], Markup]]:
+    """(title, lines, chart) of everything that was logged."""
+    if folder is None:
+        return []
+    steps = [record for record in read_records(Path(folder) / "metrics.jsonl") if "step" in record]
+    drawn = [(title, lines, charts.curves(steps, lines, title)) for title, lines in _TRAINING_CHARTS]
+    return [(title, lines, chart) for title, lines, chart in drawn if chart is not None]
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was run, in words."""
+    recipe, train, data = summary["recipe"], summary["train"], summary["data"]
+    facts = [("Model", str(recipe["model_name_or_path"]))]
+    if recipe.get("sample"):
+        sample, labeler = recipe["sample"], (recipe.get("label") or {}).get("labeler")
+        facts.append(
+            (
+                "Preferences",
+                f"the model's own completions: {sample['num_prompts']} prompts of {sample['source']}, "
+                f"{sample['samples_per_prompt']} samples each at temperature {sample['temperature']:g}, labelled by {labeler}",
+            )
+        )
+    elif recipe.get("data"):
+        facts.append(("Preferences", f"{recipe['data']['source']} from {recipe['data']['path']}"))
+    if data:
+        pairs = f", {data['num_pairs']} pairs" if data["num_pairs"] else ", no pairs"
+        facts.append(
+            (
+                "Training data",
+                f"{data['num_groups']} prompt groups: {data['num_preferred']} preferred and {data['num_dispreferred']} dispreferred "
+                f"completions{pairs}",
+            )
+        )
+    if recipe.get("train"):
+        settings = recipe["train"]
+        options = "".join(f", {key} {value}" for key, value in settings.get("objective_options", {}).items())
+        weighting = settings.get("label_weighting", "none")
+        facts.append(
+            ("Objective", f"{settings['objective']}{options}" + ("" if weighting == "none" else f", labels {weighting}"))
+        )
+        steps = f"{train['steps']} steps of about {train['groups_per_step']:g} prompt groups, " if train else ""
+        facts.append(
+            (
+                "Training",
+                f"{steps}learning rate {settings['learning_rate']:g} ({settings['lr_scheduler_type']}), seed {recipe.get('seed', 0)}",
+            )
+        )
+    if summary["benchmarks"]:
+        engine = recipe["evaluation"].get("engine", "")
+        names = ", ".join(label(name, entry) for name, entry in summary["benchmarks"].items())
+        facts.append(("Evaluation", f"{names}; one greedy completion per item, by {engine}"))
+    for name, entry in summary["judges"].items():
+        flag = ", as a demonstration" if entry["demonstration"] else ""
+        facts.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
+    return facts
+
+
+def _shifts(found: Mapping[str, Any] | None) -> Record | None:
+    return None
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

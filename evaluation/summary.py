@@ -1,0 +1,196 @@
+"""What a run found, as one JSON object: the alignment tax with its intervals, the judges, training, times and contents.
+
+The table and the notes that terminal, report and Prefect show are made from it here, so that they say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation._formats import NONE, difference, interval, number, p_value
+from evaluation._paired import Record, compare_scores, correct_and_judge, read_json, read_records, read_scores
+
+MODELS = ("base", "aligned")
+
+
+def summarize(inputs: Mapping[str, Any]) -> Record:
+    """The content of summary.json; rates and differences in percent, unrounded.
+
+    Args:
+        inputs: What the report stage collects: `recipe`, `name`, `models` and `digests` by model, `scores`
+            {benchmark: {model: folder}}, `judges` {benchmark: folder}, the folders `train`, `shifts`, `data` (or None), `stages`
+            (one entry per task), `versions`, `machine`. One model alone is evaluated without differences.
+
+    Raises:
+        ValueError: where a stage's file is ill-formed.
+    """
+    benchmarks = {name: _benchmark(folders) for name, folders in inputs["scores"].items()}
+    correct_and_judge([entry for entry in benchmarks.values() if "delta" in entry])
+    summary = {
+        "name": inputs["name"],
+        "models": {role: {"model": model, "digest": inputs["digests"].get(role)} for role, model in inputs["models"].items()},
+        "benchmarks": benchmarks,
+        "judges": {name: _judge(name, Path(folder), inputs["recipe"]) for name, folder in inputs["judges"].items()},
+        "train": _train(inputs["train"]),
+        "shifts": read_json(Path(inputs["shifts"]) / "shifts.json") if inputs["shifts"] else None,
+        "data": read_json(Path(inputs["data"]) / "ledger.json") if inputs["data"] else None,
+        "stages": list(inputs["stages"]),
+        "seconds": sum(stage["seconds"] for stage in inputs["stages"]),
+        "versions": dict(inputs["versions"]),
+        "machine": inputs["machine"],
+        "recipe": inputs["recipe"],
+    }
+    finite: Record = _finite(summary)
+    return finite
+
+
+def label(name: str, entry: Mapping[str, Any]) -> str:
+    """A benchmark's name as it is shown everywhere: `gsm8k (sample)` is never taken for GSM8K."""
+    source = entry.get("source")
+    if source in (None, "hub"):
+        return name
+    return f"{name} (sample)" if source == "sample" else f"{name} (own file)"
+
+
+def table_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The table of results: one row per benchmark, every row with the same columns, all as text. Rates in percent."""
+    compared = any("delta" in entry for entry in summary["benchmarks"].values())
+    return [_compared_row(name, entry) if compared else _row(name, entry) for name, entry in summary["benchmarks"].items()]
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What has to be read with the table."""
+    entries = summary["benchmarks"]
+    compared = any("delta" in entry for entry in entries.values())
+    found = []
+    if entries:
+        found.append(
+            "Intervals are 95 % and cover the choice of items only: this is one run with one seed, and a claim about an objective "
+            "needs several."
+        )
+    if compared:
+        found.append(
+            "Noise: the paired interval holds 0, the exact test's p after Holm's correction is 0.05 or more, or the difference is "
+            "below one point (served elsewhere, the same weights flip that many items)."
+        )
+    if any(entry["source"] == "sample" for entry in entries.values()):
+        found.append(
+            "(sample): items that this project generated in the benchmark's format; not the benchmark, and not comparable with "
+            "published figures."
+        )
+    found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
+    found += [text for name, entry in summary["judges"].items() for text in _judged(name, entry)]
+    return found
+
+
+def _benchmark(folders: Mapping[str, str]) -> Record:
+    """A benchmark's entry: each model's score, and what changed where there are both."""
+    summaries = {model: read_json(Path(folder) / "summary.json") for model, folder in folders.items()}
+    first = next(iter(summaries.values()))
+    shared = {"title": first.get("title"), "source": first.get("source"), "n_benchmark": first["n_benchmark"]}
+    if set(summaries) != set(MODELS):
+        return {**shared, **summaries}
+    base, aligned = (read_scores(Path(folders[model])) for model in MODELS)
+    changes = {
+        f"{rate}_delta": _subtract(summaries["aligned"].get(rate), summaries["base"].get(rate))
+        for rate in ("no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
+    }
+    return {**shared, **summaries, **compare_scores(base, aligned), **changes}
+
+
+def _subtract(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
+
+
+def _judge(name: str, folder: Path, recipe: Mapping[str, Any]) -> Record:
+    """The judge's own summary, and how often each verdict was given in either order."""
+    summary = read_json(folder / "summary.json")
+    verdicts: dict[str, Counter[str]] = {"baseline_first": Counter(), "candidate_first": Counter()}
+    for game in read_records(folder / "games.jsonl"):
+        verdicts["baseline_first" if game["game"] == 1 else "candidate_first"][game["verdict"] or "none"] += 1
+    asked = ((recipe.get("judge") or {}).get("benchmarks") or {}).get(name) or {}
+    demonstration = summary.get("demonstration", any(entry.get("demonstration") for entry in summary["models"].values()))
+    return {
+        **summary,
+        "source": asked.get("source"),
+        "demonstration": demonstration,
+        "verdicts": {order: dict(sorted(counts.items())) for order, counts in verdicts.items()},
+    }
+
+
+def _train(folder: str | None) -> Record | None:
+    """train_summary.json, and what was logged of the first and the last step."""
+    if folder is None:
+        return None
+    logged = [record for record in read_records(Path(folder) / "metrics.jsonl") if "loss" in record]
+    ends = {"first": logged[0], "last": logged[-1]} if logged else {}
+    return {**read_json(Path(folder) / "train_summary.json"), **ends}
+
+
+def _finite(value: Any) -> Any:
+    """Not-a-number and the infinities are no JSON: None stands in their place."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    score = next(entry[model] for model in MODELS if model in entry)
+    return {
+        "benchmark": label(name, entry),
+        "accuracy": f"{number(score['accuracy'])} {interval(score['ci'])}".rstrip(),
+        "no answer": number(score["no_answer"]),
+        "n": _items([score]),
+    }
+
+
+def _compared_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    base, aligned = (entry.get(model) for model in MODELS)
+    return {
+        "benchmark": label(name, entry),
+        "base": number(base["accuracy"]) if base else NONE,
+        "aligned": number(aligned["accuracy"]) if aligned else NONE,
+        "Δ [95 %]": difference(entry.get("delta"), entry.get("delta_ci")),
+        "verdict": entry.get("verdict") or NONE,
+        "p (Holm)": p_value(entry.get("mcnemar_p_holm")),
+        "no answer": " → ".join(number(score["no_answer"]) if score else NONE for score in (base, aligned)),
+        "n": _items([score for score in (base, aligned) if score]),
+    }
+
+
+def _items(scores: list[Record]) -> str:
+    """`128/128`; `425/721` of a partial one; `12/12 of 1319` where the protocol has more than was asked for."""
+    least = min(scores, key=lambda score: int(score["n"]))
+    full = "" if least["n_benchmark"] == least["n_expected"] else f" of {least['n_benchmark']}"
+    return f"{least['n']}/{least['n_expected']}{full}"
+
+
+def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
+    found = [
+        f"{label(name, entry)}, {model}: partial, {entry[model]['n']}/{entry[model]['n_expected']} items; missing ones count as wrong"
+        for model in MODELS
+        if model in entry and entry[model]["partial"]
+    ]
+    if "delta" in entry and any(entry[model]["n"] != entry["n_paired"] or entry[model]["partial"] for model in MODELS):
+        found.append(f"{label(name, entry)}: Δ is over the {entry['n_paired']} items that both models have")
+    return found
+
+
+def _judged(name: str, entry: Mapping[str, Any]) -> list[str]:
+    flag = " (DEMONSTRATION: the judge cannot judge, its verdicts mean nothing)" if entry["demonstration"] else ""
+    found = []
+    for model, result in entry["models"].items():
+        bias = NONE if result["position_bias"] is None else f"{result['position_bias']:+.2f}".replace("-", "−")
+        trust = "" if result["trusted"] or entry["demonstration"] else f"; not to be trusted: {result['untrusted_reason']}"
+        found.append(
+            f"{label(name, entry)}, {model} against {entry['baseline']}, judged by {entry['judge']}{flag}: "
+            f"{number(result['score'])} % {interval(result['ci_clustered'])}, position bias {bias}, "
+            f"{result['n_null']} of {result['n_games']} games without a verdict{trust}."
+        )
+    return found

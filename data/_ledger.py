@@ -69,7 +69,7 @@ class Ledger:
         rule = f"be at most {max_dropped_share:.0%}" if kept else "leave at least one row"
         raise ValueError(
             f"the share of dropped rows must {rule}, got {self.dropped_share:.1%} of {len(self._rows)} ({reasons}; first {first}); "
-            f"correct the data ({ledger_file} lists every row) or set prepare.max_dropped_share"
+            f"correct the data ({ledger_file} lists every row)" + (" or raise prepare.max_dropped_share" if kept else "")
         )
 
 

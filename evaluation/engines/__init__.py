@@ -23,7 +23,9 @@ class Engine(Protocol):
     takes: ClassVar[Literal["ids", "messages"]]
     supports_choices: ClassVar[bool]
     version: str
-    max_model_len: int | None
+
+    @property
+    def max_model_len(self) -> int | None: ...
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
         """Yields (index of the prompt, its `sampling.n` completions) as they finish, in any order.
@@ -69,8 +71,11 @@ def environment(name: str) -> dict[str, str]:
     return variables
 
 
-def too_long(prompt_ids: Sequence[int], sampling: Sampling) -> list[Generation]:
-    """What an engine gives for a prompt that leaves no room for a completion."""
+def too_long(prompt_ids: Sequence[int], sampling: Sampling, max_model_len: int | None) -> list[Generation]:
+    """What an engine gives for a prompt that leaves no room: for a token, or for a whole choice. Empty where there is room."""
+    least = sampling.max_new_tokens if sampling.choices else 1
+    if max_model_len is None or len(prompt_ids) + least <= max_model_len:
+        return []
     return [Generation("", [], "prompt_too_long", len(prompt_ids), 0)] * sampling.n
 
 

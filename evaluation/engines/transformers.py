@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,8 +12,8 @@ from evaluation.engines import Prompt, too_long
 
 
 def environment() -> dict[str, str]:
-    """Nothing has to be set."""
-    return {}
+    """Threads that sleep while they wait: on a busy machine spinning ones make generation ten times as slow."""
+    return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 
 def open(model: str | Path, *, max_model_len: int | None = None, batch_size: int = 16) -> TransformersEngine:
@@ -38,6 +39,8 @@ class TransformersEngine:
         self._tokenizer = load_tokenizer(model)
         self._stops = stop_token_ids(self._tokenizer)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        # Whatever the model's own generation config says beyond stop tokens (a repetition penalty, say) is no part of a protocol.
+        loaded.generation_config = transformers.GenerationConfig()
         self._model = loaded.to(self._device).eval()
         own_len = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
         known = [length for length in (max_model_len, own_len) if length is not None]
@@ -50,8 +53,8 @@ class TransformersEngine:
         ids: list[list[int]] = [list(prompt) for prompt in prompts]  # type: ignore[arg-type]
         fitting = []
         for index, prompt in enumerate(ids):
-            if self.max_model_len is not None and len(prompt) >= self.max_model_len:
-                yield index, too_long(prompt, sampling)
+            if nothing := too_long(prompt, sampling, self.max_model_len):
+                yield index, nothing
             else:
                 fitting.append(index)
         fitting.sort(key=lambda index: len(ids[index]))  # little padding; stable, so the batches are fixed
@@ -75,12 +78,12 @@ class TransformersEngine:
         pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else min(self._stops)
         input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._device)
-        room = (
-            sampling.max_new_tokens if self.max_model_len is None else min(sampling.max_new_tokens, self.max_model_len - width)
-        )
-        decoding = (
-            {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature > 0 else {}
-        )
+        room = sampling.max_new_tokens
+        if self.max_model_len is not None:
+            room = min(room, self.max_model_len - width)
+        decoding: dict[str, Any] = {}
+        if sampling.temperature > 0:
+            decoding = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         config = GenerationConfig(
             max_new_tokens=room,
             do_sample=sampling.temperature > 0,

@@ -57,10 +57,11 @@ class VllmEngine:
         options: dict[str, Any] = {"tensor_parallel_size": tensor_parallel_size}
         if self._on_cpu:
             options |= {"distributed_executor_backend": "uni", "enforce_eager": True, "dtype": "bfloat16"}
+            options["max_model_len"] = -1  # the model's own, or what fits into VLLM_CPU_KVCACHE_SPACE
         if max_model_len is not None:
             options["max_model_len"] = min(max_model_len, _model_len(model) or max_model_len)
         self._llm = vllm.LLM(str(model), enable_prefix_caching=True, disable_log_stats=True, **options)
-        self.max_model_len: int | None = self._llm.llm_engine.model_config.max_model_len
+        self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
         self._ids = itertools.count()
         self._seed: int | None = None
 
@@ -71,35 +72,37 @@ class VllmEngine:
 
         if sampling.seed is not None:
             self.reseed(sampling.seed)
-        assert self.max_model_len is not None
         engine = self._llm.llm_engine
-        open_requests: dict[str, int] = {}
-        for index, ids in enumerate(prompts):
-            prompt: list[int] = list(ids)  # type: ignore[arg-type]
-            if len(prompt) >= self.max_model_len:
-                yield index, too_long(prompt, sampling)
-                continue
-            params = SamplingParams(
-                n=sampling.n,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=min(sampling.max_new_tokens, self.max_model_len - len(prompt)),
-                structured_outputs=StructuredOutputsParams(choice=sampling.choices) if sampling.choices else None,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-                seed=None if self._seed is None else (self._seed + index) % 2**31,
-            )
-            request = str(next(self._ids))
-            engine.add_request(request, TokensPrompt(prompt_token_ids=prompt), params)
-            open_requests[request] = index
+        running: dict[str, int] = {}
+        refused: list[tuple[int, list[Generation]]] = []
         try:
+            for index, ids in enumerate(prompts):
+                prompt: list[int] = list(ids)  # type: ignore[arg-type]
+                if nothing := too_long(prompt, sampling, self.max_model_len):
+                    refused.append((index, nothing))
+                    continue
+                params = SamplingParams(
+                    n=sampling.n,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    max_tokens=min(sampling.max_new_tokens, self.max_model_len - len(prompt)),
+                    structured_outputs=StructuredOutputsParams(choice=sampling.choices) if sampling.choices else None,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                    # vLLM gives the n completions of a request the seeds from this one on.
+                    seed=None if self._seed is None else (self._seed + index * sampling.n) % 2**31,
+                )
+                request = str(next(self._ids))
+                engine.add_request(request, TokensPrompt(prompt_token_ids=prompt), params)
+                running[request] = index
+            yield from refused
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        index = open_requests.pop(str(output.request_id))
+                        index = running.pop(str(output.request_id))
                         yield index, [_generation(output, one, sampling) for one in output.outputs]  # type: ignore[union-attr]
         finally:
-            if open_requests:  # the caller stopped early
-                engine.abort_request(list(open_requests))
+            if running:  # the caller stopped early, or something failed
+                engine.abort_request(list(running))
 
     def reseed(self, seed: int) -> None:
         import torch

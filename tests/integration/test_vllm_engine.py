@@ -43,6 +43,17 @@ def report(folder):
     return json.loads((folder / "report.json").read_text())
 
 
+@pytest.fixture
+def one_thread():
+    """Without `environment()` several threads spin against each other, ten times as slow."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.vllm
 def test_samples_are_the_same_after_a_kill_and_in_an_engine_with_another_past(folder):
     # Chunk 0 comes from the process that died; chunks 1 and 2 from the first requests of a fresh engine, then from its later ones.
@@ -107,7 +118,17 @@ def test_vllm_without_its_environment_is_refused(monkeypatch):
         open_engine("vllm", MODEL)
 
 
-def test_transformers_engine_agrees_with_itself_however_prompts_are_batched():
+def test_a_models_own_decoding_defaults_do_not_reach_the_transformers_engine(tmp_path, one_thread):
+    for path in MODEL.iterdir():
+        if path.is_file() and path.name != "generation_config.json":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 2, "repetition_penalty": 20.0}')
+    prompt = render_prompt(load_tokenizer(MODEL), [{"role": "user", "content": "Repeat the word yes four times."}])
+    texts = [next(open_engine("transformers", model).generate([prompt], Sampling(8)))[1][0] for model in (MODEL, tmp_path)]
+    assert texts[0] == texts[1]
+
+
+def test_transformers_engine_agrees_with_itself_however_prompts_are_batched(one_thread):
     tokenizer = load_tokenizer(MODEL)
     prompts = [render_prompt(tokenizer, prompt["messages"]) for prompt in PROMPTS[:3]] + [
         render_prompt(tokenizer, [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}])
@@ -129,4 +150,5 @@ def test_transformers_engine_agrees_with_itself_however_prompts_are_batched():
         texts.append([one.token_ids for _, found in engine.generate(prompts[:2], sampling) for one in found])
     assert texts[0] == texts[1] != texts[2] and len(texts[0]) == 6
     assert dict(engine.generate([[5] * 128], Sampling(4)))[0][0].finish_reason == "prompt_too_long"
+    assert dict(engine.generate([[5] * 120], Sampling(16, choices=CHOICES)))[0][0].finish_reason == "prompt_too_long"
     engine.close()

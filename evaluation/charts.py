@@ -61,9 +61,11 @@ def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) 
                 difference(delta, ci), (right, place), (8, 0), "data", "offset points", va="center", color=_COLOR["ink"]
             )
         axes.set_xlim(low - 0.05 * room, high + 0.42 * room)
+        # The room on the right is for the numbers.
+        axes.set_xticks([tick for tick in axes.get_xticks() if low - 0.05 * room <= tick <= high + 0.05 * room])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), [visible(name) for name, *_ in rows])
-        axes.tick_params(axis="y", length=0, labelcolor=_COLOR["ink"], labelsize=9.5)
+        axes.tick_params(axis="y", length=0, labelcolor=_COLOR["ink"])
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=_COLOR["line"], linewidth=0.7)
         axes.grid(axis="y", visible=False)
@@ -213,6 +215,7 @@ def _inline(svg: str, title: str) -> str:
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     # The page's font, whatever it is, at matplotlib's size.
     svg = re.sub(r"font: (?:\w+ )?([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     opening = re.sub(r' (?:width|height|version)="[^"]*"', "", svg[: svg.index(">")])

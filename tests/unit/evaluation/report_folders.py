@@ -1,0 +1,148 @@
+"""Folders as the stages before the report leave them, small enough to compute every number by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OUTCOMES = {"+": "correct", "-": "wrong", "0": "no_answer"}
+
+
+def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_object(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def scored(
+    folder: Path,
+    outcomes: str,
+    *,
+    texts: dict[str, str] | None = None,
+    source: str = "hub",
+    n_expected: int | None = None,
+    n_benchmark: int | None = None,
+    first_id: int = 0,
+) -> tuple[str, str]:
+    """The folders of a score and a generate stage; an outcome per character: + correct, - wrong, 0 no answer (cut off).
+
+    Items are called i0, i1, …; `texts` replaces some completions.
+    """
+    n, expected = len(outcomes), n_expected or len(outcomes)
+    ids = [f"i{first_id + index}" for index in range(n)]
+    completions = [(texts or {}).get(id, f"completion of {id}") for id in ids]
+    shared = [
+        {"id": id, "completion": text, "finish_reason": "length" if mark == "0" else "stop", "num_completion_tokens": 10}
+        for id, text, mark in zip(ids, completions, outcomes, strict=True)
+    ]
+    verdicts = [
+        {"outcome": OUTCOMES[mark], "answer": None if mark == "0" else "42", "rule": "json", "metrics": {}} for mark in outcomes
+    ]
+    write_lines(folder / "score" / "scores.jsonl", [{**a, **b} for a, b in zip(shared, verdicts, strict=True)])
+    right, none = outcomes.count("+"), outcomes.count("0")
+    write_object(
+        folder / "score" / "summary.json",
+        {
+            "benchmark": folder.name,
+            "title": "A benchmark",
+            "source": source,
+            "n": n,
+            "n_expected": expected,
+            "n_benchmark": n_benchmark or expected,
+            "missing": expected - n,
+            "partial": n < expected,
+            "accuracy": 100 * right / expected,
+            "accuracy_of_present": 100 * right / n,
+            "accuracy_of_parsed": 100 * right / (n - none) if n > none else None,
+            "no_answer": 100 * none / expected,
+            "truncated": 100 * none / n,
+            "mean_completion_tokens": 10.0,
+            "ci": [1.0, 99.0],
+        },
+    )
+    write_lines(folder / "generate" / "completions.jsonl", [{**record, "prompt": "a prompt"} for record in shared])
+    write_lines(folder / "generate" / "items.jsonl", [{"id": id, "question": f"question {id}", "answer": "42"} for id in ids])
+    return str(folder / "score"), str(folder / "generate")
+
+
+def judged(folder: Path, verdicts: Sequence[tuple[str | None, str | None]], *, demonstration: bool = True) -> str:
+    """The folder of a judge stage: per question the verdict with the baseline first, and with the candidate first."""
+    from evaluation.judges._pairwise_score import aggregate
+
+    games = [
+        {"question_id": f"q{index}", "game": game, "verdict": verdict}
+        for index, both in enumerate(verdicts)
+        for game, verdict in enumerate(both, start=1)
+    ]
+    write_lines(folder / "games.jsonl", games)
+    result = aggregate(games, num_expected=len(verdicts), demonstration=demonstration)
+    write_object(folder / "summary.json", {"judge": "a-judge", "baseline": "base", "models": {"aligned": result}})
+    return str(folder)
+
+
+def trained(folder: Path) -> str:
+    steps = [
+        {"step": step, "loss": 1 / step, "grad_norm": 2.0, "rewards/chosen": 0.1 * step, "rewards/rejected": -0.1 * step}
+        for step in (1, 2, 3, 4)
+    ]
+    write_lines(folder / "metrics.jsonl", [*steps, {"step": 4, "train_runtime": 1.0}])
+    summary = {"steps": 4, "seconds": 12.0, "tokens_per_second": 100.0, "groups_per_step": 2.0, "peak_memory_gb": 1.5}
+    write_object(folder / "train_summary.json", summary)
+    return str(folder)
+
+
+def prepared(folder: Path) -> str:
+    lengths = {"min": 1, "p10": 1, "median": 2, "p90": 3, "max": 4, "mean": 2.0}
+    write_object(
+        folder / "ledger.json",
+        {
+            "source": "labelled.jsonl",
+            "num_rows": 10,
+            "rows": {"kept": 8, "too_long": 2},
+            "completions_left_out": {"duplicate": 3},
+            "dropped_share": 0.2,
+            "num_groups": 8,
+            "num_pairs": 0,
+            "num_preferred": 9,
+            "num_dispreferred": 7,
+            "prompt_length": lengths,
+            "completion_length": lengths,
+            "group_length": {},
+        },
+    )
+    return str(folder)
+
+
+def inputs(folder: Path, benchmarks: dict[str, dict[str, tuple[str, str]]], **more: Any) -> dict[str, Any]:
+    """What the report stage collects; `benchmarks` has what `scored` gives, by benchmark and model."""
+    models = {model for by_model in benchmarks.values() for model in by_model}
+    recipe = {
+        "name": "a-run",
+        "model_name_or_path": "models/a-model",
+        "seed": 0,
+        "evaluation": {"engine": "vllm", "benchmarks": dict.fromkeys(benchmarks)},
+        "judge": {"benchmarks": {"arena_hard": {"source": "sample"}}},
+    }
+    stage = {"stage": "resolve", "model": "base", "benchmark": None, "key": "k" * 32, "fingerprint": "f" * 32}
+    collected: dict[str, Any] = {
+        "name": "a-run",
+        "recipe": recipe,
+        "models": {model: f"models/{model}" for model in sorted(models)},
+        "digests": {model: "d" * 64 for model in sorted(models)},
+        "scores": {name: {model: pair[0] for model, pair in by_model.items()} for name, by_model in benchmarks.items()},
+        "generations": {name: {model: pair[1] for model, pair in by_model.items()} for name, by_model in benchmarks.items()},
+        "judges": {},
+        "train": None,
+        "shifts": None,
+        "data": None,
+        "stages": [{**stage, "seconds": 2.5, "code_differs": False}],
+        "versions": {"torch": "2.13.0"},
+        "machine": {"cpu": "a cpu", "cores": 2},
+    }
+    return collected | more

@@ -1,0 +1,192 @@
+"""The report: self-contained, inert whatever models wrote, the same bytes for the same inputs."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation._examples import examples
+from evaluation.report import build_report
+from tests.unit.evaluation.report_folders import inputs, judged, prepared, scored, trained
+
+HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} & \x00\x1b[31m \u202egnp.exe \ud800 \r ok"
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text, as a browser would see them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+
+def built(folder: Path, collected: dict[str, Any]) -> tuple[str, Page]:
+    build_report(collected, folder)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.open
+    return html, page
+
+
+def everything(folder: Path, texts: dict[str, str] | None = None) -> dict[str, Any]:
+    benchmarks = {
+        "crux": {
+            "base": scored(folder / "crux" / "base", "++----00", texts=texts),
+            "aligned": scored(folder / "crux" / "aligned", "-+++++-0", texts=texts),
+        },
+        "gsm8k": {
+            "base": scored(folder / "gsm8k" / "base", "+-0", source="sample", n_benchmark=1319),
+            "aligned": scored(folder / "gsm8k" / "aligned", "+-+", source="sample", n_benchmark=1319),
+        },
+    }
+    return inputs(
+        folder,
+        benchmarks,
+        train=trained(folder / "train"),
+        data=prepared(folder / "data"),
+        judges={"arena_hard": judged(folder / "judge", [("A>B", "A>B"), ("B>A", None)])},
+    )
+
+
+def test_the_report_needs_nothing_but_itself(tmp_path: Path) -> None:
+    html, page = built(tmp_path / "out", everything(tmp_path))
+    assert html.startswith("<!doctype html>")
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    links = [value for _, name, value in page.attributes if name in ("href", "src", "xlink:href", "action")]
+    assert links and all(value and value.startswith("#") for value in links)
+    assert "://" not in html and "@import" not in html
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+    assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    # Loss, rewards, gradient norm, and the differences; what was not logged has no chart.
+    assert page.tags.count("svg") == 4
+
+
+def test_what_is_in_it(tmp_path: Path) -> None:
+    _, page = built(tmp_path / "out", everything(tmp_path))
+    text = " ".join(page.text.split())
+    for expected in (
+        "gsm8k (sample)",
+        "+37.5 [",
+        "8/8",
+        "3/3 of 1319",
+        "items only",
+        "Demonstration.",
+        "arena_hard (sample)",
+        "wrong → right",
+        "right → wrong",
+        "8 prompt groups",
+        "20.0 % were lost",
+        "model_name_or_path: models/a-model",
+        "d" * 64,
+        "2.13.0",
+        "2.5 s of work",
+        "kkkkkkkkkkkk",
+    ):
+        assert expected in text, expected
+
+
+def test_what_models_wrote_is_inert_and_visible(tmp_path: Path) -> None:
+    collected = everything(tmp_path, {f"i{index}": HOSTILE for index in range(8)})
+    collected["name"] = collected["models"]["base"] = collected["machine"]["cpu"] = HOSTILE
+    collected["recipe"]["model_name_or_path"] = HOSTILE
+    collected["stages"][0]["model"] = HOSTILE
+    html, page = built(tmp_path / "out", collected)
+    assert "script" not in page.tags and "img" not in page.tags
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert "<script>alert(1)</script>" in page.text and "{{ 7*7 }}" in page.text
+    assert "␀␛[31m ⟨U+202E⟩gnp.exe ⟨U+D800⟩ ␍ ok" in page.text
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
+
+
+def test_a_completion_of_megabytes_is_cut_and_says_so(tmp_path: Path) -> None:
+    collected = everything(tmp_path, {"i0": "x" * 5_000_000, "i1": "\n" * 5_000_000})
+    html, page = built(tmp_path / "out", collected)
+    assert len(html) < 400_000
+    assert "4,998,500 more characters are left out here" in page.text
+    assert "4,999,961 more characters are left out here" in page.text
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    collected = everything(tmp_path)
+    for name in ("one", "two"):
+        build_report(collected, tmp_path / name)
+    for file in ("report.html", "summary.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["report.html", "summary.json"]
+
+
+def test_summary_and_report_agree(tmp_path: Path) -> None:
+    summary = build_report(everything(tmp_path), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+    assert summary["benchmarks"]["crux"]["delta"] == 37.5
+
+
+@pytest.mark.parametrize("outcomes", ["+-0", "---"])
+def test_one_model_alone(outcomes: str, tmp_path: Path) -> None:
+    collected = inputs(tmp_path, {"crux": {"base": scored(tmp_path / "crux", outcomes)}})
+    _, page = built(tmp_path / "out", collected)
+    assert "Alignment tax" not in page.text and "aligned" not in page.text
+    assert "completion of i1" in page.text and "svg" not in page.tags
+
+
+def test_a_run_that_only_trained(tmp_path: Path) -> None:
+    _, page = built(tmp_path / "out", inputs(tmp_path, {}, train=trained(tmp_path / "train"), stages=[]))
+    assert "4 steps" in page.text and "Examples" not in page.text
+
+
+def test_examples_are_chosen_by_kind_and_not_by_place(tmp_path: Path) -> None:
+    marks = {"base": "++++++----------", "aligned": "---+++++++------"}
+    folders = {model: scored(tmp_path / model, outcomes) for model, outcomes in marks.items()}
+    scores = {model: pair[0] for model, pair in folders.items()}
+    generations = {model: pair[1] for model, pair in folders.items()}
+    found = examples(scores, generations)
+    assert [example.kind for example in found] == [
+        "wrong → right",
+        "wrong → right",
+        "right → wrong",
+        "right → wrong",
+        "right both times",
+        "wrong both times",
+    ]
+    for example in found:
+        index = int(example.id[1:])
+        assert [answer.outcome == "correct" for answer in example.answers] == [marks[m][index] == "+" for m in marks]
+        assert [answer.completion.text for answer in example.answers] == [f"completion of {example.id}"] * 2
+        assert dict(example.fields)["question"].text == f"question {example.id}"
+    # The order of the files doesn't matter.
+    for pair in folders.values():
+        for path in (Path(pair[0]) / "scores.jsonl", Path(pair[1]) / "completions.jsonl"):
+            path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert examples(scores, generations) == found
+
+
+def test_items_without_a_completion_are_no_examples(tmp_path: Path) -> None:
+    score, generation = scored(tmp_path, "+")
+    (Path(generation) / "completions.jsonl").write_text("")
+    assert examples({"base": score}, {"base": generation}) == []
+    assert examples({"base": score}, {}) == []

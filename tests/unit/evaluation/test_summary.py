@@ -1,0 +1,192 @@
+"""The summary's numbers, by hand, and what is said beside them."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from evaluation.summary import notes, summarize, table_rows
+from tests.unit.evaluation.report_folders import inputs, judged, prepared, scored, trained, write_lines
+
+
+def pair(folder: Path, base: str, aligned: str, **settings: object) -> dict[str, tuple[str, str]]:
+    return {
+        "base": scored(folder / "base", base, **settings),  # type: ignore[arg-type]
+        "aligned": scored(folder / "aligned", aligned, **settings),  # type: ignore[arg-type]
+    }
+
+
+def test_a_pair_of_models_by_hand(tmp_path: Path) -> None:
+    # Ten items: 2 right both times, 5 gained, 1 lost, 2 wrong both times.
+    entry = summarize(inputs(tmp_path, {"crux": pair(tmp_path, "++-----+00", "+++++++---")}))["benchmarks"]["crux"]
+    assert entry["base"]["accuracy"] == 30 and entry["aligned"]["accuracy"] == 70
+    assert entry["delta"] == pytest.approx(40)
+    assert entry["flips"] == {"gained": 5, "lost": 1}
+    # d: five 1, one −1, four 0; mean .4, Σ(d−.4)² = 5·.36 + 1.96 + 4·.16 = 4.4, standard error √(4.4/9/10) = .22111
+    assert entry["delta_ci"] == pytest.approx([40 - 1.959964 * 22.1108, 40 + 1.959964 * 22.1108], abs=1e-3)
+    # Two-sided: 2 · (C(6,0) + C(6,1)) / 2⁶ = 14/64; alone, so Holm leaves it.
+    assert entry["mcnemar_p"] == pytest.approx(14 / 64) and entry["mcnemar_p_holm"] == entry["mcnemar_p"]
+    assert entry["no_answer_delta"] == -20 and entry["truncated_delta"] == -20
+    # Of the base's 8 parsed answers 3 are right, of the aligned model's 10 there are 7.
+    assert entry["accuracy_of_parsed_delta"] == pytest.approx(70 - 37.5)
+    assert entry["mean_completion_tokens_delta"] == 0
+    assert entry["n_paired"] == 10 and entry["verdict"] == "noise"
+
+
+@pytest.mark.parametrize(
+    ("base", "aligned", "verdict"),
+    [
+        ("-" * 10, "+" * 10, "gain"),
+        ("+" * 10, "-" * 10, "loss"),
+        ("+-" * 5, "-+" * 5, "noise"),
+        # The interval excludes 0 (three of twelve), the exact test does not (p = .25).
+        ("-" * 12, "+++" + "-" * 9, "noise"),
+        # Significant, and less than a point: eight of a thousand, p = 2/2⁸.
+        ("-" * 1000, "+" * 8 + "-" * 992, "noise"),
+        ("-" * 1000, "+" * 11 + "-" * 989, "gain"),
+        ("-", "+", "noise"),
+    ],
+)
+def test_a_difference_counts_only_where_interval_test_and_size_agree(
+    base: str, aligned: str, verdict: str, tmp_path: Path
+) -> None:
+    entry = summarize(inputs(tmp_path, {"crux": pair(tmp_path, base, aligned)}))["benchmarks"]["crux"]
+    assert entry["verdict"] == verdict
+
+
+def test_holm_corrects_over_the_benchmarks_of_the_run(tmp_path: Path) -> None:
+    found = summarize(
+        inputs(
+            tmp_path,
+            {
+                # p = 2/2⁶ = .03125, alone below .05
+                "crux": pair(tmp_path / "1", "------", "++++++"),
+                # p = 2/2⁷ = .015625
+                "gsm8k": pair(tmp_path / "2", "-------", "+++++++"),
+                "mmlu_redux": {"base": scored(tmp_path / "3", "++--")},
+            },
+        )
+    )["benchmarks"]
+    assert found["gsm8k"]["mcnemar_p_holm"] == pytest.approx(2 * 0.015625)
+    assert found["crux"]["mcnemar_p_holm"] == pytest.approx(0.03125)
+    assert "delta" not in found["mmlu_redux"]
+
+
+def test_a_partial_run_is_paired_over_shared_items_and_says_so(tmp_path: Path) -> None:
+    models = {
+        "base": scored(tmp_path / "base", "--++"),
+        "aligned": scored(tmp_path / "aligned", "+++", n_expected=4),
+    }
+    summary = summarize(inputs(tmp_path, {"gsm8k": models}))
+    entry = summary["benchmarks"]["gsm8k"]
+    # The fourth item is missing: it counts as wrong in the accuracy, and not at all in the difference.
+    assert entry["aligned"]["accuracy"] == 75 and entry["base"]["accuracy"] == 50
+    assert entry["n_paired"] == 3 and entry["delta"] == pytest.approx(200 / 3)
+    said = " ".join(notes(summary))
+    assert "gsm8k, aligned: partial, 3/4 items" in said and "Δ is over the 3 items" in said
+    assert table_rows(summary)[0]["n"] == "3/4"
+
+
+def test_models_without_shared_items_have_no_difference(tmp_path: Path) -> None:
+    models = {"base": scored(tmp_path / "base", "+-"), "aligned": scored(tmp_path / "aligned", "+-", first_id=2)}
+    summary = summarize(inputs(tmp_path, {"gsm8k": models}))
+    entry = summary["benchmarks"]["gsm8k"]
+    assert entry["delta"] is None and entry["mcnemar_p_holm"] is None and entry["verdict"] is None
+    assert table_rows(summary)[0]["Δ [95 %]"] == "–"
+
+
+def test_one_model_alone(tmp_path: Path) -> None:
+    summary = summarize(inputs(tmp_path, {"gsm8k": {"base": scored(tmp_path, "+--0", source="sample", n_benchmark=1319)}}))
+    (row,) = table_rows(summary)
+    assert row == {"benchmark": "gsm8k (sample)", "accuracy": "25.0 [1.0, 99.0]", "no answer": "25.0", "n": "4/4 of 1319"}
+    assert not any("Noise" in note for note in notes(summary))
+
+
+def test_the_table_says_what_is_a_sample_and_has_equal_columns(tmp_path: Path) -> None:
+    summary = summarize(
+        inputs(
+            tmp_path,
+            {
+                "gsm8k": pair(tmp_path / "1", "-" * 10, "+" * 10, source="sample", n_benchmark=1319),
+                "crux": {"base": scored(tmp_path / "2", "+-", source="file")},
+                "mmlu_redux": pair(tmp_path / "3", "+-", "+-"),
+            },
+        )
+    )
+    first, second, third = table_rows(summary)
+    assert list(first) == list(second) == list(third)
+    assert all(isinstance(value, str) for row in (first, second, third) for value in row.values())
+    assert first == {
+        "benchmark": "gsm8k (sample)",
+        "base": "0.0",
+        "aligned": "100.0",
+        "Δ [95 %]": "+100.0 [+100.0, +100.0]",
+        "verdict": "gain",
+        "p (Holm)": "0.004",
+        "no answer": "0.0 → 0.0",
+        "n": "10/10 of 1319",
+    }
+    assert second["benchmark"] == "crux (own file)" and second["aligned"] == "–" and second["verdict"] == "–"
+    assert third["benchmark"] == "mmlu_redux" and third["Δ [95 %]"] == "0.0 [0.0, 0.0]"
+    said = " ".join(notes(summary))
+    assert "items only" in said and "one seed" in said and "not the benchmark" in said
+
+
+def test_a_demonstration_judge_is_flagged_wherever_it_stands(tmp_path: Path) -> None:
+    # Always A: exactly 50 %, and a position bias of 1.
+    folder = judged(tmp_path / "judge", [("A>B", "A>B"), ("A>>B", "A>>B"), (None, "A>B")])
+    summary = summarize(inputs(tmp_path, {}, judges={"arena_hard": folder}))
+    entry = summary["judges"]["arena_hard"]
+    assert entry["demonstration"] and entry["source"] == "sample" and not entry["models"]["aligned"]["trusted"]
+    assert entry["verdicts"] == {
+        "baseline_first": {"A>B": 1, "A>>B": 1, "none": 1},
+        "candidate_first": {"A>B": 2, "A>>B": 1},
+    }
+    (note,) = notes(summary)
+    assert (
+        "DEMONSTRATION" in note and "arena_hard (sample)" in note and "1 of 6 games" in note and "position bias +1.00" in note
+    )
+
+
+def test_a_judge_that_is_not_to_be_trusted_says_why(tmp_path: Path) -> None:
+    folder = judged(tmp_path / "judge", [("A>B", "A>B")] * 4, demonstration=False)
+    (note,) = notes(summarize(inputs(tmp_path, {}, judges={"arena_hard": folder})))
+    assert "DEMONSTRATION" not in note and "not to be trusted: position bias +1.00" in note
+
+
+def test_training_data_and_times_are_taken_over(tmp_path: Path) -> None:
+    stages = [
+        {"stage": "train", "model": None, "benchmark": None, "key": "", "fingerprint": "", "seconds": seconds}
+        for seconds in (1.5, 2)
+    ]
+    summary = summarize(
+        inputs(tmp_path, {}, train=trained(tmp_path / "train"), data=prepared(tmp_path / "data"), stages=stages)
+    )
+    assert summary["train"]["steps"] == 4
+    # The last line of metrics.jsonl is no step's.
+    assert summary["train"]["first"]["loss"] == 1 and summary["train"]["last"]["loss"] == 0.25
+    assert summary["data"]["num_groups"] == 8 and summary["seconds"] == 3.5
+
+
+def test_numbers_that_are_no_json_become_null(tmp_path: Path) -> None:
+    folder = Path(trained(tmp_path / "train"))
+    write_lines(folder / "metrics.jsonl", [{"step": 1, "loss": math.nan, "grad_norm": math.inf}])
+    summary = summarize(inputs(tmp_path, {}, train=str(folder)))
+    assert summary["train"]["last"] == {"step": 1, "loss": None, "grad_norm": None}
+    json.dumps(summary, allow_nan=False)
+
+
+def test_an_ill_formed_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    models = pair(tmp_path, "+-", "-+")
+    path = Path(models["base"][0]) / "scores.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + "{not json\n")
+    with pytest.raises(ValueError, match=r"scores\.jsonl, line 3, must be a JSON object"):
+        summarize(inputs(tmp_path, {"crux": models}))
+    path.write_text(whole + whole)
+    with pytest.raises(ValueError, match="must hold each item once, got 'i0' twice"):
+        summarize(inputs(tmp_path, {"crux": models}))
+    (Path(models["base"][0]) / "summary.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"summary\.json must be a JSON object"):
+        summarize(inputs(tmp_path, {"crux": models}))

@@ -155,16 +155,17 @@ def _pages(rng: random.Random) -> Row:
     return _word(question, f"{a} + {b} + {c} = {a + b + c}", a + b + c)
 
 
-def _hours(rng: random.Random) -> Row:
-    start, length = rng.randint(1, 6), rng.randint(1, 5)
-    question = f"A film starts at {start} o'clock and ends {length} hours later. At what o'clock does it end?"
-    return _word(question, f"{start} + {length} = {start + length}", start + length)
+def _one_box(rng: random.Random) -> Row:
+    thing, a = rng.choice(THINGS), rng.randint(2, 30)
+    question = f"There are {a} {thing} in a box. How many {thing} are in the box?"
+    return _word(question, f"The box holds {a}.", a)
 
 
-def _eggs(rng: random.Random) -> Row:
-    a, b, c = rng.randint(3, 9), rng.randint(2, 4), rng.randint(1, 5)
-    question = f"{b} hens lay {a} eggs each in a week. {c} of the eggs break. How many whole eggs are there?"
-    return _word(question, f"{a} * {b} = {a * b}\n{a * b} - {c} = {a * b - c}", a * b - c)
+def _as_many(rng: random.Random) -> Row:
+    first, second = rng.sample(NAMES, 2)
+    thing, a = rng.choice(THINGS), rng.randint(2, 30)
+    question = f"{first} has {a} {thing}. {second} has just as many {thing} as {first}. How many {thing} does {second} have?"
+    return _word(question, f"{second} has {a} as well.", a)
 
 
 def _math(subject: str, problem: str, step: str, answer: int) -> Row:
@@ -182,9 +183,9 @@ def _equation(rng: random.Random) -> Row:
     return _math("Algebra", f"If $x + {a} = {x + a}$, what is $x$?", f"$x = {x + a} - {a}$.", x)
 
 
-def _square(rng: random.Random) -> Row:
-    a = rng.randint(2, 15)
-    return _math("Algebra", f"What is ${a}^2$?", f"${a}^2 = {a} \\cdot {a}$.", a * a)
+def _value(rng: random.Random) -> Row:
+    a = rng.randint(2, 40)
+    return _math("Algebra", f"If $x = {a}$, what is $x$?", f"$x$ is given as {a}.", a)
 
 
 def _root(rng: random.Random) -> Row:
@@ -221,9 +222,9 @@ def _sum_to(rng: random.Random) -> Row:
     return _math("Intermediate Algebra", f"What is the sum of the whole numbers from 1 to {n}?", step, n * (n + 1) // 2)
 
 
-def _sine(rng: random.Random) -> Row:
-    a = rng.randint(2, 30)
-    return _math("Precalculus", f"Compute ${a} \\sin 90^\\circ$.", "$\\sin 90^\\circ = 1$.", a)
+def _absolute(rng: random.Random) -> Row:
+    a = rng.randint(2, 40)
+    return _math("Prealgebra", f"What is the absolute value of ${a}$?", f"${a}$ is positive.", a)
 
 
 WORD_PROBLEMS: tuple[Template, ...] = (
@@ -235,20 +236,20 @@ WORD_PROBLEMS: tuple[Template, ...] = (
     _walk,
     _twice,
     _pages,
-    _hours,
-    _eggs,
+    _one_box,
+    _as_many,
 )
 MATH: tuple[Template, ...] = (
     _product,
     _equation,
-    _square,
+    _value,
     _root,
     _remainder,
     _area,
     _perimeter,
     _outfits,
     _sum_to,
-    _sine,
+    _absolute,
 )
 
 if __name__ == "__main__":

@@ -19,23 +19,22 @@ _TEMPLATE = """```json
 ```"""
 
 
-def question_messages(question: str, *, answer_hint: str) -> list[Message]:
-    """One user turn that asks an open question; `answer_hint` says what belongs into the answer field."""
-    return _turn(f"## Question:\n\n{question}\n\n", answer_hint)
+def question_messages(question: str, *, answer: str) -> list[Message]:
+    """One user turn that asks an open question; `answer` says what belongs into the answer field."""
+    return _turn(f"## Question:\n\n{question}\n\n", answer)
 
 
 def choice_messages(question: str, choices: Sequence[str]) -> list[Message]:
     """One user turn that asks for the letter of a choice."""
     listed = "\n".join(f"- ({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-    hint = 'only the letter of the choice that you take, for instance `"answer": "B"`'
-    return _turn(f"## Question:\n\n{question}\n\n## Choices:\n\n{listed}\n\n", hint)
+    return _turn(f"## Question:\n\n{question}\n\n## Choices:\n\n{listed}\n\n", "the letter of the right choice alone")
 
 
-def _turn(start: str, answer_hint: str) -> list[Message]:
+def _turn(start: str, answer: str) -> list[Message]:
+    # No example of an answer: a small model copies it.
     instruction = (
         "## Instruction\n\n"
-        "Think the question through first, and only then give your answer.\n"
-        "Reply with a JSON object of the form below and write your thoughts into the `reasoning` field.\n"
-        f"The `answer` field holds {answer_hint}.\n\n"
+        "Reply with a JSON object in the form below. First write how you solve the question into `reasoning`. "
+        f"Then write {answer} into `answer`.\n\n"
     )
     return [{"role": "user", "content": start + instruction + _TEMPLATE}]

@@ -47,7 +47,7 @@ def messages(item: Item) -> list[Message]:
         "place of ?? for the assertion to hold: a plain value, with nothing left to compute and no calls in it.\n\n"
         f"[PYTHON]\n{item['code']}\nassert f({item['input']}) == ??\n[/PYTHON]"
     )
-    return question_messages(question, answer_hint='that literal alone, for instance `"answer": "[1, 2]"`')
+    return question_messages(question, answer="that literal alone")
 
 
 def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:

@@ -40,7 +40,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
 
 def messages(item: Item) -> list[Message]:
     """One user turn: the chat template's own system text stays."""
-    return question_messages(item["question"], answer_hint='your final number, for instance `"answer": "42"`')
+    return question_messages(item["question"], answer="the final number alone")
 
 
 def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:

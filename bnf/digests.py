@@ -31,6 +31,12 @@ _PATTERNS = (
 _memo: dict[str, str] = {}
 
 
+def companion_files(folder: Path) -> list[Path]:
+    """A model folder's files besides the weights: config, tokenizer, chat template, generation config."""
+    files = {path for pattern in _PATTERNS if ".safetensors" not in pattern for path in folder.glob(pattern)}
+    return sorted(files)
+
+
 def model_digest(folder: Path, memo_file: Path | None = None) -> str:
     """The sha256 (hex) of a model folder's weights, config, tokenizer, chat template and generation config, by content and
     file name.

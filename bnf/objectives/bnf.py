@@ -34,14 +34,12 @@ def feedback_weights(log_odds: Tensor, reference_log_odds: Tensor) -> Tensor:
     return (log_odds - reference_log_odds).detach().clamp(max=0).exp()
 
 
-def dtd_cross_entropy(logps: Tensor, log_odds: Tensor, reference_logps: Tensor, entropies: Tensor) -> Tensor:
-    """The published loss's value per position, `−f·log p + (1−f)/(1−p)·(H + p·log p)`, without sign or mean: a metric. Shapes
+def dtd_cross_entropy(logps: Tensor, log_odds: Tensor, reference_logps: Tensor, rest_entropies: Tensor) -> Tensor:
+    """The published loss's value per position, `−f·log p + (1−f)·(H_rest − log(1−p))`, without sign or mean: a metric. Shapes
     alike.
 
-    With `log(1−p) = log p − log odds`; the part in brackets over (1−p) is the mean of −log π over the labels that were not
-    chosen.
+    `rest_entropies` is the entropy of the policy's other tokens, renormalised; so the value holds its precision for p → 1,
+    where the usual form, `(1−f)/(1−p)·(H + p·log p)`, is a difference of nearly equal numbers divided by nearly zero.
     """
     target = (logps - reference_logps).clamp(max=0).exp()
-    log_rest = logps - log_odds
-    rest = ((entropies + logps.exp() * logps).clamp(min=0) * (-log_rest).exp()).maximum(-log_rest)
-    return -target * logps + (1 - target) * rest
+    return -target * logps + (1 - target) * (rest_entropies - (logps - log_odds))

@@ -1,0 +1,84 @@
+"""From an objective's per-completion and per-pair losses to the one number that is minimised, independent of how a batch is
+split into rows.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bnf.groups import PromptGroup
+from bnf.logps import TokenLogps
+from bnf.objectives._base import BaseObjective, Losses, RowLogps
+from bnf.packing import Row
+
+
+@dataclass(frozen=True)
+class RowReference:
+    """Cached reference values of a row's completion tokens: float32, (N,) each."""
+
+    logps: Tensor
+    log_odds: Tensor
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the losses of a global batch are divided by."""
+
+    num_completions: int
+    num_pairs: int
+
+
+def count(objective: BaseObjective, groups: Iterable[PromptGroup]) -> Totals:
+    """How many completions and pairs of these groups the objective averages over."""
+    num_completions = num_pairs = 0
+    for group in groups:
+        num_completions += objective.num_completions(group)
+        num_pairs += objective.num_pairs(group)
+    return Totals(num_completions, num_pairs)
+
+
+def label_weights(weighting: str | dict[str, float], groups: Sequence[PromptGroup]) -> tuple[float, float]:
+    """(weight of preferred, weight of dispreferred) for `label_weighting`, from the data set's counts: `balanced` is N /
+    2N_s.
+    """
+    if isinstance(weighting, dict):
+        return weighting["preferred"], weighting["dispreferred"]
+    if weighting == "none":
+        return 1.0, 1.0
+    labels = [completion.label for group in groups for completion in group.completions]
+    num_preferred = sum(label > 0 for label in labels)
+    num_dispreferred = len(labels) - num_preferred
+    return len(labels) / (2 * max(num_preferred, 1)), len(labels) / (2 * max(num_dispreferred, 1))
+
+
+def assemble(row: Row, policy: TokenLogps, reference: RowReference | None, *, length_normalization: str = "own") -> RowLogps:
+    """What an objective sees of a row, on the policy's device and in its dtype."""
+    like = policy.logps
+    lengths = row.lengths.to(like)
+    return RowLogps(
+        per_token_logps=like,
+        per_token_log_odds=policy.log_odds,
+        reference_per_token_logps=None if reference is None else reference.logps.to(like),
+        reference_per_token_log_odds=None if reference is None else reference.log_odds.to(like),
+        completion_of_token=row.completion_of_token.to(like.device),
+        lengths=lengths,
+        normalizers=row.shortest_of_pair.to(like) if length_normalization == "pair_min" else lengths,
+        labels=row.labels.to(like),
+        scores=row.scores.to(like),
+        group_of_completion=row.group_of_completion.to(like.device),
+        pairs=row.pairs.to(like.device),
+    )
+
+
+def total_loss(losses: Losses, row: RowLogps, totals: Totals, weights: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """A row's share of the global batch's loss: `Σ weight·completions / num_completions + Σ pairs / num_pairs`. Scalar."""
+    # A row may have nothing that the objective learns from; its loss is zero, with a gradient of zero.
+    loss = row.per_token_logps.sum() * 0.0
+    if losses.completions is not None:
+        by_label = torch.where(row.labels > 0, weights[0], weights[1])
+        loss = loss + (by_label * losses.completions).sum() / max(totals.num_completions, 1)
+    if losses.pairs is not None:
+        loss = loss + losses.pairs.sum() / max(totals.num_pairs, 1)
+    return loss

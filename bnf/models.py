@@ -1,0 +1,49 @@
+"""Loading a model to train or to score: float32 weights, attention over packed rows, nothing from outside the folder."""
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from bnf.attention import ATTENTION, check_model
+
+
+def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
+    """The model of a folder in float32 with `bnf.attention`, on the accelerator where there is one.
+
+    Raises:
+        FileNotFoundError: where there is no such folder.
+        ValueError: where the model is of a family, or has a part, that packed rows do not support.
+    """
+    if not (model_dir / "config.json").is_file():
+        raise FileNotFoundError(
+            f"model_name_or_path must be a folder with config.json, got {model_dir}; download or convert the model"
+        )
+    config = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
+    check_model(config)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model_dir,
+        config=config,
+        dtype=torch.float32,
+        attn_implementation=ATTENTION,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ValueError(f"the model's output head must have no bias, got one in {model_dir}; use a model without it")
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device)  # type: ignore[arg-type]
+
+
+def stored_dtype(model_dir: Path) -> torch.dtype:
+    """The dtype that a model folder's config names: what its weights are saved in."""
+    config = json.loads((model_dir / "config.json").read_text())
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    dtype = getattr(torch, str(name), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype in {model_dir}/config.json must name a torch dtype, got {name!r}; use bfloat16 or float32")
+    return dtype

@@ -1,0 +1,198 @@
+"""Rows: prompt groups packed flat into a token budget, each prompt once, followed by its completions.
+
+A row is what is computed at once, by the reference pass and by training alike. Rows depend on the data and the budget, never
+on a seed: the training seed permutes whole rows. Within a group the positions of every completion continue from the prompt's
+end, and each completion attends to the prompt and to itself (`bnf.attention`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from bnf.groups import PromptGroup, tokens_digest
+
+# Rows that are still being filled at once: enough for tight rows, and packing stays linear in the number of groups.
+_OPEN_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a group lies in its row: its first token, its prompt's length and its completions' lengths."""
+
+    start: int
+    prompt_length: int
+    completion_lengths: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        """One past the group's last token."""
+        return self.start + self.prompt_length + sum(self.completion_lengths)
+
+    def completion_starts(self) -> Iterator[tuple[int, int]]:
+        """(first token in the row, length) of each completion."""
+        start = self.start + self.prompt_length
+        for length in self.completion_lengths:
+            yield start, length
+            start += length
+
+
+@dataclass(frozen=True)
+class Row:
+    """Groups that are computed together, and their tensors: T tokens, N completion tokens, C completions, P pairs."""
+
+    groups: tuple[PromptGroup, ...]
+    # The groups' places in the data set.
+    indices: tuple[int, ...]
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """The segment plan that attention follows."""
+        spans: list[Span] = []
+        start = 0
+        for group in self.groups:
+            lengths = tuple(len(completion.token_ids) for completion in group.completions)
+            spans.append(Span(start, len(group.prompt_ids), lengths))
+            start = spans[-1].stop
+        return tuple(spans)
+
+    @property
+    def num_tokens(self) -> int:
+        """T"""
+        return self.spans[-1].stop
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """N"""
+        return sum(sum(span.completion_lengths) for span in self.spans)
+
+    @cached_property
+    def input_ids(self) -> Tensor:
+        """(1, T)"""
+        ids: list[int] = []
+        for group in self.groups:
+            ids.extend(group.prompt_ids)
+            for completion in group.completions:
+                ids.extend(completion.token_ids)
+        return torch.tensor([ids])
+
+    @cached_property
+    def position_ids(self) -> Tensor:
+        """(1, T): the prompt's from 0, each completion's from the prompt's end."""
+        positions: list[int] = []
+        for span in self.spans:
+            positions.extend(range(span.prompt_length))
+            for length in span.completion_lengths:
+                positions.extend(range(span.prompt_length, span.prompt_length + length))
+        return torch.tensor([positions])
+
+    @cached_property
+    def predicting(self) -> Tensor:
+        """(N,) where in the row the hidden state lies that predicts each completion token; the prompt's last for the first."""
+        places: list[int] = []
+        for span in self.spans:
+            for start, length in span.completion_starts():
+                places.append(span.start + span.prompt_length - 1)
+                places.extend(range(start, start + length - 1))
+        return torch.tensor(places)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(N,) the completion tokens, group by group and completion by completion."""
+        return torch.tensor(
+            [token for group in self.groups for completion in group.completions for token in completion.token_ids]
+        )
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(C,) tokens of each completion."""
+        return torch.tensor([length for span in self.spans for length in span.completion_lengths])
+
+    @cached_property
+    def completion_of_token(self) -> Tensor:
+        """(N,) index of each completion token's completion within the row."""
+        return torch.repeat_interleave(torch.arange(len(self.lengths)), self.lengths)
+
+    @cached_property
+    def group_of_completion(self) -> Tensor:
+        """(C,) index of each completion's group within the row."""
+        counts = torch.tensor([len(group.completions) for group in self.groups])
+        return torch.repeat_interleave(torch.arange(len(self.groups)), counts)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """(C,) +1 or −1"""
+        return torch.tensor([completion.label for group in self.groups for completion in group.completions])
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """(C,) float32, NaN where there is none"""
+        scores = [completion.score for group in self.groups for completion in group.completions]
+        return torch.tensor([float("nan") if score is None else score for score in scores], dtype=torch.float32)
+
+    @cached_property
+    def pairs(self) -> Tensor:
+        """(P, 2) indices of chosen and rejected completions within the row."""
+        pairs: list[tuple[int, int]] = []
+        offset = 0
+        for group in self.groups:
+            pairs.extend((offset + chosen, offset + rejected) for chosen, rejected in group.pairs)
+            offset += len(group.completions)
+        return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+
+    @cached_property
+    def shortest_of_pair(self) -> Tensor:
+        """(C,) the length of the shortest completion among each completion and those it is paired with."""
+        shortest = self.lengths.clone()
+        for chosen, rejected in self.pairs.tolist():
+            pair_min = min(int(self.lengths[chosen]), int(self.lengths[rejected]))
+            shortest[chosen] = min(int(shortest[chosen]), pair_min)
+            shortest[rejected] = min(int(shortest[rejected]), pair_min)
+        return shortest
+
+
+def pack(groups: Sequence[PromptGroup], max_tokens_per_row: int) -> list[Row]:
+    """Packs all groups into rows of at most `max_tokens_per_row` tokens; the same groups give the same rows, always.
+
+    The order is a shuffle that the token ids' digest fixes, so that neighbours in the data set (one source, one length) are
+    spread over rows.
+
+    Raises:
+        ValueError: naming a group that is longer than a row.
+    """
+    for group in groups:
+        if group.num_tokens > max_tokens_per_row:
+            raise ValueError(
+                f"max_tokens_per_row must hold every group, got {max_tokens_per_row} while group {group.id!r} has "
+                f"{group.num_tokens} tokens; "
+                f"raise it to {group.num_tokens} or more, or leave longer groups out when preparing the data"
+            )
+    digest = tokens_digest(groups)
+    order = sorted(range(len(groups)), key=lambda index: sha256(f"{digest}:{index}".encode()).digest())
+    rows: list[list[int]] = []
+    open_rows: list[tuple[list[int], int]] = []
+    for index in order:
+        size = groups[index].num_tokens
+        place = next((i for i, (_, free) in enumerate(open_rows) if free >= size), None)
+        if place is None:
+            row: list[int] = []
+            rows.append(row)
+            open_rows.append((row, max_tokens_per_row))
+            if len(open_rows) > _OPEN_ROWS:
+                open_rows.pop(0)
+            place = len(open_rows) - 1
+        row, free = open_rows[place]
+        row.append(index)
+        open_rows[place] = (row, free - size)
+    return [Row(tuple(groups[index] for index in row), tuple(row)) for row in rows]
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """A digest of the rows' token ids and layout: equal where cached log-probabilities fit these rows."""
+    digest = sha256()
+    for row in rows:
+        digest.update(f"{row.indices}{tokens_digest(row.groups)}".encode())
+    return digest.hexdigest()

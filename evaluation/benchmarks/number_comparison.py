@@ -52,7 +52,7 @@ def train_items(limit: int, seed: int = 0) -> list[Item]:
 def messages(item: Item) -> list[Message]:
     """The question as the user's turn: the chat template's own system text stays."""
     text = f"Which number is larger, {item['a']} or {item['b']}? Reply with only the number."
-    return [{"role": "system", "content": ""}, {"role": "user", "content": text}]
+    return [{"role": "user", "content": text}]
 
 
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:

@@ -16,10 +16,11 @@ from bnf.packing import Row
 
 @dataclass(frozen=True)
 class RowReference:
-    """Cached reference values of a row's completion tokens: float32, (N,) each."""
+    """Cached values of a row's completion tokens under one model: float32, (N,) each."""
 
     logps: Tensor
     log_odds: Tensor
+    entropies: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ seed or label makes it stale.
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from itertools import pairwise
@@ -43,10 +44,12 @@ def cache_reference(
     max_tokens_per_row: int,
     bf16: bool,
     progress: Progress,
+    entropies: bool = False,
 ) -> dict[str, Any]:
     """Writes the reference's per-token values of all groups into `output_dir`, resuming what is there; returns the index.
 
-    `progress` counts tokens. The index is written last: where it exists the cache is complete.
+    `progress` counts tokens; `entropies` stores the model's entropy at every position as well. The index is written last:
+    where it exists the cache is complete.
 
     Raises:
         ValueError: where a group is longer than a row, or the model is not supported.
@@ -59,6 +62,7 @@ def cache_reference(
         "bf16": bf16,
         "head_chunk": CHUNK,
         "attention": ATTENTION,
+        "entropies": entropies,
     }
     key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -79,12 +83,14 @@ def cache_reference(
         if _shard_key(path) != key:
             if model is None:
                 model = load_model(model_dir).eval()
-            values: dict[str, list[torch.Tensor]] = {"logps": [], "log_odds": []}
+            values: dict[str, list[torch.Tensor]] = defaultdict(list)
             for row in rows[first:last]:
                 with torch.no_grad():
-                    token_logps = row_logps(model, row, bf16=bf16)
+                    token_logps = row_logps(model, row, bf16=bf16, entropies=entropies)
                 values["logps"].append(token_logps.logps.float().cpu())
                 values["log_odds"].append(token_logps.log_odds.float().cpu())
+                if entropies:
+                    values["entropies"].append(token_logps.entropies.float().cpu())
                 done += row.num_tokens
                 progress(done, num_tokens, f"{done} of {num_tokens} tokens")
             partial = path.with_name(path.name + ".partial")
@@ -137,9 +143,10 @@ def read_reference(reference_dir: Path, rows: Sequence[Row], *, max_tokens_per_r
     references: list[RowReference] = []
     for shard in index["shards"]:
         with safe_open(reference_dir / shard["file"], framework="pt") as file:
-            logps, log_odds = file.get_tensor("logps"), file.get_tensor("log_odds")
-        sizes = [row.num_completion_tokens for row in rows[shard["rows"][0] : shard["rows"][1]]]
-        references.extend(map(RowReference, logps.split(sizes), log_odds.split(sizes)))
+            sizes = [row.num_completion_tokens for row in rows[shard["rows"][0] : shard["rows"][1]]]
+            names = [name for name in ("logps", "log_odds", "entropies") if name in file.keys()]  # noqa: SIM118
+            parts = [file.get_tensor(name).split(sizes) for name in names]
+        references.extend(RowReference(*values) for values in zip(*parts, strict=True))
     return references
 
 

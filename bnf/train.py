@@ -1,0 +1,103 @@
+"""Training on its own, without the pipeline: `python -m bnf.train CONFIG --model DIR --groups DIR --output DIR [--reference
+DIR]`.
+
+CONFIG is a YAML or JSON file with a recipe's `train` section. Where the objective needs a reference and none is given, the
+model's own log-probabilities are cached in OUTPUT/reference first.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bnf.config import TrainConfig
+from bnf.objectives import load_objective
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; 0 done, 1 the training failed, 2 a wrong setting or path."""
+    parser = argparse.ArgumentParser(prog="python -m bnf.train", description="Train a model on prompt groups.")
+    parser.add_argument("config", type=Path, help="YAML or JSON file with a recipe's train section")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model to start from")
+    parser.add_argument("--groups", type=Path, required=True, help="folder with groups.safetensors")
+    parser.add_argument("--reference", type=Path, help="folder of cached reference log-probabilities")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to; resumes what is there")
+    options = parser.parse_args(arguments)
+    try:
+        config = TrainConfig.from_dict(_read_config(options.config))
+        print(json.dumps(run(config, options.model, options.groups, options.reference, options.output), indent=1))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ArithmeticError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path | None, output_dir: Path) -> dict[str, Any]:
+    """Caches the reference where it is needed and not given, and trains; returns the summary."""
+    from bnf.digests import model_digest
+    from bnf.reference import INDEX_FILE, cache_reference
+    from bnf.trainer import train
+
+    if reference_dir is None and load_objective(config.objective, config.objective_options).needs_reference:
+        reference_dir = output_dir / "reference"
+        cache_reference(
+            model_dir,
+            groups_dir,
+            reference_dir,
+            max_tokens_per_row=config.max_tokens_per_row,
+            bf16=config.bf16,
+            progress=_Printer("reference"),
+        )
+    same_weights = False
+    if reference_dir is not None and (reference_dir / INDEX_FILE).is_file():
+        same_weights = json.loads((reference_dir / INDEX_FILE).read_text())["model"] == model_digest(model_dir)
+    return train(
+        config,
+        model_dir=model_dir,
+        groups_dir=groups_dir,
+        reference_dir=reference_dir,
+        output_dir=output_dir,
+        step0_check=same_weights,
+        progress=_Printer("train"),
+    )
+
+
+class _Printer:
+    """Progress on stderr, a line a second at most."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.last = 0.0
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        if now - self.last >= 1 or done == total:
+            self.last = now
+            print(f"{self.stage}: {note}", file=sys.stderr, flush=True)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"config must be a YAML or JSON file, got {path}; write the train section of a recipe into one")
+    if path.suffix == ".json":
+        values = json.loads(path.read_text())
+    else:
+        import yaml
+
+        values = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"config must be a mapping of settings, got {type(values).__name__} in {path}; write one `key: value` a line"
+        )
+    if isinstance(values.get("train"), dict):
+        values = values["train"]
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

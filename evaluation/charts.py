@@ -121,36 +121,33 @@ def likelihoods(rows: Sequence[tuple[str, float, float, str]]) -> Markup:
         axes.grid(axis="y", visible=False)
         axes.locator_params(axis="x", nbins=6)
 
-    return _svg(draw, "Mean log-probability before and after", (4.7, 1.7))
+    return _svg(draw, "Mean log-probability before and after", (4.7, 2.05))
 
 
-def quantiles(rows: Sequence[tuple[str, Mapping[float, float], str]]) -> Markup:
-    """Distributions given by quantiles: the middle half, the middle four fifths and so on as ever thinner bars, the median as a
-    dot. A row is (label, {share: value}, colour).
+def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]]) -> Markup:
+    """Shares, in percent, of what falls between the edges, the outer bins being open; bins are drawn equally wide. One edge is
+    0. A row is (counts, colour) and has one count more than there are edges.
     """
 
     def draw(axes: Any) -> None:
-        axes.axvline(0, color=_COLOR["muted"], linewidth=0.9)
-        for place, (_, found, color) in enumerate(rows):
-            lower = sorted(share for share in found if share < 0.5 and round(1 - share, 6) in found)
-            for width, share in zip(_widths(len(lower)), lower, strict=True):
-                ends = [found[share], found[round(1 - share, 6)]]
-                axes.plot(ends, [place, place], color=_COLOR[color], linewidth=width, alpha=0.55, solid_capstyle="butt")
-            if 0.5 in found:
-                axes.plot([found[0.5]], [place], marker="o", markersize=6, color=_COLOR["ink"])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
-        axes.tick_params(axis="y", length=0, labelcolor=_COLOR["ink"])
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="y", visible=False)
-        axes.locator_params(axis="x", nbins=6)
-        axes.set_xlabel("nats per token")
+        width = 0.84 / len(rows)
+        for place, (counts, color) in enumerate(rows):
+            total = max(sum(counts), 1)
+            lefts = [index + 0.08 + place * width for index in range(len(counts))]
+            shares = [100 * count / total for count in counts]
+            axes.bar(lefts, shares, width, align="edge", color=_COLOR[color], linewidth=0)
+        zero = edges.index(0)
+        axes.axvline(zero + 1, color=_COLOR["muted"], linewidth=0.9)
+        # Every other edge has its number, zero among them.
+        shown = range(zero % 2, len(edges), 2)
+        axes.set_xticks([index + 1 for index in shown], [f"{edges[index]:g}".replace("-", "−") for index in shown])
+        axes.set_xlim(0, len(edges) + 1)
+        axes.grid(axis="x", visible=False)
+        axes.locator_params(axis="y", nbins=5)
+        axes.set_xlabel("nats, policy minus reference")
+        axes.set_ylabel("% of tokens")
 
-    return _svg(draw, "Shift of the log-probability per token", (4.7, 1.7))
-
-
-def _widths(count: int) -> list[float]:
-    return [2.0 + 10.0 * (place + 1) / count for place in range(count)]
+    return _svg(draw, "Shift of the log-probability per token", (4.7, 2.05))
 
 
 def _points(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -34,11 +34,15 @@ _TRAINING_CHARTS: list[tuple[str, list[Curve]]] = [
     ),
     ("Share of preferred above dispreferred rewards", [Curve("rewards/accuracies", "accuracy", "aligned")]),
     (
-        "Mean weight w of BNF",
+        "BNF's mean weight w",
         [Curve("weights/chosen", "preferred", "preferred"), Curve("weights/rejected", "dispreferred", "dispreferred")],
     ),
     ("Gradient norm", [Curve("grad_norm", "gradient norm", "base")]),
 ]
+
+_LABELS = ("preferred", "dispreferred")
+# Of the tokens that moved most, so many are shown.
+_NUM_LARGEST = 5
 
 
 def build_report(inputs: Mapping[str, Any], output_dir: Path) -> Record:
@@ -169,7 +173,25 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shifts(found: Mapping[str, Any] | None) -> Record | None:
-    return None
+    """The charts and tables of what training did to the likelihood of its data; None where nothing was analyzed."""
+    # A data set may have one label only.
+    rows = [(name, found[name]) for name in _LABELS if found[name]["completions"]] if found else []
+    if not rows:
+        return None
+    means = [(name, row["logps_per_token"]["reference"], row["logps_per_token"]["policy"], name) for name, row in rows]
+    bins = [(row["shift_histogram"]["counts"], name) for name, row in rows]
+    largest = [
+        (f"{name} completions, largest {kind}s", row[f"largest_{kind}s"][:_NUM_LARGEST])
+        for name, row in rows
+        for kind in ("rise", "fall")
+    ]
+    return {
+        "means": charts.likelihoods(means),
+        "distribution": charts.histogram(rows[0][1]["shift_histogram"]["edges"], bins),
+        "lines": [Curve("", name, name) for name, _ in rows],
+        "rows": rows,
+        "largest": largest,
+    }
 
 
 def _write(path: Path, text: str) -> None:

@@ -97,6 +97,29 @@ def trained(folder: Path) -> str:
     return str(folder)
 
 
+def analyzed(folder: Path, labels: Sequence[str] = ("preferred", "dispreferred")) -> str:
+    """The folder of an analyze stage: preferred completions rose by half a nat per token, dispreferred ones fell by one."""
+    shifts: dict[str, Any] = {"preferred": {"completions": 0, "tokens": 0}, "dispreferred": {"completions": 0, "tokens": 0}}
+    for name in labels:
+        before, after = (-1.25, -0.75) if name == "preferred" else (-1.5, -2.5)
+        token = {"context": "<b>the\n", "token": f"\u202e{name}", "reference_logp": before, "policy_logp": after}
+        quantiles = {"0.05": after - before - 1, "0.5": after - before, "0.95": after - before + 1}
+        shifts[name] = {
+            "completions": 4,
+            "tokens": 8,
+            "logps_per_token": {"reference": before, "policy": after},
+            "logps_sum": {"reference": 2 * before, "policy": 2 * after},
+            "shift_quantiles": quantiles,
+            "share_of_tokens_down": 0.375,
+            "shift_histogram": {"edges": [-1.0, 0.0, 1.0], "counts": [1, 2, 4, 1]},
+            "policy_entropy": 0.5,
+            "largest_rises": [token],
+            "largest_falls": [token],
+        }
+    write_object(folder / "shifts.json", shifts)
+    return str(folder)
+
+
 def prepared(folder: Path) -> str:
     lengths = {"min": 1, "p10": 1, "median": 2, "p90": 3, "max": 4, "mean": 2.0}
     write_object(

@@ -35,6 +35,17 @@ def test_curves_leave_out_what_is_no_number() -> None:
     assert charts._points(steps, "loss") == [(1.0, 1.0)]
 
 
+def test_a_histogram_draws_shares_between_edges() -> None:
+    chart = charts.histogram([-1.0, 0.0, 1.0], [([1, 2, 4, 1], "preferred"), ([0, 0, 0, 0], "dispreferred")])
+    bars = re.findall(r'<path d="([^"]*)"[^>]*fill: var\(--preferred\)', chart)
+    heights = []
+    for bar in bars:
+        ys = [float(y) for y in re.findall(r"[ML] [-\d.]+ ([-\d.]+)", bar)]
+        heights.append(max(ys) - min(ys))
+    assert [height / heights[0] for height in heights] == pytest.approx([1, 2, 4, 1], rel=1e-4)
+    assert "% of tokens" in chart and ">−1<" not in chart and ">0<" in chart
+
+
 def test_long_runs_are_averaged_in_bins() -> None:
     steps = [{"step": step, "loss": float(step % 2)} for step in range(1, 10 * MAX_POINTS + 1)]
     points = charts._points(steps, "loss")

@@ -10,7 +10,7 @@ import pytest
 
 from evaluation._examples import examples
 from evaluation.report import build_report
-from tests.unit.evaluation.report_folders import inputs, judged, prepared, scored, trained
+from tests.unit.evaluation.report_folders import analyzed, inputs, judged, prepared, scored, trained
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} & \x00\x1b[31m \u202egnp.exe \ud800 \r ok"
 
@@ -39,6 +39,8 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
         self.open.pop()
+        if tag == "td":
+            self.text += " "
 
     def handle_data(self, data: str) -> None:
         if self.open[-1:] != ["style"]:
@@ -69,6 +71,7 @@ def everything(folder: Path, texts: dict[str, str] | None = None) -> dict[str, A
         benchmarks,
         train=trained(folder / "train"),
         data=prepared(folder / "data"),
+        shifts=analyzed(folder / "shifts"),
         judges={"arena_hard": judged(folder / "judge", [("A>B", "A>B"), ("B>A", None)])},
     )
 
@@ -82,8 +85,8 @@ def test_the_report_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert "://" not in html and "@import" not in html
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
-    # Loss, rewards, gradient norm, and the differences; what was not logged has no chart.
-    assert page.tags.count("svg") == 4
+    # The differences, loss, rewards, gradient norm, and two of the shifts; what was not logged has no chart.
+    assert page.tags.count("svg") == 6
 
 
 def test_what_is_in_it(tmp_path: Path) -> None:
@@ -101,6 +104,10 @@ def test_what_is_in_it(tmp_path: Path) -> None:
         "right → wrong",
         "8 prompt groups",
         "20.0 % were lost",
+        "−1.250 → −0.750",
+        "−3.00 → −5.00",
+        "37.5 0.500",
+        "<b>the⏎⟨U+202E⟩dispreferred −1.50 → −2.50",
         "model_name_or_path: models/a-model",
         "d" * 64,
         "2.13.0",
@@ -157,6 +164,14 @@ def test_one_model_alone(outcomes: str, tmp_path: Path) -> None:
 def test_a_run_that_only_trained(tmp_path: Path) -> None:
     _, page = built(tmp_path / "out", inputs(tmp_path, {}, train=trained(tmp_path / "train"), stages=[]))
     assert "4 steps" in page.text and "Examples" not in page.text
+
+
+def test_shifts_of_one_label_alone(tmp_path: Path) -> None:
+    collected = inputs(tmp_path, {}, shifts=analyzed(tmp_path / "one", ["preferred"]), stages=[])
+    _, page = built(tmp_path / "out", collected)
+    assert "preferred completions, largest rises" in page.text and "dispreferred" not in page.text
+    collected["shifts"] = analyzed(tmp_path / "none", [])
+    assert "Likelihood" not in built(tmp_path / "out", collected)[1].text
 
 
 def test_examples_are_chosen_by_kind_and_not_by_place(tmp_path: Path) -> None:

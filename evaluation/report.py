@@ -74,14 +74,13 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for form in (_formats.number, _formats.signed, _formats.interval, _formats.difference, _formats.p_value, _formats.duration):
+    for form in (_formats.number, _formats.signed, _formats.interval, _formats.p_value, _formats.duration):
         environment.filters[form.__name__] = form
     return environment.get_template("report.html.j2").render(
         s=summary,
         rows=table_rows(summary),
         notes=notes(summary),
         label=label,
-        models=[model for model in MODELS if any(model in entry for entry in summary["benchmarks"].values())],
         compared={name: entry for name, entry in summary["benchmarks"].items() if "delta" in entry},
         facts=_facts(summary),
         differences=_differences(summary),
@@ -138,7 +137,9 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     elif recipe.get("data"):
-        facts.append(("Preferences", f"{recipe['data']['source']} from {recipe['data']['path']}"))
+        masked = (recipe.get("prepare") or {}).get("mask_fraction", 0)
+        sides = f"; {100 * masked:g} % of the pairs keep one side only" if masked else ""
+        facts.append(("Preferences", f"{recipe['data']['source']} from {recipe['data']['path']}{sides}"))
     if data:
         pairs = f", {data['num_pairs']} pairs" if data["num_pairs"] else ", no pairs"
         facts.append(
@@ -179,6 +180,8 @@ def _shifts(found: Mapping[str, Any] | None) -> Record | None:
     if not rows:
         return None
     means = [(name, row["logps_per_token"]["reference"], row["logps_per_token"]["policy"], name) for name, row in rows]
+    # A token that became impossible has no finite log-probability, and nor has the mean.
+    drawn = [row for row in means if None not in row]
     bins = [(row["shift_histogram"]["counts"], name) for name, row in rows]
     largest = [
         (f"{name} completions, largest {kind}s", row[f"largest_{kind}s"][:_NUM_LARGEST])
@@ -186,7 +189,7 @@ def _shifts(found: Mapping[str, Any] | None) -> Record | None:
         for kind in ("rise", "fall")
     ]
     return {
-        "means": charts.likelihoods(means),
+        "means": charts.likelihoods(drawn) if drawn else None,
         "distribution": charts.histogram(rows[0][1]["shift_histogram"]["edges"], bins),
         "lines": [Curve("", name, name) for name, _ in rows],
         "rows": rows,

@@ -166,10 +166,31 @@ def test_a_run_that_only_trained(tmp_path: Path) -> None:
     assert "4 steps" in page.text and "Examples" not in page.text
 
 
+def test_what_was_run_in_words(tmp_path: Path) -> None:
+    collected = inputs(tmp_path, {}, train=trained(tmp_path / "train"), data=prepared(tmp_path / "data"))
+    settings = {"learning_rate": 2e-5, "lr_scheduler_type": "cosine", "objective_options": {"beta": 0.1}}
+    collected["recipe"] |= {
+        "data": {"source": "pairs", "path": "pairs.jsonl"},
+        "prepare": {"mask_fraction": 0.25},
+        "train": {"objective": "dpo", "label_weighting": "none", **settings},
+    }
+    _, page = built(tmp_path / "out", collected)
+    for expected in (
+        "pairs from pairs.jsonl; 25 % of the pairs keep one side only",
+        "8 prompt groups: 9 preferred and 7 dispreferred completions, no pairs",
+        "dpo, beta 0.1",
+        "4 steps of about 2 prompt groups, learning rate 2e-05 (cosine), seed 0",
+    ):
+        assert expected in page.text, expected
+
+
 def test_shifts_of_one_label_alone(tmp_path: Path) -> None:
     collected = inputs(tmp_path, {}, shifts=analyzed(tmp_path / "one", ["preferred"]), stages=[])
     _, page = built(tmp_path / "out", collected)
     assert "preferred completions, largest rises" in page.text and "dispreferred" not in page.text
+    path = tmp_path / "one" / "shifts.json"
+    path.write_text(path.read_text().replace('"policy": -0.75', '"policy": -Infinity'))
+    assert "−1.250 → –" in built(tmp_path / "out", collected)[1].text
     collected["shifts"] = analyzed(tmp_path / "none", [])
     assert "Likelihood" not in built(tmp_path / "out", collected)[1].text
 

@@ -27,7 +27,7 @@ def generate(
     output_dir: Path,
     progress: Progress,
 ) -> None:
-    """Writes items.jsonl and completions.jsonl into `output_dir`, in the order in which the items finish.
+    """Writes items.jsonl and completions.jsonl into `output_dir`: appended as items finish, in the items' order at the end.
 
     `tokenizer` may be None for an engine that takes messages.
 
@@ -65,6 +65,9 @@ def generate(
         raise RuntimeError(
             f"{len(failed)} of {len(items)} items failed, the others are kept; first {failed[0]}; run again to retry"
         )
+    # The order of finishing depends on scheduling; the benchmark's own order makes equal texts equal files.
+    records = {record["id"]: record for record in read_repaired(output_dir / COMPLETIONS_FILE)}
+    write_whole(output_dir / COMPLETIONS_FILE, [records[item_id] for item_id in ids])
 
 
 def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:

@@ -213,7 +213,9 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     models = {node.model: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
     # The recipe is shown in the report, and so is part of its key.
     settings = {"recipe": recipe.model_dump(), "models": models}
-    return Node("report", settings, {node.id: node.id for node in nodes})
+    templates = sorted((ROOT / "evaluation" / "templates").iterdir())
+    # Templates are no Python: as files they are part of the key all the same.
+    return Node("report", settings, {node.id: node.id for node in nodes}, files={path.name: path for path in templates})
 
 
 def plugin(package: str, name: str) -> str:

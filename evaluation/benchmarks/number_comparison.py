@@ -1,7 +1,8 @@
 """Which of two numbers is larger: the quick start's own task, for models too small for the real benchmarks.
 
 Dataset: pairs of two-digit numbers made by this file; training and held-out pairs are disjoint whatever their order.
-Metric: the last integer of the reply is the larger number, and the turn ended by itself. Pattern: one user turn, greedy, 16 tokens.
+Metric: the larger number is the one number of the reply, and the turn ended by itself. Pattern: one user turn, greedy, 16 tokens.
+A reply that names both numbers is wrong: "30 is larger than 55" would otherwise count as right, and teach just that.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections import deque
 
 from evaluation._types import Item, Message, Verdict
 
@@ -56,15 +56,16 @@ def messages(item: Item) -> list[Message]:
 
 
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:
-    """The last integer counts; a turn that did not end by itself is wrong whatever it says."""
-    found = deque(_INTEGER.finditer(completion), maxlen=1)
+    """Right is the larger number and no other, in a turn that ended by itself; words around it don't matter."""
+    found = {number.lstrip("0") for number in _INTEGER.findall(completion)}
     if not found:
         return Verdict("no_answer", None, "none")
-    answer = found[0].group()
+    answer = " ".join(sorted(found)[:2])
     if finish_reason != "stop":
         return Verdict("wrong", answer, "unterminated")
-    right = answer.lstrip("0") == str(item["answer"])
-    return Verdict("correct" if right else "wrong", answer, "last_integer")
+    if len(found) > 1:
+        return Verdict("wrong", answer, "several_numbers")
+    return Verdict("correct" if answer == str(item["answer"]) else "wrong", answer, "only_number")
 
 
 def _items(pairs: list[tuple[int, int]], split: str) -> list[Item]:

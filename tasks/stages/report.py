@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ CONTENT = ("summary.json", "report.html")
 def run(job: Job) -> None:
     from evaluation.report import build_report
 
-    build_report(collect(job), job.output)
+    artifacts = {node: folder for node, folder in job.inputs.items() if folder.is_dir()}
+    build_report(collect(job.settings, artifacts), job.output)
 
 
-def collect(job: Job) -> dict[str, Any]:
+def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[str, Any]:
     """What the report is made from: the folders of the run's artifacts by their node ids, and what their manifests say of them."""
     found: dict[str, Any] = {"scores": {}, "generations": {}, "judges": {}, "models": {}, "digests": {}, "stages": []}
     versions: dict[str, str] = {}
     folders = {"train": "train", "analyze": "shifts", "prepare": "data"}
-    for node, folder in job.inputs.items():
+    for node, folder in artifacts.items():
         manifest = json.loads((folder / "manifest.json").read_text())
         stage, model, benchmark = [*node.split("/"), None, None][:3]
         if stage in ("score", "generate"):
@@ -33,12 +35,10 @@ def collect(job: Job) -> dict[str, Any]:
         elif stage in folders:
             found[folders[stage]] = str(folder)
         if stage == "resolve":
-            found["models"][model] = job.settings["models"][model]
+            found["models"][model] = settings["models"][model]
             found["digests"][model] = manifest["fingerprint"]
         if stage == "train":
-            found["models"]["aligned"] = (
-                f"{found['models']['base']} aligned with {job.settings['recipe']['train']['objective']}"
-            )
+            found["models"]["aligned"] = f"{found['models']['base']} aligned with {settings['recipe']['train']['objective']}"
             found["digests"]["aligned"] = manifest["fingerprint"]
         versions |= manifest["versions"]
         found["stages"].append(
@@ -49,7 +49,6 @@ def collect(job: Job) -> dict[str, Any]:
                 "key": manifest["key"],
                 "fingerprint": manifest["fingerprint"],
                 "seconds": manifest["seconds"],
-                "code_differs": node in job.settings["kept"],
             }
         )
     return {
@@ -57,14 +56,14 @@ def collect(job: Job) -> dict[str, Any]:
         "train": found.get("train"),
         "shifts": found.get("shifts"),
         "data": found.get("data"),
-        "recipe": job.settings["recipe"],
-        "name": job.settings["recipe"]["name"],
+        "recipe": settings["recipe"],
+        "name": settings["recipe"]["name"],
         "versions": versions,
-        "machine": manifest_machine(job.inputs),
+        "machine": manifest_machine(artifacts),
     }
 
 
-def manifest_machine(inputs: dict[str, Path]) -> dict[str, Any]:
+def manifest_machine(artifacts: Mapping[str, Path]) -> dict[str, Any]:
     """The machine that the last of the inputs was made on."""
-    *_, last = inputs.values()
+    *_, last = artifacts.values()
     return dict(json.loads((last / "manifest.json").read_text())["machine"])

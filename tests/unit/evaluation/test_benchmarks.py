@@ -351,17 +351,18 @@ def test_number_comparison_refuses_files_and_more_pairs_than_there_are():
 @pytest.mark.parametrize(
     ("text", "finish_reason", "outcome", "rule"),
     [
-        ("47", "stop", "correct", "last_integer"),
-        ("Between 31 and 47 it is 47.", "stop", "correct", "last_integer"),
-        ("47 is larger than 31", "stop", "wrong", "last_integer"),
-        ("047", "stop", "correct", "last_integer"),
+        ("47", "stop", "correct", "only_number"),
+        ("The answer is 47, as 047 shows.", "stop", "correct", "only_number"),
+        ("31", "stop", "wrong", "only_number"),
+        ("47 is larger than 31", "stop", "wrong", "several_numbers"),
+        ("Between 31 and 47 it is 47.", "stop", "wrong", "several_numbers"),
         ("47", "length", "wrong", "unterminated"),
         ("The first", "stop", "no_answer", "none"),
         ("The first", "length", "no_answer", "none"),
-        ("1" * 6000, "stop", "wrong", "last_integer"),
+        ("1" * 6000, "stop", "wrong", "only_number"),
     ],
 )
-def test_number_comparison_takes_the_last_integer_of_a_turn_that_ended(text, finish_reason, outcome, rule):
+def test_number_comparison_takes_a_reply_with_the_larger_number_alone_in_a_turn_that_ended(text, finish_reason, outcome, rule):
     verdict = number_comparison.score({"a": 31, "b": 47, "answer": 47}, text, finish_reason)
     assert (verdict.outcome, verdict.rule) == (outcome, rule)
     assert number_comparison.messages({"a": 31, "b": 47}) == [

@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from bnf.config import REFERENCE_FIELDS, TrainConfig
+from bnf.objectives import load_objective, objective_names
+
+
+def test_config_is_checked_without_torch() -> None:
+    code = (
+        "import sys, bnf\n"
+        "from bnf.config import TrainConfig\n"
+        "from bnf.objectives import load_objective, objective_names\n"
+        "[load_objective(name) for name in objective_names()]\n"
+        "TrainConfig()\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_round_trip_and_reference_fields() -> None:
+    config = TrainConfig(objective="dpo", objective_options={"beta": 0.05}, label_weighting={"preferred": 1, "dispreferred": 0})
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    assert set(REFERENCE_FIELDS) <= set(config.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rte": 1e-6}, "did you mean 'learning_rate'"),
+        ({"per_device_train_batch_size": 4}, "must be left out, got 4; set global_batch_size"),
+        ({"gradient_accumulation_steps": 4}, "must be left out, got 4; set global_batch_size"),
+        ({"learning_rate": "5e-7"}, "learning_rate must be a number, got '5e-7'; in YAML"),
+        ({"learning_rate": 0}, "learning_rate must be positive, got 0"),
+        ({"bf16": "false"}, "bf16 must be true or false, got 'false'"),
+        ({"max_steps": 0}, "max_steps must be positive or -1, got 0"),
+        ({"global_batch_size": 2.5}, "global_batch_size must be a whole number, got 2.5"),
+        ({"warmup_ratio": 10}, r"warmup_ratio must lie in \[0, 1\), got 10"),
+        ({"save_steps": 2.5}, "save_steps must be a whole number of steps, or a share"),
+        ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type must be one of linear, cosine"),
+        ({"length_normalization": "pair"}, "length_normalization must be own or pair_min, got 'pair'"),
+        ({"label_weighting": "half"}, "label_weighting must be none, balanced or a mapping, got 'half'"),
+        ({"label_weighting": {"chosen": 1}}, "label_weighting must name preferred and dispreferred"),
+        ({"label_weighting": {"preferred": 0, "dispreferred": 0}}, "label_weighting must hold numbers"),
+        ({"objective": "bfn"}, r"objective must be one of .*bnf.*, got 'bfn'; did you mean 'bnf'\? .*bnf/objectives/bfn.py"),
+        ({"objective": "_base"}, "objective must be one of"),
+        ({"objective_options": {"beta": 1}}, "must be options of bnf, got 'beta'; it has no options"),
+        ({"objective": "dpo", "objective_options": {"bta": 1}}, "must be options of dpo, got 'bta'; its options are beta"),
+        ({"objective": "dpo", "objective_options": {"beta": 0}}, r"objective_options.beta must be a number above 0, got 0"),
+    ],
+)
+def test_errors_name_key_rule_value_and_remedy(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.from_dict(values)
+
+
+def test_every_file_of_the_folder_is_an_objective() -> None:
+    assert {"bnf", "dpo", "sft", "nll_signed"} <= set(objective_names())
+    for name in objective_names():
+        objective = load_objective(name)
+        assert objective.__doc__ is not None
+        assert type(objective).__module__ == f"bnf.objectives.{name}"

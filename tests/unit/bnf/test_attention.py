@@ -140,7 +140,7 @@ def test_window_shorter_than_a_path_is_refused() -> None:
 def test_models_that_are_not_supported_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="must be of the family llama, mistral, qwen2, qwen3, got 'gpt2'"):
         check_model(GPT2Config())
-    with pytest.raises(ValueError, match="rope_type must be one of .* got 'dynamic'"):
+    with pytest.raises(ValueError, match=r"rope_type must be one of .* got 'dynamic'"):
         check_model(LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}))
     with pytest.raises(ValueError, match=r"attention_dropout must be 0, got 0\.1"):
         check_model(LlamaConfig(**SHAPE, attention_dropout=0.1))

@@ -35,7 +35,9 @@ def test_chunked_head_equals_full_logits(chunk: int) -> None:
 
 @pytest.mark.parametrize("logit", [-80.0, -20.0, 0.0, 20.0, 80.0])
 def test_float32_is_exact_at_the_extremes(logit: float) -> None:
-    """p → 0 and p → 1 in float32: log-odds, log p and the gradient with respect to the label's logit against closed forms in float64."""
+    """p → 0 and p → 1 in float32: log-odds, log p and the gradient with respect to the label's logit against closed forms in
+    float64.
+    """
     # Three tokens with logits (logit, 0, 0): odds = e^logit / 2.
     hidden = torch.tensor([[logit]], requires_grad=True)
     weight = torch.tensor([[1.0], [0.0], [0.0]])

@@ -1,4 +1,6 @@
-"""BNF's label-only form against the published loss over the whole vocabulary, by autograd in float64 (arXiv 2410.04834, eq. 7 and 8)."""
+"""BNF's label-only form against the published loss over the whole vocabulary, by autograd in float64 (arXiv 2410.04834, eq. 7
+and 8).
+"""
 
 import math
 
@@ -16,7 +18,9 @@ VOCABULARY = 17
 
 
 def published_loss(logits: Tensor, reference: Tensor, targets: Tensor) -> Tensor:
-    """`−Σ_v f(v)·log π(v)` at each position: f(y) = min(1, p/r), the rest of f in the policy's proportions, no gradient through f. (N,)"""
+    """`−Σ_v f(v)·log π(v)` at each position: f(y) = min(1, p/r), the rest of f in the policy's proportions, no gradient
+    through f. (N,)
+    """
     logps = logits.log_softmax(-1)
     policy = logps.detach().exp()
     p = policy.gather(1, targets[:, None])

@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from bnf.groups import write_groups
+from bnf.packing import pack
+from bnf.reference import cache_reference
+from bnf.shifts import analyze
+from tests.unit.bnf.helpers import padded_logps, random_groups
+from tests.unit.bnf.test_reference import SETTINGS, ignore
+
+
+def test_shifts_compare_policy_and_reference_by_label(tiny_model_dir: Path, tmp_path: Path) -> None:
+    groups = random_groups(12)
+    write_groups(tmp_path / "groups", groups)
+    policy_dir = tmp_path / "policy"
+    models = {"reference": AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)}
+    models["policy"] = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    with torch.no_grad():
+        models["policy"].model.embed_tokens.weight[5] *= 1.5
+    models["policy"].save_pretrained(policy_dir)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (policy_dir / name).write_bytes((tiny_model_dir / name).read_bytes())
+
+    settings = SETTINGS | {"bf16": False}
+    cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "reference", **settings, progress=ignore)
+    shifts = analyze(policy_dir, tmp_path / "groups", tmp_path / "reference", tmp_path / "out", **settings, progress=ignore)
+    assert shifts == json.loads((tmp_path / "out" / "shifts.json").read_text())
+
+    ordered = [groups[index] for row in pack(groups, 64) for index in row.indices]
+    completions = [completion for group in ordered for completion in group.completions]
+    lengths = [len(completion.token_ids) for completion in completions]
+    with torch.no_grad():
+        logps = {name: padded_logps(model, ordered).split(lengths) for name, model in models.items()}
+    for name, label in (("preferred", 1), ("dispreferred", -1)):
+        mine = [index for index, completion in enumerate(completions) if completion.label == label]
+        part = shifts[name]
+        assert part["completions"] == len(mine) and part["tokens"] == sum(lengths[index] for index in mine)
+        for model in models:
+            expected = torch.stack([logps[model][index].mean() for index in mine]).mean()
+            assert part["logps_per_token"][model] == pytest.approx(float(expected), abs=1e-4)
+            expected = torch.stack([logps[model][index].sum() for index in mine]).mean()
+            assert part["logps_sum"][model] == pytest.approx(float(expected), abs=1e-4)
+        shift = torch.cat([logps["policy"][index] - logps["reference"][index] for index in mine])
+        assert part["shift_quantiles"]["0"] == pytest.approx(float(shift.min()), abs=1e-4)
+        assert part["shift_quantiles"]["1"] == pytest.approx(float(shift.max()), abs=1e-4)
+        assert sum(part["shift_histogram"]["counts"]) == part["tokens"]
+        fall = part["largest_falls"][0]
+        assert fall["policy_logp"] - fall["reference_logp"] == pytest.approx(float(shift.min()), abs=1e-4)
+        group = next(group for group in groups if group.id == fall["group"])
+        token = group.completions[fall["completion"]].token_ids[fall["position"]]
+        assert group.completions[fall["completion"]].label == label
+        assert fall["token"] == f"w{token}"
+
+
+def test_nothing_shifts_where_policy_is_the_reference(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_groups(tmp_path / "groups", random_groups(6))
+    cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "reference", **SETTINGS, progress=ignore)
+    shifts = analyze(tiny_model_dir, tmp_path / "groups", tmp_path / "reference", tmp_path / "out", **SETTINGS, progress=ignore)
+    for name in ("preferred", "dispreferred"):
+        assert set(shifts[name]["shift_quantiles"].values()) == {0.0}
+        assert shifts[name]["share_of_tokens_down"] == 0

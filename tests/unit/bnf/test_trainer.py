@@ -1,0 +1,257 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from bnf.config import TrainConfig
+from bnf.groups import write_groups
+from bnf.models import load_model
+from bnf.packing import pack
+from bnf.reference import cache_reference
+from bnf.trainer import NonFiniteLoss, rows_per_step, train
+from tests.unit.bnf.helpers import random_groups
+
+BASE: dict[str, Any] = {"learning_rate": 1e-3, "max_tokens_per_row": 48, "global_batch_size": 6, "bf16": False}
+
+
+def ignore(done: int, total: int, note: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny model in float32, 24 groups, and their reference."""
+    folder = tmp_path_factory.mktemp("training")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    model.save_pretrained(folder / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / "model" / name).write_bytes((tiny_model_dir / name).read_bytes())
+    write_groups(folder / "groups", random_groups(24))
+    for bf16 in (True, False):
+        cache_reference(
+            folder / "model", folder / "groups", folder / f"reference_{bf16}", max_tokens_per_row=48, bf16=bf16, progress=ignore
+        )
+    return folder
+
+
+def run(
+    workplace: Path, output: Path, progress: Callable[[int, int, str], None] = ignore, check: bool = True, **settings: Any
+) -> dict[str, Any]:
+    config = TrainConfig(**(BASE | settings))
+    return train(
+        config,
+        model_dir=workplace / "model",
+        groups_dir=workplace / "groups",
+        reference_dir=workplace / f"reference_{config.bf16}",
+        output_dir=output,
+        step0_check=check,
+        progress=progress,
+    )
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_file(output / "policy" / "model.safetensors")
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_leaves_a_policy_metrics_and_a_summary(workplace: Path, tmp_path: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    summary = run(workplace, tmp_path, lambda done, total, note: reported.append((done, total)), bf16=True, num_train_epochs=3)
+    steps = summary["steps"]
+    assert reported == [(step, steps) for step in range(1, steps + 1)] and steps > 6
+    lines = metrics(tmp_path)
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
+    first, last = lines[0], lines[-1]
+    # Before the first update policy and reference are one.
+    assert first["weights/chosen"] == first["weights/rejected"] == 1 and first["weights_below_1/chosen"] == 0
+    assert first["rewards/chosen"] == first["rewards/margins"] == 0
+    assert last["rewards/margins"] > 0.1 and last["weights/rejected"] < 1 and last["rewards/accuracies"] > 0.5
+    for name in ("loss", "grad_norm", "learning_rate", "dtd_loss", "entropy", "logps/chosen", "logps_sum/rejected"):
+        assert isinstance(last[name], float), name
+    assert summary["final"]["step"] == steps and summary["groups"] == 24 and summary["peak_memory_gb"] > 0
+    assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == steps
+    assert not (tmp_path / "checkpoints").exists() and not list(tmp_path.rglob("training_args.bin"))
+    # The same call again does nothing.
+    assert run(workplace, tmp_path, bf16=True, num_train_epochs=3) == summary
+
+
+def test_policy_keeps_dtype_tokenizer_and_config(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_groups(tmp_path / "groups", random_groups(4))
+    config = TrainConfig(objective="sft", max_tokens_per_row=64, global_batch_size=4, learning_rate=1e-3, warmup_ratio=0.0)
+    model_dir, output = tiny_model_dir, tmp_path / "out"
+    arguments = {"model_dir": model_dir, "groups_dir": tmp_path / "groups", "reference_dir": None, "output_dir": output}
+    train(config, **arguments, step0_check=False, progress=ignore)
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (output / "policy" / name).read_bytes() == (model_dir / name).read_bytes()
+    before, after = load_file(model_dir / "model.safetensors"), weights(output)
+    assert {name: tensor.dtype for name, tensor in after.items()} == {name: tensor.dtype for name, tensor in before.items()}
+    assert not same(before, after)
+    assert load_model(output / "policy").dtype == torch.float32
+
+
+def test_seed_permutes_rows_and_repeats_exactly(workplace: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(workplace, tmp_path / name, seed=seed)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_one_row_or_several_make_the_same_step(workplace: Path, tmp_path: Path) -> None:
+    """All groups in one step: accumulated over many rows, or computed as one."""
+    policies = []
+    for name, tokens in (("many", 48), ("one", 4096)):
+        reference_dir = tmp_path / f"reference_{name}"
+        cache_reference(
+            workplace / "model", workplace / "groups", reference_dir, max_tokens_per_row=tokens, bf16=False, progress=ignore
+        )
+        config = TrainConfig(
+            **(BASE | {"max_tokens_per_row": tokens, "global_batch_size": 24, "optim": "sgd", "warmup_ratio": 0.0})
+        )
+        summary = train(
+            config,
+            model_dir=workplace / "model",
+            groups_dir=workplace / "groups",
+            reference_dir=reference_dir,
+            output_dir=tmp_path / name,
+            step0_check=True,
+            progress=ignore,
+        )
+        assert summary["steps"] == 1 and (summary["rows_per_step"] == 1) == (name == "one")
+        policies.append(weights(tmp_path / name))
+    (loss_many, loss_one) = (metrics(tmp_path / name)[0] for name in ("many", "one"))
+    for key in ("loss", "grad_norm", "dtd_loss", "logps/chosen", "logps_sum/rejected", "rewards/accuracies", "entropy"):
+        assert loss_many[key] == pytest.approx(loss_one[key], rel=1e-4), key
+    start = load_file(workplace / "model" / "model.safetensors")
+    for name, tensor in policies[0].items():
+        torch.testing.assert_close(tensor - start[name], policies[1][name] - start[name], rtol=1e-3, atol=1e-7)
+
+
+def test_resume_after_an_exception_is_exact_in_any_epoch(workplace: Path, tmp_path: Path) -> None:
+    settings = {"num_train_epochs": 3, "save_steps": 1}
+    total = run(workplace, tmp_path / "whole", **settings)["steps"]
+    for stop in (1, total // 3, total // 3 + 1, total - 1):
+
+        def interrupt(done: int, of: int, note: str, stop: int = stop) -> None:
+            if done == stop + 1:
+                raise KeyboardInterrupt
+
+        output = tmp_path / f"stopped_{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            run(workplace, output, interrupt, **settings)
+        assert [path.name for path in (output / "checkpoints").glob("checkpoint-*")] == [f"checkpoint-{stop}"]
+        assert not list(output.rglob("training_args.bin"))
+        summary = run(workplace, output, **settings)
+        assert summary["resumed_from_step"] == stop
+        assert same(weights(tmp_path / "whole"), weights(output)), stop
+        kept = ("step", "loss", "grad_norm", "learning_rate", "rewards/margins")
+        whole, resumed = ([[line[key] for key in kept] for line in metrics(path)] for path in (tmp_path / "whole", output))
+        assert whole == resumed
+
+
+def test_killed_by_signal_9_it_resumes_to_the_same_bits(workplace: Path, tmp_path: Path) -> None:
+    """A real process, killed while it works on the step after its checkpoint, with the next checkpoint half written."""
+    settings = {"num_train_epochs": 2, "save_steps": 2, "bf16": True}
+    run(workplace, tmp_path / "whole", **settings)
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.unit.bnf.test_trainer import run\n"
+        "import safetensors.torch, torch\n"
+        "save = torch.save\n"
+        "def dying_save(value, path, *args, **kwargs):\n"
+        "    save(value, path, *args, **kwargs)\n"
+        "    if 'checkpoint-4' in str(path) and str(path).endswith('optimizer.pt'):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "torch.save = dying_save\n"
+        f"run(Path({str(workplace)!r}), Path({str(tmp_path / 'killed')!r}), **{settings!r})\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[3], env=dict(os.environ))
+    assert process.returncode == -signal.SIGKILL
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-2", "partial"]
+    assert run(workplace, tmp_path / "killed", **settings)["resumed_from_step"] == 2
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_step_0_assertion_sees_another_reference(workplace: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(workplace / "model", dtype=torch.float32)
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(1.01)
+    model.save_pretrained(tmp_path / "other")
+    cache_reference(
+        tmp_path / "other",
+        workplace / "groups",
+        tmp_path / "reference_False",
+        max_tokens_per_row=48,
+        bf16=False,
+        progress=ignore,
+    )
+    for name in ("model", "groups"):
+        (tmp_path / name).symlink_to(workplace / name)
+    with pytest.raises(ValueError, match=r"mean weight at step 0 must be 1 within 1e-06, got 0\.9"):
+        run(tmp_path, tmp_path / "checked")
+    run(tmp_path, tmp_path / "unchecked", check=False)
+
+
+def test_collapse_stops_with_a_message(workplace: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        NonFiniteLoss, match=r"must be finite, got (nan|inf) at step \d+; try a lower learning_rate \(now 1e\+30\)"
+    ):
+        run(workplace, tmp_path, learning_rate=1e30, num_train_epochs=3)
+
+
+def test_another_training_is_not_resumed_here(workplace: Path, tmp_path: Path) -> None:
+    run(workplace, tmp_path)
+    with pytest.raises(ValueError, match=r"output_dir must be new or hold the same training, got .* with another config"):
+        run(workplace, tmp_path, learning_rate=2e-3)
+
+
+def test_what_an_objective_needs_is_checked_first(tiny_model_dir: Path, workplace: Path, tmp_path: Path) -> None:
+    unpaired = [type(group)(group.id, group.prompt_ids, group.completions) for group in random_groups(4)]
+    write_groups(tmp_path / "groups", unpaired)
+
+    def start(reference_dir: Path | None, **settings: Any) -> None:
+        train(
+            TrainConfig(**(BASE | settings)),
+            model_dir=tiny_model_dir,
+            groups_dir=tmp_path / "groups",
+            reference_dir=reference_dir,
+            output_dir=tmp_path / "out",
+            step0_check=False,
+            progress=ignore,
+        )
+
+    with pytest.raises(ValueError, match="reference_dir must be given for objective 'bnf', got None"):
+        start(None)
+    with pytest.raises(ValueError, match=r"groups must hold pairs for objective 'dpo', got none; set prepare.pairing"):
+        start(workplace / "reference_False", objective="dpo")
+    with pytest.raises(ValueError, match="length_normalization must be own on groups without pairs"):
+        start(workplace / "reference_False", length_normalization="pair_min")
+
+
+def test_rows_that_hold_too_many_groups_are_an_error_with_a_remedy() -> None:
+    groups = random_groups(40)
+    with pytest.raises(
+        ValueError, match=r"must leave at most 4 groups in a row .* set max_tokens_per_row to about (\d+)"
+    ) as error:
+        rows_per_step(pack(groups, 1000), 2)
+    remedy = int(str(error.value).split("about ")[1].split(",")[0])
+    rows = pack(groups, remedy)
+    assert rows_per_step(rows, 2) * len(groups) / len(rows) == pytest.approx(2, abs=1)
+    assert rows_per_step(pack(groups, 40), 20) == round(20 / (40 / len(pack(groups, 40))))

@@ -1,0 +1,85 @@
+"""Stopping a run, politely and not: nothing is left over, its state is told, and the next run goes on to the same policy."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.e2e.conftest import Bnf
+
+pytestmark = [pytest.mark.e2e]
+
+WORDS = (
+    *("run", "flows/recipes/pairs.yaml", "train.max_steps=4", "train.save_steps=1"),
+    *("train.max_tokens_per_row=512", "evaluation.benchmarks={}", "--only", "prepare,reference,train"),
+)
+TIMEOUT_S = 240
+
+
+def stop_while_training(bnf: Bnf, number: int) -> int:
+    """Start the run, send the signal once it has written a checkpoint, and return the exit code."""
+    before = checkpoints(bnf)
+    process = bnf.process(*WORDS)
+    deadline = time.monotonic() + TIMEOUT_S
+    while checkpoints(bnf) <= before:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def checkpoints(bnf: Bnf) -> set[str]:
+    return {path.name for path in (bnf.home / "state" / "artifacts" / "train").glob("*.work/checkpoints/checkpoint-*")}
+
+
+def processes_of(bnf: Bnf) -> list[str]:
+    """Command lines of live processes that work on this home."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as environ, open(f"/proc/{pid}/cmdline", "rb") as command:
+                line = command.read().replace(b"\0", b" ").decode()
+                if str(bnf.home / "state").encode() in environ.read() and line:
+                    found.append(line)
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def wait_for_no_processes(bnf: Bnf) -> None:
+    deadline = time.monotonic() + 20
+    while processes_of(bnf):
+        assert time.monotonic() < deadline, processes_of(bnf)
+        time.sleep(0.2)
+
+
+def weights(bnf: Bnf) -> str:
+    tasks = bnf.json("show", "latest")["tasks"]
+    return tasks["train"]["fingerprint"]
+
+
+def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(model, tmp_path_factory):
+    whole = Bnf(tmp_path_factory.mktemp("whole"))
+    whole(*WORDS)
+
+    bnf = Bnf(tmp_path_factory.mktemp("stopped"))
+    assert stop_while_training(bnf, signal.SIGTERM) == 143
+    wait_for_no_processes(bnf)
+    assert bnf.json("runs")["runs"][0]["state"] == "stopped"
+
+    assert stop_while_training(bnf, signal.SIGKILL) == -9
+    wait_for_no_processes(bnf)
+    assert bnf.json("runs")["runs"][0]["state"] == "crashed"
+
+    bnf(*WORDS)
+    assert bnf.executed() == {"train"}
+    assert weights(bnf) == weights(whole)
+    assert {run["state"] for run in bnf.json("runs")["runs"]} == {"stopped", "crashed", "completed"}
+
+
+def test_interrupt_ends_with_130(model, tmp_path):
+    bnf = Bnf(tmp_path)
+    assert stop_while_training(bnf, signal.SIGINT) == 130
+    wait_for_no_processes(bnf)

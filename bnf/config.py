@@ -12,6 +12,8 @@ from bnf.objectives import load_objective
 
 # The settings that the cached reference log-probabilities depend on: rows and head chunks are shared with training.
 REFERENCE_FIELDS = ("max_tokens_per_row", "bf16")
+# Where and how often a training writes: nothing of what it computes depends on these.
+BOOKKEEPING_FIELDS = ("save_steps", "report_to")
 
 _SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 

@@ -21,7 +21,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from bnf.config import TrainConfig
+from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
 from bnf.groups import GROUPS_FILE, PromptGroup, read_groups
 from bnf.logps import row_logps
@@ -406,7 +406,7 @@ def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: P
     """Notes what is trained in this folder, so that nothing else is resumed there."""
     with (groups_dir / GROUPS_FILE).open("rb") as file:
         identity = {
-            "config": config.to_dict(),
+            "config": {name: value for name, value in config.to_dict().items() if name not in BOOKKEEPING_FIELDS},
             "model": model_digest(model_dir),
             "groups": file_digest(file, "sha256").hexdigest(),
         }

@@ -5,6 +5,7 @@ Paths in a recipe are looked up from the working folder first, then from the pro
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -194,7 +195,7 @@ def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of a recipe's values with dotted `key=value` settings put in; values are YAML."""
-    merged: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(raw)))
+    merged: dict[str, Any] = copy.deepcopy(dict(raw))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:

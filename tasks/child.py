@@ -28,6 +28,8 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    # What libraries say to one another's developers.
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
     # Threads that spin while they wait starve the others: a tenth of the speed on a busy machine.
     "OMP_WAIT_POLICY": "PASSIVE",
 }

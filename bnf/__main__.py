@@ -11,7 +11,7 @@ def main() -> None:
     """Run `flows.cli` of this checkout; a bare wheel holds the library alone and says where the pipeline is to be had."""
     root = Path(__file__).resolve().parent.parent
     if not (root / "flows" / "cli.py").is_file():
-        sys.exit("bnf: the pipeline must run from a checkout of the project, got the library alone; clone the repository and run `make env`")
+        sys.exit("bnf: the pipeline must run from a checkout, got the library alone; clone the repository and run `make env`")
     # First on the path: a folder named `data` or `tasks` elsewhere must not stand in for the project's.
     sys.path.insert(0, str(root))
     sys.argv[0] = "bnf"

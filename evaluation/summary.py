@@ -51,7 +51,7 @@ def summarize(inputs: Mapping[str, Any]) -> Record:
 def label(name: str, entry: Mapping[str, Any]) -> str:
     """A benchmark's name as it is shown everywhere: `gsm8k (sample)` is never taken for GSM8K."""
     source = entry.get("source")
-    if source in (None, "hub"):
+    if source in (None, "hub", "own"):
         return name
     return f"{name} (sample)" if source == "sample" else f"{name} (own file)"
 

@@ -124,7 +124,7 @@ def show_plan(recipe: Recipe, *, as_json: bool) -> None:
     if as_json:
         _print_json({"stages": [entry.as_json() for entry in known.values()], "settings": _dotted(recipe.model_dump())})
         return
-    print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())))
+    print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
     count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
     print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
 
@@ -144,7 +144,7 @@ def show_runs(*, as_json: bool) -> None:
     if as_json:
         _print_json({"runs": rows})
     elif rows:
-        print_table("", rows)
+        print_table("", rows, words=True)
     else:
         print(f"no runs in {home_folder()} yet; start one with `bnf run flows/recipes/quickstart.yaml`")
 

@@ -88,10 +88,7 @@ class Evaluation(Section):
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        """A list of names is the same as a mapping without settings."""
-        if isinstance(value, list):
-            return {name: {} for name in value}
-        return {name: settings or {} for name, settings in value.items()} if isinstance(value, dict) else value
+        return _benchmark_mapping(value)
 
 
 class Judge(Section):
@@ -105,6 +102,11 @@ class Judge(Section):
     max_new_tokens: int = Field(512, gt=0, description="length of the judged answers")
     benchmarks: dict[str, Benchmark]
 
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        return _benchmark_mapping(value)
+
     @model_validator(mode="after")
     def _names_a_judge(self) -> Judge:
         if self.engine == "openai" and not self.model:
@@ -112,6 +114,13 @@ class Judge(Section):
         if self.engine != "openai" and not self.model_name_or_path:
             raise ValueError("judge.model_name_or_path must name a local judge, got none; or set judge.engine=openai")
         return self
+
+
+def _benchmark_mapping(value: Any) -> Any:
+    """A list of names is the same as a mapping without settings, and `-` in a name the same as `_`."""
+    if isinstance(value, list):
+        value = {str(name): {} for name in value}
+    return {name.replace("-", "_"): settings or {} for name, settings in value.items()} if isinstance(value, dict) else value
 
 
 class Recipe(Section):
@@ -162,7 +171,8 @@ def find_path(path: str) -> Path:
     for base in (Path.cwd(), ROOT):
         if (base / path).exists():
             return (base / path).resolve()
-    raise RecipeError(f"{path} must exist, got no such file or folder in {Path.cwd()} or {ROOT}; check the path")
+    places = " or ".join(dict.fromkeys((str(Path.cwd()), str(ROOT))))
+    raise RecipeError(f"{path} must exist, got no such file or folder in {places}; check the path")
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:

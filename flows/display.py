@@ -58,16 +58,15 @@ class Display:
         self.console.print(f"  {len(self.times)} tasks, {hits} from the cache, {made:.0f} s of work")
 
 
-def print_table(title: str, rows: Sequence[dict[str, Any]], *, to_stderr: bool = False) -> None:
-    """Rows of equal keys as a table; the first column is a name, the others are aligned right."""
+def print_table(title: str, rows: Sequence[dict[str, Any]], *, words: bool = False) -> None:
+    """Rows of equal keys as a table; the first column is a name, the others are numbers, aligned right, unless they are words."""
     if not rows:
         return
     # Piped output is not folded at eighty columns: whoever reads it wants whole names.
-    width = None if (sys.stderr if to_stderr else sys.stdout).isatty() else 200
-    console = Console(stderr=to_stderr, highlight=False, width=width)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(rows[0]):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if words or index == 0 else "right", no_wrap=not words)
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     console.print(table)

@@ -17,7 +17,7 @@ from flows.home import home_folder
 from flows.preflight import GIB, Check, available_memory, preflight
 from flows.runs import last_artifacts
 from tasks.execute import machine
-from tasks.nodes import forecast
+from tasks.nodes import Node, forecast
 from tasks.store import Store
 
 
@@ -29,24 +29,20 @@ def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool
         recipe = load_recipe(recipe_path, overrides)
         nodes = build(recipe)
         if offline:
-            checks += [
-                _offline(node.settings, node.files, node.label) for node in nodes if node.stage in ("resolve", "generate")
-            ]
+            # What the aligned model generates comes from the same sources.
+            reads = [node for node in nodes if node.stage in ("resolve", "generate") and node.model != "aligned"]
+            checks += [_offline(node) for node in reads]
         known = forecast(nodes, Store(home / "artifacts"), last_artifacts(home, recipe))
         checks += preflight(recipe, list(known.values()), home)
+    # Several tasks ask for the same thing.
+    checks = list(dict.fromkeys(checks))
     if as_json:
         print(json.dumps({"ok": not any(c.problem for c in checks), "checks": [vars(check) for check in checks]}, indent=2))
     else:
-        print_table(
-            "",
-            [{"check": c.name, "": "PROBLEM" if c.problem else "ok", "seen": c.problem or c.seen} for c in _distinct(checks)],
-        )
+        rows = [{"check": c.name, "": "PROBLEM" if c.problem else "ok", "seen": c.problem or c.seen} for c in checks]
+        print_table("", rows, words=True)
     if any(check.problem for check in checks):
         raise SystemExit(1)
-
-
-def _distinct(checks: Sequence[Check]) -> list[Check]:
-    return list(dict.fromkeys(checks))
 
 
 def _installation() -> list[Check]:
@@ -90,16 +86,15 @@ def _room(home: Path) -> list[Check]:
     ]
 
 
-def _offline(settings: object, files: object, label: str) -> Check:
+def _offline(node: Node) -> Check:
     """Without a network only what lies here can be read: folders, files, and what the hub's cache already holds."""
-    name = f"offline: {label}"
-    assert isinstance(settings, dict)
+    name, settings = f"offline: {node.label}", node.settings
     if settings.get("source") == "hub":
         return Check(
             name,
             f"evaluation.benchmarks.{settings['benchmark']}.source must be a local file offline, got the hub; name a file or `sample`",
         )
-    if "model_name_or_path" in settings and not files:
+    if "model_name_or_path" in settings and not node.files:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -116,7 +116,7 @@ def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
         engine = _engine(settings.engine, settings.base_url, settings.model)
         nodes += [_generate(model, name, benchmark, engine, settings.max_new_tokens) for model in models]
         for model in models:
-            asked = {"benchmark": name, "source": _source_kind(benchmark), "limit": benchmark.limit}
+            asked = {"benchmark": name, "source": _source_kind(name, benchmark), "limit": benchmark.limit}
             reads = {"completions": f"generate/{model}/{name}"}
             nodes.append(Node("score", asked, reads, [f"evaluation.benchmarks.{name}:score"], model=model, benchmark=name))
     return nodes
@@ -144,7 +144,7 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
                 "judge",
                 {
                     "benchmark": name,
-                    "source": _source_kind(benchmark),
+                    "source": _source_kind(name, benchmark),
                     "limit": benchmark.limit,
                     "seed": recipe.seed,
                     "demonstration": judge.demonstration,
@@ -166,7 +166,7 @@ def _generate(model: str, name: str, benchmark: Benchmark, engine: dict[str, Any
         "generate",
         {
             "benchmark": name,
-            "source": _source_kind(benchmark),
+            "source": _source_kind(name, benchmark),
             "limit": benchmark.limit,
             "max_new_tokens": min(limits),
             "engine": engine,
@@ -180,15 +180,16 @@ def _generate(model: str, name: str, benchmark: Benchmark, engine: dict[str, Any
     )
 
 
-def _source_kind(benchmark: Benchmark) -> str:
-    """`hub`, `sample` or `file`: where a file lies is no part of a key, its content is."""
+def _source_kind(name: str, benchmark: Benchmark) -> str:
+    """`own`, `hub`, `sample` or `file`: where a file lies is no part of a key, its content is."""
     if benchmark.source is None:
-        return "hub"
+        module = importlib.import_module(f"evaluation.benchmarks.{name}")
+        return "own" if getattr(module, "MAKES_ITS_ITEMS", False) else "hub"
     return "sample" if benchmark.source == "sample" else "file"
 
 
 def _source_files(name: str, benchmark: Benchmark) -> dict[str, Path]:
-    if _source_kind(benchmark) == "file":
+    if _source_kind(name, benchmark) == "file":
         assert benchmark.source is not None
         return {"source": find_path(benchmark.source)}
     sample = ROOT / "evaluation" / "benchmarks" / "samples" / f"{name}.jsonl"

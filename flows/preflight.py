@@ -117,7 +117,8 @@ def _benchmark(node: Node) -> Check:
         return Check(name, None, "from the hub, when the stage runs")
     module = importlib.import_module(f"evaluation.benchmarks.{settings['benchmark']}")
     try:
-        items = module.load(str(node.files["source"]) if settings["source"] == "file" else "sample", settings["limit"])
+        source = {"file": str(node.files.get("source")), "sample": "sample", "own": None}[settings["source"]]
+        items = module.load(source, settings["limit"])
     except (ValueError, OSError) as error:
         return Check(name, f"evaluation.benchmarks.{settings['benchmark']}.source: {error}")
     return Check(name, None, f"{len(items)} items ({settings['source']})")

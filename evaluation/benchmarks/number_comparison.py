@@ -16,6 +16,8 @@ from evaluation._types import Item, Message, Verdict
 TITLE = "Number comparison"
 NUM_ITEMS = 128
 MAX_NEW_TOKENS = 16
+# There is nothing to fetch: its items are the same everywhere.
+MAKES_ITS_ITEMS = True
 
 _INTEGER = re.compile(r"\d+")
 # The order of all pairs is fixed for good: its first NUM_ITEMS are the held-out items, the rest is for training.

@@ -10,6 +10,7 @@ Torch is not imported here or at the top of an objective: a recipe's objective a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -81,7 +82,7 @@ class Losses:
     """Losses of one row, each in nats: per completion (zero where one takes no part), per pair, or both."""
 
     completions: Tensor | None = None  # (C,)
-    pairs: Tensor | None = None  # (P,)
+    pairs: Tensor | None = None  # (P,), or one per group where an objective ranks a group's completions
 
 
 @dataclass(frozen=True)
@@ -139,3 +140,18 @@ def negative_log_sigmoid(x: Tensor) -> Tensor:
     from torch.nn.functional import softplus
 
     return softplus(-x)
+
+
+def log_odds_of(logps: Tensor) -> Tensor:
+    """`log p − log(1−p)`, finite up to p = 1, where it stays at what float32 can tell from 1. Shapes alike."""
+    import torch
+
+    logps = logps.clamp(max=-torch.finfo(torch.float32).eps)
+    return logps - (-torch.expm1(logps)).log()
+
+
+def stack(terms: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Scalars as one vector; empty, on the device of `like`, where there are none."""
+    import torch
+
+    return torch.stack(list(terms)) if terms else like.new_zeros(0)

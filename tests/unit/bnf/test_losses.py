@@ -14,13 +14,6 @@ from bnf.packing import Row, pack
 from tests.unit.bnf.helpers import padded_logps, random_groups
 from tests.unit.bnf.test_attention import make
 
-# What each objective takes; any others have none to choose.
-OPTIONS: dict[str, dict[str, object]] = {}
-
-
-def with_batch_term(name: str) -> bool:
-    return name == "kto"
-
 
 def reference_of(row: Row, groups: list[PromptGroup]) -> RowReference:
     """Made-up reference values that belong to the token's place in the data, not in the row."""
@@ -36,7 +29,7 @@ def gradient(name: str, groups: list[PromptGroup], max_tokens_per_row: int, norm
     """A whole step over all groups: loss, and gradient over all parameters."""
     model = make("llama_tied")
     model.set_attn_implementation(ATTENTION)
-    objective = load_objective(name, OPTIONS.get(name))
+    objective = load_objective(name)
     totals = count(objective, groups)
     loss = 0.0
     for row in pack(groups, max_tokens_per_row):
@@ -49,7 +42,7 @@ def gradient(name: str, groups: list[PromptGroup], max_tokens_per_row: int, norm
 
 
 @pytest.mark.parametrize("normalization", ["own", "pair_min"])
-@pytest.mark.parametrize("name", [name for name in objective_names() if not with_batch_term(name)])
+@pytest.mark.parametrize("name", objective_names())
 def test_loss_and_gradient_do_not_depend_on_the_split(name: str, normalization: str) -> None:
     groups = random_groups(8)
     longest = max(group.num_tokens for group in groups)
@@ -60,7 +53,7 @@ def test_loss_and_gradient_do_not_depend_on_the_split(name: str, normalization: 
     assert one_gradient.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [name for name in objective_names() if not with_batch_term(name)])
+@pytest.mark.parametrize("name", objective_names())
 def test_packed_equals_padded(name: str) -> None:
     groups = random_groups(6)
     _, packed = gradient(name, groups, 1000, "own")
@@ -70,7 +63,7 @@ def test_packed_equals_padded(name: str) -> None:
     logps = padded_logps(model, row.groups)
     policy = TokenLogps(logps, (logps - torch.log(-torch.expm1(logps))).detach())
     seen = assemble(row, policy, reference_of(row, groups))
-    objective = load_objective(name, OPTIONS.get(name))
+    objective = load_objective(name)
     total_loss(objective.losses(seen), seen, count(objective, groups), (0.7, 1.3)).backward()
     padded = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
     torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-5)

@@ -29,7 +29,7 @@ def test_masked_pairs_go_through_the_same_flow(model, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("train.objective=dop",), "did you mean 'dpo'?"),
+        (("train.objective=dpoo",), "did you mean 'dpo'?"),
         (("train.objective=dpo",), "prepare.pairing must be best_worst or all for dpo, got none"),
         (("data.path=nowhere.jsonl",), "nowhere.jsonl must exist"),
         (("evaluation.benchmarks=[gsm9k]",), "did you mean gsm8k?"),

@@ -52,14 +52,15 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
             segments=SegmentPlan(row.spans),
             use_cache=False,
         ).last_hidden_state[0, row.predicting.to(device)]  # (N, D)
-        weight = model.get_output_embeddings().weight  # (V, D)
-        if bf16:
-            hidden, weight = hidden.bfloat16(), weight.bfloat16()
-    return head_logps(hidden, weight, row.targets.to(device), entropies=entropies)
+    weight = model.get_output_embeddings().weight  # (V, D)
+    return head_logps(hidden.bfloat16() if bf16 else hidden, weight, row.targets.to(device), entropies=entropies)
 
 
 def head_logps(hidden: Tensor, weight: Tensor, targets: Tensor, *, entropies: bool = False, chunk: int = CHUNK) -> TokenLogps:
-    """The head alone: `hidden` (N, D) and `weight` (V, D) of one dtype, `targets` (N,)."""
+    """The head alone: `hidden` (N, D), `weight` (V, D), `targets` (N,); computed in the dtype of `hidden`, as autocast would.
+
+    The weight's gradient is summed over chunks in the weight's own dtype.
+    """
     logps, log_odds, rest_entropies = _ChunkedHead.apply(hidden, weight, targets, entropies, chunk)
     return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
 
@@ -67,6 +68,8 @@ def head_logps(hidden: Tensor, weight: Tensor, targets: Tensor, *, entropies: bo
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, entropies: bool, chunk: int) -> tuple[Tensor, ...]:
+        weight_dtype = weight.dtype
+        weight = weight.to(hidden.dtype)
         log_odds_parts, entropy_parts = [], []
         for states, labels in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             logits = _logits(states, weight)
@@ -81,7 +84,7 @@ class _ChunkedHead(torch.autograd.Function):
         log_odds = torch.cat(log_odds_parts)
         rest_entropies = torch.cat(entropy_parts) if entropies else log_odds.new_empty(0)
         ctx.save_for_backward(hidden, weight, targets, log_odds)
-        ctx.chunk = chunk
+        ctx.chunk, ctx.weight_dtype = chunk, weight_dtype
         ctx.mark_non_differentiable(log_odds, rest_entropies)
         return logsigmoid(log_odds), log_odds, rest_entropies
 
@@ -101,7 +104,7 @@ class _ChunkedHead(torch.autograd.Function):
             logits.scatter_(1, labels[:, None], ((-odds).sigmoid() * grad)[:, None])
             logits_grad = logits.to(weight.dtype)
             hidden_grads.append(logits_grad @ weight)
-            part = logits_grad.T @ states
+            part = (logits_grad.T @ states).to(ctx.weight_dtype)
             weight_grad = part if weight_grad is None else weight_grad.add_(part)
         return torch.cat(hidden_grads), weight_grad, None, None, None
 

@@ -69,7 +69,7 @@ class Row:
         """N"""
         return sum(sum(span.completion_lengths) for span in self.spans)
 
-    @cached_property
+    @property
     def input_ids(self) -> Tensor:
         """(1, T)"""
         ids: list[int] = []
@@ -79,7 +79,7 @@ class Row:
                 ids.extend(completion.token_ids)
         return torch.tensor([ids])
 
-    @cached_property
+    @property
     def position_ids(self) -> Tensor:
         """(1, T): the prompt's from 0, each completion's from the prompt's end."""
         positions: list[int] = []
@@ -89,7 +89,7 @@ class Row:
                 positions.extend(range(span.prompt_length, span.prompt_length + length))
         return torch.tensor([positions])
 
-    @cached_property
+    @property
     def predicting(self) -> Tensor:
         """(N,) where in the row the hidden state lies that predicts each completion token; the prompt's last for the first."""
         places: list[int] = []
@@ -99,7 +99,7 @@ class Row:
                 places.extend(range(start, start + length - 1))
         return torch.tensor(places)
 
-    @cached_property
+    @property
     def targets(self) -> Tensor:
         """(N,) the completion tokens, group by group and completion by completion."""
         return torch.tensor(
@@ -111,29 +111,29 @@ class Row:
         """(C,) tokens of each completion."""
         return torch.tensor([length for span in self.spans for length in span.completion_lengths])
 
-    @cached_property
+    @property
     def completion_of_token(self) -> Tensor:
         """(N,) index of each completion token's completion within the row."""
         return torch.repeat_interleave(torch.arange(len(self.lengths)), self.lengths)
 
-    @cached_property
+    @property
     def group_of_completion(self) -> Tensor:
         """(C,) index of each completion's group within the row."""
         counts = torch.tensor([len(group.completions) for group in self.groups])
         return torch.repeat_interleave(torch.arange(len(self.groups)), counts)
 
-    @cached_property
+    @property
     def labels(self) -> Tensor:
         """(C,) +1 or −1"""
         return torch.tensor([completion.label for group in self.groups for completion in group.completions])
 
-    @cached_property
+    @property
     def scores(self) -> Tensor:
         """(C,) float32, NaN where there is none"""
         scores = [completion.score for group in self.groups for completion in group.completions]
         return torch.tensor([float("nan") if score is None else score for score in scores], dtype=torch.float32)
 
-    @cached_property
+    @property
     def pairs(self) -> Tensor:
         """(P, 2) indices of chosen and rejected completions within the row."""
         pairs: list[tuple[int, int]] = []
@@ -143,7 +143,7 @@ class Row:
             offset += len(group.completions)
         return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
 
-    @cached_property
+    @property
     def shortest_of_pair(self) -> Tensor:
         """(C,) the length of the shortest completion among each completion and those it is paired with."""
         shortest = self.lengths.clone()

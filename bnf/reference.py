@@ -74,6 +74,8 @@ def cache_reference(
         index_file.unlink()
 
     bounds = _shard_bounds(rows)
+    for stale in set(output_dir.glob("reference-*")) - {output_dir / _shard_name(number) for number in range(len(bounds))}:
+        stale.unlink()
     num_tokens = sum(row.num_tokens for row in rows)
     model = None
     done = 0

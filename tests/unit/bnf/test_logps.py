@@ -62,6 +62,15 @@ def test_bfloat16_error_does_not_exceed_the_plain_computation() -> None:
     assert (ours - exact).abs().max() <= (plain - exact).abs().max() * 1.01 + 1e-6
 
 
+def test_gradient_of_the_weight_is_summed_in_its_own_dtype() -> None:
+    """A bfloat16 computation over float32 weights: many small chunks lose nothing against one."""
+    hidden, weight, targets = inputs(num=256, width=8, vocabulary=5)
+    low, full = hidden.detach().bfloat16(), weight.detach().float().requires_grad_()
+    one, many = (torch.autograd.grad(head_logps(low, full, targets, chunk=chunk).logps.sum(), full)[0] for chunk in (256, 4))
+    assert one.dtype == torch.float32
+    torch.testing.assert_close(one, many, rtol=0.01, atol=0.05)
+
+
 def test_memory_holds_one_chunk_of_logits() -> None:
     hidden, weight, targets = inputs(num=40)
     biggest = 0

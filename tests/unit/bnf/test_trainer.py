@@ -17,7 +17,8 @@ from bnf.groups import write_groups
 from bnf.models import load_model
 from bnf.packing import pack
 from bnf.reference import cache_reference
-from bnf.trainer import NonFiniteLoss, rows_per_step, train
+from bnf.row_trainer import NonFiniteLoss, training_arguments
+from bnf.trainer import rows_per_step, train
 from tests.unit.bnf.helpers import random_groups
 
 BASE: dict[str, Any] = {"learning_rate": 1e-3, "max_tokens_per_row": 48, "global_batch_size": 6, "bf16": False}
@@ -187,6 +188,18 @@ def test_killed_by_signal_9_it_resumes_to_the_same_bits(workplace: Path, tmp_pat
     assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-2", "partial"]
     assert run(workplace, tmp_path / "killed", **settings)["resumed_from_step"] == 2
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_gradient_checkpointing_computes_the_same(workplace: Path, tmp_path: Path) -> None:
+    for name, checkpointing in (("a", False), ("b", True)):
+        run(workplace, tmp_path / name, gradient_checkpointing=checkpointing, bf16=True)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.TrainingArguments.world_size", 2)
+    with pytest.raises(ValueError, match="the number of processes must be 1, got 2"):
+        training_arguments(TrainConfig(**BASE), tmp_path, 1)
 
 
 def test_step_0_assertion_sees_another_reference(workplace: Path, tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ POLICY = "policy"
 
 
 def run(job: Job) -> None:
-    from bnf.trainer import train
-
     from bnf.config import TrainConfig
+    from bnf.trainer import train
 
     train(
         TrainConfig.from_dict(job.settings),

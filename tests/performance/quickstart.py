@@ -30,7 +30,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        results = [measure(Path(home), seed) for seed in options.seeds]
+        results = []
+        for seed in options.seeds:
+            results.append(measure(Path(home), seed))
+            print(json.dumps(results[-1]), file=sys.stderr)
         first = options.seeds[0]
         started_s = time.monotonic()
         run(Path(home), first)

@@ -146,7 +146,6 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
                     "benchmark": name,
                     "source": _source_kind(name, benchmark),
                     "limit": benchmark.limit,
-                    "seed": recipe.seed,
                     "demonstration": judge.demonstration,
                     "judge_name": judge.model or judge.model_name_or_path,
                     "engine": _engine(judge.engine, judge.base_url, judge.model),

@@ -32,7 +32,9 @@ class Check:
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
     """Check what the tasks that will run need. Nothing is checked for tasks whose output is cached."""
     todo = [entry.node for entry in forecasts if entry.cached is not True]
-    return list(_checks(recipe, todo, home))
+    bases = [entry.node for entry in forecasts if entry.node.id == "resolve/base"]
+    weights = sum(_weights_bytes(folder) for node in bases for folder in node.files.values())
+    return list(_checks(recipe, todo, weights, home))
 
 
 def require(checks: Sequence[Check]) -> None:
@@ -42,13 +44,11 @@ def require(checks: Sequence[Check]) -> None:
         raise RecipeError("\n".join(problems))
 
 
-def _checks(recipe: Recipe, todo: Sequence[Node], home: Path) -> Iterator[Check]:
+def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> Iterator[Check]:
     stages = {node.stage for node in todo}
-    weights = 0
     for node in todo:
         if node.stage == "resolve" and "model" in node.files:
             yield _model(node.files["model"])
-            weights = max(weights, _weights_bytes(node.files["model"]))
         if node.stage in ("sample", "generate", "judge"):
             yield _engine(node)
         if node.stage == "generate":
@@ -57,7 +57,7 @@ def _checks(recipe: Recipe, todo: Sequence[Node], home: Path) -> Iterator[Check]
             yield _source(node)
     if "train" in stages:
         yield _pairs(recipe)
-        yield _memory(recipe, weights or _base_weights(recipe))
+        yield _memory(weights)
     if stages:
         yield _disk(home)
 
@@ -160,7 +160,7 @@ def _pairs(recipe: Recipe) -> Check:
     return Check(name, None, "needs pairs" if objective.needs_pairs else "takes single completions")
 
 
-def _memory(recipe: Recipe, weights: int) -> Check:
+def _memory(weights: int) -> Check:
     """Training on a CPU keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times bfloat16 weights."""
     available = available_memory()
     needed = 8 * weights
@@ -198,8 +198,3 @@ def _disk(home: Path) -> Check:
 
 def _weights_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
-def _base_weights(recipe: Recipe) -> int:
-    folder = Path(recipe.model_name_or_path)
-    return _weights_bytes(folder) if folder.is_dir() else 0

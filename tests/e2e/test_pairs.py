@@ -48,3 +48,15 @@ def test_a_benchmark_file_of_the_wrong_form_is_refused_with_its_line(model, tmp_
     (tmp_path / "gsm.jsonl").write_text('{"quest": "?"}\n')
     bnf("run", RECIPE, "evaluation.benchmarks={gsm8k: {source: gsm.jsonl}}", code=2)
     assert "evaluation.benchmarks.gsm8k.source" in bnf.err and "Traceback" not in bnf.err
+
+
+def test_any_model_folder_can_be_evaluated(model, tmp_path):
+    bnf = Bnf(tmp_path)
+    small = ("evaluation.benchmarks={number_comparison: {limit: 4}}", "evaluation.engine=transformers")
+    shown = bnf.json("evaluate", str(model), *small)
+    entry = shown["summary"]["benchmarks"]["number_comparison"]
+    assert entry["base"]["n"] == 4 and "aligned" not in entry
+    bnf("evaluate", str(model), "train.learning_rate=1", code=2)
+    assert "evaluate must change evaluation.* or judge.* keys alone" in bnf.err
+    bnf("evaluate", "no-such-run", code=2)
+    assert "RUN must be a run of" in bnf.err

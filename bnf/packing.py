@@ -28,9 +28,14 @@ class Span:
     completion_lengths: tuple[int, ...]
 
     @property
+    def num_tokens(self) -> int:
+        """The prompt's and all completions'."""
+        return self.prompt_length + sum(self.completion_lengths)
+
+    @property
     def stop(self) -> int:
         """One past the group's last token."""
-        return self.start + self.prompt_length + sum(self.completion_lengths)
+        return self.start + self.num_tokens
 
     def completion_starts(self) -> Iterator[tuple[int, int]]:
         """(first token in the row, length) of each completion."""

@@ -134,7 +134,9 @@ def score_completions(benchmark: str, file: Path, *, format: Literal["native", "
     """
     n_benchmark = _module(benchmark).NUM_ITEMS
     if format == "native":
-        records = score_records(benchmark, _read_items(file.with_name("items.jsonl")), read_completions(file))
+        # The named file first: what is wrong with it is said before anything about its neighbour.
+        completions = read_completions(file)
+        records = score_records(benchmark, _read_items(file.with_name("items.jsonl")), completions)
         return aggregate(benchmark, records, n_benchmark)
     from evaluation.zeroeval import load_zeroeval_results
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+
+class FileFormat(StrEnum):
+    native = "native"
+    zeroeval = "zeroeval"
+
 
 app = typer.Typer(
     name="bnf",
@@ -145,13 +152,16 @@ def doctor(
 @app.command()
 def score(
     benchmark: Annotated[str, typer.Argument(help="A benchmark, such as gsm8k.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="completions.jsonl; its items.jsonl lies beside it.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="completions.jsonl with its items.jsonl beside it, or ZeroEval's.")
+    ],
+    file_format: Annotated[FileFormat, typer.Option("--format", help="Ours, or ZeroEval's result files.")] = FileFormat.native,
     as_json: Json = False,
 ) -> None:
     """Score stored completions, without a model."""
     from flows.commands import score_file
 
-    score_file(benchmark, file, as_json=as_json)
+    score_file(benchmark, file, file_format.value, as_json=as_json)
 
 
 def _names(text: str) -> list[str] | None:

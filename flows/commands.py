@@ -7,7 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flows.config import Recipe, load_recipe, make_recipe
 from flows.display import Display, plan_rows, print_table
@@ -246,16 +246,16 @@ def serve_ui(*, debug: bool) -> None:
         threading.Event().wait()
 
 
-def score_file(benchmark: str, file: Path, *, as_json: bool) -> None:
+def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, as_json: bool) -> None:
     from evaluation.scoring import score_completions
 
     if not file.exists():
         raise FileNotFoundError(f"FILE must exist, got {file}; give the path of a completions.jsonl")
-    result = score_completions(plugin("evaluation.benchmarks", benchmark), file)
+    result = score_completions(plugin("evaluation.benchmarks", benchmark), file, format=file_format)
     if as_json:
         _print_json(result)
     else:
-        print_table("", [{"key": key, "value": value} for key, value in result.items()])
+        print_table("", [{"key": key, "value": value} for key, value in result.items()], words=True)
 
 
 def _dotted(value: Any, prefix: str = "") -> dict[str, Any]:

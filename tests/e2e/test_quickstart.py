@@ -133,8 +133,8 @@ def test_a_deleted_artifact_is_made_again_with_a_message(bnf, first):
     folder = bnf.home / "state" / "runs" / first["run"] / "artifacts" / "score-base-gsm8k"
     (folder.resolve() / "scores.jsonl").unlink()
     bnf("run", RECIPE, *SMALL)
-    assert bnf.executed() == {"score/base/gsm8k"}
     assert "scores.jsonl is missing" in bnf.err
+    assert bnf.executed() == {"score/base/gsm8k"}
 
 
 def test_runs_show_and_report_name_the_run(bnf, first):

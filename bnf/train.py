@@ -7,6 +7,7 @@ model's own log-probabilities are cached in OUTPUT/reference first.
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, help="folder of cached reference log-probabilities")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to; resumes what is there")
     options = parser.parse_args(arguments)
+    # Read when torch is imported, below: threads that spin while they wait cost several times the work where a core is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = TrainConfig.from_dict(_read_config(options.config))
         print(json.dumps(run(config, options.model, options.groups, options.reference, options.output), indent=1))

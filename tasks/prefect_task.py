@@ -94,7 +94,8 @@ def run_node(
         body,
         name=node.stage,
         task_run_name=node.label,
-        tags=[name for name in (node.stage, node.model, node.benchmark) if name],
+        # No tags: Prefect asks the server for a concurrency limit of every tag, and SQLite answers some of those with "busy, again
+        # in 2 s".
         cache_policy=ArtifactKey(artifact_of=artifact_of),
         refresh_cache=refresh,
         persist_result=True,

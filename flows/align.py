@@ -74,8 +74,9 @@ def align(
     try:
         _run_nodes([node for node in nodes if node.id in selection.needed], selection, pinned, store, run, listener)
         state = "completed"
-    except (KeyboardInterrupt, SystemExit):
-        state = "stopped"
+    except BaseException as error:
+        # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
+        state = "failed" if isinstance(error, Exception) else "stopped"
         raise
     finally:
         run.end(state)

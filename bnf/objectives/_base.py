@@ -10,6 +10,7 @@ Torch is not imported here or at the top of an objective: a recipe's objective a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -86,7 +87,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class BaseObjective:
+class BaseObjective(ABC):
     """An objective; a subclass's fields are its options, checked in `__post_init__`."""
 
     # Reads the reference's log-probabilities of the completions.
@@ -98,9 +99,9 @@ class BaseObjective:
     # Weighs its completion losses by label (`label_weighting`).
     takes_label_weights: ClassVar[bool] = False
 
+    @abstractmethod
     def losses(self, row: RowLogps) -> Losses:
         """The losses of a row's completions and pairs; gradient flows into `row.per_token_logps`."""
-        raise NotImplementedError
 
     def num_completions(self, group: PromptGroup) -> int:
         """How many of a group's completions the completion losses are averaged over."""

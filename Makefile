@@ -27,7 +27,7 @@ nightly: test-env
 	$(BIN)/python -m pytest -m nightly
 
 lock: test-env
-	requirements/lock.sh $(BIN)/uv
+	requirements/lock.sh $(CURDIR)/$(BIN)/uv
 
 clean:
 	rm -rf .venv models .bnf

@@ -37,12 +37,12 @@ def companion_files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def model_digest(folder: Path, memo_file: Path | None = None) -> str:
+def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = False) -> str:
     """The sha256 (hex) of a model folder's weights, config, tokenizer, chat template and generation config, by content and
     file name.
 
     A file is read once per path, size and modification time; `memo_file` (JSON) keeps that knowledge from one process to the
-    next.
+    next. `fresh` reads every file again: what altered one may have left its time as it was.
 
     Raises:
         FileNotFoundError: where the folder holds no config.json or no safetensors weights.
@@ -53,7 +53,8 @@ def model_digest(folder: Path, memo_file: Path | None = None) -> str:
         raise FileNotFoundError(
             f"model_name_or_path must be a folder with config.json and *.safetensors, got {folder}; download or convert it"
         )
-    known = _memo if memo_file is None else _read_memo(memo_file) | _memo
+    remembered = _memo if memo_file is None else _read_memo(memo_file) | _memo
+    known = {} if fresh else dict(remembered)
     digest = sha256()
     learnt = False
     for name, path in zip(names, files, strict=True):
@@ -68,7 +69,7 @@ def model_digest(folder: Path, memo_file: Path | None = None) -> str:
     if memo_file is not None and learnt:
         memo_file.parent.mkdir(parents=True, exist_ok=True)
         partial = memo_file.with_name(f"{memo_file.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(known, indent=0, sort_keys=True))
+        partial.write_text(json.dumps(remembered | known, indent=0, sort_keys=True))
         os.replace(partial, memo_file)
     return digest.hexdigest()
 

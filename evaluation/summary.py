@@ -84,7 +84,16 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         )
     found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
     found += [text for name, entry in summary["judges"].items() for text in _judged(name, entry)]
+    found += [
+        f"{_task(stage)} was made by other code than today's ({', '.join(stage['other_code'])}) and kept as it was."
+        for stage in summary["stages"]
+        if stage["other_code"]
+    ]
     return found
+
+
+def _task(stage: Mapping[str, Any]) -> str:
+    return "-".join(filter(None, (stage["stage"], stage["model"], stage["benchmark"])))
 
 
 def _benchmark(folders: Mapping[str, str]) -> Record:

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
+from prefect.states import Cancelled as cancelled_state
 
+from flows.accelerator import accelerator
+from flows.cancel import cancellation
 from flows.config import Recipe
+from flows.crashed import mark_crashed
 from flows.errors import RecipeError
+from flows.garbage import using
 from flows.graph import build
-from flows.home import home_folder
-from flows.runs import Run, find_run, last_artifacts, start_run
-from flows.selection import Selection, select
+from flows.home import home_folder, open_store
+from flows.runs import Run, last_artifacts, start_run
+from flows.selection import Options, Selection, pinned_artifacts, select
+from tasks.child import Cancelled
 from tasks.execute import Children, Execution
-from tasks.nodes import Node, ingredients
+from tasks.keys import Ingredients
+from tasks.nodes import Node, ingredients, other_code
 from tasks.prefect_task import run_node
-from tasks.store import Artifact, Store, damage, read_json
+from tasks.store import Artifact, Store, read_json
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,10 @@ def align(
     only: list[str] | None = None,
     from_stage: str | None = None,
     refresh: list[str] | None = None,
+    keep: list[str] | None = None,
+    verify: bool = False,
     evaluate_run: str | None = None,
-) -> str:
+) -> str | State[Any]:
     """Run a recipe's stages and return the run's name.
 
     Args:
@@ -55,25 +68,37 @@ def align(
         only: the stages that may execute; what they need besides must be cached.
         from_stage: the first stage that may execute.
         refresh: stages that execute although they are cached.
+        keep: stages whose artifacts are taken where they differ in code alone.
+        verify: compare artifacts with their manifests by content, not by size alone.
         evaluate_run: take the model of this run as it is and execute evaluation stages alone.
     """
-    home, listener = home_folder(), LISTENER.get()
-    store = Store(home / "artifacts")
+    home = home_folder()
+    with using(home):
+        mark_crashed(home)
+        return _align(home, recipe, Options(only, from_stage, refresh, keep, verify, evaluate_run))
+
+
+def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
+    listener, evaluate_run = LISTENER.get(), options.evaluate_run
+    store = open_store(home, verify=options.verify)
     nodes = build(recipe)
-    selection = select(nodes, only=only, from_stage=from_stage, refresh=refresh, evaluate_run=evaluate_run)
-    pinned = _pinned(home, evaluate_run, selection) if evaluate_run else {}
+    selection = select(nodes, options)
+    pinned = pinned_artifacts(home, evaluate_run, selection, store) if evaluate_run else {}
     selection.check(nodes, store, last_artifacts(home, recipe), pinned)
-    about = {
-        "flow_run_id": str(flow_run.get_id()),
-        "overrides": {"only": only, "from": from_stage, "refresh": refresh, "evaluate": evaluate_run},
-    }
-    run = start_run(home, recipe, about)
+    flow_run_id = UUID(str(flow_run.get_id()))
+    run = start_run(home, recipe, {"flow_run_id": str(flow_run_id), "overrides": dataclasses.asdict(options)})
+    _name(flow_run_id, run, recipe, evaluate_run)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)
     state = "failed"
     try:
-        _run_nodes([node for node in nodes if node.id in selection.needed], selection, pinned, store, run, listener)
+        with cancellation(flow_run_id) as cancelled:
+            runner = Runner(selection, pinned, store, run, listener, cancelled)
+            runner.run([node for node in nodes if node.id in selection.needed])
         state = "completed"
+    except Cancelled as error:
+        state = "cancelled"
+        return cancelled_state(message=str(error))
     except BaseException as error:
         # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
         state = "failed" if isinstance(error, Exception) else "stopped"
@@ -84,52 +109,104 @@ def align(
     return run.id
 
 
-def _pinned(home: Path, evaluate_run: str, selection: Selection) -> dict[str, Artifact]:
-    """The artifacts of a run that stand for the stages an evaluation doesn't execute, whatever their keys would be now."""
-    artifacts = find_run(home, evaluate_run).artifacts
-    pinned = {name: artifact for name, artifact in artifacts.items() if name in selection.needed - selection.allowed}
-    for name, artifact in pinned.items():
-        wrong = damage(artifact)
-        if wrong:
-            raise RecipeError(
-                f"{evaluate_run} must have its artifact of {name}, got a damaged one ({wrong}); run its recipe again"
-            )
-    return pinned
+def _name(flow_run_id: UUID, run: Run, recipe: Recipe, evaluate_run: str | None) -> None:
+    """The run's own name and its tags on the flow run. Tags of the flow are no tags of its tasks, each of which would cost time."""
+    model = recipe.model_name_or_path.rstrip("/").rsplit("/", 1)[-1]
+    tags = [recipe.name, model]
+    if recipe.train is not None:
+        tags.append(recipe.train["objective"])
+    if evaluate_run or recipe.train is None:
+        tags.append("evaluation")
+    with get_client(sync_client=True) as client:
+        known = client.read_flow_run(flow_run_id).tags
+        client.update_flow_run(flow_run_id, name=run.id, tags=sorted({*known, *tags}))
 
 
-def _run_nodes(
-    nodes: Sequence[Node],
-    selection: Selection,
-    pinned: Mapping[str, Artifact],
-    store: Store,
-    run: Run,
-    listener: Listener,
-) -> None:
-    children = Children(run.folder / "logs")
-    execution = Execution(store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
-    results: dict[str, dict[str, str]] = {name: artifact.as_json() for name, artifact in pinned.items()}
-    with _ended(children):
-        for node in nodes:
-            if node.id in pinned:
-                run.add(node, pinned[node.id], cached=True, seconds=0.0)
-                listener.on_done(node, True, 0.0)
-                continue
-            inputs = {role: results[name] for role, name in node.inputs.items()}
-            made_of = ingredients(node, {role: Artifact.from_json(result) for role, result in inputs.items()}, store)
-            refresh = node.stage in selection.refresh
-            problem = store.problem(node.stage, made_of.key())
-            if problem:
-                listener.on_message(f"{node.label}: not used, made anew: {problem}")
-            if not refresh and node.id not in selection.allowed and store.find(node.stage, made_of.key()) is None:
-                raise RecipeError(selection.refusal(node))
-            listener.on_start(node)
-            started_s = time.monotonic()
-            records = store.root.parent / "prefect" / "records"
-            results[node.id] = run_node(node, made_of, inputs, execution, refresh=refresh, records=records)
-            cached = node.id not in execution.executed
-            seconds = execution.executed.get(node.id, time.monotonic() - started_s)
-            run.add(node, Artifact.from_json(results[node.id]), cached=cached, seconds=round(seconds, 3))
-            listener.on_done(node, cached, seconds)
+@dataclass
+class Runner:
+    """Runs nodes one after another and keeps the run's record."""
+
+    selection: Selection
+    pinned: Mapping[str, Artifact]
+    store: Store
+    run_: Run
+    listener: Listener
+    cancelled: Callable[[], bool]
+
+    def run(self, nodes: Sequence[Node]) -> None:
+        """Take every node's artifact from the store, or make it."""
+        listener = self.listener
+        children = Children(
+            self.run_.folder / "logs",
+            lambda: accelerator(self.cancelled, lambda: listener.on_message("waiting for other runs' accelerator")),
+            self.cancelled,
+        )
+        self.execution = Execution(self.store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
+        self.results: dict[str, Artifact] = dict(self.pinned)
+        self.other_code: dict[str, list[str]] = {}
+        with _ended(children):
+            for node in nodes:
+                if self.cancelled():
+                    raise Cancelled("the run was cancelled")
+                if node.id in self.pinned:
+                    self._other_code(node, self.pinned[node.id])
+                    self._done(node, self.pinned[node.id], cached=True, seconds=0.0)
+                else:
+                    self._run(node)
+
+    def _run(self, node: Node) -> None:
+        if node.stage == "report" and self.other_code:
+            node = dataclasses.replace(node, settings={**node.settings, "other_code": self.other_code})
+        inputs = {role: self.results[name] for role, name in node.inputs.items()}
+        made_of = ingredients(node, inputs, self.store)
+        refresh = node.stage in self.selection.refresh
+        found = None if refresh else self.store.find(node.stage, made_of.key())
+        problem = self.store.problem(node.stage, made_of.key())
+        if problem:
+            self.listener.on_message(f"{node.label}: not used, {'fetched' if found else 'made'} anew: {problem}")
+        if found is None and node.stage in self.selection.keep:
+            found = self.store.same_but_code(made_of)
+            if found is None:
+                raise RecipeError(
+                    f"--keep {node.stage} must find an artifact that differs in code alone, got none after the stages before it "
+                    "gave other bits; run without --keep"
+                )
+            # Under its own key it is a hit like any other.
+            made_of = Ingredients(**found.manifest["ingredients"])
+            self._other_code(node, found)
+        if not refresh and found is None and node.id not in self.selection.allowed:
+            raise RecipeError(self.selection.refusal(node))
+        self.run_.begin(node, made_of.key())
+        self.listener.on_start(node)
+        started_s = time.monotonic()
+        result = run_node(
+            node,
+            made_of,
+            {role: artifact.as_json() for role, artifact in inputs.items()},
+            self.execution,
+            refresh=refresh,
+            records=self.store.root.parent / "prefect" / "records",
+            on_retry=lambda message: self.listener.on_message(f"{node.label}: tried again after: {message}"),
+        )
+        executed = self.execution.executed
+        seconds = executed.get(node.id, time.monotonic() - started_s)
+        artifact = self.store.publish(Artifact.from_json(result), replace=refresh)
+        if node.stage == "report":
+            # The run's folder shows the report: this machine needs its files.
+            self.store.fetch(artifact)
+        self._done(node, artifact, cached=node.id not in executed, seconds=round(seconds, 3))
+
+    def _done(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float) -> None:
+        self.results[node.id] = artifact
+        self.run_.add(node, artifact, cached=cached, seconds=seconds, other_code=self.other_code.get(node.id, []))
+        self.listener.on_done(node, cached, seconds)
+
+    def _other_code(self, node: Node, artifact: Artifact) -> None:
+        """Remember and say which modules have changed since an artifact was made that is used all the same."""
+        modules = other_code(node, self.store.manifest(artifact))
+        if modules:
+            self.other_code[node.id] = modules
+            self.listener.on_message(f"{node.label}: kept, though other code made it ({', '.join(modules)})")
 
 
 @contextlib.contextmanager

@@ -33,6 +33,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefec
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, its beginning, or `latest`.")]
 
 
+Refresh = Annotated[str, typer.Option("--refresh", metavar="STAGE,…", help="Execute these stages although they are cached.")]
+Keep = Annotated[
+    str, typer.Option("--keep", metavar="STAGE,…", help="Take these stages' artifacts where they differ in code alone.")
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Check cached artifacts by content, not by size alone.")]
+
+
 @app.command()
 def run(
     recipe: RecipeArgument,
@@ -43,56 +50,56 @@ def run(
     from_stage: Annotated[
         str, typer.Option("--from", metavar="STAGE", help="Only this stage and later ones may execute.")
     ] = "",
-    refresh: Annotated[
-        str, typer.Option("--refresh", metavar="STAGE,…", help="Execute these stages although they are cached.")
-    ] = "",
+    refresh: Refresh = "",
+    keep: Keep = "",
+    verify: Verify = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Run a recipe: every stage that is not cached, up to the report."""
     from flows.commands import run_recipe
     from flows.config import load_recipe
+    from flows.selection import Options
 
-    run_recipe(
-        load_recipe(recipe, overrides or ()),
-        only=_names(only),
-        from_stage=from_stage or None,
-        refresh=_names(refresh),
-        as_json=as_json,
-        debug=debug,
-    )
+    options = Options(_names(only), from_stage or None, _names(refresh), _names(keep), verify)
+    run_recipe(load_recipe(recipe, overrides or ()), options, as_json=as_json, debug=debug)
 
 
 @app.command()
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or a model's folder or hub id.")],
     recipe_and_overrides: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [key=value …]")] = None,
-    refresh: Annotated[
-        str, typer.Option("--refresh", metavar="STAGE,…", help="Execute these stages although they are cached.")
-    ] = "",
+    refresh: Refresh = "",
+    keep: Keep = "",
+    verify: Verify = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Run the evaluation stages alone: of a run's models, or of any model."""
     from flows.commands import evaluate_target
+    from flows.selection import Options
 
     words = recipe_and_overrides or []
     recipe = next((word for word in words[:1] if "=" not in word), None)
-    evaluate_target(target, recipe, words[1:] if recipe else words, refresh=_names(refresh), as_json=as_json, debug=debug)
+    options = Options(refresh=_names(refresh), keep=_names(keep), verify=verify)
+    evaluate_target(target, recipe, words[1:] if recipe else words, options, as_json=as_json, debug=debug)
 
 
 @app.command()
-def plan(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
+def plan(
+    recipe: RecipeArgument, overrides: Overrides = None, keep: Keep = "", verify: Verify = False, as_json: Json = False
+) -> None:
     """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
     from flows.commands import show_plan
     from flows.config import load_recipe
+    from flows.selection import Options
 
-    show_plan(load_recipe(recipe, overrides or ()), as_json=as_json)
+    show_plan(load_recipe(recipe, overrides or ()), Options(keep=_names(keep), verify=verify), as_json=as_json)
 
 
 @app.command()
 def runs(as_json: Json = False) -> None:
-    """List the runs, newest first."""
+    """List the runs, newest first: state, age, and the size of what they name."""
     from flows.commands import show_runs
 
     show_runs(as_json=as_json)
@@ -124,6 +131,25 @@ def report(
     from flows.commands import show_report
 
     show_report(run, open_it=open_it, as_json=as_json)
+
+
+@app.command()
+def cancel(run: RunName, as_json: Json = False) -> None:
+    """End a run that is at work, as the UI's cancel does; the same command goes on from where it was."""
+    from flows.commands import cancel_run
+
+    cancel_run(run, as_json=as_json)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and drop nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Drop artifacts and partial work that no run names. Delete a run's folder to let go of what only it names."""
+    from flows.commands import collect_garbage
+
+    collect_garbage(dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -171,7 +197,7 @@ def _names(text: str) -> list[str] | None:
 def main() -> None:
     """Run a command; turn errors into one message and an exit code (1 failed, 2 usage, 130 and 143 stopped)."""
     from flows.errors import RecipeError
-    from tasks.child import StageFailed
+    from tasks.child import Cancelled, StageFailed
 
     debug = "--debug" in sys.argv
     signal.signal(signal.SIGTERM, _stop)
@@ -179,6 +205,8 @@ def main() -> None:
         app()
     except StageFailed as error:
         _fail(f"failed: {error}", 1, debug)
+    except Cancelled as error:
+        _fail(str(error), 1, debug)
     except (RecipeError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         _fail(str(error), 2, debug)
     except KeyboardInterrupt:

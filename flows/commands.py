@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+import time
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 from flows.config import Recipe, load_recipe, make_recipe
-from flows.display import Display, plan_rows, print_table
+from flows.display import Display, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError
+from flows.garbage import collect
 from flows.graph import build, plugin
-from flows.home import home_folder, set_prefect_environment
+from flows.home import home_folder, open_store, set_prefect_environment
 from flows.preflight import preflight, require
-from flows.runs import Run, all_runs, find_run, last_artifacts
-from flows.selection import select
+from flows.runs import RUNNING, Run, all_runs, find_run, last_artifacts, run_sizes
+from flows.selection import Options, pinned_artifacts, select
+from tasks.child import Cancelled
 from tasks.nodes import forecast
-from tasks.store import Store, read_json
+from tasks.store import read_json
 
 
-def run_recipe(
-    recipe: Recipe,
-    *,
-    only: list[str] | None = None,
-    from_stage: str | None = None,
-    refresh: list[str] | None = None,
-    evaluate_run: str | None = None,
-    as_json: bool = False,
-    debug: bool = False,
-) -> None:
+def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
     """Check a recipe, run its flow with live output, and show what came out of it."""
     home = home_folder()
-    _check(recipe, home, only, from_stage, refresh, evaluate_run)
+    _check(recipe, home, options)
     set_prefect_environment(home, debug=debug)
     from flows.server import prefect_server
 
     display = Display()
     with prefect_server(home, meanwhile=_import_flow) as url:
-        from flows.align import LISTENER, Listener, align
-        from flows.crashed import mark_crashed
+        from prefect.exceptions import CancelledRun
 
-        mark_crashed(home)
+        from flows.align import LISTENER, Listener, align
 
         def started(run: Run) -> None:
             display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record['flow_run_id']}")
 
         LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
         try:
-            name = align(recipe, only, from_stage, refresh, evaluate_run)
+            name = align(recipe, **dataclasses.asdict(options))
+        except CancelledRun as error:
+            raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
         finally:
             display.stop()
             display.total()
-    run = find_run(home, name)
+    run = find_run(home, str(name))
     if as_json:
         _print_json(_shown(run))
         return
@@ -64,27 +61,18 @@ def _import_flow() -> None:
     import flows.align  # noqa: F401
 
 
-def _check(
-    recipe: Recipe,
-    home: Path,
-    only: list[str] | None,
-    from_stage: str | None,
-    refresh: list[str] | None,
-    evaluate_run: str | None,
-) -> None:
+def _check(recipe: Recipe, home: Path, options: Options) -> None:
     """Everything that can be known before the first stage: names, files, the selection, the machine's room."""
     nodes = build(recipe)
-    selection = select(nodes, only=only, from_stage=from_stage, refresh=refresh, evaluate_run=evaluate_run)
-    store, last = Store(home / "artifacts"), last_artifacts(home, recipe)
-    pinned = find_run(home, evaluate_run).artifacts if evaluate_run else {}
-    pinned = {name: artifact for name, artifact in pinned.items() if name in selection.needed - selection.allowed}
-    selection.check(nodes, store, last, pinned)
-    known = forecast([node for node in nodes if node.id in selection.needed], store, last, pinned)
+    selection = select(nodes, options)
+    store = open_store(home, verify=options.verify)
+    pinned = pinned_artifacts(home, options.evaluate_run, selection, store) if options.evaluate_run else {}
+    known = selection.check(nodes, store, last_artifacts(home, recipe), pinned)
     require(preflight(recipe, list(known.values()), home))
 
 
 def evaluate_target(
-    target: str, recipe_path: str | None, overrides: Sequence[str], *, refresh: list[str] | None, as_json: bool, debug: bool
+    target: str, recipe_path: str | None, overrides: Sequence[str], options: Options, *, as_json: bool, debug: bool
 ) -> None:
     """Evaluate a run's models with its own recipe (or another's evaluation), or any model with a recipe's evaluation."""
     for override in overrides:
@@ -101,8 +89,8 @@ def evaluate_target(
             asked = load_recipe(recipe_path)
             base = base.model_copy(update={"evaluation": asked.evaluation, "judge": asked.judge})
         recipe = make_recipe(base.model_dump(), overrides)
-        trained = recipe.train is not None
-        run_recipe(recipe, refresh=refresh, evaluate_run=run.id if trained else None, as_json=as_json, debug=debug)
+        evaluated = run.id if recipe.train is not None else None
+        run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), as_json=as_json, debug=debug)
         return
     if "/" not in target and not Path(target).exists():
         find_run(home, target)
@@ -115,12 +103,14 @@ def evaluate_target(
         "train": None,
         "judge": None,
     }
-    run_recipe(make_recipe(values, overrides), refresh=refresh, as_json=as_json, debug=debug)
+    run_recipe(make_recipe(values, overrides), options, as_json=as_json, debug=debug)
 
 
-def show_plan(recipe: Recipe, *, as_json: bool) -> None:
+def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
     home = home_folder()
-    known = forecast(build(recipe), Store(home / "artifacts"), last_artifacts(home, recipe))
+    nodes = build(recipe)
+    keep = select(nodes, options).keep
+    known = forecast(nodes, open_store(home, verify=options.verify), last_artifacts(home, recipe), keep=keep)
     if as_json:
         _print_json({"stages": [entry.as_json() for entry in known.values()], "settings": _dotted(recipe.model_dump())})
         return
@@ -130,6 +120,9 @@ def show_plan(recipe: Recipe, *, as_json: bool) -> None:
 
 
 def show_runs(*, as_json: bool) -> None:
+    home = home_folder()
+    runs = all_runs(home)
+    sizes = run_sizes(runs)
     rows = [
         {
             "run": run.id,
@@ -138,15 +131,17 @@ def show_runs(*, as_json: bool) -> None:
             "ended": run.record.get("ended"),
             "recipe": run.record["recipe"],
             "tasks": len(run.record["tasks"]),
+            "bytes": sizes[run.id].artifacts,
+            "bytes_of_its_own": sizes[run.id].own,
         }
-        for run in all_runs(home_folder())
+        for run in runs
     ]
     if as_json:
         _print_json({"runs": rows})
     elif rows:
-        print_table("", rows, words=True)
+        print_table("", [run_row(row) for row in rows], words=True)
     else:
-        print(f"no runs in {home_folder()} yet; start one with `bnf run flows/recipes/quickstart.yaml`")
+        print(f"no runs in {home} yet; start one with `bnf run flows/recipes/quickstart.yaml`")
 
 
 def show_run(name: str, *, as_json: bool) -> None:
@@ -158,7 +153,7 @@ def show_run(name: str, *, as_json: bool) -> None:
     tasks = [
         {
             "task": name,
-            "": "cached" if entry["cached"] else "done",
+            "": ("other code" if entry.get("other_code") else "cached") if entry["cached"] else "done",
             "seconds": f"{entry['seconds']:.1f}",
             "artifact": entry["fingerprint"][:12],
         }
@@ -199,6 +194,7 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
     if len(names) < 2:
         raise RecipeError(f"compare must be given two runs or more, got {len(names)}; see `bnf runs`")
     home = home_folder()
+    store = open_store(home)
     scored = []
     for name in names:
         run = find_run(home, name)
@@ -206,7 +202,7 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         for artifact_of, artifact in run.artifacts.items():
             stage, *rest = artifact_of.split("/")
             if stage == "score":
-                folders.setdefault(rest[1], {})[rest[0]] = artifact.path
+                folders.setdefault(rest[1], {})[rest[0]] = store.fetch(artifact)
         if not folders:
             raise RecipeError(f"RUN must have scores, got none in {run.id} ({run.state}); run its evaluation first")
         scored.append((run.id, folders))
@@ -228,6 +224,40 @@ def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
         _print_json({"run": run.id, "report": str(path)})
     else:
         print(path)
+
+
+def cancel_run(name: str, *, as_json: bool) -> None:
+    """Ask a run to end, and wait until it has."""
+    home = home_folder()
+    run = find_run(home, name)
+    if run.state != RUNNING:
+        raise RecipeError(f"RUN must be at work to be cancelled, got {run.id}, which is {run.state}; see `bnf runs`")
+    set_prefect_environment(home)
+    from flows.server import prefect_server
+
+    with prefect_server(home):
+        from flows.cancel import cancel
+
+        cancel(UUID(run.record["flow_run_id"]))
+        while run.state == RUNNING:
+            time.sleep(0.2)
+            run = find_run(home, run.id)
+    if as_json:
+        _print_json({"run": run.id, "state": run.state})
+    else:
+        print(f"{run.id}  {run.state}")
+
+
+def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
+    """Drop what no run names, and say what it was."""
+    home = home_folder()
+    dropped = collect(home, dry_run=dry_run)
+    if as_json:
+        _print_json({"dry_run": dry_run, "bytes": sum(entry["bytes"] for entry in dropped), "dropped": dropped})
+        return
+    print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
+    verb = "would be" if dry_run else "were"
+    print(f"{len(dropped)} folders, {size(sum(entry['bytes'] for entry in dropped))}, {verb} dropped from {home / 'artifacts'}")
 
 
 def serve_ui(*, debug: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -77,10 +78,41 @@ def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
     states = {True: "cached", None: "cached if unchanged", False: "to run"}
     rows = []
     for entry in forecasts:
-        why = "; ".join(f"{change['key']}: {_short(change['old'])} → {_short(change['new'])}" for change in entry.changed[:3])
+        why = ("kept, though other code made it: " if entry.kept else "") + "; ".join(
+            f"{change['key']}: {_short(change['old'])} → {_short(change['new'])}" for change in entry.changed[:3]
+        )
         more = f" (+{len(entry.changed) - 3} more)" if len(entry.changed) > 3 else ""
         rows.append({"task": entry.node.label, "": states[entry.cached], "what changed": entry.problem or why + more})
     return rows
+
+
+def run_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """A line of `bnf runs`. `own` is what only this run names: what `bnf gc` frees once its folder is deleted."""
+    started = datetime.fromisoformat(row["started"])
+    return {
+        "run": row["run"],
+        "state": row["state"],
+        "age": age((datetime.now().astimezone() - started).total_seconds()),
+        "tasks": str(row["tasks"]),
+        "size": size(row["bytes"]),
+        "own": size(row["bytes_of_its_own"]),
+    }
+
+
+def age(seconds: float) -> str:
+    """A span of time in its largest unit: `3 h`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes in a readable unit: `269 MB`."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= length:
+            return f"{num_bytes / length:.3g} {unit}"
+    return f"{num_bytes:.0f} B"
 
 
 def _short(value: object) -> str:

@@ -5,12 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tasks.remote import Remote
+from tasks.store import Store, read_json
+
 DEFAULT = ".bnf"
 
 
 def home_folder() -> Path:
     """`BNF_HOME`, by default `.bnf` in the working folder."""
     return Path(os.environ.get("BNF_HOME") or DEFAULT).resolve()
+
+
+def open_store(home: Path, *, verify: bool = False) -> Store:
+    """The home's artifacts, with the shared store that `BNF_STORE` names behind them.
+
+    Raises:
+        RemoteError: `BNF_STORE` can't be used.
+    """
+    url = os.environ.get("BNF_STORE")
+    return Store(home / "artifacts", Remote(url) if url else None, verify=verify)
 
 
 def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
@@ -36,3 +49,9 @@ def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
         settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+
+
+def own_server(home: Path) -> bool:
+    """Whether the Prefect server in use is the one that this home keeps for itself."""
+    kept = home / "prefect" / "server.json"
+    return kept.exists() and os.environ.get("PREFECT_API_URL") == f"{read_json(kept)['url']}/api"

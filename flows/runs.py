@@ -6,7 +6,8 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from flows.config import Recipe, make_recipe
 from flows.errors import RecipeError
 from tasks.nodes import Node
+from tasks.remote import MANIFEST
 from tasks.store import Artifact, read_json, write_json
 
 RUNNING = "running"
@@ -37,7 +39,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """`running`, `completed`, `failed`, `stopped`; or `crashed` where the process is gone without a word."""
+        """`running`, `completed`, `failed`, `stopped`, `cancelled`; or `crashed` where the process is gone without a word."""
         if self.record["state"] != RUNNING or self._alive is not None:
             return str(self.record["state"])
         try:
@@ -56,9 +58,16 @@ class Run:
         """The artifact of every task that finished, by node id."""
         return {name: Artifact.from_json(entry) for name, entry in self.record["tasks"].items()}
 
-    def add(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float) -> None:
-        """Record a finished task and link its artifact."""
-        self.record["tasks"][node.id] = {**artifact.as_json(), "cached": cached, "seconds": seconds}
+    def begin(self, node: Node, key: str) -> None:
+        """Record which task is at work: its partial work is worth keeping until another run has done it."""
+        self.record["working"] = {"stage": node.stage, "key": key}
+        self.save()
+
+    def add(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float, other_code: Sequence[str] = ()) -> None:
+        """Record a finished task and link its artifact. `other_code` are modules that have changed since it was made."""
+        entry = {**artifact.as_json(), "cached": cached, "seconds": seconds}
+        self.record["tasks"][node.id] = {**entry, "other_code": list(other_code)} if other_code else entry
+        self.record["working"] = None
         link = self.folder / "artifacts" / node.label
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
@@ -124,3 +133,30 @@ def last_artifacts(home: Path, recipe: Recipe) -> dict[str, Artifact]:
         if run.record["recipe"] == recipe.name:
             found = {**run.artifacts, **found}
     return found
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """Bytes of the artifacts that a run names, and of those that no other run names."""
+
+    artifacts: int
+    own: int
+
+
+def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
+    """How much each run holds, by its artifacts' manifests; what is gone counts nothing."""
+    named = {run.id: {artifact.path for artifact in run.artifacts.values()} for run in runs}
+    users = Counter(path for paths in named.values() for path in paths)
+    bytes_of = {path: _bytes(path) for path in users}
+    return {
+        name: RunSize(sum(bytes_of[path] for path in paths), sum(bytes_of[path] for path in paths if users[path] == 1))
+        for name, paths in named.items()
+    }
+
+
+def _bytes(artifact: Path) -> int:
+    try:
+        manifest = read_json(artifact / MANIFEST)
+    except FileNotFoundError:
+        return 0
+    return sum(entry["size"] for entry in manifest["files"].values())

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.errors import RecipeError
 from flows.graph import EVALUATION_STAGES, STAGES
-from tasks.nodes import Node, ancestors, forecast
+from flows.runs import find_run
+from tasks.nodes import Forecast, Node, ancestors, forecast
 from tasks.store import Artifact, Store
 
 
 @dataclass(frozen=True)
+class Options:
+    """How a recipe is run: what may execute, what must, and what is accepted as it is.
+
+    Args:
+        only: the stages that may execute; what they need besides must be cached.
+        from_stage: the first stage that may execute.
+        refresh: stages that execute although they are cached.
+        keep: stages whose artifacts are taken where they differ in code alone.
+        verify: compare artifacts with their manifests by content, not by size alone.
+        evaluate_run: the run whose model is taken as it is; evaluation stages alone execute.
+    """
+
+    only: Sequence[str] | None = None
+    from_stage: str | None = None
+    refresh: Sequence[str] | None = None
+    keep: Sequence[str] | None = None
+    verify: bool = False
+    evaluate_run: str | None = None
+
+
+@dataclass(frozen=True)
 class Selection:
-    """Node ids that the run needs and those of them that may execute; stages that are forced."""
+    """Node ids that the run needs and those of them that may execute; stages that are forced, and that are kept."""
 
     needed: frozenset[str]
     allowed: frozenset[str]
     refresh: frozenset[str]
+    keep: frozenset[str]
     option: str
 
     def refusal(self, node: Node) -> str:
@@ -26,38 +50,51 @@ class Selection:
             f"add {node.stage}, or run the recipe without {self.option.split()[0]}"
         )
 
-    def check(self, nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact]) -> None:
-        """Refuse before anything runs what is sure to fail: a needed stage outside the selection that is not cached.
+    def check(
+        self, nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact]
+    ) -> dict[str, Forecast]:
+        """What the needed nodes would do; refuses before anything runs what is sure to fail.
 
         Raises:
-            RecipeError: naming the first such stage.
+            RecipeError: a needed stage outside the selection is not cached, or there is nothing that --keep could keep.
         """
-        if self.needed <= self.allowed | pinned.keys():
-            return
-        for name, entry in forecast([node for node in nodes if node.id in self.needed], store, last, pinned).items():
-            if entry.cached is False and name not in self.allowed:
+        known = forecast([node for node in nodes if node.id in self.needed], store, last, pinned, self.keep)
+        for name, entry in known.items():
+            if entry.cached is False and name not in self.allowed | pinned.keys():
                 raise RecipeError(self.refusal(entry.node))
+            if entry.cached is False and entry.node.stage in self.keep:
+                other = (
+                    ", ".join(change["key"] for change in entry.changed if not change["key"].startswith("code."))
+                    or "no artifact"
+                )
+                raise RecipeError(
+                    f"--keep {entry.node.stage} must find an artifact that differs in code alone, got {other}; run without --keep"
+                )
+        return known
 
 
-def select(
-    nodes: Sequence[Node],
-    *,
-    only: Sequence[str] | None = None,
-    from_stage: str | None = None,
-    refresh: Sequence[str] | None = None,
-    evaluate_run: str | None = None,
-) -> Selection:
+def select(nodes: Sequence[Node], options: Options) -> Selection:
     """The selection that the options ask for.
 
     Raises:
         RecipeError: for an unknown stage, with those there are, or options that contradict one another.
     """
-    for option, names in (("--only", only), ("--from", [from_stage] if from_stage else None), ("--refresh", refresh)):
+    only, from_stage = options.only, options.from_stage
+    named = {
+        "--only": only,
+        "--from": [from_stage] if from_stage else None,
+        "--refresh": options.refresh,
+        "--keep": options.keep,
+    }
+    for option, names in named.items():
         for name in names or ():
             if name not in STAGES:
                 raise RecipeError(f"{option} must name stages, got {name!r}; the stages are {', '.join(STAGES)}")
     if only and from_stage:
         raise RecipeError("--only must stand without --from, got both; name the stages with --only")
+    refresh, keep = frozenset(options.refresh or ()), frozenset(options.keep or ())
+    if refresh & keep:
+        raise RecipeError(f"--refresh must name other stages than --keep, got {', '.join(sorted(refresh & keep))} in both")
     needed = {node.id for node in nodes}
     stages: Sequence[str] = STAGES
     option = ""
@@ -70,7 +107,24 @@ def select(
             )
     elif from_stage:
         stages, option = [*STAGES[STAGES.index(from_stage) :], "resolve"], f"--from {from_stage}"
-    elif evaluate_run:
-        stages, option = EVALUATION_STAGES, f"evaluate {evaluate_run}"
-    allowed = {node.id for node in nodes if node.stage in (*stages, *(refresh or ()))}
-    return Selection(frozenset(needed), frozenset(allowed & needed), frozenset(refresh or ()), option)
+    elif options.evaluate_run:
+        stages, option = EVALUATION_STAGES, f"evaluate {options.evaluate_run}"
+    allowed = {node.id for node in nodes if node.stage in (*stages, *refresh)}
+    return Selection(frozenset(needed), frozenset(allowed & needed), refresh, keep, option)
+
+
+def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store: Store) -> dict[str, Artifact]:
+    """The artifacts of a run that stand for the stages an evaluation doesn't execute, whatever their keys would be now.
+
+    Raises:
+        RecipeError: one of them is gone or altered.
+    """
+    artifacts = find_run(home, evaluate_run).artifacts
+    pinned = {name: artifact for name, artifact in artifacts.items() if name in selection.needed - selection.allowed}
+    for name, artifact in pinned.items():
+        if not store.available(artifact):
+            wrong = store.damage(artifact)
+            raise RecipeError(
+                f"{evaluate_run} must have its artifact of {name}, got a damaged one ({wrong}); run its recipe again"
+            )
+    return pinned

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.failures import Cause
 from tasks.keys import ROOT
 
 TAIL_LINES = 12
@@ -38,6 +39,14 @@ ENVIRONMENT = {
 class StageFailed(RuntimeError):
     """A stage's child process failed. The message says why, in its own words where it could still speak."""
 
+    def __init__(self, message: str, cause: Cause = Cause.OTHER) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class Cancelled(RuntimeError):
+    """Somebody asked for the run's end while it was at work."""
+
 
 class Child:
     """A worker process in a session of its own, which runs one job after another.
@@ -47,6 +56,7 @@ class Child:
         log_path: file that all its output is appended to.
         on_log: called with some lines of output, at most about once a second.
         on_progress: called with (done, total, note).
+        cancelled: asked at least every second while a job runs; True ends the job with `Cancelled`.
     """
 
     def __init__(
@@ -55,8 +65,9 @@ class Child:
         log_path: Path,
         on_log: Callable[[str], None],
         on_progress: Callable[[int, int, str], None],
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.log_path, self.on_log, self.on_progress = log_path, on_log, on_progress
+        self.log_path, self.on_log, self.on_progress, self.cancelled = log_path, on_log, on_progress, cancelled
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log = log_path.open("ab")
@@ -91,6 +102,7 @@ class Child:
 
         Raises:
             StageFailed: the stage raised, or the process died; with the reason or the last lines of its output.
+            Cancelled: `cancelled` said so. The process still runs: `kill` ends it.
         """
         job = {"module": module, "settings": settings, "inputs": {r: str(p) for r, p in inputs.items()}, "output": str(output)}
         process = self._process
@@ -104,12 +116,13 @@ class Child:
                 self.on_progress(report["done"], report["total"], report["note"])
             elif report["event"] == "done":
                 return
-            elif report["usage"]:
-                raise StageFailed(f"{report['message']} (log: {self.log_path})")
-            else:
+            elif report["cause"] == Cause.OTHER:
                 raise StageFailed(f"{report['kind']}: {report['message']}\n{self._last_lines()}")
+            else:
+                raise StageFailed(f"{report['message']} (log: {self.log_path})", Cause(report["cause"]))
         status = process.wait()
-        raise StageFailed(f"{describe_exit(status)}; last lines:\n{self._last_lines()}")
+        cause = Cause.MEMORY if status == -signal.SIGKILL else Cause.OTHER
+        raise StageFailed(f"{describe_exit(status)}; last lines:\n{self._last_lines()}", cause)
 
     def _listen(self) -> Any:
         """Reports of the child, until the pipe closes with the process; its output is passed on in batches on the way."""
@@ -122,6 +135,8 @@ class Child:
             ended = False
             while not ended:
                 events = selector.select(timeout=LOG_INTERVAL_S)
+                if self.cancelled():
+                    raise Cancelled("the run was cancelled")
                 # A grandchild may hold the pipes open beyond the process's end.
                 ended = not events and self._process.poll() is not None
                 for key, _ in events:
@@ -200,11 +215,9 @@ class Child:
 
 
 def describe_exit(status: int) -> str:
-    """An exit status in words, with what to try for the commonest cause of each."""
+    """An exit status in words, with the commonest cause of a kill."""
     if status >= 0:
         return f"the process ended with status {status} without a report"
     name = signal.Signals(-status).name
-    hint = ""
-    if name == "SIGKILL":
-        hint = ", often the kernel's out-of-memory killer: lower train.max_tokens_per_row or close other programs"
+    hint = ", often the kernel's out-of-memory killer" if name == "SIGKILL" else ""
     return f"exit {status} ({name}{hint})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import importlib.metadata
 import os
@@ -9,11 +11,13 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.child import Child
+from tasks.child import Cancelled, Child, StageFailed
+from tasks.failures import Cause
 from tasks.keys import Ingredients
 from tasks.nodes import Node, environment, input_path
 from tasks.store import Artifact, Store
@@ -25,11 +29,20 @@ MIN_FREE_BYTES = 1 << 28
 
 @dataclass
 class Children:
-    """The child process at work. A node of another session ends the one before it, so that two models are never in memory at once."""
+    """The child process at work. A node of another session ends the one before it, so that two models are never in memory at once.
+
+    Args:
+        log_folder: where each process's output goes.
+        accelerator: entered for as long as a process lives whose stage needs the machine's accelerator.
+        cancelled: True once somebody asked for the run's end.
+    """
 
     log_folder: Path
+    accelerator: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    cancelled: Callable[[], bool] = lambda: False
     _current: Child | None = None
     _session: str | None = None
+    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def of(self, node: Node, on_log: Callable[[str], None], on_progress: Callable[[int, int, str], None]) -> Child:
         """The process that runs this node: the session's own where it still runs, else a new one."""
@@ -37,20 +50,25 @@ class Children:
             self._current.on_log, self._current.on_progress = on_log, on_progress
             return self._current
         self.close()
+        if getattr(stage_module(node), "ACCELERATOR", False):
+            self._held.enter_context(self.accelerator())
         log = self.log_folder / f"{(node.session or node.id).replace('/', '-')}.log"
-        self._current, self._session = Child(environment(node), log, on_log, on_progress), node.session
+        self._current = Child(environment(node), log, on_log, on_progress, self.cancelled)
+        self._session = node.session
         return self._current
 
     def close(self) -> None:
         """End the process, if there is one."""
-        if self._current is not None:
-            self._current.close()
-        self._current = self._session = None
+        self._end(Child.close)
 
     def kill(self) -> None:
         """End the process at once, if there is one."""
-        if self._current is not None:
-            self._current.kill()
+        self._end(Child.kill)
+
+    def _end(self, how: Callable[[Child], None]) -> None:
+        with self._held.pop_all():
+            if self._current is not None:
+                how(self._current)
         self._current = self._session = None
 
 
@@ -65,55 +83,96 @@ class Execution:
     executed: dict[str, float] = field(default_factory=dict)  # node id → seconds, of what this run made itself
 
 
+def stage_module(node: Node) -> Any:
+    """The stage's module: what it writes (`CONTENT`), `run`, and what else it says of itself."""
+    return importlib.import_module(f"tasks.stages.{node.stage}")
+
+
 def execute(
     node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], execution: Execution, *, refresh: bool
 ) -> Artifact:
     """The node's artifact: the one in the store, or a new one; computed once however many runs ask for it.
 
     Raises:
-        StageFailed: the stage failed; its partial work stays for the next try.
-        OSError: the disk is too full to begin.
+        StageFailed: the stage failed, or the disk is too full; its partial work stays for the next try.
+        Cancelled: somebody asked for the run's end.
     """
     store, key = execution.store, made_of.key()
-    with store.lock(node.stage, key):
+    with store.lock(node.stage, key, while_waiting=lambda: _go_on(execution)):
         existing = None if refresh else store.find(node.stage, key)
         if existing is not None:
             return existing
         if refresh:
             store.discard_work(node.stage, key)
-        stage = importlib.import_module(f"tasks.stages.{node.stage}")
-        work = store.work_folder(node.stage, key)
-        _require_space(work, inputs)
-        started_s = time.monotonic()
-        paths = {role: input_path(role, artifact) for role, artifact in inputs.items()}
-        child = execution.children.of(
-            node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
-        )
-        try:
-            child.run(stage.__name__, {**node.settings, **node.unkeyed}, {**paths, **node.files}, work)
-        except BaseException:
-            execution.children.kill()
-            raise
-        if node.session is None:
-            execution.children.close()
+        return _make(node, made_of, inputs, execution)
+
+
+def _go_on(execution: Execution) -> None:
+    if execution.children.cancelled():
+        raise Cancelled("the run was cancelled while it waited for another")
+
+
+def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], execution: Execution) -> Artifact:
+    store, stage, needed = execution.store, stage_module(node), MIN_FREE_BYTES
+    started_s = time.monotonic()
+    try:
+        work = store.work_folder(node.stage, made_of.key())
+        leave_out = getattr(stage, "LEAVES_OUT", ())
+        paths = {role: input_path(role, store.fetch(artifact, leave_out)) for role, artifact in inputs.items()}
+        needed = _space_needed(paths)
+        if shutil.disk_usage(work).free < needed:
+            raise StageFailed(_full_disk(node, needed, store), Cause.DISK)
+        _run_child(node, paths, work, execution)
         identity = stage.identity(work) if hasattr(stage, "identity") else {}
         seconds = round(time.monotonic() - started_s, 3)
         about = {"seconds": seconds, "versions": _versions(), "machine": machine(), **identity}
-        execution.executed[node.id] = seconds
-        return store.commit(made_of, work, content=stage.CONTENT, fingerprint=about.pop("fingerprint", None), about=about)
+        fingerprint = about.pop("fingerprint", None)
+        artifact = store.commit(made_of, work, content=stage.CONTENT, fingerprint=fingerprint, about=about)
+    except StageFailed as error:
+        if error.cause is Cause.MEMORY:
+            raise StageFailed(
+                f"{error}\n{node.label} ran out of memory; {getattr(stage, 'MEMORY_REMEDY', 'close other programs')}",
+                error.cause,
+            ) from error
+        if error.cause is Cause.DISK:
+            raise StageFailed(f"{_full_disk(node, needed, store)}\n{error}", error.cause) from error
+        raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise StageFailed(_full_disk(node, needed, store), Cause.DISK) from error
+    execution.executed[node.id] = seconds
+    return artifact
 
 
-def _require_space(work: Path, inputs: Mapping[str, Artifact]) -> None:
-    """A stage that writes a model needs the room of one with its optimizer's checkpoint; the others little."""
-    free = shutil.disk_usage(work).free
-    weights = [folder for role, artifact in inputs.items() if role == "model" for folder in [input_path(role, artifact)]]
-    # A checkpoint holds float32 weights and two moments: six times bfloat16 weights, and one more for the policy.
-    factor = 7 if "data" in inputs and "reference" in inputs else 0
-    needed = MIN_FREE_BYTES + factor * sum(file.stat().st_size for folder in weights for file in folder.glob("*.safetensors"))
-    if free < needed:
-        raise OSError(
-            f"the disk of {work.parent} must have {needed >> 20} MiB free, got {free >> 20} MiB; free some or move BNF_HOME"
+def _run_child(node: Node, paths: Mapping[str, Path], work: Path, execution: Execution) -> None:
+    """Have the node's process do it. Whatever goes wrong ends the process: what a failed engine holds is not to be relied on."""
+    try:
+        child = execution.children.of(
+            node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
         )
+        child.run(stage_module(node).__name__, {**node.settings, **node.unkeyed}, {**paths, **node.files}, work)
+    except BaseException:
+        execution.children.kill()
+        raise
+    if node.session is None:
+        execution.children.close()
+
+
+def _space_needed(inputs: Mapping[str, Path]) -> int:
+    """Bytes of disk: a stage that writes a model needs the room of one with its optimizer's checkpoint; the others little."""
+    if not {"model", "data", "reference"} <= inputs.keys():
+        return MIN_FREE_BYTES
+    # A checkpoint holds float32 weights and two moments: six times bfloat16 weights, and one more for the policy.
+    return MIN_FREE_BYTES + 7 * sum(file.stat().st_size for file in inputs["model"].glob("*.safetensors"))
+
+
+def _full_disk(node: Node, needed: int, store: Store) -> str:
+    free = shutil.disk_usage(store.root).free
+    return (
+        f"the disk of {store.root} must have {needed >> 20} MiB free for {node.label}, got {free >> 20} MiB; free some "
+        "(`bnf gc` drops artifacts that no run names), or move BNF_HOME; what is complete stays, and the next run goes on from it"
+    )
 
 
 def _versions() -> dict[str, str]:

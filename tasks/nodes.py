@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tasks.keys import Ingredients, changes, code_digests
-from tasks.store import Artifact, Store
+from tasks.remote import MANIFEST
+from tasks.store import Artifact, Store, read_json
 
 # Roles whose input is a model folder, wherever it lies.
 MODEL_ROLES = frozenset({"model", "policy", "judge"})
@@ -55,6 +56,7 @@ class Forecast:
     artifact: Artifact | None
     changed: list[dict[str, Any]]
     problem: str | None = None
+    kept: bool = False  # taken although other code made it
 
     def as_json(self) -> dict[str, Any]:
         node = self.node
@@ -64,6 +66,7 @@ class Forecast:
             "benchmark": node.benchmark,
             "cached": self.cached,
             "key": self.key,
+            "kept": self.kept,
             "problem": self.problem,
             "changed": self.changed,
         }
@@ -80,22 +83,32 @@ def ingredients(node: Node, inputs: Mapping[str, Artifact], store: Store) -> Ing
     )
 
 
+def other_code(node: Node, manifest: Mapping[str, Any]) -> list[str]:
+    """The modules of an artifact's stage that have changed, come or gone since it was made."""
+    now = code_digests([f"tasks.stages.{node.stage}", *node.plugins])
+    return [change["key"].removeprefix("code.") for change in changes({"code": manifest["ingredients"]["code"]}, {"code": now})]
+
+
 def environment(node: Node) -> dict[str, str]:
     """Variables that the node's child process needs from its very start."""
     stage = importlib.import_module(f"tasks.stages.{node.stage}")
     return stage.environment(node.settings) if hasattr(stage, "environment") else {}
 
 
-def input_path(role: str, artifact: Artifact) -> Path:
+def input_path(role: str, folder: Path) -> Path:
     """Where a stage reads an input: the artifact's folder, or for a model the model's, which may be outside the store."""
     if role not in MODEL_ROLES:
-        return artifact.path
-    manifest = artifact.manifest
-    return Path(manifest["model_path"]) if "model_path" in manifest else artifact.path / manifest["model_folder"]
+        return folder
+    manifest = read_json(folder / MANIFEST)
+    return Path(manifest["model_path"]) if "model_path" in manifest else folder / manifest["model_folder"]
 
 
 def forecast(
-    nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact] | None = None
+    nodes: Sequence[Node],
+    store: Store,
+    last: Mapping[str, Artifact],
+    pinned: Mapping[str, Artifact] | None = None,
+    keep: Collection[str] = (),
 ) -> dict[str, Forecast]:
     """What each node of a recipe would do now, computed from manifests alone.
 
@@ -104,15 +117,21 @@ def forecast(
         last: the artifacts of the last run of the same recipe, by node id: what a miss is compared with, and whose outputs stand in
             for those of stages that would run.
         pinned: artifacts taken as they are, whatever their key would be now.
+        keep: stages whose artifacts are taken where they differ in code alone.
     """
     known: dict[str, Forecast] = {}
     for node in nodes:
-        known[node.id] = _forecast(node, store, known, last, (pinned or {}).get(node.id))
+        known[node.id] = _forecast(node, store, known, last, (pinned or {}).get(node.id), keep)
     return known
 
 
 def _forecast(
-    node: Node, store: Store, known: Mapping[str, Forecast], last: Mapping[str, Artifact], pin: Artifact | None
+    node: Node,
+    store: Store,
+    known: Mapping[str, Forecast],
+    last: Mapping[str, Artifact],
+    pin: Artifact | None,
+    keep: Collection[str],
 ) -> Forecast:
     if pin is not None:
         return Forecast(node, pin.key, True, pin, [])
@@ -129,6 +148,10 @@ def _forecast(
     artifact = store.find(node.stage, key)
     if artifact is not None:
         return Forecast(node, key, True if certain else None, artifact, [])
+    kept = store.same_but_code(made_of) if node.stage in keep else None
+    if kept is not None:
+        changed = changes(kept.manifest["ingredients"], made_of.as_json())
+        return Forecast(node, kept.key, True if certain else None, kept, changed, kept=True)
     return Forecast(node, key, False, None, changes(old, made_of.as_json()) if old else [], store.problem(node.stage, key))
 
 

@@ -10,20 +10,26 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-from prefect import Task, get_run_logger
+from prefect import State, Task, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
 from prefect.results import get_result_store
 from prefect.transactions import get_transaction
 
+from tasks.child import StageFailed
 from tasks.execute import Execution, execute
+from tasks.failures import Cause
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Artifact
 
 # An update of a progress artifact costs about 10 ms.
 PROGRESS_INTERVAL_S = 2.0
+# Before each new try of what may pass by itself: a network, a busy endpoint.
+RETRY_DELAYS_S = [2.0, 8.0, 30.0]
+RETRY_JITTER = 0.3
 
 
 @dataclass
@@ -58,8 +64,12 @@ def run_node(
     *,
     refresh: bool,
     records: Path,
+    on_retry: Callable[[str], None],
 ) -> dict[str, str]:
     """Run one node as a Prefect task. `inputs` are the results of the tasks before it, which draws the edges of the UI's graph.
+
+    A failure that may pass by itself is tried again, with growing delays; `on_retry` is told. Others are not: a schema stays wrong
+    and memory stays too small.
 
     Returns:
         The artifact as plain JSON: stage, key, fingerprint, path.
@@ -86,6 +96,13 @@ def run_node(
         logger.info("artifact %s (fingerprint %s)", artifact.path, artifact.fingerprint)
         return artifact.as_json()
 
+    def may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+        error = state.result(raise_on_failure=False)
+        if not (isinstance(error, StageFailed) and error.cause is Cause.PASSING):
+            return False
+        on_retry(str(error))
+        return True
+
     def artifact_of() -> tuple[str, Artifact | None]:
         key = made_of.key()
         return f"{node.stage}-{key}.json", execution.store.find(node.stage, key)
@@ -98,6 +115,10 @@ def run_node(
         # in 2 s".
         cache_policy=ArtifactKey(artifact_of=artifact_of),
         refresh_cache=refresh,
+        retries=len(RETRY_DELAYS_S),
+        retry_delay_seconds=RETRY_DELAYS_S,
+        retry_jitter_factor=RETRY_JITTER,
+        retry_condition_fn=may_pass,
         persist_result=True,
         result_storage=records,
         result_serializer="json",

@@ -2,6 +2,7 @@
 
 artifacts/<stage>/<key>.json                 pointer to the newest artifact of this key, swapped atomically
 artifacts/<stage>/<key>.<fingerprint>/       the artifact; its manifest.json is written last
+artifacts/<stage>/<key>.<fingerprint>.part/  an artifact of the shared store on its way here, or the part of it that a stage reads
 artifacts/<stage>/<key>.work/                partial work, which survives kill -9
 artifacts/<stage>/<key>.lock                 flock: freed by the kernel when its owner dies
 """
@@ -9,6 +10,7 @@ artifacts/<stage>/<key>.lock                 flock: freed by the kernel when its
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import fnmatch
 import functools
@@ -16,15 +18,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bnf.digests import model_digest
-from tasks.keys import KEY_CHARACTERS, Ingredients, digest
+from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
+from tasks.remote import MANIFEST, Remote
 
-MANIFEST = "manifest.json"
+LOCK_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,27 +53,117 @@ class Artifact:
 
 
 class Store:
-    """The artifacts of one home folder."""
+    """The artifacts of one home folder, and of the shared store behind it where there is one.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        root: the home's artifacts folder.
+        remote: the shared store. What it has need not be computed here, and what is computed here is put there.
+        verify: compare every file's sha256 with the manifest, not its size alone.
+    """
+
+    def __init__(self, root: Path, remote: Remote | None = None, *, verify: bool = False) -> None:
+        self.root, self.remote, self.verify = root, remote, verify
+        self._verified: set[Path] = set()
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The valid artifact of a key, or None. What is altered counts as absent; `problem` says what is wrong with it."""
+        """The valid artifact of a key, or None. What is altered counts as absent; `problem` says what is wrong with it.
+
+        One that only the shared store has is found too; `fetch` brings its files.
+        """
         artifact = self._pointed(stage, key)
-        return artifact if artifact is not None and damage(artifact) is None else None
+        if artifact is not None and self.damage(artifact) is None:
+            return artifact
+        fingerprint = self.remote.fingerprint(stage, key) if self.remote else None
+        return self._artifact(stage, key, fingerprint) if fingerprint else None
 
     def problem(self, stage: str, key: str) -> str | None:
         """Why the artifact that the pointer names can't be used, or None where it can or where there is none."""
         artifact = self._pointed(stage, key)
-        return damage(artifact) if artifact is not None else None
+        return self.damage(artifact) if artifact is not None else None
+
+    def damage(self, artifact: Artifact) -> str | None:
+        """What is wrong with an artifact on disk, by its manifest; None where nothing is. Hashes are compared once per process."""
+        if artifact.path in self._verified:
+            return None
+        wrong = damage(artifact, hashes=self.verify)
+        if wrong is None and self.verify:
+            self._verified.add(artifact.path)
+        return wrong
+
+    def available(self, artifact: Artifact) -> bool:
+        """Whether the artifact is whole here, or in the shared store."""
+        return self.damage(artifact) is None or (
+            self.remote is not None and self.remote.manifest(f"{artifact.stage}/{artifact.path.name}") is not None
+        )
+
+    def manifest(self, artifact: Artifact) -> dict[str, Any]:
+        """An artifact's manifest, from here or from the shared store.
+
+        Raises:
+            FileNotFoundError: neither has it.
+        """
+        if self.remote is None or (artifact.path / MANIFEST).exists():
+            return artifact.manifest
+        manifest = self.remote.manifest(f"{artifact.stage}/{artifact.path.name}")
+        if manifest is None:
+            raise FileNotFoundError(f"{artifact.path} must be a complete artifact here or in {self.remote.url}, got none")
+        return manifest
+
+    def fetch(self, artifact: Artifact, leave_out: Sequence[str] = ()) -> Path:
+        """The folder of an artifact's files on this machine, brought from the shared store where they aren't here.
+
+        `leave_out` are patterns of file names that the reader has no use for: without them, what is brought is a part.
+        """
+        if self.remote is None or damage(artifact) is None:
+            return artifact.path
+        with self.lock(artifact.stage, artifact.key):
+            if damage(artifact) is None:
+                return artifact.path
+            part = artifact.path.with_name(f"{artifact.path.name}.part")
+            self.remote.download(f"{artifact.stage}/{artifact.path.name}", part, leave_out)
+            if damage(dataclasses.replace(artifact, path=part)) is not None:
+                return part
+            shutil.rmtree(artifact.path, ignore_errors=True)
+            os.rename(part, artifact.path)
+            self._point(artifact)
+        return artifact.path
+
+    def publish(self, artifact: Artifact, *, replace: bool = False) -> Artifact:
+        """Put an artifact into the shared store and return the one that holds there: another machine's, where it was first.
+
+        `replace` makes this one hold. An artifact that stands for a model folder outside the store stays on this machine.
+        """
+        if self.remote is None or damage(artifact) is not None or "model_path" in artifact.manifest:
+            return artifact
+        fingerprint = self.remote.upload(artifact.stage, artifact.key, artifact.fingerprint, artifact.path, replace=replace)
+        if fingerprint == artifact.fingerprint:
+            return artifact
+        return self._artifact(artifact.stage, artifact.key, fingerprint)
+
+    def same_but_code(self, ingredients: Ingredients) -> Artifact | None:
+        """The newest valid artifact of this machine whose key differs from this one's in code alone."""
+        wanted = {**ingredients.as_json(), "code": None}
+        pointers = sorted((self.root / ingredients.stage).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for pointer in pointers:
+            artifact = self._pointed(ingredients.stage, pointer.stem)
+            if artifact is None or self.damage(artifact) is not None:
+                continue
+            if canonical({**artifact.manifest["ingredients"], "code": None}) == canonical(wanted):
+                return artifact
+        return None
 
     def _pointed(self, stage: str, key: str) -> Artifact | None:
         try:
             pointer = read_json(self._file(stage, key, "json"))
         except FileNotFoundError:
             return None
-        return Artifact(stage, key, pointer["fingerprint"], self.root / stage / f"{key}.{pointer['fingerprint']}")
+        return self._artifact(stage, key, pointer["fingerprint"])
+
+    def _artifact(self, stage: str, key: str, fingerprint: str) -> Artifact:
+        return Artifact(stage, key, fingerprint, self.root / stage / f"{key}.{fingerprint}")
+
+    def _point(self, artifact: Artifact) -> None:
+        write_json(self._file(artifact.stage, artifact.key, "json"), {"fingerprint": artifact.fingerprint})
 
     def work_folder(self, stage: str, key: str) -> Path:
         folder = self._file(stage, key, "work")
@@ -81,12 +175,18 @@ class Store:
         shutil.rmtree(self._file(stage, key, "work"), ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Hold the key's lock; waits while another process computes the same artifact."""
+    def lock(self, stage: str, key: str, while_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the key's lock; waits while another process computes the same artifact, calling `while_waiting` meanwhile."""
         path = self._file(stage, key, "lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    while_waiting()
+                    time.sleep(LOCK_INTERVAL_S)
             yield
 
     def commit(
@@ -123,22 +223,20 @@ class Store:
             "files": files,
         }
         write_json(work / MANIFEST, manifest)
-        artifact = Artifact(
-            stage, key, fingerprint[:KEY_CHARACTERS], self.root / stage / f"{key}.{fingerprint[:KEY_CHARACTERS]}"
-        )
-        if artifact.path.exists() and damage(artifact) is None:
+        artifact = self._artifact(stage, key, fingerprint[:KEY_CHARACTERS])
+        if artifact.path.exists() and self.damage(artifact) is None:
             # A forced run gave the same bits: the folder that earlier runs name stays as it is.
             shutil.rmtree(work)
         else:
             shutil.rmtree(artifact.path, ignore_errors=True)
             os.rename(work, artifact.path)
-        write_json(self._file(stage, key, "json"), {"fingerprint": artifact.fingerprint})
+        self._point(artifact)
         return artifact
 
     def outside_fingerprint(self, path: Path) -> str:
         """The content digest of a file or model folder outside the store, read once per path, size and modification time."""
         if path.is_dir():
-            return model_digest(path, self.root.parent / "digests.json")
+            return model_digest(path, self.root.parent / "digests.json", fresh=self.verify)
         status = path.stat()
         return _outside_sha256(path, status.st_size, status.st_mtime_ns)
 
@@ -146,8 +244,8 @@ class Store:
         return self.root / stage / f"{key}.{ending}"
 
 
-def damage(artifact: Artifact) -> str | None:
-    """What is wrong with an artifact on disk, by its manifest's list of files and sizes; None where nothing is."""
+def damage(artifact: Artifact, *, hashes: bool = False) -> str | None:
+    """What is wrong with an artifact on disk, by its manifest's list of files and sizes, or `hashes`; None where nothing is."""
     try:
         manifest = artifact.manifest
     except FileNotFoundError:
@@ -155,15 +253,20 @@ def damage(artifact: Artifact) -> str | None:
     except json.JSONDecodeError as error:
         return f"{artifact.path / MANIFEST} is not JSON ({error})"
     for name, entry in manifest["files"].items():
+        path = artifact.path / name
         try:
-            size = (artifact.path / name).stat().st_size
+            size = path.stat().st_size
         except FileNotFoundError:
-            return f"{artifact.path / name} is missing"
+            return f"{path} is missing"
         if size != entry["size"]:
-            return f"{artifact.path / name} has {size} bytes, its manifest says {entry['size']}"
+            return f"{path} has {size} bytes, its manifest says {entry['size']}"
+        if hashes and file_sha256(path) != entry["sha256"]:
+            return f"{path} was altered: its sha256 is not the one in its manifest"
     external = manifest.get("model_path")
     if external is not None and not Path(external).exists():
         return f"the model folder {external} is gone"
+    if external is not None and hashes and model_digest(Path(external), fresh=True) != manifest["fingerprint"]:
+        return f"the model folder {external} was altered: its digest is not the one in the manifest"
     return None
 
 

@@ -15,22 +15,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from tasks.failures import cause_of
+from tasks.job import Job
+
 PR_SET_PDEATHSIG = 1
 PROGRESS_INTERVAL_S = 0.5
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a stage's `run` is given."""
-
-    settings: dict[str, Any]
-    inputs: dict[str, Path]
-    output: Path
-    progress: Callable[[int, int, str], None]
 
 
 def main() -> None:
@@ -50,12 +42,7 @@ def main() -> None:
             )
         except Exception as error:
             traceback.print_exc()
-            report = {
-                "event": "error",
-                "kind": type(error).__name__,
-                "message": str(error),
-                "usage": isinstance(error, ValueError | OSError),
-            }
+            report = {"event": "error", "kind": type(error).__name__, "message": str(error), "cause": cause_of(error)}
             _send(reports, report)
         else:
             _send(reports, {"event": "done"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tasks.worker import Job
+from tasks.job import Job
 
 CONTENT = ("shifts.json",)
+ACCELERATOR = True
+MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
 def run(job: Job) -> None:

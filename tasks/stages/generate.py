@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.worker import Job
+from tasks.job import Job
 
 CONTENT = ("completions.jsonl", "items.jsonl")
+ACCELERATOR = True
+MEMORY_REMEDY = "lower evaluation.max_new_tokens, or take a smaller model"
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.job import Job
 from tasks.stages.generate import open_model
-from tasks.worker import Job
 
 CONTENT = ("games.jsonl", "summary.json")
+ACCELERATOR = True
+MEMORY_REMEDY = "lower judge.max_new_tokens, or take a smaller judge"
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, str]:

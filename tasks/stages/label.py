@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from tasks.worker import Job
+from tasks.job import Job
 
 CONTENT = ("labelled.jsonl",)
 

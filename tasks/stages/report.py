@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.worker import Job
+from tasks.job import Job
 
 CONTENT = ("summary.json", "report.html")
+# The report shows what training logged; weights stay where they are.
+LEAVES_OUT = ("*.safetensors",)
 
 
 def run(job: Job) -> None:
@@ -49,6 +51,7 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
                 "key": manifest["key"],
                 "fingerprint": manifest["fingerprint"],
                 "seconds": manifest["seconds"],
+                "other_code": settings.get("other_code", {}).get(node, []),
             }
         )
     return {

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tasks.worker import Job
+from tasks.job import Job
 
 CONTENT = ("model.json",)
 

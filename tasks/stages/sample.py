@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.worker import Job
+from tasks.job import Job
 
 CONTENT = ("samples.jsonl",)
+ACCELERATOR = True
+MEMORY_REMEDY = "lower sample.max_new_tokens, or take a smaller model"
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, str]:

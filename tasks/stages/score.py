@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.worker import Job
+from tasks.job import Job
 
 CONTENT = ("scores.jsonl", "summary.json")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.worker import Job
+from tasks.job import Job
 
 CONTENT = ("policy/*",)
+ACCELERATOR = True
+MEMORY_REMEDY = "lower train.max_tokens_per_row, or set train.gradient_checkpointing=true"
 POLICY = "policy"
 
 

@@ -164,7 +164,7 @@ def inputs(folder: Path, benchmarks: dict[str, dict[str, tuple[str, str]]], **mo
         "train": None,
         "shifts": None,
         "data": None,
-        "stages": [{**stage, "seconds": 2.5}],
+        "stages": [{**stage, "seconds": 2.5, "other_code": []}],
         "versions": {"torch": "2.13.0"},
         "machine": {"cpu": "a cpu", "cores": 2},
     }

@@ -3,7 +3,8 @@
 import pytest
 
 from flows.errors import RecipeError
-from flows.selection import select
+from flows.selection import Options, select
+from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Store
 
@@ -23,24 +24,24 @@ def stages(ids):
 
 
 def test_without_options_everything_may_execute():
-    selection = select(DAG)
+    selection = select(DAG, Options())
     assert selection.needed == selection.allowed == {node.id for node in DAG}
 
 
 def test_only_needs_what_its_stages_need_and_no_more():
-    selection = select(DAG, only=["generate", "score"])
+    selection = select(DAG, Options(only=["generate", "score"]))
     assert stages(selection.needed) == {"resolve", "sample", "train", "generate", "score"}
     assert stages(selection.allowed) == {"resolve", "generate", "score"}
 
 
 def test_from_allows_that_stage_and_what_comes_after():
-    selection = select(DAG, from_stage="train")
+    selection = select(DAG, Options(from_stage="train"))
     assert stages(selection.allowed) == {"resolve", "train", "generate", "score", "judge", "report"}
     assert stages(selection.needed) == stages(node.id for node in DAG)
 
 
 def test_refresh_forces_without_limiting():
-    selection = select(DAG, refresh=["judge"])
+    selection = select(DAG, Options(refresh=["judge"]))
     assert selection.refresh == {"judge"} and stages(selection.allowed) == stages(node.id for node in DAG)
 
 
@@ -51,12 +52,14 @@ def test_refresh_forces_without_limiting():
         ({"refresh": ["x"]}, "--refresh must name stages"),
         ({"from_stage": "x"}, "--from must name stages"),
         ({"only": ["train"], "from_stage": "train"}, "--only must stand without --from"),
+        ({"keep": ["x"]}, "--keep must name stages"),
+        ({"keep": ["train"], "refresh": ["train"]}, "--refresh must name other stages than --keep, got train in both"),
         ({"only": ["analyze"]}, "--only analyze must name stages of this recipe"),
     ],
 )
 def test_what_is_refused(options, message):
     with pytest.raises(RecipeError, match=message):
-        select(DAG, **options)
+        select(DAG, Options(**options))
 
 
 def test_a_needed_stage_outside_the_selection_that_is_not_cached_is_named(tmp_path):
@@ -64,4 +67,17 @@ def test_a_needed_stage_outside_the_selection_that_is_not_cached_is_named(tmp_pa
     with pytest.raises(
         RecipeError, match=r"--only score must select every stage .* got none for sample, which is not cached; add sample"
     ):
-        select(dag, only=["score"]).check(dag, Store(tmp_path), {}, {})
+        select(dag, Options(only=["score"])).check(dag, Store(tmp_path), {}, {})
+
+
+def test_nothing_to_keep_is_refused_with_what_differs_besides_code(tmp_path):
+    dag = [Node("train", {"learning_rate": 1})]
+    with pytest.raises(RecipeError, match="--keep train must find an artifact that differs in code alone, got no artifact"):
+        select(dag, Options(keep=["train"])).check(dag, Store(tmp_path), {}, {})
+    store = Store(tmp_path)
+    made_of = Ingredients("train", {"learning_rate": 2}, {}, {"bnf.trainer": "old"})
+    work = store.work_folder("train", made_of.key())
+    (work / "out").write_text("weights")
+    last = {"train": store.commit(made_of, work, content=("out",), fingerprint=None, about={})}
+    with pytest.raises(RecipeError, match=r"got settings\.learning_rate; run without --keep"):
+        select(dag, Options(keep=["train"])).check(dag, store, last, {})

@@ -1,12 +1,17 @@
 """The store: an artifact is complete or absent, and an altered one is never used."""
 
+import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from bnf.digests import model_digest
 from tasks.keys import ROOT, Ingredients
 from tasks.store import Store, damage
 
@@ -92,3 +97,50 @@ def test_the_lock_of_a_killed_owner_is_free(store, tmp_path):
     started = time.monotonic()
     with store.lock("score", "k"):
         assert time.monotonic() - started < 5
+
+
+def test_verify_notices_what_sizes_do_not(store):
+    artifact = make(store, text="content")
+    (artifact.path / "scores.jsonl").write_text("CONTENT")
+    assert store.find("score", MADE_OF.key()) == artifact
+    strict = Store(store.root, verify=True)
+    assert strict.find("score", MADE_OF.key()) is None
+    assert "scores.jsonl was altered" in strict.problem("score", MADE_OF.key())
+
+
+def test_verify_reads_a_model_folder_again_although_its_time_is_unchanged(store, tiny_model_dir, tmp_path):
+    model = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    made_of = dataclasses.replace(MADE_OF, stage="resolve")
+    about = {"model_path": str(model)}
+    work = store.work_folder("resolve", made_of.key())
+    (work / "model.json").write_text("{}")
+    store.commit(made_of, work, content=("model.json",), fingerprint=model_digest(model), about=about)
+    weights = model / "model.safetensors"
+    status, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert store.find("resolve", made_of.key()) is not None
+    assert "was altered" in str(Store(store.root, verify=True).problem("resolve", made_of.key()))
+
+
+def test_an_artifact_that_differs_in_code_alone_can_be_found(store):
+    artifact = make(store)
+    edited = dataclasses.replace(MADE_OF, code={"tasks.stages.score": "edited", "new.module": "x"})
+    assert store.find("score", edited.key()) is None
+    assert store.same_but_code(edited) == artifact
+    assert store.same_but_code(dataclasses.replace(edited, settings={"limit": 4})) is None
+    assert store.same_but_code(dataclasses.replace(edited, inputs={"completions": "other"})) is None
+    (artifact.path / "scores.jsonl").unlink()
+    assert store.same_but_code(edited) is None
+
+
+def test_waiting_for_a_lock_can_be_broken_off(store):
+    class Enough(Exception):
+        pass
+
+    def stop():
+        raise Enough
+
+    with store.lock("score", "k"), pytest.raises(Enough), Store(store.root).lock("score", "k", while_waiting=stop):
+        raise AssertionError("two owners of one lock")

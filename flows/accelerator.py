@@ -1,0 +1,75 @@
+"""One stage at a time on a machine's accelerator (its GPUs, or without any its cores): a concurrency limit that the UI shows.
+
+Its number of slots can be changed there. A holder that is killed leaves its slot until the lease ends; `free` gives it back sooner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Callable, Iterator
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from tasks.child import Cancelled
+
+# The shortest lease that Prefect gives; it is renewed in time for as long as the holder lives.
+LEASE_S = 60
+ASK_AGAIN_S = 5.0
+
+
+def limit_name() -> str:
+    """The limit's name. Machines that share a Prefect server have one each."""
+    return f"accelerator-{platform.node() or 'this-machine'}"
+
+
+@contextlib.contextmanager
+def accelerator(cancelled: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the machine's accelerator; waits while other runs hold it.
+
+    Raises:
+        Cancelled: somebody asked for the run's end meanwhile.
+    """
+    name = limit_name()
+    with get_client(sync_client=True) as client:
+        _create(client, name)
+    with contextlib.ExitStack() as held:
+        waited = False
+        while True:
+            try:
+                held.enter_context(
+                    # A server that can't be reached for a while must not end hours of training.
+                    concurrency(
+                        name,
+                        strict=True,
+                        timeout_seconds=ASK_AGAIN_S,
+                        lease_duration=LEASE_S,
+                        raise_on_lease_renewal_failure=False,
+                    )
+                )
+                break
+            except TimeoutError:
+                if cancelled():
+                    raise Cancelled("the run was cancelled while it waited for the accelerator") from None
+                if not waited:
+                    on_wait()
+                    waited = True
+        yield
+
+
+def free() -> None:
+    """Give back every slot: for a server all of whose runs have ended."""
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+        client.update_global_concurrency_limit(limit_name(), GlobalConcurrencyLimitUpdate(active_slots=0))
+
+
+def _create(client: SyncPrefectClient, name: str) -> None:
+    try:
+        client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        # Another run may have been faster.
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))

@@ -1,0 +1,77 @@
+"""Why a stage failed: what a person has to mend, what may pass by itself, and which resource ran out.
+
+Libraries' errors are told by their class names: nothing is imported that the stage itself did not need.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import StrEnum
+
+# Statuses of an HTTP answer after which the same request may succeed.
+PASSING_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+PASSING_CLASSES = frozenset(
+    {
+        "httpx.TransportError",
+        "openai.APIConnectionError",
+        "requests.exceptions.ConnectionError",
+        "requests.exceptions.Timeout",
+    }
+)
+MEMORY_CLASSES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"})
+# What torch's CPU allocator and vLLM say when memory ends, as other classes of errors.
+MEMORY_TEXTS = (
+    "can't allocate memory",
+    "out of memory",
+    "no available memory for the cache blocks",
+    "to serve at least one request",
+)
+
+
+class Cause(StrEnum):
+    """The kinds of failure that are treated differently."""
+
+    USER = "user"  # the message says what to mend
+    PASSING = "passing"  # network, a busy endpoint: worth another try
+    MEMORY = "memory"
+    DISK = "disk"
+    OTHER = "other"
+
+
+def cause_of(error: BaseException) -> Cause:
+    """The kind of an error, by itself or by what it was raised from."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__
+    if any(isinstance(one, OSError) and one.errno == errno.ENOSPC for one in chain):
+        return Cause.DISK
+    if any(_out_of_memory(one) for one in chain):
+        return Cause.MEMORY
+    if any(_passing(one) for one in chain):
+        return Cause.PASSING
+    return Cause.USER if isinstance(error, ValueError | OSError) else Cause.OTHER
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError) or bool(_names(error) & MEMORY_CLASSES) or any(words in text for words in MEMORY_TEXTS)
+    )
+
+
+def _passing(error: BaseException) -> bool:
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status in PASSING_STATUSES
+    return isinstance(error, ConnectionError | TimeoutError) or bool(_names(error) & PASSING_CLASSES)
+
+
+def _names(error: BaseException) -> frozenset[str]:
+    """The qualified names of an error's classes, with private submodules left out: `httpx._exceptions.X` is `httpx.X`."""
+    names = set()
+    for kind in type(error).__mro__:
+        parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
+        names.add(".".join([*parts, kind.__qualname__]))
+    return frozenset(names)

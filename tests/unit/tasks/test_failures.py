@@ -1,0 +1,66 @@
+"""What a failure's cause is: who has to mend it, and whether another try is worth anything."""
+
+import errno
+
+import httpx
+import openai
+import pytest
+import requests
+import torch
+
+from tasks.failures import Cause, cause_of
+
+REQUEST = httpx.Request("POST", "http://judge/v1")
+
+
+def answer(status: int) -> httpx.Response:
+    return httpx.Response(status, request=REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ValueError("limit must be positive"), Cause.USER),
+        (FileNotFoundError("no such file"), Cause.USER),
+        (RuntimeError("a bug"), Cause.OTHER),
+        (KeyError("bug"), Cause.OTHER),
+        (ConnectionResetError(), Cause.PASSING),
+        (TimeoutError(), Cause.PASSING),
+        (httpx.ConnectError("refused"), Cause.PASSING),
+        (httpx.HTTPStatusError("", request=REQUEST, response=answer(503)), Cause.PASSING),
+        (httpx.HTTPStatusError("", request=REQUEST, response=answer(404)), Cause.OTHER),
+        (requests.ConnectionError(), Cause.PASSING),
+        (openai.APIConnectionError(request=REQUEST), Cause.PASSING),
+        (openai.RateLimitError("", response=answer(429), body=None), Cause.PASSING),
+        (openai.InternalServerError("", response=answer(500), body=None), Cause.PASSING),
+        (openai.AuthenticationError("", response=answer(401), body=None), Cause.OTHER),
+        (MemoryError(), Cause.MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), Cause.MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), Cause.MEMORY),
+        (ValueError("No available memory for the cache blocks. Try increasing gpu_memory_utilization"), Cause.MEMORY),
+        (OSError(errno.ENOSPC, "No space left on device"), Cause.DISK),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_cause(error, cause):
+    assert cause_of(error) is cause
+
+
+def test_what_an_error_was_raised_from_counts():
+    def fetch(status):
+        try:
+            raise httpx.HTTPStatusError("", request=REQUEST, response=answer(status))
+        except httpx.HTTPError as error:
+            raise ValueError("model_name_or_path must be a folder or a hub id that can be fetched") from error
+
+    with pytest.raises(ValueError) as busy:
+        fetch(503)
+    with pytest.raises(ValueError) as absent:
+        fetch(404)
+    assert cause_of(busy.value) is Cause.PASSING and cause_of(absent.value) is Cause.USER
+
+
+def test_the_allocators_own_error_is_known():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 50)
+    assert cause_of(error.value) is Cause.MEMORY

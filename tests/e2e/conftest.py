@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,10 @@ MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
 
 
 class Bnf:
-    """The command line on one home."""
+    """The command line on one home; of another checkout and with other variables where they are given."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, checkout: Path = ROOT, **environment: str) -> None:
+        self.home, self.checkout, self.environment = home, checkout, environment
 
     def __call__(self, *words: str, code: int = 0) -> str:
         """Standard output of `bnf WORDS`, after checking its exit code."""
@@ -31,15 +33,38 @@ class Bnf:
         return json.loads(self(*words, "--json", code=code))
 
     def process(self, *words: str) -> subprocess.Popen:
+        command = [str(Path(sys.executable).parent / "bnf")]
+        if self.checkout != ROOT:
+            command = [sys.executable, "-P", "-m", "bnf"]
         return subprocess.Popen(
-            [str(Path(sys.executable).parent / "bnf"), *words],
+            [*command, *words],
             cwd=self.home,
-            env={**os.environ, "BNF_HOME": str(self.home / "state")},
+            env={**os.environ, "PYTHONPATH": str(self.checkout), "BNF_HOME": str(self.home / "state"), **self.environment},
+            start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def processes(self) -> list[str]:
+        """Command lines of live processes that work on this home."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as environ, open(f"/proc/{pid}/cmdline", "rb") as command:
+                    line = command.read().replace(b"\0", b" ").decode()
+                    if str(self.home / "state").encode() in environ.read() and line:
+                        found.append(line)
+            except OSError:
+                continue  # it ended meanwhile
+        return found
+
+    def wait_for_no_processes(self, timeout_s: float = 20) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self.processes():
+            assert time.monotonic() < deadline, self.processes()
+            time.sleep(0.2)
 
     def executed(self, run: str = "latest") -> set[str]:
         """The tasks that a run executed itself; the others came from the cache."""
@@ -52,3 +77,13 @@ def model() -> Path:
     if not MODEL.exists():
         pytest.skip(f"the demonstration model is not at {MODEL}; run `make env`")
     return MODEL
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of the project elsewhere, to be edited."""
+    copy = tmp_path_factory.mktemp("elsewhere") / "project"
+    for folder in ("bnf", "data", "evaluation", "tasks", "flows"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "models").symlink_to(ROOT / "models")
+    return copy

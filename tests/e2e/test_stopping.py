@@ -1,6 +1,5 @@
 """Stopping a run, politely and not: nothing is left over, its state is told, and the next run goes on to the same policy."""
 
-import os
 import signal
 import time
 
@@ -34,27 +33,6 @@ def checkpoints(bnf: Bnf) -> set[str]:
     return {path.name for path in (bnf.home / "state" / "artifacts" / "train").glob("*.work/checkpoints/checkpoint-*")}
 
 
-def processes_of(bnf: Bnf) -> list[str]:
-    """Command lines of live processes that work on this home."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as environ, open(f"/proc/{pid}/cmdline", "rb") as command:
-                line = command.read().replace(b"\0", b" ").decode()
-                if str(bnf.home / "state").encode() in environ.read() and line:
-                    found.append(line)
-        except OSError:
-            continue  # it ended meanwhile
-    return found
-
-
-def wait_for_no_processes(bnf: Bnf) -> None:
-    deadline = time.monotonic() + 20
-    while processes_of(bnf):
-        assert time.monotonic() < deadline, processes_of(bnf)
-        time.sleep(0.2)
-
-
 def weights(bnf: Bnf) -> str:
     tasks = bnf.json("show", "latest")["tasks"]
     return tasks["train"]["fingerprint"]
@@ -66,11 +44,11 @@ def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(model, 
 
     bnf = Bnf(tmp_path_factory.mktemp("stopped"))
     assert stop_while_training(bnf, signal.SIGTERM) == 143
-    wait_for_no_processes(bnf)
+    bnf.wait_for_no_processes()
     assert bnf.json("runs")["runs"][0]["state"] == "stopped"
 
     assert stop_while_training(bnf, signal.SIGKILL) == -9
-    wait_for_no_processes(bnf)
+    bnf.wait_for_no_processes()
     assert bnf.json("runs")["runs"][0]["state"] == "crashed"
 
     bnf(*WORDS)
@@ -82,4 +60,4 @@ def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(model, 
 def test_interrupt_ends_with_130(model, tmp_path):
     bnf = Bnf(tmp_path)
     assert stop_while_training(bnf, signal.SIGINT) == 130
-    wait_for_no_processes(bnf)
+    bnf.wait_for_no_processes()

@@ -36,7 +36,10 @@ def answer(status: int) -> httpx.Response:
         (openai.AuthenticationError("", response=answer(401), body=None), Cause.OTHER),
         (MemoryError(), Cause.MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), Cause.MEMORY),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), Cause.MEMORY),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+            Cause.MEMORY,
+        ),
         (ValueError("No available memory for the cache blocks. Try increasing gpu_memory_utilization"), Cause.MEMORY),
         (OSError(errno.ENOSPC, "No space left on device"), Cause.DISK),
     ],

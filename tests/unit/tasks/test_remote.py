@@ -152,7 +152,7 @@ def test_what_was_altered_there_is_refused(tmp_path, url):
     system, root = fsspec.core.url_to_fs(url)
     system.pipe_file(f"{root}/train/{made.path.name}/policy/model.safetensors", b"WEIGHTS")
     second = machine(tmp_path, "second", url)
-    with pytest.raises(RemoteError, match="model.safetensors must have sha256"):
+    with pytest.raises(RemoteError, match=r"model\.safetensors must have sha256"):
         second.fetch(second.find("train", KEY))
 
 

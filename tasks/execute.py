@@ -121,7 +121,7 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
         paths = {role: input_path(role, store.fetch(artifact, leave_out)) for role, artifact in inputs.items()}
         needed = _space_needed(paths)
         if shutil.disk_usage(work).free < needed:
-            raise StageFailed(_full_disk(node, needed, store), Cause.DISK)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _run_child(node, paths, work, execution)
         identity = stage.identity(work) if hasattr(stage, "identity") else {}
         seconds = round(time.monotonic() - started_s, 3)

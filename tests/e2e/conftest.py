@@ -13,6 +13,16 @@ import pytest
 from tasks.keys import ROOT
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
+# The quick start with every stage, at a size for tests.
+RECIPE = "flows/recipes/quickstart.yaml"
+SMALL = (
+    "sample.num_prompts=16",
+    "sample.samples_per_prompt=6",
+    "evaluation.max_new_tokens=24",
+    "evaluation.benchmarks={number_comparison: {limit: 16}, gsm8k: {source: sample, limit: 3}}",
+    "judge.benchmarks={arena_hard: {source: sample, limit: 2}}",
+    "judge.max_new_tokens=16",
+)
 
 
 class Bnf:
@@ -39,13 +49,16 @@ class Bnf:
         return subprocess.Popen(
             [*command, *words],
             cwd=self.home,
-            env={**os.environ, "PYTHONPATH": str(self.checkout), "BNF_HOME": str(self.home / "state"), **self.environment},
+            env=self.variables(),
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def variables(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.checkout), "BNF_HOME": str(self.home / "state"), **self.environment}
 
     def processes(self) -> list[str]:
         """Command lines of live processes that work on this home."""
@@ -77,6 +90,18 @@ def model() -> Path:
     if not MODEL.exists():
         pytest.skip(f"the demonstration model is not at {MODEL}; run `make env`")
     return MODEL
+
+
+@pytest.fixture(scope="session")
+def bnf(model, tmp_path_factory) -> Bnf:
+    """The home of the quick start."""
+    return Bnf(tmp_path_factory.mktemp("quickstart"))
+
+
+@pytest.fixture(scope="session")
+def first(bnf) -> dict:
+    """The quick start's first run: everything is executed."""
+    return bnf.json("run", RECIPE, *SMALL)
 
 
 @pytest.fixture(scope="session")

@@ -5,31 +5,11 @@ import time
 
 import pytest
 
-from tests.e2e.conftest import Bnf
+from tests.e2e.conftest import RECIPE, SMALL
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
 
-RECIPE = "flows/recipes/quickstart.yaml"
-SMALL = (
-    "sample.num_prompts=16",
-    "sample.samples_per_prompt=6",
-    "evaluation.max_new_tokens=24",
-    "evaluation.benchmarks={number_comparison: {limit: 16}, gsm8k: {source: sample, limit: 3}}",
-    "judge.benchmarks={arena_hard: {source: sample, limit: 2}}",
-    "judge.max_new_tokens=16",
-)
 GENERATED = {"number_comparison", "gsm8k", "arena_hard"}
-
-
-@pytest.fixture(scope="module")
-def bnf(model, tmp_path_factory):
-    return Bnf(tmp_path_factory.mktemp("quickstart"))
-
-
-@pytest.fixture(scope="module")
-def first(bnf):
-    """The first run: everything is executed."""
-    return bnf.json("run", RECIPE, *SMALL)
 
 
 def test_every_stage_is_executed_and_the_summary_has_its_shape(bnf, first):

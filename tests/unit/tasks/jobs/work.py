@@ -6,6 +6,9 @@ import subprocess
 import sys
 import time
 
+CONTENT = ("out.txt",)
+ACCELERATOR = True
+MEMORY_REMEDY = "lower train.max_tokens_per_row"
 calls = 0
 
 
@@ -20,6 +23,13 @@ def run(job):
         (job.output / "out.txt").write_text(f"{calls} {os.getpid()}")
     elif what == "refuse":
         raise ValueError("limit must be positive, got -1; leave it out")
+    elif what == "fill":
+        with open("/dev/full", "w") as disk:
+            disk.write("x")
+    elif what == "swell":
+        raise MemoryError("no more")
+    elif what == "lose connection":
+        raise ConnectionResetError("the peer is gone")
     elif what == "raise":
         raise RuntimeError("something broke")
     elif what == "die":

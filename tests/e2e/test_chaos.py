@@ -1,0 +1,67 @@
+"""Kill -9 at random moments of a run, like a power cut: the same command goes on, and ends where an unbroken run ends."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import RECIPE, SMALL, Bnf
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+
+WORDS = ("run", RECIPE, *SMALL, "train.save_steps=1")
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.nightly)])
+@pytest.mark.timeout(5400)
+def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(bnf, first, tmp_path, kills):
+    seed = int(os.environ.get("BNF_CHAOS_SEED", kills))
+    moments = random.Random(seed)
+    whole_s = sum(task["seconds"] for task in first["tasks"].values())
+    broken = Bnf(tmp_path)
+    killed_at = []
+    for _ in range(kills):
+        process = broken.process(*WORDS)
+        # What is done is not done again: the rest of the run gets shorter with every kill.
+        time.sleep(moments.uniform(2.0, max(4.0, 1.5 * whole_s / kills)))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        broken.wait_for_no_processes()
+        killed_at.append(at_work(broken))
+    print(f"seed {seed}: killed at {killed_at}")
+    shown = broken.json(*WORDS)
+    assert shown["state"] == "completed"
+    compare(first, shown)
+    broken.wait_for_no_processes()
+    assert {run["state"] for run in broken.json("runs")["runs"][1:]} <= {"crashed", "completed"}
+
+
+def at_work(bnf: Bnf) -> str:
+    """The stage that the newest run was at."""
+    runs = bnf.json("runs")["runs"]
+    working = bnf.json("show", runs[0]["run"])["working"] if runs else None
+    return working["stage"] if working else "between stages"
+
+
+def compare(whole: dict, broken: dict) -> None:
+    """The same artifacts where bits are promised, and where only completeness is, no item missing or double."""
+    assert set(whole["tasks"]) == set(broken["tasks"])
+    for name in ("sample", "label", "prepare", "reference", "train", "analyze"):
+        assert broken["tasks"][name]["fingerprint"] == whole["tasks"][name]["fingerprint"], name
+    for name in whole["tasks"]:
+        stage = name.split("/")[0]
+        file = {"generate": "completions.jsonl", "score": "scores.jsonl", "judge": "games.jsonl"}.get(stage)
+        if file is not None:
+            assert items(broken, name, file) == items(whole, name, file), name
+
+
+def items(run: dict, name: str, file: str) -> list[tuple[str, ...]]:
+    """What identifies each record, in order of the ids: a double or a gap shows."""
+    lines = (Path(run["tasks"][name]["path"]) / file).read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    return sorted(tuple(str(record[key]) for key in ("id", "question_id", "game") if key in record) for record in records)

@@ -1,0 +1,105 @@
+"""One node: computed once, its failures told by what ran out, and the accelerator held for as long as its process lives."""
+
+import contextlib
+import json
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from tasks import execute as module
+from tasks.child import Cancelled, StageFailed
+from tasks.execute import Children, Execution, execute
+from tasks.failures import Cause
+from tasks.keys import Ingredients
+from tasks.nodes import Node
+from tasks.store import Store
+from tests.unit.tasks.jobs import work
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Execute a node whose stage is `jobs.work`; its parts are attributes."""
+    monkeypatch.setattr(module, "stage_module", lambda node: work)
+    monkeypatch.setattr(module, "environment", lambda node: {})
+    held = []
+
+    @contextlib.contextmanager
+    def accelerator():
+        held.append("held")
+        yield
+        held.append("free")
+
+    children = Children(tmp_path / "logs", accelerator, lambda: run.cancelled)
+    execution = Execution(Store(tmp_path / "artifacts"), children, lambda *_: None, lambda *_: None)
+
+    def run(what, *, refresh=False, session=None, number=0):
+        node = Node("work", {"do": what, "number": number}, session=session)
+        return execute(node, Ingredients("work", node.settings, {}, {}), {}, execution, refresh=refresh)
+
+    run.cancelled, run.held, run.execution = False, held, execution
+    yield run
+    children.kill()
+
+
+def test_what_is_there_is_not_made_again(run):
+    first = run("write")
+    assert run("write") == first and run.held == ["held", "free"]
+    manifest = json.loads((first.path / "manifest.json").read_text())
+    assert set(manifest["files"]) == {"out.txt"} and manifest["seconds"] > 0 and "python" in manifest["versions"]
+
+
+def test_a_session_holds_the_accelerator_until_its_process_ends(run):
+    run("write", session="s", number=1)
+    run("write", session="s", number=2)
+    assert run.held == ["held"]
+    run("write", session="other", number=3)
+    assert run.held == ["held", "free", "held"]
+    run.execution.children.close()
+    assert run.held == ["held", "free"] * 2
+
+
+@pytest.mark.parametrize(
+    ("what", "cause", "message"),
+    [
+        ("fill", Cause.DISK, r"the disk of .* must have 256 MiB free for work, got \d+ MiB; free some(.|\n)*No space left"),
+        ("swell", Cause.MEMORY, r"(.|\n)*work ran out of memory; lower train\.max_tokens_per_row"),
+        ("die", Cause.MEMORY, r"exit -9(.|\n)*work ran out of memory; lower train\.max_tokens_per_row"),
+        ("refuse", Cause.USER, "limit must be positive"),
+        ("lose connection", Cause.PASSING, "the peer is gone"),
+        ("raise", Cause.OTHER, "RuntimeError: something broke"),
+    ],
+)
+def test_a_failure_has_a_cause_and_leaves_the_store_as_it_was(run, what, cause, message):
+    with pytest.raises(StageFailed, match=f"^{message}") as failure:
+        run(what)
+    assert failure.value.cause is cause
+    assert run.held == ["held", "free"]
+    store = run.execution.store
+    assert not list(store.root.glob("*/*.json")) and [path.suffix for path in store.root.glob("*/*/")] == [".work"]
+
+
+def test_too_little_space_is_told_before_the_stage_begins(run, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1 << 40, 0, 100 << 20))
+    with pytest.raises(
+        StageFailed, match=r"must have 256 MiB free for work, got 100 MiB; free some [^\n]* or move BNF_HOME[^\n]*$"
+    ):
+        run("write")
+    assert run.held == []
+
+
+def test_cancelling_ends_the_process_and_frees_the_accelerator(run):
+    run.cancelled = True
+    with pytest.raises(Cancelled):
+        run("hang")
+    assert run.held == ["held", "free"]
+
+
+def test_a_run_that_waits_for_another_can_be_cancelled(run):
+    run.cancelled = True
+    node = Node("work", {"do": "write", "number": 0})
+    key = Ingredients("work", node.settings, {}, {}).key()
+    with Store(run.execution.store.root).lock("work", key), pytest.raises(Cancelled, match="while it waited"):
+        run("write")

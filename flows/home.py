@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tasks.remote import Remote
+from flows.errors import RecipeError
+from tasks.remote import Remote, RemoteError
 from tasks.store import Store, read_json
 
 DEFAULT = ".bnf"
@@ -20,10 +21,14 @@ def open_store(home: Path, *, verify: bool = False) -> Store:
     """The home's artifacts, with the shared store that `BNF_STORE` names behind them.
 
     Raises:
-        RemoteError: `BNF_STORE` can't be used.
+        RecipeError: `BNF_STORE` is no URL of a store.
     """
     url = os.environ.get("BNF_STORE")
-    return Store(home / "artifacts", Remote(url) if url else None, verify=verify)
+    try:
+        remote = Remote(url) if url else None
+    except RemoteError as error:
+        raise RecipeError(str(error)) from error
+    return Store(home / "artifacts", remote, verify=verify)
 
 
 def set_prefect_environment(home: Path, *, debug: bool = False) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import fnmatch
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ class Remote:
         import fsspec
 
         try:
-            self._files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            # A folder's subfolders are made as they are needed; a bucket with a mistyped name is not.
+            folder = fsspec.utils.get_protocol(url) == "file"
+            self._files, root = fsspec.core.url_to_fs(url, **{"auto_mkdir": True} if folder else {"use_listings_cache": False})
         except (ValueError, ImportError) as error:
             raise RemoteError(
                 f"BNF_STORE must be a folder or an fsspec URL, got {url!r} ({error}); write s3://bucket/path"
@@ -69,7 +71,8 @@ class Remote:
             path = to / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if not (path.exists() and _sha256(path) == entry["sha256"]):
-                self._files.get_file(f"{self._root}/{folder}/{name}", str(path))
+                with self._reaching():
+                    self._files.get_file(f"{self._root}/{folder}/{name}", str(path))
             if _sha256(path) != entry["sha256"]:
                 path.unlink()
                 raise RemoteError(
@@ -91,22 +94,37 @@ class Remote:
             manifest = json.loads((artifact / MANIFEST).read_text())
             for name in (*manifest["files"], MANIFEST):
                 target = f"{self._root}/{folder}/{name}"
-                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self._files.put_file(str(artifact / name), target)
+                with self._reaching():
+                    self._files.put_file(str(artifact / name), target)
         pointer = json.dumps({"fingerprint": fingerprint}).encode()
         del self._pointers[f"{stage}/{key}.json"]
         # Somebody may have been faster: then the pointer isn't ours, and what it names counts.
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError), self._reaching():
             self._files.pipe_file(f"{self._root}/{stage}/{key}.json", pointer, mode="overwrite" if replace else "create")
         winner = self.fingerprint(stage, key)
         assert winner is not None
         return winner
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Every protocol has errors of its own; people need to know which store it was and what to look at."""
         try:
-            value: dict[str, Any] = json.loads(self._files.cat_file(f"{self._root}/{name}"))
-        except FileNotFoundError:
-            return None
+            yield
+        except FileExistsError:
+            raise
+        except Exception as error:
+            raise RemoteError(
+                f"BNF_STORE must be reachable, got {type(error).__name__} from {self.url} ({error}); check its keys and endpoint"
+            ) from error
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        with self._reaching():
+            try:
+                content = self._files.cat_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                return None
+        try:
+            value: dict[str, Any] = json.loads(content)
         except json.JSONDecodeError as error:
             raise RemoteError(f"{self.url}/{name} must be JSON, got {error}; delete it there") from error
         return value

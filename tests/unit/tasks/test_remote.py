@@ -117,7 +117,7 @@ def test_an_upload_that_broke_off_is_nothing_yet_and_is_gone_on_with(tmp_path, u
         put(source, target)
 
     monkeypatch.setattr(first.remote._files, "put_file", break_off)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(RemoteError, match=r"BNF_STORE must be reachable, got ConnectionError .*the line is down"):
         first.publish(made)
     assert machine(tmp_path, "second", url).find("train", KEY) is None
     monkeypatch.undo()
@@ -137,7 +137,7 @@ def test_a_download_that_broke_off_is_gone_on_with(tmp_path, url, monkeypatch):
         get(source, target)
 
     monkeypatch.setattr(second.remote._files, "get_file", break_off)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(RemoteError, match=r"BNF_STORE must be reachable, got ConnectionError .*the line is down"):
         second.fetch(second.find("train", KEY))
     assert Store(tmp_path / "second").find("train", KEY) is None
     rest = []
@@ -184,3 +184,19 @@ def test_the_pointer_comes_last(tmp_path, url):
 def test_an_unknown_protocol_is_refused_with_the_remedy():
     with pytest.raises(RemoteError, match="BNF_STORE must be a folder or an fsspec URL, got 'warp://x'"):
         Remote("warp://x")
+
+
+def test_a_bucket_that_is_not_there_is_named_when_something_is_put(s3, tmp_path):
+    store = machine(tmp_path, "first", "s3://nowhere/artifacts")
+    assert store.find("train", KEY) is None
+    with pytest.raises(RemoteError, match=r"BNF_STORE must be reachable, got .* from s3://nowhere/artifacts \(.*bucket"):
+        store.publish(make(store))
+
+
+def test_a_server_that_does_not_answer_is_named(s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(RemoteError, match=r"got EndpointConnectionError from s3://bucket/artifacts"):
+        Remote("s3://bucket/artifacts").fingerprint("train", KEY)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -1,0 +1,78 @@
+"""A Prefect server of its own, on SQLite or Postgres: runs use it by PREFECT_API_URL, and the home starts none."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Bnf
+
+pytestmark = [pytest.mark.e2e]
+
+WORDS = ("run", "flows/recipes/pairs.yaml", "evaluation.benchmarks={}", "--only", "prepare")
+START_TIMEOUT_S = 120
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)])
+def database(request, tmp_path):
+    """Variables that tell a Prefect server its database."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    import pgserver
+
+    server = pgserver.get_server(tmp_path / "postgres")
+    yield {"PREFECT_API_DATABASE_CONNECTION_URL": server.get_uri().replace("postgresql://", "postgresql+asyncpg://")}
+    server.cleanup()
+
+
+@pytest.fixture
+def api(database, tmp_path):
+    """The address of a running server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    quiet = {"PREFECT_HOME": str(tmp_path / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, env={**os.environ, **quiet, **database}, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            wait_until_healthy(f"http://127.0.0.1:{port}/api", server)
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=30)
+
+
+def wait_until_healthy(api: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{api}/health", timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError("the Prefect server did not become healthy")
+
+
+def test_runs_use_the_server_that_is_named(model, api, tmp_path):
+    bnf = Bnf(tmp_path, PREFECT_API_URL=api)
+    first = bnf.json(*WORDS)
+    again = bnf.json(*WORDS)
+    assert bnf.executed(first["run"]) == {"resolve/base", "prepare"} and bnf.executed(again["run"]) == set()
+    assert not (tmp_path / "state" / "prefect" / "server.json").exists()
+    body = json.dumps({"sort": "START_TIME_ASC"}).encode()
+    request = urllib.request.Request(f"{api}/flow_runs/filter", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        seen = [(run["name"], run["state_type"]) for run in json.load(answer)]
+    assert seen == [(first["run"], "COMPLETED"), (again["run"], "COMPLETED")]

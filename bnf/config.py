@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bnf.objectives import load_objective
 
-# The settings that the cached reference log-probabilities depend on: rows and head chunks are shared with training.
+# The settings that reference and training share: the rows, and the dtype they are computed in.
 REFERENCE_FIELDS = ("max_tokens_per_row", "bf16")
 # Where and how often a training writes: nothing of what it computes depends on these.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
@@ -124,6 +124,13 @@ class TrainConfig:
                 hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(names)}"
                 raise ValueError(f"train.{key} must be a known key, got {key!r}; {hint}")
         return cls(**values)
+
+    def reference_settings(self) -> dict[str, Any]:
+        """What the cached reference depends on: the settings it shares with training, and whether the objective reads
+        mismatched completions.
+        """
+        needs_mismatched = load_objective(self.objective, self.objective_options).needs_mismatched
+        return {name: getattr(self, name) for name in REFERENCE_FIELDS} | {"mismatched": needs_mismatched}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `from_dict` takes them."""

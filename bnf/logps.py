@@ -6,7 +6,7 @@ logsumexp of the others`, and the log-probability from them, `−softplus(−log
 p → 1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,12 +24,13 @@ CHUNK = 512
 @dataclass(frozen=True)
 class TokenLogps:
     """Of each completion token: `logps` (N,) with gradient, `log_odds` (N,) without, and the entropy of the other tokens (N,)
-    where asked for.
+    where asked for. Where asked for, `prompt_logps` (M,) of the prompts' tokens after the first, with gradient.
     """
 
     logps: Tensor
     log_odds: Tensor
     rest_entropies: Tensor | None = None
+    prompt_logps: Tensor | None = None
 
     @property
     def entropies(self) -> Tensor:
@@ -39,8 +40,9 @@ class TokenLogps:
         return -logps.exp() * logps + log_rest.exp() * (self.rest_entropies - log_rest)
 
 
-def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool = False) -> TokenLogps:
-    """Log-probability and log-odds of every completion token of a row, on the model's device.
+def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool = False, prompts: bool = False) -> TokenLogps:
+    """Log-probability and log-odds of every completion token of a row, on the model's device; with `prompts`, the prompts'
+    log-probabilities too.
 
     `bf16` computes under autocast, over weights of whatever type: policy and reference have to be given alike.
     """
@@ -51,9 +53,19 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
             position_ids=row.position_ids.to(device),
             segments=SegmentPlan(row.spans),
             use_cache=False,
-        ).last_hidden_state[0, row.predicting.to(device)]  # (N, D)
+        ).last_hidden_state[0]  # (T, D)
     weight = model.get_output_embeddings().weight  # (V, D)
-    return head_logps(hidden.bfloat16() if bf16 else hidden, weight, row.targets.to(device), entropies=entropies)
+
+    def head(places: Tensor, targets: Tensor, entropies: bool) -> TokenLogps:
+        states = hidden[places.to(device)]
+        return head_logps(states.bfloat16() if bf16 else states, weight, targets.to(device), entropies=entropies)
+
+    values = head(row.predicting, row.targets, entropies)
+    if prompts:
+        # By themselves, so that the completions' chunks stay those of the reference pass.
+        of_prompts = head(row.predicting_prompts, row.prompt_targets, False)
+        values = replace(values, prompt_logps=of_prompts.logps)
+    return values
 
 
 def head_logps(hidden: Tensor, weight: Tensor, targets: Tensor, *, entropies: bool = False, chunk: int = CHUNK) -> TokenLogps:

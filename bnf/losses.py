@@ -15,20 +15,32 @@ from bnf.packing import Row
 
 
 @dataclass(frozen=True)
+class MismatchedReference:
+    """A row's mismatched completions (`bnf.mismatched`), and the reference's log-probabilities of their tokens: float32, (N,)."""
+
+    row: Row
+    logps: Tensor
+
+
+@dataclass(frozen=True)
 class RowReference:
     """Cached values of a row's completion tokens under one model: float32, (N,) each."""
 
     logps: Tensor
     log_odds: Tensor
     entropies: Tensor | None = None
+    mismatched: MismatchedReference | None = None
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What the losses of a global batch are divided by."""
+    """What the rows of a global batch share: what their losses are divided by, and the mean log-ratio of its mismatched
+    completions where the objective reads it.
+    """
 
     num_completions: int
     num_pairs: int
+    mismatched_logratio: Tensor | None = None
 
 
 def count(objective: BaseObjective, groups: Iterable[PromptGroup]) -> Totals:
@@ -54,7 +66,14 @@ def label_weights(weighting: str | dict[str, float], groups: Sequence[PromptGrou
     return len(labels) / (2 * max(num_preferred, 1)), len(labels) / (2 * max(num_dispreferred, 1))
 
 
-def assemble(row: Row, policy: TokenLogps, reference: RowReference | None, *, length_normalization: str = "own") -> RowLogps:
+def assemble(
+    row: Row,
+    policy: TokenLogps,
+    reference: RowReference | None,
+    *,
+    length_normalization: str = "own",
+    mismatched_logratio: Tensor | None = None,
+) -> RowLogps:
     """What an objective sees of a row, on the policy's device and in its dtype."""
     like = policy.logps
     lengths = row.lengths.to(like)
@@ -70,6 +89,9 @@ def assemble(row: Row, policy: TokenLogps, reference: RowReference | None, *, le
         scores=row.scores.to(like),
         group_of_completion=row.group_of_completion.to(like.device),
         pairs=row.pairs.to(like.device),
+        mismatched_logratio=mismatched_logratio,
+        prompt_logps=None if policy.prompt_logps is None else _sum_by_prompt(row, policy.prompt_logps),
+        prompt_lengths=row.prompt_lengths.to(like),
     )
 
 
@@ -83,3 +105,10 @@ def total_loss(losses: Losses, row: RowLogps, totals: Totals, weights: tuple[flo
     if losses.pairs is not None:
         loss = loss + losses.pairs.sum() / max(totals.num_pairs, 1)
     return loss
+
+
+def _sum_by_prompt(row: Row, per_token: Tensor) -> Tensor:
+    """(M,) → (G,)"""
+    lengths = row.prompt_lengths.to(per_token.device)
+    group_of_token = torch.repeat_interleave(torch.arange(len(lengths), device=per_token.device), lengths)
+    return per_token.new_zeros(len(lengths)).index_add(0, group_of_token, per_token)

@@ -111,6 +111,23 @@ class Row:
             [token for group in self.groups for completion in group.completions for token in completion.token_ids]
         )
 
+    @property
+    def predicting_prompts(self) -> Tensor:
+        """(M,) where in the row the hidden state lies that predicts each prompt token; nothing predicts a prompt's first."""
+        return torch.tensor(
+            [place for span in self.spans for place in range(span.start, span.start + span.prompt_length - 1)], dtype=torch.long
+        )
+
+    @property
+    def prompt_targets(self) -> Tensor:
+        """(M,) the prompts' tokens after the first, group by group."""
+        return torch.tensor([token for group in self.groups for token in group.prompt_ids[1:]], dtype=torch.long)
+
+    @property
+    def prompt_lengths(self) -> Tensor:
+        """(G,) how many of each prompt's tokens are predicted."""
+        return torch.tensor([span.prompt_length - 1 for span in self.spans])
+
     @cached_property
     def lengths(self) -> Tensor:
         """(C,) tokens of each completion."""

@@ -3,12 +3,12 @@
 The pass runs the rows and head chunks that training runs, in the same numerics, so that policy and reference are equal to the
 bit before the first step. A shard is written whole and then renamed; a killed pass resumes at the first missing shard. The
 cache depends on the reference's weights, the token ids, the rows and the dtype, and on nothing else: no optimizer setting,
-seed or label makes it stale.
+seed or label makes it stale. For an objective that needs mismatched completions, the same pass and shards hold their values
+too.
 """
 
 import json
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -24,7 +24,8 @@ from bnf.attention import ATTENTION
 from bnf.digests import model_digest
 from bnf.groups import read_groups
 from bnf.logps import CHUNK, row_logps
-from bnf.losses import RowReference
+from bnf.losses import MismatchedReference, RowReference
+from bnf.mismatched import mismatched_rows
 from bnf.models import load_model
 from bnf.packing import Row, pack, rows_digest
 
@@ -45,16 +46,18 @@ def cache_reference(
     bf16: bool,
     progress: Progress,
     entropies: bool = False,
+    mismatched: bool = False,
 ) -> dict[str, Any]:
     """Writes the reference's per-token values of all groups into `output_dir`, resuming what is there; returns the index.
 
-    `progress` counts tokens; `entropies` stores the model's entropy at every position as well. The index is written last:
-    where it exists the cache is complete.
+    `progress` counts tokens; `entropies` stores the model's entropy at every position as well, `mismatched` the values of the
+    rows' mismatched completions. The index is written last: where it exists the cache is complete.
 
     Raises:
-        ValueError: where a group is longer than a row, or the model is not supported.
+        ValueError: where a group is longer than a row, the model is not supported, or one prompt leaves nothing to mismatch.
     """
     rows = pack(read_groups(groups_dir), max_tokens_per_row)
+    others = mismatched_rows(rows) if mismatched else None
     identity = {
         "rows": rows_digest(rows),
         "model": model_digest(model_dir),
@@ -63,6 +66,7 @@ def cache_reference(
         "head_chunk": CHUNK,
         "attention": ATTENTION,
         "entropies": entropies,
+        "mismatched": None if others is None else rows_digest(others),
     }
     key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -76,30 +80,32 @@ def cache_reference(
     bounds = _shard_bounds(rows)
     for stale in set(output_dir.glob("reference-*")) - {output_dir / _shard_name(number) for number in range(len(bounds))}:
         stale.unlink()
-    num_tokens = sum(row.num_tokens for row in rows)
+    tokens_of_row = [row.num_tokens + (0 if others is None else others[place].num_tokens) for place, row in enumerate(rows)]
+    num_tokens = sum(tokens_of_row)
     model = None
     done = 0
-    started = time.monotonic()
     for number, (first, last) in enumerate(bounds):
         path = output_dir / _shard_name(number)
         if _shard_key(path) != key:
             if model is None:
                 model = load_model(model_dir).eval()
             values: dict[str, list[torch.Tensor]] = defaultdict(list)
-            for row in rows[first:last]:
+            for place in range(first, last):
                 with torch.no_grad():
-                    token_logps = row_logps(model, row, bf16=bf16, entropies=entropies)
+                    token_logps = row_logps(model, rows[place], bf16=bf16, entropies=entropies)
+                    if others is not None:
+                        values["mismatched_logps"].append(row_logps(model, others[place], bf16=bf16).logps.float().cpu())
                 values["logps"].append(token_logps.logps.float().cpu())
                 values["log_odds"].append(token_logps.log_odds.float().cpu())
                 if entropies:
                     values["entropies"].append(token_logps.entropies.float().cpu())
-                done += row.num_tokens
+                done += tokens_of_row[place]
                 progress(done, num_tokens, f"{done} of {num_tokens} tokens")
             partial = path.with_name(path.name + ".partial")
             save_file({name: torch.cat(parts) for name, parts in values.items()}, partial, metadata={"key": key})
             os.replace(partial, path)
         else:
-            done += sum(row.num_tokens for row in rows[first:last])
+            done += sum(tokens_of_row[first:last])
             progress(done, num_tokens, f"{done} of {num_tokens} tokens, some cached")
 
     index = {
@@ -109,7 +115,6 @@ def cache_reference(
         "num_tokens": num_tokens,
         "num_completion_tokens": sum(row.num_completion_tokens for row in rows),
         "shards": [{"file": _shard_name(number), "rows": list(bound)} for number, bound in enumerate(bounds)],
-        "seconds": round(time.monotonic() - started, 3),
     }
     partial = output_dir / (INDEX_FILE + ".partial")
     partial.write_text(json.dumps(index, indent=1) + "\n")
@@ -117,12 +122,19 @@ def cache_reference(
     return index
 
 
-def read_reference(reference_dir: Path, rows: Sequence[Row], *, max_tokens_per_row: int, bf16: bool) -> list[RowReference]:
-    """The cached values of each row.
+def read_reference(
+    reference_dir: Path,
+    rows: Sequence[Row],
+    *,
+    max_tokens_per_row: int,
+    bf16: bool,
+    mismatched: Sequence[Row] | None = None,
+) -> list[RowReference]:
+    """The cached values of each row; those of its mismatched completions too where the mismatched rows are given.
 
     Raises:
         FileNotFoundError: where the cache is not complete.
-        ValueError: where it was made for other rows, another row length or another dtype.
+        ValueError: where it was made for other rows, another row length or another dtype, or without mismatched completions.
     """
     index_file = reference_dir / INDEX_FILE
     if not index_file.is_file():
@@ -142,13 +154,25 @@ def read_reference(reference_dir: Path, rows: Sequence[Row], *, max_tokens_per_r
             raise ValueError(
                 f"reference_dir's {name} must be {wanted!r}, got {index[name]!r}: {what}; run the reference stage again"
             )
+    if mismatched is not None and index["mismatched"] != rows_digest(mismatched):
+        raise ValueError(
+            f"reference_dir's mismatched must be {rows_digest(mismatched)!r}, got {index['mismatched']!r}: it holds no values of "
+            "these rows' mismatched completions, which the objective needs; run the reference stage again for this objective"
+        )
     references: list[RowReference] = []
     for shard in index["shards"]:
+        own = slice(*shard["rows"])
+        parts: dict[str, Sequence[Any]] = {}
         with safe_open(reference_dir / shard["file"], framework="pt") as file:
-            sizes = [row.num_completion_tokens for row in rows[shard["rows"][0] : shard["rows"][1]]]
-            names = [name for name in ("logps", "log_odds", "entropies") if name in file.keys()]  # noqa: SIM118
-            parts = [file.get_tensor(name).split(sizes) for name in names]
-        references.extend(RowReference(*values) for values in zip(*parts, strict=True))
+            stored = set(file.keys())
+            for name in ("logps", "log_odds", "entropies"):
+                if name in stored:
+                    parts[name] = file.get_tensor(name).split([row.num_completion_tokens for row in rows[own]])
+            if mismatched is not None:
+                others = mismatched[own]
+                logps = file.get_tensor("mismatched_logps").split([row.num_completion_tokens for row in others])
+                parts["mismatched"] = [MismatchedReference(*values) for values in zip(others, logps, strict=True)]
+        references.extend(RowReference(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True))
     return references
 
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bnf.config import TrainConfig
 from bnf.logps import row_logps
 from bnf.losses import RowReference, Totals, assemble, count, total_loss
 from bnf.metrics import StepMetrics
+from bnf.mismatched import mean_logratio
 from bnf.objectives._base import BaseObjective
 from bnf.packing import Row
 from bnf.reference import Progress
@@ -78,10 +79,14 @@ class RowTrainer(Trainer):
         return _SeededOrder(self.num_rows, self.config.seed)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The rows of one optimizer step, and what their losses are divided by."""
+        """The rows of one optimizer step, and what they share; before the step's first backward pass."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        groups = [group for batch in batches for group in batch["row"].row.groups]
-        return batches, count(self.objective, groups)
+        items: list[TrainRow] = [batch["row"] for batch in batches]
+        totals = count(self.objective, (group for item in items for group in item.row.groups))
+        if self.objective.needs_mismatched:
+            logratio = mean_logratio(self.model, [item.reference for item in items], bf16=self.config.bf16)
+            totals = replace(totals, mismatched_logratio=logratio)
+        return batches, totals
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -91,8 +96,16 @@ class RowTrainer(Trainer):
         item: TrainRow = inputs["row"]
         step = self.state.global_step + 1
         is_logged = step % self.args.logging_steps == 0
-        policy = row_logps(self.model, item.row, bf16=self.config.bf16, entropies=is_logged)
-        row = assemble(item.row, policy, item.reference, length_normalization=self.config.length_normalization)
+        policy = row_logps(
+            self.model, item.row, bf16=self.config.bf16, entropies=is_logged, prompts=self.objective.needs_prompts
+        )
+        row = assemble(
+            item.row,
+            policy,
+            item.reference,
+            length_normalization=self.config.length_normalization,
+            mismatched_logratio=num_items_in_batch.mismatched_logratio,
+        )
         loss = total_loss(self.objective.losses(row), row, num_items_in_batch, self.weights)
         if not torch.isfinite(loss):
             raise self._collapse("loss", loss)

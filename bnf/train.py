@@ -52,8 +52,7 @@ def run(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: P
             model_dir,
             groups_dir,
             reference_dir,
-            max_tokens_per_row=config.max_tokens_per_row,
-            bf16=config.bf16,
+            **config.reference_settings(),
             progress=_Printer("reference"),
         )
     same_weights = False

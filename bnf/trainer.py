@@ -19,6 +19,7 @@ from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
 from bnf.groups import GROUPS_FILE, PromptGroup, read_groups
 from bnf.losses import RowReference, count, label_weights
+from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, stored_dtype
 from bnf.objectives import load_objective
 from bnf.objectives._base import BaseObjective
@@ -65,7 +66,13 @@ def train(
         return finished
     references: Sequence[RowReference | None] = [None] * len(rows)
     if reference_dir is not None:
-        references = read_reference(reference_dir, rows, max_tokens_per_row=config.max_tokens_per_row, bf16=config.bf16)
+        references = read_reference(
+            reference_dir,
+            rows,
+            max_tokens_per_row=config.max_tokens_per_row,
+            bf16=config.bf16,
+            mismatched=mismatched_rows(rows) if objective.needs_mismatched else None,
+        )
 
     started = time.monotonic()
     model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)

@@ -82,13 +82,14 @@ def _alignment(recipe: Recipe) -> list[Node]:
             [f"data.sources.{source}"],
             files={"source": find_path(recipe.data.path)},
         )
-    train = recipe.train_config().to_dict()
+    config = recipe.train_config()
+    train = config.to_dict()
     shared = {name: train[name] for name in REFERENCE_FIELDS}
     reads = {"model": "resolve/base", "data": "prepare"}
     return [
         *nodes,
         prepare,
-        Node("reference", shared, reads),
+        Node("reference", config.reference_settings(), reads),
         Node(
             "train",
             {name: value for name, value in train.items() if name not in BOOKKEEPING_FIELDS},

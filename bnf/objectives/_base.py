@@ -3,7 +3,8 @@
 An objective sees the completions of one row at a time (`RowLogps`) and returns one loss per completion, one per pair, or both
 (`Losses`). The trainer adds them up over the global batch, `Σ weight·completion losses / number of completions + Σ pair
 losses / number of pairs`, where the numbers are what `num_completions` and `num_pairs` say of all groups in the global batch.
-So a loss depends neither on batch mates nor on how the batch was split into rows.
+So a loss depends neither on batch mates nor on how the batch was split into rows; where the objective needs mismatched
+completions, it depends on the global batch through one number.
 
 Torch is not imported here or at the top of an objective: a recipe's objective and options are checked without it.
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class RowLogps:
     """The label tokens of a row's completions: N tokens in C completions of G groups, with P pairs among the completions.
 
-    Logs are natural, float32 (float64 in tests). Gradient flows into `per_token_logps` alone.
+    Logs are natural, float32 (float64 in tests). Gradient flows into `per_token_logps` and `prompt_logps` alone.
     """
 
     per_token_logps: Tensor  # (N,) log p of the label token under the policy
@@ -39,6 +40,9 @@ class RowLogps:
     scores: Tensor  # (C,) reward or rating, NaN where there is none
     group_of_completion: Tensor  # (C,)
     pairs: Tensor  # (P, 2) indices of chosen and rejected
+    prompt_logps: Tensor | None = None  # (G,) summed log-probability of each prompt's tokens after the first
+    prompt_lengths: Tensor | None = None  # (G,) how many those are
+    mismatched_logratio: Tensor | None = None  # scalar, of the global batch, without gradient: bnf.mismatched
 
     def sum_by_completion(self, per_token: Tensor) -> Tensor:
         """(N,) → (C,)"""
@@ -94,10 +98,17 @@ class BaseObjective(ABC):
     needs_reference: ClassVar[bool] = False
     # Has a term over (chosen, rejected): data without pairs are an error.
     needs_pairs: ClassVar[bool] = False
+    # Reads the policy's log-ratio to the reference on mismatched completions: an extra pass before a step's first backward.
+    needs_mismatched: ClassVar[bool] = False
     # Reads the completions' scores.
     needs_scores: ClassVar[bool] = False
     # Weighs its completion losses by label (`label_weighting`).
     takes_label_weights: ClassVar[bool] = False
+
+    @property
+    def needs_prompts(self) -> bool:
+        """Whether it reads the policy's log-probabilities of the prompts: the head then computes their positions too."""
+        return False
 
     @abstractmethod
     def losses(self, row: RowLogps) -> Losses:

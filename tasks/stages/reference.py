@@ -18,5 +18,6 @@ def run(job: Job) -> None:
         job.output,
         max_tokens_per_row=job.settings["max_tokens_per_row"],
         bf16=job.settings["bf16"],
+        mismatched=job.settings["mismatched"],
         progress=job.progress,
     )

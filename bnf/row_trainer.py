@@ -81,12 +81,14 @@ class RowTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The rows of one optimizer step, and what they share; before the step's first backward pass."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        items: list[TrainRow] = [batch["row"] for batch in batches]
-        totals = count(self.objective, (group for item in items for group in item.row.groups))
+        return batches, self._totals([batch["row"] for batch in batches])
+
+    def _totals(self, items: Sequence[TrainRow]) -> Totals:
+        totals = count(self.objective, [group for item in items for group in item.row.groups])
         if self.objective.needs_mismatched:
             logratio = mean_logratio(self.model, [item.reference for item in items], bf16=self.config.bf16)
             totals = replace(totals, mismatched_logratio=logratio)
-        return batches, totals
+        return totals
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

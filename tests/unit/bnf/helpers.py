@@ -58,6 +58,15 @@ def padded_logps(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> Tenso
     return torch.cat(parts)
 
 
+def padded_prompt_logps(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> Tensor:
+    """The same of the prompts' tokens after the first, one prompt at a time. (M,)"""
+    parts = []
+    for group in groups:
+        ids = torch.tensor([group.prompt_ids])
+        parts.append(model(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0])
+    return torch.cat(parts)
+
+
 def row_of(
     per_token: Sequence[Sequence[float]],
     labels: Sequence[int],
@@ -66,8 +75,12 @@ def row_of(
     pairs: Sequence[tuple[int, int]] = (),
     scores: Sequence[float] | None = None,
     groups: Sequence[int] | None = None,
+    prompts: Sequence[Sequence[float]] | None = None,
+    mismatched_logratio: float | None = None,
 ) -> RowLogps:
-    """A row in float64 from the log-probabilities of each completion's tokens; `per_token_logps` is a leaf with gradient."""
+    """A row in float64 from the log-probabilities of each completion's tokens, and of each prompt's after its first;
+    `per_token_logps` and `prompt_logps` are leaves with gradient.
+    """
 
     def flat(values: Sequence[Sequence[float]]) -> Tensor:
         return torch.tensor([value for completion in values for value in completion], dtype=torch.float64)
@@ -90,4 +103,7 @@ def row_of(
         scores=torch.tensor(scores if scores is not None else [float("nan")] * len(labels), dtype=torch.float64),
         group_of_completion=torch.tensor(groups if groups is not None else [0] * len(labels)),
         pairs=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
+        prompt_logps=None if prompts is None else torch.tensor([sum(each) for each in prompts]).double().requires_grad_(),
+        prompt_lengths=None if prompts is None else torch.tensor([len(each) for each in prompts]).double(),
+        mismatched_logratio=None if mismatched_logratio is None else torch.tensor(mismatched_logratio).double(),
     )

@@ -1,72 +1,140 @@
-"""What one step minimises does not depend on how its groups are split into rows, nor on who else is in a row."""
+"""What one step minimises does not depend on how its groups are split into rows, nor on who else is in a row or on padding.
+
+The one exception is KTO's reference point, one number of the global batch: that does not depend on the split.
+"""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from bnf.attention import ATTENTION
 from bnf.groups import PromptGroup
 from bnf.logps import TokenLogps, row_logps
-from bnf.losses import RowReference, Totals, assemble, count, label_weights, total_loss
+from bnf.losses import MismatchedReference, RowReference, Totals, assemble, count, label_weights, total_loss
+from bnf.mismatched import mean_logratio, mismatched_rows
 from bnf.objectives import load_objective, objective_names
 from bnf.packing import Row, pack
-from tests.unit.bnf.helpers import padded_logps, random_groups
+from tests.unit.bnf.helpers import padded_logps, padded_prompt_logps, random_groups
 from tests.unit.bnf.test_attention import make
 
+# Every objective with its defaults, and those whose options need something else of a row.
+CASES = [(name, {}) for name in objective_names()] + [("orpo", {"nll_scope": "all"})]
+each_objective = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{name}{options or ''}" for name, options in CASES])
 
-def reference_of(row: Row, groups: list[PromptGroup]) -> RowReference:
-    """Made-up reference values that belong to the token's place in the data, not in the row."""
+
+def made_up(row: Row) -> Tensor:
+    """Log-probabilities that belong to a token's place in the data, not in the row. (N,)"""
     parts = []
-    for index in row.indices:
-        num = sum(len(completion.token_ids) for completion in groups[index].completions)
-        parts.append(-torch.rand(num, dtype=torch.float64, generator=torch.Generator().manual_seed(index)) * 5 - 0.01)
-    logps = torch.cat(parts)
-    return RowReference(logps, logps - torch.log(-torch.expm1(logps)))
+    for index, group in zip(row.indices, row.groups, strict=True):
+        num = sum(len(completion.token_ids) for completion in group.completions)
+        generator = torch.Generator().manual_seed(index)
+        parts.append(-torch.rand(num, dtype=torch.float64, generator=generator) * 5 - 0.01)
+    return torch.cat(parts)
 
 
-def gradient(name: str, groups: list[PromptGroup], max_tokens_per_row: int, normalization: str) -> tuple[float, torch.Tensor]:
+def reference_of(row: Row, others: dict[int, PromptGroup]) -> RowReference:
+    """Made-up values of a row's completions, and of the mismatched ones of its groups."""
+    logps = made_up(row)
+    other = Row(tuple(others[index] for index in row.indices), row.indices)
+    return RowReference(logps, log_odds(logps), mismatched=MismatchedReference(other, 3 * made_up(other)))
+
+
+def log_odds(logps: Tensor) -> Tensor:
+    return (logps - torch.log(-torch.expm1(logps))).detach()
+
+
+def mismatched_of(groups: list[PromptGroup]) -> dict[int, PromptGroup]:
+    """One mismatched group for each, the same however the groups are split into rows."""
+    (row,) = mismatched_rows(pack(groups, 1000))
+    return dict(zip(row.indices, row.groups, strict=True))
+
+
+def step(
+    name: str, options: dict[str, Any], groups: list[PromptGroup], max_tokens_per_row: int, normalization: str
+) -> tuple[float, Tensor]:
     """A whole step over all groups: loss, and gradient over all parameters."""
     model = make("llama_tied")
     model.set_attn_implementation(ATTENTION)
-    objective = load_objective(name)
+    objective = load_objective(name, options)
+    rows = pack(groups, max_tokens_per_row)
+    references = [reference_of(row, mismatched_of(groups)) for row in rows]
     totals = count(objective, groups)
+    z = mean_logratio(model, references, bf16=False) if objective.needs_mismatched else None
+    # Not clamped to 0, where it would count nothing.
+    assert z is None or z > 0
     loss = 0.0
-    for row in pack(groups, max_tokens_per_row):
-        policy = row_logps(model, row, bf16=False)
-        seen = assemble(row, policy, reference_of(row, groups), length_normalization=normalization)
+    for row, reference in zip(rows, references, strict=True):
+        policy = row_logps(model, row, bf16=False, prompts=objective.needs_prompts)
+        seen = assemble(row, policy, reference, length_normalization=normalization, mismatched_logratio=z)
         part = total_loss(objective.losses(seen), seen, totals, (0.7, 1.3))
         part.backward()
         loss += float(part.detach())
-    return loss, torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    return loss, gradient(model)
+
+
+def gradient(model: PreTrainedModel) -> Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
 @pytest.mark.parametrize("normalization", ["own", "pair_min"])
-@pytest.mark.parametrize("name", objective_names())
-def test_loss_and_gradient_do_not_depend_on_the_split(name: str, normalization: str) -> None:
+@each_objective
+def test_loss_and_gradient_do_not_depend_on_the_split(name: str, options: dict[str, Any], normalization: str) -> None:
     groups = random_groups(8)
     longest = max(group.num_tokens for group in groups)
-    one_loss, one_gradient = gradient(name, groups, 1000, normalization)
-    many_loss, many_gradient = gradient(name, groups, longest, normalization)
+    one_loss, one_gradient = step(name, options, groups, 1000, normalization)
+    many_loss, many_gradient = step(name, options, groups, longest, normalization)
     assert one_loss == pytest.approx(many_loss, rel=1e-5)
     torch.testing.assert_close(one_gradient, many_gradient, rtol=1e-4, atol=1e-5)
     assert one_gradient.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", objective_names())
-def test_packed_equals_padded(name: str) -> None:
+@each_objective
+def test_packed_equals_padded(name: str, options: dict[str, Any]) -> None:
     groups = random_groups(6)
-    _, packed = gradient(name, groups, 1000, "own")
+    _, packed = step(name, options, groups, 1000, "own")
     model = make("llama_tied")
     model.set_attn_implementation("eager")
     (row,) = pack(groups, 1000)
+    reference = reference_of(row, mismatched_of(groups))
+    assert reference.mismatched is not None
     logps = padded_logps(model, row.groups)
-    policy = TokenLogps(logps, (logps - torch.log(-torch.expm1(logps))).detach())
-    seen = assemble(row, policy, reference_of(row, groups))
-    objective = load_objective(name)
+    policy = TokenLogps(logps, log_odds(logps), prompt_logps=padded_prompt_logps(model, row.groups))
+    # Mismatched prompts and completions in a padded batch of their own.
+    with torch.no_grad():
+        ratios = padded_logps(model, reference.mismatched.row.groups) - reference.mismatched.logps
+    z = ratios.sum() / len(reference.mismatched.row.lengths)
+    seen = assemble(row, policy, reference, mismatched_logratio=z)
+    objective = load_objective(name, options)
     total_loss(objective.losses(seen), seen, count(objective, groups), (0.7, 1.3)).backward()
-    padded = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
-    torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(packed, gradient(model), rtol=1e-4, atol=1e-5)
+
+
+@each_objective
+def test_a_groups_losses_do_not_depend_on_its_row_mates(name: str, options: dict[str, Any]) -> None:
+    """Exactly, in float64: the same log-probabilities in a row of its own and in the middle of another."""
+    groups = random_groups(5)
+    (row,) = pack(groups, 1000)
+    objective = load_objective(name, options)
+
+    def losses(row: Row) -> dict[str, list[float]]:
+        """Of each kind, all losses that are not zero, sorted: objectives that skip groups give no place in the row."""
+        values = -1 - torch.cos(torch.arange(97, dtype=torch.float64))[row.targets]
+        prompts = -2 - torch.sin(torch.arange(97, dtype=torch.float64))[row.prompt_targets]
+        reference = reference_of(row, mismatched_of(groups))
+        policy = TokenLogps(values, log_odds(values), prompt_logps=prompts)
+        seen = assemble(row, policy, reference, length_normalization="pair_min", mismatched_logratio=torch.tensor(0.3))
+        found = objective.losses(seen)
+        kinds = {"completions": found.completions, "pairs": found.pairs}
+        return {kind: [] if each is None else each[each != 0].tolist() for kind, each in kinds.items()}
+
+    together, alone = losses(row), [losses(Row((groups[index],), (index,))) for index in row.indices]
+    for kind in ("completions", "pairs"):
+        assert together[kind] == pytest.approx([value for each in alone for value in each[kind]], rel=1e-14)
+    assert together["completions"] or together["pairs"]
 
 
 def test_label_weights_come_from_the_data_sets_counts() -> None:

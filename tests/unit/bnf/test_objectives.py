@@ -32,17 +32,32 @@ def log_odds(logp: float) -> float:
 
 
 def pair() -> RowLogps:
-    return row_of(LOGPS, [1, -1], reference=REFERENCE, pairs=[(0, 1)], scores=[1.0, 0.0])
+    """Its prompt has the log-probabilities (−0.5, −4) after the first token; mismatched completions have a mean log-ratio of
+    0.25.
+    """
+    return row_of(
+        LOGPS,
+        [1, -1],
+        reference=REFERENCE,
+        pairs=[(0, 1)],
+        scores=[1.0, 0.0],
+        prompts=[[-0.5, -4.0]],
+        mismatched_logratio=0.25,
+    )
 
 
 # d(log odds)/d(log p) = 1/(1 − p), p = e^A.
 ODDS_SLOPES = (1 / (1 - math.exp(-1.5)), 1 / (1 - math.exp(-3.0)))
 ORPO_LOGIT = log_odds(-1.5) - log_odds(-3.0)
 ORPO_PULL = 0.1 * sigmoid(-ORPO_LOGIT)
+BNF_WEIGHT = math.exp(log_odds(-3.0) - log_odds(-2.0))
 
 # Objective, options, loss, and its derivative with respect to (each chosen token's, the rejected token's) log-probability.
 BY_HAND: list[tuple[str, dict[str, Any], float, tuple[float, float]]] = [
     ("sft", {}, 1.5, (-0.5, 0.0)),
+    ("nll_signed", {}, (1.5 - 3.0) / 2, (-0.25, 0.5)),
+    # Chosen tokens at or above their reference weigh 1, the rejected one below it the ratio of its odds.
+    ("bnf", {}, (1.5 - 3.0 * BNF_WEIGHT) / 2, (-0.25, 0.5 * BNF_WEIGHT)),
     ("dpo", {"beta": 0.5}, softplus(-0.75), (-0.5 * sigmoid(-0.75), 0.5 * sigmoid(-0.75))),
     (
         "cdpo",
@@ -60,6 +75,19 @@ BY_HAND: list[tuple[str, dict[str, Any], float, tuple[float, float]]] = [
         {},
         1.5 + 0.1 * softplus(-ORPO_LOGIT),
         (-0.5 - ORPO_PULL * ODDS_SLOPES[0] / 2, ORPO_PULL * ODDS_SLOPES[1]),
+    ),
+    (
+        "orpo",
+        {"odds_weight": 0.0, "nll_scope": "all"},
+        (1.0 + 2.0 + 0.5 + 4.0) / 4,
+        (-0.25, 0.0),
+    ),
+    # z = 0.25; log-ratios 0.5 and −1: σ(−0.5·0.25) and σ(−0.5·1.25), each over two completions.
+    (
+        "kto",
+        {"beta": 0.5, "desirable_weight": 2.0, "undesirable_weight": 0.5},
+        (2 * sigmoid(-0.125) + 0.5 * sigmoid(-0.625)) / 2,
+        (-0.5 * sigmoid(-0.125) * sigmoid(0.125), 0.125 * sigmoid(-0.625) * sigmoid(0.625)),
     ),
     ("cpo", {"nll_weight": 0.5}, math.log(2) + 0.5 * 1.5, (-0.05 - 0.25, 0.05)),
     ("slic_hf", {}, 1.0 + 0.3, (-1.1, 1.0)),
@@ -94,8 +122,8 @@ def test_one_pair_by_hand(name: str, options: dict[str, Any], value: float, slop
 
 
 def test_every_objective_has_numbers() -> None:
-    elsewhere = {"bnf", "nll_signed", "bnf_contrast"}
-    assert {name for name, *_ in BY_HAND} | elsewhere == set(objective_names())
+    # bnf_contrast is the sum of two of them, below.
+    assert {name for name, *_ in BY_HAND} | {"bnf_contrast"} == set(objective_names())
 
 
 def test_dpop_penalises_a_chosen_completion_below_its_reference() -> None:
@@ -126,6 +154,50 @@ def test_bnf_contrast_is_the_sum_of_the_two() -> None:
     )
     assert together.completions.tolist() == bnf.completions.tolist()
     assert together.pairs.tolist() == pytest.approx([0.3 * dpo.pairs.item()])
+
+
+def test_orpos_likelihood_may_include_the_prompt() -> None:
+    """Of two groups with prompts of two and no predicted tokens: each pair's mean is over its own prompt and completion."""
+    row = row_of(
+        [[-1.0], [-2.0], [-3.0, -5.0], [-1.0]],
+        [1, -1, 1, -1],
+        pairs=[(0, 1), (2, 3)],
+        groups=[0, 0, 1, 1],
+        prompts=[[-2.0, -6.0], []],
+    )
+    objective = load_objective("orpo", {"odds_weight": 0.0, "nll_scope": "all"})
+    assert objective.needs_prompts and not load_objective("orpo").needs_prompts
+    losses = objective.losses(row).pairs
+    assert losses is not None and losses.tolist() == pytest.approx([3.0, 4.0])
+    losses.sum().backward()
+    assert row.prompt_logps is not None and row.prompt_logps.grad is not None and row.per_token_logps.grad is not None
+    assert row.prompt_logps.grad.tolist() == pytest.approx([-1 / 3, -1 / 2])
+    assert row.per_token_logps.grad.tolist() == pytest.approx([-1 / 3, 0.0, -1 / 2, -1 / 2, 0.0])
+
+
+def test_ktos_reference_point_is_not_below_zero() -> None:
+    """A mean mismatched log-ratio of −3 counts as 0; each completion is on its own, whatever its partner's label."""
+    for z in (-3.0, 0.0):
+        row = row_of([[-1.0], [-2.0]], [1, 1], reference=[[-2.0], [-1.0]], mismatched_logratio=z)
+        losses = load_objective("kto", {"beta": 2.0}).losses(row).completions
+        assert losses is not None and losses.tolist() == pytest.approx([sigmoid(-2.0), sigmoid(2.0)])
+
+
+def test_without_negative_gradient_dispreferred_completions_are_left_alone() -> None:
+    """`label_weighting: {preferred: 1, dispreferred: 0}`, and twice the weight is twice the gradient."""
+    weighted = [name for name in objective_names() if load_objective(name).takes_label_weights]
+    assert weighted == ["bnf", "bnf_contrast", "kto", "nll_signed"]
+    for name in weighted:
+        options = {"contrast_weight": 0.0} if name == "bnf_contrast" else {}
+        gradients = []
+        for weights in ((1.0, 0.0), (2.0, 0.0), (1.0, 1.0)):
+            row = pair()
+            total_loss(load_objective(name, options).losses(row), row, Totals(2, 1), weights).backward()
+            assert row.per_token_logps.grad is not None
+            gradients.append(row.per_token_logps.grad.tolist())
+        positive, double, both = gradients
+        assert positive[2] == double[2] == 0 != both[2]
+        assert positive[:2] == both[:2] and double[:2] == pytest.approx([2 * value for value in positive[:2]])
 
 
 def test_rrhf_ranks_all_completions_of_a_prompt() -> None:
@@ -168,14 +240,20 @@ def test_length_normalisation_by_the_shorter_of_a_pair() -> None:
         assert ours.tolist() == pytest.approx([2 * own[0].item(), own[1].item()])
 
 
-@pytest.mark.parametrize("name", ["dpo", "cdpo", "ipo", "simpo", "orpo", "cpo", "slic_hf", "r_dpo", "dpop", "dpo_nll", "rrhf"])
+@pytest.mark.parametrize("name", objective_names())
 def test_losses_stay_finite_at_extremes(name: str) -> None:
-    for chosen, rejected in ((-1e-12, -4000.0), (-4000.0, -1e-12), (0.0, 0.0)):
-        row = row_of([[chosen], [rejected]], [1, -1], reference=[[-1.0], [-1.0]], pairs=[(0, 1)], scores=[1, 0])
-        losses = load_objective(name).losses(row).pairs
-        assert losses is not None
-        losses.sum().backward()
-        assert losses.isfinite().all() and row.per_token_logps.grad is not None and row.per_token_logps.grad.isfinite().all()
+    for chosen, rejected in ((-1e-12, -4000.0), (-4000.0, -1e-12), (-1e-300, -1e-300)):
+        row = row_of(
+            [[chosen], [rejected]],
+            [1, -1],
+            reference=[[-1.0], [-1.0]],
+            pairs=[(0, 1)],
+            scores=[1, 0],
+            mismatched_logratio=1000.0,
+        )
+        loss = total_loss(load_objective(name).losses(row), row, Totals(2, 1))
+        loss.backward()
+        assert loss.isfinite() and row.per_token_logps.grad is not None and row.per_token_logps.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -183,6 +261,8 @@ def test_losses_stay_finite_at_extremes(name: str) -> None:
     [
         ("cdpo", {"label_smoothing": 0.5}, r"label_smoothing must lie in \[0, 0.5\), got 0.5"),
         ("simpo", {"gamma": 1.0, "gamma_beta_ratio": 0.5}, "gamma must be left out beside gamma_beta_ratio, got 1.0"),
+        ("orpo", {"nll_scope": "prompt"}, "nll_scope must be completion or all, got 'prompt'"),
+        ("kto", {"undesirable_weight": -1}, "undesirable_weight must be a number of at least 0, got -1"),
         ("ipo", {"form": "median"}, "form must be mean or sum, got 'median'"),
         ("best_of_n", {"n": 2, "m": 3}, r"m must be a whole number from 1 to n \(2\), got 3"),
         ("rwr", {"baseline": "mean"}, "baseline must be zero or prompt_mean, got 'mean'"),

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnf.logps import head_logps
-from bnf.losses import Totals, total_loss
+from bnf.groups import Completion, PromptGroup
+from bnf.logps import TokenLogps, head_logps
+from bnf.losses import RowReference, Totals, assemble, count, total_loss
+from bnf.metrics import StepMetrics
 from bnf.objectives import load_objective
 from bnf.objectives.bnf import dtd_cross_entropy, feedback_weights
+from bnf.packing import Row
 from tests.unit.bnf.helpers import row_of
 
 VOCABULARY = 17
@@ -31,16 +34,19 @@ def published_loss(logits: Tensor, reference: Tensor, targets: Tensor) -> Tensor
     return -(f * logps).sum(-1)
 
 
-def author_loss(logits: Tensor, reference: Tensor, targets: Tensor) -> Tensor:
-    """The same with the small constants of the public implementation (sail-sg/oat): 1e-6 in both ratios. (N,)"""
+def author_loss(logits: Tensor, reference: Tensor, targets: Tensor, lengths: tuple[int, int]) -> Tensor:
+    """A micro-batch of one pair as the public implementation (sail-sg/oat, oat/learners/loss.py) has it: 1e-6 in the ratios,
+    both completions' sums over the shorter one's length, chosen minus rejected. Scalar.
+    """
     logps = logits.log_softmax(-1)
     policy = logps.detach().exp()
-    p = policy.gather(1, targets[:, None])
-    r = reference.softmax(-1).gather(1, targets[:, None])
+    label_logps = logps.gather(1, targets[:, None])[:, 0]
+    p, r = label_logps.detach().exp(), reference.softmax(-1).gather(1, targets[:, None])[:, 0]
     f_label = (p / (r + 1e-6)).clamp(max=1)
-    f = (1 - f_label) * policy / (1 - p + 1e-6)
-    f.scatter_(1, targets[:, None], f_label)
-    return -(f * logps).sum(-1)
+    f_others = (1 - f_label + 1e-6) / (1 - p + 1e-6)
+    values = f_label * label_logps + f_others * ((policy * logps).sum(-1) - p * label_logps)
+    chosen, rejected = values.split(lengths)
+    return -(chosen.sum() - rejected.sum()) / min(lengths)
 
 
 def setting(scale: float = 2.0, num: int = 24) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,14 +80,31 @@ def test_gradient_and_value_equal_the_published_loss(scale: float) -> None:
     torch.testing.assert_close(value, published, rtol=1e-10, atol=1e-10)
 
 
-def test_author_formula_agrees_where_the_reference_is_not_tiny() -> None:
+@pytest.mark.parametrize("lengths", [(15, 9), (4, 20)])
+def test_author_formula_agrees_where_the_reference_is_not_tiny(lengths: tuple[int, int]) -> None:
+    """`length_normalization: pair_min` on a pair: twice our value and gradient, since ours is a mean over completions. What
+    remains is the 1e-6: at most 1e-6/r of a position, and 1e-6/(1 − p).
+    """
     logits, reference, targets = setting(1.0)
-    logps, log_odds, _ = label_values(logits, targets)
+    logps, log_odds, rest_entropies = label_values(logits, targets)
     reference_logps, reference_log_odds, _ = label_values(reference, targets)
-    assert reference_logps.min() > math.log(1e-3)
-    (ours,) = torch.autograd.grad(-(feedback_weights(log_odds, reference_log_odds) * logps).sum(), logits)
-    (theirs,) = torch.autograd.grad(author_loss(logits, reference, targets).sum(), logits)
-    torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3)
+    assert reference_logps.min() > math.log(1e-3) and logps.max() < math.log(0.9)
+
+    chosen, rejected = (Completion(tuple(ids.tolist()), 1 - 2 * n) for n, ids in enumerate(targets.split(lengths)))
+    row = Row((PromptGroup("pair", (1,), (chosen, rejected), ((0, 1),)),), (0,))
+    policy = TokenLogps(logps, log_odds, rest_entropies)
+    values = RowReference(reference_logps.detach(), reference_log_odds)
+    seen = assemble(row, policy, values, length_normalization="pair_min")
+    objective = load_objective("bnf")
+    (ours,) = torch.autograd.grad(total_loss(objective.losses(seen), seen, count(objective, row.groups)), logits)
+    theirs = author_loss(logits, reference, targets, lengths)
+    (expected,) = torch.autograd.grad(theirs, logits)
+    torch.testing.assert_close(2 * ours, expected, rtol=1e-3, atol=1e-6)
+    assert expected.abs().max() > 0.01
+
+    metrics = StepMetrics()
+    metrics.add(objective, seen, policy, 0)
+    assert 2 * metrics.pop()["dtd_loss"] == pytest.approx(theirs.item(), rel=1e-4)
 
 
 def test_derivative_is_the_papers() -> None:

@@ -1,6 +1,7 @@
-"""Pairwise objectives against TRL 1.16's own functions, value and gradient, in float64 unless TRL computes in float32."""
+"""Objectives against TRL 1.16's own functions, value and gradient, in float64 unless TRL computes in float32."""
 
 from collections import defaultdict
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,9 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from bnf.attention import ATTENTION
+from bnf.logps import row_logps
+from bnf.losses import Totals, assemble, count, total_loss
 from bnf.objectives import load_objective
 from bnf.objectives._base import RowLogps
-from tests.unit.bnf.helpers import row_of
+from bnf.packing import Row
+from tests.unit.bnf.helpers import random_groups, row_of
+from tests.unit.bnf.test_attention import make
 
 pytestmark = pytest.mark.integration
 
@@ -160,3 +166,109 @@ def test_cdpo_from_two_of_trls_terms() -> None:
     right = trl_dpo_loss(row, lengths, ["sigmoid"], [1.0], 0.2)
     wrong = trl_dpo_loss(row, lengths, ["sigmoid"], [1.0], -0.2)
     compare(row, losses.mean(), 0.85 * right + 0.15 * wrong)
+
+
+@pytest.mark.parametrize("drift", [1.0, -1.0], ids=["z above 0", "z clamped at 0"])
+@pytest.mark.parametrize("seed", [6, 7])
+def test_kto(seed: int, drift: float) -> None:
+    """TRL's KTOTrainer._compute_loss on one batch, given our log-probabilities of matched and mismatched completions."""
+    from trl.trainer.kto_trainer import KTOTrainer
+
+    row, lengths = random_row(seed)
+    num = len(lengths)
+    labels = [1, 1, -1, 1, -1, 1, 1, -1, 1, 1]
+    # The mismatched completions are the batch's own, shifted by one; their log-probabilities are made up.
+    shifted = [lengths[-1], *lengths[:-1]]
+    generator = torch.Generator().manual_seed(seed)
+    mismatched = [-torch.rand(length, generator=generator, dtype=torch.float64) for length in shifted]
+    mismatched_reference = (
+        torch.stack([own.sum() for own in mismatched]) - drift * torch.rand(num, generator=generator).double()
+    )
+
+    def padded(values: list[Tensor]) -> Tensor:
+        return torch.stack([torch.nn.functional.pad(own, (0, max(lengths) - len(own))) for own in values])
+
+    def mask(sizes: list[int]) -> Tensor:
+        return torch.tensor([[0] + [1] * size + [0] * (max(lengths) - size) for size in sizes])
+
+    class Model:
+        training = True
+
+        def __call__(self, **kwargs: Any) -> Any:
+            own = mismatched if bool((kwargs["input_ids"] == 1).all()) else list(row.per_token_logps.split(lengths))
+            log_probs = padded(own)
+            zeros = torch.zeros_like(log_probs)
+            return SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros)
+
+    trainer: Any = object.__new__(KTOTrainer)
+    trainer.__dict__ |= {
+        "model": Model(), "beta": 0.3, "desirable_weight": 1.25, "undesirable_weight": 0.75, "loss_type": "kto",
+        "calculate_KL": True, "precompute_ref_logps": True, "aux_loss_enabled": False, "_total_train_tokens": 0, "_tp_size": 1,
+        "_metrics": {"train": defaultdict(list)},
+        "accelerator": SimpleNamespace(device=torch.device("cpu"), gather_for_metrics=lambda value: value),
+    }  # fmt: skip
+    ids = torch.zeros(num, max(lengths) + 1, dtype=torch.long)
+    inputs = {
+        "input_ids": ids, "attention_mask": torch.ones_like(ids), "completion_mask": mask(lengths),
+        "KL_input_ids": ids + 1, "KL_attention_mask": torch.ones_like(ids), "KL_completion_mask": mask(shifted),
+        "label": torch.tensor(labels) > 0, "ref_logps": row.reference_logps, "ref_KL_logps": mismatched_reference,
+    }  # fmt: skip
+    theirs = trainer._compute_loss(trainer.model, inputs, False)
+
+    z = (torch.cat(mismatched).sum() - mismatched_reference.sum()) / num
+    assert (float(z) > 0) == (drift > 0)
+    seen = replace(row, labels=torch.tensor(labels, dtype=torch.float64), mismatched_logratio=z)
+    objective = load_objective("kto", {"beta": 0.3, "desirable_weight": 1.25, "undesirable_weight": 0.75})
+    compare(seen, total_loss(objective.losses(seen), seen, Totals(num, 0)), theirs)
+    rewards = objective.rewards(seen).detach()[torch.tensor(labels) > 0].mean()
+    assert trainer._metrics["train"]["rewards/chosen"] == [pytest.approx(rewards.item())]
+
+
+FROM_TOKENS = [
+    ("orpo", {"odds_weight": 0.5, "nll_scope": "all"}, {"beta": 0.5}),
+    ("orpo", {"odds_weight": 0.5}, {"beta": 0.5}),
+    ("cpo", {"beta": 0.2, "nll_weight": 0.7}, {"loss_type": "sigmoid", "beta": 0.2, "cpo_alpha": 0.7}),
+    ("simpo", {"gamma": 0.6}, {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 0.6, "cpo_alpha": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "trls"), FROM_TOKENS, ids=["orpo, prompt and completion", "orpo", "cpo", "simpo"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_from_token_ids_to_the_models_gradient(name: str, options: dict[str, Any], trls: dict[str, Any], seed: int) -> None:
+    """The packed path against TRL's whole loss of a micro-batch of one pair, likelihood terms included.
+
+    TRL's ORPO takes the likelihood of prompt and completion; over the completion alone it is that with the likelihood exchanged.
+    """
+    from trl.experimental.cpo.cpo_trainer import CPOTrainer
+    from trl.experimental.orpo.orpo_trainer import ORPOTrainer
+
+    group = random_groups(1, seed=seed, most=2)[0]
+    batch: dict[str, Any] = {}
+    for side, completion in zip(("chosen", "rejected"), group.completions, strict=True):
+        ids = torch.tensor([[*group.prompt_ids, *completion.token_ids]])
+        labels = ids.clone()
+        labels[:, : len(group.prompt_ids)] = -100
+        batch |= {f"{side}_input_ids": ids, f"{side}_attention_mask": torch.ones_like(ids), f"{side}_labels": labels}
+    trainer: Any = object.__new__(ORPOTrainer if name == "orpo" else CPOTrainer)
+    trainer.__dict__ |= {
+        "is_encoder_decoder": False, "aux_loss_enabled": False, "padding_value": 0, "pad_token_id": 0, "label_smoothing": 0.0,
+        "accelerator": SimpleNamespace(device=torch.device("cpu"), gather_for_metrics=lambda value: value), "alpha": 0.0, **trls,
+    }  # fmt: skip
+    theirs_model, ours_model = make("llama_tied"), make("llama_tied")
+    theirs, metrics = trainer.get_batch_loss_metrics(theirs_model, batch)
+    if name == "orpo" and "nll_scope" not in options:
+        chosen, _, _, _, of_all = trainer.concatenated_forward(theirs_model, batch)
+        theirs = theirs - of_all - chosen.mean()
+    theirs.backward()
+
+    ours_model.set_attn_implementation(ATTENTION)
+    objective = load_objective(name, options)
+    packed = Row((group,), (0,))
+    seen = assemble(packed, row_logps(ours_model, packed, bf16=False, prompts=objective.needs_prompts), None)
+    ours = total_loss(objective.losses(seen), seen, count(objective, [group]))
+    ours.backward()
+    # transformers rotates in float32, and TRL takes the odds to float32.
+    torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-5, atol=1e-5)
+    for mine, other in zip(ours_model.parameters(), theirs_model.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
+    assert float(metrics["rewards/chosen"]) == pytest.approx(objective.rewards(seen).detach()[0].item(), rel=1e-5)

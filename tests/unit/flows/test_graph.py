@@ -37,6 +37,7 @@ def touched(*overrides):
         ("train.report_to=tensorboard", set()),
         ("train.max_tokens_per_row=1024", {"reference", "train", "analyze"}),
         ("train.objective=sft", {"train"}),
+        ("train.objective=kto", {"reference", "train"}),
         ("seed=1", {"sample", "prepare", "train"}),
         ("sample.temperature=1.0", {"sample"}),
         ("judge.demonstration=false", {"judge/arena_hard"}),

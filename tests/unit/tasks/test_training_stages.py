@@ -1,0 +1,41 @@
+"""The reference and train stages, called as the child process calls them, with the settings that their keys hash."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
+from bnf.groups import write_groups
+from tasks.job import Job
+from tasks.stages import reference, train
+from tests.unit.bnf.helpers import random_groups
+
+
+@pytest.mark.parametrize("objective", ["kto", "orpo"])
+def test_what_an_objective_needs_comes_with_the_reference(objective: str, tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_groups(tmp_path / "data", random_groups(8))
+    config = TrainConfig(objective=objective, max_tokens_per_row=64, global_batch_size=4)
+    inputs = {"model": tiny_model_dir, "data": tmp_path / "data", "reference": tmp_path / "reference"}
+
+    def job(settings: dict, output: Path) -> Job:
+        return Job(settings=settings, inputs=inputs, output=output, progress=lambda done, total, note: None)
+
+    reference.run(job(config.reference_settings(), tmp_path / "reference"))
+    index = json.loads((tmp_path / "reference" / "index.json").read_text())
+    assert (index["mismatched"] is not None) == (objective == "kto")
+    train.run(job({k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING_FIELDS}, tmp_path / "train"))
+    assert (tmp_path / "train" / "policy" / "model.safetensors").is_file()
+
+
+def test_the_same_reference_pass_gives_the_same_files(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Nothing in what the fingerprint hashes tells when or how fast it was made."""
+    write_groups(tmp_path / "data", random_groups(4))
+    inputs = {"model": tiny_model_dir, "data": tmp_path / "data"}
+    contents = []
+    for name in ("first", "second"):
+        settings = TrainConfig(max_tokens_per_row=64).reference_settings()
+        reference.run(Job(settings=settings, inputs=inputs, output=tmp_path / name, progress=lambda done, total, note: None))
+        files = sorted(path for pattern in reference.CONTENT for path in (tmp_path / name).glob(pattern))
+        contents.append([(path.name, path.read_bytes()) for path in files])
+    assert len(contents[0]) == 2 and contents[0] == contents[1]

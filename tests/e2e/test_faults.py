@@ -23,13 +23,18 @@ TIMEOUT_S = 240
 
 
 def start_training(bnf: Bnf) -> subprocess.Popen:
-    """A run that has written its first checkpoint."""
+    """A run that is at its training, and has written a checkpoint."""
     process = bnf.process(*TRAINING)
     deadline = time.monotonic() + TIMEOUT_S
-    while not list((bnf.home / "state" / "artifacts" / "train").glob("*.work/checkpoints/checkpoint-*")):
+    while not (trains(bnf) and list((bnf.home / "state" / "artifacts" / "train").glob("*.work/checkpoints/checkpoint-*"))):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
     return process
+
+
+def trains(bnf: Bnf) -> bool:
+    records = [json.loads(path.read_text()) for path in (bnf.home / "state" / "runs").glob("*/run.json")]
+    return any(record["state"] == "running" and (record.get("working") or {}).get("stage") == "train" for record in records)
 
 
 def test_a_cancelled_run_ends_within_seconds_with_all_its_processes(model, tmp_path):
@@ -85,6 +90,7 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         type(self).asked += 1
         self.send_response(503 if self.asked <= 2 else 404)
+        self.send_header("X-Error-Code", "RepoNotFound")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -101,7 +107,7 @@ def test_a_busy_hub_is_asked_again_and_an_absent_model_is_not(tmp_path):
         bnf("evaluate", "somebody/model", "evaluation.benchmarks={number_comparison: {limit: 2}}", code=1)
         server.shutdown()
     assert bnf.err.count("resolve-base: tried again after: model_name_or_path must be a folder or a hub id") >= 1
-    assert "got 'somebody/model'" in bnf.err.splitlines()[-1] and "404" in bnf.err
+    assert "got 'somebody/model'" in bnf.err and "404" in bnf.err
     assert Hub.asked <= 6
 
 

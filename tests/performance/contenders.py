@@ -1,0 +1,271 @@
+"""The training steps and reference passes that are compared. Each runs in a process of its own, which steps when it is told to.
+
+A contender is given the same prompts and completions as token ids, so none of them tokenizes, and does one micro-batch's forward
+and backward pass. The optimizer's step is the same for all of them and left out.
+
+    python -m tests.performance.contenders NAME    reads {"config": …}, then {"batch": index} lines; answers with JSON lines
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnf.groups import Completion, PromptGroup
+from bnf.logps import row_logps
+from bnf.losses import RowReference, assemble, count, total_loss
+from bnf.models import load_model
+from bnf.objectives import load_objective
+from bnf.packing import Row, pack
+
+# {"prompt": ids, "completions": [ids, …]}; the first completion is the preferred one.
+Batch = list[dict[str, Any]]
+Step = Callable[[int], None]
+
+
+def bnf(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
+    """BNF on packed rows, every prompt computed once for all of its completions; the reference is cached."""
+    return _packed(model_dir, batches, bf16, "bnf")
+
+
+def sft_packed(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
+    """The likelihood of all completions on the same rows: what BNF costs beyond its data."""
+    return _packed(model_dir, batches, bf16, "sft")
+
+
+def _packed(model_dir: Path, batches: list[Batch], bf16: bool, name: str) -> tuple[torch.nn.Module, Step]:
+    objective = load_objective(name, {})
+    # Signed labels for BNF; SFT counts preferred completions alone, so there all of them are.
+    rows = [_row(batch, signed=name == "bnf") for batch in batches]
+    model = load_model(model_dir).to(_device()).train()
+    references: list[RowReference | None] = [None] * len(rows)
+    if objective.needs_reference:
+        with torch.no_grad():
+            values = [row_logps(model, row, bf16=bf16) for row in rows]
+        references = [RowReference(value.logps.float().cpu(), value.log_odds.float().cpu()) for value in values]
+
+    def step(index: int) -> None:
+        row = rows[index]
+        policy = row_logps(model, row, bf16=bf16)
+        seen = assemble(row, policy, references[index])
+        total_loss(objective.losses(seen), seen, count(objective, row.groups), (1.0, 1.0)).backward()
+
+    return model, step
+
+
+def sft_padded(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
+    """SFT as a plain loop does it: right-padded sequences, full logits, cross-entropy on completion tokens."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).to(_device()).train()
+    padded = [_padded(batch) for batch in batches]
+
+    def step(index: int) -> None:
+        ids, mask, labels = (tensor.to(_device()) for tensor in padded[index])
+        with _autocast(bf16):
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()).backward()
+
+    return model, step
+
+
+def trl_sft(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
+    """TRL's SFTTrainer on the same sequences."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer, options = _trl(model_dir, bf16)
+    one = Dataset.from_list([{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}])
+    arguments = SFTConfig(**options, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
+    trainer = SFTTrainer(model, args=arguments, train_dataset=one, processing_class=tokenizer)
+    features = [
+        [
+            {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
+            for prompt, completion in _sequences(batch)
+        ]
+        for batch in batches
+    ]
+    return _trl_steps(trainer, [trainer.data_collator(rows) for rows in features])
+
+
+def trl_dpo(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
+    """TRL's DPOTrainer, the reference's sums supplied."""
+    trainer = _dpo_trainer(model_dir, bf16)
+    reference = {"ref_chosen_logps": -50.0, "ref_rejected_logps": -50.0}
+    return _trl_steps(trainer, [trainer.data_collator([row | reference for row in _pairs(batch)]) for batch in batches])
+
+
+def trl_reference(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
+    """TRL's reference pass over the same pairs."""
+    trainer = _dpo_trainer(model_dir, bf16)
+    inputs = [trainer.data_collator(_pairs(batch)) for batch in batches]
+    model = trainer.model.eval()
+
+    def step(index: int) -> None:
+        trainer.compute_ref_log_probs(model, trainer._prepare_inputs(dict(inputs[index])))
+
+    return model, step
+
+
+def bnf_reference(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
+    """The reference pass: per-token log-probabilities and log-odds on packed rows."""
+    rows = [_row(batch, signed=True) for batch in batches]
+    model = load_model(model_dir).to(_device()).eval()
+
+    def step(index: int) -> None:
+        with torch.no_grad():
+            row_logps(model, rows[index], bf16=bf16)
+
+    return model, step
+
+
+def _trl(model_dir: Path, bf16: bool) -> tuple[Any, Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    options = {
+        "output_dir": tempfile.mkdtemp(),
+        "report_to": [],
+        "bf16": bf16,
+        "use_cpu": not torch.cuda.is_available(),
+        # Recomputation trades time for memory; none of the contenders does it.
+        "gradient_checkpointing": False,
+    }
+    return model, AutoTokenizer.from_pretrained(model_dir), options
+
+
+def _dpo_trainer(model_dir: Path, bf16: bool) -> Any:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    model, tokenizer, options = _trl(model_dir, bf16)
+    one = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    # With precomputed references it keeps no second model.
+    arguments = DPOConfig(**options, precompute_ref_log_probs=True, max_length=None)
+    return DPOTrainer(model, args=arguments, train_dataset=one, processing_class=tokenizer)
+
+
+def _trl_steps(trainer: Any, inputs: list[dict[str, Tensor]]) -> tuple[torch.nn.Module, Step]:
+    model = trainer.model.train()
+
+    def step(index: int) -> None:
+        prepared = trainer._prepare_inputs(dict(inputs[index]))
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(model, prepared)
+        loss.backward()
+
+    return model, step
+
+
+def _pairs(batch: Batch) -> list[dict[str, list[int]]]:
+    return [
+        {"prompt_ids": group["prompt"], "chosen_ids": group["completions"][0], "rejected_ids": group["completions"][1]}
+        for group in batch
+    ]
+
+
+def _sequences(batch: Batch) -> list[tuple[list[int], list[int]]]:
+    return [(group["prompt"], completion) for group in batch for completion in group["completions"]]
+
+
+def _padded(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    sequences = _sequences(batch)
+    longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
+    ids, mask = torch.zeros(len(sequences), longest, dtype=torch.long), torch.zeros(len(sequences), longest, dtype=torch.long)
+    labels = torch.full((len(sequences), longest), -100)
+    for index, (prompt, completion) in enumerate(sequences):
+        size = len(prompt) + len(completion)
+        ids[index, :size] = torch.tensor(prompt + completion)
+        mask[index, :size] = 1
+        labels[index, len(prompt) : size] = torch.tensor(completion)
+    return ids, mask, labels
+
+
+def _row(batch: Batch, *, signed: bool) -> Row:
+    groups = [
+        PromptGroup(
+            f"g{number}",
+            tuple(group["prompt"]),
+            tuple(
+                Completion(tuple(ids), 1 if place == 0 or not signed else -1) for place, ids in enumerate(group["completions"])
+            ),
+        )
+        for number, group in enumerate(batch)
+    ]
+    [row] = pack(groups, sum(len(group.prompt_ids) + sum(len(c.token_ids) for c in group.completions) for group in groups))
+    return row
+
+
+def _autocast(bf16: bool) -> Any:
+    return torch.autocast(_device().type, torch.bfloat16) if bf16 else nullcontext()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _peak_rss_bytes() -> int:
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def _reset_peak() -> int:
+    """Start counting the peak anew; returns the resident bytes now."""
+    gc.collect()
+    # What the last step has freed and the allocator kept would hide as much of the next peak.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak_rss_bytes()
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    # Libraries print; the answers have a channel of their own.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    config = json.loads(sys.stdin.readline())
+    model, step = globals()[sys.argv[1]](Path(config["model"]), config["batches"], config["bf16"])
+    answers.write(json.dumps({"ready": True}) + "\n")
+    for line in sys.stdin:
+        index = json.loads(line)["batch"]
+        model.zero_grad(set_to_none=True)
+        before = _reset_peak()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.synchronize()
+        started_cpu_s, started_s = time.process_time(), time.perf_counter()
+        step(index)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        answers.write(
+            json.dumps(
+                {
+                    "cpu_s": time.process_time() - started_cpu_s,
+                    "wall_s": time.perf_counter() - started_s,
+                    "peak_bytes": torch.cuda.max_memory_allocated()
+                    if torch.cuda.is_available()
+                    else _peak_rss_bytes() - before,
+                }
+            )
+            + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from uuid import UUID
 from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled as cancelled_state
 
 from flows.accelerator import accelerator
@@ -28,6 +28,7 @@ from flows.graph import build
 from flows.home import home_folder, open_store
 from flows.runs import Run, last_artifacts, start_run
 from flows.selection import Options, Selection, pinned_artifacts, select
+from flows.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution
 from tasks.keys import Ingredients
@@ -72,10 +73,12 @@ def align(
         verify: compare artifacts with their manifests by content, not by size alone.
         evaluate_run: take the model of this run as it is and execute evaluation stages alone.
     """
-    home = home_folder()
+    home, options = home_folder(), Options(only, from_stage, refresh, keep, verify, evaluate_run)
+    if deployment.get_id():
+        begin(recipe, options)
     with using(home):
         mark_crashed(home)
-        return _align(home, recipe, Options(only, from_stage, refresh, keep, verify, evaluate_run))
+        return _align(home, recipe, options)
 
 
 def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:

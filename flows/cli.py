@@ -161,6 +161,31 @@ def ui(debug: Debug = False) -> None:
 
 
 @app.command()
+def deploy(
+    pool: Annotated[
+        str | None, typer.Option("--pool", metavar="POOL", help="Deploy to this work pool instead of prefect.yaml's.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Create the work pools and the deployments of prefect.yaml, and say what to do next."""
+    from flows.deploy import deploy
+
+    deploy(pool=pool, debug=debug)
+
+
+@app.command()
+def worker(
+    pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool whose runs it executes.")] = "bnf-process",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Flow runs at a time.")] = 1,
+    healthcheck: Annotated[bool, typer.Option("--with-healthcheck", help="Answer at :8080/health while it polls.")] = False,
+) -> None:
+    """Execute the runs of the deployments on this machine; Ctrl-C ends it and them."""
+    from flows.worker import serve
+
+    raise SystemExit(serve(pool=pool, limit=limit, healthcheck=healthcheck))
+
+
+@app.command()
 def doctor(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE]", help="Also check everything that this recipe needs.")

@@ -29,7 +29,7 @@ from tasks.store import read_json
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
     """Check a recipe, run its flow with live output, and show what came out of it."""
     home = home_folder()
-    _check(recipe, home, options)
+    check(recipe, home, options)
     set_prefect_environment(home, debug=debug)
     from flows.server import prefect_server
 
@@ -61,7 +61,7 @@ def _import_flow() -> None:
     import flows.align  # noqa: F401
 
 
-def _check(recipe: Recipe, home: Path, options: Options) -> None:
+def check(recipe: Recipe, home: Path, options: Options) -> None:
     """Everything that can be known before the first stage: names, files, the selection, the machine's room."""
     nodes = build(recipe)
     selection = select(nodes, options)

@@ -10,16 +10,18 @@ import difflib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic.annotated_handlers import GetJsonSchemaHandler
 
 from bnf.config import TrainConfig
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 
 EngineName = Literal["vllm", "transformers", "openai"]
+ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
 
 
 def local_engine() -> Literal["vllm", "transformers"]:
@@ -28,7 +30,8 @@ def local_engine() -> Literal["vllm", "transformers"]:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # In the UI's form a field is called what a recipe calls it.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), field_title_generator=lambda name, _: name)
 
 
 class Data(Section):
@@ -47,7 +50,7 @@ class Sample(Section):
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(512, gt=0)
-    engine: Literal["vllm", "transformers"] = Field(default_factory=local_engine)
+    engine: Literal["vllm", "transformers"] = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
 
 
 class Label(Section):
@@ -79,7 +82,7 @@ class Benchmark(Section):
 class Evaluation(Section):
     """Generation and scoring, of the base and the aligned model alike."""
 
-    engine: EngineName = Field(default_factory=local_engine)
+    engine: EngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
     max_new_tokens: int | None = Field(None, gt=0, description="upper limit; each benchmark's protocol has its own as well")
     base_url: str | None = Field(None, description="engine openai: the endpoint")
     model: str | None = Field(None, description="engine openai: the model's name there")
@@ -95,7 +98,7 @@ class Judge(Section):
     """Games between the aligned model's answers and the base model's."""
 
     model_name_or_path: str | None = Field(None, description="a local judge; None with engine openai")
-    engine: EngineName = Field(default_factory=local_engine)
+    engine: EngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
     base_url: str | None = None
     model: str | None = None
     demonstration: bool = Field(False, description="flags the verdicts as meaningless: the judge is there to show the stage")
@@ -123,18 +126,33 @@ def _benchmark_mapping(value: Any) -> Any:
     return {name.replace("-", "_"): settings or {} for name, settings in value.items()} if isinstance(value, dict) else value
 
 
+class _TrainForm:
+    """The JSON schema of bnf.config.TrainConfig, from which the Prefect UI makes a form; the values stay a plain mapping."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = TypeAdapter(TrainConfig).json_schema()
+        return {
+            "type": "object",
+            "title": "Train",
+            "properties": {name: {**value, "title": name} for name, value in schema["properties"].items() if name != "seed"},
+        }
+
+
 class Recipe(Section):
     """One run. `data` and `sample` are two ways to preferences; with neither, the model is evaluated as it is."""
 
-    name: str = Field("", description="defaults to the recipe file's name")
-    model_name_or_path: str
+    name: str = Field("recipe", description="runs are called after it; of a recipe file, the file's name")
+    model_name_or_path: str = Field(description="a folder with safetensors and a chat template, or a hub id")
     revision: str | None = Field(None, description="of a hub id")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of sampling, preparation and training")
     data: Data | None = None
     sample: Sample | None = None
     label: Label | None = None
     prepare: Prepare = Prepare()
-    train: dict[str, Any] | None = Field(None, description="bnf.config.TrainConfig")
+    train: Annotated[dict[str, Any], _TrainForm] | None = Field(
+        None, description="bnf.config.TrainConfig; with data or sample alone"
+    )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     judge: Judge | None = None
 

@@ -28,7 +28,7 @@ PROGRESS_INTERVAL_S = 0.5
 def main() -> None:
     # os.fdopen first: whatever a library prints to standard output later can't be taken for a report.
     reports = os.fdopen(int(os.environ["BNF_REPORT_FD"]), "w", buffering=1)
-    _die_with_parent()
+    die_with_parent(int(os.environ["BNF_PARENT_PID"]))
     for line in sys.stdin:
         message = json.loads(line)
         try:
@@ -67,11 +67,11 @@ def _progress(reports: TextIO) -> Callable[[int, int, str], None]:
     return progress
 
 
-def _die_with_parent() -> None:
+def die_with_parent(parent_pid: int) -> None:
     """Ask Linux to kill this process when its parent dies, even by kill -9."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ["BNF_PARENT_PID"]):
+        if os.getppid() != parent_pid:
             raise SystemExit("the parent process ended before this one began")
 
 

@@ -35,9 +35,8 @@ class Step:
     sentinels: Path = VENV / ".bnf"
 
 
-def steps(test: bool) -> list[Step]:
+def steps(test: bool, lock: str) -> list[Step]:
     """The steps in order. A step is redone when its own ingredients or the virtual environment change."""
-    lock = lock_name()
     pins = (REQUIREMENTS / f"{lock}.txt").read_text()
     torch = next(line for line in pins.splitlines() if line.startswith("torch=="))
     venv = Step("virtual environment .venv", sys.version, make_venv)
@@ -64,11 +63,12 @@ def steps(test: bool) -> list[Step]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--test", action="store_true", help="also install what `make check` and `make test` need")
+    parser.add_argument("--lock", choices=("cpu", "gpu", "macos"), help="instead of this machine's: an image is built without a GPU")
     options = parser.parse_args()
     if not (3, 11) <= sys.version_info[:2] <= (3, 12):
         print(f"Python must be 3.11 or 3.12, got {sys.version.split()[0]}; run `make env PYTHON=python3.11`", file=sys.stderr)
         return 2
-    todo = steps(options.test)
+    todo = steps(options.test, options.lock or lock_name())
     for number, step in enumerate(todo, start=1):
         sentinel = step.sentinels / hashlib.sha256(step.ingredients.encode()).hexdigest()[:16]
         label = f"[{number}/{len(todo)}] {step.title}"

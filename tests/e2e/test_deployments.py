@@ -33,8 +33,8 @@ TIMEOUT_S = 120
 class Server:
     """The API of a running home, as the UI uses it."""
 
-    def __init__(self, url: str) -> None:
-        self.api = f"{url}/api"
+    def __init__(self, api: str) -> None:
+        self.api = api
 
     def __call__(self, path: str, body: dict | None = None) -> dict:
         data = None if body is None else json.dumps(body).encode()
@@ -59,7 +59,7 @@ def start_worker(bnf: Bnf) -> tuple[subprocess.Popen, Server]:
     process = bnf.process("worker")
     while not (found := re.match(r"UI (http\S+)", line := process.stdout.readline())):
         assert line, process.communicate()
-    return process, Server(found[1])
+    return process, Server(f"{found[1]}/api")
 
 
 def stages_at_work(bnf: Bnf) -> list[str]:
@@ -102,6 +102,11 @@ def test_a_deployment_runs_is_cached_cancelled_and_ends_with_its_worker(bnf):
         wait_until(lambda: server(f"/flow_runs/{refused}")["state"]["type"] == "FAILED")
         assert "models/none must exist" in server(f"/flow_runs/{refused}")["state"]["message"]
         assert len(bnf.json("runs")["runs"]) == 2
+
+        # The same deployments on another pool, and back.
+        for pool in ("bnf-docker", "bnf-process"):
+            bnf("deploy", "--pool", pool)
+            assert server("/deployments/name/align/evaluation")["work_pool_name"] == pool
 
         cancelled = server.start("pipeline", recipe=TRAINING, only=["prepare", "reference", "train"])
         wait_until(lambda: stages_at_work(bnf))

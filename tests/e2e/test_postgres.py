@@ -1,0 +1,133 @@
+"""A separate Prefect server on Postgres, started as docker/compose.yaml starts it, and the commands on it by PREFECT_API_URL."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.keys import ROOT
+from tests.e2e.conftest import Bnf
+from tests.e2e.test_deployments import Server
+
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly]
+
+BIN = Path(sys.executable).parent
+SERVICES = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+# Debian keeps Postgres's commands off the path.
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+START_TIMEOUT_S = 120
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    """Port and password file of a Postgres on loopback, with user and database as in compose.yaml."""
+    if POSTGRES is None:
+        pytest.skip("Postgres is not installed (Debian: postgresql)")
+    folder, password = tmp_path / "database", tmp_path / "password"
+    password.write_text(secrets.token_hex(8) + "/@:")
+    folder.mkdir()
+    owner = {}
+    if os.getuid() == 0:
+        # Postgres refuses to run as root.
+        owner = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        for path in (folder, password):
+            shutil.chown(path, "postgres", "postgres")
+        for parent in (tmp_path, *tmp_path.parents[:2]):
+            parent.chmod(0o711)
+    user = SERVICES["postgres"]["environment"]["POSTGRES_USER"]
+    create = [POSTGRES / "initdb", "-D", folder, "-U", user, "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync"]
+    subprocess.run(create, check=True, capture_output=True, **owner)
+    port = free_port()
+    options = ["-D", folder, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
+    server = subprocess.Popen([POSTGRES / "postgres", *options], stderr=subprocess.DEVNULL, **owner)
+    password.chmod(0o644)
+    while subprocess.run([POSTGRES / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True).returncode:
+        assert server.poll() is None
+        time.sleep(0.1)
+    psql(port, password, "postgres", f"create database {SERVICES['postgres']['environment']['POSTGRES_DB']}")
+    yield port, password
+    server.terminate()
+    server.wait()
+
+
+def psql(port: int, password: Path, database: str, statement: str) -> str:
+    user = SERVICES["postgres"]["environment"]["POSTGRES_USER"]
+    command = [POSTGRES / "psql", "-h", "127.0.0.1", "-p", str(port), "-U", user, "-d", database, "-Atc", statement]
+    environment = {**os.environ, "PGPASSWORD": password.read_text()}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+
+
+@pytest.fixture
+def server(postgres, tmp_path):
+    """The API's address of compose.yaml's server: its command and environment, through the image's entry point."""
+    database_port, password = postgres
+    port = free_port()
+    here = {
+        "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
+        "PREFECT_SERVER_DATABASE_PORT": str(database_port),
+        "PREFECT_SERVER_DATABASE_PASSWORD_FILE": str(password),
+    }
+    assert here.keys() <= SERVICES["server"]["environment"].keys()
+    home = tmp_path / "server"
+    process = subprocess.Popen(
+        [ROOT / "docker" / "entrypoint.sh", BIN / "prefect", *SERVICES["server"]["command"][1:], "--port", str(port)],
+        env={**os.environ, **SERVICES["server"]["environment"], **here, "BNF_HOME": str(home), "PREFECT_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+    )
+    api = f"http://127.0.0.1:{port}/api"
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        assert process.poll() is None and time.monotonic() < deadline
+        try:
+            urllib.request.urlopen(f"{api}/health", timeout=5).close()
+            break
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    yield api
+    process.terminate()
+    process.wait()
+    assert not list(home.glob("*.db"))
+
+
+def test_deployments_and_runs_on_a_server_with_postgres(model, server, postgres, tmp_path):
+    bnf = Bnf(tmp_path, PREFECT_API_URL=server)
+    assert f"PREFECT_API_URL={server}" in bnf("deploy")
+    run = bnf.json("run", "flows/recipes/pairs.yaml", "--only", "resolve")
+    assert run["state"] == "completed"
+    with urllib.request.urlopen(f"{server}/flow_runs/{run['flow_run_id']}") as answer:
+        assert json.load(answer)["state"]["type"] == "COMPLETED"
+    stored = psql(*postgres, "prefect", "select name from deployment order by name")
+    assert stored.split() == ["evaluation", "pipeline"]
+
+    # What a container or a Kubernetes job does: the image's entry point and Prefect's command for one flow run.
+    api = Server(server)
+    recipe = {"name": "contained", "model_name_or_path": str(model)}
+    flow_run = api.start("pipeline", recipe=recipe, only=["resolve"])
+    here = {"PREFECT_HOME": str(tmp_path / "state" / "prefect"), "PYTHONSAFEPATH": "1"}
+    subprocess.run(
+        [ROOT / "docker" / "entrypoint.sh", BIN / "prefect", "flow-run", "execute", flow_run],
+        cwd=tmp_path,
+        env={**bnf.variables(), **here},
+        check=True,
+        capture_output=True,
+    )
+    assert api(f"/flow_runs/{flow_run}")["state"]["type"] == "COMPLETED"
+    assert bnf.json("show", "contained")["state"] == "completed"
+    # No server of the home's own was started.
+    assert not (tmp_path / "state" / "prefect" / "server.json").exists()

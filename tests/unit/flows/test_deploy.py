@@ -1,0 +1,83 @@
+"""Deployments without a server: their parameters fit the form's schema, and the pools' templates what they are made for."""
+
+import json
+
+import kubernetes_validate
+import pytest
+import yaml
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
+from prefect.utilities.templating import apply_values
+from prefect_docker.worker import DockerWorker
+
+from bnf.config import TrainConfig
+from flows.align import align
+from flows.config import make_recipe
+from flows.deploy import PREFECT_FILE, docker_defaults, enter_project, recipe_parameter, with_defaults
+from tasks.keys import ROOT
+
+TEMPLATES = ROOT / "docs" / "templates"
+SCHEMA = parameter_schema(align).model_dump_for_openapi()
+DEPLOYMENTS = {entry["name"]: entry for entry in yaml.safe_load(PREFECT_FILE.read_text())["deployments"]}
+
+
+def parameters(name):
+    """What `prefect deploy` makes of a deployment's parameters."""
+    (step,) = DEPLOYMENTS[name]["build"]
+    (words,) = step.values()
+    return apply_values(DEPLOYMENTS[name]["parameters"], {words["id"]: recipe_parameter(words["path"])})
+
+
+def test_the_deployments_are_the_pipeline_and_the_evaluation_alone():
+    assert {name: entry["entrypoint"] for name, entry in DEPLOYMENTS.items()} == {
+        "pipeline": "flows.align.align",
+        "evaluation": "flows.align.align",
+    }
+    assert parameters("evaluation")["evaluate_run"] == "latest"
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_defaults_are_a_recipe_that_the_form_accepts(name):
+    given = parameters(name)
+    validate(given, SCHEMA, preprocess=False)
+    assert make_recipe(given["recipe"]) == make_recipe(recipe_parameter("flows/recipes/quickstart.yaml")["recipe"])
+
+
+def test_the_form_of_train_has_the_fields_of_its_configuration():
+    form, nothing = SCHEMA["definitions"]["Recipe"]["properties"]["train"]["anyOf"]
+    assert nothing == {"type": "null"}
+    assert set(form["properties"]) == set(TrainConfig().to_dict()) - {"seed"}
+    assert form["properties"]["learning_rate"] == {"type": "number", "default": 5e-7, "title": "learning_rate"}
+
+
+def test_relative_paths_are_the_projects_wherever_the_worker_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    enter_project()
+    assert (ROOT / "prefect.yaml").samefile("prefect.yaml")
+
+
+def test_containers_share_the_home_under_its_own_path_as_its_owner(tmp_path):
+    template = with_defaults(DockerWorker.get_default_base_job_template(), docker_defaults(tmp_path))
+    defaults = {name: entry.get("default") for name, entry in template["variables"]["properties"].items()}
+    assert defaults["volumes"] == [f"{tmp_path}:{tmp_path}"] and defaults["env"]["BNF_HOME"] == str(tmp_path)
+    assert defaults["container_create_kwargs"] == {"user": f"{tmp_path.stat().st_uid}:{tmp_path.stat().st_gid}"}
+    # The class's own template is left as it was.
+    assert DockerWorker.get_default_base_job_template()["variables"]["properties"]["volumes"].get("default") is None
+
+
+def test_the_kubernetes_objects_are_valid():
+    documents = list(yaml.safe_load_all((TEMPLATES / "kubernetes.yaml").read_text()))
+    for document in documents:
+        kubernetes_validate.validate(document, "1.34", strict=True)
+    assert {document["kind"] for document in documents} >= {"PersistentVolumeClaim", "Role", "Deployment"}
+
+
+def test_the_kubernetes_job_template_gives_a_valid_job():
+    template = json.loads((TEMPLATES / "kubernetes-job.json").read_text())
+    variables = {name: entry.get("default") for name, entry in template["variables"]["properties"].items()}
+    given = {"command": ["prefect", "flow-run", "execute"], "env": [{"name": "A", "value": "b"}], "labels": {"a": "b"}}
+    manifest = apply_values(template["job_configuration"]["job_manifest"], {**variables, **given})
+    assert "{{" not in json.dumps(manifest)
+    kubernetes_validate.validate(manifest, "1.34", strict=True)
+    # A variable that nothing reads would be a setting without effect.
+    assert not [name for name in variables if f"{{{{ {name} }}}}" not in json.dumps(template["job_configuration"])]

@@ -63,7 +63,9 @@ def steps(test: bool, lock: str) -> list[Step]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--test", action="store_true", help="also install what `make check` and `make test` need")
-    parser.add_argument("--lock", choices=("cpu", "gpu", "macos"), help="instead of this machine's: an image is built without a GPU")
+    parser.add_argument(
+        "--lock", choices=("cpu", "gpu", "macos"), help="instead of this machine's: an image is built without a GPU"
+    )
     options = parser.parse_args()
     if not (3, 11) <= sys.version_info[:2] <= (3, 12):
         print(f"Python must be 3.11 or 3.12, got {sys.version.split()[0]}; run `make env PYTHON=python3.11`", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A Prefect server of its own, on SQLite or Postgres: runs use it by PREFECT_API_URL, and the home starts none."""
+"""A Prefect server of its own: runs use it by PREFECT_API_URL, and the home starts none."""
 
 import json
 import os
@@ -21,21 +21,8 @@ WORDS = ("run", "flows/recipes/pairs.yaml", "evaluation.benchmarks={}", "--only"
 START_TIMEOUT_S = 120
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)])
-def database(request, tmp_path):
-    """Variables that tell a Prefect server its database."""
-    if request.param == "sqlite":
-        yield {}
-        return
-    import pgserver
-
-    server = pgserver.get_server(tmp_path / "postgres")
-    yield {"PREFECT_API_DATABASE_CONNECTION_URL": server.get_uri().replace("postgresql://", "postgresql+asyncpg://")}
-    server.cleanup()
-
-
 @pytest.fixture
-def api(database, tmp_path):
+def api(tmp_path):
     """The address of a running server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -43,9 +30,7 @@ def api(database, tmp_path):
     command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"PREFECT_HOME": str(tmp_path / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            command, env={**os.environ, **quiet, **database}, stdout=log, stderr=log, start_new_session=True
-        )
+        server = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True)
         try:
             wait_until_healthy(f"http://127.0.0.1:{port}/api", server)
             yield f"http://127.0.0.1:{port}/api"

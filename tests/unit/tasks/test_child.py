@@ -66,8 +66,12 @@ def test_kill_ends_the_whole_process_group(child, tmp_path):
     with pytest.raises((StageFailed, ValueError, OSError)):
         child.run(JOBS, {"do": "hang"}, {}, tmp_path)
     thread.join()
+    # A killed process still has to get its turn to end: on a busy machine not at once.
+    deadline = time.monotonic() + 5
     for pid in map(int, (tmp_path / "pids").read_text().split()):
-        assert not running(pid)
+        while running(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def running(pid: int) -> bool:

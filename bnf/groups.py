@@ -22,6 +22,8 @@ from safetensors.numpy import save_file
 FORMAT = "bnf.groups/1"
 GROUPS_FILE = "groups.safetensors"
 TEXTS_FILE = "groups.jsonl"
+# Subfolder of a data set with groups of other prompts in the same format, which are measured and not trained on.
+DEV = "dev"
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

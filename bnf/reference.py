@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from bnf.attention import ATTENTION
 from bnf.digests import model_digest
-from bnf.groups import read_groups
+from bnf.groups import DEV, read_groups
 from bnf.logps import CHUNK, row_logps
 from bnf.losses import MismatchedReference, RowReference
 from bnf.mismatched import mismatched_rows
@@ -51,11 +51,24 @@ def cache_reference(
     """Writes the reference's per-token values of all groups into `output_dir`, resuming what is there; returns the index.
 
     `progress` counts tokens; `entropies` stores the model's entropy at every position as well, `mismatched` the values of the
-    rows' mismatched completions. The index is written last: where it exists the cache is complete.
+    rows' mismatched completions. Those of the data set's dev groups, where it has some, go into the subfolder `dev`. The index
+    is written last: where it exists the cache is complete.
 
     Raises:
         ValueError: where a group is longer than a row, the model is not supported, or one prompt leaves nothing to mismatch.
     """
+    if (groups_dir / DEV).is_dir():
+        # First, so that the index of all is written last.
+        cache_reference(
+            model_dir,
+            groups_dir / DEV,
+            output_dir / DEV,
+            max_tokens_per_row=max_tokens_per_row,
+            bf16=bf16,
+            progress=lambda done, total, note: progress(done, total, f"dev: {note}"),
+            entropies=entropies,
+            mismatched=mismatched,
+        )
     rows = pack(read_groups(groups_dir), max_tokens_per_row)
     others = mismatched_rows(rows) if mismatched else None
     identity = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bnf.groups import read_groups
+from bnf.groups import DEV, read_groups
 from bnf.losses import RowReference
 from bnf.packing import Row, pack
 from bnf.reference import Progress, cache_reference, read_reference
@@ -43,23 +43,33 @@ def analyze(
 
     Per label: mean log-probability per token and summed, over completions, under both models; quantiles and a histogram of
     the per-token shifts in nats; quantiles of the log-odds shifts (how far the label's logit moved against all others); the
-    policy's entropy in nats; the tokens that rose and fell most.
+    policy's entropy in nats; the tokens that rose and fell most. The same of the data set's dev groups, where it has some,
+    under `dev`: likelihood that moved on prompts that were not trained on.
 
     Raises:
         ValueError: where the reference was made for other groups or settings.
     """
-    rows = pack(read_groups(groups_dir), max_tokens_per_row)
-    references = read_reference(reference_dir, rows, max_tokens_per_row=max_tokens_per_row, bf16=bf16)
     cache_dir = output_dir / "policy_logps"
     cache_reference(
         policy_dir, groups_dir, cache_dir, max_tokens_per_row=max_tokens_per_row, bf16=bf16, progress=progress, entropies=True
     )
-    policies = read_reference(cache_dir, rows, max_tokens_per_row=max_tokens_per_row, bf16=bf16)
-
     tokenizer = AutoTokenizer.from_pretrained(policy_dir, local_files_only=True, trust_remote_code=False)
-    shifts: dict[str, Any] = {"groups": sum(len(row.groups) for row in rows)}
-    for name, sign in (("preferred", 1), ("dispreferred", -1)):
-        shifts[name] = _compare(rows, policies, references, sign, tokenizer)
+
+    def compared(part: str) -> dict[str, Any]:
+        rows = pack(read_groups(groups_dir / part), max_tokens_per_row)
+        policies, references = (
+            read_reference(folder / part, rows, max_tokens_per_row=max_tokens_per_row, bf16=bf16)
+            for folder in (cache_dir, reference_dir)
+        )
+        by_label = {
+            name: _compare(rows, policies, references, sign, tokenizer)
+            for name, sign in (("preferred", 1), ("dispreferred", -1))
+        }
+        return {"groups": sum(len(row.groups) for row in rows), **by_label}
+
+    shifts = compared("")
+    if (groups_dir / DEV).is_dir():
+        shifts[DEV] = compared(DEV)
     output_dir.mkdir(parents=True, exist_ok=True)
     partial = output_dir / (SHIFTS_FILE + ".partial")
     partial.write_text(json.dumps(shifts, indent=1, ensure_ascii=False) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.job import Job
 
-CONTENT = ("*.safetensors", "index.json")
+CONTENT = ("*.safetensors", "index.json", "dev/index.json")
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bnf.groups import write_groups
+from bnf.groups import DEV, write_groups
 from bnf.packing import pack
 from bnf.reference import cache_reference
 from bnf.shifts import analyze
@@ -63,3 +63,25 @@ def test_nothing_shifts_where_policy_is_the_reference(tiny_model_dir: Path, tmp_
     for name in ("preferred", "dispreferred"):
         assert set(shifts[name]["shift_quantiles"].values()) == {0.0}
         assert shifts[name]["share_of_tokens_down"] == 0
+
+
+def test_dev_groups_have_their_own_part(tiny_model_dir: Path, tmp_path: Path) -> None:
+    policy = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    with torch.no_grad():
+        policy.model.embed_tokens.weight[5] *= 1.5
+    policy.save_pretrained(tmp_path / "policy")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "policy" / name).write_bytes((tiny_model_dir / name).read_bytes())
+    found = {}
+    for name, train_seed in (("with", 0), ("alone", 1)):
+        folder = tmp_path / name
+        write_groups(folder / "groups", random_groups(6, seed=train_seed))
+        if name == "with":
+            write_groups(folder / "groups" / DEV, random_groups(6, seed=1))
+        cache_reference(tiny_model_dir, folder / "groups", folder / "reference", **SETTINGS, progress=ignore)
+        found[name] = analyze(
+            tmp_path / "policy", folder / "groups", folder / "reference", folder / "out", **SETTINGS, progress=ignore
+        )
+    # The figures of the dev groups are those they have as a data set of their own.
+    assert found["with"][DEV] == found["alone"] and "dev" not in found["alone"]
+    assert found["with"]["preferred"] != found["alone"]["preferred"]

@@ -15,6 +15,10 @@ REFERENCE_FIELDS = ("max_tokens_per_row", "bf16")
 # Where and how often a training writes: nothing of what it computes depends on these.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
 
+_AT_LEAST_1 = (
+    *("global_batch_size", "max_tokens_per_row", "logging_steps", "lora_alpha"),
+    *("dev_prompts", "dev_max_new_tokens", "nproc_per_node"),
+)
 _SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 
 
@@ -52,11 +56,26 @@ class TrainConfig:
     # Autocast over float32 weights.
     bf16: bool = True
     gradient_checkpointing: bool = False
+    # Adapters of this rank, through peft, in place of all weights; 0 trains all weights. The names are peft's.
+    lora_r: int = 0
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: str | list[str] = "all-linear"
+    # Dev groups, where the data set has them, are evaluated before the first step, after the last, and after so many optimizer
+    # steps; below 1, after that share of all steps.
+    eval_steps: float = 0.25
+    # Completions that the policy samples of dev prompts at an evaluation, and their longest; a smaller dev set's prompts are
+    # sampled several times.
+    dev_prompts: int = 64
+    dev_max_new_tokens: int = 256
+    # Processes that share the rows of each step, one per device, started with torchrun.
+    nproc_per_node: int = 1
     logging_steps: int = 1
     # A checkpoint after so many optimizer steps; below 1, after that share of all steps.
     save_steps: float = 0.25
     seed: int = 0
-    report_to: str = "none"
+    # `none`, or loggers of transformers, such as tensorboard or wandb.
+    report_to: str | list[str] = "none"
 
     def __post_init__(self) -> None:
         for known in fields(self):
@@ -76,7 +95,7 @@ class TrainConfig:
             self.max_steps,
             "-1 runs num_train_epochs",
         )
-        for name in ("global_batch_size", "max_tokens_per_row", "logging_steps"):
+        for name in _AT_LEAST_1:
             _check(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name), "leave it out for the default")
         _check(
             self.lr_scheduler_type in _SCHEDULERS,
@@ -88,12 +107,21 @@ class TrainConfig:
         _check(0 <= self.warmup_ratio < 1, "warmup_ratio", "lie in [0, 1)", self.warmup_ratio, "it is a share of all steps")
         _check(self.weight_decay >= 0, "weight_decay", "be non-negative", self.weight_decay, "0 turns it off")
         _check(self.max_grad_norm >= 0, "max_grad_norm", "be non-negative", self.max_grad_norm, "0 turns clipping off")
+        for name, does in (("save_steps", "saves"), ("eval_steps", "evaluates")):
+            steps = getattr(self, name)
+            _check(
+                0 < steps < 1 or (steps >= 1 and steps == int(steps)),
+                name,
+                "be a whole number of steps, or a share of all steps below 1",
+                steps,
+                f"0.25 {does} three times on the way",
+            )
+        _check(self.lora_r >= 0, "lora_r", "be at least 0", self.lora_r, "0 trains all weights, 16 is usual for adapters")
+        _check(0 <= self.lora_dropout < 1, "lora_dropout", "lie in [0, 1)", self.lora_dropout, "0 keeps the step-0 check")
+        _check_names("lora_target_modules", self.lora_target_modules, "use all-linear, or names such as [q_proj, v_proj]")
+        _check_names("report_to", self.report_to, "use none, tensorboard, wandb, or a list of such")
         _check(
-            0 < self.save_steps < 1 or (self.save_steps >= 1 and self.save_steps == int(self.save_steps)),
-            "save_steps",
-            "be a whole number of steps, or a share of all steps below 1",
-            self.save_steps,
-            "0.25 saves three times on the way",
+            "all" not in self.loggers, "report_to", "name the loggers", self.report_to, "use [tensorboard, wandb] or the like"
         )
         _check(
             self.length_normalization in ("own", "pair_min"),
@@ -104,6 +132,12 @@ class TrainConfig:
         )
         _check_label_weighting(self.label_weighting)
         load_objective(self.objective, self.objective_options)
+
+    @property
+    def loggers(self) -> list[str]:
+        """`report_to` as a list."""
+        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        return [name for name in names if name != "none"]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
@@ -144,13 +178,21 @@ def _check(holds: bool, key: str, rule: str, value: object, remedy: str) -> None
 
 def _check_type(key: str, declared: str, value: object) -> None:
     """Numbers and switches must be such: YAML gives `5e-7` as a string, and a quoted `"false"` is true."""
-    if "float" in declared and not declared.startswith("str"):
+    if "str" in declared:
+        return
+    if "float" in declared:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         _check(is_number, key, "be a number", value, "in YAML write 5.0e-7, with a point and no quotes")
     elif "int" in declared:
         _check(isinstance(value, int) and not isinstance(value, bool), key, "be a whole number", value, "use no point")
     elif "bool" in declared:
         _check(isinstance(value, bool), key, "be true or false", value, "write it without quotes")
+
+
+def _check_names(key: str, value: object, remedy: str) -> None:
+    names = value if isinstance(value, list) else [value]
+    valid = bool(names) and all(isinstance(name, str) and name for name in names)
+    _check(valid, key, "be a name or a list of names", value, remedy)
 
 
 def _check_label_weighting(value: object) -> None:

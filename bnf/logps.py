@@ -116,8 +116,9 @@ class _ChunkedHead(torch.autograd.Function):
             logits.scatter_(1, labels[:, None], ((-odds).sigmoid() * grad)[:, None])
             logits_grad = logits.to(weight.dtype)
             hidden_grads.append(logits_grad @ weight)
-            part = (logits_grad.T @ states).to(ctx.weight_dtype)
-            weight_grad = part if weight_grad is None else weight_grad.add_(part)
+            if ctx.needs_input_grad[1]:
+                part = (logits_grad.T @ states).to(ctx.weight_dtype)
+                weight_grad = part if weight_grad is None else weight_grad.add_(part)
         return torch.cat(hidden_grads), weight_grad, None, None, None
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from bnf.logps import TokenLogps
 from bnf.objectives._base import BaseObjective, RowLogps
 from bnf.objectives.bnf import dtd_cross_entropy, feedback_weights
+from bnf.parallel import gather, num_processes
 
 _NAMES = {1: "chosen", -1: "rejected"}
 
@@ -38,6 +39,8 @@ class StepMetrics:
                 self._mean(f"rewards/{name}", rewards, own)
                 self._mean(f"logps/{name}", row.average_logps, own)
                 self._mean(f"logps_sum/{name}", row.logps, own)
+                if row.reference_per_token_logps is not None:
+                    self._mean(f"logps_shift/{name}", row.logratios / row.lengths, own)
             if len(row.pairs):
                 self._has_pairs = True
                 margins = row.margins(rewards)
@@ -54,6 +57,21 @@ class StepMetrics:
                         row.per_token_logps, row.per_token_log_odds, row.reference_per_token_logps, policy.rest_entropies
                     )
                     self._mean("dtd_loss", row.labels * row.sum_by_completion(values) / row.normalizers)
+
+    def gather(self) -> None:
+        """Adds up what the processes of a training have, each of its own rows; all of them then have all of it."""
+        if num_processes() == 1:
+            return
+        own = (_to_cpu(self._sums), _to_cpu(self._counts), [(rewards.cpu(), labels.cpu()) for rewards, labels in self._rewards])
+        everyones = gather((*own, self._has_pairs, self.num_tokens))
+        self.__init__()  # type: ignore[misc]
+        for sums, counts, rewards, has_pairs, num_tokens in everyones:
+            for name in sums:
+                self._sums[name] = sums[name] + self._sums.get(name, 0)
+                self._counts[name] = counts[name] + self._counts.get(name, 0)
+            self._rewards.extend(rewards)
+            self._has_pairs |= has_pairs
+            self.num_tokens += num_tokens
 
     def mean_weight(self) -> float | None:
         """Mean of BNF's weight w over all tokens, or None where no reference was read."""
@@ -89,6 +107,10 @@ class StepMetrics:
         total, number = torch.where(own, values, 0.0).double().sum(), own.sum()
         self._sums[name] = total + self._sums[name] if name in self._sums else total
         self._counts[name] = number + self._counts[name] if name in self._counts else number
+
+
+def _to_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in values.items()}
 
 
 def area_under_curve(chosen: Tensor, rejected: Tensor) -> float:

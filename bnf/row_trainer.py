@@ -5,13 +5,16 @@ rows. A checkpoint appears under its name when it is complete.
 """
 
 import json
+import logging
 import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +23,21 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from bnf.adapters import is_adapted, without_adapter
+from bnf.collapse import check_evaluations, non_finite
 from bnf.config import TrainConfig
-from bnf.logps import row_logps
+from bnf.dev import prompts_to_sample, sample, sample_metrics
+from bnf.logps import TokenLogps, row_logps
 from bnf.losses import RowReference, Totals, assemble, count, total_loss
 from bnf.metrics import StepMetrics
 from bnf.mismatched import mean_logratio
+from bnf.models import load_model
 from bnf.objectives._base import BaseObjective
 from bnf.packing import Row
+from bnf.parallel import SeededOrder, accept_rows, is_first, num_processes, sum_totals, wait_for_all
 from bnf.reference import Progress
 
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss or its gradient is no longer a number: the training has collapsed and cannot go on."""
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class TrainRow:
 
     row: Row
     reference: RowReference | None
+    # False of a row that only keeps a process busy while others compute the rest of a step.
+    counts: bool = True
 
 
 class RowTrainer(Trainer):
@@ -58,34 +66,52 @@ class RowTrainer(Trainer):
         config: TrainConfig,
         objective: BaseObjective,
         weights: tuple[float, float],
+        rows_per_step: int,
         step0_check: bool,
         metrics_file: Path,
         progress: Progress,
+        dev: Sequence[TrainRow],
+        reference_model_dir: Path,
+        starts_as_reference: bool,
     ) -> None:
-        super().__init__(model=model, args=args, train_dataset=rows, data_collator=_only)
+        """`dev` are the rows that are evaluated; the policy's samples are compared with the model of `reference_model_dir`, which
+        is the one that the training starts from where `starts_as_reference`.
+        """
+        filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
+        super().__init__(model=model, args=args, train_dataset=[*rows, filler], eval_dataset=dev, data_collator=_only)
         self.config = config
-        self.num_rows = len(rows)
+        self.rows_per_step = rows_per_step
+        self.order = SeededOrder(len(rows), config.seed, rows_per_step=rows_per_step, num_processes=num_processes())
+        if num_processes() > 1:
+            accept_rows(model)
         self.objective = objective
         self.weights = weights if objective.takes_label_weights else (1.0, 1.0)
         self.step0_check = step0_check
         self.step_metrics = StepMetrics()
         self.metrics_file = metrics_file
+        self.dev = dev
+        self.reference_model_dir = reference_model_dir
+        self.starts_as_reference = starts_as_reference
+        self.evaluation_seconds = 0.0
         self.window_started = time.monotonic()
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reporter(self, progress))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return _SeededOrder(self.num_rows, self.config.seed)
+        return self.order
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The rows of one optimizer step, and what they share; before the step's first backward pass."""
+        """This process's rows of one optimizer step, and what all of its rows share; before the step's first backward pass."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, self._totals([batch["row"] for batch in batches])
+        items: list[TrainRow] = [batch["row"] for batch in batches if batch["row"].counts]
+        mismatched = [item.reference.mismatched for item in items if item.reference is not None]
+        num_mismatched = sum(len(each.row.lengths) for each in mismatched if each is not None)
+        return batches, sum_totals(self._totals(items), num_mismatched, self.model.device)
 
     def _totals(self, items: Sequence[TrainRow]) -> Totals:
         totals = count(self.objective, [group for item in items for group in item.row.groups])
-        if self.objective.needs_mismatched:
+        if self.objective.needs_mismatched and items:
             logratio = mean_logratio(self.model, [item.reference for item in items], bf16=self.config.bf16)
             totals = replace(totals, mismatched_logratio=logratio)
         return totals
@@ -96,23 +122,76 @@ class RowTrainer(Trainer):
         """One row's share of the step's loss."""
         assert isinstance(num_items_in_batch, Totals) and not return_outputs
         item: TrainRow = inputs["row"]
-        step = self.state.global_step + 1
-        is_logged = step % self.args.logging_steps == 0
-        policy = row_logps(
-            self.model, item.row, bf16=self.config.bf16, entropies=is_logged, prompts=self.objective.needs_prompts
-        )
+        is_logged = (self.state.global_step + 1) % self.args.logging_steps == 0
+        forward = partial(row_logps, self.model) if model is self.model else model
+        policy = forward(row=item.row, bf16=self.config.bf16, entropies=is_logged, prompts=self.objective.needs_prompts)
+        if not item.counts:
+            return policy.logps.sum() * 0.0
+        loss = self._row_loss(item, policy, num_items_in_batch, self.step_metrics)
+        if not torch.isfinite(loss):
+            raise non_finite("loss", float(loss), self.state.global_step + 1, self.config)
+        # Gradients are averaged over the processes, and should be summed.
+        return loss * num_processes()
+
+    def _row_loss(self, item: TrainRow, policy: TokenLogps, totals: Totals, metrics: StepMetrics) -> torch.Tensor:
         row = assemble(
             item.row,
             policy,
             item.reference,
             length_normalization=self.config.length_normalization,
-            mismatched_logratio=num_items_in_batch.mismatched_logratio,
+            mismatched_logratio=totals.mismatched_logratio,
         )
-        loss = total_loss(self.objective.losses(row), row, num_items_in_batch, self.weights)
-        if not torch.isfinite(loss):
-            raise self._collapse("loss", loss)
-        self.step_metrics.add(self.objective, row, policy, item.row.num_tokens)
-        return loss
+        metrics.add(self.objective, row, policy, item.row.num_tokens)
+        return total_loss(self.objective.losses(row), row, totals, self.weights)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measures the dev groups and the policy's own samples of their prompts, and logs it.
+
+        Nothing of the training depends on it: no gradient, no shared random numbers.
+
+        Raises:
+            TrainingCollapsed: where the figures say so.
+        """
+        started = time.monotonic()
+        self.model.eval()
+        metrics = StepMetrics()
+        totals = self._totals(self.dev)
+        settings = {"bf16": self.config.bf16, "entropies": True, "prompts": self.objective.needs_prompts}
+        with torch.no_grad():
+            losses = [self._row_loss(item, row_logps(self.model, item.row, **settings), totals, metrics) for item in self.dev]
+        loss = float(torch.stack(losses).sum())
+        groups = [group for item in self.dev for group in item.row.groups]
+        samples = sample(
+            self.model,
+            prompts_to_sample(groups, self.config.dev_prompts),
+            max_new_tokens=self.config.dev_max_new_tokens,
+            seed=self.config.seed,
+            bf16=self.config.bf16,
+        )
+        values = {
+            "loss": loss,
+            **metrics.pop(),
+            **sample_metrics(samples, self.model, self._reference(), bf16=self.config.bf16),
+        }
+        logs = {f"eval_{name}": value for name, value in values.items()}
+        logs["eval_seconds"] = time.monotonic() - started
+        self.log(dict(logs))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
+        self.window_started += time.monotonic() - started
+        self.evaluation_seconds += time.monotonic() - started
+        if not math.isfinite(loss):
+            raise non_finite("dev loss", loss, self.state.global_step, self.config)
+        check_evaluations([entry for entry in self.state.log_history if "eval_loss" in entry], self.config)
+        return logs
+
+    def _reference(self) -> Any:
+        """What the policy's samples are compared with; None where that is the policy itself."""
+        if self.starts_as_reference and self.state.global_step == 0:
+            return None
+        if self.starts_as_reference and is_adapted(self.model):
+            return without_adapter(self.model)
+        # Held while it is used, when no gradients are: it takes no more memory than they do.
+        return nullcontext(load_model(self.reference_model_dir).eval())
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: transformers would count padded positions."""
@@ -121,6 +200,7 @@ class RowTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the step's metrics, and keeps them in metrics.jsonl."""
         if "loss" in logs:
+            self.step_metrics.gather()
             num_tokens = self.step_metrics.num_tokens
             logs |= self.step_metrics.pop()
             now = time.monotonic()
@@ -129,22 +209,16 @@ class RowTrainer(Trainer):
             logs["padding_share"] = 0.0
             logs["peak_memory_gb"] = peak_memory_gb()
             self.window_started = now
+        if is_first() and ("loss" in logs or "eval_loss" in logs):
             with self.metrics_file.open("a") as file:
                 file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
         super().log(logs, start_time)
 
-    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not math.isfinite(float(norm)):
-            raise self._collapse("gradient norm", norm)
+            raise non_finite("gradient norm", float(norm), self.state.global_step + 1, self.config)
         return norm
-
-    def _collapse(self, what: str, value: Any) -> NonFiniteLoss:
-        return NonFiniteLoss(
-            f"{what} must be finite, got {float(value)} at step {self.state.global_step + 1}; try a lower learning_rate "
-            f"(now {self.config.learning_rate:g}), a lower max_grad_norm (now {self.config.max_grad_norm:g}), or label_weighting with "
-            "less weight on dispreferred completions"
-        )
 
     def check_identity(self) -> None:
         """Before the first update, where policy and reference are one model: every weight must be 1."""
@@ -152,7 +226,15 @@ class RowTrainer(Trainer):
         # On CPU the two passes agree to the bit. CUDA kernels may differ with and without gradient; packed against padded in bf16
         # would be off by 7e-3.
         tolerance = 1e-6 if self.model.device.type == "cpu" else 1e-3
-        if mean is not None and abs(mean - 1) > tolerance:
+        if mean is None or abs(mean - 1) <= tolerance:
+            return
+        if self.config.lora_dropout > 0:
+            _logger.warning(
+                "the mean weight at step 0 is %s: lora_dropout %g keeps the policy from equalling the reference; 0 would have the "
+                "equality checked",
+                *(mean, self.config.lora_dropout),
+            )
+        else:
             raise ValueError(
                 f"the mean weight at step 0 must be 1 within {tolerance:g}, got {mean!r}: policy and reference differ before training; "
                 "run the reference stage again with this version of torch on this machine, or start from the reference's weights"
@@ -162,18 +244,23 @@ class RowTrainer(Trainer):
         if self.state.global_step >= self.state.max_steps:
             return  # the policy itself is written next
         folder = Path(str(self.args.output_dir))
-        partial = folder / "partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        self.args.output_dir = str(partial)
+        unfinished = folder / "partial"
+        if is_first():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        wait_for_all()
+        self.args.output_dir = str(unfinished)
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.args.output_dir = str(folder)
+        wait_for_all()
+        if not is_first():
+            return
         name = f"checkpoint-{self.state.global_step}"
         # TrainingArguments hold paths and callables as a pickle; the configuration is in training.json.
-        (partial / name / "training_args.bin").unlink()
+        (unfinished / name / "training_args.bin").unlink()
         older = list(folder.glob("checkpoint-*"))
-        os.replace(partial / name, folder / name)
+        os.replace(unfinished / name, folder / name)
         for checkpoint in older:
             shutil.rmtree(checkpoint)
 
@@ -186,49 +273,37 @@ class _Reporter(TrainerCallback):
         self.progress = progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        partial = self.trainer.metrics_file.with_suffix(".partial")
-        lines = [{"step": entry["step"]} | entry for entry in state.log_history]
-        for line in lines:
-            line.pop("epoch")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(partial, self.trainer.metrics_file)
+        if is_first():
+            unfinished = self.trainer.metrics_file.with_suffix(".partial")
+            lines = [{"step": entry["step"]} | entry for entry in state.log_history]
+            for line in lines:
+                line.pop("epoch", None)
+            unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            os.replace(unfinished, self.trainer.metrics_file)
         self.trainer.window_started = time.monotonic()
+        if self.trainer.dev and state.global_step == 0:
+            self.trainer.evaluate()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0 and self.trainer.step0_check:
             self.trainer.check_identity()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.dev and state.global_step >= state.max_steps:
+            control.should_evaluate = True
         self.progress(state.global_step, state.max_steps, f"step {state.global_step} of {state.max_steps}")
 
 
-class _SeededOrder(Sampler[int]):
-    """The order of rows in an epoch: a permutation that the seed and the epoch's number fix."""
-
-    def __init__(self, num_rows: int, seed: int) -> None:
-        self.num_rows, self.seed, self.epoch = num_rows, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.num_rows
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.num_rows, generator=generator).tolist())
-
-
-def training_arguments(config: TrainConfig, checkpoints_dir: Path, accumulation: int) -> TrainingArguments:
-    """transformers' arguments for a configuration: one row per micro-batch, on one device.
+def training_arguments(config: TrainConfig, checkpoints_dir: Path, rows_per_step: int, *, evaluates: bool) -> TrainingArguments:
+    """transformers' arguments for a configuration: one row per micro-batch, the rows of a step shared by the processes.
 
     Raises:
-        ValueError: where several processes were started.
+        ValueError: where other than `nproc_per_node` processes were started.
     """
     arguments = TrainingArguments(
         output_dir=str(checkpoints_dir),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=accumulation,
+        gradient_accumulation_steps=math.ceil(rows_per_step / config.nproc_per_node),
         learning_rate=config.learning_rate,
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps,
@@ -241,19 +316,24 @@ def training_arguments(config: TrainConfig, checkpoints_dir: Path, accumulation:
         bf16=False,
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=config.eval_steps if evaluates else None,
         save_strategy="steps",
         save_steps=config.save_steps,
         save_total_limit=1,
         seed=config.seed,
-        report_to=config.report_to,
+        # TensorBoard's writer is given its folder by bnf.trainer: transformers would put it among the checkpoints.
+        report_to=[name for name in config.loggers if name != "tensorboard"],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
     )
-    if arguments.world_size > 1:
+    if arguments.world_size != config.nproc_per_node:
         raise ValueError(
-            f"the number of processes must be 1, got {arguments.world_size}; start training without torchrun or accelerate"
+            f"the number of processes must be nproc_per_node ({config.nproc_per_node}), got {arguments.world_size}; start training "
+            "without torchrun or accelerate: it starts its processes itself"
         )
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

@@ -1,8 +1,8 @@
 """Training on its own, without the pipeline: `python -m bnf.train CONFIG --model DIR --groups DIR --output DIR [--reference
-DIR]`.
+DIR [--reference-model DIR]]`.
 
 CONFIG is a YAML or JSON file with a recipe's `train` section. Where the objective needs a reference and none is given, the
-model's own log-probabilities are cached in OUTPUT/reference first.
+model's own log-probabilities are cached in OUTPUT/reference first. Groups in the folder's subfolder `dev` are evaluated.
 """
 
 import argparse
@@ -24,13 +24,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True, help="folder of the model to start from")
     parser.add_argument("--groups", type=Path, required=True, help="folder with groups.safetensors")
     parser.add_argument("--reference", type=Path, help="folder of cached reference log-probabilities")
+    parser.add_argument("--reference-model", type=Path, help="folder of the model they are of, where that is not --model")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to; resumes what is there")
     options = parser.parse_args(arguments)
     # Read when torch is imported, below: threads that spin while they wait cost several times the work where a core is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = TrainConfig.from_dict(_read_config(options.config))
-        print(json.dumps(run(config, options.model, options.groups, options.reference, options.output), indent=1))
+        summary = run(
+            config,
+            options.model,
+            options.groups,
+            options.reference,
+            options.output,
+            reference_model_dir=options.reference_model,
+        )
+        print(json.dumps(summary, indent=1))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,7 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path | None, output_dir: Path) -> dict[str, Any]:
+def run(
+    config: TrainConfig,
+    model_dir: Path,
+    groups_dir: Path,
+    reference_dir: Path | None,
+    output_dir: Path,
+    *,
+    reference_model_dir: Path | None = None,
+) -> dict[str, Any]:
     """Caches the reference where it is needed and not given, and trains; returns the summary."""
     from bnf.digests import model_digest
     from bnf.reference import INDEX_FILE, cache_reference
@@ -66,6 +83,7 @@ def run(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: P
         output_dir=output_dir,
         step0_check=same_weights,
         progress=_Printer("train"),
+        reference_model_dir=reference_model_dir,
     )
 
 

@@ -13,22 +13,29 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+import torch
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 
+from bnf.adapters import add_adapter, merge, save_adapter
 from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
-from bnf.groups import GROUPS_FILE, PromptGroup, read_groups
+from bnf.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
+from bnf.launch import is_worker, launch
 from bnf.losses import RowReference, count, label_weights
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, stored_dtype
 from bnf.objectives import load_objective
 from bnf.objectives._base import BaseObjective
 from bnf.packing import Row, pack
-from bnf.reference import Progress, read_reference
+from bnf.parallel import is_first, wait_for_all
+from bnf.reference import INDEX_FILE, Progress, read_reference
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
 
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "train_summary.json"
+# The adapters of a LoRA training; what is not the final policy lies under a name with `checkpoint`.
+ADAPTER = "adapter_checkpoint"
 _IDENTITY_FILE = "training.json"
 _CHECKPOINTS = "checkpoints"
 
@@ -42,70 +49,105 @@ def train(
     output_dir: Path,
     step0_check: bool,
     progress: Progress,
+    reference_model_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Trains the model of `model_dir` on the groups of `groups_dir`; returns what train_summary.json holds.
 
     Leaves `policy/` (a model folder), metrics.jsonl, trainer_state.json and train_summary.json in `output_dir`, the last of
-    them last. Called again after a kill, it goes on from the last checkpoint; called again after the end, it returns the
-    summary. `step0_check` asserts that policy and reference are equal before the first step: give it where they are the same
-    weights.
+    them last; with LoRA the adapters too, in `adapter_checkpoint/`, though they are merged into the policy. Dev groups, where
+    the data set has some, are evaluated on the way. Called again after a kill, it goes on from the last checkpoint; called
+    again after the end, it returns the summary.
+
+    `step0_check` asserts that policy and reference are equal before the first step: give it where they are the same weights.
+    `reference_model_dir` is the reference's model folder where that is not `model_dir`.
 
     Raises:
         FileNotFoundError: where the model, the groups or the reference are not there.
         ValueError: where the objective's needs, the rows or the output folder do not fit; where the step-0 assertion fails.
-        NonFiniteLoss: where the training collapses.
+        TrainingCollapsed: where the training collapses.
     """
     objective = load_objective(config.objective, config.objective_options)
     groups = read_groups(groups_dir)
     check_data(config, objective, groups, reference_dir)
     rows = pack(groups, config.max_tokens_per_row)
-    accumulation = rows_per_step(rows, config.global_batch_size)
+    step_rows = rows_per_step(rows, config.global_batch_size)
+    _check_processes(config, step_rows)
+    if reference_dir is not None and (groups_dir / DEV).is_dir():
+        _check_reference_model(reference_dir, reference_model_dir or model_dir)
     _claim(output_dir, config, model_dir, groups_dir)
-    if (output_dir / SUMMARY_FILE).is_file():
-        finished: dict[str, Any] = json.loads((output_dir / SUMMARY_FILE).read_text())
-        return finished
-    references: Sequence[RowReference | None] = [None] * len(rows)
-    if reference_dir is not None:
-        references = read_reference(
-            reference_dir,
-            rows,
-            max_tokens_per_row=config.max_tokens_per_row,
-            bf16=config.bf16,
-            mismatched=mismatched_rows(rows) if objective.needs_mismatched else None,
-        )
+    finished = output_dir / SUMMARY_FILE
+    if not finished.is_file() and config.nproc_per_node > 1 and not is_worker():
+        folders = {"model_dir": model_dir, "groups_dir": groups_dir, "reference_dir": reference_dir, "output_dir": output_dir}
+        more = {"step0_check": step0_check, "reference_model_dir": reference_model_dir}
+        launch(config, {**folders, **more}, output_dir, progress)
+    if finished.is_file():
+        summary: dict[str, Any] = json.loads(finished.read_text())
+        return summary
 
+    dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
+    dev_rows = pack(dev_groups, config.max_tokens_per_row)
     started = time.monotonic()
     model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
+    # Before the trainer: this is where the processes meet.
+    arguments = training_arguments(config, output_dir / _CHECKPOINTS, step_rows, evaluates=bool(dev_rows))
     trainer = RowTrainer(
-        model,
-        training_arguments(config, output_dir / _CHECKPOINTS, accumulation),
-        [TrainRow(row, reference) for row, reference in zip(rows, references, strict=True)],
+        add_adapter(model, config) if config.lora_r else model,
+        arguments,
+        train_rows(config, rows, reference_dir),
         config=config,
         objective=objective,
         weights=label_weights(config.label_weighting, groups),
+        rows_per_step=step_rows,
         step0_check=step0_check and reference_dir is not None,
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,
+        dev=train_rows(config, dev_rows, None if reference_dir is None else reference_dir / DEV),
+        reference_model_dir=reference_model_dir or model_dir,
+        starts_as_reference=reference_model_dir is None,
     )
     checkpoint = last_checkpoint(output_dir / _CHECKPOINTS)
     resumed_from = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint is not None else 0
+    if "tensorboard" in config.loggers and is_first():
+        trainer.add_callback(_tensorboard(output_dir / "tensorboard", resumed_from))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    summary = _summary(trainer, rows, groups, dev_groups, resumed_from, time.monotonic() - started)
+    if is_first():
+        if config.lora_r:
+            save_adapter(trainer.model, output_dir / ADAPTER)
+            model = merge(trainer.model)
+        save_policy(model, model_dir, output_dir / "policy")
+        trainer.state.save_to_json(str(output_dir / "trainer_state.json"))
+        shutil.rmtree(output_dir / _CHECKPOINTS, ignore_errors=True)
+        partial = finished.with_suffix(".partial")
+        partial.write_text(json.dumps(summary, indent=1) + "\n")
+        os.replace(partial, finished)
+    wait_for_all()
+    return summary
 
-    save_policy(model, model_dir, output_dir / "policy")
+
+def _summary(
+    trainer: RowTrainer,
+    rows: Sequence[Row],
+    groups: Sequence[PromptGroup],
+    dev_groups: Sequence[PromptGroup],
+    resumed_from: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """What train_summary.json holds."""
     state = trainer.state
-    state.save_to_json(str(output_dir / "trainer_state.json"))
     logged = [entry for entry in state.log_history if "loss" in entry]
-    seconds = time.monotonic() - started
+    evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
     num_tokens = sum(row.num_tokens for row in rows)
-    steps_per_epoch = math.ceil(len(rows) / accumulation)
+    steps_per_epoch = math.ceil(len(rows) / trainer.rows_per_step)
+    trained_tokens = num_tokens / steps_per_epoch * (state.global_step - resumed_from)
     summary = {
         "steps": state.global_step,
         "resumed_from_step": resumed_from,
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(num_tokens / steps_per_epoch * (state.global_step - resumed_from) / seconds, 1),
+        "tokens_per_second": round(trained_tokens / (seconds - trainer.evaluation_seconds), 1),
         "groups": len(groups),
         "rows": len(rows),
-        "rows_per_step": accumulation,
+        "rows_per_step": trainer.rows_per_step,
         "groups_per_step": round(len(groups) / steps_per_epoch, 2),
         "tokens_per_epoch": num_tokens,
         "label_weights": list(trainer.weights),
@@ -113,11 +155,24 @@ def train(
         "peak_memory_gb": peak_memory_gb(),
         "final": logged[-1] if logged else {},
     }
-    shutil.rmtree(output_dir / _CHECKPOINTS, ignore_errors=True)
-    partial = output_dir / (SUMMARY_FILE + ".partial")
-    partial.write_text(json.dumps(summary, indent=1) + "\n")
-    os.replace(partial, output_dir / SUMMARY_FILE)
+    if evaluated:
+        summary["dev"] = {"groups": len(dev_groups), "before": evaluated[0], "after": evaluated[-1]}
     return summary
+
+
+def train_rows(config: TrainConfig, rows: Sequence[Row], reference_dir: Path | None) -> list[TrainRow]:
+    """Each row with the reference's values, where there is a reference."""
+    references: Sequence[RowReference | None] = [None] * len(rows)
+    if rows and reference_dir is not None:
+        needs_mismatched = load_objective(config.objective, config.objective_options).needs_mismatched
+        references = read_reference(
+            reference_dir,
+            rows,
+            max_tokens_per_row=config.max_tokens_per_row,
+            bf16=config.bf16,
+            mismatched=mismatched_rows(rows) if needs_mismatched else None,
+        )
+    return [TrainRow(row, reference) for row, reference in zip(rows, references, strict=True)]
 
 
 def check_data(
@@ -167,6 +222,18 @@ def rows_per_step(rows: Sequence[Row], global_batch_size: int) -> int:
     return max(1, round(global_batch_size / groups_per_row))
 
 
+def _check_processes(config: TrainConfig, step_rows: int) -> None:
+    """Every process must have a row to compute in a step, on a device of its own."""
+    if config.nproc_per_node > step_rows:
+        raise ValueError(
+            f"nproc_per_node must be at most the {step_rows} rows of a step, got {config.nproc_per_node}; lower max_tokens_per_row "
+            f"(now {config.max_tokens_per_row}) for more rows, or raise global_batch_size (now {config.global_batch_size})"
+        )
+    devices = torch.cuda.device_count()
+    if 0 < devices < config.nproc_per_node:
+        raise ValueError(f"nproc_per_node must be at most the {devices} devices of this machine, got {config.nproc_per_node}")
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the latest step; what is there under that name is complete."""
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
@@ -186,19 +253,40 @@ def save_policy(model: PreTrainedModel, model_dir: Path, policy_dir: Path) -> No
     os.replace(partial, policy_dir)
 
 
+def _check_reference_model(reference_dir: Path, model_dir: Path) -> None:
+    """The policy's samples are compared with the model whose values are cached, and no other."""
+    cached = json.loads((reference_dir / INDEX_FILE).read_text())["model"]
+    if cached != model_digest(model_dir):
+        raise ValueError(
+            f"reference_model_dir must be the model that {reference_dir} was made from, got {model_dir} with other weights or files; "
+            "name the reference's folder"
+        )
+
+
+def _tensorboard(folder: Path, resumed_from: int) -> TrainerCallback:
+    """A logger that goes on in `folder` after a kill, hiding the steps that are computed again."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError("report_to must name installed loggers, got tensorboard; pip install tensorboard") from error
+    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=resumed_from + 1 if resumed_from else None))
+
+
 def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: Path) -> None:
     """Notes what is trained in this folder, so that nothing else is resumed there."""
-    with (groups_dir / GROUPS_FILE).open("rb") as file:
-        identity = {
-            "config": {name: value for name, value in config.to_dict().items() if name not in BOOKKEEPING_FIELDS},
-            "model": model_digest(model_dir),
-            "groups": file_digest(file, "sha256").hexdigest(),
-        }
+    identity = {
+        "config": {name: value for name, value in config.to_dict().items() if name not in BOOKKEEPING_FIELDS},
+        "model": model_digest(model_dir),
+    }
+    for name, path in (("groups", groups_dir / GROUPS_FILE), ("dev groups", groups_dir / DEV / GROUPS_FILE)):
+        if path.is_file():
+            with path.open("rb") as file:
+                identity[name] = file_digest(file, "sha256").hexdigest()
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / _IDENTITY_FILE
     if path.is_file():
         found = json.loads(path.read_text())
-        different = [name for name in identity if found.get(name) != identity[name]]
+        different = [name for name in identity | found if found.get(name) != identity.get(name)]
         if different:
             raise ValueError(
                 f"output_dir must be new or hold the same training, got {output_dir} with another {' and '.join(different)}; "

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,66 @@ def test_trains_from_a_recipes_section_on_its_own(
     summary = json.loads(capsys.readouterr().out)
     assert summary["groups"] == 8 and (tmp_path / "out" / "policy" / "config.json").is_file()
     assert (tmp_path / "out" / "reference" / "index.json").is_file() == has_reference
+
+
+def test_adapters_dev_groups_and_event_files_from_the_command(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_groups(tmp_path / "groups", random_groups(8))
+    write_groups(tmp_path / "groups" / "dev", random_groups(4, seed=1))
+    config = tmp_path / "recipe.yaml"
+    config.write_text(
+        "train: {learning_rate: 1.0e-2, max_tokens_per_row: 64, global_batch_size: 4, lora_r: 2, dev_prompts: 4, "
+        "dev_max_new_tokens: 4, report_to: [tensorboard]}\n"
+    )
+    output = tmp_path / "out"
+    arguments = ["--model", str(tiny_model_dir), "--groups", str(tmp_path / "groups"), "--output", str(output)]
+    assert main([str(config), *arguments]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["dev"]["groups"] == 4 and summary["dev"]["after"]["step"] == summary["steps"]
+    assert (output / "adapter_checkpoint" / "adapter_model.safetensors").is_file()
+    assert main([str(config), *arguments, "--reference", str(output / "reference"), "--output", str(tmp_path / "again")]) == 0
+    again, first = (tmp_path / name / "policy" / "model.safetensors" for name in ("again", "out"))
+    assert again.read_bytes() == first.read_bytes()
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(output / "tensorboard")).Reload()
+    found = set(events.Tags()["scalars"])
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    trained = {f"train/{name}" for name in lines[-2] if name not in ("step", "epoch")}
+    evaluated = {f"eval/{name.removeprefix('eval_')}" for name in lines[-1] if name.startswith("eval_")}
+    assert trained | evaluated <= found and "train/weights/chosen" in trained and "eval/samples/kl" in evaluated
+    losses = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert losses == pytest.approx({line["step"]: line["loss"] for line in lines if "loss" in line})
+
+
+def test_the_library_needs_torch_and_transformers_alone(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_groups(tmp_path / "groups", random_groups(6))
+    write_groups(tmp_path / "groups" / "dev", random_groups(4, seed=1))
+    (tmp_path / "train.json").write_text(json.dumps({"max_tokens_per_row": 64, "dev_prompts": 2, "dev_max_new_tokens": 2}))
+    others = [
+        "prefect",
+        "vllm",
+        "datasets",
+        "pydantic",
+        "peft",
+        "trl",
+        "tensorboard",
+        "pandas",
+        "flows",
+        "tasks",
+        "data",
+        "evaluation",
+    ]
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({others!r}))\nfrom bnf.train import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    arguments = ["--model", tiny_model_dir, "--groups", tmp_path / "groups", "--output", tmp_path / "out"]
+    command = [sys.executable, "-c", code, str(tmp_path / "train.json"), *map(str, arguments)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["groups"] == 6
 
 
 def test_wrong_settings_and_paths_are_usage_errors(

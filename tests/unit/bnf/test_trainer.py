@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +11,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from bnf.collapse import TrainingCollapsed
 from bnf.config import TrainConfig
 from bnf.groups import write_groups
 from bnf.models import load_model
 from bnf.packing import pack
 from bnf.reference import cache_reference
-from bnf.row_trainer import NonFiniteLoss, training_arguments
+from bnf.row_trainer import training_arguments
 from bnf.trainer import rows_per_step, train
 from tests.unit.bnf.helpers import random_groups
-
-BASE: dict[str, Any] = {"learning_rate": 1e-3, "max_tokens_per_row": 48, "global_batch_size": 6, "bf16": False}
-
-
-def ignore(done: int, total: int, note: str) -> None:
-    pass
-
-
-@pytest.fixture(scope="module")
-def workplace(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny model in float32, 24 groups, and their reference."""
-    folder = tmp_path_factory.mktemp("training")
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
-    model.save_pretrained(folder / "model")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / "model" / name).write_bytes((tiny_model_dir / name).read_bytes())
-    write_groups(folder / "groups", random_groups(24))
-    for bf16 in (True, False):
-        cache_reference(
-            folder / "model", folder / "groups", folder / f"reference_{bf16}", max_tokens_per_row=48, bf16=bf16, progress=ignore
-        )
-    return folder
-
-
-def run(
-    workplace: Path, output: Path, progress: Callable[[int, int, str], None] = ignore, check: bool = True, **settings: Any
-) -> dict[str, Any]:
-    config = TrainConfig(**(BASE | settings))
-    return train(
-        config,
-        model_dir=workplace / "model",
-        groups_dir=workplace / "groups",
-        reference_dir=workplace / f"reference_{config.bf16}",
-        output_dir=output,
-        step0_check=check,
-        progress=progress,
-    )
-
-
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    return load_file(output / "policy" / "model.safetensors")
-
-
-def metrics(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
 
 
 def test_training_leaves_a_policy_metrics_and_a_summary(workplace: Path, tmp_path: Path) -> None:
@@ -172,7 +124,7 @@ def test_killed_by_signal_9_it_resumes_to_the_same_bits(workplace: Path, tmp_pat
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from tests.unit.bnf.test_trainer import run\n"
+        "from tests.unit.bnf.training import run\n"
         "import safetensors.torch, torch\n"
         "save = torch.save\n"
         "def dying_save(value, path, *args, **kwargs):\n"
@@ -198,8 +150,8 @@ def test_gradient_checkpointing_computes_the_same(workplace: Path, tmp_path: Pat
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.TrainingArguments.world_size", 2)
-    with pytest.raises(ValueError, match="the number of processes must be 1, got 2"):
-        training_arguments(TrainConfig(**BASE), tmp_path, 1)
+    with pytest.raises(ValueError, match=r"the number of processes must be nproc_per_node \(1\), got 2"):
+        training_arguments(TrainConfig(**BASE), tmp_path, 1, evaluates=False)
 
 
 def test_step_0_assertion_sees_another_reference(workplace: Path, tmp_path: Path) -> None:
@@ -224,7 +176,7 @@ def test_step_0_assertion_sees_another_reference(workplace: Path, tmp_path: Path
 
 def test_collapse_stops_with_a_message(workplace: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        NonFiniteLoss, match=r"must be finite, got (nan|inf) at step \d+; try a lower learning_rate \(now 1e\+30\)"
+        TrainingCollapsed, match=r"must be finite, got (nan|inf) at step \d+; try a lower learning_rate \(now 1e\+30\)"
     ):
         run(workplace, tmp_path, learning_rate=1e30, num_train_epochs=3)
 

@@ -1,0 +1,90 @@
+"""Training in two processes, which torchrun starts, on CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bnf.collapse import TrainingCollapsed
+from tests.unit.bnf.training import metrics, run, weights
+
+pytestmark = pytest.mark.integration
+
+# Rows of a step that two processes can't share evenly, and a last step that is smaller still.
+SETTINGS: dict[str, Any] = {"global_batch_size": 10, "num_train_epochs": 2, "optim": "sgd", "learning_rate": 0.02}
+
+
+def closeness(first: Path, second: Path) -> None:
+    """Equal but for the order in which numbers are added."""
+    ours, theirs = weights(first), weights(second)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_train_what_one_trains(dev_workplace: Path, tmp_path: Path) -> None:
+    # KTO shares one number more between the rows of a step than the others do.
+    more = {"objective": "kto", "dev_prompts": 4, "dev_max_new_tokens": 4, "report_to": "tensorboard"}
+    one = run(dev_workplace, tmp_path / "one", **SETTINGS, **more)
+    reported: list[tuple[int, int]] = []
+    two = run(
+        dev_workplace,
+        tmp_path / "two",
+        lambda done, total, note: reported.append((done, total)),
+        **SETTINGS,
+        **more,
+        nproc_per_node=2,
+    )
+    assert one["rows_per_step"] % 2 == 1 and two["rows_per_step"] == one["rows_per_step"]
+    assert reported == [(step, two["steps"]) for step in range(1, two["steps"] + 1)]
+    closeness(tmp_path / "one", tmp_path / "two")
+    first, second = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert second[1]["weights/chosen"] == second[1]["weights/rejected"] == 1
+    ignored = {"tokens_per_second", "peak_memory_gb", "eval_seconds"}
+    for ours, theirs in zip(first, second, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - ignored:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), (name, ours["step"])
+    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
+
+
+def test_killed_processes_resume(workplace: Path, tmp_path: Path) -> None:
+    """Adapters in two processes, killed with the one that launched them; none of them lives on."""
+    settings = SETTINGS | {"lora_r": 4, "save_steps": 2}
+    run(workplace, tmp_path / "whole", **settings)
+    settings["nproc_per_node"] = 2
+    script = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from tests.unit.bnf.training import run\n"
+        "def kill(done, total, note):\n"
+        "    if done == 3:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"run(Path({str(workplace)!r}), Path({str(tmp_path / 'killed')!r}), kill, **{settings!r})\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[3], env=dict(os.environ))
+    assert process.returncode == -signal.SIGKILL
+    call = str(tmp_path / "killed" / "launch.json").encode()
+    deadline = 100
+    while deadline and any(call in command.read_bytes() for command in running()):
+        deadline -= 1
+        time.sleep(0.1)
+    assert deadline, "processes live on"
+    assert run(workplace, tmp_path / "killed", **settings)["resumed_from_step"] == 2
+    closeness(tmp_path / "whole", tmp_path / "killed")
+
+
+def running() -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
+
+
+def test_what_a_process_raises_is_raised(workplace: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingCollapsed, match=r"must be finite, got (nan|inf) at step"):
+        run(workplace, tmp_path, **(SETTINGS | {"learning_rate": 1e30}), nproc_per_node=2)
+    assert json.loads((tmp_path / "launch.json").read_text())["config"]["nproc_per_node"] == 2

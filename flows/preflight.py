@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bnf.config import TrainConfig
 from bnf.objectives import load_objective
 from flows.config import Recipe
 from flows.errors import RecipeError
@@ -57,7 +58,8 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
             yield _source(node)
     if "train" in stages:
         yield _pairs(recipe)
-        yield _memory(weights)
+        yield _memory(weights, recipe.train_config())
+        yield from _training_packages(recipe.train_config())
     if stages:
         yield _disk(home)
 
@@ -160,10 +162,12 @@ def _pairs(recipe: Recipe) -> Check:
     return Check(name, None, "needs pairs" if objective.needs_pairs else "takes single completions")
 
 
-def _memory(weights: int) -> Check:
-    """Training on a CPU keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times bfloat16 weights."""
+def _memory(weights: int, config: TrainConfig) -> Check:
+    """Training on a CPU keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times bfloat16 weights; beside
+    adapters the weights alone. Each process has its own.
+    """
     available = available_memory()
-    needed = 8 * weights
+    needed = (2 if config.lora_r else 8) * weights * config.nproc_per_node
     if available is not None and shutil.which("nvidia-smi") is None and needed > available:
         return Check(
             "memory",
@@ -174,6 +178,17 @@ def _memory(weights: int) -> Check:
         None,
         "unknown" if available is None else f"{available / GIB:.1f} GiB free, {needed / GIB:.1f} GiB for weights",
     )
+
+
+def _training_packages(config: TrainConfig) -> Iterator[Check]:
+    """What a training imports beside torch and transformers."""
+    asked = {name: f"report_to={name}" for name in config.loggers if name in ("tensorboard", "wandb")}
+    if config.lora_r:
+        asked["peft"] = f"lora_r={config.lora_r}"
+    for package, setting in asked.items():
+        missing = importlib.util.find_spec(package) is None
+        problem = f"train.{setting} must have the package {package}, got an installation without it; pip install {package}"
+        yield Check(f"package {package}", problem if missing else None, "installed")
 
 
 def available_memory() -> int | None:

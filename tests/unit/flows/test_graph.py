@@ -1,5 +1,6 @@
 """The DAG of a recipe: which setting belongs to which stage, and in what order tasks run."""
 
+import importlib.util
 import itertools
 
 import pytest
@@ -112,6 +113,15 @@ def test_the_preflight_passes_the_quick_start_and_names_what_does_not_fit(tmp_pa
     (problem,) = problems(tmp_path, "train.objective=dpo")
     assert "prepare.pairing must be best_worst or all for dpo, got none" in problem
     assert problems(tmp_path, "train.objective=dpo", "prepare.pairing=all") == []
+
+
+def test_the_preflight_names_packages_that_training_lacks(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("wandb", "peft") else find(name))
+    first, second = problems(tmp_path, "train.report_to=[tensorboard,wandb]", "train.lora_r=8")
+    assert (
+        "train.report_to=wandb must have the package wandb" in first and "train.lora_r=8 must have the package peft" in second
+    )
 
 
 def test_the_preflight_refuses_a_model_without_a_chat_template(tmp_path):

@@ -1,6 +1,7 @@
 """The reference and train stages, called as the child process calls them, with the settings that their keys hash."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,24 @@ def test_the_same_reference_pass_gives_the_same_files(tiny_model_dir: Path, tmp_
         files = sorted(path for pattern in reference.CONTENT for path in (tmp_path / name).glob(pattern))
         contents.append([(path.name, path.read_bytes()) for path in files])
     assert len(contents[0]) == 2 and contents[0] == contents[1]
+
+
+def test_dev_groups_go_through_the_stages(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_groups(tmp_path / "data", random_groups(8))
+    write_groups(tmp_path / "data" / "dev", random_groups(4, seed=1))
+    values = {"max_tokens_per_row": 64, "global_batch_size": 4, "dev_prompts": 2, "dev_max_new_tokens": 2, "lora_r": 2}
+    config = TrainConfig(**values, lora_target_modules=["q_proj"])
+    inputs = {"model": tiny_model_dir, "data": tmp_path / "data", "reference": tmp_path / "reference"}
+    settings = {k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING_FIELDS}
+    for stage, given in ((reference, config.reference_settings()), (train, settings)):
+        output = tmp_path / stage.__name__.rpartition(".")[2]
+        stage.run(Job(settings=given, inputs=inputs, output=output, progress=lambda done, total, note: None))
+    # What a changed dev set changes is in the fingerprint of the reference.
+    written = {str(path.relative_to(tmp_path / "reference")) for path in (tmp_path / "reference").rglob("*") if path.is_file()}
+    assert "dev/index.json" in written
+    assert all(any(fnmatch(name, pattern) for pattern in reference.CONTENT) for name in written)
+    summary = json.loads((tmp_path / "train" / "train_summary.json").read_text())
+    assert summary["dev"]["after"]["step"] == summary["steps"]
+    # Weights that are not the final policy lie under a name that says so.
+    for path in (tmp_path / "train").rglob("*.safetensors"):
+        assert path.parent.name == "policy" or "checkpoint" in str(path.relative_to(tmp_path))

@@ -37,7 +37,12 @@ def read_repaired(path: Path) -> list[Record]:
 
 
 def to_line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    line = json.dumps(record, ensure_ascii=False) + "\n"
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 cannot hold and JSON's escapes can
+        return json.dumps(record) + "\n"
+    return line
 
 
 def write_whole(path: Path, records: Iterable[Record]) -> None:

@@ -20,18 +20,27 @@ Outcome = Literal["correct", "wrong", "no_answer", "error"]
 
 @dataclass(frozen=True)
 class Generation:
-    """One completion of one prompt. `finish_reason` is "stop" where the turn ended by itself and "length" where it was cut."""
+    """One completion of one prompt. `finish_reason` is "stop" where the turn ended by itself and "length" where it was cut.
+
+    `top_logprobs` are those of the first token, by its text, where they were asked for; `cost_usd` what a paid endpoint takes.
+    """
 
     completion: str
     token_ids: list[int]
     finish_reason: str
     num_prompt_tokens: int
     num_completion_tokens: int
+    top_logprobs: dict[str, float] | None = None
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to decode: greedy by default. `choices` restricts the whole completion to one of the given texts."""
+    """How to decode: greedy by default.
+
+    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form: an engine
+    that runs here takes the former, a server the latter. `top_logprobs` asks for so many log-probabilities of the first token.
+    """
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -39,6 +48,8 @@ class Sampling:
     n: int = 1
     choices: list[str] | None = None
     seed: int | None = None
+    schema: dict[str, Any] | None = None
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)

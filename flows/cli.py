@@ -16,6 +16,11 @@ class FileFormat(StrEnum):
     zeroeval = "zeroeval"
 
 
+class JudgmentFormat(StrEnum):
+    native = "native"
+    upstream = "upstream"
+
+
 app = typer.Typer(
     name="bnf",
     no_args_is_help=True,
@@ -213,6 +218,28 @@ def score(
     from flows.commands import score_file
 
     score_file(benchmark, file, file_format.value, as_json=as_json)
+
+
+@app.command(name="judge-score")
+def judge_score(
+    benchmark: Annotated[str, typer.Argument(help="arena-hard or wildbench.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE …", help="Recorded judgments: upstream's files, or a judge stage's games.jsonl."),
+    ],
+    file_format: Annotated[
+        JudgmentFormat | None, typer.Option("--format", help="Refuse files of the other format; without it both are read.")
+    ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option("--questions", metavar="FILE|hub", help="WildBench's questions, whose tags give the task means."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Aggregate recorded judgments, without a model."""
+    from flows.commands import score_judgments
+
+    score_judgments(benchmark, files, file_format.value if file_format else None, questions, as_json=as_json)
 
 
 def _names(text: str) -> list[str] | None:

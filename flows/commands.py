@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from flows.config import Recipe, load_recipe, make_recipe
+from flows.config import Recipe, find_path, load_recipe, make_recipe
 from flows.display import Display, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError
 from flows.garbage import collect
@@ -286,6 +286,33 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
         _print_json(result)
     else:
         print_table("", [{"key": key, "value": value} for key, value in result.items()], words=True)
+
+
+def score_judgments(
+    benchmark: str,
+    files: Sequence[Path],
+    file_format: Literal["native", "upstream"] | None,
+    questions: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from evaluation.judge_score import BENCHMARKS, judge_score, judgment_rows
+
+    name = benchmark.replace("-", "_")
+    if name not in BENCHMARKS:
+        known = " or ".join(known.replace("_", "-") for known in BENCHMARKS)
+        raise RecipeError(f"BENCHMARK must be {known}, got {benchmark!r}; `bnf score` takes benchmarks with a rule")
+    for file in files:
+        if not file.exists():
+            raise FileNotFoundError(f"FILE must exist, got {file}; give the path of recorded judgments")
+    if questions not in (None, "hub", "sample"):
+        questions = str(find_path(str(questions)))
+    result = judge_score(name, files, file_format=file_format, questions=questions)
+    if as_json:
+        _print_json(result)
+        return
+    for title, rows in judgment_rows(result):
+        print_table(title, rows)
 
 
 def _dotted(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -80,6 +80,23 @@ def load_items(
     return items
 
 
+def load_file(
+    benchmark: str, source: str | None, limit: int | None, to_item: Callable[[Row], Item], upstream: str
+) -> list[Item]:
+    """The first `limit` items of a benchmark that no hub has: a local file, or "sample".
+
+    Args:
+        upstream: What to give, for the error message.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where none is named, a row has another schema, an id comes twice, or there is no row.
+    """
+    if source is None:
+        raise ValueError(f"{benchmark}.source must be a file, got none; give {upstream}, or `sample`")
+    return load_items(benchmark, source, limit, Hub("", []), 0, to_item)
+
+
 def id_prefix(benchmark: str, source: str | None) -> str:
     """What ids start with where upstream has none; the project's own sample is never named as the benchmark."""
     return f"{benchmark}-sample" if source == "sample" else benchmark

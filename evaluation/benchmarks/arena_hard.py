@@ -6,16 +6,15 @@ Pattern: the question as the user's turn, greedy, 4096 tokens. https://arxiv.org
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from evaluation._types import Item, Message
+from evaluation.benchmarks._rows import Row, load_file
 
 TITLE = "Arena-Hard v0.1"
 NUM_ITEMS = 500
 MAX_NEW_TOKENS = 4096
-
-_SAMPLE = Path(__file__).parent / "samples" / "arena_hard.jsonl"
+# The forms it is judged in, the first by default, with the judge of the published figures.
+FORMS = {"pairwise": "gpt-4-1106-preview"}
+BASELINE = "gpt-4-0314"
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
@@ -25,33 +24,29 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         FileNotFoundError: where there is no such file.
         ValueError: where the source is None (upstream has no data set to load from a hub), or a line is no question.
     """
-    if source is None:
-        raise ValueError(
-            "arena_hard.source must be a file, got none; give upstream's data/arena-hard-v0.1/question.jsonl, or `sample`"
-        )
-    path = _SAMPLE if source == "sample" else Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"arena_hard.source must be a file, got {path}; give upstream's question.jsonl, or `sample`")
-    items: list[Item] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if limit is not None and len(items) >= limit:
-            break
-        if line.strip():
-            items.append(_item(line, f"{path}, line {number}"))
-    return items
+    return load_file("arena_hard", source, limit, _item, "upstream's data/arena-hard-v0.1/question.jsonl")
 
 
 def messages(item: Item) -> list[Message]:
     """The question alone: the chat template's own system text stays."""
-    return [{"role": "user", "content": item["prompt"]}]
+    conversation: list[Message] = item["conversation"]
+    return conversation
 
 
-def _item(line: str, where: str) -> Item:
-    try:
-        row = json.loads(line)
-        return {"id": str(row["uid"]), "category": row["category"], "cluster": row["cluster"], "prompt": row["prompt"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"arena_hard.source must hold uid, category, cluster and prompt on each line, got {type(error).__name__} {error} "
-            f"at {where}; correct the line"
-        ) from error
+def _item(row: Row) -> Item:
+    prompt = row.get("prompt", kind=str) if "turns" not in row.values else _first_turn(row)
+    return {
+        "id": str(row.get("uid", "question_id", kind=str)),
+        "category": row.values.get("cluster"),
+        "prompt": prompt,
+        "conversation": [{"role": "user", "content": prompt}],
+    }
+
+
+def _first_turn(row: Row) -> str:
+    """The question of upstream's older files."""
+    turns = row.get("turns", kind=list)
+    content = turns[0].get("content") if turns and isinstance(turns[0], dict) else None
+    if not isinstance(content, str):
+        raise row.error("have a turn with content", turns)
+    return content

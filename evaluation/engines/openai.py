@@ -1,19 +1,31 @@
-"""Chat completions of a server that speaks the OpenAI protocol: OpenAI itself, or vLLM's own server, through the openai client.
+"""Chat completions of a server that speaks the OpenAI protocol, through the openai client: OpenAI, Azure, vLLM's own server, others.
 
-The key comes from OPENAI_API_KEY and is never stored. The client retries (back-off with jitter, Retry-After honoured); a
-request that fails for good gives an "error: …" completion, a refused key or an unknown model ends the run.
+The key comes from the environment and is never stored. Requests run side by side up to a bound; what can pass (429, 5xx, a time-out,
+a cut connection) is tried again after a back-off with jitter, or after what Retry-After asks for. A request that fails for good, or
+whose answer can't be read, gives an "error: …" completion; a refused key, an unknown model or an empty account ends the run.
 """
 
 from __future__ import annotations
 
+import email.utils
 import os
+import random
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from evaluation._spending import Meter, prompt_tokens
 from evaluation._types import Generation, Sampling
 from evaluation.engines import Prompt
+
+KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 60.0
+# A server that wants to be left alone for longer is not waited for: the request fails and is asked again by the next run.
+LONGEST_RETRY_AFTER_S = 600.0
 
 
 def environment() -> dict[str, str]:
@@ -22,10 +34,52 @@ def environment() -> dict[str, str]:
 
 
 def open(
-    model: str | Path, *, base_url: str | None = None, max_concurrency: int = 8, max_retries: int = 6, timeout_s: float = 600.0
+    model: str | Path,
+    *,
+    base_url: str | None = None,
+    api: Literal["openai", "azure"] = "openai",
+    api_version: str | None = None,
+    api_key_variable: str | None = None,
+    max_concurrency: int = 8,
+    max_retries: int = 6,
+    timeout_s: float = 600.0,
+    meter: Meter | None = None,
 ) -> OpenaiEngine:
-    """`base_url` None is OpenAI itself; another server may need no key."""
-    return OpenaiEngine(str(model), base_url, max_concurrency, max_retries, timeout_s)
+    """`base_url` None is OpenAI itself; another server may need no key. For Azure it is the resource's endpoint, `model` the deployment."""
+    client = connect(base_url, api, api_version, api_key_variable, timeout_s)
+    # Newer OpenAI models refuse `max_tokens`; servers of other makers may know nothing else.
+    limit_name = "max_completion_tokens" if base_url is None or api == "azure" else "max_tokens"
+    return OpenaiEngine(str(model), client, limit_name, max_concurrency, max_retries, meter or Meter())
+
+
+def connect(
+    base_url: str | None,
+    api: str = "openai",
+    api_version: str | None = None,
+    api_key_variable: str | None = None,
+    timeout_s: float = 600.0,
+) -> Any:
+    """The client of an endpoint; it never retries by itself, so that every attempt is counted.
+
+    Raises:
+        ValueError: where the key is missing, or Azure's endpoint or API version is.
+    """
+    import openai
+
+    variable = api_key_variable or KEY_VARIABLES[api]
+    key = os.environ.get(variable)
+    if api == "azure":
+        if not (key and base_url and api_version):
+            got = [name for name, value in ((variable, key), ("base_url", base_url), ("api_version", api_version)) if not value]
+            raise ValueError(
+                f"api azure must have a key, a base_url and an api_version, got none for {', '.join(got)}; set what is missing"
+            )
+        return openai.AzureOpenAI(
+            api_key=key, azure_endpoint=str(base_url), api_version=api_version, max_retries=0, timeout=timeout_s
+        )
+    if key is None and base_url is None:
+        raise ValueError(f"{variable} must be set for engine openai, got none; export it, or give a base_url of your own")
+    return openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout_s)
 
 
 class OpenaiEngine:
@@ -34,40 +88,58 @@ class OpenaiEngine:
     takes: ClassVar[Literal["ids", "messages"]] = "messages"
     supports_choices: ClassVar[bool] = False
 
-    def __init__(self, model: str, base_url: str | None, max_concurrency: int, max_retries: int, timeout_s: float) -> None:
+    def __init__(self, model: str, client: Any, limit_name: str, max_concurrency: int, max_retries: int, meter: Meter) -> None:
         import openai
 
-        key = os.environ.get("OPENAI_API_KEY")
-        if key is None and base_url is None:
-            raise ValueError(
-                "OPENAI_API_KEY must be set for engine openai, got none; export it, or give a base_url of your own"
-            )
         self.version = f"openai {openai.__version__}"
         self.max_model_len: int | None = None
+        self.meter = meter
         self._model = model
+        self._client = client
+        self._limit_name = limit_name
         self._max_concurrency = max_concurrency
-        # Newer OpenAI models refuse `max_tokens`; servers of other makers may know nothing else.
-        self._limit_name = "max_completion_tokens" if base_url is None else "max_tokens"
-        self._client = openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=max_retries, timeout=timeout_s)
+        self._max_retries = max_retries
         self._seed: int | None = None
+        # Waits differ between processes on purpose: jitter that is seeded alike would let them all come back at once.
+        self._jitter = random.Random()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
+        """As every engine; what was answered is yielded also where the spending cap stops the rest.
+
+        Raises:
+            SpendingCapReached: where the next request could exceed the cap.
+            openai.OpenAIError: where no request can succeed: a refused key, an unknown model, an empty account.
+        """
         if sampling.choices:
-            raise ValueError("choices must not be given to engine openai, got some; read the answer from the text")
+            raise ValueError("choices must not be given to engine openai, got some; give it a schema, or read the text")
         seed = sampling.seed if sampling.seed is not None else self._seed
         waiting = iter(enumerate(prompts))
         running: dict[Future[list[Generation]], int] = {}
+        failure: Exception | None = None
+        stop = threading.Event()
         pool = ThreadPoolExecutor(self._max_concurrency)
         try:
             while True:
                 # No more is submitted than runs: when the caller stops, nothing that costs money is still queued.
-                while len(running) < self._max_concurrency and (following := next(waiting, None)) is not None:
-                    running[pool.submit(self._complete, following[1], sampling, seed)] = following[0]
+                while failure is None and len(running) < self._max_concurrency and (following := next(waiting, None)):
+                    running[pool.submit(self._complete, following[1], sampling, seed, stop)] = following[0]
                 if not running:
-                    return
+                    break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
+                    index = running.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        yield index, future.result()
+                    elif isinstance(error, Exception):
+                        # The others are under way, and may be paid for: they are waited for and yielded.
+                        failure = failure or error
+                        stop.set()
+                    else:
+                        raise error
+            if failure is not None:
+                raise failure
         finally:
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def reseed(self, seed: int) -> None:
@@ -76,28 +148,110 @@ class OpenaiEngine:
     def close(self) -> None:
         self._client.close()
 
-    def _complete(self, messages: Any, sampling: Sampling, seed: int | None) -> list[Generation]:
+    def _complete(self, messages: Any, sampling: Sampling, seed: int | None, stop: threading.Event) -> list[Generation]:
+        """One request with its retries. `stop` ends the waiting between attempts, never an attempt."""
+        conversation = list(messages)
+        size = prompt_tokens(conversation)
+        reason = ""
+        for attempt in range(self._max_retries + 1):
+            if stop.is_set():
+                return _failed(f"not asked again: {reason or 'the run stopped'}", sampling)
+            reserved = self.meter.reserve(self._model, size, sampling.max_new_tokens * sampling.n)
+            found, reason, wait_s = self._attempt(conversation, sampling, seed, reserved, attempt)
+            if found is not None:
+                return found
+            if wait_s is None:
+                return _failed(reason, sampling)
+            if attempt < self._max_retries:
+                stop.wait(wait_s)
+        return _failed(f"{reason} (tried {self._max_retries + 1} times)", sampling)
+
+    def _attempt(
+        self, messages: list[Any], sampling: Sampling, seed: int | None, reserved: float, attempt: int
+    ) -> tuple[list[Generation] | None, str, float | None]:
+        """The completions; or why there are none, and how long to wait before the next attempt (None: it would fail as well)."""
         import openai
 
+        create = self._client.chat.completions.create
+        try:
+            reply = create(model=self._model, messages=messages, **self._parameters(sampling, seed))
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError):
+            self.meter.release(reserved)
+            raise
+        except openai.APIStatusError as error:
+            self.meter.release(reserved)
+            if error.code == "insufficient_quota":
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            passing = error.status_code in (408, 409, 429) or error.status_code >= 500
+            asked = _retry_after_s(error.response.headers)
+            if not passing or (asked is not None and asked > LONGEST_RETRY_AFTER_S):
+                return None, reason, None
+            return None, reason, asked if asked is not None else self._wait_s(attempt)
+        except openai.APIConnectionError as error:  # a time-out is one of them
+            # The server may have worked on it: whether it is billed is unknown.
+            self.meter.lose(self._model, reserved)
+            return None, f"{type(error).__name__}: {error}", self._wait_s(attempt)
+        except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON is a ValueError
+            # It was answered, and so most likely billed: another try in the same run would pay twice for one game.
+            self.meter.lose(self._model, reserved)
+            return None, f"{type(error).__name__}: {error}", None
+        choices = getattr(reply, "choices", None) or []
+        usage = getattr(reply, "usage", None)
+        if len(choices) != sampling.n:
+            self.meter.lose(self._model, reserved)
+            return None, f"{len(choices)} choices for n={sampling.n}", None
+        num_prompt = usage.prompt_tokens if usage else prompt_tokens(messages)
+        num_completion = usage.completion_tokens if usage else sum(_about_tokens(choice) for choice in choices)
+        cost = self.meter.settle(self._model, reserved, num_prompt, num_completion)
+        shared = None if cost is None else cost / sampling.n
+        return [_generation(choice, num_prompt, num_completion // sampling.n, shared) for choice in choices], "", None
+
+    def _parameters(self, sampling: Sampling, seed: int | None) -> dict[str, Any]:
         parameters: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
         parameters[self._limit_name] = sampling.max_new_tokens
         if seed is not None:
             parameters["seed"] = seed
-        try:
-            reply = self._client.chat.completions.create(model=self._model, messages=list(messages), **parameters)
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError):
-            raise
-        except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON is a ValueError
-            return _failed(f"{type(error).__name__}: {error}", sampling)
-        choices = getattr(reply, "choices", None) or []
-        if len(choices) != sampling.n:
-            return _failed(f"{len(choices)} choices for n={sampling.n}", sampling)
-        num_prompt = reply.usage.prompt_tokens if reply.usage else 0
-        num_completion = reply.usage.completion_tokens // sampling.n if reply.usage else 0
-        return [
-            Generation(choice.message.content or "", [], str(choice.finish_reason), num_prompt, num_completion)
-            for choice in choices
-        ]
+        if sampling.schema is not None:
+            schema = {"name": "verdict", "strict": True, "schema": sampling.schema}
+            parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if sampling.top_logprobs:
+            parameters |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+        return parameters
+
+    def _wait_s(self, attempt: int) -> float:
+        """Doubles with every attempt, and is shortened by up to a half at random."""
+        return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * self._jitter.uniform(0.5, 1.0)
+
+
+def _generation(choice: Any, num_prompt: int, num_completion: int, cost_usd: float | None) -> Generation:
+    content = getattr(choice.message, "content", None)
+    # A server may send what the protocol does not foresee; only text is a completion.
+    text = content if isinstance(content, str) else ""
+    logprobs = getattr(choice, "logprobs", None)
+    first = logprobs.content[0].top_logprobs if logprobs and logprobs.content else []
+    top = {entry.token: entry.logprob for entry in first} or None
+    return Generation(text, [], str(choice.finish_reason), num_prompt, num_completion, top_logprobs=top, cost_usd=cost_usd)
+
+
+def _about_tokens(choice: Any) -> int:
+    content = getattr(choice.message, "content", None)
+    return prompt_tokens([{"role": "assistant", "content": content if isinstance(content, str) else ""}])
+
+
+def _retry_after_s(headers: Any) -> float | None:
+    """What the server asks for: seconds, or a date; None where it asks for nothing that can be read."""
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _failed(reason: str, sampling: Sampling) -> list[Generation]:

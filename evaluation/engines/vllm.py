@@ -87,6 +87,7 @@ class VllmEngine:
                     top_p=sampling.top_p,
                     max_tokens=min(sampling.max_new_tokens, self.max_model_len - len(prompt)),
                     structured_outputs=StructuredOutputsParams(choice=sampling.choices) if sampling.choices else None,
+                    logprobs=sampling.top_logprobs,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                     # vLLM gives the n completions of a request the seeds from this one on.
                     seed=None if self._seed is None else (self._seed + index * sampling.n) % 2**31,
@@ -126,7 +127,9 @@ def _generation(output: Any, one: Any, sampling: Sampling) -> Generation:
             "raise max_new_tokens, or use a vLLM with structured outputs"
         )
     ids = list(one.token_ids)
-    return Generation(one.text, ids, str(one.finish_reason), len(output.prompt_token_ids), len(ids))
+    first = one.logprobs[0].values() if sampling.top_logprobs and one.logprobs else ()
+    top = {str(entry.decoded_token): float(entry.logprob) for entry in first} or None
+    return Generation(one.text, ids, str(one.finish_reason), len(output.prompt_token_ids), len(ids), top_logprobs=top)
 
 
 def _model_len(model: Path) -> int | None:

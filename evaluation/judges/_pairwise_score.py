@@ -1,73 +1,111 @@
 """From games to a score: weighted win rate with its intervals, and what says whether the judge can be trusted.
 
-With one baseline and no penalty the Bradley–Terry strength that Arena-Hard reports is the weighted mean of the games, a much
-better answer counting three times. Rows of one question are not independent: the interval that resamples questions stands
-beside the published one, which resamples rows.
+With one baseline and no penalty the Bradley–Terry strength that Arena-Hard reports (https://arxiv.org/abs/2406.11939) is the
+weighted mean of the games, a much better answer counting three times. Rows of one question are not independent: the interval
+that resamples questions stands beside the published one, which resamples rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from evaluation._records import Record
+from evaluation.judges._style import style_lengths
+from evaluation.statistics import bootstrap_interval
 
-# A label, who it favours (+1: A, −1: B, 0: neither), and how many battles it counts as.
-VERDICTS = {"[[A>>B]]": (1, 3), "[[A>B]]": (1, 1), "[[A=B]]": (0, 1), "[[B>A]]": (-1, 1), "[[B>>A]]": (-1, 3)}
+# A verdict: whom it favours (+1: A, −1: B, 0: neither), and how many battles it counts as.
+VERDICTS = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0, 1), "B>A": (-1, 1), "B>>A": (-1, 3)}
 
 NUM_RESAMPLES = 1000
 MAX_NULL_SHARE = 0.05
 MAX_POSITION_BIAS = 0.25
 
 
-def aggregate(games: Sequence[Record], *, num_expected: int, demonstration: bool, seed: int = 0) -> Record:
+def aggregate(
+    games: Sequence[Record], *, num_expected: int, demonstration: bool = False, orders: str = "both", seed: int = 0
+) -> Record:
     """The candidate's result over its games: records with `question_id`, `game` (in 1 the candidate is B, in 2 A), `verdict`.
 
-    Score and intervals are percentages. `position_bias` is the mean of +1 for a verdict for A, −1 for B and 0 for neither, over
-    questions with both verdicts: 1 for a judge that always says A, 0 for one that does not care for the order.
-    `order_disagreement` is the share of these questions whose two verdicts name different winners.
+    Score and intervals are percentages. `position_bias` is the mean of +1 for a verdict for A, −1 for B and 0 for neither: 1 for a
+    judge that always says A, about 0 for one that does not care for the order. It is taken over questions with both verdicts, or,
+    where each question has one game in a random order (`orders` "one"), as the mean over the two orders. `order_agreement` is the
+    share of questions with both verdicts that name the same winner. `lengths` is there where the records have `candidate_style` and
+    `baseline_style`.
     """
     rows = [row for game in games if (row := _row(game)) is not None]
     num_null = len(games) - len(rows)
+    null_share = num_null / len(games) if games else 0.0
     both = _both_orders(games)
-    bias = sum(first + second for first, second in both) / (2 * len(both)) if both else None
-    disagreement = sum(first != -second for first, second in both) / len(both) if both else None
+    bias = position_bias(games, orders)
+    agreement = sum(first == -second for first, second in both) / len(both) if both else None
     questions = {game["question_id"] for game in games}
-    complete = len(games) == 2 * len(questions) and len(questions) >= num_expected
+    complete = len(games) == (2 if orders == "both" else 1) * len(questions) and len(questions) >= num_expected
     ci, ci_clustered = _intervals(rows, seed)
-    reason = _distrust(len(rows), num_null / len(games) if games else 0.0, bias, demonstration)
+    reason = distrust(len(rows), null_share, demonstration=demonstration, bias=bias, needs_bias=True)
     return {
-        "score": _score(rows),
+        "score": weighted_mean(rows),
         "ci": ci,
         "ci_clustered": ci_clustered,
         "n_games": len(games),
         "n_null": num_null,
-        "null_share": num_null / len(games) if games else 0.0,
+        "null_share": null_share,
         "n_questions": len(questions),
         "n_expected": num_expected,
         "partial": not complete,
         "position_bias": bias,
-        "order_disagreement": disagreement,
+        "order_agreement": agreement,
+        "lengths": style_lengths(games, [_won(game) for game in games]),
         "trusted": not reason,
         "untrusted_reason": reason,
         "demonstration": demonstration,
     }
 
 
-_Row = tuple[str, float, int]  # question, what the candidate got (1, ½, 0), battles
+def position_bias(games: Sequence[Record], orders: str) -> float | None:
+    """The mean over both orders of whom the verdicts favour by position; None where an order has no verdict."""
+    if orders == "both":
+        both = _both_orders(games)
+        return sum(first + second for first, second in both) / (2 * len(both)) if both else None
+    means = []
+    for number in (1, 2):
+        found = [VERDICTS[game["verdict"]][0] for game in games if game["game"] == number and game["verdict"] is not None]
+        if not found:
+            return None
+        means.append(sum(found) / len(found))
+    return sum(means) / 2
 
 
-def _row(game: Record) -> _Row | None:
+Row = tuple[str, float, int]  # question, what the candidate got (1, ½, 0), battles
+
+
+def battles(games: Sequence[Record]) -> list[Row]:
+    """The games with a verdict as battles of the candidate."""
+    return [row for game in games if (row := _row(game)) is not None]
+
+
+def with_battles(games: Sequence[Record]) -> list[tuple[Record, float, int]]:
+    """Each game with a verdict, with what the candidate got and how many battles it counts as."""
+    return [(game, got, count) for game in games for _, got, count in battles([game])]
+
+
+def _row(game: Record) -> Row | None:
+    won = _won(game)
+    return None if won is None else (game["question_id"], (1 + won) / 2, VERDICTS[game["verdict"]][1])
+
+
+def _won(game: Record) -> int | None:
+    """+1 where the candidate is better, −1 where the baseline is, 0 for a tie; None without a verdict."""
     if game["verdict"] is None:
         return None
-    favours, battles = VERDICTS[f"[[{game['verdict']}]]"]
-    candidate = -favours if game["game"] == 1 else favours
-    return game["question_id"], (1 + candidate) / 2, battles
+    favours = VERDICTS[game["verdict"]][0]
+    return -favours if game["game"] == 1 else favours
 
 
-def _score(rows: Sequence[_Row]) -> float | None:
-    total = sum(battles for _, _, battles in rows)
-    return 100 * sum(got * battles for _, got, battles in rows) / total if total else None
+def weighted_mean(rows: Sequence[Row]) -> float | None:
+    """What the candidate got per battle, in percent."""
+    total = sum(count for _, _, count in rows)
+    return 100 * sum(got * count for _, got, count in rows) / total if total else None
 
 
 def _both_orders(games: Sequence[Record]) -> list[tuple[int, int]]:
@@ -75,39 +113,93 @@ def _both_orders(games: Sequence[Record]) -> list[tuple[int, int]]:
     favours: dict[str, dict[int, int]] = {}
     for game in games:
         if game["verdict"] is not None:
-            favours.setdefault(game["question_id"], {})[game["game"]] = VERDICTS[f"[[{game['verdict']}]]"][0]
+            favours.setdefault(game["question_id"], {})[game["game"]] = VERDICTS[game["verdict"]][0]
     return [(by_game[1], by_game[2]) for by_game in favours.values() if len(by_game) == 2]
 
 
-def _intervals(rows: Sequence[_Row], seed: int) -> tuple[list[float] | None, list[float] | None]:
+def _intervals(rows: Sequence[Row], seed: int) -> tuple[list[float] | None, list[float] | None]:
     """Percentile bootstrap at 95 %, over battles and over questions."""
     if not rows:
         return None, None
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    battles = np.repeat([got for _, got, _ in rows], [count for _, _, count in rows])
-    values, counts = np.unique(battles, return_counts=True)
-    drawn = rng.multinomial(len(battles), counts / len(battles), size=NUM_RESAMPLES)  # (R, values)
-    scores = 100 * drawn @ values / len(battles)
+    each = np.repeat([got for _, got, _ in rows], [count for _, _, count in rows])
+    values, counts = np.unique(each, return_counts=True)
+    drawn = rng.multinomial(len(each), counts / len(each), size=NUM_RESAMPLES)  # (R, values)
+    scores = 100 * drawn @ values / len(each)
+    got, weight = question_sums(rows)
+    times = rng.multinomial(len(got), np.full(len(got), 1 / len(got)), size=NUM_RESAMPLES)  # (R, questions)
+    return percentiles(scores), percentiles(
+        100 * (times @ np.array(list(got.values()))) / (times @ np.array(list(weight.values())))
+    )
 
-    names = {question: index for index, question in enumerate(dict.fromkeys(question for question, _, _ in rows))}
-    got, weight = np.zeros(len(names)), np.zeros(len(names))
+
+def question_sums(rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
+    """What the candidate got, and the battles, summed by question."""
+    got: dict[str, float] = {}
+    weight: dict[str, float] = {}
     for question, value, count in rows:
-        got[names[question]] += value * count
-        weight[names[question]] += count
-    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=NUM_RESAMPLES)  # (R, questions)
-    clustered = 100 * (times @ got) / (times @ weight)
-    return _percentiles(scores), _percentiles(clustered)
+        got[question] = got.get(question, 0.0) + value * count
+        weight[question] = weight.get(question, 0.0) + count
+    return got, weight
 
 
-def _percentiles(scores: Any) -> list[float]:
+def percentiles(values: Any) -> list[float]:
+    """The 2.5 and 97.5 percentiles of resampled values."""
     import numpy as np
 
-    return [float(bound) for bound in np.percentile(scores, [2.5, 97.5])]
+    return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
 
 
-def _distrust(num_verdicts: int, null_share: float, bias: float | None, demonstration: bool) -> str:
+def score_delta(base: Sequence[Record], aligned: Sequence[Record], seed: int = 0) -> Record:
+    """How much more the aligned model scores against the same baseline, in points, with a question-clustered paired interval."""
+    import numpy as np
+
+    rows = {"base": battles(base), "aligned": battles(aligned)}
+    sums = {model: question_sums(found) for model, found in rows.items()}
+    shared = [question for question in sums["base"][0] if question in sums["aligned"][0]]
+    if not shared:
+        return {"delta": None, "delta_ci": None}
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(len(shared), np.full(len(shared), 1 / len(shared)), size=NUM_RESAMPLES)
+    scores: Mapping[str, Any] = {
+        model: [np.array([part[question] for question in shared]) for part in (got, weight)]
+        for model, (got, weight) in sums.items()
+    }
+    points = {model: 100 * got.sum() / weight.sum() for model, (got, weight) in scores.items()}
+    drawn = {model: 100 * (times @ got) / (times @ weight) for model, (got, weight) in scores.items()}
+    return {
+        "delta": float(points["aligned"] - points["base"]),
+        "delta_ci": percentiles(drawn["aligned"] - drawn["base"]) if len(shared) > 1 else None,
+    }
+
+
+def paired_delta(
+    base: Mapping[Any, float | None],
+    aligned: Mapping[Any, float | None],
+    *,
+    scale: float,
+    clusters: Callable[[Any], Hashable] | None = None,
+) -> Record:
+    """How much higher the aligned model is rated where both are, times `scale`, with a bootstrap interval by question."""
+    pairs = {
+        place: after - before
+        for place, before in base.items()
+        if before is not None and (after := aligned.get(place)) is not None
+    }
+    if not pairs:
+        return {"delta": None, "delta_ci": None}
+    values = [scale * difference for difference in pairs.values()]
+    groups = [clusters(place) if clusters else place for place in pairs]
+    # The statistics module speaks in percent.
+    ci = [bound / 100 for bound in bootstrap_interval(values, groups)] if len(set(groups)) > 1 else None
+    return {"delta": sum(values) / len(values), "delta_ci": ci}
+
+
+def distrust(
+    num_verdicts: int, null_share: float, *, demonstration: bool = False, bias: float | None = None, needs_bias: bool = False
+) -> str:
     """Why the score must not be believed; empty where nothing speaks against it."""
     reasons = []
     if demonstration:
@@ -116,7 +208,7 @@ def _distrust(num_verdicts: int, null_share: float, bias: float | None, demonstr
         reasons.append("no verdict")
     elif null_share > MAX_NULL_SHARE:
         reasons.append(f"{null_share:.0%} of the games have no verdict (at most {MAX_NULL_SHARE:.0%})")
-    if bias is None and num_verdicts:
+    if needs_bias and bias is None and num_verdicts:
         reasons.append("no question was judged in both orders")
     if bias is not None and abs(bias) > MAX_POSITION_BIAS:
         reasons.append(f"position bias {bias:+.2f} (at most {MAX_POSITION_BIAS} either way)")

@@ -1,0 +1,61 @@
+"""WildBench v2: real users' conversations with a checklist each; the last message is answered.
+
+Dataset: allenai/WildBench, configuration v2 (1024 items; locally its rows as JSON lines). Metrics: WB-Score, one answer rated
+(`evaluation/judges/checklist_score.py`), and WB-Reward, against a reference model's answers (`checklist_pairwise.py`). Pattern: the
+whole conversation as it was, greedy, 4096 tokens. https://arxiv.org/abs/2406.04770
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation._types import Item, Message
+from evaluation.benchmarks._rows import Hub, Row, load_items
+
+TITLE = "WildBench v2"
+NUM_ITEMS = 1024
+MAX_NEW_TOKENS = 4096
+# The forms it is judged in, the first by default, with the judge of the published figures.
+FORMS = {"checklist_score": "gpt-4o-2024-05-13", "checklist_pairwise": "gpt-4-turbo-2024-04-09"}
+BASELINE = "gpt-4-turbo-2024-04-09"
+
+_HUB = Hub("allenai/WildBench", ["v2"])
+
+
+def load(source: str | None, limit: int | None) -> list[Item]:
+    """The tasks, with checklist and tags. None is the hub, "sample" a few of the project's own, else a file of upstream's rows.
+
+    Raises:
+        FileNotFoundError: where the source is not there.
+        ValueError: where a row is no task.
+    """
+    return load_items("wildbench", source, limit, _HUB, NUM_ITEMS, _item)
+
+
+def messages(item: Item) -> list[Message]:
+    """The conversation up to the user's last message: the chat template's own system text stays."""
+    conversation: list[Message] = item["conversation"]
+    return conversation
+
+
+def _item(row: Row) -> Item:
+    turns = row.get("conversation_input", kind=list)
+    if not turns or not all(_is_turn(turn) for turn in turns):
+        raise row.error("have a conversation_input of turns with role and content", str(turns)[:100])
+    if turns[-1]["role"] != "user":
+        raise row.error("have a conversation that ends with the user's message", turns[-1]["role"])
+    tag = row.get("primary_tag", kind=str)
+    return {
+        "id": str(row.get("id", "session_id", kind=str)),
+        "category": tag,
+        "conversation": [{"role": turn["role"], "content": turn["content"]} for turn in turns],
+        "checklist": [str(point) for point in row.get("checklist", kind=list)],
+        "primary_tag": tag,
+        "secondary_tags": [str(other) for other in row.get("secondary_tags", kind=list)],
+    }
+
+
+def _is_turn(turn: Any) -> bool:
+    return (
+        isinstance(turn, dict) and turn.get("role") in ("user", "assistant", "system") and isinstance(turn.get("content"), str)
+    )

@@ -6,6 +6,7 @@ record of calls (`judges/_calls.py`); games.jsonl is the same by game, in the qu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from evaluation._records import Record, write_whole
 from evaluation._types import Item, Message, Progress
 from evaluation.answers import Answers
 from evaluation.judges import form as load_form
-from evaluation.judges._ask import Judge, Reading, instructions, read
+from evaluation.judges._ask import Judge, Reading, RewardJudge, instructions, read
 from evaluation.judges._calls import Calls, call_key
 from evaluation.judges._replies import cut_words
 from evaluation.judges._results import summarize_games
@@ -62,6 +63,7 @@ def judge(
     orders: Orders = "both",
     demonstration: bool = False,
     fresh: bool = False,
+    about: Record | None = None,
 ) -> Record:
     """Judges the models' answers; writes games.jsonl and summary.json into `output_dir` and returns the latter.
 
@@ -73,6 +75,7 @@ def judge(
         orders: `one` plays one game a question, in an order that the question's id fixes.
         demonstration: Marks the result as meaningless.
         fresh: Asks everything again, whatever is in the record.
+        about: What else the summary says.
 
     Raises:
         ValueError: where a question lacks an answer, or the form a baseline.
@@ -81,18 +84,16 @@ def judge(
     form = load_form(form_name)
     output_dir.mkdir(parents=True, exist_ok=True)
     games = list(_games(form, judge, questions, models, baseline, orders))
-    calls = Calls(calls_file or output_dir / "calls.jsonl", fresh=fresh)
-    about = {"judge": judge_name, "form": form_name}
-    try:
-        table = _Table(judge, form, calls, about)
+    place = {"judge": judge_name, "form": form_name}
+    with contextlib.closing(Calls(calls_file or output_dir / "calls.jsonl", fresh=fresh)) as calls:
+        table = _Table(judge, form, calls, place)
         table.play(games, progress)
-        records = [_record(game, table, about, baseline) for game in games]
+        records = [_record(game, table, place, baseline) for game in games]
         spent = table.spent()
-    finally:
-        calls.close()
     summary = {
-        **about,
-        "verdicts": judge.mode,
+        **place,
+        **(about or {}),
+        "verdict_mode": judge.mode,
         "baseline": baseline.name if baseline else None,
         "orders": orders if form.COMPARES else None,
         "demonstration": demonstration,
@@ -104,9 +105,52 @@ def judge(
     return summary
 
 
-def _games(
-    form: Any, judge: Judge, questions: Sequence[Item], models: Mapping[str, Answers], baseline: Baseline | None, orders: Orders
-) -> Iterator[_Game]:
+def rate(
+    judge: Judge,
+    form_name: str,
+    answers: Sequence[tuple[Item, str]],
+    *,
+    calls_file: Path,
+    progress: Progress,
+    fresh: bool = False,
+) -> list[Record]:
+    """A record per (question, answer), in their order, rated in a form that doesn't compare; `verdict` is None without a rating.
+
+    Raises:
+        ValueError, SpendingCapReached: as `judge`.
+    """
+    form = load_form(form_name)
+    _require(form, judge, None)
+    games = [game for number, (item, text) in enumerate(answers) for game in _ratings(form, judge, item, str(number), [text])]
+    place = {"judge": str(dict(judge.identity)), "form": form_name}
+    with contextlib.closing(Calls(calls_file, fresh=fresh)) as calls:
+        table = _Table(judge, form, calls, place)
+        table.play(games, progress)
+        return [_record(game, table, place, None) for game in games]
+
+
+def reward(
+    judge: RewardJudge,
+    answers: Sequence[tuple[Item, str]],
+    *,
+    calls_file: Path,
+    progress: Progress,
+    fresh: bool = False,
+) -> list[float | None]:
+    """The reward model's reward of every (question, answer); None where it can't read one to its end."""
+    conversations = [[*item["conversation"], _message("assistant", text)] for item, text in answers]
+    keys = [call_key(judge.identity, messages, judge.parameters()) for messages in conversations]
+    with contextlib.closing(Calls(calls_file, fresh=fresh)) as calls:
+        absent = {key: messages for key, messages in zip(keys, conversations, strict=True) if calls.get(key) is None}
+        names = list(absent)
+        for done, (index, reply) in enumerate(judge.ask(list(absent.values())), start=1):
+            calls.add(names[index], reply, {"judge": str(dict(judge.identity)), "form": "reward"})
+            progress(len(keys) - len(names) + done, len(keys), "")
+        found = [calls.get(key) for key in keys]
+    return [_reward(reply) if reply else None for reply in found]
+
+
+def _require(form: Any, judge: Judge, baseline: Baseline | None) -> None:
     if form.COMPARES and baseline is None:
         raise ValueError(f"baseline must be given for {form.__name__}, which compares two answers, got none; name one")
     if judge.mode == "reward" and not form.COMPARES:
@@ -114,6 +158,12 @@ def _games(
             f"judge.engine must be a language model for {form.__name__}, which rates on a scale of 1 to 10, got a reward model, "
             "whose rewards have no scale; use it with a form that compares"
         )
+
+
+def _games(
+    form: Any, judge: Judge, questions: Sequence[Item], models: Mapping[str, Answers], baseline: Baseline | None, orders: Orders
+) -> Iterator[_Game]:
+    _require(form, judge, baseline)
     sides = [(name, answers.turns) for name, answers in models.items()]
     sides += [(baseline.name, baseline.turns)] if form.COMPARES and baseline else []
     for name, turns in sides:

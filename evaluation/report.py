@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from evaluation import _formats, charts
 from evaluation._examples import examples
+from evaluation._judged import judge_counts, judge_rows
 from evaluation._paired import Record, read_records
 from evaluation.charts import Curve
 from evaluation.summary import MODELS, label, notes, summarize, table_rows
@@ -81,6 +82,8 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         rows=table_rows(summary),
         notes=notes(summary),
         label=label,
+        judge_rows=judge_rows,
+        judge_counts=judge_counts,
         compared={name: entry for name, entry in summary["benchmarks"].items() if "delta" in entry},
         facts=_facts(summary),
         differences=_differences(summary),

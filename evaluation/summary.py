@@ -6,12 +6,12 @@ The table and the notes that terminal, report and Prefect show are made from it 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evaluation._formats import NONE, difference, interval, number, p_value
+from evaluation._judged import add_agreement, judge_entry, judge_notes
 from evaluation._paired import Record, compare_scores, correct_and_judge, read_json, read_records, read_scores
 
 MODELS = ("base", "aligned")
@@ -30,11 +30,13 @@ def summarize(inputs: Mapping[str, Any]) -> Record:
     """
     benchmarks = {name: _benchmark(folders) for name, folders in inputs["scores"].items()}
     correct_and_judge([entry for entry in benchmarks.values() if "delta" in entry])
+    judges = {name: judge_entry(Path(folder)) for name, folder in inputs["judges"].items()}
+    add_agreement(judges, inputs["judges"])
     summary = {
         "name": inputs["name"],
         "models": {role: {"model": model, "digest": inputs["digests"].get(role)} for role, model in inputs["models"].items()},
         "benchmarks": benchmarks,
-        "judges": {name: _judge(name, Path(folder), inputs["recipe"]) for name, folder in inputs["judges"].items()},
+        "judges": judges,
         "train": _train(inputs["train"]),
         "shifts": read_json(Path(inputs["shifts"]) / "shifts.json") if inputs["shifts"] else None,
         "data": read_json(Path(inputs["data"]) / "ledger.json") if inputs["data"] else None,
@@ -83,7 +85,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
             "published figures."
         )
     found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
-    found += [text for name, entry in summary["judges"].items() for text in _judged(name, entry)]
+    found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
     found += [
         f"{_task(stage)} was made by other code than today's ({', '.join(stage['other_code'])}) and kept as it was."
         for stage in summary["stages"]
@@ -113,22 +115,6 @@ def _benchmark(folders: Mapping[str, str]) -> Record:
 
 def _subtract(after: float | None, before: float | None) -> float | None:
     return None if after is None or before is None else after - before
-
-
-def _judge(name: str, folder: Path, recipe: Mapping[str, Any]) -> Record:
-    """The judge's own summary, and how often each verdict was given in either order."""
-    summary = read_json(folder / "summary.json")
-    verdicts: dict[str, Counter[str]] = {"baseline_first": Counter(), "candidate_first": Counter()}
-    for game in read_records(folder / "games.jsonl"):
-        verdicts["baseline_first" if game["game"] == 1 else "candidate_first"][game["verdict"] or "none"] += 1
-    asked = ((recipe.get("judge") or {}).get("benchmarks") or {}).get(name) or {}
-    demonstration = summary.get("demonstration", any(entry.get("demonstration") for entry in summary["models"].values()))
-    return {
-        **summary,
-        "source": asked.get("source"),
-        "demonstration": demonstration,
-        "verdicts": {order: dict(sorted(counts.items())) for order, counts in verdicts.items()},
-    }
 
 
 def _train(folder: str | None) -> Record | None:
@@ -188,18 +174,4 @@ def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
     ]
     if "delta" in entry and any(entry[model]["n"] != entry["n_paired"] or entry[model]["partial"] for model in MODELS):
         found.append(f"{label(name, entry)}: Δ is over the {entry['n_paired']} items that both models have")
-    return found
-
-
-def _judged(name: str, entry: Mapping[str, Any]) -> list[str]:
-    flag = " (DEMONSTRATION: the judge cannot judge, its verdicts mean nothing)" if entry["demonstration"] else ""
-    found = []
-    for model, result in entry["models"].items():
-        bias = NONE if result["position_bias"] is None else f"{result['position_bias']:+.2f}".replace("-", "−")
-        trust = "" if result["trusted"] or entry["demonstration"] else f"; not to be trusted: {result['untrusted_reason']}"
-        found.append(
-            f"{label(name, entry)}, {model} against {entry['baseline']}, judged by {entry['judge']}{flag}: "
-            f"{number(result['score'])} % {interval(result['ci_clustered'])}, position bias {bias}, "
-            f"{result['n_null']} of {result['n_games']} games without a verdict{trust}."
-        )
     return found

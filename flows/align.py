@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled as cancelled_state
 
+from evaluation._spending import LEDGER_VARIABLE
 from flows.accelerator import accelerator
 from flows.cancel import cancellation
 from flows.config import Recipe
@@ -28,6 +29,7 @@ from flows.graph import build
 from flows.home import home_folder, open_store
 from flows.runs import Run, last_artifacts, start_run
 from flows.selection import Options, Selection, pinned_artifacts, select
+from flows.service_keys import service_keys
 from flows.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution
@@ -96,7 +98,7 @@ def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
     state = "failed"
     try:
         with cancellation(flow_run_id) as cancelled:
-            runner = Runner(selection, pinned, store, run, listener, cancelled)
+            runner = Runner(selection, pinned, store, run, listener, cancelled, service_keys(recipe))
             runner.run([node for node in nodes if node.id in selection.needed])
         state = "completed"
     except Cancelled as error:
@@ -135,6 +137,7 @@ class Runner:
     run_: Run
     listener: Listener
     cancelled: Callable[[], bool]
+    keys: Mapping[str, str]
 
     def run(self, nodes: Sequence[Node]) -> None:
         """Take every node's artifact from the store, or make it."""
@@ -143,6 +146,7 @@ class Runner:
             self.run_.folder / "logs",
             lambda: accelerator(self.cancelled, lambda: listener.on_message("waiting for other runs' accelerator")),
             self.cancelled,
+            {LEDGER_VARIABLE: str(self.run_.folder / "spending.jsonl"), **self.keys},
         )
         self.execution = Execution(self.store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
         self.results: dict[str, Artifact] = dict(self.pinned)

@@ -101,7 +101,6 @@ def evaluate_target(
         "sample": None,
         "label": None,
         "train": None,
-        "judge": None,
     }
     run_recipe(make_recipe(values, overrides), options, as_json=as_json, debug=debug)
 

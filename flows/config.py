@@ -10,7 +10,7 @@ import difflib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -22,6 +22,14 @@ from tasks.keys import ROOT
 
 EngineName = Literal["vllm", "transformers", "openai"]
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
+JudgeEngineName = Literal["vllm", "transformers", "openai", "reward_model"]
+# How a judge can say its verdict, by engine.
+VERDICTS = {
+    "vllm": ("text", "choice", "logprobs"),
+    "transformers": ("text", "choice"),
+    "openai": ("text", "structured", "logprobs"),
+    "reward_model": (),
+}
 
 
 def local_engine() -> Literal["vllm", "transformers"]:
@@ -51,12 +59,6 @@ class Sample(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(512, gt=0)
     engine: Literal["vllm", "transformers"] = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
-
-
-class Label(Section):
-    """What decides which samples are preferred."""
-
-    labeler: str = Field("verifier", description="a file in data/labelers")
 
 
 class Prepare(Section):
@@ -94,29 +96,102 @@ class Evaluation(Section):
         return _benchmark_mapping(value)
 
 
-class Judge(Section):
-    """Games between the aligned model's answers and the base model's."""
+class TokenPrice(Section):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class Spending(Section):
+    """What a run may pay to endpoints, for answers, judgments and labels together."""
+
+    max_usd: float | None = Field(None, gt=0, description="no call is made that could exceed it; None: no cap")
+    prices: dict[str, TokenPrice] = Field(default_factory=dict, description="by the model's name at the endpoint")
+
+
+class JudgedBenchmark(Benchmark):
+    """Which questions, in which forms, against whose answers."""
+
+    forms: list[str] | None = Field(None, description="files in evaluation/judges; None: the benchmark's first")
+    baseline: str | None = Field(None, description="a file of recorded answers; None: the base model's")
+    references: str | None = Field(None, description="mt_bench: a file of reference answers")
+
+
+class JudgeModel(Section):
+    """A judge: a model that runs here, one at an endpoint, or a reward model."""
+
+    model_name_or_path: str | None = Field(None, description="a local judge or reward model; None with engine openai")
+    engine: JudgeEngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
+    base_url: str | None = Field(None, description="the endpoint; None is OpenAI")
+    model: str | None = Field(None, description="the judge's name at the endpoint; at Azure the deployment")
+    api: Literal["openai", "azure"] = "openai"
+    api_version: str | None = Field(None, description="of Azure")
+    api_key_variable: str | None = Field(None, description="the variable that holds the key; None: the API's usual one")
+    api_key_block: str | None = Field(None, description="a Prefect Secret block that holds the key instead")
+    max_concurrency: int = Field(8, gt=0)
+    max_retries: int = Field(6, ge=0)
+    timeout_s: float = Field(600.0, gt=0)
+    verdict: Literal["text", "choice", "structured", "logprobs"] | None = Field(
+        None, description="how a verdict is said; None: `text` at an endpoint, `choice` here"
+    )
+    max_judgment_tokens: int = Field(4096, gt=0)
+
+    @model_validator(mode="after")
+    def _names_a_judge(self) -> Self:
+        if self.engine == "openai" and not self.model:
+            raise ValueError("judge.model must name the judge at the endpoint, got none; set judge.model=…")
+        if self.engine != "openai" and not self.model_name_or_path:
+            raise ValueError("judge.model_name_or_path must name a local judge, got none; or set judge.engine=openai")
+        possible = VERDICTS[self.engine]
+        if self.verdict is not None and self.verdict not in possible:
+            raise ValueError(
+                f"judge.verdict must be {' or '.join(possible) or 'left out'} with engine {self.engine}, got {self.verdict}; "
+                "change one of them"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """The judge as it is called in results."""
+        return self.model or str(self.model_name_or_path)
+
+    @property
+    def said(self) -> str:
+        """How its verdicts are said."""
+        return self.verdict or {"openai": "text", "reward_model": "reward"}.get(self.engine, "choice")
+
+    @property
+    def key_variable(self) -> str:
+        return self.api_key_variable or {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}[self.api]
+
+
+class Label(Section):
+    """What decides which samples are preferred."""
+
+    labeler: str = Field("verifier", description="a file in data/labelers")
+    judge: JudgeModel | None = Field(None, description="of the labelers judge and reward_model")
+
+
+class Judge(JudgeModel):
+    """Answers judged: the aligned model's against the base model's, or every model's against recorded ones or on a scale."""
 
     model_name_or_path: str | None = Field(None, description="a local judge; None with engine openai")
     engine: EngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
     base_url: str | None = None
     model: str | None = None
     demonstration: bool = Field(False, description="flags the verdicts as meaningless: the judge is there to show the stage")
-    max_new_tokens: int = Field(512, gt=0, description="length of the judged answers")
-    benchmarks: dict[str, Benchmark]
+    max_new_tokens: int | None = Field(
+        None, gt=0, description="upper limit of the judged answers; each protocol has its own as well"
+    )
+    orders: Literal["one", "both"] = Field("both", description="games of two answers: in both orders, or in one by chance")
+    second: JudgeModel | None = Field(None, description="another judge of the same answers, for their agreement")
+    benchmarks: dict[str, JudgedBenchmark] = Field(default_factory=dict)
 
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
         return _benchmark_mapping(value)
-
-    @model_validator(mode="after")
-    def _names_a_judge(self) -> Judge:
-        if self.engine == "openai" and not self.model:
-            raise ValueError("judge.model must name the judge at the endpoint, got none; set judge.model=…")
-        if self.engine != "openai" and not self.model_name_or_path:
-            raise ValueError("judge.model_name_or_path must name a local judge, got none; or set judge.engine=openai")
-        return self
 
 
 def _benchmark_mapping(value: Any) -> Any:
@@ -155,6 +230,7 @@ class Recipe(Section):
     )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     judge: Judge | None = None
+    spending: Spending = Spending()
 
     @field_validator("train")
     @classmethod
@@ -171,8 +247,6 @@ class Recipe(Section):
             raise ValueError("train must come with data or sample, and they with train; add the section that is missing")
         if self.sample and not self.label:
             raise ValueError("label must say how samples are labelled, got none; add `label: {labeler: verifier}`")
-        if self.judge and self.train is None:
-            raise ValueError("judge must have an aligned model to judge, got a recipe without train; remove the judge section")
         return self
 
     def train_config(self) -> TrainConfig:
@@ -281,7 +355,12 @@ def _section(location: Sequence[str]) -> type[BaseModel]:
         "prepare": Prepare,
         "evaluation": Evaluation,
         "judge": Judge,
+        "spending": Spending,
     }
     if "benchmarks" in location:
-        return Benchmark
+        return JudgedBenchmark if location[0] == "judge" else Benchmark
+    if location[-1:] == ["second"] or location == ["label", "judge"]:
+        return JudgeModel
+    if "prices" in location:
+        return TokenPrice
     return sections[location[0]] if location else Recipe

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
-from flows.config import Benchmark, Recipe, find_path
+from flows.config import Benchmark, JudgedBenchmark, JudgeModel, Label, Recipe, find_path
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 from tasks.nodes import Node
@@ -62,15 +62,7 @@ def _alignment(recipe: Recipe) -> list[Node]:
         settings = {**recipe.sample.model_dump(), "seed": recipe.seed, "engine": _engine(recipe.sample.engine)}
         code = [f"data.sources.{source}", f"evaluation.engines.{recipe.sample.engine}"]
         nodes.append(Node("sample", settings, {"model": "resolve/base"}, code))
-        benchmark = plugin("evaluation.benchmarks", recipe.sample.source)
-        nodes.append(
-            Node(
-                "label",
-                {"labeler": labeler, "benchmark": benchmark},
-                {"samples": "sample"},
-                [f"data.labelers.{labeler}", f"evaluation.benchmarks.{benchmark}:score"],
-            )
-        )
+        nodes += _label(recipe, recipe.label, labeler)
         prepare = Node("prepare", _prepare(recipe), {"labelled": "label", "model": "resolve/base"})
     else:
         assert recipe.data is not None
@@ -101,6 +93,28 @@ def _alignment(recipe: Recipe) -> list[Node]:
     ]
 
 
+def _label(recipe: Recipe, label: Label, labeler: str) -> list[Node]:
+    """The label stage: by the benchmark's own scorer, or by a judge of the recipe's choice."""
+    assert recipe.sample is not None
+    code = [f"data.labelers.{labeler}"]
+    if not hasattr(importlib.import_module(f"data.labelers.{labeler}"), "open_judge"):
+        benchmark = plugin("evaluation.benchmarks", recipe.sample.source)
+        code.append(f"evaluation.benchmarks.{benchmark}:score")
+        return [Node("label", {"labeler": labeler, "benchmark": benchmark}, {"samples": "sample"}, code)]
+    if label.judge is None:
+        raise RecipeError(f"label.judge must name a judge for the labeler {labeler}, got none; add `judge: {{…}}` under label")
+    if (labeler == "reward_model") != (label.judge.engine == "reward_model"):
+        raise RecipeError(
+            f"label.judge.engine must be a reward model for the labeler reward_model alone, got {label.judge.engine} for {labeler}; "
+            "change one of them"
+        )
+    resolved, reads = _judge_model("labeler", label.judge, recipe)
+    if label.judge.engine != "reward_model":
+        code.append(f"evaluation.engines.{label.judge.engine}")
+    settings = {"labeler": labeler, **judge_settings(label.judge)}
+    return [*resolved, Node("label", settings, {"samples": "sample", **reads}, code, unkeyed=_endpoint(label.judge, recipe))]
+
+
 def _prepare(recipe: Recipe) -> dict[str, Any]:
     return {"prepare": {**recipe.prepare.model_dump(), "seed": recipe.seed}}
 
@@ -115,7 +129,7 @@ def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
                 f"evaluation.benchmarks must be scored by a rule, got {name}, which a judge scores; put it under judge"
             )
         engine = _engine(settings.engine, settings.base_url, settings.model)
-        nodes += [_generate(model, name, benchmark, engine, settings.max_new_tokens) for model in models]
+        nodes += [_generate(model, name, benchmark, engine, settings.max_new_tokens, recipe) for model in models]
         for model in models:
             asked = {"benchmark": name, "source": _source_kind(name, benchmark), "limit": benchmark.limit}
             reads = {"completions": f"generate/{model}/{name}"}
@@ -128,40 +142,123 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
     if judge is None:
         return []
     nodes = []
-    reads_judge = {}
-    if judge.model_name_or_path is not None and judge.model_name_or_path != recipe.model_name_or_path:
-        nodes.append(_resolve("judge", judge.model_name_or_path, None))
-        reads_judge = {"judge": "resolve/judge"}
-    elif judge.model_name_or_path is not None:
-        reads_judge = {"judge": "resolve/base"}
     engine = _engine(recipe.evaluation.engine, recipe.evaluation.base_url, recipe.evaluation.model)
     for name, benchmark in judge.benchmarks.items():
         module = importlib.import_module(f"evaluation.benchmarks.{plugin('evaluation.benchmarks', name)}")
-        if hasattr(module, "score"):
-            raise RecipeError(f"judge.benchmarks must be benchmarks without a scorer, got {name}; put it under evaluation")
-        nodes += [_generate(model, name, benchmark, engine, judge.max_new_tokens) for model in models]
-        nodes.append(
-            Node(
-                "judge",
-                {
-                    "benchmark": name,
-                    "source": _source_kind(name, benchmark),
-                    "limit": benchmark.limit,
-                    "demonstration": judge.demonstration,
-                    "judge_name": judge.model or judge.model_name_or_path,
-                    "engine": _engine(judge.engine, judge.base_url, judge.model),
-                },
-                {"candidate": f"generate/aligned/{name}", "baseline": f"generate/base/{name}", **reads_judge},
-                [f"evaluation.engines.{judge.engine}"],
-                benchmark=name,
-            )
-        )
+        if not hasattr(module, "FORMS"):
+            raise RecipeError(f"judge.benchmarks must be judged ones, got {name}, which has a scorer; put it under evaluation")
+        nodes += [_generate(model, name, benchmark, engine, judge.max_new_tokens, recipe) for model in models]
+    # The benchmarks of one judge follow one another, so that they share its engine.
+    for role, one in (("judge", judge), ("second", judge.second)):
+        if one is None:
+            continue
+        resolved, reads = _judge_model(role, one, recipe)
+        nodes += resolved
+        for name, benchmark in judge.benchmarks.items():
+            for form in _forms(name, benchmark):
+                nodes.append(_judge(recipe, role, one, name, form, models, reads))
     return nodes
 
 
-def _generate(model: str, name: str, benchmark: Benchmark, engine: dict[str, Any], max_new_tokens: int | None) -> Node:
+def _judge_model(role: str, judge: JudgeModel, recipe: Recipe) -> tuple[list[Node], dict[str, str]]:
+    """The nodes that resolve a local judge, and where a judge node reads it."""
+    if judge.model_name_or_path is None:
+        return [], {}
+    if judge.model_name_or_path == recipe.model_name_or_path:
+        return [], {"judge": "resolve/base"}
+    return [_resolve(role, judge.model_name_or_path, None)], {"judge": f"resolve/{role}"}
+
+
+def _forms(name: str, benchmark: JudgedBenchmark) -> list[str]:
+    """The forms a benchmark is judged in; the first is its own."""
+    own = list(importlib.import_module(f"evaluation.benchmarks.{name}").FORMS)
+    asked = [plugin("evaluation.judges", form) for form in benchmark.forms or own[:1]]
+    unfit = [form for form in asked if form not in own]
+    if unfit:
+        raise RecipeError(f"judge.benchmarks.{name}.forms must be among {', '.join(own)}, got {unfit[0]}; correct it")
+    return asked
+
+
+def _judge(recipe: Recipe, role: str, one: JudgeModel, name: str, form: str, models: list[str], reads: dict[str, str]) -> Node:
+    judge = recipe.judge
+    assert judge is not None
+    benchmark = judge.benchmarks[name]
+    compares = importlib.import_module(f"evaluation.judges.{form}").COMPARES
+    files = {}
+    if compares and benchmark.baseline is not None:
+        files["baseline"] = find_path(benchmark.baseline)
+    elif compares and "aligned" not in models:
+        raise RecipeError(
+            f"judge.benchmarks.{name}.baseline must be a file of recorded answers in a recipe without train, got none; name one"
+        )
+    if benchmark.references is not None:
+        files["references"] = find_path(benchmark.references)
+    # The base model's answers are the baseline where no others are.
+    judged = ["aligned"] if compares and "baseline" not in files else models
+    inputs = {f"answers_{model}": f"generate/{model}/{name}" for model in models}
+    variant = "-".join(
+        part for part in (role if role != "judge" else "", form if form != _forms(name, benchmark)[0] else "") if part
+    )
+    settings = {
+        "benchmark": name,
+        "source": _source_kind(name, benchmark),
+        "limit": benchmark.limit,
+        "form": form,
+        "models": judged,
+        "demonstration": judge.demonstration,
+        "orders": judge.orders,
+        "max_new_tokens": judge.max_new_tokens,
+        **judge_settings(one),
+    }
+    code = [f"evaluation.benchmarks.{name}", f"evaluation.judges.{form}"]
+    if one.engine != "reward_model":
+        code.append(f"evaluation.engines.{one.engine}")
+    return Node(
+        "judge",
+        settings,
+        {**inputs, **reads},
+        code,
+        files=files,
+        unkeyed=_endpoint(one, recipe),
+        model=variant or None,
+        benchmark=name,
+        session=f"judge/{role}",
+    )
+
+
+def judge_settings(judge: JudgeModel) -> dict[str, Any]:
+    """What of a judge decides its verdicts."""
+    if judge.engine == "reward_model":
+        engine: dict[str, Any] = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
+    else:
+        engine = _engine(judge.engine, judge.base_url, judge.model)
+        if judge.engine == "openai":
+            engine |= {"api": judge.api}
+    return {
+        "judge_name": judge.name,
+        "engine": engine,
+        "verdict": judge.said,
+        "max_judgment_tokens": judge.max_judgment_tokens,
+    }
+
+
+def _endpoint(judge: JudgeModel, recipe: Recipe) -> dict[str, Any]:
+    """How an endpoint is spoken to and what it may cost; it changes no verdict."""
+    if judge.engine != "openai":
+        return {}
+    connection = {name: getattr(judge, name) for name in ("api_version", "max_concurrency", "max_retries", "timeout_s")} | {
+        "api_key_variable": judge.key_variable
+    }
+    return {"connection": connection, "spending": recipe.spending.model_dump()}
+
+
+def _generate(
+    model: str, name: str, benchmark: Benchmark, engine: dict[str, Any], max_new_tokens: int | None, recipe: Recipe
+) -> Node:
     module = importlib.import_module(f"evaluation.benchmarks.{name}")
     limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
+    # What decides the completions; a conversation of several turns is sampled at its own temperature.
+    asked = "load,messages" + (",temperature,NUM_TURNS" if hasattr(module, "NUM_TURNS") else "")
     return Node(
         "generate",
         {
@@ -172,8 +269,9 @@ def _generate(model: str, name: str, benchmark: Benchmark, engine: dict[str, Any
             "engine": engine,
         },
         {"model": "train" if model == "aligned" else f"resolve/{model}"},
-        [f"evaluation.benchmarks.{name}:load,messages", f"evaluation.engines.{engine['name']}"],
+        [f"evaluation.benchmarks.{name}:{asked}", f"evaluation.engines.{engine['name']}"],
         files=_source_files(name, benchmark),
+        unkeyed={"spending": recipe.spending.model_dump()} if engine["name"] == "openai" else {},
         model=model,
         benchmark=name,
         session=f"generate/{model}",

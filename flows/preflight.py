@@ -19,6 +19,7 @@ from flows.errors import RecipeError
 from tasks.nodes import Forecast, Node
 
 GIB = 1 << 30
+PROBE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
     for node in todo:
         if node.stage == "resolve" and "model" in node.files:
             yield _model(node.files["model"])
-        if node.stage in ("sample", "generate", "judge"):
+        if "engine" in node.settings:
             yield _engine(node)
         if node.stage == "generate":
             yield _benchmark(node)
@@ -82,7 +83,7 @@ def _model(folder: Path) -> Check:
 
 def _engine(node: Node) -> Check:
     name = node.settings["engine"]["name"]
-    package = {"vllm": "vllm", "transformers": "transformers", "openai": "openai"}[name]
+    package = {"reward_model": "transformers"}.get(name, name)
     if importlib.util.find_spec(package) is None:
         return Check(
             f"engine {name}",
@@ -94,22 +95,36 @@ def _engine(node: Node) -> Check:
 
 
 def _endpoint(node: Node) -> Check:
-    """An endpoint must answer before a run spends hours on the way to it."""
+    """An endpoint must answer before a run spends hours on the way to it, and have a price where there is a cap."""
     import openai
 
-    engine = node.settings["engine"]
+    from evaluation._spending import Meter
+    from evaluation.engines.openai import connect
+
+    engine, limits = node.settings["engine"], node.unkeyed.get("spending") or {}
+    connection = node.unkeyed.get("connection") or {}
     name = f"endpoint {engine['base_url'] or 'api.openai.com'}"
+    if node.unkeyed.get("key_in_block"):
+        return Check(name, None, "the key is in a Prefect block; the first call will tell")
     try:
-        served = [model.id for model in openai.OpenAI(base_url=engine["base_url"], timeout=10, max_retries=1).models.list()]
+        Meter.of_run(limits.get("prices"), limits.get("max_usd")).price(engine["model"])
+        api = engine.get("api", "openai")
+        client = connect(
+            engine["base_url"], api, connection.get("api_version"), connection.get("api_key_variable"), PROBE_TIMEOUT_S
+        )
+        # Azure lists models, not the deployments that are asked for.
+        served = None if api == "azure" else [model.id for model in client.models.list()]
     except openai.OpenAIError as error:
         return Check(
             name, f"base_url must answer, got {type(error).__name__} ({error}); start the server, and set OPENAI_API_KEY"
         )
-    if engine["model"] not in served:
+    except ValueError as error:
+        return Check(name, str(error))
+    if served is not None and engine["model"] not in served:
         return Check(
             name, f"model must be served by {engine['base_url']}, got {engine['model']!r}; it serves {', '.join(served[:5])}"
         )
-    return Check(name, None, f"serves {engine['model']}")
+    return Check(name, None, f"serves {engine['model']}" if served is not None else "key, address and version are set")
 
 
 def _benchmark(node: Node) -> Check:

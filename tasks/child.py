@@ -97,14 +97,30 @@ class Child:
         os.set_blocking(self._process.stdout.fileno(), False)
         os.set_blocking(read_end, False)
 
-    def run(self, module: str, settings: Mapping[str, Any], inputs: Mapping[str, Path], output: Path) -> None:
+    def run(
+        self,
+        module: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Path],
+        output: Path,
+        *,
+        fingerprints: Mapping[str, str] | None = None,
+        refresh: bool = False,
+    ) -> None:
         """Have a module's `run(job)` do one job and wait for its end, passing on log and progress meanwhile.
 
         Raises:
             StageFailed: the stage raised, or the process died; with the reason or the last lines of its output.
             Cancelled: `cancelled` said so. The process still runs: `kill` ends it.
         """
-        job = {"module": module, "settings": settings, "inputs": {r: str(p) for r, p in inputs.items()}, "output": str(output)}
+        job = {
+            "module": module,
+            "settings": settings,
+            "inputs": {role: str(path) for role, path in inputs.items()},
+            "output": str(output),
+            "fingerprints": dict(fingerprints or {}),
+            "refresh": refresh,
+        }
         process = self._process
         assert process.stdin is not None
         # A process that is gone already says so below, with its exit status and last lines.

@@ -35,11 +35,13 @@ class Children:
         log_folder: where each process's output goes.
         accelerator: entered for as long as a process lives whose stage needs the machine's accelerator.
         cancelled: True once somebody asked for the run's end.
+        environment: variables for every process, such as keys of services; they are given on and written nowhere.
     """
 
     log_folder: Path
     accelerator: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     cancelled: Callable[[], bool] = lambda: False
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     _current: Child | None = None
     _session: str | None = None
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -53,7 +55,7 @@ class Children:
         if getattr(stage_module(node), "ACCELERATOR", False):
             self._held.enter_context(self.accelerator())
         log = self.log_folder / f"{(node.session or node.id).replace('/', '-')}.log"
-        self._current = Child(environment(node), log, on_log, on_progress, self.cancelled)
+        self._current = Child({**environment(node), **self.environment}, log, on_log, on_progress, self.cancelled)
         self._session = node.session
         return self._current
 
@@ -104,7 +106,7 @@ def execute(
             return existing
         if refresh:
             store.discard_work(node.stage, key)
-        return _make(node, made_of, inputs, execution)
+        return _make(node, made_of, inputs, execution, refresh)
 
 
 def _go_on(execution: Execution) -> None:
@@ -112,7 +114,7 @@ def _go_on(execution: Execution) -> None:
         raise Cancelled("the run was cancelled while it waited for another")
 
 
-def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], execution: Execution) -> Artifact:
+def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], execution: Execution, refresh: bool) -> Artifact:
     store, stage, needed = execution.store, stage_module(node), MIN_FREE_BYTES
     started_s = time.monotonic()
     try:
@@ -122,7 +124,7 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
         needed = _space_needed(paths)
         if shutil.disk_usage(work).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        _run_child(node, paths, work, execution)
+        _run_child(node, made_of, paths, work, execution, refresh)
         identity = stage.identity(work) if hasattr(stage, "identity") else {}
         seconds = round(time.monotonic() - started_s, 3)
         about = {"seconds": seconds, "versions": _versions(), "machine": machine(), **identity}
@@ -145,13 +147,16 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
     return artifact
 
 
-def _run_child(node: Node, paths: Mapping[str, Path], work: Path, execution: Execution) -> None:
+def _run_child(
+    node: Node, made_of: Ingredients, paths: Mapping[str, Path], work: Path, execution: Execution, refresh: bool
+) -> None:
     """Have the node's process do it. Whatever goes wrong ends the process: what a failed engine holds is not to be relied on."""
     try:
         child = execution.children.of(
             node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
         )
-        child.run(stage_module(node).__name__, {**node.settings, **node.unkeyed}, {**paths, **node.files}, work)
+        settings, files = {**node.settings, **node.unkeyed}, {**paths, **node.files}
+        child.run(stage_module(node).__name__, settings, files, work, fingerprints=made_of.inputs, refresh=refresh)
     except BaseException:
         execution.children.kill()
         raise

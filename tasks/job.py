@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Job:
-    """The part of the recipe a stage reads, its inputs' folders by role, its own folder, and whom to tell of its progress."""
+    """The part of the recipe a stage reads, its inputs' folders by role, its own folder, and whom to tell of its progress.
+
+    `fingerprints` are those of its inputs; `refresh` says that it is to take nothing from before.
+    """
 
     settings: dict[str, Any]
     inputs: dict[str, Path]
     output: Path
     progress: Callable[[int, int, str], None]
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    refresh: bool = False

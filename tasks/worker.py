@@ -38,6 +38,8 @@ def main() -> None:
                     inputs={role: Path(path) for role, path in message["inputs"].items()},
                     output=Path(message["output"]),
                     progress=_progress(reports),
+                    fingerprints=message["fingerprints"],
+                    refresh=message["refresh"],
                 )
             )
         except Exception as error:

@@ -194,10 +194,10 @@ class RewardJudge:
         self.identity = identity
         self._scorer = scorer
 
-    def parameters(self, form: Any) -> dict[str, Any]:
+    def parameters(self, form: Any = None) -> dict[str, Any]:
         return {"verdict": self.mode}
 
-    def ask(self, conversations: Sequence[list[Message]], form: Any) -> Iterator[tuple[int, Generation]]:
+    def ask(self, conversations: Sequence[list[Message]], form: Any = None) -> Iterator[tuple[int, Generation]]:
         yield from self._scorer.rewards(conversations)
 
     def estimate(self, conversations: Sequence[list[Message]]) -> Estimate | None:

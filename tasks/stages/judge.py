@@ -1,49 +1,76 @@
-"""Judge: games between the aligned model's answers and the base model's."""
+"""Judge: the models' answers to one benchmark, judged in one form by one judge. All benchmarks of a judge share this process."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation._types import Item
+from evaluation.answers import Answers, completions_by_question, read_answers
+from evaluation.judges import _open
+from evaluation.judges._deviations import deviations
+from evaluation.judging import Baseline, judge
 from tasks.job import Job
-from tasks.stages.generate import open_model
+from tasks.stages._judgments import calls_file
 
 CONTENT = ("games.jsonl", "summary.json")
 ACCELERATOR = True
-MEMORY_REMEDY = "lower judge.max_new_tokens, or take a smaller judge"
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    from evaluation.engines import environment
-
-    return environment(settings["engine"]["name"])
+    return _open.environment(settings["engine"]["name"])
 
 
 def run(job: Job) -> None:
-    from evaluation.judges.pairwise import judge
-
     s = job.settings
-    engine, tokenizer = open_model(s["engine"], job.inputs.get("judge"))
+    benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
+    generated = {role.removeprefix("answers_"): path for role, path in job.inputs.items() if role.startswith("answers_")}
+    answers = {
+        model: Answers(model, completions_by_question(_lines(path / "completions.jsonl"))) for model, path in generated.items()
+    }
+    baseline = _baseline(job, answers)
+    form = importlib.import_module(f"evaluation.judges.{s['form']}")
     judge(
-        engine,
-        tokenizer,
+        _open.open_judge(s, job.inputs.get("judge"), job.fingerprints.get("judge")),
+        s["form"],
         judge_name=s["judge_name"],
-        questions=_lines(job.inputs["candidate"] / "items.jsonl"),
-        candidate_name="aligned",
-        candidate=_answers(job.inputs["candidate"]),
-        baseline_name="base",
-        baseline=_answers(job.inputs["baseline"]),
+        questions=_questions(job, next(iter(generated.values()))),
+        models={model: answers[model] for model in s["models"]},
+        baseline=baseline if form.COMPARES else None,
         output_dir=job.output,
+        calls_file=calls_file(job),
         progress=job.progress,
+        orders=s["orders"],
         demonstration=s["demonstration"],
+        fresh=job.refresh,
+        about={
+            "source": s["source"],
+            "n_benchmark": benchmark.NUM_ITEMS,
+            "deviations": deviations(benchmark, s, baseline.name if form.COMPARES else None),
+        },
     )
 
 
-def _answers(generations: Path) -> dict[str, str]:
-    return {record["id"]: record["completion"] for record in _lines(generations / "completions.jsonl")}
+def _baseline(job: Job, answers: Mapping[str, Answers]) -> Baseline:
+    if "baseline" in job.inputs:
+        recorded = read_answers(job.inputs["baseline"])
+        return Baseline(recorded.model, recorded.turns)
+    return Baseline("base", answers["base"].turns)
+
+
+def _questions(job: Job, generations: Path) -> list[Item]:
+    """The questions that were answered; with the reference answers of a file of their own."""
+    questions = _lines(generations / "items.jsonl")
+    if "references" not in job.inputs:
+        return questions
+    from evaluation.benchmarks.mt_bench import read_references
+
+    references = read_references(str(job.inputs["references"]))
+    return [{**item, "references": references[item["id"]]} if item["id"] in references else item for item in questions]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -32,8 +32,9 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
         if stage in ("score", "generate"):
             found["scores" if stage == "score" else "generations"].setdefault(benchmark, {})[model] = str(folder)
         elif stage == "judge":
-            benchmark, model = model, None
-            found["judges"][benchmark] = str(folder)
+            # `judge/arena_hard`; another form or another judge of a benchmark is `judge/checklist_pairwise/wildbench`.
+            benchmark, model = (benchmark, model) if benchmark else (model, None)
+            found["judges"]["/".join(filter(None, (benchmark, model)))] = str(folder)
         elif stage in folders:
             found[folders[stage]] = str(folder)
         if stage == "resolve":

@@ -73,16 +73,23 @@ def scored(
 
 def judged(folder: Path, verdicts: Sequence[tuple[str | None, str | None]], *, demonstration: bool = True) -> str:
     """The folder of a judge stage: per question the verdict with the baseline first, and with the candidate first."""
-    from evaluation.judges._pairwise_score import aggregate
+    from evaluation.judges import pairwise
+    from evaluation.judges._results import summarize_games
 
     games = [
-        {"question_id": f"q{index}", "game": game, "verdict": verdict}
+        {"question_id": f"q{index}", "candidate": "aligned", "game": game, "verdict": verdict, "letter_mass": None}
         for index, both in enumerate(verdicts)
         for game, verdict in enumerate(both, start=1)
     ]
     write_lines(folder / "games.jsonl", games)
-    result = aggregate(games, num_expected=len(verdicts), demonstration=demonstration)
-    write_object(folder / "summary.json", {"judge": "a-judge", "baseline": "base", "models": {"aligned": result}})
+    results = summarize_games(
+        pairwise, games, ["aligned"], [{"id": str(n)} for n in range(len(verdicts))], "both", demonstration
+    )
+    cost = {"num_requests": 4, "num_prompt_tokens": 400, "num_completion_tokens": 40, "usd": 0.01}
+    summary = {"judge": "a-judge", "baseline": "base", "form": "pairwise", "orders": "both", "demonstration": demonstration}
+    write_object(
+        folder / "summary.json", {**summary, **results, "source": "sample", "deviations": ["judge a-judge"], "cost": cost}
+    )
     return str(folder)
 
 

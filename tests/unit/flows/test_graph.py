@@ -62,7 +62,7 @@ def test_inputs_come_first_and_each_models_generations_are_together():
         assert set(node.inputs.values()) <= seen
         seen.add(node.id)
     sessions = [session for session, _ in itertools.groupby(node.session for node in ordered) if session]
-    assert sessions == ["generate/base", "generate/aligned"]
+    assert sessions == ["generate/base", "generate/aligned", "judge/judge"]
 
 
 def test_benchmarks_keep_the_recipes_order():

@@ -1,0 +1,34 @@
+"""Judge: a completion is worth what a language model rates it, from 1 to 10, without a checklist.
+
+The reward is (rating − 1) / 9, so that a completion counts as preferred from a rating of 6 on. `label.judge` names the judge; a
+completion without a rating has the outcome "error", and prepare leaves it out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation._records import read_repaired, write_whole
+from evaluation._types import Progress
+from evaluation.judges._ask import Judge
+from evaluation.judges._open import open_judge as open_judge
+from evaluation.judging import rate
+
+# WildBench's form: it takes a whole conversation, and a checklist may be absent.
+_FORM = "checklist_score"
+
+
+def label(
+    samples_file: Path, output_file: Path, *, judge: Judge, calls_file: Path, fresh: bool = False, progress: Progress
+) -> None:
+    """Writes the samples with a `reward` and an `outcome` ("rated" or "error") for each completion."""
+    records = read_repaired(samples_file)
+    completions = [(record, completion) for record in records for completion in record["completions"]]
+    answers = [
+        ({"id": record["id"], "conversation": record["messages"]}, completion["text"]) for record, completion in completions
+    ]
+    rated = rate(judge, _FORM, answers, calls_file=calls_file, progress=progress, fresh=fresh)
+    for (_, completion), game in zip(completions, rated, strict=True):
+        completion["reward"] = 0.0 if game["verdict"] is None else (game["verdict"] - 1) / 9
+        completion["outcome"] = "error" if game["verdict"] is None else "rated"
+    write_whole(output_file, records)

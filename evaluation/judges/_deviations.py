@@ -1,0 +1,34 @@
+"""In what a judged result differs from the published protocol: it stands beside the score, the judge's model first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+
+def deviations(benchmark: ModuleType, settings: Mapping[str, Any], baseline: str | None) -> list[str]:
+    """In words, of a judge stage's settings; empty for a question set without published figures."""
+    published = benchmark.FORMS[settings["form"]]
+    if published is None:
+        return []
+    found = []
+    if settings["judge_name"] != published:
+        found.append(f"judge {settings['judge_name']} instead of {published}")
+    if baseline is not None and baseline != benchmark.BASELINE:
+        found.append(f"baseline {baseline} instead of {benchmark.BASELINE}")
+    if settings["source"] == "sample":
+        found.append("the project's own questions instead of the benchmark's")
+    elif settings["limit"] is not None:
+        found.append(f"the first {settings['limit']} of {benchmark.NUM_ITEMS} questions")
+    most = settings["max_new_tokens"]
+    if most is not None and most < benchmark.MAX_NEW_TOKENS:
+        found.append(f"answers of at most {most} instead of {benchmark.MAX_NEW_TOKENS} tokens")
+    # Published WB-Rewards are of one game in a random order, Arena-Hard's of two.
+    orders = {"pairwise": "both", "checklist_pairwise": "one"}.get(settings["form"], settings["orders"])
+    if settings["orders"] != orders:
+        found.append(f"games in {settings['orders']} order{'s' if settings['orders'] == 'both' else ''} instead of {orders}")
+    if settings["verdict"] != "text":
+        found.append(f"verdicts by {settings['verdict']} instead of free text")
+    found.append("the judge's instructions in words of this project")
+    return found

@@ -46,10 +46,11 @@ def open(
     meter: Meter | None = None,
 ) -> OpenaiEngine:
     """`base_url` None is OpenAI itself; another server may need no key. For Azure it is the resource's endpoint, `model` the deployment."""
-    client = connect(base_url, api, api_version, api_key_variable, timeout_s)
+    variable = api_key_variable or KEY_VARIABLES[api]
+    client = connect(base_url, api, api_version, variable, timeout_s)
     # Newer OpenAI models refuse `max_tokens`; servers of other makers may know nothing else.
     limit_name = "max_completion_tokens" if base_url is None or api == "azure" else "max_tokens"
-    return OpenaiEngine(str(model), client, limit_name, max_concurrency, max_retries, meter or Meter())
+    return OpenaiEngine(str(model), client, variable, limit_name, max_concurrency, max_retries, meter or Meter())
 
 
 def connect(
@@ -88,7 +89,16 @@ class OpenaiEngine:
     takes: ClassVar[Literal["ids", "messages"]] = "messages"
     supports_choices: ClassVar[bool] = False
 
-    def __init__(self, model: str, client: Any, limit_name: str, max_concurrency: int, max_retries: int, meter: Meter) -> None:
+    def __init__(
+        self,
+        model: str,
+        client: Any,
+        key_variable: str,
+        limit_name: str,
+        max_concurrency: int,
+        max_retries: int,
+        meter: Meter,
+    ) -> None:
         import openai
 
         self.version = f"openai {openai.__version__}"
@@ -96,6 +106,7 @@ class OpenaiEngine:
         self.meter = meter
         self._model = model
         self._client = client
+        self._key_variable = key_variable
         self._limit_name = limit_name
         self._max_concurrency = max_concurrency
         self._max_retries = max_retries
@@ -108,7 +119,7 @@ class OpenaiEngine:
 
         Raises:
             SpendingCapReached: where the next request could exceed the cap.
-            openai.OpenAIError: where no request can succeed: a refused key, an unknown model, an empty account.
+            ValueError: where no request can succeed: a refused key, an unknown model, an empty account.
         """
         if sampling.choices:
             raise ValueError("choices must not be given to engine openai, got some; give it a schema, or read the text")
@@ -175,14 +186,15 @@ class OpenaiEngine:
         create = self._client.chat.completions.create
         try:
             reply = create(model=self._model, messages=messages, **self._parameters(sampling, seed))
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError):
-            self.meter.release(reserved)
-            raise
         except openai.APIStatusError as error:
             self.meter.release(reserved)
-            if error.code == "insufficient_quota":
-                raise
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}".replace(self._client.api_key, "…")
+            if error.status_code in (401, 403, 404) or error.code == "insufficient_quota":
+                # Without its cause: a server may put the key into what it says.
+                raise ValueError(
+                    f"{self._key_variable} must be accepted by the endpoint for {self._model}, got {reason}; check key, base_url, "
+                    "model and account"
+                ) from None
             passing = error.status_code in (408, 409, 429) or error.status_code >= 500
             asked = _retry_after_s(error.response.headers)
             if not passing or (asked is not None and asked > LONGEST_RETRY_AFTER_S):

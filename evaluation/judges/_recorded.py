@@ -193,7 +193,7 @@ def _reference(rows: list[Any], path: Path) -> str:
     named = re.findall(r"ref=([^/]+)", str(path))
     by_path = [model for model in models if named and named[-1].startswith(_last(model))]
     published = [model for model in models if any(reference in model for reference in _WILDBENCH_REFERENCES)]
-    by_name = [model for model in models if len(models) == 2 and _last(model) not in path.name]
+    by_name = [model for model in models if len(models) == 2 and not _is_named(path, model)]
     # One name can be the beginning of another (gpt-4, gpt-4-turbo): the longest is meant.
     for found in (sorted(by_path, key=len)[-1:], published, by_name):
         if len(found) == 1:
@@ -202,6 +202,10 @@ def _reference(rows: list[Any], path: Path) -> str:
         f"{path} must tell which model is the reference, got {', '.join(models[:4]) or 'no models'}; put the file into a folder "
         "called ref=<reference>, as upstream does"
     )
+
+
+def _is_named(path: Path, model: str) -> bool:
+    return re.search(rf"(?:^|\.){re.escape(_last(model))}(?:\.|$)", path.name) is not None
 
 
 def _last(model: str) -> str:

@@ -249,7 +249,12 @@ def _endpoint(judge: JudgeModel, recipe: Recipe) -> dict[str, Any]:
     connection = {name: getattr(judge, name) for name in ("api_version", "max_concurrency", "max_retries", "timeout_s")} | {
         "api_key_variable": judge.key_variable
     }
-    return {"connection": connection, "spending": recipe.spending.model_dump()}
+    return {
+        "connection": connection,
+        "spending": recipe.spending.model_dump(),
+        # The preflight can't read it: there may be no Prefect server yet.
+        "key_in_block": judge.api_key_block is not None,
+    }
 
 
 def _generate(

@@ -188,7 +188,7 @@ class OpenaiEngine:
             reply = create(model=self._model, messages=messages, **self._parameters(sampling, seed))
         except openai.APIStatusError as error:
             self.meter.release(reserved)
-            reason = f"{type(error).__name__}: {error}".replace(self._client.api_key, "…")
+            reason = f"{type(error).__name__}: {error}".replace(os.environ.get(self._key_variable) or "\0", "…")
             if error.status_code in (401, 403, 404) or error.code == "insufficient_quota":
                 # Without its cause: a server may put the key into what it says.
                 raise ValueError(

@@ -54,11 +54,13 @@ def test_every_recipe_key_is_documented():
     recipe = make_recipe(
         {
             **{"name": "all", "model_name_or_path": "m", "train": {}, "data": {"source": "s", "path": "p"}},
-            "judge": {"model_name_or_path": "m", "benchmarks": {}},
+            "judge": {"model_name_or_path": "m", "benchmarks": {"arena_hard": {}}},
+            "spending": {"prices": {"m": {"input": 1, "output": 2}}},
         }
     )
     keys = set(type(recipe).model_fields) | set(TrainConfig().to_dict())
-    for section in ("data", "prepare", "evaluation", "judge"):
+    for section in ("data", "prepare", "evaluation", "judge", "spending"):
         keys |= set(type(getattr(recipe, section)).model_fields)
+    keys |= set(type(recipe.judge.benchmarks["arena_hard"]).model_fields)
     undocumented = {key for key in keys if f"`{key}`" not in RECIPES}
     assert not undocumented

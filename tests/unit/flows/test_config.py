@@ -25,6 +25,18 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
         (["sample.source=x"], r"data and sample must not both be there"),
         (["data=null"], r"train must come with data or sample"),
         (["judge.benchmarks.arena_hard={}"], r"judge.model_name_or_path must name a local judge"),
+        (["judge.engine=openai"], r"judge.model must name the judge at the endpoint"),
+        (
+            ["judge.engine=openai", "judge.model=m", "judge.verdict=choice"],
+            r"judge.verdict must be text or structured or logprobs with engine openai, got choice",
+        ),
+        (
+            ["judge={engine: reward_model, model_name_or_path: m, verdict: text}"],
+            r"judge.verdict must be left out with engine reward_model",
+        ),
+        (["judge={engine: openai, model: m}", "judge.second.modle=n"], r"judge.second.modle .* did you mean model\?"),
+        (["spending.max_usd=0"], r"spending.max_usd must be valid \(.*greater than 0"),
+        (["spending.prices={m: {inptu: 1, output: 2}}"], r"spending.prices.m.inptu .* did you mean input\?"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(overrides, message):
@@ -57,7 +69,7 @@ def test_a_resolved_recipe_is_a_recipe():
     assert again == recipe
 
 
-@pytest.mark.parametrize("name", ["quickstart", "pairs", "evaluate"])
+@pytest.mark.parametrize("name", ["quickstart", "pairs", "evaluate", "judge"])
 def test_the_projects_recipes_are_valid_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_recipe(f"flows/recipes/{name}.yaml").name == name

@@ -176,10 +176,6 @@ class Label(Section):
 class Judge(JudgeModel):
     """Answers judged: the aligned model's against the base model's, or every model's against recorded ones or on a scale."""
 
-    model_name_or_path: str | None = Field(None, description="a local judge; None with engine openai")
-    engine: EngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
-    base_url: str | None = None
-    model: str | None = None
     demonstration: bool = Field(False, description="flags the verdicts as meaningless: the judge is there to show the stage")
     max_new_tokens: int | None = Field(
         None, gt=0, description="upper limit of the judged answers; each protocol has its own as well"

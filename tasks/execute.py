@@ -52,7 +52,7 @@ class Children:
             self._current.on_log, self._current.on_progress = on_log, on_progress
             return self._current
         self.close()
-        if getattr(stage_module(node), "ACCELERATOR", False):
+        if _needs_accelerator(node):
             self._held.enter_context(self.accelerator())
         log = self.log_folder / f"{(node.session or node.id).replace('/', '-')}.log"
         self._current = Child({**environment(node), **self.environment}, log, on_log, on_progress, self.cancelled)
@@ -83,6 +83,12 @@ class Execution:
     on_log: Callable[[Node, str], None]
     on_progress: Callable[[Node, int, int, str], None]
     executed: dict[str, float] = field(default_factory=dict)  # node id → seconds, of what this run made itself
+
+
+def _needs_accelerator(node: Node) -> bool:
+    """Stages with an engine do, unless an endpoint computes for them; of the others, those that say so."""
+    engine = node.settings.get("engine")
+    return engine["name"] != "openai" if engine else getattr(stage_module(node), "ACCELERATOR", False)
 
 
 def stage_module(node: Node) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 from tasks.job import Job
 
 CONTENT = ("completions.jsonl", "items.jsonl")
-ACCELERATOR = True
 MEMORY_REMEDY = "lower evaluation.max_new_tokens, or take a smaller model"
 
 

@@ -17,7 +17,7 @@ from tasks.job import Job
 from tasks.stages._judgments import calls_file
 
 CONTENT = ("games.jsonl", "summary.json")
-ACCELERATOR = True
+MEMORY_REMEDY = "lower judge.max_judgment_tokens, or take a smaller judge"
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, str]:

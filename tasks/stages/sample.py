@@ -8,7 +8,6 @@ from typing import Any
 from tasks.job import Job
 
 CONTENT = ("samples.jsonl",)
-ACCELERATOR = True
 MEMORY_REMEDY = "lower sample.max_new_tokens, or take a smaller model"
 
 

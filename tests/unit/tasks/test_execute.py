@@ -103,3 +103,18 @@ def test_a_run_that_waits_for_another_can_be_cancelled(run):
     key = Ingredients("work", node.settings, {}, {}).key()
     with Store(run.execution.store.root).lock("work", key), pytest.raises(Cancelled, match="while it waited"):
         run("write")
+
+
+@pytest.mark.parametrize(
+    ("node", "held"),
+    [
+        (Node("train", {}), True),
+        (Node("prepare", {}), False),
+        (Node("generate", {"engine": {"name": "vllm"}}), True),
+        (Node("judge", {"engine": {"name": "openai"}}), False),
+        (Node("label", {"engine": {"name": "reward_model"}}), True),
+        (Node("label", {}), False),
+    ],
+)
+def test_an_endpoint_needs_no_accelerator_here(node, held):
+    assert module._needs_accelerator(node) is held

@@ -20,6 +20,11 @@ _IS_WORKER = "BNF_TRAINING_PROCESS"
 _PARENT = "BNF_TRAINING_PARENT"
 _MARK = "bnf.progress "
 _PR_SET_PDEATHSIG = 1
+_KINDS: dict[str, type[Exception]] = {
+    "ValueError": ValueError,
+    "FileNotFoundError": FileNotFoundError,
+    "TrainingCollapsed": TrainingCollapsed,
+}
 
 
 def is_worker() -> bool:
@@ -62,14 +67,10 @@ def launch(
         # Nothing is left to kill but where the progress was interrupted; the processes end with the one that started them.
         process.kill()
         process.wait()
-    for report in sorted(output_dir.glob("launch-error-*.json")):
-        error = json.loads(report.read_text())
-        kinds: dict[str, type[Exception]] = {
-            "ValueError": ValueError,
-            "FileNotFoundError": FileNotFoundError,
-            "TrainingCollapsed": TrainingCollapsed,
-        }
-        raise kinds.get(error["kind"], RuntimeError)(error["message"])
+    errors = [json.loads(report.read_text()) for report in sorted(output_dir.glob("launch-error-*.json"))]
+    # One that says what is wrong before those of the processes that lost their peer by it.
+    for error in sorted(errors, key=lambda error: error["kind"] not in _KINDS):
+        raise _KINDS.get(error["kind"], RuntimeError)(error["message"])
     if process.returncode != 0:
         raise RuntimeError(f"the training's processes must end with 0, got {process.returncode}; their output says why")
     call.unlink()

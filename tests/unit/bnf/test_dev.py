@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
 from bnf.attention import ATTENTION
@@ -74,7 +75,7 @@ def test_evaluating_changes_nothing_of_the_training(workplace: Path, dev_workpla
 
 @pytest.mark.parametrize("lora_r", [0, 4])
 def test_a_resumed_training_has_the_same_evaluations(dev_workplace: Path, tmp_path: Path, lora_r: int) -> None:
-    settings = SMALL | {"lora_r": lora_r, "save_steps": 2, "eval_steps": 3}
+    settings = SMALL | {"lora_r": lora_r, "save_steps": 2, "eval_steps": 3, "report_to": "tensorboard"}
     run(dev_workplace, tmp_path / "whole", **settings)
 
     def interrupt(done: int, of: int, note: str) -> None:
@@ -90,6 +91,11 @@ def test_a_resumed_training_has_the_same_evaluations(dev_workplace: Path, tmp_pa
         for of in ("whole", "stopped")
     )
     assert whole == resumed and len(whole) > 2
+    # What was computed twice is shown once.
+    for of in ("whole", "stopped"):
+        events = EventAccumulator(str(tmp_path / of / "tensorboard")).Reload()
+        assert [event.step for event in events.Scalars("train/loss")] == list(range(1, whole[-1]["step"] + 1))
+        assert [event.step for event in events.Scalars("eval/loss")] == [line["step"] for line in whole]
 
 
 def test_samples_follow_the_models_own_distribution(tiny_model_dir: Path) -> None:

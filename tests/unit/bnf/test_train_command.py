@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnf.groups import write_groups
 from bnf.train import main
@@ -50,8 +51,6 @@ def test_adapters_dev_groups_and_event_files_from_the_command(
     assert main([str(config), *arguments, "--reference", str(output / "reference"), "--output", str(tmp_path / "again")]) == 0
     again, first = (tmp_path / name / "policy" / "model.safetensors" for name in ("again", "out"))
     assert again.read_bytes() == first.read_bytes()
-
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(output / "tensorboard")).Reload()
     found = set(events.Tags()["scalars"])

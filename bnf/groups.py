@@ -6,8 +6,10 @@ people and for the report).
 """
 
 import json
+import math
 import os
-from collections import Counter
+import shutil
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 FORMAT = "bnf.groups/1"
 GROUPS_FILE = "groups.safetensors"
@@ -111,40 +112,137 @@ def write_groups(folder: Path, groups: Sequence[PromptGroup], texts: Sequence[di
     Raises:
         ValueError: where there are no groups, two groups have one id, or `texts` does not match `groups`.
     """
-    if not groups:
-        raise ValueError("groups must hold at least one prompt group, got none; see the ledger for why records were left out")
-    name, count = Counter(group.id for group in groups).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"groups' ids must be unique, got {name!r} {count} times; merge such groups or rename them")
-    if texts is not None:
-        _check_texts(groups, texts)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    partial = folder / (TEXTS_FILE + ".partial")
-    with partial.open("w", encoding="utf-8") as lines:
+    if texts is not None and len(texts) != len(groups):
+        raise ValueError(f"texts must have one entry per group ({len(groups)}), got {len(texts)}; build both together")
+    with GroupsWriter(folder) as writer:
         for index, group in enumerate(groups):
-            lines.write(json.dumps(_json_line(group, texts[index] if texts is not None else None), ensure_ascii=False) + "\n")
-    os.replace(partial, folder / TEXTS_FILE)
+            writer.add(group, texts[index] if texts is not None else None)
 
-    completions = [completion for group in groups for completion in group.completions]
-    arrays: dict[str, Array] = {
-        "token_ids": np.array([token for group in groups for token in _flat_tokens(group)], dtype=np.int32),
-        "prompt_lengths": np.array([len(group.prompt_ids) for group in groups], dtype=np.int32),
-        "completion_offsets": _offsets([len(group.completions) for group in groups]),
-        "completion_lengths": np.array([len(completion.token_ids) for completion in completions], dtype=np.int32),
-        "labels": np.array([completion.label for completion in completions], dtype=np.int8),
-        "scores": np.array([np.nan if each.score is None else each.score for each in completions], dtype=np.float64),
-        "pair_offsets": _offsets([len(group.pairs) for group in groups]),
-        "pairs": np.array([pair for group in groups for pair in group.pairs], dtype=np.int32).reshape(-1, 2),
-    }
-    strings_by_name = {"id": [group.id for group in groups], "source": [completion.source for completion in completions]}
-    for name, strings in strings_by_name.items():
-        encoded = [string.encode() for string in strings]
-        arrays[f"{name}_bytes"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        arrays[f"{name}_offsets"] = _offsets([len(string) for string in encoded])
-    partial = folder / (GROUPS_FILE + ".partial")
-    save_file(arrays, partial, metadata={"format": FORMAT})
-    os.replace(partial, folder / GROUPS_FILE)
+
+class GroupsWriter:
+    """Writes groups one at a time into what `write_groups` gives for all of them: token ids and texts go to disk as they come,
+    so that memory holds a few numbers per completion.
+
+    As a context manager it finishes the files, or takes them away where the block raised.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._lines = self._partial(TEXTS_FILE).open("w", encoding="utf-8")
+        self._tokens = self._partial("token_ids").open("wb")
+        self._numbers: dict[str, array[Any]] = {name: array(code) for name, code in _NUMBERS.items()}
+        self._strings = {"id": bytearray(), "source": bytearray()}
+        self._ids: set[str] = set()
+
+    def __enter__(self) -> "GroupsWriter":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._lines.close()
+        self._tokens.close()
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            for name in (TEXTS_FILE, GROUPS_FILE, "token_ids"):
+                self._partial(name).unlink(missing_ok=True)
+
+    def add(self, group: PromptGroup, text: dict[str, Any] | None = None) -> None:
+        """Appends a group, with its texts as `write_groups` takes them.
+
+        Raises:
+            ValueError: where the group's id was there before, or `text` does not match the group.
+        """
+        if group.id in self._ids:
+            raise ValueError(f"groups' ids must be unique, got {group.id!r} 2 times; merge such groups or rename them")
+        if text is not None:
+            _check_text(group, text)
+        self._ids.add(group.id)
+        self._lines.write(json.dumps(_json_line(group, text), ensure_ascii=False) + "\n")
+        self._tokens.write(np.array(_flat_tokens(group), dtype="<i4").tobytes())
+        numbers = self._numbers
+        numbers["prompt_lengths"].append(len(group.prompt_ids))
+        numbers["num_completions"].append(len(group.completions))
+        numbers["num_pairs"].append(len(group.pairs))
+        for pair in group.pairs:
+            numbers["pairs"].extend(pair)
+        self._string("id", group.id)
+        for completion in group.completions:
+            numbers["completion_lengths"].append(len(completion.token_ids))
+            numbers["labels"].append(completion.label)
+            numbers["scores"].append(math.nan if completion.score is None else completion.score)
+            self._string("source", completion.source)
+
+    def _string(self, name: str, string: str) -> None:
+        encoded = string.encode()
+        self._strings[name] += encoded
+        self._numbers[f"{name}_lengths"].append(len(encoded))
+
+    def _partial(self, name: str) -> Path:
+        return self._folder / (name + ".partial")
+
+    def _finish(self) -> None:
+        if not self._ids:
+            raise ValueError(
+                "groups must hold at least one prompt group, got none; see the ledger for why records were left out"
+            )
+        numbers = {name: np.array(values, dtype=values.typecode) for name, values in self._numbers.items()}
+        arrays: dict[str, Array] = {
+            "prompt_lengths": numbers["prompt_lengths"],
+            "completion_offsets": _offsets(numbers["num_completions"]),
+            "completion_lengths": numbers["completion_lengths"],
+            "labels": numbers["labels"],
+            "scores": numbers["scores"],
+            "pair_offsets": _offsets(numbers["num_pairs"]),
+            "pairs": numbers["pairs"].reshape(-1, 2),
+        }
+        for name, data in self._strings.items():
+            arrays[f"{name}_bytes"] = np.frombuffer(bytes(data), dtype=np.uint8)
+            arrays[f"{name}_offsets"] = _offsets(numbers[f"{name}_lengths"])
+        _save(self._partial(GROUPS_FILE), arrays, self._partial("token_ids"))
+        os.replace(self._partial(TEXTS_FILE), self._folder / TEXTS_FILE)
+        os.replace(self._partial(GROUPS_FILE), self._folder / GROUPS_FILE)
+
+
+# What a writer keeps in memory, with the type codes of `array`.
+_NUMBERS = {
+    "prompt_lengths": "i",
+    "num_completions": "i",
+    "completion_lengths": "i",
+    "labels": "b",
+    "scores": "d",
+    "num_pairs": "i",
+    "pairs": "i",
+    "id_lengths": "i",
+    "source_lengths": "i",
+}
+# The order in which safetensors writes tensors: by type, then by name. https://github.com/huggingface/safetensors#format
+_TYPES = {"int64": "I64", "float64": "F64", "int32": "I32", "int8": "I8", "uint8": "U8"}
+
+
+def _save(path: Path, arrays: dict[str, Array], token_ids: Path) -> None:
+    """A safetensors file of the arrays and of the token ids, which are copied from a file of their own and never in memory."""
+    shapes = {name: (list(array.shape), array.dtype.name, array.nbytes) for name, array in arrays.items()}
+    num_bytes = token_ids.stat().st_size
+    shapes["token_ids"] = ([num_bytes // 4], "int32", num_bytes)
+    order = sorted(shapes, key=lambda name: (list(_TYPES).index(shapes[name][1]), name))
+    header: dict[str, Any] = {"__metadata__": {"format": FORMAT}}
+    position = 0
+    for name in order:
+        shape, dtype, size = shapes[name]
+        header[name] = {"dtype": _TYPES[dtype], "shape": shape, "data_offsets": [position, position + size]}
+        position += size
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name in order:
+            if name == "token_ids":
+                with token_ids.open("rb") as tokens:
+                    shutil.copyfileobj(tokens, file)
+            else:
+                file.write(arrays[name].tobytes())
 
 
 def read_groups(folder: Path) -> list[PromptGroup]:
@@ -187,15 +285,12 @@ def read_groups(folder: Path) -> list[PromptGroup]:
     return groups
 
 
-def _check_texts(groups: Sequence[PromptGroup], texts: Sequence[dict[str, Any]]) -> None:
-    if len(texts) != len(groups):
-        raise ValueError(f"texts must have one entry per group ({len(groups)}), got {len(texts)}; build both together")
-    for group, text in zip(groups, texts, strict=True):
-        if set(text) != {"messages", "completions"} or len(text["completions"]) != len(group.completions):
-            raise ValueError(
-                f"group {group.id!r}: texts must hold `messages` and {len(group.completions)} `completions`, "
-                f"got {sorted(text)} with {len(text.get('completions', ()))}; give one text per completion"
-            )
+def _check_text(group: PromptGroup, text: dict[str, Any]) -> None:
+    if set(text) != {"messages", "completions"} or len(text["completions"]) != len(group.completions):
+        raise ValueError(
+            f"group {group.id!r}: texts must hold `messages` and {len(group.completions)} `completions`, "
+            f"got {sorted(text)} with {len(text.get('completions', ()))}; give one text per completion"
+        )
 
 
 def _json_line(group: PromptGroup, text: dict[str, Any] | None) -> dict[str, Any]:
@@ -223,7 +318,7 @@ def _flat_tokens(group: PromptGroup) -> list[int]:
     return [*group.prompt_ids, *(token for completion in group.completions for token in completion.token_ids)]
 
 
-def _offsets(lengths: Sequence[int]) -> Array:
+def _offsets(lengths: Array) -> Array:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 

@@ -5,9 +5,11 @@ The border between prompt and completion is exact by ids: what `render_prompt` g
 """
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -42,8 +44,8 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(ids)
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The conversation as the template writes it, up to where the assistant's turn begins.
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    """The conversation as the template writes it, up to where the assistant's turn begins, with its header or without.
 
     Raises:
         RenderingError: where there is no message, or the assistant has the last word already.
@@ -53,7 +55,7 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
         raise RenderingError(
             f"messages must end before the assistant's turn, got {last}; give the assistant's text as the completion"
         )
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+    return _written(tokenizer, messages, add_generation_prompt)
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
@@ -62,68 +64,210 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     Raises:
         RenderingError: as `prompt_text`, and where the ids begin with two BOS tokens.
     """
-    ids = _ids(tokenizer, prompt_text(tokenizer, messages))
+    (ids,) = _ids(tokenizer, [prompt_text(tokenizer, messages)])
+    _check_bos(tokenizer, ids)
+    return ids
+
+
+def render_completion(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str) -> list[int]:
+    """The token ids of `text` as the assistant's turn after `messages`, as `Renderer` gives them.
+
+    Raises:
+        RenderingError: as `Renderer.render` gives it.
+    """
+    (rendered,) = Renderer(tokenizer).render([(messages, [text])])
+    ids = rendered.completions[0] if isinstance(rendered, Rendered) else rendered
+    if isinstance(ids, RenderingError):
+        raise ids
+    return ids
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt's token ids, and each of its completions' ids or why it has none."""
+
+    prompt_ids: list[int]
+    completions: list[list[int] | RenderingError]
+
+
+class Renderer:
+    """Turns conversations into token ids, many at a time; each prompt is tokenized once for all of its completions.
+
+    A completion's ids are what the model would have to generate after the prompt's ids, up to and with the token that ends its
+    turn. Prompt ids and these ids together are the template's own tokenization of the whole conversation up to the terminator.
+    The one exception is a text whose first characters would merge with the prompt's last ones into one token: a model that
+    continues the prompt cannot generate that token, so the text is tokenized by itself. What the template writes after the
+    terminator (a line break, say) is no label and is left out.
+
+    With `span="simpo"` the border and the end are those of SimPO's published training code: the assistant's header belongs to
+    the completion, what the template writes after the terminator stays, and an EOS is added where it isn't the last token.
+    https://github.com/princeton-nlp/SimPO/blob/main/scripts/simpo_trainer.py
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, span: Literal["turn", "simpo"] = "turn") -> None:
+        self._tokenizer, self._span = tokenizer, span
+        self._stops = stop_token_ids(tokenizer)
+        added = tokenizer.added_tokens_decoder
+        names = {str(tokenizer.convert_ids_to_tokens(token)) for token in self._stops}
+        names |= {*tokenizer.all_special_tokens, *(token.content for token in added.values() if token.special)}
+        # The longest first: one name may begin another.
+        self._control = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
+        # Text is cut at these tokens before anything else is done with it, so what stands before one has no say in what
+        # stands after it.
+        self._separators = {
+            token
+            for token, about in added.items()
+            if about.special and not (about.normalized or about.lstrip or about.rstrip or about.single_word)
+        }
+        self._separator = re.compile("|".join(re.escape(added[token].content) for token in sorted(self._separators)) or r"(?!)")
+        self._checked = not tokenizer.is_fast
+
+    def control_tokens(self, text: str) -> list[str]:
+        """The control tokens that a text spells out: as part of a conversation they would begin or end turns."""
+        return sorted(set(self._control.findall(text)))
+
+    def render(self, conversations: Sequence[tuple[Sequence[Message], Sequence[str]]]) -> list[Rendered | RenderingError]:
+        """Token ids of (prompt's messages, completions' texts), or what is wrong with a prompt.
+
+        A completion's error says that its text holds a control token (it would end the turn early), that the template gives no
+        exact border, or that it does not end the turn with one of `stop_token_ids`.
+        """
+        rendered: dict[int, Rendered | RenderingError] = {}
+        prompts: dict[int, str] = {}
+        for index, (messages, _) in enumerate(conversations):
+            try:
+                prompts[index] = prompt_text(self._tokenizer, messages, add_generation_prompt=self._span == "turn")
+            except RenderingError as error:
+                rendered[index] = error
+        ids_of = dict(zip(prompts, _ids(self._tokenizer, list(prompts.values())), strict=True))
+        borders: dict[int, tuple[int, int]] = {}
+        tails: dict[tuple[int, int], str | RenderingError] = {}
+        for index, ids in ids_of.items():
+            messages, texts = conversations[index]
+            try:
+                _check_bos(self._tokenizer, ids)
+            except RenderingError as error:
+                rendered[index] = error
+                continue
+            rendered[index] = Rendered(ids, [[] for _ in texts])
+            borders[index] = self._last_separator(prompts[index], ids)
+            for number, text in enumerate(texts):
+                tails[index, number] = self._tail(messages, prompts[index], borders[index][0], text)
+        texts_at = {place: tail for place, tail in tails.items() if isinstance(tail, str)}
+        tail_ids = dict(zip(texts_at, _ids(self._tokenizer, list(texts_at.values())), strict=True))
+        for (index, number), tail in tails.items():
+            one = rendered[index]
+            assert isinstance(one, Rendered)
+            place = index, number
+            if isinstance(tail, RenderingError):
+                one.completions[number] = tail
+                continue
+            position, token = borders[index]
+            try:
+                after = prompts[index][position:]
+                one.completions[number] = self._completion(one.prompt_ids[token:], after, tail, tail_ids[place])
+            except RenderingError as error:
+                one.completions[number] = error
+            else:
+                self._check_once(
+                    conversations[index][0], conversations[index][1][number], one.prompt_ids, tail_ids[place], token
+                )
+        return [rendered[index] for index in range(len(conversations))]
+
+    def _last_separator(self, prompt: str, ids: list[int]) -> tuple[int, int]:
+        """Where the prompt's last separator stands, as (character, token); (0, 0) where it has none."""
+        places = [match.start() for match in self._separator.finditer(prompt)] if self._tokenizer.is_fast else []
+        if not places:
+            return 0, 0
+        return places[-1], max(index for index, token in enumerate(ids) if token in self._separators)
+
+    def _tail(self, messages: Sequence[Message], prompt: str, position: int, text: str) -> str | RenderingError:
+        """The whole conversation as the template writes it, from the prompt's last separator on."""
+        control = self.control_tokens(text)
+        if control:
+            return RenderingError(
+                f"a completion's text must hold no control token, got {control}; remove it, the template writes the turn's end"
+            )
+        try:
+            whole = _written(self._tokenizer, [*messages, {"role": "assistant", "content": text}])
+        except RenderingError as error:
+            return error
+        if not whole.startswith(prompt):
+            return RenderingError(
+                "the chat template must write a finished turn as its generation prompt begins it, got another beginning; "
+                "use a template whose earlier messages do not change when a turn is added"
+            )
+        return whole[position:]
+
+    def _completion(self, prompt_ids: list[int], prompt: str, tail: str, tail_ids: list[int]) -> list[int]:
+        """The completion's ids, given the prompt's and the whole conversation's from the last separator on."""
+        tokenizer = self._tokenizer
+        if tail_ids[: len(prompt_ids)] == prompt_ids:
+            ids = tail_ids[len(prompt_ids) :]
+        else:
+            (ids,) = _ids(tokenizer, [tail[len(prompt) :]])
+            if _decode(tokenizer, prompt_ids + ids) != _decode(tokenizer, tail_ids):
+                raise RenderingError(
+                    "prompt and completion must be tokenizable apart, got another text from their ids joined "
+                    f"(completion {tail[len(prompt) :][:40]!r}); this tokenizer has no exact border there"
+                )
+        end = next((position for position, token in enumerate(ids) if token in self._stops), None)
+        if end is None:
+            names, found = tokenizer.convert_ids_to_tokens(sorted(self._stops)), _decode(tokenizer, ids[-4:])
+            raise RenderingError(
+                f"the chat template must end the assistant's turn with one of {names} (generation_config.json and tokenizer), "
+                f"got {found!r}; correct eos_token_id in generation_config.json"
+            )
+        if self._span == "turn":
+            return ids[: end + 1]
+        return ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
+
+    def _check_once(
+        self, messages: Sequence[Message], text: str, prompt_ids: list[int], tail_ids: list[int], token: int
+    ) -> None:
+        """The first conversation shows that this tokenizer cuts text at its separators as it is relied on to do."""
+        if self._checked:
+            return
+        self._checked = True
+        (whole,) = _ids(self._tokenizer, [_written(self._tokenizer, [*messages, {"role": "assistant", "content": text}])])
+        if prompt_ids[:token] + tail_ids != whole:
+            raise ValueError(
+                f"model_name_or_path must have a tokenizer that cuts text at special tokens, got {self._tokenizer.name_or_path}, "
+                "which gives other ids for a part of a conversation than for the whole; use the model's fast tokenizer"
+            )
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    """A conversation in the template's words; what the template refuses (a system message, two turns by one role) is an error."""
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+    except TemplateError as error:
+        roles = [message["role"] for message in messages]
+        raise RenderingError(
+            f"messages must be what the chat template takes, got roles {roles}, which it refuses: {error}; leave the row out"
+        ) from error
+    return str(text)
+
+
+def _check_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> None:
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos]:
         raise RenderingError(
             f"the chat template must write the BOS token once, got {ids[:2]} at the start; "
             "remove `bos_token` from the template or the text"
         )
-    return ids
 
 
-def render_completion(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str) -> list[int]:
-    """The token ids of `text` as the assistant's turn after `messages`, ending in the turn's terminator.
-
-    Prompt ids and these ids together are the template's own tokenization of the whole conversation up to the terminator.
-    The one exception is a text whose first characters would merge with the prompt's last ones into one token: a model that
-    continues the prompt cannot generate that token, so the text is tokenized by itself. What the template writes after the
-    terminator (a line break, say) is no label and is left out.
-
-    Raises:
-        RenderingError: where the text holds a control token (it would end the turn early), or the template gives no exact
-            border or does not end the turn with one of `stop_token_ids`.
-    """
-    stops = stop_token_ids(tokenizer)
-    control = (stops | set(tokenizer.all_special_ids)).intersection(_ids(tokenizer, text))
-    if control:
-        names = tokenizer.convert_ids_to_tokens(sorted(control))
-        raise RenderingError(
-            f"a completion's text must hold no control token, got {names}; remove it, the template writes the turn's end"
-        )
-
-    before = prompt_text(tokenizer, messages)
-    conversation = [*messages, {"role": "assistant", "content": text}]
-    whole = str(tokenizer.apply_chat_template(conversation, tokenize=False))
-    if not whole.startswith(before):
-        raise RenderingError(
-            "the chat template must write a finished turn as its generation prompt begins it, got another beginning; "
-            "use a template whose earlier messages do not change when a turn is added"
-        )
-    prompt_ids = render_prompt(tokenizer, messages)
-    whole_ids = _ids(tokenizer, whole)
-    if whole_ids[: len(prompt_ids)] == prompt_ids:
-        ids = whole_ids[len(prompt_ids) :]
-    else:
-        ids = _ids(tokenizer, whole[len(before) :])
-        if _decode(tokenizer, prompt_ids + ids) != _decode(tokenizer, whole_ids):
-            raise RenderingError(
-                "prompt and completion must be tokenizable apart, got another text from their ids joined "
-                f"(completion {text[:40]!r}); this tokenizer has no exact border there"
-            )
-    for position, token in enumerate(ids):
-        if token in stops:
-            return ids[: position + 1]
-    names, found = tokenizer.convert_ids_to_tokens(sorted(stops)), _decode(tokenizer, ids[-4:])
-    raise RenderingError(
-        f"the chat template must end the assistant's turn with one of {names} (generation_config.json and tokenizer), "
-        f"got {found!r}; correct eos_token_id in generation_config.json"
-    )
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """What `apply_chat_template(tokenize=True)` does with its text: special tokens are those that the text spells out."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not texts:
+        return []
+    encoded = tokenizer(
+        texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )
+    return list(encoded["input_ids"])
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

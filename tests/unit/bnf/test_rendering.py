@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from bnf.rendering import RenderingError, load_tokenizer, prompt_text, render_completion, render_prompt, stop_token_ids
+from bnf.rendering import (
+    Rendered,
+    Renderer,
+    RenderingError,
+    load_tokenizer,
+    prompt_text,
+    render_completion,
+    render_prompt,
+    stop_token_ids,
+)
 
 MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"
 pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason="the demonstration model is not there; make env fetches it")
@@ -109,3 +118,75 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path):
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="must have a chat template"):
         load_tokenizer(tmp_path)
+
+
+def _llama3(tmp_path):
+    """A template in the form of Llama 3's, with this tokenizer's control tokens as header, end of header and end of turn."""
+    template = (
+        "{{ '<|endoftext|>' }}{% for m in messages %}"
+        "{{ '<|im_start|>' + m['role'] + '<repo_name>\n' + m['content'] | trim + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant<repo_name>\n' }}{% endif %}"
+    )
+    return _with(tmp_path, template=template)
+
+
+def test_many_are_rendered_as_one_by_one_and_a_bad_one_harms_no_other(tokenizer):
+    conversations = [
+        (HELLO, ["yes", "no<|im_end|>", "\n\nmaybe"]),
+        ([*HELLO, {"role": "assistant", "content": "a"}], ["b"]),
+        ([{"role": "system", "content": "Be brief."}, *HELLO, {"role": "assistant", "content": "Hi"}, *HELLO], ["12", ""]),
+    ]
+    rendered = Renderer(tokenizer).render(conversations)
+    assert isinstance(rendered[1], RenderingError)
+    for number in (0, 2):
+        messages, texts = conversations[number]
+        assert rendered[number].prompt_ids == render_prompt(tokenizer, messages)
+        for text, ids in zip(texts, rendered[number].completions, strict=True):
+            if "<|" in text:
+                assert isinstance(ids, RenderingError) and "no control token, got ['<|im_end|>']" in str(ids)
+            else:
+                assert ids == render_completion(tokenizer, messages, text)
+
+
+@pytest.mark.parametrize("text", ["yes", " yes ", "12\n\n- 3"])
+def test_ids_after_the_last_control_token_are_those_of_the_whole(tmp_path, text):
+    tokenizer = _llama3(tmp_path)
+    (rendered,) = Renderer(tokenizer).render([(HELLO, [text])])
+    whole = tokenizer.apply_chat_template([*HELLO, {"role": "assistant", "content": text}], return_dict=True)["input_ids"]
+    assert rendered.prompt_ids + rendered.completions[0] == whole
+
+
+def test_a_tokenizer_that_does_not_cut_at_control_tokens_is_refused(tokenizer, monkeypatch):
+    merging = load_tokenizer(MODEL)
+    call = type(merging).__call__
+
+    def odd(self, texts, **options):  # one token more where the text begins in its middle
+        encoded = call(self, texts, **options)
+        encoded["input_ids"] = [
+            ids if text.startswith("<|im_start|>system") else [*ids, 5]
+            for text, ids in zip(texts, encoded["input_ids"], strict=True)
+        ]
+        return encoded
+
+    monkeypatch.setattr(type(merging), "__call__", odd)
+    with pytest.raises(ValueError, match="cuts text at special tokens"):
+        Renderer(merging).render([(HELLO, ["yes"])])
+
+
+def test_what_the_template_refuses_is_said(tmp_path):
+    template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}x<|im_end|>"
+    with pytest.raises(RenderingError, match=r"got roles \['system', 'user'\], which it refuses: no system here"):
+        render_prompt(_with(tmp_path, template=template), [{"role": "system", "content": "s"}, *HELLO])
+
+
+def test_simpos_span_has_the_header_what_follows_the_end_and_an_eos(tmp_path, tokenizer):
+    (turn,), (simpo,) = (Renderer(tokenizer, span).render([(HELLO, ["yes"])]) for span in ("turn", "simpo"))
+    assert isinstance(turn, Rendered) and isinstance(simpo, Rendered)
+    header = tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+    assert simpo.prompt_ids + header == turn.prompt_ids
+    assert simpo.completions[0] == [*header, *turn.completions[0], NEWLINE, IM_END]  # the line break, and then EOS
+    # Nothing follows the end of the turn in Llama 3's form, so nothing is added.
+    llama = _llama3(tmp_path)
+    (simpo,) = Renderer(llama, "simpo").render([(HELLO, ["yes"])])
+    assert llama.decode(simpo.prompt_ids) == "<|endoftext|><|im_start|>user<repo_name>\nHello 12<|im_end|>"
+    assert llama.decode(simpo.completions[0]) == "<|im_start|>assistant<repo_name>\nyes<|im_end|>"

@@ -108,8 +108,10 @@ class Renderer:
         self._tokenizer, self._span = tokenizer, span
         self._stops = stop_token_ids(tokenizer)
         added = tokenizer.added_tokens_decoder
-        names = {str(tokenizer.convert_ids_to_tokens(token)) for token in self._stops}
-        names |= {*tokenizer.all_special_tokens, *(token.content for token in added.values() if token.special)}
+        names = {str(tokenizer.convert_ids_to_tokens(token)) for token in self._stops} | {*tokenizer.all_special_tokens}
+        # Of all the other special tokens, those that the template writes begin and end turns.
+        template = str(tokenizer.chat_template)
+        names |= {token.content for token in added.values() if token.special and token.content in template}
         # The longest first: one name may begin another.
         self._control = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
         # Text is cut at these tokens before anything else is done with it, so what stands before one has no say in what

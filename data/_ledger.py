@@ -2,55 +2,126 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnf.groups import PromptGroup
 from evaluation._records import write_whole
 
-# Rows that are in the groups, wholly or with one side; rows that repeat another one say nothing that is lost.
-KEPT = ("kept", "masked")
-_NOT_LOST = (*KEPT, "duplicate")
+if TYPE_CHECKING:
+    from data._workbench import Workbench
+
+# Rows that are in the groups, wholly or with one side; rows that repeat another one say nothing that is lost, and what the recipe
+# asks to leave out is not lost either.
+KEPT = ("kept", "masked", "dev")
+NOT_LOST = (*KEPT, "duplicate", "tie", "middle", "unsampled")
+
+# Lengths are counted between powers of two, in tokens.
+_LENGTH_EDGES = [0, *(2**power for power in range(4, 16))]
+_SHARE_EDGES = [round(0.1 * step, 1) for step in range(11)]
+
+
+class Statistics:
+    """What the groups are like, a few numbers per completion."""
+
+    def __init__(self) -> None:
+        self._lengths = {name: array("i") for name in ("prompt", "preferred", "dispreferred", "group")}
+        self._shares = array("d")
+        self._counts: Counter[str] = Counter()
+        self._scripts: Counter[str] = Counter()
+
+    def add(self, group: PromptGroup, script: str, num_contradictions: int) -> None:
+        self._lengths["prompt"].append(len(group.prompt_ids))
+        self._lengths["group"].append(group.num_tokens)
+        self._shares.append(len(group.prompt_ids) / group.num_tokens)
+        for completion in group.completions:
+            self._lengths["preferred" if completion.label > 0 else "dispreferred"].append(len(completion.token_ids))
+        labels = {completion.label for completion in group.completions}
+        self._counts["both" if len(labels) == 2 else "preferred_only" if 1 in labels else "dispreferred_only"] += 1
+        self._counts["pairs"] += len(group.pairs)
+        self._counts["contradictions"] += num_contradictions
+        self._scripts[script] += 1
+
+    def as_json(self) -> dict[str, Any]:
+        prompt, preferred, dispreferred = (self._lengths[name] for name in ("prompt", "preferred", "dispreferred"))
+        prompt_tokens, completion_tokens = sum(prompt), sum(preferred) + sum(dispreferred)
+        total = prompt_tokens + completion_tokens
+        return {
+            "num_groups": len(prompt),
+            "num_pairs": self._counts["pairs"],
+            "num_preferred": len(preferred),
+            "num_dispreferred": len(dispreferred),
+            "num_contradictions": self._counts["contradictions"],
+            "groups_by_labels": {name: self._counts[name] for name in ("both", "preferred_only", "dispreferred_only")},
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "prompt_share": prompt_tokens / total if total else 0.0,
+            "prompt_length": quantiles(prompt),
+            "completion_length": quantiles(preferred + dispreferred),
+            "group_length": quantiles(self._lengths["group"]),
+            "scripts": dict(sorted(self._scripts.items(), key=lambda item: (-item[1], item[0]))),
+            "histograms": {
+                **{
+                    f"{name}_length": _histogram(_LENGTH_EDGES, self._lengths[name])
+                    for name in ("prompt", "preferred", "dispreferred")
+                },
+                "prompt_share": _histogram(_SHARE_EDGES, self._shares),
+            },
+        }
 
 
 class Ledger:
-    """Collects one entry per input row, and one per completion that was left out of a row that is kept."""
+    """The ledger of what lies on a workbench, once every row has its word."""
 
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._rows: list[dict[str, Any]] = []
-        self._completions: list[dict[str, Any]] = []
+    def __init__(self, bench: Workbench, names: Sequence[str]) -> None:
+        self._bench, self._names = bench, names
+        found = bench.run("select source, outcome, count(*) from rows group by source, outcome")
+        self._by_source: dict[int, Counter[str]] = {}
+        for source, outcome, count in found:
+            self._by_source.setdefault(source, Counter())[outcome] = count
+        self._rows = sum(self._by_source.values(), Counter())
 
-    def row(self, line: int, id: str | None, outcome: str, detail: str = "", **more: Any) -> None:
-        """What became of the row on this line: "kept", "masked", or why it was left out."""
-        entry = {"line": line, "id": id, "outcome": outcome, **more}
-        self._rows.append(entry | ({"detail": detail} if detail else {}))
-
-    def completion(self, line: int, id: str, index: int, outcome: str) -> None:
-        """Why this completion of a row was left out."""
-        self._completions.append({"line": line, "id": id, "completion": index, "outcome": outcome})
-
-    def write(self, output_dir: Path, groups: Sequence[PromptGroup]) -> dict[str, Any]:
+    def write(self, output_dir: Path, groups: Statistics, dev_groups: Statistics) -> dict[str, Any]:
         """Writes ledger.jsonl, in the input's order, and ledger.json, its counts; gives the latter."""
-        entries = sorted([*self._rows, *self._completions], key=lambda entry: (entry["line"], entry.get("completion", -1)))
-        write_whole(output_dir / "ledger.jsonl", entries)
+        write_whole(output_dir / "ledger.jsonl", self._entries())
+        left_out = self._bench.run(
+            "select candidates.outcome, count(*) from candidates join rows on rows.no = row "
+            "where candidates.outcome != '' and listed group by 1 order by 1"
+        )
+        marks = self._bench.run(
+            "select coalesce(sum(json_extract(more, '$.flipped')), 0), coalesce(sum(json_extract(more, '$.contradicted')), 0), "
+            "coalesce(sum(json_extract(more, '$.truncated') is not null), 0) from rows"
+        ).fetchone()
         summary = {
-            "source": self._source,
-            "num_rows": len(self._rows),
-            "rows": dict(sorted(Counter(entry["outcome"] for entry in self._rows).items())),
-            "completions_left_out": dict(sorted(Counter(entry["outcome"] for entry in self._completions).items())),
+            "source": ", ".join(dict.fromkeys(self._names)),
+            "num_rows": self._rows.total(),
+            "rows": dict(sorted(self._rows.items())),
+            "completions_left_out": dict(left_out),
             "dropped_share": self.dropped_share,
-            **_describe(groups),
+            **dict(zip(("num_flipped", "num_contradicted", "num_truncated"), marks, strict=True)),
+            **groups.as_json(),
+            "dev": {"num_groups": (dev := dev_groups.as_json())["num_groups"], "num_pairs": dev["num_pairs"]},
         }
+        if len(self._names) > 1:
+            summary["sources"] = [
+                {"source": name, "rows": dict(sorted(self._by_source.get(number, Counter()).items()))}
+                for number, name in enumerate(self._names)
+            ]
         write_whole(output_dir / "ledger.json", [summary])
         return summary
 
     @property
     def dropped_share(self) -> float:
-        lost = sum(entry["outcome"] not in _NOT_LOST for entry in self._rows)
-        return lost / len(self._rows) if self._rows else 0.0
+        return self._lost.total() / self._rows.total() if self._rows else 0.0
+
+    @property
+    def _lost(self) -> Counter[str]:
+        return Counter({outcome: count for outcome, count in self._rows.items() if outcome not in NOT_LOST})
 
     def check(self, max_dropped_share: float, ledger_file: Path) -> None:
         """Refuses data of which too much was lost.
@@ -58,41 +129,53 @@ class Ledger:
         Raises:
             ValueError: naming the reasons, most frequent first, and the first row that was lost.
         """
-        if not self._rows:
-            raise ValueError(f"the data must hold at least one row, got none from {self._source}; correct data.path")
-        lost = [entry for entry in self._rows if entry["outcome"] not in _NOT_LOST]
-        kept = any(entry["outcome"] in KEPT for entry in self._rows)
+        num_rows = self._rows.total()
+        if not num_rows:
+            raise ValueError(f"the data must hold at least one row, got none from {', '.join(self._names)}; correct data.path")
+        kept = any(self._rows[outcome] for outcome in KEPT)
         if kept and self.dropped_share <= max_dropped_share:
             return
-        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(entry["outcome"] for entry in lost).most_common())
-        first = f"line {lost[0]['line']}: {lost[0]['outcome']}" + (f", {lost[0]['detail']}" if lost[0].get("detail") else "")
+        counts = self._lost or self._rows
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        marks = ", ".join("?" * len(counts))
+        line, outcome, detail = self._bench.run(
+            f"select line, outcome, detail from rows where outcome in ({marks}) order by no limit 1", *counts
+        ).fetchone()
+        first = f"line {line}: {outcome}" + (f", {detail}" if detail else "")
         rule = f"be at most {max_dropped_share:.0%}" if kept else "leave at least one row"
         raise ValueError(
-            f"the share of dropped rows must {rule}, got {self.dropped_share:.1%} of {len(self._rows)} ({reasons}; first {first}); "
+            f"the share of dropped rows must {rule}, got {self.dropped_share:.1%} of {num_rows} ({reasons}; first {first}); "
             f"correct the data ({ledger_file} lists every row)" + (" or raise prepare.max_dropped_share" if kept else "")
         )
 
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        """One entry per input row, and after it one per completion that was left out of a list."""
+        several = len(self._names) > 1
+        left_out = self._bench.run(
+            "select row, position, candidates.outcome from candidates join rows on rows.no = row "
+            "where candidates.outcome != '' and listed order by row, position"
+        )
+        waiting = left_out.fetchone()
+        for no, source, file, line, id, outcome, detail, more in self._bench.run(
+            "select no, source, file, line, id, outcome, detail, more from rows order by no"
+        ):
+            place = ({"source": self._names[source]} if several else {}) | ({"file": file} if file else {}) | {"line": line}
+            read = outcome not in ("bad_schema", "not_utf8", "no_assistant_turn", "prompts_differ")
+            entry = {**place, "id": id if read else None, "outcome": outcome, **json.loads(more)}
+            yield entry | ({"detail": detail} if detail else {})
+            while waiting is not None and waiting[0] == no:
+                yield {**place, "id": id, "completion": waiting[1], "outcome": waiting[2]}
+                waiting = left_out.fetchone()
 
-def _describe(groups: Sequence[PromptGroup]) -> dict[str, Any]:
-    completions = [completion for group in groups for completion in group.completions]
-    prompt_tokens = sum(len(group.prompt_ids) for group in groups)
-    completion_tokens = sum(len(completion.token_ids) for completion in completions)
-    total = prompt_tokens + completion_tokens
-    return {
-        "num_groups": len(groups),
-        "num_pairs": sum(len(group.pairs) for group in groups),
-        "num_preferred": sum(completion.label > 0 for completion in completions),
-        "num_dispreferred": sum(completion.label < 0 for completion in completions),
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "prompt_share": prompt_tokens / total if total else 0.0,
-        "prompt_length": _quantiles([len(group.prompt_ids) for group in groups]),
-        "completion_length": _quantiles([len(completion.token_ids) for completion in completions]),
-        "group_length": _quantiles([group.num_tokens for group in groups]),
-    }
+
+def _histogram(edges: Sequence[float], values: Sequence[float]) -> dict[str, list[Any]]:
+    """Counts of the values from each edge up to the next; what is beyond the last counts to the last."""
+    counts = [sum(low <= value < high for value in values) for low, high in pairwise(edges)]
+    counts[-1] += sum(value >= edges[-1] for value in values)
+    return {"edges": list(edges), "counts": counts}
 
 
-def _quantiles(lengths: list[int]) -> dict[str, float]:
+def quantiles(lengths: Sequence[int]) -> dict[str, float]:
     """Nearest-rank quantiles in tokens; empty for no data."""
     if not lengths:
         return {}

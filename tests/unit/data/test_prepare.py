@@ -10,7 +10,9 @@ import pytest
 
 from bnf.groups import read_groups
 from bnf.rendering import load_tokenizer, render_completion, render_prompt
-from data.prepare import PrepareConfig, prepare_labelled, prepare_source
+from data._config import PrepareConfig
+from data._reading import DataSource
+from data.prepare import prepare_labelled, prepare_sources
 from data.sources import _sample_pairs
 from tests.unit.evaluation.fake_engine import no_progress
 
@@ -25,6 +27,10 @@ def tokenizer():
     return load_tokenizer(MODEL)
 
 
+def prepare_source(source, path, output_dir, config):
+    prepare_sources([DataSource(source, str(path))], MODEL, output_dir, config, num_proc=1, progress=no_progress)
+
+
 def _ledger(folder):
     rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     return rows, json.loads((folder / "ledger.json").read_text())
@@ -33,7 +39,7 @@ def _ledger(folder):
 def _pairs(tmp_path, lines, config=LENIENT):
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + b"\n")
-    prepare_source("pairs", path, MODEL, tmp_path / "out", config, progress=no_progress)
+    prepare_source("pairs", path, tmp_path / "out", config)
     return read_groups(tmp_path / "out"), *_ledger(tmp_path / "out")
 
 
@@ -45,11 +51,17 @@ def _completion(text, reward, finish_reason="stop", ids=None, outcome=None):
 
 def _labelled(tmp_path, *prompts, config=LENIENT):
     records = [
-        {"id": f"p{n}", "messages": [{"role": "user", "content": "?"}], "prompt_ids": [7, 8], "item": {}, "completions": one}
+        {
+            "id": f"p{n}",
+            "messages": [{"role": "user", "content": f"{n}?"}],
+            "prompt_ids": [7, 8],
+            "item": {},
+            "completions": one,
+        }
         for n, one in enumerate(prompts)
     ]
     (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    prepare_labelled(tmp_path / "labelled.jsonl", MODEL, tmp_path / "out", config, progress=no_progress)
+    prepare_labelled(tmp_path / "labelled.jsonl", tmp_path / "out", config, progress=no_progress)
     return read_groups(tmp_path / "out"), *_ledger(tmp_path / "out")
 
 
@@ -82,7 +94,7 @@ def test_pair_in_every_form_gives_the_same_ids(tmp_path, tokenizer):
         ({"prompt": [], "chosen": "a", "rejected": "b"}, "bad_schema", "prompt must be text or a list"),
         (
             {"prompt": "a", "chosen": [{"role": "user", "content": "b"}], "rejected": "c"},
-            "bad_schema",
+            "no_assistant_turn",
             "chosen must be one assistant message",
         ),
         ({"prompt": "a", "chosen": " \n", "rejected": "b"}, "empty", "chosen must hold text"),
@@ -130,18 +142,18 @@ def test_truncation_raise_names_the_row_and_the_limit(tmp_path):
 
 def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data\.path must be a file"):
-        prepare_source("pairs", tmp_path / "none", MODEL, tmp_path / "out", LENIENT, progress=no_progress)
+        prepare_source("pairs", tmp_path / "none", tmp_path / "out", LENIENT)
     path = tmp_path / "pairs.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(GOOD).encode() * 50)[:-20])
     with pytest.raises(ValueError, match="whole gzip file"):
-        prepare_source("pairs", path, MODEL, tmp_path / "out", LENIENT, progress=no_progress)
+        prepare_source("pairs", path, tmp_path / "out", LENIENT)
 
 
 def test_gzip_gives_what_the_plain_file_gives(tmp_path):
     path = tmp_path / "pairs.jsonl.gz"
     path.write_bytes(gzip.compress(_sample_pairs.PATH.read_bytes()))
     for name, source in (("plain", _sample_pairs.PATH), ("gz", path)):
-        prepare_source("pairs", source, MODEL, tmp_path / name, LENIENT, progress=no_progress)
+        prepare_source("pairs", source, tmp_path / name, LENIENT)
     assert (tmp_path / "plain" / "groups.safetensors").read_bytes() == (tmp_path / "gz" / "groups.safetensors").read_bytes()
 
 
@@ -151,7 +163,7 @@ def test_masking_is_exact_nested_and_even(tmp_path, seed):
     for fraction in (0.0, 0.25, 0.5, 1.0):
         out = tmp_path / str(fraction)
         config = PrepareConfig(mask_fraction=fraction, pairing="all", seed=seed)
-        prepare_source("pairs", _sample_pairs.PATH, MODEL, out, config, progress=no_progress)
+        prepare_source("pairs", _sample_pairs.PATH, out, config)
         masked = {group.id: group.completions[0].label for group in read_groups(out) if len(group.completions) == 1}
         assert len(masked) == round(120 * fraction)
         assert all(group.pairs == ((0, 1),) for group in read_groups(out) if group.id not in masked)
@@ -167,7 +179,7 @@ def test_masks_differ_between_seeds(tmp_path):
     masked = []
     for seed in (0, 1):
         config = PrepareConfig(mask_fraction=0.5, seed=seed)
-        prepare_source("pairs", _sample_pairs.PATH, MODEL, tmp_path / str(seed), config, progress=no_progress)
+        prepare_source("pairs", _sample_pairs.PATH, tmp_path / str(seed), config)
         masked.append({group.id for group in read_groups(tmp_path / str(seed)) if len(group.completions) == 1})
     assert masked[0] != masked[1]
 

@@ -1,0 +1,71 @@
+"""The recipe's `prepare` section, as the stage is given it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+Truncation = Literal["drop", "raise", "truncate_prompt", "truncate_completion"]
+
+
+@dataclass(frozen=True)
+class RatingRule:
+    """How ratings become labels.
+
+    With a `threshold`: preferred from threshold + margin on, dispreferred from threshold − margin down. Without: of each prompt's
+    rated completions the upper `quantile` are preferred and the lower dispreferred, at least one each. What is between is dropped,
+    or with `middle="keep"` labelled by the side of the threshold, or of the prompt's median, that it lies on.
+    """
+
+    threshold: float | None = None
+    margin: float = 0.0
+    quantile: float = 0.5
+    middle: Literal["drop", "keep"] = "drop"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Shares of the pairs of which one side alone is kept."""
+
+    chosen: float = 0.0
+    rejected: float = 0.0
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """The recipe's `prepare` section; `flows.config.Prepare` describes each key, and docs/data.md what they do together."""
+
+    max_preferred: int | None = None
+    max_dispreferred: int | None = None
+    mask_fraction: float | Mask = 0.0
+    pairing: Literal["none", "best_worst", "all"] = "none"
+    ties: Literal["drop", "both_preferred", "both_dispreferred"] = "drop"
+    ratings: RatingRule = field(default_factory=RatingRule)
+    dev_fraction: float = 0.0
+    flip_fraction: float = 0.0
+    contradict_fraction: float = 0.0
+    completion_span: Literal["turn", "simpo"] = "turn"
+    max_length: int = 2048
+    max_prompt_length: int = 1800
+    truncation: Truncation = "drop"
+    max_dropped_share: float = 0.5
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PrepareConfig:
+        """The section from plain JSON values."""
+        given = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        if isinstance(given.get("mask_fraction"), Mapping):
+            given["mask_fraction"] = Mask(**given["mask_fraction"])
+        if isinstance(given.get("ratings"), Mapping):
+            given["ratings"] = RatingRule(**given["ratings"])
+        return cls(**given)
+
+    def num_masked(self, num_pairs: int) -> tuple[int, int]:
+        """How many of the pairs keep the chosen side alone, and how many the rejected one; a single fraction is halved between them,
+        the odd one chosen."""
+        if isinstance(self.mask_fraction, Mask):
+            return round(self.mask_fraction.chosen * num_pairs), round(self.mask_fraction.rejected * num_pairs)
+        total = round(self.mask_fraction * num_pairs)
+        return total - total // 2, total // 2

@@ -1,0 +1,340 @@
+"""Records out of files and hubs, one at a time, each with its line: JSON Lines, JSON arrays, CSV, Parquet and Arrow.
+
+A local file or folder, an fsspec URL, or a hub's data set; the whole of a file is never in memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow")
+# Splits that a folder's files may be named after.
+_SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One source of a recipe's `data`: which file of `data/sources` reads it, where it lies, and what its columns are called.
+
+    `path` is a local file or folder, an fsspec URL, or a hub id; `split`, `config`, `revision` and `streaming` are load_dataset's for
+    the latter, and `split` picks a folder's files too. `weight` is its part of a mixture, None for all of it.
+    """
+
+    source: str
+    path: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    weight: float | None = None
+    split: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    streaming: bool = False
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What stands where no record could be read: `reason` is a word for the ledger, `detail` a sentence for people."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One record as it was found: its file (empty where there is only one), its line from 1, and a JSON line that is not yet parsed,
+    an object, or what is wrong."""
+
+    file: str
+    line: int
+    value: bytes | dict[str, Any] | Bad
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else str(self.line)
+
+
+class Reader:
+    """Iterates over a source's records; `progress` says how much of them is read.
+
+    Raises:
+        FileNotFoundError: where there is nothing at the path, or the hub can't be reached.
+        ValueError: where a file is of no known format, or ends in its middle.
+    """
+
+    def __init__(self, source: DataSource) -> None:
+        self._source = source
+        self._done = self._total = 0
+        self._open: BinaryIO | None = None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """(done, total), in bytes of files or records of a hub's set."""
+        return self._done + (self._open.tell() if self._open is not None and not self._open.closed else 0), self._total
+
+    def __iter__(self) -> Iterator[Raw]:
+        source = self._source
+        if is_hub_id(source.path):
+            yield from self._set(_load_hub(source))
+        elif (saved := _saved_set(source)) is not None:
+            yield from self._set(saved)
+        else:
+            files = list_files(source.path, source.split)
+            self._total = sum(size for _, size in files)
+            for path, size in files:
+                name = path.removeprefix(source.path).lstrip("/") if len(files) > 1 else ""
+                for line, value in self._file(path):
+                    yield Raw(name, line, value)
+                self._done, self._open = self._done + size, None
+
+    def _set(self, rows: Any) -> Iterator[Raw]:
+        self._total = len(rows) if hasattr(rows, "__len__") else 0
+        for line, row in enumerate(rows, start=1):
+            self._done = line
+            yield Raw("", line, dict(row))
+
+    def _file(self, path: str) -> Iterator[tuple[int, bytes | dict[str, Any] | Bad]]:
+        ending = _ending(path)
+        with closing(_open(path)) as file:
+            self._open = file
+            unpacked: Any = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
+            try:
+                if ending == ".json" and _begins_with(unpacked, b"["):
+                    yield from _json_array(unpacked, path)
+                elif ending in (".jsonl", ".ndjson", ".json"):
+                    yield from ((number, line) for number, line in enumerate(unpacked, start=1) if line.strip())
+                elif ending == ".csv":
+                    yield from _csv(unpacked)
+                else:
+                    yield from _arrow(unpacked, path, ending)
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise ValueError(f"data.path must be a whole gzip file, got {path} ({error}); fetch it again") from error
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a `data.path` that is no local path names a hub's data set: `owner/name`, no URL and no path that was mistyped."""
+    begins_locally = path.startswith((".", "/", "~", "data/"))
+    return path.count("/") == 1 and "://" not in path and not begins_locally and not _known(path) and not Path(path).exists()
+
+
+def list_files(path: str, split: str | None = None) -> list[tuple[str, int]]:
+    """(path, bytes) of a file, or of a folder's data files by name; hidden ones and those of no known format are left out.
+
+    Raises:
+        FileNotFoundError: where there is nothing.
+        ValueError: where the format is unknown, a folder holds no data, or files of several splits and none was asked for.
+    """
+    if "://" in path:
+        import fsspec
+
+        system, inside = fsspec.core.url_to_fs(path)
+        if not system.exists(inside):
+            raise FileNotFoundError(f"data.path must exist, got nothing at {path}; correct the path")
+        protocol = path.partition("://")[0]
+        found = [
+            f"{protocol}://{name.lstrip('/') if protocol not in ('file', 'local') else name}" for name in system.find(inside)
+        ]
+        if not system.isdir(inside):
+            found = [path]
+        sizes = [int(system.size(name) or 0) for name in (system.find(inside) if system.isdir(inside) else [inside])]
+        return _chosen(path, list(zip(found, sizes, strict=True)), split, is_folder=bool(system.isdir(inside)))
+    place = Path(path)
+    if not place.exists():
+        raise FileNotFoundError(f"data.path must be a file or folder, got {path}; correct the path")
+    names = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    return _chosen(path, [(str(name), name.stat().st_size) for name in names], split, is_folder=place.is_dir())
+
+
+def _chosen(path: str, files: Sequence[tuple[str, int]], split: str | None, *, is_folder: bool) -> list[tuple[str, int]]:
+    if not is_folder:
+        if not _known(path):
+            raise ValueError(f"data.path must end in one of {', '.join(FORMATS)} (.gz too), got {path}; convert or rename it")
+        return list(files)
+    known = [(name, size) for name, size in sorted(files) if _known(name) and not _inner(path, name).startswith(".")]
+    splits = {found for name, _ in known if (found := _split_of(_inner(path, name)))}
+    if split is not None:
+        known = [(name, size) for name, size in known if _split_of(_inner(path, name), (split,)) == split]
+    elif len(splits) > 1:
+        raise ValueError(
+            f"data.split must be set, got none for {path}, which holds {', '.join(sorted(splits))}; set data.split=train"
+        )
+    if not known:
+        wanted = f" of the split {split}" if split else ""
+        raise ValueError(
+            f"data.path must hold files{wanted} in one of {', '.join(FORMATS)}, got {path} without; correct the path"
+        )
+    return known
+
+
+def _inner(folder: str, name: str) -> str:
+    return name.removeprefix(folder).lstrip("/")
+
+
+def _split_of(name: str, splits: Sequence[str] = _SPLITS) -> str | None:
+    """The split that a file or its folder is named after: `train-00000-of-00002.parquet`, `test/a.jsonl`."""
+    for part in name.split("/"):
+        for split in splits:
+            if part.startswith(split) and not part[len(split) : len(split) + 1].isalnum():
+                return split
+    return None
+
+
+def _known(path: str) -> bool:
+    return _ending(path) in FORMATS
+
+
+def _ending(path: str) -> str:
+    return Path(path.removesuffix(".gz")).suffix
+
+
+def _open(path: str) -> BinaryIO:
+    if "://" not in path:
+        return Path(path).open("rb")
+    import fsspec
+
+    file: BinaryIO = fsspec.open(path, "rb").open()
+    return file
+
+
+def _load_hub(source: DataSource) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(
+            source.path, source.config, split=source.split or "train", revision=source.revision, streaming=source.streaming
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise FileNotFoundError(
+            f"data.path must be a file, a folder or a data set that the hub gives, got {source.path} ({type(error).__name__}: {reason}); "
+            "check the id, data.split, data.config and the network"
+        ) from error
+
+
+def _saved_set(source: DataSource) -> Any:
+    """A folder that datasets' save_to_disk wrote, or None."""
+    folder = Path(source.path)
+    if (folder / "dataset_dict.json").is_file():
+        splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        if source.split is None or source.split not in splits:
+            raise ValueError(f"data.split must be one of {', '.join(splits)}, got {source.split}; set data.split={splits[0]}")
+        folder /= source.split
+    if not (folder / "state.json").is_file():
+        return None
+    import datasets
+
+    return datasets.load_from_disk(str(folder))
+
+
+def _begins_with(file: Any, byte: bytes) -> bool:
+    """Whether the first byte that is no white space is this one; the file is at its beginning before and after."""
+    head = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
+    file.seek(0)
+    return bool(head[:1] == byte)
+
+
+def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """The objects of a JSON array, decoded as they come; an object's line is the one that it begins on."""
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape")
+    decode = json.JSONDecoder().raw_decode
+    buffer, position, line, size = text.read(_CHUNK_BYTES), 0, 1, _CHUNK_BYTES
+    whole, awaited = not buffer, "["
+    while True:
+        # What stands before the next object: white space, and the bracket or comma that is awaited.
+        start = position
+        while position < len(buffer) and (buffer[position].isspace() or buffer[position] == awaited):
+            awaited = "" if buffer[position] == awaited else awaited
+            position += 1
+        line += buffer.count("\n", start, position)
+        if buffer[position : position + 1] == "]":
+            return
+        try:
+            if awaited:
+                raise json.JSONDecodeError(f"Expecting '{awaited}'", buffer, position)
+            value, end = decode(buffer, position)
+        except (json.JSONDecodeError, RecursionError) as error:
+            if whole:
+                raise _ill_formed(path, buffer, position, line, error) from error
+            # Cut in its middle, or wrong: with more of the file it shows.
+            more = text.read(size)
+            whole, size = not more, 2 * size
+            buffer, position = buffer[position:] + more, 0
+            continue
+        source = buffer[position:end]
+        yield line, _checked(value, source)
+        line += source.count("\n")
+        position, awaited, size = end, ",", _CHUNK_BYTES
+
+
+def _ill_formed(path: str, buffer: str, position: int, line: int, error: Exception) -> ValueError:
+    message = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        before = buffer[position : error.pos]
+        message = (
+            f"{error.msg} at line {line + before.count(chr(10))}, column {error.pos - buffer.rfind(chr(10), 0, error.pos)}"
+        )
+    return ValueError(
+        f"data.path must be a JSON array, got {path}: {message}; correct it, or write one object per line as .jsonl"
+    )
+
+
+def _checked(value: Any, source: str) -> dict[str, Any] | Bad:
+    if any("\udc80" <= character <= "\udcff" for character in source):
+        return Bad("not_utf8", "holds bytes that are not UTF-8")
+    if not isinstance(value, dict):
+        return Bad("bad_schema", f"must be a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """CSV with a header. A cell may be as long as it likes."""
+    csv.field_size_limit((1 << 31) - 1)
+    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""))
+    header = next(rows, [])
+    line = rows.line_num + 1
+    for row in rows:
+        if any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
+            yield line, Bad("not_utf8", "holds bytes that are not UTF-8")
+        elif len(row) != len(header):
+            yield line, Bad("bad_schema", f"must have {len(header)} cells, as the header has, got {len(row)}")
+        else:
+            yield line, dict(zip(header, row, strict=True))
+        line = rows.line_num + 1
+
+
+def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow
+
+    try:
+        if ending == ".parquet":
+            import pyarrow.parquet
+
+            batches = pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=256)
+        else:
+            batches = _arrow_batches(pyarrow, file)
+        number = 0
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"data.path must be a whole {ending} file, got {path} ({error}); fetch it again") from error
+
+
+def _arrow_batches(pyarrow: Any, file: Any) -> Iterator[Any]:
+    """Batches of Arrow's stream format, which datasets writes, or of its file format."""
+    if file.read(6) == b"ARROW1":
+        file.seek(0)
+        reader = pyarrow.ipc.open_file(file)
+        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+    file.seek(0)
+    return iter(pyarrow.ipc.open_stream(file))

@@ -1,0 +1,165 @@
+"""From what rows say to verdicts: ties and ratings become labels, limits and pairing hold, and every completion left out has its word."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from data._config import PrepareConfig, RatingRule
+from data._ledger import NOT_LOST
+from data._workbench import CandidateEntry, Verdict, Workbench
+
+
+@dataclass(frozen=True)
+class RowEntry:
+    """A row of a prompt, with its candidates."""
+
+    no: int
+    id: str
+    tie: bool
+    listed: bool
+    candidates: list[CandidateEntry]
+
+
+@dataclass
+class Settled:
+    """What a prompt's rows come to: verdicts, and per row or candidate that gives none the word for the ledger."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    rows: dict[int, tuple[str, str]] = field(default_factory=dict)
+    candidates: dict[int, str] = field(default_factory=dict)
+
+
+def settle_all(bench: Workbench, config: PrepareConfig) -> None:
+    """Settles every prompt on the workbench, one after another."""
+    for prompt in bench.prompts():
+        by_row: dict[int, list[CandidateEntry]] = {}
+        for candidate in bench.candidates(prompt):
+            by_row.setdefault(candidate.row, []).append(candidate)
+        rows = [
+            RowEntry(no, id, bool(tie), bool(listed), by_row.get(no, []))
+            for no, id, tie, listed in bench.run("select no, id, tie, listed from rows where prompt = ? order by no", prompt)
+        ]
+        settled = settle(rows, config)
+        bench.add_verdicts(prompt, settled.verdicts)
+        for row, (outcome, detail) in settled.rows.items():
+            bench.set_row(row, outcome, detail)
+        for candidate_no, outcome in settled.candidates.items():
+            bench.set_candidate(candidate_no, outcome)
+
+
+def settle(rows: Sequence[RowEntry], config: PrepareConfig) -> Settled:
+    """The verdicts of one prompt's rows."""
+    settled = Settled()
+    single: list[CandidateEntry] = []
+    for row in rows:
+        labels = sorted(one.label or 0 for one in row.candidates if not one.outcome)
+        if row.tie and config.ties == "drop":
+            settled.rows[row.no] = ("tie", "")
+        elif not row.tie and not row.listed and labels == [-1, 1]:
+            chosen, rejected = sorted(row.candidates, key=lambda one: -(one.label or 0))
+            settled.verdicts.append(Verdict(chosen.no, rejected.no, 1, row.no, row.id))
+        else:
+            single += [_untied(one, config) for one in row.candidates if not one.outcome]
+    rated = [one for one in single if one.label is None]
+    labels_of = {one.no: one.label for one in single if one.label is not None} | rating_labels(rated, config.ratings)
+    usable = _limited(single, labels_of, settled, config)
+    ids = {row.no: row.id for row in rows}
+    if config.pairing == "none":
+        settled.verdicts += [
+            Verdict(one.no, None, labels_of[one.no], one.row, f"{ids[one.row]}/{one.position}") for one in usable
+        ]
+    elif usable:
+        _pair_up(usable, labels_of, ids, settled, config)
+    _row_words(rows, settled)
+    return settled
+
+
+def rating_labels(rated: Sequence[CandidateEntry], rule: RatingRule) -> dict[int, int]:
+    """The labels of a prompt's rated candidates by number; 0 is the middle."""
+    if not rated:
+        return {}
+    scores = {one.no: float(one.score or 0.0) for one in rated}
+    ordered = sorted(scores.values())
+    if rule.threshold is not None:
+        high, low, border = rule.threshold + rule.margin, rule.threshold - rule.margin, rule.threshold
+    else:
+        count = max(1, int(rule.quantile * len(ordered) + 1e-9))
+        high, low, border = ordered[-count], ordered[count - 1], statistics.median(ordered)
+    labels = {}
+    for no, score in scores.items():
+        preferred, dispreferred = score >= high, score <= low
+        if rule.threshold is not None and preferred:
+            dispreferred = False  # without a margin the threshold itself is preferred
+        if preferred != dispreferred:
+            labels[no] = 1 if preferred else -1
+        else:
+            labels[no] = (score > border) - (score < border) if rule.middle == "keep" else 0
+    return labels
+
+
+def _untied(one: CandidateEntry, config: PrepareConfig) -> CandidateEntry:
+    return replace(one, label=1 if config.ties == "both_preferred" else -1) if one.label == 0 else one
+
+
+def _limited(
+    single: Iterable[CandidateEntry], labels: dict[int, int], settled: Settled, config: PrepareConfig
+) -> list[CandidateEntry]:
+    """The candidates with a label, each text and label once, as many of each label as the limits allow."""
+    limits = {1: config.max_preferred, -1: config.max_dispreferred}
+    counts = {1: 0, -1: 0}
+    seen: set[tuple[str, int]] = set()
+    usable = []
+    for one in single:
+        label = labels[one.no]
+        limit = limits.get(label)
+        if label == 0:
+            settled.candidates[one.no] = "middle"
+        elif (one.text, label) in seen:
+            settled.candidates[one.no] = "duplicate"
+        elif limit is not None and counts[label] >= limit:
+            settled.candidates[one.no] = "over_limit"
+        else:
+            seen.add((one.text, label))
+            counts[label] += 1
+            usable.append(one)
+    return usable
+
+
+def _pair_up(
+    usable: list[CandidateEntry], labels: dict[int, int], ids: dict[int, str], settled: Settled, config: PrepareConfig
+) -> None:
+    """Pairs among candidates that came without a partner: the best with the worst, or every preferred with every dispreferred."""
+    preferred = [one for one in usable if labels[one.no] > 0]
+    dispreferred = [one for one in usable if labels[one.no] < 0]
+    if not preferred or not dispreferred:
+        detail = f"{len(preferred)} preferred and {len(dispreferred)} dispreferred completions"
+        settled.rows |= {one.row: ("no_pair", detail) for one in usable}
+        return
+    if config.pairing == "best_worst":
+        best = max(preferred, key=lambda one: one.score or 0.0)
+        worst = min(dispreferred, key=lambda one: one.score or 0.0)
+        settled.candidates |= {one.no: "unpaired" for one in usable if one.no not in (best.no, worst.no)}
+        preferred, dispreferred = [best], [worst]
+    for chosen in preferred:
+        for rejected in dispreferred:
+            name = f"{ids[chosen.row]}/{chosen.position}>{ids[rejected.row]}/{rejected.position}"
+            settled.verdicts.append(Verdict(chosen.no, rejected.no, 1, chosen.row, name))
+
+
+def _row_words(rows: Sequence[RowEntry], settled: Settled) -> None:
+    """A row none of whose completions is in a verdict has a word of its own."""
+    used = {no for one in settled.verdicts for no in (one.first, one.second)}
+    for row in rows:
+        if row.no in settled.rows or any(one.no in used for one in row.candidates):
+            continue
+        words = {settled.candidates.get(one.no, one.outcome) for one in row.candidates}
+        word = words.pop() if len(words) == 1 else ""
+        if row.listed and word not in NOT_LOST:
+            settled.rows[row.no] = ("no_completion", "every completion was left out")
+        else:
+            settled.rows[row.no] = (word or "no_completion", "")
+            if not row.listed:
+                for one in row.candidates:
+                    settled.candidates.pop(one.no, None)

@@ -1,0 +1,31 @@
+"""Prometheus' evaluation sets: a judge's whole prompt in `instruction`, with several scores from 1 to 5 in `gpt4_score`.
+
+The instruction and the response are the judge's prompt's own sections; the rating is the mean of the scores, and the rows of one
+instruction become one group. https://arxiv.org/abs/2310.08491
+"""
+
+from __future__ import annotations
+
+import re
+
+from data.sources._rows import Candidate, Fields, Row, RowError
+
+COLUMNS = {"id": ("id",), "instruction": ("instruction",), "ratings": ("gpt4_score",), "model": ("response_source",)}
+
+_HEADS = ("The instruction to evaluate", "Response to evaluate", r"Reference Answer \(Score 5\)")
+_SECTIONS = re.compile("{}:\n(.*)\n###{}:\n(.*)\n###{}:".format(*_HEADS), re.DOTALL)
+
+
+def row(fields: Fields) -> Row:
+    """One candidate with its mean score."""
+    found = _SECTIONS.search(fields.text("instruction"))
+    if found is None:
+        raise RowError(
+            "bad_schema", "instruction must have the sections of the instruction, the response and the reference, got others"
+        )
+    ratings = fields.numbers("ratings")
+    if not ratings:
+        raise fields.error("ratings", "must hold at least one score, got none")
+    prompt, response = (text.strip() for text in found.groups())
+    model = fields.text("model") if fields.has("model") else ""
+    return Row([{"role": "user", "content": prompt}], (Candidate(response, None, sum(ratings) / len(ratings), model),))

@@ -1,0 +1,31 @@
+"""Several completions of a prompt, each with a rating: `prompt`, `completions` and `ratings`, lists of one length.
+
+What is preferred follows from `prepare.ratings`.
+"""
+
+from __future__ import annotations
+
+from data.sources._rows import Candidate, Fields, Row
+
+COLUMNS = {
+    "id": ("id", "prompt_id"),
+    "prompt": ("prompt",),
+    "completions": ("completions",),
+    "ratings": ("ratings",),
+    "models": ("models",),
+}
+
+
+def row(fields: Fields) -> Row:
+    """Candidates with their ratings, and the models that wrote them where `models` names them."""
+    messages = fields.messages("prompt")
+    texts = [fields.as_completion("completions", value, messages) for value in fields.items("completions")]
+    scores = fields.numbers("ratings")
+    models = [str(model) for model in fields.items("models")] if fields.has("models") else [""] * len(texts)
+    if not len(texts) == len(scores) == len(models):
+        raise fields.error(
+            "ratings", f"must be as many as the completions, got {len(scores)} for {len(texts)} ({len(models)} models)"
+        )
+    return Row(
+        messages, tuple(Candidate(text, None, score, model) for text, score, model in zip(texts, scores, models, strict=True))
+    )

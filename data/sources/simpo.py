@@ -1,0 +1,27 @@
+"""The SimPO family's on-policy sets: princeton-nlp/llama3-ultrafeedback, …-armorm, gemma2-ultrafeedback-armorm and their kin.
+
+Of several samples of a prompt, `chosen` is the one with the highest and `rejected` the one with the lowest reward. For all of the
+samples with their rewards, read the same data with the source `ratings`. https://arxiv.org/abs/2405.14734
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data.sources import pairs
+from data.sources._rows import Fields, Row
+
+COLUMNS = {
+    **pairs.COLUMNS,
+    "completions": ("all_generated_responses",),
+    "ratings": ("all_rm_scores", "scores"),
+}
+
+
+def row(fields: Fields) -> Row:
+    """The pair; its sides have their rewards where the row lists them."""
+    found = pairs.row(fields)
+    if not (fields.has("completions") and fields.has("ratings")):
+        return found
+    rewards = dict(zip(fields.items("completions"), fields.numbers("ratings"), strict=False))
+    return replace(found, candidates=tuple(replace(one, score=rewards.get(one.text, one.score)) for one in found.candidates))

@@ -25,20 +25,14 @@ class RatingRule:
 
 
 @dataclass(frozen=True)
-class Mask:
-    """Shares of the pairs of which one side alone is kept."""
-
-    chosen: float = 0.0
-    rejected: float = 0.0
-
-
-@dataclass(frozen=True)
 class PrepareConfig:
     """The recipe's `prepare` section; `flows.config.Prepare` describes each key, and docs/data.md what they do together."""
 
     max_preferred: int | None = None
     max_dispreferred: int | None = None
-    mask_fraction: float | Mask = 0.0
+    mask_fraction: float = 0.0
+    mask_to_chosen: float = 0.0
+    mask_to_rejected: float = 0.0
     pairing: Literal["none", "best_worst", "all"] = "none"
     ties: Literal["drop", "both_preferred", "both_dispreferred"] = "drop"
     ratings: RatingRule = field(default_factory=RatingRule)
@@ -56,8 +50,6 @@ class PrepareConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> PrepareConfig:
         """The section from plain JSON values."""
         given = {one.name: values[one.name] for one in fields(cls) if one.name in values}
-        if isinstance(given.get("mask_fraction"), Mapping):
-            given["mask_fraction"] = Mask(**given["mask_fraction"])
         if isinstance(given.get("ratings"), Mapping):
             given["ratings"] = RatingRule(**given["ratings"])
         return cls(**given)
@@ -65,7 +57,7 @@ class PrepareConfig:
     def num_masked(self, num_pairs: int) -> tuple[int, int]:
         """How many of the pairs keep the chosen side alone, and how many the rejected one; a single fraction is halved between them,
         the odd one chosen."""
-        if isinstance(self.mask_fraction, Mask):
-            return round(self.mask_fraction.chosen * num_pairs), round(self.mask_fraction.rejected * num_pairs)
         total = round(self.mask_fraction * num_pairs)
-        return total - total // 2, total // 2
+        num_chosen, num_rejected = round(self.mask_to_chosen * num_pairs), round(self.mask_to_rejected * num_pairs)
+        # Two halves that are rounded up are one pair too many.
+        return total - total // 2 + num_chosen, total // 2 + min(num_rejected, num_pairs - num_chosen)

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bnf.groups import Completion, GroupsWriter, PromptGroup
+from bnf.groups import DEV, Completion, GroupsWriter, PromptGroup
 from data._config import PrepareConfig
 from data._ledger import Ledger, Statistics
 from data._pool import num_cores, render_rows
@@ -25,9 +25,6 @@ from data._workbench import CandidateEntry, Workbench, workbench
 from data.sources._rows import Candidate
 from evaluation._records import Record, read_repaired
 from evaluation._types import Progress
-
-# Groups that settings are chosen on, in the same format as the output folder's own; absent without `dev_fraction`.
-DEV_FOLDER = "dev"
 
 
 def prepare_labelled(labelled_file: Path, output_dir: Path, config: PrepareConfig, *, progress: Progress) -> None:
@@ -89,7 +86,7 @@ def _prepare(
         origins = [source.source for source in sources] or ["sample"]
         dev_groups = Statistics()
         if config.dev_fraction:
-            dev_groups = _write_groups(bench, output_dir / DEV_FOLDER, origins, config, dev=True)
+            dev_groups = _write_groups(bench, output_dir / DEV, origins, config, dev=True)
         groups = _write_groups(bench, output_dir, origins, config, dev=False)
         ledger.write(output_dir, groups, dev_groups)
 

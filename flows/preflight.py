@@ -14,12 +14,15 @@ from pathlib import Path
 
 from bnf.config import TrainConfig
 from bnf.objectives import load_objective
+from data._parse import Parser
+from data._reading import Bad, DataSource, Reader, is_hub_id
 from flows.config import Recipe
 from flows.errors import RecipeError
 from tasks.nodes import Forecast, Node
 
 GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
+_FIRST_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
             yield _engine(node)
         if node.stage == "generate":
             yield _benchmark(node)
-        if node.stage == "prepare" and "source" in node.files:
-            yield _source(node)
+        if node.stage == "prepare" and "sources" in node.settings:
+            yield from _sources(node)
     if "train" in stages:
         yield _pairs(recipe)
         yield _memory(weights, recipe.train_config())
@@ -141,24 +144,32 @@ def _benchmark(node: Node) -> Check:
     return Check(name, None, f"{len(items)} items ({settings['source']})")
 
 
-def _source(node: Node) -> Check:
-    """The first rows of the data, at least, must be what the source reads."""
-    from data.sources._rows import BadRow
+def _sources(node: Node) -> Iterator[Check]:
+    """The first rows of each source, at least, must be what the source reads."""
+    for number, settings in enumerate(node.settings["sources"]):
+        path = node.files.get(f"source{number}")
+        given = {name: value for name, value in settings.items() if name != "version"}
+        source = DataSource(**(given | {"path": str(path)} if path else given))
+        if is_hub_id(source.path):
+            yield Check(f"source {source.source}", None, "from the hub, when the stage runs")
+        else:
+            yield _source(source)
 
-    path = node.files["source"]
-    name = f"source {node.settings['source']}"
-    source = importlib.import_module(f"data.sources.{node.settings['source']}")
+
+def _source(source: DataSource) -> Check:
+    name = f"source {source.source}"
+    parse = Parser(source)
     try:
-        first = list(itertools.islice(source.rows(path), 20))
+        first = [(raw, parse(raw)[1]) for raw in itertools.islice(Reader(source), _FIRST_ROWS)]
     except (ValueError, OSError) as error:
-        return Check(name, f"data.path must be readable by the source {node.settings['source']}, got {path}: {error}")
-    bad = [row for row in first if isinstance(row, BadRow)]
+        return Check(name, f"data.path must be readable by the source {source.source}, got {source.path}: {error}")
+    bad = [(raw, row) for raw, row in first if isinstance(row, Bad)]
     if len(bad) == len(first):
-        seen = f"line {bad[0].line}: {bad[0].detail}" if bad else "an empty file"
+        seen = f"line {bad[0][0].where}: {bad[0][1].detail}" if bad else "no row"
         return Check(
-            name, f"data.path must hold rows of the source {node.settings['source']}, got {path}, {seen}; check the columns"
+            name, f"data.path must hold rows of the source {source.source}, got {source.path}, {seen}; check data.columns"
         )
-    return Check(name, None, path.name)
+    return Check(name, None, Path(source.path).name)
 
 
 def _pairs(recipe: Recipe) -> Check:
@@ -169,10 +180,10 @@ def _pairs(recipe: Recipe) -> Check:
         return Check(
             name, f"prepare.pairing must be best_worst or all for {config.objective}, got none; set prepare.pairing=best_worst"
         )
-    if objective.needs_pairs and recipe.prepare.mask_fraction > 0:
+    if objective.needs_pairs and recipe.prepare.masked_share > 0:
         return Check(
             name,
-            f"prepare.mask_fraction must be 0 for {config.objective}, which needs pairs, got {recipe.prepare.mask_fraction}",
+            f"prepare.mask_fraction must be 0 for {config.objective}, which needs pairs, got {recipe.prepare.masked_share}",
         )
     return Check(name, None, "needs pairs" if objective.needs_pairs else "takes single completions")
 

@@ -234,7 +234,10 @@ class Store:
         return artifact
 
     def outside_fingerprint(self, path: Path) -> str:
-        """The content digest of a file or model folder outside the store, read once per path, size and modification time."""
+        """The content digest of a file, model folder or data folder outside the store, read once per path, size and modification
+        time."""
+        if path.is_dir() and not (path / "config.json").exists():
+            return digest({str(file.relative_to(path)): self.outside_fingerprint(file) for file in data_files(path)})
         if path.is_dir():
             return model_digest(path, self.root.parent / "digests.json", fresh=self.verify)
         status = path.stat()
@@ -268,6 +271,12 @@ def damage(artifact: Artifact, *, hashes: bool = False) -> str | None:
     if external is not None and hashes and model_digest(Path(external), fresh=True) != manifest["fingerprint"]:
         return f"the model folder {external} was altered: its digest is not the one in the manifest"
     return None
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files of a data folder but hidden ones, which are no data."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 @functools.cache

@@ -25,7 +25,8 @@ def run(job: Job) -> None:
     labeler = importlib.import_module(f"data.labelers.{job.settings['labeler']}")
     files = (job.inputs["samples"] / "samples.jsonl", job.output / "labelled.jsonl")
     if not hasattr(labeler, "open_judge"):
-        labeler.label(*files, benchmark=job.settings["benchmark"], progress=job.progress)
+        given = {"path": job.inputs["file"]} if "file" in job.inputs else {}
+        labeler.label(*files, benchmark=job.settings["benchmark"], progress=job.progress, **given)
         return
     judge = labeler.open_judge(job.settings, job.inputs.get("judge"), job.fingerprints.get("judge"))
     labeler.label(*files, judge=judge, calls_file=calls_file(job), fresh=job.refresh, progress=job.progress)

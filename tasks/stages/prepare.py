@@ -1,20 +1,24 @@
-"""Prepare: labelled samples or a preference source become prompt groups and a ledger."""
+"""Prepare: labelled samples or preference sources become prompt groups and a ledger."""
 
 from __future__ import annotations
 
 from tasks.job import Job
 
-CONTENT = ("groups.safetensors", "groups.jsonl")
+CONTENT = ("groups.safetensors", "groups.jsonl", "dev/groups.safetensors", "dev/groups.jsonl")
 
 
 def run(job: Job) -> None:
-    from data.prepare import PrepareConfig, prepare_labelled, prepare_source
+    from data._config import PrepareConfig
+    from data._reading import DataSource
+    from data.prepare import prepare_labelled, prepare_sources
 
-    s = job.settings
-    config = PrepareConfig(**s["prepare"])
+    config = PrepareConfig.from_dict(job.settings["prepare"])
     if "labelled" in job.inputs:
-        prepare_labelled(
-            job.inputs["labelled"] / "labelled.jsonl", job.inputs["model"], job.output, config, progress=job.progress
-        )
-    else:
-        prepare_source(s["source"], job.inputs["source"], job.inputs["model"], job.output, config, progress=job.progress)
+        prepare_labelled(job.inputs["labelled"] / "labelled.jsonl", job.output, config, progress=job.progress)
+        return
+    sources = []
+    for number, settings in enumerate(job.settings["sources"]):
+        local = job.inputs.get(f"source{number}")
+        given = {name: value for name, value in settings.items() if name != "version"}
+        sources.append(DataSource(**(given | {"path": str(local)} if local else given)))
+    prepare_sources(sources, job.inputs["model"], job.output, config, num_proc=job.settings["num_proc"], progress=job.progress)

@@ -1,0 +1,70 @@
+"""Ratings: a completion is worth what people, or any model outside this pipeline, have rated it.
+
+`label.path` names a file (JSON Lines, JSON, CSV, Parquet) of rows with the prompt's `id`, the `completion`'s text and its `rating`.
+`bnf run RECIPE --only sample` writes the samples to be rated: samples.jsonl of the sample stage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data._parse import parse_line
+from data._reading import Bad, DataSource, Reader
+from data.sources._rows import Fields, RowError
+from evaluation._records import read_repaired, write_whole
+from evaluation._types import Progress
+
+READS_FILE = True
+
+_COLUMNS = {"id": ("id",), "completion": ("completion",), "rating": ("rating",)}
+
+
+def label(samples_file: Path, output_file: Path, *, benchmark: str, path: Path, progress: Progress) -> None:
+    """Writes the samples with each completion's rating as its `reward` and the outcome "rated"; prepare makes labels of them by
+    `prepare.ratings`. One without a rating has the outcome "unrated", and prepare leaves it out.
+
+    Raises:
+        ValueError: where a line of the file has no id, completion or rating, rates a completion twice and differently, or rates
+            something that was not sampled.
+    """
+    records = read_repaired(samples_file)
+    ratings = _read(path)
+    for number, record in enumerate(records):
+        for completion in record["completions"]:
+            reward, _ = ratings.get((record["id"], completion["text"]), (None, 0))
+            completion["reward"] = reward
+            completion["outcome"] = "unrated" if reward is None else "rated"
+        if number % 256 == 0:
+            progress(number, len(records), "")
+    sampled = {(record["id"], completion["text"]) for record in records for completion in record["completions"]}
+    for (id, text), (_, line) in ratings.items():
+        if (id, text) not in sampled:
+            raise ValueError(
+                f"label.path must rate this run's samples, got {text[:40]!r} of {id} on line {line} of {path}, which is none of them; "
+                "rate the sample stage's samples.jsonl"
+            )
+    write_whole(output_file, records)
+    progress(len(records), len(records), "")
+
+
+def _read(path: Path) -> dict[tuple[str, str], tuple[float, int]]:
+    """(prompt's id, completion) → (rating, line)."""
+    ratings: dict[tuple[str, str], tuple[float, int]] = {}
+    for raw in Reader(DataSource("ratings", str(path))):
+        value = parse_line(raw.value, raw.line) if isinstance(raw.value, bytes) else raw.value
+        try:
+            if isinstance(value, Bad):
+                raise RowError(value.reason, value.detail)
+            fields = Fields(value, _COLUMNS)
+            key, rating = (str(fields.need("id")), fields.text("completion")), fields.number("rating")
+        except RowError as error:
+            raise ValueError(
+                f"label.path must hold ratings, got line {raw.where} of {path}: {error}; correct the line"
+            ) from error
+        if ratings.get(key, (rating, 0))[0] != rating:
+            raise ValueError(
+                f"label.path must rate a completion once, got {ratings[key][0]:g} on line {ratings[key][1]} and {rating:g} on line "
+                f"{raw.line} of {path} for {key[1][:40]!r} of {key[0]}; keep one"
+            )
+        ratings[key] = (rating, raw.line)
+    return ratings

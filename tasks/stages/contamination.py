@@ -1,0 +1,16 @@
+"""Contamination: which of a benchmark's items the training data hold."""
+
+from __future__ import annotations
+
+from tasks.job import Job
+
+CONTENT = ("contamination.json", "contamination.jsonl")
+# Texts are compared, not token ids.
+LEAVES_OUT = ("*.safetensors",)
+
+
+def run(job: Job) -> None:
+    from data.contamination import check_contamination
+    from tasks.stages.generate import benchmark_source
+
+    check_contamination(job.inputs["data"], job.settings["benchmark"], benchmark_source(job), job.output, progress=job.progress)

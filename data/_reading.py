@@ -247,7 +247,7 @@ def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Ba
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape")
     decode = json.JSONDecoder().raw_decode
     buffer, position, line, size = text.read(_CHUNK_BYTES), 0, 1, _CHUNK_BYTES
-    whole, awaited = not buffer, "["
+    whole, awaited, column = not buffer, "[", 0  # column: characters of the buffer's first line that it no longer holds
     while True:
         # What stands before the next object: white space, and the bracket or comma that is awaited.
         start = position
@@ -263,10 +263,12 @@ def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Ba
             value, end = decode(buffer, position)
         except (json.JSONDecodeError, RecursionError) as error:
             if whole:
-                raise _ill_formed(path, buffer, position, line, error) from error
+                raise _ill_formed(path, buffer, position, line, column, error) from error
             # Cut in its middle, or wrong: with more of the file it shows.
             more = text.read(size)
             whole, size = not more, 2 * size
+            last = buffer.rfind("\n", 0, position)
+            column = position - last - 1 if last >= 0 else column + position
             buffer, position = buffer[position:] + more, 0
             continue
         source = buffer[position:end]
@@ -275,13 +277,12 @@ def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Ba
         position, awaited, size = end, ",", _CHUNK_BYTES
 
 
-def _ill_formed(path: str, buffer: str, position: int, line: int, error: Exception) -> ValueError:
+def _ill_formed(path: str, buffer: str, position: int, line: int, column: int, error: Exception) -> ValueError:
     message = str(error)
     if isinstance(error, json.JSONDecodeError):
-        before = buffer[position : error.pos]
-        message = (
-            f"{error.msg} at line {line + before.count(chr(10))}, column {error.pos - buffer.rfind(chr(10), 0, error.pos)}"
-        )
+        last = buffer.rfind("\n", 0, error.pos)
+        column = error.pos - last if last >= 0 else column + error.pos + 1
+        message = f"{error.msg} at line {line + buffer.count(chr(10), position, error.pos)}, column {column}"
     return ValueError(
         f"data.path must be a JSON array, got {path}: {message}; correct it, or write one object per line as .jsonl"
     )

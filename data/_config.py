@@ -59,5 +59,5 @@ class PrepareConfig:
         the odd one chosen."""
         total = round(self.mask_fraction * num_pairs)
         num_chosen, num_rejected = round(self.mask_to_chosen * num_pairs), round(self.mask_to_rejected * num_pairs)
-        # Two halves that are rounded up are one pair too many.
+        # Two halves that are both rounded up are one pair too many.
         return total - total // 2 + num_chosen, total // 2 + min(num_rejected, num_pairs - num_chosen)

@@ -28,8 +28,8 @@ create index rows_content on rows (content);
 create index rows_id on rows (id);
 create index rows_prompt on rows (prompt);
 create table candidates (
-    no integer primary key, row integer, prompt integer, position integer, text text, ids blob, label integer, score real,
-    origin text, outcome text);
+    no integer primary key, source integer, row integer, prompt integer, position integer, text text, ids blob, label integer,
+    score real, origin text, outcome text);
 create index candidates_prompt on candidates (prompt);
 create table verdicts (
     no integer primary key, prompt integer, first integer, second integer, label integer, row integer,
@@ -44,6 +44,7 @@ class CandidateEntry:
     """A candidate as it lies on the workbench."""
 
     no: int
+    source: int
     row: int
     position: int
     text: str
@@ -126,8 +127,9 @@ class Workbench:
         for position, one in enumerate(row.candidates):
             candidate = one.candidate
             self.run(
-                "insert into candidates (row, prompt, position, text, ids, label, score, origin, outcome) values (?,?,?,?,?,?,?,?,?)",
-                *(cursor.lastrowid, prompt, position, candidate.text, array("i", one.ids).tobytes()),
+                "insert into candidates (source, row, prompt, position, text, ids, label, score, origin, outcome) "
+                "values (?,?,?,?,?,?,?,?,?,?)",
+                *(row.source, cursor.lastrowid, prompt, position, candidate.text, array("i", one.ids).tobytes()),
                 *(candidate.label, candidate.score, candidate.origin, one.outcome),
             )
 
@@ -165,12 +167,12 @@ class Workbench:
     def candidates(self, prompt: int) -> list[CandidateEntry]:
         """A prompt's candidates, in the order in which they came."""
         found = self.run(
-            "select no, row, position, text, ids, label, score, origin, outcome from candidates where prompt = ? order by no",
+            "select no, source, row, position, text, ids, label, score, origin, outcome from candidates where prompt = ? order by no",
             prompt,
         )
         return [
-            CandidateEntry(no, row, position, text, _ints(ids), label, score, origin, outcome)
-            for no, row, position, text, ids, label, score, origin, outcome in found
+            CandidateEntry(no, source, row, position, text, _ints(ids), label, score, origin, outcome)
+            for no, source, row, position, text, ids, label, score, origin, outcome in found
         ]
 
     def add_verdicts(self, prompt: int, verdicts: Sequence[Verdict]) -> None:

@@ -94,8 +94,8 @@ def _prepare(
 def _write_groups(bench: Workbench, folder: Path, origins: Sequence[str], config: PrepareConfig, *, dev: bool) -> Statistics:
     statistics = Statistics()
     with GroupsWriter(folder) as writer:
-        for no, source, id, messages, ids, script in bench.run(
-            "select no, source, id, messages, ids, script from prompts where live = 1 and dev = ? order by no", dev
+        for no, id, messages, ids, script in bench.run(
+            "select no, id, messages, ids, script from prompts where live = 1 and dev = ? order by no", dev
         ):
             completions, pairs = _completions(bench, no, with_pairs=config.pairing != "none")
             prompt_ids = array("i")
@@ -104,7 +104,7 @@ def _write_groups(bench: Workbench, folder: Path, origins: Sequence[str], config
                 id,
                 tuple(prompt_ids),
                 tuple(
-                    Completion(tuple(one.ids), label, one.score, "/".join(filter(None, [origins[source], one.origin])))
+                    Completion(tuple(one.ids), label, one.score, "/".join(filter(None, [origins[one.source], one.origin])))
                     for one, label in completions
                 ),
                 pairs,

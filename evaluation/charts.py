@@ -150,6 +150,26 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
     return _svg(draw, "Shift of the log-probability per token", (4.7, 2.05))
 
 
+def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], title: str, unit: str) -> Markup:
+    """Shares, in percent, of what lies from each edge up to the next; bins are drawn equally wide. A row is (counts, colour)."""
+
+    def draw(axes: Any) -> None:
+        width = 0.84 / len(rows)
+        for place, (numbers, color) in enumerate(rows):
+            total = max(sum(numbers), 1)
+            lefts = [index + 0.08 + place * width for index in range(len(numbers))]
+            shares = [100 * number / total for number in numbers]
+            axes.bar(lefts, shares, width, align="edge", color=_COLOR[color], linewidth=0)
+        axes.set_xticks(range(0, len(edges), 2), [f"{edge:g}" for edge in edges[::2]])
+        axes.set_xlim(0, len(edges) - 1)
+        axes.grid(axis="x", visible=False)
+        axes.locator_params(axis="y", nbins=5)
+        axes.set_xlabel(unit)
+        axes.set_ylabel("%")
+
+    return _svg(draw, title, (4.7, 2.05))
+
+
 def _points(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """(step, value) where the metric is a finite number; averaged in bins of steps where they are too many."""
     found = [

@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evaluation import _formats, charts
+from evaluation import _data_section, _formats, charts
 from evaluation._examples import examples
 from evaluation._judged import judge_counts, judge_rows
 from evaluation._paired import Record, read_records
@@ -89,6 +89,8 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         differences=_differences(summary),
         training=_training(inputs["train"]),
         shifts=_shifts(summary["shifts"]),
+        data_tables=_data_section.tables(summary["data"]) if summary["data"] else [],
+        data_figures=_data_section.figures(summary["data"]) if summary["data"] else [],
         examples=[
             (label(name, entry), examples(_in_order(inputs["scores"][name]), inputs["generations"].get(name, {})))
             for name, entry in summary["benchmarks"].items()
@@ -140,9 +142,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     elif recipe.get("data"):
-        masked = (recipe.get("prepare") or {}).get("mask_fraction", 0)
-        sides = f"; {100 * masked:g} % of the pairs keep one side only" if masked else ""
-        facts.append(("Preferences", f"{recipe['data']['source']} from {recipe['data']['path']}{sides}"))
+        facts.append(("Preferences", _data_section.preferences(recipe)))
     if data:
         pairs = f", {data['num_pairs']} pairs" if data["num_pairs"] else ", no pairs"
         facts.append(

@@ -40,6 +40,9 @@ def summarize(inputs: Mapping[str, Any]) -> Record:
         "train": _train(inputs["train"]),
         "shifts": read_json(Path(inputs["shifts"]) / "shifts.json") if inputs["shifts"] else None,
         "data": read_json(Path(inputs["data"]) / "ledger.json") if inputs["data"] else None,
+        "contamination": {
+            name: read_json(Path(folder) / "contamination.json") for name, folder in inputs.get("contamination", {}).items()
+        },
         "stages": list(inputs["stages"]),
         "seconds": sum(stage["seconds"] for stage in inputs["stages"]),
         "versions": dict(inputs["versions"]),
@@ -86,12 +89,23 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         )
     found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
     found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
+    found += [text for name, entry in summary.get("contamination", {}).items() if (text := _contaminated(name, entry))]
     found += [
         f"{_task(stage)} was made by other code than today's ({', '.join(stage['other_code'])}) and kept as it was."
         for stage in summary["stages"]
         if stage["other_code"]
     ]
     return found
+
+
+def _contaminated(name: str, entry: Mapping[str, Any]) -> str | None:
+    matched = entry["num_exact"] + entry["num_overlapping"]
+    if not matched:
+        return None
+    return (
+        f"{name}: the training data hold {entry['num_exact']} of its {entry['num_items']} items word for word, and share "
+        f"{entry['ngram_words']} words in succession with {entry['num_overlapping']} more; contamination.jsonl names them."
+    )
 
 
 def _task(stage: Mapping[str, Any]) -> str:

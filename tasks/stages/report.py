@@ -23,7 +23,15 @@ def run(job: Job) -> None:
 
 def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[str, Any]:
     """What the report is made from: the folders of the run's artifacts by their node ids, and what their manifests say of them."""
-    found: dict[str, Any] = {"scores": {}, "generations": {}, "judges": {}, "models": {}, "digests": {}, "stages": []}
+    found: dict[str, Any] = {
+        "scores": {},
+        "generations": {},
+        "judges": {},
+        "contamination": {},
+        "models": {},
+        "digests": {},
+        "stages": [],
+    }
     versions: dict[str, str] = {}
     folders = {"train": "train", "analyze": "shifts", "prepare": "data"}
     for node, folder in artifacts.items():
@@ -35,6 +43,9 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
             # `judge/arena_hard`; another form or another judge of a benchmark is `judge/checklist_pairwise/wildbench`.
             benchmark, model = (benchmark, model) if benchmark else (model, None)
             found["judges"]["/".join(filter(None, (benchmark, model)))] = str(folder)
+        elif stage == "contamination":
+            benchmark, model = model, None
+            found["contamination"][benchmark] = str(folder)
         elif stage in folders:
             found[folders[stage]] = str(folder)
         if stage == "resolve":

@@ -37,6 +37,4 @@ def ledger(folder):
 def texts(folder):
     """Per group: the prompt's last message, and its completions as (text, label)."""
     groups = [json.loads(line) for line in (folder / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {
-        group["messages"][-1]["content"]: [(one["text"], one["label"]) for one in group["completions"]] for group in groups
-    }
+    return {group["messages"][-1]["content"]: [(one["text"], one["label"]) for one in group["completions"]] for group in groups}

@@ -86,7 +86,7 @@ def test_an_array_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ['\ufeff[{"n": 1}]', "[]", " [ ] ", '[\n{"n": 1}\n,\n{"n": 2}\n]'])
 def test_odd_arrays(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    assert values(tmp_path / "a.json") == [{"n": n + 1} for n in range(text.count("n\":"))]
+    assert values(tmp_path / "a.json") == [{"n": n + 1} for n in range(text.count('n":'))]
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_splits_of_a_folder_are_never_mixed_in_silence(tmp_path):
 def test_what_save_to_disk_wrote(tmp_path):
     import datasets
 
-    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS[:2]), "test": datasets.Dataset.from_list(ROWS[2:])}).save_to_disk(
-        str(tmp_path / "set")
-    )
+    datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list(ROWS[:2]), "test": datasets.Dataset.from_list(ROWS[2:])}
+    ).save_to_disk(str(tmp_path / "set"))
     assert values(tmp_path / "set", split="test") == ROWS[2:] and values(tmp_path / "set" / "train") == ROWS[:2]
-    with pytest.raises(ValueError, match="data.split must be one of train, test, got None"):
+    with pytest.raises(ValueError, match=r"data\.split must be one of train, test, got None"):
         read(tmp_path / "set")
 
 
@@ -169,7 +169,7 @@ def test_urls_are_read_like_files(tmp_path):
     assert values("memory://preferences/a.jsonl.gz") == ROWS and values("memory://preferences") == ROWS * 2
     with _served(tmp_path) as url:
         assert values(f"{url}/a.jsonl.gz") == values(f"{url}/b.parquet") == ROWS
-    with pytest.raises(FileNotFoundError, match="data.path must exist, got nothing at memory://none"):
+    with pytest.raises(FileNotFoundError, match=r"data\.path must exist, got nothing at memory://none"):
         list_files("memory://none")
 
 
@@ -177,7 +177,7 @@ def test_a_hub_id_is_no_mistyped_path(tmp_path):
     assert is_hub_id("HuggingFaceH4/ultrafeedback_binarized")
     for path in ("data/none", "./a/b", "none/a.jsonl", "/a", "s3://a/b", "a/b/c", str(tmp_path)):
         assert not is_hub_id(path)
-    with pytest.raises(FileNotFoundError, match="data.path must be a file or folder"):
+    with pytest.raises(FileNotFoundError, match=r"data\.path must be a file or folder"):
         read(tmp_path / "none.jsonl")
 
 

@@ -9,7 +9,10 @@ from data.sources._rows import Candidate
 USER = [{"role": "user", "content": "Say yes"}]
 YES, NO = {"role": "assistant", "content": "yes"}, {"role": "assistant", "content": "no"}
 SHAREGPT = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Say yes"}]
-JUDGED = "###Task Description:\nRate.\n\n###The instruction to evaluate:\nSay yes\n\n###Response to evaluate:\nyes\n\n###Reference Answer (Score 5):\nYes!\n"
+JUDGED = (
+    "###Task Description:\nRate.\n\n###The instruction to evaluate:\nSay yes\n\n"
+    "###Response to evaluate:\nyes\n\n###Reference Answer (Score 5):\nYes!\n"
+)
 
 
 def parse(source, record, **columns):
@@ -105,7 +108,13 @@ def pair(better="yes", worse="no", scores=(None, None), origins=("", "")):
             [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, *USER],
             (Candidate("yes", None, 4.0),),
         ),
-        ("helpsteer", {"prompt": "Say yes", "response": "yes", "verbosity": 1}, {"rating": "verbosity"}, USER, (Candidate("yes", None, 1.0),)),
+        (
+            "helpsteer",
+            {"prompt": "Say yes", "response": "yes", "verbosity": 1},
+            {"rating": "verbosity"},
+            USER,
+            (Candidate("yes", None, 1.0),),
+        ),
         (
             "pandalm",
             {
@@ -126,7 +135,13 @@ def pair(better="yes", worse="no", scores=(None, None), origins=("", "")):
             USER,
             pair(origins=("y", "x")),
         ),
-        ("prometheus", {"instruction": JUDGED, "gpt4_score": [4, 5, 3], "response_source": "vicuna"}, {}, USER, (Candidate("yes", None, 4.0, "vicuna"),)),
+        (
+            "prometheus",
+            {"instruction": JUDGED, "gpt4_score": [4, 5, 3], "response_source": "vicuna"},
+            {},
+            USER,
+            (Candidate("yes", None, 4.0, "vicuna"),),
+        ),
     ],
 )  # fmt: skip
 def test_a_record_becomes_its_row(source, record, columns, messages, candidates):
@@ -156,15 +171,55 @@ def test_votes_without_a_winner_are_ties(source, record, labels):
 @pytest.mark.parametrize(
     ("source", "record", "reason", "detail"),
     [
-        ("pairs", {"prompt": "p", "chosen": "a"}, "bad_schema", "must have rejected, got no rejected; the row has prompt, chosen"),
+        (
+            "pairs",
+            {"prompt": "p", "chosen": "a"},
+            "bad_schema",
+            "must have rejected, got no rejected; the row has prompt, chosen",
+        ),
         ("pairs", {"prompt": None, "chosen": "a", "rejected": None}, "bad_schema", "must have rejected"),
-        ("pairs", {"prompt": [{"role": "user"}], "chosen": "a", "rejected": "b"}, "bad_schema", "prompt must hold messages with role"),
-        ("pairs", {"chosen": [*USER, YES], "rejected": [{**YES, "role": "user"}, NO]}, "prompts_differ", "answer the same prompt"),
-        ("pairs", {"chosen": [*USER, YES], "rejected": USER}, "no_assistant_turn", "rejected must end with the assistant's turn"),
-        ("pairs", {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": "x"}, "bad_schema", "score_chosen must be a number, got 'x'"),
-        ("pairs", {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": True}, "bad_schema", "must be a number, got True"),
-        ("ratings", {"prompt": "p", "completions": ["a"], "ratings": [float("nan")]}, "bad_schema", "ratings must be a number, got nan"),
-        ("ratings", {"prompt": "p", "completions": ["a"], "ratings": [1, 2]}, "bad_schema", "as many as the completions, got 2 for 1"),
+        (
+            "pairs",
+            {"prompt": [{"role": "user"}], "chosen": "a", "rejected": "b"},
+            "bad_schema",
+            "prompt must hold messages with role",
+        ),
+        (
+            "pairs",
+            {"chosen": [*USER, YES], "rejected": [{**YES, "role": "user"}, NO]},
+            "prompts_differ",
+            "answer the same prompt",
+        ),
+        (
+            "pairs",
+            {"chosen": [*USER, YES], "rejected": USER},
+            "no_assistant_turn",
+            "rejected must end with the assistant's turn",
+        ),
+        (
+            "pairs",
+            {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": "x"},
+            "bad_schema",
+            "score_chosen must be a number, got 'x'",
+        ),
+        (
+            "pairs",
+            {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": True},
+            "bad_schema",
+            "must be a number, got True",
+        ),
+        (
+            "ratings",
+            {"prompt": "p", "completions": ["a"], "ratings": [float("nan")]},
+            "bad_schema",
+            "ratings must be a number, got nan",
+        ),
+        (
+            "ratings",
+            {"prompt": "p", "completions": ["a"], "ratings": [1, 2]},
+            "bad_schema",
+            "as many as the completions, got 2 for 1",
+        ),
         ("ratings", {"prompt": "p", "completions": "a", "ratings": [1]}, "bad_schema", "completions must be a list, got str"),
         ("hh_rlhf", {"chosen": "Human: a", "rejected": "b"}, "bad_schema", "chosen must begin with a blank line"),
         ("hh_rlhf", {"chosen": "\n\nHuman: a", "rejected": "\n\nHuman: a"}, "no_assistant_turn", "chosen must end"),
@@ -176,10 +231,30 @@ def test_votes_without_a_winner_are_ties(source, record, labels):
         ),
         ("thumbs", {"prompt": "p", "completion": "a", "label": 3}, "bad_schema", "label must be true or false, got 3"),
         ("thumbs", {"messages": USER, "label": True}, "no_assistant_turn", "messages must end with the assistant's turn"),
-        ("ultrafeedback_ratings", {"instruction": "p", "completions": ["a"]}, "bad_schema", "completions must hold objects, got str"),
-        ("pandalm", {"instruction": "p", "response1": "a", "response2": "b", "annotator1": 4}, "bad_schema", "must be 0, 1 or 2"),
-        ("pandalm", {"instruction": "p", "response1": True, "response2": "b", "annotator1": 1}, "bad_schema", "response1 must be text"),
-        ("arena", {"conversation_a": [*USER, YES], "conversation_b": [*USER, NO], "winner": "me"}, "bad_schema", "must be one of model_a"),
+        (
+            "ultrafeedback_ratings",
+            {"instruction": "p", "completions": ["a"]},
+            "bad_schema",
+            "completions must hold objects, got str",
+        ),
+        (
+            "pandalm",
+            {"instruction": "p", "response1": "a", "response2": "b", "annotator1": 4},
+            "bad_schema",
+            "must be 0, 1 or 2",
+        ),
+        (
+            "pandalm",
+            {"instruction": "p", "response1": True, "response2": "b", "annotator1": 1},
+            "bad_schema",
+            "response1 must be text",
+        ),
+        (
+            "arena",
+            {"conversation_a": [*USER, YES], "conversation_b": [*USER, NO], "winner": "me"},
+            "bad_schema",
+            "must be one of model_a",
+        ),
         ("prometheus", {"instruction": "Say yes", "gpt4_score": [1]}, "bad_schema", "must have the sections"),
     ],
 )

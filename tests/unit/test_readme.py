@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from bnf.config import TrainConfig
+from data.sources._rows import Candidate, Fields, Row
 from flows.config import make_recipe
 from tasks.keys import ROOT
 
@@ -64,3 +65,19 @@ def test_every_recipe_key_is_documented():
     keys |= set(type(recipe.judge.benchmarks["arena_hard"]).model_fields)
     undocumented = {key for key in keys if f"`{key}`" not in RECIPES}
     assert not undocumented
+
+
+def test_the_example_of_docs_data_is_a_recipe_of_sources_that_there_are():
+    text = (ROOT / "docs" / "data.md").read_text()
+    recipe = make_recipe({"name": "data", **yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.S).group(1))})
+    named = set(re.findall(r"^\| `(\w+)` \| [A-Za-z]", text, re.M))
+    there = {path.stem for path in (ROOT / "data" / "sources").glob("[!_]*.py")} - {"number_comparison"}
+    assert {one.source for one in recipe.sources()} <= there and there <= named
+
+
+def test_the_source_that_contributing_shows_reads_its_record():
+    code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S).group(1)
+    module: dict = {}
+    exec(code, module)
+    row = module["row"](Fields({"question": "q", "reply": "a", "stars": 4}, module["COLUMNS"]))
+    assert row == Row([{"role": "user", "content": "q"}], (Candidate("a", None, 4.0),))

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from bnf.groups import Completion, PromptGroup, read_groups, tokens_digest, write_groups
+from bnf.groups import Completion, GroupsWriter, PromptGroup, read_groups, tokens_digest, write_groups
 from tests.unit.bnf.helpers import random_groups
 
 
@@ -17,6 +19,21 @@ def test_written_groups_read_back_the_same_and_give_the_same_bytes(tmp_path: Pat
     assert read_groups(tmp_path / "a") == groups
     for name in ("groups.safetensors", "groups.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_file_is_the_one_that_safetensors_writes(tmp_path: Path) -> None:
+    write_groups(tmp_path, random_groups(7))
+    with safe_open(tmp_path / "groups.safetensors", framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        save_file(arrays, tmp_path / "theirs.safetensors", metadata=file.metadata())
+    assert (tmp_path / "groups.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+
+def test_what_breaks_off_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), GroupsWriter(tmp_path) as writer:
+        writer.add(random_groups(1)[0])
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_texts_go_beside_the_groups(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def pair(better="yes", worse="no", scores=(None, None), origins=("", "")):
         ("pairs", {"prompt": USER, "chosen": [YES], "rejected": [NO]}, {}, USER, pair()),
         ("pairs", {"chosen": [*USER, YES], "rejected": [*USER, NO]}, {}, USER, pair()),  # implicit prompt
         (
-            "pairs",  # implicit prompt of text, TRL's own example
+            "implicit_pairs",  # TRL's own example
             {"chosen": "The sky is blue.", "rejected": "The sky is green."},
             {},
             [{"role": "user", "content": "The sky is"}],
@@ -177,7 +177,13 @@ def test_votes_without_a_winner_are_ties(source, record, labels):
             "bad_schema",
             "must have rejected, got no rejected; the row has prompt, chosen",
         ),
-        ("pairs", {"prompt": None, "chosen": "a", "rejected": None}, "bad_schema", "must have rejected"),
+        (
+            "pairs",
+            {"question": "p", "chosen": "The a", "rejected": "The b"},
+            "bad_schema",
+            "must have prompt, got no prompt; the row has",
+        ),
+        ("pairs", {"prompt": "p", "chosen": "a", "rejected": None}, "bad_schema", "must have rejected"),
         (
             "pairs",
             {"prompt": [{"role": "user"}], "chosen": "a", "rejected": "b"},

@@ -1,0 +1,74 @@
+"""Contamination: known items put into data are found, with what they share; others are not."""
+
+import json
+
+import pytest
+
+from bnf.groups import Completion, PromptGroup, write_groups
+from data.contamination import check_contamination
+from tests.unit.evaluation.fake_engine import no_progress
+
+QUESTION = (
+    "A gardener plants twelve rows of tulips with nine bulbs each, gives away twenty bulbs, and buys five more boxes of four. "
+    "How many bulbs are there in all?"
+)
+SHORT = "What is the capital of the smallest country?"
+
+
+def _groups(folder, texts):
+    groups = [PromptGroup(f"g{n}", (1,), (Completion((2,), 1),)) for n in range(len(texts))]
+    lines = [{"messages": [{"role": "user", "content": prompt}], "completions": [reply]} for prompt, reply in texts]
+    write_groups(folder, groups, lines)
+
+
+@pytest.fixture
+def items(tmp_path):
+    rows = [
+        {"question": QUESTION, "answer": "so 108. #### 108"},
+        {"question": SHORT, "answer": "#### 1"},
+        {"question": "2 + 2?", "answer": "#### 4"},
+    ]
+    path = tmp_path / "gsm8k.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _check(tmp_path, items, texts, dev=()):
+    _groups(tmp_path / "data", texts)
+    if dev:
+        _groups(tmp_path / "data" / "dev", dev)
+    (tmp_path / "out").mkdir()
+    counts = check_contamination(tmp_path / "data", "gsm8k", str(items), tmp_path / "out", progress=no_progress)
+    assert counts == json.loads((tmp_path / "out" / "contamination.json").read_text())
+    return counts, [json.loads(line) for line in (tmp_path / "out" / "contamination.jsonl").read_text().splitlines()]
+
+
+def test_what_is_word_for_word_and_what_overlaps(tmp_path, items):
+    words = QUESTION.split()
+    texts = [
+        ("Nothing in common here.", "Nothing at all."),
+        (f"Solve this!\n{QUESTION.upper()}\nThink.", "108"),
+        ("Hello", "Sure: " + " ".join(words[3:17]) + " and so on"),
+        (" ".join(words[:12]), "twelve words in succession are no 13-gram"),
+        ("Tell me: what is the capital of the smallest country", "…"),
+        ("2 + 2?", "4"),
+    ]
+    counts, found = _check(tmp_path, items, texts)
+    assert [(match["item"], match["group"], match["match"], match["in"]) for match in found] == [
+        ("gsm8k-0", "g1", "exact", "prompt"),
+        ("gsm8k-0", "g2", "ngram", "completion"),
+        ("gsm8k-1", "g4", "exact", "prompt"),
+    ]
+    assert found[1]["words"] == "twelve rows of tulips with nine bulbs each gives away twenty bulbs and"
+    assert (counts["num_items"], counts["num_items_compared"], counts["num_groups"]) == (3, 2, 3)
+    assert (counts["num_exact"], counts["num_overlapping"]) == (2, 0)
+
+
+def test_a_text_is_not_found_inside_longer_words(tmp_path, items):
+    counts, found = _check(tmp_path, items, [("What is the capital of the smallest countryside", "x")])
+    assert found == [] and counts["num_exact"] == 0
+
+
+def test_the_dev_set_is_searched_too(tmp_path, items):
+    counts, found = _check(tmp_path, items, [("clean", "x")], dev=[("x", QUESTION)])
+    assert [match["group"] for match in found] == ["g0"] and counts["num_exact"] == 1

@@ -181,7 +181,7 @@ class Renderer:
         places = [match.start() for match in self._separator.finditer(prompt)] if self._tokenizer.is_fast else []
         if not places:
             return 0, 0
-        return places[-1], max(index for index, token in enumerate(ids) if token in self._separators)
+        return places[-1], next(index for index in range(len(ids) - 1, -1, -1) if ids[index] in self._separators)
 
     def _tail(self, messages: Sequence[Message], prompt: str, position: int, text: str) -> str | RenderingError:
         """The whole conversation as the template writes it, from the prompt's last separator on."""
@@ -213,7 +213,7 @@ class Renderer:
                     "prompt and completion must be tokenizable apart, got another text from their ids joined "
                     f"(completion {tail[len(prompt) :][:40]!r}); this tokenizer has no exact border there"
                 )
-        end = next((position for position, token in enumerate(ids) if token in self._stops), None)
+        end = min((ids.index(token) for token in self._stops if token in ids), default=None)
         if end is None:
             names, found = tokenizer.convert_ids_to_tokens(sorted(self._stops)), _decode(tokenizer, ids[-4:])
             raise RenderingError(

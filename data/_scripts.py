@@ -19,7 +19,7 @@ _SCRIPTS = {
     "korean": "\u1100-\u11ff\uac00-\ud7af",
 }
 _RUNS = re.compile("|".join(f"(?P<{name}>[{letters}]+)" for name, letters in _SCRIPTS.items()))
-_CHARACTERS_READ = 2000
+_CHARACTERS_READ = 500
 # Japanese is written with Chinese characters too: where a tenth is kana, it is Japanese.
 _KANA_SHARE = 0.1
 

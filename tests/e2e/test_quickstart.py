@@ -16,6 +16,7 @@ def test_every_stage_is_executed_and_the_summary_has_its_shape(bnf, first):
     assert first["state"] == "completed"
     expected = {"resolve/base", "sample", "label", "prepare", "reference", "train", "analyze", "judge/arena_hard", "report"}
     expected |= {f"generate/{model}/{name}" for model in ("base", "aligned") for name in GENERATED}
+    expected |= {f"contamination/{name}" for name in GENERATED}
     expected |= {f"score/{model}/{name}" for model in ("base", "aligned") for name in GENERATED - {"arena_hard"}}
     assert set(first["tasks"]) == expected == bnf.executed()
     summary = first["summary"]

@@ -144,7 +144,27 @@ def prepared(folder: Path) -> str:
             "prompt_length": lengths,
             "completion_length": lengths,
             "group_length": {},
+            "num_contradictions": 3,
+            "num_flipped": 2,
+            "groups_by_labels": {"both": 6, "preferred_only": 2, "dispreferred_only": 0},
+            "scripts": {"latin": 7, "han": 1},
+            "histograms": {
+                "prompt_length": {"edges": [0, 16, 32, 64], "counts": [0, 5, 3]},
+                "preferred_length": {"edges": [0, 16, 32, 64], "counts": [9, 0, 0]},
+                "dispreferred_length": {"edges": [0, 16, 32, 64], "counts": [0, 7, 0]},
+                "prompt_share": {"edges": [0.0, 0.5, 1.0], "counts": [4, 4]},
+            },
         },
+    )
+    return str(folder)
+
+
+def searched(folder: Path, benchmark: str, *, exact: int, overlapping: int) -> str:
+    """The folder of a contamination stage."""
+    counts = {"num_exact": exact, "num_overlapping": overlapping, "num_groups": exact + overlapping}
+    write_object(
+        folder / "contamination.json",
+        {"benchmark": benchmark, "num_items": 20, "num_items_compared": 19, "ngram_words": 13, **counts},
     )
     return str(folder)
 

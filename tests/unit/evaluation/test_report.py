@@ -10,7 +10,7 @@ import pytest
 
 from evaluation._examples import examples
 from evaluation.report import build_report
-from tests.unit.evaluation.report_folders import analyzed, inputs, judged, prepared, scored, trained
+from tests.unit.evaluation.report_folders import analyzed, inputs, judged, prepared, scored, searched, trained
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} & \x00\x1b[31m \u202egnp.exe \ud800 \r ok"
 
@@ -85,8 +85,8 @@ def test_the_report_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert "://" not in html and "@import" not in html
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
-    # The differences, loss, rewards, gradient norm, and two of the shifts; what was not logged has no chart.
-    assert page.tags.count("svg") == 6
+    # The differences, loss, rewards, gradient norm, two of the shifts, three of the data; what was not logged has no chart.
+    assert page.tags.count("svg") == 9
 
 
 def test_what_is_in_it(tmp_path: Path) -> None:
@@ -226,3 +226,27 @@ def test_items_without_a_completion_are_no_examples(tmp_path: Path) -> None:
     (Path(generation) / "completions.jsonl").write_text("")
     assert examples({"base": score}, {"base": generation}) == []
     assert examples({"base": score}, {}) == []
+
+
+def test_the_data_section_has_the_ledgers_counts_and_what_the_benchmarks_share_with_the_data(tmp_path):
+    collected = inputs(tmp_path, {"gsm8k": {"base": scored(tmp_path / "base", "+-")}}, data=prepared(tmp_path / "data"))
+    collected["contamination"] = {
+        "gsm8k": searched(tmp_path / "c1", "gsm8k", exact=2, overlapping=1),
+        "crux": searched(tmp_path / "c2", "crux", exact=0, overlapping=0),
+    }
+    collected["recipe"]["data"] = [
+        {"source": "pairs", "path": "a.jsonl", "weight": 2.0},
+        {"source": "thumbs", "path": "b.jsonl", "weight": None},
+    ]
+    collected["recipe"]["prepare"] = {"mask_fraction": 0.25, "flip_fraction": 0.1}
+    html, page = built(tmp_path / "report", collected)
+    text = " ".join(page.text.split())
+    assert (
+        "pairs from a.jsonl (weight 2), thumbs from b.jsonl; 25 % of the pairs keep one side only; 10 % of the verdicts" in text
+    )
+    for shown in ("preferred only 2", "contradictions 3", "flipped 2", "han 1", "Completions by length", "gsm8k 20 19 2 1 3"):
+        assert shown in text
+    assert "gsm8k: the training data hold 2 of its 20 items word for word, and share 13 words in succession with 1 more" in text
+    assert "crux: the training data" not in text
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert summary["contamination"]["gsm8k"]["num_exact"] == 2

@@ -24,6 +24,20 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
         (["name.deep=1"], r"name.deep must name a key of the recipe, got one inside name"),
         (["sample.source=x"], r"data and sample must not both be there"),
         (["data=null"], r"train must come with data or sample"),
+        (["data={source: pairs}"], r"^data\.path must be given"),
+        (["data=[{source: pairs, path: x}, {source: pairs}]"], r"^data\.1\.path must be given"),
+        (
+            ["data=[{source: pairs, pth: x}]"],
+            r"data\.0\.pth must be a key of the recipe, got an unknown one; did you mean path\?",
+        ),
+        (["data=[{source: a, path: x, weight: 1}, {source: b, path: y}]"], r"data\.weight must be set for every source"),
+        (
+            ["prepare.mask_to_chosen=0.6", "prepare.mask_to_rejected=0.5"],
+            r"mask_to_rejected must sum to 1 at most .*0\.6, 0\.5",
+        ),
+        (["prepare.mask_to_chosen=0.6", "prepare.mask_fraction=0.1"], r"stand without mask_fraction"),
+        (["prepare.ratings.treshold=3"], r"prepare\.ratings\.treshold must be .*did you mean threshold\?"),
+        (["prepare.ratings.quantile=0.6"], r"prepare\.ratings\.quantile must be valid"),
         (["judge.benchmarks.arena_hard={}"], r"judge.model_name_or_path must name a local judge"),
         (["judge.engine=openai"], r"judge.model must name the judge at the endpoint"),
         (
@@ -61,6 +75,19 @@ def test_overrides_are_yaml_and_numbers_may_be_written_as_people_do():
 def test_a_list_of_benchmarks_takes_overrides_of_one():
     recipe = make_recipe({**MINIMAL, "evaluation": {"benchmarks": ["gsm8k", "crux"]}}, ["evaluation.benchmarks.crux.limit=7"])
     assert recipe.evaluation.benchmarks["crux"].limit == 7 and recipe.evaluation.benchmarks["gsm8k"].limit is None
+
+
+def test_a_mixture_is_a_list_and_takes_no_override_of_one_of_its_sources():
+    mixture = {
+        **TRAINED,
+        "data": [{"source": "pairs", "path": "x", "weight": 1}, {"source": "thumbs", "path": "y", "weight": 2}],
+    }
+    recipe = make_recipe(mixture)
+    assert [(one.source, one.weight) for one in recipe.sources()] == [("pairs", 1.0), ("thumbs", 2.0)]
+    assert make_recipe(recipe.model_dump()) == recipe
+    assert [one.source for one in make_recipe(TRAINED).sources()] == ["pairs"] and make_recipe(MINIMAL).sources() == []
+    with pytest.raises(RecipeError, match=r"data\.path must name one of several, got a list of 2 in data; edit the recipe"):
+        make_recipe(mixture, ["data.path=z"])
 
 
 def test_a_resolved_recipe_is_a_recipe():

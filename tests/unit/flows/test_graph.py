@@ -65,6 +65,98 @@ def test_inputs_come_first_and_each_models_generations_are_together():
     assert sessions == ["generate/base", "generate/aligned", "judge/judge"]
 
 
+def data_nodes(data, *overrides):
+    raw = {
+        **{"name": "d", "model_name_or_path": MODEL, "data": data, "train": {}},
+        "evaluation": {"benchmarks": {"gsm8k": {"source": "sample"}}},
+    }
+    return {node.id: node for node in build(make_recipe(raw, overrides))}
+
+
+PAIRS = {"source": "pairs", "path": "data/samples/pairs.jsonl"}
+
+
+def test_the_number_of_processes_is_part_of_no_key_and_every_other_prepare_setting_is_of_its():
+    before = data_nodes(PAIRS)
+    for override in (
+        "prepare.num_proc=3",
+        "prepare.dev_fraction=0.1",
+        "prepare.ratings.threshold=3",
+        "data.columns={id: name}",
+    ):
+        after = data_nodes(PAIRS, override)
+        changed = {name for name in before if before[name].settings != after[name].settings} - {"report"}
+        assert changed == (set() if "num_proc" in override else {"prepare"})
+    assert data_nodes(PAIRS, "prepare.num_proc=3")["prepare"].unkeyed == {"num_proc": 3}
+
+
+def test_where_data_lies_is_no_part_of_the_key_and_what_is_there_is(tmp_path):
+    from tasks.nodes import ingredients
+    from tasks.store import Artifact, Store
+
+    store = Store(tmp_path / "home" / "artifacts")
+    base = {"model": Artifact("resolve", "k", "f", tmp_path)}
+
+    def key(path):
+        return ingredients(data_nodes({"source": "pairs", "path": str(path)})["prepare"], base, store).key()
+
+    for name in ("one", "two", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_text("{}\n" if name != "other" else "{} \n")
+    (tmp_path / "two" / ".cache").mkdir()
+    (tmp_path / "two" / ".cache" / "lock").write_text("no data")
+    assert key(tmp_path / "one") == key(tmp_path / "two") != key(tmp_path / "other")
+    assert key(tmp_path / "one" / "a.jsonl") == key(tmp_path / "two" / "a.jsonl") != key(tmp_path / "other" / "a.jsonl")
+
+
+def test_a_hubs_set_and_a_url_are_named_in_the_key(tmp_path):
+    import fsspec
+
+    hub = data_nodes({"source": "pairs", "path": "some/set", "revision": "abc"})["prepare"]
+    assert hub.files == {} and hub.settings["sources"][0]["path"] == "some/set"
+    memory = fsspec.filesystem("memory")
+    versions = []
+    for text in (b"{}\n", b"{ }\n"):
+        memory.pipe_file("/graph/a.jsonl", text)
+        versions.append(data_nodes({"source": "pairs", "path": "memory://graph/a.jsonl"})["prepare"].settings["sources"][0])
+    assert versions[0]["path"] == "memory://graph/a.jsonl" and versions[0]["version"] != versions[1]["version"]
+    with pytest.raises(RecipeError, match="must be a URL that answers, got nowhere://x"):
+        data_nodes({"source": "pairs", "path": "nowhere://x"})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({**PAIRS, "columns": {"better": "x"}}, r"data\.columns must name roles of the source pairs"),
+        ({**PAIRS, "source": "number_comparison"}, r"data\.source must give preferences, got number_comparison"),
+        ({**PAIRS, "source": "paris"}, "did you mean pairs"),
+        ([PAIRS, {**PAIRS, "path": "data/none.jsonl"}], "data/none.jsonl must exist"),
+    ],
+)
+def test_data_that_cannot_be_read_is_refused_in_the_recipe(data, message):
+    with pytest.raises(RecipeError, match=message):
+        data_nodes(data)
+
+
+def test_contamination_reads_the_data_and_all_items_and_nothing_follows_it_but_the_report():
+    before, after = data_nodes(PAIRS), data_nodes(PAIRS, "evaluation.benchmarks.gsm8k.limit=3")
+    node = before["contamination/gsm8k"]
+    assert node.inputs == {"data": "prepare"} and node.settings == after["contamination/gsm8k"].settings
+    readers = [one.id for one in before.values() if "contamination/gsm8k" in one.inputs.values()]
+    assert readers == ["report"] and list(before).index(node.id) < list(before).index("train")
+
+
+def test_labels_made_elsewhere_need_their_file(tmp_path):
+    (tmp_path / "rated.csv").write_text("id,completion,rating\n")
+    assert (
+        nodes("label.labeler=ratings", f"label.path={tmp_path / 'rated.csv'}")["label"].files["file"] == tmp_path / "rated.csv"
+    )
+    with pytest.raises(RecipeError, match=r"label\.path must name the file with the labels for the labeler ratings, got none"):
+        nodes("label.labeler=ratings")
+    with pytest.raises(RecipeError, match=r"label\.path must be left out for the labeler verifier"):
+        nodes("label.path=x")
+
+
 def test_benchmarks_keep_the_recipes_order():
     scored = [node.benchmark for node in nodes().values() if node.stage == "score" and node.model == "base"]
     assert scored == ["number_comparison", "gsm8k", "crux", "mmlu_redux"]
@@ -122,6 +214,41 @@ def test_the_preflight_names_packages_that_training_lacks(tmp_path, monkeypatch)
     assert (
         "train.report_to=wandb must have the package wandb" in first and "train.lora_r=8 must have the package peft" in second
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            '{"question": "a", "chosen": "b", "rejected": "c"}\n',
+            "line 1: must have prompt, got no prompt; the row has question",
+        ),
+        ("", "no row; check data.columns"),
+        ("{broken\n", "line 1: not JSON"),
+        ('{broken\n{"prompt": "a", "chosen": "b", "rejected": "c"}\n', None),
+    ],
+)
+def test_the_preflight_reads_the_first_rows_of_every_source(tmp_path, text, found):
+    (tmp_path / "p.jsonl").write_text(text)
+    recipe = make_recipe(
+        {
+            "name": "d",
+            "model_name_or_path": MODEL,
+            "data": [PAIRS, {"source": "pairs", "path": str(tmp_path / "p.jsonl")}],
+            "train": {},
+        }
+    )
+    checks = preflight(recipe, [Forecast(n, None, False, None, []) for n in build(recipe)], tmp_path)
+    assert [check.name for check in checks if check.name.startswith("source")] == ["source pairs"] * 2
+    problems = [check.problem for check in checks if check.problem]
+    assert not problems if found is None else found in problems[0]
+
+
+def test_masks_of_either_side_are_refused_for_objectives_that_need_pairs(tmp_path):
+    raw = {"name": "d", "model_name_or_path": MODEL, "data": PAIRS, "train": {"objective": "dpo"}}
+    recipe = make_recipe(raw, ["prepare.pairing=all", "prepare.mask_to_rejected=0.25"])
+    checks = preflight(recipe, [Forecast(n, None, False, None, []) for n in build(recipe)], tmp_path)
+    assert any("must be 0 for dpo, which needs pairs, got 0.25" in (check.problem or "") for check in checks)
 
 
 def test_the_preflight_refuses_a_model_without_a_chat_template(tmp_path):

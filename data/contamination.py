@@ -19,7 +19,7 @@ from evaluation._records import Record, write_whole
 from evaluation._types import Item, Progress
 
 NGRAM_WORDS = 13
-# Shorter texts (a choice, a number) are found in anything.
+# Texts with fewer words that hold a letter (a choice, a list of numbers) are found in anything.
 _FEWEST_WORDS = 6
 
 _WORD = re.compile(r"\w+")
@@ -74,7 +74,7 @@ class _Index:
         self._texts: dict[str, list[str]] = {}
         for item in items:
             for words in map(_words, _texts(item)):
-                if len(words) < _FEWEST_WORDS:
+                if sum(not word.isdigit() for word in words) < _FEWEST_WORDS:
                     continue
                 self._texts.setdefault(item["id"], []).append(f" {' '.join(words)} ")
                 grams = self._grams if len(words) >= NGRAM_WORDS else self._short.setdefault(len(words), {})

@@ -23,11 +23,8 @@ def _groups(folder, texts):
 
 @pytest.fixture
 def items(tmp_path):
-    rows = [
-        {"question": QUESTION, "answer": "so 108. #### 108"},
-        {"question": SHORT, "answer": "#### 1"},
-        {"question": "2 + 2?", "answer": "#### 4"},
-    ]
+    questions = (QUESTION, SHORT, "2 + 2?", "1 2 3 4 5 6 7 8 9 10")
+    rows = [{"question": question, "answer": "so #### 108"} for question in questions]
     path = tmp_path / "gsm8k.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -51,7 +48,7 @@ def test_what_is_word_for_word_and_what_overlaps(tmp_path, items):
         ("Hello", "Sure: " + " ".join(words[3:17]) + " and so on"),
         (" ".join(words[:12]), "twelve words in succession are no 13-gram"),
         ("Tell me: what is the capital of the smallest country", "…"),
-        ("2 + 2?", "4"),
+        ("2 + 2?", "1 2 3 4 5 6 7 8 9 10"),
     ]
     counts, found = _check(tmp_path, items, texts)
     assert [(match["item"], match["group"], match["match"], match["in"]) for match in found] == [
@@ -60,7 +57,7 @@ def test_what_is_word_for_word_and_what_overlaps(tmp_path, items):
         ("gsm8k-1", "g4", "exact", "prompt"),
     ]
     assert found[1]["words"] == "twelve rows of tulips with nine bulbs each gives away twenty bulbs and"
-    assert (counts["num_items"], counts["num_items_compared"], counts["num_groups"]) == (3, 2, 3)
+    assert (counts["num_items"], counts["num_items_compared"], counts["num_groups"]) == (4, 2, 3)
     assert (counts["num_exact"], counts["num_overlapping"]) == (2, 0)
 
 

@@ -239,7 +239,7 @@ def test_the_data_section_has_the_ledgers_counts_and_what_the_benchmarks_share_w
         {"source": "thumbs", "path": "b.jsonl", "weight": None},
     ]
     collected["recipe"]["prepare"] = {"mask_fraction": 0.25, "flip_fraction": 0.1}
-    html, page = built(tmp_path / "report", collected)
+    _, page = built(tmp_path / "report", collected)
     text = " ".join(page.text.split())
     assert (
         "pairs from a.jsonl (weight 2), thumbs from b.jsonl; 25 % of the pairs keep one side only; 10 % of the verdicts" in text

@@ -64,20 +64,25 @@ def is_correct(record: Record) -> bool:
 def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) -> Record:
     """What changed from `first` to `second`, over the items both have.
 
-    `delta` in points with its 95 % intervals (normal and bootstrap), McNemar's exact p, and `flips`: items gained and lost. None
+    `delta` in points with its standard error and 95 % intervals (normal and bootstrap), clustered where items ask the same question;
+    `delta_stderr_unpaired` is what it would be for different items. McNemar's exact p, and `flips`: items gained and lost. None
     stands where there is no such number: without shared items, and for an interval around a single item.
     """
     shared = [id for id in first if id in second]
     if not shared:
-        none = dict.fromkeys(("delta", "delta_ci", "delta_ci_bootstrap", "mcnemar_p"))
-        return {"n_paired": 0, **none, "flips": {"gained": 0, "lost": 0}}
+        none = dict.fromkeys(("delta", "delta_stderr", "delta_stderr_unpaired", "delta_ci", "delta_ci_bootstrap", "mcnemar_p"))
+        return {"n_paired": 0, "n_clusters": 0, **none, "flips": {"gained": 0, "lost": 0}}
+    clusters = [first[id].get("cluster", id) for id in shared]
     difference = paired_difference(
-        [float(is_correct(first[id])) for id in shared], [float(is_correct(second[id])) for id in shared]
+        [float(is_correct(first[id])) for id in shared], [float(is_correct(second[id])) for id in shared], clusters
     )
-    several = difference.n > 1
+    several = len(set(clusters)) > 1
     return {
         "n_paired": difference.n,
+        "n_clusters": len(set(clusters)),
         "delta": difference.delta,
+        "delta_stderr": difference.stderr if several else None,
+        "delta_stderr_unpaired": difference.stderr_unpaired if several else None,
         "delta_ci": list(difference.ci) if several else None,
         "delta_ci_bootstrap": list(difference.ci_bootstrap) if several else None,
         "mcnemar_p": difference.mcnemar_p,

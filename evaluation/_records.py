@@ -37,12 +37,13 @@ def read_repaired(path: Path) -> list[Record]:
 
 
 def to_line(record: Record) -> str:
-    line = json.dumps(record, ensure_ascii=False) + "\n"
+    """The record on one line that UTF-8 can hold: escaped where a server's reply holds half a surrogate pair."""
+    line = json.dumps(record, ensure_ascii=False)
     try:
         line.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 cannot hold and JSON's escapes can
-        return json.dumps(record) + "\n"
-    return line
+    except UnicodeEncodeError:
+        line = json.dumps(record)
+    return line + "\n"
 
 
 def write_whole(path: Path, records: Iterable[Record]) -> None:

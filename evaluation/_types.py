@@ -40,6 +40,8 @@ class Sampling:
 
     `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form: an engine
     that runs here takes the former, a server the latter. `top_logprobs` asks for so many log-probabilities of the first token.
+
+    After one of the texts in `stop` an engine may end; it need not, and the texts may be in the completion: whoever asks cuts it.
     """
 
     max_new_tokens: int
@@ -50,6 +52,7 @@ class Sampling:
     seed: int | None = None
     schema: dict[str, Any] | None = None
     top_logprobs: int | None = None
+    stop: list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,38 @@
 """Arithmetic that a model wrote, evaluated without executing anything and in bounded time.
 
-Python's parser reads the text, so numbers and precedence mean what they mean in Python; only numbers, + − * / ** and parentheses
-are then evaluated, and powers only as far as their results stay small.
+Python's parser reads the text, so numbers and precedence mean what they mean in Python. Upstream's scorers hand such text to `eval`:
+what gives a number there without a name of its own (`6/2 or 3`, `round(22/7)`, `5//2`) gives the same here, and nothing else is run.
 """
 
 from __future__ import annotations
 
 import ast
-import re
+import operator
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 MAX_CHARACTERS = 1000
 MAX_BITS = 1 << 14
 
-_ALLOWED = re.compile(r"[0-9_.eE+\-*/() \t]+")
+_BINARY: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_UNARY: dict[type, Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_}
+_COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {"abs": abs, "float": float, "int": int, "round": round}
 
 
 class ArithmeticTextError(ValueError):
@@ -26,36 +45,48 @@ def evaluate(text: str) -> float:
     Raises:
         ArithmeticTextError: where it has none.
     """
-    if len(text) > MAX_CHARACTERS or not _ALLOWED.fullmatch(text):
-        raise ArithmeticTextError(f"text must be at most {MAX_CHARACTERS} characters of arithmetic, got {text[:60]!r}")
+    if len(text) > MAX_CHARACTERS:
+        raise ArithmeticTextError(f"text must have at most {MAX_CHARACTERS} characters, got {len(text)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python warns of some odd numbers, such as `1e`.
             tree = ast.parse(text.lstrip(" \t"), mode="eval")
         return float(_value(tree.body))
-    except (SyntaxError, ArithmeticError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
         raise ArithmeticTextError(f"text must have a value, got {text[:60]!r}: {type(error).__name__}") from error
 
 
 def _value(node: ast.expr) -> int | float:
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return node.value  # type: ignore[return-value]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
-        value = _value(node.operand)
-        return value if isinstance(node.op, ast.UAdd) else -value
-    if isinstance(node, ast.BinOp):
-        left, right = _value(node.left), _value(node.right)
-        if isinstance(node.op, ast.Add):
-            return left + right
-        if isinstance(node.op, ast.Sub):
-            return left - right
-        if isinstance(node.op, ast.Mult):
-            return left * right
-        if isinstance(node.op, ast.Div):
-            return left / right
-        if isinstance(node.op, ast.Pow):
-            return _power(left, right)
-    raise ArithmeticTextError(f"text must hold numbers, + - * / ** and parentheses alone, got {type(node).__name__}")
+    if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
+        unary: int | float = _UNARY[type(node.op)](_value(node.operand))
+        return unary
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        return _power(_value(node.left), _value(node.right))
+    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        binary: int | float = _BINARY[type(node.op)](_value(node.left), _value(node.right))
+        return binary
+    if isinstance(node, ast.BoolOp):
+        return _first_decisive(node)
+    if isinstance(node, ast.Compare) and all(type(op) in _COMPARISONS for op in node.ops):
+        values = [_value(part) for part in (node.left, *node.comparators)]
+        holds = (_COMPARISONS[type(op)](a, b) for op, a, b in zip(node.ops, values[:-1], values[1:], strict=True))
+        return all(holds)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS and len(node.args) == 1:
+        called: int | float = _FUNCTIONS[node.func.id](_value(node.args[0]))
+        return called
+    raise ArithmeticTextError(f"text must hold numbers and arithmetic alone, got {type(node).__name__}")
+
+
+def _first_decisive(node: ast.BoolOp) -> int | float:
+    """Python's `or` gives its first true operand and `and` its first false one, else the last; what follows is not looked at."""
+    decides = isinstance(node.op, ast.Or)
+    for operand in node.values[:-1]:
+        value = _value(operand)
+        if bool(value) is decides:
+            return value
+    return _value(node.values[-1])
 
 
 def _power(base: int | float, exponent: int | float) -> int | float:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation._formats import duration
 from evaluation._records import read_repaired, to_line, write_whole
 from evaluation._types import Generation, Item, Message, Progress, Sampling
+from evaluation.completion_cache import CompletionCache
 from evaluation.engines import Engine, Prompt
 
 COMPLETIONS_FILE = "completions.jsonl"
 ITEMS_FILE = "items.jsonl"
+LEFT_OUT_FILE = "left_out.json"
 
 
 def generate(
@@ -26,10 +29,12 @@ def generate(
     sampling: Sampling,
     output_dir: Path,
     progress: Progress,
+    cache: CompletionCache | None = None,
 ) -> None:
     """Writes items.jsonl and completions.jsonl into `output_dir`: appended as items finish, in the items' order at the end.
 
-    `tokenizer` may be None for an engine that takes messages.
+    left_out.json says how many rows of the benchmark's source are no items, by reason. `tokenizer` may be None for an engine that
+    takes messages. What `cache` has is not generated, and what is generated is put there.
 
     Raises:
         ValueError: where two items share an id, or `output_dir` holds completions of other items.
@@ -45,22 +50,39 @@ def generate(
             f"output_dir must hold completions of these items alone, got {min(done - set(ids))!r} too; empty {output_dir}"
         )
     write_whole(output_dir / ITEMS_FILE, items)
+    write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(getattr(items, "left_out", {}).items()))])
 
     left = [item for item in items if item["id"] not in done]
     prompts, texts = render(engine, tokenizer, [messages_fn(item) for item in left])
     failed: list[str] = []
-    started, num_tokens = time.monotonic(), 0
-    progress(len(done), len(items), "")
     with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
-        for index, (generation,) in engine.generate(prompts, sampling):
-            if generation.finish_reason.startswith("error"):
-                failed.append(f"{left[index]['id']}: {generation.finish_reason}")
-                continue
+
+        def keep(index: int, generation: Generation) -> None:
             file.write(to_line(_record(left[index], texts[index], generation)))
             file.flush()
             done.add(left[index]["id"])
+
+        missing = []
+        for index, prompt in enumerate(prompts):
+            known = cache.get(prompt) if cache is not None else None
+            if known is None:
+                missing.append(index)
+            else:
+                keep(index, known)
+        progress(len(done), len(items), "")
+        started, num_tokens = time.monotonic(), 0
+        for number, (place, (generation,)) in enumerate(engine.generate([prompts[i] for i in missing], sampling), start=1):
+            index = missing[place]
+            if generation.finish_reason.startswith("error"):
+                failed.append(f"{left[index]['id']}: {generation.finish_reason}")
+                continue
+            keep(index, generation)
+            if cache is not None:
+                cache.put(prompts[index], generation)
             num_tokens += generation.num_completion_tokens
-            progress(len(done), len(items), f"{num_tokens / max(time.monotonic() - started, 1e-9):.0f} tokens/s")
+            elapsed_s = max(time.monotonic() - started, 1e-9)
+            left_s = elapsed_s / number * (len(missing) - number)
+            progress(len(done), len(items), f"{num_tokens / elapsed_s:.0f} tokens/s, {duration(left_s)} left")
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(items)} items failed, the others are kept; first {failed[0]}; run again to retry"

@@ -18,6 +18,7 @@ from evaluation._examples import examples
 from evaluation._judged import judge_counts, judge_rows
 from evaluation._paired import Record, read_records
 from evaluation.charts import Curve
+from evaluation.lm_eval_summary import cross_check_rows, task_rows
 from evaluation.summary import MODELS, label, notes, summarize, table_rows
 
 SUMMARY_FILE = "summary.json"
@@ -87,6 +88,9 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         compared={name: entry for name, entry in summary["benchmarks"].items() if "delta" in entry},
         facts=_facts(summary),
         differences=_differences(summary),
+        groups=_groups(summary),
+        checks=_checks(summary),
+        lm_eval_rows=task_rows(summary),
         training=_training(inputs["train"]),
         shifts=_shifts(summary["shifts"]),
         data_tables=_data_section.tables(summary["data"]) if summary["data"] else [],
@@ -117,6 +121,36 @@ def _differences(summary: Mapping[str, Any]) -> Markup | None:
         if entry.get("delta") is not None
     ]
     return charts.differences(rows) if rows else None
+
+
+def _groups(summary: Mapping[str, Any]) -> list[tuple[str, str, list[Record]]]:
+    """(benchmark, field, one row per group) of every benchmark whose items name a level, a subject or the like."""
+    found = []
+    for name, entry in summary["benchmarks"].items():
+        models = [model for model in MODELS if model in entry]
+        first = entry[models[0]].get("groups") or {}
+        for field, groups in first.items():
+            rows = [
+                {
+                    "group": group,
+                    "n": result["n"],
+                    "models": {model: (entry[model].get("groups") or {}).get(field, {}).get(group, {}) for model in models},
+                }
+                for group, result in groups.items()
+            ]
+            if rows:
+                found.append((label(name, entry), field, rows))
+    return found
+
+
+def _checks(summary: Mapping[str, Any]) -> list[tuple[str, str, Record, list[dict[str, str]]]]:
+    """(benchmark, model, cross-check, its rows)."""
+    return [
+        (label(name, entry), model, entry[model]["cross_check"], cross_check_rows(entry[model]["cross_check"]))
+        for name, entry in summary["benchmarks"].items()
+        for model in MODELS
+        if entry.get(model, {}).get("cross_check")
+    ]
 
 
 def _training(folder: str | None) -> list[tuple[str, list[Curve], Markup]]:

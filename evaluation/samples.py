@@ -53,8 +53,10 @@ def make_samples() -> dict[str, list[Row]]:
     return {
         "gsm8k": _from_templates(WORD_PROBLEMS, 1),
         "math_l5": _from_templates(MATH, 2),
+        "math": _all_levels(_from_templates(MATH, 3)),
         "crux": _crux(),
         "mmlu_redux": _mmlu(),
+        "mmlu_redux_2": _annotated(),
     }
 
 
@@ -99,6 +101,25 @@ def _mmlu() -> list[Row]:
         }
         for n, (subject, question, choices, right) in enumerate(QUESTIONS)
     ]
+
+
+def _annotated() -> list[Row]:
+    """The same questions as annotators write them down."""
+    return [
+        {
+            "subject": subject,
+            "row": n,
+            "question": question,
+            "choices": choices,
+            "groundtruth_answer": right,
+            "error_type": "ok",
+        }
+        for n, (subject, question, choices, right) in enumerate(QUESTIONS)
+    ]
+
+
+def _all_levels(rows: list[Row]) -> list[Row]:
+    return [{**row, "level": f"Level {1 + n % 5}"} for n, row in enumerate(rows)]
 
 
 def _word(question: str, step: str, answer: int) -> Row:

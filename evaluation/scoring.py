@@ -7,12 +7,14 @@ which an answer was found.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from typing import Any, Literal
 from evaluation._types import Item, Progress, Verdict
 from evaluation.statistics import standard_error, wilson_interval
 
-SCORER_VERSION = "1"  # goes up with every change that can change a verdict
+SCORER_VERSION = "2"  # goes up with every change that can change a verdict
 
 _STEP = 256  # items between two reports of progress
 
@@ -35,6 +37,8 @@ def score_records(
 ) -> list[dict[str, Any]]:
     """One record per completion, in the order of the completions: the verdict, what it rests on, and the raw text.
 
+    `cluster` is equal for items that ask the same question. A benchmark's `second_metrics`, where it has any, are worked out last.
+
     Args:
         boxed: Whether ZeroEval's boxed rule is tried; upstream tries it for Llama 3.1 alone.
 
@@ -43,7 +47,7 @@ def score_records(
     """
     module = _module(benchmark)
     by_id = {item["id"]: item for item in items}
-    records = []
+    records: list[dict[str, Any]] = []
     for number, completion in enumerate(completions):
         if completion["id"] not in by_id:
             raise ValueError(
@@ -53,6 +57,11 @@ def score_records(
         records.append(_record(module, by_id[completion["id"]], completion, boxed))
         if progress is not None and number % _STEP == 0:
             progress(number, len(completions), "")
+    if hasattr(module, "second_metrics"):
+        asked = [by_id[record["id"]] for record in records]
+        found = module.second_metrics(asked, [record["answer"] for record in records], progress)
+        for record, metrics in zip(records, found, strict=True):
+            record["metrics"] = {**record["metrics"], **metrics}
     if progress is not None:
         progress(len(completions), len(completions), "")
     return records
@@ -60,6 +69,8 @@ def score_records(
 
 def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int) -> dict[str, Any]:
     """The benchmark's result over `n_expected` items; the interval is Wilson's, `stderr` is the sample's as in lm-eval.
+
+    `groups` divides by the items there are: of each level, each subject, where the benchmark's items name them.
 
     Raises:
         ValueError: where there are more records than items were expected.
@@ -97,8 +108,32 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
             name: _percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
             for name in sorted({name for record in records for name in record["metrics"]})
         },
+        "groups": {name: _by_group(records, name) for name in getattr(module, "GROUPS", ())},
         "scorer": SCORER_VERSION,
     }
+
+
+def _by_group(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    groups: dict[str, list[str]] = {}
+    for record in records:
+        if record["groups"].get(name) is not None:
+            groups.setdefault(str(record["groups"][name]), []).append(record["outcome"])
+    return {
+        group: {
+            "n": len(outcomes),
+            "accuracy": _percent(outcomes.count("correct"), len(outcomes)),
+            "no_answer": _percent(outcomes.count("no_answer"), len(outcomes)),
+        }
+        for group, outcomes in sorted(groups.items())
+    }
+
+
+def items_digest(items: Sequence[Item]) -> str:
+    """sha256 (hex) of the items' content and order, wherever they came from: equal digests are the same benchmark data."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def score_folder(
@@ -106,7 +141,8 @@ def score_folder(
 ) -> dict[str, Any]:
     """Scores a generation's items.jsonl and completions.jsonl; writes scores.jsonl and summary.json and returns the latter.
 
-    The items that were generated for are the items that are expected.
+    The items that were generated for are the items that are expected; `items_digest` tells which they are, and `left_out` how many
+    rows of the source are none of them, by reason.
 
     Args:
         source: `hub`, `file` or `sample`; goes into the summary, so that a sample is never taken for the benchmark.
@@ -117,32 +153,63 @@ def score_folder(
     items = _read_items(completions_dir / "items.jsonl")
     completions = read_completions(completions_dir / "completions.jsonl")
     records = score_records(benchmark, items, completions, progress)
-    summary = {**aggregate(benchmark, records, len(items)), "source": source, "limit": limit}
+    left_out = completions_dir / "left_out.json"
+    summary = {
+        **aggregate(benchmark, records, len(items)),
+        "source": source,
+        "limit": limit,
+        "items_digest": items_digest(items),
+        "left_out": json.loads(left_out.read_bytes()) if left_out.exists() else {},
+    }
     output_dir.mkdir(parents=True, exist_ok=True)
     _write(output_dir / "scores.jsonl", (json.dumps(record) + "\n" for record in records))
     _write(output_dir / "summary.json", [json.dumps(summary, indent=2) + "\n"])
     return summary
 
 
-def score_completions(benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native") -> dict[str, Any]:
-    """The aggregate of one file of completions, over the protocol's number of items.
+def score_completions(
+    benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native", lm_eval: bool = False
+) -> dict[str, Any]:
+    """The aggregate of one file of completions, over the protocol's number of items (where nobody says it, over the file's).
 
-    A native file has its items.jsonl beside it; a ZeroEval file carries its gold answers and its model's name.
+    A native file has its items.jsonl beside it; a ZeroEval file carries its gold answers and its model's name. With `lm_eval` the
+    result has `cross_check` and `disagreements` as `evaluation.lm_eval_replay.cross_check` gives them.
 
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
     """
     n_benchmark = _module(benchmark).NUM_ITEMS
+    answers = load_answers(benchmark, file, format=format)
+    records = score_records(benchmark, answers.items, answers.completions, boxed=answers.boxed)
+    n_expected = len(answers.items) if n_benchmark is None else n_benchmark
+    result = {**aggregate(benchmark, records, n_expected), "model": answers.model, "items_digest": items_digest(answers.items)}
+    if lm_eval:
+        from evaluation.lm_eval_replay import cross_check
+
+        result["cross_check"], result["disagreements"] = cross_check(benchmark, answers.items, records)
+    return result
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A file of completions and the items they are of; `boxed` says whether ZeroEval's boxed rule applies to the model."""
+
+    model: str | None
+    items: list[Item]
+    completions: list[dict[str, Any]]
+    boxed: bool
+
+
+def load_answers(benchmark: str, file: Path, *, format: Literal["native", "zeroeval"]) -> Answers:
+    """Reads a file of completions in either format; raises as `score_completions` does."""
     if format == "native":
         # The named file first: what is wrong with it is said before anything about its neighbour.
         completions = read_completions(file)
-        records = score_records(benchmark, _read_items(file.with_name("items.jsonl")), completions)
-        return aggregate(benchmark, records, n_benchmark)
+        return Answers(None, _read_items(file.with_name("items.jsonl")), completions, False)
     from evaluation.zeroeval import load_zeroeval_results
 
     results = load_zeroeval_results(file, benchmark)
-    records = score_records(benchmark, results.items, results.completions, boxed=results.boxed)
-    return {**aggregate(benchmark, records, n_benchmark), "model": results.model}
+    return Answers(results.model, results.items, results.completions, results.boxed)
 
 
 def read_completions(path: Path) -> list[dict[str, Any]]:
@@ -208,9 +275,17 @@ def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: b
         "metrics": verdict.metrics,
         "finish_reason": finish_reason,
         "num_completion_tokens": completion.get("num_completion_tokens"),
+        "groups": {name: item.get(name) for name in getattr(module, "GROUPS", ())},
+        "cluster": _cluster(item),
         "completion": completion["completion"],
         "scorer": SCORER_VERSION,
     }
+
+
+def _cluster(item: Item) -> str:
+    """What items that ask the same question share: MMLU has some in two subjects."""
+    asked = [item.get("question"), item.get("choices")]
+    return item["id"] if asked == [None, None] else hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 def _percent(count: float, of: int) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 from evaluation._formats import NONE, difference, interval, number, p_value
 from evaluation._judged import add_agreement, judge_entry, judge_notes
 from evaluation._paired import Record, compare_scores, correct_and_judge, read_json, read_records, read_scores
+from evaluation.lm_eval_summary import cross_check_of, tasks_of
 
 MODELS = ("base", "aligned")
 
@@ -23,20 +24,26 @@ def summarize(inputs: Mapping[str, Any]) -> Record:
     Args:
         inputs: What the report stage collects: `recipe`, `name`, `models` and `digests` by model, `scores`
             {benchmark: {model: folder}}, `judges` {benchmark: folder}, the folders `train`, `shifts`, `data` (or None), `stages`
-            (one entry per task), `versions`, `machine`. One model alone is evaluated without differences.
+            (one entry per task), `versions`, `machine`, and where there are any `cross_checks` {benchmark: {model: folder}} and
+            `lm_eval` {task: {model: folder}}. One model alone is evaluated without differences.
 
     Raises:
         ValueError: where a stage's file is ill-formed.
     """
     benchmarks = {name: _benchmark(folders) for name, folders in inputs["scores"].items()}
     correct_and_judge([entry for entry in benchmarks.values() if "delta" in entry])
+    for name, folders in inputs.get("cross_checks", {}).items():
+        for model, folder in folders.items():
+            benchmarks[name][model]["cross_check"] = cross_check_of(Path(folder))
     judges = {name: judge_entry(Path(folder)) for name, folder in inputs["judges"].items()}
     add_agreement(judges, inputs["judges"])
     summary = {
         "name": inputs["name"],
         "models": {role: {"model": model, "digest": inputs["digests"].get(role)} for role, model in inputs["models"].items()},
+        "alignment_tax": [_tax_row(name, entry) for name, entry in benchmarks.items() if "delta" in entry],
         "benchmarks": benchmarks,
         "judges": judges,
+        "lm_eval": tasks_of(inputs.get("lm_eval", {})),
         "train": _train(inputs["train"]),
         "shifts": read_json(Path(inputs["shifts"]) / "shifts.json") if inputs["shifts"] else None,
         "data": read_json(Path(inputs["data"]) / "ledger.json") if inputs["data"] else None,
@@ -88,6 +95,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
             "published figures."
         )
     found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
+    found += [text for name, entry in entries.items() for text in _cross_checked(name, entry)]
     found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
     found += [text for name, entry in summary.get("contamination", {}).items() if (text := _contaminated(name, entry))]
     found += [
@@ -125,6 +133,23 @@ def _benchmark(folders: Mapping[str, str]) -> Record:
         for rate in ("no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
     }
     return {**shared, **summaries, **compare_scores(base, aligned), **changes}
+
+
+def _tax_row(name: str, entry: Mapping[str, Any]) -> Record:
+    """What alignment gained and cost on one benchmark; rates in percent, differences in points, lengths in tokens."""
+    rates = ("accuracy", "no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
+    row: Record = {"benchmark": label(name, entry)}
+    for rate in rates:
+        base, aligned = (entry[model].get(rate) for model in MODELS)
+        row[rate] = {"base": base, "aligned": aligned, "delta": _subtract(aligned, base)}
+    shared = ("delta", "delta_ci", "delta_ci_bootstrap", "mcnemar_p", "mcnemar_p_holm", "flips", "verdict", "n_paired")
+    return {
+        **row,
+        **{key: entry[key] for key in shared},
+        "n": {model: entry[model]["n"] for model in MODELS},
+        "n_expected": {model: entry[model]["n_expected"] for model in MODELS},
+        "n_benchmark": entry["n_benchmark"],
+    }
 
 
 def _subtract(after: float | None, before: float | None) -> float | None:
@@ -176,7 +201,7 @@ def _compared_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
 def _items(scores: list[Record]) -> str:
     """`128/128`; `425/721` of a partial one; `12/12 of 1319` where the protocol has more than was asked for."""
     least = min(scores, key=lambda score: int(score["n"]))
-    full = "" if least["n_benchmark"] == least["n_expected"] else f" of {least['n_benchmark']}"
+    full = "" if least["n_benchmark"] in (None, least["n_expected"]) else f" of {least['n_benchmark']}"
     return f"{least['n']}/{least['n_expected']}{full}"
 
 
@@ -186,6 +211,25 @@ def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
         for model in MODELS
         if model in entry and entry[model]["partial"]
     ]
+    left_out = next((entry[model].get("left_out") for model in MODELS if model in entry), None)
+    if left_out:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+        found.append(f"{label(name, entry)}: {sum(left_out.values())} of the rows that were read are no items ({reasons})")
     if "delta" in entry and any(entry[model]["n"] != entry["n_paired"] or entry[model]["partial"] for model in MODELS):
         found.append(f"{label(name, entry)}: Δ is over the {entry['n_paired']} items that both models have")
+    return found
+
+
+def _cross_checked(name: str, entry: Mapping[str, Any]) -> list[str]:
+    found = []
+    for model in MODELS:
+        checked = entry.get(model, {}).get("cross_check")
+        if checked is None or checked["main"] is None:
+            continue
+        main = checked["main"]
+        found.append(
+            f"{label(name, entry)}, {model}: {number(entry[model]['accuracy_of_present'], 2)} here, {number(main['value'], 2)} by "
+            f"lm-eval's {main['task']} ({main['filter']}, {main['metric']}) on the same completions; they differ on "
+            f"{checked['n_disagreements']} of {checked['n']} items."
+        )
     return found

@@ -212,12 +212,15 @@ def score(
         Path, typer.Argument(metavar="FILE", help="completions.jsonl with its items.jsonl beside it, or ZeroEval's.")
     ],
     file_format: Annotated[FileFormat, typer.Option("--format", help="Ours, or ZeroEval's result files.")] = FileFormat.native,
+    lm_eval: Annotated[
+        bool, typer.Option("--lm-eval", help="Also let lm-eval's own tasks read them, and list where it disagrees.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score stored completions, without a model."""
     from flows.commands import score_file
 
-    score_file(benchmark, file, file_format.value, as_json=as_json)
+    score_file(benchmark, file, file_format.value, lm_eval=lm_eval, as_json=as_json)
 
 
 @app.command(name="judge-score")

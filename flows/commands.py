@@ -166,11 +166,13 @@ def show_results(run: Run) -> None:
     """The table of results, and where the report and the UI are."""
     if not (run.folder / "summary.json").exists():
         return
+    from evaluation.lm_eval_summary import task_rows
     from evaluation.summary import notes, table_rows
 
     summary = read_json(run.folder / "summary.json")
     print()
     print_table("", table_rows(summary))
+    print_table("lm-eval's own tasks", task_rows(summary))
     for note in notes(summary):
         print(f"  {note}")
     print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
@@ -275,16 +277,22 @@ def serve_ui(*, debug: bool) -> None:
         threading.Event().wait()
 
 
-def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, as_json: bool) -> None:
+def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, lm_eval: bool, as_json: bool) -> None:
+    """Score a file of completions; with `lm_eval` also as lm-eval's own tasks read it."""
+    from evaluation.lm_eval_summary import cross_check_rows
     from evaluation.scoring import score_completions
 
     if not file.exists():
         raise FileNotFoundError(f"FILE must exist, got {file}; give the path of a completions.jsonl")
-    result = score_completions(plugin("evaluation.benchmarks", benchmark), file, format=file_format)
+    result = score_completions(plugin("evaluation.benchmarks", benchmark), file, format=file_format, lm_eval=lm_eval)
     if as_json:
         _print_json(result)
-    else:
-        print_table("", [{"key": key, "value": value} for key, value in result.items()], words=True)
+        return
+    checked, disagreements = result.pop("cross_check", None), result.pop("disagreements", [])
+    print_table("", [{"key": key, "value": value} for key, value in result.items()], words=True)
+    if checked is not None:
+        print_table("lm-eval's reading of the same completions", cross_check_rows(checked), words=True)
+        print_table("items on which it differs", disagreements, words=True)
 
 
 def score_judgments(

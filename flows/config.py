@@ -134,6 +134,14 @@ class Benchmark(Section):
     limit: int | None = Field(None, gt=0, description="the first so many items")
 
 
+class LmEvalTask(Section):
+    """How one of lm-evaluation-harness's tasks is run."""
+
+    num_fewshot: int | None = Field(None, ge=0, description="None: the task's own")
+    limit: int | None = Field(None, gt=0, description="the first so many documents of each task")
+    chat: bool = Field(False, description="through the model's chat template")
+
+
 class Evaluation(Section):
     """Generation and scoring, of the base and the aligned model alike."""
 
@@ -142,11 +150,30 @@ class Evaluation(Section):
     base_url: str | None = Field(None, description="engine openai: the endpoint")
     model: str | None = Field(None, description="engine openai: the model's name there")
     benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
+    cross_check: bool = Field(False, description="lm-eval's own reading of the same completions beside each score")
+    lm_eval: dict[str, LmEvalTask] = Field(default_factory=dict, description="lm-eval's tasks, by name")
+    lm_eval_include_path: str | None = Field(None, description="a folder of lm-eval task definitions of one's own")
 
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
         return _benchmark_mapping(value)
+
+    @field_validator("lm_eval", mode="before")
+    @classmethod
+    def _task_names_alone(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            value = {str(name): {} for name in value}
+        return {name: settings or {} for name, settings in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _weighs_text(self) -> Evaluation:
+        if self.lm_eval and self.engine == "openai":
+            raise ValueError(
+                "evaluation.lm_eval must run on an engine that loads the model itself, got openai; "
+                "set evaluation.engine=vllm or transformers, or leave lm_eval out"
+            )
+        return self
 
 
 class TokenPrice(Section):
@@ -441,4 +468,6 @@ def _section(location: Sequence[str]) -> type[BaseModel]:
         return TokenPrice
     if location[:2] == ["prepare", "ratings"]:
         return Ratings
+    if "lm_eval" in location:
+        return LmEvalTask
     return sections[location[0]] if location else Recipe

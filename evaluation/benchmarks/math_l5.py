@@ -7,34 +7,25 @@ and answer, greedy, 4096 tokens. https://arxiv.org/abs/2103.03874
 
 from __future__ import annotations
 
-from evaluation._types import Item, Message, Verdict
+from collections.abc import Sequence
+from typing import Any
+
+from evaluation._types import Item, Message, Progress, Verdict
+from evaluation.benchmarks._math import HUB, math_row, read_problem
+from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._numbers import number_verdict
-from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
+from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
 
 TITLE = "MATH-L5"
 NUM_ITEMS = 721
 MAX_NEW_TOKENS = 4096
-
-_HUB = Hub(
-    "EleutherAI/hendrycks_math",
-    [
-        "algebra",
-        "counting_and_probability",
-        "geometry",
-        "intermediate_algebra",
-        "number_theory",
-        "prealgebra",
-        "precalculus",
-    ],
-)
-_BOX = "\\boxed"
+LM_EVAL_TASKS = ("minerva_math/minerva_math500", "hendrycks_math/hendrycks_math500")
+GROUPS = ("subject",)
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
-    """The Level 5 items with a whole number as answer; other rows of the source are passed over.
-
-    A row has `problem` (or `question`), `level`, and a `solution` (or `answer`) that boxes its answer or is nothing but the answer.
+    """The Level 5 items with a whole number as answer; the source's other rows are counted as left out.
 
     Raises:
         FileNotFoundError: where the source is not there.
@@ -42,16 +33,15 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     """
     prefix = id_prefix("math_l5", source)
 
-    def to_item(row: Row) -> Item | None:
-        problem = row.get("problem", "question", kind=str)
-        level = row.get("level", kind=str)
-        solution = row.get("solution", "answer", kind=str)
-        answer = last_boxed(solution) if _BOX in solution else solution
-        if level != "Level 5" or answer is None or not is_whole_number(answer):
-            return None
-        return {"id": f"{prefix}-{row.number}", "question": problem, "answer": answer}
+    def to_item(row: Row) -> Item | str:
+        problem = read_problem(row)
+        if problem.pop("level") != "Level 5":
+            return "another level"
+        if problem["answer"] is None or not is_whole_number(problem["answer"]):
+            return "the answer is no whole number"
+        return {"id": f"{prefix}-{row.number}", **problem}
 
-    return load_items("math_l5", source, limit, _HUB, NUM_ITEMS, to_item)
+    return load_items("math_l5", source, limit, HUB, NUM_ITEMS, to_item)
 
 
 def messages(item: Item) -> list[Message]:
@@ -64,17 +54,16 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
     return number_verdict(item["answer"], completion, boxed=boxed)
 
 
-def last_boxed(solution: str) -> str | None:
-    r"""What the last `\boxed{…}` holds, or what follows a last `\boxed 5` up to the `$`; None where braces are not balanced."""
-    content = solution[solution.rindex(_BOX) + len(_BOX) :].lstrip()
-    if not content.startswith("{"):
-        return content.partition("$")[0]
-    depth = 0
-    for position, character in enumerate(content):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return content[1:position]
-    return None
+def second_metrics(
+    items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
+) -> list[dict[str, bool | float]]:
+    """math-verify's verdict on each answer."""
+    return math_verify_metrics(items, answers, progress)
+
+
+def lm_eval_document(item: Item) -> dict[str, Any]:
+    """The item as a row of EleutherAI/hendrycks_math."""
+    return math_row(item)
 
 
 def is_whole_number(answer: str) -> bool:

@@ -43,6 +43,17 @@ class Engine(Protocol):
         ...
 
 
+class LikelihoodEngine(Engine, Protocol):
+    """An engine that also says how likely a given text is; those behind a chat endpoint don't."""
+
+    def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, tuple[float, bool]]]:
+        """Yields (index of the pair, (log-probability of its continuation in nats, whether greedy decoding would give it)).
+
+        A pair is the token ids of a context, at least one, and of its continuation; a context that is too long loses its beginning.
+        """
+        ...
+
+
 def names() -> list[str]:
     """The engines there are."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
@@ -77,6 +88,21 @@ def too_long(prompt_ids: Sequence[int], sampling: Sampling, max_model_len: int |
     if max_model_len is None or len(prompt_ids) + least <= max_model_len:
         return []
     return [Generation("", [], "prompt_too_long", len(prompt_ids), 0)] * sampling.n
+
+
+def cut_left(context: Sequence[int], continuation: Sequence[int], max_tokens: int | None) -> list[int]:
+    """Context and continuation as one, without as much of the beginning as is over `max_tokens`; one token before the
+    continuation stays.
+
+    Raises:
+        ValueError: where the continuation alone leaves no room for one.
+    """
+    if max_tokens is not None and len(continuation) >= max_tokens:
+        raise ValueError(
+            f"continuations must have less than {max_tokens} tokens, got {len(continuation)}; the model's context ends there"
+        )
+    whole = [*context, *continuation]
+    return whole if max_tokens is None else whole[-max_tokens:]
 
 
 def _module(name: str) -> Any:

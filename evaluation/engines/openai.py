@@ -26,6 +26,7 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 # A server that wants to be left alone for longer is not waited for: the request fails and is asked again by the next run.
 LONGEST_RETRY_AFTER_S = 600.0
+_MAX_STOPS = 4  # the protocol takes no more
 
 
 def environment() -> dict[str, str]:
@@ -224,6 +225,8 @@ class OpenaiEngine:
         parameters[self._limit_name] = sampling.max_new_tokens
         if seed is not None:
             parameters["seed"] = seed
+        if sampling.stop:
+            parameters["stop"] = sampling.stop[:_MAX_STOPS]
         if sampling.schema is not None:
             schema = {"name": "verdict", "strict": True, "schema": sampling.schema}
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from evaluation._types import Generation, Sampling
-from evaluation.engines import Prompt, too_long
+from evaluation.engines import Prompt, cut_left, too_long
 
 
 def environment() -> dict[str, str]:
@@ -61,6 +61,30 @@ class TransformersEngine:
         for start in range(0, len(fitting), self._batch_size):
             batch = fitting[start : start + self._batch_size]
             yield from zip(batch, self._batch([ids[index] for index in batch], sampling), strict=True)
+
+    def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, tuple[float, bool]]]:
+        order = sorted(range(len(pairs)), key=lambda index: len(pairs[index][0]) + len(pairs[index][1]))
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            yield from zip(batch, self._likelihoods([pairs[index] for index in batch]), strict=True)
+
+    def _likelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[float, bool]]:
+        import torch
+
+        ids = [cut_left(context, continuation, self.max_model_len) for context, continuation in pairs]
+        width = max(map(len, ids))
+        pad = min(self._stops)
+        # Padded on the right: what follows a token doesn't change its likelihood.
+        input_ids = torch.tensor([row + [pad] * (width - len(row)) for row in ids], device=self._device)  # (B, T)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=self._device)
+        with torch.inference_mode():
+            logits = self._model(input_ids=input_ids, attention_mask=mask).logits  # (B, T, V)
+        for row, scores, (_, continuation) in zip(ids, logits, pairs, strict=True):
+            first = len(row) - len(continuation)
+            logps = scores[first - 1 : len(row) - 1].float().log_softmax(-1)  # (tokens, V)
+            labels = torch.tensor(row[first:], device=self._device)
+            taken = logps.gather(-1, labels[:, None]).squeeze(-1)
+            yield float(taken.sum()), bool((logps.argmax(-1) == labels).all())
 
     def reseed(self, seed: int) -> None:
         import torch

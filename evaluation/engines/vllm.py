@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from evaluation._types import Generation, Sampling
-from evaluation.engines import Prompt, too_long
+from evaluation.engines import Prompt, cut_left, too_long
 
 
 def environment() -> dict[str, str]:
@@ -86,6 +86,7 @@ class VllmEngine:
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     max_tokens=min(sampling.max_new_tokens, self.max_model_len - len(prompt)),
+                    stop=sampling.stop,
                     structured_outputs=StructuredOutputsParams(choice=sampling.choices) if sampling.choices else None,
                     logprobs=sampling.top_logprobs,
                     output_kind=RequestOutputKind.FINAL_ONLY,
@@ -103,6 +104,30 @@ class VllmEngine:
                         yield index, [_generation(output, one, sampling) for one in output.outputs]  # type: ignore[union-attr]
         finally:
             if running:  # the caller stopped early, or something failed
+                engine.abort_request(list(running))
+
+    def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, tuple[float, bool]]]:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        engine = self._llm.llm_engine
+        # One token has to be generated; with a likelihood for every prompt token the prefix cache is passed by.
+        params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, output_kind=RequestOutputKind.FINAL_ONLY)
+        running: dict[str, int] = {}
+        try:
+            for index, (context, continuation) in enumerate(pairs):
+                ids = cut_left(context, continuation, self.max_model_len - 1)
+                request = str(next(self._ids))
+                engine.add_request(request, TokensPrompt(prompt_token_ids=ids), params)
+                running[request] = index
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        index = running.pop(str(output.request_id))
+                        yield index, _loglikelihood(output, len(pairs[index][1]))
+        finally:
+            if running:
                 engine.abort_request(list(running))
 
     def reseed(self, seed: int) -> None:
@@ -130,6 +155,14 @@ def _generation(output: Any, one: Any, sampling: Sampling) -> Generation:
     first = one.logprobs[0].values() if sampling.top_logprobs and one.logprobs else ()
     top = {str(entry.decoded_token): float(entry.logprob) for entry in first} or None
     return Generation(one.text, ids, str(one.finish_reason), len(output.prompt_token_ids), len(ids), top_logprobs=top)
+
+
+def _loglikelihood(output: Any, num_tokens: int) -> tuple[float, bool]:
+    """Of the prompt's last `num_tokens` tokens: their summed log-probability, and whether each was the likeliest."""
+    ids = output.prompt_token_ids[-num_tokens:] if num_tokens else []
+    entries = output.prompt_logprobs[-num_tokens:] if num_tokens else []
+    found = [entry[token] for entry, token in zip(entries, ids, strict=True)]
+    return sum(one.logprob for one in found), all(one.rank == 1 for one in found)
 
 
 def _model_len(model: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import json
@@ -9,9 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation._types import Sampling
+from evaluation.completion_cache import CompletionCache
+from evaluation.generate import generate
+from evaluation.generate_turns import generate_turns
 from tasks.job import Job
+from tasks.keys import code_digests, digest
 
-CONTENT = ("completions.jsonl", "items.jsonl")
+CONTENT = ("completions.jsonl", "items.jsonl", "left_out.json")
 MEMORY_REMEDY = "lower evaluation.max_new_tokens, or take a smaller model"
 
 
@@ -22,10 +28,6 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run(job: Job) -> None:
-    from evaluation._types import Sampling
-    from evaluation.generate import generate
-    from evaluation.generate_turns import generate_turns
-
     s = job.settings
     benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
     items = benchmark.load(benchmark_source(job), s["limit"])
@@ -33,9 +35,21 @@ def run(job: Job) -> None:
     if hasattr(benchmark, "NUM_TURNS"):
         generate_turns(engine, tokenizer, items, benchmark, s["max_new_tokens"], job.output, job.progress)
         return
-    generate(
-        engine, tokenizer, items, benchmark.messages, Sampling(max_new_tokens=s["max_new_tokens"]), job.output, job.progress
-    )
+    sampling = Sampling(max_new_tokens=s["max_new_tokens"])
+    cache = CompletionCache(_cache_file(job, sampling), read=not job.refresh)
+    generate(engine, tokenizer, items, benchmark.messages, sampling, job.output, job.progress, cache)
+
+
+def _cache_file(job: Job, sampling: Sampling) -> Path:
+    """Where completions of this model, by this engine and its code, with this decoding are kept: `artifacts/completions/`."""
+    engine = job.settings["engine"]
+    decides = {
+        "model": job.fingerprints["model"],
+        "engine": engine,
+        "code": code_digests([f"evaluation.engines.{engine['name']}"]),
+        "sampling": dataclasses.asdict(sampling),
+    }
+    return job.output.parents[1] / "completions" / f"{digest(decides)}.jsonl"
 
 
 def benchmark_source(job: Job) -> str | None:

@@ -28,17 +28,20 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
         "generations": {},
         "judges": {},
         "contamination": {},
+        "cross_checks": {},
+        "lm_eval": {},
         "models": {},
         "digests": {},
         "stages": [],
     }
+    by_benchmark = {"score": "scores", "generate": "generations", "cross_check": "cross_checks", "lm_eval": "lm_eval"}
     versions: dict[str, str] = {}
     folders = {"train": "train", "analyze": "shifts", "prepare": "data"}
     for node, folder in artifacts.items():
         manifest = json.loads((folder / "manifest.json").read_text())
         stage, model, benchmark = [*node.split("/"), None, None][:3]
-        if stage in ("score", "generate"):
-            found["scores" if stage == "score" else "generations"].setdefault(benchmark, {})[model] = str(folder)
+        if stage in by_benchmark:
+            found[by_benchmark[stage]].setdefault(benchmark, {})[model] = str(folder)
         elif stage == "judge":
             # `judge/arena_hard`; another form or another judge of a benchmark is `judge/checklist_pairwise/wildbench`.
             benchmark, model = (benchmark, model) if benchmark else (model, None)

@@ -1,0 +1,30 @@
+"""ZeroEval's comparison of answers that are letters, and the rows of MMLU that annotators judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation import parsing
+from evaluation._types import Item, Verdict
+from evaluation.benchmarks._zeroeval import LETTERS
+
+
+def letter_verdict(item: Item, completion: str, *, boxed: bool) -> Verdict:
+    """Right is the gold letter, or an answer that contains it before a parenthesis; a null or empty answer is none."""
+    found = parsing.extract_answer(completion, boxed=boxed, empty_is_none=True)
+    if found.rule == "none":
+        return Verdict("no_answer", None, "none")
+    letter = item["answer"]
+    # Upstream's `in` looks into a list's elements and a dict's keys as well as into a text.
+    right = found.value == letter or (isinstance(found.value, str | list | dict) and f"{letter})" in found.value)
+    return Verdict("correct" if right else "wrong", str(found.value), found.rule)
+
+
+def choice_row(item: Item) -> dict[str, Any]:
+    """An item as a row of MMLU: four choices or more, and the right one's number."""
+    choices = [str(choice) for choice in item.get("choices", ())]
+    return {
+        "question": item.get("question", ""),
+        "choices": [*choices, *[""] * (4 - len(choices))],
+        "answer": LETTERS.index(item["answer"]),
+    }

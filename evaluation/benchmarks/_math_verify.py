@@ -1,0 +1,25 @@
+"""math-verify's symbolic comparison, the second metric of all benchmarks on MATH."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation._types import Item, Progress
+from evaluation.math_verification import Verifier
+
+
+def math_verify_metrics(
+    items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
+) -> list[dict[str, bool | float]]:
+    """`math_verify`, whether gold answer and answer are symbolically equal, for each item, worked out in a killable process.
+
+    An answer that took too long is not equal, and has `math_verify_killed` beside it.
+    """
+    found: list[dict[str, bool | float]] = []
+    with Verifier() as verifier:
+        for number, (item, answer) in enumerate(zip(items, answers, strict=True)):
+            equal = False if answer is None else verifier.equal(item["answer"], answer)
+            found.append({"math_verify": bool(equal), **({"math_verify_killed": True} if equal is None else {})})
+            if progress is not None and number % 64 == 0:
+                progress(number, len(items), "math-verify")
+    return found

@@ -1,0 +1,13 @@
+"""Cross-check: lm-eval's own reading of the completions that were scored, without a model."""
+
+from __future__ import annotations
+
+from tasks.job import Job
+
+CONTENT = ("cross_check.json", "disagreements.jsonl")
+
+
+def run(job: Job) -> None:
+    from evaluation.lm_eval_replay import cross_check_folder
+
+    cross_check_folder(job.settings["benchmark"], job.inputs["completions"], job.inputs["scores"], job.output, job.progress)

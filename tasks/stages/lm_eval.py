@@ -1,0 +1,42 @@
+"""lm-eval: one of lm-evaluation-harness's tasks, on the engine that generates the benchmarks' completions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.job import Job
+from tasks.stages.generate import open_model
+
+CONTENT = ("results.json", "samples.jsonl")
+ACCELERATOR = True
+MEMORY_REMEDY = "take a smaller model"
+
+
+def environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    from evaluation.engines import environment
+
+    return environment(settings["engine"]["name"])
+
+
+def run(job: Job) -> None:
+    from evaluation.lm_eval_tasks import run_task
+
+    s = job.settings
+    # Its progress bars would fill the log.
+    os.environ["TQDM_DISABLE"] = "1"
+    engine, tokenizer = open_model(s["engine"], job.inputs["model"])
+    include_path = s["include_path"]
+    run_task(
+        engine,
+        tokenizer,
+        s["task"],
+        job.output,
+        job.progress,
+        num_fewshot=s["num_fewshot"],
+        limit=s["limit"],
+        chat=s["chat"],
+        include_path=Path(include_path) if include_path else None,
+    )

@@ -65,6 +65,8 @@ def normalized(answer: str) -> str:
 
 def rational(text: str) -> Fraction | None:
     """The number that a normalized answer is: a decimal, or a quotient of whole numbers; None for anything else."""
+    if len(text) > MAX_CHARACTERS:  # Python refuses to read numbers of thousands of digits
+        return None
     if _NUMBER.fullmatch(text):
         return Fraction(text)
     match = _QUOTIENT.fullmatch(text)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from evaluation import samples
-from evaluation.benchmarks import crux, gsm8k, math_l5, mmlu_redux, number_comparison
+from evaluation.benchmarks import crux, gsm8k, math, math_l5, mmlu_redux, mmlu_redux_2, number_comparison
 
-ZEROEVAL_STYLE = [gsm8k, crux, math_l5, mmlu_redux]
+ZEROEVAL_STYLE = [gsm8k, crux, math, math_l5, mmlu_redux, mmlu_redux_2]
+CHOICES = [mmlu_redux, mmlu_redux_2]
 DATA = Path(os.environ.get("BNF_TEST_DATA", "/"))
 needs_data = pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
 
@@ -88,14 +89,33 @@ def test_math_l5_are_the_recorded_problems():
     problems = {json.loads(line)["question"] for line in path.read_text().splitlines()}
     assert {item["question"]: item["answer"] for item in items} == {p: recorded[p] for p in problems & recorded.keys()}
     assert len(items) == 74
+    assert items.left_out == {"another level": 366, "the answer is no whole number": 60}
 
 
 @needs_data
-def test_mmlu_redux_drops_faulty_questions_and_says_how_many_could_have_been_kept(caplog):
-    items = mmlu_redux.load(str(DATA / "mmlu_redux" / "mmlu_redux_2.0.57subjects_first60rows.jsonl"), None)
-    assert len(items) == 3192
-    assert "dropped 38 rows" in caplog.text
-    assert _outcomes(mmlu_redux, items, _gold) == {"correct": 3192}
+def test_mmlu_redux_2_leaves_faulty_questions_out_and_counts_them():
+    path = str(DATA / "mmlu_redux" / "mmlu_redux_2.0.57subjects_first60rows.jsonl")
+    items = mmlu_redux_2.load(path, None)
+    assert len(items) == 3192 and len({item["subject"] for item in items}) == 57
+    assert items.left_out["wrong_groundtruth without a corrected letter"] == 38
+    assert sum(items.left_out.values()) == 3420 - 3192
+    assert _outcomes(mmlu_redux_2, items, _gold) == {"correct": 3192}
+    # By another name it would be taken for another set.
+    with pytest.raises(ValueError, match=r"mmlu_redux.source must give at most the protocol's 2778 items, got 3192"):
+        mmlu_redux.load(path, None)
+
+
+@needs_data
+def test_math_reads_every_level_and_its_gold_answers_are_right():
+    items = math.load(str(DATA / "math" / "MATH_test.math500_subset.jsonl"), None)
+    assert len(items) == 500 and not items.left_out
+    levels = [item["level"] for item in items]
+    assert [levels.count(f"Level {level}") for level in range(1, 6)] == [43, 90, 105, 128, 134]
+    assert len({item["subject"] for item in items}) == 7
+    assert _outcomes(math, items, _gold) == {"correct": 500}
+    # What a model that doesn't know JSON's escapes writes.
+    raw = lambda item: '{"reasoning": "", "answer": "' + item["answer"] + '"}'  # noqa: E731
+    assert _outcomes(math, items, raw) == {"correct": 500}
 
 
 # Loading
@@ -166,6 +186,32 @@ def test_a_file_of_another_schema_is_named_with_its_line(tmp_path, module, row, 
     assert "rows.jsonl" in str(caught.value)
 
 
+def test_a_file_with_more_items_than_the_protocol_is_another_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(gsm8k, "NUM_ITEMS", 2)
+    row = {"question": "q", "answer": "#### 1"}
+    with pytest.raises(ValueError, match="at most the protocol's 2 items, got 3"):
+        gsm8k.load(_file(tmp_path, row, row, row), None)
+    assert len(gsm8k.load(_file(tmp_path, row, row, row), 3)) == 3
+
+
+def test_math_takes_every_level_and_the_last_box(tmp_path):
+    rows = [
+        {
+            "problem": "p",
+            "level": "Level 1",
+            "type": "Algebra",
+            "solution": r"first $\boxed{2}$, then $\boxed{\frac{1}{\sqrt{2}}}$",
+        },
+        {"problem": "p", "level": "Level 5", "type": "Geometry", "solution": r"$\fbox{7}$"},
+        {"problem": "p", "level": "Level 3", "type": "Geometry", "solution": r"$\boxed{7"},
+        {"question": "p", "level": "Level 2", "subject": "Algebra", "answer": "3x"},
+    ]
+    items = math.load(_file(tmp_path, *rows), None)
+    assert [item["answer"] for item in items] == [r"\frac{1}{\sqrt{2}}", "7", "3x"]
+    assert [(item["level"], item["subject"]) for item in items][-1] == ("Level 2", "Algebra")
+    assert items.left_out == {"the boxed answer never ends": 1}
+
+
 def test_an_id_twice_is_refused(tmp_path):
     row = {"code": "c", "input": "i", "output": "o", "id": "a"}
     with pytest.raises(ValueError, match="unique ids, got 'a' twice"):
@@ -212,12 +258,12 @@ def test_a_hub_that_cannot_be_reached_says_so(monkeypatch):
 def test_a_prompt_is_one_user_turn_with_zeroevals_sections(module):
     (turn,) = module.messages(module.load("sample", 1)[0])
     assert turn["role"] == "user"
-    choices = ["## Choices:"] if module is mmlu_redux else []
+    choices = ["## Choices:"] if module in CHOICES else []
     sections = ["## Question:", *choices, "## Instruction", "```json\n{", '"reasoning": "___"', '"answer": "___"']
     positions = [turn["content"].index(section) for section in sections]
     assert positions == sorted(positions)
     assert turn["content"].endswith("}\n```")
-    assert ("- (B) " in turn["content"]) == (module is mmlu_redux)
+    assert ("- (B) " in turn["content"]) == (module in CHOICES)
 
 
 def test_the_gold_answer_is_not_in_the_prompt():
@@ -300,6 +346,8 @@ def test_crux_executes_nothing(tmp_path):
         ("Based on this, A", "wrong"),
         ("A) or B)", "correct"),
         (["B"], "wrong"),
+        (["B)"], "correct"),  # upstream's `in` looks into lists too
+        ({"B)": 1}, "correct"),
         (2, "wrong"),
         ("", "no_answer"),
         (None, "no_answer"),
@@ -314,7 +362,8 @@ def test_generations_do_not_hang_on_the_code_that_scores_them(module):
     from tasks.keys import code_digests
 
     generation = code_digests([f"{module.__name__}:load,messages"])
-    assert not {"evaluation.parsing", "evaluation.arithmetic", "evaluation.benchmarks._numbers"} & generation.keys()
+    scorers = ("parsing", "arithmetic", "benchmarks._numbers", "latex", "bounded", "math_verification", "lm_eval_replay")
+    assert not {f"evaluation.{name}" for name in scorers} & generation.keys()
     if module is not number_comparison:
         assert {"evaluation.parsing", "evaluation.arithmetic"} <= code_digests([f"{module.__name__}:score"]).keys()
 

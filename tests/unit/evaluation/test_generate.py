@@ -1,6 +1,7 @@
 """generate: nothing missing and nothing double after any kill, and honest failures."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation._types import Generation, Sampling
+from evaluation.benchmarks._rows import Items
 from evaluation.generate import generate
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
@@ -100,3 +102,25 @@ def test_a_corrupt_line_that_is_not_the_last_is_an_error_that_names_it(tmp_path)
     path.write_text("{nonsense\n" + path.read_text())
     with pytest.raises(ValueError, match=r"completions.jsonl must hold .* on line 1"):
         _run(FakeEngine(_echo), tmp_path)
+
+
+def test_progress_says_the_speed_and_the_time_left(tmp_path):
+    notes = []
+    generate(
+        FakeEngine(_echo), None, ITEMS, _messages, Sampling(16), tmp_path, lambda done, total, note: notes.append((done, note))
+    )
+    assert notes[0] == (0, "") and [done for done, _ in notes[1:]] == list(range(1, 8))
+    assert all(re.fullmatch(r"\d+ tokens/s, .+ left", note) for _, note in notes[1:])
+    assert notes[-1][1].endswith(", 0.0 s left")
+
+
+def test_what_a_benchmark_left_out_is_written_down(tmp_path):
+    items = Items()
+    items.extend(ITEMS)
+    items.left_out["another level"] += 2
+    _run(FakeEngine(_echo), tmp_path, items)
+    assert json.loads((tmp_path / "left_out.json").read_text()) == {"another level": 2}
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_kept(tmp_path):
+    assert _run(FakeEngine(lambda messages: "\ud83d"), tmp_path)[0]["completion"] == "\ud83d"

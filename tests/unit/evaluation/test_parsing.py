@@ -5,7 +5,7 @@ import time
 import pytest
 
 from evaluation.arithmetic import ArithmeticTextError, evaluate
-from evaluation.benchmarks import crux, gsm8k, mmlu_redux, number_comparison
+from evaluation.benchmarks import crux, gsm8k, math, math_l5, mmlu_redux, mmlu_redux_2, number_comparison
 from evaluation.parsing import Extraction, extract_answer, first_balanced_braces, math_number
 
 MEBIBYTE = 1 << 20
@@ -97,6 +97,17 @@ def test_the_first_number_of_a_mathematical_answer(text, number):
         ("1_000/10", 100),
         ("2**5000/2**4999", 2),
         ("+3", 3),
+        # What upstream's `eval` makes of answers that say two things, or compute.
+        ("6/2 or 3", 3),
+        ("0/2 or 5", 5),
+        ("6/2 and 8/2", 4),
+        ("10/2 == 5", 1),
+        ("1 < 4/2 < 3", 1),
+        ("not 1/2", 0),
+        ("17//2", 8),
+        ("17/2 % 3", 2.5),
+        ("round(22/7)", 3),
+        ("abs(int(-9/2))", 4),
     ],
 )
 def test_arithmetic_means_what_it_means_in_python(text, value):
@@ -107,7 +118,9 @@ def test_arithmetic_means_what_it_means_in_python(text, value):
     "text",
     [
         "", "1/0", "9**9**9**9", "(9**9999)**9999", "10.0**400", "2**10000/1", "(-8)**(1/3)", "(" * 900, "-" * 999 + "1", "1+" * 499 + "1+",
-        "2(3)/4", "07/2", "1/e", "1 2", "1//2", "1/2\x00", "__import__('os')", "1" * 1001, "(lambda: 1)()", "1/(2,)",
+        "2(3)/4", "07/2", "1/e", "1 2", "1//0", "1/2\x00", "__import__('os')", "1" * 1001, "(lambda: 1)()", "1/(2,)",
+        "'6'/2", "[1/2]", "round(1, 2)/1",
+        "exec('1')", "1/2 if 1 else 2", "1/2 in 3", "print(1/2)", "(1).real/2", "1 ^ 2", "1/2j", "None/2", "int(1e999)",
     ],
 )  # fmt: skip
 def test_what_has_no_value_is_refused_at_once(text):
@@ -138,6 +151,14 @@ HOSTILE = {
     "deep literal": '{"answer": "' + "(" * 5000 + '"}',
     "signs": '{"answer": "' + "-" * 5000 + '1"}',
     "LaTeX": '{"answer": "' + "\\\\frac{" * 100_000 + '"}',
+    "short deep LaTeX": '{"answer": "' + "\\\\frac{" * 250 + '"}',
+    "fractions": '{"answer": "' + "\\\\frac12" * 200 + '"}',
+    "words": '{"answer": "' + "\\\\text{" * 200 + "}" * 200 + '"}',
+    "thousands": '{"answer": "1' + ",000" * 400 + '"}',
+    "dots": '{"answer": "' + "1." * 900 + '"}',
+    "bidirectional": '{"answer": "\u202e18\u2066"}',
+    "long line of quotes": "'" * (5 * MEBIBYTE),
+    "lists": '{"answer": [[[[[]]]]]}',
 }
 
 
@@ -147,6 +168,9 @@ def test_hostile_text_is_a_wrong_answer_or_none_in_bounded_time(name):
         (gsm8k, {"answer": "18"}),
         (crux, {"answer": "'a'"}),
         (mmlu_redux, {"answer": "B"}),
+        (mmlu_redux_2, {"answer": "B"}),
+        (math_l5, {"answer": "18"}),
+        (math, {"answer": r"\frac{1}{2}"}),
         (number_comparison, {"answer": 47}),
     ]
     for module, item in items:

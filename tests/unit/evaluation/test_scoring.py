@@ -1,6 +1,7 @@
 """Scores of stored completions: shapes, denominators, published figures, and files that are ill-formed."""
 
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -113,10 +114,50 @@ def test_a_folder_is_scored_whole_and_keeps_the_raw_text(tmp_path):
         "metrics": {},
         "finish_reason": "stop",
         "num_completion_tokens": 10,
+        "groups": {},
+        "cluster": "i0",
         "completion": '{"answer": "0"}',
         "scorer": records[0]["scorer"],
     }
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.jsonl", "summary.json"]
+
+
+def test_the_summary_names_the_data_and_what_was_left_out(tmp_path):
+    _lines(tmp_path / "items.jsonl", ITEMS)
+    _lines(tmp_path / "completions.jsonl", [_completion(0, "0")])
+    (tmp_path / "left_out.json").write_text('{"another level": 7}')
+    first = score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=None)
+    assert first["left_out"] == {"another level": 7}
+    lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in ITEMS)
+    assert first["items_digest"] == hashlib.sha256(lines.encode()).hexdigest()
+    _lines(tmp_path / "items.jsonl", [{**item, "answer": "1"} for item in ITEMS])
+    assert score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=None)["items_digest"] != first["items_digest"]
+
+
+def test_items_that_ask_the_same_question_are_one_cluster():
+    items = [{"id": "a", "question": "q", "choices": ["x", "y"], "answer": "A", "subject": "s"}]
+    items += [{**items[0], "id": "b", "subject": "t"}, {**items[0], "id": "c", "choices": ["y", "x"]}]
+    completions = [{"id": item["id"], "completion": '{"answer": "A"}'} for item in items]
+    a, b, c = score_records("mmlu_redux", items, completions)
+    assert a["cluster"] == b["cluster"] != c["cluster"]
+    assert a["groups"] == {"subject": "s"} and b["groups"] == {"subject": "t"}
+
+
+def test_results_by_group_divide_by_the_groups_items():
+    levels = ["Level 1", "Level 1", "Level 1", "Level 5"]
+    items = [{**item, "level": level, "subject": None} for item, level in zip(ITEMS, levels, strict=True)]
+    completions = [_completion(0, "0"), _completion(1, "1.0"), _completion(2, None), _completion(3, "7")]
+    groups = aggregate("math", score_records("math", items, completions), n_expected=4)["groups"]
+    assert groups["level"]["Level 1"] == {"n": 3, "accuracy": pytest.approx(200 / 3), "no_answer": pytest.approx(100 / 3)}
+    assert groups["level"]["Level 5"] == {"n": 1, "accuracy": 0, "no_answer": 0}
+    assert groups["subject"] == {}
+
+
+def test_where_nobody_says_how_many_items_there_are_the_file_does(tmp_path):
+    _lines(tmp_path / "items.jsonl", [{**ITEMS[0], "answer": "A"}, {**ITEMS[1], "answer": "B"}])
+    _lines(tmp_path / "completions.jsonl", [{"id": "i0", "completion": '{"answer": "A"}'}])
+    result = score_completions("mmlu_redux_2", tmp_path / "completions.jsonl")
+    assert (result["n"], result["n_expected"], result["n_benchmark"], result["accuracy"]) == (1, 2, None, 50)
 
 
 def test_a_file_counts_over_the_protocols_items(tmp_path):
@@ -213,6 +254,8 @@ def test_gold_answers_are_read_as_upstream_writes_them(tmp_path):
         ("gsm8k", {"answer": "# 1,000"}, "1,000"),
         ("math_l5", {"answer": 7}, "7"),
         ("crux", {"answer": "'#a '"}, "'#a '"),
+        ("crux", {"answer": [1, 2]}, "[1, 2]"),
+        ("crux", {"answer": None}, "None"),
         ("mmlu_redux", choices, "B"),
     ]
     for benchmark, fields, gold in cases:

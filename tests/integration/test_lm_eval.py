@@ -1,0 +1,137 @@
+"""lm-eval: our completions through its own tasks, and its tasks on our engines, with no network."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evaluation.lm_eval_replay import cross_check, cross_check_folder
+from evaluation.lm_eval_summary import cross_check_of, task_rows, tasks_of
+from evaluation.lm_eval_tasks import run_task, unknown_task
+from evaluation.scoring import score_records
+
+pytestmark = pytest.mark.integration
+DEFINITIONS = Path(__file__).parent / "lm_eval_tasks"
+
+GSM8K = [{"id": f"g{n}", "question": f"{n} + 1?", "answer": str(n + 1)} for n in range(4)]
+TEXTS = [
+    '{"reasoning": "0 + 1 = 1", "answer": "1"}',  # both read 1
+    '{"answer": "2", "reasoning": "because 1 + 1 is 3 - 1"}',  # lm-eval takes the last number, 1
+    "The sum is 3",  # no answer for us; the last number for lm-eval
+    '{"answer": "7"}',
+]
+
+
+def _quiet(done, total, note):
+    pass
+
+
+def test_stored_completions_are_read_by_lm_evals_own_filters_and_every_difference_is_named(tmp_path):
+    completions = [{"id": item["id"], "completion": text} for item, text in zip(GSM8K, TEXTS, strict=True)]
+    records = score_records("gsm8k", GSM8K, completions)
+    assert [record["outcome"] for record in records] == ["correct", "correct", "no_answer", "wrong"]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in GSM8K))
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    cross_check_folder("gsm8k", tmp_path, tmp_path, tmp_path, _quiet)
+
+    found = cross_check_of(tmp_path)
+    columns = {(column["task"], column["filter"]): column for column in found["columns"]}
+    assert set(columns) == {
+        (task, name) for task in ("gsm8k", "gsm8k_cot_zeroshot", "gsm8k_cot_llama") for name in ("strict-match", "flexible-extract")
+    }
+    flexible = columns["gsm8k", "flexible-extract"]
+    assert (flexible["value"], flexible["n"], flexible["agreement"], flexible["n_killed"]) == (50, 4, 50, 0)
+    # lm-eval's standard error of 1, 0, 1, 0: √(p (1 − p) / (n − 1)).
+    assert flexible["stderr"] == pytest.approx(100 * math.sqrt(0.25 / 3))
+    assert columns["gsm8k", "strict-match"]["value"] == 0
+    assert found["main"] == flexible
+    assert [(entry["id"], entry["outcome"], entry["lm_eval"], entry["lm_eval_answer"]) for entry in found["disagreements"]] == [
+        ("g1", "correct", 0.0, "1"),
+        ("g2", "no_answer", 1.0, "3"),
+    ]
+
+
+def test_the_other_benchmarks_have_their_tasks_too():
+    maths = [{"id": "m", "question": "q", "answer": r"\frac{1}{2}", "level": "Level 5", "subject": "Algebra"}]
+    text = r'{"answer": "1/2"} Final Answer: The final answer is $\frac{1}{2}$. I hope it is correct.'
+    records = score_records("math", maths, [{"id": "m", "completion": text}])
+    found, disagreements = cross_check("math", maths, records)
+    values = {(column["task"], column["metric"]): column["value"] for column in found["columns"]}
+    assert values[("minerva_math500", "exact_match")] == 100 and values[("hendrycks_math500", "exact_match")] == 100
+    assert not disagreements and values[("minerva_math500", "math_verify")] == 100
+    choice = [{"id": "c", "question": "q", "choices": ["w", "x"], "answer": "B"}]
+    records = score_records("mmlu_redux", choice, [{"id": "c", "completion": 'An answer: {"answer": "B"}'}])
+    found, disagreements = cross_check("mmlu_redux", choice, records)
+    assert found["columns"][0]["value"] == 0, "it takes the first capital A to D"
+    assert [entry["lm_eval_answer"] for entry in disagreements] == ["A"]
+    with pytest.raises(ValueError, match="lm-eval can read without executing answers, got crux"):
+        cross_check("crux", [], [])
+
+
+@pytest.fixture
+def definitions(tmp_path):
+    """The folder of definitions, with a data file of their own."""
+    folder = tmp_path / "definitions"
+    shutil.copytree(DEFINITIONS, folder)
+    rows = [{"question": f"w{n}", "choices": [f"w{n + 1} w5", f"w{n + 2}"], "answer": n % 2} for n in range(10, 16)]
+    data = tmp_path / "colours.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for path in folder.glob("*.yaml"):
+        path.write_text(path.read_text().replace("DATA", str(data)))
+    return folder
+
+
+@pytest.fixture
+def engine(tiny_model_dir, tmp_path, monkeypatch):
+    from bnf.rendering import load_tokenizer
+    from evaluation.engines import open_engine
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return open_engine("transformers", tiny_model_dir), load_tokenizer(tiny_model_dir)
+
+
+def test_a_task_of_ones_own_weighs_choices_as_the_model_does(definitions, engine, tiny_model_dir, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    results = run_task(*engine, "bnf_colours", tmp_path / "out", _quiet, include_path=definitions)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.bfloat16).eval()
+
+    def logp(context, continuation):
+        ids = [*context, *continuation]
+        scores = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+        return sum(float(scores[place - 1, ids[place]]) for place in range(len(context), len(ids)))
+
+    right = [
+        (logp([n], [n + 1, 5]) < logp([n], [n + 2])) == bool(n % 2) for n in range(10, 16)
+    ]  # the second choice is taken where it is likelier
+    assert results["results"]["bnf_colours"]["acc,none"]["value"] == pytest.approx(sum(right) / 6)
+    samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["metrics"]["acc"] for sample in samples] == [float(value) for value in right]
+    assert results["n_samples"]["bnf_colours"]["effective"] == 6
+
+
+def test_a_generating_task_with_a_few_shots_a_limit_and_a_comparison(definitions, engine, tmp_path):
+    first = run_task(*engine, "bnf_echo", tmp_path / "base", _quiet, include_path=definitions, limit=4)
+    second = run_task(*engine, "bnf_echo", tmp_path / "aligned", _quiet, include_path=definitions, limit=4, num_fewshot=0)
+    assert first["num_fewshot"]["bnf_echo"] == 1 and second["num_fewshot"]["bnf_echo"] == 0
+    found = tasks_of({"bnf_echo": {name: str(tmp_path / name) for name in ("base", "aligned")}})
+    entry = found["bnf_echo"]["bnf_echo"]["exact_match,none"]
+    assert entry["n"] == entry["n_paired"] == 4
+    assert entry["delta"] == entry["aligned"]["value"] - entry["base"]["value"]
+    (row,) = task_rows({"lm_eval": found})
+    assert row["lm-eval task"] == "bnf_echo" and row["documents"] == "4" and row["Δ [95 %]"].startswith("0.0000")
+
+
+def test_unknown_names_are_told_with_the_nearest_and_own_definitions_count(definitions, engine, tmp_path):
+    assert unknown_task("ifeval") is None and unknown_task("arc_challenge") is None
+    assert unknown_task("bnf_colours", definitions) is None
+    with pytest.raises(ValueError, match=r"must name tasks of lm-eval.* got 'ifevall'; did you mean ifeval"):
+        run_task(*engine, "ifevall", tmp_path, _quiet)
+    with pytest.raises(ValueError, match="must not execute what a model wrote, got bnf_unsafe"):
+        (definitions / "bnf_unsafe.yaml").write_text(
+            (definitions / "bnf_echo.yaml").read_text().replace("bnf_echo", "bnf_unsafe") + "unsafe_code: true\n"
+        )
+        run_task(*engine, "bnf_unsafe", tmp_path, _quiet, include_path=definitions)

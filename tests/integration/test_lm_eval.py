@@ -39,7 +39,9 @@ def test_stored_completions_are_read_by_lm_evals_own_filters_and_every_differenc
     found = cross_check_of(tmp_path)
     columns = {(column["task"], column["filter"]): column for column in found["columns"]}
     assert set(columns) == {
-        (task, name) for task in ("gsm8k", "gsm8k_cot_zeroshot", "gsm8k_cot_llama") for name in ("strict-match", "flexible-extract")
+        (task, name)
+        for task in ("gsm8k", "gsm8k_cot_zeroshot", "gsm8k_cot_llama")
+        for name in ("strict-match", "flexible-extract")
     }
     flexible = columns["gsm8k", "flexible-extract"]
     assert (flexible["value"], flexible["n"], flexible["agreement"], flexible["n_killed"]) == (50, 4, 50, 0)

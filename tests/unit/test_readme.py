@@ -8,7 +8,7 @@ import yaml
 
 from bnf.config import TrainConfig
 from data.sources._rows import Candidate, Fields, Row
-from flows.config import make_recipe
+from flows.config import LmEvalTask, make_recipe
 from tasks.keys import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -63,6 +63,7 @@ def test_every_recipe_key_is_documented():
     for section in ("data", "prepare", "evaluation", "judge", "spending"):
         keys |= set(type(getattr(recipe, section)).model_fields)
     keys |= set(type(recipe.judge.benchmarks["arena_hard"]).model_fields)
+    keys |= set(LmEvalTask.model_fields)
     undocumented = {key for key in keys if f"`{key}`" not in RECIPES}
     assert not undocumented
 

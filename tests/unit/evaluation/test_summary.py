@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.report import render
 from evaluation.summary import notes, summarize, table_rows
 from tests.unit.evaluation.report_folders import inputs, judged, prepared, scored, trained, write_lines
 
@@ -190,3 +191,83 @@ def test_an_ill_formed_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (Path(models["base"][0]) / "summary.json").write_text("[]")
     with pytest.raises(ValueError, match=r"summary\.json must be a JSON object"):
         summarize(inputs(tmp_path, {"crux": models}))
+
+
+def test_the_alignment_tax_has_every_column_of_the_protocol(tmp_path: Path) -> None:
+    # 2 right both times, 5 gained, 1 lost; no answer (and cut off) 2 of 10 before, none after.
+    summary = summarize(inputs(tmp_path, {"crux": pair(tmp_path, "++-----+00", "+++++++---", n_expected=12, n_benchmark=800)}))
+    (row,) = summary["alignment_tax"]
+    assert row["benchmark"] == "crux" and row["flips"] == {"gained": 5, "lost": 1}
+    assert row["accuracy"] == {
+        "base": pytest.approx(25),
+        "aligned": pytest.approx(100 * 7 / 12),
+        "delta": pytest.approx(100 * 4 / 12),
+    }
+    assert row["delta"] == pytest.approx(40), "the paired difference is over the items that both have"
+    assert row["mcnemar_p"] == row["mcnemar_p_holm"] == pytest.approx(14 / 64)
+    assert row["no_answer"]["delta"] == pytest.approx(-100 * 2 / 12) and row["truncated"]["delta"] == -20
+    assert row["mean_completion_tokens"] == {"base": 10, "aligned": 10, "delta": 0}
+    assert row["accuracy_of_parsed"]["delta"] == pytest.approx(70 - 37.5)
+    assert row["n"] == {"base": 10, "aligned": 10} and row["n_expected"] == {"base": 12, "aligned": 12}
+    assert row["n_benchmark"] == 800 and row["verdict"] == "noise"
+    assert row["delta_ci"] == summary["benchmarks"]["crux"]["delta_ci"]
+
+
+def test_items_that_ask_one_question_are_clustered(tmp_path: Path) -> None:
+    # Differences 1, 1, 0, 0 in two clusters: sums of deviations ±1, standard error √(2/1 · 2)/4 = .5; unclustered √(1/3)/2.
+    folders = pair(tmp_path, "----", "++--")
+    for model in folders:
+        path = Path(folders[model][0]) / "scores.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        write_lines(path, [{**record, "cluster": "ab"[index // 2]} for index, record in enumerate(records)])
+    entry = summarize(inputs(tmp_path, {"mmlu_redux": folders}))["benchmarks"]["mmlu_redux"]
+    assert (entry["n_paired"], entry["n_clusters"]) == (4, 2)
+    assert entry["delta_stderr"] == pytest.approx(50)
+    assert entry["delta_ci"] == pytest.approx([50 - 1.959964 * 50, 50 + 1.959964 * 50], abs=1e-3)
+
+
+def test_a_cross_check_stands_beside_the_score(tmp_path: Path) -> None:
+    column = {"task": "gsm8k", "metric": "exact_match", "stderr": 1.0, "n": 2, "n_killed": 0}
+    columns = [
+        {**column, "filter": "strict-match", "value": 0.0, "agreement": 50.0},
+        {**column, "filter": "flexible-extract", "value": 100.0, "agreement": 50.0},
+    ]
+    differing = {
+        "task": "gsm8k",
+        "metric": "exact_match",
+        "outcome": "correct",
+        "answer": "1",
+        "lm_eval": 0.0,
+        "lm_eval_answer": "<b>",
+    }
+    folder = tmp_path / "check"
+    write_lines(
+        folder / "disagreements.jsonl",
+        [{**differing, "id": "i0", "filter": "strict-match"}, {**differing, "id": "i1", "filter": "flexible-extract"}],
+    )
+    (folder / "cross_check.json").write_text(json.dumps({"benchmark": "gsm8k", "n": 2, "columns": columns}))
+    found = inputs(tmp_path, {"gsm8k": {"base": scored(tmp_path / "1", "+-")}})
+    found["cross_checks"] = {"gsm8k": {"base": str(folder)}}
+    summary = summarize(found)
+    checked = summary["benchmarks"]["gsm8k"]["base"]["cross_check"]
+    assert checked["main"]["filter"] == "strict-match" and checked["n_disagreements"] == 1
+    assert [entry["id"] for entry in checked["disagreements"]] == ["i0"]
+    assert any("50.00 here, 0.00 by lm-eval's gsm8k" in note and "1 of 2 items" in note for note in notes(summary))
+    page = render(found, summary)
+    assert "Cross-check by lm-eval" in page and "&lt;b&gt;" in page and "<b>1" not in page
+
+
+def test_rows_that_are_no_items_are_named(tmp_path: Path) -> None:
+    folders = {"base": scored(tmp_path / "1", "+-", source="file")}
+    path = Path(folders["base"][0]) / "summary.json"
+    groups = {"subject": {"anatomy": {"n": 2, "accuracy": 50.0, "no_answer": 0.0}}}
+    path.write_text(
+        json.dumps(
+            {**json.loads(path.read_text()), "left_out": {"expert": 3, "unclear": 1}, "groups": groups, "n_benchmark": None}
+        )
+    )
+    found = inputs(tmp_path, {"mmlu_redux_2": folders})
+    summary = summarize(found)
+    assert any("4 of the rows that were read are no items (expert: 3, unclear: 1)" in note for note in notes(summary))
+    assert table_rows(summary)[0]["n"] == "2/2"
+    assert "mmlu_redux_2 (own file) by subject" in render(found, summary)

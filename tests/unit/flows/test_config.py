@@ -38,6 +38,11 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
         (["prepare.mask_to_chosen=0.6", "prepare.mask_fraction=0.1"], r"stand without mask_fraction"),
         (["prepare.ratings.treshold=3"], r"prepare\.ratings\.treshold must be .*did you mean threshold\?"),
         (["prepare.ratings.quantile=0.6"], r"prepare\.ratings\.quantile must be valid"),
+        (["evaluation.lm_eval.ifeval.few_shot=5"], r"evaluation.lm_eval.ifeval.few_shot must be .* did you mean num_fewshot\?"),
+        (
+            ["evaluation.lm_eval=[ifeval]", "evaluation.engine=openai"],
+            r"evaluation.lm_eval must run on an engine .* got openai",
+        ),
         (["judge.benchmarks.arena_hard={}"], r"judge.model_name_or_path must name a local judge"),
         (["judge.engine=openai"], r"judge.model must name the judge at the endpoint"),
         (
@@ -88,6 +93,11 @@ def test_a_mixture_is_a_list_and_takes_no_override_of_one_of_its_sources():
     assert [one.source for one in make_recipe(TRAINED).sources()] == ["pairs"] and make_recipe(MINIMAL).sources() == []
     with pytest.raises(RecipeError, match=r"data\.path must name one of several, got a list of 2 in data; edit the recipe"):
         make_recipe(mixture, ["data.path=z"])
+
+
+def test_lm_eval_tasks_are_names_or_names_with_settings():
+    recipe = make_recipe({**MINIMAL, "evaluation": {"lm_eval": ["ifeval", "arc-x"]}}, ["evaluation.lm_eval.ifeval.limit=7"])
+    assert recipe.evaluation.lm_eval["ifeval"].limit == 7 and recipe.evaluation.lm_eval["arc-x"].num_fewshot is None
 
 
 def test_a_resolved_recipe_is_a_recipe():

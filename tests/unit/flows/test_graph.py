@@ -169,6 +169,48 @@ def test_a_recipe_without_training_evaluates_the_model_alone():
     assert [node.id for node in build(recipe)] == ["resolve/base", "generate/base/gsm8k", "score/base/gsm8k", "report"]
 
 
+def evaluated(**evaluation):
+    recipe = make_recipe({"name": "e", "model_name_or_path": MODEL, "evaluation": evaluation})
+    return {node.id: node for node in build(recipe)}
+
+
+def test_lm_evals_tasks_share_the_models_engine_and_its_cross_checks_read_scores(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: mine")
+    settings = {"benchmarks": {"gsm8k": {"source": "sample"}, "crux": {"source": "sample"}}, "cross_check": True}
+    found = evaluated(**settings, lm_eval=["ifeval"], lm_eval_include_path=str(tmp_path))
+    assert list(found) == [
+        "resolve/base",
+        *("generate/base/gsm8k", "generate/base/crux", "lm_eval/base/ifeval"),
+        *("score/base/gsm8k", "cross_check/base/gsm8k", "score/base/crux"),  # lm-eval would execute what CRUX's model wrote
+        "report",
+    ]
+    assert found["lm_eval/base/ifeval"].session == found["generate/base/gsm8k"].session
+    assert found["cross_check/base/gsm8k"].inputs["scores"] == "score/base/gsm8k"
+    assert set(found["report"].inputs) == set(found) - {"report"}
+
+
+def test_a_task_definitions_content_is_part_of_its_key_and_its_place_is_not(tmp_path):
+    def settings(folder, text):
+        folder.mkdir()
+        (folder / "mine.yaml").write_text(text)
+        return evaluated(lm_eval=["mine"], lm_eval_include_path=str(folder))["lm_eval/base/mine"].settings
+
+    first, moved, changed = (settings(tmp_path / name, text) for name, text in [("a", "x"), ("b", "x"), ("c", "y")])
+    assert first == moved != changed
+
+
+def test_what_decides_a_benchmarks_scores_is_in_their_key():
+    found = evaluated(benchmarks={"math": {"source": "sample"}, "crux": {"source": "sample"}})
+    assert found["score/base/math"].plugins == ["evaluation.benchmarks.math:score,second_metrics,GROUPS"]
+    assert found["score/base/crux"].plugins == ["evaluation.benchmarks.crux:score"]
+
+
+def test_the_preflight_names_unknown_lm_eval_tasks(tmp_path):
+    recipe = make_recipe({"name": "e", "model_name_or_path": MODEL, "evaluation": {"lm_eval": ["arc_challenge"]}})
+    checks = preflight(recipe, [Forecast(n, None, False, None, []) for n in build(recipe)], tmp_path)
+    assert [(check.name, check.problem) for check in checks if "lm-eval" in check.name] == [("lm-eval arc_challenge", None)]
+
+
 def test_a_hub_id_is_resolved_later_and_a_mistyped_folder_is_not_a_hub_id():
     recipe = make_recipe({"name": "e", "model_name_or_path": "someone/model"})
     assert build(recipe)[0].files == {}

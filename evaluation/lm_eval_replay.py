@@ -32,7 +32,9 @@ Record = dict[str, Any]
 def tasks_of(benchmark: str) -> tuple[str, ...]:
     """The lm-eval tasks that can read a benchmark's completions, as `folder/task`; empty where it has none that may.
 
-    A benchmark names them as `LM_EVAL_TASKS`, and gives an item in their data set's form with `lm_eval_document(item)`.
+    A benchmark names them as `LM_EVAL_TASKS`, gives an item in their data set's form with `lm_eval_document(item)`, and says as
+    `LM_EVAL_MAIN` which (task, filter, metric) reads completions of its prompt best: of lm-eval's filters most look for phrases
+    that our prompts don't ask for.
     """
     module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
     tasks: tuple[str, ...] = getattr(module, "LM_EVAL_TASKS", ())
@@ -49,8 +51,8 @@ def cross_check(
         records: Their records as `evaluation.scoring.score_records` gives them, with the raw text.
 
     Returns:
-        `{"columns": [{task, filter, metric, value, stderr, n, agreement, n_killed}]}` in percent over the completions there are,
-        `stderr` as lm-eval gives it, and the disagreements, each with both answers. What was killed counts as wrong.
+        `{"columns": [{task, filter, metric, value, stderr, n, agreement, n_killed}], "main": …}` in percent over the completions
+        there are, `stderr` as lm-eval gives it, and the disagreements, each with both answers. What was killed counts as wrong.
 
     Raises:
         ValueError: where lm-eval has no task for the benchmark.
@@ -75,7 +77,8 @@ def cross_check(
             step = _part_of(progress, number, len(tasks), len(records), task)
             rows = _replay(calls, task, completions, step)
             columns += _columns(task.rpartition("/")[2], rows, records, disagreements)
-    return {"benchmark": benchmark, "n": len(records), "columns": columns}, disagreements
+    main = next(column for column in columns if (column["task"], column["filter"], column["metric"]) == module.LM_EVAL_MAIN)
+    return {"benchmark": benchmark, "n": len(records), "main": main, "columns": columns}, disagreements
 
 
 def cross_check_folder(benchmark: str, generation: Path, scores: Path, output_dir: Path, progress: Progress | None) -> None:

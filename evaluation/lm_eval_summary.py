@@ -16,24 +16,15 @@ NUM_SHOWN = 50
 
 
 def cross_check_of(folder: Path) -> Record:
-    """A cross-check's columns, and the items on which its main one differs from our verdict.
-
-    The main column is the one that agrees with us most: of lm-eval's filters for one task most look for phrases that our prompts
-    don't ask for, and differ everywhere.
-    """
+    """A cross-check's columns, and the items on which its main one differs from our verdict."""
     found = read_json(folder / "cross_check.json")
-    main = main_column(found)
-    differing = [
-        entry
-        for entry in read_records(folder / "disagreements.jsonl")
-        if main is not None and all(entry[key] == main[key] for key in ("task", "filter", "metric"))
-    ]
-    return {**found, "main": main, "disagreements": differing[:NUM_SHOWN], "n_disagreements": len(differing)}
+    differing = [entry for entry in read_records(folder / "disagreements.jsonl") if is_main(entry, found)]
+    return {**found, "disagreements": differing[:NUM_SHOWN], "n_disagreements": len(differing)}
 
 
-def main_column(found: Mapping[str, Any]) -> Record | None:
-    """The column with the highest agreement; the first of equals."""
-    return max(found["columns"], key=lambda column: column["agreement"], default=None)
+def is_main(disagreement: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether a disagreement is one of the cross-check's main column."""
+    return all(disagreement[key] == found["main"][key] for key in ("task", "filter", "metric"))
 
 
 def cross_check_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:

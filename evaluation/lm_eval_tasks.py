@@ -30,15 +30,18 @@ Record = dict[str, Any]
 
 def unknown_task(name: str, include_path: Path | None = None) -> str | None:
     """What is wrong with a task's name; None where there is such a task, group or tag."""
-    # Most names stand in a definition as they are. lm-eval's own index knows all of them, and takes 20 s to build.
-    if any(name in names for names in map(_names_in, _folders(include_path))):
+    folders = _folders(include_path)
+    names = [_names_in(folder) for folder in folders]
+    if any(name in found for found in names):
         return None
-    from lm_eval.tasks import TaskManager
+    # Tags stand in files that others include. lm-eval's own index knows them, and takes 20 s to build: a name that no definition
+    # holds anywhere is not looked up there.
+    if any(name in path.read_text(encoding="utf-8", errors="replace") for folder in folders for path in folder.rglob("*yaml*")):
+        from lm_eval.tasks import TaskManager
 
-    known = TaskManager(include_path=include_path).all_tasks
-    if name in known:
-        return None
-    nearest = difflib.get_close_matches(name, known, n=3)
+        if name in TaskManager(include_path=include_path).all_tasks:
+            return None
+    nearest = difflib.get_close_matches(name, [known for found in names for known in found], n=3)
     hint = f"did you mean {', '.join(nearest)}?" if nearest else "`lm_eval ls tasks` lists them"
     place = f" or {include_path}" if include_path else "; one of your own needs evaluation.lm_eval_include_path"
     return f"evaluation.lm_eval must name tasks of lm-eval{place}, got {name!r}; {hint}"

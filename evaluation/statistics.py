@@ -42,7 +42,8 @@ def wilson_interval(num_right: int, n: int) -> Interval:
     share, z2 = num_right / n, Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    # At the ends the interval reaches them exactly; rounding would leave 1e-16 between.
+    return 0.0 if num_right == 0 else 100 * (centre - half), 100.0 if num_right == n else 100 * (centre + half)
 
 
 def standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> float:

@@ -224,7 +224,7 @@ def _cross_checked(name: str, entry: Mapping[str, Any]) -> list[str]:
     found = []
     for model in MODELS:
         checked = entry.get(model, {}).get("cross_check")
-        if checked is None or checked["main"] is None:
+        if checked is None:
             continue
         main = checked["main"]
         found.append(

@@ -279,7 +279,7 @@ def serve_ui(*, debug: bool) -> None:
 
 def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, lm_eval: bool, as_json: bool) -> None:
     """Score a file of completions; with `lm_eval` also as lm-eval's own tasks read it."""
-    from evaluation.lm_eval_summary import cross_check_rows
+    from evaluation.lm_eval_summary import cross_check_rows, is_main
     from evaluation.scoring import score_completions
 
     if not file.exists():
@@ -292,7 +292,8 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
     print_table("", [{"key": key, "value": value} for key, value in result.items()], words=True)
     if checked is not None:
         print_table("lm-eval's reading of the same completions", cross_check_rows(checked), words=True)
-        print_table("items on which it differs", disagreements, words=True)
+        main = [entry for entry in disagreements if is_main(entry, checked)]
+        print_table(f"items on which {checked['main']['task']} ({checked['main']['filter']}) differs", main, words=True)
 
 
 def score_judgments(

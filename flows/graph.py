@@ -219,7 +219,7 @@ def _cross_check(model: str, benchmark: str) -> Node:
         "cross_check",
         {"benchmark": benchmark, "lm_eval": _version("lm-eval")},
         {"completions": f"generate/{model}/{benchmark}", "scores": f"score/{model}/{benchmark}"},
-        [_part(benchmark, "LM_EVAL_TASKS", "lm_eval_document")],
+        [_part(benchmark, "LM_EVAL_TASKS", "LM_EVAL_MAIN", "lm_eval_document")],
         model=model,
         benchmark=benchmark,
     )

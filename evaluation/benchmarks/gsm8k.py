@@ -17,6 +17,7 @@ TITLE = "GSM8K"
 NUM_ITEMS = 1319
 MAX_NEW_TOKENS = 4096
 LM_EVAL_TASKS = ("gsm8k/gsm8k", "gsm8k/gsm8k_cot_zeroshot", "gsm8k/gsm8k_cot_llama")
+LM_EVAL_MAIN = ("gsm8k", "flexible-extract", "exact_match")
 
 _HUB = Hub("openai/gsm8k", ["main"])
 _MARK = "####"

@@ -21,6 +21,7 @@ TITLE = "MATH"
 NUM_ITEMS = 5000
 MAX_NEW_TOKENS = 4096
 LM_EVAL_TASKS = ("minerva_math/minerva_math500", "hendrycks_math/hendrycks_math500")
+LM_EVAL_MAIN = ("minerva_math500", "none", "math_verify")
 GROUPS = ("level", "subject")
 
 

@@ -21,6 +21,7 @@ MAX_NEW_TOKENS = 4096
 GROUPS = ("subject",)
 # The filter and the metric are the same for each of its subjects.
 LM_EVAL_TASKS = ("mmlu-redux/generative/mmlu_redux_anatomy_generative",)
+LM_EVAL_MAIN = ("mmlu_redux_anatomy_generative", "default", "exact_match")
 
 # MMLU's 57 subjects.
 _SUBJECTS = """

@@ -417,3 +417,18 @@ def test_number_comparison_takes_a_reply_with_the_larger_number_alone_in_a_turn_
     assert number_comparison.messages({"a": 31, "b": 47}) == [
         {"role": "user", "content": "Which number is larger, 31 or 47? Reply with only the number."}
     ]
+
+
+# lm-eval's documents
+
+
+def test_an_item_is_a_row_of_the_data_set_that_lm_evals_tasks_read():
+    assert gsm8k.lm_eval_document({"question": "q", "answer": "1,000"}) == {"question": "q", "answer": "#### 1,000"}
+    item = {"question": "q", "answer": "3", "subject": "Algebra"}
+    assert math_l5.lm_eval_document(item)["solution"] == r"\boxed{3}"
+    row = {"question": "q", "choices": ["w", "x"], "answer": "B"}
+    for module in CHOICES:
+        # Its prompt names four choices.
+        assert module.lm_eval_document(row) == {"question": "q", "choices": ["w", "x", "", ""], "answer": 1}
+        # A recorded file has the letter alone.
+        assert module.lm_eval_document({"answer": "E"}) == {"question": "", "choices": [""] * 4, "answer": 4}

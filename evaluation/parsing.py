@@ -55,6 +55,8 @@ def extract_answer(text: str, *, boxed: bool = False, empty_is_none: bool = Fals
 
 def first_balanced_braces(text: str) -> str | None:
     """The first `{…}` with as many opening as closing braces; closing ones before it are skipped, strings are not looked at."""
+    if "}" not in text:
+        return None
     depth = start = 0
     for match in _BRACE.finditer(text):
         if match.group() == "{":

@@ -11,7 +11,7 @@ import pytest
 from bnf.rendering import load_tokenizer, prompt_text, render_prompt
 from evaluation._types import Sampling
 from evaluation.engines import environment, open_engine
-from tests.integration.vllm_worker import CHOICES, MODEL, PROMPTS
+from tests.integration.vllm_worker import CHOICES, MODEL, PROMPTS, likelihood_pairs
 
 pytestmark = [
     pytest.mark.integration,
@@ -106,7 +106,27 @@ def test_generate_writes_what_the_model_saw_and_said(folder, report):
     record = records["p3"]
     assert record["prompt"] == prompt_text(tokenizer, PROMPTS[3]["messages"])
     assert record["num_prompt_tokens"] == len(render_prompt(tokenizer, PROMPTS[3]["messages"]))
-    assert report["last_note"].endswith(" tokens/s") and int(report["last_note"].split()[0]) > 0
+    assert report["last_note"].endswith(" tokens/s, 0.0 s left") and int(report["last_note"].split()[0]) > 0
+
+
+@pytest.mark.vllm
+def test_likelihoods_are_those_of_the_transformers_engine(report, one_thread):
+    tokenizer = load_tokenizer(MODEL)
+    pairs = likelihood_pairs(tokenizer)
+    engine = open_engine("transformers", MODEL, max_model_len=256)
+    expected = dict(engine.loglikelihoods(pairs))
+    engine.close()
+    found = {int(index): tuple(value) for index, value in report["likelihoods"].items()}
+    assert found.keys() == expected.keys() == set(range(len(pairs)))
+    for index, (logp, _) in expected.items():
+        assert found[index][0] == pytest.approx(logp, abs=0.2 + 0.1 * abs(logp))  # both in bfloat16, by other kernels
+    for likely, unlikely in ((found[0], found[1]), (expected[0], expected[1])):
+        assert likely[1] and not unlikely[1] and likely[0] > unlikely[0] + 2
+
+
+@pytest.mark.vllm
+def test_a_stop_text_ends_a_completion(report):
+    assert "3" in report["unstopped"] and "3" not in report["stopped"]
 
 
 def test_vllm_without_its_environment_is_refused(monkeypatch):

@@ -50,6 +50,11 @@ def resumed(folder: Path) -> None:
     )
     report["choices"] = [found[0].completion for _, found in judged]
 
+    report["likelihoods"] = dict(engine.loglikelihoods(likelihood_pairs(tokenizer)))
+    counting = tokenizer("1 2 3 4 5 6 7 8 9 10 1 2")["input_ids"]
+    for name, stop in (("unstopped", None), ("stopped", ["3"])):
+        report[name] = next(engine.generate([counting], Sampling(8, stop=stop)))[1][0].completion
+
     next(engine.generate([long[0]] * 4, Sampling(8)))  # a caller that stops early leaves nothing running
     engine.reseed(0)
     notes: list[str] = []
@@ -66,6 +71,13 @@ def resumed(folder: Path) -> None:
     report["last_note"] = notes[-1]
     engine.close()
     (folder / "report.json").write_text(json.dumps(report))
+
+
+def likelihood_pairs(tokenizer):
+    """(context, continuation) in token ids: one that the model would write itself, one that it wouldn't, and one too long."""
+    texts = [("The capital of France is", " Paris"), ("The capital of France is", " seventeen")]
+    pairs = [(tokenizer(context)["input_ids"], tokenizer(text)["input_ids"]) for context, text in texts]
+    return [*pairs, (tokenizer("one two three four " * 100)["input_ids"], tokenizer(" five")["input_ids"])]
 
 
 def _quiet(done: int, total: int, note: str) -> None:

@@ -124,7 +124,7 @@ def load_file(
     """
     if source is None:
         raise ValueError(f"{benchmark}.source must be a file, got none; give {upstream}, or `sample`")
-    return load_items(benchmark, source, limit, Hub("", []), 0, to_item)
+    return load_items(benchmark, source, limit, Hub("", []), None, to_item)
 
 
 def id_prefix(benchmark: str, source: str | None) -> str:

@@ -155,8 +155,8 @@ def _sampled_row(record: Record, line: int, config: PrepareConfig) -> RenderedRo
 
 
 def _sampled(sampled: Record, num_prompt_tokens: int, config: PrepareConfig, where: str) -> RenderedCandidate:
-    # A rating's label is a matter of the prompt's other ratings.
-    label = None if sampled.get("outcome") in ("rated", "unrated") else 1 if sampled["reward"] > 0.5 else -1
+    # A rating on a scale of its own has its label by `prepare.ratings`.
+    label = None if sampled.get("outcome") in ("own_scale", "unrated") else 1 if sampled["reward"] > 0.5 else -1
     outcome = ""
     if sampled.get("outcome") in ("error", "unrated"):
         outcome = "scorer_error" if sampled["outcome"] == "error" else "unrated"

@@ -36,10 +36,10 @@ def test_ratings_become_rewards_and_labels(tmp_path, samples):
     labelled = _label(samples, path)
     first = json.loads(labelled.read_text().splitlines()[0])["completions"]
     assert [(one["reward"], one["outcome"]) for one in first] == [
-        (5.0, "rated"),
-        (1.5, "rated"),
+        (5.0, "own_scale"),
+        (1.5, "own_scale"),
         (None, "unrated"),
-        (9.0, "rated"),
+        (9.0, "own_scale"),
     ]
     config = PrepareConfig(ratings=RatingRule(threshold=3), max_dropped_share=1)
     prepare_labelled(labelled, tmp_path / "out", config, progress=no_progress)

@@ -7,7 +7,8 @@ record of calls (`judges/_calls.py`); games.jsonl is the same by game, in the qu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,7 +90,7 @@ def judge(
         table = _Table(judge, form, calls, place)
         table.play(games, progress)
         records = [_record(game, table, place, baseline) for game in games]
-        spent = table.spent()
+        cost = table.cost(games)
     summary = {
         **place,
         **(about or {}),
@@ -98,7 +99,7 @@ def judge(
         "orders": orders if form.COMPARES else None,
         "demonstration": demonstration,
         **summarize_games(form, records, list(models), questions, orders, demonstration),
-        "cost": spent,
+        "cost": cost,
     }
     write_whole(output_dir / GAMES_FILE, records)
     write_whole(output_dir / SUMMARY_FILE, [summary])
@@ -255,9 +256,11 @@ class _Table:
         for attempt in (1, 2):
             for places in self._ask(waiting, attempt):
                 settled += len(places) if attempt == 1 else 0
-                progress(min(settled, total), total, self._cost_note() or note)
+                progress(min(settled, total), total, self._spent() or note)
             waiting = self._unfinished(games) if attempt == 1 else {}
-        progress(total, total, self._cost_note())
+        if estimate is not None:
+            print(f"asked {len(self._new)} requests: {self._spent() or 'no price'}", flush=True)
+        progress(total, total, self._spent())
 
     def reading(self, game: _Game) -> Reading:
         """The game's verdict."""
@@ -284,15 +287,9 @@ class _Table:
     def key(self, game: _Game) -> list[str]:
         return [self._key(messages) for messages in game.requests]
 
-    def spent(self) -> Record:
-        """What this run asked: requests, tokens, and money where there is a price."""
-        costs = [call["cost_usd"] for call in self._new if call["cost_usd"] is not None]
-        return {
-            "num_requests": len(self._new),
-            "num_prompt_tokens": sum(call["num_prompt_tokens"] for call in self._new),
-            "num_completion_tokens": sum(call["num_completion_tokens"] for call in self._new),
-            "usd": sum(costs) if costs else None,
-        }
+    def cost(self, games: Sequence[_Game]) -> Record:
+        """What the games' verdicts took, whichever run asked for them: requests, tokens, and money where there is a price."""
+        return _totals({call["key"]: call for game in games for call in self.replies(game)}.values())
 
     def _waiting(self, games: Sequence[_Game]) -> dict[str, tuple[list[Message], list[_Game]]]:
         """What has to be asked first: requests without an answer, and those of games that ended in a null."""
@@ -342,9 +339,20 @@ class _Table:
     def _key(self, messages: list[Message]) -> str:
         return call_key(self._judge.identity, messages, self._parameters)
 
-    def _cost_note(self) -> str:
-        usd = self.spent()["usd"]
+    def _spent(self) -> str:
+        usd = _totals(self._new)["usd"]
         return "" if usd is None else f"${usd:.4f} so far"
+
+
+def _totals(calls: Collection[Record]) -> Record:
+    costs = [call["cost_usd"] for call in calls if call["cost_usd"] is not None]
+    return {
+        "num_requests": len(calls),
+        "num_prompt_tokens": sum(call["num_prompt_tokens"] for call in calls),
+        "num_completion_tokens": sum(call["num_completion_tokens"] for call in calls),
+        # Summed exactly, so that the order in which the answers came back is no part of the result.
+        "usd": math.fsum(costs) if costs else None,
+    }
 
 
 def _reward(reply: Record) -> float | None:

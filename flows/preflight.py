@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,8 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
             yield _benchmark(node)
         if node.stage == "lm_eval" and node.model == "base":
             yield _lm_eval(node)
+        if node.stage == "judge" and node.files:
+            yield _judged_files(node)
         if node.stage == "prepare" and "sources" in node.settings:
             yield from _sources(node)
     if "train" in stages:
@@ -154,6 +156,25 @@ def _lm_eval(node: Node) -> Check:
     return Check(
         f"lm-eval {node.benchmark}", unknown_task(str(node.benchmark), Path(folder) if folder else None), "known to lm-eval"
     )
+
+
+def _judged_files(node: Node) -> Check:
+    """Recorded answers and references must be readable before anything is generated for them."""
+    from evaluation.answers import read_answers
+    from evaluation.benchmarks.mt_bench import read_references
+
+    name = f"judge.benchmarks.{node.settings['benchmark']}"
+    readers: dict[str, Callable[[Path], str]] = {
+        "baseline": lambda path: f"{len(read_answers(path).turns)} recorded answers",
+        "references": lambda path: f"{len(read_references(str(path)))} references",
+    }
+    seen = []
+    for role, read in readers.items():
+        try:
+            seen += [read(node.files[role])] if role in node.files else []
+        except (ValueError, OSError) as error:
+            return Check(name, f"{name}.{role}: {error}")
+    return Check(name, None, ", ".join(seen))
 
 
 def _sources(node: Node) -> Iterator[Check]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flows.home import set_prefect_environment
@@ -82,45 +84,58 @@ def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
         fcntl.flock(starting, fcntl.LOCK_EX)
         if (folder / "server.json").exists():
             url = str(read_json(folder / "server.json")["url"])
-            if _healthy(url):
+            if _serves(url, folder):
                 os.environ["PREFECT_API_URL"] = f"{url}/api"
                 meanwhile()
                 return url
-        port = _free_port()
-        url = f"http://127.0.0.1:{port}"
-        log = folder / "server.log"
-        with log.open("ab") as output:
-            keeper = subprocess.Popen(
-                [sys.executable, "-P", "-m", "flows.server", str(home), str(port)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-        # Prefect reads its settings when it is imported.
-        os.environ["PREFECT_API_URL"] = f"{url}/api"
-        meanwhile()
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not _healthy(url):
-            if keeper.poll() is not None or time.monotonic() > deadline_s:
-                end = log.read_text(errors="replace")[-1500:]
-                raise ServerError(f"the Prefect server must become healthy at {url}, got none; the end of {log}:\n{end}")
-            time.sleep(0.1)
+        with _port() as port:
+            url, log = f"http://127.0.0.1:{port}", folder / "server.log"
+            with log.open("ab") as output:
+                keeper = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "flows.server", str(home), str(port)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                )
+            # Prefect reads its settings when it is imported.
+            os.environ["PREFECT_API_URL"] = f"{url}/api"
+            meanwhile()
+            deadline_s = time.monotonic() + START_TIMEOUT_S
+            while not _serves(url, folder):
+                if keeper.poll() is not None or time.monotonic() > deadline_s:
+                    end = log.read_text(errors="replace")[-1500:]
+                    raise ServerError(f"the Prefect server must become healthy at {url}, got none; the end of {log}:\n{end}")
+                time.sleep(0.1)
         write_json(folder / "server.json", {"url": url, "keeper": keeper.pid})
         return url
 
 
-def _healthy(url: str) -> bool:
+def _serves(url: str, folder: Path) -> bool:
+    """Whether a server answers there that keeps its state in this folder: another home's may have taken the port."""
     try:
-        with urllib.request.urlopen(f"{url}/api/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        with urllib.request.urlopen(f"{url}/api/admin/settings", timeout=5) as answer:
+            return Path(json.load(answer)["home"]) == folder
+    except (urllib.error.URLError, OSError, ValueError, KeyError):
         return False
 
 
-def _free_port() -> int:
-    for port in (DEFAULT_PORT, 0):
+@contextlib.contextmanager
+def _port() -> Iterator[int]:
+    """A free port, for as long as a server takes to bind it: Prefect's own where nobody else is about to take it, else any."""
+    with Path(tempfile.gettempdir(), f"bnf-port-{os.getuid()}.lock").open("w") as claim:
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ports = [DEFAULT_PORT, 0]
+        except BlockingIOError:
+            # Another home's server is starting, and has not bound the port yet.
+            ports = [0]
+        yield _free(ports)
+
+
+def _free(ports: Sequence[int]) -> int:
+    for port in ports:
         with socket.socket() as probe:
             # A port that an earlier server has just left is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

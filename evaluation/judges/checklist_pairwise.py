@@ -22,8 +22,9 @@ REASONS = ("analysis of A", "analysis of B", "reason of A=B", "reason of A>B", "
 VERDICT = "choice"
 
 TASK = (
-    "Two assistants, A and B, have answered the last message of a conversation. Go through the checklist and say what each answer "
-    "does well and where it falls short, then choose. Longer is not better, and the order of the answers means nothing.\n\n"
+    "Two assistants, A and B, have answered the last message of a conversation. Go through the checklist, where there is one, and say "
+    "what each answer does well and where it falls short, then choose. Longer is not better, and the order of the answers means "
+    "nothing.\n\n"
     "The choices are:\nA++ A is much better\nA+ A is slightly better\nA=B both are about equally good\n"
     "B+ B is slightly better\nB++ B is much better"
 )

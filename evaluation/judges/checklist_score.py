@@ -21,8 +21,8 @@ REASONS = ("strengths", "weaknesses")
 VERDICT = "score"
 
 TASK = (
-    "An assistant has answered the last message of a conversation. Go through the checklist, say what the answer does well and where it "
-    "falls short, and rate it.\n\n"
+    "An assistant has answered the last message of a conversation. Go through the checklist, where there is one, say what the answer does "
+    "well and where it falls short, and rate it.\n\n"
     "1–2: makes no sense, or does harm\n3–4: helps little\n5–6: helps, with clear errors or gaps\n7–8: good, could be better\n"
     "9–10: as helpful as an answer can be"
 )

@@ -39,7 +39,9 @@ def test_a_local_judge_goes_on_after_a_kill(tmp_path):
     summary = json.loads((tmp_path / "choice" / "summary.json").read_text())
     result = summary["models"]["policy"]
     assert result["n_games"] == 12 and result["n_null"] == 0 and not result["partial"]
-    assert summary["cost"]["num_requests"] == 12 - len(before) and summary["cost"]["usd"] is None
+    assert summary["cost"]["num_requests"] == 12 and summary["cost"]["usd"] is None
+    # Twelve games and, by the letters, twelve more.
+    assert len(calls) == 24
     assert not result["trusted"] and "demonstration" in result["untrusted_reason"]
     assert {game["reply"] for game in lines(tmp_path / "choice" / "games.jsonl")} <= {
         f"[[{label}]]" for label in ("A>>B", "A>B", "A=B", "B>A", "B>>A")

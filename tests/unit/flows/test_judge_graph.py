@@ -163,3 +163,25 @@ def test_keys_come_from_blocks_by_variable(monkeypatch):
     made = recipe({"benchmarks": benchmarks, "api_key_block": "one", "second": {**ENDPOINT, "api_key_block": "two"}})
     with pytest.raises(RecipeError, match="api_key_variable must differ between judges"):
         service_keys(made)
+
+
+def test_the_preflight_reads_recorded_answers_and_references(tmp_path):
+    answers, references = tmp_path / "answers.jsonl", tmp_path / "references.jsonl"
+    answers.write_text('{"id": "sample-00", "completion": "x"}\n')
+    references.write_text('{"question_id": 2, "choices": [{"turns": ["a", "b"]}]}\n')
+    benchmarks = {
+        "arena_hard": {"source": "sample", "limit": 1, "baseline": str(answers)},
+        "mt_bench": {"source": "sample", "references": str(references)},
+    }
+    made = recipe({"benchmarks": benchmarks})
+
+    def named():
+        found = preflight(made, [Forecast(node, None, False, None, []) for node in build(made)], tmp_path)
+        return {check.name: check for check in found if check.name.startswith("judge.benchmarks")}
+
+    assert named()["judge.benchmarks.arena_hard"].seen == "1 recorded answers"
+    assert named()["judge.benchmarks.mt_bench"].seen == "1 references"
+    answers.write_text("nonsense")
+    references.write_text("{}")
+    assert "arena_hard.baseline: " in named()["judge.benchmarks.arena_hard"].problem
+    assert "mt_bench.references: " in named()["judge.benchmarks.mt_bench"].problem

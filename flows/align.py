@@ -20,7 +20,7 @@ from prefect.states import Cancelled as cancelled_state
 
 from evaluation._spending import LEDGER_VARIABLE
 from flows.accelerator import accelerator
-from flows.cancel import cancellation
+from flows.cancel import cancellation, was_cancelled
 from flows.config import Recipe
 from flows.crashed import mark_crashed
 from flows.errors import RecipeError
@@ -106,7 +106,8 @@ def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
         return cancelled_state(message=str(error))
     except BaseException as error:
         # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
-        state = "failed" if isinstance(error, Exception) else "stopped"
+        if not isinstance(error, Exception):
+            state = "cancelled" if deployment.get_id() and was_cancelled(flow_run_id) else "stopped"
         raise
     finally:
         run.end(state)

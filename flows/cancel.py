@@ -45,6 +45,13 @@ def cancellation(flow_run_id: UUID) -> Iterator[Callable[[], bool]]:
         thread.join()
 
 
+def was_cancelled(flow_run_id: UUID) -> bool:
+    """Whether somebody has cancelled the flow run, asked now: a worker tells its flow runs of it by a signal alone."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run_id).state
+    return state is not None and state.type in CANCELLED
+
+
 def cancel(flow_run_id: UUID) -> None:
     """Ask a running flow run to end."""
     with get_client(sync_client=True) as client:

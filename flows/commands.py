@@ -16,7 +16,8 @@ from flows.config import Recipe, find_path, load_recipe, make_recipe
 from flows.display import Display, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError
 from flows.garbage import collect
-from flows.graph import build, plugin
+from flows.graph import build
+from flows.graph_parts import plugin
 from flows.home import home_folder, open_store, set_prefect_environment
 from flows.preflight import preflight, require
 from flows.runs import RUNNING, Run, all_runs, find_run, last_artifacts, run_sizes

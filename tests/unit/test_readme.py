@@ -8,7 +8,8 @@ import yaml
 
 from bnf.config import TrainConfig
 from data.sources._rows import Candidate, Fields, Row
-from flows.config import LmEvalTask, make_recipe
+from flows.config import make_recipe
+from flows.sections import LmEvalTask
 from tasks.keys import ROOT
 
 README = (ROOT / "README.md").read_text()

@@ -7,7 +7,8 @@ import pytest
 
 from flows.config import load_recipe, make_recipe
 from flows.errors import RecipeError
-from flows.graph import build, plugin
+from flows.graph import build
+from flows.graph_parts import plugin
 from flows.preflight import preflight, require
 from tasks.keys import ROOT
 from tasks.nodes import Forecast

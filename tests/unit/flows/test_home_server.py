@@ -1,0 +1,42 @@
+"""The Prefect server of a home: another home's is never taken for it."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from flows import server
+
+
+@pytest.fixture
+def somebodys(tmp_path):
+    """A Prefect server that keeps its state elsewhere."""
+
+    class Settings(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"home": str(tmp_path / "theirs" / "prefect")}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Settings) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_a_server_is_a_homes_own_only_if_it_keeps_its_state_there(somebodys, tmp_path):
+    assert server._serves(somebodys, tmp_path / "theirs" / "prefect")
+    assert not server._serves(somebodys, tmp_path / "ours" / "prefect")
+    assert not server._serves("http://127.0.0.1:9", tmp_path)
+
+
+def test_two_homes_that_start_at_once_take_different_ports(tmp_path, monkeypatch):
+    monkeypatch.setattr(server.tempfile, "gettempdir", lambda: str(tmp_path))
+    with server._port() as first, server._port() as second:
+        assert first != second

@@ -20,7 +20,7 @@ _COLUMNS = {"id": ("id",), "completion": ("completion",), "rating": ("rating",)}
 
 
 def label(samples_file: Path, output_file: Path, *, benchmark: str, path: Path, progress: Progress) -> None:
-    """Writes the samples with each completion's rating as its `reward` and the outcome "rated"; prepare makes labels of them by
+    """Writes the samples with each completion's rating as its `reward` and the outcome "own_scale": prepare makes labels of them by
     `prepare.ratings`. One without a rating has the outcome "unrated", and prepare leaves it out.
 
     Raises:
@@ -33,7 +33,7 @@ def label(samples_file: Path, output_file: Path, *, benchmark: str, path: Path, 
         for completion in record["completions"]:
             reward, _ = ratings.get((record["id"], completion["text"]), (None, 0))
             completion["reward"] = reward
-            completion["outcome"] = "unrated" if reward is None else "rated"
+            completion["outcome"] = "unrated" if reward is None else "own_scale"
         if number % 256 == 0:
             progress(number, len(records), "")
     sampled = {(record["id"], completion["text"]) for record in records for completion in record["completions"]}

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from evaluation import _data_section, _formats, charts
 from evaluation._examples import examples
-from evaluation._judged import judge_counts, judge_rows
+from evaluation._judged import judge_counts, judge_notes, judge_rows
 from evaluation._paired import Record, read_records
 from evaluation.charts import Curve
 from evaluation.lm_eval_summary import cross_check_rows, task_rows
@@ -88,6 +88,7 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         compared={name: entry for name, entry in summary["benchmarks"].items() if "delta" in entry},
         facts=_facts(summary),
         differences=_differences(summary),
+        judged=[text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)],
         groups=_groups(summary),
         checks=_checks(summary),
         lm_eval_rows=task_rows(summary),

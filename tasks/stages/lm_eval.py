@@ -11,7 +11,6 @@ from tasks.job import Job
 from tasks.stages.generate import open_model
 
 CONTENT = ("results.json", "samples.jsonl")
-ACCELERATOR = True
 MEMORY_REMEDY = "take a smaller model"
 
 

@@ -22,7 +22,7 @@ NAME = "evaluation.benchmarks.capitals"
 @pytest.fixture
 def capitals(tmp_path, monkeypatch):
     """The module, as if its file lay among the benchmarks."""
-    source = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S).group(1)
+    source = re.search(r'```python\n("""Capitals.*?)```', (ROOT / "CONTRIBUTING.md").read_text(), re.S).group(1)
     path = tmp_path / "capitals.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location(NAME, path)

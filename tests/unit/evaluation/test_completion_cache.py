@@ -73,8 +73,8 @@ def test_two_writers_at_once_lose_nothing(tmp_path):
 
 
 def test_the_stage_keys_the_cache_by_model_engine_and_decoding(tmp_path):
+    from tasks.job import Job
     from tasks.stages.generate import _cache_file
-    from tasks.worker import Job
 
     def file(model="m", version="1", max_new_tokens=16):
         settings = {"engine": {"name": "vllm", "version": version}}

@@ -1,94 +1,43 @@
 """Attention over packed rows: each completion attends to its group's prompt and to itself, each prompt to itself, nothing
-else to anything.
+else to anything (`bnf.segments` has the rule).
 
-Registered with transformers under its own name. No mask over the whole row is ever made: transformers builds none for a name
-it does not know, and here attention runs group by group. A short group takes one call with a mask of its own; a long one
-takes a causal call for the prompt and one per completion.
+Registered with transformers under its own name, for which transformers builds no mask. `serving` says which kernel serves
+where: blocks of the row through torch's scaled_dot_product_attention on CPU and wherever there is no CUDA; on CUDA
+FlexAttention, or FlashAttention's variable-length kernel where prompts are not shared.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import PretrainedConfig
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bnf.packing import Span
+from bnf.segments import SegmentPlan
 
 ATTENTION = "bnf_segments"
 
-# Families whose layers were compared with padded computation; others are refused by name.
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+# What models hand to attention besides what it computes with; anything else that is set is refused.
+_WITHOUT_EFFECT = frozenset({"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "is_causal"})
 
-# Rotary embeddings that depend on nothing but a token's own position.
-_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+# Up to this many queries torch's CPU kernel is faster in float32 than in bfloat16, its backward above all (84 queries and keys:
+# 0.6 against 2.2 ms; 155 queries of 800 keys: 11.0 against 13.4; 256 of 1000: 19.5 against 17.7).
+_FLOAT32_QUERIES = 192
 
-# Up to this many tokens a group is one call: what is wasted on masked positions is less than what more calls cost.
-_ONE_CALL_TOKENS = 512
-
-# Up to this many keys the CPU kernel's backward is several times faster in float32 than in bfloat16 (84 keys: 0.5 against 2.7 ms).
-_FLOAT32_KEYS = 128
+# Queries in a block where scores are formed or a window cuts keys off: bounds the scores, and the keys that no query sees.
+_BLOCK_QUERIES = 256
 
 
-class SegmentPlan:
-    """The spans of a row, the sizes of what is attended to in one call, and the masks, made once for all layers."""
+def serving(device: torch.device, dtype: torch.dtype, plan: SegmentPlan, softcap: float | None) -> str:
+    """Which kernel serves: `blocks`, `flex` or `varlen`.
 
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self.spans = tuple(spans)
-        self.longest_path = max(span.prompt_length + max(span.completion_lengths) for span in self.spans)
-        self.sizes: list[int] = []
-        for span in self.spans:
-            one_call = span.num_tokens <= _ONE_CALL_TOKENS
-            self.sizes.extend([span.num_tokens] if one_call else [span.prompt_length, *span.completion_lengths])
-        self._masks: dict[tuple[Any, ...], Tensor] = {}
-
-    def group_mask(self, span: Span, like: Tensor) -> Tensor:
-        """(T_g, T_g) additive mask of one group."""
-        key = (span.prompt_length, span.completion_lengths, like.dtype, like.device)
-        if key not in self._masks:
-            size = span.num_tokens
-            part = torch.zeros(size, dtype=torch.long)
-            for number, (start, length) in enumerate(span.completion_starts(), 1):
-                part[start - span.start : start - span.start + length] = number
-            visible = torch.ones(size, size, dtype=torch.bool).tril() & (
-                (part == 0)[None, :] | (part[:, None] == part[None, :])
-            )
-            self._masks[key] = _additive(visible, like)
-        return self._masks[key]
-
-    def completion_mask(self, prompt_length: int, length: int, like: Tensor) -> Tensor:
-        """(n, P+n) additive mask of one completion's queries over its prompt and itself."""
-        key = (prompt_length, length, like.dtype, like.device)
-        if key not in self._masks:
-            visible = torch.ones(length, prompt_length + length, dtype=torch.bool).tril(diagonal=prompt_length)
-            self._masks[key] = _additive(visible, like)
-        return self._masks[key]
-
-
-def check_model(config: PretrainedConfig) -> None:
-    """Refuses by name what the packed path was not made for.
-
-    Raises:
-        ValueError: for a model family, or a kind of rotary embedding, that is not supported.
+    FlashAttention computes in half precision, knows no shared prompts, and torch's interface to it knows no soft-capping.
     """
-    if config.model_type not in FAMILIES:
-        raise ValueError(
-            f"model_name_or_path must be of the family {', '.join(FAMILIES)}, got {config.model_type!r}; "
-            "a family is added in bnf/attention.py with the test that compares it with padded computation"
-        )
-    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope_type not in _ROPE_TYPES:
-        raise ValueError(
-            f"rope_parameters.rope_type must be one of {', '.join(_ROPE_TYPES)}, got {rope_type!r}; "
-            "its angles depend on the longest sequence of a batch, so that a row's groups would not be independent"
-        )
-    if getattr(config, "attention_dropout", 0.0):
-        raise ValueError(
-            f"attention_dropout must be 0, got {config.attention_dropout}; with it the policy never equals the reference: "
-            "set it to 0 in the model's config.json"
-        )
+    if device.type != "cuda":
+        return "blocks"
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    return "varlen" if plan.is_plain and is_half and softcap is None else "flex"
 
 
 def segment_attention(
@@ -103,69 +52,112 @@ def segment_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface over a packed row; `segments` comes through the model's forward.
 
     query (1, H, T, D), key and value (1, H_kv, T, D) → (1, T, H, D).
+
+    Raises:
+        ValueError: without `segments`, or for a part of attention that is not computed here.
     """
     if segments is None:
         raise ValueError(f"segments must be given with attn_implementation={ATTENTION!r}, got None; call bnf.logps.row_logps")
-    if softcap is not None or s_aux is not None or dropout:
-        raise ValueError("attention soft-capping, sinks and dropout must be off on packed rows; use a model without them")
-    if sliding_window is not None and segments.longest_path > sliding_window:
+    if dropout:
+        raise ValueError(f"attention_dropout must be 0 on packed rows, got {dropout}; set it to 0 in the model's config.json")
+    unknown = sorted(name for name, given in kwargs.items() if given is not None and name not in _WITHOUT_EFFECT)
+    if unknown:
         raise ValueError(
-            f"sliding_window must be at least the longest prompt with its completion ({segments.longest_path} tokens), "
-            f"got {sliding_window}; leave out groups longer than that"
+            f"attention must use nothing but scaling, a sliding window and soft-capping on packed rows, got {', '.join(unknown)} "
+            f"from {type(module).__name__}; use a model of another family"
         )
-    assert attention_mask is None and query.shape[0] == 1
-
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key = key.repeat_interleave(groups, dim=1)
-        value = value.repeat_interleave(groups, dim=1)
-    # Split once: the gradient of a slice would be as large as the row, for every segment.
-    sizes = segments.sizes
-    parts = zip(query.split(sizes, dim=2), key.split(sizes, dim=2), value.split(sizes, dim=2), strict=True)
-    outputs: list[Tensor] = []
-    for span in segments.spans:
-        own_query, own_key, own_value = next(parts)
-        if span.num_tokens <= _ONE_CALL_TOKENS:
-            outputs.append(_attend(own_query, own_key, own_value, scaling, segments.group_mask(span, query)))
-            continue
-        prompt_key, prompt_value = own_key, own_value
-        outputs.append(_attend(own_query, prompt_key, prompt_value, scaling, None))
-        for length in span.completion_lengths:
-            own_query, own_key, own_value = next(parts)
-            mask = segments.completion_mask(span.prompt_length, length, query)
-            path_key = torch.cat([prompt_key, own_key], dim=2)
-            path_value = torch.cat([prompt_value, own_value], dim=2)
-            outputs.append(_attend(own_query, path_key, path_value, scaling, mask))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, mask: Tensor | None) -> Tensor:
-    """One call of the kernel, in autocast's dtype where that is entered, but for few keys on a CPU."""
+    assert attention_mask is None and query.shape[0] == 1 and query.shape[2] == segments.num_tokens
     device = query.device.type
+    # Autocast's dtype where that is entered: rotated queries and keys come in float32.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
-    few = dtype == torch.bfloat16 and device == "cpu" and key.shape[2] <= _FLOAT32_KEYS
-    inner = torch.float32 if few else dtype
+    window = segments.window(sliding_window)
+    kernel = serving(query.device, dtype, segments, softcap)
     with torch.autocast(device, enabled=False):
-        output = scaled_dot_product_attention(
-            query.to(inner),
-            key.to(inner),
-            value.to(inner),
-            attn_mask=None if mask is None else mask.to(inner),
-            is_causal=mask is None,
-            scale=scaling,
-        )
-    return output.to(dtype)
+        if kernel == "blocks":
+            return _blocks_attention(query, key, value, segments, dtype, scaling, window, softcap), None
+        from bnf import cuda_attention
+
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        if kernel == "varlen":
+            return cuda_attention.varlen(query, key, value, segments, scaling, window), None
+        return cuda_attention.flex(module, query, key, value, segments, scaling, window, softcap), None
 
 
-def _additive(visible: Tensor, like: Tensor) -> Tensor:
-    mask = torch.zeros(visible.shape, dtype=like.dtype).masked_fill(~visible, float("-inf"))
-    return mask.to(like.device)
+def _blocks_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: SegmentPlan,
+    dtype: torch.dtype,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Block by block; (1, T, H, D)."""
+    # Split once: the gradient of a slice would be as large as the row, for every block.
+    sizes = [piece.num_tokens for piece in plan.pieces]
+    # Heads that share keys lie along the second dimension: keys are then repeated without a copy.
+    num_heads, num_key_heads = query.shape[1], key.shape[1]
+    queries = query.view(num_key_heads, num_heads // num_key_heads, *query.shape[2:]).split(sizes, dim=2)
+    keys, values = (part.transpose(0, 1).split(sizes, dim=2) for part in (key, value))
+    outputs: list[Tensor] = []
+    for block in plan.blocks(window, _BLOCK_QUERIES if window is not None or softcap is not None else None):
+        own = block.piece
+        block_query = _narrow(queries[own], block.queries)
+        block_keys, block_values = _narrow(keys[own], block.own_keys), _narrow(values[own], block.own_keys)
+        if block.prompt_keys is not None:
+            prompt = plan.pieces[own].prompt
+            assert prompt is not None
+            block_keys = torch.cat([_narrow(keys[prompt], block.prompt_keys), block_keys], dim=2)
+            block_values = torch.cat([_narrow(values[prompt], block.prompt_keys), block_values], dim=2)
+        few = dtype == torch.bfloat16 and query.device.type == "cpu" and block_query.shape[2] <= _FLOAT32_QUERIES
+        inner = torch.float32 if few else dtype
+        arguments = (block_query.to(inner), block_keys.to(inner), block_values.to(inner))
+        mask = block.mask(arguments[0])
+        if softcap is None:
+            shape = (-1, block_query.shape[1], -1, -1)
+            output = scaled_dot_product_attention(
+                arguments[0],
+                arguments[1].expand(shape),
+                arguments[2].expand(shape),
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+            )
+        else:
+            # The scores are formed again in the backward pass: memory holds those of one block.
+            output = checkpoint(_softcapped, *arguments, mask, scaling, softcap, use_reentrant=False, preserve_rng_state=False)
+        outputs.append(output.to(dtype))
+    return torch.cat(outputs, dim=2).flatten(0, 1).transpose(0, 1)[None]
+
+
+def _softcapped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
+) -> Tensor:
+    """Attention whose scores are `c·tanh(s/c)` (Gemma 2, arXiv 2408.00118); scores and softmax in float32 or better.
+
+    query (H_kv, G, n, D), key and value (H_kv, 1, m, D), mask (n, m) or None for a causal square → (H_kv, G, n, D)
+    """
+    wide = torch.float32 if query.dtype in (torch.bfloat16, torch.float16) else query.dtype
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = (query.to(wide) * scale) @ key.to(wide).transpose(2, 3)
+    scores = softcap * torch.tanh(scores / softcap)
+    if mask is None:
+        visible = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~visible, float("-inf"))
+    else:
+        scores = scores + mask
+    return scores.softmax(dim=-1).to(value.dtype) @ value
+
+
+def _narrow(part: Tensor, bounds: tuple[int, int]) -> Tensor:
+    """Places `bounds` of the third dimension; the tensor itself where that is all of it."""
+    return part if bounds == (0, part.shape[2]) else part[:, :, bounds[0] : bounds[1]]
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, segment_attention)

@@ -1,7 +1,7 @@
 """Label tokens' log-probabilities of a packed row, with logits only where completions are predicted, a chunk at a time.
 
-The head's logits exist for `CHUNK` positions at once and are computed again in the backward pass, so that memory does not
-grow with the row times the vocabulary. From the logits on everything is float32. Log-odds come straight from the head, `z_y −
+The head's logits exist for a few positions at once, as many as a constant budget of logits holds, and are computed again in
+the backward pass: memory grows with neither the row nor the vocabulary. From the logits on everything is float32. Log-odds come straight from the head, `z_y −
 logsumexp of the others`, and the log-probability from them, `−softplus(−log odds)`: both are exact to rounding for p → 0 and
 p → 1.
 """
@@ -14,11 +14,17 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
-from bnf.attention import SegmentPlan
+from bnf.families import head_softcap
 from bnf.packing import Row
+from bnf.segments import SegmentPlan
 
-# Positions whose logits exist at once; the same for policy and reference.
-CHUNK = 512
+# Logits that exist at once, in float32 and, under bf16, half of that again twice; the same for policy and reference. An
+# accelerator takes more: with few positions a chunk would take longer to read the weights than to multiply them.
+_LOGITS = 2**25
+_LOGITS_ON_ACCELERATOR = 2**27
+
+# Rows × columns of the weight's gradient that are formed before they are added up.
+_WEIGHT_PART = 2**25
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
 
     def head(places: Tensor, targets: Tensor, entropies: bool) -> TokenLogps:
         states = hidden[places.to(device)]
-        return head_logps(states.bfloat16() if bf16 else states, weight, targets.to(device), entropies=entropies)
+        states = states.bfloat16() if bf16 else states
+        return head_logps(states, weight, targets.to(device), entropies=entropies, softcap=head_softcap(model.config))
 
     values = head(row.predicting, row.targets, entropies)
     if prompts:
@@ -68,23 +75,46 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
     return values
 
 
-def head_logps(hidden: Tensor, weight: Tensor, targets: Tensor, *, entropies: bool = False, chunk: int = CHUNK) -> TokenLogps:
+def logits_budget() -> int:
+    """How many logits exist at once on the device that a model is loaded to (`bnf.models`)."""
+    return _LOGITS_ON_ACCELERATOR if torch.cuda.is_available() else _LOGITS
+
+
+def head_chunk(vocabulary: int) -> int:
+    """Positions whose logits exist at once, for a vocabulary of that size."""
+    chunk = logits_budget() // vocabulary
+    return chunk // 32 * 32 if chunk >= 32 else max(chunk, 1)
+
+
+def head_logps(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    entropies: bool = False,
+    softcap: float | None = None,
+    chunk: int | None = None,
+) -> TokenLogps:
     """The head alone: `hidden` (N, D), `weight` (V, D), `targets` (N,); computed in the dtype of `hidden`, as autocast would.
 
-    The weight's gradient is summed over chunks in the weight's own dtype.
+    With `softcap` the logits are `c·tanh(z/c)` (Gemma 2, arXiv 2408.00118). The weight's gradient is summed over chunks in the
+    weight's own dtype.
     """
-    logps, log_odds, rest_entropies = _ChunkedHead.apply(hidden, weight, targets, entropies, chunk)
+    chunk = head_chunk(len(weight)) if chunk is None else chunk
+    logps, log_odds, rest_entropies = _ChunkedHead.apply(hidden, weight, targets, entropies, softcap, chunk)
     return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
 
 
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, entropies: bool, chunk: int) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, entropies: bool, softcap: float | None, chunk: int
+    ) -> tuple[Tensor, ...]:
         weight_dtype = weight.dtype
         weight = weight.to(hidden.dtype)
         log_odds_parts, entropy_parts = [], []
         for states, labels in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = _logits(states, weight)
+            logits = _logits(states, weight, softcap)
             label_logits = logits.gather(1, labels[:, None])
             logits.scatter_(1, labels[:, None], float("-inf"))
             log_rest = logits.logsumexp(dim=1, keepdim=True)
@@ -96,33 +126,49 @@ class _ChunkedHead(torch.autograd.Function):
         log_odds = torch.cat(log_odds_parts)
         rest_entropies = torch.cat(entropy_parts) if entropies else log_odds.new_empty(0)
         ctx.save_for_backward(hidden, weight, targets, log_odds)
-        ctx.chunk, ctx.weight_dtype = chunk, weight_dtype
+        ctx.softcap, ctx.chunk, ctx.weight_dtype = softcap, chunk, weight_dtype
         ctx.mark_non_differentiable(log_odds, rest_entropies)
         return logsigmoid(log_odds), log_odds, rest_entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, log_odds = ctx.saved_tensors
-        chunk = ctx.chunk
+        softcap, chunk = ctx.softcap, ctx.chunk
         hidden_grads = []
-        weight_grad: Tensor | None = None
+        # A frozen head, as under LoRA, has none.
+        weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if ctx.needs_input_grad[1] else None
         parts = (hidden.split(chunk), targets.split(chunk), log_odds.split(chunk), grads[0].split(chunk))
-        for states, labels, odds, grad in zip(*parts, strict=True):
-            logits = _logits(states, weight)
+        for number, (states, labels, odds, grad) in enumerate(zip(*parts, strict=True)):
+            logits = _logits(states, weight, softcap)
+            # The slope of the cap, 1 − tanh²(z/c).
+            slope = None if softcap is None else (logits / softcap).square_().neg_().add_(1)
             label_logits = logits.gather(1, labels[:, None])
             # log of the normalizer, z_y − log p; then −p_v·grad for every token, and (1 − p_y)·grad for the label.
             logits -= label_logits - logsigmoid(odds)[:, None]
             logits.exp_().mul_(-grad[:, None])
             logits.scatter_(1, labels[:, None], ((-odds).sigmoid() * grad)[:, None])
+            if slope is not None:
+                logits.mul_(slope)
             logits_grad = logits.to(weight.dtype)
             hidden_grads.append(logits_grad @ weight)
-            if ctx.needs_input_grad[1]:
-                part = (logits_grad.T @ states).to(ctx.weight_dtype)
-                weight_grad = part if weight_grad is None else weight_grad.add_(part)
-        return torch.cat(hidden_grads), weight_grad, None, None, None
+            if weight_grad is not None:
+                _add_outer(weight_grad, logits_grad, states, first=number == 0)
+        return torch.cat(hidden_grads), weight_grad, None, None, None, None
 
 
-def _logits(states: Tensor, weight: Tensor) -> Tensor:
+def _logits(states: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
     """(n, V), float32 or better"""
     logits = states @ weight.T
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+
+
+def _add_outer(weight_grad: Tensor, logits_grad: Tensor, states: Tensor, *, first: bool) -> None:
+    """Adds a chunk's part to the weight's gradient (V, D), or begins it, some rows at a time."""
+    step = max(1, _WEIGHT_PART // states.shape[1])
+    for rows, columns in zip(weight_grad.split(step), logits_grad.split(step, dim=1), strict=True):
+        part = columns.T @ states
+        if first:
+            rows.copy_(part)
+        else:
+            rows.add_(part.to(rows.dtype))

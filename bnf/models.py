@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from bnf.attention import ATTENTION, check_model
+from bnf.attention import ATTENTION
+from bnf.families import check_model
 
 
 def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from bnf.attention import ATTENTION
 from bnf.digests import model_digest
 from bnf.groups import DEV, read_groups
-from bnf.logps import CHUNK, row_logps
+from bnf.logps import logits_budget, row_logps
 from bnf.losses import MismatchedReference, RowReference
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model
@@ -76,7 +76,7 @@ def cache_reference(
         "model": model_digest(model_dir),
         "max_tokens_per_row": max_tokens_per_row,
         "bf16": bf16,
-        "head_chunk": CHUNK,
+        "head_logits": logits_budget(),
         "attention": ATTENTION,
         "entropies": entropies,
         "mismatched": None if others is None else rows_digest(others),
@@ -158,7 +158,7 @@ def read_reference(
     for name, wanted in (
         ("max_tokens_per_row", max_tokens_per_row),
         ("bf16", bf16),
-        ("head_chunk", CHUNK),
+        ("head_logits", logits_budget()),
         ("attention", ATTENTION),
         ("rows", rows_digest(rows)),
     ):

@@ -45,12 +45,12 @@ def padded_logps(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> Tenso
     sequences = [(group.prompt_ids, completion.token_ids) for group in groups for completion in group.completions]
     longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
     ids = torch.zeros(len(sequences), longest, dtype=torch.long)
-    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
     for index, (prompt, completion) in enumerate(sequences):
         size = len(prompt) + len(completion)
         ids[index, :size] = torch.tensor([*prompt, *completion])
-        mask[index, :size] = 1
-    logps = model(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0]
+    # No mask over the padding: it lies to the right, where causal attention never looks, and in float64 transformers' mask for
+    # a query that sees nothing is NaN.
+    logps = model(input_ids=ids).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0]
     parts = [
         logps[index, len(prompt) - 1 : len(prompt) + len(completion) - 1]
         for index, (prompt, completion) in enumerate(sequences)

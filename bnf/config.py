@@ -11,7 +11,7 @@ from typing import Any, Literal
 from bnf.objectives import load_objective
 
 # The settings that reference and training share: the rows, and the dtype they are computed in.
-REFERENCE_FIELDS = ("max_tokens_per_row", "bf16")
+REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
 # Where and how often a training writes: nothing of what it computes depends on these.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
 
@@ -47,6 +47,8 @@ class TrainConfig:
     global_batch_size: int = 128
     # Bounds the memory of a step: the longest row that is computed at once.
     max_tokens_per_row: int = 4096
+    # A prompt is computed once for all of its completions; false is plain packing, which FlashAttention serves on CUDA.
+    share_prompts: bool = True
     lr_scheduler_type: str = "cosine"
     warmup_ratio: float = 0.1
     weight_decay: float = 0.0

@@ -46,7 +46,7 @@ def mismatched_rows(rows: Sequence[Row]) -> list[Row]:
             room = longest - len(group.prompt_ids)
             completions = tuple(replace(each, token_ids=each.token_ids[:room]) for each in other.completions)
             own.append(PromptGroup(f"{group.id} with {other.id}", group.prompt_ids, completions))
-        mismatched.append(Row(tuple(own), row.indices))
+        mismatched.append(Row(tuple(own), row.indices, row.share_prompts))
         start += len(row.groups)
     return mismatched
 

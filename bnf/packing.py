@@ -2,7 +2,8 @@
 
 A row is what is computed at once, by the reference pass and by training alike. Rows depend on the data and the budget, never
 on a seed: the training seed permutes whole rows. Within a group the positions of every completion continue from the prompt's
-end, and each completion attends to the prompt and to itself (`bnf.attention`).
+end, and each completion attends to the prompt and to itself (`bnf.segments`). In plain packing, for kernels and comparisons
+that need it, every completion has a copy of the prompt of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,9 @@ _OPEN_ROWS = 32
 
 @dataclass(frozen=True)
 class Span:
-    """Where a group lies in its row: its first token, its prompt's length and its completions' lengths."""
+    """Where a group, or in plain packing a completion with its prompt, lies in its row: its first token, its prompt's length and
+    its completions' lengths.
+    """
 
     start: int
     prompt_length: int
@@ -52,6 +55,8 @@ class Row:
     groups: tuple[PromptGroup, ...]
     # The groups' places in the data set.
     indices: tuple[int, ...]
+    # False: plain packing.
+    share_prompts: bool = True
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
@@ -59,10 +64,18 @@ class Row:
         spans: list[Span] = []
         start = 0
         for group in self.groups:
-            lengths = tuple(len(completion.token_ids) for completion in group.completions)
-            spans.append(Span(start, len(group.prompt_ids), lengths))
-            start = spans[-1].stop
+            lengths = [len(completion.token_ids) for completion in group.completions]
+            for together in [lengths] if self.share_prompts else [[length] for length in lengths]:
+                spans.append(Span(start, len(group.prompt_ids), tuple(together)))
+                start = spans[-1].stop
         return tuple(spans)
+
+    def _first_spans(self) -> list[Span]:
+        """Of each group the span with its prompt, in plain packing the first."""
+        spans = iter(self.spans)
+        if self.share_prompts:
+            return list(spans)
+        return [[next(spans) for _ in group.completions][0] for group in self.groups]
 
     @property
     def num_tokens(self) -> int:
@@ -79,8 +92,9 @@ class Row:
         """(1, T)"""
         ids: list[int] = []
         for group in self.groups:
-            ids.extend(group.prompt_ids)
-            for completion in group.completions:
+            for number, completion in enumerate(group.completions):
+                if number == 0 or not self.share_prompts:
+                    ids.extend(group.prompt_ids)
                 ids.extend(completion.token_ids)
         return torch.tensor([ids])
 
@@ -114,8 +128,9 @@ class Row:
     @property
     def predicting_prompts(self) -> Tensor:
         """(M,) where in the row the hidden state lies that predicts each prompt token; nothing predicts a prompt's first."""
+        spans = self._first_spans()
         return torch.tensor(
-            [place for span in self.spans for place in range(span.start, span.start + span.prompt_length - 1)], dtype=torch.long
+            [place for span in spans for place in range(span.start, span.start + span.prompt_length - 1)], dtype=torch.long
         )
 
     @property
@@ -126,7 +141,7 @@ class Row:
     @property
     def prompt_lengths(self) -> Tensor:
         """(G,) how many of each prompt's tokens are predicted."""
-        return torch.tensor([span.prompt_length - 1 for span in self.spans])
+        return torch.tensor([len(group.prompt_ids) - 1 for group in self.groups])
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -176,28 +191,30 @@ class Row:
         return shortest
 
 
-def pack(groups: Sequence[PromptGroup], max_tokens_per_row: int) -> list[Row]:
+def pack(groups: Sequence[PromptGroup], max_tokens_per_row: int, *, share_prompts: bool = True) -> list[Row]:
     """Packs all groups into rows of at most `max_tokens_per_row` tokens; the same groups give the same rows, always.
 
     The order is a shuffle that the token ids' digest fixes, so that neighbours in the data set (one source, one length) are
     spread over rows.
 
+    A group is never split, in plain packing neither: objectives compare its completions.
+
     Raises:
         ValueError: naming a group that is longer than a row.
     """
-    for group in groups:
-        if group.num_tokens > max_tokens_per_row:
+    sizes = [tokens_in_row(group, share_prompts) for group in groups]
+    for group, size in zip(groups, sizes, strict=True):
+        if size > max_tokens_per_row:
             raise ValueError(
-                f"max_tokens_per_row must hold every group, got {max_tokens_per_row} while group {group.id!r} has "
-                f"{group.num_tokens} tokens; "
-                f"raise it to {group.num_tokens} or more, or leave longer groups out when preparing the data"
+                f"max_tokens_per_row must hold every group, got {max_tokens_per_row} while group {group.id!r} has {size} tokens; "
+                f"raise it to {size} or more, or leave longer groups out when preparing the data"
             )
     digest = tokens_digest(groups)
     order = sorted(range(len(groups)), key=lambda index: sha256(f"{digest}:{index}".encode()).digest())
     rows: list[list[int]] = []
     open_rows: list[tuple[list[int], int]] = []
     for index in order:
-        size = groups[index].num_tokens
+        size = sizes[index]
         place = next((i for i, (_, free) in enumerate(open_rows) if free >= size), None)
         if place is None:
             row: list[int] = []
@@ -209,7 +226,13 @@ def pack(groups: Sequence[PromptGroup], max_tokens_per_row: int) -> list[Row]:
         row, free = open_rows[place]
         row.append(index)
         open_rows[place] = (row, free - size)
-    return [Row(tuple(groups[index] for index in row), tuple(row)) for row in rows]
+    return [Row(tuple(groups[index] for index in row), tuple(row), share_prompts) for row in rows]
+
+
+def tokens_in_row(group: PromptGroup, share_prompts: bool) -> int:
+    """The tokens of a row that a group takes."""
+    copies = 1 if share_prompts else len(group.completions)
+    return group.num_tokens + (copies - 1) * len(group.prompt_ids)
 
 
 def rows_digest(rows: Sequence[Row]) -> str:

@@ -45,6 +45,7 @@ def cache_reference(
     max_tokens_per_row: int,
     bf16: bool,
     progress: Progress,
+    share_prompts: bool = True,
     entropies: bool = False,
     mismatched: bool = False,
 ) -> dict[str, Any]:
@@ -66,15 +67,17 @@ def cache_reference(
             max_tokens_per_row=max_tokens_per_row,
             bf16=bf16,
             progress=lambda done, total, note: progress(done, total, f"dev: {note}"),
+            share_prompts=share_prompts,
             entropies=entropies,
             mismatched=mismatched,
         )
-    rows = pack(read_groups(groups_dir), max_tokens_per_row)
+    rows = pack(read_groups(groups_dir), max_tokens_per_row, share_prompts=share_prompts)
     others = mismatched_rows(rows) if mismatched else None
     identity = {
         "rows": rows_digest(rows),
         "model": model_digest(model_dir),
         "max_tokens_per_row": max_tokens_per_row,
+        "share_prompts": share_prompts,
         "bf16": bf16,
         "head_logits": logits_budget(),
         "attention": ATTENTION,
@@ -157,6 +160,7 @@ def read_reference(
     index = json.loads(index_file.read_text())
     for name, wanted in (
         ("max_tokens_per_row", max_tokens_per_row),
+        ("share_prompts", rows[0].share_prompts),
         ("bf16", bf16),
         ("head_logits", logits_budget()),
         ("attention", ATTENTION),

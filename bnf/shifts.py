@@ -37,6 +37,7 @@ def analyze(
     max_tokens_per_row: int,
     bf16: bool,
     progress: Progress,
+    share_prompts: bool = True,
 ) -> dict[str, Any]:
     """Scores all groups under the policy, resuming what is there, and compares with the cached reference; returns what
     shifts.json holds.
@@ -51,12 +52,19 @@ def analyze(
     """
     cache_dir = output_dir / "policy_logps"
     cache_reference(
-        policy_dir, groups_dir, cache_dir, max_tokens_per_row=max_tokens_per_row, bf16=bf16, progress=progress, entropies=True
+        policy_dir,
+        groups_dir,
+        cache_dir,
+        max_tokens_per_row=max_tokens_per_row,
+        bf16=bf16,
+        progress=progress,
+        share_prompts=share_prompts,
+        entropies=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(policy_dir, local_files_only=True, trust_remote_code=False)
 
     def compared(part: str) -> dict[str, Any]:
-        rows = pack(read_groups(groups_dir / part), max_tokens_per_row)
+        rows = pack(read_groups(groups_dir / part), max_tokens_per_row, share_prompts=share_prompts)
         policies, references = (
             read_reference(folder / part, rows, max_tokens_per_row=max_tokens_per_row, bf16=bf16)
             for folder in (cache_dir, reference_dir)

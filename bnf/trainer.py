@@ -27,7 +27,7 @@ from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, stored_dtype
 from bnf.objectives import load_objective
 from bnf.objectives._base import BaseObjective
-from bnf.packing import Row, pack
+from bnf.packing import Row, pack, tokens_in_row
 from bnf.parallel import is_first, wait_for_all
 from bnf.reference import INDEX_FILE, Progress, read_reference
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
@@ -69,7 +69,7 @@ def train(
     objective = load_objective(config.objective, config.objective_options)
     groups = read_groups(groups_dir)
     check_data(config, objective, groups, reference_dir)
-    rows = pack(groups, config.max_tokens_per_row)
+    rows = pack(groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
     step_rows = rows_per_step(rows, config.global_batch_size)
     _check_processes(config, step_rows)
     if reference_dir is not None and (groups_dir / DEV).is_dir():
@@ -85,7 +85,7 @@ def train(
         return summary
 
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
-    dev_rows = pack(dev_groups, config.max_tokens_per_row)
+    dev_rows = pack(dev_groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
     started = time.monotonic()
     model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
     # Before the trainer: this is where the processes meet.
@@ -213,7 +213,8 @@ def rows_per_step(rows: Sequence[Row], global_batch_size: int) -> int:
     most = max(len(row.groups) for row in rows)
     if most > 2 * global_batch_size:
         tokens_per_group = sum(row.num_tokens for row in rows) / sum(len(row.groups) for row in rows)
-        fitting = max(math.ceil(tokens_per_group * global_batch_size), max(g.num_tokens for row in rows for g in row.groups))
+        longest = max(tokens_in_row(group, row.share_prompts) for row in rows for group in row.groups)
+        fitting = max(math.ceil(tokens_per_group * global_batch_size), longest)
         raise ValueError(
             f"max_tokens_per_row must leave at most {2 * global_batch_size} groups in a row (global_batch_size {global_batch_size}), "
             f"got a row of {most}; set max_tokens_per_row to about {fitting}, or raise global_batch_size"

@@ -17,6 +17,7 @@ def run(job: Job) -> None:
         job.inputs["data"],
         job.output,
         max_tokens_per_row=job.settings["max_tokens_per_row"],
+        share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
         mismatched=job.settings["mismatched"],
         progress=job.progress,

@@ -19,7 +19,9 @@ from bnf.segments import SegmentPlan
 ATTENTION = "bnf_segments"
 
 # What models hand to attention besides what it computes with; anything else that is set is refused.
-_WITHOUT_EFFECT = frozenset({"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "is_causal"})
+_WITHOUT_EFFECT = frozenset(
+    {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "is_causal"}
+)
 
 # Up to this many queries torch's CPU kernel is faster in float32 than in bfloat16, its backward above all (84 queries and keys:
 # 0.6 against 2.2 ms; 155 queries of 800 keys: 11.0 against 13.4; 256 of 1000: 19.5 against 17.7).

@@ -41,9 +41,7 @@ def block_mask(plan: SegmentPlan, window: int | None, device: torch.device) -> B
     return plan.block_masks[key]
 
 
-def varlen(
-    query: Tensor, key: Tensor, value: Tensor, plan: SegmentPlan, scaling: float | None, window: int | None
-) -> Tensor:
+def varlen(query: Tensor, key: Tensor, value: Tensor, plan: SegmentPlan, scaling: float | None, window: int | None) -> Tensor:
     """FlashAttention (arXiv 2307.08691) over a plain row: every group is one causal sequence."""
     bounds = plan.cumulative_lengths(query.device)
     output = varlen_attn(

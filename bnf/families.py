@@ -45,7 +45,9 @@ _OBSTACLES: tuple[tuple[Callable[[PretrainedConfig], bool], str], ...] = (
     ),
     (
         lambda config: (
-            _any_set(config, "ssm_state_size", "state_size", "mamba_d_state", "linear_num_key_heads", "conv_L_cache", "lru_width")
+            _any_set(
+                config, "ssm_state_size", "state_size", "mamba_d_state", "linear_num_key_heads", "conv_L_cache", "lru_width"
+            )
             or any("linear" in kind or "mamba" in kind or "conv" in kind for kind in _layer_types(config))
         ),
         "its layers carry a state from token to token, so that completions cannot share a prompt in one row",

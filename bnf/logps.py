@@ -1,9 +1,9 @@
 """Label tokens' log-probabilities of a packed row, with logits only where completions are predicted, a chunk at a time.
 
 The head's logits exist for a few positions at once, as many as a constant budget of logits holds, and are computed again in
-the backward pass: memory grows with neither the row nor the vocabulary. From the logits on everything is float32. Log-odds come straight from the head, `z_y −
-logsumexp of the others`, and the log-probability from them, `−softplus(−log odds)`: both are exact to rounding for p → 0 and
-p → 1.
+the backward pass: memory grows with neither the row nor the vocabulary. From the logits on everything is float32. Log-odds come
+straight from the head, `z_y − logsumexp of the others`, and the log-probability from them, `−softplus(−log odds)`: both are
+exact to rounding for p → 0 and p → 1.
 """
 
 from dataclasses import dataclass, replace
@@ -112,40 +112,39 @@ class _ChunkedHead(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         weight_dtype = weight.dtype
         weight = weight.to(hidden.dtype)
-        log_odds_parts, entropy_parts = [], []
+        log_odds_parts, log_norm_parts, entropy_parts = [], [], []
         for states, labels in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             logits = _logits(states, weight, softcap)
             label_logits = logits.gather(1, labels[:, None])
             logits.scatter_(1, labels[:, None], float("-inf"))
             log_rest = logits.logsumexp(dim=1, keepdim=True)
             log_odds_parts.append((label_logits - log_rest)[:, 0])
+            log_norm_parts.append(torch.logaddexp(label_logits, log_rest)[:, 0])
             if entropies:
                 shares = (logits - log_rest).exp_()
                 logits.scatter_(1, labels[:, None], 0.0)
                 entropy_parts.append(log_rest[:, 0] - (shares * logits).sum(dim=1))
         log_odds = torch.cat(log_odds_parts)
         rest_entropies = torch.cat(entropy_parts) if entropies else log_odds.new_empty(0)
-        ctx.save_for_backward(hidden, weight, targets, log_odds)
+        ctx.save_for_backward(hidden, weight, targets, log_odds, torch.cat(log_norm_parts))
         ctx.softcap, ctx.chunk, ctx.weight_dtype = softcap, chunk, weight_dtype
         ctx.mark_non_differentiable(log_odds, rest_entropies)
         return logsigmoid(log_odds), log_odds, rest_entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, log_odds = ctx.saved_tensors
+        hidden, weight, targets, log_odds, log_norm = ctx.saved_tensors
         softcap, chunk = ctx.softcap, ctx.chunk
         hidden_grads = []
         # A frozen head, as under LoRA, has none.
         weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if ctx.needs_input_grad[1] else None
-        parts = (hidden.split(chunk), targets.split(chunk), log_odds.split(chunk), grads[0].split(chunk))
-        for number, (states, labels, odds, grad) in enumerate(zip(*parts, strict=True)):
+        parts = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
+        for number, (states, labels, odds, norm, grad) in enumerate(zip(*parts, strict=True)):
             logits = _logits(states, weight, softcap)
             # The slope of the cap, 1 − tanh²(z/c).
             slope = None if softcap is None else (logits / softcap).square_().neg_().add_(1)
-            label_logits = logits.gather(1, labels[:, None])
-            # log of the normalizer, z_y − log p; then −p_v·grad for every token, and (1 − p_y)·grad for the label.
-            logits -= label_logits - logsigmoid(odds)[:, None]
-            logits.exp_().mul_(-grad[:, None])
+            # −p_v·grad for every token, and (1 − p_y)·grad for the label.
+            logits.sub_(norm[:, None]).exp_().mul_(-grad[:, None])
             logits.scatter_(1, labels[:, None], ((-odds).sigmoid() * grad)[:, None])
             if slope is not None:
                 logits.mul_(slope)

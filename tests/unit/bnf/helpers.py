@@ -44,10 +44,10 @@ def padded_logps(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> Tenso
     """Label log-probabilities (N,) from one right-padded batch of prompt + completion, full logits, in the model's dtype."""
     sequences = [(group.prompt_ids, completion.token_ids) for group in groups for completion in group.completions]
     longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
-    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long, device=model.device)
     for index, (prompt, completion) in enumerate(sequences):
         size = len(prompt) + len(completion)
-        ids[index, :size] = torch.tensor([*prompt, *completion])
+        ids[index, :size] = torch.tensor([*prompt, *completion], device=model.device)
     # No mask over the padding: it lies to the right, where causal attention never looks, and in float64 transformers' mask for
     # a query that sees nothing is NaN.
     logps = model(input_ids=ids).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0]

@@ -1,85 +1,20 @@
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma3Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    LlamaConfig,
-    MistralConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-)
 
 from bnf import segments
-from bnf.attention import ATTENTION
-from bnf.families import FAMILIES, check_model
+from bnf.families import FAMILIES
 from bnf.groups import Completion, PromptGroup
 from bnf.logps import row_logps
 from bnf.models import load_model
 from bnf.packing import Row, pack
 from tests.unit.bnf.helpers import VOCABULARY, padded_logps, random_groups
+from tests.unit.bnf.models import MODELS, configuration, make
 
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "initializer_range": 0.3,
-}
-# A window that most paths of `random_groups` outgrow, in layers that alternate with global ones.
-WINDOWED = {**SHAPE, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
-# Caps low enough to bend these models' scores and logits.
-CAPPED = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
-GEMMA = {**WINDOWED, "query_pre_attn_scalar": 5}
-VISION = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
-MODELS: dict[str, Callable[[], PretrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**SHAPE),
-    "llama_tied": lambda: LlamaConfig(**SHAPE, tie_word_embeddings=True),
-    "llama_biased": lambda: LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True),
-    "mistral": lambda: MistralConfig(**SHAPE, sliding_window=None),
-    "mistral_window": lambda: MistralConfig(**SHAPE, sliding_window=4),
-    "qwen2": lambda: Qwen2Config(**SHAPE),
-    "qwen2_window": lambda: Qwen2Config(**WINDOWED, use_sliding_window=True),
-    "qwen3": lambda: Qwen3Config(**SHAPE),
-    "gemma": lambda: GemmaConfig(**SHAPE),
-    "gemma2": lambda: Gemma2Config(**GEMMA, **CAPPED),
-    "gemma3_text": lambda: Gemma3TextConfig(**GEMMA),
-    "gemma3_text_capped": lambda: Gemma3TextConfig(**GEMMA, final_logit_softcapping=3.0),
-    "gemma3": lambda: Gemma3Config(text_config=GEMMA, vision_config=VISION, image_token_index=3),
-}
 LAYOUTS = {"a block a group": 512, "a block a piece": 0}
-
-
-def make(name: str, dtype: torch.dtype = torch.float64, *, attention: str = ATTENTION) -> PreTrainedModel:
-    """A random model; its norms' and biases' weights are random too, so that nothing is hidden by a 0 or a 1."""
-    config = MODELS[name]()
-    check_model(config)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.ndim == 1:
-            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype)
-    return model.eval()
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -116,7 +51,7 @@ def test_packed_equals_padded_in_value_and_gradient(name: str, one_block_tokens:
 
 
 def test_every_family_is_compared_with_padded_computation() -> None:
-    assert {make().model_type for make in MODELS.values()} == set(FAMILIES)
+    assert {configuration(name).model_type for name in MODELS} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("num_completions", range(1, 9))
@@ -179,6 +114,44 @@ def test_gradient_of_one_completion_reaches_no_other(tiny_model_dir: Path) -> No
     assert reached.tolist() == [True] * 3 + [False] * 3 + [True, False] + [False] * 2
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_plain_packing_equals_shared_prompts(name: str, one_block_tokens: int) -> None:
+    groups = random_groups(5, most=5)
+    model = make(name)
+    (row,) = pack(groups, 1000)
+    plain = replace(row, share_prompts=False)
+    assert plain.num_tokens > row.num_tokens and torch.equal(plain.targets, row.targets)
+    shared_logps, plain_logps = (row_logps(model, each, bf16=False).logps for each in (row, plain))
+    torch.testing.assert_close(plain_logps, shared_logps, rtol=1e-5, atol=2e-5)
+    assert_equal_to_padded(name, list(row.groups), plain)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_gradient_checkpointing_changes_nothing(name: str) -> None:
+    row = Row(tuple(random_groups(3)), (0, 1, 2))
+    grads = []
+    for checkpointing in (False, True):
+        model = make(name, torch.float32).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        row_logps(model, row, bf16=True).logps.sum().backward()
+        grads.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(first, second) for first, second in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral_window", "gemma2", "gemma3_text"])
+def test_bfloat16_is_no_worse_than_padded_bfloat16(name: str, one_block_tokens: int) -> None:
+    """Against float64 weights of the same values: packed under autocast, and transformers' eager attention under autocast."""
+    groups = random_groups(6, most=5)
+    row = Row(tuple(groups), tuple(range(6)))
+    model = make(name, torch.float32)
+    exact = row_logps(copy.deepcopy(model).double(), row, bf16=False).logps
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        padded = padded_logps(make(name, torch.float32, attention="eager"), groups).double()
+    packed = row_logps(model, row, bf16=True).logps.double()
+    assert (packed - exact).norm() <= 1.25 * (padded - exact).norm()
+
+
 def test_without_segments_the_kernel_refuses(tiny_model_dir: Path) -> None:
     model = load_model(tiny_model_dir)
     with pytest.raises(ValueError, match="segments must be given"):
@@ -191,15 +164,7 @@ def test_transformers_own_packing_leaks_with_a_cache() -> None:
     ids, positions = torch.tensor([[5, 6, 7, 5, 6, 9]]), torch.tensor([[0, 1, 2, 0, 1, 2]])
     alone = model(input_ids=ids[:, 3:]).logits
     packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, 3:]
-    leaking = model(input_ids=ids, position_ids=positions, use_cache=True).logits[:, 3:]
     torch.testing.assert_close(packed, alone)
-    assert not torch.allclose(leaking, alone)
-
-
-def test_models_that_are_not_supported_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="must be of the family llama, mistral, qwen2, qwen3, got 'gpt2'"):
-        check_model(GPT2Config())
-    with pytest.raises(ValueError, match=r"rope_type must be one of .* got 'dynamic'"):
-        check_model(LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}))
-    with pytest.raises(ValueError, match=r"attention_dropout must be 0, got 0\.1"):
-        check_model(LlamaConfig(**SHAPE, attention_dropout=0.1))
+    for leak in ({"use_cache": True}, {"use_cache": False, "attention_mask": torch.ones_like(ids)}):
+        leaking = model(input_ids=ids, position_ids=positions, **leak).logits[:, 3:]
+        assert not torch.allclose(leaking, alone), leak

@@ -52,3 +52,25 @@ def test_a_group_longer_than_a_row_is_named() -> None:
     groups = [PromptGroup("short", (1,), (Completion((2,), 1),)), PromptGroup("long", (1,) * 9, (Completion((2, 3), 1),))]
     with pytest.raises(ValueError, match="must hold every group, got 10 while group 'long' has 11 tokens; raise it to 11"):
         pack(groups, 10)
+
+
+def test_layout_of_a_plain_row() -> None:
+    """Every completion after a copy of its prompt; what is predicted, and by what order, stays."""
+    group = PromptGroup("a", (10, 11, 12), (Completion((20, 21), 1, 0.5), Completion((30,), -1)), ((0, 1),))
+    row = Row((group, PromptGroup("b", (40,), (Completion((50,), 1),))), (0, 1), share_prompts=False)
+    assert row.input_ids.tolist() == [[10, 11, 12, 20, 21, 10, 11, 12, 30, 40, 50]]
+    assert row.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1]]
+    assert row.predicting.tolist() == [2, 3, 7, 9]
+    assert row.targets.tolist() == [20, 21, 30, 50]
+    assert row.completion_of_token.tolist() == [0, 0, 1, 2]
+    assert row.group_of_completion.tolist() == [0, 0, 1]
+    assert row.pairs.tolist() == [[0, 1]]
+
+
+def test_plain_rows_keep_the_budget_and_groups_whole() -> None:
+    groups = random_groups(100)
+    rows = pack(groups, 96, share_prompts=False)
+    assert sorted(index for row in rows for index in row.indices) == list(range(100))
+    assert all(row.num_tokens <= 96 and not row.share_prompts for row in rows)
+    with pytest.raises(ValueError, match="group 'g' has 12 tokens; raise it to 12"):
+        pack([PromptGroup("g", (1,) * 4, (Completion((2, 3), 1), Completion((4, 5), -1)))], 11, share_prompts=False)

@@ -1,0 +1,81 @@
+"""Tiny random models of every family that packed rows are made for."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from bnf.attention import ATTENTION
+from bnf.families import check_model
+from tests.unit.bnf.helpers import VOCABULARY
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.3,
+}
+# A window that most paths of `random_groups` outgrow, in layers that alternate with global ones.
+WINDOW: dict[str, Any] = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
+GEMMA: dict[str, Any] = {**WINDOW, "query_pre_attn_scalar": 5}
+# Low enough to bend these models' scores and logits.
+CAPS: dict[str, Any] = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+VISION: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
+    "llama": (LlamaConfig, {}),
+    "llama_tied": (LlamaConfig, {"tie_word_embeddings": True}),
+    "llama_biased": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
+    "mistral": (MistralConfig, {"sliding_window": None}),
+    "mistral_window": (MistralConfig, {"sliding_window": 4}),
+    "qwen2": (Qwen2Config, {}),
+    "qwen2_window": (Qwen2Config, {**WINDOW, "use_sliding_window": True}),
+    "qwen3": (Qwen3Config, {}),
+    "gemma": (GemmaConfig, {}),
+    "gemma2": (Gemma2Config, {**GEMMA, **CAPS}),
+    "gemma3_text": (Gemma3TextConfig, GEMMA),
+    "gemma3_text_capped": (Gemma3TextConfig, {**GEMMA, "final_logit_softcapping": 3.0}),
+    "gemma3": (Gemma3Config, GEMMA),
+}
+
+
+def configuration(name: str, **changes: Any) -> PretrainedConfig:
+    """Of one of MODELS, with other shapes where `changes` says so."""
+    kind, own = MODELS[name]
+    values = {**SHAPE, **own, **changes}
+    return kind(text_config=values, vision_config=VISION) if kind is Gemma3Config else kind(**values)
+
+
+def make(name: str, dtype: torch.dtype = torch.float64, *, attention: str = ATTENTION, **changes: Any) -> PreTrainedModel:
+    """A random model; its norms' and biases' weights are random too, so that nothing is hidden by a 0 or a 1."""
+    config = configuration(name, **changes)
+    check_model(config)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype)
+    return model.eval()

@@ -1,0 +1,153 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import (
+    BartConfig,
+    BloomConfig,
+    FalconConfig,
+    Gemma2Config,
+    Gemma3Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    JambaConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MixtralConfig,
+    OPTConfig,
+    Phi3Config,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3MoeConfig,
+    Qwen3NextConfig,
+    T5Config,
+)
+
+from bnf.families import FAMILIES, check_model, head_softcap
+from bnf.models import load_model
+
+STATE, EXPERTS, POSITIONS = "carry a state from token to token", "routed to experts", "absolute position embeddings"
+
+
+@pytest.mark.parametrize(
+    ("config", "obstacle"),
+    [
+        (GPT2Config(), POSITIONS),
+        (OPTConfig(), POSITIONS),
+        (BloomConfig(), "ALiBi"),
+        (FalconConfig(alibi=True), "ALiBi"),
+        (T5Config(), "encoder-decoder"),
+        (BartConfig(), "encoder-decoder"),
+        (MixtralConfig(), EXPERTS),
+        (Qwen3MoeConfig(), EXPERTS),
+        (JambaConfig(), STATE),
+        (Qwen3NextConfig(), STATE),
+        (Phi3Config(), "use a model of these families"),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_other_families_are_refused_by_name(config: PretrainedConfig, obstacle: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"^model_name_or_path must be of the family .* got '{config.model_type}'; .*{obstacle}"
+    ):
+        check_model(config)
+
+
+SCALED = {"rope_theta": 1e4, "factor": 2.0}
+PARTS: dict[str, tuple[Callable[[], PretrainedConfig], str]] = {
+    "dynamic rope": (
+        lambda: LlamaConfig(rope_parameters={"rope_type": "dynamic", **SCALED}),
+        r"rope_type must be one of .* got 'dynamic'; its angles depend on the longest sequence",
+    ),
+    "dynamic rope in one kind of layer": (
+        lambda: Gemma3TextConfig(
+            rope_parameters={
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                "full_attention": {"rope_type": "dynamic", **SCALED},
+            }
+        ),
+        r"rope_type must be one of .* got 'dynamic'",
+    ),
+    "dropout": (lambda: LlamaConfig(attention_dropout=0.1), r"attention_dropout must be 0, got 0\.1; .* config\.json"),
+    "dropout inside": (lambda: Gemma3Config(text_config={"attention_dropout": 0.1}), r"attention_dropout must be 0, got 0\.1"),
+    "a window that Llama does not have": (
+        lambda: LlamaConfig(sliding_window=512),
+        "sliding_window in config.json must not be set for a model of the family llama, got 512: it would not be computed; remove",
+    ),
+    "scores capped where transformers does not": (
+        lambda: Gemma3TextConfig(attn_logit_softcapping=50.0),
+        r"attn_logit_softcapping .* family gemma3_text, got 50\.0",
+    ),
+    "logits capped where transformers does not": (
+        lambda: Gemma3Config(text_config={"final_logit_softcapping": 30.0}),
+        r"final_logit_softcapping .* family gemma3, got 30\.0",
+    ),
+    "both directions": (lambda: Gemma3TextConfig(use_bidirectional_attention=True), "use_bidirectional_attention .* got True"),
+    "scaled logits": (lambda: Qwen2Config(logit_scale=0.5), r"logit_scale .* family qwen2, got 0\.5"),
+    "chunked attention": (
+        lambda: Qwen2Config(num_hidden_layers=2, layer_types=["full_attention", "chunked_attention"]),
+        "layer_types in config.json must be of full_attention, sliding_attention, got 'chunked_attention'",
+    ),
+    "quantized": (
+        lambda: LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 4}),
+        "quantization_config in config.json must not be set, got quantized weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_that_would_not_be_computed_are_refused(part: str) -> None:
+    make, message = PARTS[part]
+    with pytest.raises(ValueError, match=message):
+        check_model(make())
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def test_families_as_they_are_published_pass() -> None:
+    """The configurations' defaults are those of published models; so are these."""
+    configs = [
+        LlamaConfig(rope_parameters=LLAMA3, tie_word_embeddings=True),
+        MistralConfig(),
+        MistralConfig(sliding_window=None),
+        Qwen2Config(),
+        Qwen2Config(use_sliding_window=True, max_window_layers=2),
+        Gemma2Config(),
+        Gemma3TextConfig(),
+        Gemma3Config(),
+    ]
+    for config in configs:
+        check_model(config)
+    assert {config.model_type for config in configs} < set(FAMILIES)
+
+
+def test_the_head_s_cap() -> None:
+    assert head_softcap(Gemma2Config()) == 30.0
+    assert head_softcap(Gemma3Config()) is None
+    assert head_softcap(LlamaConfig()) is None
+
+
+def test_a_model_folder_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="got 'gpt2'"):
+        load_model(tmp_path)
+
+
+def test_a_model_folder_with_a_biased_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    shape = {"vocab_size": 7, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = LlamaForCausalLM(LlamaConfig(**shape))
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(LlamaForCausalLM, "get_output_embeddings", lambda self: torch.nn.Linear(8, 7))
+    with pytest.raises(ValueError, match="output head must have no bias"):
+        load_model(tmp_path)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -72,10 +73,10 @@ class Row:
 
     def _first_spans(self) -> list[Span]:
         """Of each group the span with its prompt, in plain packing the first."""
-        spans = iter(self.spans)
         if self.share_prompts:
-            return list(spans)
-        return [[next(spans) for _ in group.completions][0] for group in self.groups]
+            return list(self.spans)
+        sizes = [len(group.completions) for group in self.groups]
+        return [self.spans[stop - size] for size, stop in zip(sizes, accumulate(sizes), strict=True)]
 
     @property
     def num_tokens(self) -> int:

@@ -255,6 +255,7 @@ def test_from_token_ids_to_the_models_gradient(name: str, options: dict[str, Any
         "accelerator": SimpleNamespace(device=torch.device("cpu"), gather_for_metrics=lambda value: value), "alpha": 0.0, **trls,
     }  # fmt: skip
     theirs_model, ours_model = make("llama_tied"), make("llama_tied")
+    theirs_model.set_attn_implementation("eager")
     theirs, metrics = trainer.get_batch_loss_metrics(theirs_model, batch)
     if name == "orpo" and "nll_scope" not in options:
         chosen, _, _, _, of_all = trainer.concatenated_forward(theirs_model, batch)

@@ -65,6 +65,9 @@ def test_layout_of_a_plain_row() -> None:
     assert row.completion_of_token.tolist() == [0, 0, 1, 2]
     assert row.group_of_completion.tolist() == [0, 0, 1]
     assert row.pairs.tolist() == [[0, 1]]
+    # Prompts once a group, whatever the number of their copies.
+    assert row.predicting_prompts.tolist() == [0, 1] and row.prompt_targets.tolist() == [11, 12]
+    assert row.prompt_lengths.tolist() == [2, 0]
 
 
 def test_plain_rows_keep_the_budget_and_groups_whole() -> None:

@@ -85,6 +85,8 @@ def test_a_cache_of_other_settings_is_refused(tiny_model_dir: Path, tmp_path: Pa
     rows = pack(groups, 64)
     with pytest.raises(ValueError, match=f"reference_dir's {name} must be {value}"):
         read_reference(tmp_path / "out", rows, **(SETTINGS | {name: value}))
+    with pytest.raises(ValueError, match="reference_dir's share_prompts must be False, got True"):
+        read_reference(tmp_path / "out", pack(groups, 128, share_prompts=False), **SETTINGS)
     with pytest.raises(ValueError, match="made from other groups"):
         read_reference(tmp_path / "out", pack(random_groups(5, seed=4), 64), **SETTINGS)
 

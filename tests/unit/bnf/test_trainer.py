@@ -66,15 +66,13 @@ def test_seed_permutes_rows_and_repeats_exactly(workplace: Path, tmp_path: Path)
 
 
 def test_one_row_or_several_make_the_same_step(workplace: Path, tmp_path: Path) -> None:
-    """All groups in one step: accumulated over many rows, or computed as one."""
-    policies = []
-    for name, tokens in (("many", 48), ("one", 4096)):
+    """All groups in one step: accumulated over many rows, or computed as one, which shares prompts or repeats them."""
+    for name, tokens, share_prompts in (("many", 48, True), ("one", 4096, True), ("plain", 4096, False)):
         reference_dir = tmp_path / f"reference_{name}"
+        changes = {"max_tokens_per_row": tokens, "share_prompts": share_prompts}
+        config = TrainConfig(**(BASE | changes | {"global_batch_size": 24, "optim": "sgd", "warmup_ratio": 0.0}))
         cache_reference(
-            workplace / "model", workplace / "groups", reference_dir, max_tokens_per_row=tokens, bf16=False, progress=ignore
-        )
-        config = TrainConfig(
-            **(BASE | {"max_tokens_per_row": tokens, "global_batch_size": 24, "optim": "sgd", "warmup_ratio": 0.0})
+            workplace / "model", workplace / "groups", reference_dir, **config.reference_settings(), progress=ignore
         )
         summary = train(
             config,
@@ -85,14 +83,14 @@ def test_one_row_or_several_make_the_same_step(workplace: Path, tmp_path: Path) 
             step0_check=True,
             progress=ignore,
         )
-        assert summary["steps"] == 1 and (summary["rows_per_step"] == 1) == (name == "one")
-        policies.append(weights(tmp_path / name))
-    (loss_many, loss_one) = (metrics(tmp_path / name)[0] for name in ("many", "one"))
-    for key in ("loss", "grad_norm", "dtd_loss", "logps/chosen", "logps_sum/rejected", "rewards/accuracies", "entropy"):
-        assert loss_many[key] == pytest.approx(loss_one[key], rel=1e-4), key
-    start = load_file(workplace / "model" / "model.safetensors")
-    for name, tensor in policies[0].items():
-        torch.testing.assert_close(tensor - start[name], policies[1][name] - start[name], rtol=1e-3, atol=1e-7)
+        assert summary["steps"] == 1 and (summary["rows_per_step"] == 1) == (name != "many")
+    start, many = load_file(workplace / "model" / "model.safetensors"), weights(tmp_path / "many")
+    for other in ("one", "plain"):
+        first, second = (metrics(tmp_path / name)[0] for name in ("many", other))
+        for key in ("loss", "grad_norm", "dtd_loss", "logps/chosen", "logps_sum/rejected", "rewards/accuracies", "entropy"):
+            assert first[key] == pytest.approx(second[key], rel=1e-4), key
+        for name, tensor in weights(tmp_path / other).items():
+            torch.testing.assert_close(many[name] - start[name], tensor - start[name], rtol=1e-3, atol=1e-7)
 
 
 def test_resume_after_an_exception_is_exact_in_any_epoch(workplace: Path, tmp_path: Path) -> None:

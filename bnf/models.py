@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -48,3 +49,15 @@ def stored_dtype(model_dir: Path) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"dtype in {model_dir}/config.json must name a torch dtype, got {name!r}; use bfloat16 or float32")
     return dtype
+
+
+def numerics() -> dict[str, Any]:
+    """What the bits of a forward pass depend on besides weights, rows and dtype.
+
+    On CPU the number of threads is part of it: it decides how matrix products are split, and so the order of their sums. AMX
+    is something that the kernel grants, or doesn't, to each process.
+    """
+    if torch.cuda.is_available():
+        return {"torch": torch.__version__, "device": torch.cuda.get_device_name(), "num_threads": None}
+    kernels = torch.backends.cpu.get_cpu_capability() + (" and AMX" if torch.cpu._init_amx() else "")
+    return {"torch": torch.__version__, "device": f"CPU with {kernels}", "num_threads": torch.get_num_threads()}

@@ -26,10 +26,11 @@ from bnf.groups import DEV, read_groups
 from bnf.logps import logits_budget, row_logps
 from bnf.losses import MismatchedReference, RowReference
 from bnf.mismatched import mismatched_rows
-from bnf.models import load_model
+from bnf.models import load_model, numerics
 from bnf.packing import Row, pack, rows_digest
 
 INDEX_FILE = "index.json"
+NUMERICS_FILE = "numerics.json"
 
 # Tokens in a shard: what a killed pass loses at most.
 _SHARD_TOKENS = 32_768
@@ -132,6 +133,8 @@ def cache_reference(
         "num_completion_tokens": sum(row.num_completion_tokens for row in rows),
         "shards": [{"file": _shard_name(number), "rows": list(bound)} for number, bound in enumerate(bounds)],
     }
+    # Not part of key or index: another machine's cache is worth trying, and the first step of training says whether it fits.
+    (output_dir / NUMERICS_FILE).write_text(json.dumps(numerics(), indent=1) + "\n")
     partial = output_dir / (INDEX_FILE + ".partial")
     partial.write_text(json.dumps(index, indent=1) + "\n")
     os.replace(partial, index_file)
@@ -191,6 +194,12 @@ def read_reference(
                 parts["mismatched"] = [MismatchedReference(*values) for values in zip(others, logps, strict=True)]
         references.extend(RowReference(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True))
     return references
+
+
+def reference_numerics(reference_dir: Path) -> dict[str, Any]:
+    """What the cache was computed with (`bnf.models.numerics`)."""
+    found: dict[str, Any] = json.loads((reference_dir / NUMERICS_FILE).read_text())
+    return found
 
 
 def _shard_name(number: int) -> str:

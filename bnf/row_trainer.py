@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from bnf.logps import TokenLogps, row_logps
 from bnf.losses import RowReference, Totals, assemble, count, total_loss
 from bnf.metrics import StepMetrics
 from bnf.mismatched import mean_logratio
-from bnf.models import load_model
+from bnf.models import load_model, numerics
 from bnf.objectives._base import BaseObjective
 from bnf.packing import Row
 from bnf.parallel import SeededOrder, accept_rows, is_first, num_processes, sum_totals, wait_for_all
@@ -67,14 +67,16 @@ class RowTrainer(Trainer):
         objective: BaseObjective,
         weights: tuple[float, float],
         rows_per_step: int,
-        step0_check: bool,
+        step0_check: Mapping[str, Any] | None,
         metrics_file: Path,
         progress: Progress,
         dev: Sequence[TrainRow],
         reference_model_dir: Path,
         starts_as_reference: bool,
     ) -> None:
-        """`dev` are the rows that are evaluated; the policy's samples are compared with the model of `reference_model_dir`, which
+        """`step0_check` is what the reference was computed with, where it must equal the policy before the first step.
+
+        `dev` are the rows that are evaluated; the policy's samples are compared with the model of `reference_model_dir`, which
         is the one that the training starts from where `starts_as_reference`.
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
@@ -237,7 +239,8 @@ class RowTrainer(Trainer):
         else:
             raise ValueError(
                 f"the mean weight at step 0 must be 1 within {tolerance:g}, got {mean!r}: policy and reference differ before training; "
-                "run the reference stage again with this version of torch on this machine, or start from the reference's weights"
+                f"the reference was computed with {dict(self.step0_check or {})}, this is {numerics()}; run the reference stage again "
+                "with this version of torch on this machine, or start from the reference's weights"
             )
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
@@ -285,7 +288,7 @@ class _Reporter(TrainerCallback):
             self.trainer.evaluate()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == 0 and self.trainer.step0_check:
+        if state.global_step == 0 and self.trainer.step0_check is not None:
             self.trainer.check_identity()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

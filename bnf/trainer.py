@@ -29,7 +29,7 @@ from bnf.objectives import load_objective
 from bnf.objectives._base import BaseObjective
 from bnf.packing import Row, pack, tokens_in_row
 from bnf.parallel import is_first, wait_for_all
-from bnf.reference import INDEX_FILE, Progress, read_reference
+from bnf.reference import INDEX_FILE, Progress, read_reference, reference_numerics
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
 
 METRICS_FILE = "metrics.jsonl"
@@ -87,6 +87,10 @@ def train(
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
     dev_rows = pack(dev_groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
     started = time.monotonic()
+    computed_with = None if reference_dir is None else reference_numerics(reference_dir)
+    if computed_with is not None and computed_with["num_threads"] is not None and not torch.cuda.is_available():
+        # With another number of threads the policy would differ from its own reference in the last bits of its logits.
+        torch.set_num_threads(computed_with["num_threads"])
     model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
     # Before the trainer: this is where the processes meet.
     arguments = training_arguments(config, output_dir / _CHECKPOINTS, step_rows, evaluates=bool(dev_rows))
@@ -98,7 +102,7 @@ def train(
         objective=objective,
         weights=label_weights(config.label_weighting, groups),
         rows_per_step=step_rows,
-        step0_check=step0_check and reference_dir is not None,
+        step0_check=computed_with if step0_check else None,
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,
         dev=train_rows(config, dev_rows, None if reference_dir is None else reference_dir / DEV),

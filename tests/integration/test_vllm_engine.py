@@ -92,6 +92,8 @@ def test_limits(report):
         "finish_reason": "prompt_too_long",
         "num_prompt_tokens": 256,
         "num_completion_tokens": 0,
+        "top_logprobs": None,
+        "cost_usd": None,
     }
     assert little["num_completion_tokens"] <= 6
 

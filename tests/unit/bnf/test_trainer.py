@@ -172,6 +172,21 @@ def test_step_0_assertion_sees_another_reference(workplace: Path, tmp_path: Path
     run(tmp_path, tmp_path / "unchecked", check=False)
 
 
+def test_training_uses_as_many_threads_as_the_reference_pass_did(workplace: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    arguments = {"max_tokens_per_row": 48, "bf16": False, "progress": ignore}
+    try:
+        torch.set_num_threads(before + 1)
+        cache_reference(workplace / "model", workplace / "groups", tmp_path / "reference_False", **arguments)
+        torch.set_num_threads(before)
+        for name in ("model", "groups"):
+            (tmp_path / name).symlink_to(workplace / name)
+        run(tmp_path, tmp_path / "out")
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_collapse_stops_with_a_message(workplace: Path, tmp_path: Path) -> None:
     with pytest.raises(
         TrainingCollapsed, match=r"must be finite, got (nan|inf) at step \d+; try a lower learning_rate \(now 1e\+30\)"

@@ -55,7 +55,9 @@ def test_dev_groups_go_through_the_stages(tiny_model_dir: Path, tmp_path: Path) 
     # What a changed dev set changes is in the fingerprint of the reference.
     written = {str(path.relative_to(tmp_path / "reference")) for path in (tmp_path / "reference").rglob("*") if path.is_file()}
     assert "dev/index.json" in written
-    assert all(any(fnmatch(name, pattern) for pattern in reference.CONTENT) for name in written)
+    # What it was computed with isn't: the same values from another machine are the same reference.
+    uncounted = {name for name in written if not any(fnmatch(name, pattern) for pattern in reference.CONTENT)}
+    assert uncounted == {"numerics.json", "dev/numerics.json"}
     summary = json.loads((tmp_path / "train" / "train_summary.json").read_text())
     assert summary["dev"]["after"]["step"] == summary["steps"]
     # Weights that are not the final policy lie under a name that says so.

@@ -6,6 +6,7 @@ end, and each completion attends to the prompt and to itself (`bnf.segments`). I
 that need it, every completion has a copy of the prompt of its own.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -228,6 +229,25 @@ def pack(groups: Sequence[PromptGroup], max_tokens_per_row: int, *, share_prompt
         row.append(index)
         open_rows[place] = (row, free - size)
     return [Row(tuple(groups[index] for index in row), tuple(row), share_prompts) for row in rows]
+
+
+def rows_per_step(rows: Sequence[Row], global_batch_size: int) -> int:
+    """The number of whole rows whose groups come nearest to `global_batch_size`.
+
+    Raises:
+        ValueError: where one row holds more than twice as many groups as a step should.
+    """
+    most = max(len(row.groups) for row in rows)
+    if most > 2 * global_batch_size:
+        tokens_per_group = sum(row.num_tokens for row in rows) / sum(len(row.groups) for row in rows)
+        longest = max(tokens_in_row(group, row.share_prompts) for row in rows for group in row.groups)
+        fitting = max(math.ceil(tokens_per_group * global_batch_size), longest)
+        raise ValueError(
+            f"max_tokens_per_row must leave at most {2 * global_batch_size} groups in a row (global_batch_size {global_batch_size}), "
+            f"got a row of {most}; set max_tokens_per_row to about {fitting}, or raise global_batch_size"
+        )
+    groups_per_row = sum(len(row.groups) for row in rows) / len(rows)
+    return max(1, round(global_batch_size / groups_per_row))
 
 
 def tokens_in_row(group: PromptGroup, share_prompts: bool) -> int:

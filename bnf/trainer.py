@@ -27,7 +27,7 @@ from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, stored_dtype
 from bnf.objectives import load_objective
 from bnf.objectives._base import BaseObjective
-from bnf.packing import Row, pack, tokens_in_row
+from bnf.packing import Row, pack, rows_per_step
 from bnf.parallel import is_first, wait_for_all
 from bnf.reference import INDEX_FILE, Progress, read_reference, reference_numerics
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
@@ -206,25 +206,6 @@ def check_data(
     totals = count(objective, groups)
     if not totals.num_completions and not totals.num_pairs:
         raise ValueError(f"groups must hold something for objective {name!r} to learn from, got nothing; look at the labels")
-
-
-def rows_per_step(rows: Sequence[Row], global_batch_size: int) -> int:
-    """The number of whole rows whose groups come nearest to `global_batch_size`.
-
-    Raises:
-        ValueError: where one row holds more than twice as many groups as a step should.
-    """
-    most = max(len(row.groups) for row in rows)
-    if most > 2 * global_batch_size:
-        tokens_per_group = sum(row.num_tokens for row in rows) / sum(len(row.groups) for row in rows)
-        longest = max(tokens_in_row(group, row.share_prompts) for row in rows for group in row.groups)
-        fitting = max(math.ceil(tokens_per_group * global_batch_size), longest)
-        raise ValueError(
-            f"max_tokens_per_row must leave at most {2 * global_batch_size} groups in a row (global_batch_size {global_batch_size}), "
-            f"got a row of {most}; set max_tokens_per_row to about {fitting}, or raise global_batch_size"
-        )
-    groups_per_row = sum(len(row.groups) for row in rows) / len(rows)
-    return max(1, round(global_batch_size / groups_per_row))
 
 
 def _check_processes(config: TrainConfig, step_rows: int) -> None:

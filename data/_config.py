@@ -26,7 +26,10 @@ class RatingRule:
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """The recipe's `prepare` section; `flows.config.Prepare` describes each key, and docs/data.md what they do together."""
+    """The recipe's `prepare` section; `flows.sections.Prepare` describes each key, and docs/data.md what they do together.
+
+    `offline_mix` and `round` come from the `sample` section: which share of a round's prompts is taken from the recipe's `data`.
+    """
 
     max_preferred: int | None = None
     max_dispreferred: int | None = None
@@ -34,6 +37,8 @@ class PrepareConfig:
     mask_to_chosen: float = 0.0
     mask_to_rejected: float = 0.0
     pairing: Literal["none", "best_worst", "all"] = "none"
+    keep: Literal["all", "best_worst", "balanced"] = "all"
+    min_reward_gap: float = 0.0
     ties: Literal["drop", "both_preferred", "both_dispreferred"] = "drop"
     ratings: RatingRule = field(default_factory=RatingRule)
     dev_fraction: float = 0.0
@@ -44,6 +49,8 @@ class PrepareConfig:
     max_prompt_length: int = 1800
     truncation: Truncation = "drop"
     max_dropped_share: float = 0.5
+    offline_mix: float = 0.0
+    round: int = 1
     seed: int = 0
 
     @classmethod

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Rows that are in the groups, wholly or with one side; rows that repeat another one say nothing that is lost, and what the recipe
 # asks to leave out is not lost either.
 KEPT = ("kept", "masked", "dev")
-NOT_LOST = (*KEPT, "duplicate", "tie", "middle", "unsampled")
+NOT_LOST = (*KEPT, "duplicate", "tie", "middle", "unsampled", "reward_gap", "no_contrast")
 
 # Lengths are counted between powers of two, in tokens.
 _LENGTH_EDGES = [0, *(2**power for power in range(4, 16))]
@@ -35,7 +35,11 @@ class Statistics:
         self._counts: Counter[str] = Counter()
         self._scripts: Counter[str] = Counter()
 
-    def add(self, group: PromptGroup, script: str, num_contradictions: int) -> None:
+    @property
+    def num_groups(self) -> int:
+        return len(self._lengths["prompt"])
+
+    def add(self, group: PromptGroup, script: str, num_contradictions: int, *, offline: bool = False) -> None:
         self._lengths["prompt"].append(len(group.prompt_ids))
         self._lengths["group"].append(group.num_tokens)
         self._shares.append(len(group.prompt_ids) / group.num_tokens)
@@ -45,6 +49,7 @@ class Statistics:
         self._counts["both" if len(labels) == 2 else "preferred_only" if 1 in labels else "dispreferred_only"] += 1
         self._counts["pairs"] += len(group.pairs)
         self._counts["contradictions"] += num_contradictions
+        self._counts["offline"] += offline
         self._scripts[script] += 1
 
     def as_json(self) -> dict[str, Any]:
@@ -53,6 +58,7 @@ class Statistics:
         total = prompt_tokens + completion_tokens
         return {
             "num_groups": len(prompt),
+            "num_offline": self._counts["offline"],
             "num_pairs": self._counts["pairs"],
             "num_preferred": len(preferred),
             "num_dispreferred": len(dispreferred),

@@ -64,7 +64,7 @@ def settle(rows: Sequence[RowEntry], config: PrepareConfig) -> Settled:
             single += [_untied(one, config) for one in row.candidates if not one.outcome]
     rated = [one for one in single if one.label is None]
     labels_of = {one.no: one.label for one in single if one.label is not None} | rating_labels(rated, config.ratings)
-    usable = _limited(single, labels_of, settled, config)
+    usable = _chosen(_once(single, labels_of, settled), labels_of, settled, config)
     ids = {row.no: row.id for row in rows}
     if config.pairing == "none":
         settled.verdicts += [
@@ -103,28 +103,46 @@ def _untied(one: CandidateEntry, config: PrepareConfig) -> CandidateEntry:
     return replace(one, label=1 if config.ties == "both_preferred" else -1) if one.label == 0 else one
 
 
-def _limited(
-    single: Iterable[CandidateEntry], labels: dict[int, int], settled: Settled, config: PrepareConfig
-) -> list[CandidateEntry]:
-    """The candidates with a label, each text and label once, as many of each label as the limits allow."""
-    limits = {1: config.max_preferred, -1: config.max_dispreferred}
-    counts = {1: 0, -1: 0}
+def _once(single: Iterable[CandidateEntry], labels: dict[int, int], settled: Settled) -> list[CandidateEntry]:
+    """The candidates with a label, each text and label once."""
     seen: set[tuple[str, int]] = set()
-    usable = []
+    found = []
     for one in single:
         label = labels[one.no]
-        limit = limits.get(label)
         if label == 0:
             settled.candidates[one.no] = "middle"
         elif (one.text, label) in seen:
             settled.candidates[one.no] = "duplicate"
-        elif limit is not None and counts[label] >= limit:
-            settled.candidates[one.no] = "over_limit"
         else:
             seen.add((one.text, label))
-            counts[label] += 1
-            usable.append(one)
-    return usable
+            found.append(one)
+    return found
+
+
+def _chosen(
+    found: list[CandidateEntry], labels: dict[int, int], settled: Settled, config: PrepareConfig
+) -> list[CandidateEntry]:
+    """What `min_reward_gap`, `keep` and the limits leave of a prompt's candidates."""
+    sides = {sign: [one for one in found if labels[one.no] == sign] for sign in (1, -1)}
+    scores = [one.score for one in found if one.score is not None]
+    if config.min_reward_gap and (not scores or max(scores) - min(scores) < config.min_reward_gap):
+        settled.candidates |= {one.no: "reward_gap" for one in found}
+        return []
+    kept = sides
+    if config.keep != "all":
+        if config.keep == "best_worst":
+            # The first of equals, as max gives it.
+            kept = {sign: sorted(side, key=lambda one: -sign * (one.score or 0.0))[:1] for sign, side in sides.items()}
+        else:
+            fewer = min(len(side) for side in sides.values())
+            kept = {sign: side[:fewer] for sign, side in sides.items()}
+        if not (kept[1] and kept[-1]) or (config.keep == "best_worst" and kept[1][0].text == kept[-1][0].text):
+            settled.candidates |= {one.no: "no_contrast" for one in found}
+            return []
+    limits = {1: config.max_preferred, -1: config.max_dispreferred}
+    within = {one.no for sign, side in kept.items() for one in side[: limits[sign]]}
+    settled.candidates |= {one.no: "over_limit" for one in found if one.no not in within}
+    return [one for one in found if one.no in within]
 
 
 def _pair_up(
@@ -155,7 +173,9 @@ def _row_words(rows: Sequence[RowEntry], settled: Settled) -> None:
         if row.no in settled.rows or any(one.no in used for one in row.candidates):
             continue
         words = {settled.candidates.get(one.no, one.outcome) for one in row.candidates}
-        word = words.pop() if len(words) == 1 else ""
+        # These are said of all of a prompt's completions that were left, whatever became of the others.
+        of_prompt = words & {"reward_gap", "no_contrast"}
+        word = (of_prompt or words).pop() if of_prompt or len(words) == 1 else ""
         if row.listed and word not in NOT_LOST:
             settled.rows[row.no] = ("no_completion", "every completion was left out")
         else:

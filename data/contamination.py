@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ _WORD = re.compile(r"\w+")
 
 
 def check_contamination(
-    groups_dir: Path, benchmark: str, source: str | None, output_dir: Path, *, progress: Progress
+    groups_dirs: Sequence[Path], benchmark: str, source: str | None, output_dir: Path, *, progress: Progress
 ) -> Record:
-    """Looks for every item of a benchmark in prepared groups, the dev set among them.
+    """Looks for every item of a benchmark in prepared groups of all folders, their dev sets among them.
 
     Writes contamination.jsonl, a line per (item, group) that match, and contamination.json, the counts, and gives the latter.
 
@@ -38,7 +38,7 @@ def check_contamination(
     items = importlib.import_module(f"evaluation.benchmarks.{benchmark}").load(source, None)
     index = _Index(items)
     found: list[Record] = []
-    files = [folder / TEXTS_FILE for folder in (groups_dir, groups_dir / DEV) if (folder / TEXTS_FILE).is_file()]
+    files = [folder / TEXTS_FILE for one in groups_dirs for folder in (one, one / DEV) if (folder / TEXTS_FILE).is_file()]
     total, done = sum(file.stat().st_size for file in files), 0
     for file in files:
         with file.open("rb") as lines:

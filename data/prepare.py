@@ -7,12 +7,13 @@ depend on the rows, the tokenizer and the settings alone: not on the number of p
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bnf.groups import DEV, Completion, GroupsWriter, PromptGroup
+from bnf.groups import DEV, TEXTS_FILE, Completion, GroupsWriter, PromptGroup, read_groups
 from data._config import PrepareConfig
 from data._ledger import Ledger, Statistics
 from data._pool import num_cores, render_rows
@@ -27,18 +28,24 @@ from evaluation._records import Record, read_repaired
 from evaluation._types import Progress
 
 
-def prepare_labelled(labelled_file: Path, output_dir: Path, config: PrepareConfig, *, progress: Progress) -> None:
+def prepare_labelled(
+    labelled_file: Path, output_dir: Path, config: PrepareConfig, *, offline_dir: Path | None = None, progress: Progress
+) -> None:
     """Groups of sampled completions, from labelled.jsonl; each completion keeps exactly the token ids that were sampled.
+
+    With `offline_mix` that share of the groups is taken from those of `offline_dir`: other ones in every round, as far as there
+    are, in an order that the seed sets. Held-out prompts are left out.
 
     A completion whose turn did not end (it ran into the limit) is kept as dispreferred as it is: it gets no terminator that the
     model never wrote. As preferred it would teach not to stop, so such a completion is left out.
 
     Raises:
-        ValueError: where more than `max_dropped_share` of the prompts are lost, or one is too long and `truncation` is "raise".
+        ValueError: where more than `max_dropped_share` of the prompts are lost, or one is too long and `truncation` is "raise"; where
+            there are fewer offline groups than `offline_mix` asks for.
     """
-    records = read_repaired(labelled_file)
+    records = [record for record in read_repaired(labelled_file) if not record["held_out"]]
     rows = (_sampled_row(record, number, config) for number, record in enumerate(records, start=1))
-    _prepare(rows, [labelled_file.name], output_dir, config, [], lambda done: progress(done, len(records), ""))
+    _prepare(rows, [labelled_file.name], output_dir, config, [], lambda done: progress(done, len(records), ""), offline_dir)
     progress(len(records), len(records), "")
 
 
@@ -69,6 +76,7 @@ def _prepare(
     config: PrepareConfig,
     sources: Sequence[DataSource],
     on_row: Callable[[int], None],
+    offline_dir: Path | None = None,
 ) -> None:
     with workbench(output_dir, config.seed) as bench:
         for number, row in enumerate(rows, start=1):
@@ -87,11 +95,19 @@ def _prepare(
         dev_groups = Statistics()
         if config.dev_fraction:
             dev_groups = _write_groups(bench, output_dir / DEV, origins, config, dev=True)
-        groups = _write_groups(bench, output_dir, origins, config, dev=False)
+        groups = _write_groups(bench, output_dir, origins, config, dev=False, offline_dir=offline_dir)
         ledger.write(output_dir, groups, dev_groups)
 
 
-def _write_groups(bench: Workbench, folder: Path, origins: Sequence[str], config: PrepareConfig, *, dev: bool) -> Statistics:
+def _write_groups(
+    bench: Workbench,
+    folder: Path,
+    origins: Sequence[str],
+    config: PrepareConfig,
+    *,
+    dev: bool,
+    offline_dir: Path | None = None,
+) -> Statistics:
     statistics = Statistics()
     with GroupsWriter(folder) as writer:
         for no, id, messages, ids, script in bench.run(
@@ -112,7 +128,33 @@ def _write_groups(bench: Workbench, folder: Path, origins: Sequence[str], config
             writer.add(group, {"messages": json.loads(messages), "completions": [one.text for one, _ in completions]})
             texts = {one.text for one, _ in completions}
             statistics.add(group, script, len(completions) - len(texts))
+        if offline_dir is not None:
+            for group, text in _offline(offline_dir, statistics.num_groups, config):
+                writer.add(group, text)
+                script = script_of(" ".join(one["content"] for one in text["messages"] if one["role"] == "user"))
+                statistics.add(group, script, 0, offline=True)
     return statistics
+
+
+def _offline(folder: Path, num_sampled: int, config: PrepareConfig) -> list[tuple[PromptGroup, Record]]:
+    """The round's share of the offline groups, with their texts."""
+    groups, texts = read_groups(folder), read_repaired(folder / TEXTS_FILE)
+    number = round(num_sampled * config.offline_mix / (1 - config.offline_mix))
+    if number > len(groups):
+        raise ValueError(
+            f"sample.offline_mix must leave room for the data's prompts, got {config.offline_mix:g}, which takes {number} of them beside "
+            f"{num_sampled} sampled ones, of {len(groups)} there are; lower it, or sample fewer prompts"
+        )
+    order = sorted(range(len(groups)), key=lambda place: hashlib.sha256(f"{config.seed}:{groups[place].id}".encode()).digest())
+    first = (config.round - 1) * number
+    taken = [order[place % len(order)] for place in range(first, first + number)]
+    return [
+        (
+            groups[place],
+            {"messages": texts[place]["messages"], "completions": [one["text"] for one in texts[place]["completions"]]},
+        )
+        for place in taken
+    ]
 
 
 def _completions(

@@ -1,18 +1,19 @@
 """On-policy samples: several completions of each training prompt by the current policy.
 
 The unit is a fixed chunk of prompts, seeded by itself with an empty prefix cache and generated whole, so a text depends on the
-seed, the model and the chunk's prompts alone: a run that was killed and started again gives the texts of one that was not.
+seed, the round, the model and the chunk's prompts alone: a run that was killed and started again gives the texts of one that was not.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.prompts import load_prompts, prompts_of_round
 from evaluation._records import Record, read_repaired, write_whole
 from evaluation._types import Progress, Sampling
 from evaluation.engines import Engine, open_engine
@@ -21,28 +22,48 @@ CHUNK_PROMPTS = 8
 SAMPLES_FILE = "samples.jsonl"
 
 
+@dataclass(frozen=True)
+class SampleConfig:
+    """The recipe's `sample` section as far as it decides the samples of one round; `flows.sections.Sample` describes each key."""
+
+    source: str
+    num_prompts: int
+    samples_per_prompt: int
+    temperatures: Sequence[float]
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    round: int = 1
+    prompts_per_round: int | None = None
+    held_out_prompts: int = 0
+
+    def samplings(self) -> list[Sampling]:
+        """One per temperature; the samples are shared out among them, the first ones taking what is over."""
+        counts = [len(range(place, self.samples_per_prompt, len(self.temperatures))) for place in range(len(self.temperatures))]
+        return [
+            Sampling(max_new_tokens=self.max_new_tokens, temperature=temperature, top_p=self.top_p, n=count)
+            for temperature, count in zip(self.temperatures, counts, strict=True)
+        ]
+
+
 def sample(
-    *,
-    model_dir: Path,
-    output_dir: Path,
-    source: str,
-    num_prompts: int,
-    samples_per_prompt: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    seed: int,
-    engine: str,
-    progress: Progress,
+    config: SampleConfig, *, model_dir: Path, output_dir: Path, path: str | None, engine: str, progress: Progress
 ) -> None:
-    """Samples `data/sources/<source>.py`'s prompts with the named engine into output_dir/samples.jsonl."""
+    """Samples a round's prompts, and those that are held out, with the named engine into output_dir/samples.jsonl.
+
+    `path` is where the source's prompts lie. Records of held-out prompts say `"held_out": true`: they are measured, not trained on.
+    """
     from bnf.rendering import load_tokenizer
 
-    prompts = importlib.import_module(f"data.sources.{source}").prompts(num_prompts)
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, n=samples_per_prompt)
+    prompts = load_prompts(config.source, path, config.num_prompts + config.held_out_prompts)
+    pool, held_out = prompts[: config.num_prompts], prompts[config.num_prompts :]
+    asked = [
+        *({**prompt, "held_out": False} for prompt in prompts_of_round(pool, config.round, config.prompts_per_round)),
+        *({**prompt, "held_out": True} for prompt in held_out),
+    ]
     opened = open_engine(engine, model_dir)
     try:
-        sample_prompts(opened, load_tokenizer(model_dir), prompts, sampling, seed, output_dir, progress)
+        sample_prompts(opened, load_tokenizer(model_dir), asked, config, output_dir, progress)
     finally:
         opened.close()
 
@@ -51,12 +72,11 @@ def sample_prompts(
     engine: Engine,
     tokenizer: Any,
     prompts: Sequence[Record],
-    sampling: Sampling,
-    seed: int,
+    config: SampleConfig,
     output_dir: Path,
     progress: Progress,
 ) -> None:
-    """As `sample`, with an engine that is open; `prompts` are {"id", "messages", "item"}.
+    """As `sample`, with an engine that is open; `prompts` are {"id", "messages", "item", "held_out"}.
 
     Raises:
         ValueError: where the engine takes messages: the ids that the model sampled are needed for training.
@@ -74,27 +94,29 @@ def sample_prompts(
             continue
         chunk = prompts[number * CHUNK_PROMPTS : (number + 1) * CHUNK_PROMPTS]
         ids = [render_prompt(tokenizer, prompt["messages"]) for prompt in chunk]
-        engine.reseed(chunk_seed(seed, number))
-        results = dict(engine.generate(ids, sampling))
+        completions: list[list[Record]] = [[] for _ in chunk]
+        for place, sampling in enumerate(config.samplings()):
+            engine.reseed(chunk_seed(config.seed, number, config.round, place))
+            for index, generated in engine.generate(ids, sampling):
+                completions[index] += [
+                    {
+                        "text": one.completion,
+                        "token_ids": one.token_ids,
+                        "finish_reason": one.finish_reason,
+                        "temperature": sampling.temperature,
+                    }
+                    for one in generated
+                ]
         write_whole(
             path,
-            (
-                {
-                    **{key: prompt[key] for key in ("id", "messages", "item")},
-                    "prompt_ids": ids[index],
-                    "completions": [
-                        {"text": one.completion, "token_ids": one.token_ids, "finish_reason": one.finish_reason}
-                        for one in results[index]
-                    ],
-                }
-                for index, prompt in enumerate(chunk)
-            ),
+            ({**prompt, "prompt_ids": ids[index], "completions": completions[index]} for index, prompt in enumerate(chunk)),
         )
     write_whole(output_dir / SAMPLES_FILE, (record for path in paths for record in read_repaired(path)))
     shutil.rmtree(chunks_dir)
     progress(len(prompts), len(prompts), "")
 
 
-def chunk_seed(seed: int, chunk: int) -> int:
-    """A seed for one chunk; two runs' chunks share none by accident, as seed + chunk would."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{chunk}".encode()).digest()[:4]) & 0x7FFFFFFF
+def chunk_seed(seed: int, chunk: int, round: int = 1, temperature: int = 0) -> int:
+    """A seed for one chunk at one of a round's temperatures; two runs' chunks share none by accident, as a sum would."""
+    names = f"{seed}:{chunk}" if (round, temperature) == (1, 0) else f"{seed}:{chunk}:{round}:{temperature}"
+    return int.from_bytes(hashlib.sha256(names.encode()).digest()[:4]) & 0x7FFFFFFF

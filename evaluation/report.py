@@ -19,6 +19,7 @@ from evaluation._judged import judge_counts, judge_notes, judge_rows
 from evaluation._paired import Record, read_records
 from evaluation.charts import Curve
 from evaluation.lm_eval_summary import cross_check_rows, task_rows
+from evaluation.rounds import round_rows
 from evaluation.summary import MODELS, label, notes, summarize, table_rows
 
 SUMMARY_FILE = "summary.json"
@@ -92,6 +93,7 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         groups=_groups(summary),
         checks=_checks(summary),
         lm_eval_rows=task_rows(summary),
+        rounds=round_rows(summary["rounds"]),
         training=_training(inputs["train"]),
         shifts=_shifts(summary["shifts"]),
         data_tables=_data_section.tables(summary["data"]) if summary["data"] else [],
@@ -172,8 +174,8 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(
             (
                 "Preferences",
-                f"the model's own completions: {sample['num_prompts']} prompts of {sample['source']}, "
-                f"{sample['samples_per_prompt']} samples each at temperature {sample['temperature']:g}, labelled by {labeler}",
+                f"the model's own completions: {_prompts(sample)} of {sample['source']}, {sample['samples_per_prompt']} samples each "
+                f"at temperature {_temperatures(sample)}, labelled by {labeler}" + _offline(recipe),
             )
         )
     elif recipe.get("data"):
@@ -209,6 +211,21 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         flag = ", as a demonstration" if entry["demonstration"] else ""
         facts.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
     return facts
+
+
+def _prompts(sample: Mapping[str, Any]) -> str:
+    rounds, each = sample["rounds"], sample["prompts_per_round"] or sample["num_prompts"]
+    return f"{each} prompts" if rounds == 1 else f"{rounds} rounds ({sample['reference']} reference) of {each} prompts"
+
+
+def _temperatures(sample: Mapping[str, Any]) -> str:
+    given = sample["temperature"]
+    return ", ".join(f"{one:g}" for one in given) if isinstance(given, list) else f"{given:g}"
+
+
+def _offline(recipe: Mapping[str, Any]) -> str:
+    share = recipe["sample"]["offline_mix"]
+    return f"; {100 * share:g} % of the prompts from {_data_section.preferences(recipe)}" if share else ""
 
 
 def _shifts(found: Mapping[str, Any] | None) -> Record | None:

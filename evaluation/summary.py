@@ -14,6 +14,7 @@ from evaluation._formats import NONE, difference, interval, number, p_value
 from evaluation._judged import add_agreement, judge_entry, judge_notes
 from evaluation._paired import Record, compare_scores, correct_and_judge, read_json, read_records, read_scores
 from evaluation.lm_eval_summary import cross_check_of, tasks_of
+from evaluation.rounds import summarize_rounds
 
 MODELS = ("base", "aligned")
 
@@ -24,8 +25,9 @@ def summarize(inputs: Mapping[str, Any]) -> Record:
     Args:
         inputs: What the report stage collects: `recipe`, `name`, `models` and `digests` by model, `scores`
             {benchmark: {model: folder}}, `judges` {benchmark: folder}, the folders `train`, `shifts`, `data` (or None), `stages`
-            (one entry per task), `versions`, `machine`, and where there are any `cross_checks` {benchmark: {model: folder}} and
-            `lm_eval` {task: {model: folder}}. One model alone is evaluated without differences.
+            (one entry per task), `versions`, `machine`, and where there are any `cross_checks` {benchmark: {model: folder}},
+            `lm_eval` {task: {model: folder}} and `rounds`, one {stage: folder} per on-policy round. One model alone is evaluated
+            without differences.
 
     Raises:
         ValueError: where a stage's file is ill-formed.
@@ -45,6 +47,7 @@ def summarize(inputs: Mapping[str, Any]) -> Record:
         "judges": judges,
         "lm_eval": tasks_of(inputs.get("lm_eval", {})),
         "train": _train(inputs["train"]),
+        "rounds": summarize_rounds(inputs.get("rounds", ())),
         "shifts": read_json(Path(inputs["shifts"]) / "shifts.json") if inputs["shifts"] else None,
         "data": read_json(Path(inputs["data"]) / "ledger.json") if inputs["data"] else None,
         "contamination": {

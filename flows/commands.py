@@ -168,12 +168,15 @@ def show_results(run: Run) -> None:
     if not (run.folder / "summary.json").exists():
         return
     from evaluation.lm_eval_summary import task_rows
+    from evaluation.rounds import round_rows
     from evaluation.summary import notes, table_rows
 
     summary = read_json(run.folder / "summary.json")
     print()
     print_table("", table_rows(summary))
     print_table("lm-eval's own tasks", task_rows(summary))
+    if len(rounds := summary.get("rounds", [])) > 1:
+        print_table("rounds", round_rows(rounds))
     for note in notes(summary):
         print(f"  {note}")
     print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")

@@ -69,7 +69,9 @@ OneOrMixture = Annotated[
 
 
 class Recipe(Section):
-    """One run. `data` and `sample` are two ways to preferences; with neither, the model is evaluated as it is."""
+    """One run. `data` and `sample` are two ways to preferences, `sample.offline_mix` joins them; with neither, the model is evaluated
+    as it is.
+    """
 
     name: str = Field("recipe", description="runs are called after it; of a recipe file, the file's name")
     model_name_or_path: str = Field(description="a folder with safetensors and a chat template, or a hub id")
@@ -95,8 +97,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.data and self.sample:
-            raise ValueError("data and sample must not both be there; a recipe takes its preferences from one of them")
+        if self.sample and bool(self.data) != bool(self.sample.offline_mix):
+            raise ValueError(
+                f"data must stand beside sample where sample.offline_mix takes a share from it and nowhere else, got offline_mix "
+                f"{self.sample.offline_mix:g} {'with' if self.data else 'without'} data; set one or remove the other"
+            )
         if (self.train is None) != (self.data is None and self.sample is None):
             raise ValueError("train must come with data or sample, and they with train; add the section that is missing")
         weights = [source.weight for source in self.sources()]
@@ -113,8 +118,11 @@ class Recipe(Section):
         return self.data if isinstance(self.data, list) else [self.data] if self.data else []
 
     def train_config(self) -> TrainConfig:
+        """The training's settings, of every round alike."""
         assert self.train is not None
-        return TrainConfig.from_dict({**self.train, "seed": self.seed})
+        epochs = self.sample.epochs_per_round if self.sample else None
+        given = {"num_train_epochs": epochs} if epochs is not None else {}
+        return TrainConfig.from_dict({**self.train, **given, "seed": self.seed})
 
 
 def find_path(path: str) -> Path:

@@ -7,7 +7,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from bnf.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
+from bnf.config import REFERENCE_FIELDS
 from data._parse import columns_of
 from data._reading import DataSource, is_hub_id
 from flows.config import Recipe, find_path
@@ -23,13 +23,14 @@ from flows.graph_parts import (
     source_files,
     source_kind,
 )
-from flows.sections import Benchmark, JudgedBenchmark, JudgeModel, Label
+from flows.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
+from flows.sections import Benchmark, JudgedBenchmark, JudgeModel
 from tasks.keys import ROOT, digest
 from tasks.nodes import Node
 from tasks.store import file_sha256
 
 EVALUATION_STAGES = ("resolve", "generate", "lm_eval", "score", "cross_check", "judge", "contamination", "report")
-STAGES = ("resolve", "sample", "label", "prepare", "reference", "train", "analyze", *EVALUATION_STAGES[1:])
+STAGES = ("resolve", "sample", "label", "measure", "prepare", "reference", "train", "analyze", *EVALUATION_STAGES[1:])
 # What runs the model, in the engine process that all of a model's tasks share.
 ENGINE_STAGES = ("generate", "lm_eval")
 # What of a benchmark decides its scores.
@@ -56,58 +57,21 @@ def build(recipe: Recipe) -> list[Node]:
 
 
 def _alignment(recipe: Recipe) -> list[Node]:
-    nodes: list[Node] = []
     assert recipe.train is not None
-    if recipe.sample is not None and recipe.label is not None:
-        source, labeler = plugin("data.sources", recipe.sample.source), plugin("data.labelers", recipe.label.labeler)
-        settings = {**recipe.sample.model_dump(), "seed": recipe.seed, "engine": engine_settings(recipe.sample.engine)}
-        code = [f"data.sources.{source}", f"evaluation.engines.{recipe.sample.engine}"]
-        nodes.append(Node("sample", settings, {"model": "resolve/base"}, code))
-        nodes += _label(recipe, recipe.label, labeler)
-        prepare = Node("prepare", _prepare(recipe), {"labelled": "label", "model": "resolve/base"}, unkeyed=_num_proc(recipe))
+    offline = _prepare_sources(recipe) if recipe.data else None
+    if recipe.sample is not None:
+        nodes = rounds(recipe, offline)
     else:
-        prepare = _prepare_sources(recipe)
-    config = recipe.train_config()
-    train = config.to_dict()
-    shared = {name: train[name] for name in REFERENCE_FIELDS}
-    reads = {"model": "resolve/base", "data": "prepare"}
-    return [
-        *nodes,
-        prepare,
-        *_contamination(recipe),
-        Node("reference", config.reference_settings(), reads),
-        Node(
-            "train",
-            {name: value for name, value in train.items() if name not in BOOKKEEPING_FIELDS},
-            {**reads, "reference": "reference"},
-            [f"bnf.objectives.{train['objective']}"],
-            unkeyed={name: train[name] for name in BOOKKEEPING_FIELDS},
-        ),
-        Node("analyze", shared, {"policy": "train", "data": "prepare", "reference": "reference"}),
-    ]
-
-
-def _label(recipe: Recipe, label: Label, labeler: str) -> list[Node]:
-    """The label stage: by the benchmark's own scorer, or by a judge of the recipe's choice."""
-    assert recipe.sample is not None
-    code = [f"data.labelers.{labeler}"]
-    if not hasattr(importlib.import_module(f"data.labelers.{labeler}"), "open_judge"):
-        benchmark = plugin("evaluation.benchmarks", recipe.sample.source)
-        code.append(f"evaluation.benchmarks.{benchmark}:score")
-        given = {"labeler": labeler, "benchmark": benchmark}
-        return [Node("label", given, {"samples": "sample"}, code, files=_label_file(label, labeler))]
-    if label.judge is None:
-        raise RecipeError(f"label.judge must name a judge for the labeler {labeler}, got none; add `judge: {{…}}` under label")
-    if (labeler == "reward_model") != (label.judge.engine == "reward_model"):
-        raise RecipeError(
-            f"label.judge.engine must be a reward model for the labeler reward_model alone, got {label.judge.engine} for {labeler}; "
-            "change one of them"
-        )
-    resolved, reads = judge_nodes("labeler", label.judge, recipe)
-    if label.judge.engine != "reward_model":
-        code.append(f"evaluation.engines.{label.judge.engine}")
-    settings = {"labeler": labeler, **judge_settings(label.judge)}
-    return [*resolved, Node("label", settings, {"samples": "sample", **reads}, code, unkeyed=endpoint(label.judge, recipe))]
+        assert offline is not None
+        nodes = [offline, *training_nodes(recipe, None, {"model": BASE}, BASE, offline.id)]
+    # Before the last training: what is found there may be a reason not to train.
+    last = next(place for place, node in enumerate(nodes) if node.id == data_nodes(recipe)[-1])
+    nodes[last + 1 : last + 1] = _contamination(recipe)
+    config = recipe.train_config().to_dict()
+    trained = next(node for node in nodes if node.id == policy_node(recipe))
+    # What the last training changed, on its own data.
+    reads = {"policy": trained.id, **{role: trained.inputs[role] for role in ("data", "reference")}}
+    return [*nodes, Node("analyze", {name: config[name] for name in REFERENCE_FIELDS}, reads)]
 
 
 def _prepare(recipe: Recipe) -> dict[str, Any]:
@@ -140,9 +104,10 @@ def _prepare_sources(recipe: Recipe) -> Node:
                 raise
             settings[-1] |= {"path": one.path}
     plugins = dict.fromkeys(f"data.sources.{given['source']}" for given in settings)
-    return Node(
-        "prepare", {**_prepare(recipe), "sources": settings}, {"model": "resolve/base"}, list(plugins), files, _num_proc(recipe)
-    )
+    given = {**_prepare(recipe), "sources": settings}
+    # Beside sampled groups it is a node of its own.
+    name = "offline" if recipe.sample is not None else None
+    return Node("prepare", given, {"model": BASE}, list(plugins), files, _num_proc(recipe), model=name)
 
 
 def _url_version(url: str) -> str:
@@ -158,14 +123,6 @@ def _url_version(url: str) -> str:
         ) from error
 
 
-def _label_file(label: Label, labeler: str) -> dict[str, Path]:
-    reads = getattr(importlib.import_module(f"data.labelers.{labeler}"), "READS_FILE", False)
-    if reads != (label.path is not None):
-        rule, got = ("name the file with the labels", "none") if reads else ("be left out", label.path)
-        raise RecipeError(f"label.path must {rule} for the labeler {labeler}, got {got}; correct the label section")
-    return {"file": find_path(label.path)} if label.path is not None else {}
-
-
 def _contamination(recipe: Recipe) -> list[Node]:
     """One check per benchmark, of all its items: a limit changes nothing here."""
     judged = recipe.judge.benchmarks if recipe.judge else {}
@@ -176,7 +133,7 @@ def _contamination(recipe: Recipe) -> list[Node]:
             Node(
                 "contamination",
                 {"benchmark": name, "source": source_kind(name, benchmark)},
-                {"data": "prepare"},
+                {f"data{number}" if number else "data": node for number, node in enumerate(data_nodes(recipe))},
                 [f"evaluation.benchmarks.{module}:load"],
                 files=source_files(name, benchmark),
                 benchmark=name,
@@ -241,7 +198,7 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
     return Node(
         "lm_eval",
         settings,
-        {"model": "train" if model == "aligned" else f"resolve/{model}"},
+        {"model": policy_node(recipe) if model == "aligned" else f"resolve/{model}"},
         [f"evaluation.engines.{engine['name']}"],
         unkeyed={"include_path": str(folder) if folder is not None else None},
         model=model,
@@ -352,7 +309,7 @@ def _generate(
             "max_new_tokens": min(limits),
             "engine": engine,
         },
-        {"model": "train" if model == "aligned" else f"resolve/{model}"},
+        {"model": policy_node(recipe) if model == "aligned" else f"resolve/{model}"},
         [f"evaluation.benchmarks.{name}:{asked}", f"evaluation.engines.{engine['name']}"],
         files=source_files(name, benchmark),
         unkeyed={"spending": recipe.spending.model_dump()} if engine["name"] == "openai" else {},

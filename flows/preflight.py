@@ -16,6 +16,7 @@ from bnf.config import TrainConfig
 from bnf.objectives import load_objective
 from data._parse import Parser
 from data._reading import Bad, DataSource, Reader, is_hub_id
+from data.prompts import load_prompts
 from flows.config import Recipe
 from flows.errors import RecipeError
 from tasks.nodes import Forecast, Node
@@ -64,6 +65,8 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
             yield _judged_files(node)
         if node.stage == "prepare" and "sources" in node.settings:
             yield from _sources(node)
+        if node.stage == "sample" and node.settings["round"] == 1:
+            yield _prompts(node)
     if "train" in stages:
         yield _pairs(recipe)
         yield _memory(weights, recipe.train_config())
@@ -187,6 +190,20 @@ def _sources(node: Node) -> Iterator[Check]:
             yield Check(f"source {source.source}", None, "from the hub, when the stage runs")
         else:
             yield _source(source)
+
+
+def _prompts(node: Node) -> Check:
+    """The pool and the held-out prompts must be there, as far as they don't come from elsewhere when the stage runs."""
+    settings, local = node.settings, node.files.get("prompts")
+    name, number = f"prompts of {settings['source']}", settings["num_prompts"] + settings["held_out_prompts"]
+    makes_its_own = hasattr(importlib.import_module(f"data.sources.{settings['source']}"), "make")
+    if local is None and not makes_its_own:
+        return Check(name, None, "from elsewhere, when the stage runs")
+    try:
+        prompts = load_prompts(settings["source"], str(local) if local else None, number)
+    except (ValueError, OSError) as error:
+        return Check(name, str(error))
+    return Check(name, None, f"{len(prompts)} prompts")
 
 
 def _source(source: DataSource) -> Check:

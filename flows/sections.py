@@ -43,15 +43,42 @@ class Data(Section):
 
 
 class Sample(Section):
-    """The policy's own samples."""
+    """The policy's own samples, in one round or in several."""
 
-    source: str = Field(description="a file in data/sources that gives prompts with a verifiable answer")
-    num_prompts: int = Field(64, gt=0)
+    source: str = Field(description="a file in data/sources: its prompts are completed")
+    path: str | None = Field(None, description="where the prompts lie, as data.path; None: the source's own, or its hub id")
+    num_prompts: int = Field(64, gt=0, description="the pool of prompts: the source's first so many")
+    held_out_prompts: int = Field(0, ge=0, description="the next so many are sampled and scored, and not trained on")
+    rounds: int = Field(1, gt=0, description="trainings, each on samples of the policy before it")
+    prompts_per_round: int | None = Field(None, gt=0, description="taken from the pool in turn; None: all of it in every round")
     samples_per_prompt: int = Field(8, gt=0)
-    temperature: float = Field(0.7, ge=0)
+    temperature: float | list[float] = Field(0.7, description="several share a prompt's samples out among them")
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(512, gt=0)
+    epochs_per_round: float | None = Field(None, gt=0, description="passes over a round's data; None: train.num_train_epochs")
+    offline_mix: float = Field(0.0, ge=0, lt=1, description="share of a round's prompts that `data` gives")
+    reference: Literal["fixed", "each_round"] = Field(
+        "fixed", description="the first round's model is the reference of all, or each round's own start"
+    )
     engine: Literal["vllm", "transformers"] = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Sample:
+        given = self.temperatures()
+        if not given or min(given) < 0 or len(given) > self.samples_per_prompt:
+            raise ValueError(
+                "sample.temperature must be 0 or more, and not more of them than sample.samples_per_prompt "
+                f"({self.samples_per_prompt}), got {self.temperature}; correct it"
+            )
+        if (self.prompts_per_round or 0) > self.num_prompts:
+            raise ValueError(
+                f"sample.prompts_per_round must be at most sample.num_prompts ({self.num_prompts}), got {self.prompts_per_round}; "
+                "raise the latter"
+            )
+        return self
+
+    def temperatures(self) -> list[float]:
+        return self.temperature if isinstance(self.temperature, list) else [self.temperature]
 
 
 class Ratings(Section):
@@ -76,6 +103,10 @@ class Prepare(Section):
     mask_to_chosen: float = Field(0.0, ge=0, le=1, description="instead: share of pairs that keep the chosen side alone")
     mask_to_rejected: float = Field(0.0, ge=0, le=1, description="and share of pairs that keep the rejected side alone")
     pairing: Literal["none", "best_worst", "all"] = "none"
+    keep: Literal["all", "best_worst", "balanced"] = Field(
+        "all", description="of a prompt's unpaired completions: all, the best and the worst, or as many of each label"
+    )
+    min_reward_gap: float = Field(0.0, ge=0, description="prompts whose best and worst rewards are nearer are left out")
     ties: Literal["drop", "both_preferred", "both_dispreferred"] = "drop"
     ratings: Ratings = Ratings()
     dev_fraction: float = Field(0.0, ge=0, lt=1, description="share of prompts put aside for choosing settings")

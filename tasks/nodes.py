@@ -13,7 +13,7 @@ from tasks.remote import MANIFEST
 from tasks.store import Artifact, Store, read_json
 
 # Roles whose input is a model folder, wherever it lies.
-MODEL_ROLES = frozenset({"model", "policy", "judge"})
+MODEL_ROLES = frozenset({"model", "policy", "judge", "reference_model"})
 
 
 @dataclass(frozen=True)

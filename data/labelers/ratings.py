@@ -19,7 +19,7 @@ READS_FILE = True
 _COLUMNS = {"id": ("id",), "completion": ("completion",), "rating": ("rating",)}
 
 
-def label(samples_file: Path, output_file: Path, *, benchmark: str, path: Path, progress: Progress) -> None:
+def label(samples_file: Path, output_file: Path, *, benchmark: str | None, path: Path, progress: Progress) -> None:
     """Writes the samples with each completion's rating as its `reward` and the outcome "own_scale": prepare makes labels of them by
     `prepare.ratings`. One without a rating has the outcome "unrated", and prepare leaves it out.
 

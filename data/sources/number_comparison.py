@@ -6,7 +6,7 @@ from evaluation._records import Record
 from evaluation.benchmarks import number_comparison
 
 
-def prompts(num_prompts: int) -> list[Record]:
+def make(num_prompts: int) -> list[Record]:
     """The first `num_prompts` training prompts: `id`, `messages`, and the `item` that the verifier scores against."""
     return [
         {"id": item["id"], "messages": number_comparison.messages(item), "item": item}

@@ -13,4 +13,6 @@ def run(job: Job) -> None:
     from data.contamination import check_contamination
     from tasks.stages.generate import benchmark_source
 
-    check_contamination(job.inputs["data"], job.settings["benchmark"], benchmark_source(job), job.output, progress=job.progress)
+    # Of several rounds each has data of its own.
+    folders = [folder for role, folder in job.inputs.items() if role.startswith("data")]
+    check_contamination(folders, job.settings["benchmark"], benchmark_source(job), job.output, progress=job.progress)

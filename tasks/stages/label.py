@@ -1,4 +1,4 @@
-"""Label: a reward for every sample."""
+"""Label: a reward for every sample, and what the rewards say of the policy."""
 
 from __future__ import annotations
 
@@ -22,11 +22,21 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run(job: Job) -> None:
+    from data.rewards import add_gold, reward_statistics
+    from evaluation._records import read_repaired, write_whole
+
     labeler = importlib.import_module(f"data.labelers.{job.settings['labeler']}")
-    files = (job.inputs["samples"] / "samples.jsonl", job.output / "labelled.jsonl")
-    if not hasattr(labeler, "open_judge"):
+    labelled = job.output / "labelled.jsonl"
+    files = (job.inputs["samples"] / "samples.jsonl", labelled)
+    benchmark = job.settings["benchmark"]
+    if hasattr(labeler, "open_judge"):
+        judge = labeler.open_judge(job.settings, job.inputs.get("judge"), job.fingerprints.get("judge"))
+        labeler.label(*files, judge=judge, calls_file=calls_file(job), fresh=job.refresh, progress=job.progress)
+    else:
         given = {"path": job.inputs["file"]} if "file" in job.inputs else {}
-        labeler.label(*files, benchmark=job.settings["benchmark"], progress=job.progress, **given)
-        return
-    judge = labeler.open_judge(job.settings, job.inputs.get("judge"), job.fingerprints.get("judge"))
-    labeler.label(*files, judge=judge, calls_file=calls_file(job), fresh=job.refresh, progress=job.progress)
+        labeler.label(*files, benchmark=benchmark, progress=job.progress, **given)
+    records = read_repaired(labelled)
+    if benchmark is not None:
+        add_gold(records, benchmark)
+        write_whole(labelled, records)
+    write_whole(job.output / "rewards.json", [reward_statistics(records)])

@@ -14,7 +14,8 @@ def run(job: Job) -> None:
 
     config = PrepareConfig.from_dict(job.settings["prepare"])
     if "labelled" in job.inputs:
-        prepare_labelled(job.inputs["labelled"] / "labelled.jsonl", job.output, config, progress=job.progress)
+        labelled, offline = job.inputs["labelled"] / "labelled.jsonl", job.inputs.get("offline")
+        prepare_labelled(labelled, job.output, config, offline_dir=offline, progress=job.progress)
         return
     sources = []
     for number, settings in enumerate(job.settings["sources"]):

@@ -32,10 +32,12 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
         "lm_eval": {},
         "models": {},
         "digests": {},
+        "rounds": {},
         "stages": [],
     }
     by_benchmark = {"score": "scores", "generate": "generations", "cross_check": "cross_checks", "lm_eval": "lm_eval"}
     versions: dict[str, str] = {}
+    # Of several rounds the last one's, as what led to the aligned model.
     folders = {"train": "train", "analyze": "shifts", "prepare": "data"}
     for node, folder in artifacts.items():
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -51,6 +53,9 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
             found["contamination"][benchmark] = str(folder)
         elif stage in folders:
             found[folders[stage]] = str(folder)
+        if stage in ("label", "measure", "prepare", "train"):
+            number = int((model or "round1").removeprefix("round")) if model != "offline" else 0
+            found["rounds"].setdefault(number, {})[stage] = str(folder)
         if stage == "resolve":
             found["models"][model] = settings["models"][model]
             found["digests"][model] = manifest["fingerprint"]
@@ -69,8 +74,11 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
                 "other_code": settings.get("other_code", {}).get(node, []),
             }
         )
+    # Only on-policy data come in rounds.
+    rounds = [folders for number, folders in sorted(found["rounds"].items()) if "label" in folders]
     return {
         **found,
+        "rounds": rounds,
         "train": found.get("train"),
         "shifts": found.get("shifts"),
         "data": found.get("data"),

@@ -1,4 +1,4 @@
-"""Sample: the policy's own completions of the training prompts."""
+"""Sample: the policy's own completions of a round's prompts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run(job: Job) -> None:
-    from data.sample import sample
+    from dataclasses import fields
 
-    s = job.settings
+    from data.sample import SampleConfig, sample
+
+    settings = job.settings
+    local = job.inputs.get("prompts")
     sample(
+        SampleConfig(**{field.name: settings[field.name] for field in fields(SampleConfig)}),
         model_dir=job.inputs["model"],
         output_dir=job.output,
-        source=s["source"],
-        num_prompts=s["num_prompts"],
-        samples_per_prompt=s["samples_per_prompt"],
-        temperature=s["temperature"],
-        top_p=s["top_p"],
-        max_new_tokens=s["max_new_tokens"],
-        seed=s["seed"],
-        engine=s["engine"]["name"],
+        path=str(local) if local is not None else settings["path"],
+        engine=settings["engine"]["name"],
         progress=job.progress,
     )

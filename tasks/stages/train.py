@@ -23,8 +23,10 @@ def run(job: Job) -> None:
         groups_dir=job.inputs["data"],
         reference_dir=job.inputs["reference"],
         output_dir=job.output,
-        # The policy starts as the reference here, so every weight of the first step must be exactly 1.
-        step0_check=True,
+        reference_model_dir=job.inputs.get("reference_model"),
+        # Where the policy starts as the reference every weight of the first step must be exactly 1; in later rounds with a
+        # fixed reference it doesn't.
+        step0_check="reference_model" not in job.inputs,
         progress=job.progress,
     )
 

@@ -15,10 +15,10 @@ from bnf.collapse import TrainingCollapsed
 from bnf.config import TrainConfig
 from bnf.groups import write_groups
 from bnf.models import load_model
-from bnf.packing import pack
+from bnf.packing import pack, rows_per_step
 from bnf.reference import cache_reference
 from bnf.row_trainer import training_arguments
-from bnf.trainer import rows_per_step, train
+from bnf.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
 

@@ -16,7 +16,14 @@ def samples(tmp_path):
     completions = [{"text": text, "token_ids": [5, 2], "finish_reason": "stop"} for text in "abc"]
     completions.append({"text": "cut", "token_ids": [5], "finish_reason": "length"})
     records = [
-        {"id": id, "messages": [{"role": "user", "content": id}], "prompt_ids": [1], "item": {}, "completions": completions}
+        {
+            "id": id,
+            "messages": [{"role": "user", "content": id}],
+            "prompt_ids": [1],
+            "item": {},
+            "held_out": False,
+            "completions": completions,
+        }
         for id in ("p0", "p1")
     ]
     return write_rows(tmp_path / "samples.jsonl", records)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bnf.groups import read_groups
+from bnf.groups import Completion, PromptGroup, read_groups, write_groups
 from bnf.rendering import load_tokenizer, render_completion, render_prompt
 from data._config import PrepareConfig
 from data._reading import DataSource
@@ -49,19 +49,20 @@ def _completion(text, reward, finish_reason="stop", ids=None, outcome=None):
     return {"text": text, "token_ids": ids, "finish_reason": finish_reason, "reward": reward, "outcome": outcome}
 
 
-def _labelled(tmp_path, *prompts, config=LENIENT):
+def _labelled(tmp_path, *prompts, config=LENIENT, offline_dir=None):
     records = [
         {
             "id": f"p{n}",
             "messages": [{"role": "user", "content": f"{n}?"}],
             "prompt_ids": [7, 8],
             "item": {},
+            "held_out": False,
             "completions": one,
         }
         for n, one in enumerate(prompts)
     ]
     (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    prepare_labelled(tmp_path / "labelled.jsonl", tmp_path / "out", config, progress=no_progress)
+    prepare_labelled(tmp_path / "labelled.jsonl", tmp_path / "out", config, offline_dir=offline_dir, progress=no_progress)
     return read_groups(tmp_path / "out"), *_ledger(tmp_path / "out")
 
 
@@ -245,6 +246,71 @@ def test_pairings_of_samples(tmp_path):
     (group,), rows, _ = _labelled(tmp_path, completions, config=PrepareConfig(pairing="best_worst"))
     assert group.pairs == ((0, 1),) and [one.label for one in group.completions] == [1, -1]
     assert {row["completion"]: row["outcome"] for row in rows if "completion" in row} == {2: "unpaired", 3: "unpaired"}
+
+
+RATED = [("a", 0.9), ("b", 0.2), ("c", 0.7), ("d", 0.1), ("e", 0.6)]
+
+
+def _rated(*ratings):
+    return [_completion(text, reward, outcome="rated") for text, reward in ratings]
+
+
+def _kept(group):
+    return {bytes(one.token_ids[:-1]).decode(): one.label for one in group.completions}
+
+
+def test_what_is_kept_of_a_prompt(tmp_path):
+    config = PrepareConfig(max_dropped_share=1.0)
+    (group,), _, _ = _labelled(tmp_path, _rated(*RATED), config=config)
+    assert _kept(group) == {"a": 1, "b": -1, "c": 1, "d": -1, "e": 1}
+    (group,), rows, _ = _labelled(tmp_path, _rated(*RATED), config=replace(config, keep="best_worst"))
+    assert _kept(group) == {"a": 1, "d": -1} and group.pairs == ()
+    assert [row["outcome"] for row in rows if "completion" in row] == ["over_limit"] * 3
+    (group,), _, _ = _labelled(tmp_path, _rated(*RATED), config=replace(config, keep="balanced"))
+    assert _kept(group) == {"a": 1, "b": -1, "c": 1, "d": -1}
+
+
+def test_prompts_without_a_contrast_are_left_out_and_are_not_lost(tmp_path):
+    config = PrepareConfig(max_dropped_share=0.0)
+    all_right, same = _rated(("a", 0.9), ("a", 0.9), ("b", 0.8)), _rated(("a", 0.9), ("a", 0.1))
+    for keep in ("best_worst", "balanced"):
+        groups, rows, summary = _labelled(tmp_path, _rated(*RATED), all_right, config=replace(config, keep=keep))
+        assert [group.id for group in groups] == ["p0"] and summary["rows"] == {"kept": 1, "no_contrast": 1}
+        assert [row["outcome"] for row in rows if row["id"] == "p1" and "completion" in row] == [
+            "no_contrast",
+            "duplicate",
+            "no_contrast",
+        ]
+    groups, _, summary = _labelled(tmp_path, _rated(*RATED), same, config=replace(config, keep="best_worst"))
+    assert len(groups) == 1 and summary["rows"] == {"kept": 1, "no_contrast": 1}
+
+
+def test_prompts_whose_rewards_are_near_are_left_out(tmp_path):
+    near = _rated(("a", 0.55), ("b", 0.45))
+    config = PrepareConfig(max_dropped_share=0.0, min_reward_gap=0.2)
+    groups, _, summary = _labelled(tmp_path, _rated(*RATED), near, config=config)
+    assert [group.id for group in groups] == ["p0"] and summary["rows"] == {"kept": 1, "reward_gap": 1}
+    groups, _, _ = _labelled(tmp_path, near, config=replace(config, min_reward_gap=0.09))
+    assert len(groups) == 1
+
+
+def test_a_rounds_share_of_offline_groups(tmp_path):
+    texts = [{"messages": [{"role": "user", "content": str(n)}], "completions": ["x"]} for n in range(10)]
+    offline = [PromptGroup(f"off{n}", (1,), (Completion((n + 3, 2), 1, None, "pairs"),)) for n in range(10)]
+    write_groups(tmp_path / "offline", offline, texts)
+    sampled = [_rated(*RATED) for _ in range(6)]
+    taken = []
+    for number in (1, 2):
+        config = PrepareConfig(offline_mix=0.4, round=number)
+        groups, _, summary = _labelled(tmp_path, *sampled, config=config, offline_dir=tmp_path / "offline")
+        assert summary["num_groups"] == 10 and summary["num_offline"] == 4
+        taken.append({group.id: group for group in groups if group.id.startswith("off")})
+        assert all(group == offline[int(id[3:])] for id, group in taken[-1].items())
+        line = json.loads((tmp_path / "out" / "groups.jsonl").read_text().splitlines()[-1])
+        assert line["messages"][0]["content"] == line["id"][3:] and line["completions"][0]["text"] == "x"
+    assert len(taken[0].keys() | taken[1].keys()) == 8, "the second round takes others"
+    with pytest.raises(ValueError, match=r"sample.offline_mix must leave room .* got 0.8, which takes 24 .* of 10 there are"):
+        _labelled(tmp_path, *sampled, config=PrepareConfig(offline_mix=0.8), offline_dir=tmp_path / "offline")
 
 
 def test_the_sample_pairs_are_what_their_generator_writes():

@@ -10,8 +10,8 @@ import pytest
 
 from bnf.rendering import load_tokenizer, render_prompt
 from data.labelers import verifier
-from data.sample import CHUNK_PROMPTS, chunk_seed, sample_prompts
-from evaluation._types import Sampling, Verdict
+from data.sample import CHUNK_PROMPTS, SampleConfig, chunk_seed, sample_prompts
+from evaluation._types import Verdict
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 ROOT = Path(__file__).parents[3]
@@ -22,10 +22,15 @@ PROMPTS = [
         "id": f"p{number}",
         "messages": [{"role": "user", "content": f"Say {number}"}],
         "item": {"id": f"p{number}", "answer": number},
+        "held_out": number > 20,
     }
     for number in range(3 * CHUNK_PROMPTS - 3)
 ]
-SAMPLING = Sampling(max_new_tokens=16, temperature=0.7, n=3)
+
+
+def config(**settings):
+    given = {"num_prompts": 8, "samples_per_prompt": 3, "temperatures": [0.7], "top_p": 1.0, "max_new_tokens": 16, "seed": 0}
+    return SampleConfig(source="prompts", **(given | settings))
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +38,8 @@ def tokenizer():
     return load_tokenizer(MODEL)
 
 
-def run(engine, output_dir, tokenizer, seed=0, prompts=PROMPTS):
-    sample_prompts(engine, tokenizer, prompts, SAMPLING, seed, output_dir, no_progress)
+def run(engine, output_dir, tokenizer, prompts=PROMPTS, **settings):
+    sample_prompts(engine, tokenizer, prompts, config(**settings), output_dir, no_progress)
     return (output_dir / "samples.jsonl").read_text()
 
 
@@ -49,10 +54,21 @@ def test_records_hold_prompt_ids_and_the_sampled_ids(tmp_path, tokenizer):
 
 
 def test_seeds_differ_between_chunks_and_runs(tmp_path, tokenizer):
-    texts = {seed: run(FakeEngine(takes="ids"), tmp_path / str(seed), tokenizer, seed) for seed in (0, 1)}
-    assert texts[0] != texts[1]
-    assert len({chunk_seed(seed, chunk) for seed in range(20) for chunk in range(20)}) == 400
+    texts = {seed: run(FakeEngine(takes="ids"), tmp_path / str(seed), tokenizer, seed=seed) for seed in (0, 1)}
+    assert texts[0] != texts[1] != run(FakeEngine(takes="ids"), tmp_path / "round", tokenizer, seed=1, round=2)
+    numbers = [
+        (seed, chunk, round, place) for seed in range(9) for chunk in range(9) for round in (1, 2, 3) for place in (0, 1)
+    ]
+    assert len({chunk_seed(*each) for each in numbers}) == len(numbers)
     assert all(0 <= chunk_seed(seed, 0) < 2**31 for seed in range(100))
+
+
+def test_temperatures_share_the_samples_and_have_seeds_of_their_own(tmp_path, tokenizer):
+    text = run(FakeEngine(takes="ids"), tmp_path, tokenizer, temperatures=[0.5, 1.0], samples_per_prompt=3)
+    for record in map(json.loads, text.splitlines()):
+        assert [one["temperature"] for one in record["completions"]] == [0.5, 0.5, 1.0]
+        assert record["completions"][0]["text"] != record["completions"][2]["text"]
+    assert [record["held_out"] for record in map(json.loads, text.splitlines())] == [one["held_out"] for one in PROMPTS]
 
 
 def test_resume_after_kill_9_gives_identical_texts(tmp_path, tokenizer):

@@ -22,7 +22,7 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
         (["prepare.mask_fraction=1.5"], r"prepare.mask_fraction must be valid \(.*less than or equal to 1.*got 1.5"),
         (["seed"], r"overrides must be key=value, got 'seed'"),
         (["name.deep=1"], r"name.deep must name a key of the recipe, got one inside name"),
-        (["sample.source=x"], r"data and sample must not both be there"),
+        (["sample.source=x"], "data must stand beside sample where sample.offline_mix .* got offline_mix 0 with data"),
         (["data=null"], r"train must come with data or sample"),
         (["data={source: pairs}"], r"^data\.path must be given"),
         (["data=[{source: pairs, path: x}, {source: pairs}]"], r"^data\.1\.path must be given"),
@@ -42,6 +42,18 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
         (
             ["evaluation.lm_eval=[ifeval]", "evaluation.engine=openai"],
             r"evaluation.lm_eval must run on an engine .* got openai",
+        ),
+        (
+            ["sample={source: x, num_prompts: 4, prompts_per_round: 5}"],
+            r"prompts_per_round must be at most sample.num_prompts \(4\), got 5",
+        ),
+        (
+            ["sample={source: x, samples_per_prompt: 1, temperature: [0.5, 1]}"],
+            r"sample.temperature must be .* not more of them than",
+        ),
+        (
+            ["sample={source: x, offline_mix: 0.5}", "data=null"],
+            r"data must stand beside sample .* got offline_mix 0.5 without data",
         ),
         (["judge.benchmarks.arena_hard={}"], r"judge.model_name_or_path must name a local judge"),
         (["judge.engine=openai"], r"judge.model must name the judge at the endpoint"),

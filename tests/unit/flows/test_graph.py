@@ -50,6 +50,64 @@ def test_a_setting_is_part_of_the_keys_of_the_stages_that_read_it(override, chan
     assert touched(override) == changed
 
 
+ROUNDS = ("sample.rounds=3", "sample.prompts_per_round=8", "sample.epochs_per_round=2")
+
+
+def test_rounds_feed_each_policy_to_the_next():
+    found = nodes(*ROUNDS)
+    assert found["sample/round1"].inputs == {"model": "resolve/base"} and found["sample/round3"].inputs == {
+        "model": "train/round2"
+    }
+    # A fixed reference is the base model; a round that doesn't start there says so to the training.
+    assert found["reference/round3"].inputs == {"model": "resolve/base", "data": "prepare/round3"}
+    assert "reference_model" not in found["train/round1"].inputs
+    assert found["train/round3"].inputs == {
+        "model": "train/round2",
+        "reference_model": "resolve/base",
+        "data": "prepare/round3",
+        "reference": "reference/round3",
+    }
+    assert found["generate/aligned/gsm8k"].inputs == {"model": "train/round3"}
+    assert found["analyze"].inputs == {"policy": "train/round3", "data": "prepare/round3", "reference": "reference/round3"}
+    assert set(found["contamination/gsm8k"].inputs.values()) == {f"prepare/round{number}" for number in (1, 2, 3)}
+    assert all(found[f"train/round{number}"].settings["num_train_epochs"] == 2 for number in (1, 2, 3))
+    order = list(found)
+    for node in found.values():
+        assert all(order.index(name) < order.index(node.id) for name in node.inputs.values())
+
+
+def test_a_reference_of_each_round_is_its_own_start():
+    found = nodes(*ROUNDS, "sample.reference=each_round")
+    assert found["reference/round3"].inputs["model"] == "train/round2" == found["train/round3"].inputs["model"]
+    assert "reference_model" not in found["train/round3"].inputs
+
+
+def test_a_later_round_changes_nothing_of_the_first():
+    one, three = nodes("sample.rounds=2", "sample.prompts_per_round=8"), nodes(*ROUNDS[:2])
+    for name in ("sample/round1", "label/round1", "train/round1", "sample/round2"):
+        assert one[name].settings == three[name].settings
+
+
+def test_offline_groups_are_prepared_once_and_mixed_into_every_round():
+    data = "data={source: pairs, path: data/samples/pairs.jsonl}"
+    found = nodes(*ROUNDS, "sample.offline_mix=0.25", data)
+    assert found["prepare/offline"].inputs == {"model": "resolve/base"}
+    assert {found[f"prepare/round{number}"].inputs["offline"] for number in (1, 2, 3)} == {"prepare/offline"}
+    assert [found[f"prepare/round{number}"].settings["prepare"]["round"] for number in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_prompts_that_no_benchmark_scores_need_another_labeler(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Hello"}\n')
+    given = ("sample.source=prompts", f"sample.path={file}", "sample.num_prompts=1")
+    with pytest.raises(RecipeError, match=r"label.labeler must be judge, reward_model or ratings for the prompts of prompts"):
+        nodes(*given)
+    found = nodes(*given, f"label={{labeler: judge, judge: {{model_name_or_path: {MODEL}}}}}")
+    assert found["sample"].files == {"prompts": file} and found["label"].settings["benchmark"] is None
+    with pytest.raises(RecipeError, match=r"sample.path must say where the source prompts reads"):
+        nodes("sample.source=prompts")
+
+
 def test_the_token_limit_changes_only_benchmarks_whose_own_limit_is_higher():
     changed = touched("evaluation.max_new_tokens=100")
     assert changed == {f"generate/{model}/{name}" for model in ("base", "aligned") for name in ("gsm8k", "crux", "mmlu_redux")}

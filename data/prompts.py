@@ -1,0 +1,112 @@
+"""The prompts that a policy is asked to complete: a pool to train on, and others that are held out.
+
+Three kinds of `data/sources/<name>.py` give them: those with `make` write their own; those with `item` read problems that a
+benchmark of the same name can score; and of every preference source the prompts alone can be had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+
+from data._parse import Parser, parse_line
+from data._reading import Bad, DataSource, Raw, Reader
+from data.sources._rows import Fields, RowError
+from evaluation._records import Record
+
+
+def load_prompts(source: str, path: str | None, num_prompts: int) -> list[Record]:
+    """The first `num_prompts` different prompts of a source: {"id", "messages", "item"}, where `item` is what a verifier scores
+    against and empty where there is nothing to score.
+
+    `path` is as in the recipe's `data`; None is what the source has of its own, or its hub id.
+
+    Raises:
+        FileNotFoundError: where there is nothing at the path.
+        ValueError: where a row can't be read, or there are not so many prompts.
+    """
+    module = importlib.import_module(f"data.sources.{source}")
+    if hasattr(module, "make"):
+        if path is not None:
+            raise ValueError(f"sample.path must be left out for {source}, which makes its own prompts, got {path}; remove it")
+        made: list[Record] = module.make(num_prompts)
+        return made
+    prompts = list(itertools.islice(_different(_read(source, module, path)), num_prompts))
+    if len(prompts) < num_prompts:
+        raise ValueError(
+            f"sample.num_prompts and held_out_prompts must be at most {len(prompts)} together for {path or source}, got "
+            f"{num_prompts}; ask for fewer"
+        )
+    return prompts
+
+
+def prompts_of_round(pool: Sequence[Record], number: int, size: int | None) -> list[Record]:
+    """The prompts of round `number` (from 1): the next `size` of the pool, from its start again after its end; None takes all."""
+    if size is None:
+        return list(pool)
+    first = (number - 1) * size
+    return [pool[place % len(pool)] for place in range(first, first + size)]
+
+
+def check_source(source: str, path: str | None) -> None:
+    """Refuses a source that needs a path without one.
+
+    Raises:
+        ValueError: naming what to add.
+    """
+    module = importlib.import_module(f"data.sources.{source}")
+    if path is None and not hasattr(module, "make") and not hasattr(module, "HUB"):
+        raise ValueError(f"sample.path must say where the source {source} reads, got nothing; add the file, folder or hub id")
+
+
+def _read(source: str, module: ModuleType, path: str | None) -> Iterator[Record]:
+    check_source(source, path)
+    places: list[DataSource] = [DataSource(source, path)] if path is not None else list(module.HUB)
+    for place in places:
+        yield from _problems(module, place) if hasattr(module, "item") else _prompts(place)
+
+
+def _problems(module: ModuleType, place: DataSource) -> Iterator[Record]:
+    benchmark = importlib.import_module(f"evaluation.benchmarks.{place.source}")
+    for raw in Reader(place):
+        try:
+            item = module.item(Fields(_record(raw), module.COLUMNS))
+        except RowError as error:
+            raise _unreadable(place, raw, str(error)) from error
+        # Named by its content: the same problem has the same id wherever it lies.
+        id = f"{place.source}-train-{hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()[:16]}"
+        item = {"id": id, **item}
+        yield {"id": id, "messages": benchmark.messages(item), "item": item}
+
+
+def _prompts(place: DataSource) -> Iterator[Record]:
+    parse = Parser(place)
+    for raw in Reader(place):
+        _, row = parse(raw)
+        if isinstance(row, Bad):
+            raise _unreadable(place, raw, row.detail)
+        digest = hashlib.sha256(json.dumps(row.messages, sort_keys=True).encode()).hexdigest()[:16]
+        yield {"id": f"{place.source}-{digest}", "messages": row.messages, "item": {}}
+
+
+def _record(raw: Raw) -> Record:
+    value = parse_line(raw.value, raw.line) if isinstance(raw.value, bytes) else raw.value
+    if isinstance(value, Bad):
+        raise RowError(value.reason, value.detail)
+    return value
+
+
+def _different(prompts: Iterator[Record]) -> Iterator[Record]:
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt["id"] not in seen:
+            seen.add(prompt["id"])
+            yield prompt
+
+
+def _unreadable(place: DataSource, raw: Raw, detail: str) -> ValueError:
+    return ValueError(f"sample.path must hold prompts, got {place.path} with line {raw.where}: {detail}; correct the line")

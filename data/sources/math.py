@@ -1,0 +1,31 @@
+r"""MATH's training split, to sample from: rows with `problem`, `level`, `type` (or `subject`), and a `solution` that boxes its answer or
+an `answer` alone.
+
+https://arxiv.org/abs/2103.03874
+"""
+
+from __future__ import annotations
+
+from data._reading import DataSource
+from data.sources._rows import Fields
+from evaluation._types import Item
+from evaluation.benchmarks._math import HUB as TEST_HUB
+from evaluation.boxed import last_boxed
+
+HUB = tuple(DataSource("math", TEST_HUB.id, config=subject, split="train") for subject in TEST_HUB.configs)
+COLUMNS = {
+    "problem": ("problem", "question"),
+    "level": ("level",),
+    "subject": ("type", "subject"),
+    "solution": ("solution", "answer"),
+}
+
+
+def item(fields: Fields) -> Item:
+    """A problem as the benchmark of this name scores it."""
+    solution = fields.text("solution")
+    answer = last_boxed(solution) if "\\boxed" in solution or "\\fbox" in solution else solution
+    if answer is None:
+        raise fields.error("solution", f"must close the box of its answer, got {solution[-40:]!r}")
+    subject = fields.text("subject") if fields.has("subject") else None
+    return {"question": fields.text("problem"), "answer": answer, "level": fields.text("level"), "subject": subject}

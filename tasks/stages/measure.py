@@ -1,0 +1,39 @@
+"""Measure: how far a round's policy is from the base model on its own samples, and how much it still varies."""
+
+from __future__ import annotations
+
+import json
+
+from tasks.job import Job
+
+CONTENT = ("divergence.json",)
+ACCELERATOR = True
+MEMORY_REMEDY = "lower train.max_tokens_per_row"
+
+
+def run(job: Job) -> None:
+    from bnf.divergence import divergence
+    from bnf.groups import Completion, PromptGroup
+    from evaluation._records import read_repaired
+
+    records = read_repaired(job.inputs["samples"] / "samples.jsonl")
+    groups = [
+        PromptGroup(
+            record["id"],
+            tuple(record["prompt_ids"]),
+            tuple(Completion(tuple(one["token_ids"]), 1) for one in record["completions"] if one["token_ids"]),
+        )
+        for record in records
+        if any(one["token_ids"] for one in record["completions"])
+    ]
+    found = divergence(
+        groups,
+        job.inputs["policy"],
+        job.inputs["model"],
+        # A prompt's samples stay together, whatever the training's rows are.
+        max_tokens_per_row=max(job.settings["max_tokens_per_row"], *(group.num_tokens for group in groups)),
+        share_prompts=job.settings["share_prompts"],
+        bf16=job.settings["bf16"],
+        progress=job.progress,
+    )
+    (job.output / "divergence.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -184,7 +184,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         pairs = f", {data['num_pairs']} pairs" if data["num_pairs"] else ", no pairs"
         facts.append(
             (
-                "Training data",
+                "Training data" + _of_last(summary),
                 f"{data['num_groups']} prompt groups: {data['num_preferred']} preferred and {data['num_dispreferred']} dispreferred "
                 f"completions{pairs}",
             )
@@ -199,7 +199,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         steps = f"{train['steps']} steps of about {train['groups_per_step']:g} prompt groups, " if train else ""
         facts.append(
             (
-                "Training",
+                "Training" + _of_last(summary),
                 f"{steps}learning rate {settings['learning_rate']:g} ({settings['lr_scheduler_type']}), seed {recipe.get('seed', 0)}",
             )
         )
@@ -211,6 +211,10 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         flag = ", as a demonstration" if entry["demonstration"] else ""
         facts.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
     return facts
+
+
+def _of_last(summary: Mapping[str, Any]) -> str:
+    return " of the last round" if len(summary["rounds"]) > 1 else ""
 
 
 def _prompts(sample: Mapping[str, Any]) -> str:

@@ -36,7 +36,8 @@ def run(job: Job) -> None:
         given = {"path": job.inputs["file"]} if "file" in job.inputs else {}
         labeler.label(*files, benchmark=benchmark, progress=job.progress, **given)
     records = read_repaired(labelled)
-    if benchmark is not None:
+    # A verifier's reward is the benchmark's verdict already.
+    if benchmark is not None and job.settings["labeler"] != "verifier":
         add_gold(records, benchmark)
         write_whole(labelled, records)
     write_whole(job.output / "rewards.json", [reward_statistics(records)])

@@ -1,7 +1,7 @@
 """Label tokens' log-probabilities of a packed row, with logits only where completions are predicted, a chunk at a time.
 
 The head's logits exist for a few positions at once, as many as a constant budget of logits holds, and are computed again in
-the backward pass: memory grows with neither the row nor the vocabulary. From the logits on everything is float32. Log-odds come
+the backward pass, all but the last chunk's: memory grows with neither the row nor the vocabulary. From the logits on everything is float32. Log-odds come
 straight from the head, `z_y − logsumexp of the others`, and the log-probability from them, `−softplus(−log odds)`: both are
 exact to rounding for p → 0 and p → 1.
 """
@@ -101,14 +101,22 @@ def head_logps(
     weight's own dtype.
     """
     chunk = head_chunk(len(weight)) if chunk is None else chunk
-    logps, log_odds, rest_entropies = _ChunkedHead.apply(hidden, weight, targets, entropies, softcap, chunk)
+    differentiable = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    logps, log_odds, rest_entropies = _ChunkedHead.apply(hidden, weight, targets, entropies, softcap, chunk, differentiable)
     return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
 
 
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, entropies: bool, softcap: float | None, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        entropies: bool,
+        softcap: float | None,
+        chunk: int,
+        differentiable: bool,
     ) -> tuple[Tensor, ...]:
         weight_dtype = weight.dtype
         weight = weight.to(hidden.dtype)
@@ -124,6 +132,8 @@ class _ChunkedHead(torch.autograd.Function):
                 shares = (logits - log_rest).exp_()
                 logits.scatter_(1, labels[:, None], 0.0)
                 entropy_parts.append(log_rest[:, 0] - (shares * logits).sum(dim=1))
+        # The last chunk's stay: the backward pass, which begins there, needs no more memory for them and a quarter less time.
+        ctx.logits = logits.scatter_(1, labels[:, None], label_logits) if differentiable and len(hidden) else None
         log_odds = torch.cat(log_odds_parts)
         rest_entropies = torch.cat(entropy_parts) if entropies else log_odds.new_empty(0)
         ctx.save_for_backward(hidden, weight, targets, log_odds, torch.cat(log_norm_parts))
@@ -139,8 +149,11 @@ class _ChunkedHead(torch.autograd.Function):
         # A frozen head, as under LoRA, has none.
         weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if ctx.needs_input_grad[1] else None
         parts = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
-        for number, (states, labels, odds, norm, grad) in enumerate(zip(*parts, strict=True)):
-            logits = _logits(states, weight, softcap)
+        # Used up below: a second backward pass forms them again.
+        kept, ctx.logits = ctx.logits, None
+        for number, (states, labels, odds, norm, grad) in enumerate(reversed(list(zip(*parts, strict=True)))):
+            logits = _logits(states, weight, softcap) if kept is None else kept
+            kept = None
             # The slope of the cap, 1 − tanh²(z/c).
             slope = None if softcap is None else (logits / softcap).square_().neg_().add_(1)
             # −p_v·grad for every token, and (1 − p_y)·grad for the label.
@@ -152,7 +165,7 @@ class _ChunkedHead(torch.autograd.Function):
             hidden_grads.append(logits_grad @ weight)
             if weight_grad is not None:
                 _add_outer(weight_grad, logits_grad, states, first=number == 0)
-        return torch.cat(hidden_grads), weight_grad, None, None, None, None
+        return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None
 
 
 def _logits(states: Tensor, weight: Tensor, softcap: float | None) -> Tensor:

@@ -5,12 +5,15 @@ import time
 
 import pytest
 
+from tasks.keys import ROOT
 from tests.e2e.conftest import Bnf
 
+PAIRS = ROOT / "data" / "samples" / "pairs.jsonl"
 pytestmark = [pytest.mark.e2e]
 
+# Few rows, so that most of what is computed is the training.
 WORDS = (
-    *("run", "flows/recipes/pairs.yaml", "train.max_steps=4", "train.save_steps=1"),
+    *("run", "flows/recipes/pairs.yaml", "data.path=mine.jsonl", "train.max_steps=3", "train.save_steps=1"),
     *("train.max_tokens_per_row=512", "evaluation.benchmarks={}", "--only", "prepare,reference,train"),
 )
 TIMEOUT_S = 240
@@ -18,6 +21,7 @@ TIMEOUT_S = 240
 
 def stop_while_training(bnf: Bnf, number: int) -> int:
     """Start the run, send the signal once it has written a checkpoint, and return the exit code."""
+    write_pairs(bnf)
     before = checkpoints(bnf)
     process = bnf.process(*WORDS)
     deadline = time.monotonic() + TIMEOUT_S
@@ -27,6 +31,11 @@ def stop_while_training(bnf: Bnf, number: int) -> int:
     process.send_signal(number)
     process.communicate(timeout=60)
     return process.returncode
+
+
+def write_pairs(bnf: Bnf) -> None:
+    lines = PAIRS.read_text(encoding="utf-8").splitlines(keepends=True)
+    (bnf.home / "mine.jsonl").write_text("".join(lines[:32]), encoding="utf-8")
 
 
 def checkpoints(bnf: Bnf) -> set[str]:
@@ -40,6 +49,7 @@ def weights(bnf: Bnf) -> str:
 
 def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(model, tmp_path_factory):
     whole = Bnf(tmp_path_factory.mktemp("whole"))
+    write_pairs(whole)
     whole(*WORDS)
 
     bnf = Bnf(tmp_path_factory.mktemp("stopped"))

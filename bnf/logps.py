@@ -1,9 +1,9 @@
 """Label tokens' log-probabilities of a packed row, with logits only where completions are predicted, a chunk at a time.
 
 The head's logits exist for a few positions at once, as many as a constant budget of logits holds, and are computed again in
-the backward pass, all but the last chunk's: memory grows with neither the row nor the vocabulary. From the logits on everything is float32. Log-odds come
-straight from the head, `z_y − logsumexp of the others`, and the log-probability from them, `−softplus(−log odds)`: both are
-exact to rounding for p → 0 and p → 1.
+the backward pass, all but the last chunk's: memory grows with neither the row nor the vocabulary. From the logits on everything
+is float32. Log-odds come straight from the head, `z_y − logsumexp of the others`, and the log-probability from them,
+`−softplus(−log odds)`: both are exact to rounding for p → 0 and p → 1.
 """
 
 from dataclasses import dataclass, replace

@@ -108,6 +108,14 @@ def test_odd_chunks_and_softcap_give_the_same_gradients() -> None:
         torch.testing.assert_close(grads, expected_grads)
 
 
+@pytest.mark.parametrize("chunk", [4, 100])
+def test_a_second_backward_pass_gives_the_same(chunk: int) -> None:
+    hidden, weight, targets = inputs()
+    total = head_logps(hidden, weight, targets, entropies=True, chunk=chunk).logps.sum()
+    first, second = (torch.autograd.grad(total, (hidden, weight), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 def test_a_frozen_head_has_no_gradient() -> None:
     hidden, weight, targets = inputs()
     frozen = weight.detach()

@@ -2,10 +2,10 @@
 
     python -m tests.performance.training [--repeats 7] [--pairs 2] [--dtypes bf16 fp32] [--plot docs/images/scaling.svg] [--json]
 
-Every contender runs in a process of its own on one thread; they step in turn on the same micro-batch, so that whatever else the
-machine does hits all of them, and ratios are taken within a turn. CPU seconds are those of forward and backward pass; memory is the
-peak above what was resident before the step. Pairs are real where `BNF_TEST_DATA` names the folder, else the project's own samples.
-On CUDA the model is a Llama of `--cuda-parameters` with random weights and the times are wall seconds.
+Every contender runs in a process of its own on one thread, BNF beside one other at a time; they step in turn on the same micro-batch,
+so that whatever else the machine does hits both, and ratios are taken within a turn. CPU seconds are those of forward and backward
+pass; memory is the peak above what was resident before the step. Pairs are real where `BNF_TEST_DATA` names the folder, else the
+project's own samples. On CUDA the model is a Llama of `--cuda-parameters` with random weights and the times are wall seconds.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ def main() -> None:
     batches = [groups[index : index + options.pairs] for index in range(0, options.pairs * options.repeats, options.pairs)]
     figures: dict[str, Any] = {"machine": machine(), "data": {"source": source, **shares(batches)}}
     for dtype in options.dtypes:
-        steps = in_turn(STEPS, batches, bf16=dtype == "bf16")
+        beside = {name: in_turn(("bnf", name), batches, bf16=dtype == "bf16") for name in STEPS[1:]}
+        steps = {"bnf": [step for taken in beside.values() for step in taken["bnf"]], **{n: beside[n][n] for n in beside}}
         references = in_turn(REFERENCES, batches, bf16=dtype == "bf16")
         figures[dtype] = {
             "steps": {name: spread(values) for name, values in steps.items()},
-            "ratios": {f"bnf_to_{name}": ratio(steps["bnf"], steps[name]) for name in STEPS[1:]},
+            "ratios": {f"bnf_to_{name}": ratio(taken["bnf"], taken[name]) for name, taken in beside.items()},
             "reference": {name: spread(values) for name, values in references.items()},
             "reference_speedup": ratio(references["trl_reference"], references["bnf_reference"]),
         }

@@ -256,8 +256,10 @@ def main() -> None:
         answers.write(
             json.dumps(
                 {
-                    "cpu_s": time.process_time() - started_cpu_s,
-                    "wall_s": time.perf_counter() - started_s,
+                    # A GPU's work is seen by the clock alone.
+                    "cpu_s": time.perf_counter() - started_s
+                    if torch.cuda.is_available()
+                    else time.process_time() - started_cpu_s,
                     "peak_bytes": torch.cuda.max_memory_allocated()
                     if torch.cuda.is_available()
                     else _peak_rss_bytes() - before,

@@ -5,7 +5,7 @@
 Every contender runs in a process of its own on one thread, BNF beside one other at a time; they step in turn on the same micro-batch,
 so that whatever else the machine does hits both, and ratios are taken within a turn. CPU seconds are those of forward and backward
 pass; memory is the peak above what was resident before the step. Pairs are real where `BNF_TEST_DATA` names the folder, else the
-project's own samples. On CUDA the model is a Llama of `--cuda-parameters` with random weights and the times are wall seconds.
+project's own samples. On CUDA the same runs there, and wall seconds stand in place of CPU seconds.
 """
 
 from __future__ import annotations

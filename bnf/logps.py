@@ -162,6 +162,8 @@ class _ChunkedHead(torch.autograd.Function):
             if slope is not None:
                 logits.mul_(slope)
             logits_grad = logits.to(weight.dtype)
+            # Half of the memory that follows, where the gradient of the weight grows.
+            del logits, slope
             hidden_grads.append(logits_grad @ weight)
             if weight_grad is not None:
                 _add_outer(weight_grad, logits_grad, states, first=number == 0)

@@ -9,17 +9,28 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bnf.rendering import load_tokenizer, render_prompt
-from data.sample import sample_prompts
+from data.sample import SampleConfig, sample_prompts
 from evaluation._types import Sampling
 from evaluation.engines import open_engine
 from evaluation.generate import generate
 
 MODEL = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
 PROMPTS = [
-    {"id": f"p{n}", "messages": [{"role": "user", "content": f"Which number is larger, {n + 20} or {47 - n}?"}], "item": {}}
+    {
+        "id": f"p{n}",
+        "messages": [{"role": "user", "content": f"Which number is larger, {n + 20} or {47 - n}?"}],
+        "item": {},
+        "held_out": False,
+    }
     for n in range(20)
 ]
-SAMPLING = Sampling(max_new_tokens=12, temperature=0.9, n=4)
+
+
+def config(seed: int) -> SampleConfig:
+    """Two samples at each of two temperatures."""
+    return SampleConfig("prompts", len(PROMPTS), 4, temperatures=[0.9, 0.6], top_p=1.0, max_new_tokens=12, seed=seed)
+
+
 CHOICES = ["[[A>>B]]", "[[A=B]]", "[[B>>A]]"]
 
 
@@ -31,7 +42,7 @@ def killed(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     engine = open_engine("vllm", MODEL, max_model_len=256)
-    sample_prompts(engine, load_tokenizer(MODEL), PROMPTS, SAMPLING, 3, folder / "resumed", progress)
+    sample_prompts(engine, load_tokenizer(MODEL), PROMPTS, config(3), folder / "resumed", progress)
 
 
 def resumed(folder: Path) -> None:
@@ -41,7 +52,7 @@ def resumed(folder: Path) -> None:
     report = {"start_s": time.monotonic() - started, "version": engine.version, "max_model_len": engine.max_model_len}
     tokenizer = load_tokenizer(MODEL)
     for name, seed in (("resumed", 3), ("whole", 3), ("other_seed", 4)):
-        sample_prompts(engine, tokenizer, PROMPTS, SAMPLING, seed, folder / name, _quiet)
+        sample_prompts(engine, tokenizer, PROMPTS, config(seed), folder / name, _quiet)
 
     long = [render_prompt(tokenizer, PROMPTS[0]["messages"]), [5] * 256, [5] * 250]
     report["lengths"] = {index: asdict(found[0]) for index, found in engine.generate(long, Sampling(300))}

@@ -77,6 +77,12 @@ def test_the_example_of_docs_data_is_a_recipe_of_sources_that_there_are():
     assert {one.source for one in recipe.sources()} <= there and there <= named
 
 
+def test_the_rounds_of_docs_data_are_a_recipe():
+    _, example = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.S)
+    recipe = make_recipe({"name": "rounds", "model_name_or_path": "m", **yaml.safe_load(example)})
+    assert recipe.sample.rounds * recipe.sample.prompts_per_round == recipe.sample.num_prompts
+
+
 def test_the_source_that_contributing_shows_reads_its_record():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
     [code] = [block for block in blocks if "data.sources" in block]

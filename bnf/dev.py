@@ -99,7 +99,7 @@ def sample_metrics(samples: Sequence[Sample], policy: Any, reference: Any, *, bf
         if reference is not None:
             with reference as model:
                 theirs = torch.cat([row_logps(model, row, bf16=bf16).logps for row in rows]).double()
-            divergence = float(((theirs - logps).expm1() - (theirs - logps)).sum())
+            divergence = kl(logps, theirs)
     return {
         "samples/kl": divergence / len(samples),
         "samples/kl_per_token": divergence / len(logps),
@@ -107,6 +107,11 @@ def sample_metrics(samples: Sequence[Sample], policy: Any, reference: Any, *, bf
         "samples/tokens": len(logps) / len(samples),
         "samples/unterminated": sum(not each.is_terminated for each in samples) / len(samples),
     }
+
+
+def kl(own: torch.Tensor, theirs: torch.Tensor) -> float:
+    """KL(policy ‖ reference), summed over the tokens that the policy sampled, from both models' log-probabilities. (N,), (N,)"""
+    return float(((theirs - own).expm1() - (theirs - own)).sum())
 
 
 @contextmanager

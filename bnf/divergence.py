@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bnf.dev import kl
 from bnf.groups import PromptGroup
 from bnf.logps import row_logps
 from bnf.models import load_model
@@ -49,7 +50,7 @@ def divergence(
     total = 0.0
     if num_passes == 2:
         theirs, _ = values(reference_dir, len(rows), entropies=False)
-        total = float(((theirs - own).expm1() - (theirs - own)).sum())
+        total = kl(own, theirs)
     return {
         "entropy": float(entropy.mean()),
         "kl": total / num_completions,

@@ -197,8 +197,9 @@ def read_reference(
 
 
 def reference_numerics(reference_dir: Path) -> dict[str, Any]:
-    """What the cache was computed with (`bnf.models.numerics`)."""
-    found: dict[str, Any] = json.loads((reference_dir / NUMERICS_FILE).read_text())
+    """What the cache was computed with (`bnf.models.numerics`); empty where it doesn't say."""
+    file = reference_dir / NUMERICS_FILE
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     return found
 
 

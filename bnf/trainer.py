@@ -88,7 +88,7 @@ def train(
     dev_rows = pack(dev_groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
     started = time.monotonic()
     computed_with = None if reference_dir is None else reference_numerics(reference_dir)
-    if computed_with is not None and computed_with["num_threads"] is not None and not torch.cuda.is_available():
+    if computed_with is not None and computed_with.get("num_threads") and not torch.cuda.is_available():
         # With another number of threads the policy would differ from its own reference in the last bits of its logits.
         torch.set_num_threads(computed_with["num_threads"])
     model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)

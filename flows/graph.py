@@ -22,6 +22,7 @@ from flows.graph_parts import (
     resolve_node,
     source_files,
     source_kind,
+    url_version,
 )
 from flows.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
 from flows.sections import Benchmark, JudgedBenchmark, JudgeModel
@@ -95,7 +96,7 @@ def _prepare_sources(recipe: Recipe) -> Node:
         except ValueError as error:
             raise RecipeError(str(error)) from error
         if "://" in one.path:
-            settings[-1] |= {"path": one.path, "version": _url_version(one.path)}
+            settings[-1] |= {"path": one.path, "version": url_version("data.path", one.path)}
             continue
         try:
             files[f"source{number}"] = find_path(one.path)
@@ -108,19 +109,6 @@ def _prepare_sources(recipe: Recipe) -> Node:
     # Beside sampled groups it is a node of its own.
     name = "offline" if recipe.sample is not None else None
     return Node("prepare", given, {"model": BASE}, list(plugins), files, _num_proc(recipe), model=name)
-
-
-def _url_version(url: str) -> str:
-    """What the place of a URL says of its content: a size, a time, a tag, as its file system has it."""
-    import fsspec
-
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-        return str(system.ukey(path))
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(
-            f"data.path must be a URL that answers, got {url} ({type(error).__name__}: {error}); correct it"
-        ) from error
 
 
 def _contamination(recipe: Recipe) -> list[Node]:

@@ -119,3 +119,16 @@ def plugin(package: str, name: str) -> str:
             f"{kind} must be among {', '.join(known)}, got {name!r}; {hint}a new one is a file {package.replace('.', '/')}/{module}.py"
         )
     return module
+
+
+def url_version(key: str, url: str) -> str:
+    """What the place of a URL says of its content: a size, a time, a tag, as its file system has it."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        return str(system.ukey(path))
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(
+            f"{key} must be a URL that answers, got {url} ({type(error).__name__}: {error}); correct it"
+        ) from error

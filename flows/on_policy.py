@@ -15,7 +15,7 @@ from data._reading import is_hub_id
 from data.prompts import check_source
 from flows.config import Recipe, find_path
 from flows.errors import RecipeError
-from flows.graph_parts import endpoint, engine_settings, judge_nodes, judge_settings, plugin
+from flows.graph_parts import endpoint, engine_settings, judge_nodes, judge_settings, plugin, url_version
 from flows.sections import Label, Sample
 from tasks.nodes import Node
 
@@ -128,6 +128,8 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str, suffix: str
             if "://" not in sample.path and not is_hub_id(sample.path):
                 raise
             settings["path"] = sample.path
+            if "://" in sample.path:
+                settings["version"] = url_version("sample.path", sample.path)
     return Node("sample", settings, {"model": model}, code, files=files, model=suffix)
 
 
@@ -151,6 +153,11 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: s
     if labeler == "verifier" and benchmark is None:
         raise RecipeError(
             f"label.labeler must be judge, reward_model or ratings for the prompts of {source}, got verifier; no benchmark can score them"
+        )
+    if labeler == "ratings" and sample.rounds > 1:
+        raise RecipeError(
+            f"sample.rounds must be 1 for the labeler ratings, got {sample.rounds}: a round's samples are there to be rated when the round "
+            "before is over; run one round after another, or label by a verifier, judge or reward_model"
         )
     # Held-out samples are scored by the benchmark, whoever labels the others.
     scorer = benchmark if labeler == "verifier" or sample.held_out_prompts else None

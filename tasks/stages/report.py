@@ -74,8 +74,12 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
                 "other_code": settings.get("other_code", {}).get(node, []),
             }
         )
-    # Only on-policy data come in rounds.
-    rounds = [folders for number, folders in sorted(found["rounds"].items()) if "label" in folders]
+    # Only on-policy data come in rounds, and a run from before there were rewards.json is evaluated without.
+    rounds = [
+        folders
+        for _, folders in sorted(found["rounds"].items())
+        if "label" in folders and (Path(folders["label"]) / "rewards.json").is_file()
+    ]
     return {
         **found,
         "rounds": rounds,

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from bnf.collapse import TrainingCollapsed
@@ -185,6 +187,21 @@ def test_training_uses_as_many_threads_as_the_reference_pass_did(workplace: Path
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_reference_that_does_not_say_what_made_it_is_checked_all_the_same(workplace: Path, tmp_path: Path) -> None:
+    for name in ("model", "groups"):
+        (tmp_path / name).symlink_to(workplace / name)
+    shutil.copytree(workplace / "reference_False", tmp_path / "reference_False")
+    (tmp_path / "reference_False" / "numerics.json").unlink()
+    run(tmp_path, tmp_path / "out")
+    shard = tmp_path / "reference_False" / "reference-00000.safetensors"
+    with safe_open(shard, framework="pt") as file:
+        metadata = file.metadata()
+        values = {name: file.get_tensor(name) + 0.5 for name in file.keys()}  # noqa: SIM118
+    save_file(values, shard, metadata=metadata)
+    with pytest.raises(ValueError, match=r"mean weight at step 0 must be 1"):
+        run(tmp_path, tmp_path / "checked")
 
 
 def test_collapse_stops_with_a_message(workplace: Path, tmp_path: Path) -> None:

@@ -108,6 +108,27 @@ def test_prompts_that_no_benchmark_scores_need_another_labeler(tmp_path):
         nodes("sample.source=prompts")
 
 
+def test_ratings_made_elsewhere_are_of_one_round(tmp_path):
+    (tmp_path / "rated.csv").write_text("id,completion,rating\n")
+    given = f"label={{labeler: ratings, path: {tmp_path / 'rated.csv'}}}"
+    assert "rated.csv" in str(nodes(given)["label"].files["file"])
+    with pytest.raises(RecipeError, match=r"sample.rounds must be 1 for the labeler ratings, got 3"):
+        nodes(given, *ROUNDS)
+
+
+def test_prompts_at_a_url_are_keyed_by_what_its_server_says_of_them():
+    import fsspec
+
+    with fsspec.open("memory://prompts.jsonl", "w") as file:
+        file.write('{"question": "?", "answer": "#### 1"}\n')
+    given = ("sample.source=gsm8k", "sample.path=memory://prompts.jsonl", "sample.num_prompts=1")
+    before = nodes(*given)["sample"].settings
+    with fsspec.open("memory://prompts.jsonl", "w") as file:
+        file.write('{"question": "another", "answer": "#### 2"}\n')
+    after = nodes(*given)["sample"].settings
+    assert before["path"] == after["path"] and before["version"] != after["version"]
+
+
 def test_the_token_limit_changes_only_benchmarks_whose_own_limit_is_higher():
     changed = touched("evaluation.max_new_tokens=100")
     assert changed == {f"generate/{model}/{name}" for model in ("base", "aligned") for name in ("gsm8k", "crux", "mmlu_redux")}

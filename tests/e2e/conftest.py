@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,26 @@ class Bnf:
             text=True,
             # As in a terminal, though a shell that runs the tests in the background has them ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def wait(self, process: subprocess.Popen, condition: Callable[[], bool], timeout_s: float = 300) -> None:
+        """Wait for a condition of a run that goes on meanwhile; where it doesn't, fail with all that it said."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if process.poll() is not None or time.monotonic() > deadline:
+                ended = process.poll()
+                process.kill()
+                out, err = process.communicate()
+                how = f"still runs after {timeout_s:g} s" if ended is None else f"ended with {ended} too soon"
+                pytest.fail(f"the run {how}\n{out}\n{err}\n{self.logs()}", pytrace=False)
+            time.sleep(0.05)
+
+    def logs(self, lines: int = 30) -> str:
+        """The end of each log of the newest run's stages."""
+        runs = sorted((self.home / "state" / "runs").glob("*/logs"), key=lambda folder: folder.stat().st_mtime)
+        files = sorted(runs[-1].glob("*.log")) if runs else []
+        return "\n".join(
+            f"--- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) for file in files
         )
 
     def variables(self) -> dict[str, str]:

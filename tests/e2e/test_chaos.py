@@ -52,12 +52,31 @@ def compare(whole: dict, broken: dict) -> None:
     """The same artifacts where bits are promised, and where only completeness is, no item missing or double."""
     assert set(whole["tasks"]) == set(broken["tasks"])
     for name in ("sample", "label", "prepare", "reference", "train", "analyze"):
-        assert broken["tasks"][name]["fingerprint"] == whole["tasks"][name]["fingerprint"], name
+        one, other = broken["tasks"][name], whole["tasks"][name]
+        assert one["fingerprint"] == other["fingerprint"], (
+            f"{name} differs:\n{differences(Path(one['path']), Path(other['path']))}"
+        )
     for name in whole["tasks"]:
         stage = name.split("/")[0]
         file = {"generate": "completions.jsonl", "score": "scores.jsonl", "judge": "games.jsonl"}.get(stage)
         if file is not None:
             assert items(broken, name, file) == items(whole, name, file), name
+
+
+def differences(one: Path, other: Path) -> str:
+    """In which files two artifacts differ, the first lines that do, and what the manifests say of their making."""
+    found = []
+    for path in sorted(path for path in one.rglob("*") if path.is_file()):
+        twin = other / path.relative_to(one)
+        if path.name == "manifest.json":
+            found += [f"{file}: {json.loads(file.read_text())}" for file in (path, twin)]
+        elif not twin.is_file() or path.read_bytes() != twin.read_bytes():
+            lines = [file.read_bytes().splitlines() if file.is_file() else [] for file in (path, twin)]
+            changed = [number for number, pair in enumerate(zip(*lines, strict=False)) if pair[0] != pair[1]]
+            found.append(f"{path.name}: {[len(side) for side in lines]} lines, {changed[:20]} of them differ")
+            if changed and path.suffix in {".json", ".jsonl"}:
+                found += [side[changed[0]].decode()[:4000] for side in lines]
+    return "\n".join(found)
 
 
 def items(run: dict, name: str, file: str) -> list[tuple[str, ...]]:

@@ -25,10 +25,8 @@ TIMEOUT_S = 240
 def start_training(bnf: Bnf) -> subprocess.Popen:
     """A run that is at its training, and has written a checkpoint."""
     process = bnf.process(*TRAINING)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (trains(bnf) and list((bnf.home / "state" / "artifacts" / "train").glob("*.work/checkpoints/checkpoint-*"))):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.1)
+    artifacts = bnf.home / "state" / "artifacts" / "train"
+    bnf.wait(process, lambda: trains(bnf) and any(artifacts.glob("*.work/checkpoints/checkpoint-*")))
     return process
 
 

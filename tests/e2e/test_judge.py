@@ -4,7 +4,6 @@ import itertools
 import json
 import signal
 import threading
-import time
 
 import pytest
 
@@ -49,10 +48,7 @@ def test_a_run_that_is_killed_while_the_endpoint_judges_goes_on_and_pays_nothing
     with StubServer(behave) as server:
         process = bnf.process(*words(server, tmp_path))
         path = bnf.home / "state" / "judgments" / "stub-judge.jsonl"
-        deadline = time.monotonic() + 300
-        while not path.exists() or len(path.read_text().splitlines()) < 3:
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.05)
+        bnf.wait(process, lambda: path.exists() and len(path.read_text().splitlines()) >= 3)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
         before = calls(bnf)

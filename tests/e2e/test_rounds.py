@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -29,10 +28,7 @@ WORDS = (
 def test_rounds_go_on_after_a_kill_and_another_round_leaves_them_as_they_are(model, tmp_path):
     bnf = Bnf(tmp_path)
     process = bnf.process("run", *WORDS)
-    deadline = time.monotonic() + 500
-    while not (bnf.home / "state" / "artifacts" / "sample").exists() or len(pointers(bnf, "sample")) < 2:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.2)
+    bnf.wait(process, lambda: len(pointers(bnf, "sample")) >= 2, timeout_s=500)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     bnf.wait_for_no_processes()

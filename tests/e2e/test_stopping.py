@@ -1,7 +1,6 @@
 """Stopping a run, politely and not: nothing is left over, its state is told, and the next run goes on to the same policy."""
 
 import signal
-import time
 
 import pytest
 
@@ -16,7 +15,6 @@ WORDS = (
     *("run", "flows/recipes/pairs.yaml", "data.path=mine.jsonl", "train.max_steps=3", "train.save_steps=1"),
     *("train.max_tokens_per_row=512", "evaluation.benchmarks={}", "--only", "prepare,reference,train"),
 )
-TIMEOUT_S = 240
 
 
 def stop_while_training(bnf: Bnf, number: int) -> int:
@@ -24,10 +22,7 @@ def stop_while_training(bnf: Bnf, number: int) -> int:
     write_pairs(bnf)
     before = checkpoints(bnf)
     process = bnf.process(*WORDS)
-    deadline = time.monotonic() + TIMEOUT_S
-    while checkpoints(bnf) <= before:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.05)
+    bnf.wait(process, lambda: not checkpoints(bnf) <= before)
     process.send_signal(number)
     process.communicate(timeout=60)
     return process.returncode

@@ -15,6 +15,7 @@ from typing import Any
 
 from bnf.collapse import TrainingCollapsed
 from bnf.config import TrainConfig
+from bnf.own_reference import ReferenceMismatch
 
 _IS_WORKER = "BNF_TRAINING_PROCESS"
 _PARENT = "BNF_TRAINING_PARENT"
@@ -23,6 +24,7 @@ _PR_SET_PDEATHSIG = 1
 _KINDS: dict[str, type[Exception]] = {
     "ValueError": ValueError,
     "FileNotFoundError": FileNotFoundError,
+    "ReferenceMismatch": ReferenceMismatch,
     "TrainingCollapsed": TrainingCollapsed,
 }
 
@@ -38,7 +40,7 @@ def launch(
     """Calls `bnf.trainer.train` with `config` and `arguments` (paths as such, or plain values) in `nproc_per_node` processes.
 
     Raises:
-        ValueError, FileNotFoundError, TrainingCollapsed: what a process raised.
+        ValueError, FileNotFoundError, ReferenceMismatch, TrainingCollapsed: what a process raised.
         RuntimeError: where one failed otherwise; its traceback is on stderr.
     """
     call = output_dir / "launch.json"

@@ -33,6 +33,7 @@ from bnf.metrics import StepMetrics
 from bnf.mismatched import mean_logratio
 from bnf.models import load_model, numerics
 from bnf.objectives._base import BaseObjective
+from bnf.own_reference import ReferenceMismatch
 from bnf.packing import Row
 from bnf.parallel import SeededOrder, accept_rows, is_first, num_processes, sum_totals, wait_for_all
 from bnf.reference import Progress
@@ -237,10 +238,10 @@ class RowTrainer(Trainer):
                 *(mean, self.config.lora_dropout),
             )
         else:
-            raise ValueError(
+            raise ReferenceMismatch(
                 f"the mean weight at step 0 must be 1 within {tolerance:g}, got {mean!r}: policy and reference differ before training; "
-                f"the reference was computed with {dict(self.step0_check or {})}, this is {numerics()}; run the reference stage again "
-                "with this version of torch on this machine, or start from the reference's weights"
+                f"the reference was computed with {dict(self.step0_check or {})}, this is {numerics()}",
+                mean,
             )
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:

@@ -27,6 +27,7 @@ from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, stored_dtype
 from bnf.objectives import load_objective
 from bnf.objectives._base import BaseObjective
+from bnf.own_reference import ReferenceMismatch, drop_own_reference, is_of, note_mismatch, noted_mismatch, own_reference
 from bnf.packing import Row, pack, rows_per_step
 from bnf.parallel import is_first, wait_for_all
 from bnf.reference import INDEX_FILE, Progress, read_reference, reference_numerics
@@ -59,11 +60,13 @@ def train(
     again after the end, it returns the summary.
 
     `step0_check` asserts that policy and reference are equal before the first step: give it where they are the same weights.
+    Where they are, and differ (another machine computed the cache), the next call computes a reference of its own.
     `reference_model_dir` is the reference's model folder where that is not `model_dir`.
 
     Raises:
         FileNotFoundError: where the model, the groups or the reference are not there.
-        ValueError: where the objective's needs, the rows or the output folder do not fit; where the step-0 assertion fails.
+        ValueError: where the objective's needs, the rows or the output folder do not fit.
+        ReferenceMismatch: where the step-0 assertion fails under a cache of the same weights.
         TrainingCollapsed: where the training collapses.
     """
     objective = load_objective(config.objective, config.objective_options)
@@ -76,6 +79,9 @@ def train(
         _check_reference_model(reference_dir, reference_model_dir or model_dir)
     _claim(output_dir, config, model_dir, groups_dir)
     finished = output_dir / SUMMARY_FILE
+    mismatch = noted_mismatch(output_dir) if step0_check and reference_dir is not None else None
+    if mismatch is not None and not finished.is_file():
+        reference_dir = own_reference(config, model_dir, groups_dir, output_dir, progress)
     if not finished.is_file() and config.nproc_per_node > 1 and not is_worker():
         folders = {"model_dir": model_dir, "groups_dir": groups_dir, "reference_dir": reference_dir, "output_dir": output_dir}
         more = {"step0_check": step0_check, "reference_model_dir": reference_model_dir}
@@ -113,8 +119,12 @@ def train(
     resumed_from = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint is not None else 0
     if "tensorboard" in config.loggers and is_first():
         trainer.add_callback(_tensorboard(output_dir / "tensorboard", resumed_from))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except ReferenceMismatch as error:
+        raise _what_to_do(error, mismatch, model_dir, reference_dir, output_dir) from None
     summary = _summary(trainer, rows, groups, dev_groups, resumed_from, time.monotonic() - started)
+    summary["reference_mismatch"] = mismatch
     if is_first():
         if config.lora_r:
             save_adapter(trainer.model, output_dir / ADAPTER)
@@ -122,11 +132,28 @@ def train(
         save_policy(model, model_dir, output_dir / "policy")
         trainer.state.save_to_json(str(output_dir / "trainer_state.json"))
         shutil.rmtree(output_dir / _CHECKPOINTS, ignore_errors=True)
+        drop_own_reference(output_dir)
         partial = finished.with_suffix(".partial")
         partial.write_text(json.dumps(summary, indent=1) + "\n")
         os.replace(partial, finished)
     wait_for_all()
     return summary
+
+
+def _what_to_do(
+    error: ReferenceMismatch, noted: float | None, model_dir: Path, reference_dir: Path | None, output_dir: Path
+) -> ValueError:
+    """The error, and what helps: nothing but other weights, another process, or this one's own reference in the next try."""
+    assert reference_dir is not None
+    if not is_of(reference_dir, model_dir):
+        return ValueError(f"{error}; the reference is of other weights: start from those, or cache this model's")
+    if noted is not None:
+        return ValueError(
+            f"{error}; training computed this reference itself, so one of its two passes is wrong on this machine"
+        )
+    if is_first():
+        note_mismatch(output_dir, error.mean_weight)
+    return ReferenceMismatch(f"{error}; started again, training computes the reference itself", error.mean_weight)
 
 
 def _summary(

@@ -100,9 +100,17 @@ def stage_module(node: Node) -> Any:
 
 
 def execute(
-    node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], execution: Execution, *, refresh: bool
+    node: Node,
+    made_of: Ingredients,
+    inputs: Mapping[str, Artifact],
+    execution: Execution,
+    *,
+    refresh: bool,
+    is_retry: bool = False,
 ) -> Artifact:
     """The node's artifact: the one in the store, or a new one; computed once however many runs ask for it.
+
+    With `refresh` nothing from before is taken; a retry goes on from what the same run's try before it left.
 
     Raises:
         StageFailed: the stage failed, or the disk is too full; its partial work stays for the next try.
@@ -113,7 +121,7 @@ def execute(
         existing = None if refresh else store.find(node.stage, key)
         if existing is not None:
             return existing
-        if refresh:
+        if refresh and not is_retry:
             store.discard_work(node.stage, key)
         return _make(node, made_of, inputs, execution, refresh)
 

@@ -12,6 +12,8 @@ from enum import StrEnum
 PASSING_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 PASSING_CLASSES = frozenset(
     {
+        # Training computes the reference itself when it is tried again.
+        "bnf.own_reference.ReferenceMismatch",
         "httpx.TransportError",
         "openai.APIConnectionError",
         "requests.exceptions.ConnectionError",
@@ -32,7 +34,7 @@ class Cause(StrEnum):
     """The kinds of failure that are treated differently."""
 
     USER = "user"  # the message says what to mend
-    PASSING = "passing"  # network, a busy endpoint: worth another try
+    PASSING = "passing"  # network, a busy endpoint, a reference from elsewhere: worth another try
     MEMORY = "memory"
     DISK = "disk"
     OTHER = "other"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -75,6 +76,7 @@ def run_node(
         The artifact as plain JSON: stage, key, fingerprint, path.
     """
     progress = _ProgressArtifact(node.label)
+    tries = itertools.count()
 
     def body(settings: dict[str, Any], inputs: dict[str, dict[str, str]]) -> dict[str, str]:
         transaction = get_transaction()
@@ -92,7 +94,7 @@ def run_node(
             execution.on_progress(node, done, total, note)
 
         told = Execution(execution.store, execution.children, on_log, on_progress, execution.executed)
-        artifact = execute(node, made_of, artifacts, told, refresh=refresh)
+        artifact = execute(node, made_of, artifacts, told, refresh=refresh, is_retry=next(tries) > 0)
         logger.info("artifact %s (fingerprint %s)", artifact.path, artifact.fingerprint)
         return artifact.as_json()
 

@@ -13,6 +13,7 @@ from tests.e2e.conftest import RECIPE, SMALL, Bnf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
 
+SAME_BITS = ("sample", "label", "prepare", "reference", "train", "analyze")
 WORDS = ("run", RECIPE, *SMALL, "train.save_steps=1")
 
 
@@ -22,7 +23,10 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(bnf, first, tmp
     seed = int(os.environ.get("BNF_CHAOS_SEED", kills))
     moments = random.Random(seed)
     whole_s = sum(task["seconds"] for task in first["tasks"].values())
-    broken = Bnf(tmp_path)
+    homes = {name: tmp_path / name for name in ("broken", "control")}
+    for home in homes.values():
+        home.mkdir()
+    broken = Bnf(homes["broken"])
     killed_at = []
     for _ in range(kills):
         process = broken.process(*WORDS)
@@ -36,6 +40,10 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(bnf, first, tmp
     print(f"seed {seed}: killed at {killed_at}")
     shown = broken.json(*WORDS)
     assert shown["state"] == "completed"
+    if differing(first, shown):
+        # Seldom a process has other arithmetic than every other (docs/training.md), and then texts differ without any kill. So
+        # what differs is held against a second unbroken run.
+        first = Bnf(homes["control"]).json(*WORDS)
     compare(first, shown)
     broken.wait_for_no_processes()
     assert {run["state"] for run in broken.json("runs")["runs"][1:]} <= {"crashed", "completed"}
@@ -48,14 +56,17 @@ def at_work(bnf: Bnf) -> str:
     return working["stage"] if working else "between stages"
 
 
+def differing(whole: dict, broken: dict) -> list[str]:
+    """The tasks whose bits are promised, and are not the same."""
+    return [name for name in SAME_BITS if broken["tasks"][name]["fingerprint"] != whole["tasks"][name]["fingerprint"]]
+
+
 def compare(whole: dict, broken: dict) -> None:
     """The same artifacts where bits are promised, and where only completeness is, no item missing or double."""
     assert set(whole["tasks"]) == set(broken["tasks"])
-    for name in ("sample", "label", "prepare", "reference", "train", "analyze"):
-        one, other = broken["tasks"][name], whole["tasks"][name]
-        assert one["fingerprint"] == other["fingerprint"], (
-            f"{name} differs:\n{differences(Path(one['path']), Path(other['path']))}"
-        )
+    for name in differing(whole, broken)[:1]:
+        paths = [Path(run["tasks"][name]["path"]) for run in (broken, whole)]
+        pytest.fail(f"{name} differs:\n{differences(*paths)}", pytrace=False)
     for name in whole["tasks"]:
         stage = name.split("/")[0]
         file = {"generate": "completions.jsonl", "score": "scores.jsonl", "judge": "games.jsonl"}.get(stage)

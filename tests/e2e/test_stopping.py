@@ -3,6 +3,8 @@
 import signal
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tasks.keys import ROOT
 from tests.e2e.conftest import Bnf
@@ -42,12 +44,17 @@ def weights(bnf: Bnf) -> str:
     return tasks["train"]["fingerprint"]
 
 
-def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(model, tmp_path_factory):
-    whole = Bnf(tmp_path_factory.mktemp("whole"))
-    write_pairs(whole)
-    whole(*WORDS)
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory) -> Bnf:
+    """The home of a run that nothing stopped."""
+    bnf = Bnf(tmp_path_factory.mktemp("whole"))
+    write_pairs(bnf)
+    bnf(*WORDS)
+    return bnf
 
-    bnf = Bnf(tmp_path_factory.mktemp("stopped"))
+
+def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(whole, tmp_path):
+    bnf = Bnf(tmp_path)
     assert stop_while_training(bnf, signal.SIGTERM) == 143
     bnf.wait_for_no_processes()
     assert bnf.json("runs")["runs"][0]["state"] == "stopped"
@@ -60,6 +67,19 @@ def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(model, 
     assert bnf.executed() == {"train"}
     assert weights(bnf) == weights(whole)
     assert {run["state"] for run in bnf.json("runs")["runs"]} == {"stopped", "crashed", "completed"}
+
+
+def test_a_reference_of_other_arithmetic_is_replaced_by_the_trainings_own(whole):
+    """As from another machine's processor: the same weights, rows and key, and values that are off in their last digits."""
+    before = weights(whole)
+    shard = next((whole.home / "state" / "artifacts" / "reference").glob("*/reference-00000.safetensors"))
+    with safe_open(shard, framework="pt") as file:
+        metadata = file.metadata()
+        values = {name: file.get_tensor(name) * 1.001 for name in file.keys()}  # noqa: SIM118
+    save_file(values, shard, metadata=metadata)
+    whole(*WORDS, "--refresh", "train")
+    assert "started again, training computes the reference itself" in whole.err
+    assert whole.executed() == {"train"} and weights(whole) == before
 
 
 def test_interrupt_ends_with_130(model, tmp_path):

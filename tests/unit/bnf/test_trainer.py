@@ -17,6 +17,7 @@ from bnf.collapse import TrainingCollapsed
 from bnf.config import TrainConfig
 from bnf.groups import write_groups
 from bnf.models import load_model
+from bnf.own_reference import ReferenceMismatch
 from bnf.packing import pack, rows_per_step
 from bnf.reference import cache_reference
 from bnf.row_trainer import training_arguments
@@ -169,8 +170,12 @@ def test_step_0_assertion_sees_another_reference(workplace: Path, tmp_path: Path
     )
     for name in ("model", "groups"):
         (tmp_path / name).symlink_to(workplace / name)
-    with pytest.raises(ValueError, match=r"mean weight at step 0 must be 1 within 1e-06, got 0\.9"):
-        run(tmp_path, tmp_path / "checked")
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"step 0 must be 1 within 1e-06, got 0\.9.*the reference is of other weights"
+        ) as caught:
+            run(tmp_path, tmp_path / "checked")
+        assert not isinstance(caught.value, ReferenceMismatch), "another try would not help"
     run(tmp_path, tmp_path / "unchecked", check=False)
 
 
@@ -200,8 +205,29 @@ def test_a_reference_that_does_not_say_what_made_it_is_checked_all_the_same(work
         metadata = file.metadata()
         values = {name: file.get_tensor(name) + 0.5 for name in file.keys()}  # noqa: SIM118
     save_file(values, shard, metadata=metadata)
-    with pytest.raises(ValueError, match=r"mean weight at step 0 must be 1"):
+    # Such as another machine's: the same weights, other values. The next try computes its own, and trains as if nothing had been.
+    with pytest.raises(
+        ReferenceMismatch, match=r"mean weight at step 0 must be 1.* started again, training computes the reference"
+    ):
         run(tmp_path, tmp_path / "checked")
+    summary = run(tmp_path, tmp_path / "checked")
+    assert 0 < abs(summary["reference_mismatch"] - 1) < 1
+    assert same(weights(tmp_path / "checked"), weights(tmp_path / "out"))
+    assert not (tmp_path / "checked" / "own_reference").exists()
+    assert run(tmp_path, tmp_path / "out")["reference_mismatch"] is None
+
+
+def test_a_difference_that_stays_under_its_own_reference_ends_the_training(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("model", "groups", "reference_False"):
+        (tmp_path / name).symlink_to(workplace / name)
+    monkeypatch.setattr("bnf.metrics.StepMetrics.mean_weight", lambda self: 0.9)
+    with pytest.raises(ReferenceMismatch):
+        run(tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match="computed this reference itself") as caught:
+        run(tmp_path, tmp_path / "out")
+    assert not isinstance(caught.value, ReferenceMismatch), "what comes back is not tried again"
 
 
 def test_collapse_stops_with_a_message(workplace: Path, tmp_path: Path) -> None:

@@ -89,6 +89,15 @@ def test_a_partial_run_is_paired_over_shared_items_and_says_so(tmp_path: Path) -
     assert table_rows(summary)[0]["n"] == "3/4"
 
 
+def test_a_reference_that_training_made_itself_is_said(tmp_path: Path) -> None:
+    folder = Path(trained(tmp_path / "train"))
+    for mismatch in (None, 0.98528):
+        kept = json.loads((folder / "train_summary.json").read_text())
+        (folder / "train_summary.json").write_text(json.dumps({**kept, "reference_mismatch": mismatch}))
+        said = " ".join(notes(summarize({**inputs(tmp_path, {}), "train": str(folder)})))
+        assert ("mean weight 0.985 before the first step" in said) == (mismatch is not None)
+
+
 def test_models_without_shared_items_have_no_difference(tmp_path: Path) -> None:
     models = {"base": scored(tmp_path / "base", "+-"), "aligned": scored(tmp_path / "aligned", "+-", first_id=2)}
     summary = summarize(inputs(tmp_path, {"gsm8k": models}))

@@ -35,9 +35,9 @@ def run(tmp_path, monkeypatch):
     children = Children(tmp_path / "logs", accelerator, lambda: run.cancelled)
     execution = Execution(Store(tmp_path / "artifacts"), children, lambda *_: None, lambda *_: None)
 
-    def run(what, *, refresh=False, session=None, number=0):
+    def run(what, *, refresh=False, is_retry=False, session=None, number=0):
         node = Node("work", {"do": what, "number": number}, session=session)
-        return execute(node, Ingredients("work", node.settings, {}, {}), {}, execution, refresh=refresh)
+        return execute(node, Ingredients("work", node.settings, {}, {}), {}, execution, refresh=refresh, is_retry=is_retry)
 
     run.cancelled, run.held, run.execution = False, held, execution
     yield run
@@ -79,6 +79,17 @@ def test_a_failure_has_a_cause_and_leaves_the_store_as_it_was(run, what, cause, 
     assert run.held == ["held", "free"]
     store = run.execution.store
     assert not list(store.root.glob("*/*.json")) and [path.suffix for path in store.root.glob("*/*/")] == [".work"]
+
+
+def test_a_refresh_begins_anew_and_its_retry_goes_on(run):
+    with pytest.raises(StageFailed):
+        run("lose connection")
+    work = next(run.execution.store.root.glob("work/*.work"))
+    for is_retry in (True, False):
+        (work / "partial").write_text("")
+        with pytest.raises(StageFailed):
+            run("lose connection", refresh=True, is_retry=is_retry)
+        assert (work / "partial").exists() == is_retry
 
 
 def test_too_little_space_is_told_before_the_stage_begins(run, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import requests
 import torch
 
+from bnf.own_reference import ReferenceMismatch
 from tasks.failures import Cause, cause_of
 
 REQUEST = httpx.Request("POST", "http://judge/v1")
@@ -26,6 +27,7 @@ def answer(status: int) -> httpx.Response:
         (KeyError("bug"), Cause.OTHER),
         (ConnectionResetError(), Cause.PASSING),
         (TimeoutError(), Cause.PASSING),
+        (ReferenceMismatch(""), Cause.PASSING),
         (httpx.ConnectError("refused"), Cause.PASSING),
         (httpx.HTTPStatusError("", request=REQUEST, response=answer(503)), Cause.PASSING),
         (httpx.HTTPStatusError("", request=REQUEST, response=answer(404)), Cause.OTHER),

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from bnf.attention import ATTENTION
 from bnf.families import check_model
+from bnf.lean import keep_less
 
 
 def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
@@ -35,6 +36,7 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
     )
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise ValueError(f"the model's output head must have no bias, got one in {model_dir}; use a model without it")
+    keep_less(model)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,6 +19,7 @@ from transformers import (
 
 from bnf.attention import ATTENTION
 from bnf.families import check_model
+from bnf.lean import keep_less
 from tests.unit.bnf.helpers import VOCABULARY
 
 SHAPE: dict[str, Any] = {
@@ -78,4 +79,6 @@ def make(name: str, dtype: torch.dtype = torch.float64, *, attention: str = ATTE
     for parameter in model.parameters():
         if parameter.ndim == 1:
             parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype)
+    if attention == ATTENTION:
+        keep_less(model)  # as `load_model` does
     return model.eval()

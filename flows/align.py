@@ -184,6 +184,11 @@ class Runner:
             self._other_code(node, found)
         if not refresh and found is None and node.id not in self.selection.allowed:
             raise RecipeError(self.selection.refusal(node))
+        open_part = None
+        if found is not None and node.id in self.selection.allowed:
+            open_part = self.store.open_part(found)
+        if open_part:
+            self.listener.on_message(f"{node.label}: {open_part}")
         self.run_.begin(node, made_of.key())
         self.listener.on_start(node)
         started_s = time.monotonic()
@@ -193,12 +198,13 @@ class Runner:
             {role: artifact.as_json() for role, artifact in inputs.items()},
             self.execution,
             refresh=refresh,
+            complete=open_part is not None,
             records=self.store.root.parent / "prefect" / "records",
             on_retry=lambda message: self.listener.on_message(f"{node.label}: tried again after: {message}"),
         )
         executed = self.execution.executed
         seconds = executed.get(node.id, time.monotonic() - started_s)
-        artifact = self.store.publish(Artifact.from_json(result), replace=refresh)
+        artifact = self.store.publish(Artifact.from_json(result), replace=refresh or open_part is not None)
         if node.stage == "report":
             # The run's folder shows the report: this machine needs its files.
             self.store.fetch(artifact)

@@ -107,10 +107,12 @@ def execute(
     *,
     refresh: bool,
     is_retry: bool = False,
+    complete: bool = False,
 ) -> Artifact:
     """The node's artifact: the one in the store, or a new one; computed once however many runs ask for it.
 
-    With `refresh` nothing from before is taken; a retry goes on from what the same run's try before it left.
+    With `refresh` nothing from before is taken; a retry goes on from what the same run's try before it left. With `complete` the
+    stage runs again for what is open of its artifact (`Store.open_part`).
 
     Raises:
         StageFailed: the stage failed, or the disk is too full; its partial work stays for the next try.
@@ -119,7 +121,7 @@ def execute(
     store, key = execution.store, made_of.key()
     with store.lock(node.stage, key, while_waiting=lambda: _go_on(execution)):
         existing = None if refresh else store.find(node.stage, key)
-        if existing is not None:
+        if existing is not None and not (complete and store.open_part(existing)):
             return existing
         if refresh and not is_retry:
             store.discard_work(node.stage, key)

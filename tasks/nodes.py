@@ -147,7 +147,7 @@ def _forecast(
     key = made_of.key()
     artifact = store.find(node.stage, key)
     if artifact is not None:
-        return Forecast(node, key, True if certain else None, artifact, [])
+        return Forecast(node, key, True if certain else None, artifact, [], store.open_part(artifact))
     kept = store.same_but_code(made_of) if node.stage in keep else None
     if kept is not None:
         changed = changes(kept.manifest["ingredients"], made_of.as_json())

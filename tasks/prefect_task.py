@@ -64,6 +64,7 @@ def run_node(
     execution: Execution,
     *,
     refresh: bool,
+    complete: bool,
     records: Path,
     on_retry: Callable[[str], None],
 ) -> dict[str, str]:
@@ -94,7 +95,7 @@ def run_node(
             execution.on_progress(node, done, total, note)
 
         told = Execution(execution.store, execution.children, on_log, on_progress, execution.executed)
-        artifact = execute(node, made_of, artifacts, told, refresh=refresh, is_retry=next(tries) > 0)
+        artifact = execute(node, made_of, artifacts, told, refresh=refresh, is_retry=next(tries) > 0, complete=complete)
         logger.info("artifact %s (fingerprint %s)", artifact.path, artifact.fingerprint)
         return artifact.as_json()
 
@@ -116,7 +117,7 @@ def run_node(
         # No tags: Prefect asks the server for a concurrency limit of every tag, and SQLite answers some of those with "busy, again
         # in 2 s".
         cache_policy=ArtifactKey(artifact_of=artifact_of),
-        refresh_cache=refresh,
+        refresh_cache=refresh or complete,
         retries=len(RETRY_DELAYS_S),
         retry_delay_seconds=RETRY_DELAYS_S,
         retry_jitter_factor=RETRY_JITTER,

@@ -109,6 +109,11 @@ class Store:
             raise FileNotFoundError(f"{artifact.path} must be a complete artifact here or in {self.remote.url}, got none")
         return manifest
 
+    def open_part(self, artifact: Artifact) -> str | None:
+        """What of an artifact could not be made when its stage ended, and can be at another time; None where nothing is open."""
+        number = self.manifest(artifact).get("open")
+        return f"{number} of its requests failed and are made again" if number else None
+
     def fetch(self, artifact: Artifact, leave_out: Sequence[str] = ()) -> Path:
         """The folder of an artifact's files on this machine, brought from the shared store where they aren't here.
 

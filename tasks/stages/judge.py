@@ -54,6 +54,11 @@ def run(job: Job) -> None:
     )
 
 
+def identity(output: Path) -> dict[str, Any]:
+    """Games whose requests failed, as with an endpoint that was away: another run that comes by asks them again."""
+    return {"open": sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl"))}
+
+
 def _baseline(job: Job, answers: Mapping[str, Answers]) -> Baseline:
     if "baseline" in job.inputs:
         recorded = read_answers(job.inputs["baseline"])

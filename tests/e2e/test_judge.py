@@ -22,7 +22,7 @@ def words(server, tmp_path, *more):
     rows = [{"id": f"sample-{n:02d}", "completion": "poor baseline"} for n in range(2)]
     baseline.write_text("".join(json.dumps(row) + "\n" for row in rows))
     benchmarks = f"{{arena_hard: {{source: sample, limit: 2, baseline: {baseline}}}, mt_bench: {{source: sample, limit: 2}}}}"
-    judge = f"{{engine: openai, model: stub-judge, base_url: {server.url}, max_new_tokens: 8, benchmarks: {benchmarks}}}"
+    judge = f"{{engine: openai, model: stub-judge, base_url: {server.url}, max_new_tokens: 8, max_retries: 0, benchmarks: {benchmarks}}}"
     return ("run", RECIPE, "evaluation.engine=transformers", f"judge={judge}", PRICES, *more)
 
 
@@ -40,9 +40,13 @@ def calls(bnf):
 def test_a_run_that_is_killed_while_the_endpoint_judges_goes_on_and_pays_nothing_twice(model, tmp_path):
     bnf, killed, numbers = Bnf(tmp_path), threading.Event(), itertools.count()
 
+    ill = threading.Event()
+
     def behave(messages, attempt):
         if next(numbers) >= 3:
             killed.wait(300)  # under way when the run is killed
+        if ill.is_set() and "The answer to rate" in messages[1]["content"]:
+            return "500"
         return verdict(messages)
 
     with StubServer(behave) as server:
@@ -79,6 +83,21 @@ def test_a_run_that_is_killed_while_the_endpoint_judges_goes_on_and_pays_nothing
         requests = len(server.requests)
         bnf.json(*words(server, tmp_path), "--refresh", "judge")
         assert len(server.requests) == requests + 8, "forced"
+
+        # An endpoint that failed some games is asked those again by the next run that comes by, and by no run that may not judge.
+        ill.set()
+        longer = words(server, tmp_path, "judge.max_judgment_tokens=768")
+        shown = bnf.json(*longer)
+        assert shown["summary"]["judges"]["mt_bench"]["models"]["base"]["n_null"] == 4
+        ill.clear()
+        requests = len(server.requests)
+        planned = {(task["stage"], task["benchmark"]): task for task in bnf.json("plan", *longer[1:])["stages"]}
+        assert "4 of its requests failed" in planned["judge", "mt_bench"]["problem"]
+        bnf.json(*longer, "--only", "report")
+        assert len(server.requests) == requests
+        shown = bnf.json(*longer)
+        assert len(server.requests) == requests + 4 and bnf.executed() == {"judge/mt_bench", "report"}
+        assert shown["summary"]["judges"]["mt_bench"]["models"]["base"]["n_null"] == 0
 
         # A cap that the first request would exceed: nothing is asked, and the error says what to do.
         requests = len(server.requests)

@@ -32,7 +32,7 @@ from flows.selection import Options, Selection, pinned_artifacts, select
 from flows.service_keys import service_keys
 from flows.worker import begin
 from tasks.child import Cancelled
-from tasks.execute import Children, Execution
+from tasks.execute import Children, Execution, stage_module
 from tasks.keys import Ingredients
 from tasks.nodes import Node, ingredients, other_code
 from tasks.prefect_task import run_node
@@ -214,6 +214,9 @@ class Runner:
         self.results[node.id] = artifact
         self.run_.add(node, artifact, cached=cached, seconds=seconds, other_code=self.other_code.get(node.id, []))
         self.listener.on_done(node, cached, seconds)
+        outcome = getattr(stage_module(node), "outcome", None)
+        if outcome is not None and artifact.path.exists():
+            self.listener.on_message(f"    {outcome(artifact.path)}")
 
     def _other_code(self, node: Node, artifact: Artifact) -> None:
         """Remember and say which modules have changed since an artifact was made that is used all the same."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from tasks.job import Job
 
 CONTENT = ("groups.safetensors", "groups.jsonl", "dev/groups.safetensors", "dev/groups.jsonl")
@@ -23,3 +26,11 @@ def run(job: Job) -> None:
         given = {name: value for name, value in settings.items() if name != "version"}
         sources.append(DataSource(**(given | {"path": str(local)} if local else given)))
     prepare_sources(sources, job.inputs["model"], job.output, config, num_proc=job.settings["num_proc"], progress=job.progress)
+
+
+def outcome(output: Path) -> str:
+    """What became of the rows, in a line: whoever trains on them has to have seen it."""
+    ledger = json.loads((output / "ledger.json").read_text(encoding="utf-8"))
+    counts = sorted(ledger["rows"].items(), key=lambda entry: -entry[1])
+    rows = ", ".join(f"{number} {name}" for name, number in counts)
+    return f"{ledger['num_rows']} rows: {rows}; {ledger['num_groups']} groups; each row in {output / 'ledger.jsonl'}"

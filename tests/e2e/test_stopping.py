@@ -78,6 +78,7 @@ def test_a_reference_of_other_arithmetic_is_replaced_by_the_trainings_own(whole)
         values = {name: file.get_tensor(name) * 1.001 for name in file.keys()}  # noqa: SIM118
     save_file(values, shard, metadata=metadata)
     whole(*WORDS, "--refresh", "train")
+    assert "32 rows: 32 kept; 32 groups; each row in " in whole.err, "what became of the data is said, cached or not"
     assert "started again, training computes the reference itself" in whole.err
     assert whole.executed() == {"train"} and weights(whole) == before
 

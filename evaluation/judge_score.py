@@ -87,9 +87,8 @@ def _wildbench(
         if part.form == "checklist_score":
             results[name] = _about(part) | aggregate_scores(part.records, num_expected=num_expected, tasks=tasks)
         else:
-            orders = "both" if {record["game"] for record in part.records} == {1, 2} and _played_twice(part.records) else "one"
             rewards.setdefault(name, {})[str(part.baseline)] = _about(part) | aggregate_rewards(
-                part.records, num_expected=num_expected, orders=orders, tasks=tasks
+                part.records, num_expected=num_expected, tasks=tasks
             )
     for name, by_reference in rewards.items():
         values = [result["wb_reward"] for result in by_reference.values()]
@@ -113,10 +112,6 @@ def _mix(by_reference: Mapping[str, Record]) -> Record:
         "trusted": not reasons,
         "untrusted_reason": "; ".join(f"{reference}: {reason}" for reference, reason in reasons.items()),
     }
-
-
-def _played_twice(records: Sequence[Record]) -> bool:
-    return len(records) > len({record["question_id"] for record in records})
 
 
 def _about(part: Judgments) -> Record:

@@ -20,7 +20,7 @@ from evaluation._records import Record
 from evaluation.judges._pairwise_score import VERDICTS
 from evaluation.judges._replies import rating
 from evaluation.judges._style import style
-from evaluation.judges._wildbench_score import output_facts
+from evaluation.judges._wildbench_score import compared_output_facts, output_facts
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ARENA_BASELINE = "gpt-4-0314"
@@ -176,8 +176,8 @@ def _comparison(row: dict[str, Any], reference: str | None, path: Path, error: _
         "question_id": row["session_id"],
         "game": 1 if models[0] == reference else 2,
         "verdict": verdict,
-        "output": output_facts(outputs[candidate]),
-        "baseline_output": output_facts(outputs[reference]),
+        "output": compared_output_facts(outputs[candidate]),
+        "baseline_output": compared_output_facts(outputs[reference]),
     }
     return (candidate, _judge_of(path, candidate), "checklist_pairwise", reference), [record]
 

@@ -172,13 +172,18 @@ def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None
 
 def _native(row: dict[str, Any], benchmark: str) -> _Read:
     forms = {"arena_hard": ("pairwise",), "wildbench": ("checklist_score", "checklist_pairwise")}[benchmark]
-    missing = [name for name in ("question_id", "game", "candidate", "judge") if name not in row]
-    if missing or row["form"] not in forms:
+    kinds: dict[str, Any] = {"question_id": str, "game": int, "candidate": str, "judge": str | None}
+    if row["form"] == "checklist_score":
+        kinds["output"] = dict
+    elif row["form"] == "checklist_pairwise":
+        kinds |= {"output": dict, "baseline_output": dict}
+    missing = [name for name, kind in kinds.items() if name not in row or not isinstance(row[name], kind)]
+    if missing or row["form"] not in forms or not isinstance(row.get("baseline"), str | None) or row["game"] not in (1, 2):
         raise _UnreadableRowError(f"hold games of the form {' or '.join(forms)}", f"form {row['form']!r}, without {missing}")
     key = (row["candidate"], row["judge"], row["form"], row.get("baseline"))
     if row["form"] == "checklist_score":
         return key, [{**row, "score": rating(row["verdict"])}], None
-    if row["verdict"] in (None, *VERDICTS):
+    if row["verdict"] is None or (isinstance(row["verdict"], str) and row["verdict"] in VERDICTS):
         return key, [row], None
     fault = _Fault(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
     return key, [{**row, "verdict": None}], fault

@@ -476,6 +476,23 @@ def test_a_bad_row_of_wildbench_is_null_or_missing(tmp_path, change, num_games, 
     assert found["mean_characters"] == 4
 
 
+def test_a_bad_row_of_our_own_is_null_or_missing(tmp_path):
+    play(FakeEngine(fair), tmp_path)
+    path = tmp_path / "games.jsonl"
+    whole = judge_score("arena_hard", [path])["models"]["new"]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    ours = next(n for n, row in enumerate(rows) if row["candidate"] == "new")
+    rows[ours]["verdict"] = ["A>B"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[ours], "candidate": ["new"]}]))
+    found = judge_score("arena_hard", [path])["models"]["new"]
+    assert found["n_faulty"] == 2 and found["n_null"] == 1 and found["n_games"] == whole["n_games"]
+    with pytest.raises(ValueError, match="must hold games of the form checklist_score or checklist_pairwise"):
+        judge_score("wildbench", [path])
+    game = {"form": "checklist_score", "verdict": 3, "question_id": "q", "game": 1, "candidate": "m", "judge": "j"}
+    with pytest.raises(ValueError, match=r"without \['output'\] in record 1"):
+        judge_score("wildbench", [wildbench_file(path, [game])])
+
+
 def test_a_bad_comparison_is_null_or_missing(tmp_path):
     rows = [comparison(n, "m", 2, first="m" if n % 2 else REFERENCE) for n in range(40)]
     rows[3]["model_outputs"] = None

@@ -96,10 +96,12 @@ def _row(model: str, result: Record, entry: Mapping[str, Any]) -> dict[str, str]
         row["position bias"] = signed(result["position_bias"], 2)
     if lengths := result.get("lengths"):
         sides = (lengths["candidate"], lengths["baseline"])
-        row["words and marks"] = " against ".join(number(side["mean"], 0) for side in sides)
+        row[lengths["unit"]] = " against ".join(number(side["mean"], 0) for side in sides)
         longer = lengths["longer_won"]
         row["longer won"] = NONE if longer is None else f"{number(100 * longer, 0)} %"
-    if "mean_characters" in result:
+    elif "lengths" in result and "wb_reward" in result:
+        row |= {"characters": number(result["mean_characters"], 0), "longer won": NONE}
+    elif "mean_characters" in result:
         row["characters"] = number(result["mean_characters"], 0)
     return {
         **row,

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation._formats import NONE, interval, number, signed
+from evaluation._judgment_tables import judgment_rows as judgment_rows
 from evaluation._records import Record
 from evaluation.judges._agreement import judges_agreement
 from evaluation.judges._pairwise_score import aggregate, with_battles
-from evaluation.judges._recorded import Judgments, read_judgments
+from evaluation.judges._recorded import Judgments, Key, place_of, read_judgments
 from evaluation.judges._style import with_style_control
-from evaluation.judges._wildbench_score import aggregate_rewards, aggregate_scores, task_groups
+from evaluation.judges._wildbench_score import aggregate_rewards, aggregate_scores, reward_interval, reward_lengths
 
 BENCHMARKS = ("arena_hard", "wildbench")
 
@@ -31,8 +33,9 @@ def judge_score(
 ) -> Record:
     """The result of every model in the files, over the protocol's number of questions.
 
-    Where several judges judged one model, its results are called `model (judge)`, and `agreement` has Cohen's κ of each two judges.
-    Several WildBench comparisons of one model, each with another reference, are one entry with the mean of their rewards.
+    Where several judges judged one model in one form, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
+    two judges. WildBench's score and comparisons of one model, each with another reference, are one entry, with the mean of the
+    rewards: what is said of its trust and counts is of all of them.
 
     Args:
         file_format: Refuses files of the other format; None reads both.
@@ -40,38 +43,66 @@ def judge_score(
 
     Raises:
         FileNotFoundError: where a file is not there.
-        ValueError: where the benchmark is none of these, or a file is ill-formed.
+        ValueError: where the benchmark is none of these, nothing in a file can be read, or two files of one model don't name their
+            judges.
     """
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark must be {' or '.join(BENCHMARKS)}, got {benchmark!r}; `bnf score` takes the others")
     num_expected: int = importlib.import_module(f"evaluation.benchmarks.{benchmark}").NUM_ITEMS
-    found = _merged([judgments for path in files for judgments in read_judgments(benchmark, path, file_format)])
-    tasks = _tasks(questions) if questions is not None else None
-    judges = {model: {part.judge for part in found if part.model == model} for model in {part.model for part in found}}
-    named = [(part.model if len(judges[part.model]) == 1 else f"{part.model} ({part.judge})", part) for part in found]
+    # A link may lie in a folder that names another judge: a file is told by its place, not by what it points to.
+    paths = {os.path.abspath(path): path for path in files}.values()
+    found = _merged([(path, judgments) for path in paths for judgments in read_judgments(benchmark, path, file_format)])
+    tasks = importlib.import_module("evaluation.benchmarks.wildbench").load_tasks(questions) if questions is not None else None
+    several = _judged_by_several(found)
+    named = [(f"{part.model} ({part.judge})" if part.model in several else part.model, part) for part in found]
     models = _arena(named, num_expected) if benchmark == "arena_hard" else _wildbench(named, num_expected, tasks)
     return {"benchmark": benchmark, "models": models, "agreement": _agreement(found)}
 
 
-def _merged(parts: Sequence[Judgments]) -> list[Judgments]:
-    """One entry per model, judge, form and baseline, also where its games lie in several files."""
-    merged: dict[tuple[str, str | None, str, str | None], Judgments] = {}
-    for part in parts:
-        key = (part.model, part.judge, part.form, part.baseline)
-        if key not in merged:
-            merged[key] = part
+def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
+    """One entry per model, judge, form and baseline, also where its games lie in several files.
+
+    Raises:
+        ValueError: where two files judge the same questions of a model and don't say which judge that was.
+    """
+    merged: dict[Key, Judgments] = {}
+    paths: dict[Key, Path] = {}
+    for path, part in parts:
+        if part.key not in merged:
+            merged[part.key], paths[part.key] = part, path
             continue
-        known = {(record["question_id"], record["game"]): record for record in merged[key].records}
-        new = {(record["question_id"], record["game"]): record for record in part.records}
-        repeated = merged[key].num_repeated + part.num_repeated + len({question for question, _ in known.keys() & new.keys()})
-        merged[key] = Judgments(*key, list((known | new).values()), repeated)
+        known = merged[part.key]
+        if part.judge is None and known.places() & part.places():
+            remedy = (
+                "give each row its `judge`"
+                if part.form == "pairwise"
+                else "put each file into a folder called eval=<judge>, as upstream does"
+            )
+            raise ValueError(
+                f"files must name their judges where they judge the same questions of one model, got {paths[part.key]} and {path} "
+                f"for {part.model}; {remedy}, or leave one of them out"
+            )
+        known.native = known.native and part.native
+        known.add(part.records)
+        known.num_repeated += part.num_repeated
+        known.add_faults(part.num_faulty, part.first_fault)
     return list(merged.values())
 
 
+def _judged_by_several(parts: Sequence[Judgments]) -> set[str]:
+    """The models that have one form judged by several judges."""
+    judges: dict[tuple[str, str], set[str | None]] = {}
+    for part in parts:
+        judges.setdefault((part.model, part.form), set()).add(part.judge)
+    return {model for (model, _), found in judges.items() if len(found) > 1}
+
+
 def _arena(named: Sequence[tuple[str, Judgments]], num_expected: int) -> dict[str, Record]:
-    results = {name: _about(part) | aggregate(part.records, num_expected=num_expected) for name, part in named}
-    for judge in {part.judge for _, part in named}:
-        games = {name: part.records for name, part in named if part.judge == judge}
+    times = Counter(name for name, _ in named)
+    entries = [(f"{name} against {part.baseline}" if times[name] > 1 else name, part) for name, part in named]
+    results = {name: _about(part) | aggregate(part.records, num_expected=num_expected) for name, part in entries}
+    for place in {(part.judge, part.baseline) for _, part in entries}:
+        games = {name: part.records for name, part in entries if (part.judge, part.baseline) == place}
         with_style_control(
             {name: results[name] for name in games}, {name: with_battles(found) for name, found in games.items()}
         )
@@ -81,53 +112,104 @@ def _arena(named: Sequence[tuple[str, Judgments]], num_expected: int) -> dict[st
 def _wildbench(
     named: Sequence[tuple[str, Judgments]], num_expected: int, tasks: Mapping[str, Sequence[str]] | None
 ) -> dict[str, Record]:
-    results: dict[str, Record] = {}
-    rewards: dict[str, dict[str, Record]] = {}
+    parts: dict[str, list[tuple[Judgments, Record]]] = {}
     for name, part in named:
-        if part.form == "checklist_score":
-            results[name] = _about(part) | aggregate_scores(part.records, num_expected=num_expected, tasks=tasks)
-        else:
-            orders = "both" if {record["game"] for record in part.records} == {1, 2} and _played_twice(part.records) else "one"
-            rewards.setdefault(name, {})[str(part.baseline)] = _about(part) | aggregate_rewards(
-                part.records, num_expected=num_expected, orders=orders, tasks=tasks
-            )
-    for name, by_reference in rewards.items():
-        values = [result["wb_reward"] for result in by_reference.values()]
-        first = next(iter(by_reference.values()))
-        results.setdefault(name, first if len(by_reference) == 1 else _mix(by_reference))
-        results[name]["wb_reward"] = None if None in values else sum(values) / len(values)
-        results[name]["references"] = by_reference
-    return results
+        measure = aggregate_scores if part.form == "checklist_score" else aggregate_rewards
+        result = _about(part) | measure(part.records, num_expected=num_expected, tasks=tasks)
+        parts.setdefault(name, []).append((part, result))
+    return {name: _entry(found) for name, found in parts.items()}
 
 
-def _mix(by_reference: Mapping[str, Record]) -> Record:
-    """What can be said of several references together; the rest stands with each of them."""
+def _entry(parts: Sequence[tuple[Judgments, Record]]) -> Record:
+    """What there is of one model: its score, its rewards against each reference and their mean."""
+    scores = [result for part, result in parts if part.form == "checklist_score"]
+    rewards = {str(part.baseline): result for part, result in parts if part.form != "checklist_score"}
+    if not rewards:
+        return scores[0]
+    reward = next(iter(rewards.values()))
+    if len(rewards) > 1:
+        reward = _mix(rewards, [part.records for part, _ in parts if part.form != "checklist_score"])
+    entry = {**reward, "wb_reward_ci": reward["ci"], "references": rewards}
+    if not scores:
+        return entry
+    # The main interval, the lengths and the counts of outputs are the score's; the rewards' stand with them.
+    return {**entry, **scores[0], **_together({"WB-Score": scores[0], "WB-Reward": reward}), "checklist_score": scores[0]}
+
+
+def _mix(by_reference: Mapping[str, Record], games: Sequence[Sequence[Record]]) -> Record:
+    """The mean of several references' rewards, which is published as Mix, and what can be said of them together."""
     parts = list(by_reference.values())
-    reasons = {reference: part["untrusted_reason"] for reference, part in by_reference.items() if not part["trusted"]}
+    by_margin = {
+        margin: _mean([part["wb_reward_by_margin"][margin] for part in parts]) for margin in parts[0]["wb_reward_by_margin"]
+    }
+    by_task = None
+    if all(part["wb_reward_by_task"] is not None for part in parts):
+        shared = [task for task in parts[0]["wb_reward_by_task"] if all(task in part["wb_reward_by_task"] for part in parts)]
+        by_task = {task: _mean([part["wb_reward_by_task"][task] for part in parts]) for task in shared}
+    value = _mean([part["wb_reward"] for part in parts])
+    ci = None if value is None else reward_interval(games)
     return {
-        "judge": parts[0]["judge"],
-        **{key: min(part[key] for part in parts) for key in ("n", "n_questions", "n_expected")},
-        **{key: sum(part[key] for part in parts) for key in ("n_games", "n_null")},
-        "missing": max(part["missing"] for part in parts),
-        "partial": any(part["partial"] for part in parts),
-        "trusted": not reasons,
-        "untrusted_reason": "; ".join(f"{reference}: {reason}" for reference, reason in reasons.items()),
+        "wb_reward": value,
+        "ci": ci,
+        "ci_clustered": ci,
+        "wb_reward_by_margin": by_margin,
+        "wb_reward_macro": _mean([part["wb_reward_macro"] for part in parts]),
+        "wb_reward_by_task": by_task,
+        **{key: sum(part[key] for part in parts) for key in ("n_left_out", "n_empty", "n_cut")},
+        **{key: _mean([part[key] for part in parts]) for key in ("mean_characters", "baseline_mean_characters")},
+        # A question is another pair of outputs with each reference.
+        "lengths": reward_lengths(
+            [{**game, "question_id": (number, game["question_id"])} for number, part in enumerate(games) for game in part]
+        ),
+        "demonstration": any(part["demonstration"] for part in parts),
+        "baseline": None,
+        **_together(by_reference),
     }
 
 
-def _played_twice(records: Sequence[Record]) -> bool:
-    return len(records) > len({record["question_id"] for record in records})
+def _together(parts: Mapping[str, Record]) -> Record:
+    """Judge, counts and trust of several results: as bad as the worst of them, every reason under its part's name."""
+    found = list(parts.values())
+    judges = {name: str(part["judge"]) for name, part in parts.items()}
+    reasons = {name: part["untrusted_reason"] for name, part in parts.items() if not part["trusted"]}
+    measured = [part for part in found if part["position_bias"] is not None]
+    worst: Record = max(measured, key=lambda part: abs(part["position_bias"]), default={})
+    num_games, num_null = (sum(part[key] for part in found) for key in ("n_games", "n_null"))
+    return {
+        "judge": found[0]["judge"]
+        if len(set(judges.values())) == 1
+        else ", ".join(f"{judge} ({name})" for name, judge in judges.items()),
+        **{key: min(part[key] for part in found) for key in ("n", "n_questions", "n_expected")},
+        **{key: sum(part[key] for part in found) for key in ("n_repeated", "n_faulty")},
+        "repeated_rows": "counted" if any(part["repeated_rows"] == "counted" for part in found) else "replaced",
+        "first_fault": next((part["first_fault"] for part in found if part["first_fault"]), None),
+        "n_games": num_games,
+        "n_null": num_null,
+        "null_share": num_null / num_games if num_games else 0.0,
+        "missing": max(part["missing"] for part in found),
+        "partial": any(part["partial"] for part in found),
+        "position_bias": worst.get("position_bias"),
+        "position_bias_coverage": worst.get("position_bias_coverage"),
+        "trusted": not reasons,
+        "untrusted_reason": "; ".join(f"{name}: {reason}" for name, reason in reasons.items()),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of values that are all there."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _about(part: Judgments) -> Record:
-    return {"judge": part.judge, "baseline": part.baseline, "n_repeated": part.num_repeated}
-
-
-def _tasks(questions: str) -> dict[str, list[str]]:
-    from evaluation.benchmarks import wildbench
-
-    items = wildbench.load(None if questions == "hub" else questions, None)
-    return {item["id"]: task_groups(item["primary_tag"], item["secondary_tags"]) for item in items}
+    return {
+        "judge": part.judge,
+        "baseline": part.baseline,
+        "n_repeated": part.num_repeated,
+        "repeated_rows": "replaced" if part.native else "counted",
+        "n_faulty": part.num_faulty,
+        "first_fault": part.first_fault,
+    }
 
 
 def _agreement(parts: Sequence[Judgments]) -> list[dict[str, Any]]:
@@ -141,46 +223,9 @@ def _agreement(parts: Sequence[Judgments]) -> list[dict[str, Any]]:
 
 def _kappa(first: Judgments, second: Judgments) -> Record:
     field = "score" if first.form == "checklist_score" else "verdict"
-    sides = [[{**record, "verdict": record[field]} for record in part.records] for part in (first, second)]
-    return judges_agreement(*sides)
-
-
-def judgment_rows(result: Record) -> list[tuple[str, list[dict[str, str]]]]:
-    """The result as tables of text: (title, rows), every row of a table with the same columns."""
-    tables = [(str(result["benchmark"]).replace("_", "-"), [_row(name, found) for name, found in result["models"].items()])]
-    if result["agreement"]:
-        tables.append(("agreement of judges", [_agreement_row(entry) for entry in result["agreement"]]))
-    return tables
-
-
-def _row(name: str, found: Record) -> dict[str, str]:
-    measured = [
-        (label, found[key])
-        for key, label in (("score", "score"), ("wb_score", "WB-Score"), ("wb_reward", "WB-Reward"))
-        if key in found
+    # A game that is there several times is one game of the agreement.
+    sides = [
+        list({place_of(record): {**record, "verdict": record[field]} for record in part.records}.values())
+        for part in (first, second)
     ]
-    partial = " (partial)" if found["partial"] else ""
-    return {
-        "model": name,
-        "judge": str(found["judge"] or NONE),
-        "": ", ".join(label for label, _ in measured),
-        "score": ", ".join(number(value, 2) for _, value in measured),
-        "by question [95 %]": interval(found.get("ci_clustered"), 2) or NONE,
-        "by game [95 %]": interval(found.get("ci"), 2) or NONE,
-        "style controlled": number((found.get("style_controlled") or {}).get("score")),
-        "position bias": signed(found.get("position_bias"), 2),
-        "without verdict": f"{found['n_null']}/{found['n_games']}",
-        "questions": f"{found['n_questions']}/{found['n_expected']}{partial}",
-        "trusted": "yes" if found["trusted"] else f"no: {found['untrusted_reason']}",
-    }
-
-
-def _agreement_row(entry: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "model": entry["model"],
-        "judges": " and ".join(map(str, entry["judges"])),
-        "games": str(entry["n_games"]),
-        "κ": number(entry["kappa"], 3),
-        "κ of the winner": number(entry["kappa_winner"], 3),
-        "same verdict": number(None if entry["same_verdict"] is None else 100 * entry["same_verdict"]) + " %",
-    }
+    return judges_agreement(*sides)

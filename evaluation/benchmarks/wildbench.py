@@ -32,6 +32,19 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     return load_items("wildbench", source, limit, _HUB, NUM_ITEMS, _item)
 
 
+def load_tasks(source: str) -> dict[str, list[str]]:
+    """The task groups of every question, from its tags alone: `hub`, `sample`, or a file of upstream's rows.
+
+    Raises:
+        FileNotFoundError: where the source is not there.
+        ValueError: where a row has no tags of WildBench's.
+    """
+    from evaluation.judges._wildbench_score import task_groups
+
+    items = load_items("wildbench", None if source == "hub" else source, None, _HUB, NUM_ITEMS, _tagged)
+    return {item["id"]: task_groups(item["primary_tag"], item["secondary_tags"]) for item in items}
+
+
 def messages(item: Item) -> list[Message]:
     """The conversation up to the user's last message: the chat template's own system text stays."""
     conversation: list[Message] = item["conversation"]
@@ -44,13 +57,19 @@ def _item(row: Row) -> Item:
         raise row.error("have a conversation_input of turns with role and content", str(turns)[:100])
     if turns[-1]["role"] != "user":
         raise row.error("have a conversation that ends with the user's message", turns[-1]["role"])
-    tag = row.get("primary_tag", kind=str)
+    tagged = _tagged(row)
     return {
-        "id": str(row.get("id", "session_id", kind=str)),
-        "category": tag,
+        **tagged,
+        "category": tagged["primary_tag"],
         "conversation": [{"role": turn["role"], "content": turn["content"]} for turn in turns],
         "checklist": [str(point) for point in row.get("checklist", kind=list)],
-        "primary_tag": tag,
+    }
+
+
+def _tagged(row: Row) -> Item:
+    return {
+        "id": str(row.get("id", "session_id", kind=str)),
+        "primary_tag": row.get("primary_tag", kind=str),
         "secondary_tags": [str(other) for other in row.get("secondary_tags", kind=list)],
     }
 

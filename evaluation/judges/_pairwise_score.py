@@ -7,6 +7,8 @@ that resamples questions stands beside the published one, which resamples rows.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,8 @@ VERDICTS = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0, 1), "B>A": (-1, 1), "B>>A"
 NUM_RESAMPLES = 1000
 MAX_NULL_SHARE = 0.05
 MAX_POSITION_BIAS = 0.25
+# Of the questions: below it they do not count as judged in both orders, and a bias measured on fewer says nothing of the rest.
+MIN_BIAS_COVERAGE = 0.9
 
 
 def aggregate(
@@ -28,21 +32,22 @@ def aggregate(
     """The candidate's result over its games: records with `question_id`, `game` (in 1 the candidate is B, in 2 A), `verdict`.
 
     Score and intervals are percentages. `position_bias` is the mean of +1 for a verdict for A, −1 for B and 0 for neither: 1 for a
-    judge that always says A, about 0 for one that does not care for the order. It is taken over questions with both verdicts, or,
-    where each question has one game in a random order (`orders` "one"), as the mean over the two orders. `order_agreement` is the
-    share of questions with both verdicts that name the same winner. `lengths` is there where the records have `candidate_style` and
-    `baseline_style`.
+    judge that always says A, about 0 for one that does not care for the order; `position_bias_coverage` is the share of the
+    questions that it was measured on. `order_agreement` is the share of questions with both verdicts that name the same winner.
+    `lengths` is there where the records have `candidate_style` and `baseline_style`. A game that is there several times counts as
+    often.
     """
     rows = [row for game in games if (row := _row(game)) is not None]
     num_null = len(games) - len(rows)
     null_share = num_null / len(games) if games else 0.0
     both = _both_orders(games)
-    bias = position_bias(games, orders)
+    bias, covered = position_bias(games)
     agreement = sum(first == -second for first, second in both) / len(both) if both else None
     questions = {game["question_id"] for game in games}
-    complete = len(games) == (2 if orders == "both" else 1) * len(questions) and len(questions) >= num_expected
+    places = {(game["question_id"], game["game"]) for game in games}
+    complete = len(places) == (2 if orders == "both" else 1) * len(questions) and len(questions) >= num_expected
     ci, ci_clustered = _intervals(rows, seed)
-    reason = distrust(len(rows), null_share, demonstration=demonstration, bias=bias, needs_bias=True)
+    reason = distrust(len(rows), null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered)
     return {
         "score": weighted_mean(rows),
         "ci": ci,
@@ -54,6 +59,7 @@ def aggregate(
         "n_expected": num_expected,
         "partial": not complete,
         "position_bias": bias,
+        "position_bias_coverage": covered,
         "order_agreement": agreement,
         "lengths": style_lengths(games, [_won(game) for game in games]),
         "trusted": not reason,
@@ -62,18 +68,34 @@ def aggregate(
     }
 
 
-def position_bias(games: Sequence[Record], orders: str) -> float | None:
-    """The mean over both orders of whom the verdicts favour by position; None where an order has no verdict."""
-    if orders == "both":
+def position_bias(games: Sequence[Record]) -> tuple[float | None, float]:
+    """Whom the verdicts favour by position, and the share of the questions that this was measured on.
+
+    Where nearly all questions have both games, it is the mean over those with both verdicts. Otherwise the questions of one order
+    stand for those of the other, as where each has one game in a random order: the mean of both orders' means, None where an order
+    has no verdict. They can do so only in equal numbers: what one order has in excess of the other, beyond what chance gives (two
+    standard deviations, 2√n), is not covered.
+    """
+    played: dict[str, set[int]] = {}
+    judged: dict[str, set[int]] = {}
+    favours: dict[int, list[int]] = {1: [], 2: []}
+    for game in games:
+        played.setdefault(game["question_id"], set()).add(game["game"])
+        if game["verdict"] is not None:
+            judged.setdefault(game["question_id"], set()).add(game["game"])
+            favours[game["game"]].append(VERDICTS[game["verdict"]][0])
+    in_both = sum(len(orders) == 2 for orders in judged.values())
+    if not played:
+        return None, 0.0
+    if sum(len(orders) == 2 for orders in played.values()) >= MIN_BIAS_COVERAGE * len(played):
         both = _both_orders(games)
-        return sum(first + second for first, second in both) / (2 * len(both)) if both else None
-    means = []
-    for number in (1, 2):
-        found = [VERDICTS[game["verdict"]][0] for game in games if game["game"] == number and game["verdict"] is not None]
-        if not found:
-            return None
-        means.append(sum(found) / len(found))
-    return sum(means) / 2
+        return sum(first + second for first, second in both) / (2 * len(both)) if both else None, in_both / len(played)
+    if not favours[1] or not favours[2]:
+        return None, 0.0
+    in_one = Counter(next(iter(orders)) for orders in judged.values() if len(orders) == 1)
+    excess = max(0.0, abs(in_one[1] - in_one[2]) - 2 * math.sqrt(in_one.total()))
+    means = [sum(found) / len(found) for found in favours.values()]
+    return sum(means) / 2, (in_both + in_one.total() - excess) / len(played)
 
 
 Row = tuple[str, float, int]  # question, what the candidate got (1, ½, 0), battles
@@ -109,12 +131,12 @@ def weighted_mean(rows: Sequence[Row]) -> float | None:
 
 
 def _both_orders(games: Sequence[Record]) -> list[tuple[int, int]]:
-    """Per question with two verdicts, whom each favours by position."""
-    favours: dict[str, dict[int, int]] = {}
+    """Per question with two verdicts, whom each favours by position; a pair that is there several times, as often."""
+    favours: dict[str, dict[int, list[int]]] = {}
     for game in games:
         if game["verdict"] is not None:
-            favours.setdefault(game["question_id"], {})[game["game"]] = VERDICTS[game["verdict"]][0]
-    return [(by_game[1], by_game[2]) for by_game in favours.values() if len(by_game) == 2]
+            favours.setdefault(game["question_id"], {1: [], 2: []})[game["game"]].append(VERDICTS[game["verdict"]][0])
+    return [pair for by_game in favours.values() for pair in zip(by_game[1], by_game[2], strict=False)]
 
 
 def _intervals(rows: Sequence[Row], seed: int) -> tuple[list[float] | None, list[float] | None]:
@@ -198,7 +220,13 @@ def paired_delta(
 
 
 def distrust(
-    num_verdicts: int, null_share: float, *, demonstration: bool = False, bias: float | None = None, needs_bias: bool = False
+    num_verdicts: int,
+    null_share: float,
+    *,
+    demonstration: bool = False,
+    bias: float | None = None,
+    needs_bias: bool = False,
+    bias_coverage: float = 1.0,
 ) -> str:
     """Why the score must not be believed; empty where nothing speaks against it."""
     reasons = []
@@ -212,4 +240,8 @@ def distrust(
         reasons.append("no question was judged in both orders")
     if bias is not None and abs(bias) > MAX_POSITION_BIAS:
         reasons.append(f"position bias {bias:+.2f} (at most {MAX_POSITION_BIAS} either way)")
+    if bias is not None and bias_coverage < MIN_BIAS_COVERAGE:
+        reasons.append(
+            f"the position bias was measured on {bias_coverage:.0%} of the questions (at least {MIN_BIAS_COVERAGE:.0%})"
+        )
     return "; ".join(reasons)

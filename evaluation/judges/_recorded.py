@@ -1,8 +1,11 @@
 """Recorded judgments in the formats in which they are published, and in our own: readers that give one kind of record.
 
 Arena-Hard v0.1 (https://github.com/lmarena/arena-hard-auto): `model_judgment/<judge>/<model>.jsonl`, a line per question with two
-games. WildBench v2 (https://github.com/allenai/WildBench): `eval_results/…/<model>.json`, one list of scores or of comparisons. Our
-own: a judge stage's games.jsonl. All of them plain or gzipped.
+games. WildBench v2 (https://github.com/allenai/WildBench): `eval_results/…/<model>.json`, one list of scores or of comparisons, and
+what its `eval.py` writes. Our own: a judge stage's games.jsonl. All of them plain or gzipped.
+
+As upstream does, every row counts, also of a question that is there again; in our own format a later game replaces an earlier one,
+because a stage that asks again appends. A row that can't be read is a null, or missing, and is counted.
 """
 
 from __future__ import annotations
@@ -11,31 +14,35 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evaluation._records import Record
 from evaluation.judges._pairwise_score import VERDICTS
-from evaluation.judges._replies import rating
+from evaluation.judges._replies import cut_words, rating
 from evaluation.judges._style import style
-from evaluation.judges._wildbench_score import output_facts
+from evaluation.judges._wildbench_score import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ARENA_BASELINE = "gpt-4-0314"
 _WILDBENCH_REFERENCES = ("gpt-4-turbo-2024-04-09", "claude-3-haiku-20240307", "Llama-2-70b-chat")
-_WILDBENCH_CHOICES = {("A", 2): "A>>B", ("A", 1): "A>B", ("B", 1): "B>A", ("B", 2): "B>>A"}
+_WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
 _ANSWERS = re.compile(
     r"<\|The Start of Assistant A's Answer\|>\n(.*)\n<\|The End of Assistant A's Answer\|>"
     r".*<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",
     re.DOTALL,
 )
 
+Key = tuple[str, str | None, str, str | None]  # model, judge, form, baseline
+
 
 @dataclass
 class Judgments:
-    """What one judge said of one model in one form: `pairwise`, `checklist_score` or `checklist_pairwise`."""
+    """What one judge said of one model in one form: `pairwise`, `checklist_score` or `checklist_pairwise`.
+
+    `num_repeated` rows are of a question that was there before, `num_faulty` could not be read as they should be.
+    """
 
     model: str
     judge: str | None
@@ -43,91 +50,183 @@ class Judgments:
     baseline: str | None
     records: list[Record] = field(default_factory=list)
     num_repeated: int = 0
+    num_faulty: int = 0
+    first_fault: str | None = None
+    native: bool = False
+
+    @property
+    def key(self) -> Key:
+        return self.model, self.judge, self.form, self.baseline
+
+    def add(self, records: list[Record]) -> None:
+        """Adds what further rows say; in our own format it replaces what is known of the same games."""
+        known = self.places()
+        self.num_repeated += len({record["question_id"] for record in records if place_of(record) in known})
+        if self.native:
+            self.records = list(({place_of(r): r for r in self.records} | {place_of(r): r for r in records}).values())
+        else:
+            self.records = self.records + records
+
+    def add_faults(self, number: int, first: str | None) -> None:
+        self.num_faulty += number
+        self.first_fault = self.first_fault or first
+
+    def places(self) -> set[tuple[str, int]]:
+        return {place_of(record) for record in self.records}
+
+
+def place_of(record: Record) -> tuple[str, int]:
+    """Which game a record is of."""
+    return record["question_id"], record["game"]
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with a row."""
+
+    rule: str
+    got: object
+
+    def __str__(self) -> str:
+        return f"must {self.rule}, got {str(self.got)[:200]}"
+
+
+class _UnreadableRowError(ValueError):
+    """A row says neither of what nor by whom it is."""
+
+    def __init__(self, rule: str, got: object) -> None:
+        super().__init__()
+        self.fault = _Fault(rule, got)
+
+
+# Whose row it is, its games, and what is wrong with it.
+_Read = tuple[Key, list[Record], _Fault | None]
 
 
 def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -> list[Judgments]:
     """The judgments of a file, by model, judge and baseline.
 
-    A question that is there again replaces what was there before: files are appended to when a judge is asked again.
-
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where it is none of the formats; the message names file and record.
+        ValueError: where nothing in it can be read; the message names file and record.
     """
     rows = _read(path)
-    found: dict[tuple[str, str | None, str, str | None], dict[tuple[str, int], Record]] = {}
-    repeated: dict[tuple[str, str | None, str, str | None], int] = {}
-    reference = _reference(rows, path) if benchmark == "wildbench" and _is_comparison(rows[0]) else None
-    for number, row in enumerate(rows):
-
-        def error(rule: str, got: object, number: int = number) -> ValueError:
-            return ValueError(
-                f"{path} must {rule}, got {str(got)[:200]} in record {number + 1}; give a file of {benchmark}'s judgments"
+    judge = _arena_judge(rows, path)
+    reference = _reference(rows, path) if benchmark == "wildbench" and any(map(_is_comparison, rows)) else None
+    found: dict[Key, tuple[list[Record], bool]] = {}
+    faults: list[tuple[Key | None, str]] = []
+    for number, row in enumerate(rows, start=1):
+        native = isinstance(row, dict) and "verdict" in row and "form" in row
+        if isinstance(row, dict) and file_format not in (None, "native" if native else "upstream"):
+            raise ValueError(
+                f"{path} must be in the format {file_format}, got {'native' if native else 'upstream'} in record {number}; "
+                f"give a file of {benchmark}'s judgments in that format, or leave the format open"
             )
-
-        if not isinstance(row, dict):
-            raise error("hold one object per record", type(row).__name__)
-        native = "verdict" in row and "form" in row
-        if file_format not in (None, "native" if native else "upstream"):
-            raise error(f"be in the format {file_format}", "native" if native else "upstream")
-        if native:
-            key, games = _native(row, benchmark, error)
-        elif benchmark == "arena_hard":
-            key, games = _arena(row, error)
-        elif _is_comparison(row):
-            key, games = _comparison(row, reference, path, error)
-        else:
-            key, games = _score(row, path, error)
-        known = found.setdefault(key, {})
-        repeated.setdefault(key, 0)
-        again = [game for game in games if (game["question_id"], game["game"]) in known]
-        repeated[key] += bool(again)
-        if again and not native:
-            for place in [place for place in known if place[0] == games[0]["question_id"]]:
-                del known[place]
-        known.update({(game["question_id"], game["game"]): game for game in games})
-    return [Judgments(*key, list(games.values()), repeated[key]) for key, games in found.items()]
+        try:
+            key, games, fault = _judgment(row, benchmark, reference, judge, path)
+        except _UnreadableRowError as error:
+            faults.append((None, f"{error.fault} in record {number}"))
+            continue
+        if fault is not None:
+            faults.append((key, f"{fault} in record {number}"))
+        found.setdefault(key, ([], native))[0].append({"games": games})
+    results = [_judgments(key, read, native) for key, (read, native) in found.items()]
+    if len(faults) == len(rows) and not any(_says_something(record) for result in results for record in result.records):
+        raise ValueError(f"{path} {faults[0][1]}; give a file of {benchmark}'s judgments")
+    for result in results:
+        # Whose a row is that says nothing can't be known: it is told with every result of the file.
+        own = [text for key, text in faults if key in (None, result.key)]
+        result.add_faults(len(own), f"{path.name} {own[0]}" if own else None)
+    return results
 
 
-_Key = tuple[str, str | None, str, str | None]
-_Error = Callable[[str, object], ValueError]
+def _judgments(key: Key, rows: list[Record], native: bool) -> Judgments:
+    """All rows of one key in one step: files have thousands."""
+    result = Judgments(*key, native=native)
+    known: dict[tuple[str, int], Record] = {}
+    for row in rows:
+        games = row["games"]
+        result.num_repeated += any(place_of(game) in known for game in games)
+        known.update({place_of(game): game for game in games})
+    result.records = list(known.values()) if native else [game for row in rows for game in row["games"]]
+    return result
 
 
-def _native(row: dict[str, Any], benchmark: str, error: _Error) -> tuple[_Key, list[Record]]:
+def _says_something(record: Record) -> bool:
+    return record.get("verdict") is not None or record.get("score") is not None
+
+
+def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None, path: Path) -> _Read:
+    if isinstance(row, _Fault):
+        raise _UnreadableRowError(row.rule, row.got)
+    if not isinstance(row, dict):
+        raise _UnreadableRowError("hold one object per record", type(row).__name__)
+    if "verdict" in row and "form" in row:
+        return _native(row, benchmark)
+    if benchmark == "arena_hard":
+        return _arena(row, judge)
+    if _is_comparison(row):
+        return _comparison(row, reference, path)
+    return _evaluated_comparison(row, path) if "ref_generator" in row or "assignment" in row else _score(row, path)
+
+
+def _native(row: dict[str, Any], benchmark: str) -> _Read:
     forms = {"arena_hard": ("pairwise",), "wildbench": ("checklist_score", "checklist_pairwise")}[benchmark]
-    missing = [name for name in ("question_id", "game", "candidate", "judge") if name not in row]
-    if missing or row["form"] not in forms:
-        raise error(f"hold games of the form {' or '.join(forms)}", f"form {row['form']!r}, without {missing}")
-    if row["form"] != "checklist_score" and row["verdict"] not in (None, *VERDICTS):
-        raise error(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
-    score = {"score": row["verdict"]} if row["form"] == "checklist_score" else {}
-    return (row["candidate"], row["judge"], row["form"], row.get("baseline")), [{**row, **score}]
+    kinds: dict[str, Any] = {"question_id": str, "game": int, "candidate": str, "judge": str | None}
+    if row["form"] == "checklist_score":
+        kinds["output"] = dict
+    elif row["form"] == "checklist_pairwise":
+        kinds |= {"output": dict, "baseline_output": dict}
+    missing = [name for name, kind in kinds.items() if name not in row or not isinstance(row[name], kind)]
+    if missing or row["form"] not in forms or not isinstance(row.get("baseline"), str | None) or row["game"] not in (1, 2):
+        raise _UnreadableRowError(f"hold games of the form {' or '.join(forms)}", f"form {row['form']!r}, without {missing}")
+    key = (row["candidate"], row["judge"], row["form"], row.get("baseline"))
+    if row["form"] == "checklist_score":
+        return key, [{**row, "score": rating(row["verdict"])}], None
+    if row["verdict"] is None or (isinstance(row["verdict"], str) and row["verdict"] in VERDICTS):
+        return key, [row], None
+    fault = _Fault(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
+    return key, [{**row, "verdict": None}], fault
 
 
-def _arena(row: dict[str, Any], error: _Error) -> tuple[_Key, list[Record]]:
+def _arena_judge(rows: list[Any], path: Path) -> str | None:
+    """The judge of Arena-Hard rows that don't name theirs: the one that the others name, or upstream's folder."""
+    named = {row["judge"] for row in rows if isinstance(row, dict) and isinstance(row.get("judge"), str)}
+    if len(named) == 1:
+        return str(named.pop())
+    folder = path.absolute().parent
+    return folder.name if not named and folder.parent.name == "model_judgment" else None
+
+
+def _arena(row: dict[str, Any], file_judge: str | None) -> _Read:
     question = row.get("question_id", row.get("uid"))
     if not isinstance(question, str | int):
-        raise error("have a question_id", repr(question))
+        raise _UnreadableRowError("have a question_id", repr(question))
     if not isinstance(row.get("model"), str):
-        raise error("have a model", repr(row.get("model")))
+        raise _UnreadableRowError("have a model", repr(row.get("model")))
+    judge = row["judge"] if isinstance(row.get("judge"), str) else file_judge
+    key = (row["model"], judge, "pairwise", _ARENA_BASELINE)
     games = row.get("games")
-    if not isinstance(games, list) or len(games) > 2:
-        raise error("have one or two games", repr(games))
+    fault = None
+    if not isinstance(games, list) or not games or len(games) > 2:
+        many = f"{len(games)} games, of which the first two count" if isinstance(games, list) and games else repr(games)
+        fault = _Fault("have one or two games", many)
     records = []
-    for number, game in enumerate(games, start=1):
+    # As upstream does, the first two count.
+    for number, game in enumerate(games[:2] if isinstance(games, list) else [], start=1):
         if game is None:
             continue
-        if not isinstance(game, dict) or not isinstance(game.get("score"), str | None):
-            raise error("have games with a score that is a label or null", repr(game))
-        label = game.get("score")
+        label = game.get("score") if isinstance(game, dict) else None
+        if not isinstance(game, dict) or not isinstance(label, str | None):
+            fault = fault or _Fault("have games with a score that is a label or null", repr(game))
         record: Record = {
             "question_id": str(question),
             "game": number,
             # The protocol knows five labels; another one is no verdict.
-            "verdict": label if label in VERDICTS else None,
+            "verdict": label if isinstance(label, str) and label in VERDICTS else None,
         }
-        records.append(record | _arena_styles(game, number))
-    return (row["model"], row.get("judge"), "pairwise", _ARENA_BASELINE), records
+        records.append(record | (_arena_styles(game, number) if isinstance(game, dict) else {}))
+    return key, records, fault
 
 
 def _arena_styles(game: dict[str, Any], number: int) -> Record:
@@ -140,46 +239,91 @@ def _arena_styles(game: dict[str, Any], number: int) -> Record:
     return {side: style(text) for side, text in zip(sides, found.groups(), strict=True)}
 
 
-def _score(row: dict[str, Any], path: Path, error: _Error) -> tuple[_Key, list[Record]]:
-    parsed = row.get("parsed_result")
-    score = row.get("score", parsed.get("score") if isinstance(parsed, dict) else None)
+def _score(row: dict[str, Any], path: Path) -> _Read:
     model = row.get("model_test", row.get("generator"))
     if not isinstance(row.get("session_id"), str) or not isinstance(model, str):
-        raise error("have a session_id and a model_test", list(row))
-    output = row.get("model_output")
+        raise _UnreadableRowError("have a session_id and a model_test", list(row))
+    parsed = row.get("parsed_result")
+    score = row.get("score")
+    if score is None and isinstance(parsed, dict):
+        score = parsed.get("score")
+    key = (model, _judge_of(row, path, model), "checklist_score", None)
+    record: Record = {"question_id": row["session_id"], "game": 1, "score": None, "output": NO_OUTPUT}
+    if "criteria" in row:
+        raise _UnreadableRowError("be the score of a whole answer", "one of a single criterion")
+    text = _text(row.get("model_output"))
+    if text is None:
+        return key, [record], _Fault("have a model_output", repr(row.get("model_output")))
+    return key, [record | {"score": rating(score), "output": output_facts(text)}], None
+
+
+def _text(output: object) -> str | None:
     text = output[0] if isinstance(output, list) and output else output
-    if not isinstance(text, str):
-        raise error("have a model_output", repr(output))
-    record = {"question_id": row["session_id"], "game": 1, "score": rating(score), "output": output_facts(text)}
-    return (model, _judge_of(path, model), "checklist_score", None), [record]
+    return text if isinstance(text, str) else None
 
 
 def _is_comparison(row: object) -> bool:
     return isinstance(row, dict) and "model_A" in row and "model_B" in row
 
 
-def _comparison(row: dict[str, Any], reference: str | None, path: Path, error: _Error) -> tuple[_Key, list[Record]]:
-    models, outputs = (row["model_A"], row["model_B"]), row.get("model_outputs")
+def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> _Read:
+    models, outputs = [row["model_A"], row["model_B"]], row.get("model_outputs")
     if not isinstance(row.get("session_id"), str):
-        raise error("have a session_id", repr(row.get("session_id")))
-    if reference not in models or models[0] == models[1]:
-        raise error(f"compare a model with the reference {reference}", models)
-    if not isinstance(outputs, dict) or not all(isinstance(outputs.get(model), str) for model in models):
-        raise error("have both model_outputs", outputs if outputs is None else list(outputs))
+        raise _UnreadableRowError("have a session_id", repr(row.get("session_id")))
+    if reference is None or reference not in models or models[0] == models[1] or not all(isinstance(m, str) for m in models):
+        raise _UnreadableRowError(f"compare a model with the reference {reference}", models)
     candidate = next(model for model in models if model != reference)
     winner, extent = row.get("winner"), row.get("extent")
     if winner in models:
-        verdict = _WILDBENCH_CHOICES.get(("A" if winner == models[0] else "B", extent if isinstance(extent, int) else 0))
+        choice: object = ("A" if winner == models[0] else "B") + ("+" if extent == 1 else "++" if extent == 2 else "")
+    elif "winner" not in row:
+        parsed = row.get("parsed_result")
+        choice = parsed.get("choice") if isinstance(parsed, dict) else None
     else:
-        verdict = "A=B" if winner == "tie" else None
-    record = {
-        "question_id": row["session_id"],
-        "game": 1 if models[0] == reference else 2,
-        "verdict": verdict,
-        "output": output_facts(outputs[candidate]),
-        "baseline_output": output_facts(outputs[reference]),
+        choice = "A=B" if winner == "tie" else None
+    found = outputs if isinstance(outputs, dict) else {}
+    fault = None
+    if not all(isinstance(found.get(model), str) for model in models):
+        fault = _Fault("have both model_outputs", outputs if outputs is None else found)
+    key = (candidate, _judge_of(row, path, candidate), "checklist_pairwise", reference)
+    game = 1 if models[0] == reference else 2
+    return key, [_compared(row["session_id"], game, choice, found.get(candidate), found.get(reference))], fault
+
+
+def _evaluated_comparison(row: dict[str, Any], path: Path) -> _Read:
+    """What upstream's `eval.py` writes itself: choices by letter, and whole outputs, of which the judge saw the first words."""
+    candidate, reference = row.get("generator"), row.get("ref_generator")
+    assignment, parsed, config = row.get("assignment"), row.get("parsed_result"), row.get("eval_config")
+    if not isinstance(row.get("session_id"), str) or not isinstance(candidate, str) or not isinstance(reference, str):
+        raise _UnreadableRowError("have a session_id, a generator and a ref_generator", list(row))
+    sides = [assignment.get("A"), assignment.get("B")] if isinstance(assignment, dict) else []
+    if candidate == reference or sorted(map(str, sides)) != sorted((candidate, reference)):
+        raise _UnreadableRowError("assign its two models to A and B", assignment)
+    choice = parsed.get("choice") if isinstance(parsed, dict) else None
+    max_words = config.get("max_words") if isinstance(config, dict) else None
+    limit = max_words if isinstance(max_words, int) and max_words > 0 else None
+    texts = [_text(row.get(name)) for name in ("model_output", "ref_output")]
+    shown = [None if text is None else cut_words(text, limit) if text.strip() else EMPTY for text in texts]
+    fault = None
+    if None in shown:
+        fault = _Fault(
+            "have a model_output and a ref_output", [type(row.get(name)).__name__ for name in ("model_output", "ref_output")]
+        )
+    elif choice in ("A", "B"):
+        fault = _Fault("have a choice of WildBench v2 (A++, A+, A=B, B+, B++)", f"{choice}, whose extent nobody knows")
+    key = (candidate, _judge_of(row, path, candidate), "checklist_pairwise", reference)
+    return key, [_compared(row["session_id"], 1 if sides[0] == reference else 2, choice, *shown)], fault
+
+
+def _compared(question: str, game: int, choice: object, candidate: str | None, reference: str | None) -> Record:
+    read = isinstance(candidate, str) and isinstance(reference, str)
+    return {
+        "question_id": question,
+        "game": game,
+        "verdict": _WILDBENCH_CHOICES.get(choice.strip()) if read and isinstance(choice, str) else None,
+        "output": compared_output_facts(candidate) if isinstance(candidate, str) else NO_OUTPUT,
+        "baseline_output": compared_output_facts(reference) if isinstance(reference, str) else NO_OUTPUT,
     }
-    return (candidate, _judge_of(path, candidate), "checklist_pairwise", reference), [record]
 
 
 def _reference(rows: list[Any], path: Path) -> str:
@@ -190,7 +334,7 @@ def _reference(rows: list[Any], path: Path) -> str:
     """
     compared = [row[side] for row in rows if _is_comparison(row) for side in ("model_A", "model_B")]
     models = sorted({name for name in compared if isinstance(name, str)})
-    named = re.findall(r"ref=([^/]+)", str(path))
+    named = re.findall(r"ref=([^/]+)", str(path.absolute()))
     by_path = [model for model in models if named and named[-1].startswith(_last(model))]
     published = [model for model in models if any(reference in model for reference in _WILDBENCH_REFERENCES)]
     by_name = [model for model in models if len(models) == 2 and not _is_named(path, model)]
@@ -212,27 +356,34 @@ def _last(model: str) -> str:
     return model.rsplit("/", 1)[-1]
 
 
-def _judge_of(path: Path, model: str) -> str | None:
-    """The judge of a WildBench file: upstream names it in the path alone, as a folder `eval=…` or in front of the model's name."""
-    found = re.findall(r"eval=([^/]+)", str(path))
+def _judge_of(row: dict[str, Any], path: Path, model: str) -> str | None:
+    """The judge of a WildBench row: `eval.py` writes it; else upstream names it in the path alone.
+
+    That is a folder `eval=<judge>`, or a file `….eval=<judge>.<model>.json`, whose model need not be spelt as in the rows.
+    """
+    config = row.get("eval_config")
+    if isinstance(config, dict) and isinstance(config.get("gpt"), str):
+        return str(config["gpt"])
+    found = re.findall(r"eval=([^/]+)(/?)", str(path.absolute()))
     if not found:
         return None
-    name = re.sub(r"\.json(\.gz)?$", "", found[-1]).split(".ref=")[0]
-    return str(name.removesuffix("." + _last(model)))
+    name, is_folder = found[-1]
+    if is_folder:
+        return str(name)
+    name = re.sub(r"\.jsonl?(\.gz)?$", "", name).split(".ref=")[0]
+    if name.lower().endswith("." + _last(model).lower()):
+        return str(name[: -len(_last(model)) - 1])
+    # A judge's name ends with its date, or at the first point that is none of a version's.
+    return re.split(r"(?<=\d{4}-\d{2}-\d{2})\.|(?<=\d{8})\.|(?<!\d)\.|\.(?!\d)", name, maxsplit=1)[0]
 
 
 def _read(path: Path) -> list[Any]:
-    """The records of a JSON list or of JSON Lines, plain or gzipped."""
+    """The records of a JSON list or of JSON Lines, plain or gzipped; a line that is no JSON is a fault among them."""
     data = path.read_bytes()
     try:
         text = (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode("utf-8")
-        if text.lstrip()[:1] == "[":
-            rows = json.loads(text)
-        else:
-            rows = []
-            for number, line in enumerate(text.split("\n"), start=1):
-                if line.strip():
-                    rows.append(_parse_line(line, path, number))
+        is_list = text.lstrip()[:1] == "["
+        rows = json.loads(text) if is_list else [_parse_line(line) for line in text.split("\n") if line.strip()]
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} must be JSON, got {error.msg.lower()} on line {error.lineno}; give a file of judgments"
@@ -246,10 +397,8 @@ def _read(path: Path) -> list[Any]:
     return list(rows)
 
 
-def _parse_line(line: str, path: Path, number: int) -> Any:
+def _parse_line(line: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} must hold a JSON object per line, got {line[:60]!r} on line {number}; correct or remove it"
-        ) from error
+    except (json.JSONDecodeError, RecursionError):
+        return _Fault("hold a JSON object per line", repr(line[:60]))

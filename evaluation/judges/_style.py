@@ -39,32 +39,42 @@ def style(text: str) -> Record:
 
 
 def style_lengths(games: Sequence[Record], won: Sequence[int | None]) -> Record | None:
-    """Mean and median length of either side, and how often the longer answer won; None where no record has its answers' style.
+    """`length_statistics` of the answers, in tokens; None where no record has its answers' style."""
+    styled = [
+        ((game["question_id"], game["candidate_style"]["tokens"], game["baseline_style"]["tokens"]), result)
+        for game, result in zip(games, won, strict=True)
+        if game.get("candidate_style") and game.get("baseline_style")
+    ]
+    return length_statistics([lengths for lengths, _ in styled], [result for _, result in styled], "words and marks")
+
+
+def length_statistics(games: Sequence[tuple[str, int, int]], won: Sequence[float | None], unit: str) -> dict[str, Any] | None:
+    """Mean and median length of either side over the questions, and how often the longer answer won; None without games.
 
     `longer_won` is over decided games between answers of different length: 0.5 for a judge that does not care for length.
+
+    Args:
+        games: Per game its question, the candidate's length and the baseline's.
+        won: Per game above 0 where the candidate won, below where the baseline did; 0 or None where neither.
     """
     import statistics
 
-    pairs: dict[str, tuple[int, int]] = {}
-    longer, decided = 0, 0
-    for game, result in zip(games, won, strict=True):
-        if not game.get("candidate_style") or not game.get("baseline_style"):
-            continue
-        candidate, baseline = game["candidate_style"]["tokens"], game["baseline_style"]["tokens"]
-        pairs[game["question_id"]] = (candidate, baseline)
-        if result and candidate != baseline:
-            decided += 1
-            longer += (result > 0) == (candidate > baseline)
-    if not pairs:
+    if not games:
         return None
+    pairs = {question: (candidate, baseline) for question, candidate, baseline in games}
+    decided = [
+        (result > 0) == (candidate > baseline)
+        for (_, candidate, baseline), result in zip(games, won, strict=True)
+        if result and candidate != baseline
+    ]
     sides = dict(zip(("candidate", "baseline"), zip(*pairs.values(), strict=True), strict=True))
     return {
-        "unit": "words and marks",
+        "unit": unit,
         **{
             name: {"mean": statistics.fmean(lengths), "median": float(statistics.median(lengths))}
             for name, lengths in sides.items()
         },
-        "longer_won": longer / decided if decided else None,
+        "longer_won": sum(decided) / len(decided) if decided else None,
     }
 
 

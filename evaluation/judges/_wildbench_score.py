@@ -2,7 +2,8 @@
 
 WB-Score = (mean of 1…10 − 5) × 2, shown ×10. WB-Reward: much better ±1, slightly better ±½, tie 0, over all items, shown ×100; with
 a length margin K ≥ 0 a slight win is a tie where the winner is more than K characters longer. Outputs that were cut or are empty
-leave WB-Reward's numerator and stay in its denominator. The task means use an item's primary and secondary tags.
+leave WB-Reward's numerator and stay in its denominator. The task means use an item's primary and secondary tags. As upstream does,
+every record counts, also of a question that is there several times.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from evaluation._records import Record
 from evaluation.judges._pairwise_score import NUM_RESAMPLES, distrust, percentiles, position_bias
+from evaluation.judges._style import length_statistics
 
 REWARDS = {"A>>B": 1.0, "A>B": 0.5, "A=B": 0.0, "B>A": -0.5, "B>>A": -1.0}
 MARGINS = (-1, 1, 500, 1000, 1500)  # −1: off; the others are those that were published
@@ -81,12 +83,12 @@ def aggregate_scores(
     by_task = _by_task(
         [(r["question_id"], r["score"]) for r in records if r["score"] is not None and not _left_out(r["output"])], tasks
     )
-    ci = _mean_interval(values, seed)
+    ci = _mean_interval([_totals(scored)], seed)
     shown = None if ci is None else [rescaled(bound) for bound in ci]
     return {
         "wb_score": rescaled(sum(values) / len(values)) if values else None,
         "mean_score": sum(values) / len(values) if values else None,
-        # One row a question: the interval by rows is the one by questions.
+        # One row a question, as a rule: the interval by rows is the one by questions.
         "ci": shown,
         "ci_clustered": shown,
         "wb_score_macro": None if by_task is None else _macro({task: rescaled(mean) for task, mean in by_task.items()}),
@@ -104,29 +106,31 @@ def aggregate_rewards(
     records: Sequence[Record],
     *,
     num_expected: int,
-    orders: str = "one",
     tasks: Mapping[str, Sequence[str]] | None = None,
     demonstration: bool = False,
     seed: int = 0,
 ) -> Record:
     """WB-Reward over records with `question_id`, `game` (1: the candidate is B), `verdict`, and both `output`s.
 
-    With both orders a question's reward is the mean of its two games. `wb_reward_by_margin` has the published margins.
+    `wb_reward_by_margin` has the published margins. `lengths` are of outputs that were neither cut nor are empty.
     """
     num_null = sum(record["verdict"] is None for record in records)
     null_share = num_null / len(records) if records else 0.0
     by_margin = {margin: [_reward(record, margin) for record in records] for margin in MARGINS}
     # What was left out or not judged adds nothing and is still counted.
-    total = {margin: _per_question(records, rewards) for margin, rewards in by_margin.items()}
-    points = {margin: 100 * sum(values) / len(values) if values else None for margin, values in total.items()}
+    points = {
+        margin: 100 * sum(reward or 0.0 for reward in rewards) / len(rewards) if rewards else None
+        for margin, rewards in by_margin.items()
+    }
     kept = [
         (record["question_id"], reward) for record, reward in zip(records, by_margin[-1], strict=True) if reward is not None
     ]
     by_task = _by_task(kept, tasks)
-    bias = position_bias(records, orders)
-    reason = distrust(len(records) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True)
-    ci = _mean_interval(total[-1], seed)
-    shown = None if ci is None else [100 * bound for bound in ci]
+    bias, covered = position_bias(records)
+    reason = distrust(
+        len(records) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
+    )
+    shown = reward_interval([records], seed) if len(records) > num_null else None
     return {
         "wb_reward": points[-1] if len(records) > num_null else None,
         "ci": shown,
@@ -138,20 +142,47 @@ def aggregate_rewards(
         "n_left_out": sum(_left_out(r["output"]) or _left_out(r["baseline_output"]) for r in records),
         **_outputs([record["output"] for record in records]),
         "baseline_mean_characters": _mean_characters([record["baseline_output"] for record in records]),
+        "lengths": reward_lengths(records),
         "position_bias": bias,
+        "position_bias_coverage": covered,
         "trusted": not reason,
         "untrusted_reason": reason,
         "demonstration": demonstration,
     }
 
 
+def reward_interval(references: Sequence[Sequence[Record]], seed: int = 0) -> list[float] | None:
+    """WB-Reward's interval by question; of several references' comparisons, that of their mean, which share their questions."""
+    totals = [_totals([(record["question_id"], _reward(record, -1) or 0.0) for record in records]) for records in references]
+    ci = _mean_interval(totals, seed)
+    return None if ci is None else [100 * bound for bound in ci]
+
+
+def reward_lengths(records: Sequence[Record]) -> Record | None:
+    """Lengths of both outputs in characters, and how often the longer one won."""
+    kept = [record for record in records if not _left_out(record["output"]) and not _left_out(record["baseline_output"])]
+    lengths = [
+        (record["question_id"], record["output"]["characters"], record["baseline_output"]["characters"]) for record in kept
+    ]
+    return length_statistics(lengths, [_reward(record, -1) for record in kept], "characters")
+
+
 def output_facts(text: str) -> Record:
-    """What the scores need of an output: its length, and whether it is empty or was cut, told as upstream tells it."""
-    return {"characters": len(text), "empty": text in ("", EMPTY), "cut": text.endswith(CUT)}
+    """What WB-Score needs of an output: its length, and whether it is empty or was cut, told as upstream tells it."""
+    return {"characters": len(text), "empty": text == "", "cut": text.endswith(CUT)}
+
+
+def compared_output_facts(text: str) -> Record:
+    """What WB-Reward needs of an output: in comparisons an empty one may be there as the words that the judge was shown for it."""
+    return output_facts(text) | {"empty": text in ("", EMPTY)}
+
+
+# An output that a record lacks.
+NO_OUTPUT: Record = {"characters": 0, "empty": False, "cut": False, "missing": True}
 
 
 def _left_out(output: Mapping[str, Any]) -> bool:
-    return bool(output["empty"] or output["cut"])
+    return bool(output["empty"] or output["cut"] or output.get("missing"))
 
 
 def _reward(record: Record, margin: int) -> float | None:
@@ -165,22 +196,31 @@ def _reward(record: Record, margin: int) -> float | None:
     return reward
 
 
-def _per_question(records: Sequence[Record], rewards: Sequence[float | None]) -> list[float]:
-    by_question: dict[str, list[float]] = {}
-    for record, reward in zip(records, rewards, strict=True):
-        by_question.setdefault(record["question_id"], []).append(reward or 0.0)
-    return [sum(values) / len(values) for values in by_question.values()]
+def _totals(values: Sequence[tuple[str, float]]) -> dict[str, tuple[float, int]]:
+    """Sum and number of the values by question."""
+    found: dict[str, tuple[float, int]] = {}
+    for question, value in values:
+        total, count = found.get(question, (0.0, 0))
+        found[question] = (total + value, count + 1)
+    return found
 
 
-def _mean_interval(values: Sequence[float], seed: int) -> list[float] | None:
-    """Percentile bootstrap of the mean over questions, at 95 %."""
-    if not values:
+def _mean_interval(parts: Sequence[Mapping[str, tuple[float, int]]], seed: int) -> list[float] | None:
+    """Percentile bootstrap over questions, at 95 %, of the mean of the parts' means; None where a part has nothing."""
+    if not all(parts):
         return None
     import numpy as np
 
-    distinct, counts = np.unique(np.array(values), return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=NUM_RESAMPLES)
-    return percentiles(drawn @ distinct / len(values))
+    questions = list(dict.fromkeys(question for part in parts for question in part))
+    nothing = (0.0, 0)
+    table = np.array([[value for part in parts for value in part.get(question, nothing)] for question in questions])
+    distinct, counts = np.unique(table, axis=0, return_counts=True)  # (D, 2 × parts)
+    times = np.random.default_rng(seed).multinomial(len(questions), counts / len(questions), size=NUM_RESAMPLES)
+    drawn = times @ distinct
+    totals, numbers = drawn[:, ::2], drawn[:, 1::2]
+    # A part with few of the questions can be drawn without any.
+    complete = (numbers > 0).all(axis=1)
+    return percentiles((totals[complete] / numbers[complete]).mean(axis=1))
 
 
 def _by_task(values: Sequence[tuple[str, float]], tasks: Mapping[str, Sequence[str]] | None) -> dict[str, float] | None:

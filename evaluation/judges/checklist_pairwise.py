@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from evaluation._records import Record
 from evaluation._types import Item
 from evaluation.judges._replies import json_field
-from evaluation.judges._wildbench_score import aggregate_rewards, output_facts
+from evaluation.judges._wildbench_score import aggregate_rewards, compared_output_facts
 from evaluation.judges.checklist_score import MAX_WORDS as MAX_WORDS
 from evaluation.judges.checklist_score import tasks_of
 from evaluation.judges.checklist_score import texts as checklist_texts
@@ -54,7 +54,7 @@ def wants_more(reply: str) -> bool:
 def facts(answer: str, baseline: str | None) -> Record:
     """Length and state of both answers. A game with one that is empty or was cut leaves the numerator: no judge is asked."""
     assert baseline is not None
-    outputs = {"output": output_facts(answer), "baseline_output": output_facts(baseline)}
+    outputs = {"output": compared_output_facts(answer), "baseline_output": compared_output_facts(baseline)}
     left_out = any(output["empty"] or output["cut"] for output in outputs.values())
     return outputs | ({"verdict": "A=B"} if left_out else {})
 
@@ -63,9 +63,7 @@ def aggregate(
     records: Sequence[Record], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
 ) -> Record:
     """WB-Reward; by task where the questions have WildBench's tags."""
-    return aggregate_rewards(
-        records, num_expected=num_expected, orders=orders, tasks=tasks_of(questions), demonstration=demonstration
-    )
+    return aggregate_rewards(records, num_expected=num_expected, tasks=tasks_of(questions), demonstration=demonstration)
 
 
 def across(results: Mapping[str, Record], games: Mapping[str, Sequence[Record]]) -> Record:

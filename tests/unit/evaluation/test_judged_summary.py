@@ -58,6 +58,9 @@ def test_every_form_has_its_rows_and_sentences(tmp_path):
     assert rows["arena"]["score"] == "100.0" and rows["arena"]["trusted"] == "yes" and rows["arena"]["position bias"] == "0.00"
     assert rows["wb"]["WB-Score"] == "40.0" and rows["wb"]["trusted"] == "untrusted" and "position bias" not in rows["wb"]
     assert rows["reward"]["WB-Reward"] == "0.0" and rows["reward"]["trusted"] == "untrusted"
+    # Answers of one length: nothing that a longer one could have won.
+    assert rows["reward"]["characters"] == "4 against 4" and rows["reward"]["longer won"] == "–"
+    assert rows["wb"]["characters"] == "4" and "longer won" not in rows["wb"]
     assert rows["mt"]["score"] == "6.0"
     (note,) = judge_notes("mt_bench", entries["mt"])
     assert "6.0 of 10 [6.0, 6.0]" in note and "position bias" not in note and "every answer has the score 6" in note

@@ -100,6 +100,45 @@ def test_one_game_a_question_in_a_random_order_shows_the_bias_as_well():
     assert found["position_bias"] == pytest.approx(0.0) and found["score"] == pytest.approx(70) and not found["partial"]
 
 
+def single(number, game, verdict="A>B"):
+    return {"question_id": f"s{number}", "game": game, "verdict": verdict}
+
+
+@pytest.mark.parametrize("pair", [("A>B", "B>A"), ("B>A", "A>B"), ("A=B", "A=B")])
+def test_a_few_consistent_pairs_do_not_vouch_for_the_rest(pair):
+    """A judge that always says A, asked in one order, and ten questions in both, which it answers as one would wish."""
+    result = aggregate([single(n, 1) for n in range(490)] + games_of(*[pair] * 10), num_expected=500)
+    assert not result["trusted"] and result["position_bias_coverage"] < 0.2
+    assert "the position bias was measured on 11% of the questions" in result["untrusted_reason"]
+
+
+def test_one_question_in_both_orders_does_not_hide_the_bias_of_the_others():
+    games = [single(n, 1 + n % 2) for n in range(1024)] + [single(3, 1, "B>A")]
+    result = aggregate(games, num_expected=1024, orders="one")
+    assert result["position_bias"] > 0.99 and result["position_bias_coverage"] > 0.99 and not result["trusted"]
+
+
+def test_a_tenth_of_the_second_games_may_be_missing():
+    for num_single, trusted in ((10, True), (40, False)):
+        games = games_of(*[("B>A", "A>B")] * (100 - num_single)) + [single(n, 1, "B>A") for n in range(num_single)]
+        result = aggregate(games, num_expected=100)
+        assert result["trusted"] is trusted and result["partial"]
+
+
+def test_orders_drawn_at_random_need_not_be_of_one_number():
+    rng = random.Random(7)
+    for num_games in (10, 100, 1024):
+        games = [single(n, game, "B>A" if game == 1 else "A>B") for n in range(num_games) for game in [rng.choice((1, 2))]]
+        assert aggregate(games, num_expected=num_games, orders="one")["trusted"]
+
+
+def test_a_game_that_is_there_twice_counts_twice():
+    games = games_of(("B>A", "A>B"), ("A>B", "B>A"))
+    result = aggregate(games + games[:2], num_expected=2)
+    assert result["score"] == pytest.approx(200 / 3) and result["n_games"] == 6 and not result["partial"]
+    assert result["n_questions"] == 2 and result["position_bias"] == 0.0
+
+
 def test_a_consistent_judge_is_unbiased_and_trusted():
     result = result_of(*[("B>A", "A>B")] * 6, *[("A>B", "B>A")] * 2)
     assert result["score"] == 75.0 and result["position_bias"] == 0.0 and result["order_agreement"] == 1.0

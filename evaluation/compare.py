@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation._formats import difference, number, p_value
 from evaluation._paired import Record, compare_scores, correct_and_judge, is_correct, read_json, read_scores
+from evaluation.statistics import percent
 from evaluation.summary import label
 
 # benchmark → model → folder of its scores
@@ -86,7 +87,7 @@ class _Result:
         return {"model": self.model, **{key: self.summary.get(key) for key in shown}}
 
     def accuracy(self, ids: Sequence[str]) -> float | None:
-        return 100 * sum(is_correct(self.scores[id]) for id in ids) / len(ids) if ids else None
+        return percent(sum(is_correct(self.scores[id]) for id in ids), len(ids))
 
 
 def _compare(first_name: str, second_name: str, benchmark: str, first: _Result, second: _Result) -> Record:

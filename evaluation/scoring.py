@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from evaluation._types import Item, Progress, Verdict
-from evaluation.statistics import standard_error, wilson_interval
+from evaluation.statistics import percent, standard_error, wilson_interval
 
 SCORER_VERSION = "2"  # goes up with every change that can change a verdict
 
@@ -93,19 +93,19 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
         "n_benchmark": module.NUM_ITEMS,
         "missing": n_expected - n,
         "partial": n < n_expected,
-        "accuracy": _percent(num_right, n_expected),
-        "accuracy_of_present": _percent(num_right, n),
-        "accuracy_of_parsed": _percent(num_right, num_parsed),
-        "no_answer": _percent(outcomes["no_answer"], n_expected),
-        "error": _percent(outcomes["error"], n_expected),
-        "truncated": _percent(sum(record["finish_reason"] == "length" for record in finished), len(finished)),
+        "accuracy": percent(num_right, n_expected),
+        "accuracy_of_present": percent(num_right, n),
+        "accuracy_of_parsed": percent(num_right, num_parsed),
+        "no_answer": percent(outcomes["no_answer"], n_expected),
+        "error": percent(outcomes["error"], n_expected),
+        "truncated": percent(sum(record["finish_reason"] == "length" for record in finished), len(finished)),
         "mean_completion_tokens": sum(lengths) / len(lengths) if lengths else None,
         "ci": list(wilson_interval(num_right, n_expected)),
         "ci_method": "wilson",
         "stderr": None if math.isnan(stderr) else stderr,
         "rules": dict(Counter(record["rule"] for record in records).most_common()),
         "metrics": {
-            name: _percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
+            name: percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
             for name in sorted({name for record in records for name in record["metrics"]})
         },
         "groups": {name: _by_group(records, name) for name in getattr(module, "GROUPS", ())},
@@ -121,8 +121,8 @@ def _by_group(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[st
     return {
         group: {
             "n": len(outcomes),
-            "accuracy": _percent(outcomes.count("correct"), len(outcomes)),
-            "no_answer": _percent(outcomes.count("no_answer"), len(outcomes)),
+            "accuracy": percent(outcomes.count("correct"), len(outcomes)),
+            "no_answer": percent(outcomes.count("no_answer"), len(outcomes)),
         }
         for group, outcomes in sorted(groups.items())
     }
@@ -286,10 +286,6 @@ def _cluster(item: Item) -> str:
     """What items that ask the same question share: MMLU has some in two subjects."""
     asked = [item.get("question"), item.get("choices")]
     return item["id"] if asked == [None, None] else hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-
-
-def _percent(count: float, of: int) -> float | None:
-    return 100 * count / of if of else None
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:

@@ -55,6 +55,15 @@ def test_rates_divide_by_what_their_names_say():
     assert result["stderr"] == pytest.approx(100 * math.sqrt(0.25 * 0.75 / 3))
 
 
+def test_rates_show_as_upstreams_where_rounding_is_near():
+    # 439 of 800 in floating point: 439 / 800 * 100 is below 54.875, 100 * 439 / 800 is not.
+    items = [{"id": f"i{n}", "answer": "0"} for n in range(800)]
+    completions = [_completion(n, "0" if n < 439 else None) for n in range(800)]
+    result = aggregate("gsm8k", score_records("gsm8k", items, completions), n_expected=800)
+    none = aggregate("gsm8k", score_records("gsm8k", items, [_completion(n, None) for n in range(439)]), n_expected=800)
+    assert f"{result['accuracy']:.2f}" == f"{result['accuracy_of_present']:.2f}" == f"{none['no_answer']:.2f}" == "54.87"
+
+
 def test_a_complete_set_is_not_partial_and_no_completion_at_all_is_a_result_too():
     records = score_records("gsm8k", ITEMS, [_completion(n, str(n)) for n in range(4)])
     full = aggregate("gsm8k", records, n_expected=4)

@@ -24,6 +24,8 @@ from evaluation.statistics import percent, standard_error, wilson_interval
 
 SCORER_VERSION = "2"  # goes up with every change that can change a verdict
 
+# What an item is called and filed under: sources differ in it where they ask the same.
+_LABELS = ("id", "level", "subject")
 _STEP = 256  # items between two reports of progress
 
 
@@ -37,7 +39,8 @@ def score_records(
 ) -> list[dict[str, Any]]:
     """One record per completion, in the order of the completions: the verdict, what it rests on, and the raw text.
 
-    `cluster` is equal for items that ask the same question. A benchmark's `second_metrics`, where it has any, are worked out last.
+    `cluster` is equal for items that ask the same question, `content` where the gold answer is the same too: runs are paired by it.
+    A benchmark's `second_metrics`, where it has any, are worked out last.
 
     Args:
         boxed: Whether ZeroEval's boxed rule is tried; upstream tries it for Llama 3.1 alone.
@@ -128,12 +131,15 @@ def _by_group(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[st
     }
 
 
+def content_digest(item: Item) -> str:
+    """What the item asks and its gold answer, as 32 hex digits; neither its id, which may be a row's number, nor its labels."""
+    content = {key: value for key, value in item.items() if key not in _LABELS}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def items_digest(items: Sequence[Item]) -> str:
     """sha256 (hex) of the items' content and order, wherever they came from: equal digests are the same benchmark data."""
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(json.dumps(item, sort_keys=True).encode() + b"\n")
-    return digest.hexdigest()
+    return hashlib.sha256("".join(content_digest(item) + "\n" for item in items).encode()).hexdigest()
 
 
 def score_folder(
@@ -277,6 +283,7 @@ def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: b
         "num_completion_tokens": completion.get("num_completion_tokens"),
         "groups": {name: item.get(name) for name in getattr(module, "GROUPS", ())},
         "cluster": _cluster(item),
+        "content": content_digest(item),
         "completion": completion["completion"],
         "scorer": SCORER_VERSION,
     }

@@ -216,6 +216,8 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         _print_json(result)
     else:
         print_table("", comparison_rows(result))
+        for note in result["notes"]:
+            print(f"  {note}")
 
 
 def show_report(name: str, *, open_it: bool, as_json: bool) -> None:

@@ -1,7 +1,6 @@
 """Scores of stored completions: shapes, denominators, published figures, and files that are ill-formed."""
 
 import gzip
-import hashlib
 import json
 import math
 import os
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.benchmarks import crux
-from evaluation.scoring import aggregate, score_completions, score_folder, score_records
+from evaluation.scoring import aggregate, content_digest, items_digest, score_completions, score_folder, score_records
 from evaluation.zeroeval import load_zeroeval_results
 
 DATA = Path(os.environ.get("BNF_TEST_DATA", "/")) / "recorded_examples" / "zeroeval"
@@ -125,6 +124,7 @@ def test_a_folder_is_scored_whole_and_keeps_the_raw_text(tmp_path):
         "num_completion_tokens": 10,
         "groups": {},
         "cluster": "i0",
+        "content": content_digest(ITEMS[0]),
         "completion": '{"answer": "0"}',
         "scorer": records[0]["scorer"],
     }
@@ -137,8 +137,7 @@ def test_the_summary_names_the_data_and_what_was_left_out(tmp_path):
     (tmp_path / "left_out.json").write_text('{"another level": 7}')
     first = score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=None)
     assert first["left_out"] == {"another level": 7}
-    lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in ITEMS)
-    assert first["items_digest"] == hashlib.sha256(lines.encode()).hexdigest()
+    assert first["items_digest"] == items_digest(ITEMS) != items_digest(ITEMS[::-1])
     _lines(tmp_path / "items.jsonl", [{**item, "answer": "1"} for item in ITEMS])
     assert score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=None)["items_digest"] != first["items_digest"]
 
@@ -150,6 +149,13 @@ def test_items_that_ask_the_same_question_are_one_cluster():
     a, b, c = score_records("mmlu_redux", items, completions)
     assert a["cluster"] == b["cluster"] != c["cluster"]
     assert a["groups"] == {"subject": "s"} and b["groups"] == {"subject": "t"}
+
+
+def test_an_items_content_is_what_it_asks_and_its_gold_answer():
+    item = {"id": "a", "question": "q", "choices": ["x", "y"], "answer": "A", "subject": "s"}
+    assert content_digest(item) == content_digest({**item, "id": "b", "subject": None})
+    changed = [{**item, "question": "p"}, {**item, "answer": "B"}, {**item, "choices": ["y", "x"]}]
+    assert len({content_digest(other) for other in [item, *changed]}) == 4
 
 
 def test_results_by_group_divide_by_the_groups_items():

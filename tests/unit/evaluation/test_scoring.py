@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.benchmarks import crux
+from evaluation.benchmarks import crux, gsm8k, math_l5
 from evaluation.scoring import aggregate, content_digest, items_digest, score_completions, score_folder, score_records
 from evaluation.zeroeval import load_zeroeval_results
 
@@ -299,12 +299,17 @@ def test_plain_and_gzipped_files_are_one_whatever_they_are_called(tmp_path):
         (b"[]", r"list of records, got \[\]"),
         (b'{"id": 1}', "list of records"),
         (b"[1]", "list of records, got int in record 0"),
-        (json.dumps([_zeroeval_row(dataset="crux")]), "records of gsm8k, got crux"),
+        (json.dumps([_zeroeval_row(dataset="crux")]), "records of gsm8k, got the dataset 'crux' in record 0"),
+        (json.dumps([_zeroeval_row(), _zeroeval_row(1, dataset="zebra-grid")]), "got the dataset 'zebra-grid' in record 1"),
+        (json.dumps([_zeroeval_row(dataset="GSM")]), "got the dataset 'GSM'"),
+        (json.dumps([_zeroeval_row(dataset=None, answer="[(4, 1)]")]), r"number as answer, .*got '\[\(4, 1\)\]'"),
         (json.dumps([_zeroeval_row(), _zeroeval_row(1, output=[])]), "output as a list.*in record 1"),
         (json.dumps([_zeroeval_row(output=[None])]), "output as a list"),
         (json.dumps([_zeroeval_row(output="text")]), "output as a list"),
         (json.dumps([_zeroeval_row(answer=None)]), "have an answer"),
-        (json.dumps([_zeroeval_row(id=None)]), "have an id"),
+        (json.dumps([_zeroeval_row(id=[1])]), "whole number as id, got .1. in record 0"),
+        (json.dumps([_zeroeval_row(id=True)]), "whole number as id, got True"),
+        (json.dumps([_zeroeval_row(id="1"), _zeroeval_row(id=None)]), "each id once, got '1' of record 0 again in record 1"),
         (json.dumps([_zeroeval_row(), _zeroeval_row()]), "each id once.*record 0 again in record 1"),
     ],
 )
@@ -314,6 +319,34 @@ def test_an_ill_formed_result_file_is_named(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         score_completions("gsm8k", path, format="zeroeval")
     assert str(path) in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_a_record_is_called_by_its_id_its_session_id_or_its_number(tmp_path):
+    path = tmp_path / "model.json"
+    rows = [_zeroeval_row(id=7), _zeroeval_row(id=None, session_id="s"), _zeroeval_row(id=None)]
+    rows.append({key: value for key, value in _zeroeval_row().items() if key != "id"})
+    path.write_text(json.dumps(rows))
+    assert [item["id"] for item in load_zeroeval_results(path, "gsm8k").items] == ["7", "s", "2", "3"]
+
+
+@needs_data
+def test_recorded_items_are_the_benchmarks_own():
+    for benchmark, file, source in [
+        (gsm8k, "gsm/Qwen2-7B-Instruct.json.gz", "gsm8k/test.jsonl"),
+        (crux, "crux/Qwen2-7B-Instruct.json.gz", "cruxeval/cruxeval.jsonl"),
+        (math_l5, "math-l5/Qwen2-7B-Instruct.json.gz", "math/MATH_test.math500_subset.jsonl"),
+    ]:
+        recorded = load_zeroeval_results(DATA / file, benchmark.__name__.rpartition(".")[2]).items
+        loaded = benchmark.load(str(DATA.parent.parent / source), None)
+        assert {content_digest(item) for item in loaded} <= {content_digest(item) for item in recorded}
+        assert (items_digest(recorded) == items_digest(loaded)) == (len(recorded) == len(loaded))
+
+
+@needs_data
+def test_recorded_mmlu_has_its_subjects():
+    file = DATA / "mmlu-redux" / "Meta-Llama-3.1-405B-Instruct@hyperbolic.partial51.json"
+    result = score_completions("mmlu_redux", file, format="zeroeval")
+    assert {subject: group["n"] for subject, group in result["groups"]["subject"].items()} == {"anatomy": 51}
 
 
 def test_zeroeval_has_no_number_comparison(tmp_path):

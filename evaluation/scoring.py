@@ -176,18 +176,19 @@ def score_folder(
 def score_completions(
     benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native", lm_eval: bool = False
 ) -> dict[str, Any]:
-    """The aggregate of one file of completions, over the protocol's number of items (where nobody says it, over the file's).
+    """The aggregate of one file of completions, over the items that were asked for.
 
-    A native file has its items.jsonl beside it; a ZeroEval file carries its gold answers and its model's name. With `lm_eval` the
+    A native file has its items.jsonl beside it, and these are expected, as in the score stage; `n_benchmark` says how many the protocol
+    has. A ZeroEval file holds gold answers and a model's name, and the protocol's number is expected. With `lm_eval` the
     result has `cross_check` and `disagreements` as `evaluation.lm_eval_replay.cross_check` gives them.
 
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
     """
-    n_benchmark = _module(benchmark).NUM_ITEMS
     answers = load_answers(benchmark, file, format=format)
     records = score_records(benchmark, answers.items, answers.completions, boxed=answers.boxed)
-    n_expected = len(answers.items) if n_benchmark is None else n_benchmark
+    # A ZeroEval file has no items but those that were answered.
+    n_expected = _module(benchmark).NUM_ITEMS if format == "zeroeval" else len(answers.items)
     result = {**aggregate(benchmark, records, n_expected), "model": answers.model, "items_digest": items_digest(answers.items)}
     if lm_eval:
         from evaluation.lm_eval_replay import cross_check

@@ -175,13 +175,15 @@ def test_where_nobody_says_how_many_items_there_are_the_file_does(tmp_path):
     assert (result["n"], result["n_expected"], result["n_benchmark"], result["accuracy"]) == (1, 2, None, 50)
 
 
-def test_a_file_counts_over_the_protocols_items(tmp_path):
+def test_a_file_counts_over_the_items_beside_it_as_the_score_stage_does(tmp_path):
     _lines(tmp_path / "items.jsonl", ITEMS)
-    _lines(tmp_path / "mine.jsonl", [{"id": "i2", "completion": '{"answer": "2"}'}])
-    result = score_completions("gsm8k", tmp_path / "mine.jsonl")
-    assert (result["n"], result["n_expected"], result["missing"], result["partial"]) == (1, 1319, 1318, True)
-    assert result["accuracy"] == pytest.approx(100 / 1319) and result["accuracy_of_present"] == 100
+    _lines(tmp_path / "completions.jsonl", [{"id": "i2", "completion": '{"answer": "2"}'}])
+    result = score_completions("gsm8k", tmp_path / "completions.jsonl")
+    assert (result["n"], result["n_expected"], result["missing"], result["partial"]) == (1, 4, 3, True)
+    assert (result["n_benchmark"], result["accuracy"], result["accuracy_of_present"]) == (1319, 25, 100)
     assert result["truncated"] is None and result["mean_completion_tokens"] is None
+    stage = score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=None)
+    assert all(result[key] == stage[key] for key in result)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Arithmetic that a model wrote, evaluated without executing anything and in bounded time.
 
 Python's parser reads the text, so numbers and precedence mean what they mean in Python. Upstream's scorers hand such text to `eval`:
-what gives a number there without a name of its own (`6/2 or 3`, `round(22/7)`, `5//2`) gives the same here, and nothing else is run.
+what gives a number there without a name of its own (`6/2 or 3`, `round(22/7)`, `5//2`, `~3 + 1/2`) gives the same here, and nothing
+else is run. Left out, so that the text's first number counts where upstream has a value: texts, lists and sets (`str(31/2)`,
+`3/4 in [1]`), `is` (`7 is 3/4`), conditions (`1/2 if 1 else 2`), and functions other than `abs`, `float`, `int` and `round` of one value.
 """
 
 from __future__ import annotations
@@ -22,8 +24,17 @@ _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+    ast.RShift: operator.rshift,
 }
-_UNARY: dict[type, Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_}
+_UNARY: dict[type, Callable[[Any], Any]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+    ast.Not: operator.not_,
+    ast.Invert: operator.invert,
+}
 _COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -52,18 +63,21 @@ def evaluate(text: str) -> float:
             warnings.simplefilter("ignore")  # Python warns of some odd numbers, such as `1e`.
             tree = ast.parse(text.lstrip(" \t"), mode="eval")
         return float(_value(tree.body))
-    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+    # TypeError: bits of a fraction, as in `2 ^ (1/2)`.
+    except (SyntaxError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
         raise ArithmeticTextError(f"text must have a value, got {text[:60]!r}: {type(error).__name__}") from error
 
 
 def _value(node: ast.expr) -> int | float:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and type(node.value) in (bool, int, float):
         return node.value  # type: ignore[return-value]
     if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
         unary: int | float = _UNARY[type(node.op)](_value(node.operand))
         return unary
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         return _power(_value(node.left), _value(node.right))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.LShift):
+        return _shifted(_value(node.left), _value(node.right))
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
         binary: int | float = _BINARY[type(node.op)](_value(node.left), _value(node.right))
         return binary
@@ -96,3 +110,10 @@ def _power(base: int | float, exponent: int | float) -> int | float:
     if isinstance(value, complex):
         raise ArithmeticTextError("powers must be real, got a root of a negative number")
     return value
+
+
+def _shifted(value: Any, places: Any) -> int:
+    if isinstance(value, int) and isinstance(places, int) and value.bit_length() + places > MAX_BITS:
+        raise ArithmeticTextError(f"shifts must have at most {MAX_BITS} bits, got {value.bit_length()} shifted by {places}")
+    shifted: int = value << places
+    return shifted

@@ -17,7 +17,7 @@ from typing import Any
 from evaluation._records import write_whole
 from evaluation._types import Item, Progress
 from evaluation.bounded import BoundedCalls
-from evaluation.statistics import standard_error
+from evaluation.statistics import percent, standard_error
 
 CROSS_CHECK_FILE = "cross_check.json"
 DISAGREEMENTS_FILE = "disagreements.jsonl"
@@ -124,10 +124,10 @@ def _columns(
                 "task": task,
                 "filter": filter_name,
                 "metric": metric,
-                "value": 100 * sum(values) / len(values),
+                "value": percent(sum(values), len(values)),
                 "stderr": stderr if stderr == stderr else None,
                 "n": len(values),
-                "agreement": 100 * agreed / len(values),
+                "agreement": percent(agreed, len(values)),
                 "n_killed": sum(found is None for found in rows),
             }
         )

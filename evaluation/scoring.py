@@ -20,10 +20,12 @@ from types import ModuleType
 from typing import Any, Literal
 
 from evaluation._types import Item, Progress, Verdict
-from evaluation.statistics import standard_error, wilson_interval
+from evaluation.statistics import percent, standard_error, wilson_interval
 
-SCORER_VERSION = "2"  # goes up with every change that can change a verdict
+SCORER_VERSION = "3"  # goes up with every change that can change a verdict
 
+# What an item is called and filed under: sources differ in it where they ask the same.
+_LABELS = ("id", "level", "subject")
 _STEP = 256  # items between two reports of progress
 
 
@@ -37,7 +39,8 @@ def score_records(
 ) -> list[dict[str, Any]]:
     """One record per completion, in the order of the completions: the verdict, what it rests on, and the raw text.
 
-    `cluster` is equal for items that ask the same question. A benchmark's `second_metrics`, where it has any, are worked out last.
+    `cluster` is equal for items that ask the same question, `content` where the gold answer is the same too: runs are paired by it.
+    A benchmark's `second_metrics`, where it has any, are worked out last.
 
     Args:
         boxed: Whether ZeroEval's boxed rule is tried; upstream tries it for Llama 3.1 alone.
@@ -93,19 +96,19 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
         "n_benchmark": module.NUM_ITEMS,
         "missing": n_expected - n,
         "partial": n < n_expected,
-        "accuracy": _percent(num_right, n_expected),
-        "accuracy_of_present": _percent(num_right, n),
-        "accuracy_of_parsed": _percent(num_right, num_parsed),
-        "no_answer": _percent(outcomes["no_answer"], n_expected),
-        "error": _percent(outcomes["error"], n_expected),
-        "truncated": _percent(sum(record["finish_reason"] == "length" for record in finished), len(finished)),
+        "accuracy": percent(num_right, n_expected),
+        "accuracy_of_present": percent(num_right, n),
+        "accuracy_of_parsed": percent(num_right, num_parsed),
+        "no_answer": percent(outcomes["no_answer"], n_expected),
+        "error": percent(outcomes["error"], n_expected),
+        "truncated": percent(sum(record["finish_reason"] == "length" for record in finished), len(finished)),
         "mean_completion_tokens": sum(lengths) / len(lengths) if lengths else None,
         "ci": list(wilson_interval(num_right, n_expected)),
         "ci_method": "wilson",
         "stderr": None if math.isnan(stderr) else stderr,
         "rules": dict(Counter(record["rule"] for record in records).most_common()),
         "metrics": {
-            name: _percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
+            name: percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
             for name in sorted({name for record in records for name in record["metrics"]})
         },
         "groups": {name: _by_group(records, name) for name in getattr(module, "GROUPS", ())},
@@ -121,19 +124,22 @@ def _by_group(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[st
     return {
         group: {
             "n": len(outcomes),
-            "accuracy": _percent(outcomes.count("correct"), len(outcomes)),
-            "no_answer": _percent(outcomes.count("no_answer"), len(outcomes)),
+            "accuracy": percent(outcomes.count("correct"), len(outcomes)),
+            "no_answer": percent(outcomes.count("no_answer"), len(outcomes)),
         }
         for group, outcomes in sorted(groups.items())
     }
 
 
+def content_digest(item: Item) -> str:
+    """What the item asks and its gold answer, as 32 hex digits; neither its id, which may be a row's number, nor its labels."""
+    content = {key: value for key, value in item.items() if key not in _LABELS}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def items_digest(items: Sequence[Item]) -> str:
     """sha256 (hex) of the items' content and order, wherever they came from: equal digests are the same benchmark data."""
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(json.dumps(item, sort_keys=True).encode() + b"\n")
-    return digest.hexdigest()
+    return hashlib.sha256("".join(content_digest(item) + "\n" for item in items).encode()).hexdigest()
 
 
 def score_folder(
@@ -170,18 +176,19 @@ def score_folder(
 def score_completions(
     benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native", lm_eval: bool = False
 ) -> dict[str, Any]:
-    """The aggregate of one file of completions, over the protocol's number of items (where nobody says it, over the file's).
+    """The aggregate of one file of completions, over the items that were asked for.
 
-    A native file has its items.jsonl beside it; a ZeroEval file carries its gold answers and its model's name. With `lm_eval` the
+    A native file has its items.jsonl beside it, and these are expected, as in the score stage; `n_benchmark` says how many the protocol
+    has. A ZeroEval file holds gold answers and a model's name, and the protocol's number is expected. With `lm_eval` the
     result has `cross_check` and `disagreements` as `evaluation.lm_eval_replay.cross_check` gives them.
 
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
     """
-    n_benchmark = _module(benchmark).NUM_ITEMS
     answers = load_answers(benchmark, file, format=format)
     records = score_records(benchmark, answers.items, answers.completions, boxed=answers.boxed)
-    n_expected = len(answers.items) if n_benchmark is None else n_benchmark
+    # A ZeroEval file has no items but those that were answered.
+    n_expected = _module(benchmark).NUM_ITEMS if format == "zeroeval" else len(answers.items)
     result = {**aggregate(benchmark, records, n_expected), "model": answers.model, "items_digest": items_digest(answers.items)}
     if lm_eval:
         from evaluation.lm_eval_replay import cross_check
@@ -277,6 +284,7 @@ def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: b
         "num_completion_tokens": completion.get("num_completion_tokens"),
         "groups": {name: item.get(name) for name in getattr(module, "GROUPS", ())},
         "cluster": _cluster(item),
+        "content": content_digest(item),
         "completion": completion["completion"],
         "scorer": SCORER_VERSION,
     }
@@ -286,10 +294,6 @@ def _cluster(item: Item) -> str:
     """What items that ask the same question share: MMLU has some in two subjects."""
     asked = [item.get("question"), item.get("choices")]
     return item["id"] if asked == [None, None] else hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-
-
-def _percent(count: float, of: int) -> float | None:
-    return 100 * count / of if of else None
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:

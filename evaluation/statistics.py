@@ -29,6 +29,14 @@ class PairedDifference:
     mcnemar_p: float
 
 
+def percent(count: float, of: int) -> float | None:
+    """The share in percent, unrounded; None of nothing.
+
+    In ZeroEval's order of operations: 439 of 800 shows as 54.87 there, and `100 * count / of` as 54.88.
+    """
+    return count / of * 100 if of else None
+
+
 def wilson_interval(num_right: int, n: int) -> Interval:
     """Wilson's 95 % interval of a share, in percent; sound for small n and for shares near 0 and 100.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Upstream tries the boxed rule for these models alone.
 _BOXED_MODELS = "Llama-3.1"
-_BENCHMARKS = {"gsm": "gsm8k", "math-l5": "math_l5", "crux": "crux", "mmlu-redux": "mmlu_redux"}
+# Ours and upstream's names.
+_DATASETS = {"gsm8k": "gsm", "math_l5": "math-l5", "crux": "crux", "mmlu_redux": "mmlu-redux"}
+# The function and the call that upstream's CRUX prompts end with.
+_CRUX_QUESTION = re.compile(r"\[PYTHON\]\n(?P<code>.*)\nassert f\((?P<input>.*)\) == \?\?\n\[/PYTHON\]\s*\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ZeroEvalResults:
-    """A result file: the items as far as scoring needs them, and the completions in the form of completions.jsonl."""
+    """A result file: the benchmark's items as far as it holds them, and the completions in the form of completions.jsonl."""
 
     model: str
     benchmark: str
@@ -36,12 +40,14 @@ class ZeroEvalResults:
 def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
     """Reads a result file of `benchmark` (`gsm8k`, `math_l5`, `crux`, `mmlu_redux`). The model is called as the file is.
 
+    A record is called by its `id`, else by its `session_id`, else by its number from 0.
+
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where it is not such a file; the message names the record, or the line that is no JSON.
+        ValueError: where it is not such a file, or another benchmark's; the message names the record, or the line that is no JSON.
     """
-    if benchmark not in _BENCHMARKS.values():
-        known = ", ".join(_BENCHMARKS.values())
+    if benchmark not in _DATASETS:
+        known = ", ".join(_DATASETS)
         raise ValueError(f"benchmark must be one that ZeroEval has, got {benchmark!r}; known are {known}")
     rows = _read(path)
     seen: dict[str, int] = {}
@@ -54,23 +60,51 @@ def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
 
         if not isinstance(row, dict):
             raise error("hold a list of records", type(row).__name__)
-        dataset = row.get("dataset", "")
-        if _BENCHMARKS.get(str(dataset), benchmark) != benchmark:
-            raise error(f"hold records of {benchmark}", dataset)
+        dataset = row.get("dataset") or None
+        if dataset not in (None, benchmark, _DATASETS[benchmark]):
+            raise error(f"hold records of {benchmark}", f"the dataset {dataset!r}")
         output = row.get("output")
         if not isinstance(output, list) or not output or not isinstance(output[0], str):
             raise error("have output as a list that starts with a text", repr(output))
-        name = row.get("id", row.get("session_id"))
-        if not isinstance(name, str | int):
-            raise error("have an id", repr(name))
-        if str(name) in seen:
-            raise error("have each id once", f"{name!r} of record {seen[str(name)]} again")
-        seen[str(name)] = number
-        items.append({"id": str(name), "answer": _gold(row, benchmark, error)})
-        completions.append({"id": str(name), "completion": output[0]})
+        name = _name(row, number, error)
+        if name in seen:
+            raise error("have each id once", f"{name!r} of record {seen[name]} again")
+        seen[name] = number
+        gold = _gold(row, benchmark, error)
+        if dataset is None and benchmark in ("gsm8k", "math_l5") and not _is_number(gold):
+            raise error("have a number as answer, where no dataset is named", repr(gold))
+        items.append({"id": name, "answer": gold, **_asked(row, benchmark)})
+        completions.append({"id": name, "completion": output[0]})
     model = path.name.removesuffix(".gz").removesuffix(".json")
     boxed = _BOXED_MODELS in model or _BOXED_MODELS in str(rows[0].get("generator", ""))
     return ZeroEvalResults(model, benchmark, boxed, items, completions)
+
+
+def _name(row: dict[str, Any], number: int, error: Callable[[str, object], ValueError]) -> str:
+    name = next((row[key] for key in ("id", "session_id") if row.get(key) is not None), number)
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise error("have a text or a whole number as id", repr(name))
+    return str(name)
+
+
+def _asked(row: dict[str, Any], benchmark: str) -> Item:
+    """What the record says of its question, in the fields of the benchmark's items: equal items have equal contents."""
+    question = row.get("problem" if benchmark == "math_l5" else "question")
+    if not isinstance(question, str):
+        return {}
+    if benchmark == "crux" and (match := _CRUX_QUESTION.search(question)):
+        return match.groupdict()
+    if benchmark == "mmlu_redux":
+        return {"question": question, "choices": row["choices"], "subject": row.get("config")}
+    return {"question": question}
+
+
+def _is_number(gold: str) -> bool:
+    try:
+        float(gold.replace("$", "").replace(",", ""))
+    except ValueError:
+        return False
+    return True
 
 
 def _gold(row: dict[str, Any], benchmark: str, error: Callable[[str, object], ValueError]) -> str:

@@ -216,6 +216,8 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         _print_json(result)
     else:
         print_table("", comparison_rows(result))
+        for note in result["notes"]:
+            print(f"  {note}")
 
 
 def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
@@ -286,8 +288,7 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
     from evaluation.lm_eval_summary import cross_check_rows, is_main
     from evaluation.scoring import score_completions
 
-    if not file.exists():
-        raise FileNotFoundError(f"FILE must exist, got {file}; give the path of a completions.jsonl")
+    _require_file(file, "a completions.jsonl")
     result = score_completions(plugin("evaluation.benchmarks", benchmark), file, format=file_format, lm_eval=lm_eval)
     if as_json:
         _print_json(result)
@@ -315,8 +316,7 @@ def score_judgments(
         known = " or ".join(known.replace("_", "-") for known in BENCHMARKS)
         raise RecipeError(f"BENCHMARK must be {known}, got {benchmark!r}; `bnf score` takes benchmarks with a rule")
     for file in files:
-        if not file.exists():
-            raise FileNotFoundError(f"FILE must exist, got {file}; give the path of recorded judgments")
+        _require_file(file, "recorded judgments")
     if questions not in (None, "hub", "sample"):
         questions = str(find_path(str(questions)))
     result = judge_score(name, files, file_format=file_format, questions=questions)
@@ -325,6 +325,13 @@ def score_judgments(
         return
     for title, rows in judgment_rows(result):
         print_table(title, rows)
+
+
+def _require_file(file: Path, what: str) -> None:
+    if file.is_dir():
+        raise RecipeError(f"FILE must be a file, got the folder {file}; give the path of {what}")
+    if not file.exists():
+        raise FileNotFoundError(f"FILE must exist, got {file}; give the path of {what}")
 
 
 def _dotted(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Hub:
 
 
 class Items(list[Item]):
-    """A benchmark's items, and how many rows of the source are none of them, by reason (of the rows read until the limit)."""
+    """A benchmark's items, and how many rows of the source are none of them, by reason (of the rows that were read)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +67,9 @@ def load_items(
 ) -> Items:
     """The first `limit` items; a row for which `to_item` gives a text is none, for that reason.
 
+    Where the protocol has a number of items, the whole source is read whatever the limit: the first rows of another data set look
+    like the benchmark's.
+
     Args:
         source: None for the hub, "sample" for the project's own items, else the path of a JSON Lines file.
         num_items: How many the protocol has: the whole hub data set must give as many, a file can't give more. None: nobody says.
@@ -82,7 +85,7 @@ def load_items(
             items.left_out[found] += 1
             continue
         items.append(found)
-        if len(items) == limit:
+        if len(items) == limit and num_items is None:
             break
     counts = Counter(item["id"] for item in items)
     if len(counts) != len(items):
@@ -92,8 +95,10 @@ def load_items(
         raise ValueError(
             f"{benchmark}.source must hold items of the benchmark, got none in {source or hub.id}; give another file"
         )
-    if limit is None and num_items is not None:
+    if num_items is not None:
         _check_count(benchmark, source, hub, len(items), num_items)
+        if limit is not None:
+            del items[limit:]
     return items
 
 

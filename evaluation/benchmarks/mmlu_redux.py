@@ -23,6 +23,14 @@ GROUPS = ("subject",)
 LM_EVAL_TASKS = ("mmlu-redux/generative/mmlu_redux_anatomy_generative",)
 LM_EVAL_MAIN = ("mmlu_redux_anatomy_generative", "default", "exact_match")
 
+# The first MMLU-Redux's; 2.0 has all 57 of MMLU's.
+_SUBJECTS = """
+    anatomy astronomy business_ethics clinical_knowledge college_chemistry college_computer_science college_mathematics
+    college_medicine college_physics conceptual_physics econometrics electrical_engineering formal_logic global_facts
+    high_school_chemistry high_school_geography high_school_macroeconomics high_school_mathematics high_school_physics
+    high_school_statistics high_school_us_history human_aging logical_fallacies machine_learning miscellaneous philosophy
+    professional_accounting professional_law public_relations virology
+"""
 _HUB = Hub("yuchenlin/zero-eval", ["mmlu-redux"])
 
 
@@ -34,11 +42,16 @@ def load(source: str | None, limit: int | None) -> list[Item]:
 
     Raises:
         FileNotFoundError: where the source is not there.
-        ValueError: where it is in neither format, or has more items than the protocol, as MMLU-Redux 2.0 has (`mmlu_redux_2`).
+        ValueError: where it is in neither format, or has other subjects or more items than the protocol, as MMLU-Redux 2.0 has
+            (`mmlu_redux_2`). Rows of 2.0 in the first set's subjects alone can't be told from the first set's.
     """
-    prefix = id_prefix("mmlu_redux", source)
+    prefix, subjects = id_prefix("mmlu_redux", source), set(_SUBJECTS.split())
 
     def to_item(row: Row) -> Item | str:
+        subject = row.values.get("subject") or row.values.get("config")
+        # The project's own items have subjects of their own.
+        if source != "sample" and subject is not None and subject not in subjects:
+            raise row.error(f"have the first MMLU-Redux's {len(subjects)} subjects (mmlu_redux_2 has all of MMLU's)", subject)
         if "error_type" in row.values:
             return annotated_item(row, prefix)
         choices = row.get("choices", kind=list)

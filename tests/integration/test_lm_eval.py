@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,26 @@ def test_a_generating_task_with_a_few_shots_a_limit_and_a_comparison(definitions
     assert entry["delta"] == entry["aligned"]["value"] - entry["base"]["value"]
     (row,) = task_rows({"lm_eval": found})
     assert row["lm-eval task"] == "bnf_echo" and row["documents"] == "4" and row["Δ [95 %]"].startswith("0.0000")
+
+
+@pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
+def test_lm_evals_own_definition_with_its_examples_runs_over_local_data(engine, tmp_path):
+    import lm_eval
+
+    data = Path(os.environ["BNF_TEST_DATA"]) / "gsm8k"
+    own = Path(lm_eval.__file__).parent / "tasks" / "gsm8k" / "gsm8k.yaml"
+    files = {"train": str(data / "train.first1000.jsonl"), "test": str(data / "test.jsonl")}
+    (tmp_path / "gsm8k_local.yaml").write_text(
+        f"include: {own}\ntask: gsm8k_local\ndataset_path: json\ndataset_name: null\n"
+        f"dataset_kwargs:\n  data_files: {json.dumps(files)}\n"
+    )
+    results = run_task(*engine, "gsm8k_local", tmp_path / "out", _quiet, include_path=tmp_path, limit=1)
+    assert results["num_fewshot"]["gsm8k_local"] == 5
+    assert results["n_samples"]["gsm8k_local"] == {"original": 1319, "effective": 1}
+    assert {"exact_match,strict-match", "exact_match,flexible-extract"} <= set(results["results"]["gsm8k_local"])
+    samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 2  # one document, read by two filters
+    assert all(sample["target"].endswith("#### 18") for sample in samples)
 
 
 def test_unknown_names_are_told_with_the_nearest_and_own_definitions_count(definitions, engine, tmp_path):

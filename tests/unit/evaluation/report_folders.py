@@ -29,10 +29,12 @@ def scored(
     n_expected: int | None = None,
     n_benchmark: int | None = None,
     first_id: int = 0,
+    contents: Sequence[str] | None = None,
+    scorer: str = "3",
 ) -> tuple[str, str]:
     """The folders of a score and a generate stage; an outcome per character: + correct, - wrong, 0 no answer (cut off).
 
-    Items are called i0, i1, …; `texts` replaces some completions.
+    Items are called i0, i1, …, and ask what is called so too, or `contents`; `texts` replaces some completions.
     """
     n, expected = len(outcomes), n_expected or len(outcomes)
     ids = [f"i{first_id + index}" for index in range(n)]
@@ -42,7 +44,14 @@ def scored(
         for id, text, mark in zip(ids, completions, outcomes, strict=True)
     ]
     verdicts = [
-        {"outcome": OUTCOMES[mark], "answer": None if mark == "0" else "42", "rule": "json", "metrics": {}} for mark in outcomes
+        {
+            "outcome": OUTCOMES[mark],
+            "answer": None if mark == "0" else "42",
+            "rule": "json",
+            "metrics": {},
+            "content": content,
+        }
+        for mark, content in zip(outcomes, contents or ids, strict=True)
     ]
     write_lines(folder / "score" / "scores.jsonl", [{**a, **b} for a, b in zip(shared, verdicts, strict=True)])
     right, none = outcomes.count("+"), outcomes.count("0")
@@ -64,6 +73,7 @@ def scored(
             "truncated": 100 * none / n,
             "mean_completion_tokens": 10.0,
             "ci": [1.0, 99.0],
+            "scorer": scorer,
         },
     )
     write_lines(folder / "generate" / "completions.jsonl", [{**record, "prompt": "a prompt"} for record in shared])

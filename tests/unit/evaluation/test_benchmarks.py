@@ -100,9 +100,10 @@ def test_mmlu_redux_2_leaves_faulty_questions_out_and_counts_them():
     assert items.left_out["wrong_groundtruth without a corrected letter"] == 38
     assert sum(items.left_out.values()) == 3420 - 3192
     assert _outcomes(mmlu_redux_2, items, _gold) == {"correct": 3192}
-    # By another name it would be taken for another set.
-    with pytest.raises(ValueError, match=r"mmlu_redux.source must give at most the protocol's 2778 items, got 3192"):
-        mmlu_redux.load(path, None)
+    # By another name it would be taken for another set, and its first rows too.
+    for limit in (None, 10):
+        with pytest.raises(ValueError, match=r"first MMLU-Redux's 30 subjects .*, got abstract_algebra at"):
+            mmlu_redux.load(path, limit)
 
 
 @needs_data
@@ -159,9 +160,19 @@ def test_mmlu_redux_reads_both_formats(tmp_path):
     assert [item["id"] for item in items] == ["mmlu_redux-0", "mmlu_redux-1", "mmlu_redux-2", "mmlu-redux-anatomy-#3"]
 
 
-def test_a_limit_is_in_items_and_later_rows_are_not_read(tmp_path):
+def test_mmlu_redux_has_the_first_sets_subjects(tmp_path):
+    row = {"question": "q", "choices": ["w", "x"], "correct_answer": "x"}
+    items = mmlu_redux.load(_file(tmp_path, {**row, "config": "virology"}, {**row, "subject": "anatomy"}, row), None)
+    assert [item["subject"] for item in items] == ["virology", "anatomy", None]
+    with pytest.raises(ValueError, match=r"got college_biology at .*line 2"):
+        mmlu_redux.load(_file(tmp_path, row, {**row, "subject": "college_biology"}), 1)
+
+
+def test_a_limit_is_in_items_and_reading_ends_with_it_where_nobody_says_how_many_there_are(tmp_path):
     good = {"question": "q", "answer": "#### 1"}
-    assert [item["id"] for item in gsm8k.load(_file(tmp_path, good, good, "no JSON"), 2)] == ["gsm8k-0", "gsm8k-1"]
+    assert [item["id"] for item in gsm8k.load(_file(tmp_path, good, good, good), 2)] == ["gsm8k-0", "gsm8k-1"]
+    row = {"question": "q", "choices": ["w"], "error_type": "ok", "answer": 0}
+    assert len(mmlu_redux_2.load(_file(tmp_path, row, row, "no JSON"), 2)) == 2
 
 
 @pytest.mark.parametrize(
@@ -189,9 +200,10 @@ def test_a_file_of_another_schema_is_named_with_its_line(tmp_path, module, row, 
 def test_a_file_with_more_items_than_the_protocol_is_another_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr(gsm8k, "NUM_ITEMS", 2)
     row = {"question": "q", "answer": "#### 1"}
-    with pytest.raises(ValueError, match="at most the protocol's 2 items, got 3"):
-        gsm8k.load(_file(tmp_path, row, row, row), None)
-    assert len(gsm8k.load(_file(tmp_path, row, row, row), 3)) == 3
+    for limit in (None, 1, 3):
+        with pytest.raises(ValueError, match="at most the protocol's 2 items, got 3"):
+            gsm8k.load(_file(tmp_path, row, row, row), limit)
+    assert len(gsm8k.load(_file(tmp_path, row, row), 1)) == 1
 
 
 def test_math_takes_every_level_and_the_last_box(tmp_path):
@@ -224,7 +236,7 @@ def test_a_missing_file_is_named(module):
         module.load("/not/there", None)
 
 
-def test_the_hub_must_give_the_protocols_count_unless_a_limit_was_asked_for(monkeypatch):
+def test_the_hub_must_give_the_protocols_count_whatever_the_limit(monkeypatch):
     import datasets
 
     asked = []
@@ -234,10 +246,12 @@ def test_the_hub_must_give_the_protocols_count_unless_a_limit_was_asked_for(monk
         return [{"question": "q", "answer": "#### 1"}] * 5
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for limit in (None, 3):
+        with pytest.raises(ValueError, match="protocol's 1319 items, got 5 from openai/gsm8k"):
+            gsm8k.load(None, limit)
+    assert asked == 2 * [(("openai/gsm8k", "main"), {"split": "test"})]
+    monkeypatch.setattr(gsm8k, "NUM_ITEMS", 5)
     assert len(gsm8k.load(None, 3)) == 3
-    assert asked == [(("openai/gsm8k", "main"), {"split": "test"})]
-    with pytest.raises(ValueError, match="protocol's 1319 items, got 5 from openai/gsm8k"):
-        gsm8k.load(None, None)
 
 
 def test_a_hub_that_cannot_be_reached_says_so(monkeypatch):

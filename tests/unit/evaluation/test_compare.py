@@ -52,14 +52,62 @@ def test_all_runs_stand_against_the_first_and_holm_covers_all_of_it(tmp_path: Pa
     assert {entry["verdict"] for entry in result["comparisons"]} == {"noise"}
 
 
-def test_items_of_another_source_are_other_items(tmp_path: Path) -> None:
+def test_equal_ids_of_other_questions_are_not_shared(tmp_path: Path) -> None:
+    # Two files of rows: of the same row numbers only i0 asks the same.
+    first, _ = scored(tmp_path / "first", "++--", source="file", contents=["a", "b", "c", "d"])
+    second, _ = scored(tmp_path / "second", "-+++", source="file", contents=["a", "x", "y", "z"])
+    result = compare([("one", {"gsm8k": {"aligned": first}}), ("two", {"gsm8k": {"aligned": second}})])
+    (entry,) = result["comparisons"]
+    assert (entry["n_paired"], entry["n_not_shared"], entry["flips"]) == (1, 6, {"gained": 0, "lost": 1})
+    assert any("6 items are in one of the runs alone" in note for note in result["notes"])
+
+
+def test_the_same_items_are_shared_whatever_their_source_and_their_ids(tmp_path: Path) -> None:
     hub, _ = scored(tmp_path / "hub", "++--")
-    sample, _ = scored(tmp_path / "sample", "++--", source="sample")
+    own, _ = scored(tmp_path / "own", "+++-", source="file", first_id=7, contents=["i3", "i1", "i0", "i2"])
+    result = compare([("one", {"gsm8k": {"aligned": hub}}), ("two", {"gsm8k": {"aligned": own}})])
+    (entry,) = result["comparisons"]
+    # i0 and i1 are right in both, i3 is gained; i2 is wrong in both.
+    assert (entry["n_paired"], entry["n_not_shared"], entry["flips"]) == (4, 0, {"gained": 1, "lost": 0})
+    assert not any("alone" in note for note in result["notes"])
+
+
+def test_items_that_a_run_has_twice_are_paired_once_each(tmp_path: Path) -> None:
+    first, _ = scored(tmp_path / "first", "+-", contents=["a", "a"])
+    second, _ = scored(tmp_path / "second", "+++", contents=["a", "a", "a"])
+    (entry,) = compare([("one", {"crux": {"base": first}}), ("two", {"crux": {"base": second}})])["comparisons"]
+    assert (entry["n_paired"], entry["n_not_shared"], entry["flips"]) == (2, 1, {"gained": 1, "lost": 0})
+
+
+def test_without_a_shared_item_there_is_no_difference(tmp_path: Path) -> None:
+    hub, _ = scored(tmp_path / "hub", "++--")
+    sample, _ = scored(tmp_path / "sample", "++--", source="sample", contents=["s0", "s1", "s2", "s3"])
     result = compare([("one", {"gsm8k": {"aligned": hub}}), ("two", {"gsm8k": {"aligned": sample}})])
     (entry,) = result["comparisons"]
     assert entry["n_paired"] == 0 and entry["delta"] is None and entry["n_not_shared"] == 8
     (row,) = comparison_rows(result)
     assert row["verdict"] == "no shared items" and row["accuracy"] == "– → –"
+
+
+def test_scores_from_before_items_had_contents_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder, _ = scored(tmp_path, "+-")
+    path = Path(folder) / "scores.jsonl"
+    path.write_text(path.read_text().replace('"content"', '"other"'))
+    with pytest.raises(ValueError, match=r"scores.jsonl must have content .* got none for 'i0'.* --refresh score"):
+        compare([("one", {"crux": {"base": folder}}), ("two", {"crux": {"base": folder}})])
+
+
+def test_another_version_of_the_scorer_is_said_and_so_is_what_intervals_cover(tmp_path: Path) -> None:
+    old, _ = scored(tmp_path / "old", "+-", scorer="2")
+    new, _ = scored(tmp_path / "new", "++", scorer="3")
+    result = compare([("one", {"crux": {"base": old}}), ("two", {"crux": {"base": new}})])
+    (entry,) = result["comparisons"]
+    assert (entry["first_scorer"], entry["second_scorer"]) == ("2", "3") and result["runs"]["one"]["crux"]["scorer"] == "2"
+    intervals, versions = result["notes"]
+    assert "cover the choice of items only" in intervals and "one seed" in intervals
+    assert versions.startswith("crux, two against one: scored by version 3 against version 2 of the scorer")
+    same = compare([("one", {"crux": {"base": new}}), ("two", {"crux": {"base": new}})])
+    assert same["notes"] == [intervals]
 
 
 def test_benchmarks_that_one_run_lacks_are_named(tmp_path: Path) -> None:

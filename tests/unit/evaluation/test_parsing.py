@@ -108,6 +108,10 @@ def test_the_first_number_of_a_mathematical_answer(text, number):
         ("17/2 % 3", 2.5),
         ("round(22/7)", 3),
         ("abs(int(-9/2))", 4),
+        ("~+1/2", -1),
+        ("True+1/2", 1.5),
+        ("6//2 ^ 5 | 8 & 12", 14),
+        ("1 << 3 >> 1", 4),
     ],
 )
 def test_arithmetic_means_what_it_means_in_python(text, value):
@@ -120,7 +124,8 @@ def test_arithmetic_means_what_it_means_in_python(text, value):
         "", "1/0", "9**9**9**9", "(9**9999)**9999", "10.0**400", "2**10000/1", "(-8)**(1/3)", "(" * 900, "-" * 999 + "1", "1+" * 499 + "1+",
         "2(3)/4", "07/2", "1/e", "1 2", "1//0", "1/2\x00", "__import__('os')", "1" * 1001, "(lambda: 1)()", "1/(2,)",
         "'6'/2", "[1/2]", "round(1, 2)/1",
-        "exec('1')", "1/2 if 1 else 2", "1/2 in 3", "print(1/2)", "(1).real/2", "1 ^ 2", "1/2j", "None/2", "int(1e999)",
+        "exec('1')", "1/2 if 1 else 2", "1/2 in 3", "print(1/2)", "(1).real/2",
+        "1 ^ (2/2)", "~(1/2)", "1 << 2**14", "1 << -1", "7 is 3/4", "str(31/2)", "1/2j", "None/2", "int(1e999)",
     ],
 )  # fmt: skip
 def test_what_has_no_value_is_refused_at_once(text):

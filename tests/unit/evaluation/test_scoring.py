@@ -1,7 +1,6 @@
 """Scores of stored completions: shapes, denominators, published figures, and files that are ill-formed."""
 
 import gzip
-import hashlib
 import json
 import math
 import os
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.benchmarks import crux
-from evaluation.scoring import aggregate, score_completions, score_folder, score_records
+from evaluation.benchmarks import crux, gsm8k, math_l5
+from evaluation.scoring import aggregate, content_digest, items_digest, score_completions, score_folder, score_records
 from evaluation.zeroeval import load_zeroeval_results
 
 DATA = Path(os.environ.get("BNF_TEST_DATA", "/")) / "recorded_examples" / "zeroeval"
@@ -53,6 +52,15 @@ def test_rates_divide_by_what_their_names_say():
     # One right in four: Wilson, and the sample's standard error √(p (1 − p) / (n − 1)).
     assert result["ci"] == pytest.approx([4.5587, 69.9358], abs=1e-3)
     assert result["stderr"] == pytest.approx(100 * math.sqrt(0.25 * 0.75 / 3))
+
+
+def test_rates_show_as_upstreams_where_rounding_is_near():
+    # 439 of 800 in floating point: 439 / 800 * 100 is below 54.875, 100 * 439 / 800 is not.
+    items = [{"id": f"i{n}", "answer": "0"} for n in range(800)]
+    completions = [_completion(n, "0" if n < 439 else None) for n in range(800)]
+    result = aggregate("gsm8k", score_records("gsm8k", items, completions), n_expected=800)
+    none = aggregate("gsm8k", score_records("gsm8k", items, [_completion(n, None) for n in range(439)]), n_expected=800)
+    assert f"{result['accuracy']:.2f}" == f"{result['accuracy_of_present']:.2f}" == f"{none['no_answer']:.2f}" == "54.87"
 
 
 def test_a_complete_set_is_not_partial_and_no_completion_at_all_is_a_result_too():
@@ -116,6 +124,7 @@ def test_a_folder_is_scored_whole_and_keeps_the_raw_text(tmp_path):
         "num_completion_tokens": 10,
         "groups": {},
         "cluster": "i0",
+        "content": content_digest(ITEMS[0]),
         "completion": '{"answer": "0"}',
         "scorer": records[0]["scorer"],
     }
@@ -128,8 +137,7 @@ def test_the_summary_names_the_data_and_what_was_left_out(tmp_path):
     (tmp_path / "left_out.json").write_text('{"another level": 7}')
     first = score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=None)
     assert first["left_out"] == {"another level": 7}
-    lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in ITEMS)
-    assert first["items_digest"] == hashlib.sha256(lines.encode()).hexdigest()
+    assert first["items_digest"] == items_digest(ITEMS) != items_digest(ITEMS[::-1])
     _lines(tmp_path / "items.jsonl", [{**item, "answer": "1"} for item in ITEMS])
     assert score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=None)["items_digest"] != first["items_digest"]
 
@@ -141,6 +149,13 @@ def test_items_that_ask_the_same_question_are_one_cluster():
     a, b, c = score_records("mmlu_redux", items, completions)
     assert a["cluster"] == b["cluster"] != c["cluster"]
     assert a["groups"] == {"subject": "s"} and b["groups"] == {"subject": "t"}
+
+
+def test_an_items_content_is_what_it_asks_and_its_gold_answer():
+    item = {"id": "a", "question": "q", "choices": ["x", "y"], "answer": "A", "subject": "s"}
+    assert content_digest(item) == content_digest({**item, "id": "b", "subject": None})
+    changed = [{**item, "question": "p"}, {**item, "answer": "B"}, {**item, "choices": ["y", "x"]}]
+    assert len({content_digest(other) for other in [item, *changed]}) == 4
 
 
 def test_results_by_group_divide_by_the_groups_items():
@@ -160,13 +175,15 @@ def test_where_nobody_says_how_many_items_there_are_the_file_does(tmp_path):
     assert (result["n"], result["n_expected"], result["n_benchmark"], result["accuracy"]) == (1, 2, None, 50)
 
 
-def test_a_file_counts_over_the_protocols_items(tmp_path):
+def test_a_file_counts_over_the_items_beside_it_as_the_score_stage_does(tmp_path):
     _lines(tmp_path / "items.jsonl", ITEMS)
-    _lines(tmp_path / "mine.jsonl", [{"id": "i2", "completion": '{"answer": "2"}'}])
-    result = score_completions("gsm8k", tmp_path / "mine.jsonl")
-    assert (result["n"], result["n_expected"], result["missing"], result["partial"]) == (1, 1319, 1318, True)
-    assert result["accuracy"] == pytest.approx(100 / 1319) and result["accuracy_of_present"] == 100
+    _lines(tmp_path / "completions.jsonl", [{"id": "i2", "completion": '{"answer": "2"}'}])
+    result = score_completions("gsm8k", tmp_path / "completions.jsonl")
+    assert (result["n"], result["n_expected"], result["missing"], result["partial"]) == (1, 4, 3, True)
+    assert (result["n_benchmark"], result["accuracy"], result["accuracy_of_present"]) == (1319, 25, 100)
     assert result["truncated"] is None and result["mean_completion_tokens"] is None
+    stage = score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=None)
+    assert all(result[key] == stage[key] for key in result)
 
 
 @pytest.mark.parametrize(
@@ -284,12 +301,17 @@ def test_plain_and_gzipped_files_are_one_whatever_they_are_called(tmp_path):
         (b"[]", r"list of records, got \[\]"),
         (b'{"id": 1}', "list of records"),
         (b"[1]", "list of records, got int in record 0"),
-        (json.dumps([_zeroeval_row(dataset="crux")]), "records of gsm8k, got crux"),
+        (json.dumps([_zeroeval_row(dataset="crux")]), "records of gsm8k, got the dataset 'crux' in record 0"),
+        (json.dumps([_zeroeval_row(), _zeroeval_row(1, dataset="zebra-grid")]), "got the dataset 'zebra-grid' in record 1"),
+        (json.dumps([_zeroeval_row(dataset="GSM")]), "got the dataset 'GSM'"),
+        (json.dumps([_zeroeval_row(dataset=None, answer="[(4, 1)]")]), r"number as answer, .*got '\[\(4, 1\)\]'"),
         (json.dumps([_zeroeval_row(), _zeroeval_row(1, output=[])]), "output as a list.*in record 1"),
         (json.dumps([_zeroeval_row(output=[None])]), "output as a list"),
         (json.dumps([_zeroeval_row(output="text")]), "output as a list"),
         (json.dumps([_zeroeval_row(answer=None)]), "have an answer"),
-        (json.dumps([_zeroeval_row(id=None)]), "have an id"),
+        (json.dumps([_zeroeval_row(id=[1])]), "whole number as id, got .1. in record 0"),
+        (json.dumps([_zeroeval_row(id=True)]), "whole number as id, got True"),
+        (json.dumps([_zeroeval_row(id="1"), _zeroeval_row(id=None)]), "each id once, got '1' of record 0 again in record 1"),
         (json.dumps([_zeroeval_row(), _zeroeval_row()]), "each id once.*record 0 again in record 1"),
     ],
 )
@@ -299,6 +321,34 @@ def test_an_ill_formed_result_file_is_named(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         score_completions("gsm8k", path, format="zeroeval")
     assert str(path) in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_a_record_is_called_by_its_id_its_session_id_or_its_number(tmp_path):
+    path = tmp_path / "model.json"
+    rows = [_zeroeval_row(id=7), _zeroeval_row(id=None, session_id="s"), _zeroeval_row(id=None)]
+    rows.append({key: value for key, value in _zeroeval_row().items() if key != "id"})
+    path.write_text(json.dumps(rows))
+    assert [item["id"] for item in load_zeroeval_results(path, "gsm8k").items] == ["7", "s", "2", "3"]
+
+
+@needs_data
+def test_recorded_items_are_the_benchmarks_own():
+    for benchmark, file, source in [
+        (gsm8k, "gsm/Qwen2-7B-Instruct.json.gz", "gsm8k/test.jsonl"),
+        (crux, "crux/Qwen2-7B-Instruct.json.gz", "cruxeval/cruxeval.jsonl"),
+        (math_l5, "math-l5/Qwen2-7B-Instruct.json.gz", "math/MATH_test.math500_subset.jsonl"),
+    ]:
+        recorded = load_zeroeval_results(DATA / file, benchmark.__name__.rpartition(".")[2]).items
+        loaded = benchmark.load(str(DATA.parent.parent / source), None)
+        assert {content_digest(item) for item in loaded} <= {content_digest(item) for item in recorded}
+        assert (items_digest(recorded) == items_digest(loaded)) == (len(recorded) == len(loaded))
+
+
+@needs_data
+def test_recorded_mmlu_has_its_subjects():
+    file = DATA / "mmlu-redux" / "Meta-Llama-3.1-405B-Instruct@hyperbolic.partial51.json"
+    result = score_completions("mmlu_redux", file, format="zeroeval")
+    assert {subject: group["n"] for subject, group in result["groups"]["subject"].items()} == {"anatomy": 51}
 
 
 def test_zeroeval_has_no_number_comparison(tmp_path):

@@ -11,9 +11,17 @@ from evaluation.statistics import (
     mcnemar_exact,
     normal_interval,
     paired_difference,
+    percent,
     standard_error,
     wilson_interval,
 )
+
+
+@pytest.mark.parametrize("num_items", [1319, 721, 800, 2778])
+def test_every_share_of_a_protocols_items_shows_as_upstreams(num_items):
+    shown = [f"{percent(count, num_items):.2f}" for count in range(num_items + 1)]
+    assert shown == [f"{count / num_items * 100:.2f}" for count in range(num_items + 1)]
+    assert percent(0, 0) is None
 
 
 def test_wilson_interval():

@@ -1,7 +1,8 @@
 """What calls to paid endpoints cost: a price table, an estimate before the first call, and a cap for all of a run.
 
 Money is counted in US dollars from the token counts that the server reports. The cap holds before a call is made: what it can cost
-at most is reserved first, and a request whose outcome is unknown (a time-out, a cut connection) counts as if it had cost that.
+at most is reserved first, in the ledger too. A call whose outcome is unknown counts as if it had cost that: a time-out, a cut
+connection, a reply without token counts, and one that was under way when its process was killed.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import json
 import os
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation._records import Record, read_repaired, to_line
 from evaluation._types import Message
 
 # The file that all processes of a run add their calls to; without it a process counts its own.
 LEDGER_VARIABLE = "BNF_SPENDING_FILE"
-# English text has about four bytes a token, dense text fewer; the estimate is meant to be too high.
+# English text has about four bytes a token, code and digits down to one.
 BYTES_PER_TOKEN = 3
+# What a server's chat template adds to each message, and to the whole: a system prompt of its own, the start of the answer.
 MESSAGE_TOKENS = 8
+TEMPLATE_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,22 @@ class Estimate:
         return f"{tokens}; ${self.least_usd:.4f} for the prompts, at most ${self.most_usd:.4f} in all"
 
 
+@dataclass(frozen=True)
+class Reservation:
+    """What is set aside for a call under way; it ends in one of `Meter.settle`, `release` and `lose`."""
+
+    id: str
+    usd: float
+
+
 class Meter:
     """Counts what calls cost, for all models of a run, and keeps them below a cap. Safe between threads.
 
     Args:
         prices: By model name; added to `PRICES`.
         cap_usd: None for no cap.
-        ledger: A JSON Lines file that is shared by the processes of a run, one after another.
+        ledger: A JSON Lines file that is shared by the processes of a run, one after another: a line when a call begins and one with
+            the same `id` when it ends. A call without its end was under way when its process was killed.
     """
 
     def __init__(
@@ -86,9 +100,9 @@ class Meter:
         self._reserved_usd = 0.0
         self.spent_usd = 0.0
         self.unknown_usd = 0.0
-        for entry in _entries(ledger):
+        for entry in _last_entries(ledger):
             self.spent_usd += entry["cost_usd"]
-            self.unknown_usd += entry["cost_usd"] if entry["outcome"] == "unknown" else 0.0
+            self.unknown_usd += entry["cost_usd"] if entry["outcome"] in ("reserved", "unknown") else 0.0
 
     @classmethod
     def of_run(cls, prices: Mapping[str, Mapping[str, float]] | None, cap_usd: float | None) -> Meter:
@@ -106,21 +120,28 @@ class Meter:
             )
         return self._prices.get(model)
 
-    def estimate(self, model: str, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> Estimate:
-        """What asking these would cost; nothing is reserved."""
+    def estimate(
+        self,
+        model: str,
+        conversations: Sequence[Sequence[Message]],
+        max_new_tokens: int,
+        schema: Mapping[str, Any] | None = None,
+    ) -> Estimate:
+        """What asking these would cost; nothing is reserved. The number of tokens and the least are about right, the most is a bound."""
         prompt, most = sum(map(prompt_tokens, conversations)), max_new_tokens * len(conversations)
         price = self._prices.get(model)
         least = price.cost(prompt, 0) if price else None
-        return Estimate(len(conversations), prompt, most, least, price.cost(prompt, most) if price else None)
+        most_usd = price.cost(sum(most_prompt_tokens(one, schema) for one in conversations), most) if price else None
+        return Estimate(len(conversations), prompt, most, least, most_usd)
 
-    def reserve(self, model: str, num_prompt_tokens: int, max_new_tokens: int) -> float:
+    def reserve(self, model: str, most_prompt_tokens: int, max_new_tokens: int) -> Reservation:
         """Sets aside what a call can cost at most; waits while calls under way could still free it.
 
         Raises:
             SpendingCapReached: where it does not fit below the cap any more.
         """
         price = self.price(model)
-        most = price.cost(num_prompt_tokens, max_new_tokens) if price else 0.0
+        most = price.cost(most_prompt_tokens, max_new_tokens) if price else 0.0
         with self._changed:
             while self.cap_usd is not None and self.spent_usd + self._reserved_usd + most > self.cap_usd:
                 if self._reserved_usd <= 0:
@@ -129,56 +150,61 @@ class Meter:
                         f"and up to ${most:.4f} for the call; raise it and run again: nothing that was paid for is asked again"
                     )
                 self._changed.wait()
+            reservation = Reservation(uuid.uuid4().hex, most)
+            # Before the call is made: a process that is killed has left word of what it may have spent.
+            self._write(reservation, "reserved", most, model=model)
             self._reserved_usd += most
-        return most
+        return reservation
 
-    def settle(self, model: str, reserved_usd: float, num_prompt_tokens: int, num_completion_tokens: int) -> float | None:
+    def settle(self, model: str, reserved: Reservation, num_prompt_tokens: int, num_completion_tokens: int) -> float | None:
         """Counts an answered call in the place of its reservation, and returns its cost (None without a price)."""
         price = self._prices.get(model)
         cost = price.cost(num_prompt_tokens, num_completion_tokens) if price else None
-        self._count(model, reserved_usd, cost or 0.0, "answered", num_prompt_tokens, num_completion_tokens)
+        tokens = {"num_prompt_tokens": num_prompt_tokens, "num_completion_tokens": num_completion_tokens}
+        self._end(reserved, "answered", cost or 0.0, model=model, **tokens)
         return cost
 
-    def release(self, reserved_usd: float) -> None:
+    def release(self, reserved: Reservation) -> None:
         """Frees the reservation of a call that the server refused."""
-        with self._changed:
-            self._free(reserved_usd)
+        self._end(reserved, "refused", 0.0)
 
-    def lose(self, model: str, reserved_usd: float) -> None:
-        """Counts a call whose outcome is unknown as if it had cost what was reserved."""
-        self._count(model, reserved_usd, reserved_usd, "unknown", 0, 0)
+    def lose(self, model: str, reserved: Reservation) -> float | None:
+        """Counts a call whose cost is unknown as if it had cost what was reserved, and returns that (None without a price)."""
+        self._end(reserved, "unknown", reserved.usd, model=model)
+        return reserved.usd if model in self._prices else None
 
-    def _count(self, model: str, reserved_usd: float, cost: float, outcome: str, num_prompt: int, num_completion: int) -> None:
-        entry = {
-            "time": time.time(),
-            "model": model,
-            "outcome": outcome,
-            "num_prompt_tokens": num_prompt,
-            "num_completion_tokens": num_completion,
-            "cost_usd": cost,
-        }
+    def _end(self, reserved: Reservation, outcome: str, cost: float, **about: Any) -> None:
         with self._changed:
-            self._free(reserved_usd)
+            self._reserved_usd -= reserved.usd
+            if abs(self._reserved_usd) < 1e-12:  # floats that don't cancel must not look like a call under way
+                self._reserved_usd = 0.0
             self.spent_usd += cost
             self.unknown_usd += cost if outcome == "unknown" else 0.0
-            if self._ledger is not None:
-                self._ledger.parent.mkdir(parents=True, exist_ok=True)
-                with self._ledger.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+            self._changed.notify_all()
+            self._write(reserved, outcome, cost, **about)
 
-    def _free(self, reserved_usd: float) -> None:
-        self._reserved_usd -= reserved_usd
-        if abs(self._reserved_usd) < 1e-12:  # floats that don't cancel must not look like a call under way
-            self._reserved_usd = 0.0
-        self._changed.notify_all()
+    def _write(self, reserved: Reservation, outcome: str, cost: float, **about: Any) -> None:
+        if self._ledger is None:
+            return
+        self._ledger.parent.mkdir(parents=True, exist_ok=True)
+        with self._ledger.open("a", encoding="utf-8") as file:
+            file.write(to_line({"id": reserved.id, "time": time.time(), "outcome": outcome, **about, "cost_usd": cost}))
 
 
 def prompt_tokens(messages: Sequence[Message]) -> int:
-    """About how many tokens a conversation has, rather too many than too few: the server's tokenizer is not at hand."""
+    """About how many tokens a conversation has: the server's tokenizer is not at hand."""
     return sum(len(message["content"].encode("utf-8", "replace")) // BYTES_PER_TOKEN + MESSAGE_TOKENS for message in messages)
 
 
-def _entries(ledger: Path | None) -> list[dict[str, Any]]:
-    if ledger is None or not ledger.exists():
-        return []
-    return [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
+def most_prompt_tokens(messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> int:
+    """How many tokens a conversation has at most: no token is shorter than a byte. A server may show the model the schema too."""
+    texts = [text for message in messages for text in message.values()]
+    texts += [json.dumps(schema)] if schema is not None else []
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) + MESSAGE_TOKENS * len(messages) + TEMPLATE_TOKENS
+
+
+def _last_entries(ledger: Path | None) -> list[Record]:
+    """The last line of every call."""
+    lines = read_repaired(ledger) if ledger is not None else []
+    # Ledgers written before calls had an id have one line for each.
+    return list({line.get("id", number): line for number, line in enumerate(lines)}.values())

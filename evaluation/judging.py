@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from evaluation._drained import drained
 from evaluation._records import Record, write_whole
-from evaluation._types import Item, Message, Progress
+from evaluation._types import Generation, Item, Message, Progress
 from evaluation.answers import Answers
 from evaluation.judges import form as load_form
 from evaluation.judges._ask import Judge, Reading, RewardJudge, instructions, read
@@ -26,6 +27,8 @@ GAMES_FILE = "games.jsonl"
 SUMMARY_FILE = "summary.json"
 
 Orders = Literal["one", "both"]
+# What has to be asked, by its key, and the games that it is for.
+_Waiting = dict[str, tuple[list[Message], list["_Game"]]]
 
 
 @dataclass(frozen=True)
@@ -248,15 +251,19 @@ class _Table:
         waiting = self._waiting(games)
         settled = total - sum(len(places) for _, places in waiting.values())
         note = ""
-        estimate = self._judge.estimate([messages for messages, _ in waiting.values()])
+        estimate = self._judge.estimate([messages for messages, _ in waiting.values()], self._form)
         if estimate is not None and waiting:
             note = str(estimate)
             print(f"judging {total} games, {settled} already judged: {note}", flush=True)
         progress(settled, total, note)
+
+        def told(games: list[_Game]) -> None:
+            nonlocal settled
+            settled += len(games) if attempt == 1 else 0
+            progress(min(settled, total), total, self._spent() or note)
+
         for attempt in (1, 2):
-            for places in self._ask(waiting, attempt):
-                settled += len(places) if attempt == 1 else 0
-                progress(min(settled, total), total, self._spent() or note)
+            self._ask(waiting, attempt, told)
             waiting = self._unfinished(games) if attempt == 1 else {}
         if estimate is not None:
             print(f"asked {len(self._new)} requests: {self._spent() or 'no price'}", flush=True)
@@ -291,9 +298,9 @@ class _Table:
         """What the games' verdicts took, whichever run asked for them: requests, tokens, and money where there is a price."""
         return _totals({call["key"]: call for game in games for call in self.replies(game)}.values())
 
-    def _waiting(self, games: Sequence[_Game]) -> dict[str, tuple[list[Message], list[_Game]]]:
+    def _waiting(self, games: Sequence[_Game]) -> _Waiting:
         """What has to be asked first: requests without an answer, and those of games that ended in a null."""
-        waiting: dict[str, tuple[list[Message], list[_Game]]] = {}
+        waiting: _Waiting = {}
         for game in games:
             if not game.requests or self.reading(game).verdict is not None:
                 continue
@@ -307,9 +314,9 @@ class _Table:
                 waiting.setdefault(keys[index], (game.requests[index], []))[1].append(game)
         return waiting
 
-    def _unfinished(self, games: Sequence[_Game]) -> dict[str, tuple[list[Message], list[_Game]]]:
+    def _unfinished(self, games: Sequence[_Game]) -> _Waiting:
         """The requests to go on."""
-        waiting: dict[str, tuple[list[Message], list[_Game]]] = {}
+        waiting: _Waiting = {}
         for game in games:
             first = self._calls.get(self.key(game)[0]) if game.requests else None
             more = self._more(game.requests[0], first) if first else None
@@ -320,14 +327,24 @@ class _Table:
                 waiting.setdefault(self._key(more), (more, []))[1].append(game)
         return waiting
 
-    def _ask(self, waiting: Mapping[str, tuple[list[Message], list[_Game]]], attempt: int) -> Iterator[list[_Game]]:
+    def _ask(self, waiting: _Waiting, attempt: int, told: Callable[[list[_Game]], None]) -> None:
         keys = list(waiting)
         self._asked |= set(keys)
-        for index, reply in self._judge.ask([waiting[key][0] for key in keys], self._form):
+
+        def keep(index: int, reply: Generation) -> list[_Game]:
             games = waiting[keys[index]][1]
             place = {"question_id": games[0].question_id, "game": games[0].number, "candidate": games[0].model}
             self._new.append(self._calls.add(keys[index], reply, {**self._about, **place, "attempt": attempt}))
-            yield games
+            return games
+
+        replies = self._judge.ask([waiting[key][0] for key in keys], self._form)
+        try:
+            for index, reply in replies:
+                told(keep(index, reply))
+        except BaseException as error:
+            # Whatever ends it: the replies that were under way are paid for.
+            for index, reply in drained(replies, error):
+                keep(index, reply)
 
     def _more(self, messages: list[Message], first: Record) -> list[Message] | None:
         """The conversation that asks a judge to go on, where its free text has no verdict and ended by itself or at its limit."""

@@ -2,9 +2,9 @@
 
     with StubServer(behave) as server: …
 
-`behave(messages, attempt)` says what happens to a request: a text is answered with it; "429", "500", "400", "401", "quota", "garbage",
-"no choices", "timeout" and "cut" are the faults. `attempt` counts the requests with the same messages from 0. `server.billed` counts the
-requests that were answered in full, by their messages: what a real server would take money for.
+`behave(messages, attempt)` says what happens to a request: a text is answered with it, {"body": …} with that JSON; "429", "500", "400",
+"401", "quota", "garbage", "no choices", "timeout" and "cut" are the faults. `attempt` counts the requests with the same messages from 0.
+`server.billed` counts the requests that were answered in full, by their messages: what a real server would take money for.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class StubServer:
         else:
             with self._lock:
                 self.billed[key] += 1
-            handler.reply(200, completion(action, body))
+            raw = isinstance(action, dict) and "body" in action
+            handler.reply(200, action["body"] if raw else completion(action, body))
 
 
 def completion(action: Any, body: dict[str, Any]) -> dict[str, Any]:

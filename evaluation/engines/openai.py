@@ -17,9 +17,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation._spending import Meter, prompt_tokens
+from evaluation._spending import Meter, Reservation, most_prompt_tokens, prompt_tokens
 from evaluation._types import Generation, Sampling
 from evaluation.engines import Prompt
+from evaluation.engines._chat_reply import completions, usage
 
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 FIRST_WAIT_S = 0.5
@@ -116,7 +117,10 @@ class OpenaiEngine:
         self._jitter = random.Random()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
-        """As every engine; what was answered is yielded also where the spending cap stops the rest.
+        """As every engine; what is under way when something stops the rest is waited for and yielded, as it may be paid for.
+
+        That holds for an error of a request, for an interrupt, and for an error that is thrown in (`generator.throw`); after a second
+        interrupt nothing more is yielded.
 
         Raises:
             SpendingCapReached: where the next request could exceed the cap.
@@ -127,27 +131,32 @@ class OpenaiEngine:
         seed = sampling.seed if sampling.seed is not None else self._seed
         waiting = iter(enumerate(prompts))
         running: dict[Future[list[Generation]], int] = {}
-        failure: Exception | None = None
+        failure: BaseException | None = None
         stop = threading.Event()
         pool = ThreadPoolExecutor(self._max_concurrency)
         try:
             while True:
-                # No more is submitted than runs: when the caller stops, nothing that costs money is still queued.
-                while failure is None and len(running) < self._max_concurrency and (following := next(waiting, None)):
-                    running[pool.submit(self._complete, following[1], sampling, seed, stop)] = following[0]
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    index = running.pop(future)
-                    error = future.exception()
-                    if error is None:
-                        yield index, future.result()
-                    elif isinstance(error, Exception):
-                        # The others are under way, and may be paid for: they are waited for and yielded.
-                        failure = failure or error
-                        stop.set()
-                    else:
-                        raise error
+                try:
+                    # No more is submitted than runs: when the caller stops, nothing that costs money is still queued.
+                    while failure is None and len(running) < self._max_concurrency and (following := next(waiting, None)):
+                        running[pool.submit(self._complete, following[1], sampling, seed, stop)] = following[0]
+                    if not running:
+                        break
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        index = running.pop(future)
+                        error = future.exception()
+                        if error is None:
+                            yield index, future.result()
+                        else:
+                            failure = failure or error
+                            stop.set()
+                except GeneratorExit:
+                    raise  # nobody takes what would be yielded
+                except BaseException as error:
+                    if failure is not None and not isinstance(error, Exception):
+                        raise
+                    failure = failure or error
+                    stop.set()
             if failure is not None:
                 raise failure
         finally:
@@ -163,7 +172,7 @@ class OpenaiEngine:
     def _complete(self, messages: Any, sampling: Sampling, seed: int | None, stop: threading.Event) -> list[Generation]:
         """One request with its retries. `stop` ends the waiting between attempts, never an attempt."""
         conversation = list(messages)
-        size = prompt_tokens(conversation)
+        size = most_prompt_tokens(conversation, sampling.schema)
         reason = ""
         for attempt in range(self._max_retries + 1):
             if stop.is_set():
@@ -179,7 +188,7 @@ class OpenaiEngine:
         return _failed(f"{reason} (tried {self._max_retries + 1} times)", sampling)
 
     def _attempt(
-        self, messages: list[Any], sampling: Sampling, seed: int | None, reserved: float, attempt: int
+        self, messages: list[Any], sampling: Sampling, seed: int | None, reserved: Reservation, attempt: int
     ) -> tuple[list[Generation] | None, str, float | None]:
         """The completions; or why there are none, and how long to wait before the next attempt (None: it would fail as well)."""
         import openai
@@ -187,6 +196,7 @@ class OpenaiEngine:
         create = self._client.chat.completions.create
         try:
             reply = create(model=self._model, messages=messages, **self._parameters(sampling, seed))
+            found = completions(reply, sampling.n, with_logprobs=bool(sampling.top_logprobs))
         except openai.APIStatusError as error:
             self.meter.release(reserved)
             reason = f"{type(error).__name__}: {error}".replace(os.environ.get(self._key_variable) or "\0", "…")
@@ -205,20 +215,31 @@ class OpenaiEngine:
             # The server may have worked on it: whether it is billed is unknown.
             self.meter.lose(self._model, reserved)
             return None, f"{type(error).__name__}: {error}", self._wait_s(attempt)
-        except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON is a ValueError
+        except (openai.OpenAIError, ValueError, RecursionError) as error:  # a body that is no JSON, or not the protocol's
             # It was answered, and so most likely billed: another try in the same run would pay twice for one game.
             self.meter.lose(self._model, reserved)
             return None, f"{type(error).__name__}: {error}", None
-        choices = getattr(reply, "choices", None) or []
-        usage = getattr(reply, "usage", None)
-        if len(choices) != sampling.n:
+        except BaseException:
+            # A reservation that is never ended would keep those waiting who wait for its end.
             self.meter.lose(self._model, reserved)
-            return None, f"{len(choices)} choices for n={sampling.n}", None
-        num_prompt = usage.prompt_tokens if usage else prompt_tokens(messages)
-        num_completion = usage.completion_tokens if usage else sum(_about_tokens(choice) for choice in choices)
-        cost = self.meter.settle(self._model, reserved, num_prompt, num_completion)
-        shared = None if cost is None else cost / sampling.n
-        return [_generation(choice, num_prompt, num_completion // sampling.n, shared) for choice in choices], "", None
+            raise
+        told = usage(reply)
+        if told is not None:
+            num_prompt, num_completion = told
+            cost = self.meter.settle(self._model, reserved, num_prompt, num_completion)
+        else:
+            num_prompt = prompt_tokens(messages)
+            num_completion = sum(prompt_tokens([{"role": "assistant", "content": one.text}]) for one in found)
+            cost = self.meter.lose(self._model, reserved)
+        each, shared = num_completion // sampling.n, None if cost is None else cost / sampling.n
+        return (
+            [
+                Generation(one.text, [], one.finish_reason, num_prompt, each, top_logprobs=one.top_logprobs, cost_usd=shared)
+                for one in found
+            ],
+            "",
+            None,
+        )
 
     def _parameters(self, sampling: Sampling, seed: int | None) -> dict[str, Any]:
         parameters: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
@@ -237,21 +258,6 @@ class OpenaiEngine:
     def _wait_s(self, attempt: int) -> float:
         """Doubles with every attempt, and is shortened by up to a half at random."""
         return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * self._jitter.uniform(0.5, 1.0)
-
-
-def _generation(choice: Any, num_prompt: int, num_completion: int, cost_usd: float | None) -> Generation:
-    content = getattr(choice.message, "content", None)
-    # A server may send what the protocol does not foresee; only text is a completion.
-    text = content if isinstance(content, str) else ""
-    logprobs = getattr(choice, "logprobs", None)
-    first = logprobs.content[0].top_logprobs if logprobs and logprobs.content else []
-    top = {entry.token: entry.logprob for entry in first} or None
-    return Generation(text, [], str(choice.finish_reason), num_prompt, num_completion, top_logprobs=top, cost_usd=cost_usd)
-
-
-def _about_tokens(choice: Any) -> int:
-    content = getattr(choice.message, "content", None)
-    return prompt_tokens([{"role": "assistant", "content": content if isinstance(content, str) else ""}])
 
 
 def _retry_after_s(headers: Any) -> float | None:

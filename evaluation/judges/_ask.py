@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
+from evaluation._drained import drained
 from evaluation._spending import Estimate, Meter
 from evaluation._types import Generation, Message, Sampling
 from evaluation.engines import Engine
@@ -40,7 +41,7 @@ class Judge(Protocol):
         """Yields (index, reply) as the replies come."""
         ...
 
-    def estimate(self, conversations: Sequence[list[Message]]) -> Estimate | None:
+    def estimate(self, conversations: Sequence[list[Message]], form: Any) -> Estimate | None:
         """What asking would cost; None where nothing is paid."""
         ...
 
@@ -85,29 +86,42 @@ class ModelJudge:
     def ask(self, conversations: Sequence[list[Message]], form: Any) -> Iterator[tuple[int, Generation]]:
         shown = conversations if self._tokenizer is None else [_harmless(self._tokenizer, one) for one in conversations]
         prompts, _ = render(self._engine, self._tokenizer, shown)
+        replies = self._engine.generate(prompts, self._sampling(form))
         checked, ignored = False, 0
-        for index, (reply,) in self._engine.generate(prompts, self._sampling(form)):
-            yield index, reply
-            if checked or reply.finish_reason != "stop":
-                continue
-            checked = self.mode not in ("structured", "logprobs") or self._took_effect(form, reply)
-            ignored += not checked
-            if ignored >= NUM_IGNORED:
-                raise ValueError(
-                    f"judge.verdict must be what the server can do, got {self.mode}, which its first {ignored} replies ignore "
-                    f"(the last: {reply.completion[:80]!r}); set judge.verdict=text"
-                )
+        try:
+            for index, (reply,) in replies:
+                yield index, reply
+                if checked or reply.finish_reason not in self._whole():
+                    continue
+                checked = self._took_effect(form, reply)
+                ignored += not checked
+                if ignored >= NUM_IGNORED:
+                    raise ValueError(
+                        f"judge.verdict must be what the server can do, got {self.mode}, which its first {ignored} replies ignore "
+                        f"(the last: {reply.completion[:80]!r}); set judge.verdict=text"
+                    )
+        except BaseException as error:
+            # Where the check fails too, the replies under way are paid for.
+            for index, (reply,) in drained(replies, error):
+                yield index, reply
 
-    def estimate(self, conversations: Sequence[list[Message]]) -> Estimate | None:
+    def estimate(self, conversations: Sequence[list[Message]], form: Any) -> Estimate | None:
         if self._meter is None:
             return None
-        most = 1 if self.mode == "logprobs" else self._max_tokens
-        return self._meter.estimate(str(self.identity["model"]), conversations, most)
+        sampling = self._sampling(form)
+        return self._meter.estimate(str(self.identity["model"]), conversations, sampling.max_new_tokens, sampling.schema)
+
+    def _whole(self) -> tuple[str, ...]:
+        """How a reply ends that shows whether the constraint took effect: one token is all that is asked for letters."""
+        return ("stop", "length") if self.mode == "logprobs" else ("stop",)
 
     def _took_effect(self, form: Any, reply: Generation) -> bool:
         if self.mode == "logprobs":
             return bool(reply.top_logprobs)
-        return json_field(reply.completion, form.VERDICT) in form.LABELS
+        if self.mode == "structured":
+            label = json_field(reply.completion, form.VERDICT)
+            return isinstance(label, str) and label in form.LABELS
+        return True
 
     def _sampling(self, form: Any) -> Sampling:
         if self.mode == "choice":
@@ -200,5 +214,5 @@ class RewardJudge:
     def ask(self, conversations: Sequence[list[Message]], form: Any = None) -> Iterator[tuple[int, Generation]]:
         yield from self._scorer.rewards(conversations)
 
-    def estimate(self, conversations: Sequence[list[Message]]) -> Estimate | None:
+    def estimate(self, conversations: Sequence[list[Message]], form: Any) -> Estimate | None:
         return None

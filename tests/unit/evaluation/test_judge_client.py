@@ -236,7 +236,7 @@ def test_the_estimate_comes_before_the_first_call_and_is_not_too_low(tmp_path, c
     assert "judging 24 games, 0 already judged: 24 requests, about " in printed[0] and "at most $" in printed[0]
     meter = Meter({"m": PRICE})
     found = meter.estimate("m", [[{"role": "user", "content": "four letter word here " * 30}]], 50)
-    assert found.num_prompt_tokens >= 120 and found.most_usd == pytest.approx(PRICE.cost(found.num_prompt_tokens, 50))
+    assert found.num_prompt_tokens >= 120 and found.most_usd >= PRICE.cost(22 * 30, 50), "at most is a byte a token"
 
 
 def test_structured_verdicts_and_their_check(tmp_path):

@@ -1,0 +1,80 @@
+"""What a chat completion says. The client hands on whatever JSON a server sends: nothing in it is taken for what it should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+# Rounding in the server may put a certain token's log-probability just above 0.
+_MOST_LOGPROB = 0.01
+# No request has so many; a longer number could not be multiplied by a price.
+_MOST_TOKENS = 10**9
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    finish_reason: str
+    top_logprobs: dict[str, float] | None
+
+
+def completions(reply: Any, num: int, *, with_logprobs: bool) -> list[Completion]:
+    """The reply's `num` completions; log-probabilities are read only where they were asked for.
+
+    Raises:
+        ValueError: where the reply is not what the protocol foresees.
+    """
+    choices = getattr(reply, "choices", None)
+    if not isinstance(choices, list) or len(choices) != num:
+        raise ValueError(f"the reply must have {num} choices, got {_short(choices)}")
+    return [
+        Completion(_text(choice), str(getattr(choice, "finish_reason", None)), _top_logprobs(choice) if with_logprobs else None)
+        for choice in choices
+    ]
+
+
+def usage(reply: Any) -> tuple[int, int] | None:
+    """The tokens of the prompt and of all completions; None where the server doesn't tell, or tells what can't be."""
+    told = getattr(reply, "usage", None)
+    num_prompt, num_completion = getattr(told, "prompt_tokens", None), getattr(told, "completion_tokens", None)
+    return (num_prompt, num_completion) if _is_count(num_prompt) and _is_count(num_completion) else None
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+
+
+def _text(choice: Any) -> str:
+    content = getattr(getattr(choice, "message", None), "content", _ABSENT)
+    # Null is within the protocol: the model refused, or thought until its limit.
+    if content is None:
+        return ""
+    if not isinstance(content, str):
+        raise ValueError(f"a choice must have a message with a text, got {_short(choice)}")
+    return content
+
+
+def _top_logprobs(choice: Any) -> dict[str, float] | None:
+    """Those of the first token; None where the server sent none."""
+    logprobs = getattr(choice, "logprobs", None)
+    if logprobs is None:
+        return None
+    content = getattr(logprobs, "content", _ABSENT)
+    if content is None or content == []:
+        return None
+    first = getattr(content[0], "top_logprobs", None) if isinstance(content, list) else None
+    if not isinstance(first, list):
+        raise ValueError(f"logprobs must list the likeliest first tokens, got {_short(logprobs)}")
+    top: dict[str, float] = {}
+    for entry in first:
+        token, logprob = getattr(entry, "token", None), getattr(entry, "logprob", None)
+        # The comparison is false for NaN.
+        if not isinstance(token, str) or not isinstance(logprob, int | float) or not logprob <= _MOST_LOGPROB:
+            raise ValueError(f"logprobs must hold tokens with their log-probabilities, got {_short(entry)}")
+        top[token] = float(logprob)
+    return top or None
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:80]

@@ -113,7 +113,7 @@ class Reader:
                 elif ending in (".jsonl", ".ndjson", ".json"):
                     yield from ((number, line) for number, line in enumerate(unpacked, start=1) if line.strip())
                 elif ending == ".csv":
-                    yield from _csv(unpacked)
+                    yield from _csv(unpacked, path)
                 else:
                     yield from _arrow(unpacked, path, ending)
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -296,20 +296,39 @@ def _checked(value: Any, source: str) -> dict[str, Any] | Bad:
     return value
 
 
-def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """CSV with a header. A cell may be as long as it likes."""
+def _csv(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """CSV with a header. A cell may be as long as it likes; a quote that is not closed would make one cell of all that follows."""
     csv.field_size_limit((1 << 31) - 1)
-    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""))
-    header = next(rows, [])
-    line = rows.line_num + 1
-    for row in rows:
-        if any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
-            yield line, Bad("not_utf8", "holds bytes that are not UTF-8")
-        elif len(row) != len(header):
-            yield line, Bad("bad_schema", f"must have {len(header)} cells, as the header has, got {len(row)}")
-        else:
-            yield line, dict(zip(header, row, strict=True))
-        line = rows.line_num + 1
+    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""), strict=True)
+    header: list[str] = []
+    line = 1
+    try:
+        for row in rows:
+            if len(row) > 1 or "".join(row).strip():  # else the line is blank
+                if not header:
+                    header = _different(row, path)
+                elif any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
+                    yield line, Bad("not_utf8", "holds bytes that are not UTF-8")
+                elif len(row) != len(header):
+                    yield line, Bad("bad_schema", f"must have {len(header)} cells, as the header has, got {len(row)}")
+                else:
+                    yield line, dict(zip(header, row, strict=True))
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"data.path must be CSV whose quotes are closed, and doubled inside a cell, got {path}: {error}, in the row that begins on "
+            f"line {line}; correct the row"
+        ) from error
+
+
+def _different(header: list[str], path: str) -> list[str]:
+    """The header, whose columns must have different names; those without a name can't be asked for, and may be several."""
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"data.path must be CSV whose columns have different names, got {twice[0]!r} twice in {path}; rename one"
+        )
+    return header
 
 
 def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -78,6 +78,11 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert [where for where, _ in read(tmp_path / "a.jsonl")] == ["1", "3"]
 
 
+def test_blank_lines_of_csv_are_no_rows(tmp_path):
+    (tmp_path / "a.csv").write_text("\na,b,,\n1,2,,\n\n \n3,4,,\n\n")
+    assert read(tmp_path / "a.csv") == [("3", {"a": "1", "b": "2", "": ""}), ("6", {"a": "3", "b": "4", "": ""})]
+
+
 def test_an_array_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("data._reading._CHUNK_BYTES", 7)
     assert values(_write(tmp_path / "a.json", ROWS)) == ROWS
@@ -97,6 +102,13 @@ def test_odd_arrays(tmp_path, text):
         ("a.json", b'[{"n": 1}', r"Expecting ',' at line 1"),
         ("a.jsonl.gz", gzip.compress(b'{"n": 1}\n' * 1000)[:-9], "must be a whole gzip file"),
         ("a.jsonl.gz", b"no gzip", "must be a whole gzip file"),
+        (
+            "a.csv",
+            b'a,b\n1,2\n3,"4\n' + b"5,6\n" * 20,
+            r"CSV whose quotes are closed.*got .*a\.csv: .*begins on line 3; correct the row",
+        ),
+        ("a.csv", b'a,b\n1,2\n"3,4\n5,"6"\n', r"got .*a\.csv: .*begins on line 3"),
+        ("a.csv", b"a,b,a\n1,2,3\n", r"columns have different names, got 'a' twice in .*a\.csv; rename one"),
         ("a.parquet", b"PAR1nonsense", r"must be a whole \.parquet file"),
         ("a.txt", b"", r"data.path must end in one of \.jsonl.*got .*a.txt"),
     ],

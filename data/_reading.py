@@ -256,6 +256,7 @@ def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Ba
             position += 1
         line += buffer.count("\n", start, position)
         if buffer[position : position + 1] == "]":
+            _end(text, buffer[position + 1 :], path, line)
             return
         try:
             if awaited:
@@ -275,6 +276,19 @@ def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Ba
         yield line, _checked(value, source)
         line += source.count("\n")
         position, awaited, size = end, ",", _CHUNK_BYTES
+
+
+def _end(text: io.TextIOWrapper, rest: str, path: str, line: int) -> None:
+    """Refuses a file that goes on after its array: what stands there would be lost."""
+    while rest:
+        beyond = rest.lstrip()
+        line += rest.count("\n", 0, len(rest) - len(beyond))
+        if beyond:
+            raise ValueError(
+                f"data.path must be one JSON array, got {path}, which goes on after it on line {line} with {beyond[:20]!r}; join the "
+                "arrays, or write one object per line as .jsonl"
+            )
+        rest = text.read(_CHUNK_BYTES)
 
 
 def _ill_formed(path: str, buffer: str, position: int, line: int, column: int, error: Exception) -> ValueError:

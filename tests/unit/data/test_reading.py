@@ -88,7 +88,7 @@ def test_an_array_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
     assert values(_write(tmp_path / "a.json", ROWS)) == ROWS
 
 
-@pytest.mark.parametrize("text", ['\ufeff[{"n": 1}]', "[]", " [ ] ", '[\n{"n": 1}\n,\n{"n": 2}\n]'])
+@pytest.mark.parametrize("text", ['\ufeff[{"n": 1}]', "[]", " [ ] ", '[{"n": 1}]\n \n', '[\n{"n": 1}\n,\n{"n": 2}\n]'])
 def test_odd_arrays(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     assert values(tmp_path / "a.json") == [{"n": n + 1} for n in range(text.count('n":'))]
@@ -100,6 +100,8 @@ def test_odd_arrays(tmp_path, text):
         ("a.json", b'[{"n": 1},\n{"n": 2\n{"n": 3}]', r"must be a JSON array.*Expecting ',' delimiter at line 3"),
         ("a.json", b'[{"n": 1} {"n": 2}]', r"Expecting ',' at line 1, column 11"),
         ("a.json", b'[{"n": 1}', r"Expecting ',' at line 1"),
+        ("a.json", b'[{"n": 1}]\n\n[{"n": 2}]\n', r"one JSON array, got .*a\.json, which goes on after it on line 3 with '\[{"),
+        ("a.json", b'[{"n": 1}]' + b"\n" * 3000 + b"]", r"goes on after it on line 3001 with '\]'"),
         ("a.jsonl.gz", gzip.compress(b'{"n": 1}\n' * 1000)[:-9], "must be a whole gzip file"),
         ("a.jsonl.gz", b"no gzip", "must be a whole gzip file"),
         (
@@ -113,7 +115,8 @@ def test_odd_arrays(tmp_path, text):
         ("a.txt", b"", r"data.path must end in one of \.jsonl.*got .*a.txt"),
     ],
 )
-def test_a_damaged_file_says_what_is_wrong_and_where(tmp_path, name, data, message):
+def test_a_damaged_file_says_what_is_wrong_and_where(tmp_path, monkeypatch, name, data, message):
+    monkeypatch.setattr("data._reading._CHUNK_BYTES", 1000)
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=message):
         read(tmp_path / name)

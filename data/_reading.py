@@ -345,7 +345,7 @@ def _different(header: list[str], path: str) -> list[str]:
     return header
 
 
-def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     import pyarrow
 
     try:
@@ -357,18 +357,48 @@ def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, A
             batches = _arrow_batches(pyarrow, file)
         number = 0
         for batch in batches:
-            for row in batch.to_pylist():
+            for row in _rows(batch):
                 number += 1
                 yield number, row
-    except pyarrow.ArrowInvalid as error:
+    # Bytes that can't be unpacked are an OSError of pyarrow's, as is a file that ends in its middle.
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"data.path must be a whole {ending} file, got {path} ({error}); fetch it again") from error
 
 
+def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:
+    """A batch's rows. Formats call text UTF-8 that writers never looked at: it costs its own row and no other."""
+    try:
+        rows: list[dict[str, Any] | Bad] = batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            rows = [Bad("not_utf8", "holds bytes that are not UTF-8")]
+        else:
+            rows = [row for place in range(batch.num_rows) for row in _rows(batch.slice(place, 1))]
+    yield from rows
+
+
 def _arrow_batches(pyarrow: Any, file: Any) -> Iterator[Any]:
-    """Batches of Arrow's stream format, which datasets writes, or of its file format."""
+    """Batches of Arrow's stream format, which datasets writes, or of its file format.
+
+    pyarrow takes a stream that stops between two batches for a whole one. Writers put a mark at the end, as the format
+    (https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format) lets them, and a stream without it was cut.
+    """
     if file.read(6) == b"ARROW1":
         file.seek(0)
         reader = pyarrow.ipc.open_file(file)
-        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        return
     file.seek(0)
-    return iter(pyarrow.ipc.open_stream(file))
+    stream, num_rows = pyarrow.ipc.open_stream(file), 0
+    while True:
+        end = file.tell()
+        try:
+            batch = stream.read_next_batch()
+        except StopIteration:
+            break
+        num_rows += batch.num_rows
+        yield batch
+    if file.tell() == end:
+        raise pyarrow.ArrowInvalid(f"it stops after row {num_rows} without the mark of a stream's end")
+    if file.read(1):
+        raise pyarrow.ArrowInvalid(f"it goes on after the mark of the stream's end, which follows row {num_rows}")

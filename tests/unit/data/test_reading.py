@@ -133,6 +133,55 @@ def test_a_bad_record_harms_no_other(tmp_path):
     assert two.reason == "not_utf8" and "must have 2 cells, as the header has, got 3" in three.detail
 
 
+def _arrow_bytes(path, rows, opened, rows_per_batch=1):
+    table = pyarrow.Table.from_pylist(rows)
+    with opened(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows_per_batch)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("opened", [pyarrow.ipc.new_stream, pyarrow.ipc.new_file])
+def test_an_arrow_file_that_was_cut_anywhere_is_refused(tmp_path, opened):
+    data = _arrow_bytes(tmp_path / "a.arrow", FLAT, opened)
+    for size in range(len(data) - 7):  # the last 8 bytes are the stream's end mark, of which 4 say as much
+        (tmp_path / "a.arrow").write_bytes(data[:size])
+        with pytest.raises(ValueError, match=r"data\.path must be a whole \.arrow file, got .*a\.arrow \(.*\); fetch it again"):
+            read(tmp_path / "a.arrow")
+
+
+def test_an_arrow_stream_that_was_cut_between_batches_says_where(tmp_path):
+    data = _arrow_bytes(tmp_path / "a.arrow", FLAT, pyarrow.ipc.new_stream)
+    (tmp_path / "a.arrow").write_bytes(data[:-8])
+    with pytest.raises(ValueError, match="it stops after row 3 without the mark"):
+        read(tmp_path / "a.arrow")
+    (tmp_path / "a.arrow").write_bytes(data + data)
+    with pytest.raises(ValueError, match="it goes on after the mark of the stream's end, which follows row 3"):
+        read(tmp_path / "a.arrow")
+
+
+def test_parquet_with_a_damaged_page_names_key_and_file(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(FLAT * 1000), tmp_path / "a.parquet", use_dictionary=False)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[100:200] = bytes(byte ^ 0x5A for byte in data[100:200])
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(ValueError, match=r"data\.path must be a whole \.parquet file, got .*a\.parquet \(.*\); fetch it again"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_cell_that_is_not_utf8_costs_its_own_row(tmp_path, name):
+    cells = pyarrow.array([b"one", b"\xff\xfe", b"three"]).view(pyarrow.string())
+    table = pyarrow.table({"n": [1, 2, 3], "text": cells})
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(table, tmp_path / name)
+    else:
+        with pyarrow.ipc.new_stream(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+    one, two, three = read(tmp_path / name)
+    assert (one, three) == (("1", {"n": 1, "text": "one"}), ("3", {"n": 3, "text": "three"}))
+    assert two == ("2", Bad("not_utf8", "holds bytes that are not UTF-8"))
+
+
 def test_a_folder_gives_its_files_by_name(tmp_path):
     for name, row in (("b.jsonl", 1), ("a.json", 0), ("deep/c.parquet", 2)):
         (tmp_path / name).parent.mkdir(exist_ok=True)

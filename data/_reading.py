@@ -11,15 +11,14 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow")
-# Splits that a folder's files may be named after.
-_SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
+from data._files import ending_of, is_gzip, is_known, list_files, open_file
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -103,10 +102,10 @@ class Reader:
             yield Raw("", line, dict(row))
 
     def _file(self, path: str) -> Iterator[tuple[int, bytes | dict[str, Any] | Bad]]:
-        ending = _ending(path)
-        with closing(_open(path)) as file:
+        ending = ending_of(path)
+        with closing(open_file(path)) as file:
             self._open = file
-            unpacked: Any = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
+            unpacked: Any = gzip.GzipFile(fileobj=file) if is_gzip(path) else file
             try:
                 if ending == ".json" and _begins_with(unpacked, b"["):
                     yield from _json_array(unpacked, path)
@@ -116,6 +115,9 @@ class Reader:
                     yield from _csv(unpacked, path)
                 else:
                     yield from _arrow(unpacked, path, ending)
+                if is_gzip(path) and not file.tell():
+                    # gzip takes it for one that holds nothing; packed nothing has a header.
+                    raise EOFError("it holds no byte")
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise ValueError(f"data.path must be a whole gzip file, got {path} ({error}); fetch it again") from error
 
@@ -123,86 +125,7 @@ class Reader:
 def is_hub_id(path: str) -> bool:
     """Whether a `data.path` that is no local path names a hub's data set: `owner/name`, no URL and no path that was mistyped."""
     begins_locally = path.startswith((".", "/", "~", "data/"))
-    return path.count("/") == 1 and "://" not in path and not begins_locally and not _known(path) and not Path(path).exists()
-
-
-def list_files(path: str, split: str | None = None) -> list[tuple[str, int]]:
-    """(path, bytes) of a file, or of a folder's data files by name; hidden ones and those of no known format are left out.
-
-    Raises:
-        FileNotFoundError: where there is nothing.
-        ValueError: where the format is unknown, a folder holds no data, or files of several splits and none was asked for.
-    """
-    if "://" in path:
-        import fsspec
-
-        system, inside = fsspec.core.url_to_fs(path)
-        if not system.exists(inside):
-            raise FileNotFoundError(f"data.path must exist, got nothing at {path}; correct the path")
-        protocol = path.partition("://")[0]
-        found = [
-            f"{protocol}://{name.lstrip('/') if protocol not in ('file', 'local') else name}" for name in system.find(inside)
-        ]
-        if not system.isdir(inside):
-            found = [path]
-        sizes = [int(system.size(name) or 0) for name in (system.find(inside) if system.isdir(inside) else [inside])]
-        return _chosen(path, list(zip(found, sizes, strict=True)), split, is_folder=bool(system.isdir(inside)))
-    place = Path(path)
-    if not place.exists():
-        raise FileNotFoundError(f"data.path must be a file or folder, got {path}; correct the path")
-    names = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
-    return _chosen(path, [(str(name), name.stat().st_size) for name in names], split, is_folder=place.is_dir())
-
-
-def _chosen(path: str, files: Sequence[tuple[str, int]], split: str | None, *, is_folder: bool) -> list[tuple[str, int]]:
-    if not is_folder:
-        if not _known(path):
-            raise ValueError(f"data.path must end in one of {', '.join(FORMATS)} (.gz too), got {path}; convert or rename it")
-        return list(files)
-    known = [(name, size) for name, size in sorted(files) if _known(name) and not _inner(path, name).startswith(".")]
-    splits = {found for name, _ in known if (found := _split_of(_inner(path, name)))}
-    if split is not None:
-        known = [(name, size) for name, size in known if _split_of(_inner(path, name), (split,)) == split]
-    elif len(splits) > 1:
-        raise ValueError(
-            f"data.split must be set, got none for {path}, which holds {', '.join(sorted(splits))}; set data.split=train"
-        )
-    if not known:
-        wanted = f" of the split {split}" if split else ""
-        raise ValueError(
-            f"data.path must hold files{wanted} in one of {', '.join(FORMATS)}, got {path} without; correct the path"
-        )
-    return known
-
-
-def _inner(folder: str, name: str) -> str:
-    return name.removeprefix(folder).lstrip("/")
-
-
-def _split_of(name: str, splits: Sequence[str] = _SPLITS) -> str | None:
-    """The split that a file or its folder is named after: `train-00000-of-00002.parquet`, `test/a.jsonl`."""
-    for part in name.split("/"):
-        for split in splits:
-            if part.startswith(split) and not part[len(split) : len(split) + 1].isalnum():
-                return split
-    return None
-
-
-def _known(path: str) -> bool:
-    return _ending(path) in FORMATS
-
-
-def _ending(path: str) -> str:
-    return Path(path.removesuffix(".gz")).suffix
-
-
-def _open(path: str) -> BinaryIO:
-    if "://" not in path:
-        return Path(path).open("rb")
-    import fsspec
-
-    file: BinaryIO = fsspec.open(path, "rb").open()
-    return file
+    return path.count("/") == 1 and "://" not in path and not begins_locally and not is_known(path) and not Path(path).exists()
 
 
 def _load_hub(source: DataSource) -> Any:

@@ -12,8 +12,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from data._files import list_files
 from data._parse import parse_line
-from data._reading import Bad, DataSource, Reader, is_hub_id, list_files
+from data._reading import Bad, DataSource, Reader, is_hub_id
 
 ROWS = [
     {"prompt": f"Größe {n}?", "chosen": 'ja,\n"ja"' * (n + 1), "rejected": [{"role": "assistant", "content": "nein"}]}
@@ -103,6 +104,7 @@ def test_odd_arrays(tmp_path, text):
         ("a.json", b'[{"n": 1}]\n\n[{"n": 2}]\n', r"one JSON array, got .*a\.json, which goes on after it on line 3 with '\[{"),
         ("a.json", b'[{"n": 1}]' + b"\n" * 3000 + b"]", r"goes on after it on line 3001 with '\]'"),
         ("a.jsonl.gz", gzip.compress(b'{"n": 1}\n' * 1000)[:-9], "must be a whole gzip file"),
+        ("a.jsonl.gz", b"", r"must be a whole gzip file, got .*a\.jsonl\.gz \(it holds no byte\); fetch it again"),
         ("a.jsonl.gz", b"no gzip", "must be a whole gzip file"),
         (
             "a.csv",
@@ -189,6 +191,17 @@ def test_a_folder_gives_its_files_by_name(tmp_path):
     (tmp_path / "README.md").write_text("no data")
     (tmp_path / ".hidden.jsonl").write_text("{}")
     assert read(tmp_path) == [("a.json:2", ROWS[0]), ("b.jsonl:1", ROWS[1]), ("deep/c.parquet:1", ROWS[2])]
+
+
+def test_a_folder_says_what_it_does_not_read(tmp_path, caplog):
+    _write(tmp_path / "a.jsonl", ROWS[:1]).rename(tmp_path / "A.JSONL")
+    _write(tmp_path / "b.csv.gz", FLAT[1:2]).rename(tmp_path / "b.CSV.GZ")
+    for name in ("c.tsv", "d.jsonl.zst", "README.md", "deep/.hidden.json", "dataset_infos.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"no": "data"}')
+    assert read(tmp_path) == [("A.JSONL:1", ROWS[0]), ("b.CSV.GZ:2", FLAT[1])]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path} holds files in none of .jsonl") and message.endswith("not read: c.tsv, d.jsonl.zst")
 
 
 def test_splits_of_a_folder_are_never_mixed_in_silence(tmp_path):

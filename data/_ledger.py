@@ -144,10 +144,13 @@ class Ledger:
         counts = self._lost or self._rows
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         marks = ", ".join("?" * len(counts))
-        line, outcome, detail = self._bench.run(
-            f"select line, outcome, detail from rows where outcome in ({marks}) order by no limit 1", *counts
+        source, file, line, outcome, detail = self._bench.run(
+            f"select source, file, line, outcome, detail from rows where outcome in ({marks}) order by no limit 1", *counts
         ).fetchone()
-        first = f"line {line}: {outcome}" + (f", {detail}" if detail else "")
+        place = f"line {line}" + (f" of {file}" if file else "")
+        # The number tells sources of one name apart.
+        place += f" of source {source} ({self._names[source]})" if len(self._names) > 1 else ""
+        first = f"{place}: {outcome}" + (f", {detail}" if detail else "")
         rule = f"be at most {max_dropped_share:.0%}" if kept else "leave at least one row"
         raise ValueError(
             f"the share of dropped rows must {rule}, got {self.dropped_share:.1%} of {num_rows} ({reasons}; first {first}); "

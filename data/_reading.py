@@ -11,15 +11,14 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow")
-# Splits that a folder's files may be named after.
-_SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
+from data._files import ending_of, is_gzip, is_known, list_files, open_file
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -103,19 +102,22 @@ class Reader:
             yield Raw("", line, dict(row))
 
     def _file(self, path: str) -> Iterator[tuple[int, bytes | dict[str, Any] | Bad]]:
-        ending = _ending(path)
-        with closing(_open(path)) as file:
+        ending = ending_of(path)
+        with closing(open_file(path)) as file:
             self._open = file
-            unpacked: Any = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
+            unpacked: Any = gzip.GzipFile(fileobj=file) if is_gzip(path) else file
             try:
                 if ending == ".json" and _begins_with(unpacked, b"["):
                     yield from _json_array(unpacked, path)
                 elif ending in (".jsonl", ".ndjson", ".json"):
                     yield from ((number, line) for number, line in enumerate(unpacked, start=1) if line.strip())
                 elif ending == ".csv":
-                    yield from _csv(unpacked)
+                    yield from _csv(unpacked, path)
                 else:
                     yield from _arrow(unpacked, path, ending)
+                if is_gzip(path) and not file.tell():
+                    # gzip takes it for one that holds nothing; packed nothing has a header.
+                    raise EOFError("it holds no byte")
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise ValueError(f"data.path must be a whole gzip file, got {path} ({error}); fetch it again") from error
 
@@ -123,86 +125,7 @@ class Reader:
 def is_hub_id(path: str) -> bool:
     """Whether a `data.path` that is no local path names a hub's data set: `owner/name`, no URL and no path that was mistyped."""
     begins_locally = path.startswith((".", "/", "~", "data/"))
-    return path.count("/") == 1 and "://" not in path and not begins_locally and not _known(path) and not Path(path).exists()
-
-
-def list_files(path: str, split: str | None = None) -> list[tuple[str, int]]:
-    """(path, bytes) of a file, or of a folder's data files by name; hidden ones and those of no known format are left out.
-
-    Raises:
-        FileNotFoundError: where there is nothing.
-        ValueError: where the format is unknown, a folder holds no data, or files of several splits and none was asked for.
-    """
-    if "://" in path:
-        import fsspec
-
-        system, inside = fsspec.core.url_to_fs(path)
-        if not system.exists(inside):
-            raise FileNotFoundError(f"data.path must exist, got nothing at {path}; correct the path")
-        protocol = path.partition("://")[0]
-        found = [
-            f"{protocol}://{name.lstrip('/') if protocol not in ('file', 'local') else name}" for name in system.find(inside)
-        ]
-        if not system.isdir(inside):
-            found = [path]
-        sizes = [int(system.size(name) or 0) for name in (system.find(inside) if system.isdir(inside) else [inside])]
-        return _chosen(path, list(zip(found, sizes, strict=True)), split, is_folder=bool(system.isdir(inside)))
-    place = Path(path)
-    if not place.exists():
-        raise FileNotFoundError(f"data.path must be a file or folder, got {path}; correct the path")
-    names = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
-    return _chosen(path, [(str(name), name.stat().st_size) for name in names], split, is_folder=place.is_dir())
-
-
-def _chosen(path: str, files: Sequence[tuple[str, int]], split: str | None, *, is_folder: bool) -> list[tuple[str, int]]:
-    if not is_folder:
-        if not _known(path):
-            raise ValueError(f"data.path must end in one of {', '.join(FORMATS)} (.gz too), got {path}; convert or rename it")
-        return list(files)
-    known = [(name, size) for name, size in sorted(files) if _known(name) and not _inner(path, name).startswith(".")]
-    splits = {found for name, _ in known if (found := _split_of(_inner(path, name)))}
-    if split is not None:
-        known = [(name, size) for name, size in known if _split_of(_inner(path, name), (split,)) == split]
-    elif len(splits) > 1:
-        raise ValueError(
-            f"data.split must be set, got none for {path}, which holds {', '.join(sorted(splits))}; set data.split=train"
-        )
-    if not known:
-        wanted = f" of the split {split}" if split else ""
-        raise ValueError(
-            f"data.path must hold files{wanted} in one of {', '.join(FORMATS)}, got {path} without; correct the path"
-        )
-    return known
-
-
-def _inner(folder: str, name: str) -> str:
-    return name.removeprefix(folder).lstrip("/")
-
-
-def _split_of(name: str, splits: Sequence[str] = _SPLITS) -> str | None:
-    """The split that a file or its folder is named after: `train-00000-of-00002.parquet`, `test/a.jsonl`."""
-    for part in name.split("/"):
-        for split in splits:
-            if part.startswith(split) and not part[len(split) : len(split) + 1].isalnum():
-                return split
-    return None
-
-
-def _known(path: str) -> bool:
-    return _ending(path) in FORMATS
-
-
-def _ending(path: str) -> str:
-    return Path(path.removesuffix(".gz")).suffix
-
-
-def _open(path: str) -> BinaryIO:
-    if "://" not in path:
-        return Path(path).open("rb")
-    import fsspec
-
-    file: BinaryIO = fsspec.open(path, "rb").open()
-    return file
+    return path.count("/") == 1 and "://" not in path and not begins_locally and not is_known(path) and not Path(path).exists()
 
 
 def _load_hub(source: DataSource) -> Any:
@@ -256,6 +179,7 @@ def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Ba
             position += 1
         line += buffer.count("\n", start, position)
         if buffer[position : position + 1] == "]":
+            _end(text, buffer[position + 1 :], path, line)
             return
         try:
             if awaited:
@@ -277,6 +201,19 @@ def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Ba
         position, awaited, size = end, ",", _CHUNK_BYTES
 
 
+def _end(text: io.TextIOWrapper, rest: str, path: str, line: int) -> None:
+    """Refuses a file that goes on after its array: what stands there would be lost."""
+    while rest:
+        beyond = rest.lstrip()
+        line += rest.count("\n", 0, len(rest) - len(beyond))
+        if beyond:
+            raise ValueError(
+                f"data.path must be one JSON array, got {path}, which goes on after it on line {line} with {beyond[:20]!r}; join the "
+                "arrays, or write one object per line as .jsonl"
+            )
+        rest = text.read(_CHUNK_BYTES)
+
+
 def _ill_formed(path: str, buffer: str, position: int, line: int, column: int, error: Exception) -> ValueError:
     message = str(error)
     if isinstance(error, json.JSONDecodeError):
@@ -296,23 +233,42 @@ def _checked(value: Any, source: str) -> dict[str, Any] | Bad:
     return value
 
 
-def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """CSV with a header. A cell may be as long as it likes."""
+def _csv(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """CSV with a header. A cell may be as long as it likes; a quote that is not closed would make one cell of all that follows."""
     csv.field_size_limit((1 << 31) - 1)
-    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""))
-    header = next(rows, [])
-    line = rows.line_num + 1
-    for row in rows:
-        if any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
-            yield line, Bad("not_utf8", "holds bytes that are not UTF-8")
-        elif len(row) != len(header):
-            yield line, Bad("bad_schema", f"must have {len(header)} cells, as the header has, got {len(row)}")
-        else:
-            yield line, dict(zip(header, row, strict=True))
-        line = rows.line_num + 1
+    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""), strict=True)
+    header: list[str] = []
+    line = 1
+    try:
+        for row in rows:
+            if len(row) > 1 or "".join(row).strip():  # else the line is blank
+                if not header:
+                    header = _different(row, path)
+                elif any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
+                    yield line, Bad("not_utf8", "holds bytes that are not UTF-8")
+                elif len(row) != len(header):
+                    yield line, Bad("bad_schema", f"must have {len(header)} cells, as the header has, got {len(row)}")
+                else:
+                    yield line, dict(zip(header, row, strict=True))
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"data.path must be CSV whose quotes are closed, and doubled inside a cell, got {path}: {error}, in the row that begins on "
+            f"line {line}; correct the row"
+        ) from error
 
 
-def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _different(header: list[str], path: str) -> list[str]:
+    """The header, whose columns must have different names; those without a name can't be asked for, and may be several."""
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"data.path must be CSV whose columns have different names, got {twice[0]!r} twice in {path}; rename one"
+        )
+    return header
+
+
+def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     import pyarrow
 
     try:
@@ -324,18 +280,48 @@ def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, A
             batches = _arrow_batches(pyarrow, file)
         number = 0
         for batch in batches:
-            for row in batch.to_pylist():
+            for row in _rows(batch):
                 number += 1
                 yield number, row
-    except pyarrow.ArrowInvalid as error:
+    # Bytes that can't be unpacked are an OSError of pyarrow's, as is a file that ends in its middle.
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"data.path must be a whole {ending} file, got {path} ({error}); fetch it again") from error
 
 
+def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:
+    """A batch's rows. Formats call text UTF-8 that writers never looked at: it costs its own row and no other."""
+    try:
+        rows: list[dict[str, Any] | Bad] = batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            rows = [Bad("not_utf8", "holds bytes that are not UTF-8")]
+        else:
+            rows = [row for place in range(batch.num_rows) for row in _rows(batch.slice(place, 1))]
+    yield from rows
+
+
 def _arrow_batches(pyarrow: Any, file: Any) -> Iterator[Any]:
-    """Batches of Arrow's stream format, which datasets writes, or of its file format."""
+    """Batches of Arrow's stream format, which datasets writes, or of its file format.
+
+    pyarrow takes a stream that stops between two batches for a whole one. Writers put a mark at the end, as the format
+    (https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format) lets them, and a stream without it was cut.
+    """
     if file.read(6) == b"ARROW1":
         file.seek(0)
         reader = pyarrow.ipc.open_file(file)
-        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        return
     file.seek(0)
-    return iter(pyarrow.ipc.open_stream(file))
+    stream, num_rows = pyarrow.ipc.open_stream(file), 0
+    while True:
+        end = file.tell()
+        try:
+            batch = stream.read_next_batch()
+        except StopIteration:
+            break
+        num_rows += batch.num_rows
+        yield batch
+    if file.tell() == end:
+        raise pyarrow.ArrowInvalid(f"it stops after row {num_rows} without the mark of a stream's end")
+    if file.read(1):
+        raise pyarrow.ArrowInvalid(f"it goes on after the mark of the stream's end, which follows row {num_rows}")

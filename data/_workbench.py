@@ -11,7 +11,7 @@ import json
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,13 @@ class Workbench:
 
     def add(self, row: RenderedRow) -> None:
         """Puts a row on the bench; one that repeats another, or has the id of another prompt's, is marked so."""
-        outcome, detail, content, prompt = row.outcome, row.detail, None, None
+        outcome, detail, content, prompt, digest = row.outcome, row.detail, None, None, b""
         if not outcome:
             outcome, detail, content, digest = self._compared(row)
+        if not outcome:
+            id, detail = self._free_id(row, digest)
+            outcome = "bad_schema" if detail else ""
+            row = replace(row, id=id)
             prompt = self._prompt(row, digest) if not outcome else None
         more = json.dumps({"truncated": row.truncated} if row.truncated and not outcome else {})
         cursor = self.run(
@@ -138,15 +142,33 @@ class Workbench:
         digest = prompt_digest(row.messages)
         said = [(one.candidate.text, one.candidate.label, one.candidate.score) for one in row.candidates]
         content = hashlib.sha256(digest + repr(said).encode()).digest()[:16]
-        same = self.run("select line from rows where content = ? limit 1", content).fetchone()
+        same = self.run("select line, file, source from rows where content = ? limit 1", content).fetchone()
         if same:
-            return "duplicate", f"the same row as on line {same[0]}", content, digest
-        namesake = self.run(
-            "select rows.line, digest from rows join prompts on prompts.no = prompt where rows.id = ? limit 1", row.id
-        ).fetchone()
-        if namesake and namesake[1] != digest:
-            return "bad_schema", f"the same id as on line {namesake[0]}, of another prompt", content, digest
+            return "duplicate", f"the same row as on {_named_place(row, *same)}", content, digest
         return "", "", content, digest
+
+    def _free_id(self, row: RenderedRow, digest: bytes) -> tuple[str, str]:
+        """The id that the row goes by, and what is wrong with it: an id is one prompt's alone.
+
+        The files of a folder may each count their rows from 0, and a row without an id goes by its line, which another row may have
+        for its id or, in an array that is all on one line, for its line too: none of these is a fault, and the later row goes by
+        another id. Two prompts that one file itself gives the same id are one.
+        """
+        id = row.id
+        while True:
+            namesake = self.run(
+                "select line, file, rows.source from rows join prompts on prompts.no = prompt where rows.id = ? and digest != ? limit 1",
+                *(id, digest),
+            ).fetchone()
+            if namesake is None:
+                return id, ""
+            line, file, source = namesake
+            if file != row.file and id == row.id:
+                id = f"{row.file}#{id}"
+            elif _is_place(row.id, row.line, row.file, row.source) or _is_place(id, line, file, source):
+                return f"{row.id}#{self.number('select max(no) from rows') + 1}", ""
+            else:
+                return row.id, f"the same id as on {_named_place(row, line, file, source)}, of another prompt"
 
     def _prompt(self, row: RenderedRow, digest: bytes) -> int:
         found = self.run("select no from prompts where digest = ?", digest).fetchone()
@@ -240,6 +262,17 @@ def workbench(output_dir: Path, seed: int) -> Iterator[Workbench]:
     output_dir.mkdir(parents=True, exist_ok=True)
     with Workbench(output_dir / "workbench.sqlite", seed) as bench:
         yield bench
+
+
+def _is_place(id: str, line: int, file: str, source: int) -> bool:
+    """Whether the id is what a row without one goes by: its line, behind its file and its source where there are several."""
+    place = f"{file}:{line}" if file else str(line)
+    return id in (place, f"{source}:{place}")
+
+
+def _named_place(row: RenderedRow, line: int, file: str, source: int) -> str:
+    """Where another row lies, for people who look at this one; sources count from 0, as they do in ids."""
+    return f"line {line}" + (f" of {file}" if file else "") + (f" of source {source}" if source != row.source else "")
 
 
 def _ints(blob: bytes) -> array[int]:

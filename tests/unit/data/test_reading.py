@@ -12,8 +12,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from data._files import list_files
 from data._parse import parse_line
-from data._reading import Bad, DataSource, Reader, is_hub_id, list_files
+from data._reading import Bad, DataSource, Reader, is_hub_id
 
 ROWS = [
     {"prompt": f"Größe {n}?", "chosen": 'ja,\n"ja"' * (n + 1), "rejected": [{"role": "assistant", "content": "nein"}]}
@@ -78,12 +79,17 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert [where for where, _ in read(tmp_path / "a.jsonl")] == ["1", "3"]
 
 
+def test_blank_lines_of_csv_are_no_rows(tmp_path):
+    (tmp_path / "a.csv").write_text("\na,b,,\n1,2,,\n\n \n3,4,,\n\n")
+    assert read(tmp_path / "a.csv") == [("3", {"a": "1", "b": "2", "": ""}), ("6", {"a": "3", "b": "4", "": ""})]
+
+
 def test_an_array_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("data._reading._CHUNK_BYTES", 7)
     assert values(_write(tmp_path / "a.json", ROWS)) == ROWS
 
 
-@pytest.mark.parametrize("text", ['\ufeff[{"n": 1}]', "[]", " [ ] ", '[\n{"n": 1}\n,\n{"n": 2}\n]'])
+@pytest.mark.parametrize("text", ['\ufeff[{"n": 1}]', "[]", " [ ] ", '[{"n": 1}]\n \n', '[\n{"n": 1}\n,\n{"n": 2}\n]'])
 def test_odd_arrays(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     assert values(tmp_path / "a.json") == [{"n": n + 1} for n in range(text.count('n":'))]
@@ -95,13 +101,24 @@ def test_odd_arrays(tmp_path, text):
         ("a.json", b'[{"n": 1},\n{"n": 2\n{"n": 3}]', r"must be a JSON array.*Expecting ',' delimiter at line 3"),
         ("a.json", b'[{"n": 1} {"n": 2}]', r"Expecting ',' at line 1, column 11"),
         ("a.json", b'[{"n": 1}', r"Expecting ',' at line 1"),
+        ("a.json", b'[{"n": 1}]\n\n[{"n": 2}]\n', r"one JSON array, got .*a\.json, which goes on after it on line 3 with '\[{"),
+        ("a.json", b'[{"n": 1}]' + b"\n" * 3000 + b"]", r"goes on after it on line 3001 with '\]'"),
         ("a.jsonl.gz", gzip.compress(b'{"n": 1}\n' * 1000)[:-9], "must be a whole gzip file"),
+        ("a.jsonl.gz", b"", r"must be a whole gzip file, got .*a\.jsonl\.gz \(it holds no byte\); fetch it again"),
         ("a.jsonl.gz", b"no gzip", "must be a whole gzip file"),
+        (
+            "a.csv",
+            b'a,b\n1,2\n3,"4\n' + b"5,6\n" * 20,
+            r"CSV whose quotes are closed.*got .*a\.csv: .*begins on line 3; correct the row",
+        ),
+        ("a.csv", b'a,b\n1,2\n"3,4\n5,"6"\n', r"got .*a\.csv: .*begins on line 3"),
+        ("a.csv", b"a,b,a\n1,2,3\n", r"columns have different names, got 'a' twice in .*a\.csv; rename one"),
         ("a.parquet", b"PAR1nonsense", r"must be a whole \.parquet file"),
         ("a.txt", b"", r"data.path must end in one of \.jsonl.*got .*a.txt"),
     ],
 )
-def test_a_damaged_file_says_what_is_wrong_and_where(tmp_path, name, data, message):
+def test_a_damaged_file_says_what_is_wrong_and_where(tmp_path, monkeypatch, name, data, message):
+    monkeypatch.setattr("data._reading._CHUNK_BYTES", 1000)
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=message):
         read(tmp_path / name)
@@ -118,6 +135,55 @@ def test_a_bad_record_harms_no_other(tmp_path):
     assert two.reason == "not_utf8" and "must have 2 cells, as the header has, got 3" in three.detail
 
 
+def _arrow_bytes(path, rows, opened, rows_per_batch=1):
+    table = pyarrow.Table.from_pylist(rows)
+    with opened(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows_per_batch)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("opened", [pyarrow.ipc.new_stream, pyarrow.ipc.new_file])
+def test_an_arrow_file_that_was_cut_anywhere_is_refused(tmp_path, opened):
+    data = _arrow_bytes(tmp_path / "a.arrow", FLAT, opened)
+    for size in range(len(data) - 7):  # the last 8 bytes are the stream's end mark, of which 4 say as much
+        (tmp_path / "a.arrow").write_bytes(data[:size])
+        with pytest.raises(ValueError, match=r"data\.path must be a whole \.arrow file, got .*a\.arrow \(.*\); fetch it again"):
+            read(tmp_path / "a.arrow")
+
+
+def test_an_arrow_stream_that_was_cut_between_batches_says_where(tmp_path):
+    data = _arrow_bytes(tmp_path / "a.arrow", FLAT, pyarrow.ipc.new_stream)
+    (tmp_path / "a.arrow").write_bytes(data[:-8])
+    with pytest.raises(ValueError, match="it stops after row 3 without the mark"):
+        read(tmp_path / "a.arrow")
+    (tmp_path / "a.arrow").write_bytes(data + data)
+    with pytest.raises(ValueError, match="it goes on after the mark of the stream's end, which follows row 3"):
+        read(tmp_path / "a.arrow")
+
+
+def test_parquet_with_a_damaged_page_names_key_and_file(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(FLAT * 1000), tmp_path / "a.parquet", use_dictionary=False)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[100:200] = bytes(byte ^ 0x5A for byte in data[100:200])
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(ValueError, match=r"data\.path must be a whole \.parquet file, got .*a\.parquet \(.*\); fetch it again"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_cell_that_is_not_utf8_costs_its_own_row(tmp_path, name):
+    cells = pyarrow.array([b"one", b"\xff\xfe", b"three"]).view(pyarrow.string())
+    table = pyarrow.table({"n": [1, 2, 3], "text": cells})
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(table, tmp_path / name)
+    else:
+        with pyarrow.ipc.new_stream(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+    one, two, three = read(tmp_path / name)
+    assert (one, three) == (("1", {"n": 1, "text": "one"}), ("3", {"n": 3, "text": "three"}))
+    assert two == ("2", Bad("not_utf8", "holds bytes that are not UTF-8"))
+
+
 def test_a_folder_gives_its_files_by_name(tmp_path):
     for name, row in (("b.jsonl", 1), ("a.json", 0), ("deep/c.parquet", 2)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -125,6 +191,17 @@ def test_a_folder_gives_its_files_by_name(tmp_path):
     (tmp_path / "README.md").write_text("no data")
     (tmp_path / ".hidden.jsonl").write_text("{}")
     assert read(tmp_path) == [("a.json:2", ROWS[0]), ("b.jsonl:1", ROWS[1]), ("deep/c.parquet:1", ROWS[2])]
+
+
+def test_a_folder_says_what_it_does_not_read(tmp_path, caplog):
+    _write(tmp_path / "a.jsonl", ROWS[:1]).rename(tmp_path / "A.JSONL")
+    _write(tmp_path / "b.csv.gz", FLAT[1:2]).rename(tmp_path / "b.CSV.GZ")
+    for name in ("c.tsv", "d.jsonl.zst", "README.md", "deep/.hidden.json", "dataset_infos.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"no": "data"}')
+    assert read(tmp_path) == [("A.JSONL:1", ROWS[0]), ("b.CSV.GZ:2", FLAT[1])]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path} holds files in none of .jsonl") and message.endswith("not read: c.tsv, d.jsonl.zst")
 
 
 def test_splits_of_a_folder_are_never_mixed_in_silence(tmp_path):

@@ -89,13 +89,16 @@ class RowRenderer:
                     raise Left(parsed.reason, parsed.detail)
                 row = self._checked(row, parsed)
             except Left as left:
-                row = replace(row, outcome=left.outcome, detail=left.detail)
+                # An id may be what can't be written.
+                row = replace(row, id=_SURROGATES.sub("\ufffd", row.id), outcome=left.outcome, detail=left.detail)
             found.append(row)
         return self._rendered(found)
 
     def _checked(self, row: RenderedRow, parsed: Row) -> RenderedRow:
         """The row with its candidates, as text."""
-        for text in (row.id, *(m["content"] for m in parsed.messages), *(one.text for one in parsed.candidates)):
+        said = [text for message in parsed.messages for text in (message["role"], message["content"])]
+        said += [text for one in parsed.candidates for text in (one.text, one.origin)]
+        for text in (row.id, *said):
             if _SURROGATES.search(text):
                 raise Left("not_utf8", "a text holds half of a surrogate pair, which no encoding can write")
         if not any(message["content"].strip() for message in parsed.messages):
@@ -112,7 +115,7 @@ class RowRenderer:
                     raise Left("empty", f"{side} must hold text, got {one.text!r}")
             if len({one.text for one in parsed.candidates}) < len(parsed.candidates):
                 raise Left("identical_pair", "chosen and rejected are the same text")
-        candidates = [RenderedCandidate(one, (), "" if one.text.strip() else "empty") for one in parsed.candidates]
+        candidates = [RenderedCandidate(one, (), _unusable(one)) for one in parsed.candidates]
         user = " ".join(message["content"] for message in parsed.messages if message["role"] == "user")
         return replace(
             row,
@@ -163,7 +166,9 @@ class RowRenderer:
         for one, ids in zip(row.candidates, completions, strict=True):
             try:
                 if one.outcome:
-                    raise Left(one.outcome, "a completion must hold text, got none")
+                    raise Left(
+                        one.outcome, f"a completion must hold {'text' if one.outcome == 'empty' else 'a rating'}, got none"
+                    )
                 if isinstance(ids, Exception):
                     raise Left("unrenderable", str(ids))
                 if len(ids) > room > 0 and config.truncation == "truncate_completion":
@@ -180,6 +185,13 @@ class RowRenderer:
         if not row.listed and len(finished) == 2 and finished[0].ids == finished[1].ids:
             raise Left("identical_pair", "chosen and rejected have the same token ids")
         return replace(row, prompt_ids=array("i", prompt_ids), candidates=finished, truncated=truncated)
+
+
+def _unusable(one: Candidate) -> str:
+    """The outcome of a completion from which nothing can be learned, or none."""
+    if not one.text.strip():
+        return "empty"
+    return "unrated" if one.label is None and one.score is None else ""
 
 
 def check_length(name: str, length: int, config: PrepareConfig, where: str) -> None:

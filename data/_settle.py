@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from data._config import PrepareConfig, RatingRule
@@ -17,6 +18,7 @@ class RowEntry:
 
     no: int
     id: str
+    line: int
     tie: bool
     listed: bool
     candidates: list[CandidateEntry]
@@ -38,8 +40,10 @@ def settle_all(bench: Workbench, config: PrepareConfig) -> None:
         for candidate in bench.candidates(prompt):
             by_row.setdefault(candidate.row, []).append(candidate)
         rows = [
-            RowEntry(no, id, bool(tie), bool(listed), by_row.get(no, []))
-            for no, id, tie, listed in bench.run("select no, id, tie, listed from rows where prompt = ? order by no", prompt)
+            RowEntry(no, id, line, bool(tie), bool(listed), by_row.get(no, []))
+            for no, id, line, tie, listed in bench.run(
+                "select no, id, line, tie, listed from rows where prompt = ? order by no", prompt
+            )
         ]
         settled = settle(rows, config)
         bench.add_verdicts(prompt, settled.verdicts)
@@ -53,13 +57,20 @@ def settle(rows: Sequence[RowEntry], config: PrepareConfig) -> Settled:
     """The verdicts of one prompt's rows."""
     settled = Settled()
     single: list[CandidateEntry] = []
+    lines: dict[tuple[str, str], int] = {}  # of the rows' own pairs
     for row in rows:
         labels = sorted(one.label or 0 for one in row.candidates if not one.outcome)
         if row.tie and config.ties == "drop":
             settled.rows[row.no] = ("tie", "")
         elif not row.tie and not row.listed and labels == [-1, 1]:
             chosen, rejected = sorted(row.candidates, key=lambda one: -(one.label or 0))
-            settled.verdicts.append(Verdict(chosen.no, rejected.no, 1, row.no, row.id))
+            texts = chosen.text, rejected.text
+            if texts in lines:
+                # Other scores make it no other pair: masking one of two would hide nothing.
+                settled.rows[row.no] = ("duplicate", f"the same pair as on line {lines[texts]}")
+            else:
+                lines[texts] = row.line
+                settled.verdicts.append(Verdict(chosen.no, rejected.no, 1, row.no, row.id))
         else:
             single += [_untied(one, config) for one in row.candidates if not one.outcome]
     rated = [one for one in single if one.label is None]
@@ -71,7 +82,8 @@ def settle(rows: Sequence[RowEntry], config: PrepareConfig) -> Settled:
             Verdict(one.no, None, labels_of[one.no], one.row, f"{ids[one.row]}/{one.position}") for one in usable
         ]
     elif usable:
-        _pair_up(usable, labels_of, ids, settled, config)
+        _pair_up(usable, labels_of, ids, lines, settled, config)
+    settled.verdicts = _named_apart(settled.verdicts)
     _row_words(rows, settled)
     return settled
 
@@ -95,7 +107,9 @@ def rating_labels(rated: Sequence[CandidateEntry], rule: RatingRule) -> dict[int
         if preferred != dispreferred:
             labels[no] = 1 if preferred else -1
         else:
-            labels[no] = (score > border) - (score < border) if rule.middle == "keep" else 0
+            # The threshold itself is preferred, as without a margin; a score on the median lies on neither side.
+            above = score >= border if rule.threshold is not None else score > border
+            labels[no] = above - (score < border) if rule.middle == "keep" else 0
     return labels
 
 
@@ -146,9 +160,15 @@ def _chosen(
 
 
 def _pair_up(
-    usable: list[CandidateEntry], labels: dict[int, int], ids: dict[int, str], settled: Settled, config: PrepareConfig
+    usable: list[CandidateEntry],
+    labels: dict[int, int],
+    ids: dict[int, str],
+    said: Container[tuple[str, str]],
+    settled: Settled,
+    config: PrepareConfig,
 ) -> None:
-    """Pairs among candidates that came without a partner: the best with the worst, or every preferred with every dispreferred."""
+    """Pairs among candidates that came without a partner: the best with the worst, or every preferred with every dispreferred; those
+    that rows have `said` themselves, as (chosen, rejected), are not made again."""
     preferred = [one for one in usable if labels[one.no] > 0]
     dispreferred = [one for one in usable if labels[one.no] < 0]
     if not preferred or not dispreferred:
@@ -162,8 +182,23 @@ def _pair_up(
         preferred, dispreferred = [best], [worst]
     for chosen in preferred:
         for rejected in dispreferred:
+            if (chosen.text, rejected.text) in said:
+                continue
             name = f"{ids[chosen.row]}/{chosen.position}>{ids[rejected.row]}/{rejected.position}"
             settled.verdicts.append(Verdict(chosen.no, rejected.no, 1, chosen.row, name))
+    used = {no for one in settled.verdicts for no in (one.first, one.second)}
+    settled.candidates |= {one.no: "duplicate" for one in (*preferred, *dispreferred) if one.no not in used}
+
+
+def _named_apart(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts with different names. Rows of one prompt may share an id, as a `prompt_id` is shared: the first keeps its name, so
+    that where all differ nothing changes, and later ones are numbered."""
+    seen: Counter[str] = Counter()
+    found = []
+    for one in verdicts:
+        found.append(replace(one, name=f"{one.name}#{seen[one.name]}") if seen[one.name] else one)
+        seen[one.name] += 1
+    return found
 
 
 def _row_words(rows: Sequence[RowEntry], settled: Settled) -> None:

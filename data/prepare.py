@@ -20,7 +20,7 @@ from data._pool import num_cores, render_rows
 from data._reading import DataSource
 from data._render import Left, RenderedCandidate, RenderedRow, check_length
 from data._scripts import script_of
-from data._select import select
+from data._select import check_selection, mark_sides_still_there, select
 from data._settle import settle_all
 from data._workbench import CandidateEntry, Workbench, workbench
 from data.sources._rows import Candidate
@@ -66,7 +66,10 @@ def prepare_sources(
         FileNotFoundError, ValueError: where a source can't be read; and as `prepare_labelled`.
     """
     rows = render_rows(sources, model_dir, config, num_proc or num_cores(), progress)
-    _prepare(rows, [Path(source.path).name for source in sources], output_dir, config, sources, lambda done: None)
+    names = [Path(source.path).name for source in sources]
+    # Files of one name are told apart as their rows' ids are.
+    names = [f"{number}:{name}" if names.count(name) > 1 else name for number, name in enumerate(names)]
+    _prepare(rows, names, output_dir, config, sources, lambda done: None)
 
 
 def _prepare(
@@ -85,15 +88,18 @@ def _prepare(
         settle_all(bench, config)
         select(bench, sources, config)
         bench.say_what_became_of_rows()
+        mark_sides_still_there(bench)
         ledger = Ledger(bench, names)
         try:
+            check_selection(bench, sources, names, config)
             ledger.check(config.max_dropped_share, output_dir / "ledger.jsonl")
         except ValueError:
             ledger.write(output_dir, Statistics(), Statistics())
             raise
         origins = [source.source for source in sources] or ["sample"]
         dev_groups = Statistics()
-        if config.dev_fraction:
+        # A round may have no prompt that is put aside.
+        if bench.number("select count(*) from prompts where live = 1 and dev = 1"):
             dev_groups = _write_groups(bench, output_dir / DEV, origins, config, dev=True)
         groups = _write_groups(bench, output_dir, origins, config, dev=False, offline_dir=offline_dir)
         ledger.write(output_dir, groups, dev_groups)

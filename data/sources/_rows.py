@@ -19,8 +19,8 @@ _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "a
 class Candidate:
     """A completion as the data has it.
 
-    `label` is +1 (preferred), −1 (dispreferred), 0 in a tie, or None where its rating `score` decides. `origin` says who wrote it,
-    where the data does.
+    `label` is +1 (preferred), −1 (dispreferred), 0 in a tie, or None where its rating `score` decides; with neither it is unrated,
+    and left out. `origin` says who wrote it, where the data does.
     """
 
     text: str
@@ -42,7 +42,8 @@ class RowError(ValueError):
     """A record that gives no row: `reason` is a word for the ledger, the message a sentence for people."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
+        # A column may hold half of a surrogate pair, which no ledger can write.
+        super().__init__(detail.encode(errors="backslashreplace").decode())
         self.reason = reason
 
 
@@ -134,7 +135,7 @@ class Fields:
         try:
             # UltraFeedback writes its ratings as text.
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # an integer of 400 digits is no float
             number = math.nan
         if not math.isfinite(number):
             raise self.error(role, f"must be a number, got {value!r:.40}")

@@ -1,18 +1,21 @@
 """Chatbot Arena's votes: lmsys/chatbot_arena_conversations, mt_bench_human_judgments and their kin.
 
 `conversation_a` and `conversation_b` with a `winner`: model_a, model_b, tie, or tie (bothbad), which calls both dispreferred.
-Conversations whose replies part before the last turn have different prompts and are no pair. https://arxiv.org/abs/2306.05685
+A vote is about the reply of its `turn`: what follows that in the conversation is cut off, and where the replies before it differ,
+as in mt_bench_human_judgments' second turns, the two have different prompts and are no pair. https://arxiv.org/abs/2306.05685
 """
 
 from __future__ import annotations
 
-from data.sources._rows import Candidate, Fields, Row, same_prompt
+from data.sources._rows import Candidate, Fields, Row, same_prompt, split_last_turn
+from evaluation._types import Message
 
 COLUMNS = {
     "id": ("id",),  # a question's id stands for several votes
     "first": ("conversation_a",),
     "second": ("conversation_b",),
     "winner": ("winner",),
+    "turn": ("turn",),
     "first_model": ("model_a",),
     "second_model": ("model_b",),
 }
@@ -23,7 +26,7 @@ _LABELS = {"model_a": (1, -1), "model_b": (-1, 1), "tie": (0, 0), "tie (bothbad)
 
 def row(fields: Fields) -> Row:
     """Both replies with the vote's labels."""
-    (prompt, first), (other, second) = fields.conversation("first"), fields.conversation("second")
+    (prompt, first), (other, second) = _judged(fields, "first"), _judged(fields, "second")
     winner = fields.text("winner")
     if winner not in _LABELS:
         raise fields.error("winner", f"must be one of {', '.join(_LABELS)}, got {winner!r:.40}")
@@ -34,3 +37,14 @@ def row(fields: Fields) -> Row:
     if winner == "model_b":
         candidates.reverse()
     return Row(same_prompt(prompt, other), tuple(candidates), tie=winner.startswith("tie"))
+
+
+def _judged(fields: Fields, role: str) -> tuple[list[Message], str]:
+    """A conversation up to its vote's turn, as the prompt and the reply."""
+    if not fields.has("turn"):
+        return fields.conversation(role)
+    messages, turn = fields.messages(role), fields.number("turn")
+    replies = [place for place, message in enumerate(messages, start=1) if message["role"] == "assistant"]
+    if turn not in range(1, len(replies) + 1):
+        raise fields.error("turn", f"must be one of the conversation's {len(replies)} turns, got {turn:g}")
+    return split_last_turn(messages[: replies[int(turn) - 1]], role)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data.sources import pairs
-from data.sources._rows import Fields, Row
+from data.sources._rows import Fields, Row, pair
 
 COLUMNS = {
     **pairs.COLUMNS,
@@ -19,9 +19,14 @@ COLUMNS = {
 
 
 def row(fields: Fields) -> Row:
-    """The pair; its sides have their rewards where the row lists them."""
+    """The pair; its sides have their rewards where the row lists them, and are a tie where these are equal."""
     found = pairs.row(fields)
     if not (fields.has("completions") and fields.has("ratings")):
         return found
-    rewards = dict(zip(fields.items("completions"), fields.numbers("ratings"), strict=False))
-    return replace(found, candidates=tuple(replace(one, score=rewards.get(one.text, one.score)) for one in found.candidates))
+    texts = [fields.as_completion("completions", value, found.messages) for value in fields.items("completions")]
+    scores = fields.numbers("ratings")
+    if len(texts) != len(scores):
+        raise fields.error("ratings", f"must be as many as the completions, got {len(scores)} for {len(texts)}")
+    rewards = dict(zip(texts, scores, strict=True))
+    chosen, rejected = (replace(one, score=rewards.get(one.text, one.score)) for one in found.candidates)
+    return found if found.tie else pair(found.messages, chosen, rejected)

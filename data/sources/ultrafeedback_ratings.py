@@ -21,16 +21,23 @@ COLUMNS = {
 
 
 def row(fields: Fields) -> Row:
-    """Candidates with their ratings; a completion that GPT-4 gave none is left out."""
-    return Row(
-        fields.messages("prompt"), tuple(found for value in fields.items("completions") if (found := _candidate(fields, value)))
-    )
+    """Candidates with their ratings; one that GPT-4 gave none has no score.
+
+    Raises:
+        RowError: also where no completion has a rating's column: then the column is misnamed.
+    """
+    completions = [_inside(fields, value) for value in fields.items("completions")]
+    if completions and not any(one.has("rating") for one in completions):
+        completions[0].need("rating")
+    return Row(fields.messages("prompt"), tuple(_candidate(one) for one in completions))
 
 
-def _candidate(fields: Fields, value: Any) -> Candidate | None:
+def _inside(fields: Fields, value: Any) -> Fields:
     if not isinstance(value, dict):
         raise fields.error("completions", f"must hold objects, got {type(value).__name__}")
-    one = fields.inside(value)
-    if not one.has("rating") or one.need("rating") == "N/A":
-        return None
-    return Candidate(one.text("completion"), None, one.number("rating"), one.text("model") if one.has("model") else "")
+    return fields.inside(value)
+
+
+def _candidate(one: Fields) -> Candidate:
+    rating = one.number("rating") if one.has("rating") and one.need("rating") != "N/A" else None
+    return Candidate(one.text("completion"), None, rating, one.text("model") if one.has("model") else "")

@@ -41,7 +41,7 @@ def labels(scores, **rule):
         ([0, 1, 2, 3], {"quantile": 0.1}, "-..+"),  # at least one each
         ([2, 3, 4], {"threshold": 3}, "-++"),  # the threshold itself is preferred
         ([1, 2, 3, 4, 5], {"threshold": 3, "margin": 1}, "--.++"),
-        ([1, 2.5, 3, 3.5, 5], {"threshold": 3, "margin": 1, "middle": "keep"}, "--.++"),
+        ([1, 2.5, 3, 3.5, 5], {"threshold": 3, "margin": 1, "middle": "keep"}, "--+++"),  # the threshold too
     ],
 )
 def test_ratings_become_labels(scores, rule, expected):

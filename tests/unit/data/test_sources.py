@@ -99,7 +99,7 @@ def pair(better="yes", worse="no", scores=(None, None), origins=("", "")):
             },
             {},
             USER,
-            (Candidate("yes", None, 8.5, "gpt-4"),),
+            (Candidate("yes", None, 8.5, "gpt-4"), Candidate("no", None, None, "bard")),
         ),
         (
             "helpsteer",
@@ -286,3 +286,32 @@ def test_a_renamed_column_is_the_only_one_looked_for():
 
 def test_a_records_own_id_is_kept():
     assert parse("pairs", {"id": 12, "prompt": "p", "chosen": "a", "rejected": "b"})[0] == "12"
+
+
+def test_a_misnamed_rating_is_said():
+    record = {"instruction": "p", "completions": [{"response": "a", "overall_score": 1}]}
+    _, bad = parse("ultrafeedback_ratings", record, rating="overal_score")
+    assert isinstance(bad, Bad) and "must have overal_score" in bad.detail
+
+
+def test_simpos_rewards_belong_to_their_completions():
+    record = {"prompt": "Say yes", "chosen": [*USER, YES], "rejected": [*USER, NO], "all_generated_responses": [YES, NO]}
+    assert parse("simpo", {**record, "all_rm_scores": [2, 1]})[1].candidates == pair(scores=(2.0, 1.0))
+    assert parse("simpo", {**record, "all_rm_scores": [1, 1]})[1].tie
+    assert "as many as the completions, got 1 for 2" in parse("simpo", {**record, "all_rm_scores": [1]})[1].detail
+
+
+def test_numbers_and_names_that_nothing_can_hold_are_bad_rows():
+    _, bad = parse("pairs", {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": 10**400})
+    assert "score_chosen must be a number" in bad.detail
+    _, bad = parse("pairs", {"promp\ud83d": "p", "chosen": "a", "rejected": "b"})
+    assert "promp\\ud83d" in bad.detail
+
+
+def test_a_vote_is_about_its_turn():
+    more = [{"role": "user", "content": "Again"}]
+    record = {"conversation_a": [*USER, YES, *more, YES], "conversation_b": [*USER, NO, *more, YES], "winner": "model_a"}
+    row = parse("arena", {**record, "turn": 1})[1]
+    assert row.messages == USER and row.candidates == pair()
+    assert parse("arena", {**record, "turn": 2})[1].reason == "prompts_differ"
+    assert "must be one of the conversation's 2 turns, got 3" in parse("arena", {**record, "turn": 3})[1].detail

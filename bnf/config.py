@@ -159,7 +159,12 @@ class TrainConfig:
                 nearest = get_close_matches(key, names, n=1)
                 hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(names)}"
                 raise ValueError(f"train.{key} must be a known key, got {key!r}; {hint}")
-        return cls(**values)
+        # 0 is 0.0 to whoever writes it, and must be to the keys that are made of it; a whole number of `…_steps` is no share.
+        shares = {known.name for known in fields(cls) if known.type is float and not known.name.endswith("_steps")}
+        given: dict[str, Any] = {
+            key: float(value) if key in shares and type(value) is int else value for key, value in values.items()
+        }
+        return cls(**given)
 
     def reference_settings(self) -> dict[str, Any]:
         """What the cached reference depends on: the settings it shares with training, and whether the objective reads

@@ -156,9 +156,11 @@ def _forecast(
 
 
 def _old_ingredients(previous: Artifact | None) -> dict[str, Any]:
-    if previous is None or not previous.path.exists():
+    """What the last run's artifact was made of; nothing where that can't be read any more: it only explains a miss."""
+    try:
+        return dict(previous.manifest["ingredients"]) if previous is not None else {}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return dict(previous.manifest["ingredients"])
 
 
 def ancestors(nodes: Iterable[Node], wanted: Iterable[str]) -> set[str]:

@@ -258,8 +258,10 @@ def damage(artifact: Artifact, *, hashes: bool = False) -> str | None:
         manifest = artifact.manifest
     except FileNotFoundError:
         return f"{artifact.path} has no {MANIFEST}"
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text
         return f"{artifact.path / MANIFEST} is not JSON ({error})"
+    if not isinstance(manifest, dict) or not {"files", "fingerprint", "ingredients"} <= manifest.keys():
+        return f"{artifact.path / MANIFEST} is no manifest"
     for name, entry in manifest["files"].items():
         path = artifact.path / name
         try:

@@ -71,3 +71,8 @@ def test_every_file_of_the_folder_is_an_objective() -> None:
         assert type(load_objective(name)).__module__ == f"bnf.objectives.{name}"
         # What it computes, and where that is published.
         assert import_module(f"bnf.objectives.{name}").__doc__
+
+
+def test_a_whole_number_is_the_same_setting_as_its_float() -> None:
+    first, second = (TrainConfig.from_dict({"weight_decay": value, "save_steps": 1}).to_dict() for value in (0, 0.0))
+    assert repr(first) == repr(second) and first["save_steps"] == 1 and isinstance(first["save_steps"], int)

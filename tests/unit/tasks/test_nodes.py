@@ -58,6 +58,18 @@ def test_a_change_names_itself_and_what_follows_depends_on_the_output(store):
     assert known["prepare"].changed == [{"key": "settings.seed", "old": 0, "new": 1}]
 
 
+@pytest.mark.parametrize("text", [None, '{"files": ', "{}"])
+def test_a_manifest_that_cannot_be_read_makes_a_miss_and_no_error(store, text):
+    last = make(store, chain(), OUTPUTS)
+    manifest = last["train"].path / "manifest.json"
+    if text is None:
+        manifest.unlink()
+    else:
+        manifest.write_text(text)
+    known = forecast(chain(), store, last)
+    assert states(known) == [True, False, None] and "manifest.json" in known["train"].problem
+
+
 def test_a_rebuild_with_the_same_bits_stops_there(store):
     last = make(store, chain(), OUTPUTS)
     make(store, chain(prepare={"seed": 1})[:1], OUTPUTS)

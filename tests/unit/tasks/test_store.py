@@ -53,12 +53,13 @@ def test_a_forced_run_leaves_the_folder_that_earlier_runs_name(store):
     assert store.find("score", MADE_OF.key()) == second
 
 
-@pytest.mark.parametrize("alter", ["truncate", "delete", "manifest"])
+@pytest.mark.parametrize("alter", ["truncate", "delete", "manifest", "manifest cut", "manifest emptied"])
 def test_an_altered_artifact_is_not_used_and_the_reason_names_the_file(store, alter):
     artifact = make(store)
-    name = "manifest.json" if alter == "manifest" else "scores.jsonl"
-    if alter == "truncate":
-        (artifact.path / name).write_text("c")
+    name = "manifest.json" if alter.startswith("manifest") else "scores.jsonl"
+    texts = {"truncate": "c", "manifest cut": '{"files": ', "manifest emptied": "{}"}
+    if alter in texts:
+        (artifact.path / name).write_text(texts[alter])
     else:
         (artifact.path / name).unlink()
     assert store.find("score", MADE_OF.key()) is None

@@ -110,8 +110,11 @@ class Store:
         return manifest
 
     def open_part(self, artifact: Artifact) -> str | None:
-        """What of an artifact could not be made when its stage ended, and can be at another time; None where nothing is open."""
-        number = self.manifest(artifact).get("open")
+        """What of an artifact could not be made when its stage ended, and can be at another time; None where nothing is open.
+
+        Of one that only the shared store has, nothing is said: a plan would ask the store once more for every artifact.
+        """
+        number = artifact.manifest.get("open") if (artifact.path / MANIFEST).exists() else None
         return f"{number} of its requests failed and are made again" if number else None
 
     def fetch(self, artifact: Artifact, leave_out: Sequence[str] = ()) -> Path:

@@ -20,13 +20,13 @@ from typing import Any
 
 from evaluation._records import Record
 from evaluation.judges._pairwise_score import VERDICTS
+from evaluation.judges._recorded_names import arena_judge, is_comparison, wildbench_judge, wildbench_reference
 from evaluation.judges._replies import cut_words, rating
 from evaluation.judges._style import style
 from evaluation.judges._wildbench_score import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ARENA_BASELINE = "gpt-4-0314"
-_WILDBENCH_REFERENCES = ("gpt-4-turbo-2024-04-09", "claude-3-haiku-20240307", "Llama-2-70b-chat")
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
 _ANSWERS = re.compile(
     r"<\|The Start of Assistant A's Answer\|>\n(.*)\n<\|The End of Assistant A's Answer\|>"
@@ -111,8 +111,8 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
         ValueError: where nothing in it can be read; the message names file and record.
     """
     rows = _read(path)
-    judge = _arena_judge(rows, path)
-    reference = _reference(rows, path) if benchmark == "wildbench" and any(map(_is_comparison, rows)) else None
+    judge = arena_judge(rows, path)
+    reference = wildbench_reference(rows, path) if benchmark == "wildbench" and any(map(is_comparison, rows)) else None
     found: dict[Key, tuple[list[Record], bool]] = {}
     faults: list[tuple[Key | None, str]] = []
     for number, row in enumerate(rows, start=1):
@@ -165,7 +165,7 @@ def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None
         return _native(row, benchmark)
     if benchmark == "arena_hard":
         return _arena(row, judge)
-    if _is_comparison(row):
+    if is_comparison(row):
         return _comparison(row, reference, path)
     return _evaluated_comparison(row, path) if "ref_generator" in row or "assignment" in row else _score(row, path)
 
@@ -187,15 +187,6 @@ def _native(row: dict[str, Any], benchmark: str) -> _Read:
         return key, [row], None
     fault = _Fault(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
     return key, [{**row, "verdict": None}], fault
-
-
-def _arena_judge(rows: list[Any], path: Path) -> str | None:
-    """The judge of Arena-Hard rows that don't name theirs: the one that the others name, or upstream's folder."""
-    named = {row["judge"] for row in rows if isinstance(row, dict) and isinstance(row.get("judge"), str)}
-    if len(named) == 1:
-        return str(named.pop())
-    folder = path.absolute().parent
-    return folder.name if not named and folder.parent.name == "model_judgment" else None
 
 
 def _arena(row: dict[str, Any], file_judge: str | None) -> _Read:
@@ -247,7 +238,7 @@ def _score(row: dict[str, Any], path: Path) -> _Read:
     score = row.get("score")
     if score is None and isinstance(parsed, dict):
         score = parsed.get("score")
-    key = (model, _judge_of(row, path, model), "checklist_score", None)
+    key = (model, wildbench_judge(row, path, model), "checklist_score", None)
     record: Record = {"question_id": row["session_id"], "game": 1, "score": None, "output": NO_OUTPUT}
     if "criteria" in row:
         raise _UnreadableRowError("be the score of a whole answer", "one of a single criterion")
@@ -260,10 +251,6 @@ def _score(row: dict[str, Any], path: Path) -> _Read:
 def _text(output: object) -> str | None:
     text = output[0] if isinstance(output, list) and output else output
     return text if isinstance(text, str) else None
-
-
-def _is_comparison(row: object) -> bool:
-    return isinstance(row, dict) and "model_A" in row and "model_B" in row
 
 
 def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> _Read:
@@ -285,7 +272,7 @@ def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> _Read
     fault = None
     if not all(isinstance(found.get(model), str) for model in models):
         fault = _Fault("have both model_outputs", outputs if outputs is None else found)
-    key = (candidate, _judge_of(row, path, candidate), "checklist_pairwise", reference)
+    key = (candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
     game = 1 if models[0] == reference else 2
     return key, [_compared(row["session_id"], game, choice, found.get(candidate), found.get(reference))], fault
 
@@ -311,7 +298,7 @@ def _evaluated_comparison(row: dict[str, Any], path: Path) -> _Read:
         )
     elif choice in ("A", "B"):
         fault = _Fault("have a choice of WildBench v2 (A++, A+, A=B, B+, B++)", f"{choice}, whose extent nobody knows")
-    key = (candidate, _judge_of(row, path, candidate), "checklist_pairwise", reference)
+    key = (candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
     return key, [_compared(row["session_id"], 1 if sides[0] == reference else 2, choice, *shown)], fault
 
 
@@ -324,57 +311,6 @@ def _compared(question: str, game: int, choice: object, candidate: str | None, r
         "output": compared_output_facts(candidate) if isinstance(candidate, str) else NO_OUTPUT,
         "baseline_output": compared_output_facts(reference) if isinstance(reference, str) else NO_OUTPUT,
     }
-
-
-def _reference(rows: list[Any], path: Path) -> str:
-    """Which of the two models is the reference: the records don't say. The path's `ref=…` does, the published references, the name.
-
-    Raises:
-        ValueError: where none of them tells.
-    """
-    compared = [row[side] for row in rows if _is_comparison(row) for side in ("model_A", "model_B")]
-    models = sorted({name for name in compared if isinstance(name, str)})
-    named = re.findall(r"ref=([^/]+)", str(path.absolute()))
-    by_path = [model for model in models if named and named[-1].startswith(_last(model))]
-    published = [model for model in models if any(reference in model for reference in _WILDBENCH_REFERENCES)]
-    by_name = [model for model in models if len(models) == 2 and not _is_named(path, model)]
-    # One name can be the beginning of another (gpt-4, gpt-4-turbo): the longest is meant.
-    for found in (sorted(by_path, key=len)[-1:], published, by_name):
-        if len(found) == 1:
-            return found[0]
-    raise ValueError(
-        f"{path} must tell which model is the reference, got {', '.join(models[:4]) or 'no models'}; put the file into a folder "
-        "called ref=<reference>, as upstream does"
-    )
-
-
-def _is_named(path: Path, model: str) -> bool:
-    return re.search(rf"(?:^|\.){re.escape(_last(model))}(?:\.|$)", path.name) is not None
-
-
-def _last(model: str) -> str:
-    return model.rsplit("/", 1)[-1]
-
-
-def _judge_of(row: dict[str, Any], path: Path, model: str) -> str | None:
-    """The judge of a WildBench row: `eval.py` writes it; else upstream names it in the path alone.
-
-    That is a folder `eval=<judge>`, or a file `….eval=<judge>.<model>.json`, whose model need not be spelt as in the rows.
-    """
-    config = row.get("eval_config")
-    if isinstance(config, dict) and isinstance(config.get("gpt"), str):
-        return str(config["gpt"])
-    found = re.findall(r"eval=([^/]+)(/?)", str(path.absolute()))
-    if not found:
-        return None
-    name, is_folder = found[-1]
-    if is_folder:
-        return str(name)
-    name = re.sub(r"\.jsonl?(\.gz)?$", "", name).split(".ref=")[0]
-    if name.lower().endswith("." + _last(model).lower()):
-        return str(name[: -len(_last(model)) - 1])
-    # A judge's name ends with its date, or at the first point that is none of a version's.
-    return re.split(r"(?<=\d{4}-\d{2}-\d{2})\.|(?<=\d{8})\.|(?<!\d)\.|\.(?!\d)", name, maxsplit=1)[0]
 
 
 def _read(path: Path) -> list[Any]:

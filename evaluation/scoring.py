@@ -178,9 +178,10 @@ def score_completions(
 ) -> dict[str, Any]:
     """The aggregate of one file of completions, over the items that were asked for.
 
-    A native file has its items.jsonl beside it, and these are expected, as in the score stage; `n_benchmark` says how many the protocol
-    has. A ZeroEval file holds gold answers and a model's name, and the protocol's number is expected. With `lm_eval` the
-    result has `cross_check` and `disagreements` as `evaluation.lm_eval_replay.cross_check` gives them.
+    A native file has its items.jsonl beside it, and these are expected, as in the score stage; a ZeroEval file holds gold answers and
+    a model's name, and the protocol's number is expected. Either is `partial` where it has fewer items than the protocol
+    (`n_benchmark`). With `lm_eval` the result has `cross_check` and `disagreements` as `evaluation.lm_eval_replay.cross_check`
+    gives them.
 
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
@@ -190,6 +191,8 @@ def score_completions(
     # A ZeroEval file has no items but those that were answered.
     n_expected = _module(benchmark).NUM_ITEMS if format == "zeroeval" else len(answers.items)
     result = {**aggregate(benchmark, records, n_expected), "model": answers.model, "items_digest": items_digest(answers.items)}
+    # A run knows that it asked for less than there is; a file by itself stands for the benchmark.
+    result["partial"] = result["n"] < max(n_expected, result["n_benchmark"] or 0)
     if lm_eval:
         from evaluation.lm_eval_replay import cross_check
 

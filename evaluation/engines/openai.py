@@ -130,7 +130,7 @@ class OpenaiEngine:
             raise ValueError("choices must not be given to engine openai, got some; give it a schema, or read the text")
         seed = sampling.seed if sampling.seed is not None else self._seed
         waiting = iter(enumerate(prompts))
-        running: dict[Future[list[Generation]], int] = {}
+        running: dict[Future[list[Generation] | None], int] = {}
         failure: BaseException | None = None
         stop = threading.Event()
         pool = ThreadPoolExecutor(self._max_concurrency)
@@ -146,7 +146,8 @@ class OpenaiEngine:
                         index = running.pop(future)
                         error = future.exception()
                         if error is None:
-                            yield index, future.result()
+                            if (found := future.result()) is not None:
+                                yield index, found
                         else:
                             failure = failure or error
                             stop.set()
@@ -169,14 +170,14 @@ class OpenaiEngine:
     def close(self) -> None:
         self._client.close()
 
-    def _complete(self, messages: Any, sampling: Sampling, seed: int | None, stop: threading.Event) -> list[Generation]:
-        """One request with its retries. `stop` ends the waiting between attempts, never an attempt."""
+    def _complete(self, messages: Any, sampling: Sampling, seed: int | None, stop: threading.Event) -> list[Generation] | None:
+        """One request with its retries; None where it never went out. `stop` ends the waiting between attempts, never an attempt."""
         conversation = list(messages)
         size = most_prompt_tokens(conversation, sampling.schema)
         reason = ""
         for attempt in range(self._max_retries + 1):
             if stop.is_set():
-                return _failed(f"not asked again: {reason or 'the run stopped'}", sampling)
+                return _failed(f"not asked again: {reason}", sampling) if reason else None
             reserved = self.meter.reserve(self._model, size, sampling.max_new_tokens * sampling.n)
             found, reason, wait_s = self._attempt(conversation, sampling, seed, reserved, attempt)
             if found is not None:

@@ -186,6 +186,14 @@ def test_a_file_counts_over_the_items_beside_it_as_the_score_stage_does(tmp_path
     assert all(result[key] == stage[key] for key in result)
 
 
+def test_a_file_of_every_item_asked_for_is_partial_where_the_benchmark_has_more(tmp_path):
+    _lines(tmp_path / "items.jsonl", ITEMS)
+    _lines(tmp_path / "completions.jsonl", [{"id": item["id"], "completion": '{"answer": "2"}'} for item in ITEMS])
+    result = score_completions("gsm8k", tmp_path / "completions.jsonl")
+    assert (result["n"], result["n_expected"], result["n_benchmark"], result["partial"]) == (4, 4, 1319, True)
+    assert score_folder("gsm8k", tmp_path, tmp_path / "out", source="file", limit=4)["partial"] is False
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

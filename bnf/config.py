@@ -22,6 +22,11 @@ _AT_LEAST_1 = (
 _SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 
 
+def _about(description: str) -> dict[str, str]:
+    """A field's metadata: its meaning, which the form of a run shows."""
+    return {"description": description}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of one training run; every value is checked when it is made.
@@ -30,54 +35,78 @@ class TrainConfig:
         ValueError: naming the key, the rule, the value and the remedy.
     """
 
-    # The name of a file in bnf/objectives, and that objective's own options.
-    objective: str = "bnf"
-    objective_options: dict[str, Any] = field(default_factory=dict)
-    # Weights of preferred and dispreferred completions: `none` (1), `balanced` (N / 2N_s from the data set's counts), or
-    # {"preferred": a, "dispreferred": b}. Objectives over pairs have one of each in every term and take no weights.
-    label_weighting: str | dict[str, float] = "none"
-    # What a completion's sum is divided by: its own length, or the shortest of its pair (the paper's implementation).
-    length_normalization: Literal["own", "pair_min"] = "own"
+    objective: str = field(default="bnf", metadata=_about("a file in bnf/objectives"))
+    objective_options: dict[str, Any] = field(default_factory=dict, metadata=_about("the objective's own options, by name"))
+    label_weighting: str | dict[str, float] = field(
+        default="none",
+        metadata=_about(
+            "weights of preferred and dispreferred completions: none (1), balanced (N / 2N_s from the data's counts), or "
+            '{"preferred": a, "dispreferred": b}; objectives over pairs have one of each in every term and take none'
+        ),
+    )
+    length_normalization: Literal["own", "pair_min"] = field(
+        default="own",
+        metadata=_about(
+            "what a completion's sum is divided by: its own length, or the shortest of its pair (the paper's implementation)"
+        ),
+    )
 
-    learning_rate: float = 5e-7
-    num_train_epochs: float = 1.0
-    # Optimizer steps; −1 leaves it to num_train_epochs.
-    max_steps: int = -1
-    # In prompt groups; met by the nearest number of whole rows.
-    global_batch_size: int = 128
-    # Bounds the memory of a step: the longest row that is computed at once.
-    max_tokens_per_row: int = 4096
-    # A prompt is computed once for all of its completions; false is plain packing, which FlashAttention serves on CUDA.
-    share_prompts: bool = True
-    lr_scheduler_type: str = "cosine"
-    warmup_ratio: float = 0.1
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    learning_rate: float = field(default=5e-7, metadata=_about("the highest; 5e-7 suits a 1–8B model"))
+    num_train_epochs: float = field(default=1.0, metadata=_about("passes over the data"))
+    max_steps: int = field(default=-1, metadata=_about("optimizer steps; -1 leaves it to num_train_epochs"))
+    global_batch_size: int = field(
+        default=128, metadata=_about("prompt groups in a step, over all devices; met by the nearest number of whole rows")
+    )
+    max_tokens_per_row: int = field(
+        default=4096, metadata=_about("the longest row that is computed at once: it bounds the memory of a step")
+    )
+    share_prompts: bool = field(
+        default=True,
+        metadata=_about(
+            "compute a prompt once for all of its completions; false is plain packing, which FlashAttention serves on CUDA"
+        ),
+    )
+    lr_scheduler_type: str = field(default="cosine", metadata=_about(f"one of {', '.join(_SCHEDULERS)}"))
+    warmup_ratio: float = field(default=0.1, metadata=_about("share of all steps in which the learning rate rises"))
+    weight_decay: float = field(default=0.0, metadata=_about("AdamW's; 0 turns it off"))
+    max_grad_norm: float = field(default=1.0, metadata=_about("longer gradients are clipped to it; 0 turns that off"))
     # The fused AdamW takes a sixth of the plain one's time on a CPU.
-    optim: str = "adamw_torch_fused"
-    # Autocast over float32 weights.
-    bf16: bool = True
-    gradient_checkpointing: bool = False
-    # Adapters of this rank, through peft, in place of all weights; 0 trains all weights. The names are peft's.
-    lora_r: int = 0
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    lora_target_modules: str | list[str] = "all-linear"
-    # Dev groups, where the data set has them, are evaluated before the first step, after the last, and after so many optimizer
-    # steps; below 1, after that share of all steps.
-    eval_steps: float = 0.25
-    # Completions that the policy samples of dev prompts at an evaluation, and their longest; a smaller dev set's prompts are
-    # sampled several times.
-    dev_prompts: int = 64
-    dev_max_new_tokens: int = 256
-    # Processes that share the rows of each step, one per device, started with torchrun.
-    nproc_per_node: int = 1
-    logging_steps: int = 1
-    # A checkpoint after so many optimizer steps; below 1, after that share of all steps.
-    save_steps: float = 0.25
-    seed: int = 0
-    # `none`, or loggers of transformers, such as tensorboard or wandb.
-    report_to: str | list[str] = "none"
+    optim: str = field(default="adamw_torch_fused", metadata=_about("one of transformers' optimizers, by its name"))
+    bf16: bool = field(default=True, metadata=_about("autocast to bfloat16 over float32 weights"))
+    gradient_checkpointing: bool = field(
+        default=False, metadata=_about("compute layers again in the backward pass: less memory, more time")
+    )
+    # The names are peft's.
+    lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
+    lora_alpha: int = field(default=32, metadata=_about("what adapters give is multiplied by lora_alpha / lora_r"))
+    lora_dropout: float = field(default=0.0, metadata=_about("dropout before the adapters; 0 keeps the step-0 check"))
+    lora_target_modules: str | list[str] = field(
+        default="all-linear", metadata=_about("modules that get adapters: all-linear, or names")
+    )
+    eval_steps: float = field(
+        default=0.25,
+        metadata=_about(
+            "dev groups are evaluated first, last, and after so many optimizer steps; below 1, after that share of all steps"
+        ),
+    )
+    dev_prompts: int = field(
+        default=64,
+        metadata=_about(
+            "completions sampled of dev prompts at an evaluation; a smaller dev set's prompts are sampled several times"
+        ),
+    )
+    dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
+    nproc_per_node: int = field(
+        default=1, metadata=_about("processes that share the rows of each step, one per device, started with torchrun")
+    )
+    logging_steps: int = field(default=1, metadata=_about("optimizer steps between two records of the metrics"))
+    save_steps: float = field(
+        default=0.25, metadata=_about("a checkpoint after so many optimizer steps; below 1, after that share of all steps")
+    )
+    seed: int = field(default=0, metadata=_about("of the rows' order and of dropout"))
+    report_to: str | list[str] = field(
+        default="none", metadata=_about("none, or loggers of transformers, such as tensorboard or wandb")
+    )
 
     def __post_init__(self) -> None:
         for known in fields(self):

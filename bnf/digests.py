@@ -75,4 +75,8 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
 
 
 def _read_memo(memo_file: Path) -> dict[str, str]:
-    return json.loads(memo_file.read_text()) if memo_file.is_file() else {}
+    try:
+        return json.loads(memo_file.read_text())
+    except (FileNotFoundError, ValueError):
+        # Absent, or left unreadable by a power cut: every file is read again.
+        return {}

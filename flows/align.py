@@ -28,14 +28,14 @@ from flows.garbage import using
 from flows.graph import build
 from flows.home import home_folder, open_store
 from flows.runs import Run, last_artifacts, start_run
-from flows.selection import Options, Selection, pinned_artifacts, select
+from flows.selection import Options, Selection, evaluated_recipe, pinned_artifacts, select
 from flows.service_keys import service_keys
 from flows.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution, stage_module
 from tasks.keys import Ingredients
-from tasks.nodes import Node, ingredients, other_code
-from tasks.prefect_task import run_node
+from tasks.nodes import Node, ingredients, other_code, with_other_code
+from tasks.prefect_task import artifact_key, run_node
 from tasks.store import Artifact, Store, read_json
 
 
@@ -73,7 +73,8 @@ def align(
         refresh: stages that execute although they are cached.
         keep: stages whose artifacts are taken where they differ in code alone.
         verify: compare artifacts with their manifests by content, not by size alone.
-        evaluate_run: take the model of this run as it is and execute evaluation stages alone.
+        evaluate_run: take the models of this run, and its recipe but for `name`, `evaluation`, `judge` and `spending`, and execute
+            evaluation stages alone.
     """
     home, options = home_folder(), Options(only, from_stage, refresh, keep, verify, evaluate_run)
     if deployment.get_id():
@@ -85,6 +86,7 @@ def align(
 
 def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
     listener, evaluate_run = LISTENER.get(), options.evaluate_run
+    recipe = evaluated_recipe(home, recipe, evaluate_run)
     store = open_store(home, verify=options.verify)
     nodes = build(recipe)
     selection = select(nodes, options)
@@ -163,8 +165,7 @@ class Runner:
                     self._run(node)
 
     def _run(self, node: Node) -> None:
-        if node.stage == "report" and self.other_code:
-            node = dataclasses.replace(node, settings={**node.settings, "other_code": self.other_code})
+        node = with_other_code(node, self.other_code)
         inputs = {role: self.results[name] for role, name in node.inputs.items()}
         made_of = ingredients(node, inputs, self.store)
         refresh = node.stage in self.selection.refresh
@@ -245,7 +246,7 @@ def _publish(run: Run) -> None:
 
     summary = read_json(run.folder / "summary.json")
     rows = table_rows(summary)
-    key = run.record["recipe"].lower().replace("_", "-")
+    key = artifact_key(run.record["recipe"])
     if rows:
         create_table_artifact(rows, key=f"{key}-results", description=f"Results of {run.id}")
     report = run.folder / "report.html"

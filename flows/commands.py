@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 import webbrowser
@@ -21,7 +22,7 @@ from flows.graph_parts import plugin
 from flows.home import home_folder, open_store, set_prefect_environment
 from flows.preflight import preflight, require
 from flows.runs import RUNNING, Run, all_runs, find_run, last_artifacts, run_sizes
-from flows.selection import Options, pinned_artifacts, select
+from flows.selection import EVALUATION_SECTIONS, Options, evaluated_recipe, pinned_artifacts, select
 from tasks.child import Cancelled
 from tasks.nodes import forecast
 from tasks.store import read_json
@@ -64,6 +65,7 @@ def _import_flow() -> None:
 
 def check(recipe: Recipe, home: Path, options: Options) -> None:
     """Everything that can be known before the first stage: names, files, the selection, the machine's room."""
+    recipe = evaluated_recipe(home, recipe, options.evaluate_run)
     nodes = build(recipe)
     selection = select(nodes, options)
     store = open_store(home, verify=options.verify)
@@ -77,9 +79,9 @@ def evaluate_target(
 ) -> None:
     """Evaluate a run's models with its own recipe (or another's evaluation), or any model with a recipe's evaluation."""
     for override in overrides:
-        if override.split(".")[0].split("=")[0] not in ("evaluation", "judge", "name"):
+        if override.split(".")[0].split("=")[0] not in ("name", *EVALUATION_SECTIONS):
             raise RecipeError(
-                f"evaluate must change evaluation.* or judge.* keys alone, got {override!r}; use `bnf run` for the others"
+                f"evaluate must change keys of {', '.join(EVALUATION_SECTIONS)} alone, got {override!r}; use `bnf run` for the others"
             )
     home = home_folder()
     known = [run for run in all_runs(home) if target == "latest" or run.id.startswith(target)]
@@ -88,7 +90,7 @@ def evaluate_target(
         base = run.recipe
         if recipe_path is not None:
             asked = load_recipe(recipe_path)
-            base = base.model_copy(update={"evaluation": asked.evaluation, "judge": asked.judge})
+            base = base.model_copy(update={name: getattr(asked, name) for name in EVALUATION_SECTIONS})
         recipe = make_recipe(base.model_dump(), overrides)
         evaluated = run.id if recipe.train is not None else None
         run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), as_json=as_json, debug=debug)
@@ -243,9 +245,17 @@ def cancel_run(name: str, *, as_json: bool) -> None:
     from flows.server import prefect_server
 
     with prefect_server(home):
+        from prefect.exceptions import ObjectNotFound
+
         from flows.cancel import cancel
 
-        cancel(UUID(run.record["flow_run_id"]))
+        try:
+            cancel(UUID(run.record["flow_run_id"]))
+        except ObjectNotFound:
+            raise RecipeError(
+                f"RUN must be known to the Prefect server, got {run.id}, which {os.environ['PREFECT_API_URL']} has not; set "
+                "PREFECT_API_URL as it was when the run was started"
+            ) from None
         while run.state == RUNNING:
             time.sleep(0.2)
             run = find_run(home, run.id)

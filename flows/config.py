@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,8 @@ from flows.sections import (
 )
 from tasks.keys import ROOT
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
 
 class _TrainForm:
     """The JSON schema of bnf.config.TrainConfig, from which the Prefect UI makes a form; the values stay a plain mapping."""
@@ -77,16 +80,28 @@ class Recipe(Section):
     model_name_or_path: str = Field(description="a folder with safetensors and a chat template, or a hub id")
     revision: str | None = Field(None, description="of a hub id")
     seed: int = Field(0, ge=0, description="of sampling, preparation and training")
-    data: OneOrMixture | None = None
-    sample: Sample | None = None
-    label: Label | None = None
-    prepare: Prepare = Prepare()
+    data: OneOrMixture | None = Field(None, description="preferences from outside: one source, or a mixture")
+    sample: Sample | None = Field(None, description="preferences from the policy's own samples")
+    label: Label | None = Field(None, description="what decides which samples are preferred; with sample alone")
+    prepare: Prepare = Field(Prepare(), description="from records to prompt groups")
     train: Annotated[dict[str, Any], _TrainForm] | None = Field(
-        None, description="bnf.config.TrainConfig; with data or sample alone"
+        None, description="the objective and how it is trained (bnf.config.TrainConfig); with data or sample alone"
     )
-    evaluation: Evaluation = Field(default_factory=Evaluation)
-    judge: Judge | None = None
-    spending: Spending = Spending()
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation, description="benchmarks, of the base and the aligned model alike"
+    )
+    judge: Judge | None = Field(None, description="who judges answers to open questions, and which")
+    spending: Spending = Field(Spending(), description="what the run may pay to endpoints")
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(
+                f"name must be letters, digits, '.', '_' and '-', a letter or digit first, 100 at most, as runs' folders are called "
+                f"after it, got {value!r}; write name={_as_name(value)}"
+            )
+        return value
 
     @field_validator("train")
     @classmethod
@@ -125,6 +140,11 @@ class Recipe(Section):
         return TrainConfig.from_dict({**self.train, **given, "seed": self.seed})
 
 
+def _as_name(text: str) -> str:
+    """The nearest name of a recipe to any text."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:100] or "recipe"
+
+
 def find_path(path: str) -> Path:
     """A path as a recipe or command line gives it: from the working folder, else from the project's root.
 
@@ -153,7 +173,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} must be YAML, got {error}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must be a mapping of recipe keys, got {type(raw).__name__}; see docs/recipes.md")
-    raw.setdefault("name", file.stem)
+    raw.setdefault("name", _as_name(file.stem))
     return make_recipe(raw, overrides)
 
 

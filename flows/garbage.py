@@ -43,16 +43,17 @@ def _collect(home: Path, dry_run: bool) -> list[dict[str, Any]]:
     runs = all_runs(home)
     named = {artifact.path.name for run in runs for artifact in run.artifacts.values()}
     working = [run.record["working"] for run in runs if run.record.get("working")]
-    unfinished = {f"{entry['key']}.work" for entry in working}
+    unfinished = {entry["key"] for entry in working}
     store = Store(home / "artifacts")
     dropped = []
     for folder in sorted(path for path in store.root.glob("*/*") if path.is_dir()):
         key = folder.name.split(".")[0]
         if folder.name.endswith(".work"):
             # Partial work of a key that another run has finished since is of no use.
-            keep = folder.name in unfinished and store.find(folder.parent.name, key) is None
+            keep = key in unfinished and store.find(folder.parent.name, key) is None
         else:
-            keep = folder.name in named
+            # A run that died between making an artifact and naming it is gone on with by taking it.
+            keep = folder.name in named or (key in unfinished and not folder.name.endswith(".part"))
         if keep:
             continue
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

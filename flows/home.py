@@ -32,14 +32,23 @@ def open_store(home: Path, *, verify: bool = False) -> Store:
 
 
 def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
-    """Point Prefect at this home; must happen before prefect is imported. What the person has set already stays.
+    """Point Prefect at this home; must happen before prefect is imported. What the person has set besides PREFECT_HOME stays.
 
     Prefect 3.7 does not derive the storage, memo and logging paths from PREFECT_HOME: unset, they would lie in the person's home.
+
+    Raises:
+        RecipeError: the home can't be written.
     """
     prefect = home / "prefect"
-    prefect.mkdir(parents=True, exist_ok=True)
+    try:
+        prefect.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(
+            f"BNF_HOME must be a folder that can be written, got {home} ({error.strerror}); set another"
+        ) from error
+    # A server is this home's by it: another's records and database have no place here.
+    os.environ["PREFECT_HOME"] = str(prefect)
     settings = {
-        "PREFECT_HOME": str(prefect),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(prefect / "storage"),
         "PREFECT_SERVER_MEMO_STORE_PATH": str(prefect / "memo_store.toml"),
         "PREFECT_LOGGING_CONFIG_PATH": str(prefect / "logging.yml"),

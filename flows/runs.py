@@ -79,13 +79,13 @@ class Run:
 
     def end(self, state: str) -> None:
         self.record |= {"state": state, "ended": now()}
-        self.save()
+        self.save(durable=True)
         if self._alive is not None:
             self._alive.close()
             self._alive = None
 
-    def save(self) -> None:
-        write_json(self.folder / "run.json", self.record)
+    def save(self, *, durable: bool = False) -> None:
+        write_json(self.folder / "run.json", self.record, durable=durable)
 
 
 def now() -> str:
@@ -106,9 +106,17 @@ def start_run(home: Path, recipe: Recipe, about: Mapping[str, Any]) -> Run:
 
 
 def all_runs(home: Path) -> list[Run]:
-    """Every run of the home, newest first."""
-    folders = [path.parent for path in (home / "runs").glob("*/run.json")]
-    runs = [Run(folder, read_json(folder / "run.json")) for folder in folders]
+    """Every run of the home, newest first. A record that a power cut left unreadable is none."""
+    runs = []
+    for path in (home / "runs").glob("*/run.json"):
+        try:
+            record = read_json(path)
+        except ValueError:
+            continue
+        for entry in record["tasks"].values():
+            # Where the artifacts lie now: the home may have been moved since.
+            entry["path"] = str(home / "artifacts" / entry["stage"] / Path(entry["path"]).name)
+        runs.append(Run(path.parent, record))
     return sorted(runs, key=lambda run: (run.record["started"], run.id), reverse=True)
 
 

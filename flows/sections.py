@@ -51,10 +51,10 @@ class Sample(Section):
     held_out_prompts: int = Field(0, ge=0, description="the next so many are sampled and scored, and not trained on")
     rounds: int = Field(1, gt=0, description="trainings, each on samples of the policy before it")
     prompts_per_round: int | None = Field(None, gt=0, description="taken from the pool in turn; None: all of it in every round")
-    samples_per_prompt: int = Field(8, gt=0)
+    samples_per_prompt: int = Field(8, gt=0, description="completions sampled of each prompt")
     temperature: float | list[float] = Field(0.7, description="several share a prompt's samples out among them")
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(512, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1, description="sampled from the likeliest tokens of this share; 1: from all")
+    max_new_tokens: int = Field(512, gt=0, description="of a sample; one that reaches it is cut off")
     epochs_per_round: float | None = Field(None, gt=0, description="passes over a round's data; None: train.num_train_epochs")
     offline_mix: float = Field(0.0, ge=0, lt=1, description="share of a round's prompts that `data` gives")
     reference: Literal["fixed", "each_round"] = Field(
@@ -89,33 +89,40 @@ class Ratings(Section):
     quantile: float = Field(
         0.5, gt=0, le=0.5, description="without a threshold: the share at either end of a prompt's completions"
     )
-    middle: Literal["drop", "keep"] = "drop"
+    middle: Literal["drop", "keep"] = Field(
+        "drop", description="what lies between: left out, or kept by its side of the threshold or the median"
+    )
 
 
 class Prepare(Section):
     """From records to prompt groups."""
 
     max_preferred: int | None = Field(None, gt=0, description="unpaired completions kept per prompt; None keeps all")
-    max_dispreferred: int | None = Field(None, gt=0)
+    max_dispreferred: int | None = Field(None, gt=0, description="as max_preferred")
     mask_fraction: float = Field(
         0.0, ge=0, le=1, description="share of pairs of which one side is kept, half of them the chosen"
     )
     mask_to_chosen: float = Field(0.0, ge=0, le=1, description="instead: share of pairs that keep the chosen side alone")
     mask_to_rejected: float = Field(0.0, ge=0, le=1, description="and share of pairs that keep the rejected side alone")
-    pairing: Literal["none", "best_worst", "all"] = "none"
+    pairing: Literal["none", "best_worst", "all"] = Field(
+        "none",
+        description="which completions are compared: none, or a row's own pairs and, of samples and ratings, best_worst or all",
+    )
     keep: Literal["all", "best_worst", "balanced"] = Field(
         "all", description="of a prompt's unpaired completions: all, the best and the worst, or as many of each label"
     )
     min_reward_gap: float = Field(0.0, ge=0, description="prompts whose best and worst rewards are nearer are left out")
-    ties: Literal["drop", "both_preferred", "both_dispreferred"] = "drop"
-    ratings: Ratings = Ratings()
+    ties: Literal["drop", "both_preferred", "both_dispreferred"] = Field("drop", description="votes without a winner")
+    ratings: Ratings = Field(Ratings(), description="how ratings become labels")
     dev_fraction: float = Field(0.0, ge=0, lt=1, description="share of prompts put aside for choosing settings")
     flip_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of verdicts turned round")
     contradict_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of verdicts repeated the other way round")
     completion_span: Literal["turn", "simpo"] = Field("turn", description="which tokens are the completion's")
     max_length: int = Field(2048, gt=0, description="prompt and completion, in tokens")
-    max_prompt_length: int = Field(1800, gt=0)
-    truncation: Literal["drop", "raise", "truncate_prompt", "truncate_completion"] = "drop"
+    max_prompt_length: int = Field(1800, gt=0, description="in tokens, with the chat template")
+    truncation: Literal["drop", "raise", "truncate_prompt", "truncate_completion"] = Field(
+        "drop", description="what is too long: left out, an error, or cut at the prompt's begin or the completion's end"
+    )
     max_dropped_share: float = Field(0.5, ge=0, le=1, description="the stage fails when more rows than this are lost")
     num_proc: int | None = Field(None, gt=0, description="processes that tokenize; None: one per core")
 
@@ -157,7 +164,7 @@ class Evaluation(Section):
     max_new_tokens: int | None = Field(None, gt=0, description="upper limit; each benchmark's protocol has its own as well")
     base_url: str | None = Field(None, description="engine openai: the endpoint")
     model: str | None = Field(None, description="engine openai: the model's name there")
-    benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
+    benchmarks: dict[str, Benchmark] = Field(default_factory=dict, description="files in evaluation/benchmarks, by name")
     cross_check: bool = Field(False, description="lm-eval's own reading of the same completions beside each score")
     lm_eval: dict[str, LmEvalTask] = Field(default_factory=dict, description="lm-eval's tasks, by name")
     lm_eval_include_path: str | None = Field(None, description="a folder of lm-eval task definitions of one's own")
@@ -187,8 +194,8 @@ class Evaluation(Section):
 class TokenPrice(Section):
     """US dollars per million tokens."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, description="of prompts")
+    output: float = Field(ge=0, description="of completions")
 
 
 class Spending(Section):
@@ -213,17 +220,17 @@ class JudgeModel(Section):
     engine: JudgeEngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
     base_url: str | None = Field(None, description="the endpoint; None is OpenAI")
     model: str | None = Field(None, description="the judge's name at the endpoint; at Azure the deployment")
-    api: Literal["openai", "azure"] = "openai"
+    api: Literal["openai", "azure"] = Field("openai", description="how the endpoint is spoken to")
     api_version: str | None = Field(None, description="of Azure")
     api_key_variable: str | None = Field(None, description="the variable that holds the key; None: the API's usual one")
     api_key_block: str | None = Field(None, description="a Prefect Secret block that holds the key instead")
-    max_concurrency: int = Field(8, gt=0)
-    max_retries: int = Field(6, ge=0)
-    timeout_s: float = Field(600.0, gt=0)
+    max_concurrency: int = Field(8, gt=0, description="requests under way at once")
+    max_retries: int = Field(6, ge=0, description="of a request that failed for a reason that may pass")
+    timeout_s: float = Field(600.0, gt=0, description="seconds until a request counts as failed")
     verdict: Literal["text", "choice", "structured", "logprobs"] | None = Field(
         None, description="how a verdict is said; None: `text` at an endpoint, `choice` here"
     )
-    max_judgment_tokens: int = Field(4096, gt=0)
+    max_judgment_tokens: int = Field(4096, gt=0, description="of a judge's reply")
 
     @model_validator(mode="after")
     def _names_a_judge(self) -> Self:
@@ -271,7 +278,7 @@ class Judge(JudgeModel):
     )
     orders: Literal["one", "both"] = Field("both", description="games of two answers: in both orders, or in one by chance")
     second: JudgeModel | None = Field(None, description="another judge of the same answers, for their agreement")
-    benchmarks: dict[str, JudgedBenchmark] = Field(default_factory=dict)
+    benchmarks: dict[str, JudgedBenchmark] = Field(default_factory=dict, description="files in evaluation/benchmarks, by name")
 
     @field_validator("benchmarks", mode="before")
     @classmethod

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.graph import EVALUATION_STAGES, STAGES
 from flows.runs import find_run
 from tasks.nodes import Forecast, Node, ancestors, forecast
 from tasks.store import Artifact, Store
+
+# What of a recipe is about the evaluation of a model, however that was made.
+EVALUATION_SECTIONS = ("evaluation", "judge", "spending")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Options:
         refresh: stages that execute although they are cached.
         keep: stages whose artifacts are taken where they differ in code alone.
         verify: compare artifacts with their manifests by content, not by size alone.
-        evaluate_run: the run whose model is taken as it is; evaluation stages alone execute.
+        evaluate_run: the run whose models are taken as they are; evaluation stages alone execute.
     """
 
     only: Sequence[str] | None = None
@@ -111,6 +115,18 @@ def select(nodes: Sequence[Node], options: Options) -> Selection:
         stages, option = EVALUATION_STAGES, f"evaluate {options.evaluate_run}"
     allowed = {node.id for node in nodes if node.stage in (*stages, *refresh)}
     return Selection(frozenset(needed), frozenset(allowed & needed), refresh, keep, option)
+
+
+def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Recipe:
+    """The recipe as it is run: of one that evaluates another run's models, how they were made is that run's business.
+
+    Raises:
+        RecipeError: there is no such run.
+    """
+    if evaluate_run is None:
+        return recipe
+    asked = {name: getattr(recipe, name) for name in ("name", *EVALUATION_SECTIONS)}
+    return find_run(home, evaluate_run).recipe.model_copy(update=asked)
 
 
 def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store: Store) -> dict[str, Artifact]:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.child import Cancelled, Child, StageFailed
-from tasks.failures import Cause
+from tasks.failures import Cause, cause_of
 from tasks.keys import Ingredients
 from tasks.nodes import Node, environment, input_path
+from tasks.remote import RemoteError
 from tasks.store import Artifact, Store
 
 # What a result may depend on; a manifest names their versions.
@@ -119,7 +120,7 @@ def execute(
         Cancelled: somebody asked for the run's end.
     """
     store, key = execution.store, made_of.key()
-    with store.lock(node.stage, key, while_waiting=lambda: _go_on(execution)):
+    with store.lock(node.stage, key, while_waiting=lambda: _let_others(execution)):
         existing = None if refresh else store.find(node.stage, key)
         if existing is not None and not (complete and store.open_part(existing)):
             return existing
@@ -128,7 +129,9 @@ def execute(
         return _make(node, made_of, inputs, execution, refresh)
 
 
-def _go_on(execution: Execution) -> None:
+def _let_others(execution: Execution) -> None:
+    """While another run works on what this one needs: it may be waiting for the accelerator that this one's process holds."""
+    execution.children.close()
     if execution.children.cancelled():
         raise Cancelled("the run was cancelled while it waited for another")
 
@@ -139,7 +142,8 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
     try:
         work = store.work_folder(node.stage, made_of.key())
         leave_out = getattr(stage, "LEAVES_OUT", ())
-        paths = {role: input_path(role, store.fetch(artifact, leave_out)) for role, artifact in inputs.items()}
+        fetched = {role: store.fetch(artifact, leave_out, lambda: _let_others(execution)) for role, artifact in inputs.items()}
+        paths = {role: input_path(role, folder) for role, folder in fetched.items()}
         needed = _space_needed(paths)
         if shutil.disk_usage(work).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -158,6 +162,8 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
         if error.cause is Cause.DISK:
             raise StageFailed(f"{_full_disk(node, needed, store)}\n{error}", error.cause) from error
         raise
+    except RemoteError as error:
+        raise StageFailed(str(error), cause_of(error)) from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

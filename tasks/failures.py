@@ -14,10 +14,16 @@ PASSING_CLASSES = frozenset(
     {
         # Training computes the reference itself when it is tried again.
         "bnf.own_reference.ReferenceMismatch",
+        "aiohttp.client_exceptions.ClientConnectionError",
+        "aiohttp.client_exceptions.ClientPayloadError",
+        "botocore.exceptions.ConnectionError",
+        "botocore.exceptions.HTTPClientError",
         "httpx.TransportError",
         "openai.APIConnectionError",
         "requests.exceptions.ConnectionError",
         "requests.exceptions.Timeout",
+        "socket.gaierror",
+        "urllib.error.URLError",
     }
 )
 MEMORY_CLASSES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"})
@@ -64,10 +70,21 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _passing(error: BaseException) -> bool:
-    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     if status is not None:
         return status in PASSING_STATUSES
     return isinstance(error, ConnectionError | TimeoutError) or bool(_names(error) & PASSING_CLASSES)
+
+
+def _status(error: BaseException) -> int | None:
+    """The status of an HTTP answer that was an error, by the names that httpx, requests, openai, aiohttp, urllib and botocore use."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        response = response.get("ResponseMetadata", {})
+        found: tuple[object, ...] = (response.get("HTTPStatusCode"),)
+    else:
+        found = (getattr(error, "status_code", None), getattr(response, "status_code", None), getattr(error, "status", None))
+    return next((status for status in found if isinstance(status, int)), None)
 
 
 def _names(error: BaseException) -> frozenset[str]:

@@ -125,6 +125,9 @@ def _tree(path: Path) -> ast.Module:
             node, clean=False
         ):
             node.body = node.body[1:]
+        elif isinstance(node, ast.JoinedStr):
+            # Python 3.12 puts empty strings into the format specifications of f-strings.
+            node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
     return tree
 
 
@@ -166,8 +169,18 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 def _tree_digest(statements: list[ast.stmt]) -> str:
-    text = "\n".join(ast.dump(statement) for statement in statements)
+    text = "\n".join(_syntax(statement) for statement in statements)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_CHARACTERS]
+
+
+def _syntax(value: object) -> str:
+    """A syntax tree as text, the same in every version of Python: fields that newer versions add are empty where nothing uses them."""
+    if isinstance(value, ast.AST):
+        fields = ((name, getattr(value, name, None)) for name in value._fields)
+        return f"{type(value).__name__}({', '.join(f'{name}={_syntax(field)}' for name, field in fields if field not in (None, []))})"
+    if isinstance(value, list):
+        return f"[{', '.join(_syntax(item) for item in value)}]"
+    return repr(value)
 
 
 def _imports(statements: list[ast.stmt], path: Path) -> frozenset[str]:

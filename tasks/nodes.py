@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,13 @@ def other_code(node: Node, manifest: Mapping[str, Any]) -> list[str]:
     return [change["key"].removeprefix("code.") for change in changes({"code": manifest["ingredients"]["code"]}, {"code": now})]
 
 
+def with_other_code(node: Node, other: Mapping[str, Sequence[str]]) -> Node:
+    """The node as it runs: a report says which artifacts other code made (node id → modules), and so they are part of its key."""
+    if node.stage != "report" or not other:
+        return node
+    return replace(node, settings={**node.settings, "other_code": {name: list(modules) for name, modules in other.items()}})
+
+
 def environment(node: Node) -> dict[str, str]:
     """Variables that the node's child process needs from its very start."""
     stage = importlib.import_module(f"tasks.stages.{node.stage}")
@@ -120,8 +127,13 @@ def forecast(
         keep: stages whose artifacts are taken where they differ in code alone.
     """
     known: dict[str, Forecast] = {}
+    other: dict[str, list[str]] = {}
     for node in nodes:
-        known[node.id] = _forecast(node, store, known, last, (pinned or {}).get(node.id), keep)
+        entry = _forecast(with_other_code(node, other), store, known, last, (pinned or {}).get(node.id), keep)
+        known[node.id] = entry
+        taken = entry.artifact if entry.kept or node.id in (pinned or {}) else None
+        if taken is not None and (modules := other_code(node, store.manifest(taken))):
+            other[node.id] = modules
     return known
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -130,6 +131,11 @@ def run_node(
     return task(settings=json.loads(json.dumps(dict(node.settings))), inputs=dict(inputs))
 
 
+def artifact_key(text: str) -> str:
+    """A name as Prefect wants the keys of its artifacts: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 class _ProgressArtifact:
     """A bar on the task run's page, made at the first progress and updated every few seconds."""
 
@@ -146,6 +152,6 @@ class _ProgressArtifact:
         percent = 100 * done / total
         if self.id is None:
             # Both calls block where no event loop runs, as here; their types allow for one that does.
-            self.id = cast(UUID, create_progress_artifact(progress=percent, key=self.label.replace("_", "-"), description=note))
+            self.id = cast(UUID, create_progress_artifact(progress=percent, key=artifact_key(self.label), description=note))
         else:
             update_progress_artifact(artifact_id=self.id, progress=percent, description=note)

@@ -13,7 +13,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 MANIFEST = "manifest.json"
@@ -43,18 +43,45 @@ class Remote:
             ) from error
         self.url, self._root = url, root.rstrip("/")
         self._pointers: dict[str, str | None] = {}
+        self._damage: dict[str, str | None] = {}
 
     def fingerprint(self, stage: str, key: str) -> str | None:
-        """The fingerprint that the key's pointer names, asked once per process; None where there is no pointer."""
+        """The fingerprint that the key's pointer names, asked once per process; None where there is no readable pointer."""
         name = f"{stage}/{key}.json"
         if name not in self._pointers:
-            pointer = self._read(name)
-            self._pointers[name] = None if pointer is None else str(pointer["fingerprint"])
+            fingerprint = (self._read(name) or {}).get("fingerprint")
+            self._pointers[name] = fingerprint if isinstance(fingerprint, str) else None
         return self._pointers[name]
 
     def manifest(self, folder: str) -> dict[str, Any] | None:
-        """The manifest of `<stage>/<key>.<fingerprint>`, or None."""
-        return self._read(f"{folder}/{MANIFEST}")
+        """The manifest of `<stage>/<key>.<fingerprint>`, or None where there is no readable one."""
+        found = self._read(f"{folder}/{MANIFEST}")
+        if found is None or not {"files", "fingerprint", "ingredients"} <= found.keys():
+            return None
+        # Files are written here under these names: none may lead out of the artifact's folder.
+        paths = [PurePosixPath(name) for name in found["files"]]
+        return None if any(path.is_absolute() or ".." in path.parts for path in paths) else found
+
+    def damage(self, folder: str) -> str | None:
+        """What is wrong with `<stage>/<key>.<fingerprint>` by its manifest's list of files and sizes, asked once per process; None
+        where nothing is. Contents are compared when they are fetched."""
+        if folder not in self._damage:
+            self._damage[folder] = self._find_damage(folder)
+        return self._damage[folder]
+
+    def _find_damage(self, folder: str) -> str | None:
+        manifest = self.manifest(folder)
+        if manifest is None:
+            return f"{self.url}/{folder} has no {MANIFEST} that can be read"
+        with self._reaching():
+            there = self._files.find(f"{self._root}/{folder}", detail=True)
+        sizes = {name.removeprefix(f"{self._root}/{folder}/"): entry["size"] for name, entry in there.items()}
+        for name, entry in manifest["files"].items():
+            if name not in sizes:
+                return f"{self.url}/{folder}/{name} is missing"
+            if sizes[name] != entry["size"]:
+                return f"{self.url}/{folder}/{name} has {sizes[name]} bytes, its manifest says {entry['size']}"
+        return None
 
     def download(self, folder: str, to: Path, leave_out: Sequence[str] = ()) -> None:
         """Fetch an artifact's files and then its manifest, checking every sha256; files already there are not fetched again.
@@ -76,34 +103,53 @@ class Remote:
             if _sha256(path) != entry["sha256"]:
                 path.unlink()
                 raise RemoteError(
-                    f"{self.url}/{folder}/{name} must have sha256 {entry['sha256']}, got another; delete that folder there"
+                    f"{self.url}/{folder}/{name} must have sha256 {entry['sha256']}, got another; run again with --refresh "
+                    f"{folder.split('/')[0]}, which makes it anew and replaces it there"
                 )
         (to / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
     def upload(self, stage: str, key: str, fingerprint: str, artifact: Path, *, replace: bool) -> str:
-        """Put an artifact, unless another machine was first with this key.
+        """Put an artifact, unless another machine was first with this key and what it put is whole.
 
         Returns:
-            The fingerprint that the key's pointer names now: the other machine's, where it was first. `replace` swaps the pointer.
+            The fingerprint that the key's pointer names now: the other machine's, where it was first. With `replace` the files and the
+            pointer are put whatever is there.
         """
         known = self.fingerprint(stage, key)
-        if known == fingerprint or (known is not None and not replace):
+        if known is not None and not replace and self.damage(f"{stage}/{key}.{known}") is None:
             return known
-        folder = f"{stage}/{key}.{fingerprint}"
-        if self.manifest(folder) is None:
-            manifest = json.loads((artifact / MANIFEST).read_text())
-            for name in (*manifest["files"], MANIFEST):
-                target = f"{self._root}/{folder}/{name}"
-                with self._reaching():
-                    self._files.put_file(str(artifact / name), target)
+        folder, name = f"{stage}/{key}.{fingerprint}", f"{stage}/{key}.json"
+        if replace or self.damage(folder) is not None:
+            self._put(folder, artifact)
         pointer = json.dumps({"fingerprint": fingerprint}).encode()
-        del self._pointers[f"{stage}/{key}.json"]
-        # Somebody may have been faster: then the pointer isn't ours, and what it names counts.
+        # A pointer to nothing, or one that can't be read, is in nobody's favour.
+        mode = "overwrite" if replace or (self._exists(name) and known == self._fresh_fingerprint(stage, key)) else "create"
         with contextlib.suppress(FileExistsError), self._reaching():
-            self._files.pipe_file(f"{self._root}/{stage}/{key}.json", pointer, mode="overwrite" if replace else "create")
-        winner = self.fingerprint(stage, key)
+            self._files.pipe_file(f"{self._root}/{name}", pointer, mode=mode)
+        # Somebody may have been faster: then the pointer isn't ours, and what it names counts.
+        winner = self._fresh_fingerprint(stage, key)
         assert winner is not None
         return winner
+
+    def _put(self, folder: str, artifact: Path) -> None:
+        """Put an artifact's files, manifest last; one that is there is taken away first, so that what has a manifest is whole."""
+        target = f"{self._root}/{folder}"
+        manifest = json.loads((artifact / MANIFEST).read_text())
+        if self._exists(f"{folder}/{MANIFEST}"):
+            with self._reaching():
+                self._files.rm_file(f"{target}/{MANIFEST}")
+        for name in (*manifest["files"], MANIFEST):
+            with self._reaching():
+                self._files.put_file(str(artifact / name), f"{target}/{name}")
+        self._damage.pop(folder, None)
+
+    def _exists(self, name: str) -> bool:
+        with self._reaching():
+            return bool(self._files.exists(f"{self._root}/{name}"))
+
+    def _fresh_fingerprint(self, stage: str, key: str) -> str | None:
+        self._pointers.pop(f"{stage}/{key}.json", None)
+        return self.fingerprint(stage, key)
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -124,10 +170,10 @@ class Remote:
             except FileNotFoundError:
                 return None
         try:
-            value: dict[str, Any] = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise RemoteError(f"{self.url}/{name} must be JSON, got {error}; delete it there") from error
-        return value
+            value = json.loads(content)
+        except ValueError:  # no JSON, or no text: as good as absent
+            return None
+        return value if isinstance(value, dict) else None
 
 
 def _sha256(path: Path) -> str:

@@ -74,12 +74,17 @@ class Store:
         if artifact is not None and self.damage(artifact) is None:
             return artifact
         fingerprint = self.remote.fingerprint(stage, key) if self.remote else None
-        return self._artifact(stage, key, fingerprint) if fingerprint else None
+        if self.remote is None or fingerprint is None or self.remote.damage(f"{stage}/{key}.{fingerprint}") is not None:
+            return None
+        return self._artifact(stage, key, fingerprint)
 
     def problem(self, stage: str, key: str) -> str | None:
-        """Why the artifact that the pointer names can't be used, or None where it can or where there is none."""
+        """Why the artifact that a pointer names, here or in the shared store, can't be used; None where it can or there is none."""
         artifact = self._pointed(stage, key)
-        return self.damage(artifact) if artifact is not None else None
+        if artifact is not None:
+            return self.damage(artifact)
+        fingerprint = self.remote.fingerprint(stage, key) if self.remote else None
+        return self.remote.damage(f"{stage}/{key}.{fingerprint}") if self.remote and fingerprint else None
 
     def damage(self, artifact: Artifact) -> str | None:
         """What is wrong with an artifact on disk, by its manifest; None where nothing is. Hashes are compared once per process."""
@@ -93,7 +98,7 @@ class Store:
     def available(self, artifact: Artifact) -> bool:
         """Whether the artifact is whole here, or in the shared store."""
         return self.damage(artifact) is None or (
-            self.remote is not None and self.remote.manifest(f"{artifact.stage}/{artifact.path.name}") is not None
+            self.remote is not None and self.remote.damage(f"{artifact.stage}/{artifact.path.name}") is None
         )
 
     def manifest(self, artifact: Artifact) -> dict[str, Any]:
@@ -117,15 +122,21 @@ class Store:
         number = artifact.manifest.get("open") if (artifact.path / MANIFEST).exists() else None
         return f"{number} of its requests failed and are made again" if number else None
 
-    def fetch(self, artifact: Artifact, leave_out: Sequence[str] = ()) -> Path:
+    def fetch(
+        self, artifact: Artifact, leave_out: Sequence[str] = (), while_waiting: Callable[[], None] = lambda: None
+    ) -> Path:
         """The folder of an artifact's files on this machine, brought from the shared store where they aren't here.
 
         `leave_out` are patterns of file names that the reader has no use for: without them, what is brought is a part.
+        `while_waiting` is called as by `lock`.
+
+        Raises:
+            RemoteError: the shared store can't be reached, or what it holds is altered.
         """
-        if self.remote is None or damage(artifact) is None:
+        if self.remote is None or self.damage(artifact) is None:
             return artifact.path
-        with self.lock(artifact.stage, artifact.key):
-            if damage(artifact) is None:
+        with self.lock(artifact.stage, artifact.key, while_waiting):
+            if self.damage(artifact) is None:
                 return artifact.path
             part = artifact.path.with_name(f"{artifact.path.name}.part")
             self.remote.download(f"{artifact.stage}/{artifact.path.name}", part, leave_out)
@@ -141,7 +152,7 @@ class Store:
 
         `replace` makes this one hold. An artifact that stands for a model folder outside the store stays on this machine.
         """
-        if self.remote is None or damage(artifact) is not None or "model_path" in artifact.manifest:
+        if self.remote is None or self.damage(artifact) is not None or "model_path" in artifact.manifest:
             return artifact
         fingerprint = self.remote.upload(artifact.stage, artifact.key, artifact.fingerprint, artifact.path, replace=replace)
         if fingerprint == artifact.fingerprint:
@@ -162,16 +173,27 @@ class Store:
 
     def _pointed(self, stage: str, key: str) -> Artifact | None:
         try:
-            pointer = read_json(self._file(stage, key, "json"))
-        except FileNotFoundError:
-            return None
-        return self._artifact(stage, key, pointer["fingerprint"])
+            return self._artifact(stage, key, read_json(self._file(stage, key, "json"))["fingerprint"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            # A kill or a power cut came between an artifact and its pointer: a whole artifact counts without one.
+            return self._unpointed(stage, key)
+
+    def _unpointed(self, stage: str, key: str) -> Artifact | None:
+        """The newest whole artifact of a key that no pointer names."""
+        manifests = (self.root / stage).glob(f"{key}.*/{MANIFEST}")
+        for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True):
+            fingerprint = manifest.parent.name.removeprefix(f"{key}.")
+            if fingerprint != "work" and not fingerprint.endswith(".part"):
+                artifact = self._artifact(stage, key, fingerprint)
+                if self.damage(artifact) is None:
+                    return artifact
+        return None
 
     def _artifact(self, stage: str, key: str, fingerprint: str) -> Artifact:
         return Artifact(stage, key, fingerprint, self.root / stage / f"{key}.{fingerprint}")
 
     def _point(self, artifact: Artifact) -> None:
-        write_json(self._file(artifact.stage, artifact.key, "json"), {"fingerprint": artifact.fingerprint})
+        write_json(self._file(artifact.stage, artifact.key, "json"), {"fingerprint": artifact.fingerprint}, durable=True)
 
     def work_folder(self, stage: str, key: str) -> Path:
         folder = self._file(stage, key, "work")
@@ -212,8 +234,12 @@ class Store:
         digest); logs, timings and metrics stay outside it.
         """
         stage, key = ingredients.stage, ingredients.key()
+        # A process that was killed here or while it wrote a file left these.
+        (work / MANIFEST).unlink(missing_ok=True)
+        for unfinished in work.rglob("*.partial"):
+            unfinished.unlink()
         files = {
-            str(path.relative_to(work)): {"size": path.stat().st_size, "sha256": file_sha256(path)}
+            str(path.relative_to(work)): {"size": path.stat().st_size, "sha256": file_sha256(path, durable=True)}
             for path in sorted(work.rglob("*"))
             if path.is_file()
         }
@@ -230,9 +256,9 @@ class Store:
             "ingredients": ingredients.as_json(),
             "files": files,
         }
-        write_json(work / MANIFEST, manifest)
+        write_json(work / MANIFEST, manifest, durable=True)
         artifact = self._artifact(stage, key, fingerprint[:KEY_CHARACTERS])
-        if artifact.path.exists() and self.damage(artifact) is None:
+        if self.damage(artifact) is None:
             # A forced run gave the same bits: the folder that earlier runs name stays as it is.
             shutil.rmtree(work)
         else:
@@ -294,8 +320,11 @@ def _outside_sha256(path: Path, size: int, mtime_ns: int) -> str:
     return file_sha256(path)
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path, *, durable: bool = False) -> str:
+    """The sha256 of a file's bytes; with `durable` they are on the disk itself before this returns."""
     with path.open("rb") as handle:
+        if durable:
+            os.fsync(handle.fileno())
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -304,9 +333,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file whole: to a neighbour first, then swapped in."""
+def write_json(path: Path, value: object, *, durable: bool = False) -> None:
+    """Write a JSON file whole: to a neighbour first, then swapped in. With `durable` that outlasts a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    with partial.open("w") as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(partial, path)

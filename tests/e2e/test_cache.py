@@ -155,6 +155,19 @@ def test_two_runs_at_once_compute_what_both_need_once(done, tmp_path):
     assert "database is locked" not in (tmp_path / "state" / "prefect" / "server.log").read_text()
 
 
+def test_two_runs_in_other_orders_do_not_wait_for_each_other_for_ever(model, tmp_path):
+    """Each holds a key that the other wants next, and one of them the accelerator."""
+    bnf = Bnf(tmp_path)
+    asked = ["gsm8k: {source: sample, limit: 2}", "number_comparison: {limit: 2}"]
+    words = ("evaluate", str(model), "evaluation.engine=transformers", "evaluation.max_new_tokens=8", "--json")
+    both = [bnf.process(*words, f"evaluation.benchmarks={{{', '.join(order)}}}") for order in (asked, asked[::-1])]
+    outputs = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    tasks = [json.loads(out)["tasks"] for out, _ in outputs]
+    for name in ("generate/base/gsm8k", "generate/base/number_comparison"):
+        assert sorted(run[name]["cached"] for run in tasks) == [False, True], name
+
+
 def test_gc_drops_what_no_run_names_and_nothing_else(done, tmp_path):
     shutil.copytree(done.home / "state", tmp_path / "state", symlinks=True, ignore=shutil.ignore_patterns("prefect"))
     bnf = Bnf(tmp_path)

@@ -22,37 +22,56 @@ WORDS = ("run", RECIPE, *SMALL, "train.save_steps=1")
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(bnf, first, tmp_path, kills):
     seed = int(os.environ.get("BNF_CHAOS_SEED", kills))
     moments = random.Random(seed)
-    whole_s = sum(task["seconds"] for task in first["tasks"].values())
-    homes = {name: tmp_path / name for name in ("broken", "control")}
-    for home in homes.values():
-        home.mkdir()
-    broken = Bnf(homes["broken"])
-    killed_at = []
-    for _ in range(kills):
+    homes: list[Bnf] = []
+    killed_at: list[str] = []
+    while len(killed_at) < kills:
+        if not homes or not left_s(first, homes[-1]):
+            # Where everything was done before the kill came, the kills that are left go to another home.
+            homes.append(new_home(tmp_path / f"broken-{len(homes)}"))
+        broken = homes[-1]
+        # A command takes some seconds to start. What is done is not done again: the rest gets shorter with every kill.
+        moment_s = moments.uniform(2.0, 6.0 + 0.75 * left_s(first, broken))
         process = broken.process(*WORDS)
-        # Long enough to come past an engine's start. What is done is not done again: the rest gets shorter with every kill.
-        time.sleep(moments.uniform(2.0, max(4.0, 0.75 * whole_s)))
+        time.sleep(moment_s)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         broken.wait_for_no_processes()
-        killed_at.append(at_work(broken))
-    print(f"seed {seed}: killed at {killed_at}")
-    shown = broken.json(*WORDS)
-    assert shown["state"] == "completed"
-    if differing(first, shown):
-        # Seldom a process has other arithmetic than every other (docs/training.md), and then texts differ without any kill. So
-        # what differs is held against a second unbroken run.
-        first = Bnf(homes["control"]).json(*WORDS)
-    compare(first, shown)
-    broken.wait_for_no_processes()
-    assert {run["state"] for run in broken.json("runs")["runs"][1:]} <= {"crashed", "completed"}
+        # A kill before there was a run is none of a run, and one that came too late is none at all.
+        if crashed(homes) > len(killed_at):
+            killed_at.append(at_work(broken))
+    print(f"seed {seed}: killed at {killed_at}, in {len(homes)} homes")
+    for broken in homes:
+        shown = broken.json(*WORDS)
+        assert shown["state"] == "completed"
+        if differing(first, shown):
+            # Seldom a process has other arithmetic than every other (docs/training.md), and then texts differ without any kill.
+            # So what differs is held against a second unbroken run.
+            first = new_home(tmp_path / f"control-{broken.home.name}").json(*WORDS)
+        compare(first, shown)
+        broken.wait_for_no_processes()
+    assert crashed(homes) == kills == len(killed_at)
+
+
+def new_home(path: Path) -> Bnf:
+    path.mkdir()
+    return Bnf(path)
+
+
+def crashed(homes: list[Bnf]) -> int:
+    """How many runs ended without a word."""
+    return sum(run["state"] == "crashed" for home in homes for run in home.json("runs")["runs"])
+
+
+def left_s(whole: dict, bnf: Bnf) -> float:
+    """How long the tasks that no run of this home has finished took an unbroken run."""
+    finished = {name for run in bnf.json("runs")["runs"] for name in bnf.json("show", run["run"])["tasks"]}
+    return sum(task["seconds"] for name, task in whole["tasks"].items() if name not in finished)
 
 
 def at_work(bnf: Bnf) -> str:
     """The stage that the newest run was at."""
-    runs = bnf.json("runs")["runs"]
-    working = bnf.json("show", runs[0]["run"])["working"] if runs else None
+    working = bnf.json("show", "latest")["working"]
     return working["stage"] if working else "between stages"
 
 

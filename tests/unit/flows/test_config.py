@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from flows.config import find_path, load_recipe, make_recipe
+from flows.config import Recipe, find_path, load_recipe, make_recipe
 from flows.errors import RecipeError
 
 MINIMAL = {"name": "r", "model_name_or_path": "some/model"}
@@ -66,6 +66,11 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
             r"judge.verdict must be left out with engine reward_model",
         ),
         (["judge={engine: openai, model: m}", "judge.second.modle=n"], r"judge.second.modle .* did you mean model\?"),
+        (["name=a/b"], r"name must be letters, digits, .* got 'a/b'; write name=a-b"),
+        (["name=../../esc"], r"name must be .* got '../../esc'; write name=esc"),
+        (["name=''"], r"name must be .* write name=recipe"),
+        (["name=-x"], r"name must be .* write name=x"),
+        ([f"name={'x' * 101}"], r"name must be .* 100 at most"),
         (["spending.max_usd=0"], r"spending.max_usd must be valid \(.*greater than 0"),
         (["spending.prices={m: {inptu: 1, output: 2}}"], r"spending.prices.m.inptu .* did you mean input\?"),
     ],
@@ -73,6 +78,24 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
 def test_a_mistake_is_named_with_its_remedy(overrides, message):
     with pytest.raises(RecipeError, match=message):
         make_recipe(TRAINED, overrides)
+
+
+@pytest.mark.parametrize(("file", "name"), [("llama-3.1", "llama-3.1"), ("my own", "my-own"), ("-ä", "recipe")])
+def test_a_recipe_without_a_name_is_called_as_its_file_is(tmp_path, file, name):
+    (tmp_path / f"{file}.yaml").write_text("model_name_or_path: some/model\n")
+    assert load_recipe(str(tmp_path / f"{file}.yaml")).name == name
+
+
+def test_the_form_says_of_every_field_what_it_means():
+    schema = Recipe.model_json_schema()
+    sections = {"recipe": schema, "train": schema["properties"]["train"]["anyOf"][0], **schema["$defs"]}
+    silent = [
+        f"{section}.{name}"
+        for section, value in sections.items()
+        for name, field in value["properties"].items()
+        if not field.get("description")
+    ]
+    assert silent == [] and len(sections["train"]["properties"]) > 25
 
 
 def test_a_missing_key_is_named():

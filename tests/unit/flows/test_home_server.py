@@ -1,12 +1,15 @@
 """The Prefect server of a home: another home's is never taken for it."""
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from flows import server
+from flows.errors import RecipeError
+from flows.home import set_prefect_environment
 
 
 @pytest.fixture
@@ -34,6 +37,19 @@ def test_a_server_is_a_homes_own_only_if_it_keeps_its_state_there(somebodys, tmp
     assert server._serves(somebodys, tmp_path / "theirs" / "prefect")
     assert not server._serves(somebodys, tmp_path / "ours" / "prefect")
     assert not server._serves("http://127.0.0.1:9", tmp_path)
+
+
+def test_prefects_own_home_is_this_homes_whatever_is_set(tmp_path, monkeypatch):
+    """A server is told to be this home's by it: with another's it would never be taken as healthy."""
+    monkeypatch.setattr(os, "environ", {"PREFECT_HOME": "/elsewhere", "PREFECT_SERVER_ANALYTICS_ENABLED": "true"})
+    set_prefect_environment(tmp_path)
+    assert os.environ["PREFECT_HOME"] == str(tmp_path / "prefect") and os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "true"
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match=r"BNF_HOME must be a folder that can be written, got .*/file"):
+        set_prefect_environment(tmp_path / "file")
 
 
 def test_two_homes_that_start_at_once_take_different_ports(tmp_path, monkeypatch):

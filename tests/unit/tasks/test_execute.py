@@ -116,6 +116,25 @@ def test_a_run_that_waits_for_another_can_be_cancelled(run):
         run("write")
 
 
+def test_while_it_waits_for_another_a_run_holds_no_accelerator(run):
+    """Else two runs wait for each other for ever: one for the key, the other for the accelerator."""
+    run("write", session="s", number=1)
+    assert run.held == ["held"]
+    node = Node("work", {"do": "write", "number": 2})
+    made_of = Ingredients("work", node.settings, {}, {})
+    store = Store(run.execution.store.root)
+    with contextlib.ExitStack() as other:
+        other.enter_context(store.lock("work", made_of.key()))
+
+        def accelerator_is_free():
+            if run.held == ["held", "free"]:
+                other.close()
+            return False
+
+        run.execution.children.cancelled = accelerator_is_free
+        assert run("write", session="s", number=2).path.exists()
+
+
 @pytest.mark.parametrize(
     ("node", "held"),
     [

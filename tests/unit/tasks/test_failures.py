@@ -1,17 +1,24 @@
 """What a failure's cause is: who has to mend it, and whether another try is worth anything."""
 
 import errno
+import socket
+import urllib.error
 
+import aiohttp
+import botocore.exceptions
 import httpx
 import openai
 import pytest
 import requests
 import torch
+import yarl
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from bnf.own_reference import ReferenceMismatch
 from tasks.failures import Cause, cause_of
 
 REQUEST = httpx.Request("POST", "http://judge/v1")
+ASKED = aiohttp.RequestInfo(yarl.URL("http://data"), "GET", CIMultiDictProxy(CIMultiDict()), yarl.URL("http://data"))
 
 
 def answer(status: int) -> httpx.Response:
@@ -36,6 +43,18 @@ def answer(status: int) -> httpx.Response:
         (openai.RateLimitError("", response=answer(429), body=None), Cause.PASSING),
         (openai.InternalServerError("", response=answer(500), body=None), Cause.PASSING),
         (openai.AuthenticationError("", response=answer(401), body=None), Cause.OTHER),
+        (aiohttp.ClientOSError(111, "refused"), Cause.PASSING),
+        (aiohttp.ServerDisconnectedError(), Cause.PASSING),
+        (aiohttp.ClientResponseError(ASKED, (), status=502), Cause.PASSING),
+        (aiohttp.ClientResponseError(ASKED, (), status=403), Cause.OTHER),
+        (socket.gaierror(-3, "Temporary failure in name resolution"), Cause.PASSING),
+        (urllib.error.URLError("timed out"), Cause.PASSING),
+        (urllib.error.HTTPError("http://data", 503, "busy", None, None), Cause.PASSING),
+        (urllib.error.HTTPError("http://data", 404, "absent", None, None), Cause.USER),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="http://s3"), Cause.PASSING),
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="http://s3"), Cause.PASSING),
+        (botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject"), Cause.PASSING),
+        (botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject"), Cause.OTHER),
         (MemoryError(), Cause.MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), Cause.MEMORY),
         (

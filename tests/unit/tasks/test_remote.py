@@ -1,7 +1,9 @@
 """The shared store, on an S3 server on loopback: two machines are two folders with one store."""
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 
 import fsspec
@@ -152,8 +154,74 @@ def test_what_was_altered_there_is_refused(tmp_path, url):
     system, root = fsspec.core.url_to_fs(url)
     system.pipe_file(f"{root}/train/{made.path.name}/policy/model.safetensors", b"WEIGHTS")
     second = machine(tmp_path, "second", url)
-    with pytest.raises(RemoteError, match=r"model\.safetensors must have sha256"):
+    with pytest.raises(RemoteError, match=r"model\.safetensors must have sha256 .* --refresh train"):
         second.fetch(second.find("train", KEY))
+    # The remedy: a forced run puts its files there, though they have the same fingerprint.
+    assert second.publish(make(second), replace=True).fingerprint == made.fingerprint
+    third = machine(tmp_path, "third", url)
+    assert (third.fetch(third.find("train", KEY)) / "policy" / "model.safetensors").read_text() == "weights"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("policy/model.safetensors", None, r"policy/model\.safetensors is missing"),
+        ("policy/model.safetensors", b"weig", r"policy/model\.safetensors has 4 bytes, its manifest says 7"),
+        ("manifest.json", None, r"has no manifest\.json that can be read"),
+        ("manifest.json", b"{", r"has no manifest\.json that can be read"),
+        ("manifest.json", b"{}", r"has no manifest\.json that can be read"),
+        (None, b"", None),
+        (None, b"\xff\xfe", None),
+        (None, b"[]", None),
+    ],
+)
+@pytest.mark.parametrize("bits", ["weights", "WEIGHTS"])
+def test_what_is_damaged_there_is_made_anew_and_put_again(tmp_path, url, name, content, problem, bits):
+    """A lost or cut file, manifest or pointer in the shared store is a miss; the machine that notices mends it."""
+    made = make_and_publish(tmp_path, url)
+    system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    path = f"{root}/train/{made.path.name}/{name}" if name else f"{root}/train/{KEY}.json"
+    system.rm_file(path) if content is None else system.pipe_file(path, content)
+    second = machine(tmp_path, "second", url)
+    there = dataclasses.replace(made, path=second.root / "train" / made.path.name)
+    assert second.find("train", KEY) is None and second.available(there) == (name is None)
+    found = second.problem("train", KEY)
+    assert found is None if problem is None else re.search(problem, found)
+    mended = second.publish(make(second, bits))
+    third = machine(tmp_path, "third", url)
+    assert third.find("train", KEY).fingerprint == mended.fingerprint
+    assert (third.fetch(third.find("train", KEY)) / "policy" / "model.safetensors").read_text() == bits
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped"])
+def test_a_manifest_there_cannot_name_files_outside_its_folder(tmp_path, url, name):
+    made = make_and_publish(tmp_path, url)
+    system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    path = f"{root}/train/{made.path.name}/manifest.json"
+    manifest = json.loads(system.cat_file(path))
+    manifest["files"][name] = manifest["files"]["metrics.jsonl"]
+    system.pipe_file(path, json.dumps(manifest).encode())
+    second = machine(tmp_path, "second", url)
+    assert second.find("train", KEY) is None
+    with pytest.raises(RemoteError, match=r"must be a complete artifact, got no manifest\.json"):
+        second.fetch(dataclasses.replace(made, path=second.root / "train" / made.path.name))
+    assert not list(tmp_path.rglob("escaped")) and not os.path.exists("/tmp/escaped")
+
+
+def test_verify_notices_what_was_altered_here_and_takes_it_from_there(tmp_path, url):
+    made = make_and_publish(tmp_path, url)
+    (made.path / "policy" / "model.safetensors").write_text("WEIGHTS")
+    strict = Store(tmp_path / "first", Remote(url), verify=True)
+    found = strict.find("train", KEY)
+    assert "was altered" in strict.problem("train", KEY)
+    assert (strict.fetch(found) / "policy" / "model.safetensors").read_text() == "weights"
+
+
+def test_verify_puts_nothing_there_that_was_altered_here(tmp_path, url):
+    made = make(Store(tmp_path / "first"))
+    (made.path / "policy" / "model.safetensors").write_text("WEIGHTS")
+    Store(tmp_path / "first", Remote(url), verify=True).publish(made)
+    assert files(url) == set()
 
 
 def test_what_was_lost_here_comes_back_from_there(tmp_path, url):

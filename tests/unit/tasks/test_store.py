@@ -145,3 +145,44 @@ def test_waiting_for_a_lock_can_be_broken_off(store):
 
     with store.lock("score", "k"), pytest.raises(Enough), Store(store.root).lock("score", "k", while_waiting=stop):
         raise AssertionError("two owners of one lock")
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["manifest begun", "manifest written", "renamed"])
+def test_a_kill_while_an_artifact_is_completed_loses_nothing(store, monkeypatch, moment):
+    """Between the manifest and the rename, and between the rename and the pointer."""
+    with monkeypatch.context() as patch:
+
+        def die(*_):
+            raise Killed
+
+        if moment == "renamed":
+            patch.setattr(Store, "_point", die)
+        elif moment == "manifest written":
+            patch.setattr(os, "rename", die)
+        else:
+            patch.setattr(os, "replace", die)
+        with pytest.raises(Killed):
+            make(store)
+    if moment == "renamed":
+        found = store.find("score", MADE_OF.key())
+        assert found is not None and (found.path / "scores.jsonl").read_text() == "content"
+        assert store.problem("score", MADE_OF.key()) is None
+    else:
+        assert store.find("score", MADE_OF.key()) is None
+        artifact = make(store)
+        assert set(artifact.manifest["files"]) == {"scores.jsonl", "extra.log"}
+        assert store.find("score", MADE_OF.key()) == artifact and damage(artifact, hashes=True) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}', "\x00" * 64])
+def test_a_pointer_that_a_power_cut_left_unreadable_is_as_good_as_none(store, text):
+    artifact = make(store)
+    (artifact.path.parent / f"{MADE_OF.key()}.json").write_text(text)
+    assert store.find("score", MADE_OF.key()) == artifact
+    shutil.rmtree(artifact.path)
+    assert store.find("score", MADE_OF.key()) is None
+    assert store.find("score", make(store).key) == artifact

@@ -1,0 +1,69 @@
+"""The runs of a home: found where the home is now, whatever a power cut left of one."""
+
+import shutil
+
+import pytest
+
+from flows.config import make_recipe
+from flows.errors import RecipeError
+from flows.garbage import collect
+from flows.runs import all_runs, find_run, start_run
+from flows.selection import evaluated_recipe
+from tasks.keys import Ingredients
+from tasks.nodes import Node
+from tasks.store import Store
+
+NODE = Node("score", {"limit": 3})
+MADE_OF = Ingredients("score", NODE.settings, {}, {})
+TRAINED = {"name": "first", "model_name_or_path": "m", "data": {"source": "pairs", "path": "x.jsonl"}, "train": {}}
+
+
+def make(home):
+    store = Store(home / "artifacts")
+    work = store.work_folder("score", MADE_OF.key())
+    (work / "scores.jsonl").write_text("{}")
+    return store.commit(MADE_OF, work, content=("*.jsonl",), fingerprint=None, about={})
+
+
+def run_of(home, **changes):
+    run = start_run(home, make_recipe({**TRAINED, **changes}), {"flow_run_id": "x"})
+    run.add(NODE, make(home), cached=False, seconds=1.0)
+    run.end("completed")
+    return run
+
+
+def test_a_home_can_be_moved(tmp_path):
+    run_of(tmp_path / "old")
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    artifact = find_run(tmp_path / "new", "latest").artifacts["score"]
+    assert (artifact.path / "scores.jsonl").exists() and artifact.path.is_relative_to(tmp_path / "new")
+    assert (
+        tmp_path / "new" / "runs" / find_run(tmp_path / "new", "latest").id / "artifacts" / "score" / "scores.jsonl"
+    ).exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "\x00\x00"])
+def test_a_record_that_a_power_cut_left_unreadable_hides_no_other_run(tmp_path, text):
+    first, second = run_of(tmp_path), run_of(tmp_path)
+    (second.folder / "run.json").write_text(text)
+    assert [run.id for run in all_runs(tmp_path)] == [first.id]
+
+
+def test_what_a_run_made_last_stays_though_it_died_before_it_could_name_it(tmp_path):
+    run = start_run(tmp_path, make_recipe(TRAINED), {"flow_run_id": "x"})
+    run.begin(NODE, MADE_OF.key())
+    artifact = make(tmp_path)
+    assert collect(tmp_path, dry_run=False) == [] and artifact.path.exists()
+    shutil.rmtree(run.folder)
+    assert [entry["folder"] for entry in collect(tmp_path, dry_run=False)] == [artifact.path.name]
+
+
+def test_how_an_evaluated_model_was_made_is_its_own_runs_business(tmp_path):
+    made = run_of(tmp_path, train={"objective": "dpo"}, seed=7)
+    asked = make_recipe({"name": "other", "model_name_or_path": "elsewhere", "evaluation": {"benchmarks": ["gsm8k"]}})
+    recipe = evaluated_recipe(tmp_path, asked, made.id)
+    assert (recipe.name, recipe.model_name_or_path, recipe.seed, recipe.train["objective"]) == ("other", "m", 7, "dpo")
+    assert list(recipe.evaluation.benchmarks) == ["gsm8k"]
+    assert evaluated_recipe(tmp_path, asked, None) == asked
+    with pytest.raises(RecipeError, match="RUN must be a run of"):
+        evaluated_recipe(tmp_path, asked, "none")

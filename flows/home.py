@@ -61,6 +61,8 @@ def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
     if not debug:
         # The UI keeps Prefect's own lines; the terminal shows ours.
         settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        # Prefect calls it an error each time that waiting for the accelerator is asked for once more.
+        settings["PREFECT_INTERNAL_LOGGING_LEVEL"] = "CRITICAL"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 

@@ -10,9 +10,12 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from flows.config import load_recipe
+from flows.runs import start_run
 from tests.e2e.conftest import Bnf
 
 pytestmark = [pytest.mark.e2e]
@@ -61,3 +64,7 @@ def test_runs_use_the_server_that_is_named(model, api, tmp_path):
     with urllib.request.urlopen(request) as answer:
         seen = [(run["name"], run["state_type"]) for run in json.load(answer)]
     assert seen == [(first["run"], "COMPLETED"), (again["run"], "COMPLETED")]
+    # A run at work that another server knows can't be cancelled through this one.
+    elsewhere = start_run(tmp_path / "state", load_recipe(WORDS[1]), {"flow_run_id": str(uuid4())})
+    bnf("cancel", elsewhere.id, code=2)
+    assert f"got {elsewhere.id}, which {api} has not; set PREFECT_API_URL as it was" in bnf.err

@@ -33,13 +33,13 @@ class Statistics:
         self._lengths = {name: array("i") for name in ("prompt", "preferred", "dispreferred", "group")}
         self._shares = array("d")
         self._counts: Counter[str] = Counter()
-        self._scripts: Counter[str] = Counter()
+        self._languages: Counter[str] = Counter()
 
     @property
     def num_groups(self) -> int:
         return len(self._lengths["prompt"])
 
-    def add(self, group: PromptGroup, script: str, num_contradictions: int, *, offline: bool = False) -> None:
+    def add(self, group: PromptGroup, language: str, num_contradictions: int, *, offline: bool = False) -> None:
         self._lengths["prompt"].append(len(group.prompt_ids))
         self._lengths["group"].append(group.num_tokens)
         self._shares.append(len(group.prompt_ids) / group.num_tokens)
@@ -50,7 +50,7 @@ class Statistics:
         self._counts["pairs"] += len(group.pairs)
         self._counts["contradictions"] += num_contradictions
         self._counts["offline"] += offline
-        self._scripts[script] += 1
+        self._languages[language] += 1
 
     def as_json(self) -> dict[str, Any]:
         prompt, preferred, dispreferred = (self._lengths[name] for name in ("prompt", "preferred", "dispreferred"))
@@ -70,7 +70,7 @@ class Statistics:
             "prompt_length": quantiles(prompt),
             "completion_length": quantiles(preferred + dispreferred),
             "group_length": quantiles(self._lengths["group"]),
-            "scripts": dict(sorted(self._scripts.items(), key=lambda item: (-item[1], item[0]))),
+            "languages": dict(sorted(self._languages.items(), key=lambda item: (-item[1], item[0]))),
             "histograms": {
                 **{
                     f"{name}_length": _histogram(_LENGTH_EDGES, self._lengths[name])
@@ -101,7 +101,8 @@ class Ledger:
         )
         marks = self._bench.run(
             "select coalesce(sum(json_extract(more, '$.flipped')), 0), coalesce(sum(json_extract(more, '$.contradicted')), 0), "
-            "coalesce(sum(json_extract(more, '$.truncated') is not null), 0) from rows"
+            "coalesce(sum(json_extract(more, '$.truncated') is not null), 0), "
+            "coalesce(sum(json_extract(more, '$.still_there')), 0) from rows"
         ).fetchone()
         summary = {
             "source": ", ".join(dict.fromkeys(self._names)),
@@ -109,7 +110,7 @@ class Ledger:
             "rows": dict(sorted(self._rows.items())),
             "completions_left_out": dict(left_out),
             "dropped_share": self.dropped_share,
-            **dict(zip(("num_flipped", "num_contradicted", "num_truncated"), marks, strict=True)),
+            **dict(zip(("num_flipped", "num_contradicted", "num_truncated", "num_still_there"), marks, strict=True)),
             **groups.as_json(),
             "dev": {"num_groups": (dev := dev_groups.as_json())["num_groups"], "num_pairs": dev["num_pairs"]},
         }

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from data._config import PrepareConfig
+from data._languages import language_of
 from data._parse import Parser, is_pair
 from data._reading import Bad, DataSource, Raw
-from data._scripts import script_of
 from data.sources._rows import Candidate, Row
 from evaluation._types import Message
 
@@ -47,7 +47,7 @@ class RenderedRow:
     tie: bool = False
     listed: bool = False
     truncated: str = ""
-    script: str = ""
+    language: str = ""
 
 
 class Left(Exception):
@@ -123,7 +123,7 @@ class RowRenderer:
             candidates=candidates,
             tie=parsed.tie,
             listed=len(candidates) > 1 and not paired and not parsed.tie,
-            script=script_of(user),
+            language=language_of(user),
         )
 
     def _rendered(self, rows: list[RenderedRow]) -> list[RenderedRow]:

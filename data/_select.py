@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from data._config import PrepareConfig
 from data._reading import DataSource
-from data._workbench import Ruling, Workbench
+from data._workbench import Ruling, Workbench, dev_threshold
 
 # Pairs and single verdicts of the prompts that are trained on.
 _TRAINED = "from verdicts join prompts on prompts.no = prompt where live = 1 and dev = 0"
@@ -23,9 +23,7 @@ def select(bench: Workbench, sources: Sequence[DataSource], config: PrepareConfi
     num_prompts = bench.number("select count(*) from prompts where live = 1")
     if not sources:
         # Rounds see the pool in parts, and may see a prompt again: whether it is put aside must follow from the prompt alone.
-        bench.run(
-            "update prompts set dev = 1 where live = 1 and dev_rank < ?", int(config.dev_fraction * 2**64).to_bytes(8, "big")
-        )
+        bench.run("update prompts set dev = 1 where live = 1 and dev_rank < ?", dev_threshold(config.dev_fraction))
     elif config.dev_fraction:
         num_dev = max(1, round(config.dev_fraction * num_prompts))
         bench.run(

@@ -19,7 +19,7 @@ from data._render import RenderedRow, prompt_digest
 
 _SCHEMA = """
 create table prompts (
-    no integer primary key, digest blob unique, source integer, id text, messages text, ids blob, script text,
+    no integer primary key, digest blob unique, source integer, id text, messages text, ids blob, language text,
     mixture_rank blob, dev_rank blob, live integer default 0, dev integer default 0);
 create table rows (
     no integer primary key, source integer, file text, line integer, id text, prompt integer, tie integer, listed integer,
@@ -78,6 +78,11 @@ class Ruling:
     signs: tuple[int, ...]
 
 
+def dev_threshold(dev_fraction: float) -> bytes:
+    """Prompts whose `dev_rank` lies below it are that share of all prompts."""
+    return int(dev_fraction * 2**64).to_bytes(8, "big")
+
+
 class Workbench:
     """The rows of one preparation, in a file that is gone when it is closed."""
 
@@ -110,6 +115,10 @@ class Workbench:
         """A place in the order of a seeded choice, which depends on nothing but the seed, the choice and the name: of two shares
         the smaller one's items are among the larger one's."""
         return hashlib.sha256(f"{self._seed}:{choice}:{name}".encode()).digest()[:8]
+
+    def is_put_aside(self, digest: bytes, dev_fraction: float) -> bool:
+        """Whether a prompt is one of the dev set where that follows from the prompt alone, as in rounds."""
+        return self.rank("dev", digest.hex()) < dev_threshold(dev_fraction)
 
     def add(self, row: RenderedRow) -> None:
         """Puts a row on the bench; one that repeats another, or has the id of another prompt's, is marked so."""
@@ -175,9 +184,9 @@ class Workbench:
         if found:
             return int(found[0])
         cursor = self.run(
-            "insert into prompts (digest, source, id, messages, ids, script, mixture_rank, dev_rank) values (?,?,?,?,?,?,?,?)",
+            "insert into prompts (digest, source, id, messages, ids, language, mixture_rank, dev_rank) values (?,?,?,?,?,?,?,?)",
             *(digest, row.source, row.id, json.dumps(row.messages, ensure_ascii=False), array("i", row.prompt_ids).tobytes()),
-            *(row.script, self.rank("mixture", digest.hex()), self.rank("dev", digest.hex())),
+            *(row.language, self.rank("mixture", digest.hex()), self.rank("dev", digest.hex())),
         )
         return int(cursor.lastrowid or 0)
 

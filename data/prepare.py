@@ -15,11 +15,11 @@ from pathlib import Path
 
 from bnf.groups import DEV, TEXTS_FILE, Completion, GroupsWriter, PromptGroup, read_groups
 from data._config import PrepareConfig
+from data._languages import language_of
 from data._ledger import Ledger, Statistics
 from data._pool import num_cores, render_rows
 from data._reading import DataSource
-from data._render import Left, RenderedCandidate, RenderedRow, check_length
-from data._scripts import script_of
+from data._render import Left, RenderedCandidate, RenderedRow, check_length, prompt_digest
 from data._select import check_selection, mark_sides_still_there, select
 from data._settle import settle_all
 from data._workbench import CandidateEntry, Workbench, workbench
@@ -116,8 +116,8 @@ def _write_groups(
 ) -> Statistics:
     statistics = Statistics()
     with GroupsWriter(folder) as writer:
-        for no, id, messages, ids, script in bench.run(
-            "select no, id, messages, ids, script from prompts where live = 1 and dev = ? order by no", dev
+        for no, id, messages, ids, language in bench.run(
+            "select no, id, messages, ids, language from prompts where live = 1 and dev = ? order by no", dev
         ):
             completions, pairs = _completions(bench, no, with_pairs=config.pairing != "none")
             prompt_ids = array("i")
@@ -133,18 +133,23 @@ def _write_groups(
             )
             writer.add(group, {"messages": json.loads(messages), "completions": [one.text for one, _ in completions]})
             texts = {one.text for one, _ in completions}
-            statistics.add(group, script, len(completions) - len(texts))
+            statistics.add(group, language, len(completions) - len(texts))
         if offline_dir is not None:
-            for group, text in _offline(offline_dir, statistics.num_groups, config):
+            for group, text in _offline(bench, offline_dir, statistics.num_groups, config):
                 writer.add(group, text)
-                script = script_of(" ".join(one["content"] for one in text["messages"] if one["role"] == "user"))
-                statistics.add(group, script, 0, offline=True)
+                language = language_of(" ".join(one["content"] for one in text["messages"] if one["role"] == "user"))
+                statistics.add(group, language, 0, offline=True)
     return statistics
 
 
-def _offline(folder: Path, num_sampled: int, config: PrepareConfig) -> list[tuple[PromptGroup, Record]]:
-    """The round's share of the offline groups, with their texts."""
-    groups, texts = read_groups(folder), read_repaired(folder / TEXTS_FILE)
+def _offline(bench: Workbench, folder: Path, num_sampled: int, config: PrepareConfig) -> list[tuple[PromptGroup, Record]]:
+    """The round's share of the offline groups, with their texts; of prompts that no round puts aside."""
+    both = [
+        (group, text)
+        for group, text in zip(read_groups(folder), read_repaired(folder / TEXTS_FILE), strict=True)
+        if not bench.is_put_aside(prompt_digest(text["messages"]), config.dev_fraction)
+    ]
+    groups, texts = [group for group, _ in both], [text for _, text in both]
     number = round(num_sampled * config.offline_mix / (1 - config.offline_mix))
     if number > len(groups):
         raise ValueError(
@@ -198,7 +203,7 @@ def _sampled_row(record: Record, line: int, config: PrepareConfig) -> RenderedRo
         prompt_ids=prompt_ids,
         candidates=[_sampled(one, len(prompt_ids), config, id) for one in record["completions"]],
         listed=True,
-        script=script_of(" ".join(message["content"] for message in record["messages"] if message["role"] == "user")),
+        language=language_of(" ".join(message["content"] for message in record["messages"] if message["role"] == "user")),
     )
 
 

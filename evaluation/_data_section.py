@@ -64,12 +64,16 @@ def tables(data: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         *((f"Rows of {one['source']}", one["rows"]) for one in data.get("sources", ())),
         ("Completions left out of kept rows", data["completions_left_out"]),
         ("Rows that were changed", {name: count for name, count in noise.items() if count}),
+        (
+            "Sides that a mask hid in one pair, and another pair still shows",
+            {"still there": data["num_still_there"]} if data.get("num_still_there") else {},
+        ),
         ("Groups with", data.get("groups_by_labels", {})),
         (
             "Texts both preferred and dispreferred",
             {"contradictions": data["num_contradictions"]} if data.get("num_contradictions") else {},
         ),
-        ("Prompts by script", data.get("scripts", {})),
+        ("Prompts by language", data.get("languages", {})),
     ]
     return [(title, counts) for title, counts in found if counts]
 

@@ -310,12 +310,17 @@ def test_a_prompt_that_spells_out_a_turn_is_a_ledger_row(tmp_path):
     assert found[1]["outcome"] == "kept", "a special token that the template never writes begins and ends nothing"
 
 
-def test_histograms_and_scripts_by_hand(tmp_path):
-    rows = [
-        {"prompt": text, "chosen": "yes", "rejected": "no"} for text in ("Hello", "Привет", "你好", "こんにちは世界", "123")
-    ]
+def test_histograms_and_languages_by_hand(tmp_path):
+    texts = (
+        "What is the capital of France?",
+        "Was ist die Hauptstadt?",
+        "你好，请问今天天气怎么样",
+        "今日はいい天気ですね",
+        "1+2",
+    )
+    rows = [{"prompt": text, "chosen": "yes", "rejected": "no"} for text in texts]
     groups, _, counts = prepare(tmp_path / "out", ("pairs", write_rows(tmp_path / "p.jsonl", rows)))
-    assert counts["scripts"] == {"cyrillic": 1, "han": 1, "japanese": 1, "latin": 1, "none": 1}
+    assert counts["languages"] == {"de": 1, "en": 1, "ja": 1, "und": 1, "zh": 1}
     histogram = counts["histograms"]["preferred_length"]
     assert histogram["edges"][:3] == [0, 16, 32] and histogram["counts"][0] == 5 == sum(histogram["counts"])
     shares = [len(group.prompt_ids) / group.num_tokens for group in groups]

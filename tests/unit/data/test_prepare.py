@@ -313,6 +313,18 @@ def test_a_rounds_share_of_offline_groups(tmp_path):
         _labelled(tmp_path, *sampled, config=PrepareConfig(offline_mix=0.8), offline_dir=tmp_path / "offline")
 
 
+def test_an_offline_prompt_that_a_round_puts_aside_is_not_trained_on(tmp_path):
+    """Put aside or not follows from the prompt: one that the samples and the data share is on one side of every round."""
+    texts = [{"messages": [{"role": "user", "content": f"{n}?"}], "completions": ["x"]} for n in range(20)]
+    offline = [PromptGroup(f"off{n}", (1,), (Completion((n + 3, 2), 1, None, "pairs"),)) for n in range(20)]
+    write_groups(tmp_path / "offline", offline, texts)
+    config = PrepareConfig(dev_fraction=0.5, offline_mix=0.4)
+    groups, _, _ = _labelled(tmp_path, *[_rated(*RATED)] * 20, config=config, offline_dir=tmp_path / "offline")
+    aside = {group.id[1:] for group in read_groups(tmp_path / "out" / "dev")}
+    taken = {group.id[3:] for group in groups if group.id.startswith("off")}
+    assert 3 < len(aside) < 17 and taken and not taken & aside
+
+
 def test_the_sample_pairs_are_what_their_generator_writes():
     assert _sample_pairs.PATH.read_text(encoding="utf-8") == _sample_pairs.text()
     rows = [json.loads(line) for line in _sample_pairs.text().splitlines()]

@@ -48,9 +48,10 @@ def test_a_pair_that_is_said_twice_is_one_pair_to_a_mask(tmp_path):
 def test_a_masked_side_that_another_pair_keeps_is_said(tmp_path):
     rows = [{"prompt": "p", "chosen": "a", "rejected": text} for text in "bcd"]
     path = write_rows(tmp_path / "p.jsonl", rows)
-    groups, found, _ = prepare(tmp_path / "out", ("pairs", path), config=replace(LENIENT, mask_to_rejected=0.4))
+    groups, found, counts = prepare(tmp_path / "out", ("pairs", path), config=replace(LENIENT, mask_to_rejected=0.4))
     assert len(groups[0].completions) == 4
     assert [row["still_there"] for row in found if row["outcome"] == "masked"] == [1]
+    assert counts["num_still_there"] == 1
     _, found, _ = prepare(tmp_path / "all", ("pairs", path), config=replace(LENIENT, mask_to_rejected=1.0))
     assert not any("still_there" in row for row in found)
 

@@ -156,8 +156,9 @@ def prepared(folder: Path) -> str:
             "group_length": {},
             "num_contradictions": 3,
             "num_flipped": 2,
+            "num_still_there": 4,
             "groups_by_labels": {"both": 6, "preferred_only": 2, "dispreferred_only": 0},
-            "scripts": {"latin": 7, "han": 1},
+            "languages": {"en": 7, "zh": 1},
             "histograms": {
                 "prompt_length": {"edges": [0, 16, 32, 64], "counts": [0, 5, 3]},
                 "preferred_length": {"edges": [0, 16, 32, 64], "counts": [9, 0, 0]},

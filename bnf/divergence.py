@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bnf.allocator import keep_freed_memory
 from bnf.dev import kl
 from bnf.groups import PromptGroup
 from bnf.logps import row_logps
@@ -35,6 +36,7 @@ def divergence(
     num_passes = 1 if policy_dir == reference_dir else 2
 
     def values(model_dir: Path, first: int, *, entropies: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        keep_freed_memory()
         model = load_model(model_dir).eval()
         logps, entropy = [], []
         for place, row in enumerate(rows):

@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from bnf.allocator import keep_freed_memory
 from bnf.attention import ATTENTION
 from bnf.digests import model_digest
 from bnf.groups import DEV, read_groups
@@ -105,6 +106,7 @@ def cache_reference(
         path = output_dir / _shard_name(number)
         if _shard_key(path) != key:
             if model is None:
+                keep_freed_memory()
                 model = load_model(model_dir).eval()
             values: dict[str, list[torch.Tensor]] = defaultdict(list)
             for place in range(first, last):

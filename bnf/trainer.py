@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.adapters import add_adapter, merge, save_adapter
+from bnf.allocator import keep_freed_memory
 from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
 from bnf.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
@@ -97,6 +98,7 @@ def train(
     if computed_with is not None and computed_with.get("num_threads") and not torch.cuda.is_available():
         # With another number of threads the policy would differ from its own reference in the last bits of its logits.
         torch.set_num_threads(computed_with["num_threads"])
+    keep_freed_memory()
     model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
     # Before the trainer: this is where the processes meet.
     arguments = training_arguments(config, output_dir / _CHECKPOINTS, step_rows, evaluates=bool(dev_rows))

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnf.allocator import keep_freed_memory
 from bnf.groups import Completion, PromptGroup
 from bnf.logps import row_logps
 from bnf.losses import RowReference, assemble, count, total_loss
@@ -51,6 +52,7 @@ def _packed(model_dir: Path, batches: list[Batch], bf16: bool, name: str) -> tup
     objective = load_objective(name, {})
     # Signed labels for BNF; SFT counts preferred completions alone, so there all of them are.
     rows = [_row(batch, signed=name == "bnf") for batch in batches]
+    keep_freed_memory()  # as `bnf.train` and the reference do
     model = load_model(model_dir).to(_device()).train()
     references: list[RowReference | None] = [None] * len(rows)
     if objective.needs_reference:
@@ -124,6 +126,7 @@ def trl_reference(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[to
 def bnf_reference(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
     """The reference pass: per-token log-probabilities and log-odds on packed rows."""
     rows = [_row(batch, signed=True) for batch in batches]
+    keep_freed_memory()
     model = load_model(model_dir).to(_device()).eval()
 
     def step(index: int) -> None:

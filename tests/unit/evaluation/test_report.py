@@ -244,7 +244,16 @@ def test_the_data_section_has_the_ledgers_counts_and_what_the_benchmarks_share_w
     assert (
         "pairs from a.jsonl (weight 2), thumbs from b.jsonl; 25 % of the pairs keep one side only; 10 % of the verdicts" in text
     )
-    for shown in ("preferred only 2", "contradictions 3", "flipped 2", "still there 4", "zh 1", "Completions by length", "gsm8k 20 19 2 1 3"):
+    for shown in (
+        "preferred only 2",
+        "contradictions 3",
+        "flipped 2",
+        "still there 4",
+        "Completions by length",
+        "zh 1",
+        "Completions by length",
+        "gsm8k 20 19 2 1 3",
+    ):
         assert shown in text
     assert "gsm8k: the training data hold 2 of its 20 items word for word, and share 13 words in succession with 1 more" in text
     assert "crux: the training data" not in text

@@ -3,7 +3,7 @@
 A contender is given the same prompts and completions as token ids, so none of them tokenizes, and does one micro-batch's forward
 and backward pass. The optimizer's step is the same for all of them and left out.
 
-    python -m tests.performance.contenders NAME    reads {"config": …}, then {"batch": index} lines; answers with JSON lines
+    python -m tests.performance.contenders NAME    reads {"config": …}, then {"batch": index, "peak": …} lines; answers with JSON lines
 """
 
 from __future__ import annotations
@@ -228,7 +228,6 @@ def _peak_rss_bytes() -> int:
 
 def _reset_peak() -> int:
     """Start counting the peak anew; returns the resident bytes now."""
-    gc.collect()
     # What the last step has freed and the allocator kept would hide as much of the next peak.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
@@ -246,30 +245,24 @@ def main() -> None:
     model, step = globals()[sys.argv[1]](Path(config["model"]), config["batches"], config["bf16"])
     answers.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
-        index = json.loads(line)["batch"]
+        asked = json.loads(line)
         model.zero_grad(set_to_none=True)
-        before = _reset_peak()
+        gc.collect()
+        # Not in a step whose time counts: it would pay for memory that a training has had since its first steps.
+        before = _reset_peak() if asked["peak"] else 0
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
             torch.cuda.synchronize()
         started_cpu_s, started_s = time.process_time(), time.perf_counter()
-        step(index)
+        step(asked["batch"])
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        answers.write(
-            json.dumps(
-                {
-                    # A GPU's work is seen by the clock alone.
-                    "cpu_s": time.perf_counter() - started_s
-                    if torch.cuda.is_available()
-                    else time.process_time() - started_cpu_s,
-                    "peak_bytes": torch.cuda.max_memory_allocated()
-                    if torch.cuda.is_available()
-                    else _peak_rss_bytes() - before,
-                }
-            )
-            + "\n"
-        )
+        # A GPU's work is seen by the clock alone.
+        cuda = torch.cuda.is_available()
+        answer = {"cpu_s": time.perf_counter() - started_s if cuda else time.process_time() - started_cpu_s}
+        if asked["peak"]:
+            answer = {"peak_bytes": torch.cuda.max_memory_allocated() if cuda else _peak_rss_bytes() - before}
+        answers.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m tests.performance.training [--repeats 7] [--pairs 2] [--dtypes bf16 fp32] [--plot docs/images/scaling.svg] [--json]
 
 Every contender runs in a process of its own on one thread, BNF beside one other at a time; they step in turn on the same micro-batch,
-so that whatever else the machine does hits both, and ratios are taken within a turn. CPU seconds are those of forward and backward
-pass; memory is the peak above what was resident before the step. Pairs are real where `BNF_TEST_DATA` names the folder, else the
+so that whatever else the machine does hits both, and ratios are taken within a turn. First every batch once for its memory, the peak
+above what was resident before the step, with nothing kept from the step before; then every batch once more for its time, as a training
+has it after its first steps: CPU seconds of forward and backward pass. Pairs are real where `BNF_TEST_DATA` names the folder, else the
 project's own samples. On CUDA the same runs there, and wall seconds stand in place of CPU seconds.
 """
 
@@ -126,8 +127,9 @@ class Contender:
         self._tell({"model": str(model), "batches": batches, "bf16": bf16})
         self._hear()
 
-    def step(self, index: int) -> dict[str, float]:
-        self._tell({"batch": index})
+    def step(self, index: int, *, peak: bool) -> dict[str, float]:
+        """One step, for its memory or for its time."""
+        self._tell({"batch": index, "peak": peak})
         return self._hear()
 
     def close(self) -> None:
@@ -150,14 +152,15 @@ class Contender:
 
 
 def in_turn(names: Sequence[str], batches: Sequence[Batch], *, bf16: bool) -> dict[str, list[dict[str, float]]]:
-    """Every contender's step on every batch, one after the other; a step on the first batch warms each of them up."""
+    """Every contender's step on every batch, one after the other: its memory, which warms each of them up, and its time."""
     contenders = {name: Contender(name, MODEL, batches, bf16=bf16) for name in names}
-    for contender in contenders.values():
-        contender.step(0)
+    peaks = {
+        name: [contender.step(index, peak=True) for index in range(len(batches))] for name, contender in contenders.items()
+    }
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for index in range(len(batches)):
         for name, contender in contenders.items():
-            taken[name].append(contender.step(index))
+            taken[name].append(peaks[name][index] | contender.step(index, peak=False))
         print(f"  {index + 1}/{len(batches)}", {n: round(v[-1]["cpu_s"], 2) for n, v in taken.items()}, file=sys.stderr)
     for contender in contenders.values():
         contender.close()
@@ -193,8 +196,8 @@ def scaling(groups: Batch, repeats: int) -> list[dict[str, float]]:
     completions = [text[100 * index : 100 * index + 100] for index in range(max(COMPLETIONS))]
     batches = [[{"prompt": prompt, "completions": completions[:number]}] for number in COMPLETIONS]
     contender = Contender("bnf", MODEL, batches, bf16=True)
-    contender.step(len(batches) - 1)
-    taken = [[contender.step(index) for index in range(len(batches))] for _ in range(repeats)]
+    peaks = [contender.step(index, peak=True) for index in range(len(batches))]
+    taken = [[peaks[index] | contender.step(index, peak=False) for index in range(len(batches))] for _ in range(repeats)]
     contender.close()
     return [
         {"completions": number, "unique_tokens": 150 + 100 * number, **spread([turn[place] for turn in taken])}

@@ -152,7 +152,7 @@ class RunSize:
 
 
 def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
-    """How much each run holds, by its artifacts' manifests; what is gone counts nothing."""
+    """How much each run holds, by its artifacts' manifests; what is gone or unreadable counts nothing."""
     named = {run.id: {artifact.path for artifact in run.artifacts.values()} for run in runs}
     users = Counter(path for paths in named.values() for path in paths)
     bytes_of = {path: _bytes(path) for path in users}
@@ -164,7 +164,6 @@ def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
 
 def _bytes(artifact: Path) -> int:
     try:
-        manifest = read_json(artifact / MANIFEST)
-    except FileNotFoundError:
+        return sum(entry["size"] for entry in read_json(artifact / MANIFEST)["files"].values())
+    except (FileNotFoundError, ValueError, KeyError):
         return 0
-    return sum(entry["size"] for entry in manifest["files"].values())

@@ -50,7 +50,8 @@ class Remote:
         name = f"{stage}/{key}.json"
         if name not in self._pointers:
             fingerprint = (self._read(name) or {}).get("fingerprint")
-            self._pointers[name] = fingerprint if isinstance(fingerprint, str) else None
+            # It becomes part of a path: nothing but a digest will do.
+            self._pointers[name] = fingerprint if isinstance(fingerprint, str) and fingerprint.isalnum() else None
         return self._pointers[name]
 
     def manifest(self, folder: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import pytest
 from flows.config import make_recipe
 from flows.errors import RecipeError
 from flows.garbage import collect
-from flows.runs import all_runs, find_run, start_run
+from flows.runs import all_runs, find_run, run_sizes, start_run
 from flows.selection import evaluated_recipe
 from tasks.keys import Ingredients
 from tasks.nodes import Node
@@ -47,6 +47,14 @@ def test_a_record_that_a_power_cut_left_unreadable_hides_no_other_run(tmp_path, 
     first, second = run_of(tmp_path), run_of(tmp_path)
     (second.folder / "run.json").write_text(text)
     assert [run.id for run in all_runs(tmp_path)] == [first.id]
+
+
+@pytest.mark.parametrize("text", [None, "", "{}"])
+def test_runs_are_listed_though_a_manifest_cannot_be_read(tmp_path, text):
+    run = run_of(tmp_path)
+    manifest = run.artifacts["score"].path / "manifest.json"
+    manifest.unlink() if text is None else manifest.write_text(text)
+    assert run_sizes(all_runs(tmp_path))[run.id].artifacts == 0
 
 
 def test_what_a_run_made_last_stays_though_it_died_before_it_could_name_it(tmp_path):

@@ -173,6 +173,7 @@ def test_what_was_altered_there_is_refused(tmp_path, url):
         (None, b"", None),
         (None, b"\xff\xfe", None),
         (None, b"[]", None),
+        (None, b'{"fingerprint": "../../../escaped"}', None),
     ],
 )
 @pytest.mark.parametrize("bits", ["weights", "WEIGHTS"])

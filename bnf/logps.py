@@ -23,6 +23,9 @@ from bnf.segments import SegmentPlan
 _LOGITS = 2**25
 _LOGITS_ON_ACCELERATOR = 2**27
 
+# Positions whose exponentials exist at once beside the logits.
+_ROWS = 64
+
 # Rows × columns of the weight's gradient that are formed before they are added up.
 _WEIGHT_PART = 2**25
 
@@ -125,7 +128,8 @@ class _ChunkedHead(torch.autograd.Function):
             logits = _logits(states, weight, softcap)
             label_logits = logits.gather(1, labels[:, None])
             logits.scatter_(1, labels[:, None], float("-inf"))
-            log_rest = logits.logsumexp(dim=1, keepdim=True)
+            # Some rows at a time: the exponentials of all of them would be as large as the logits once more.
+            log_rest = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in logits.split(_ROWS)])
             log_odds_parts.append((label_logits - log_rest)[:, 0])
             log_norm_parts.append(torch.logaddexp(label_logits, log_rest)[:, 0])
             if entropies:
@@ -147,7 +151,7 @@ class _ChunkedHead(torch.autograd.Function):
         softcap, chunk = ctx.softcap, ctx.chunk
         hidden_grads = []
         # A frozen head, as under LoRA, has none.
-        weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if ctx.needs_input_grad[1] else None
+        weight_grad: Tensor | None = None
         parts = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
         # Used up below: a second backward pass forms them again.
         kept, ctx.logits = ctx.logits, None
@@ -165,7 +169,9 @@ class _ChunkedHead(torch.autograd.Function):
             # Half of the memory that follows, where the gradient of the weight grows.
             del logits, slope
             hidden_grads.append(logits_grad @ weight)
-            if weight_grad is not None:
+            if ctx.needs_input_grad[1]:
+                # Only now: where the first chunk's logits lay there is room for it.
+                weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if weight_grad is None else weight_grad
                 _add_outer(weight_grad, logits_grad, states, first=number == 0)
         return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None
 

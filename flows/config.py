@@ -61,13 +61,24 @@ class _TrainForm:
         }
 
 
+class _OneListOfChoices:
+    """The JSON schema of alternatives within alternatives as one list: the Prefect UI has no name for an inner one."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        schema["anyOf"] = [choice for entry in schema["anyOf"] for choice in entry.get("oneOf", [entry])]
+        return schema
+
+
 def _one_or_mixture(value: Any) -> str:
     return "mixture" if isinstance(value, list) else "one"
 
 
 # Told apart by their form, so that an error speaks of one of them only.
 OneOrMixture = Annotated[
-    Annotated[Data, Tag("one")] | Annotated[list[Data], Tag("mixture"), Field(min_length=1)], Discriminator(_one_or_mixture)
+    Annotated[Data, Tag("one")] | Annotated[list[Data], Tag("mixture"), Field(min_length=1, title="mixture")],
+    Discriminator(_one_or_mixture),
 ]
 
 
@@ -80,7 +91,9 @@ class Recipe(Section):
     model_name_or_path: str = Field(description="a folder with safetensors and a chat template, or a hub id")
     revision: str | None = Field(None, description="of a hub id")
     seed: int = Field(0, ge=0, description="of sampling, preparation and training")
-    data: OneOrMixture | None = Field(None, description="preferences from outside: one source, or a mixture")
+    data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
+        None, description="preferences from outside: one source, or a mixture"
+    )
     sample: Sample | None = Field(None, description="preferences from the policy's own samples")
     label: Label | None = Field(None, description="what decides which samples are preferred; with sample alone")
     prepare: Prepare = Field(Prepare(), description="from records to prompt groups")

@@ -98,6 +98,21 @@ def test_the_form_says_of_every_field_what_it_means():
     assert silent == [] and len(sections["train"]["properties"]) > 25
 
 
+def test_every_choice_of_the_form_has_a_name():
+    """The UI shows a button per choice: the title of what it refers to, or its type."""
+
+    def unnamed(value, where):
+        if isinstance(value, list):
+            return [one for entry in value for one in unnamed(entry, where)]
+        if not isinstance(value, dict):
+            return []
+        choices = [*value.get("anyOf", []), *value.get("oneOf", [])]
+        found = [where for choice in choices if not choice.keys() & {"$ref", "type", "title", "const", "enum"}]
+        return found + [one for key, entry in value.items() for one in unnamed(entry, f"{where}.{key}")]
+
+    assert unnamed(Recipe.model_json_schema(), "recipe") == []
+
+
 def test_a_missing_key_is_named():
     with pytest.raises(RecipeError, match="model_name_or_path must be given"):
         make_recipe({"name": "r"})

@@ -142,7 +142,20 @@ def test_a_damaged_artifact_is_noticed_and_made_anew(done, tmp_path, damage, opt
     assert bnf.executed() == {"prepare"} and groups.read_bytes() == content
 
 
-def test_two_runs_at_once_compute_what_both_need_once_and_do_not_wait_for_each_other(model, tmp_path):
+def test_two_runs_at_once_compute_what_both_need_once(done, tmp_path):
+    bnf = Bnf(tmp_path)
+    words = ("run", *WORDS, "--only", "prepare,reference", "--json")
+    both = [bnf.process(*words) for _ in range(2)]
+    outputs = [process.communicate(timeout=600) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    tasks = [json.loads(out)["tasks"] for out, _ in outputs]
+    for name in ("prepare", "reference"):
+        assert sorted(run[name]["cached"] for run in tasks) == [False, True], name
+        assert tasks[0][name]["fingerprint"] == tasks[1][name]["fingerprint"]
+    assert "database is locked" not in (tmp_path / "state" / "prefect" / "server.log").read_text()
+
+
+def test_two_runs_in_other_orders_do_not_wait_for_each_other_for_ever(model, tmp_path):
     """Each holds a key that the other wants next, and one of them the accelerator."""
     bnf = Bnf(tmp_path)
     asked = ["gsm8k: {source: sample, limit: 2}", "number_comparison: {limit: 2}"]

@@ -50,6 +50,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(bnf, first, tmp
             first = new_home(tmp_path / f"control-{broken.home.name}").json(*WORDS)
         compare(first, shown)
         broken.wait_for_no_processes()
+        assert {run["state"] for run in broken.json("runs")["runs"][1:]} <= {"crashed", "completed"}
     assert crashed(homes) == kills == len(killed_at)
 
 

@@ -314,15 +314,16 @@ def test_histograms_and_languages_by_hand(tmp_path):
     texts = (
         "What is the capital of France?",
         "Was ist die Hauptstadt?",
+        "Какая столица у Франции и почему?",
         "你好，请问今天天气怎么样",
         "今日はいい天気ですね",
         "1+2",
     )
     rows = [{"prompt": text, "chosen": "yes", "rejected": "no"} for text in texts]
     groups, _, counts = prepare(tmp_path / "out", ("pairs", write_rows(tmp_path / "p.jsonl", rows)))
-    assert counts["languages"] == {"de": 1, "en": 1, "ja": 1, "und": 1, "zh": 1}
+    assert counts["languages"] == {"de": 1, "en": 1, "ja": 1, "ru": 1, "und": 1, "zh": 1}
     histogram = counts["histograms"]["preferred_length"]
-    assert histogram["edges"][:3] == [0, 16, 32] and histogram["counts"][0] == 5 == sum(histogram["counts"])
+    assert histogram["edges"][:3] == [0, 16, 32] and histogram["counts"][0] == 6 == sum(histogram["counts"])
     shares = [len(group.prompt_ids) / group.num_tokens for group in groups]
     by_hand = [sum(low <= share < low + 0.1 for share in shares) for low in (0.8, 0.9)]
     assert counts["histograms"]["prompt_share"]["counts"][8:] == by_hand

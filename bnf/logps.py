@@ -150,7 +150,6 @@ class _ChunkedHead(torch.autograd.Function):
         hidden, weight, targets, log_odds, log_norm = ctx.saved_tensors
         softcap, chunk = ctx.softcap, ctx.chunk
         hidden_grads = []
-        # A frozen head, as under LoRA, has none.
         weight_grad: Tensor | None = None
         parts = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
         # Used up below: a second backward pass forms them again.
@@ -170,7 +169,7 @@ class _ChunkedHead(torch.autograd.Function):
             del logits, slope
             hidden_grads.append(logits_grad @ weight)
             if ctx.needs_input_grad[1]:
-                # Only now: where the first chunk's logits lay there is room for it.
+                # A frozen head, as under LoRA, has none. Only now: where the first chunk's logits lay there is room for it.
                 weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if weight_grad is None else weight_grad
                 _add_outer(weight_grad, logits_grad, states, first=number == 0)
         return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None

@@ -165,5 +165,5 @@ def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
 def _bytes(artifact: Path) -> int:
     try:
         return sum(entry["size"] for entry in read_json(artifact / MANIFEST)["files"].values())
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return 0

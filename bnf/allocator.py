@@ -14,7 +14,7 @@ _M_MMAP_THRESHOLD = -3
 
 # Bytes. Larger blocks are few, and would leave holes.
 _LARGEST_KEPT = 2**25
-_NEVER = 2**31 - 1
+_NEVER = -1
 
 
 def keep_freed_memory() -> None:

@@ -18,16 +18,16 @@ from bnf.families import head_softcap
 from bnf.packing import Row
 from bnf.segments import SegmentPlan
 
-# Logits that exist at once, in float32 and, under bf16, half of that again twice; the same for policy and reference. An
-# accelerator takes more: with few positions a chunk would take longer to read the weights than to multiply them.
+# Logits that exist at once, in the dtype of the hidden states; the same for policy and reference. An accelerator takes more: with
+# few positions a chunk would take longer to read the weights than to multiply them.
 _LOGITS = 2**25
 _LOGITS_ON_ACCELERATOR = 2**27
 
-# Positions whose exponentials exist at once beside the logits.
-_ROWS = 64
+# Of a chunk's logits, the share that exists in float32 at once.
+_WIDE_SHARE = 8
 
 # Rows × columns of the weight's gradient that are formed before they are added up.
-_WEIGHT_PART = 2**25
+_WEIGHT_PART = 2**23
 
 
 @dataclass(frozen=True)
@@ -123,21 +123,25 @@ class _ChunkedHead(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         weight_dtype = weight.dtype
         weight = weight.to(hidden.dtype)
+        # One for all chunks: the kernel clears every page of a new one.
+        buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight))
+        wide = _num_wide(len(weight))
         log_odds_parts, log_norm_parts, entropy_parts = [], [], []
         for states, labels in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = _logits(states, weight, softcap)
-            label_logits = logits.gather(1, labels[:, None])
-            logits.scatter_(1, labels[:, None], float("-inf"))
-            # Some rows at a time: the exponentials of all of them would be as large as the logits once more.
-            log_rest = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in logits.split(_ROWS)])
-            log_odds_parts.append((label_logits - log_rest)[:, 0])
-            log_norm_parts.append(torch.logaddexp(label_logits, log_rest)[:, 0])
-            if entropies:
-                shares = (logits - log_rest).exp_()
-                logits.scatter_(1, labels[:, None], 0.0)
-                entropy_parts.append(log_rest[:, 0] - (shares * logits).sum(dim=1))
-        # The last chunk's stay: the backward pass, which begins there, needs no more memory for them and a quarter less time.
-        ctx.logits = logits.scatter_(1, labels[:, None], label_logits) if differentiable and len(hidden) else None
+            chunk_logits = torch.mm(states, weight.T, out=buffer[: len(states)])
+            for part, places in zip(chunk_logits.split(wide), labels[:, None].split(wide), strict=True):
+                logits = _widened(part, softcap)
+                label_logits = logits.gather(1, places)
+                logits.scatter_(1, places, float("-inf"))
+                log_rest = logits.logsumexp(dim=1, keepdim=True)
+                log_odds_parts.append((label_logits - log_rest)[:, 0])
+                log_norm_parts.append(torch.logaddexp(label_logits, log_rest)[:, 0])
+                if entropies:
+                    shares = (logits - log_rest).exp_()
+                    logits.scatter_(1, places, 0.0)
+                    entropy_parts.append(log_rest[:, 0] - (shares * logits).sum(dim=1))
+        # The last chunk's stay: the backward pass begins there.
+        ctx.logits = buffer if differentiable else None
         log_odds = torch.cat(log_odds_parts)
         rest_entropies = torch.cat(entropy_parts) if entropies else log_odds.new_empty(0)
         ctx.save_for_backward(hidden, weight, targets, log_odds, torch.cat(log_norm_parts))
@@ -148,38 +152,49 @@ class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, log_odds, log_norm = ctx.saved_tensors
-        softcap, chunk = ctx.softcap, ctx.chunk
+        softcap, chunk, wide = ctx.softcap, ctx.chunk, _num_wide(len(weight))
         hidden_grads = []
         weight_grad: Tensor | None = None
-        parts = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
+        chunks = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
         # Used up below: a second backward pass forms them again.
         kept, ctx.logits = ctx.logits, None
-        for number, (states, labels, odds, norm, grad) in enumerate(reversed(list(zip(*parts, strict=True)))):
-            logits = _logits(states, weight, softcap) if kept is None else kept
-            kept = None
-            # The slope of the cap, 1 − tanh²(z/c).
-            slope = None if softcap is None else (logits / softcap).square_().neg_().add_(1)
-            # −p_v·grad for every token, and (1 − p_y)·grad for the label.
-            logits.sub_(norm[:, None]).exp_().mul_(-grad[:, None])
-            logits.scatter_(1, labels[:, None], ((-odds).sigmoid() * grad)[:, None])
-            if slope is not None:
-                logits.mul_(slope)
-            logits_grad = logits.to(weight.dtype)
-            # Half of the memory that follows, where the gradient of the weight grows.
-            del logits, slope
-            hidden_grads.append(logits_grad @ weight)
+        buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight)) if kept is None else kept
+        for number, (states, *of_chunk) in enumerate(reversed(list(zip(*chunks, strict=True)))):
+            logits = buffer[: len(states)]
+            if number or kept is None:
+                torch.mm(states, weight.T, out=logits)
+            for part, labels, odds, norm, grad in zip(*(tensor.split(wide) for tensor in (logits, *of_chunk)), strict=True):
+                part.copy_(_logits_grad(part, labels, odds, norm, grad, softcap))
+            hidden_grads.append(logits @ weight)
             if ctx.needs_input_grad[1]:
-                # A frozen head, as under LoRA, has none. Only now: where the first chunk's logits lay there is room for it.
+                # A frozen head, as under LoRA, has none.
                 weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if weight_grad is None else weight_grad
-                _add_outer(weight_grad, logits_grad, states, first=number == 0)
+                _add_outer(weight_grad, logits, states, first=number == 0)
         return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None
 
 
-def _logits(states: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
-    """(n, V), float32 or better"""
-    logits = states @ weight.T
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+def _num_wide(vocabulary: int) -> int:
+    """Positions whose logits exist in float32 at once."""
+    return max(1, logits_budget() // _WIDE_SHARE // vocabulary)
+
+
+def _widened(logits: Tensor, softcap: float | None) -> Tensor:
+    """A copy in float32 or better, with the soft cap."""
+    half = logits.dtype in (torch.bfloat16, torch.float16)
+    wide = logits.to(torch.float32 if half else logits.dtype, copy=True)
+    return wide if softcap is None else wide.div_(softcap).tanh_().mul_(softcap)
+
+
+def _logits_grad(
+    part: Tensor, labels: Tensor, log_odds: Tensor, log_norm: Tensor, grad: Tensor, softcap: float | None
+) -> Tensor:
+    """The gradient by the logits `part` (n, V): −p_v·grad for every token, (1 − p_y)·grad for the label."""
+    logits = _widened(part, softcap)
+    # The slope of the cap, 1 − tanh²(z/c).
+    slope = None if softcap is None else (logits / softcap).square_().neg_().add_(1)
+    logits.sub_(log_norm[:, None]).exp_().mul_(-grad[:, None])
+    logits.scatter_(1, labels[:, None], ((-log_odds).sigmoid() * grad)[:, None])
+    return logits if slope is None else logits.mul_(slope)
 
 
 def _add_outer(weight_grad: Tensor, logits_grad: Tensor, states: Tensor, *, first: bool) -> None:

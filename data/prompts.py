@@ -6,12 +6,14 @@ benchmark of the same name can score; and of every preference source the prompts
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 from data._parse import Parser, parse_line
 from data._reading import Bad, DataSource, Raw, Reader
@@ -19,11 +21,12 @@ from data.sources._rows import Fields, RowError
 from evaluation._records import Record
 
 
-def load_prompts(source: str, path: str | None, num_prompts: int) -> list[Record]:
+def load_prompts(source: str, path: str | None, num_prompts: int, **place: str) -> list[Record]:
     """The first `num_prompts` different prompts of a source: {"id", "messages", "item"}, where `item` is what a verifier scores
     against and empty where there is nothing to score.
 
-    `path` is as in the recipe's `data`; None is what the source has of its own, or its hub id.
+    `path` is as in the recipe's `data`; None is what the source has of its own, or its hub id. `place` are `split`, `config` and
+    `revision` of a `DataSource`, as far as they are given.
 
     Raises:
         FileNotFoundError: where there is nothing at the path.
@@ -35,7 +38,7 @@ def load_prompts(source: str, path: str | None, num_prompts: int) -> list[Record
             raise ValueError(f"sample.path must be left out for {source}, which makes its own prompts, got {path}; remove it")
         made: list[Record] = module.make(num_prompts)
         return made
-    prompts = list(itertools.islice(_different(_read(source, module, path)), num_prompts))
+    prompts = list(itertools.islice(_different(_read(source, module, path, place)), num_prompts))
     if len(prompts) < num_prompts:
         raise ValueError(
             f"sample.num_prompts and held_out_prompts must be at most {len(prompts)} together for {path or source}, got "
@@ -63,11 +66,11 @@ def check_source(source: str, path: str | None) -> None:
         raise ValueError(f"sample.path must say where the source {source} reads, got nothing; add the file, folder or hub id")
 
 
-def _read(source: str, module: ModuleType, path: str | None) -> Iterator[Record]:
+def _read(source: str, module: ModuleType, path: str | None, place: Mapping[str, Any]) -> Iterator[Record]:
     check_source(source, path)
-    places: list[DataSource] = [DataSource(source, path)] if path is not None else list(module.HUB)
-    for place in places:
-        yield from _problems(module, place) if hasattr(module, "item") else _prompts(place)
+    sources: Sequence[DataSource] = module.HUB if path is None else [DataSource(source, path)]
+    for one in (dataclasses.replace(one, **place) for one in sources):
+        yield from _problems(module, one) if hasattr(module, "item") else _prompts(one)
 
 
 def _problems(module: ModuleType, place: DataSource) -> Iterator[Record]:

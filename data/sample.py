@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,23 @@ class SampleConfig:
 
 
 def sample(
-    config: SampleConfig, *, model_dir: Path, output_dir: Path, path: str | None, engine: str, progress: Progress
+    config: SampleConfig,
+    *,
+    model_dir: Path,
+    output_dir: Path,
+    path: str | None,
+    place: Mapping[str, str],
+    engine: str,
+    progress: Progress,
 ) -> None:
     """Samples a round's prompts, and those that are held out, with the named engine into output_dir/samples.jsonl.
 
-    `path` is where the source's prompts lie. Records of held-out prompts say `"held_out": true`: they are measured, not trained on.
+    `path` and `place` say where the source's prompts lie, as for `load_prompts`. Records of held-out prompts say `"held_out": true`: they
+    are measured, not trained on.
     """
     from bnf.rendering import load_tokenizer
 
-    prompts = load_prompts(config.source, path, config.num_prompts + config.held_out_prompts)
+    prompts = load_prompts(config.source, path, config.num_prompts + config.held_out_prompts, **place)
     pool, held_out = prompts[: config.num_prompts], prompts[config.num_prompts :]
     asked = [
         *({**prompt, "held_out": False} for prompt in prompts_of_round(pool, config.round, config.prompts_per_round)),

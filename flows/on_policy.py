@@ -105,6 +105,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str, suffix: str
     settings = {
         "source": source,
         "path": None,
+        "place": sample.place(),
         "num_prompts": sample.num_prompts,
         "held_out_prompts": sample.held_out_prompts,
         "prompts_per_round": sample.prompts_per_round,

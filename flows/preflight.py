@@ -200,7 +200,7 @@ def _prompts(node: Node) -> Check:
     if local is None and not makes_its_own:
         return Check(name, None, "from elsewhere, when the stage runs")
     try:
-        prompts = load_prompts(settings["source"], str(local) if local else None, number)
+        prompts = load_prompts(settings["source"], str(local) if local else None, number, **settings["place"])
     except (ValueError, OSError) as error:
         return Check(name, str(error))
     return Check(name, None, f"{len(prompts)} prompts")

@@ -47,6 +47,9 @@ class Sample(Section):
 
     source: str = Field(description="a file in data/sources: its prompts are completed")
     path: str | None = Field(None, description="where the prompts lie, as data.path; None: the source's own, or its hub id")
+    split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several")
+    config: str | None = Field(None, description="of a hub's set")
+    revision: str | None = Field(None, description="of a hub's set")
     num_prompts: int = Field(64, gt=0, description="the pool of prompts: the source's first so many")
     held_out_prompts: int = Field(0, ge=0, description="the next so many are sampled and scored, and not trained on")
     rounds: int = Field(1, gt=0, description="trainings, each on samples of the policy before it")
@@ -75,7 +78,16 @@ class Sample(Section):
                 f"sample.prompts_per_round must be at most sample.num_prompts ({self.num_prompts}), got {self.prompts_per_round}; "
                 "raise the latter"
             )
+        if self.config is not None and self.path is None:
+            raise ValueError(
+                f"sample.config must come with sample.path, the hub id that has it, got {self.config!r} alone; add the path"
+            )
         return self
+
+    def place(self) -> dict[str, str]:
+        """Of the prompts' place, what a path alone does not say."""
+        given = {"split": self.split, "config": self.config, "revision": self.revision}
+        return {name: value for name, value in given.items() if value is not None}
 
     def temperatures(self) -> list[float]:
         return self.temperature if isinstance(self.temperature, list) else [self.temperature]

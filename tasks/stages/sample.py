@@ -29,6 +29,7 @@ def run(job: Job) -> None:
         model_dir=job.inputs["model"],
         output_dir=job.output,
         path=str(local) if local is not None else settings["path"],
+        place=settings["place"],
         engine=settings["engine"]["name"],
         progress=job.progress,
     )

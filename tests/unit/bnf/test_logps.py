@@ -163,13 +163,11 @@ print(resident("VmHWM") - before)
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, where a process can reset its peak memory")
 def test_memory_is_bounded_with_a_vocabulary_of_262144() -> None:
-    """The process's own peak, with a quarter of the budget of logits: bfloat16 and soft-capped, which takes most, forward and
-    backward. The budget is held about four times over: logits, the slope of their cap, their gradient, the kernels' copies.
+    """The process's own peak: bfloat16 and soft-capped, which takes most, forward and backward. A chunk's logits are held once, in
+    bfloat16; an eighth of them in float32 a few times over: logits, the slope of their cap, what the norm is formed from.
     """
-    budget, num, vocabulary, width = 2**23, 128, 262_144, 8
+    budget, num, vocabulary, width = 2**25, 512, 262_144, 8
     words = map(str, (budget, num, vocabulary, width))
     taken = int(subprocess.run([sys.executable, "-c", MEMORY_PROGRAM, *words], check=True, capture_output=True).stdout)
-    # The weight in bfloat16, its gradient, and what is added to that.
-    weights = 4 * vocabulary * width * 4
-    assert 4 * budget < taken < 4.5 * 4 * budget + weights
-    assert taken < 0.4 * 4 * (num * vocabulary * 4), "without chunks it would be four times all logits"
+    assert 2 * budget < taken < 2 * 4 * budget
+    assert taken < 0.1 * 4 * (num * vocabulary * 4), "without chunks it would be four times all logits"

@@ -40,6 +40,31 @@ def test_a_preference_source_gives_its_different_prompts(tmp_path):
     assert all(record["item"] == {} for record in found)
 
 
+def test_a_folders_split_is_chosen(tmp_path):
+    for split, text in (("train", "one"), ("test", "two")):
+        write(tmp_path / f"{split}.jsonl", [{"prompt": text, "chosen": "a", "rejected": "b"}])
+    (found,) = load_prompts("pairs", str(tmp_path), 1, split="test")
+    assert found["messages"][0]["content"] == "two"
+
+
+@pytest.mark.parametrize(
+    ("path", "config"), [("some/set", "c"), (None, "main")], ids=["a hub id of the recipe", "the source's own hub id"]
+)
+def test_a_hubs_set_is_asked_for_by_split_config_and_revision(monkeypatch, path, config):
+    import datasets
+
+    asked = []
+
+    def load_dataset(*arguments, **more):
+        asked.append((arguments, more["split"], more["revision"]))
+        return datasets.Dataset.from_list([{"question": "1 + 1?", "answer": "#### 2"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    given = {"config": config} if path else {}
+    load_prompts("gsm8k", path, 1, split="test", revision="abc", **given)
+    assert asked == [((path or "openai/gsm8k", config), "test", "abc")]
+
+
 def test_prompts_end_before_a_reply(tmp_path):
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     (found,) = load_prompts("prompts", write(tmp_path / "p.jsonl", [{"messages": turns}]), 1)

@@ -48,6 +48,10 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
             r"prompts_per_round must be at most sample.num_prompts \(4\), got 5",
         ),
         (
+            ["sample={source: x, config: main}"],
+            r"sample.config must come with sample.path, .* got 'main' alone",
+        ),
+        (
             ["sample={source: x, samples_per_prompt: 1, temperature: [0.5, 1]}"],
             r"sample.temperature must be .* not more of them than",
         ),

@@ -29,8 +29,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # Read when torch is imported, below: threads that spin while they wait cost several times the work where a core is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Tensors on huge pages, where the kernel gives them: as fast, with fewer holes between them.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         config = TrainConfig.from_dict(_read_config(options.config))
         summary = run(

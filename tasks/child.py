@@ -33,8 +33,6 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
     # Threads that spin while they wait starve the others: a tenth of the speed on a busy machine.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # torch's tensors on huge pages, where the kernel gives them: as fast, with fewer holes between them (docs/training.md).
-    "THP_MEM_ALLOC_ENABLE": "1",
 }
 
 

@@ -3,9 +3,9 @@
     python -m tests.performance.training [--repeats 7] [--pairs 2] [--dtypes bf16 fp32] [--plot docs/images/scaling.svg] [--json]
 
 Every contender runs in a process of its own on one thread, BNF beside one other at a time; they step in turn on the same micro-batch,
-so that whatever else the machine does hits both, and ratios are taken within a turn. First every batch once for nothing, then once for
-its time, as a training has it after its first steps: CPU seconds of forward and backward pass. Then every batch once more for its
-memory, the peak above what was resident before the step, with nothing kept from the step before. Pairs are real where `BNF_TEST_DATA`
+so that whatever else the machine does hits both, and ratios are taken within a turn. First every batch once for its memory, the peak
+above what was resident before the step, with nothing kept from the step before. Then every batch once for nothing, and once for its
+time, as a training has it after its first steps: CPU seconds of forward and backward pass. Pairs are real where `BNF_TEST_DATA`
 names the folder, else the project's own samples. On CUDA the same runs there, and wall seconds stand in place of CPU seconds.
 """
 
@@ -29,7 +29,6 @@ from tasks.keys import ROOT
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
 STEPS = ("bnf", "sft_packed", "sft_padded", "trl_sft", "trl_dpo")
-OURS = ("bnf", "sft_packed", "bnf_reference")
 REFERENCES = ("bnf_reference", "trl_reference")
 MAX_TOKENS = 600
 COMPLETIONS = (1, 2, 3, 4, 6, 8)
@@ -123,14 +122,7 @@ class Contender:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=ROOT,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-                # As `bnf.train` sets it, and people who write loops don't.
-                "THP_MEM_ALLOC_ENABLE": str(int(name in OURS)),
-            },
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
         )
         self._tell({"model": str(model), "batches": batches, "bf16": bf16})
         self._hear()
@@ -160,19 +152,20 @@ class Contender:
 
 
 def in_turn(names: Sequence[str], batches: Sequence[Batch], *, bf16: bool) -> dict[str, list[dict[str, float]]]:
-    """Every contender's step on every batch, one after the other: once to warm up, once for its time, once for its memory."""
+    """Every contender's step on every batch, one after the other: once for its memory, once to warm up, once for its time."""
     contenders = {name: Contender(name, MODEL, batches, bf16=bf16) for name in names}
+    peaks = {
+        name: [contender.step(index, peak=True) for index in range(len(batches))] for name, contender in contenders.items()
+    }
     for contender in contenders.values():
         for index in range(len(batches)):
             contender.step(index, peak=False)
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for index in range(len(batches)):
         for name, contender in contenders.items():
-            taken[name].append(contender.step(index, peak=False))
+            taken[name].append(peaks[name][index] | contender.step(index, peak=False))
         print(f"  {index + 1}/{len(batches)}", {n: round(v[-1]["cpu_s"], 2) for n, v in taken.items()}, file=sys.stderr)
-    for name, contender in contenders.items():
-        for index, step in enumerate(taken[name]):
-            step |= contender.step(index, peak=True)
+    for contender in contenders.values():
         contender.close()
     return taken
 
@@ -206,10 +199,10 @@ def scaling(groups: Batch, repeats: int) -> list[dict[str, float]]:
     completions = [text[100 * index : 100 * index + 100] for index in range(max(COMPLETIONS))]
     batches = [[{"prompt": prompt, "completions": completions[:number]}] for number in COMPLETIONS]
     contender = Contender("bnf", MODEL, batches, bf16=True)
+    peaks = [contender.step(index, peak=True) for index in range(len(batches))]
     for index in range(len(batches)):
         contender.step(index, peak=False)
     taken = [[contender.step(index, peak=False) for index in range(len(batches))] for _ in range(repeats)]
-    peaks = [contender.step(index, peak=True) for index in range(len(batches))]
     contender.close()
     return [
         {"completions": number, "unique_tokens": 150 + 100 * number, **spread([turn[place] | peaks[place] for turn in taken])}

@@ -34,8 +34,11 @@ def load_prompts(source: str, path: str | None, num_prompts: int, **place: str) 
     """
     module = importlib.import_module(f"data.sources.{source}")
     if hasattr(module, "make"):
-        if path is not None:
-            raise ValueError(f"sample.path must be left out for {source}, which makes its own prompts, got {path}; remove it")
+        for name, given in {"path": path, **place}.items():
+            if given is not None:
+                raise ValueError(
+                    f"sample.{name} must be left out for {source}, which makes its own prompts, got {given}; remove it"
+                )
         made: list[Record] = module.make(num_prompts)
         return made
     prompts = list(itertools.islice(_different(_read(source, module, path, place)), num_prompts))

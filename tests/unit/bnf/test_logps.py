@@ -1,4 +1,5 @@
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -166,8 +167,11 @@ def test_memory_is_bounded_with_a_vocabulary_of_262144() -> None:
     """The process's own peak: bfloat16 and soft-capped, which takes most, forward and backward. A chunk's logits are held once, in
     bfloat16; an eighth of them in float32 a few times over: logits, the slope of their cap, what the norm is formed from.
     """
-    budget, num, vocabulary, width = 2**25, 512, 262_144, 8
+    budget, num, vocabulary, width = 2**25, 1024, 262_144, 8
     words = map(str, (budget, num, vocabulary, width))
-    taken = int(subprocess.run([sys.executable, "-c", MEMORY_PROGRAM, *words], check=True, capture_output=True).stdout)
-    assert 2 * budget < taken < 2 * 4 * budget
-    assert taken < 0.1 * 4 * (num * vocabulary * 4), "without chunks it would be four times all logits"
+    # Every block is given back when it is freed: holes in glibc's heap would be counted, more or less of them in every process.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    program = [sys.executable, "-c", MEMORY_PROGRAM, *words]
+    taken = int(subprocess.run(program, check=True, capture_output=True, env=environment).stdout)
+    assert 2 * budget < taken < 5 * budget
+    assert taken < 0.05 * 4 * (num * vocabulary * 4), "without chunks it would be four times all logits"

@@ -84,6 +84,8 @@ def test_too_few_prompts_and_bad_lines_are_refused(tmp_path):
         check_source("prompts", None)
     with pytest.raises(ValueError, match=r"sample.path must be left out for number_comparison"):
         load_prompts("number_comparison", path, 1)
+    with pytest.raises(ValueError, match=r"sample.revision must be left out for number_comparison, .* got abc; remove it"):
+        load_prompts("number_comparison", None, 1, revision="abc")
 
 
 def test_rounds_go_through_the_pool_in_turn():

@@ -6,6 +6,7 @@ where: blocks of the row through torch's scaled_dot_product_attention on CPU and
 FlexAttention, or FlashAttention's variable-length kernel where prompts are not shared.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from bnf.lean import replayable
 from bnf.segments import SegmentPlan
 
 ATTENTION = "bnf_segments"
@@ -134,8 +136,15 @@ def _blocks_attention(
         else:
             # The scores are formed again in the backward pass: memory holds those of one block.
             output = checkpoint(_softcapped, *arguments, mask, scaling, softcap, use_reentrant=False, preserve_rng_state=False)
-        outputs.append(output.to(dtype))
-    return torch.cat(outputs, dim=2).flatten(0, 1).transpose(0, 1)[None]
+            output = output.to(dtype)
+        outputs.append(output)
+    return replayable(partial(_joined, dtype), *outputs)
+
+
+def _joined(dtype: torch.dtype, *outputs: Tensor) -> Tensor:
+    """Blocks' outputs (H_kv, G, n, D) as the output projection takes them; (1, T, H, D)."""
+    joined = torch.cat([output.to(dtype) for output in outputs], dim=2)
+    return joined.flatten(0, 1).transpose(0, 1)[None].contiguous()
 
 
 def _softcapped(

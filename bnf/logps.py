@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
 from bnf.families import head_softcap
+from bnf.lean import replaying
 from bnf.packing import Row
 from bnf.segments import SegmentPlan
 
@@ -56,7 +57,7 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
     `bf16` computes under autocast, over weights of whatever type: policy and reference have to be given alike.
     """
     device = model.device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), replaying():
         hidden = model.get_decoder()(
             input_ids=row.input_ids.to(device),
             position_ids=row.position_ids.to(device),
@@ -198,7 +199,11 @@ def _logits_grad(
 
 
 def _add_outer(weight_grad: Tensor, logits_grad: Tensor, states: Tensor, *, first: bool) -> None:
-    """Adds a chunk's part to the weight's gradient (V, D), or begins it, some rows at a time."""
+    """Adds a chunk's part to the weight's gradient (V, D), or begins it; where it has another dtype, some rows at a time."""
+    if weight_grad.dtype == states.dtype:
+        # With beta 0 what was there is not read.
+        weight_grad.addmm_(logits_grad.T, states, beta=0 if first else 1)
+        return
     step = max(1, _WEIGHT_PART // states.shape[1])
     for rows, columns in zip(weight_grad.split(step), logits_grad.split(step, dim=1), strict=True):
         part = columns.T @ states

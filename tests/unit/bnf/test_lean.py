@@ -1,14 +1,24 @@
 """Layers that keep less: the same values and gradients, fewer bytes, and nothing else of the model changed."""
 
+import gc
+import weakref
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bnf.lean import keep_less
-from tests.unit.bnf.models import MODELS, configuration
+from bnf.adapters import add_adapter
+from bnf.config import TrainConfig
+from bnf.lean import keep_less, replayable, replaying
+from bnf.logps import row_logps
+from bnf.packing import Row
+from tests.unit.bnf.helpers import random_groups
+from tests.unit.bnf.models import MODELS, configuration, make
+from tests.unit.bnf.training import BASE
 
 # Many short sequences, so that neither weights nor scores are most of what is kept.
 IDS = torch.arange(512).reshape(64, 8) % 32 + 1
@@ -29,14 +39,17 @@ def step(model: PreTrainedModel, *, bf16: bool) -> tuple[Tensor, dict[str, Tenso
     kept: dict[int, int] = {}
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
-    def keep(tensor: Tensor) -> Tensor:
+    hooks = replaying()
+
+    def keep(tensor: Tensor) -> Any:
+        packed = hooks.pack_hook(tensor)
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
+        if isinstance(packed, Tensor) and storage.data_ptr() not in parameters:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return packed
 
     autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+    with saved_tensors_hooks(keep, hooks.unpack_hook), autocast:
         logits = model(input_ids=IDS).logits
         loss = logits.float().logsumexp(-1).sum()
     total = sum(kept.values())
@@ -64,3 +77,92 @@ def test_in_bf16_the_projections_share_one_copy_of_their_input() -> None:
     for parameter, gradient in gradients.items():
         off, lean_off = ((one - exact[parameter]).norm() for one in (gradient, lean_gradients[parameter]))
         assert lean_off < 1.25 * off, parameter
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_of_a_layer_only_what_comes_from_matrix_products_and_the_residual_stream_is_kept(bf16: bool) -> None:
+    """Doubling the width of the MLP adds what its gate and its other projection give, and not their product."""
+    size = 2 if bf16 else 4
+    kept = []
+    for width in (40, 80):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(configuration("llama", intermediate_size=width), attn_implementation="eager")
+        keep_less(model.train())
+        weights = 3 * 24 * width * size if bf16 else 0  # autocast's copies
+        kept.append(step(model, bf16=bf16)[2] - weights * 2)
+    assert kept[1] - kept[0] == 2 * IDS.numel() * 2 * 40 * size
+
+
+def test_adapters_learn_the_same() -> None:
+    gradients = []
+    for model in both("llama"):
+        adapted = add_adapter(model, TrainConfig(**(BASE | {"lora_r": 2, "lora_target_modules": "all-linear"})))
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.data = torch.randn(parameter.shape, generator=generator)
+        gradients.append(step(adapted, bf16=False)[1])
+    plain, lean = gradients
+    assert len(plain) == 2 * 7 * 2 and plain.keys() == lean.keys()
+    assert all(gradient.any() and torch.equal(gradient, lean[name]) for name, gradient in plain.items())
+
+
+def test_a_second_backward_pass_gives_the_same() -> None:
+    _, model = both("llama")
+    with replaying():
+        loss = model(input_ids=IDS).logits.logsumexp(-1).sum()
+    first, second = (torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+class _Witness:
+    """Lives as long as the memory that it is tied to."""
+
+
+def witness(of: Tensor) -> "weakref.ref[_Witness]":
+    one = _Witness()
+    of.untyped_storage().witness = one  # type: ignore[attr-defined]
+    return weakref.ref(one)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_what_was_kept_is_freed(name: str, checkpointing: bool) -> None:
+    """Before the backward pass where whole layers are checkpointed, by it, and without it when the results go."""
+    model = make(name, torch.float32).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    witnesses: list[Any] = []
+    for layer in model.get_decoder().layers:
+        for module in (layer.input_layernorm, layer.mlp.gate_proj, layer.mlp.up_proj):
+            module.register_forward_hook(lambda _module, _inputs, output: witnesses.append(witness(output)))
+    row = Row(tuple(random_groups(3)), (0, 1, 2))
+
+    def alive() -> int:
+        gc.collect()
+        return sum(each() is not None for each in witnesses)
+
+    values = row_logps(model, row, bf16=True)
+    # The norms' outputs are gone; those of two projections are there, in two layers.
+    assert len(witnesses) == 6 and alive() == (0 if checkpointing else 4)
+    del values
+    assert alive() == 0
+    values = row_logps(model, row, bf16=True)
+    values.logps.sum().backward()
+    assert alive() == 0
+
+
+def test_without_replaying_the_output_is_kept_and_nothing_between() -> None:
+    inputs = torch.randn(4, requires_grad=True)
+    between: list[Any] = []
+
+    def function(tensor: Tensor) -> Tensor:
+        first = tensor.exp()
+        between.append(witness(first))
+        return first.sin()
+
+    output = replayable(function, inputs * 1)
+    assert between[0]() is None
+    output.square().sum().backward()
+    expected = 2 * inputs.exp().sin() * inputs.exp().cos() * inputs.exp()
+    torch.testing.assert_close(inputs.grad, expected.detach())

@@ -1,9 +1,10 @@
-"""The training steps and reference passes that are compared. Each runs in a process of its own, which steps when it is told to.
+"""The training steps and reference passes that are compared, in processes that step when they are told to.
 
 A contender is given the same prompts and completions as token ids, so none of them tokenizes, and does one micro-batch's forward
 and backward pass. The optimizer's step is the same for all of them and left out.
 
-    python -m tests.performance.contenders NAME    reads {"config": …}, then {"batch": index, "peak": …} lines; answers with JSON lines
+    python -m tests.performance.contenders NAME …    reads a line with model, batches and bf16, then {"name", "batch", "peak"} lines;
+                                                     answers with JSON lines
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def _packed(model_dir: Path, batches: list[Batch], bf16: bool, name: str) -> tup
     # Signed labels for BNF; SFT counts preferred completions alone, so there all of them are.
     rows = [_row(batch, signed=name == "bnf") for batch in batches]
     keep_freed_memory()  # as `bnf.train` and the reference do
-    model = load_model(model_dir).to(_device()).train()
+    model = _model(model_dir)
     references: list[RowReference | None] = [None] * len(rows)
     if objective.needs_reference:
         with torch.no_grad():
@@ -67,6 +69,12 @@ def _packed(model_dir: Path, batches: list[Batch], bf16: bool, name: str) -> tup
         total_loss(objective.losses(seen), seen, count(objective, row.groups), (1.0, 1.0)).backward()
 
     return model, step
+
+
+@cache
+def _model(model_dir: Path) -> Any:
+    """One for all steps of a process: where weights lie in memory makes some percent of a step's time."""
+    return load_model(model_dir).to(_device()).train()
 
 
 def sft_padded(model_dir: Path, batches: list[Batch], bf16: bool) -> tuple[torch.nn.Module, Step]:
@@ -242,10 +250,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     config = json.loads(sys.stdin.readline())
-    model, step = globals()[sys.argv[1]](Path(config["model"]), config["batches"], config["bf16"])
+    batches, bf16 = config["batches"], config["bf16"]
+    contenders = {name: globals()[name](Path(config["model"]), batches, bf16) for name in sys.argv[1:]}
     answers.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
         asked = json.loads(line)
+        model, step = contenders[asked["name"]]
         model.zero_grad(set_to_none=True)
         gc.collect()
         # Not in a step whose time counts: it would pay for memory that a training has had since its first steps.

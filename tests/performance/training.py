@@ -1,9 +1,11 @@
 """Training steps and reference passes side by side: BNF, SFT and TRL on the same real pairs.
 
-    python -m tests.performance.training [--repeats 7] [--pairs 2] [--dtypes bf16 fp32] [--plot docs/images/scaling.svg] [--json]
+    python -m tests.performance.training [--repeats 7] [--pairs 2] [--dtypes bf16 fp32] [--against trl_dpo …] \
+        [--plot docs/images/scaling.svg] [--json]
 
 Every contender runs in a process of its own on one thread, BNF beside one other at a time; they step in turn on the same micro-batch,
-so that whatever else the machine does hits both, and ratios are taken within a turn. First every batch once for its memory, the peak
+so that whatever else the machine does hits both, and ratios are taken within a turn. SFT on the same rows shares BNF's process: two
+processes that do the same differ by some percent, which is more than these two do. First every batch once for its memory, the peak
 above what was resident before the step, with nothing kept from the step before. Then every batch once for nothing, and once for its
 time, as a training has it after its first steps: CPU seconds of forward and backward pass. Pairs are real where `BNF_TEST_DATA`
 names the folder, else the project's own samples. On CUDA the same runs there, and wall seconds stand in place of CPU seconds.
@@ -28,7 +30,7 @@ from tasks.execute import machine
 from tasks.keys import ROOT
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
-STEPS = ("bnf", "sft_packed", "sft_padded", "trl_sft", "trl_dpo")
+STEPS = ("sft_packed", "sft_padded", "trl_sft", "trl_dpo")
 REFERENCES = ("bnf_reference", "trl_reference")
 MAX_TOKENS = 600
 COMPLETIONS = (1, 2, 3, 4, 6, 8)
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--pairs", type=int, default=2, help="of one micro-batch")
     parser.add_argument("--dtypes", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
+    parser.add_argument("--against", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--plot", type=Path, help="draw time and memory against the number of completions into this file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -47,7 +50,10 @@ def main() -> None:
     batches = [groups[index : index + options.pairs] for index in range(0, options.pairs * options.repeats, options.pairs)]
     figures: dict[str, Any] = {"machine": machine(), "data": {"source": source, **shares(batches)}}
     for dtype in options.dtypes:
-        beside = {name: in_turn(("bnf", name), batches, bf16=dtype == "bf16") for name in STEPS[1:]}
+        beside = {
+            name: in_turn(("bnf", name), batches, bf16=dtype == "bf16", one_process=name == "sft_packed")
+            for name in options.against
+        }
         steps = {"bnf": [step for taken in beside.values() for step in taken["bnf"]], **{n: beside[n][n] for n in beside}}
         references = in_turn(REFERENCES, batches, bf16=dtype == "bf16")
         figures[dtype] = {
@@ -111,12 +117,12 @@ def shares(batches: Sequence[Batch]) -> dict[str, float]:
     }
 
 
-class Contender:
-    """A process that steps when it is told to."""
+class Process:
+    """A process of one contender or more, which steps when it is told to."""
 
-    def __init__(self, name: str, model: Path, batches: Sequence[Batch], *, bf16: bool) -> None:
+    def __init__(self, names: Sequence[str], batches: Sequence[Batch], *, bf16: bool) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.performance.contenders", name],
+            [sys.executable, "-m", "tests.performance.contenders", *names],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -124,12 +130,12 @@ class Contender:
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
         )
-        self._tell({"model": str(model), "batches": batches, "bf16": bf16})
+        self._tell({"model": str(MODEL), "batches": batches, "bf16": bf16})
         self._hear()
 
-    def step(self, index: int, *, peak: bool) -> dict[str, float]:
-        """One step, for its memory or for its time."""
-        self._tell({"batch": index, "peak": peak})
+    def step(self, name: str, index: int, *, peak: bool) -> dict[str, float]:
+        """A contender's step on a batch, for its memory or for its time."""
+        self._tell({"name": name, "batch": index, "peak": peak})
         return self._hear()
 
     def close(self) -> None:
@@ -151,22 +157,26 @@ class Contender:
         return answer
 
 
-def in_turn(names: Sequence[str], batches: Sequence[Batch], *, bf16: bool) -> dict[str, list[dict[str, float]]]:
+def in_turn(
+    names: Sequence[str], batches: Sequence[Batch], *, bf16: bool, one_process: bool = False
+) -> dict[str, list[dict[str, float]]]:
     """Every contender's step on every batch, one after the other: once for its memory, once to warm up, once for its time."""
-    contenders = {name: Contender(name, MODEL, batches, bf16=bf16) for name in names}
+    groups = [names] if one_process else [[name] for name in names]
+    processes = {name: process for group in groups for process in [Process(group, batches, bf16=bf16)] for name in group}
     peaks = {
-        name: [contender.step(index, peak=True) for index in range(len(batches))] for name, contender in contenders.items()
+        name: [process.step(name, index, peak=True) for index in range(len(batches))] for name, process in processes.items()
     }
-    for contender in contenders.values():
+    for name, process in processes.items():
         for index in range(len(batches)):
-            contender.step(index, peak=False)
+            process.step(name, index, peak=False)
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for index in range(len(batches)):
-        for name, contender in contenders.items():
-            taken[name].append(peaks[name][index] | contender.step(index, peak=False))
+        # The first of a turn may find things otherwise than the second.
+        for name in names if index % 2 else names[::-1]:
+            taken[name].append(peaks[name][index] | processes[name].step(name, index, peak=False))
         print(f"  {index + 1}/{len(batches)}", {n: round(v[-1]["cpu_s"], 2) for n, v in taken.items()}, file=sys.stderr)
-    for contender in contenders.values():
-        contender.close()
+    for process in set(processes.values()):
+        process.close()
     return taken
 
 
@@ -198,12 +208,12 @@ def scaling(groups: Batch, repeats: int) -> list[dict[str, float]]:
     text = [token for group in groups for completion in group["completions"] for token in completion]
     completions = [text[100 * index : 100 * index + 100] for index in range(max(COMPLETIONS))]
     batches = [[{"prompt": prompt, "completions": completions[:number]}] for number in COMPLETIONS]
-    contender = Contender("bnf", MODEL, batches, bf16=True)
-    peaks = [contender.step(index, peak=True) for index in range(len(batches))]
+    process = Process(["bnf"], batches, bf16=True)
+    peaks = [process.step("bnf", index, peak=True) for index in range(len(batches))]
     for index in range(len(batches)):
-        contender.step(index, peak=False)
-    taken = [[contender.step(index, peak=False) for index in range(len(batches))] for _ in range(repeats)]
-    contender.close()
+        process.step("bnf", index, peak=False)
+    taken = [[process.step("bnf", index, peak=False) for index in range(len(batches))] for _ in range(repeats)]
+    process.close()
     return [
         {"completions": number, "unique_tokens": 150 + 100 * number, **spread([turn[place] | peaks[place] for turn in taken])}
         for place, number in enumerate(COMPLETIONS)

@@ -161,8 +161,9 @@ def in_turn(
     names: Sequence[str], batches: Sequence[Batch], *, bf16: bool, one_process: bool = False
 ) -> dict[str, list[dict[str, float]]]:
     """Every contender's step on every batch, one after the other: once for its memory, once to warm up, once for its time."""
-    groups = [names] if one_process else [[name] for name in names]
-    processes = {name: process for group in groups for process in [Process(group, batches, bf16=bf16)] for name in group}
+    processes: dict[str, Process] = {}
+    for together in [names] if one_process else [[name] for name in names]:
+        processes |= dict.fromkeys(together, Process(together, batches, bf16=bf16))
     peaks = {
         name: [process.step(name, index, peak=True) for index in range(len(batches))] for name, process in processes.items()
     }

@@ -13,10 +13,8 @@ env:
 test-env:
 	@$(PYTHON) requirements/bootstrap.py --test
 
-# Unit tests beside each other, the rest one by one: it starts servers, and vLLM, which take the machine for themselves.
 test: test-env
-	$(BIN)/python -m pytest tests/unit -n auto --maxprocesses 8
-	$(BIN)/python -m pytest tests/integration tests/e2e
+	$(BIN)/python -m pytest
 
 check: test-env
 	$(BIN)/ruff check .

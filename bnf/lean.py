@@ -91,7 +91,10 @@ _CALL = "_bnf_call"
 
 
 class _Call:
-    """A function's call that can be made again. It lives as long as the graph does that reads from it."""
+    """A function's call that can be made again. It lives as long as the graph does that reads from it.
+
+    torch.utils.checkpoint makes a call again for the function's own graph alone, not for who kept its output.
+    """
 
     def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
         device = inputs[0].device.type

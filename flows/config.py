@@ -5,7 +5,6 @@ Paths in a recipe are looked up from the working folder first, then beside the r
 
 from __future__ import annotations
 
-import copy
 import difflib
 import math
 import re
@@ -213,7 +212,7 @@ def make_recipe(
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of a recipe's values with dotted `key=value` settings put in; values are YAML."""
-    merged: dict[str, Any] = copy.deepcopy(dict(raw))
+    merged: dict[str, Any] = _unshared(dict(raw))
     given: list[list[str]] = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -240,6 +239,13 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
                 raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {place!r}")
         place[_called(place, last, parents[-1] if parents else None)] = value
     return merged
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing stands twice: what an anchor of YAML names is set in one of its places alone."""
+    if isinstance(value, dict):
+        return {name: _unshared(entry) for name, entry in value.items()}
+    return [_unshared(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _called(place: Mapping[str, Any], part: str, above: str | None) -> str:

@@ -98,8 +98,9 @@ def database_setting(prefect: Path) -> dict[str, str]:
     path = f"{prefect}/prefect.db"
     if quote(path) == path:
         return {}
-    # SQLite's own URI, in which they can be escaped: https://www.sqlite.org/uri.html
-    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///file:{quote(path)}?uri=true"}
+    from sqlalchemy import URL
+
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": URL.create("sqlite+aiosqlite", database=path).render_as_string()}
 
 
 def own_server(home: Path) -> bool:

@@ -42,7 +42,7 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
     file name.
 
     A file is read once per path, size and modification time; `memo_file` (JSON) keeps that knowledge from one process to the
-    next. `fresh` reads every file again: what altered one may have left its time as it was.
+    next, where its folder can be written. `fresh` reads every file again: what altered one may have left its time as it was.
 
     Raises:
         FileNotFoundError: where the folder holds no config.json or no safetensors weights.
@@ -53,8 +53,8 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
         raise FileNotFoundError(
             f"model_name_or_path must be a folder with config.json and *.safetensors, got {folder}; download or convert it"
         )
-    remembered = _memo if memo_file is None else _read_memo(memo_file) | _memo
-    known = {} if fresh else dict(remembered)
+    stored = {} if memo_file is None else _read_memo(memo_file)
+    known = {} if fresh else stored | _memo
     digest = sha256()
     learnt = False
     for name, path in zip(names, files, strict=True):
@@ -63,13 +63,13 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
         if key not in known:
             with path.open("rb") as file:
                 known[key] = file_digest(file, "sha256").hexdigest()
-            learnt = True
+        learnt |= stored.get(key) != known[key]
         _memo[key] = known[key]
         digest.update(f"{name}\0{known[key]}\n".encode())
-    if memo_file is not None and learnt:
+    if memo_file is not None and learnt and (not memo_file.parent.exists() or os.access(memo_file.parent, os.W_OK)):
         memo_file.parent.mkdir(parents=True, exist_ok=True)
         partial = memo_file.with_name(f"{memo_file.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(remembered | known, indent=0, sort_keys=True))
+        partial.write_text(json.dumps(stored | _memo, indent=0, sort_keys=True))
         os.replace(partial, memo_file)
     return digest.hexdigest()
 

@@ -27,6 +27,7 @@ from flows.errors import RecipeError
 from flows.garbage import using
 from flows.graph import build
 from flows.home import home_folder, open_store
+from flows.paths import located
 from flows.runs import Run, last_artifacts, start_run
 from flows.selection import Options, Selection, evaluated_recipe, pinned_artifacts, select
 from flows.service_keys import service_keys
@@ -76,6 +77,8 @@ def align(
         evaluate_run: take the models of this run, and its recipe but for `name`, `evaluation`, `judge` and `spending`, and execute
             evaluation stages alone.
     """
+    # The paths of a form are relative to where its worker runs.
+    recipe = located(recipe)
     home, options = home_folder(), Options(only, from_stage, refresh, keep, verify, evaluate_run)
     if deployment.get_id():
         begin(recipe, options)

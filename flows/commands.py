@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from flows.config import Recipe, find_path, load_recipe, make_recipe
+from flows.config import Recipe, load_recipe, make_recipe
 from flows.display import Display, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError
 from flows.garbage import collect
 from flows.graph import build
 from flows.graph_parts import plugin
 from flows.home import home_folder, open_store, set_prefect_environment
+from flows.paths import find_path, person_path
 from flows.preflight import preflight, require
 from flows.runs import RUNNING, Run, all_runs, find_run, last_artifacts, run_sizes
 from flows.selection import EVALUATION_SECTIONS, Options, evaluated_recipe, pinned_artifacts, select
@@ -85,7 +86,8 @@ def evaluate_target(
             )
     home = home_folder()
     known = [run for run in all_runs(home) if target == "latest" or run.id.startswith(target)]
-    if known and not Path(target).exists():
+    is_here = person_path(target).exists()
+    if known and not is_here:
         run = known[0]
         base = run.recipe
         if recipe_path is not None:
@@ -95,7 +97,7 @@ def evaluate_target(
         evaluated = run.id if recipe.train is not None else None
         run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), as_json=as_json, debug=debug)
         return
-    if "/" not in target and not Path(target).exists():
+    if "/" not in target and not is_here:
         find_run(home, target)
     asked = load_recipe(recipe_path or "flows/recipes/evaluate.yaml")
     values = asked.model_dump() | {
@@ -298,8 +300,10 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
     from evaluation.lm_eval_summary import cross_check_rows, is_main
     from evaluation.scoring import score_completions
 
-    _require_file(file, "a completions.jsonl")
-    result = score_completions(plugin("evaluation.benchmarks", benchmark), file, format=file_format, lm_eval=lm_eval)
+    file = _file(file, "a completions.jsonl")
+    result = score_completions(
+        plugin("evaluation.benchmarks", benchmark, "BENCHMARK"), file, format=file_format, lm_eval=lm_eval
+    )
     if as_json:
         _print_json(result)
         return
@@ -325,10 +329,9 @@ def score_judgments(
     if name not in BENCHMARKS:
         known = " or ".join(known.replace("_", "-") for known in BENCHMARKS)
         raise RecipeError(f"BENCHMARK must be {known}, got {benchmark!r}; `bnf score` takes benchmarks with a rule")
-    for file in files:
-        _require_file(file, "recorded judgments")
+    files = [_file(file, "recorded judgments") for file in files]
     if questions not in (None, "hub", "sample"):
-        questions = str(find_path(str(questions)))
+        questions = str(find_path(str(questions), "--questions"))
     result = judge_score(name, files, file_format=file_format, questions=questions)
     if as_json:
         _print_json(result)
@@ -337,11 +340,13 @@ def score_judgments(
         print_table(title, rows)
 
 
-def _require_file(file: Path, what: str) -> None:
+def _file(given: Path, what: str) -> Path:
+    file = person_path(str(given))
     if file.is_dir():
         raise RecipeError(f"FILE must be a file, got the folder {file}; give the path of {what}")
     if not file.exists():
         raise FileNotFoundError(f"FILE must exist, got {file}; give the path of {what}")
+    return file
 
 
 def _dotted(value: Any, prefix: str = "") -> dict[str, Any]:

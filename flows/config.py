@@ -1,22 +1,22 @@
 """The recipe: what a run is, as pydantic models. A recipe states only what differs from the defaults; unknown keys are refused.
 
-Paths in a recipe are looked up from the working folder first, then from the project's root.
+Paths in a recipe are looked up from the working folder first, then beside the recipe, then from the project's root.
 """
 
 from __future__ import annotations
 
-import copy
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
     Discriminator,
     Field,
+    PrivateAttr,
     Tag,
     TypeAdapter,
     ValidationError,
@@ -27,7 +27,11 @@ from pydantic.annotated_handlers import GetJsonSchemaHandler
 
 from bnf.config import TrainConfig
 from flows.errors import RecipeError
+from flows.paths import MayBeLocal, find_path, located
+from flows.recipe_yaml import read, read_setting
 from flows.sections import (
+    ONE,
+    SEVERAL,
     Benchmark,
     Data,
     Evaluation,
@@ -42,8 +46,8 @@ from flows.sections import (
     Section,
     Spending,
     TokenPrice,
+    one_or_several,
 )
-from tasks.keys import ROOT
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -71,15 +75,12 @@ class _OneListOfChoices:
         return schema
 
 
-def _one_or_mixture(value: Any) -> str:
-    return "mixture" if isinstance(value, list) else "one"
-
-
-# Told apart by their form, so that an error speaks of one of them only.
 OneOrMixture = Annotated[
-    Annotated[Data, Tag("one")] | Annotated[list[Data], Tag("mixture"), Field(min_length=1, title="mixture")],
-    Discriminator(_one_or_mixture),
+    Annotated[Data, Tag(ONE)] | Annotated[list[Data], Tag(SEVERAL), Field(min_length=1, title="mixture")],
+    Discriminator(one_or_several),
 ]
+# Names that are no keys of the recipe: in them `-` and `_` differ.
+_HOLD_NAMES = frozenset({"columns", "lm_eval", "prices"})
 
 
 class Recipe(Section):
@@ -88,7 +89,9 @@ class Recipe(Section):
     """
 
     name: str = Field("recipe", description="runs are called after it; of a recipe file, the file's name")
-    model_name_or_path: str = Field(description="a folder with safetensors and a chat template, or a hub id")
+    model_name_or_path: Annotated[str, MayBeLocal()] = Field(
+        description="a folder with safetensors and a chat template, or a hub id"
+    )
     revision: str | None = Field(None, description="of a hub id")
     seed: int = Field(0, ge=0, description="of sampling, preparation and training")
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
@@ -106,12 +109,15 @@ class Recipe(Section):
     judge: Judge | None = Field(None, description="who judges answers to open questions, and which")
     spending: Spending = Field(Spending(), description="what the run may pay to endpoints")
 
+    # Of a recipe file its folder.
+    _beside: Path | None = PrivateAttr(None)
+
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError(
-                f"name must be letters, digits, '.', '_' and '-', a letter or digit first, 100 at most, as runs' folders are called "
+                f"must be letters, digits, '.', '_' and '-', a letter or digit first, 100 at most, as runs' folders are called "
                 f"after it, got {value!r}; write name={_as_name(value)}"
             )
         return value
@@ -119,9 +125,16 @@ class Recipe(Section):
     @field_validator("train")
     @classmethod
     def _valid_train(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and "seed" in value:
-            raise ValueError("train.seed must not be set, it is the recipe's `seed`; write seed=… at the top level")
-        return value if value is None else {k: v for k, v in TrainConfig.from_dict(value).to_dict().items() if k != "seed"}
+        if value is None:
+            return None
+        if "seed" in value:
+            raise ValueError("seed must not be set, it is the recipe's `seed`; write seed=… at the top level")
+        _refuse_infinite(value)
+        try:
+            return {k: v for k, v in TrainConfig.from_dict(value).to_dict().items() if k != "seed"}
+        except ValueError as error:
+            # The library's messages name its own keys, one of them as a recipe does.
+            raise ValueError(str(error).removeprefix("train.")) from error
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -131,7 +144,12 @@ class Recipe(Section):
                 f"{self.sample.offline_mix:g} {'with' if self.data else 'without'} data; set one or remove the other"
             )
         if (self.train is None) != (self.data is None and self.sample is None):
-            raise ValueError("train must come with data or sample, and they with train; add the section that is missing")
+            given, missing = ("train", "data or sample") if self.train is not None else ("data or sample", "train")
+            hint = "; an empty section is written train: {}" if missing == "train" else ""
+            raise ValueError(
+                f"train must come with data or sample, and they with train, got {given} without {missing}; add the section that is "
+                f"missing{hint}"
+            )
         weights = [source.weight for source in self.sources()]
         if None in weights and any(weights):
             raise ValueError(
@@ -140,6 +158,10 @@ class Recipe(Section):
         if self.sample and not self.label:
             raise ValueError("label must say how samples are labelled, got none; add `label: {labeler: verifier}`")
         return self
+
+    def find(self, key: str, path: str) -> Path:
+        """The file or folder that a path of this recipe leads to; `key` is where it stands. Raises RecipeError like `find_path`."""
+        return find_path(path, key, self._beside)
 
     def sources(self) -> list[Data]:
         """The sources of `data`: of a mixture all of them."""
@@ -158,21 +180,8 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:100] or "recipe"
 
 
-def find_path(path: str) -> Path:
-    """A path as a recipe or command line gives it: from the working folder, else from the project's root.
-
-    Raises:
-        RecipeError: where neither has it.
-    """
-    for base in (Path.cwd(), ROOT):
-        if (base / path).exists():
-            return (base / path).resolve()
-    places = " or ".join(dict.fromkeys((str(Path.cwd()), str(ROOT))))
-    raise RecipeError(f"{path} must exist, got no such file or folder in {places}; check the path")
-
-
-def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a YAML file with `key=value` overrides applied.
+def load_recipe(path: str, overrides: Sequence[str] = (), *, portable: bool = False) -> Recipe:
+    """The recipe of a YAML file with `key=value` overrides applied and its paths made absolute, as `located` does.
 
     Raises:
         RecipeError: naming the key, the rule, the value and the remedy.
@@ -180,41 +189,43 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     file = find_path(path)
     if file.is_dir():
         raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; the project's own lie in flows/recipes")
-    try:
-        raw = yaml.safe_load(file.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} must be YAML, got {error}") from error
+    raw = read(file.read_bytes(), path)
+    raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must be a mapping of recipe keys, got {type(raw).__name__}; see docs/recipes.md")
     raw.setdefault("name", _as_name(file.stem))
-    return make_recipe(raw, overrides)
+    return make_recipe(raw, overrides, beside=file.parent, portable=portable)
 
 
-def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+def make_recipe(
+    raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside: Path | None = None, portable: bool = False
+) -> Recipe:
     """A recipe from plain values, with `key=value` overrides applied. Raises RecipeError like `load_recipe`."""
     merged = apply_overrides(raw, overrides)
     try:
-        return Recipe.model_validate(merged)
+        recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(entry) for entry in error.errors())) from None
+    recipe._beside = beside
+    return located(recipe, beside, portable=portable)
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of a recipe's values with dotted `key=value` settings put in; values are YAML."""
-    merged: dict[str, Any] = copy.deepcopy(dict(raw))
+    merged: dict[str, Any] = _unshared(dict(raw))
+    given: list[list[str]] = []
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"overrides must be key=value, got {override!r}; write e.g. train.learning_rate=2e-5")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{key} must have a YAML value, got {text!r} ({error})") from error
-        if isinstance(value, str):
-            value = _number(value)
-        *parents, last = key.replace("-", "_").split(".")
+        value, parts = read_setting(key, text), _parts(key)
+        if any(earlier[: len(parts)] == parts for earlier in given):
+            raise RecipeError(f"{key} must be given once, and what stands in it after it, got {override} as well; remove one")
+        given.append(parts)
+        *parents, last = parts
         place = merged
-        for parent in parents:
+        for above, part in zip([None, *parents], parents, strict=False):
+            parent = _called(place, part, above)
             if isinstance(place.get(parent), list):
                 if any(isinstance(entry, dict) for entry in place[parent]):
                     raise RecipeError(
@@ -226,24 +237,57 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
             place = place[parent]
             if not isinstance(place, dict):
                 raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {place!r}")
-        place[last] = value
+        place[_called(place, last, parents[-1] if parents else None)] = value
     return merged
 
 
-def _number(text: str) -> str | float:
-    """YAML reads 2e-5 as a string; people mean the number."""
-    try:
-        return float(text) if "e" in text.lower() else text
-    except ValueError:
-        return text
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing stands twice: what an anchor of YAML names is set in one of its places alone."""
+    if isinstance(value, dict):
+        return {name: _unshared(entry) for name, entry in value.items()}
+    return [_unshared(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _called(place: Mapping[str, Any], part: str, above: str | None) -> str:
+    """The key of a mapping that a part of a dotted key means: as it stands there, where `-` stands for `_`."""
+    if part in place or above in _HOLD_NAMES:
+        return part
+    return next((name for name in place if name.replace("-", "_") == part), part)
+
+
+def _parts(key: str) -> list[str]:
+    """The parts of a dotted key. `-` and `_` are the same in the recipe's own keys and in the names of benchmarks."""
+    parts: list[str] = []
+    for part in key.split("."):
+        parts.append(part if parts and parts[-1] in _HOLD_NAMES else part.replace("-", "_"))
+    return parts
+
+
+def _refuse_infinite(value: Any, key: str = "") -> None:
+    """No setting of a training is infinite or no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be a finite number, got {value}; correct it")
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, entry in entries:
+        _refuse_infinite(entry, f"{key}.{name}" if key else str(name))
+
+
+# What a value must be, by pydantic's name of the error, and the remedy.
+_RULES = {
+    "int_type": ("a whole number", "write it as 8, without quotes, point or a 0 before it"),
+    "float_type": ("a number", "write it as 0.5 or 1e-5, without quotes"),
+    "finite_number": ("a finite number", "correct it"),
+    "bool_type": ("true or false", "write one of these, without quotes"),
+    "string_type": ("text", "put it in quotes"),
+    "dict_type": ("a mapping of keys to values", "leave it out, or write {} for an empty one"),
+    "model_type": ("a mapping of its keys", "leave it out, or write {} for its defaults"),
+    "list_type": ("a list", "write [a, b]"),
+}
 
 
 def _explain(error: Any) -> str:
     """One validation error as a message that names the key, the rule, the value and the remedy."""
-    location = [str(part) for part in error["loc"]]
-    if location[:1] == ["data"]:
-        # `one` or `mixture` says which form the value has, and is no key.
-        del location[1:2]
+    location = [str(part) for part in error["loc"] if part not in (ONE, SEVERAL, "[key]")]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
         known = list(_section(location[:-1]).model_fields)
@@ -251,11 +295,22 @@ def _explain(error: Any) -> str:
         remedy = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
         return f"{key} must be a key of the recipe, got an unknown one; {remedy}"
     if error["type"] == "value_error":
-        # The project's own validators say all of it; pydantic's prefix adds nothing.
-        return str(error["ctx"]["error"])
+        # The project's own validators say all of it but where their section stands; pydantic's prefix adds nothing.
+        said = str(error["ctx"]["error"])
+        return f"{key} {said}" if said.startswith("must ") else f"{key}.{said}" if key else said
     if error["type"] == "missing":
         return f"{key} must be given, got nothing; add it to the recipe or write {key}=…"
-    return f"{key} must be valid ({error['msg']}), got {error['input']!r}"
+    if error["type"] == "invalid_key" or error["loc"][-1:] == ("[key]",):
+        return f"{key} must be a key of text, got {error['input']!r} as a key; put it in quotes if it is a name"
+    if error["type"] in _RULES:
+        rule, remedy = _RULES[error["type"]]
+        return f"{key} must be {rule}, got {_as_written(error['input'])}; {remedy}"
+    return f"{key} must be valid ({error['msg']}), got {_as_written(error['input'])}"
+
+
+def _as_written(value: Any) -> str:
+    """A value as a recipe has it."""
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _section(location: Sequence[str]) -> type[BaseModel]:

@@ -6,6 +6,7 @@ The steps that `prefect.yaml` names are here as well, so that `prefect deploy --
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ IMAGE = "bnf:cpu"
 
 def recipe_parameter(path: str) -> dict[str, Any]:
     """Build step: a recipe file's keys as the default of a deployment's form. What it leaves out, the form shows by its default."""
-    return {"recipe": load_recipe(path).model_dump(exclude_unset=True)}
+    # A worker's container has the project in another place.
+    return {"recipe": load_recipe(path, portable=True).model_dump(exclude_unset=True)}
 
 
 def enter_project() -> dict[str, Any]:
@@ -125,8 +127,9 @@ def _prefect(*words: str) -> None:
 
 def _next_steps(home: Path, url: str, pool: str, own: bool) -> str:
     # The home's own server may have another address when the worker starts it again; the worker says which.
-    worker = " ".join(["bnf worker", *([] if pool == PROCESS_POOL else [f"--pool {pool}"])])
-    where = f"BNF_HOME={home}" if own else f"BNF_HOME={home} PREFECT_API_URL={url}/api"
+    worker = " ".join(["bnf worker", *([] if pool == PROCESS_POOL else [f"--pool {shlex.quote(pool)}"])])
+    state = f"BNF_HOME={shlex.quote(str(home))}"
+    where = state if own else f"{state} PREFECT_API_URL={url}/api"
     return (
         f"next         {where} {worker}\n"
         f"             executes the runs{', keeps the UI up and says where it is' if own else ''}; then in the UI\n"

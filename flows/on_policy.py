@@ -13,7 +13,7 @@ from typing import Any
 from bnf.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
 from data._reading import is_hub_id
 from data.prompts import check_source
-from flows.config import Recipe, find_path
+from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.graph_parts import endpoint, engine_settings, judge_nodes, judge_settings, plugin, url_version
 from flows.sections import Label, Sample
@@ -97,7 +97,7 @@ def _of_round(stage: str, number: int, sample: Sample) -> str:
 
 
 def _sample(recipe: Recipe, sample: Sample, number: int, model: str, suffix: str | None) -> Node:
-    source = plugin("data.sources", sample.source)
+    source = plugin("data.sources", sample.source, "sample.source")
     try:
         check_source(source, sample.path)
     except ValueError as error:
@@ -124,7 +124,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str, suffix: str
     files: dict[str, Path] = {}
     if sample.path is not None:
         try:
-            files["prompts"] = find_path(sample.path)
+            files["prompts"] = recipe.find("sample.path", sample.path)
         except RecipeError:
             if "://" not in sample.path and not is_hub_id(sample.path):
                 raise
@@ -147,9 +147,9 @@ def _prompts_of(benchmark: str) -> str:
 
 def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: str | None, *, first: bool) -> list[Node]:
     """The label stage: by the benchmark's own scorer, by ratings, or by a judge of the recipe's choice."""
-    labeler = plugin("data.labelers", label.labeler)
+    labeler = plugin("data.labelers", label.labeler, "label.labeler")
     code = [f"data.labelers.{labeler}"]
-    source = plugin("data.sources", sample.source)
+    source = plugin("data.sources", sample.source, "sample.source")
     benchmark = verifiable(source)
     if labeler == "verifier" and benchmark is None:
         raise RecipeError(
@@ -166,7 +166,7 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: s
         code.append(f"evaluation.benchmarks.{scorer}:score")
     settings: dict[str, Any] = {"labeler": labeler, "benchmark": scorer}
     if not hasattr(importlib.import_module(f"data.labelers.{labeler}"), "open_judge"):
-        return [Node("label", settings, {"samples": samples}, code, files=_label_file(label, labeler), model=suffix)]
+        return [Node("label", settings, {"samples": samples}, code, files=_label_file(recipe, label, labeler), model=suffix)]
     if label.judge is None:
         raise RecipeError(f"label.judge must name a judge for the labeler {labeler}, got none; add `judge: {{…}}` under label")
     if (labeler == "reward_model") != (label.judge.engine == "reward_model"):
@@ -174,7 +174,7 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: s
             f"label.judge.engine must be a reward model for the labeler reward_model alone, got {label.judge.engine} for {labeler}; "
             "change one of them"
         )
-    resolved, reads = judge_nodes("labeler", label.judge, recipe)
+    resolved, reads = judge_nodes("labeler", label.judge, recipe, "label.judge")
     if label.judge.engine != "reward_model":
         code.append(f"evaluation.engines.{label.judge.engine}")
     settings |= judge_settings(label.judge)
@@ -182,9 +182,9 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: s
     return [*(resolved if first else []), node]
 
 
-def _label_file(label: Label, labeler: str) -> dict[str, Path]:
+def _label_file(recipe: Recipe, label: Label, labeler: str) -> dict[str, Path]:
     reads = getattr(importlib.import_module(f"data.labelers.{labeler}"), "READS_FILE", False)
     if reads != (label.path is not None):
         rule, got = ("name the file with the labels", "none") if reads else ("be left out", label.path)
         raise RecipeError(f"label.path must {rule} for the labeler {labeler}, got {got}; correct the label section")
-    return {"file": find_path(label.path)} if label.path is not None else {}
+    return {"file": recipe.find("label.path", label.path)} if label.path is not None else {}

@@ -19,6 +19,7 @@ from data._reading import Bad, DataSource, Reader, is_hub_id
 from data.prompts import load_prompts
 from flows.config import Recipe
 from flows.errors import RecipeError
+from flows.graph_parts import keyed
 from tasks.nodes import Forecast, Node
 
 GIB = 1 << 30
@@ -54,9 +55,9 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
     stages = {node.stage for node in todo}
     for node in todo:
         if node.stage == "resolve" and "model" in node.files:
-            yield _model(node.files["model"])
+            yield _model(node.files["model"], _model_key(node))
         if "engine" in node.settings:
-            yield _engine(node)
+            yield _engine(node, _engine_key(node))
         if node.stage == "generate":
             yield _benchmark(node)
         if node.stage == "lm_eval" and node.model == "base":
@@ -75,36 +76,46 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
         yield _disk(home)
 
 
-def _model(folder: Path) -> Check:
+def _model_key(node: Node) -> str:
+    """Where the recipe names the model that the node resolves."""
+    section = {"base": "", "judge": "judge.", "second": "judge.second.", "labeler": "label.judge."}[str(node.model)]
+    return f"{section}model_name_or_path"
+
+
+def _engine_key(node: Node) -> str:
+    """The section of the recipe that says which engine the node runs on."""
+    if node.stage == "judge":
+        return "judge.second" if node.session == "judge/second" else "judge"
+    return {"sample": "sample", "label": "label.judge"}.get(node.stage, "evaluation")
+
+
+def _model(folder: Path, key: str) -> Check:
     name = f"model {folder.name}"
     for file in ("config.json", "tokenizer_config.json"):
         if not (folder / file).is_file():
-            return Check(
-                name,
-                f"model_name_or_path must be a folder with {file}, got {folder} without it; save model and tokenizer there",
-            )
+            return Check(name, f"{key} must be a folder with {file}, got {folder} without it; save model and tokenizer there")
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
     if "chat_template" not in tokenizer and not (folder / "chat_template.jinja").is_file():
-        return Check(name, f"model_name_or_path must have a chat template, got {folder} without one; use an instruct model")
+        return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):
-        return Check(name, f"model_name_or_path must hold safetensors weights, got {folder} without them; convert the model")
+        return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
     return Check(name, None, f"{_weights_bytes(folder) / GIB:.2f} GiB of weights, chat template")
 
 
-def _engine(node: Node) -> Check:
+def _engine(node: Node, key: str) -> Check:
     name = node.settings["engine"]["name"]
     package = {"reward_model": "transformers"}.get(name, name)
     if importlib.util.find_spec(package) is None:
         return Check(
             f"engine {name}",
-            f"engine must be installed, got {name} without the package {package}; set evaluation.engine=transformers",
+            f"{key}.engine must be installed, got {name} without the package {package}; set {key}.engine=transformers",
         )
     if name == "openai":
-        return _endpoint(node)
+        return _endpoint(node, key)
     return Check(f"engine {name}", None, str(node.settings["engine"]["version"]))
 
 
-def _endpoint(node: Node) -> Check:
+def _endpoint(node: Node, key: str) -> Check:
     """An endpoint must answer before a run spends hours on the way to it, and have a price where there is a cap."""
     import openai
 
@@ -126,13 +137,14 @@ def _endpoint(node: Node) -> Check:
         served = None if api == "azure" else [model.id for model in client.models.list()]
     except openai.OpenAIError as error:
         return Check(
-            name, f"base_url must answer, got {type(error).__name__} ({error}); start the server, and set OPENAI_API_KEY"
+            name, f"{key}.base_url must answer, got {type(error).__name__} ({error}); start the server, and set OPENAI_API_KEY"
         )
     except ValueError as error:
         return Check(name, str(error))
     if served is not None and engine["model"] not in served:
         return Check(
-            name, f"model must be served by {engine['base_url']}, got {engine['model']!r}; it serves {', '.join(served[:5])}"
+            name,
+            f"{key}.model must be served by {engine['base_url']}, got {engine['model']!r}; it serves {', '.join(served[:5])}",
         )
     return Check(name, None, f"serves {engine['model']}" if served is not None else "key, address and version are set")
 
@@ -147,7 +159,10 @@ def _benchmark(node: Node) -> Check:
         source = {"file": str(node.files.get("source")), "sample": "sample", "own": None}[settings["source"]]
         items = module.load(source, settings["limit"])
     except (ValueError, OSError) as error:
-        return Check(name, f"evaluation.benchmarks.{settings['benchmark']}.source: {error}")
+        section = "judge" if hasattr(module, "FORMS") else "evaluation"
+        key = f"{section}.benchmarks.{settings['benchmark']}"
+        said = keyed(error, settings["benchmark"], key)
+        return Check(name, said if said.startswith(key) else f"{key}.source: {said}")
     return Check(name, None, f"{len(items)} items ({settings['source']})")
 
 
@@ -189,7 +204,7 @@ def _sources(node: Node) -> Iterator[Check]:
         if is_hub_id(source.path):
             yield Check(f"source {source.source}", None, "from the hub, when the stage runs")
         else:
-            yield _source(source)
+            yield _source(source, "data" if len(node.settings["sources"]) == 1 else f"data.{number}")
 
 
 def _prompts(node: Node) -> Check:
@@ -202,22 +217,24 @@ def _prompts(node: Node) -> Check:
     try:
         prompts = load_prompts(settings["source"], str(local) if local else None, number, **settings["place"])
     except (ValueError, OSError) as error:
-        return Check(name, str(error))
+        return Check(name, keyed(error, "data", "sample"))
     return Check(name, None, f"{len(prompts)} prompts")
 
 
-def _source(source: DataSource) -> Check:
+def _source(source: DataSource, key: str) -> Check:
     name = f"source {source.source}"
     parse = Parser(source)
     try:
         first = [(raw, parse(raw)[1]) for raw in itertools.islice(Reader(source), _FIRST_ROWS)]
     except (ValueError, OSError) as error:
-        return Check(name, f"data.path must be readable by the source {source.source}, got {source.path}: {error}")
+        return Check(
+            name, f"{key}.path must be readable by the source {source.source}, got {source.path}: {keyed(error, 'data', key)}"
+        )
     bad = [(raw, row) for raw, row in first if isinstance(row, Bad)]
     if len(bad) == len(first):
         seen = f"line {bad[0][0].where}: {bad[0][1].detail}" if bad else "no row"
         return Check(
-            name, f"data.path must hold rows of the source {source.source}, got {source.path}, {seen}; check data.columns"
+            name, f"{key}.path must hold rows of the source {source.source}, got {source.path}, {seen}; check {key}.columns"
         )
     return Check(name, None, Path(source.path).name)
 

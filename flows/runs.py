@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from flows.config import Recipe, make_recipe
 from flows.errors import RecipeError
+from flows.paths import located
+from flows.recipe_yaml import dump, read
 from tasks.nodes import Node
 from tasks.remote import MANIFEST
 from tasks.store import Artifact, read_json, write_json
@@ -43,15 +43,18 @@ class Run:
         if self.record["state"] != RUNNING or self._alive is not None:
             return str(self.record["state"])
         try:
-            with (self.folder / "alive.lock").open("w") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: several may ask at once, and only the run itself holds the lock alone. Nothing is written for it.
+            with (self.folder / "alive.lock").open() as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return RUNNING
+        except FileNotFoundError:
+            return CRASHED
         return CRASHED
 
     @property
     def recipe(self) -> Recipe:
-        return make_recipe(yaml.safe_load((self.folder / "recipe.yaml").read_text()))
+        return make_recipe(read((self.folder / "recipe.yaml").read_bytes(), str(self.folder / "recipe.yaml")))
 
     @property
     def artifacts(self) -> dict[str, Artifact]:
@@ -99,7 +102,7 @@ def start_run(home: Path, recipe: Recipe, about: Mapping[str, Any]) -> Run:
     folder.mkdir(parents=True)
     alive = (folder / "alive.lock").open("w")
     fcntl.flock(alive, fcntl.LOCK_EX)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
+    (folder / "recipe.yaml").write_text(dump(located(recipe).model_dump()))
     run = Run(folder, {"run": name, "recipe": recipe.name, "state": RUNNING, "started": now(), **about, "tasks": {}}, alive)
     run.save()
     return run

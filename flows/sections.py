@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, Literal, Self
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from flows.paths import MayBeLocal
 
 EngineName = Literal["vllm", "transformers", "openai"]
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
@@ -25,15 +29,35 @@ def local_engine() -> Literal["vllm", "transformers"]:
 
 
 class Section(BaseModel):
-    # In the UI's form a field is called what a recipe calls it.
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), field_title_generator=lambda name, _: name)
+    """A part of the recipe. Its validators' messages begin with `must` where they speak of their field, and with a key of their
+    section elsewhere; `flows.config` puts what stands above before it.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        # Numbers, texts and switches are such: true is no number, "8" neither, and no setting can be infinite.
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        # In the UI's form a field is called what a recipe calls it.
+        field_title_generator=lambda name, _: name,
+    )
+
+
+# A tag in brackets says which form a value has, and is no key: an error speaks of one form only.
+ONE, SEVERAL = "(one)", "(several)"
+
+
+def one_or_several(value: Any) -> str:
+    return SEVERAL if isinstance(value, list) else ONE
 
 
 class Data(Section):
     """Preference data from outside; a list of these is a mixture."""
 
     source: str = Field(description="a file in data/sources")
-    path: str = Field(description="the data: a local file or folder, an fsspec URL, or a hub id")
+    path: Annotated[str, MayBeLocal()] = Field(description="the data: a local file or folder, an fsspec URL, or a hub id")
     columns: dict[str, str] = Field(default_factory=dict, description="the source's roles → what the data calls them")
     weight: float | None = Field(None, gt=0, description="in a mixture: its part of the prompts, in relation to the others'")
     split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several")
@@ -46,7 +70,9 @@ class Sample(Section):
     """The policy's own samples, in one round or in several."""
 
     source: str = Field(description="a file in data/sources: its prompts are completed")
-    path: str | None = Field(None, description="where the prompts lie, as data.path; None: the source's own, or its hub id")
+    path: Annotated[str | None, MayBeLocal()] = Field(
+        None, description="where the prompts lie, as data.path; None: the source's own, or its hub id"
+    )
     split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several")
     config: str | None = Field(None, description="of a hub's set")
     revision: str | None = Field(None, description="of a hub's set")
@@ -55,7 +81,9 @@ class Sample(Section):
     rounds: int = Field(1, gt=0, description="trainings, each on samples of the policy before it")
     prompts_per_round: int | None = Field(None, gt=0, description="taken from the pool in turn; None: all of it in every round")
     samples_per_prompt: int = Field(8, gt=0, description="completions sampled of each prompt")
-    temperature: float | list[float] = Field(0.7, description="several share a prompt's samples out among them")
+    temperature: Annotated[Annotated[float, Tag(ONE)] | Annotated[list[float], Tag(SEVERAL)], Discriminator(one_or_several)] = (
+        Field(0.7, description="several share a prompt's samples out among them")
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="sampled from the likeliest tokens of this share; 1: from all")
     max_new_tokens: int = Field(512, gt=0, description="of a sample; one that reaches it is cut off")
     epochs_per_round: float | None = Field(None, gt=0, description="passes over a round's data; None: train.num_train_epochs")
@@ -70,17 +98,17 @@ class Sample(Section):
         given = self.temperatures()
         if not given or min(given) < 0 or len(given) > self.samples_per_prompt:
             raise ValueError(
-                "sample.temperature must be 0 or more, and not more of them than sample.samples_per_prompt "
+                "temperature must be 0 or more, and not more of them than sample.samples_per_prompt "
                 f"({self.samples_per_prompt}), got {self.temperature}; correct it"
             )
         if (self.prompts_per_round or 0) > self.num_prompts:
             raise ValueError(
-                f"sample.prompts_per_round must be at most sample.num_prompts ({self.num_prompts}), got {self.prompts_per_round}; "
+                f"prompts_per_round must be at most sample.num_prompts ({self.num_prompts}), got {self.prompts_per_round}; "
                 "raise the latter"
             )
         if self.config is not None and self.path is None:
             raise ValueError(
-                f"sample.config must come with sample.path, the hub id that has it, got {self.config!r} alone; add the path"
+                f"config must come with sample.path, the hub id that has it, got {self.config!r} alone; add the path"
             )
         return self
 
@@ -143,7 +171,7 @@ class Prepare(Section):
         sides = self.mask_to_chosen + self.mask_to_rejected
         if sides > 1 or (sides and self.mask_fraction):
             raise ValueError(
-                "prepare.mask_to_chosen and mask_to_rejected must sum to 1 at most and stand without mask_fraction, got "
+                "mask_to_chosen and mask_to_rejected must sum to 1 at most and stand without mask_fraction, got "
                 f"{self.mask_to_chosen}, {self.mask_to_rejected} and {self.mask_fraction}; lower or remove one"
             )
         return self
@@ -157,7 +185,9 @@ class Prepare(Section):
 class Benchmark(Section):
     """Which items of a benchmark."""
 
-    source: str | None = Field(None, description="None: its hub id; `sample`: the project's own items; else a local file")
+    source: Annotated[str | None, MayBeLocal(other_words=("sample",))] = Field(
+        None, description="None: its hub id; `sample`: the project's own items; else a local file"
+    )
     limit: int | None = Field(None, gt=0, description="the first so many items")
 
 
@@ -179,25 +209,25 @@ class Evaluation(Section):
     benchmarks: dict[str, Benchmark] = Field(default_factory=dict, description="files in evaluation/benchmarks, by name")
     cross_check: bool = Field(False, description="lm-eval's own reading of the same completions beside each score")
     lm_eval: dict[str, LmEvalTask] = Field(default_factory=dict, description="lm-eval's tasks, by name")
-    lm_eval_include_path: str | None = Field(None, description="a folder of lm-eval task definitions of one's own")
+    lm_eval_include_path: Annotated[str | None, MayBeLocal()] = Field(
+        None, description="a folder of lm-eval task definitions of one's own"
+    )
 
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        return _benchmark_mapping(value)
+        return _benchmarks(value)
 
     @field_validator("lm_eval", mode="before")
     @classmethod
     def _task_names_alone(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            value = {str(name): {} for name in value}
-        return {name: settings or {} for name, settings in value.items()} if isinstance(value, dict) else value
+        return _by_name(value)
 
     @model_validator(mode="after")
     def _weighs_text(self) -> Evaluation:
         if self.lm_eval and self.engine == "openai":
             raise ValueError(
-                "evaluation.lm_eval must run on an engine that loads the model itself, got openai; "
+                "lm_eval must run on an engine that loads the model itself, got openai; "
                 "set evaluation.engine=vllm or transformers, or leave lm_eval out"
             )
         return self
@@ -221,14 +251,18 @@ class JudgedBenchmark(Benchmark):
     """Which questions, in which forms, against whose answers."""
 
     forms: list[str] | None = Field(None, description="files in evaluation/judges; None: the benchmark's first")
-    baseline: str | None = Field(None, description="a file of recorded answers; None: the base model's")
-    references: str | None = Field(None, description="mt_bench: a file of reference answers")
+    baseline: Annotated[str | None, MayBeLocal()] = Field(
+        None, description="a file of recorded answers; None: the base model's"
+    )
+    references: Annotated[str | None, MayBeLocal()] = Field(None, description="mt_bench: a file of reference answers")
 
 
 class JudgeModel(Section):
     """A judge: a model that runs here, one at an endpoint, or a reward model."""
 
-    model_name_or_path: str | None = Field(None, description="a local judge or reward model; None with engine openai")
+    model_name_or_path: Annotated[str | None, MayBeLocal()] = Field(
+        None, description="a local judge or reward model; None with engine openai"
+    )
     engine: JudgeEngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
     base_url: str | None = Field(None, description="the endpoint; None is OpenAI")
     model: str | None = Field(None, description="the judge's name at the endpoint; at Azure the deployment")
@@ -247,21 +281,22 @@ class JudgeModel(Section):
     @model_validator(mode="after")
     def _names_a_judge(self) -> Self:
         if self.engine == "openai" and not self.model:
-            raise ValueError("judge.model must name the judge at the endpoint, got none; set judge.model=…")
+            raise ValueError("model must name the judge at the endpoint, got none; add it")
         if self.engine != "openai" and not self.model_name_or_path:
-            raise ValueError("judge.model_name_or_path must name a local judge, got none; or set judge.engine=openai")
+            raise ValueError("model_name_or_path must name a local judge, got none; add it, or set engine to openai")
         possible = VERDICTS[self.engine]
         if self.verdict is not None and self.verdict not in possible:
             raise ValueError(
-                f"judge.verdict must be {' or '.join(possible) or 'left out'} with engine {self.engine}, got {self.verdict}; "
+                f"verdict must be {' or '.join(possible) or 'left out'} with engine {self.engine}, got {self.verdict}; "
                 "change one of them"
             )
         return self
 
     @property
     def name(self) -> str:
-        """The judge as it is called in results."""
-        return self.model or str(self.model_name_or_path)
+        """The judge as it is called in results: of a folder its name, wherever that lies."""
+        local = Path(str(self.model_name_or_path))
+        return self.model or (local.name if local.is_absolute() else str(self.model_name_or_path))
 
     @property
     def said(self) -> str:
@@ -277,7 +312,7 @@ class Label(Section):
     """What decides which samples are preferred."""
 
     labeler: str = Field("verifier", description="a file in data/labelers")
-    path: str | None = Field(None, description="labeler ratings: the file with the ratings")
+    path: Annotated[str | None, MayBeLocal()] = Field(None, description="labeler ratings: the file with the ratings")
     judge: JudgeModel | None = Field(None, description="of the labelers judge and reward_model")
 
 
@@ -295,11 +330,29 @@ class Judge(JudgeModel):
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        return _benchmark_mapping(value)
+        return _benchmarks(value)
 
 
-def _benchmark_mapping(value: Any) -> Any:
-    """A list of names is the same as a mapping without settings, and `-` in a name the same as `_`."""
-    if isinstance(value, list):
-        value = {str(name): {} for name in value}
-    return {name.replace("-", "_"): settings or {} for name, settings in value.items()} if isinstance(value, dict) else value
+def _by_name(value: Any, as_called: Callable[[str], str] = lambda name: name) -> Any:
+    """A list of names is the same as a mapping without settings."""
+    if isinstance(value, str):
+        raise ValueError(f"must be a list of names, or a mapping of names to settings, got {value!r}; write [{value}]")
+    if not isinstance(value, list | dict):
+        return value
+    entries = [(name, {}) for name in value] if isinstance(value, list) else list(value.items())
+    named: dict[Any, Any] = {}
+    for given, settings in entries:
+        if not isinstance(given, str):
+            example = (
+                f"; write {next(iter(given))}: {{…}} without a dash before it" if isinstance(given, dict) and given else ""
+            )
+            raise ValueError(f"must be a list of names, or a mapping of names to settings, got {given!r} as a name{example}")
+        if as_called(given) in named:
+            raise ValueError(f"must name each once, got {as_called(given)} twice; remove one")
+        named[as_called(given)] = {} if settings is None else settings
+    return named
+
+
+def _benchmarks(value: Any) -> Any:
+    """Benchmarks by name, where `-` is the same as `_`."""
+    return _by_name(value, lambda name: name.replace("-", "_"))

@@ -20,6 +20,7 @@ from uuid import UUID
 from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.home import home_folder, set_prefect_environment
+from flows.paths import person_path
 from flows.selection import Options
 from tasks.keys import ROOT
 from tasks.worker import die_with_parent
@@ -37,6 +38,9 @@ def serve(*, pool: str, limit: int, healthcheck: bool) -> int:
     home = home_folder()
     # Runs are processes with another working folder.
     os.environ["BNF_HOME"] = str(home)
+    store = os.environ.get("BNF_STORE")
+    if store and "://" not in store:
+        os.environ["BNF_STORE"] = str(person_path(store).absolute())
     # The worker finds a new run within seconds; Prefect's own default is ten.
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "2")
     # As with --debug: the log of the runs is what this terminal is for.

@@ -273,7 +273,9 @@ class Store:
         if path.is_dir() and not (path / "config.json").exists():
             return digest({str(file.relative_to(path)): self.outside_fingerprint(file) for file in data_files(path)})
         if path.is_dir():
-            return model_digest(path, self.root.parent / "digests.json", fresh=self.verify)
+            home = self.root.parent
+            # A plan makes no home.
+            return model_digest(path, home / "digests.json" if home.exists() else None, fresh=self.verify)
         status = path.stat()
         return _outside_sha256(path, status.st_size, status.st_mtime_ns)
 

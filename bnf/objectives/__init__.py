@@ -29,11 +29,12 @@ def load_objective(name: str, options: Mapping[str, Any] | None = None) -> BaseO
     """
     names = objective_names()
     if name not in names:
-        nearest = get_close_matches(name, names, n=1)
+        nearest = get_close_matches(str(name).lower(), names, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        raise ValueError(
-            f"objective must be one of {', '.join(names)}, got {name!r}; {hint}a new one is a file bnf/objectives/{name}.py"
-        )
+        new = f"a new one is a file bnf/objectives/{name}.py" if str(name).isidentifier() else "correct the name"
+        raise ValueError(f"objective must be one of {', '.join(names)}, got {name!r}; {hint}{new}")
+    if not isinstance(options, Mapping | None):
+        raise ValueError(f"objective_options must be a mapping of options to values, got {options!r}; write {{}} for none")
     objective_class: type[BaseObjective] = import_module(f"bnf.objectives.{name}").Objective
     known = [option.name for option in fields(objective_class)]
     for key in options or {}:

@@ -73,7 +73,7 @@ def test_it_is_found_by_its_file_name_and_its_halves_have_keys_of_their_own(capi
             (tmp_path / "evaluation" / path.name).symlink_to(path)
     for path in ROOT.joinpath("evaluation", "benchmarks").iterdir():
         (folder / path.name).symlink_to(path)
-    for module in ("flows.graph_parts", "tasks.keys", "flows.config"):
+    for module in ("flows.graph_parts", "tasks.keys", "flows.paths"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     benchmarks = {"capitals": {"source": str(tmp_path / "rows.jsonl")}}
     recipe = make_recipe({"name": "r", "model_name_or_path": "some/model", "evaluation": {"benchmarks": benchmarks}})

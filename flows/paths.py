@@ -1,0 +1,103 @@
+"""Where the paths of a recipe and of the command line lead."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from flows.errors import RecipeError
+from tasks.keys import ROOT
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class MayBeLocal:
+    """Marks a key of the recipe that may name a file or folder of this machine; `other_words` are values that never do."""
+
+    other_words: tuple[str, ...] = ()
+
+
+def person_path(path: str) -> Path:
+    """A path with `~` as the person's home, as a shell has it where a path begins a word."""
+    return Path(os.path.expanduser(path))
+
+
+def find_path(path: str, key: str = "", beside: Path | None = None) -> Path:
+    """A path as a recipe or command line gives it: from the working folder, else beside the recipe, else from the project's root.
+
+    Args:
+        path: absolute, relative, or from `~`.
+        key: what gives it, for the message.
+        beside: the recipe's folder.
+
+    Raises:
+        RecipeError: nothing is there, or the working folder and the recipe's have different files of that name.
+    """
+    found = _places(path, beside)
+    if not found:
+        searched = "" if person_path(path).is_absolute() else f" in {' or '.join(map(str, _folders(beside)))}"
+        raise RecipeError(
+            f"{f'{key} must exist, got {path}:' if key else f'{path} must exist, got'} no such file or folder{searched}; check the path"
+        )
+    # The project's files are there to be stood in for; of the two others nobody can tell which is meant.
+    for other in found[1:]:
+        if beside is not None and other == beside / path and not os.path.samefile(found[0], other):
+            raise RecipeError(
+                f"{key or 'the path'} must name one place, got {path}, which is in the working folder {Path.cwd()} and beside the recipe "
+                f"in {beside}; write the absolute path"
+            )
+    return found[0]
+
+
+def _folders(beside: Path | None) -> list[Path]:
+    return list(dict.fromkeys([Path.cwd(), *([beside] if beside else []), ROOT]))
+
+
+def _places(path: str, beside: Path | None) -> list[Path]:
+    """Where the path leads to something, in order."""
+    given = person_path(path)
+    return [folder / given for folder in _folders(beside) if path and os.path.exists(folder / given)]
+
+
+def located(model: Model, beside: Path | None = None, key: str = "", *, portable: bool = False) -> Model:
+    """A recipe, or section of one, whose paths that lead to something are absolute, so that they lead there from any working folder.
+
+    What leads nowhere stays as it is: it may be a hub id, or is refused where it is needed. With `portable` the project's own
+    files stay relative as well, for machines on which the project lies elsewhere.
+
+    Raises:
+        RecipeError: as in `find_path`, for a path with two meanings.
+    """
+    changed = {}
+    for name, field in type(model).model_fields.items():
+        value, where = getattr(model, name), f"{key}.{name}" if key else name
+        marks = [mark for mark in field.metadata if isinstance(mark, MayBeLocal)]
+        if marks and isinstance(value, str):
+            new: Any = _absolute(value, where, beside, portable) if value not in marks[0].other_words else value
+        else:
+            new = _inside(value, where, beside, portable)
+        if new != value:
+            changed[name] = new
+    return model.model_copy(update=changed)
+
+
+def _inside(value: Any, key: str, beside: Path | None, portable: bool) -> Any:
+    if isinstance(value, BaseModel):
+        return located(value, beside, key, portable=portable)
+    if isinstance(value, list):
+        return [_inside(entry, f"{key}.{number}", beside, portable) for number, entry in enumerate(value)]
+    if isinstance(value, dict):
+        return {name: _inside(entry, f"{key}.{name}", beside, portable) for name, entry in value.items()}
+    return value
+
+
+def _absolute(path: str, key: str, beside: Path | None, portable: bool) -> str:
+    if "://" in path or not _places(path, beside):
+        return path
+    found = find_path(path, key, beside)
+    return path if portable and not person_path(path).is_absolute() and found == ROOT / path else str(found)

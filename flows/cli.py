@@ -35,7 +35,7 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own lines.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, its beginning, or `latest`.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or its recipe's, the beginning of one run's alone, or `latest`.")]
 
 
 Refresh = Annotated[str, typer.Option("--refresh", metavar="STAGE,…", help="Execute these stages although they are cached.")]

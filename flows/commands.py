@@ -14,18 +14,32 @@ from typing import Any, Literal
 from uuid import UUID
 
 from flows.config import Recipe, find_path, load_recipe, make_recipe
-from flows.display import Display, plan_rows, print_table, run_row, size
+from flows.display import Display, plan_rows, print_table, run_row, settings_rows, size
 from flows.errors import RecipeError
 from flows.garbage import collect
 from flows.graph import build
 from flows.graph_parts import plugin
 from flows.home import home_folder, open_store, set_prefect_environment
 from flows.preflight import preflight, require
-from flows.runs import RUNNING, Run, all_runs, find_run, last_artifacts, run_sizes
+from flows.runs import (
+    LATEST,
+    MODELS,
+    REPORT,
+    RUNNING,
+    SCORES,
+    Need,
+    Run,
+    all_runs,
+    differing_settings,
+    find_run,
+    last_artifacts,
+    passed_over,
+    run_sizes,
+)
 from flows.selection import EVALUATION_SECTIONS, Options, evaluated_recipe, pinned_artifacts, select
 from tasks.child import Cancelled
 from tasks.nodes import forecast
-from tasks.store import read_json
+from tasks.store import Store, read_json
 
 
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
@@ -84,9 +98,8 @@ def evaluate_target(
                 f"evaluate must change keys of {', '.join(EVALUATION_SECTIONS)} alone, got {override!r}; use `bnf run` for the others"
             )
     home = home_folder()
-    known = [run for run in all_runs(home) if target == "latest" or run.id.startswith(target)]
-    if known and not Path(target).exists():
-        run = known[0]
+    run = _evaluated_run(home, target)
+    if run is not None:
         base = run.recipe
         if recipe_path is not None:
             asked = load_recipe(recipe_path)
@@ -95,8 +108,6 @@ def evaluate_target(
         evaluated = run.id if recipe.train is not None else None
         run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), as_json=as_json, debug=debug)
         return
-    if "/" not in target and not Path(target).exists():
-        find_run(home, target)
     asked = load_recipe(recipe_path or "flows/recipes/evaluate.yaml")
     values = asked.model_dump() | {
         "model_name_or_path": target,
@@ -106,6 +117,27 @@ def evaluate_target(
         "train": None,
     }
     run_recipe(make_recipe(values, overrides), options, as_json=as_json, debug=debug)
+
+
+def _evaluated_run(home: Path, target: str) -> Run | None:
+    """The run that is to be evaluated; None where the target is a model: a folder, or a hub id, which has a slash."""
+    if Path(target).exists() or "/" in target:
+        if target in {name for run in all_runs(home) for name in (run.id, run.record["recipe"], LATEST)}:
+            raise RecipeError(
+                f"RUN|MODEL must be one of both, got {target!r}, which is a run and a folder here; write ./{target} for the folder"
+            )
+        return None
+    return taken_run(home, target, MODELS)
+
+
+def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
+    """The run that a name stands for. Where it isn't the run's own, standard error says which was taken, and what was passed over."""
+    run = find_run(home, name, need)
+    over = ", ".join(f"{one.id} ({one.state})" for one in passed_over(home, name, run))
+    if run.id != name:
+        lack = f"; without {need.what}, and so passed over: {over}" if need and over else ""
+        print(f"{name} is {run.id} ({run.state}){lack}", file=sys.stderr)
+    return run
 
 
 def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
@@ -147,7 +179,7 @@ def show_runs(*, as_json: bool) -> None:
 
 
 def show_run(name: str, *, as_json: bool) -> None:
-    run = find_run(home_folder(), name)
+    run = taken_run(home_folder(), name)
     if as_json:
         _print_json(_shown(run))
         return
@@ -202,28 +234,46 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         raise RecipeError(f"compare must be given two runs or more, got {len(names)}; see `bnf runs`")
     home = home_folder()
     store = open_store(home)
-    scored = []
+    runs: dict[str, Run] = {}
     for name in names:
-        run = find_run(home, name)
-        folders: dict[str, dict[str, Path]] = {}
-        for artifact_of, artifact in run.artifacts.items():
-            stage, *rest = artifact_of.split("/")
-            if stage == "score":
-                folders.setdefault(rest[1], {})[rest[0]] = store.fetch(artifact)
-        if not folders:
-            raise RecipeError(f"RUN must have scores, got none in {run.id} ({run.state}); run its evaluation first")
-        scored.append((run.id, folders))
-    result = compare(scored)
+        run = taken_run(home, name, SCORES)
+        for other, taken in runs.items():
+            if taken.id == run.id:
+                raise RecipeError(
+                    f"RUN must be another run each time, got {run.id} for both {other!r} and {name!r}; write more of the names, "
+                    "see `bnf runs`"
+                )
+        runs[name] = run
+    result = compare([(run.id, _scores(run, store)) for run in runs.values()])
+    result["settings"] = differing_settings(list(runs.values()))
     if as_json:
         _print_json(result)
+        return
+    print_table("", comparison_rows(result))
+    for note in result["notes"]:
+        print(f"  {note}")
+    print()
+    if result["settings"]:
+        print("recipe keys that differ")
+        print_table("", settings_rows(result["settings"]), words=True)
     else:
-        print_table("", comparison_rows(result))
-        for note in result["notes"]:
-            print(f"  {note}")
+        print("the recipes of these runs are the same")
+
+
+def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
+    """A run's scores by benchmark and model."""
+    folders: dict[str, dict[str, Path]] = {}
+    for name, artifact in run.artifacts.items():
+        stage, *rest = name.split("/")
+        if stage == "score":
+            folders.setdefault(rest[1], {})[rest[0]] = store.fetch(artifact)
+    if not folders:
+        raise RecipeError(f"RUN must have scores, got none in {run.id} ({run.state}); run its evaluation first")
+    return folders
 
 
 def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
-    run = find_run(home_folder(), name)
+    run = taken_run(home_folder(), name, REPORT)
     path = run.folder / "report.html"
     if not path.exists():
         raise RecipeError(f"RUN must have a report, got none in {run.id} ({run.state}); finish it with `bnf run`")
@@ -238,7 +288,7 @@ def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
 def cancel_run(name: str, *, as_json: bool) -> None:
     """Ask a run to end, and wait until it has."""
     home = home_folder()
-    run = find_run(home, name)
+    run = taken_run(home, name)
     if run.state != RUNNING:
         raise RecipeError(f"RUN must be at work to be cancelled, got {run.id}, which is {run.state}; see `bnf runs`")
     set_prefect_environment(home)

@@ -86,6 +86,15 @@ def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
     return rows
 
 
+def settings_rows(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Recipe keys with every run's value, a column for each run."""
+    return [{"key": entry["key"]} | {run: _value(value) for run, value in entry["values"].items()} for entry in settings]
+
+
+def _value(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
 def run_row(row: Mapping[str, Any]) -> dict[str, str]:
     """A line of `bnf runs`. `own` is what only this run names: what `bnf gc` frees once its folder is deleted."""
     started = datetime.fromisoformat(row["started"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.graph import EVALUATION_STAGES, STAGES
-from flows.runs import find_run
+from flows.runs import MODELS, find_run
 from tasks.nodes import Forecast, Node, ancestors, forecast
 from tasks.store import Artifact, Store
 
@@ -126,7 +126,7 @@ def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Re
     if evaluate_run is None:
         return recipe
     asked = {name: getattr(recipe, name) for name in ("name", *EVALUATION_SECTIONS)}
-    return find_run(home, evaluate_run).recipe.model_copy(update=asked)
+    return find_run(home, evaluate_run, MODELS).recipe.model_copy(update=asked)
 
 
 def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store: Store) -> dict[str, Artifact]:
@@ -135,7 +135,7 @@ def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store:
     Raises:
         RecipeError: one of them is gone or altered.
     """
-    artifacts = find_run(home, evaluate_run).artifacts
+    artifacts = find_run(home, evaluate_run, MODELS).artifacts
     pinned = {name: artifact for name, artifact in artifacts.items() if name in selection.needed - selection.allowed}
     for name, artifact in pinned.items():
         if not store.available(artifact):

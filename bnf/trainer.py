@@ -23,6 +23,7 @@ from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
 from bnf.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
 from bnf.launch import is_worker, launch
+from bnf.loggers import lacking
 from bnf.losses import RowReference, count, label_weights
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, stored_dtype
@@ -71,6 +72,7 @@ def train(
         TrainingCollapsed: where the training collapses.
     """
     objective = load_objective(config.objective, config.objective_options)
+    check_loggers(config)
     groups = read_groups(groups_dir)
     check_data(config, objective, groups, reference_dir)
     rows = pack(groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
@@ -185,6 +187,7 @@ def _summary(
         "tokens_per_epoch": num_tokens,
         "label_weights": list(trainer.weights),
         "padding_share": 0.0,
+        "report_to": trainer.config.loggers,
         "peak_memory_gb": peak_memory_gb(),
         "final": logged[-1] if logged else {},
     }
@@ -237,6 +240,17 @@ def check_data(
         raise ValueError(f"groups must hold something for objective {name!r} to learn from, got nothing; look at the labels")
 
 
+def check_loggers(config: TrainConfig) -> None:
+    """Checks that this machine has what the loggers need.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    for logger in config.loggers:
+        if wrong := lacking(logger):
+            raise ValueError(f"report_to={logger} {wrong}")
+
+
 def _check_processes(config: TrainConfig, step_rows: int) -> None:
     """Every process must have a row to compute in a step, on a device of its own."""
     if config.nproc_per_node > step_rows:
@@ -280,10 +294,8 @@ def _check_reference_model(reference_dir: Path, model_dir: Path) -> None:
 
 def _tensorboard(folder: Path, resumed_from: int) -> TrainerCallback:
     """A logger that goes on in `folder` after a kill, hiding the steps that are computed again."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("report_to must name installed loggers, got tensorboard; pip install tensorboard") from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return TensorBoardCallback(SummaryWriter(str(folder), purge_step=resumed_from + 1 if resumed_from else None))
 
 

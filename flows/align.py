@@ -34,7 +34,7 @@ from flows.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution, stage_module
 from tasks.keys import Ingredients
-from tasks.nodes import Node, ingredients, other_code, with_other_code
+from tasks.nodes import Node, ingredients, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
 from tasks.store import Artifact, Store, read_json
 
@@ -215,6 +215,8 @@ class Runner:
         self.results[node.id] = artifact
         self.run_.add(node, artifact, cached=cached, seconds=seconds, other_code=self.other_code.get(node.id, []))
         self.listener.on_done(node, cached, seconds)
+        if cached and (said := not_done_again(node, artifact)):
+            self.listener.on_message(f"    {said}")
         outcome = getattr(stage_module(node), "outcome", None)
         if outcome is not None and artifact.path.exists():
             self.listener.on_message(f"    {outcome(artifact.path)}")

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from flows.config import Recipe, find_path, load_recipe, make_recipe
 from flows.display import Display, plan_rows, print_table, run_row, settings_rows, size
-from flows.errors import RecipeError
+from flows.errors import RecipeError, Stopped
 from flows.garbage import collect
 from flows.graph import build
 from flows.graph_parts import plugin
@@ -50,22 +50,31 @@ def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug
     from flows.server import prefect_server
 
     display = Display()
-    with prefect_server(home, meanwhile=_import_flow) as url:
-        from prefect.exceptions import CancelledRun
+    try:
+        with prefect_server(home, meanwhile=_import_flow) as url:
+            from prefect.exceptions import CancelledRun
 
-        from flows.align import LISTENER, Listener, align
+            from flows.align import LISTENER, Listener, align
 
-        def started(run: Run) -> None:
-            display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record['flow_run_id']}")
+            def started(run: Run) -> None:
+                display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record['flow_run_id']}")
 
-        LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
-        try:
-            name = align(recipe, **dataclasses.asdict(options))
-        except CancelledRun as error:
-            raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
-        finally:
-            display.stop()
-            display.total()
+            LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
+            try:
+                name = align(recipe, **dataclasses.asdict(options))
+            except CancelledRun as error:
+                raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
+            finally:
+                display.stop()
+        display.total()
+    except Exception as error:
+        display.broken_off("cancelled" if isinstance(error, Cancelled) else "failed")
+        raise
+    except BaseException as signal:
+        # Ctrl-C, `cli.main`'s answer to SIGTERM, and Prefect's own: whatever the run was about when it came.
+        by, code = ("Ctrl-C", 130) if isinstance(signal, KeyboardInterrupt) else ("SIGTERM", 143)
+        where = display.broken_off("stopped")
+        raise Stopped(f"stopped by {by} {where}; the same command goes on from there", code) from None
     run = find_run(home, str(name))
     if as_json:
         _print_json(_shown(run))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnf.config import TrainConfig
+from bnf.loggers import lacking
 from bnf.objectives import load_objective
 from data._parse import Parser
 from data._reading import Bad, DataSource, Reader, is_hub_id
@@ -258,13 +259,13 @@ def _memory(weights: int, config: TrainConfig) -> Check:
 
 def _training_packages(config: TrainConfig) -> Iterator[Check]:
     """What a training imports beside torch and transformers."""
-    asked = {name: f"report_to={name}" for name in config.loggers if name in ("tensorboard", "wandb")}
+    for logger in config.loggers:
+        wrong = lacking(logger)
+        yield Check(f"logger {logger}", f"train.report_to={logger} {wrong}" if wrong else None, "installed")
     if config.lora_r:
-        asked["peft"] = f"lora_r={config.lora_r}"
-    for package, setting in asked.items():
-        missing = importlib.util.find_spec(package) is None
-        problem = f"train.{setting} must have the package {package}, got an installation without it; pip install {package}"
-        yield Check(f"package {package}", problem if missing else None, "installed")
+        wrong = "must have the package peft, got an installation without it; pip install peft"
+        there = importlib.util.find_spec("peft") is not None
+        yield Check("package peft", None if there else f"train.lora_r={config.lora_r} {wrong}", "installed")
 
 
 def available_memory() -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,17 @@ def run(job: Job) -> None:
         step0_check="reference_model" not in job.inputs,
         progress=job.progress,
     )
+
+
+def not_done_again(settings: Mapping[str, Any], output: Path) -> str | None:
+    """What a complete training does not do again though its settings ask for it now; None where there is nothing."""
+    from bnf.config import TrainConfig
+
+    logged = json.loads((output / "train_summary.json").read_text()).get("report_to", [])
+    asked = [name for name in TrainConfig.from_dict(settings).loggers if name not in logged]
+    if not asked:
+        return None
+    return f"the training is complete, and nothing is logged anew to {', '.join(asked)}; --refresh train trains again and logs"
 
 
 def identity(output: Path) -> dict[str, Any]:

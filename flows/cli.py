@@ -143,7 +143,7 @@ def show(run: RunName, as_json: Json = False) -> None:
 @app.command()
 def compare(names: Annotated[list[str], typer.Argument(metavar="RUN RUN …")], as_json: Json = False) -> None:
     """Compare runs item by item: paired differences with intervals, and p-values corrected for their number."""
-    from flows.commands import compare_runs
+    from flows.comparison import compare_runs
 
     compare_runs(names, as_json=as_json)
 

@@ -14,38 +14,34 @@ from typing import Any, Literal
 from uuid import UUID
 
 from flows.config import Recipe, find_path, load_recipe, make_recipe
-from flows.display import Display, plan_rows, print_table, run_row, settings_rows, size
+from flows.display import Display, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError, Stopped
+from flows.examination import examine
 from flows.garbage import collect
-from flows.graph import build
 from flows.graph_parts import plugin
-from flows.home import home_folder, open_store, set_prefect_environment
-from flows.preflight import preflight, require
+from flows.home import home_folder, set_prefect_environment
+from flows.preflight import HOME, require
 from flows.runs import (
     LATEST,
     MODELS,
     REPORT,
     RUNNING,
-    SCORES,
     Need,
     Run,
     all_runs,
-    differing_settings,
     find_run,
-    last_artifacts,
     passed_over,
     run_sizes,
 )
-from flows.selection import EVALUATION_SECTIONS, Options, evaluated_recipe, pinned_artifacts, select
+from flows.selection import EVALUATION_SECTIONS, Options
 from tasks.child import Cancelled
-from tasks.nodes import forecast
-from tasks.store import Store, read_json
+from tasks.store import read_json
 
 
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
     """Check a recipe, run its flow with live output, and show what came out of it."""
     home = home_folder()
-    check(recipe, home, options)
+    require(examine(home, recipe, options).checks)
     set_prefect_environment(home, debug=debug)
     from flows.server import prefect_server
 
@@ -77,24 +73,13 @@ def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug
         raise Stopped(f"stopped by {by} {where}; the same command goes on from there", code) from None
     run = find_run(home, str(name))
     if as_json:
-        _print_json(_shown(run))
+        print_json(_shown(run))
         return
     show_results(run)
 
 
 def _import_flow() -> None:
     import flows.align  # noqa: F401
-
-
-def check(recipe: Recipe, home: Path, options: Options) -> None:
-    """Everything that can be known before the first stage: names, files, the selection, the machine's room."""
-    recipe = evaluated_recipe(home, recipe, options.evaluate_run)
-    nodes = build(recipe)
-    selection = select(nodes, options)
-    store = open_store(home, verify=options.verify)
-    pinned = pinned_artifacts(home, options.evaluate_run, selection, store) if options.evaluate_run else {}
-    known = selection.check(nodes, store, last_artifacts(home, recipe), pinned)
-    require(preflight(recipe, list(known.values()), home))
 
 
 def evaluate_target(
@@ -150,16 +135,23 @@ def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
 
 
 def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
+    """Print what a run would do.
+
+    Raises:
+        RecipeError: with the problems for which `run` would refuse it.
+    """
     home = home_folder()
-    nodes = build(recipe)
-    keep = select(nodes, options).keep
-    known = forecast(nodes, open_store(home, verify=options.verify), last_artifacts(home, recipe), keep=keep)
+    found = examine(home, recipe, options)
+    known = found.known
     if as_json:
-        _print_json({"stages": [entry.as_json() for entry in known.values()], "settings": _dotted(recipe.model_dump())})
-        return
-    print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
-    count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
-    print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
+        stages = [entry.as_json() for entry in known.values()]
+        print_json({"stages": stages, "settings": _dotted(recipe.model_dump()), "problems": found.problems})
+    else:
+        print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
+        count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
+        print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
+    # To look at a home that can't be written is no fault; `run` and `doctor` say that it is.
+    require(check for check in found.checks if check.name != HOME)
 
 
 def show_runs(*, as_json: bool) -> None:
@@ -180,7 +172,7 @@ def show_runs(*, as_json: bool) -> None:
         for run in runs
     ]
     if as_json:
-        _print_json({"runs": rows})
+        print_json({"runs": rows})
     elif rows:
         print_table("", [run_row(row) for row in rows], words=True)
     else:
@@ -190,7 +182,7 @@ def show_runs(*, as_json: bool) -> None:
 def show_run(name: str, *, as_json: bool) -> None:
     run = taken_run(home_folder(), name)
     if as_json:
-        _print_json(_shown(run))
+        print_json(_shown(run))
         return
     print(f"{run.id}  {run.state}")
     tasks = [
@@ -236,51 +228,6 @@ def _shown(run: Run) -> dict[str, Any]:
     }
 
 
-def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
-    from evaluation.compare import compare, comparison_rows
-
-    if len(names) < 2:
-        raise RecipeError(f"compare must be given two runs or more, got {len(names)}; see `bnf runs`")
-    home = home_folder()
-    store = open_store(home)
-    runs: dict[str, Run] = {}
-    for name in names:
-        run = taken_run(home, name, SCORES)
-        for other, taken in runs.items():
-            if taken.id == run.id:
-                raise RecipeError(
-                    f"RUN must be another run each time, got {run.id} for both {other!r} and {name!r}; write more of the names, "
-                    "see `bnf runs`"
-                )
-        runs[name] = run
-    result = compare([(run.id, _scores(run, store)) for run in runs.values()])
-    result["settings"] = differing_settings(list(runs.values()))
-    if as_json:
-        _print_json(result)
-        return
-    print_table("", comparison_rows(result))
-    for note in result["notes"]:
-        print(f"  {note}")
-    print()
-    if result["settings"]:
-        print("recipe keys that differ")
-        print_table("", settings_rows(result["settings"]), words=True)
-    else:
-        print("the recipes of these runs are the same")
-
-
-def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
-    """A run's scores by benchmark and model."""
-    folders: dict[str, dict[str, Path]] = {}
-    for name, artifact in run.artifacts.items():
-        stage, *rest = name.split("/")
-        if stage == "score":
-            folders.setdefault(rest[1], {})[rest[0]] = store.fetch(artifact)
-    if not folders:
-        raise RecipeError(f"RUN must have scores, got none in {run.id} ({run.state}); run its evaluation first")
-    return folders
-
-
 def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
     run = taken_run(home_folder(), name, REPORT)
     path = run.folder / "report.html"
@@ -289,7 +236,7 @@ def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
     if open_it:
         webbrowser.open(path.as_uri())
     if as_json:
-        _print_json({"run": run.id, "report": str(path)})
+        print_json({"run": run.id, "report": str(path)})
     else:
         print(path)
 
@@ -319,7 +266,7 @@ def cancel_run(name: str, *, as_json: bool) -> None:
             time.sleep(0.2)
             run = find_run(home, run.id)
     if as_json:
-        _print_json({"run": run.id, "state": run.state})
+        print_json({"run": run.id, "state": run.state})
     else:
         print(f"{run.id}  {run.state}")
 
@@ -329,7 +276,7 @@ def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
     home = home_folder()
     dropped = collect(home, dry_run=dry_run)
     if as_json:
-        _print_json({"dry_run": dry_run, "bytes": sum(entry["bytes"] for entry in dropped), "dropped": dropped})
+        print_json({"dry_run": dry_run, "bytes": sum(entry["bytes"] for entry in dropped), "dropped": dropped})
         return
     print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
     verb = "would be" if dry_run else "were"
@@ -360,7 +307,7 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
     _require_file(file, "a completions.jsonl")
     result = score_completions(plugin("evaluation.benchmarks", benchmark), file, format=file_format, lm_eval=lm_eval)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     checked, disagreements = result.pop("cross_check", None), result.pop("disagreements", [])
     print_table("", [{"key": key, "value": value} for key, value in result.items()], words=True)
@@ -390,7 +337,7 @@ def score_judgments(
         questions = str(find_path(str(questions)))
     result = judge_score(name, files, file_format=file_format, questions=questions)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     for title, rows in judgment_rows(result):
         print_table(title, rows)
@@ -411,6 +358,6 @@ def _dotted(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     print()

@@ -35,13 +35,15 @@ def run(job: Job) -> None:
 
 def not_done_again(settings: Mapping[str, Any], output: Path) -> str | None:
     """What a complete training does not do again though its settings ask for it now; None where there is nothing."""
-    from bnf.config import TrainConfig
-
-    logged = json.loads((output / "train_summary.json").read_text()).get("report_to", [])
-    asked = [name for name in TrainConfig.from_dict(settings).loggers if name not in logged]
-    if not asked:
+    asked = settings.get("report_to", "none")
+    asked = {asked} if isinstance(asked, str) else set(asked)
+    if not asked - {"none"}:
         return None
-    return f"the training is complete, and nothing is logged anew to {', '.join(asked)}; --refresh train trains again and logs"
+    logged = json.loads((output / "train_summary.json").read_text()).get("report_to", [])
+    new = sorted(asked - {"none", *logged})
+    if not new:
+        return None
+    return f"the training is complete, and nothing is logged anew to {', '.join(new)}; --refresh train trains again and logs"
 
 
 def identity(output: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def ends(monkeypatch, capsys, tmp_path):
         monkeypatch.setitem(sys.modules, "flows.server", server)
         monkeypatch.setenv("BNF_HOME", str(tmp_path))
         monkeypatch.setattr(commands, "Display", lambda: display)
-        monkeypatch.setattr(commands, "check", lambda *args: None)
+        monkeypatch.setattr(commands, "examine", lambda *args: SimpleNamespace(checks=[]))
         monkeypatch.setattr(commands, "set_prefect_environment", lambda *args, **kwargs: None)
         monkeypatch.setattr(cli, "app", lambda: commands.run_recipe(RECIPE, Options()))
         with pytest.raises(SystemExit) as ended:
@@ -56,9 +56,7 @@ def training(display):
     display.progress(TRAIN, 3, 60, "step 3 of 60")
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "by"), [(KeyboardInterrupt(), 130, "Ctrl-C"), (SystemExit(143), 143, "SIGTERM")]
-)
+@pytest.mark.parametrize(("error", "code", "by"), [(KeyboardInterrupt(), 130, "Ctrl-C"), (SystemExit(143), 143, "SIGTERM")])
 def test_a_stopped_run_says_what_was_stopped_and_that_it_goes_on(ends, error, code, by):
     found, told = ends(error, prepared, training)
     assert found == code and "0 s of work" not in told

@@ -3,6 +3,7 @@
 import pytest
 
 from flows import commands
+from flows.comparison import compare_runs
 from flows.errors import RecipeError
 from tests.unit.flows.run_folders import run_of
 
@@ -27,6 +28,6 @@ def test_compare_prints_its_table_and_what_intervals_cover(tmp_path, monkeypatch
         run_of(tmp_path, name, number, scores=marks)
         for number, (name, marks) in enumerate({"one": "++--", "two": "+++-"}.items())
     ]
-    commands.compare_runs([run.id for run in runs], as_json=False)
+    compare_runs([run.id for run in runs], as_json=False)
     printed = capsys.readouterr().out
     assert "50.0 → 75.0" in printed and "Intervals are 95 % and cover the choice of items only" in printed

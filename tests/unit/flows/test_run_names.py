@@ -5,6 +5,7 @@ import json
 import pytest
 
 from flows import commands
+from flows.comparison import compare_runs
 from flows.errors import RecipeError
 from flows.runs import MODELS, SCORES, find_run, passed_over
 from tests.unit.flows.run_folders import run_of
@@ -58,7 +59,7 @@ def test_compare_says_which_runs_it_took_and_which_recipe_keys_differ(home, caps
     run_of(home, "mine", 1, scores="++--")
     run_of(home, "mine-dpo", 2, scores="+++-", train={"objective": "dpo", "learning_rate": 1e-5}, prepare={"pairing": "all"})
     run_of(home, "mine", 3)
-    commands.compare_runs(["mine", "latest"], as_json=False)
+    compare_runs(["mine", "latest"], as_json=False)
     told = capsys.readouterr()
     assert "mine is mine-" in told.err and "without scores, and so passed over: mine-" in told.err
     rows = {line.split()[0]: line.split()[1:] for line in told.out.split("recipe keys that differ")[1].splitlines() if line}
@@ -67,7 +68,7 @@ def test_compare_says_which_runs_it_took_and_which_recipe_keys_differ(home, caps
         "train.objective": ["bnf", "dpo"],
         "train.learning_rate": ["5e-07", "1e-05"],
     }
-    commands.compare_runs(["mine", "latest"], as_json=True)
+    compare_runs(["mine", "latest"], as_json=True)
     result = json.loads(capsys.readouterr().out)
     [pairing] = [entry for entry in result["settings"] if entry["key"] == "prepare.pairing"]
     assert sorted(pairing["values"].values()) == ["all", "none"] and set(pairing["values"]) == set(result["runs"])
@@ -77,14 +78,14 @@ def test_the_sources_of_a_mixture_differ_key_by_key(home, capsys):
     sources = [{"source": "pairs", "path": "a.jsonl"}, {"source": "pairs", "path": "b.jsonl"}]
     run_of(home, "one", 1, scores="+-", data=sources)
     run_of(home, "two", 2, scores="+-", data=[sources[0], {**sources[1], "path": "c.jsonl"}])
-    commands.compare_runs(["one", "two"], as_json=False)
+    compare_runs(["one", "two"], as_json=False)
     assert "data.1.path" in (out := capsys.readouterr().out) and "data.0.path" not in out
 
 
 def test_runs_of_one_recipe_are_said_to_be_so(home, capsys):
     first = run_of(home, "mine", 1, scores="+-")
     second = run_of(home, "mine", 2, scores="++")
-    commands.compare_runs([first.id, second.id], as_json=False)
+    compare_runs([first.id, second.id], as_json=False)
     assert "the recipes of these runs are the same" in capsys.readouterr().out
 
 
@@ -92,7 +93,7 @@ def test_runs_of_one_recipe_are_said_to_be_so(home, capsys):
 def test_a_run_is_not_compared_with_itself(home, words):
     run = run_of(home, "mine", 1, scores="+-")
     with pytest.raises(RecipeError, match="RUN must be another run each time, got") as refused:
-        commands.compare_runs(words, as_json=False)
+        compare_runs(words, as_json=False)
     assert run.id in str(refused.value) and all(repr(word) in str(refused.value) for word in words)
 
 

@@ -32,6 +32,7 @@ from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch, drop_own_reference, is_of, note_mismatch, noted_mismatch, own_reference
 from bnf.packing import Row, pack, rows_per_step
 from bnf.parallel import is_first, wait_for_all
+from bnf.permissions import open_to_readers
 from bnf.reference import INDEX_FILE, Progress, read_reference, reference_numerics
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
 
@@ -278,6 +279,7 @@ def save_policy(model: PreTrainedModel, model_dir: Path, policy_dir: Path) -> No
         target = partial / file.relative_to(model_dir)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
+    open_to_readers(partial)
     shutil.rmtree(policy_dir, ignore_errors=True)
     os.replace(partial, policy_dir)
 

@@ -121,6 +121,12 @@ def _evaluated_run(home: Path, target: str) -> Run | None:
                 f"RUN|MODEL must be one of both, got {target!r}, which is a run and a folder here; write ./{target} for the folder"
             )
         return None
+    runs = all_runs(home)
+    if target != LATEST and not any(target == run.record["recipe"] or run.id.startswith(target) for run in runs):
+        newest = ", ".join(run.id for run in runs[:3]) or "none yet"
+        raise RecipeError(
+            f"RUN|MODEL must be a run, a model's folder or a hub id such as owner/name, got {target!r}; the newest runs: {newest}"
+        )
     return taken_run(home, target, MODELS)
 
 

@@ -78,15 +78,6 @@ def test_the_example_of_docs_data_is_a_recipe_of_sources_that_there_are():
     assert not without, f"docs/data.md must have a row for each source; add `| `{min(without)}` | what it reads | a record |`"
 
 
-def test_every_benchmark_has_its_row():
-    there = {path.stem for path in (ROOT / "evaluation" / "benchmarks").glob("[!_]*.py")}
-    without = there - rows_of("benchmarks.md") - rows_of("judges.md")
-    assert not without, (
-        f"docs/benchmarks.md (judges.md where a judge scores it) must have a row for each benchmark; add `| `{min(without)}` | items | "
-        "metric | |`"
-    )
-
-
 def rows_of(document):
     """The names that stand first in the rows of a document's tables."""
     return set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / document).read_text(), re.M))

@@ -97,7 +97,7 @@ def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
     _name(flow_run_id, run, recipe, evaluate_run)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)
-    state = "failed"
+    state, why = "failed", None
     try:
         with cancellation(flow_run_id) as cancelled:
             runner = Runner(selection, pinned, store, run, listener, cancelled, service_keys(recipe))
@@ -110,9 +110,11 @@ def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
         # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
         if not isinstance(error, Exception):
             state = "cancelled" if deployment.get_id() and was_cancelled(flow_run_id) else "stopped"
+        else:
+            why = str(error)
         raise
     finally:
-        run.end(state)
+        run.end(state, why)
     _publish(run)
     return run.id
 

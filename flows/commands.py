@@ -190,7 +190,7 @@ def show_run(name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_shown(run))
         return
-    print(f"{run.id}  {run.state}")
+    print(f"{run.id}  {run.where}")
     tasks = [
         {
             "task": name,

@@ -54,6 +54,15 @@ class Run:
         return CRASHED
 
     @property
+    def where(self) -> str:
+        """The state, and of a run that ended early the task that was at work and why."""
+        state, working, why = self.state, self.record.get("working"), self.record.get("why")
+        if state in (RUNNING, "completed"):
+            return state
+        task = working.get("task", working["stage"]) if working else ""
+        return state + (f" in {task}" if task else "") + (f": {why}" if why else "")
+
+    @property
     def recipe(self) -> Recipe:
         return make_recipe(yaml.safe_load((self.folder / "recipe.yaml").read_text()))
 
@@ -64,7 +73,7 @@ class Run:
 
     def begin(self, node: Node, key: str) -> None:
         """Record which task is at work: its partial work is worth keeping until another run has done it."""
-        self.record["working"] = {"stage": node.stage, "key": key}
+        self.record["working"] = {"stage": node.stage, "key": key, "task": node.label}
         self.save()
 
     def add(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float, other_code: Sequence[str] = ()) -> None:
@@ -81,8 +90,9 @@ class Run:
                 shutil.copyfile(artifact.path / name, self.folder / name)
         self.save()
 
-    def end(self, state: str) -> None:
-        self.record |= {"state": state, "ended": now()}
+    def end(self, state: str, why: str | None = None) -> None:
+        """Record how the run ended; `why` is the message of what ended it."""
+        self.record |= {"state": state, "ended": now(), "why": why}
         self.save(durable=True)
         if self._alive is not None:
             self._alive.close()

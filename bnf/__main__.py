@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -11,6 +12,8 @@ def main() -> None:
     """Run `flows.cli` of this checkout; a bare wheel holds the library alone and says where the pipeline is to be had."""
     root = Path(__file__).resolve().parent.parent
     if not (root / "flows" / "cli.py").is_file():
+        if sys.argv[1:] == ["--version"]:
+            sys.exit(print(f"bnf {version('bnf')}"))
         sys.exit("bnf: the pipeline must run from a checkout, got the library alone; clone the repository and run `make env`")
     # First on the path: a folder named `data` or `tasks` elsewhere must not stand in for the project's.
     sys.path.insert(0, str(root))

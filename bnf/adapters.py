@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from bnf.config import TrainConfig
+from bnf.permissions import open_to_readers
 
 
 def add_adapter(model: PreTrainedModel, config: TrainConfig) -> Any:
@@ -75,6 +76,7 @@ def save_adapter(model: Any, folder: Path) -> None:
     model.save_pretrained(folder)
     # A template of a model card, with nothing filled in.
     (folder / "README.md").unlink(missing_ok=True)
+    open_to_readers(folder)
 
 
 def merge(model: Any) -> PreTrainedModel:

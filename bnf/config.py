@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from bnf.loggers import LOGGERS
 from bnf.objectives import load_objective
 
 # The settings that reference and training share: the rows, and the dtype they are computed in.
@@ -154,6 +155,10 @@ class TrainConfig:
         _check(
             "all" not in self.loggers, "report_to", "name the loggers", self.report_to, "use [tensorboard, wandb] or the like"
         )
+        for logger in self.loggers:
+            nearest = get_close_matches(logger, LOGGERS, n=1)
+            remedy = f"did you mean {nearest[0]}?" if nearest else "tensorboard writes beside the metrics"
+            _check(logger in LOGGERS, "report_to", f"be none or among {', '.join(LOGGERS)}", logger, remedy)
         _check(
             self.length_normalization in ("own", "pair_min"),
             "length_normalization",

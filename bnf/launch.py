@@ -80,13 +80,18 @@ def launch(
 
 def _start(call: Path) -> None:
     """The process that watches over the others: torchrun."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
     processes = json.loads(call.read_text())["config"]["nproc_per_node"]
     os.environ[_IS_WORKER] = "1"
     os.environ[_PARENT] = str(os.getpid())
     # A process that failed has failed for good: what the training can go on from lies in its checkpoints.
-    main(["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", "-m", "bnf.launch", str(call)])
+    try:
+        main(["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", "-m", "bnf.launch", str(call)])
+    except ChildFailedError:
+        # The processes have left their reports, or their tracebacks above.
+        sys.exit(1)
 
 
 def _train(call: Path) -> None:
@@ -112,7 +117,10 @@ def _train(call: Path) -> None:
     except Exception as error:
         report = {"kind": type(error).__name__, "message": str(error)}
         call.with_name(f"launch-error-{rank:05d}.json").write_text(json.dumps(report))
-        raise
+        if report["kind"] not in _KINDS:
+            raise
+        # What the message says is all there is to know.
+        sys.exit(1)
 
 
 def _die_with_parent() -> None:

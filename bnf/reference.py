@@ -29,6 +29,7 @@ from bnf.losses import MismatchedReference, RowReference
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, numerics
 from bnf.packing import Row, pack, rows_digest
+from bnf.permissions import open_to_readers
 
 INDEX_FILE = "index.json"
 NUMERICS_FILE = "numerics.json"
@@ -122,6 +123,7 @@ def cache_reference(
                 progress(done, num_tokens, f"{done} of {num_tokens} tokens")
             partial = path.with_name(path.name + ".partial")
             save_file({name: torch.cat(parts) for name, parts in values.items()}, partial, metadata={"key": key})
+            open_to_readers(partial)
             os.replace(partial, path)
         else:
             done += sum(tokens_of_row[first:last])

@@ -36,6 +36,7 @@ from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch
 from bnf.packing import Row
 from bnf.parallel import SeededOrder, accept_rows, is_first, num_processes, sum_totals, wait_for_all
+from bnf.permissions import open_to_readers
 from bnf.reference import Progress
 
 _logger = logging.getLogger(__name__)
@@ -263,6 +264,7 @@ class RowTrainer(Trainer):
         name = f"checkpoint-{self.state.global_step}"
         # TrainingArguments hold paths and callables as a pickle; the configuration is in training.json.
         (unfinished / name / "training_args.bin").unlink()
+        open_to_readers(unfinished / name)
         older = list(folder.glob("checkpoint-*"))
         os.replace(unfinished / name, folder / name)
         for checkpoint in older:

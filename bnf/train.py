@@ -10,9 +10,11 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
+from bnf.collapse import TrainingCollapsed
 from bnf.config import TrainConfig
 from bnf.objectives import load_objective
 
@@ -26,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, help="folder of cached reference log-probabilities")
     parser.add_argument("--reference-model", type=Path, help="folder of the model they are of, where that is not --model")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to; resumes what is there")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     # Read when torch is imported, below: threads that spin while they wait cost several times the work where a core is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -40,13 +43,23 @@ def main(arguments: list[str] | None = None) -> int:
             reference_model_dir=options.reference_model,
         )
         print(json.dumps(summary, indent=1))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ArithmeticError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:
+        # Of what the shell is told: 128 and the signal's number.
+        return _failed("stopped; the same command goes on from the last checkpoint", 130, options.debug)
+    except (ValueError, OSError) as error:
+        return _failed(f"error: {error}", 2, options.debug)
+    except TrainingCollapsed as error:
+        return _failed(f"error: {error}", 1, options.debug)
+    except Exception as error:
+        return _failed(f"error: {type(error).__name__}: {error}; --debug shows where", 1, options.debug)
     return 0
+
+
+def _failed(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return code
 
 
 def run(
@@ -109,12 +122,16 @@ class _Printer:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"config must be a YAML or JSON file, got {path}; write the train section of a recipe into one")
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        values = json.loads(path.read_text())
+        values = json.loads(text)
     else:
         import yaml
 
-        values = yaml.safe_load(path.read_text()) or {}
+        try:
+            values = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"config must be YAML, got {path}: {error}; correct it") from error
     if not isinstance(values, dict):
         raise ValueError(
             f"config must be a mapping of settings, got {type(values).__name__} in {path}; write one `key: value` a line"

@@ -23,6 +23,7 @@ from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
 from bnf.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
 from bnf.launch import is_worker, launch
+from bnf.loggers import lacking
 from bnf.losses import RowReference, count, label_weights
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, stored_dtype
@@ -31,6 +32,7 @@ from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch, drop_own_reference, is_of, note_mismatch, noted_mismatch, own_reference
 from bnf.packing import Row, pack, rows_per_step
 from bnf.parallel import is_first, wait_for_all
+from bnf.permissions import open_to_readers
 from bnf.reference import INDEX_FILE, Progress, read_reference, reference_numerics
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
 
@@ -71,6 +73,7 @@ def train(
         TrainingCollapsed: where the training collapses.
     """
     objective = load_objective(config.objective, config.objective_options)
+    check_loggers(config)
     groups = read_groups(groups_dir)
     check_data(config, objective, groups, reference_dir)
     rows = pack(groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
@@ -185,6 +188,7 @@ def _summary(
         "tokens_per_epoch": num_tokens,
         "label_weights": list(trainer.weights),
         "padding_share": 0.0,
+        "report_to": trainer.config.loggers,
         "peak_memory_gb": peak_memory_gb(),
         "final": logged[-1] if logged else {},
     }
@@ -237,6 +241,17 @@ def check_data(
         raise ValueError(f"groups must hold something for objective {name!r} to learn from, got nothing; look at the labels")
 
 
+def check_loggers(config: TrainConfig) -> None:
+    """Checks that this machine has what the loggers need.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    for logger in config.loggers:
+        if wrong := lacking(logger):
+            raise ValueError(f"report_to={logger} {wrong}")
+
+
 def _check_processes(config: TrainConfig, step_rows: int) -> None:
     """Every process must have a row to compute in a step, on a device of its own."""
     if config.nproc_per_node > step_rows:
@@ -264,6 +279,7 @@ def save_policy(model: PreTrainedModel, model_dir: Path, policy_dir: Path) -> No
         target = partial / file.relative_to(model_dir)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
+    open_to_readers(partial)
     shutil.rmtree(policy_dir, ignore_errors=True)
     os.replace(partial, policy_dir)
 
@@ -280,10 +296,8 @@ def _check_reference_model(reference_dir: Path, model_dir: Path) -> None:
 
 def _tensorboard(folder: Path, resumed_from: int) -> TrainerCallback:
     """A logger that goes on in `folder` after a kill, hiding the steps that are computed again."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("report_to must name installed loggers, got tensorboard; pip install tensorboard") from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return TensorBoardCallback(SummaryWriter(str(folder), purge_step=resumed_from + 1 if resumed_from else None))
 
 

@@ -10,6 +10,9 @@ from typing import Any
 from data._reading import Bad, DataSource, Raw
 from data.sources._rows import Columns, Fields, Row, RowError
 
+# What a source may say that it gives.
+KINDS = ("pairs", "labels", "ratings", "prompts")
+
 
 class Parser:
     """Turns a source's raw records into rows, with the columns that the recipe renames.
@@ -46,6 +49,19 @@ def preference_source(name: str) -> ModuleType:
             f"data.source must give preferences, got {name}, which gives prompts to sample from; put it under sample"
         )
     return module
+
+
+def gives(name: str) -> str:
+    """What a source of preferences gives, as its file says in `GIVES`: `pairs`, `labels` of single completions, `ratings` of them, or
+    `prompts` alone.
+
+    Raises:
+        ValueError: its file doesn't say.
+    """
+    found = getattr(preference_source(name), "GIVES", None)
+    if found not in KINDS:
+        raise ValueError(f"data/sources/{name}.py must say what it GIVES: {', '.join(KINDS)}, got {found!r}; add `GIVES = …`")
+    return str(found)
 
 
 def columns_of(source: DataSource) -> Columns:

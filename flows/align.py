@@ -35,7 +35,7 @@ from flows.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution, stage_module
 from tasks.keys import Ingredients
-from tasks.nodes import Node, ingredients, other_code, with_other_code
+from tasks.nodes import Node, ingredients, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
 from tasks.store import Artifact, Store, read_json
 
@@ -100,7 +100,7 @@ def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
     _name(flow_run_id, run, recipe, evaluate_run)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)
-    state = "failed"
+    state, why = "failed", None
     try:
         with cancellation(flow_run_id) as cancelled:
             runner = Runner(selection, pinned, store, run, listener, cancelled, service_keys(recipe))
@@ -113,9 +113,11 @@ def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
         # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
         if not isinstance(error, Exception):
             state = "cancelled" if deployment.get_id() and was_cancelled(flow_run_id) else "stopped"
+        else:
+            why = str(error)
         raise
     finally:
-        run.end(state)
+        run.end(state, why)
     _publish(run)
     return run.id
 
@@ -218,6 +220,8 @@ class Runner:
         self.results[node.id] = artifact
         self.run_.add(node, artifact, cached=cached, seconds=seconds, other_code=self.other_code.get(node.id, []))
         self.listener.on_done(node, cached, seconds)
+        if cached and (said := not_done_again(node, artifact)):
+            self.listener.on_message(f"    {said}")
         outcome = getattr(stage_module(node), "outcome", None)
         if outcome is not None and artifact.path.exists():
             self.listener.on_message(f"    {outcome(artifact.path)}")

@@ -26,7 +26,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Align language models with the BNF loss, and measure what it gained and what it cost.",
 )
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, such as flows/recipes/quickstart.yaml.")]
@@ -35,7 +34,9 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own lines.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, its beginning, or `latest`.")]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's name or its recipe's, the beginning of one run's alone, or `latest`.")
+]
 
 
 Refresh = Annotated[str, typer.Option("--refresh", metavar="STAGE,…", help="Execute these stages although they are cached.")]
@@ -43,6 +44,27 @@ Keep = Annotated[
     str, typer.Option("--keep", metavar="STAGE,…", help="Take these stages' artifacts where they differ in code alone.")
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Check cached artifacts by content, not by size alone.")]
+
+
+def _debugging() -> bool:
+    """Whether `--debug` stands anywhere: before the command, or behind it."""
+    return "--debug" in sys.argv
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        print(f"bnf {importlib.metadata.version('bnf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say the version.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Align language models with the BNF loss, and measure what it gained and what it cost."""
 
 
 @app.command()
@@ -67,7 +89,7 @@ def run(
     from flows.selection import Options
 
     options = Options(_names(only), from_stage or None, _names(refresh), _names(keep), verify)
-    run_recipe(load_recipe(recipe, overrides or ()), options, as_json=as_json, debug=debug)
+    run_recipe(load_recipe(recipe, overrides or ()), options, as_json=as_json, debug=debug or _debugging())
 
 
 @app.command()
@@ -87,7 +109,7 @@ def evaluate(
     words = recipe_and_overrides or []
     recipe = next((word for word in words[:1] if "=" not in word), None)
     options = Options(refresh=_names(refresh), keep=_names(keep), verify=verify)
-    evaluate_target(target, recipe, words[1:] if recipe else words, options, as_json=as_json, debug=debug)
+    evaluate_target(target, recipe, words[1:] if recipe else words, options, as_json=as_json, debug=debug or _debugging())
 
 
 @app.command()
@@ -121,7 +143,7 @@ def show(run: RunName, as_json: Json = False) -> None:
 @app.command()
 def compare(names: Annotated[list[str], typer.Argument(metavar="RUN RUN …")], as_json: Json = False) -> None:
     """Compare runs item by item: paired differences with intervals, and p-values corrected for their number."""
-    from flows.commands import compare_runs
+    from flows.comparison import compare_runs
 
     compare_runs(names, as_json=as_json)
 
@@ -162,7 +184,7 @@ def ui(debug: Debug = False) -> None:
     """Start the Prefect UI on this home's runs; Ctrl-C ends it."""
     from flows.commands import serve_ui
 
-    serve_ui(debug=debug)
+    serve_ui(debug=debug or _debugging())
 
 
 @app.command()
@@ -175,7 +197,7 @@ def deploy(
     """Create the work pools and the deployments of prefect.yaml, and say what to do next."""
     from flows.deploy import deploy
 
-    deploy(pool=pool, debug=debug)
+    deploy(pool=pool, debug=debug or _debugging())
 
 
 @app.command()
@@ -251,10 +273,10 @@ def _names(text: str) -> list[str] | None:
 
 def main() -> None:
     """Run a command; turn errors into one message and an exit code (1 failed, 2 usage, 130 and 143 stopped)."""
-    from flows.errors import RecipeError
+    from flows.errors import RecipeError, Stopped
     from tasks.child import Cancelled, StageFailed
 
-    debug = "--debug" in sys.argv
+    debug = _debugging()
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()
@@ -262,12 +284,17 @@ def main() -> None:
         _fail(f"failed: {error}", 1, debug)
     except Cancelled as error:
         _fail(str(error), 1, debug)
+    except Stopped as error:
+        _fail(str(error), error.code, debug)
     except (RecipeError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         _fail(str(error), 2, debug)
     except KeyboardInterrupt:
         _fail("stopped", 130, debug)
     except (ValueError, RuntimeError, OSError) as error:
         _fail(f"failed: {error}", 1, debug)
+    except Exception as error:
+        # No message for people: the program itself is at fault.
+        _fail(f"failed: {type(error).__name__}: {error}; with --debug it shows where", 1, debug)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -15,64 +15,72 @@ from uuid import UUID
 
 from flows.config import Recipe, load_recipe, make_recipe
 from flows.display import Display, plan_rows, print_table, run_row, size
-from flows.errors import RecipeError
+from flows.errors import RecipeError, Stopped
+from flows.examination import examine
 from flows.garbage import collect
-from flows.graph import build
 from flows.graph_parts import plugin
-from flows.home import home_folder, open_store, set_prefect_environment
+from flows.home import home_folder, set_prefect_environment
 from flows.paths import find_path, person_path
-from flows.preflight import preflight, require
-from flows.runs import RUNNING, Run, all_runs, find_run, last_artifacts, run_sizes
-from flows.selection import EVALUATION_SECTIONS, Options, evaluated_recipe, pinned_artifacts, select
+from flows.preflight import HOME, require
+from flows.runs import (
+    LATEST,
+    MODELS,
+    REPORT,
+    RUNNING,
+    Need,
+    Run,
+    all_runs,
+    find_run,
+    passed_over,
+    run_sizes,
+)
+from flows.selection import EVALUATION_SECTIONS, Options
 from tasks.child import Cancelled
-from tasks.nodes import forecast
 from tasks.store import read_json
 
 
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
     """Check a recipe, run its flow with live output, and show what came out of it."""
     home = home_folder()
-    check(recipe, home, options)
+    require(examine(home, recipe, options).checks)
     set_prefect_environment(home, debug=debug)
     from flows.server import prefect_server
 
     display = Display()
-    with prefect_server(home, meanwhile=_import_flow) as url:
-        from prefect.exceptions import CancelledRun
+    try:
+        with prefect_server(home, meanwhile=_import_flow) as url:
+            from prefect.exceptions import CancelledRun
 
-        from flows.align import LISTENER, Listener, align
+            from flows.align import LISTENER, Listener, align
 
-        def started(run: Run) -> None:
-            display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record['flow_run_id']}")
+            def started(run: Run) -> None:
+                display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record['flow_run_id']}")
 
-        LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
-        try:
-            name = align(recipe, **dataclasses.asdict(options))
-        except CancelledRun as error:
-            raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
-        finally:
-            display.stop()
-            display.total()
+            LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
+            try:
+                name = align(recipe, **dataclasses.asdict(options))
+            except CancelledRun as error:
+                raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
+            finally:
+                display.stop()
+        display.total()
+    except Exception as error:
+        display.broken_off("cancelled" if isinstance(error, Cancelled) else "failed")
+        raise
+    except BaseException as signal:
+        # Ctrl-C, `cli.main`'s answer to SIGTERM, and Prefect's own: whatever the run was about when it came.
+        by, code = ("Ctrl-C", 130) if isinstance(signal, KeyboardInterrupt) else ("SIGTERM", 143)
+        where = display.broken_off("stopped")
+        raise Stopped(f"stopped by {by} {where}; the same command goes on from there", code) from None
     run = find_run(home, str(name))
     if as_json:
-        _print_json(_shown(run))
+        print_json(_shown(run))
         return
     show_results(run)
 
 
 def _import_flow() -> None:
     import flows.align  # noqa: F401
-
-
-def check(recipe: Recipe, home: Path, options: Options) -> None:
-    """Everything that can be known before the first stage: names, files, the selection, the machine's room."""
-    recipe = evaluated_recipe(home, recipe, options.evaluate_run)
-    nodes = build(recipe)
-    selection = select(nodes, options)
-    store = open_store(home, verify=options.verify)
-    pinned = pinned_artifacts(home, options.evaluate_run, selection, store) if options.evaluate_run else {}
-    known = selection.check(nodes, store, last_artifacts(home, recipe), pinned)
-    require(preflight(recipe, list(known.values()), home))
 
 
 def evaluate_target(
@@ -85,10 +93,8 @@ def evaluate_target(
                 f"evaluate must change keys of {', '.join(EVALUATION_SECTIONS)} alone, got {override!r}; use `bnf run` for the others"
             )
     home = home_folder()
-    known = [run for run in all_runs(home) if target == "latest" or run.id.startswith(target)]
-    is_here = person_path(target).exists()
-    if known and not is_here:
-        run = known[0]
+    run = _evaluated_run(home, target)
+    if run is not None:
         base = run.recipe
         if recipe_path is not None:
             asked = load_recipe(recipe_path)
@@ -97,8 +103,6 @@ def evaluate_target(
         evaluated = run.id if recipe.train is not None else None
         run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), as_json=as_json, debug=debug)
         return
-    if "/" not in target and not is_here:
-        find_run(home, target)
     asked = load_recipe(recipe_path or "flows/recipes/evaluate.yaml")
     values = asked.model_dump() | {
         "model_name_or_path": target,
@@ -110,17 +114,51 @@ def evaluate_target(
     run_recipe(make_recipe(values, overrides), options, as_json=as_json, debug=debug)
 
 
+def _evaluated_run(home: Path, target: str) -> Run | None:
+    """The run that is to be evaluated; None where the target is a model: a folder, or a hub id, which has a slash."""
+    if person_path(target).exists() or "/" in target:
+        if target in {name for run in all_runs(home) for name in (run.id, run.record["recipe"], LATEST)}:
+            raise RecipeError(
+                f"RUN|MODEL must be one of both, got {target!r}, which is a run and a folder here; write ./{target} for the folder"
+            )
+        return None
+    runs = all_runs(home)
+    if target != LATEST and not any(target == run.record["recipe"] or run.id.startswith(target) for run in runs):
+        newest = ", ".join(run.id for run in runs[:3]) or "none yet"
+        raise RecipeError(
+            f"RUN|MODEL must be a run, a model's folder or a hub id such as owner/name, got {target!r}; the newest runs: {newest}"
+        )
+    return taken_run(home, target, MODELS)
+
+
+def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
+    """The run that a name stands for. Where it isn't the run's own, standard error says which was taken, and what was passed over."""
+    run = find_run(home, name, need)
+    over = ", ".join(f"{one.id} ({one.state})" for one in passed_over(home, name, run))
+    if run.id != name:
+        lack = f"; without {need.what}, and so passed over: {over}" if need and over else ""
+        print(f"{name} is {run.id} ({run.state}){lack}", file=sys.stderr)
+    return run
+
+
 def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
+    """Print what a run would do.
+
+    Raises:
+        RecipeError: with the problems for which `run` would refuse it.
+    """
     home = home_folder()
-    nodes = build(recipe)
-    keep = select(nodes, options).keep
-    known = forecast(nodes, open_store(home, verify=options.verify), last_artifacts(home, recipe), keep=keep)
+    found = examine(home, recipe, options)
+    known = found.known
     if as_json:
-        _print_json({"stages": [entry.as_json() for entry in known.values()], "settings": _dotted(recipe.model_dump())})
-        return
-    print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
-    count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
-    print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
+        stages = [entry.as_json() for entry in known.values()]
+        print_json({"stages": stages, "settings": _dotted(recipe.model_dump()), "problems": found.problems})
+    else:
+        print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
+        count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
+        print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
+    # To look at a home that can't be written is no fault; `run` and `doctor` say that it is.
+    require(check for check in found.checks if check.name != HOME)
 
 
 def show_runs(*, as_json: bool) -> None:
@@ -141,7 +179,7 @@ def show_runs(*, as_json: bool) -> None:
         for run in runs
     ]
     if as_json:
-        _print_json({"runs": rows})
+        print_json({"runs": rows})
     elif rows:
         print_table("", [run_row(row) for row in rows], words=True)
     else:
@@ -149,11 +187,11 @@ def show_runs(*, as_json: bool) -> None:
 
 
 def show_run(name: str, *, as_json: bool) -> None:
-    run = find_run(home_folder(), name)
+    run = taken_run(home_folder(), name)
     if as_json:
-        _print_json(_shown(run))
+        print_json(_shown(run))
         return
-    print(f"{run.id}  {run.state}")
+    print(f"{run.id}  {run.where}")
     tasks = [
         {
             "task": name,
@@ -197,42 +235,15 @@ def _shown(run: Run) -> dict[str, Any]:
     }
 
 
-def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
-    from evaluation.compare import compare, comparison_rows
-
-    if len(names) < 2:
-        raise RecipeError(f"compare must be given two runs or more, got {len(names)}; see `bnf runs`")
-    home = home_folder()
-    store = open_store(home)
-    scored = []
-    for name in names:
-        run = find_run(home, name)
-        folders: dict[str, dict[str, Path]] = {}
-        for artifact_of, artifact in run.artifacts.items():
-            stage, *rest = artifact_of.split("/")
-            if stage == "score":
-                folders.setdefault(rest[1], {})[rest[0]] = store.fetch(artifact)
-        if not folders:
-            raise RecipeError(f"RUN must have scores, got none in {run.id} ({run.state}); run its evaluation first")
-        scored.append((run.id, folders))
-    result = compare(scored)
-    if as_json:
-        _print_json(result)
-    else:
-        print_table("", comparison_rows(result))
-        for note in result["notes"]:
-            print(f"  {note}")
-
-
 def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
-    run = find_run(home_folder(), name)
+    run = taken_run(home_folder(), name, REPORT)
     path = run.folder / "report.html"
     if not path.exists():
         raise RecipeError(f"RUN must have a report, got none in {run.id} ({run.state}); finish it with `bnf run`")
     if open_it:
         webbrowser.open(path.as_uri())
     if as_json:
-        _print_json({"run": run.id, "report": str(path)})
+        print_json({"run": run.id, "report": str(path)})
     else:
         print(path)
 
@@ -240,7 +251,7 @@ def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
 def cancel_run(name: str, *, as_json: bool) -> None:
     """Ask a run to end, and wait until it has."""
     home = home_folder()
-    run = find_run(home, name)
+    run = taken_run(home, name)
     if run.state != RUNNING:
         raise RecipeError(f"RUN must be at work to be cancelled, got {run.id}, which is {run.state}; see `bnf runs`")
     set_prefect_environment(home)
@@ -262,7 +273,7 @@ def cancel_run(name: str, *, as_json: bool) -> None:
             time.sleep(0.2)
             run = find_run(home, run.id)
     if as_json:
-        _print_json({"run": run.id, "state": run.state})
+        print_json({"run": run.id, "state": run.state})
     else:
         print(f"{run.id}  {run.state}")
 
@@ -272,7 +283,7 @@ def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
     home = home_folder()
     dropped = collect(home, dry_run=dry_run)
     if as_json:
-        _print_json({"dry_run": dry_run, "bytes": sum(entry["bytes"] for entry in dropped), "dropped": dropped})
+        print_json({"dry_run": dry_run, "bytes": sum(entry["bytes"] for entry in dropped), "dropped": dropped})
         return
     print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
     verb = "would be" if dry_run else "were"
@@ -305,7 +316,7 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
         plugin("evaluation.benchmarks", benchmark, "BENCHMARK"), file, format=file_format, lm_eval=lm_eval
     )
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     checked, disagreements = result.pop("cross_check", None), result.pop("disagreements", [])
     print_table("", [{"key": key, "value": value} for key, value in result.items()], words=True)
@@ -334,7 +345,7 @@ def score_judgments(
         questions = str(find_path(str(questions), "--questions"))
     result = judge_score(name, files, file_format=file_format, questions=questions)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     for title, rows in judgment_rows(result):
         print_table(title, rows)
@@ -357,6 +368,6 @@ def _dotted(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     print()

@@ -25,17 +25,21 @@ class Display:
         self.status = self.console.status("", spinner="dots") if self.console.is_terminal else None
         self.last_s = 0.0
         self.times: list[tuple[str, bool, float]] = []
+        self.at_work: tuple[str, float] | None = None  # the task at work and when it began
+        self.note = ""
 
     def message(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, node: Node) -> None:
         self.last_s = time.monotonic()
+        self.at_work, self.note = (node.label, self.last_s), ""
         if self.status is not None:
             self.status.update(f"{node.label} …")
             self.status.start()
 
     def progress(self, node: Node, done: int, total: int, note: str) -> None:
+        self.note = note
         text = f"{node.label}  {done}/{total}  {note}"
         if self.status is not None:
             self.status.update(text)
@@ -45,6 +49,7 @@ class Display:
 
     def done(self, node: Node, cached: bool, seconds: float) -> None:
         self.stop()
+        self.at_work = None
         self.times.append((node.label, cached, seconds))
         state = "[bright_blue]cached[/]" if cached else f"[green]done[/]   {seconds:7.1f} s"
         self.console.print(f"  {node.label:<34} {state}")
@@ -52,6 +57,18 @@ class Display:
     def stop(self) -> None:
         if self.status is not None:
             self.status.stop()
+
+    def broken_off(self, how: str) -> str:
+        """Show the task that was at work when the run ended before its end, and say in words where that was."""
+        self.stop()
+        number = len(self.times)
+        finished = "1 task was complete" if number == 1 else f"{number} tasks were complete"
+        if self.at_work is None:
+            return f"between tasks; {finished}" if self.times else "before the first task"
+        label, began_s = self.at_work
+        seconds = time.monotonic() - began_s
+        self.console.print(f"  {label:<34} [red]{how}[/] after {seconds:.1f} s" + (f"  {self.note}" if self.note else ""))
+        return f"in {label}" + (f" ({self.note})" if self.note else "") + f"; {finished} before it"
 
     def total(self) -> None:
         made = sum(seconds for _, cached, seconds in self.times if not cached)
@@ -84,6 +101,15 @@ def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
         more = f" (+{len(entry.changed) - 3} more)" if len(entry.changed) > 3 else ""
         rows.append({"task": entry.node.label, "": states[entry.cached], "what changed": entry.problem or why + more})
     return rows
+
+
+def settings_rows(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Recipe keys with every run's value, a column for each run."""
+    return [{"key": entry["key"]} | {run: _value(value) for run, value in entry["values"].items()} for entry in settings]
+
+
+def _value(value: object) -> str:
+    return "–" if value is None else str(value)
 
 
 def run_row(row: Mapping[str, Any]) -> dict[str, str]:

@@ -10,15 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flows.checks import Check
 from flows.config import load_recipe
 from flows.display import print_table
-from flows.graph import build
+from flows.examination import examine
 from flows.home import home_folder
-from flows.preflight import GIB, Check, available_memory, preflight
-from flows.runs import last_artifacts
+from flows.preflight import GIB, available_memory
+from flows.selection import Options
 from tasks.execute import machine
-from tasks.nodes import Node, forecast
-from tasks.store import Store
+from tasks.nodes import Node
 
 
 def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool, as_json: bool) -> None:
@@ -27,13 +27,13 @@ def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool
     checks = [*_installation(), *_room(home)]
     if recipe_path is not None:
         recipe = load_recipe(recipe_path, overrides)
-        nodes = build(recipe)
         if offline:
-            # What the aligned model generates comes from the same sources.
-            reads = [node for node in nodes if node.stage in ("resolve", "generate") and node.model != "aligned"]
-            checks += [_offline(node) for node in reads]
-        known = forecast(nodes, Store(home / "artifacts"), last_artifacts(home, recipe))
-        checks += preflight(recipe, list(known.values()), home)
+            # Read when the hub's libraries are imported.
+            os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+        examination = examine(home, recipe, Options())
+        checks += examination.checks
+        if offline:
+            checks += _elsewhere([entry.node for entry in examination.known.values() if entry.cached is not True])
     # Several tasks ask for the same thing.
     checks = list(dict.fromkeys(checks))
     if as_json:
@@ -86,28 +86,22 @@ def _room(home: Path) -> list[Check]:
     ]
 
 
-def _offline(node: Node) -> Check:
-    """Without a network only what lies here can be read: folders, files, and what the hub's cache already holds."""
-    name, settings = f"offline: {node.label}", node.settings
-    if settings.get("source") == "hub":
-        return Check(
-            name,
-            f"evaluation.benchmarks.{settings['benchmark']}.source must be a local file offline, got the hub; name a file or `sample`",
-        )
-    if "model_name_or_path" in settings and not node.files:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        try:
-            return Check(
-                name,
-                None,
-                snapshot_download(settings["model_name_or_path"], revision=settings["revision"], local_files_only=True),
+def _elsewhere(nodes: Sequence[Node]) -> list[Check]:
+    """URLs and endpoints that the tasks would ask: the hub, which has a cache, is the preflight's."""
+    found = []
+    for node in nodes:
+        engine = node.settings.get("engine") or {}
+        of_source = [source.get("path") for source in node.settings.get("sources", ())]
+        urls = [url for url in (engine.get("base_url"), node.settings.get("path"), *of_source) if url and "://" in url]
+        if engine.get("name") == "openai":
+            urls = urls or ["api.openai.com"]
+        local = ("http://127.", "http://localhost", "file:")
+        found += [
+            Check(
+                f"offline: {node.label}",
+                f"{node.label} must read what lies here offline, got {url}; name a file, or a local engine",
             )
-        except LocalEntryNotFoundError:
-            return Check(
-                name,
-                f"model_name_or_path must be a folder offline, got {settings['model_name_or_path']!r}, which is not in the cache",
-            )
-    return Check(name, None, "local")
+            for url in urls
+            if not url.startswith(local)
+        ]
+    return found

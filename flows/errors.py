@@ -3,3 +3,11 @@
 
 class RecipeError(ValueError):
     """A recipe or a command line that can't be run: exit code 2."""
+
+
+class Stopped(RuntimeError):
+    """A signal ended a run. `code` is the command's exit code by it: 128 and the signal's number."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

@@ -8,58 +8,58 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bnf.config import TrainConfig
-from bnf.objectives import load_objective
+from bnf.loggers import lacking
 from data._parse import Parser
 from data._reading import Bad, DataSource, Reader, is_hub_id
 from data.prompts import load_prompts
+from flows import hub
+from flows.checks import Check
 from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.graph_parts import keyed
+from flows.objective_checks import objective_checks, sources_of
 from tasks.nodes import Forecast, Node
 
 GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
 _FIRST_ROWS = 20
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check: what was looked at, what is wrong with it (None where nothing is), and what was seen."""
-
-    name: str
-    problem: str | None
-    seen: str = ""
+# The check that this home can be written, which a plan needs not.
+HOME = "home"
 
 
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
     """Check what the tasks that will run need. Nothing is checked for tasks whose output is cached."""
     todo = [entry.node for entry in forecasts if entry.cached is not True]
-    bases = [entry.node for entry in forecasts if entry.node.id == "resolve/base"]
-    weights = sum(_weights_bytes(folder) for node in bases for folder in node.files.values())
-    return list(_checks(recipe, todo, weights, home))
+    nodes = [entry.node for entry in forecasts]
+    return list(_checks(recipe, todo, nodes, home))
 
 
-def require(checks: Sequence[Check]) -> None:
+def problems(checks: Iterable[Check]) -> list[str]:
+    """What is wrong, each thing once."""
+    return list(dict.fromkeys(check.problem for check in checks if check.problem))
+
+
+def require(checks: Iterable[Check]) -> None:
     """Raise RecipeError with every problem found."""
-    problems = [check.problem for check in checks if check.problem]
-    if problems:
-        raise RecipeError("\n".join(problems))
+    if found := problems(checks):
+        raise RecipeError("\n".join(found))
 
 
-def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> Iterator[Check]:
+def _checks(recipe: Recipe, todo: Sequence[Node], nodes: Sequence[Node], home: Path) -> Iterator[Check]:
     stages = {node.stage for node in todo}
     for node in todo:
-        if node.stage == "resolve" and "model" in node.files:
-            yield _model(node.files["model"], _model_key(node))
+        if node.stage == "resolve":
+            key = _model_key(node)
+            yield _model(node.files["model"], key) if "model" in node.files else _hub_model(node, key)
         if "engine" in node.settings:
             yield _engine(node, _engine_key(node))
         if node.stage == "generate":
-            yield _benchmark(node)
+            yield _benchmark(node, recipe)
         if node.stage == "lm_eval" and node.model == "base":
             yield _lm_eval(node)
         if node.stage == "judge" and node.files:
@@ -67,10 +67,10 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
         if node.stage == "prepare" and "sources" in node.settings:
             yield from _sources(node)
         if node.stage == "sample" and node.settings["round"] == 1:
-            yield _prompts(node)
+            yield from _prompts(node)
     if "train" in stages:
-        yield _pairs(recipe)
-        yield _memory(weights, recipe.train_config())
+        yield from objective_checks(recipe, nodes)
+        yield _memory(_base_weights(nodes), recipe.train_config())
         yield from _training_packages(recipe.train_config())
     if stages:
         yield _disk(home)
@@ -100,6 +100,32 @@ def _model(folder: Path, key: str) -> Check:
     if not any(folder.glob("*.safetensors")):
         return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
     return Check(name, None, f"{_weights_bytes(folder) / GIB:.2f} GiB of weights, chat template")
+
+
+def _hub_model(node: Node, key: str) -> Check:
+    """A model that has to be fetched must be on the hub or in this machine's cache of it, and be what the pipeline reads."""
+    name = node.settings["model_name_or_path"]
+    found = hub.ask("model", name, node.settings["revision"])
+    if found.wrong is None and found.folder is not None:
+        check = _model(found.folder, key)
+        return replace(check, name=f"model {name}", seen=f"{check.seen}; {found.seen}")
+    wrong, seen = found.wrong, found.seen
+    if wrong is None and found.files is not None:
+        files = found.files.keys()
+        missing = [file for file in ("config.json", "tokenizer_config.json") if file not in files]
+        if not any(file.endswith(".safetensors") for file in files):
+            missing.append("safetensors weights")
+        wrong = f"it has no {missing[0]}" if missing else None
+        seen = f"{(found.weights_bytes or 0) / GIB:.2f} GiB of weights, on the hub"
+    problem = f"{key} must be a folder or a hub id that can be fetched, got {name!r}: {wrong}; name a folder, or correct the id"
+    return Check(f"model {name}", problem if wrong else None, seen)
+
+
+def _hub_set(key: str, name: str, revision: str | None, remedy: str) -> Check:
+    """A data set that has to be fetched must be on the hub or in this machine's cache of it."""
+    found = hub.ask("dataset", name, revision)
+    problem = f"{key} must be a data set that the hub gives, got {name!r}: {found.wrong}; {remedy}"
+    return Check(f"data set {name}", problem if found.wrong else None, found.seen)
 
 
 def _engine(node: Node, key: str) -> Check:
@@ -149,20 +175,20 @@ def _endpoint(node: Node, key: str) -> Check:
     return Check(name, None, f"serves {engine['model']}" if served is not None else "key, address and version are set")
 
 
-def _benchmark(node: Node) -> Check:
-    settings = node.settings
-    name = f"benchmark {settings['benchmark']}"
-    if settings["source"] == "hub":
-        return Check(name, None, "from the hub, when the stage runs")
-    module = importlib.import_module(f"evaluation.benchmarks.{settings['benchmark']}")
+def _benchmark(node: Node, recipe: Recipe) -> Check:
+    settings, benchmark = node.settings, node.settings["benchmark"]
+    section = "evaluation" if benchmark in recipe.evaluation.benchmarks else "judge"
+    name, key = f"benchmark {benchmark}", f"{section}.benchmarks.{benchmark}.source"
+    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
+    if settings["source"] == "hub" and hasattr(module, "HUB"):
+        return _hub_set(key, module.HUB.id, None, "name a local file, or `sample`")
     try:
-        source = {"file": str(node.files.get("source")), "sample": "sample", "own": None}[settings["source"]]
+        # A benchmark that no hub has says so.
+        source = {"file": str(node.files.get("source")), "sample": "sample"}.get(settings["source"])
         items = module.load(source, settings["limit"])
     except (ValueError, OSError) as error:
-        section = "judge" if hasattr(module, "FORMS") else "evaluation"
-        key = f"{section}.benchmarks.{settings['benchmark']}"
-        said = keyed(error, settings["benchmark"], key)
-        return Check(name, said if said.startswith(key) else f"{key}.source: {said}")
+        text = str(error)
+        return Check(name, text.replace(f"{benchmark}.source", key, 1) if f"{benchmark}.source" in text else f"{key}: {text}")
     return Check(name, None, f"{len(items)} items ({settings['source']})")
 
 
@@ -197,28 +223,36 @@ def _judged_files(node: Node) -> Check:
 
 def _sources(node: Node) -> Iterator[Check]:
     """The first rows of each source, at least, must be what the source reads."""
-    for number, settings in enumerate(node.settings["sources"]):
-        path = node.files.get(f"source{number}")
-        given = {name: value for name, value in settings.items() if name != "version"}
-        source = DataSource(**(given | {"path": str(path)} if path else given))
+    sources = sources_of(node)
+    for number, source in enumerate(sources):
+        key = "data" if len(sources) == 1 else f"data.{number}"
         if is_hub_id(source.path):
-            yield Check(f"source {source.source}", None, "from the hub, when the stage runs")
+            yield _hub_set(f"{key}.path", source.path, source.revision, "name a file or folder, or correct the id")
         else:
-            yield _source(source, "data" if len(node.settings["sources"]) == 1 else f"data.{number}")
+            yield _source(source, key)
 
 
-def _prompts(node: Node) -> Check:
+def _prompts(node: Node) -> Iterator[Check]:
     """The pool and the held-out prompts must be there, as far as they don't come from elsewhere when the stage runs."""
     settings, local = node.settings, node.files.get("prompts")
     name, number = f"prompts of {settings['source']}", settings["num_prompts"] + settings["held_out_prompts"]
-    makes_its_own = hasattr(importlib.import_module(f"data.sources.{settings['source']}"), "make")
-    if local is None and not makes_its_own:
-        return Check(name, None, "from elsewhere, when the stage runs")
+    module = importlib.import_module(f"data.sources.{settings['source']}")
+    if local is None and not hasattr(module, "make"):
+        path, revision = settings["path"], settings["place"].get("revision")
+        if path is None:
+            sets = dict.fromkeys((one.path, one.revision) for one in module.HUB)
+        else:
+            # A URL has answered when its version was asked for.
+            sets = {} if "://" in path else {(path, revision): None}
+        for hub_id, of in sets:
+            yield _hub_set("sample.path", hub_id, of, "name a file or folder")
+        return
     try:
         prompts = load_prompts(settings["source"], str(local) if local else None, number, **settings["place"])
     except (ValueError, OSError) as error:
-        return Check(name, keyed(error, "data", "sample"))
-    return Check(name, None, f"{len(prompts)} prompts")
+        yield Check(name, keyed(error, "data", "sample"))
+    else:
+        yield Check(name, None, f"{len(prompts)} prompts")
 
 
 def _source(source: DataSource, key: str) -> Check:
@@ -239,26 +273,20 @@ def _source(source: DataSource, key: str) -> Check:
     return Check(name, None, Path(source.path).name)
 
 
-def _pairs(recipe: Recipe) -> Check:
-    config = recipe.train_config()
-    objective = load_objective(config.objective, config.objective_options)
-    name = f"objective {config.objective}"
-    if objective.needs_pairs and recipe.prepare.pairing == "none":
-        return Check(
-            name, f"prepare.pairing must be best_worst or all for {config.objective}, got none; set prepare.pairing=best_worst"
-        )
-    if objective.needs_pairs and recipe.prepare.masked_share > 0:
-        return Check(
-            name,
-            f"prepare.mask_fraction must be 0 for {config.objective}, which needs pairs, got {recipe.prepare.masked_share}",
-        )
-    return Check(name, None, "needs pairs" if objective.needs_pairs else "takes single completions")
+def _base_weights(nodes: Sequence[Node]) -> int | None:
+    """Bytes of the base model's weights; None where they aren't here and the hub wasn't reached."""
+    base = next(node for node in nodes if node.id == "resolve/base")
+    if "model" in base.files:
+        return _weights_bytes(base.files["model"])
+    return hub.ask("model", base.settings["model_name_or_path"], base.settings["revision"]).weights_bytes
 
 
-def _memory(weights: int, config: TrainConfig) -> Check:
+def _memory(weights: int | None, config: TrainConfig) -> Check:
     """Training on a CPU keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times bfloat16 weights; beside
     adapters the weights alone. Each process has its own.
     """
+    if weights is None:
+        return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
     available = available_memory()
     needed = (2 if config.lora_r else 8) * weights * config.nproc_per_node
     if available is not None and shutil.which("nvidia-smi") is None and needed > available:
@@ -275,13 +303,13 @@ def _memory(weights: int, config: TrainConfig) -> Check:
 
 def _training_packages(config: TrainConfig) -> Iterator[Check]:
     """What a training imports beside torch and transformers."""
-    asked = {name: f"report_to={name}" for name in config.loggers if name in ("tensorboard", "wandb")}
+    for logger in config.loggers:
+        wrong = lacking(logger)
+        yield Check(f"logger {logger}", f"train.report_to={logger} {wrong}" if wrong else None, "installed")
     if config.lora_r:
-        asked["peft"] = f"lora_r={config.lora_r}"
-    for package, setting in asked.items():
-        missing = importlib.util.find_spec(package) is None
-        problem = f"train.{setting} must have the package {package}, got an installation without it; pip install {package}"
-        yield Check(f"package {package}", problem if missing else None, "installed")
+        wrong = "must have the package peft, got an installation without it; pip install peft"
+        there = importlib.util.find_spec("peft") is not None
+        yield Check("package peft", None if there else f"train.lora_r={config.lora_r} {wrong}", "installed")
 
 
 def available_memory() -> int | None:
@@ -297,7 +325,7 @@ def _disk(home: Path) -> Check:
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if not os.access(existing, os.W_OK):
-        return Check("disk", f"BNF_HOME must be writable, got {home}; set BNF_HOME to another folder")
+        return Check(HOME, f"BNF_HOME must be writable, got {home}; set BNF_HOME to another folder")
     problem = (
         f"the disk of {home} must have 1 GiB free, got {free / GIB:.2f} GiB; free some or move BNF_HOME" if free < GIB else None
     )

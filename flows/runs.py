@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO, Any
 
 from flows.config import Recipe, make_recipe
 from flows.errors import RecipeError
+from flows.on_policy import policy_node
 from flows.paths import located
 from flows.recipe_yaml import dump, read
 from tasks.nodes import Node
@@ -23,6 +25,8 @@ from tasks.store import Artifact, read_json, write_json
 
 RUNNING = "running"
 CRASHED = "crashed"
+# What a person calls the newest run.
+LATEST = "latest"
 
 
 @dataclass
@@ -53,8 +57,17 @@ class Run:
         return CRASHED
 
     @property
+    def where(self) -> str:
+        """The state, and of a run that ended early the task that was at work and why."""
+        state, working, why = self.state, self.record.get("working"), self.record.get("why")
+        if state in (RUNNING, "completed"):
+            return state
+        task = working.get("task", working["stage"]) if working else ""
+        return state + (f" in {task}" if task else "") + (f": {why}" if why else "")
+
+    @property
     def recipe(self) -> Recipe:
-        return make_recipe(read((self.folder / "recipe.yaml").read_bytes(), str(self.folder / "recipe.yaml")))
+        return make_recipe(_written(self.folder))
 
     @property
     def artifacts(self) -> dict[str, Artifact]:
@@ -63,7 +76,7 @@ class Run:
 
     def begin(self, node: Node, key: str) -> None:
         """Record which task is at work: its partial work is worth keeping until another run has done it."""
-        self.record["working"] = {"stage": node.stage, "key": key}
+        self.record["working"] = {"stage": node.stage, "key": key, "task": node.label}
         self.save()
 
     def add(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float, other_code: Sequence[str] = ()) -> None:
@@ -80,8 +93,9 @@ class Run:
                 shutil.copyfile(artifact.path / name, self.folder / name)
         self.save()
 
-    def end(self, state: str) -> None:
-        self.record |= {"state": state, "ended": now()}
+    def end(self, state: str, why: str | None = None) -> None:
+        """Record how the run ended; `why` is the message of what ended it."""
+        self.record |= {"state": state, "ended": now(), "why": why}
         self.save(durable=True)
         if self._alive is not None:
             self._alive.close()
@@ -120,21 +134,97 @@ def all_runs(home: Path) -> list[Run]:
             # Where the artifacts lie now: the home may have been moved since.
             entry["path"] = str(home / "artifacts" / entry["stage"] / Path(entry["path"]).name)
         runs.append(Run(path.parent, record))
-    return sorted(runs, key=lambda run: (run.record["started"], run.id), reverse=True)
+    return sorted(runs, key=_age, reverse=True)
 
 
-def find_run(home: Path, name: str) -> Run:
-    """The run of that name, the newest whose name begins so, or `latest`.
+def _age(run: Run) -> tuple[datetime, str]:
+    return datetime.fromisoformat(run.record["started"]), run.id
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a command needs of a run: in words, and whether a run has it."""
+
+    what: str
+    met: Callable[[Run], bool]
+
+
+SCORES = Need("scores", lambda run: any(name.startswith("score/") for name in run.artifacts))
+# A recipe that trains nothing names the model.
+MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
+REPORT = Need("a report", lambda run: (run.folder / "report.html").exists())
+
+
+def find_run(home: Path, name: str, need: Need | None = None) -> Run:
+    """The run of that very name; else the newest run of the recipe of that very name; else the one run whose name begins so.
+
+    `latest` is the newest run. Where several runs fit a recipe's name or `latest`, those without what is needed are passed over.
 
     Raises:
-        RecipeError: there is none; with the newest there are.
+        RecipeError: there is none, several begin so, or none of those that fit has what is needed; with the candidates.
     """
     runs = all_runs(home)
-    for run in runs:
-        if name == "latest" or run.id == name or run.id.startswith(name):
+    fit = [run for run in runs if run.id == name]
+    if fit:
+        return fit[0]
+    fit = runs if name == LATEST else [run for run in runs if run.record["recipe"] == name]
+    for run in fit:
+        if need is None or need.met(run):
             return run
-    known = ", ".join(run.id for run in runs[:3]) or "none yet"
-    raise RecipeError(f"RUN must be a run of {home}, got {name!r}; the newest: {known}; see `bnf runs`")
+    if fit and need is not None:
+        raise RecipeError(f"RUN must have {need.what}, got {name!r}: {_listed(fit)}, none of which has any; see `bnf runs`")
+    begun = [run for run in runs if run.id.startswith(name)]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        raise RecipeError(
+            f"RUN must name one run, got {name!r}, with which {len(begun)} begin: {_listed(begun)}; write more of it"
+        )
+    raise RecipeError(f"RUN must be a run of {home}, got {name!r}; the newest: {_listed(runs) or 'none yet'}; see `bnf runs`")
+
+
+def passed_over(home: Path, name: str, run: Run) -> list[Run]:
+    """The newer runs that `name` fits as well as the one that `find_run` took, and that lack what was needed."""
+    fit = [one for one in all_runs(home) if name in (LATEST, one.record["recipe"]) and name != run.id]
+    return list(itertools.takewhile(lambda one: one.id != run.id, fit))
+
+
+def _listed(runs: Sequence[Run], most: int = 8) -> str:
+    names = [f"{run.id} ({run.state})" for run in runs[:most]]
+    return ", ".join([*names, *([f"and {len(runs) - most} more"] if len(runs) > most else [])])
+
+
+def _written(folder: Path) -> Any:
+    """The recipe as the run wrote it down."""
+    file = folder / "recipe.yaml"
+    return read(file.read_bytes(), str(file))
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """The recipe that a run ran, by dotted keys: as it was written down, valid today or not."""
+    return dict(_leaves(_written(run.folder), ""))
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The settings inside a value; the entries of a list of mappings are told apart by their place."""
+    inside: Any = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        inside = enumerate(value)
+    if not inside:
+        yield key, value
+    for name, entry in inside:
+        yield from _leaves(entry, f"{key}.{name}" if key else str(name))
+
+
+def differing_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The recipe keys that are not the same in all runs, each with every run's value; None where its recipe has none.
+
+    The recipes' names are left out: they are the runs' own.
+    """
+    of = {run.id: settings(run) for run in runs}
+    keys = dict.fromkeys(key for values in of.values() for key in values if key != "name")
+    found = {key: {name: values.get(key) for name, values in of.items()} for key in keys}
+    return [{"key": key, "values": values} for key, values in found.items() if len(set(map(repr, values.values()))) > 1]
 
 
 def last_artifacts(home: Path, recipe: Recipe) -> dict[str, Artifact]:

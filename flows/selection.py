@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.graph import EVALUATION_STAGES, STAGES
-from flows.runs import find_run
+from flows.runs import MODELS, find_run
 from tasks.nodes import Forecast, Node, ancestors, forecast
 from tasks.store import Artifact, Store
 
@@ -54,27 +54,32 @@ class Selection:
             f"add {node.stage}, or run the recipe without {self.option.split()[0]}"
         )
 
-    def check(
-        self, nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact]
-    ) -> dict[str, Forecast]:
-        """What the needed nodes would do; refuses before anything runs what is sure to fail.
-
-        Raises:
-            RecipeError: a needed stage outside the selection is not cached, or there is nothing that --keep could keep.
-        """
-        known = forecast([node for node in nodes if node.id in self.needed], store, last, pinned, self.keep)
+    def problems(self, known: Mapping[str, Forecast], pinned: Mapping[str, Artifact]) -> list[str]:
+        """What of the needed nodes is sure to fail under this selection: a stage outside it that is not cached, or nothing to keep."""
+        found = []
         for name, entry in known.items():
             if entry.cached is False and name not in self.allowed | pinned.keys():
-                raise RecipeError(self.refusal(entry.node))
-            if entry.cached is False and entry.node.stage in self.keep:
+                found.append(self.refusal(entry.node))
+            elif entry.cached is False and entry.node.stage in self.keep:
                 other = (
                     ", ".join(change["key"] for change in entry.changed if not change["key"].startswith("code."))
                     or "no artifact"
                 )
-                raise RecipeError(
+                found.append(
                     f"--keep {entry.node.stage} must find an artifact that differs in code alone, got {other}; run without --keep"
                 )
-        return known
+        # One that isn't there keeps the others from being there.
+        return found[:1]
+
+    def check(self, nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact]) -> None:
+        """Refuses before anything runs what is sure to fail.
+
+        Raises:
+            RecipeError: the first of the problems.
+        """
+        known = forecast([node for node in nodes if node.id in self.needed], store, last, pinned, self.keep)
+        for problem in self.problems(known, pinned):
+            raise RecipeError(problem)
 
 
 def select(nodes: Sequence[Node], options: Options) -> Selection:
@@ -126,7 +131,7 @@ def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Re
     if evaluate_run is None:
         return recipe
     asked = {name: getattr(recipe, name) for name in ("name", *EVALUATION_SECTIONS)}
-    return find_run(home, evaluate_run).recipe.model_copy(update=asked)
+    return find_run(home, evaluate_run, MODELS).recipe.model_copy(update=asked)
 
 
 def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store: Store) -> dict[str, Artifact]:
@@ -135,7 +140,7 @@ def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store:
     Raises:
         RecipeError: one of them is gone or altered.
     """
-    artifacts = find_run(home, evaluate_run).artifacts
+    artifacts = find_run(home, evaluate_run, MODELS).artifacts
     pinned = {name: artifact for name, artifact in artifacts.items() if name in selection.needed - selection.allowed}
     for name, artifact in pinned.items():
         if not store.available(artifact):

@@ -122,9 +122,10 @@ def begin(recipe: Recipe, options: Options) -> None:
         RecipeError: naming everything that is wrong.
     """
     die_with_parent(os.getppid())
-    from flows.commands import check
+    from flows.examination import examine
+    from flows.preflight import require
 
-    check(recipe, home_folder(), options)
+    require(examine(home_folder(), recipe, options).checks)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,18 @@ from tasks.failures import Cause
 from tasks.keys import ROOT
 
 TAIL_LINES = 12
+# Of the output these many lines are kept: a traceback among them may be long.
+KEPT_LINES = 400
 LOG_INTERVAL_S = 1.0
 STOP_GRACE_S = 3.0
+# How a traceback begins and goes on, also where vLLM's logger has its own words before each line.
+_TRACEBACK = (
+    "Traceback (most recent call last)",
+    "During handling of the above exception",
+    "The above exception was the direct",
+)
+_FRAME = re.compile(r'\s+File "[^"]+", line \d+')
+_LOG_PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s?)?((ERROR|WARNING|INFO) \S+ \S+ \[\S+\]\s?)?")
 COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -68,7 +78,7 @@ class Child:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self.log_path, self.on_log, self.on_progress, self.cancelled = log_path, on_log, on_progress, cancelled
-        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._tail: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log = log_path.open("ab")
         read_end, write_end = os.pipe()
@@ -193,7 +203,8 @@ class Child:
             self.on_log("\n".join(lines))
 
     def _last_lines(self) -> str:
-        return "\n".join(f"  {line}" for line in self._tail) + f"\n  (whole log: {self.log_path})"
+        last = without_tracebacks(self._tail)[-TAIL_LINES:]
+        return "\n".join(f"  {line}" for line in last) + f"\n  (whole log: {self.log_path})"
 
     def close(self) -> None:
         """End the process: politely when it is idle, and its whole group in any case."""
@@ -228,6 +239,20 @@ class Child:
         self._log.close()
         self._reports.close()
         self._process.stdout.close()
+
+
+def without_tracebacks(lines: Iterable[str]) -> list[str]:
+    """Lines of a log without the frames of tracebacks; what the exceptions say stays."""
+    kept: list[str] = []
+    inside = False
+    for line in lines:
+        bare = _LOG_PREFIX.sub("", line)
+        if bare.startswith(_TRACEBACK) or _FRAME.match(bare):
+            inside = True
+        elif not (inside and (not bare.strip() or bare[0].isspace())):
+            inside = False
+            kept.append(line)
+    return kept
 
 
 def describe_exit(status: int) -> str:

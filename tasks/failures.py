@@ -26,6 +26,8 @@ PASSING_CLASSES = frozenset(
         "urllib.error.URLError",
     }
 )
+# Errors of which the message is all that a person needs, beside ValueError and OSError.
+USER_CLASSES = frozenset({"bnf.collapse.TrainingCollapsed"})
 MEMORY_CLASSES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"})
 # What torch's CPU allocator and vLLM say when memory ends, as other classes of errors.
 MEMORY_TEXTS = (
@@ -59,7 +61,7 @@ def cause_of(error: BaseException) -> Cause:
         return Cause.MEMORY
     if any(_passing(one) for one in chain):
         return Cause.PASSING
-    return Cause.USER if isinstance(error, ValueError | OSError) else Cause.OTHER
+    return Cause.USER if isinstance(error, ValueError | OSError) or _names(error) & USER_CLASSES else Cause.OTHER
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -96,6 +96,15 @@ def with_other_code(node: Node, other: Mapping[str, Sequence[str]]) -> Node:
     return replace(node, settings={**node.settings, "other_code": {name: list(modules) for name, modules in other.items()}})
 
 
+def not_done_again(node: Node, artifact: Artifact) -> str | None:
+    """What a cached stage doesn't do though settings outside its key ask for it; None where there is nothing, or its files aren't here."""
+    stage = importlib.import_module(f"tasks.stages.{node.stage}")
+    if not hasattr(stage, "not_done_again") or not (artifact.path / MANIFEST).exists():
+        return None
+    said: str | None = stage.not_done_again({**node.settings, **node.unkeyed}, artifact.path)
+    return said
+
+
 def environment(node: Node) -> dict[str, str]:
     """Variables that the node's child process needs from its very start."""
     stage = importlib.import_module(f"tasks.stages.{node.stage}")
@@ -159,7 +168,8 @@ def _forecast(
     key = made_of.key()
     artifact = store.find(node.stage, key)
     if artifact is not None:
-        return Forecast(node, key, True if certain else None, artifact, [], store.open_part(artifact))
+        problem = store.open_part(artifact) or not_done_again(node, artifact)
+        return Forecast(node, key, True if certain else None, artifact, [], problem)
     kept = store.same_but_code(made_of) if node.stage in keep else None
     if kept is not None:
         changed = changes(kept.manifest["ingredients"], made_of.as_json())

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf.digests import model_digest
+from bnf.permissions import open_to_readers
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
 from tasks.remote import MANIFEST, Remote
 
@@ -238,6 +239,8 @@ class Store:
         (work / MANIFEST).unlink(missing_ok=True)
         for unfinished in work.rglob("*.partial"):
             unfinished.unlink()
+        # Whatever library wrote them: a home may be shared.
+        open_to_readers(work)
         files = {
             str(path.relative_to(work)): {"size": path.stat().st_size, "sha256": file_sha256(path, durable=True)}
             for path in sorted(work.rglob("*"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from data.sources._rows import Candidate, Fields, Row, same_prompt, split_last_turn
 from evaluation._types import Message
 
+GIVES = "pairs"
 COLUMNS = {
     "id": ("id",),  # a question's id stands for several votes
     "first": ("conversation_a",),

@@ -12,6 +12,7 @@ import re
 from data.sources._rows import Candidate, Fields, Row
 from evaluation._types import Message
 
+GIVES = "ratings"
 COLUMNS = {"id": ("id",), "prompt": ("prompt",), "completion": ("response",), "rating": ("helpfulness",)}
 
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")

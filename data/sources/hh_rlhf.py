@@ -10,6 +10,7 @@ import re
 from data.sources._rows import Candidate, Fields, Row, RowError, pair, same_prompt, split_last_turn
 from evaluation._types import Message
 
+GIVES = "pairs"
 COLUMNS = {"id": ("id",), "chosen": ("chosen",), "rejected": ("rejected",)}
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from data.sources._rows import Candidate, Fields, Row, pair, same_prompt
 
+GIVES = "pairs"
 COLUMNS = {
     "id": ("id", "prompt_id"),
     "prompt": ("prompt",),

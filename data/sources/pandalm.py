@@ -9,6 +9,7 @@ from collections import Counter
 
 from data.sources._rows import Candidate, Fields, Row
 
+GIVES = "pairs"
 COLUMNS = {
     "id": ("idx",),
     "prompt": ("instruction",),

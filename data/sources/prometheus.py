@@ -10,6 +10,7 @@ import re
 
 from data.sources._rows import Candidate, Fields, Row, RowError
 
+GIVES = "ratings"
 COLUMNS = {"id": ("id",), "instruction": ("instruction",), "ratings": ("gpt4_score",), "model": ("response_source",)}
 
 _HEADS = ("The instruction to evaluate", "Response to evaluate", r"Reference Answer \(Score 5\)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from data.sources._rows import Fields, Row
 
+GIVES = "prompts"
 COLUMNS = {"id": ("id", "prompt_id"), "prompt": ("prompt", "messages", "question", "instruction")}
 
 

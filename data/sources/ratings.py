@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from data.sources._rows import Candidate, Fields, Row
 
+GIVES = "ratings"
 COLUMNS = {
     "id": ("id", "prompt_id"),
     "prompt": ("prompt",),

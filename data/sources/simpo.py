@@ -11,6 +11,7 @@ from dataclasses import replace
 from data.sources import pairs
 from data.sources._rows import Fields, Row, pair
 
+GIVES = "pairs"
 COLUMNS = {
     **pairs.COLUMNS,
     "completions": ("all_generated_responses",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from data.sources._rows import Candidate, Fields, Row
 
+GIVES = "labels"
 COLUMNS = {
     "id": ("id",),
     "prompt": ("prompt",),

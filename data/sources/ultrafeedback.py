@@ -9,6 +9,7 @@ from __future__ import annotations
 from data.sources import pairs
 from data.sources._rows import Fields, Row
 
+GIVES = "pairs"
 COLUMNS = {
     **pairs.COLUMNS,
     "score_chosen": ("score_chosen", "metadata.score_chosen"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from data.sources._rows import Candidate, Fields, Row
 
+GIVES = "ratings"
 COLUMNS = {
     "id": ("id",),
     "prompt": ("instruction",),

@@ -19,7 +19,7 @@ TITLE = "CRUX"
 NUM_ITEMS = 800
 MAX_NEW_TOKENS = 4096
 
-_HUB = Hub("cruxeval-org/cruxeval", [None])
+HUB = Hub("cruxeval-org/cruxeval", [None])
 _QUOTES = "'\""
 _MAX_LITERAL_CHARACTERS = 10_000
 
@@ -36,7 +36,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         names = {"id": "id", "code": "code", "input": "input", "answer": "output"}
         return {ours: row.get(theirs, kind=str) for ours, theirs in names.items()}
 
-    return load_items("crux", source, limit, _HUB, NUM_ITEMS, to_item)
+    return load_items("crux", source, limit, HUB, NUM_ITEMS, to_item)
 
 
 def messages(item: Item) -> list[Message]:

@@ -19,7 +19,7 @@ MAX_NEW_TOKENS = 4096
 LM_EVAL_TASKS = ("gsm8k/gsm8k", "gsm8k/gsm8k_cot_zeroshot", "gsm8k/gsm8k_cot_llama")
 LM_EVAL_MAIN = ("gsm8k", "flexible-extract", "exact_match")
 
-_HUB = Hub("openai/gsm8k", ["main"])
+HUB = Hub("openai/gsm8k", ["main"])
 _MARK = "####"
 
 
@@ -39,7 +39,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         answer = solution.rpartition(_MARK)[2].strip()
         return {"id": f"{prefix}-{row.number}", "question": row.get("question", kind=str), "answer": answer}
 
-    return load_items("gsm8k", source, limit, _HUB, NUM_ITEMS, to_item)
+    return load_items("gsm8k", source, limit, HUB, NUM_ITEMS, to_item)
 
 
 def messages(item: Item) -> list[Message]:

@@ -31,7 +31,7 @@ _SUBJECTS = """
     high_school_statistics high_school_us_history human_aging logical_fallacies machine_learning miscellaneous philosophy
     professional_accounting professional_law public_relations virology
 """
-_HUB = Hub("yuchenlin/zero-eval", ["mmlu-redux"])
+HUB = Hub("yuchenlin/zero-eval", ["mmlu-redux"])
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
@@ -59,7 +59,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
             raise row.error("have the right answer among its choices", row.values["correct_answer"])
         return item_of(row, prefix, LETTERS[choices.index(row.values["correct_answer"])])
 
-    return load_items("mmlu_redux", source, limit, _HUB, NUM_ITEMS, to_item)
+    return load_items("mmlu_redux", source, limit, HUB, NUM_ITEMS, to_item)
 
 
 def messages(item: Item) -> list[Message]:

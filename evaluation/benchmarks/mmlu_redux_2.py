@@ -35,7 +35,7 @@ _SUBJECTS = """
     nutrition philosophy prehistory professional_accounting professional_law professional_medicine professional_psychology
     public_relations security_studies sociology us_foreign_policy virology world_religions
 """
-_HUB = Hub("edinburgh-dawg/mmlu-redux-2.0", _SUBJECTS.split(), config_field="subject")
+HUB = Hub("edinburgh-dawg/mmlu-redux-2.0", _SUBJECTS.split(), config_field="subject")
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
@@ -46,7 +46,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         ValueError: where it is not in the annotators' format.
     """
     prefix = id_prefix("mmlu_redux_2", source)
-    return load_items("mmlu_redux_2", source, limit, _HUB, NUM_ITEMS, lambda row: annotated_item(row, prefix))
+    return load_items("mmlu_redux_2", source, limit, HUB, NUM_ITEMS, lambda row: annotated_item(row, prefix))
 
 
 def messages(item: Item) -> list[Message]:

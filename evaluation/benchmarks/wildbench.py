@@ -19,7 +19,7 @@ MAX_NEW_TOKENS = 4096
 FORMS = {"checklist_score": "gpt-4o-2024-05-13", "checklist_pairwise": "gpt-4-turbo-2024-04-09"}
 BASELINE = "gpt-4-turbo-2024-04-09"
 
-_HUB = Hub("allenai/WildBench", ["v2"])
+HUB = Hub("allenai/WildBench", ["v2"])
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
@@ -29,7 +29,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         FileNotFoundError: where the source is not there.
         ValueError: where a row is no task.
     """
-    return load_items("wildbench", source, limit, _HUB, NUM_ITEMS, _item)
+    return load_items("wildbench", source, limit, HUB, NUM_ITEMS, _item)
 
 
 def load_tasks(source: str) -> dict[str, list[str]]:
@@ -41,7 +41,7 @@ def load_tasks(source: str) -> dict[str, list[str]]:
     """
     from evaluation.judges._wildbench_score import task_groups
 
-    items = load_items("wildbench", None if source == "hub" else source, None, _HUB, NUM_ITEMS, _tagged)
+    items = load_items("wildbench", None if source == "hub" else source, None, HUB, NUM_ITEMS, _tagged)
     return {item["id"]: task_groups(item["primary_tag"], item["secondary_tags"]) for item in items}
 
 

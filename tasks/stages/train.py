@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,19 @@ def run(job: Job) -> None:
         step0_check="reference_model" not in job.inputs,
         progress=job.progress,
     )
+
+
+def not_done_again(settings: Mapping[str, Any], output: Path) -> str | None:
+    """What a complete training does not do again though its settings ask for it now; None where there is nothing."""
+    asked = settings.get("report_to", "none")
+    asked = {asked} if isinstance(asked, str) else set(asked)
+    if not asked - {"none"}:
+        return None
+    logged = json.loads((output / "train_summary.json").read_text()).get("report_to", [])
+    new = sorted(asked - {"none", *logged})
+    if not new:
+        return None
+    return f"the training is complete, and nothing is logged anew to {', '.join(new)}; --refresh train trains again and logs"
 
 
 def identity(output: Path) -> dict[str, Any]:

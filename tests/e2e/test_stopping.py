@@ -1,6 +1,15 @@
 """Stopping a run, politely and not: nothing is left over, its state is told, and the next run goes on to the same policy."""
 
+import contextlib
+import fcntl
+import os
 import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
 
 import pytest
 from safetensors import safe_open
@@ -12,6 +21,7 @@ from tests.e2e.conftest import Bnf
 PAIRS = ROOT / "data" / "samples" / "pairs.jsonl"
 pytestmark = [pytest.mark.e2e]
 
+STOPPED = "bnf: stopped by {by} in train (step "
 # Few rows, so that most of what is computed is the training.
 WORDS = (
     *("run", "flows/recipes/pairs.yaml", "data.path=mine.jsonl", "train.max_steps=3", "train.save_steps=1"),
@@ -20,13 +30,13 @@ WORDS = (
 
 
 def stop_while_training(bnf: Bnf, number: int) -> int:
-    """Start the run, send the signal once it has written a checkpoint, and return the exit code."""
+    """Start the run, send the signal once it has written a checkpoint, and return the exit code; what it said is `bnf.err`."""
     write_pairs(bnf)
     before = checkpoints(bnf)
     process = bnf.process(*WORDS)
     bnf.wait(process, lambda: not checkpoints(bnf) <= before)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    _, bnf.err = process.communicate(timeout=60)
     return process.returncode
 
 
@@ -56,6 +66,7 @@ def whole(model, tmp_path_factory) -> Bnf:
 def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(whole, tmp_path):
     bnf = Bnf(tmp_path)
     assert stop_while_training(bnf, signal.SIGTERM) == 143
+    assert STOPPED.format(by="SIGTERM") in bnf.err and "Traceback" not in bnf.err
     bnf.wait_for_no_processes()
     assert bnf.json("runs")["runs"][0]["state"] == "stopped"
 
@@ -83,7 +94,34 @@ def test_a_reference_of_other_arithmetic_is_replaced_by_the_trainings_own(whole)
     assert whole.executed() == {"train"} and weights(whole) == before
 
 
-def test_interrupt_ends_with_130(model, tmp_path):
+def test_ctrl_c_in_a_terminal_says_what_was_stopped_and_ends_with_130(model, tmp_path):
     bnf = Bnf(tmp_path)
-    assert stop_while_training(bnf, signal.SIGINT) == 130
+    write_pairs(bnf)
+    terminal, end = os.openpty()
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "bnf"), *WORDS],
+        **{"cwd": tmp_path, "env": {**bnf.variables(), "COLUMNS": "200"}, "start_new_session": True},
+        **{"stdin": end, "stdout": end, "stderr": end},
+        # The terminal's keys are this session's.
+        preexec_fn=lambda: (signal.signal(signal.SIGINT, signal.SIG_DFL), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+    )
+    os.close(end)
+    shown: list[bytes] = []
+    reader = threading.Thread(target=read_all, args=(terminal, shown))
+    reader.start()
+    deadline = time.monotonic() + 300
+    while not checkpoints(bnf):
+        assert process.poll() is None and time.monotonic() < deadline, b"".join(shown).decode()
+        time.sleep(0.05)
+    os.write(terminal, b"\x03")
+    assert process.wait(timeout=60) == 130
+    reader.join(timeout=10)
+    text = b"".join(shown).decode()
+    assert STOPPED.format(by="Ctrl-C") in text and "from the cache" not in text and "Traceback" not in text
     bnf.wait_for_no_processes()
+
+
+def read_all(terminal: int, shown: list[bytes]) -> None:
+    with contextlib.suppress(OSError):  # the other side is closed: the command has ended
+        while data := os.read(terminal, 1 << 16):
+            shown.append(data)

@@ -72,7 +72,8 @@ def test_it_is_found_by_its_file_name_and_its_halves_have_keys_of_their_own(capi
         if path.name != "benchmarks":
             (tmp_path / "evaluation" / path.name).symlink_to(path)
     for path in ROOT.joinpath("evaluation", "benchmarks").iterdir():
-        (folder / path.name).symlink_to(path)
+        if path.name != "capitals.py":  # somebody who follows CONTRIBUTING.md has it already
+            (folder / path.name).symlink_to(path)
     for module in ("flows.graph_parts", "tasks.keys", "flows.paths"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     benchmarks = {"capitals": {"source": str(tmp_path / "rows.jsonl")}}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bnf.collapse import TrainingCollapsed
 from bnf.groups import write_groups
 from bnf.train import main
 from tests.unit.bnf.helpers import random_groups
@@ -60,6 +61,56 @@ def test_adapters_dev_groups_and_event_files_from_the_command(
     assert trained | evaluated <= found and "train/weights/chosen" in trained and "eval/samples/kl" in evaluated
     losses = {event.step: event.value for event in events.Scalars("train/loss")}
     assert losses == pytest.approx({line["step"]: line["loss"] for line in lines if "loss" in line})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("train: {objective: bnf", "error: config must be YAML, got"),
+        ("- bnf", "error: config must be a mapping of settings, got list"),
+        ("report_to: wand", "report_to must be none or among"),
+        ("report_to: clearml", "error: report_to=clearml must have the package clearml, got an installation without clearml"),
+    ],
+)
+def test_a_wrong_setting_is_one_message(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    write_groups(tmp_path / "groups", random_groups(4))
+    (tmp_path / "c.yaml").write_text(text)
+    arguments = ["--model", str(tiny_model_dir), "--groups", str(tmp_path / "groups"), "--output", str(tmp_path / "out")]
+    assert main([str(tmp_path / "c.yaml"), *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert told in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (TrainingCollapsed("loss must be finite, got nan at step 1"), 1, "error: loss must be finite, got nan at step 1"),
+        (PermissionError(13, "Permission denied", "x"), 2, "Permission denied: 'x'"),
+        (KeyError("x"), 1, "error: KeyError: 'x'; --debug shows where"),
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on from the last checkpoint"),
+    ],
+)
+def test_however_it_ends_there_is_no_traceback_unless_it_is_asked_for(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    told: str,
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bnf.train.run", fail)
+    (tmp_path / "c.yaml").write_text("{}")
+    arguments = [str(tmp_path / "c.yaml"), *("--model", "m", "--groups", "g", "--output", "o")]
+    assert main(arguments) == code
+    printed = capsys.readouterr().err
+    assert told in printed and "Traceback" not in printed
+    assert main([*arguments, "--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_the_library_needs_torch_and_transformers_alone(tiny_model_dir: Path, tmp_path: Path) -> None:

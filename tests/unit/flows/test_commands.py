@@ -1,12 +1,11 @@
 """What commands say and refuse, without a server."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from flows import commands
+from flows.comparison import compare_runs
 from flows.errors import RecipeError
-from tests.unit.evaluation.report_folders import scored
+from tests.unit.flows.run_folders import run_of
 
 
 @pytest.mark.parametrize(
@@ -24,11 +23,11 @@ def test_a_folder_is_no_file_to_score(tmp_path, score):
 
 
 def test_compare_prints_its_table_and_what_intervals_cover(tmp_path, monkeypatch, capsys):
-    folders = {name: scored(tmp_path / name, outcomes)[0] for name, outcomes in {"one": "++--", "two": "+++-"}.items()}
-    runs = {name: SimpleNamespace(id=name, artifacts={"score/base/gsm8k": name}, state="done") for name in folders}
-    monkeypatch.setattr(commands, "find_run", lambda home, name: runs[name])
-    monkeypatch.setattr(commands, "home_folder", lambda: tmp_path)
-    monkeypatch.setattr(commands, "open_store", lambda home: SimpleNamespace(fetch=folders.get))
-    commands.compare_runs(["one", "two"], as_json=False)
+    monkeypatch.setenv("BNF_HOME", str(tmp_path))
+    runs = [
+        run_of(tmp_path, name, number, scores=marks)
+        for number, (name, marks) in enumerate({"one": "++--", "two": "+++-"}.items())
+    ]
+    compare_runs([run.id for run in runs], as_json=False)
     printed = capsys.readouterr().out
     assert "50.0 → 75.0" in printed and "Intervals are 95 % and cover the choice of items only" in printed

@@ -75,3 +75,15 @@ def test_how_an_evaluated_model_was_made_is_its_own_runs_business(tmp_path):
     assert evaluated_recipe(tmp_path, asked, None) == asked
     with pytest.raises(RecipeError, match="RUN must be a run of"):
         evaluated_recipe(tmp_path, asked, "none")
+
+
+def test_a_run_that_ended_early_says_in_which_task_and_why(tmp_path):
+    run = start_run(tmp_path, make_recipe(TRAINED), {"flow_run_id": "x"})
+    run.begin(NODE, MADE_OF.key())
+    assert run.where == "running"
+    run.end("failed", "limit must be positive, got -1; leave it out")
+    assert find_run(tmp_path, "latest").where == "failed in score: limit must be positive, got -1; leave it out"
+    assert run_of(tmp_path).where == "completed"
+    stopped = start_run(tmp_path, make_recipe(TRAINED), {"flow_run_id": "x"})
+    stopped.end("stopped")
+    assert stopped.where == "stopped"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tasks.child import Child, StageFailed
+from tasks.child import Child, StageFailed, without_tracebacks
 
 JOBS = "tests.unit.tasks.jobs.work"
 
@@ -41,8 +41,42 @@ def test_a_users_error_is_its_message_alone(child, tmp_path):
 
 
 def test_any_other_error_has_its_kind_and_the_last_lines(child, tmp_path):
-    with pytest.raises(StageFailed, match=r"RuntimeError: something broke\n(.|\n)*Traceback"):
+    with pytest.raises(StageFailed, match=r"RuntimeError: something broke\n(.|\n)*whole log: .*job\.log") as failed:
         child.run(JOBS, {"do": "raise"}, {}, tmp_path)
+    assert "Traceback" not in str(failed.value) and 'File "' not in str(failed.value)
+    assert "Traceback" in (tmp_path / "logs" / "job.log").read_text()
+
+
+def test_tracebacks_are_left_out_of_last_lines_and_what_they_say_is_not():
+    lines = """before
+Traceback (most recent call last):
+  File "/a.py", line 3, in f
+    g()
+    ~^^
+  File "/b.py", line 4, in g
+    raise KeyError("x")
+KeyError: 'x'
+During handling of the above exception, another exception occurred:
+Traceback (most recent call last):
+  File "/c.py", line 5, in h
+    raise ValueError
+ValueError: it must be so, got
+  something of two lines
+(EngineCore pid=12) ERROR 11-28 10:00:00 [core.py:700] Traceback (most recent call last):
+(EngineCore pid=12) ERROR 11-28 10:00:00 [core.py:700]   File "/d.py", line 6, in k
+(EngineCore pid=12) ERROR 11-28 10:00:01 [core.py:700]     m()
+(EngineCore pid=12) ERROR 11-28 10:00:01 [core.py:700] RuntimeError: no memory
+  indented, and no traceback's""".splitlines()
+    assert without_tracebacks(lines) == [
+        "before",
+        "KeyError: 'x'",
+        "ValueError: it must be so, got",
+        "  something of two lines",
+        "(EngineCore pid=12) ERROR 11-28 10:00:01 [core.py:700] RuntimeError: no memory",
+        "  indented, and no traceback's",
+    ]
+    # The beginning may be cut off.
+    assert without_tracebacks(lines[2:8]) == ["KeyError: 'x'"]
 
 
 def test_a_killed_process_is_named_with_its_signal_and_last_lines(child, tmp_path):

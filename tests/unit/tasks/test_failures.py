@@ -14,6 +14,7 @@ import torch
 import yarl
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from bnf.collapse import TrainingCollapsed
 from bnf.own_reference import ReferenceMismatch
 from tasks.failures import Cause, cause_of
 
@@ -35,6 +36,7 @@ def answer(status: int) -> httpx.Response:
         (ConnectionResetError(), Cause.PASSING),
         (TimeoutError(), Cause.PASSING),
         (ReferenceMismatch(""), Cause.PASSING),
+        (TrainingCollapsed("loss must be finite"), Cause.USER),
         (httpx.ConnectError("refused"), Cause.PASSING),
         (httpx.HTTPStatusError("", request=REQUEST, response=answer(503)), Cause.PASSING),
         (httpx.HTTPStatusError("", request=REQUEST, response=answer(404)), Cause.OTHER),

@@ -186,3 +186,15 @@ def test_a_pointer_that_a_power_cut_left_unreadable_is_as_good_as_none(store, te
     shutil.rmtree(artifact.path)
     assert store.find("score", MADE_OF.key()) is None
     assert store.find("score", make(store).key) == artifact
+
+
+def test_what_a_library_wrote_for_its_owner_alone_others_may_read(tmp_path):
+    store, made_of = Store(tmp_path / "artifacts"), Ingredients("label", {}, {}, {})
+    work = store.work_folder("label", made_of.key())
+    (work / "inside").mkdir()
+    for name in ("a.jsonl", "inside/b.bin"):
+        (work / name).write_text("x")
+        (work / name).chmod(0o600)
+    (work / "new.txt").write_text("x")
+    artifact = store.commit(made_of, work, content=("*",), fingerprint=None, about={})
+    assert len({path.stat().st_mode for path in artifact.path.rglob("*") if path.is_file()}) == 1

@@ -1,0 +1,41 @@
+"""The loggers of transformers that `report_to` may name, and what each needs of the machine. Nothing heavy is imported to know it."""
+
+import os
+from importlib.util import find_spec
+
+# Name → (the modules it imports, what pip installs, the variable that must be set). transformers.integrations.INTEGRATION_TO_CALLBACK
+# has the same names; a test compares both, and what transformers says of the loggers that aren't here.
+LOGGERS: dict[str, tuple[tuple[str, ...], str, str | None]] = {
+    "azure_ml": (("azureml.core.run",), "azureml-sdk", None),
+    "clearml": (("clearml",), "clearml", None),
+    "codecarbon": (("codecarbon",), "codecarbon", None),
+    "comet_ml": (("comet_ml",), "comet-ml", None),
+    "dagshub": (("dagshub", "mlflow"), "dagshub mlflow", "MLFLOW_TRACKING_URI"),
+    "dvclive": (("dvclive",), "dvclive", None),
+    "flyte": (("flytekit",), "flytekit", None),
+    "kubeflow": ((), "", "KUBEFLOW_TRAINER_SERVER_URL"),
+    "mlflow": (("mlflow",), "mlflow", None),
+    "neptune": (("neptune",), "neptune", None),
+    "swanlab": (("swanlab",), "swanlab", None),
+    "tensorboard": (("tensorboard",), "tensorboard", None),
+    "trackio": (("trackio",), "trackio", None),
+    "wandb": (("wandb",), "wandb", None),
+}
+
+
+def lacking(logger: str) -> str | None:
+    """What this machine lacks for a logger, as `…, got …; remedy`; None where it lacks nothing."""
+    modules, packages, variable = LOGGERS[logger]
+    missing = [module for module in modules if not _is_there(module)]
+    if missing:
+        return f"must have the package {packages}, got an installation without {missing[0]}; pip install {packages}"
+    if variable is not None and variable not in os.environ:
+        return f"must have the variable {variable}, got an environment without it; set it, or report to another logger"
+    return None
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package inside one that isn't there
+        return False

@@ -1,0 +1,101 @@
+"""A run that ends before its end says where it was, with which exit code, and shows no traceback."""
+
+import contextlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from bnf.collapse import TrainingCollapsed
+from flows import cli, commands
+from flows.config import make_recipe
+from flows.display import Display
+from flows.selection import Options
+from tasks.child import Cancelled, StageFailed
+from tasks.nodes import Node
+
+TRAIN = Node("train", {})
+RECIPE = make_recipe({"name": "r", "model_name_or_path": "m"})
+
+
+@pytest.fixture
+def ends(monkeypatch, capsys, tmp_path):
+    """What `bnf run` prints and ends with where the flow raises an error, after some calls of the display."""
+
+    def run(error, *calls):
+        display = Display()
+
+        def align(*args, **kwargs):
+            for call in calls:
+                call(display)
+            raise error
+
+        flow = SimpleNamespace(align=align, LISTENER=SimpleNamespace(set=lambda listener: None), Listener=lambda *args: None)
+        monkeypatch.setitem(sys.modules, "flows.align", flow)
+        server = SimpleNamespace(prefect_server=lambda home, meanwhile: contextlib.nullcontext("http://x"))
+        monkeypatch.setitem(sys.modules, "flows.server", server)
+        monkeypatch.setenv("BNF_HOME", str(tmp_path))
+        monkeypatch.setattr(commands, "Display", lambda: display)
+        monkeypatch.setattr(commands, "examine", lambda *args: SimpleNamespace(checks=[]))
+        monkeypatch.setattr(commands, "set_prefect_environment", lambda *args, **kwargs: None)
+        monkeypatch.setattr(cli, "app", lambda: commands.run_recipe(RECIPE, Options()))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().err
+
+    return run
+
+
+def prepared(display):
+    display.start(Node("prepare", {}))
+    display.done(Node("prepare", {}), True, 0.0)
+
+
+def training(display):
+    display.start(TRAIN)
+    display.progress(TRAIN, 3, 60, "step 3 of 60")
+
+
+@pytest.mark.parametrize(("error", "code", "by"), [(KeyboardInterrupt(), 130, "Ctrl-C"), (SystemExit(143), 143, "SIGTERM")])
+def test_a_stopped_run_says_what_was_stopped_and_that_it_goes_on(ends, error, code, by):
+    found, told = ends(error, prepared, training)
+    assert found == code and "0 s of work" not in told
+    message = (
+        f"bnf: stopped by {by} in train (step 3 of 60); 1 task was complete before it; the same command goes on from there"
+    )
+    assert message in " ".join(told.split())
+    assert "train stopped after 0.0 s step 3 of 60" in " ".join(told.split())
+
+
+def test_a_run_is_stopped_between_tasks_and_before_the_first(ends):
+    assert "stopped by Ctrl-C between tasks; 1 task was complete; the same" in ends(KeyboardInterrupt(), prepared)[1]
+    assert "stopped by Ctrl-C before the first task; the same command" in ends(KeyboardInterrupt())[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "how"),
+    [
+        (StageFailed("train.x must be y, got z; mend it"), "bnf: failed: train.x must be y", "failed"),
+        (Cancelled("the run was cancelled; the same command goes on"), "bnf: the run was cancelled; the same", "cancelled"),
+        (TrainingCollapsed("loss must be finite"), "bnf: failed: TrainingCollapsed: loss must be finite", "failed"),
+        (KeyError("x"), "bnf: failed: KeyError: 'x'; with --debug it shows where", "failed"),
+    ],
+)
+def test_a_failed_run_says_in_which_task_and_shows_no_traceback(ends, error, told, how):
+    code, printed = ends(error, training)
+    assert code == 1 and told in printed and "Traceback" not in printed
+    assert f"train {how} after 0.0 s step 3 of 60" in " ".join(printed.split())
+
+
+def test_debug_shows_the_traceback(ends, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bnf", "run", "r.yaml", "--debug"])
+    assert "Traceback" in ends(KeyError("x"))[1]
+
+
+def test_the_version_is_the_packages(monkeypatch, capsys):
+    from importlib.metadata import version
+
+    monkeypatch.setattr(sys, "argv", ["bnf", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and capsys.readouterr().out == f"bnf {version('bnf')}\n"

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnf.digests import model_digest
+from bnf.digests import file_state, model_digest
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
 from tasks.remote import MANIFEST, Remote
 
@@ -268,14 +268,12 @@ class Store:
         return artifact
 
     def outside_fingerprint(self, path: Path) -> str:
-        """The content digest of a file, model folder or data folder outside the store, read once per path, size and modification
-        time."""
+        """The content digest of a file, model folder or data folder outside the store; a file is read once per `file_state`."""
         if path.is_dir() and not (path / "config.json").exists():
             return digest({str(file.relative_to(path)): self.outside_fingerprint(file) for file in data_files(path)})
         if path.is_dir():
             return model_digest(path, self.root.parent / "digests.json", fresh=self.verify)
-        status = path.stat()
-        return _outside_sha256(path, status.st_size, status.st_mtime_ns)
+        return _outside_sha256(path, file_state(path))
 
     def _file(self, stage: str, key: str, ending: str) -> Path:
         return self.root / stage / f"{key}.{ending}"
@@ -316,7 +314,7 @@ def data_files(folder: Path) -> list[Path]:
 
 
 @functools.cache
-def _outside_sha256(path: Path, size: int, mtime_ns: int) -> str:
+def _outside_sha256(path: Path, state: str) -> str:
     return file_sha256(path)
 
 

@@ -186,3 +186,15 @@ def test_a_pointer_that_a_power_cut_left_unreadable_is_as_good_as_none(store, te
     shutil.rmtree(artifact.path)
     assert store.find("score", MADE_OF.key()) is None
     assert store.find("score", make(store).key) == artifact
+
+
+def test_a_data_file_changed_in_place_with_size_and_time_kept_is_another(store, tmp_path):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "a.jsonl"
+    file.write_text("one")
+    status = file.stat()
+    before = [store.outside_fingerprint(path) for path in (file, tmp_path / "data")]
+    file.write_text("two")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = [store.outside_fingerprint(path) for path in (file, tmp_path / "data")]
+    assert before[0] != after[0] and before[1] != after[1]

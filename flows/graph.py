@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from flows.graph_parts import (
     engine_settings,
     judge_nodes,
     judge_settings,
-    package_version,
     plugin,
     resolve_node,
     source_files,
@@ -26,7 +24,7 @@ from flows.graph_parts import (
 )
 from flows.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
 from flows.sections import Benchmark, JudgedBenchmark, JudgeModel
-from tasks.keys import ROOT, digest
+from tasks.keys import LIBRARIES, ROOT, digest, package_version
 from tasks.nodes import Node
 from tasks.store import file_sha256
 
@@ -159,7 +157,7 @@ def _part(benchmark: str, *names: str) -> str:
 def _cross_check(model: str, benchmark: str) -> Node:
     return Node(
         "cross_check",
-        {"benchmark": benchmark, "lm_eval": package_version("lm-eval")},
+        {"benchmark": benchmark, **_lm_eval_versions()},
         {"completions": f"generate/{model}/{benchmark}", "scores": f"score/{model}/{benchmark}"},
         [_part(benchmark, "LM_EVAL_TASKS", "LM_EVAL_MAIN", "lm_eval_document")],
         model=model,
@@ -180,7 +178,7 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
         "task": name,
         **evaluation.lm_eval[name].model_dump(),
         "engine": engine,
-        "lm_eval": package_version("lm-eval"),
+        **_lm_eval_versions(),
         "definitions": folder_digest(folder) if folder is not None else None,
     }
     return Node(
@@ -193,6 +191,14 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
         benchmark=name,
         session=f"generate/{model}",
     )
+
+
+def _lm_eval_versions() -> dict[str, Any]:
+    """lm-eval's version, and those of what its tasks on mathematics compare answers with."""
+    return {
+        "lm_eval": package_version("lm-eval"),
+        "libraries": {package: package_version(package) for package in LIBRARIES["math_verify"]},
+    }
 
 
 def folder_digest(folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from flows.config import Recipe, find_path
 from flows.errors import RecipeError
 from flows.sections import Benchmark, JudgeModel
-from tasks.keys import ROOT
+from tasks.keys import ROOT, package_version
 from tasks.nodes import Node
 
 # The engines' packages whose version is part of what they generate.
@@ -84,16 +84,6 @@ def source_files(name: str, benchmark: Benchmark) -> dict[str, Path]:
         return {"source": find_path(benchmark.source)}
     sample = ROOT / "evaluation" / "benchmarks" / "samples" / f"{name}.jsonl"
     return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
-
-
-def package_version(*packages: str) -> str | None:
-    """The version of the first of the packages that is installed."""
-    for package in packages:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:

@@ -62,7 +62,17 @@ def test_a_change_of_mode_or_a_hard_link_leaves_the_digest(model, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "null", "{", "\x00", '{"/m/model.safetensors|64|17": "0a"}', '{"PLACE": 7}', '{"PLACE": [1]}', '{"PLACE": [1, 2]}', '"x"'],
+    [
+        "[]",
+        "null",
+        "{",
+        "\x00",
+        '{"/m/model.safetensors|64|17": "0a"}',
+        '{"PLACE": 7}',
+        '{"PLACE": [1]}',
+        '{"PLACE": [1, 2]}',
+        '"x"',
+    ],
 )
 def test_a_memo_of_another_form_is_made_anew(model, tmp_path, monkeypatch, text):
     memo = tmp_path / "digests.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf.config import REFERENCE_FIELDS
+from data._files import as_local
 from data._parse import columns_of
 from data._reading import DataSource, is_hub_id
 from flows.config import Recipe, find_path
@@ -93,11 +94,12 @@ def _prepare_sources(recipe: Recipe) -> Node:
             columns_of(DataSource(source, one.path, one.columns))
         except ValueError as error:
             raise RecipeError(str(error)) from error
-        if "://" in one.path:
-            settings[-1] |= {"path": one.path, "version": url_version("data.path", one.path)}
+        path = as_local(one.path)
+        if "://" in path:
+            settings[-1] |= {"path": path, "version": url_version("data.path", path)}
             continue
         try:
-            files[f"source{number}"] = find_path(one.path)
+            files[f"source{number}"] = find_path(path)
         except RecipeError:
             if not is_hub_id(one.path):
                 raise

@@ -11,7 +11,7 @@ from typing import Any
 from flows.config import Recipe, find_path
 from flows.errors import RecipeError
 from flows.sections import Benchmark, JudgeModel
-from tasks.keys import ROOT, package_version
+from tasks.keys import ROOT, digest, package_version
 from tasks.nodes import Node
 
 # The engines' packages whose version is part of what they generate.
@@ -112,11 +112,13 @@ def plugin(package: str, name: str) -> str:
 
 
 def url_version(key: str, url: str) -> str:
-    """What the place of a URL says of its content: a size, a time, a tag, as its file system has it."""
+    """What the place of a URL says of its content: a size, a time, a tag, as its file system has it; of a folder, each file's."""
     import fsspec
 
     try:
         system, path = fsspec.core.url_to_fs(url)
+        if system.info(path).get("type") == "directory":
+            return digest({name: str(system.ukey(name)) for name in system.find(path)})
         return str(system.ukey(path))
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(

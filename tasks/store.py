@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf.digests import file_state, model_digest
+from data._files import files_inside
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
 from tasks.remote import MANIFEST, Remote
 
@@ -270,7 +271,7 @@ class Store:
     def outside_fingerprint(self, path: Path) -> str:
         """The content digest of a file, model folder or data folder outside the store; a file is read once per `file_state`."""
         if path.is_dir() and not (path / "config.json").exists():
-            return digest({str(file.relative_to(path)): self.outside_fingerprint(file) for file in data_files(path)})
+            return digest({str(file.relative_to(path)): self.outside_fingerprint(file) for file in files_inside(path)})
         if path.is_dir():
             return model_digest(path, self.root.parent / "digests.json", fresh=self.verify)
         return _outside_sha256(path, file_state(path))
@@ -305,12 +306,6 @@ def damage(artifact: Artifact, *, hashes: bool = False) -> str | None:
     if external is not None and hashes and model_digest(Path(external), fresh=True) != manifest["fingerprint"]:
         return f"the model folder {external} was altered: its digest is not the one in the manifest"
     return None
-
-
-def data_files(folder: Path) -> list[Path]:
-    """The files of a data folder but hidden ones, which are no data."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 @functools.cache

@@ -6,6 +6,7 @@ file invalidates all.
 
 import json
 import os
+import time
 from hashlib import file_digest, sha256
 from pathlib import Path
 
@@ -28,7 +29,26 @@ _PATTERNS = (
     "additional_chat_templates/*.jinja",
 )
 
-_memo: dict[str, str] = {}
+# A file system's clock ticks every few milliseconds: two changes within one tick have one time.
+_TICK_S = 0.02
+
+# Path → what the file looked like when it was read, and its sha256.
+_Memo = dict[str, tuple[str, str]]
+_memo: _Memo = {}
+
+
+def file_state(path: Path) -> str:
+    """What tells a file, without reading it, from one that was changed or put in its place: to be asked for before it is read.
+
+    Size and modification time alone don't: whoever copies or restores a file may set them back. The inode and the time of the
+    last change to it are the file system's own. They also change where the content doesn't (a mode, a hard link): then the file
+    is read again, and its digest is the same.
+    """
+    status = path.stat()
+    age_s = time.time() - status.st_ctime
+    if 0 <= age_s < _TICK_S:
+        time.sleep(_TICK_S - age_s)  # a change after the reading has another time
+    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_dev}|{status.st_ino}"
 
 
 def companion_files(folder: Path) -> list[Path]:
@@ -41,8 +61,8 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
     """The sha256 (hex) of a model folder's weights, config, tokenizer, chat template and generation config, by content and
     file name.
 
-    A file is read once per path, size and modification time; `memo_file` (JSON) keeps that knowledge from one process to the
-    next, where its folder can be written. `fresh` reads every file again: what altered one may have left its time as it was.
+    A file is read once per path and `file_state`; `memo_file` (JSON) keeps that knowledge from one process to the next, where its
+    folder can be written. `fresh` reads every file again: a disk may fail without a trace.
 
     Raises:
         FileNotFoundError: where the folder holds no config.json or no safetensors weights.
@@ -53,30 +73,35 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
         raise FileNotFoundError(
             f"model_name_or_path must be a folder with config.json and *.safetensors, got {folder}; download or convert it"
         )
-    stored = {} if memo_file is None else _read_memo(memo_file)
+    stored: _Memo = {} if memo_file is None else _read_memo(memo_file)
     known = {} if fresh else stored | _memo
     digest = sha256()
-    learnt = False
+    here: _Memo = {}
     for name, path in zip(names, files, strict=True):
-        status = path.stat()
-        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-        if key not in known:
+        place, state = str(path.resolve()), file_state(path)
+        if place in known and known[place][0] == state:
+            here[place] = known[place]
+        else:
             with path.open("rb") as file:
-                known[key] = file_digest(file, "sha256").hexdigest()
-        learnt |= stored.get(key) != known[key]
-        _memo[key] = known[key]
-        digest.update(f"{name}\0{known[key]}\n".encode())
-    if memo_file is not None and learnt and (not memo_file.parent.exists() or os.access(memo_file.parent, os.W_OK)):
+                here[place] = (state, file_digest(file, "sha256").hexdigest())
+        digest.update(f"{name}\0{here[place][1]}\n".encode())
+    _memo.update(here)
+    is_new = here.items() - stored.items()
+    if memo_file is not None and is_new and (not memo_file.parent.exists() or os.access(memo_file.parent, os.W_OK)):
         memo_file.parent.mkdir(parents=True, exist_ok=True)
         partial = memo_file.with_name(f"{memo_file.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(stored | _memo, indent=0, sort_keys=True))
+        partial.write_text(json.dumps(stored | here, indent=0, sort_keys=True))
         os.replace(partial, memo_file)
     return digest.hexdigest()
 
 
-def _read_memo(memo_file: Path) -> dict[str, str]:
+def _read_memo(memo_file: Path) -> _Memo:
     try:
-        return json.loads(memo_file.read_text())
+        memo = json.loads(memo_file.read_text())
     except (FileNotFoundError, ValueError):
         # Absent, or left unreadable by a power cut: every file is read again.
         return {}
+    if not isinstance(memo, dict):
+        return {}
+    # What another version of the project wrote in another form counts as absent, too.
+    return {place: (entry[0], entry[1]) for place, entry in memo.items() if isinstance(entry, list) and len(entry) == 2}

@@ -1,28 +1,49 @@
-"""Which files a source's path names, and how they are opened: a local file or folder, or an fsspec URL."""
+"""Which files a source's path names, and how they are opened: a local file or folder, or an fsspec URL.
+
+A folder's splits go by its names, as the hub's do (https://huggingface.co/docs/datasets/repository_structure), and are asked for by
+their whole names: `train_prefs` is no part of `train`. Where no name says a split, all is `train`.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow")
-# Splits that a folder's files may be named after.
-_SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
+# Words that a split's name has one of, the hub's.
+_SPLIT_WORDS = ("train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation")
+_SPLIT_WORD = re.compile(rf"(^|[-._ 0-9])({'|'.join(_SPLIT_WORDS)})($|[-._ 0-9])", re.IGNORECASE)
+# What a part of a split is numbered with: `-00000-of-00002`, `_1`, `.part-3`.
+_NUMBER = re.compile(r"([-._ ]+(of|part|shard)?[-._ ]*\d+)+$", re.IGNORECASE)
+# A split that is written in parts may have any name.
+_PART = re.compile(r".-\d{5}-of-\d{5,}$")
 # What the datasets library writes beside data, in JSON.
 _NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 _logger = logging.getLogger(__name__)
 
 
-def list_files(path: str, split: str | None = None) -> list[tuple[str, int]]:
-    """(path, bytes) of a file, or of a folder's data files by name; hidden ones and the datasets library's own notes are
-    left out, and of others that are not read the log has the names.
+class DataFile(NamedTuple):
+    """A file to read: `name` is its path within the folder that was asked for, or empty where it was asked for itself."""
+
+    path: str
+    name: str
+    num_bytes: int
+
+
+def list_files(path: str, split: str | None = None) -> list[DataFile]:
+    """A file, or a folder's data files by name; hidden ones and the datasets library's own notes are left out, and of others that
+    are not read the log has the names.
+
+    Links are followed, and a file that several names lead to is read once.
 
     Raises:
-        FileNotFoundError: where there is nothing.
-        ValueError: where the format is unknown, a folder holds no data, or files of several splits and none was asked for.
+        FileNotFoundError: where there is nothing, or a link leads to nothing.
+        ValueError: where the format is unknown, a folder holds no data, or no files of the split, or files of several splits and
+            none was asked for.
     """
     if "://" in path:
         import fsspec
@@ -30,59 +51,126 @@ def list_files(path: str, split: str | None = None) -> list[tuple[str, int]]:
         system, inside = fsspec.core.url_to_fs(path)
         if not system.exists(inside):
             raise FileNotFoundError(f"data.path must exist, got nothing at {path}; correct the path")
-        protocol = path.partition("://")[0]
-        found = [
-            f"{protocol}://{name.lstrip('/') if protocol not in ('file', 'local') else name}" for name in system.find(inside)
-        ]
         if not system.isdir(inside):
-            found = [path]
-        sizes = [int(system.size(name) or 0) for name in (system.find(inside) if system.isdir(inside) else [inside])]
-        return _chosen(path, list(zip(found, sizes, strict=True)), split, is_folder=bool(system.isdir(inside)))
+            return _single(DataFile(path, "", int(system.size(inside) or 0)), split)
+        protocol, top = path.partition("://")[0], inside.rstrip("/")
+        found = [
+            DataFile(f"{protocol}://{name.lstrip('/')}", name.removeprefix(top).lstrip("/"), int(system.size(name) or 0))
+            for name in system.find(inside)
+        ]
+        return _chosen(path, found, split)
     place = Path(path)
     if not place.exists():
         raise FileNotFoundError(f"data.path must be a file or folder, got {path}; correct the path")
-    names = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
-    return _chosen(path, [(str(name), name.stat().st_size) for name in names], split, is_folder=place.is_dir())
+    if not place.is_dir():
+        return _single(DataFile(path, "", place.stat().st_size), split)
+    files = [DataFile(str(file), file.relative_to(place).as_posix(), file.stat().st_size) for file in files_inside(place)]
+    return _once(_chosen(path, files, split))
 
 
-def _chosen(path: str, files: Sequence[tuple[str, int]], split: str | None, *, is_folder: bool) -> list[tuple[str, int]]:
-    if not is_folder:
-        if not is_known(path):
-            raise ValueError(f"data.path must end in one of {', '.join(FORMATS)} (.gz too), got {path}; convert or rename it")
-        return list(files)
-    seen = [(name, size) for name, size in sorted(files) if not any(part[:1] == "." for part in _inner(path, name).split("/"))]
-    known = [(name, size) for name, size in seen if is_known(name) and Path(name).name not in _NO_DATA]
-    skipped = [_inner(path, name) for name, _ in seen if not is_known(name) and not _is_about(name)]
+def as_local(path: str) -> str:
+    """A `file://` URL as the path that it is; anything else as it was."""
+    if not path.startswith(("file://", "local://")):
+        return path
+    import fsspec
+
+    return str(fsspec.core.url_to_fs(path)[1])
+
+
+def files_inside(folder: Path) -> list[Path]:
+    """A local folder's files but hidden ones, with those of linked folders; a link back to a folder that it lies in is not gone round.
+
+    Raises:
+        FileNotFoundError: a link leads to nothing.
+    """
+    found: list[Path] = []
+    _collect(folder, [folder.resolve()], found)
+    return sorted(found)
+
+
+def _collect(folder: Path, above: list[Path], found: list[Path]) -> None:
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            place = entry.resolve()
+            if place not in above:
+                _collect(entry, [*above, place], found)
+        elif entry.is_file():
+            found.append(entry)
+        elif entry.is_symlink():
+            raise FileNotFoundError(
+                f"data.path must be a folder whose links lead to files, got {entry}, which leads to nothing ({entry.readlink()}); "
+                "restore what it leads to, or remove the link"
+            )
+
+
+def _once(files: Sequence[DataFile]) -> list[DataFile]:
+    """The files, each once, whatever links lead to it."""
+    first: dict[Path, DataFile] = {}
+    for file in files:
+        known = first.setdefault(Path(file.path).resolve(), file)
+        if known is not file:
+            _logger.warning("%s is %s by another name, and is read once", file.path, known.name)
+    return list(first.values())
+
+
+def _single(file: DataFile, split: str | None) -> list[DataFile]:
+    """A file that was named itself. It is one split: its own name's, or `train`, as it is for the hub."""
+    if not is_known(file.path):
+        raise ValueError(f"data.path must end in one of {', '.join(FORMATS)} (.gz too), got {file.path}; convert or rename it")
+    own = _split_of(file.path.rpartition("/")[2]) or "train"
+    if split not in (None, own):
+        raise ValueError(
+            f"data.split must be left out for a single file, got {split} for {file.path}; remove it, or name a folder"
+        )
+    return [file]
+
+
+def _chosen(path: str, files: Sequence[DataFile], split: str | None) -> list[DataFile]:
+    seen = [
+        file for file in sorted(files, key=lambda file: file.name) if not any(part[:1] == "." for part in file.name.split("/"))
+    ]
+    known = [file for file in seen if is_known(file.path) and Path(file.name).name not in _NO_DATA]
+    skipped = [file.name for file in seen if not is_known(file.path) and not _is_about(file.name)]
     if skipped:
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         _logger.warning(
             "%s holds files in none of %s, which are not read: %s%s", path, ", ".join(FORMATS), ", ".join(skipped[:5]), more
         )
-    splits = {found for name, _ in known if (found := _split_of(_inner(path, name)))}
-    if split is not None:
-        known = [(name, size) for name, size in known if _split_of(_inner(path, name), (split,)) == split]
-    elif len(splits) > 1:
-        raise ValueError(
-            f"data.split must be set, got none for {path}, which holds {', '.join(sorted(splits))}; set data.split=train"
-        )
     if not known:
-        wanted = f" of the split {split}" if split else ""
-        raise ValueError(
-            f"data.path must hold files{wanted} in one of {', '.join(FORMATS)}, got {path} without; correct the path"
-        )
-    return known
+        raise ValueError(f"data.path must hold files in one of {', '.join(FORMATS)}, got {path} without; correct the path")
+    by_split: dict[str | None, list[DataFile]] = {}
+    for file in known:
+        by_split.setdefault(_split_of(file.name), []).append(file)
+    if len(by_split) == 1 and split in (None, "train" if None in by_split else None):
+        return known
+    if split is not None and split in by_split:
+        return by_split[split]
+    splits = sorted(filter(None, by_split))
+    unnamed = f"files named after no split ({by_split[None][0].name})" if None in by_split else ""
+    holds = ", ".join([*splits, f"and {unnamed}"]) if splits and unnamed else ", ".join(splits) or f"only {unnamed}"
+    if not splits:
+        remedy = "leave data.split out"
+    elif "train" in splits or len(splits) == 1:
+        remedy = f"set data.split={'train' if 'train' in splits else splits[0]}"
+    else:
+        remedy = "set data.split to one of them"
+    if splits and unnamed:
+        remedy += ", or name single files in data.path"
+    if split is not None:
+        raise ValueError(f"data.path must hold files of the split {split}, got {path}, which holds {holds}; {remedy}")
+    raise ValueError(f"data.split must be set, got none for {path}, which holds {holds}; {remedy}")
 
 
-def _inner(folder: str, name: str) -> str:
-    return name.removeprefix(folder).lstrip("/")
-
-
-def _split_of(name: str, splits: Sequence[str] = _SPLITS) -> str | None:
-    """The split that a file or its folder is named after: `train-00000-of-00002.parquet`, `test/a.jsonl`."""
-    for part in name.split("/"):
-        for split in splits:
-            if part.startswith(split) and not part[len(split) : len(split) + 1].isalnum():
-                return split
+def _split_of(name: str) -> str | None:
+    """The split that a file or its folder is named after: `train` of `data/train-00000-of-00002.parquet`, `test_sft` of
+    `test_sft/a.jsonl`; None where it is named after none."""
+    *folders, file = name.split("/")
+    stem = file[: -len(ending_of(file) + (".gz" if is_gzip(file) else "")) or None]
+    for part in (*folders, stem):
+        if _SPLIT_WORD.search(part) or (part is stem and _PART.search(part)):
+            return _NUMBER.sub("", part)
     return None
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import json
+import math
 from types import ModuleType
-from typing import Any
 
+from data._json import parse_line
 from data._reading import Bad, DataSource, Raw
 from data.sources._rows import Columns, Fields, Row, RowError
 
@@ -30,11 +30,23 @@ class Parser:
         value = parse_line(raw.value, raw.line) if isinstance(raw.value, bytes) else raw.value
         if isinstance(value, Bad):
             return raw.where, value
-        fields = Fields(value, self._columns)
+        # A column without a value is as good as none: what is missing is not listed among what the row has.
+        fields = Fields({name: found for name, found in value.items() if found is not None}, self._columns)
         try:
-            return (str(fields.need("id")) if fields.has("id") else raw.where), self._module.row(fields)
+            return _id(fields, raw), self._module.row(fields)
         except RowError as error:
-            return raw.where, Bad(error.reason, str(error))
+            hint = (
+                "; the file is one JSON object, taken for one row: write several as an array, or one per line"
+                if raw.alone
+                else ""
+            )
+            return raw.where, Bad(error.reason, f"{error}{hint}")
+
+
+def _id(fields: Fields, raw: Raw) -> str:
+    """The record's own id, else its place; NaN, which pandas writes for a missing number, is none."""
+    id = fields.need("id") if fields.has("id") else math.nan
+    return raw.where if isinstance(id, float) and not math.isfinite(id) else str(id)
 
 
 def preference_source(name: str) -> ModuleType:
@@ -77,19 +89,6 @@ def columns_of(source: DataSource) -> Columns:
             f"data.columns must name roles of the source {source.source} ({', '.join(columns)}), got {unknown[0]}; rename it"
         )
     return columns | {role: (name,) for role, name in source.columns.items()}
-
-
-def parse_line(line: bytes, number: int) -> dict[str, Any] | Bad:
-    """A line of a JSON Lines file as its object, or what is wrong with it."""
-    try:
-        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        return Bad("not_utf8", f"byte {error.start} is not UTF-8")
-    except (ValueError, RecursionError) as error:
-        return Bad("bad_schema", f"not JSON: {error}")
-    if not isinstance(row, dict):
-        return Bad("bad_schema", f"must be a JSON object, got {type(row).__name__}")
-    return row
 
 
 def is_pair(row: Row) -> bool:

@@ -1,11 +1,10 @@
 """Records out of files and hubs, one at a time, each with its line: JSON Lines, JSON arrays, CSV, Parquet and Arrow.
 
-A local file or folder, an fsspec URL, or a hub's data set; the whole of a file is never in memory.
+A local file or folder, an fsspec URL, or a hub's data set; the whole of a file is never in memory. JSON itself is in data/_json.py.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import io
@@ -13,13 +12,18 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data._files import ending_of, is_gzip, is_known, list_files, open_file
+from data._files import as_local, ending_of, is_gzip, is_known, list_files, open_file
+from data._json import LOST_BYTES, check_utf8, json_records
+from data._json import Bad as Bad  # a record is one, or none
 
 _CHUNK_BYTES = 1 << 20
+# What pandas, and so the datasets library, takes for a missing value in CSV; nothing at all stays an empty text.
+_MISSING = {"NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "#N/A N/A"}
+_MISSING |= {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,14 @@ class DataSource:
 
 
 @dataclass(frozen=True)
-class Bad:
-    """What stands where no record could be read: `reason` is a word for the ledger, `detail` a sentence for people."""
-
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class Raw:
     """One record as it was found: its file (empty where there is only one), its line from 1, and a JSON line that is not yet parsed,
-    an object, or what is wrong."""
+    an object, or what is wrong. `alone` says that it is all that a JSON file holds."""
 
     file: str
     line: int
     value: bytes | dict[str, Any] | Bad
+    alone: bool = False
 
     @property
     def where(self) -> str:
@@ -84,16 +81,18 @@ class Reader:
         source = self._source
         if is_hub_id(source.path):
             yield from self._set(_load_hub(source))
-        elif (saved := _saved_set(source)) is not None:
+            return
+        source = replace(source, path=as_local(source.path))
+        _check_local(source)
+        if (saved := _saved_set(source)) is not None:
             yield from self._set(saved)
-        else:
-            files = list_files(source.path, source.split)
-            self._total = sum(size for _, size in files)
-            for path, size in files:
-                name = path.removeprefix(source.path).lstrip("/") if len(files) > 1 else ""
-                for line, value in self._file(path):
-                    yield Raw(name, line, value)
-                self._done, self._open = self._done + size, None
+            return
+        files = list_files(source.path, source.split)
+        self._total = sum(file.num_bytes for file in files)
+        for file in files:
+            for line, value, alone in _marked_alone(self._file(file.path), file.path):
+                yield Raw(file.name if len(files) > 1 else "", line, value, alone)
+            self._done, self._open = self._done + file.num_bytes, None
 
     def _set(self, rows: Any) -> Iterator[Raw]:
         self._total = len(rows) if hasattr(rows, "__len__") else 0
@@ -107,11 +106,11 @@ class Reader:
             self._open = file
             unpacked: Any = gzip.GzipFile(fileobj=file) if is_gzip(path) else file
             try:
-                if ending == ".json" and _begins_with(unpacked, b"["):
-                    yield from _json_array(unpacked, path)
-                elif ending in (".jsonl", ".ndjson", ".json"):
-                    yield from ((number, line) for number, line in enumerate(unpacked, start=1) if line.strip())
+                if ending in (".jsonl", ".ndjson", ".json"):
+                    check_utf8(unpacked, path)
+                    yield from json_records(unpacked, path, _CHUNK_BYTES)
                 elif ending == ".csv":
+                    check_utf8(unpacked, path)
                     yield from _csv(unpacked, path)
                 else:
                     yield from _arrow(unpacked, path, ending)
@@ -120,6 +119,29 @@ class Reader:
                     raise EOFError("it holds no byte")
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise ValueError(f"data.path must be a whole gzip file, got {path} ({error}); fetch it again") from error
+
+
+def _marked_alone(
+    records: Iterator[tuple[int, bytes | dict[str, Any] | Bad]], path: str
+) -> Iterator[tuple[int, bytes | dict[str, Any] | Bad, bool]]:
+    """The records, each with whether it is all that a JSON file holds; a single line of JSON Lines is a row like any other."""
+    first, second = next(records, None), next(records, None)
+    if first is not None:
+        over_lines = ending_of(path) in (".jsonl", ".ndjson") and isinstance(first[1], dict)
+        yield *first, second is None and (over_lines or ending_of(path) == ".json")
+    if second is not None:
+        yield *second, False
+        yield from ((line, value, False) for line, value in records)
+
+
+def _check_local(source: DataSource) -> None:
+    """Refuses what only a hub's set has."""
+    for name in ("config", "revision"):
+        if getattr(source, name) is not None:
+            raise ValueError(
+                f"data.{name} must be left out for files, got {getattr(source, name)} for {source.path}; remove it, and name the "
+                "folder or file that you mean"
+            )
 
 
 def is_hub_id(path: str) -> bool:
@@ -145,96 +167,27 @@ def _load_hub(source: DataSource) -> Any:
 
 def _saved_set(source: DataSource) -> Any:
     """A folder that datasets' save_to_disk wrote, or None."""
-    folder = Path(source.path)
+    folder, split = Path(source.path), source.split
     if (folder / "dataset_dict.json").is_file():
         splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
-        if source.split is None or source.split not in splits:
-            raise ValueError(f"data.split must be one of {', '.join(splits)}, got {source.split}; set data.split={splits[0]}")
-        folder /= source.split
+        if split is None or split not in splits:
+            raise ValueError(f"data.split must be one of {', '.join(splits)}, got {split}; set data.split={splits[0]}")
+        folder, split = folder / split, None
     if not (folder / "state.json").is_file():
         return None
     import datasets
 
-    return datasets.load_from_disk(str(folder))
-
-
-def _begins_with(file: Any, byte: bytes) -> bool:
-    """Whether the first byte that is no white space is this one; the file is at its beginning before and after."""
-    head = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
-    file.seek(0)
-    return bool(head[:1] == byte)
-
-
-def _json_array(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """The objects of a JSON array, decoded as they come; an object's line is the one that it begins on."""
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape")
-    decode = json.JSONDecoder().raw_decode
-    buffer, position, line, size = text.read(_CHUNK_BYTES), 0, 1, _CHUNK_BYTES
-    whole, awaited, column = not buffer, "[", 0  # column: characters of the buffer's first line that it no longer holds
-    while True:
-        # What stands before the next object: white space, and the bracket or comma that is awaited.
-        start = position
-        while position < len(buffer) and (buffer[position].isspace() or buffer[position] == awaited):
-            awaited = "" if buffer[position] == awaited else awaited
-            position += 1
-        line += buffer.count("\n", start, position)
-        if buffer[position : position + 1] == "]":
-            _end(text, buffer[position + 1 :], path, line)
-            return
-        try:
-            if awaited:
-                raise json.JSONDecodeError(f"Expecting '{awaited}'", buffer, position)
-            value, end = decode(buffer, position)
-        except (json.JSONDecodeError, RecursionError) as error:
-            if whole:
-                raise _ill_formed(path, buffer, position, line, column, error) from error
-            # Cut in its middle, or wrong: with more of the file it shows.
-            more = text.read(size)
-            whole, size = not more, 2 * size
-            last = buffer.rfind("\n", 0, position)
-            column = position - last - 1 if last >= 0 else column + position
-            buffer, position = buffer[position:] + more, 0
-            continue
-        source = buffer[position:end]
-        yield line, _checked(value, source)
-        line += source.count("\n")
-        position, awaited, size = end, ",", _CHUNK_BYTES
-
-
-def _end(text: io.TextIOWrapper, rest: str, path: str, line: int) -> None:
-    """Refuses a file that goes on after its array: what stands there would be lost."""
-    while rest:
-        beyond = rest.lstrip()
-        line += rest.count("\n", 0, len(rest) - len(beyond))
-        if beyond:
-            raise ValueError(
-                f"data.path must be one JSON array, got {path}, which goes on after it on line {line} with {beyond[:20]!r}; join the "
-                "arrays, or write one object per line as .jsonl"
-            )
-        rest = text.read(_CHUNK_BYTES)
-
-
-def _ill_formed(path: str, buffer: str, position: int, line: int, column: int, error: Exception) -> ValueError:
-    message = str(error)
-    if isinstance(error, json.JSONDecodeError):
-        last = buffer.rfind("\n", 0, error.pos)
-        column = error.pos - last if last >= 0 else column + error.pos + 1
-        message = f"{error.msg} at line {line + buffer.count(chr(10), position, error.pos)}, column {column}"
-    return ValueError(
-        f"data.path must be a JSON array, got {path}: {message}; correct it, or write one object per line as .jsonl"
-    )
-
-
-def _checked(value: Any, source: str) -> dict[str, Any] | Bad:
-    if any("\udc80" <= character <= "\udcff" for character in source):
-        return Bad("not_utf8", "holds bytes that are not UTF-8")
-    if not isinstance(value, dict):
-        return Bad("bad_schema", f"must be a JSON object, got {type(value).__name__}")
-    return value
+    found = datasets.load_from_disk(str(folder))
+    if split not in (None, str(found.split or "train")):
+        raise ValueError(f"data.split must be the split that {folder} was saved as ({found.split}), got {split}; remove it")
+    return found
 
 
 def _csv(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """CSV with a header. A cell may be as long as it likes; a quote that is not closed would make one cell of all that follows."""
+    """CSV with a header. A cell may be as long as it likes; a quote that is not closed would make one cell of all that follows.
+
+    What stands for a missing value is none: it would be learned as a text.
+    """
     csv.field_size_limit((1 << 31) - 1)
     rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""), strict=True)
     header: list[str] = []
@@ -244,12 +197,14 @@ def _csv(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
             if len(row) > 1 or "".join(row).strip():  # else the line is blank
                 if not header:
                     header = _different(row, path)
-                elif any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
+                elif any(map(LOST_BYTES.search, row)):
                     yield line, Bad("not_utf8", "holds bytes that are not UTF-8")
+                elif [row[0].removeprefix("\ufeff"), *row[1:]] == header:
+                    yield line, Bad("bad_schema", "repeats the header, as in files that were joined")
                 elif len(row) != len(header):
                     yield line, Bad("bad_schema", f"must have {len(header)} cells, as the header has, got {len(row)}")
                 else:
-                    yield line, dict(zip(header, row, strict=True))
+                    yield line, {name: None if cell in _MISSING else cell for name, cell in zip(header, row, strict=True)}
             line = rows.line_num + 1
     except csv.Error as error:
         raise ValueError(
@@ -260,6 +215,10 @@ def _csv(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
 
 def _different(header: list[str], path: str) -> list[str]:
     """The header, whose columns must have different names; those without a name can't be asked for, and may be several."""
+    if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), None)):
+        raise ValueError(
+            f"data.path must be CSV with commas, got {path}, whose header has {other!r} instead; write it with commas"
+        )
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise ValueError(
@@ -280,12 +239,23 @@ def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, A
             batches = _arrow_batches(pyarrow, file)
         number = 0
         for batch in batches:
+            _check_names(batch.schema, path, "columns")
             for row in _rows(batch):
                 number += 1
                 yield number, row
     # Bytes that can't be unpacked are an OSError of pyarrow's, as is a file that ends in its middle.
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"data.path must be a whole {ending} file, got {path} ({error}); fetch it again") from error
+
+
+def _check_names(fields: Any, path: str, kind: str) -> None:
+    """Refuses columns, or fields inside one, of the same name: one of them would be lost."""
+    names = [field.name for field in fields]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"data.path must hold {kind} with different names, got {twice!r} twice in {path}; rename one")
+    for one in fields:
+        _check_names([one.type.field(place) for place in range(one.type.num_fields)], path, f"fields of {one.name}")
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:

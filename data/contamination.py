@@ -3,6 +3,9 @@
 Texts are compared by their words alone, in lower case. An item is matched exactly where all words of one of its texts stand in a row
 one after another; it overlaps where a row shares one of its 13-grams, the length that GPT-3's authors used (appendix C of
 https://arxiv.org/abs/2005.14165).
+
+Scripts that are written without blanks between words are compared by characters, each for a part of a word: half of one in Chinese and
+Japanese, a quarter in Thai, Lao, Khmer and Burmese, which is about what words have there. An n-gram is 13 words long either way.
 """
 
 from __future__ import annotations
@@ -22,7 +25,23 @@ NGRAM_WORDS = 13
 # Texts with fewer words that hold a letter (a choice, a list of numbers) are found in anything.
 _FEWEST_WORDS = 6
 
+# Letters and marks of scripts that no blank divides into words, by Unicode's blocks: Han, Kana and Bopomofo; and the scripts of South
+# East Asia that line breaking needs a dictionary for (class SA of https://www.unicode.org/reports/tr14/).
+_HALF_WORDS = (
+    "\u3005-\u3007\u3021-\u302d\u3038-\u303b\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f"
+    "\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001aff0-\U0001b16f\U00020000-\U0003ffff"
+)
+_QUARTER_WORDS = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u109a-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd"
+    "\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7f\u1aa7\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa76\uaa7a-\uaadd\U00011700-\U0001172b"
+    "\U00011740-\U00011746"
+)
 _WORD = re.compile(r"\w+")
+_UNDIVIDED = re.compile(f"[{_HALF_WORDS}{_QUARTER_WORDS}]")
+_WORD_OR_CHARACTER = re.compile(rf"[{_HALF_WORDS}{_QUARTER_WORDS}]|[^\W{_HALF_WORDS}{_QUARTER_WORDS}]+")
+_HALF = re.compile(f"[{_HALF_WORDS}]")
+# Lengths are counted in quarters of a word.
+_WORD_LENGTH, _NGRAM_LENGTH, _FEWEST_LENGTH = 4, 4 * NGRAM_WORDS, 4 * _FEWEST_WORDS
 
 
 def check_contamination(
@@ -54,6 +73,7 @@ def check_contamination(
         "benchmark": benchmark,
         "num_items": len(items),
         "num_items_compared": index.num_items,
+        "num_items_too_short": len(items) - index.num_items,
         "num_exact": len(exact),
         "num_overlapping": len(overlapping),
         "num_groups": len({match["group"] for match in found}),
@@ -69,17 +89,19 @@ class _Index:
 
     def __init__(self, items: list[Item]) -> None:
         self._grams: dict[tuple[str, ...], set[str]] = {}
-        # A text that is no longer than an n-gram is looked for whole: its length → its words → items.
-        self._short: dict[int, dict[tuple[str, ...], set[str]]] = {}
+        # A text that is shorter than an n-gram is looked for whole: its beginning → its words → items.
+        self._short: dict[tuple[str, ...], dict[tuple[str, ...], set[str]]] = {}
         self._texts: dict[str, list[str]] = {}
         for item in items:
-            for words in map(_words, _texts(item)):
-                if sum(not word.isdigit() for word in words) < _FEWEST_WORDS:
+            for words, lengths in map(_words, _texts(item)):
+                if sum(length for word, length in zip(words, lengths, strict=True) if not word.isdigit()) < _FEWEST_LENGTH:
                     continue
-                self._texts.setdefault(item["id"], []).append(f" {' '.join(words)} ")
-                grams = self._grams if len(words) >= NGRAM_WORDS else self._short.setdefault(len(words), {})
-                for gram in _grams(words, min(NGRAM_WORDS, len(words))):
-                    grams.setdefault(gram, set()).add(item["id"])
+                self._texts.setdefault(item["id"], []).append(_joined(words))
+                if sum(lengths) < _NGRAM_LENGTH:
+                    _, beginning = next(_grams(words, lengths, _FEWEST_LENGTH))
+                    self._short.setdefault(beginning, {}).setdefault(tuple(words), set()).add(item["id"])
+                for _, gram in _grams(words, lengths, _NGRAM_LENGTH):
+                    self._grams.setdefault(gram, set()).add(item["id"])
 
     @property
     def num_items(self) -> int:
@@ -89,25 +111,36 @@ class _Index:
     def matches(self, group: Record) -> Iterator[Record]:
         """One record per item that a group's prompt or completions match."""
         seen: dict[str, Record] = {}
-        parts = [("prompt", message["content"]) for message in group["messages"]]
+        parts = [("prompt", text) for message in group["messages"] for text in _texts({**message, "role": None})]
         parts += [("completion", completion["text"]) for completion in group["completions"]]
         for part, text in parts:
-            words = _words(text)
-            for size, known in ((NGRAM_WORDS, self._grams), *self._short.items()):
-                for gram in filter(known.__contains__, _grams(words, size)):
-                    for item in sorted(known[gram]):
-                        joined = f" {' '.join(words)} "
-                        exact = any(whole in joined for whole in self._texts[item])
-                        if item not in seen or (exact and seen[item]["match"] != "exact"):
-                            match = "exact" if exact else "ngram"
-                            seen[item] = {
-                                "item": item,
-                                "group": group["id"],
-                                "match": match,
-                                "in": part,
-                                "words": " ".join(gram),
-                            }
+            words, lengths = _words(text)
+            joined = ""
+            for gram, items in self._found(words, lengths):
+                joined = joined or _joined(words)
+                for item in sorted(items):
+                    exact = any(whole in joined for whole in self._texts[item])
+                    if item not in seen or (exact and seen[item]["match"] != "exact"):
+                        match = "exact" if exact else "ngram"
+                        seen[item] = {
+                            "item": item,
+                            "group": group["id"],
+                            "match": match,
+                            "in": part,
+                            "words": " ".join(gram),
+                        }
         yield from (seen[item] for item in sorted(seen))
+
+    def _found(self, words: list[str], lengths: list[int]) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+        """The known n-grams and short texts among these words, each with its items."""
+        for _, gram in _grams(words, lengths, _NGRAM_LENGTH):
+            if gram in self._grams:
+                yield gram, self._grams[gram]
+        if self._short:
+            for start, beginning in _grams(words, lengths, _FEWEST_LENGTH):
+                for whole, items in self._short.get(beginning, {}).items():
+                    if tuple(words[start : start + len(whole)]) == whole:
+                        yield whole, items
 
 
 def _texts(value: Any, key: str = "") -> Iterator[str]:
@@ -122,9 +155,32 @@ def _texts(value: Any, key: str = "") -> Iterator[str]:
             yield from _texts(inside)
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+def _words(text: str) -> tuple[list[str], list[int]]:
+    """The text's words in lower case, of scripts without blanks the characters, and what each counts for, in quarters of a word."""
+    text = text.lower()
+    if text.isascii() or not _UNDIVIDED.search(text):
+        words = _WORD.findall(text)
+        return words, [_WORD_LENGTH] * len(words)
+    words = _WORD_OR_CHARACTER.findall(text)
+    return words, [(2 if _HALF.match(word) else 1) if _UNDIVIDED.match(word) else _WORD_LENGTH for word in words]
 
 
-def _grams(words: list[str], size: int) -> Iterator[tuple[str, ...]]:
-    return zip(*(words[start:] for start in range(size)), strict=False)
+def _joined(words: list[str]) -> str:
+    return f" {' '.join(words)} "
+
+
+def _grams(words: list[str], lengths: list[int], size: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """(start, words) of the shortest run from each word on that is at least `size` long."""
+    if sum(lengths) == _WORD_LENGTH * len(words):
+        # Whole words alone, as nearly everywhere: all runs have the same number of them.
+        yield from enumerate(zip(*(words[start:] for start in range(size // _WORD_LENGTH)), strict=False))
+        return
+    end = length = 0
+    for start in range(len(words)):
+        while length < size:
+            if end == len(words):
+                return
+            length += lengths[end]
+            end += 1
+        yield start, tuple(words[start:end])
+        length -= lengths[start]

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from data._parse import Parser, parse_line
+from data._json import parse_line
+from data._parse import Parser
 from data._reading import Bad, DataSource, Raw, Reader
 from data.sources._rows import Fields, RowError
 from evaluation._records import Record

@@ -83,8 +83,11 @@ def cross_check(
 
 def cross_check_folder(benchmark: str, generation: Path, scores: Path, output_dir: Path, progress: Progress | None) -> None:
     """Cross-checks a score stage's records of a generation; writes cross_check.json and disagreements.jsonl."""
-    items = [json.loads(line) for line in (generation / "items.jsonl").read_text(encoding="utf-8").splitlines()]
-    records = [json.loads(line) for line in (scores / "scores.jsonl").read_text(encoding="ascii").splitlines()]
+    # As bytes: as text, lines would also end at the line separators that an item may hold.
+    items, records = (
+        [json.loads(line) for line in path.read_bytes().splitlines()]
+        for path in (generation / "items.jsonl", scores / "scores.jsonl")
+    )
     found, disagreements = cross_check(benchmark, items, records, progress)
     (output_dir / CROSS_CHECK_FILE).write_text(json.dumps(found, indent=2) + "\n")
     write_whole(output_dir / DISAGREEMENTS_FILE, disagreements)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from bnf.config import REFERENCE_FIELDS
+from data._files import as_local
 from data._parse import columns_of
 from data._reading import DataSource, is_hub_id
 from flows.config import Recipe
@@ -19,7 +19,6 @@ from flows.graph_parts import (
     judge_nodes,
     judge_settings,
     keyed,
-    package_version,
     plugin,
     resolve_node,
     source_files,
@@ -28,7 +27,7 @@ from flows.graph_parts import (
 )
 from flows.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
 from flows.sections import Benchmark, JudgedBenchmark, JudgeModel
-from tasks.keys import ROOT, digest
+from tasks.keys import LIBRARIES, ROOT, digest, package_version
 from tasks.nodes import Node
 from tasks.store import file_sha256
 
@@ -98,11 +97,12 @@ def _prepare_sources(recipe: Recipe) -> Node:
             columns_of(DataSource(source, one.path, one.columns))
         except ValueError as error:
             raise RecipeError(keyed(error, "data", key)) from error
-        if "://" in one.path:
-            settings[-1] |= {"path": one.path, "version": url_version(f"{key}.path", one.path)}
+        path = as_local(one.path)
+        if "://" in path:
+            settings[-1] |= {"path": path, "version": url_version(f"{key}.path", path)}
             continue
         try:
-            files[f"source{number}"] = recipe.find(f"{key}.path", one.path)
+            files[f"source{number}"] = recipe.find(f"{key}.path", path)
         except RecipeError:
             if not is_hub_id(one.path):
                 raise
@@ -167,7 +167,7 @@ def _part(benchmark: str, *names: str) -> str:
 def _cross_check(model: str, benchmark: str) -> Node:
     return Node(
         "cross_check",
-        {"benchmark": benchmark, "lm_eval": package_version("lm-eval")},
+        {"benchmark": benchmark, **_lm_eval_versions()},
         {"completions": f"generate/{model}/{benchmark}", "scores": f"score/{model}/{benchmark}"},
         [_part(benchmark, "LM_EVAL_TASKS", "LM_EVAL_MAIN", "lm_eval_document")],
         model=model,
@@ -190,7 +190,7 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
         "task": name,
         **evaluation.lm_eval[name].model_dump(),
         "engine": engine,
-        "lm_eval": package_version("lm-eval"),
+        **_lm_eval_versions(),
         "definitions": folder_digest(folder) if folder is not None else None,
     }
     return Node(
@@ -203,6 +203,14 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
         benchmark=name,
         session=f"generate/{model}",
     )
+
+
+def _lm_eval_versions() -> dict[str, Any]:
+    """lm-eval's version, and those of what its tasks on mathematics compare answers with."""
+    return {
+        "lm_eval": package_version("lm-eval"),
+        "libraries": {package: package_version(package) for package in LIBRARIES["math_verify"]},
+    }
 
 
 def folder_digest(folder: Path) -> str:

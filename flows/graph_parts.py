@@ -11,7 +11,7 @@ from typing import Any
 from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.sections import Benchmark, JudgedBenchmark, JudgeModel
-from tasks.keys import ROOT
+from tasks.keys import ROOT, digest, package_version
 from tasks.nodes import Node
 
 # The engines' packages whose version is part of what they generate.
@@ -90,16 +90,6 @@ def source_files(name: str, benchmark: Benchmark, recipe: Recipe) -> dict[str, P
     return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
 
 
-def package_version(*packages: str) -> str | None:
-    """The version of the first of the packages that is installed."""
-    for package in packages:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
 def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:
     """An engine's part of a key: its name, its version, and for an endpoint which one and which model there."""
     engine: dict[str, Any] = {"name": name, "version": package_version(*ENGINE_PACKAGES[name])}
@@ -130,11 +120,13 @@ def keyed(error: Exception, section: str, key: str) -> str:
 
 
 def url_version(key: str, url: str) -> str:
-    """What the place of a URL says of its content: a size, a time, a tag, as its file system has it."""
+    """What the place of a URL says of its content: a size, a time, a tag, as its file system has it; of a folder, each file's."""
     import fsspec
 
     try:
         system, path = fsspec.core.url_to_fs(url)
+        if system.info(path).get("type") == "directory":
+            return digest({name: str(system.ukey(name)) for name in system.find(path)})
         return str(system.ukey(path))
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(

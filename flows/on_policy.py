@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
+from data._files import as_local
 from data._reading import is_hub_id
 from data.prompts import check_source
 from flows.config import Recipe
@@ -123,14 +124,15 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str, suffix: str
         code.append(f"evaluation.benchmarks.{benchmark}:{_prompts_of(benchmark)}")
     files: dict[str, Path] = {}
     if sample.path is not None:
+        path = as_local(sample.path)
         try:
-            files["prompts"] = recipe.find("sample.path", sample.path)
+            files["prompts"] = recipe.find("sample.path", path)
         except RecipeError:
-            if "://" not in sample.path and not is_hub_id(sample.path):
+            if "://" not in path and not is_hub_id(path):
                 raise
-            settings["path"] = sample.path
-            if "://" in sample.path:
-                settings["version"] = url_version("sample.path", sample.path)
+            settings["path"] = path
+            if "://" in path:
+                settings["version"] = url_version("sample.path", path)
     return Node("sample", settings, {"model": model}, code, files=files, model=suffix)
 
 

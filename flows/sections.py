@@ -60,7 +60,7 @@ class Data(Section):
     path: Annotated[str, MayBeLocal()] = Field(description="the data: a local file or folder, an fsspec URL, or a hub id")
     columns: dict[str, str] = Field(default_factory=dict, description="the source's roles → what the data calls them")
     weight: float | None = Field(None, gt=0, description="in a mixture: its part of the prompts, in relation to the others'")
-    split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several")
+    split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several, by its whole name")
     config: str | None = Field(None, description="of a hub's set")
     revision: str | None = Field(None, description="of a hub's set")
     streaming: bool = Field(False, description="read a hub's set without keeping it on disk")
@@ -73,7 +73,7 @@ class Sample(Section):
     path: Annotated[str | None, MayBeLocal()] = Field(
         None, description="where the prompts lie, as data.path; None: the source's own, or its hub id"
     )
-    split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several")
+    split: str | None = Field(None, description="of a hub's set (None: train) or a folder with several, by its whole name")
     config: str | None = Field(None, description="of a hub's set")
     revision: str | None = Field(None, description="of a hub's set")
     num_prompts: int = Field(64, gt=0, description="the pool of prompts: the source's first so many")

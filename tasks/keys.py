@@ -8,9 +8,10 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT_PACKAGES = frozenset({"bnf", "evaluation", "data", "tasks", "flows"})
 # The part of a sha256 that names a file: 128 bits, no accidental collisions, and short enough to read.
 KEY_CHARACTERS = 32
+# Libraries that decide results by themselves, by the name they are imported under, with the packages whose versions count. Those of
+# engines and of lm-eval are settings of their nodes.
+LIBRARIES = {
+    "math_verify": ("math-verify", "latex2sympy2_extended", "antlr4-python3-runtime", "sympy"),
+    "py3langid": ("py3langid",),
+}
 
 
 def canonical(value: object) -> str:
@@ -58,16 +65,21 @@ class Ingredients:
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]  # role → content fingerprint
     code: Mapping[str, str]  # module, or module:functions, → digest of its syntax tree
+    libraries: Mapping[str, str | None] = field(
+        default_factory=dict
+    )  # package → version, of those in LIBRARIES that the code uses
 
     def key(self) -> str:
         return digest(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
+        libraries = {"libraries": dict(self.libraries)} if self.libraries else {}
         return {
             "stage": self.stage,
             "settings": dict(self.settings),
             "inputs": dict(self.inputs),
             "code": dict(self.code),
+            **libraries,
         }
 
 
@@ -110,6 +122,38 @@ def code_digests(entries: Iterable[str]) -> dict[str, str]:
         digests[module], imported = _module(_source_file(module))
         waiting.extend(imported)
     return digests
+
+
+def library_versions(code: Iterable[str]) -> dict[str, str | None]:
+    """The versions of the packages behind the libraries that this code imports, as far as `LIBRARIES` has them.
+
+    Args:
+        code: modules, or functions of modules, as `code_digests` names them.
+    """
+    used = {name for entry in code for name in _libraries(_source_file(entry.partition(":")[0]))}
+    return {package: package_version(package) for name in sorted(used) for package in LIBRARIES[name]}
+
+
+def package_version(*packages: str) -> str | None:
+    """The version of the first of the packages that is installed."""
+    for package in packages:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+@functools.cache
+def _libraries(path: Path) -> frozenset[str]:
+    """Which of `LIBRARIES` a module imports, anywhere inside it."""
+    found: set[str] = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return frozenset(found & LIBRARIES.keys())
 
 
 def _source_file(module: str) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.keys import Ingredients, changes, code_digests
+from tasks.keys import Ingredients, changes, code_digests, library_versions
 from tasks.remote import MANIFEST
 from tasks.store import Artifact, Store, read_json
 
@@ -75,17 +75,23 @@ class Forecast:
 def ingredients(node: Node, inputs: Mapping[str, Artifact], store: Store) -> Ingredients:
     """What a node's key is made of, once the artifacts of its inputs are there."""
     fingerprints = {role: inputs[role].fingerprint for role in node.inputs}
+    code = _code(node)
     return Ingredients(
         stage=node.stage,
         settings=node.settings,
         inputs=fingerprints | {role: store.outside_fingerprint(path) for role, path in node.files.items()},
-        code=code_digests([f"tasks.stages.{node.stage}", *node.plugins]),
+        code=code,
+        libraries=library_versions(code),
     )
+
+
+def _code(node: Node) -> dict[str, str]:
+    return code_digests([f"tasks.stages.{node.stage}", *node.plugins])
 
 
 def other_code(node: Node, manifest: Mapping[str, Any]) -> list[str]:
     """The modules of an artifact's stage that have changed, come or gone since it was made."""
-    now = code_digests([f"tasks.stages.{node.stage}", *node.plugins])
+    now = _code(node)
     return [change["key"].removeprefix("code.") for change in changes({"code": manifest["ingredients"]["code"]}, {"code": now})]
 
 
@@ -162,7 +168,8 @@ def _forecast(
     previous = last.get(node.id)
     old = _old_ingredients(previous)
     if any(artifact is None for artifact in artifacts.values()):
-        new = {"settings": dict(node.settings), "code": dict(code_digests([f"tasks.stages.{node.stage}", *node.plugins]))}
+        code = _code(node)
+        new = {"settings": dict(node.settings), "code": code, "libraries": library_versions(code)}
         return Forecast(node, None, False, None, changes({k: v for k, v in old.items() if k in new}, new) if old else [])
     made_of = ingredients(node, {role: artifact for role, artifact in artifacts.items() if artifact is not None}, store)
     key = made_of.key()

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnf.digests import model_digest
+from bnf.digests import file_state, model_digest
 from bnf.permissions import open_to_readers
+from data._files import files_inside
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
 from tasks.remote import MANIFEST, Remote
 
@@ -271,16 +272,14 @@ class Store:
         return artifact
 
     def outside_fingerprint(self, path: Path) -> str:
-        """The content digest of a file, model folder or data folder outside the store, read once per path, size and modification
-        time."""
+        """The content digest of a file, model folder or data folder outside the store; a file is read once per `file_state`."""
         if path.is_dir() and not (path / "config.json").exists():
-            return digest({str(file.relative_to(path)): self.outside_fingerprint(file) for file in data_files(path)})
+            return digest({str(file.relative_to(path)): self.outside_fingerprint(file) for file in files_inside(path)})
         if path.is_dir():
             home = self.root.parent
             # A plan makes no home.
             return model_digest(path, home / "digests.json" if home.exists() else None, fresh=self.verify)
-        status = path.stat()
-        return _outside_sha256(path, status.st_size, status.st_mtime_ns)
+        return _outside_sha256(path, file_state(path))
 
     def _file(self, stage: str, key: str, ending: str) -> Path:
         return self.root / stage / f"{key}.{ending}"
@@ -314,14 +313,8 @@ def damage(artifact: Artifact, *, hashes: bool = False) -> str | None:
     return None
 
 
-def data_files(folder: Path) -> list[Path]:
-    """The files of a data folder but hidden ones, which are no data."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-
-
 @functools.cache
-def _outside_sha256(path: Path, size: int, mtime_ns: int) -> str:
+def _outside_sha256(path: Path, state: str) -> str:
     return file_sha256(path)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data._parse import parse_line
+from data._json import parse_line
 from data._reading import Bad, DataSource, Reader
 from data.sources._rows import Fields, RowError
 from evaluation._records import read_repaired, write_whole

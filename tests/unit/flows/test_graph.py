@@ -384,3 +384,26 @@ def test_the_preflight_refuses_a_model_without_a_chat_template(tmp_path):
     with pytest.raises(RecipeError, match="chat template"):
         recipe = load_recipe("flows/recipes/quickstart.yaml", [f"model_name_or_path={folder}", "judge=null"])
         require(preflight(recipe, [Forecast(n, None, False, None, []) for n in build(recipe)], tmp_path))
+
+
+def test_a_folder_behind_a_url_is_keyed_by_each_of_its_files():
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+
+    def version():
+        return data_nodes({"source": "pairs", "path": "memory://folder"})["prepare"].settings["sources"][0]["version"]
+
+    memory.pipe_file("/folder/deep/a.jsonl", b"{}\n")
+    before = version()
+    assert version() == before
+    memory.pipe_file("/folder/deep/a.jsonl", b"{ }\n")
+    changed = version()
+    memory.pipe_file("/folder/b.jsonl", b"{}\n")
+    assert len({before, changed, version()}) == 3
+
+
+def test_a_file_url_is_the_path_that_it_is(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    node = data_nodes({"source": "pairs", "path": f"file://{tmp_path}/a.jsonl"})["prepare"]
+    assert node.files["source0"] == tmp_path / "a.jsonl" and "version" not in node.settings["sources"][0]

@@ -198,3 +198,15 @@ def test_what_a_library_wrote_for_its_owner_alone_others_may_read(tmp_path):
     (work / "new.txt").write_text("x")
     artifact = store.commit(made_of, work, content=("*",), fingerprint=None, about={})
     assert len({path.stat().st_mode for path in artifact.path.rglob("*") if path.is_file()}) == 1
+
+
+def test_a_data_file_changed_in_place_with_size_and_time_kept_is_another(store, tmp_path):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "a.jsonl"
+    file.write_text("one")
+    status = file.stat()
+    before = [store.outside_fingerprint(path) for path in (file, tmp_path / "data")]
+    file.write_text("two")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = [store.outside_fingerprint(path) for path in (file, tmp_path / "data")]
+    assert before[0] != after[0] and before[1] != after[1]

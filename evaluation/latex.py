@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from evaluation.latex_form import TooDeepError, form
+from evaluation.latex_form import TooDeepError, form, group_content
 from evaluation.latex_text import bare, with_plain_numbers, without_units
 
 MAX_CHARACTERS = 2000
@@ -45,7 +45,10 @@ def readings(answer: str) -> list[str]:
     """The answer's form; two where commas may part thousands as well as the members of a list."""
     if len(answer) > MAX_CHARACTERS:
         return [answer]
-    text = with_plain_numbers(without_units(cleaned(answer)))
+    text = cleaned(answer)
+    if len(text) > MAX_CHARACTERS:  # Unicode's ligatures are longer in plain letters
+        return [text]
+    text = with_plain_numbers(without_units(text))
     texts = [text]
     groups = _THOUSANDS.findall(text)
     if groups and text.count(",") == sum(group.count(",") for group in groups) and not re.search(r"[(\[]|\\\{", text):
@@ -59,9 +62,10 @@ def readings(answer: str) -> list[str]:
 
 
 def _whole(text: str) -> str:
-    """A form that is a choice's letter or words alone: `(C)` is `C`, `East` is `east`."""
+    """A form that is a choice's letter, words, or one value in parentheses: `(C)` is `C`, `East` is `east`; `(5)` is `5`."""
     if match := _CHOICE.fullmatch(text):
         return match.group(1)
+    text = content if (content := group_content(text)) is not None else text
     if re.fullmatch("[A-Za-z]{3,}|No", text) and not re.search("[A-Z]{2}|[A-Z]$", text):
         return text.lower()
     return text
@@ -71,7 +75,7 @@ def _same(left: str, right: str) -> bool:
     if left == right:
         return left != ""
     (variable, value), (other, other_value) = _assignment(left), _assignment(right)
-    return value == other_value != "" and (variable is None or other is None)
+    return _whole(value) == _whole(other_value) != "" and (variable is None or other is None)
 
 
 def _assignment(text: str) -> tuple[str | None, str]:

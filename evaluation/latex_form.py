@@ -16,6 +16,7 @@ _MAX_NUMBER_CHARACTERS = 300
 
 _TOKEN = re.compile(r"\\\\|\\[a-zA-Z]+\*?|\\.|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|[a-zA-Z]+|\s+|[<>!]=|.", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
+_INTEGER = re.compile("[0-9]{1,300}")
 _RATIONAL = re.compile(r"(-?)(?:([0-9]+)|\\frac\{(-?[0-9]+)\}\{([0-9]+)\})")
 
 _SPACES = frozenset([r"\,", r"\;", r"\:", r"\>", r"\ ", "~", r"\quad", r"\qquad", r"\newline", r"\enspace", r"\thinspace"])
@@ -45,7 +46,7 @@ _FUNCTIONS = frozenset("sin cos tan cot sec csc sinh cosh tanh arcsin arccos arc
 _WORDS = {name: rf"\{name}" for name in (*_FUNCTIONS, "pi", "theta", "sqrt", "infty", "pm")}
 _WORDS |= {"infinity": r"\infty", "inf": r"\infty", "oo": r"\infty", "Infinity": r"\infty", "U": r"\cup", "and": ",", "or": ","}
 _OPENING, _CLOSING = frozenset(["(", "[", r"\{"]), frozenset([")", "]", r"\}"])
-_SEPARATORS = frozenset([",", ";", ":", "|", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", r"\setminus", r"\approx"])
+_SEPARATORS = frozenset([",", ";", "|", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", r"\setminus", r"\approx"])
 _SIGNS = frozenset(["+", "-", r"\pm", r"\mp"])
 _TIMES = frozenset(["*", r"\cdot", r"\times"])
 # A matrix is what its rows are: in parentheses, square brackets or none. `|` around it is its determinant.
@@ -83,6 +84,20 @@ def rational(text: str) -> Fraction | None:
     if whole is None and int(below) == 0:
         return None
     return (Fraction(int(whole)) if whole is not None else Fraction(int(above), int(below))) * (-1 if sign else 1)
+
+
+def group_content(atom: str) -> str | None:
+    """What an atom in parentheses holds, where that is one value."""
+    if not (atom.startswith("(") and atom.endswith(")")):
+        return None
+    depth = 0
+    for position, character in enumerate(atom):
+        depth += {"(": 1, ")": -1, "[": 1, "]": -1}.get(character, 0)
+        if depth == 0 and position < len(atom) - 1:
+            return None
+        if character == "," and depth == 1:
+            return None
+    return atom[1:-1]
 
 
 class _Reader:
@@ -211,8 +226,8 @@ class _Reader:
         if self.tokens and _NUMBER.fullmatch(self.tokens[-1]):
             return [*sign, self.tokens.pop()]
         atoms = self._argument()
-        if len(atoms) == 1 and _plain_group(atoms[0]) is not None:
-            atoms = [_plain_group(atoms[0]) or ""]
+        if len(atoms) == 1 and group_content(atoms[0]) is not None:
+            atoms = [group_content(atoms[0]) or ""]
         return [*sign, *atoms]
 
     def _root(self) -> str:
@@ -224,7 +239,7 @@ class _Reader:
             if self.tokens and self.tokens[-1] in _CLOSING:
                 self.tokens.pop()
         content = _settled(self._argument())
-        group = _plain_group(content)
+        group = group_content(content)
         return f"\\sqrt{degree if degree != '[2]' else ''}{{{content if group is None else group}}}"
 
     def _environment(self) -> list[str]:
@@ -322,7 +337,7 @@ def _term(atoms: list[str]) -> str:
         following = atoms[n + 1] if n + 1 < len(atoms) else ""
         if atom in _TIMES and kept and rational(kept[-1]) is not None and following and not re.match(r"[0-9]|\\frac", following):
             continue
-        group = _plain_group(atom)
+        group = group_content(atom)
         if group is not None and n + 1 == len(atoms) and not re.search(r"[+\-/,]", group) and _ends_with_function(kept):
             atom = group
         kept.append(atom)
@@ -335,12 +350,12 @@ def _with_mixed_numbers(atoms: list[str]) -> list[str]:
     n = 0
     while n < len(atoms):
         first = not found or found[-1] in _TIMES
-        if first and atoms[n].isdigit() and len(atoms[n]) <= _MAX_NUMBER_CHARACTERS:
+        if first and _INTEGER.fullmatch(atoms[n]):
             rest = atoms[n + 1 :]
             fraction, length = None, 0
             if rest and rest[0].startswith(r"\frac"):
                 fraction, length = rational(rest[0]), 1
-            elif len(rest) >= 4 and rest[0] == " " and rest[2] == "/" and rest[1].isdigit() and rest[3].isdigit():
+            elif len(rest) >= 4 and rest[0] == " " and rest[2] == "/" and _INTEGER.fullmatch(rest[1]) and _INTEGER.fullmatch(rest[3]):
                 fraction, length = rational(f"\\frac{{{rest[1]}}}{{{rest[3]}}}"), 4
             if fraction is not None and 0 < fraction < 1:
                 found.append(as_latex(int(atoms[n]) + fraction))
@@ -365,22 +380,8 @@ def _is_decimal(atom: str) -> bool:
     return "." in atom and len(atom) <= _MAX_NUMBER_CHARACTERS and _NUMBER.fullmatch(atom) is not None
 
 
-def _plain_group(atom: str) -> str | None:
-    """What an atom in parentheses holds, where that is one value."""
-    if not (atom.startswith("(") and atom.endswith(")")):
-        return None
-    depth = 0
-    for position, character in enumerate(atom):
-        depth += {"(": 1, ")": -1, "[": 1, "]": -1}.get(character, 0)
-        if depth == 0 and position < len(atom) - 1:
-            return None
-        if character == "," and depth == 1:
-            return None
-    return atom[1:-1]
-
-
 def _without_group(atoms: list[str]) -> str:
-    group = _plain_group(atoms[0]) if len(atoms) == 1 else None
+    group = group_content(atoms[0]) if len(atoms) == 1 else None
     return _part(atoms) if group is None else group
 
 

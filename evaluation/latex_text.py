@@ -55,8 +55,8 @@ _NO_UNIT = (
     r"|[ap]\.?\s*m\.?|AM|PM|B\.?C\.?|A\.?D\.?|and|or|or (?:more|less)|[abcdefijknopqrtuvwxyzABDEGHIMOPQRSTUXYZ])"
 )
 _TEXT_UNIT = re.compile(
-    rf"{_AFTER_VALUE}{_BLANK}*/?{_BLANK}*\\(?:text|mbox|mathrm|textrm|textnormal|hbox)\s*\{{\s*(?!{_NO_UNIT}\s*\}})[^{{}}]*\}}"
-    rf"(?:\^\{{?[0-9]\}}?)?[.\s]*$"
+    rf"{_AFTER_VALUE}{_BLANK}*/?{_BLANK}*\\(?:text|mbox|mathrm|textrm|textnormal|hbox)\s*\{{(?!\s*{_NO_UNIT}\s*\}})[^{{}}]*\}}"
+    rf"(?:\s*\^\s*\{{?\s*[0-9]\s*\}}?)?[.\s]*$"
 )
 _UNITS = (
     r"(?:(?:square|sq\.?|cubic|cu\.?)\s*)?(?:units?|points?|integers?|digits?|ways?|dollars?|cents?|percent|degrees?|radians?|rad|mph|kph"
@@ -65,20 +65,18 @@ _UNITS = (
     r"|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|students?|people|meals?|edges?|multiples?|times)"
 )
 _PLAIN_UNIT = re.compile(
-    rf"{_AFTER_VALUE}{_BLANK}*{_UNITS}(?:\s*(?:/|per)\s*(?:{_UNITS}|[hs]))?(?:\^\{{?[0-9]\}}?)?[.\s]*$", re.IGNORECASE
+    rf"{_AFTER_VALUE}{_BLANK}*{_UNITS}(?:\s*(?:/|per)\s*(?:{_UNITS}|[hs]))?(?:\s*\^\s*\{{?\s*[0-9]\s*\}}?)?[.\s]*$", re.IGNORECASE
 )
 
-_LATEX_THOUSANDS = re.compile(r"(?<=[0-9])(?:,\s*\\!|\{,\})\s*(?=[0-9]{3}(?![0-9]))")
+_LATEX_THOUSANDS = re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|\{,\})\s*(?=[0-9]{3}(?![0-9]))")
 _SPACED_THOUSANDS = re.compile(r"(?<![\w.,^}])[1-9][0-9]{0,2}(?:(?:\\[,;: ]|~|\s)[0-9]{3})+(?![0-9/]|\s*/)")
 _BLANKS = re.compile(rf"{_BLANK}+")
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))")
-_MAX_EXPONENT_DIGITS = 3
 _DECIMAL = r"(?<![\w.^])([0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 _SCIENTIFIC = re.compile(
     rf"{_DECIMAL}\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*([+-]?[0-9]{{1,3}})\s*\}}|([+-]?[0-9]{{1,3}}))(?![0-9.^!])"
 )
-# `5e-1` may be Euler's number less one.
-_COMPUTER_SCIENTIFIC = re.compile(rf"{_DECIMAL}[eE](?:(?<=\.[0-9]e)|(?=\+|[0-9]|-[0-9]{{2}})|(?<=[0-9]E))([+-]?[0-9]{{1,3}})(?![\w.])")
+_COMPUTER_SCIENTIFIC = re.compile(rf"{_DECIMAL}[eE]([+-]?[0-9]{{1,3}})(?![\w.])")
 
 
 def bare(answer: str) -> str:
@@ -105,7 +103,7 @@ def with_plain_numbers(text: str) -> str:
     text = _LATEX_THOUSANDS.sub("", text)
     text = _SPACED_THOUSANDS.sub(lambda match: _BLANKS.sub("", match.group()), text)
     text = _REPEATING.sub(_repeating, text)
-    return _SCIENTIFIC.sub(_scientific, _COMPUTER_SCIENTIFIC.sub(r"\1\\times10^{\2}", text))
+    return _SCIENTIFIC.sub(_scientific, _COMPUTER_SCIENTIFIC.sub(_computer_scientific, text))
 
 
 def as_latex(value: Fraction) -> str:
@@ -147,7 +145,8 @@ def _without_surroundings(text: str) -> str:
         before, text = text, text.strip()
         for start, end in _AROUND:
             inner = text[len(start) : -len(end)]
-            if len(text) > len(start) + len(end) and text.startswith(start) and text.endswith(end) and start not in inner:
+            around = len(text) > len(start) + len(end) and text.startswith(start) and text.endswith(end)
+            if around and start not in inner.replace(r"\$", ""):
                 text = inner
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1]
@@ -166,3 +165,10 @@ def _repeating(match: re.Match[str]) -> str:
 
 def _scientific(match: re.Match[str]) -> str:
     return as_latex(Fraction(match.group(1)) * Fraction(10) ** int(match.group(2) or match.group(3)))
+
+
+def _computer_scientific(match: re.Match[str]) -> str:
+    number, exponent = match.groups()
+    if "." not in number and exponent.startswith("-") and len(exponent) == 2:
+        return match.group()  # `5e-1` may be Euler's number less one
+    return as_latex(Fraction(number) * Fraction(10) ** int(exponent))

@@ -39,9 +39,9 @@ class Verifier:
         if latex.equivalent(answer, gold) or _same_percentage(answer, gold):
             return True
         forms = latex.normalized(gold), latex.normalized(answer)
-        if not all(map(_is_algebra, forms)):
+        if not all(map(_is_algebra, forms)) or _differ_by_notation(*forms):
             return False
-        result: bool | None = self._calls(list(forms))
+        result: bool | None = self._calls([form.replace(",", ", ") for form in forms])  # `1,234` is a list here
         return result
 
     def __enter__(self) -> Verifier:
@@ -72,6 +72,11 @@ def make_comparison() -> Callable[[list[str]], bool]:
 def _is_algebra(form: str) -> bool:
     """False for words, numerals of another base and numbers side by side: the library takes them for products and sums."""
     return not _NO_ALGEBRA.search(_COMMAND.sub("", form))
+
+
+def _differ_by_notation(left: str, right: str) -> bool:
+    r"""Whether `R` stands against `r`, or a set against a pair, which the library takes for the same."""
+    return left.casefold() == right.casefold() or {left[:1], right[:1]} == {"(", "\\"} and r"\{" in (left[:2], right[:2])
 
 
 def _same_percentage(answer: str, gold: str) -> bool:

@@ -1,83 +1,91 @@
-r"""Final answers written in LaTeX, brought to one form so that they can be compared as text, in time linear in the text.
+r"""Whether two final answers written in LaTeX, or as plain text, have the same form.
 
 `\dfrac12`, `\frac{1}{2}`, `1/2` and `0.5` are one answer here, and so are `\left( 3, 4 \right)` and `(3,4)`. What needs algebra to be
 seen as equal (`2x+2` and `2(x+1)`) stays different: that is math-verify's part, which is a metric of its own. The forms that count
-as one follow the evaluation of MATH, https://arxiv.org/abs/2103.03874.
+as one follow the evaluation of MATH, https://arxiv.org/abs/2103.03874; docs/benchmarks.md lists them.
 """
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
-from evaluation.boxed import last_boxed
+from evaluation.latex_form import TooDeepError, form, group_content
+from evaluation.latex_text import bare, with_plain_numbers, without_units
 
 MAX_CHARACTERS = 2000
 
-# JSON reads `\frac`, `\begin`, `\times` and `\rho` as a control character and the rest of the word.
-_DECODED = {"\f": r"\f", "\b": r"\b", "\t": r"\t", "\r": r"\r"}
-_DECODED_ESCAPE = re.compile(r"[\f\b\t\r](?=[a-zA-Z])")
-_SPACES = re.compile(r"\\[!,;: ]|\\q?quad|\\displaystyle|~|\s+")
-_SIZES = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg)(?![a-zA-Z])")
-_FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_UNIT = re.compile(r"(?<=[\d}])\\(?:text|mbox|mathrm|textrm)\{[^{}]*\}(?:\^\{?\d\}?)?$")
-_WORDS = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|mathbf|textit)\{([^{}]*)\}")
-_BARE_FRACTION = re.compile(r"\\frac(?:\{([^{}]*)\}|(\w))(?:\{([^{}]*)\}|(\w))")
-_BARE_ROOT = re.compile(r"\\sqrt(\w)")
-_VARIABLE = re.compile(r"^(?:[a-zA-Z]|[a-zA-Z]\([a-zA-Z]\))=(?=[^=]+$)")
-_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_NUMBER = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)")
-_QUOTIENT = re.compile(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}|(-?)(-?\d+)/(-?\d+)")
+# `x=`, `f(x)=`, `\theta=`, `a_{1}=`, `AB=`, `x\in`.
+_VARIABLE = re.compile(
+    r"((?:[a-zA-Z]|[A-Z]{2,3}|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega|angle ?[A-Z]{1,3}))(?:_\{\w+\})?(?:\^\{-1\})?'*"
+    r"(?:\([a-zA-Z]\))?)(=|\\in ?)(?=.)"
+)
+_THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
+_CHOICE = re.compile(r"\(?([A-Z])\)")
 
 
 def equivalent(answer: str, gold: str) -> bool:
-    """Whether two final answers have the same form, or are the same rational number."""
-    left, right = normalized(answer), normalized(gold)
-    if left == right:
-        return left != ""
-    numbers = rational(left), rational(right)
-    return numbers[0] is not None and numbers[0] == numbers[1]
+    """Whether two final answers have the same form, or are the same rational number.
+
+    `x=5` is `5`, and not `y=5`. `1,000` is a number, and may as well be a list of two: it equals either.
+    """
+    return any(_same(left, right) for left in readings(answer) for right in readings(gold))
 
 
 def cleaned(answer: str) -> str:
-    r"""The answer's LaTeX without its delimiters: what a `\boxed{…}` holds, escapes that a JSON reader ate put back."""
-    text = _DECODED_ESCAPE.sub(lambda match: _DECODED[match.group()], answer).replace("\\\\", "\\")
-    text = text.strip().strip("$").strip()
-    for start, end in ((r"\(", r"\)"), (r"\[", r"\]")):
-        text = text.removeprefix(start).removesuffix(end)
-    if (boxed := last_boxed(text)) is not None:
-        text = boxed
-    return text.strip().removesuffix(".")
+    r"""The answer's LaTeX without what stands around it: what a `\boxed{…}` holds, escapes that a JSON reader ate put back."""
+    return bare(answer)
 
 
 def normalized(answer: str) -> str:
     """The answer in its one form; a text of more than `MAX_CHARACTERS` is no final answer and stays as it is."""
+    return readings(answer)[0]
+
+
+def readings(answer: str) -> list[str]:
+    """The answer's form; two where commas may part thousands as well as the members of a list."""
     if len(answer) > MAX_CHARACTERS:
-        return answer
-    text = cleaned(answer).replace("{,}", ",").replace(r"\$", "").replace(r"\%", "").replace("%", "").replace("$", "")
-    text = _FRACTIONS.sub(r"\\frac", _SIZES.sub("", text))
-    text = _SPACES.sub("", text).replace(r"^\circ", "").replace(r"^{\circ}", "")
-    text = _WORDS.sub(r"\1", _UNIT.sub("", text))
-    text = _BARE_FRACTION.sub(_braced_fraction, _BARE_ROOT.sub(r"\\sqrt{\1}", text))
-    text = _VARIABLE.sub("", text)
-    return text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
+        return [answer]
+    text = cleaned(answer)
+    if len(text) > MAX_CHARACTERS:  # Unicode's ligatures are longer in plain letters
+        return [text]
+    text = with_plain_numbers(without_units(text))
+    texts = [text]
+    groups = _THOUSANDS.findall(text)
+    if groups and text.count(",") == sum(group.count(",") for group in groups) and not re.search(r"[(\[]|\\\{", text):
+        texts = [_THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)]
+        if not any(",0" in group for group in groups):
+            texts.append(text)
+    try:
+        return [_whole(form(text)) for text in texts]
+    except TooDeepError:
+        return [text]
 
 
-def rational(text: str) -> Fraction | None:
-    """The number that a normalized answer is: a decimal, or a quotient of whole numbers; None for anything else."""
-    if len(text) > MAX_CHARACTERS:  # Python refuses to read numbers of thousands of digits
-        return None
-    if _NUMBER.fullmatch(text):
-        return Fraction(text)
-    match = _QUOTIENT.fullmatch(text)
+def _whole(text: str) -> str:
+    """A form that is a choice's letter, words, or one value in parentheses: `(C)` is `C`, `East` is `east`; `(5)` is `5`."""
+    if match := _CHOICE.fullmatch(text):
+        return match.group(1)
+    text = content if (content := group_content(text)) is not None else text
+    if re.fullmatch("[A-Za-z]{3,}|No", text) and not re.search("[A-Z]{2}|[A-Z]$", text):
+        return text.lower()
+    return text
+
+
+def _same(left: str, right: str) -> bool:
+    if left == right:
+        return left != ""
+    (variable, value), (other, other_value) = _assignment(left), _assignment(right)
+    return _whole(value) == _whole(other_value) != "" and (variable is None or other is None)
+
+
+def _assignment(text: str) -> tuple[str | None, str]:
+    """The variable that a form names and its value, or values: `x=1,x=2`; no variable where it is no such form."""
+    match = _VARIABLE.match(text)
     if match is None:
-        return None
-    sign, above, below = match.group(1, 2, 3) if match.group(2) else match.group(4, 5, 6)
-    if int(below) == 0:
-        return None
-    return Fraction(int(above), int(below)) * (-1 if sign else 1)
-
-
-def _braced_fraction(match: re.Match[str]) -> str:
-    above, below = match.group(1) or match.group(2) or "", match.group(3) or match.group(4) or ""
-    return f"\\frac{{{above}}}{{{below}}}"
+        return None, text
+    start = match.group()
+    relation = match.group(2)
+    parts = re.split(rf"(?:^|,){re.escape(start)}", text)
+    if len(parts) - 1 != text.count(relation.strip()) or text.count("=") != (len(parts) - 1) * (relation == "="):
+        return None, text
+    return match.group(1), ",".join(parts[1:])

@@ -8,6 +8,7 @@ https://arxiv.org/abs/2401.03065
 from __future__ import annotations
 
 import ast
+import warnings
 from typing import Any
 
 from evaluation import parsing
@@ -60,26 +61,40 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
         return Verdict("no_answer", None, "none", {"literal_match": False})
     answer = str(found.value)
     right = answer.strip(_QUOTES).replace("\n", "\\n") == item["answer"].strip(_QUOTES)
-    metrics: dict[str, bool | float] = {"literal_match": _same(_literal(answer), _literal(item["answer"]))}
+    metrics: dict[str, bool | float] = {"literal_match": _typed(_literal(item["answer"])) in map(_typed, _readings(answer))}
     return Verdict("correct" if right else "wrong", answer, found.rule, metrics)
 
 
+def _readings(answer: str) -> list[Any]:
+    """The values an answer may stand for: a literal's, else that of a string without its quotes, with its escapes or as it is.
+
+    A line break inside a literal is an escape that a JSON reader decoded.
+    """
+    value = _literal(answer)
+    if value is not answer:
+        return [value]
+    escaped = answer.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return [answer, _literal(escaped), *(_literal(f"{quote}{escaped}{quote}") for quote in _QUOTES)]
+
+
 def _literal(text: str) -> Any:
-    """The value of a Python literal; any other text is a string without its quotes."""
+    """The value of a Python literal; any other text itself."""
     if len(text) <= _MAX_LITERAL_CHARACTERS:
         try:
-            return ast.literal_eval(text.strip())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Python warns of escapes that it doesn't know
+                return ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             pass
     return text
 
 
-def _same(left: Any, right: Any) -> bool:
-    """Equal in value and in type at every depth: 1, 1.0 and True are three values."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(_same, left, right))
-    if isinstance(left, dict):
-        return len(left) == len(right) and all(key in right and _same(value, right[key]) for key, value in left.items())
-    return bool(left == right)
+def _typed(value: Any) -> Any:
+    """The value with its type at every depth, keys and members of sets too: 1, 1.0 and True are three values."""
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_typed, value))
+    if isinstance(value, set):
+        return set, frozenset(map(_typed, value))
+    if isinstance(value, dict):
+        return dict, frozenset((_typed(key), _typed(member)) for key, member in value.items())
+    return type(value), value

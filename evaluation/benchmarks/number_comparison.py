@@ -19,7 +19,8 @@ MAX_NEW_TOKENS = 16
 # There is nothing to fetch: its items are the same everywhere.
 MAKES_ITS_ITEMS = True
 
-_INTEGER = re.compile(r"\d+")
+# `-47` is a number of its own, and `47.0` is 47; the hyphen of `Answer-47` is none of its signs.
+_NUMBER = re.compile(r"(?:(?<!\w)[-−])?[0-9]+(?:\.[0-9]+)?")
 # The order of all pairs is fixed for good: its first NUM_ITEMS are the held-out items, the rest is for training.
 _SHUFFLE_SEED = 20241004
 
@@ -59,7 +60,7 @@ def messages(item: Item) -> list[Message]:
 
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:
     """Right is the larger number and no other, in a turn that ended by itself; words around it don't matter."""
-    found = {number.lstrip("0") for number in _INTEGER.findall(completion)}
+    found = {_plain(number) for number in _NUMBER.findall(completion)}
     if not found:
         return Verdict("no_answer", None, "none")
     answer = " ".join(sorted(found)[:2])
@@ -68,6 +69,14 @@ def score(item: Item, completion: str, finish_reason: str) -> Verdict:
     if len(found) > 1:
         return Verdict("wrong", answer, "several_numbers")
     return Verdict("correct" if answer == str(item["answer"]) else "wrong", answer, "only_number")
+
+
+def _plain(number: str) -> str:
+    """A number without the zeros that say nothing, of any length: Python doesn't read those of thousands of digits."""
+    whole, _, decimals = number.replace("−", "-").lstrip("-").partition(".")
+    decimals = decimals.rstrip("0")
+    sign = "" if number[0].isdigit() else "-"
+    return sign + (whole.lstrip("0") or "0") + (f".{decimals}" if decimals else "")
 
 
 def _items(pairs: list[tuple[int, int]], split: str) -> list[Item]:

@@ -36,6 +36,16 @@ def test_number_comparison_refuses_files_and_more_pairs_than_there_are():
     [
         ("47", "stop", "correct", "only_number"),
         ("The answer is 47, as 047 shows.", "stop", "correct", "only_number"),
+        ("47.", "stop", "correct", "only_number"),
+        ("47.0", "stop", "correct", "only_number"),
+        ("**47**", "stop", "correct", "only_number"),
+        ("- 47", "stop", "correct", "only_number"),  # a list of one
+        ("-47", "stop", "wrong", "only_number"),
+        ("−47", "stop", "wrong", "only_number"),
+        ("47.5", "stop", "wrong", "only_number"),
+        ("0.47", "stop", "wrong", "only_number"),
+        ("470", "stop", "wrong", "only_number"),
+        ("47-31", "stop", "wrong", "several_numbers"),
         ("31", "stop", "wrong", "only_number"),
         ("47 is larger than 31", "stop", "wrong", "several_numbers"),
         ("Between 31 and 47 it is 47.", "stop", "wrong", "several_numbers"),

@@ -10,6 +10,7 @@ from typing import Any
 from evaluation._formats import NONE, difference, interval, number, signed
 from evaluation._paired import Record, read_json, read_records
 from evaluation.judges._agreement import judges_agreement
+from evaluation.judges._asked import was_asked
 
 # What the main figure of a result is called, and its unit.
 _SCORES = {"score": "score", "wb_score": "WB-Score", "wb_reward": "WB-Reward"}
@@ -21,11 +22,17 @@ def judge_entry(folder: Path) -> Record:
     summary = read_json(folder / "summary.json")
     compared = summary.get("orders") is not None
     verdicts: dict[str, Counter[str]] = {}
+    unjudged: Counter[str] = Counter()
     for game in read_records(folder / "games.jsonl"):
         place = ("baseline_first" if game["game"] == 1 else "candidate_first") if compared else f"turn_{game['game']}"
-        verdict = game["verdict"]
-        verdicts.setdefault(place, Counter())["none" if verdict is None else _label(verdict)] += 1
-    return {**summary, "verdicts": {place: dict(sorted(counts.items())) for place, counts in verdicts.items()}}
+        verdicts.setdefault(place, Counter())[_label(game)] += 1
+        unjudged[game["candidate"]] += not was_asked(game)
+    return {
+        **summary,
+        # Also of a summary that was made before it had this count.
+        "models": {model: {"n_unjudged": unjudged[model], **result} for model, result in summary["models"].items()},
+        "verdicts": {place: dict(sorted(counts.items())) for place, counts in verdicts.items()},
+    }
 
 
 def add_agreement(entries: Mapping[str, Record], folders: Mapping[str, str]) -> None:
@@ -59,8 +66,7 @@ def judge_notes(label: str, entry: Mapping[str, Any]) -> list[str]:
         partial = " (partial)" if result["partial"] else ""
         found.append(
             f"{label}, {model}{against}, judged by {entry['judge']}{flag}: {_main(result)}{_UNITS.get(entry['form'], '')} "
-            f"{interval(result['ci_clustered'])}, {bias}{result['n_null']} of {result['n_games']} games without a verdict"
-            f"{partial}{trust}."
+            f"{interval(result['ci_clustered']) or '(no interval: one question)'}, {bias}{_without_verdict(result)}{partial}{trust}."
         )
     if entry.get("delta") is not None:
         found.append(f"{label}, aligned minus base by {entry['judge']}{flag}: {difference(entry['delta'], entry['delta_ci'])}.")
@@ -72,6 +78,16 @@ def judge_notes(label: str, entry: Mapping[str, Any]) -> list[str]:
                 f"{agreement['n_games']} games."
             )
     return found
+
+
+def _without_verdict(result: Record) -> str:
+    if not result["n_unjudged"]:
+        return f"{result['n_null']} of {result['n_games']} games without a verdict"
+    judged = result["n_games"] - result["n_unjudged"]
+    return (
+        f"{result['n_null']} of {judged} judged games without a verdict, {result['n_unjudged']} more decided without the judge "
+        "(an empty or cut answer)"
+    )
 
 
 def judge_counts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -106,6 +122,7 @@ def _row(model: str, result: Record, entry: Mapping[str, Any]) -> dict[str, str]
     return {
         **row,
         "games": str(result["n_games"]),
+        "not judged": str(result["n_unjudged"]),
         "without verdict": str(result["n_null"]),
         "questions": f"{result['n_questions']}/{result['n_expected']}" + (" partial" if result["partial"] else ""),
         "trusted": "yes" if trusted else "untrusted",
@@ -120,8 +137,11 @@ def _main(result: Mapping[str, Any]) -> str:
     return number(next(result[key] for key in _SCORES if key in result))
 
 
-def _label(verdict: str | float) -> str:
-    return verdict if isinstance(verdict, str) else f"{verdict:g}"
+def _label(game: Record) -> str:
+    verdict = game["verdict"]
+    if not was_asked(game):
+        return "not judged"
+    return "none" if verdict is None else verdict if isinstance(verdict, str) else f"{verdict:g}"
 
 
 def _of(games: list[Record], model: str) -> list[Record]:

@@ -18,10 +18,12 @@ Table = tuple[str, list[dict[str, str]]]
 def judgment_rows(result: Record) -> list[Table]:
     """(title, rows): scores, what they rest on, lengths, and in words what speaks against them; every row has the table's columns."""
     parts = [part for name, found in result["models"].items() for part in _parts(name, found)]
-    benchmark = str(result["benchmark"]).replace("_", "-")
-    row = _win_rate_row if benchmark == "arena-hard" else _wildbench_row
+    row = _win_rate_row if result["benchmark"] == "arena_hard" else _wildbench_row
+    scores: dict[str, list[dict[str, str]]] = {}
+    for part in parts:
+        scores.setdefault(_heading(str(result["benchmark"]), part[2]), []).append(row(*part))
     tables = [
-        (benchmark, [row(*part) for part in parts]),
+        *scores.items(),
         ("what the scores rest on", [_basis_row(*part) for part in parts]),
         ("lengths", [_length_row(*part) for part in parts if _lengths(part[2])]),
         ("WB-Reward by length margin", [_margin_row(*part) for part in parts if part[2].get("wb_reward_by_margin")]),
@@ -30,6 +32,17 @@ def judgment_rows(result: Record) -> list[Table]:
     notes = [line for name, found in result["models"].items() for note in _notes(name, found) for line in _wrapped(note)]
     filled = [(title, [line for row in rows for line in _folded(row)]) for title, rows in tables if rows]
     return [*filled, *([("", [{"notes": line} for line in notes])] if notes else [])]
+
+
+def _heading(benchmark: str, found: Record) -> str:
+    """What a table's scores are of: scores of different questions, or against different baselines, stand apart."""
+    heading = benchmark.replace("_", "-")
+    if found.get("version", "v0.1") != "v0.1":
+        heading += f" {found['version']}, {found['category']}"
+        return f"{heading}, against {found['baseline']}"
+    if found.get("published_baseline") not in (None, found.get("baseline")):
+        return f"{heading}, against {found['baseline']}"
+    return heading
 
 
 def _parts(name: str, found: Record) -> Iterator[tuple[str, str, Record]]:
@@ -127,6 +140,16 @@ def _margin_row(name: str, label: str, found: Record) -> dict[str, str]:
 
 
 def _notes(name: str, found: Record) -> Iterator[str]:
+    published = found.get("published_baseline")
+    if published not in (None, found["baseline"]):
+        yield f"{name}: against {found['baseline']} instead of the published {published}"
+    if found["n_unjudged"]:
+        yield (
+            f"{name}: {found['n_unjudged']} of {found['n_games']} games have an empty or cut answer and tell nothing of the judge; bias "
+            "and games without a verdict are of the others"
+        )
+    if found["n_questions"] == 1:
+        yield f"{name}: one question has no interval"
     if not found["trusted"]:
         yield f"{name} is not to be trusted: {found['untrusted_reason']}"
     if found["n_repeated"]:

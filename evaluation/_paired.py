@@ -64,9 +64,10 @@ def is_correct(record: Record) -> bool:
 def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) -> Record:
     """What changed from `first` to `second`, over the items both have.
 
-    `delta` in points with its standard error and 95 % intervals (normal and bootstrap), clustered where items ask the same question;
+    `delta` in points with its standard error and 95 % intervals (Tango's and bootstrap), clustered where items ask the same question;
     `delta_stderr_unpaired` is what it would be for different items. McNemar's exact p, and `flips`: items gained and lost. None
-    stands where there is no such number: without shared items, and for an interval around a single item.
+    stands where there is no such number: without shared items, for an interval around a single item, and for a standard error where
+    nothing varies, which is no certainty.
     """
     shared = [id for id in first if id in second]
     if not shared:
@@ -81,10 +82,10 @@ def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) ->
         "n_paired": difference.n,
         "n_clusters": len(set(clusters)),
         "delta": difference.delta,
-        "delta_stderr": difference.stderr if several else None,
-        "delta_stderr_unpaired": difference.stderr_unpaired if several else None,
-        "delta_ci": list(difference.ci) if several else None,
-        "delta_ci_bootstrap": list(difference.ci_bootstrap) if several else None,
+        "delta_stderr": difference.stderr or None if several else None,
+        "delta_stderr_unpaired": difference.stderr_unpaired or None if several else None,
+        "delta_ci": list(difference.ci) if several and difference.ci else None,
+        "delta_ci_bootstrap": list(difference.ci_bootstrap) if several and difference.ci_bootstrap else None,
         "mcnemar_p": difference.mcnemar_p,
         "flips": {"gained": difference.num_gained, "lost": difference.num_lost},
     }

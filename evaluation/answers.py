@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_GZIP_MAGIC = b"\x1f\x8b"
+from evaluation._json_files import UNREADABLE, BadLine, read_rows
 
 
 @dataclass(frozen=True)
@@ -26,10 +23,12 @@ def read_answers(path: Path) -> Answers:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where a record is none of these, or two answer one question.
+        ValueError: where a record is none of these, two answer one question, or two are of different models.
     """
     model, turns = "", {}
     for number, row in enumerate(_rows(path), start=1):
+        if isinstance(row, BadLine):
+            raise ValueError(f"{path} must be JSON, plain or gzipped, got {row.text!r} in record {number}; correct it")
         found = _answer(row) if isinstance(row, dict) else None
         if found is None:
             raise ValueError(
@@ -39,6 +38,10 @@ def read_answers(path: Path) -> Answers:
         question, texts, name = found
         if question in turns:
             raise ValueError(f"{path} must answer each question once, got {question!r} again in record {number}; remove one")
+        if name and model and name != model:
+            raise ValueError(
+                f"{path} must hold one model's answers, got those of {model} and of {name} in record {number}; give a file for each"
+            )
         turns[question], model = texts, model or name
     if not turns:
         raise ValueError(f"{path} must hold answers, got none; give a file of model answers")
@@ -70,7 +73,12 @@ def _answer(row: dict[str, Any]) -> tuple[str, list[str], str] | None:
             texts, question, model = [row["completion"]], row["id"], ""
     except (KeyError, TypeError, IndexError):
         return None
-    if not texts or not all(isinstance(text, str) for text in texts) or not isinstance(question, str | int):
+    if (
+        not texts
+        or not all(isinstance(text, str) for text in texts)
+        or not isinstance(question, str | int)
+        or isinstance(question, bool)
+    ):
         return None
     return str(question), list(texts), str(model)
 
@@ -78,11 +86,8 @@ def _answer(row: dict[str, Any]) -> tuple[str, list[str], str] | None:
 def _rows(path: Path) -> list[Any]:
     data = path.read_bytes()
     try:
-        text = (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode("utf-8")
-        if text.lstrip()[:1] == "[":
-            return list(json.loads(text))
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        return read_rows(data)
+    except (*UNREADABLE, ValueError) as error:
         raise ValueError(
             f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give another file"
         ) from error

@@ -1,6 +1,6 @@
 """Aggregates stored judgments: Arena-Hard's win rate, WildBench's two scores. No model, no endpoint.
 
-https://github.com/lmarena/arena-hard-auto (v0.1), https://github.com/allenai/WildBench (v2)
+https://github.com/lmarena/arena-hard-auto (v0.1 and v2.0), https://github.com/allenai/WildBench (v2)
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from evaluation._judgment_tables import judgment_rows as judgment_rows
 from evaluation._records import Record
 from evaluation.judges._agreement import judges_agreement
 from evaluation.judges._pairwise_score import aggregate, with_battles
-from evaluation.judges._recorded import Judgments, Key, place_of, read_judgments
+from evaluation.judges._recorded import Judgments, place_of, read_judgments
+from evaluation.judges._recorded_arena import CATEGORIES, V01
+from evaluation.judges._recorded_rows import Key
 from evaluation.judges._style import with_style_control
 from evaluation.judges._wildbench_score import aggregate_rewards, aggregate_scores, reward_interval, reward_lengths
 
@@ -34,8 +36,9 @@ def judge_score(
     """The result of every model in the files, over the protocol's number of questions.
 
     Where several judges judged one model in one form, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
-    two judges. WildBench's score and comparisons of one model, each with another reference, are one entry, with the mean of the
-    rewards: what is said of its trust and counts is of all of them.
+    two judges. Arena-Hard v2.0 has one result per category, called `model, category`, against the baseline of its rows. WildBench's
+    score and comparisons of one model, each with another reference, are one entry, with the mean of the rewards: what is said of its
+    trust and counts is of all of them.
 
     Args:
         file_format: Refuses files of the other format; None reads both.
@@ -55,12 +58,12 @@ def judge_score(
     tasks = importlib.import_module("evaluation.benchmarks.wildbench").load_tasks(questions) if questions is not None else None
     several = _judged_by_several(found)
     named = [(f"{part.model} ({part.judge})" if part.model in several else part.model, part) for part in found]
-    models = _arena(named, num_expected) if benchmark == "arena_hard" else _wildbench(named, num_expected, tasks)
+    models = _arena(named) if benchmark == "arena_hard" else _wildbench(named, num_expected, tasks)
     return {"benchmark": benchmark, "models": models, "agreement": _agreement(found)}
 
 
 def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
-    """One entry per model, judge, form and baseline, also where its games lie in several files.
+    """One entry per model, judge, form, baseline and category, also where its games lie in several files.
 
     Raises:
         ValueError: where two files judge the same questions of a model and don't say which judge that was.
@@ -90,22 +93,35 @@ def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
 
 
 def _judged_by_several(parts: Sequence[Judgments]) -> set[str]:
-    """The models that have one form judged by several judges."""
-    judges: dict[tuple[str, str], set[str | None]] = {}
+    """The models that have one form, of Arena-Hard v2.0 one category, judged by several judges."""
+    judges: dict[tuple[str, str, str | None], set[str | None]] = {}
     for part in parts:
-        judges.setdefault((part.model, part.form), set()).add(part.judge)
-    return {model for (model, _), found in judges.items() if len(found) > 1}
+        judges.setdefault((part.model, part.form, part.category), set()).add(part.judge)
+    return {model for (model, *_), found in judges.items() if len(found) > 1}
 
 
-def _arena(named: Sequence[tuple[str, Judgments]], num_expected: int) -> dict[str, Record]:
-    times = Counter(name for name, _ in named)
-    entries = [(f"{name} against {part.baseline}" if times[name] > 1 else name, part) for name, part in named]
-    results = {name: _about(part) | aggregate(part.records, num_expected=num_expected) for name, part in entries}
-    for place in {(part.judge, part.baseline) for _, part in entries}:
-        games = {name: part.records for name, part in entries if (part.judge, part.baseline) == place}
-        with_style_control(
-            {name: results[name] for name in games}, {name: with_battles(found) for name, found in games.items()}
-        )
+def _arena(named: Sequence[tuple[str, Judgments]]) -> dict[str, Record]:
+    """A result for each model, category and baseline. Our own games are of v0.1's questions."""
+    protocols = {part.key: CATEGORIES[part.category or V01] for _, part in named}
+    called = [(f"{name}, {part.category}" if protocols[part.key].version != "v0.1" else name, part) for name, part in named]
+    times = Counter(name for name, _ in called)
+    entries = [(f"{name} against {part.baseline}" if times[name] > 1 else name, part) for name, part in called]
+    results = {}
+    for name, part in entries:
+        protocol = protocols[part.key]
+        about = {
+            **_about(part),
+            "category": part.category,
+            "version": protocol.version,
+            "published_baseline": protocol.baseline,
+        }
+        results[name] = about | aggregate(part.records, num_expected=protocol.num_questions)
+    for place in {(part.judge, part.baseline, part.category) for _, part in entries}:
+        games = {name: part.records for name, part in entries if (part.judge, part.baseline, part.category) == place}
+        battles = {name: with_battles(found) for name, found in games.items()}
+        # The features are v0.1's: v2.0's regression has others.
+        version = CATEGORIES[place[2] or V01].version
+        with_style_control({name: results[name] for name in games}, battles if version == "v0.1" else {})
     return results
 
 
@@ -174,7 +190,8 @@ def _together(parts: Mapping[str, Record]) -> Record:
     reasons = {name: part["untrusted_reason"] for name, part in parts.items() if not part["trusted"]}
     measured = [part for part in found if part["position_bias"] is not None]
     worst: Record = max(measured, key=lambda part: abs(part["position_bias"]), default={})
-    num_games, num_null = (sum(part[key] for part in found) for key in ("n_games", "n_null"))
+    num_games, num_unjudged, num_null = (sum(part[key] for part in found) for key in ("n_games", "n_unjudged", "n_null"))
+    num_judged = num_games - num_unjudged
     return {
         "judge": found[0]["judge"]
         if len(set(judges.values())) == 1
@@ -184,8 +201,9 @@ def _together(parts: Mapping[str, Record]) -> Record:
         "repeated_rows": "counted" if any(part["repeated_rows"] == "counted" for part in found) else "replaced",
         "first_fault": next((part["first_fault"] for part in found if part["first_fault"]), None),
         "n_games": num_games,
+        "n_unjudged": num_unjudged,
         "n_null": num_null,
-        "null_share": num_null / num_games if num_games else 0.0,
+        "null_share": num_null / num_judged if num_judged else 0.0,
         "missing": max(part["missing"] for part in found),
         "partial": any(part["partial"] for part in found),
         "position_bias": worst.get("position_bias"),
@@ -213,11 +231,17 @@ def _about(part: Judgments) -> Record:
 
 
 def _agreement(parts: Sequence[Judgments]) -> list[dict[str, Any]]:
-    """Of each two judges of one model, form and baseline."""
+    """Of each two judges of one model, form, baseline and category."""
     return [
-        {"model": first.model, "form": first.form, "judges": [first.judge, second.judge], **_kappa(first, second)}
+        {
+            "model": first.model,
+            "form": first.form,
+            "category": first.category,
+            "judges": [first.judge, second.judge],
+            **_kappa(first, second),
+        }
         for first, second in itertools.combinations(parts, 2)
-        if (first.model, first.form, first.baseline) == (second.model, second.form, second.baseline)
+        if first.key._replace(judge=None) == second.key._replace(judge=None)
     ]
 
 

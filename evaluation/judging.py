@@ -19,6 +19,7 @@ from evaluation._types import Generation, Item, Message, Progress
 from evaluation.answers import Answers
 from evaluation.judges import form as load_form
 from evaluation.judges._ask import Judge, Reading, RewardJudge, instructions, read
+from evaluation.judges._asked import NOT_ASKED
 from evaluation.judges._calls import Calls, call_key
 from evaluation.judges._replies import cut_words
 from evaluation.judges._results import summarize_games
@@ -392,7 +393,7 @@ def _record(game: _Game, table: _Table, about: Record, baseline: Baseline | None
         "letter_mass": reading.letter_mass,
         "reply": "\n".join(reply["reply"] for reply in replies),
         "attempts": len(replies),
-        "finish_reason": replies[-1]["finish_reason"] if replies else ("not_asked" if not game.requests else "failed"),
+        "finish_reason": replies[-1]["finish_reason"] if replies else (NOT_ASKED if not game.requests else "failed"),
         "num_prompt_tokens": sum(reply["num_prompt_tokens"] for reply in replies),
         "num_completion_tokens": sum(reply["num_completion_tokens"] for reply in replies),
         "cost_usd": sum(costs) if costs else None,

@@ -34,7 +34,7 @@ def cross_check_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
             "lm-eval task": column["task"],
             "filter": column["filter"],
             "metric": column["metric"],
-            "value": f"{number(column['value'], 2)} ± {number(column['stderr'], 2)}",
+            "value": _with_error(column, 2),
             "agreement": number(column["agreement"], 2),
             "items": str(column["n"]),
             "killed": str(column["n_killed"]),
@@ -69,7 +69,12 @@ def task_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _value(entry: Mapping[str, Any] | None) -> str:
-    return NONE if entry is None else f"{number(entry['value'], 4)} ± {number(entry['stderr'], 4)}"
+    return NONE if entry is None else _with_error(entry, 4)
+
+
+def _with_error(entry: Mapping[str, Any], digits: int) -> str:
+    """A standard error of 0 is no certainty: all documents have one value, and none of them tells how others would differ."""
+    return f"{number(entry['value'], digits)} ± {number(entry['stderr'] or None, digits)}"
 
 
 def _task(folders: Mapping[str, Path]) -> Record:
@@ -93,7 +98,7 @@ def _task(folders: Mapping[str, Path]) -> Record:
             difference = paired_difference(base, aligned)
             entry |= {
                 "delta": difference.delta / 100,
-                "delta_ci": [limit / 100 for limit in difference.ci],
+                "delta_ci": [limit / 100 for limit in difference.ci] if difference.ci else None,
                 "n_paired": difference.n,
             }
     return found

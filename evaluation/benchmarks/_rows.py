@@ -58,6 +58,21 @@ class Row:
             f"have {' or '.join(names)} as {kind.__name__} in each row", found or "fields " + str(list(self.values))
         )
 
+    def id(self, *names: str) -> str:
+        """The first of the named fields that the row has, as text; a whole number is an id too.
+
+        Raises:
+            ValueError: where it has none of them.
+        """
+        for name in names:
+            value = self.values.get(name)
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                return str(value)
+        found = {name: self.values[name] for name in names if name in self.values}
+        raise self.error(
+            f"have {' or '.join(names)} as text or a whole number in each row", found or "fields " + str(list(self.values))
+        )
+
     def error(self, rule: str, got: object) -> ValueError:
         return _error(self.benchmark, rule, got, self.where)
 

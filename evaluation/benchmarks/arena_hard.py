@@ -1,7 +1,8 @@
 """Arena-Hard v0.1: open-ended questions, answered in one turn and judged against a baseline's answers.
 
 Dataset: lmarena/arena-hard-auto, `question.jsonl` (500 questions). Metric: win rate by a judge (`evaluation/judges/pairwise.py`).
-Pattern: the question as the user's turn, greedy, 4096 tokens. https://arxiv.org/abs/2406.11939
+Pattern: the question as the user's turn, greedy, 4096 tokens. v2.0's questions are others, in two categories with a baseline and a score
+each: they are refused here, and `bnf judge-score` reads their judgments. https://arxiv.org/abs/2406.11939
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ MAX_NEW_TOKENS = 4096
 FORMS = {"pairwise": "gpt-4-1106-preview"}
 BASELINE = "gpt-4-0314"
 
+_CATEGORIES = (None, "arena-hard-v0.1", "sample")
+
 
 def load(source: str | None, limit: int | None) -> list[Item]:
     """The questions. "sample" is twelve of the project's own; else a path to upstream's question.jsonl.
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where the source is None (upstream has no data set to load from a hub), or a line is no question.
+        ValueError: where the source is None (upstream has no data set to load from a hub), or a line is no question of v0.1.
     """
     return load_file("arena_hard", source, limit, _item, "upstream's data/arena-hard-v0.1/question.jsonl")
 
@@ -34,9 +37,11 @@ def messages(item: Item) -> list[Message]:
 
 
 def _item(row: Row) -> Item:
+    if row.values.get("category") not in _CATEGORIES:
+        raise row.error("hold questions of Arena-Hard v0.1", f"the category {row.values['category']!r}")
     prompt = row.get("prompt", kind=str) if "turns" not in row.values else _first_turn(row)
     return {
-        "id": str(row.get("uid", "question_id", kind=str)),
+        "id": row.id("uid", "question_id"),
         "category": row.values.get("cluster"),
         "prompt": prompt,
         "conversation": [{"role": "user", "content": prompt}],

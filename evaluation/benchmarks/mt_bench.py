@@ -59,7 +59,7 @@ def _item(row: Row) -> Item:
     if len(turns) != NUM_TURNS or not all(isinstance(turn, str) for turn in turns):
         raise row.error(f"have {NUM_TURNS} turns of text", turns)
     category = row.get("category", kind=str)
-    item: Item = {"id": str(row.get("question_id", kind=int)), "category": category, "turns": turns}
+    item: Item = {"id": row.id("question_id"), "category": category, "turns": turns}
     if category in REFERENCED and row.values.get("reference"):
         item["references"] = [str(reference) for reference in row.get("reference", kind=list)]
     return item
@@ -70,4 +70,4 @@ def _reference(row: Row) -> Item:
     turns = choices[0].get("turns") if choices and isinstance(choices[0], dict) else None
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
         raise row.error("have choices with turns of text", choices)
-    return {"id": str(row.get("question_id", kind=int)), "references": turns}
+    return {"id": row.id("question_id"), "references": turns}

@@ -68,7 +68,7 @@ def _item(row: Row) -> Item:
 
 def _tagged(row: Row) -> Item:
     return {
-        "id": str(row.get("id", "session_id", kind=str)),
+        "id": row.id("id", "session_id"),
         "primary_tag": row.get("primary_tag", kind=str),
         "secondary_tags": [str(other) for other in row.get("secondary_tags", kind=list)],
     }

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from evaluation._records import Record
+from evaluation.judges._asked import was_asked
 
 
 def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
@@ -20,19 +21,24 @@ def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
 
 
 def judges_agreement(first: Sequence[Record], second: Sequence[Record]) -> Record:
-    """κ over the verdicts of the same games, and over their winners alone; games that one of them left null don't count."""
-    verdicts = {(game["question_id"], game["game"]): game["verdict"] for game in second if game["verdict"] is not None}
-    pairs = [
-        (game["verdict"], verdicts[place])
-        for game in first
-        if game["verdict"] is not None and (place := (game["question_id"], game["game"])) in verdicts
-    ]
+    """κ over the verdicts of the same games, and over their winners alone; games that one of them left null, or that were decided
+    without them, don't count."""
+    verdicts = {_place(game): game["verdict"] for game in second if _is_judged(game)}
+    pairs = [(game["verdict"], verdicts[_place(game)]) for game in first if _is_judged(game) and _place(game) in verdicts]
     return {
         "n_games": len(pairs),
         "kappa": cohen_kappa(pairs),
         "kappa_winner": cohen_kappa([(_winner(a), _winner(b)) for a, b in pairs]),
         "same_verdict": sum(a == b for a, b in pairs) / len(pairs) if pairs else None,
     }
+
+
+def _is_judged(game: Record) -> bool:
+    return was_asked(game) and game["verdict"] is not None
+
+
+def _place(game: Record) -> Hashable:
+    return game["question_id"], game["game"]
 
 
 def _winner(verdict: str | float) -> Hashable:

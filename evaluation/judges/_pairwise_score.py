@@ -13,13 +13,15 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from evaluation._records import Record
+from evaluation.judges._asked import was_asked
 from evaluation.judges._style import style_lengths
-from evaluation.statistics import bootstrap_interval
+from evaluation.statistics import bootstrap_interval, unanimous_interval
 
 # A verdict: whom it favours (+1: A, −1: B, 0: neither), and how many battles it counts as.
 VERDICTS = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0, 1), "B>A": (-1, 1), "B>>A": (-1, 3)}
 
 NUM_RESAMPLES = 1000
+MOST_RATED_APART = 9.0  # ratings are from 1 to 10
 MAX_NULL_SHARE = 0.05
 MAX_POSITION_BIAS = 0.25
 # Of the questions: below it they do not count as judged in both orders, and a bias measured on fewer says nothing of the rest.
@@ -35,24 +37,29 @@ def aggregate(
     judge that always says A, about 0 for one that does not care for the order; `position_bias_coverage` is the share of the
     questions that it was measured on. `order_agreement` is the share of questions with both verdicts that name the same winner.
     `lengths` is there where the records have `candidate_style` and `baseline_style`. A game that is there several times counts as
-    often.
+    often. What is said of the judge (bias, agreement, share of nulls) is over the games that it was asked for; `n_unjudged` others
+    were decided without it.
     """
     rows = [row for game in games if (row := _row(game)) is not None]
-    num_null = len(games) - len(rows)
-    null_share = num_null / len(games) if games else 0.0
-    both = _both_orders(games)
-    bias, covered = position_bias(games)
+    judged = [game for game in games if was_asked(game)]
+    num_null = sum(game["verdict"] is None for game in judged)
+    null_share = num_null / len(judged) if judged else 0.0
+    both = _both_orders(judged)
+    bias, covered = position_bias(judged)
     agreement = sum(first == -second for first, second in both) / len(both) if both else None
     questions = {game["question_id"] for game in games}
     places = {(game["question_id"], game["game"]) for game in games}
     complete = len(places) == (2 if orders == "both" else 1) * len(questions) and len(questions) >= num_expected
     ci, ci_clustered = _intervals(rows, seed)
-    reason = distrust(len(rows), null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered)
+    reason = distrust(
+        len(judged) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
+    )
     return {
         "score": weighted_mean(rows),
         "ci": ci,
         "ci_clustered": ci_clustered,
         "n_games": len(games),
+        "n_unjudged": len(games) - len(judged),
         "n_null": num_null,
         "null_share": null_share,
         "n_questions": len(questions),
@@ -152,9 +159,8 @@ def _intervals(rows: Sequence[Row], seed: int) -> tuple[list[float] | None, list
     scores = 100 * drawn @ values / len(each)
     got, weight = question_sums(rows)
     times = rng.multinomial(len(got), np.full(len(got), 1 / len(got)), size=NUM_RESAMPLES)  # (R, questions)
-    return percentiles(scores), percentiles(
-        100 * (times @ np.array(list(got.values()))) / (times @ np.array(list(weight.values())))
-    )
+    by_question = 100 * (times @ np.array(list(got.values()))) / (times @ np.array(list(weight.values())))
+    return resampled_interval(scores, len(rows), (0.0, 100.0)), resampled_interval(by_question, len(got), (0.0, 100.0))
 
 
 def question_sums(rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
@@ -167,11 +173,18 @@ def question_sums(rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, floa
     return got, weight
 
 
-def percentiles(values: Any) -> list[float]:
-    """The 2.5 and 97.5 percentiles of resampled values."""
+def resampled_interval(drawn: Any, n: int, scale: tuple[float, float]) -> list[float] | None:
+    """The 2.5 and 97.5 percentiles of resampled values of `n` games or questions, between the ends of their scale.
+
+    Where resampling changes nothing, because all say the same, `unanimous_interval`. A single one has no interval.
+    """
     import numpy as np
 
-    return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
+    if n < 2:
+        return None
+    if np.ptp(drawn) < 1e-9 * (scale[1] - scale[0]):
+        return list(unanimous_interval(float(drawn[0]), n, *scale))
+    return [float(bound) for bound in np.percentile(drawn, [2.5, 97.5])]
 
 
 def score_delta(base: Sequence[Record], aligned: Sequence[Record], seed: int = 0) -> Record:
@@ -193,7 +206,7 @@ def score_delta(base: Sequence[Record], aligned: Sequence[Record], seed: int = 0
     drawn = {model: 100 * (times @ got) / (times @ weight) for model, (got, weight) in scores.items()}
     return {
         "delta": float(points["aligned"] - points["base"]),
-        "delta_ci": percentiles(drawn["aligned"] - drawn["base"]) if len(shared) > 1 else None,
+        "delta_ci": resampled_interval(drawn["aligned"] - drawn["base"], len(shared), (-100.0, 100.0)),
     }
 
 
@@ -214,9 +227,9 @@ def paired_delta(
         return {"delta": None, "delta_ci": None}
     values = [scale * difference for difference in pairs.values()]
     groups = [clusters(place) if clusters else place for place in pairs]
+    ci = bootstrap_interval(values, groups, scale=(-scale * MOST_RATED_APART, scale * MOST_RATED_APART))
     # The statistics module speaks in percent.
-    ci = [bound / 100 for bound in bootstrap_interval(values, groups)] if len(set(groups)) > 1 else None
-    return {"delta": sum(values) / len(values), "delta_ci": ci}
+    return {"delta": sum(values) / len(values), "delta_ci": ci and [bound / 100 for bound in ci]}
 
 
 def distrust(

@@ -1,8 +1,8 @@
 """Recorded judgments in the formats in which they are published, and in our own: readers that give one kind of record.
 
-Arena-Hard v0.1 (https://github.com/lmarena/arena-hard-auto): `model_judgment/<judge>/<model>.jsonl`, a line per question with two
-games. WildBench v2 (https://github.com/allenai/WildBench): `eval_results/…/<model>.json`, one list of scores or of comparisons, and
-what its `eval.py` writes. Our own: a judge stage's games.jsonl. All of them plain or gzipped.
+Arena-Hard v0.1 and v2.0 (https://github.com/lmarena/arena-hard-auto): `model_judgment/<judge>/<model>.jsonl`, read by
+`_recorded_arena.py`. WildBench v2 (https://github.com/allenai/WildBench): `eval_results/…/<model>.json`, one list of scores or of
+comparisons, and what its `eval.py` writes. Our own: a judge stage's games.jsonl. All of them as JSON Lines or a list, plain or gzipped.
 
 As upstream does, every row counts, also of a question that is there again; in our own format a later game replaces an earlier one,
 because a stage that asks again appends. A row that can't be read is a null, or missing, and is counted.
@@ -10,31 +10,21 @@ because a stage that asks again appends. A row that can't be read is a null, or 
 
 from __future__ import annotations
 
-import gzip
 import json
-import re
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evaluation._json_files import UNREADABLE, BadLine, read_rows
 from evaluation._records import Record
 from evaluation.judges._pairwise_score import VERDICTS
+from evaluation.judges._recorded_arena import arena_row
 from evaluation.judges._recorded_names import arena_judge, is_comparison, wildbench_judge, wildbench_reference
+from evaluation.judges._recorded_rows import Fault, Key, Read, UnreadableRowError
 from evaluation.judges._replies import cut_words, rating
-from evaluation.judges._style import style
 from evaluation.judges._wildbench_score import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_ARENA_BASELINE = "gpt-4-0314"
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
-_ANSWERS = re.compile(
-    r"<\|The Start of Assistant A's Answer\|>\n(.*)\n<\|The End of Assistant A's Answer\|>"
-    r".*<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",
-    re.DOTALL,
-)
-
-Key = tuple[str, str | None, str, str | None]  # model, judge, form, baseline
 
 
 @dataclass
@@ -48,6 +38,7 @@ class Judgments:
     judge: str | None
     form: str
     baseline: str | None
+    category: str | None = None
     records: list[Record] = field(default_factory=list)
     num_repeated: int = 0
     num_faulty: int = 0
@@ -56,7 +47,7 @@ class Judgments:
 
     @property
     def key(self) -> Key:
-        return self.model, self.judge, self.form, self.baseline
+        return Key(self.model, self.judge, self.form, self.baseline, self.category)
 
     def add(self, records: list[Record]) -> None:
         """Adds what further rows say; in our own format it replaces what is known of the same games."""
@@ -80,31 +71,8 @@ def place_of(record: Record) -> tuple[str, int]:
     return record["question_id"], record["game"]
 
 
-@dataclass(frozen=True)
-class _Fault:
-    """What is wrong with a row."""
-
-    rule: str
-    got: object
-
-    def __str__(self) -> str:
-        return f"must {self.rule}, got {str(self.got)[:200]}"
-
-
-class _UnreadableRowError(ValueError):
-    """A row says neither of what nor by whom it is."""
-
-    def __init__(self, rule: str, got: object) -> None:
-        super().__init__()
-        self.fault = _Fault(rule, got)
-
-
-# Whose row it is, its games, and what is wrong with it.
-_Read = tuple[Key, list[Record], _Fault | None]
-
-
 def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -> list[Judgments]:
-    """The judgments of a file, by model, judge and baseline.
+    """The judgments of a file, by model, judge, baseline and category.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -124,7 +92,7 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
             )
         try:
             key, games, fault = _judgment(row, benchmark, reference, judge, path)
-        except _UnreadableRowError as error:
+        except UnreadableRowError as error:
             faults.append((None, f"{error.fault} in record {number}"))
             continue
         if fault is not None:
@@ -156,21 +124,21 @@ def _says_something(record: Record) -> bool:
     return record.get("verdict") is not None or record.get("score") is not None
 
 
-def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None, path: Path) -> _Read:
-    if isinstance(row, _Fault):
-        raise _UnreadableRowError(row.rule, row.got)
+def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None, path: Path) -> Read:
+    if isinstance(row, BadLine):
+        raise UnreadableRowError("hold a JSON object per line", repr(row.text))
     if not isinstance(row, dict):
-        raise _UnreadableRowError("hold one object per record", type(row).__name__)
+        raise UnreadableRowError("hold one object per record", type(row).__name__)
     if "verdict" in row and "form" in row:
         return _native(row, benchmark)
     if benchmark == "arena_hard":
-        return _arena(row, judge)
+        return arena_row(row, judge)
     if is_comparison(row):
         return _comparison(row, reference, path)
     return _evaluated_comparison(row, path) if "ref_generator" in row or "assignment" in row else _score(row, path)
 
 
-def _native(row: dict[str, Any], benchmark: str) -> _Read:
+def _native(row: dict[str, Any], benchmark: str) -> Read:
     forms = {"arena_hard": ("pairwise",), "wildbench": ("checklist_score", "checklist_pairwise")}[benchmark]
     kinds: dict[str, Any] = {"question_id": str, "game": int, "candidate": str, "judge": str | None}
     if row["form"] == "checklist_score":
@@ -179,72 +147,31 @@ def _native(row: dict[str, Any], benchmark: str) -> _Read:
         kinds |= {"output": dict, "baseline_output": dict}
     missing = [name for name, kind in kinds.items() if name not in row or not isinstance(row[name], kind)]
     if missing or row["form"] not in forms or not isinstance(row.get("baseline"), str | None) or row["game"] not in (1, 2):
-        raise _UnreadableRowError(f"hold games of the form {' or '.join(forms)}", f"form {row['form']!r}, without {missing}")
-    key = (row["candidate"], row["judge"], row["form"], row.get("baseline"))
+        raise UnreadableRowError(f"hold games of the form {' or '.join(forms)}", f"form {row['form']!r}, without {missing}")
+    key = Key(row["candidate"], row["judge"], row["form"], row.get("baseline"))
     if row["form"] == "checklist_score":
         return key, [{**row, "score": rating(row["verdict"])}], None
     if row["verdict"] is None or (isinstance(row["verdict"], str) and row["verdict"] in VERDICTS):
         return key, [row], None
-    fault = _Fault(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
+    fault = Fault(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
     return key, [{**row, "verdict": None}], fault
 
 
-def _arena(row: dict[str, Any], file_judge: str | None) -> _Read:
-    question = row.get("question_id", row.get("uid"))
-    if not isinstance(question, str | int):
-        raise _UnreadableRowError("have a question_id", repr(question))
-    if not isinstance(row.get("model"), str):
-        raise _UnreadableRowError("have a model", repr(row.get("model")))
-    judge = row["judge"] if isinstance(row.get("judge"), str) else file_judge
-    key = (row["model"], judge, "pairwise", _ARENA_BASELINE)
-    games = row.get("games")
-    fault = None
-    if not isinstance(games, list) or not games or len(games) > 2:
-        many = f"{len(games)} games, of which the first two count" if isinstance(games, list) and games else repr(games)
-        fault = _Fault("have one or two games", many)
-    records = []
-    # As upstream does, the first two count.
-    for number, game in enumerate(games[:2] if isinstance(games, list) else [], start=1):
-        if game is None:
-            continue
-        label = game.get("score") if isinstance(game, dict) else None
-        if not isinstance(game, dict) or not isinstance(label, str | None):
-            fault = fault or _Fault("have games with a score that is a label or null", repr(game))
-        record: Record = {
-            "question_id": str(question),
-            "game": number,
-            # The protocol knows five labels; another one is no verdict.
-            "verdict": label if isinstance(label, str) and label in VERDICTS else None,
-        }
-        records.append(record | (_arena_styles(game, number) if isinstance(game, dict) else {}))
-    return key, records, fault
-
-
-def _arena_styles(game: dict[str, Any], number: int) -> Record:
-    """The style of both answers, which stand in the judge's prompt."""
-    prompt = game.get("user_prompt", game.get("prompt"))
-    found = _ANSWERS.search(prompt) if isinstance(prompt, str) else None
-    if found is None:
-        return {}
-    sides = ("baseline_style", "candidate_style") if number == 1 else ("candidate_style", "baseline_style")
-    return {side: style(text) for side, text in zip(sides, found.groups(), strict=True)}
-
-
-def _score(row: dict[str, Any], path: Path) -> _Read:
+def _score(row: dict[str, Any], path: Path) -> Read:
     model = row.get("model_test", row.get("generator"))
     if not isinstance(row.get("session_id"), str) or not isinstance(model, str):
-        raise _UnreadableRowError("have a session_id and a model_test", list(row))
+        raise UnreadableRowError("have a session_id and a model_test", list(row))
     parsed = row.get("parsed_result")
     score = row.get("score")
     if score is None and isinstance(parsed, dict):
         score = parsed.get("score")
-    key = (model, wildbench_judge(row, path, model), "checklist_score", None)
+    key = Key(model, wildbench_judge(row, path, model), "checklist_score", None)
     record: Record = {"question_id": row["session_id"], "game": 1, "score": None, "output": NO_OUTPUT}
     if "criteria" in row:
-        raise _UnreadableRowError("be the score of a whole answer", "one of a single criterion")
+        raise UnreadableRowError("be the score of a whole answer", "one of a single criterion")
     text = _text(row.get("model_output"))
     if text is None:
-        return key, [record], _Fault("have a model_output", repr(row.get("model_output")))
+        return key, [record], Fault("have a model_output", repr(row.get("model_output")))
     return key, [record | {"score": rating(score), "output": output_facts(text)}], None
 
 
@@ -253,12 +180,12 @@ def _text(output: object) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> _Read:
+def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> Read:
     models, outputs = [row["model_A"], row["model_B"]], row.get("model_outputs")
     if not isinstance(row.get("session_id"), str):
-        raise _UnreadableRowError("have a session_id", repr(row.get("session_id")))
+        raise UnreadableRowError("have a session_id", repr(row.get("session_id")))
     if reference is None or reference not in models or models[0] == models[1] or not all(isinstance(m, str) for m in models):
-        raise _UnreadableRowError(f"compare a model with the reference {reference}", models)
+        raise UnreadableRowError(f"compare a model with the reference {reference}", models)
     candidate = next(model for model in models if model != reference)
     winner, extent = row.get("winner"), row.get("extent")
     if winner in models:
@@ -271,21 +198,21 @@ def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> _Read
     found = outputs if isinstance(outputs, dict) else {}
     fault = None
     if not all(isinstance(found.get(model), str) for model in models):
-        fault = _Fault("have both model_outputs", outputs if outputs is None else found)
-    key = (candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
+        fault = Fault("have both model_outputs", outputs if outputs is None else found)
+    key = Key(candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
     game = 1 if models[0] == reference else 2
     return key, [_compared(row["session_id"], game, choice, found.get(candidate), found.get(reference))], fault
 
 
-def _evaluated_comparison(row: dict[str, Any], path: Path) -> _Read:
+def _evaluated_comparison(row: dict[str, Any], path: Path) -> Read:
     """What upstream's `eval.py` writes itself: choices by letter, and whole outputs, of which the judge saw the first words."""
     candidate, reference = row.get("generator"), row.get("ref_generator")
     assignment, parsed, config = row.get("assignment"), row.get("parsed_result"), row.get("eval_config")
     if not isinstance(row.get("session_id"), str) or not isinstance(candidate, str) or not isinstance(reference, str):
-        raise _UnreadableRowError("have a session_id, a generator and a ref_generator", list(row))
+        raise UnreadableRowError("have a session_id, a generator and a ref_generator", list(row))
     sides = [assignment.get("A"), assignment.get("B")] if isinstance(assignment, dict) else []
     if candidate == reference or sorted(map(str, sides)) != sorted((candidate, reference)):
-        raise _UnreadableRowError("assign its two models to A and B", assignment)
+        raise UnreadableRowError("assign its two models to A and B", assignment)
     choice = parsed.get("choice") if isinstance(parsed, dict) else None
     max_words = config.get("max_words") if isinstance(config, dict) else None
     limit = max_words if isinstance(max_words, int) and max_words > 0 else None
@@ -293,12 +220,12 @@ def _evaluated_comparison(row: dict[str, Any], path: Path) -> _Read:
     shown = [None if text is None else cut_words(text, limit) if text.strip() else EMPTY for text in texts]
     fault = None
     if None in shown:
-        fault = _Fault(
+        fault = Fault(
             "have a model_output and a ref_output", [type(row.get(name)).__name__ for name in ("model_output", "ref_output")]
         )
     elif choice in ("A", "B"):
-        fault = _Fault("have a choice of WildBench v2 (A++, A+, A=B, B+, B++)", f"{choice}, whose extent nobody knows")
-    key = (candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
+        fault = Fault("have a choice of WildBench v2 (A++, A+, A=B, B+, B++)", f"{choice}, whose extent nobody knows")
+    key = Key(candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
     return key, [_compared(row["session_id"], 1 if sides[0] == reference else 2, choice, *shown)], fault
 
 
@@ -314,27 +241,18 @@ def _compared(question: str, game: int, choice: object, candidate: str | None, r
 
 
 def _read(path: Path) -> list[Any]:
-    """The records of a JSON list or of JSON Lines, plain or gzipped; a line that is no JSON is a fault among them."""
+    """The records of a file; a line that is no JSON is among them."""
     data = path.read_bytes()
     try:
-        text = (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode("utf-8")
-        is_list = text.lstrip()[:1] == "["
-        rows = json.loads(text) if is_list else [_parse_line(line) for line in text.split("\n") if line.strip()]
+        rows = read_rows(data)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} must be JSON, got {error.msg.lower()} on line {error.lineno}; give a file of judgments"
         ) from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give another file"
         ) from error
     if not rows:
         raise ValueError(f"{path} must hold judgments, got none; give another file")
-    return list(rows)
-
-
-def _parse_line(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        return _Fault("hold a JSON object per line", repr(line[:60]))
+    return rows

@@ -3,7 +3,8 @@
 WB-Score = (mean of 1…10 − 5) × 2, shown ×10. WB-Reward: much better ±1, slightly better ±½, tie 0, over all items, shown ×100; with
 a length margin K ≥ 0 a slight win is a tie where the winner is more than K characters longer. Outputs that were cut or are empty
 leave WB-Reward's numerator and stay in its denominator. The task means use an item's primary and secondary tags. As upstream does,
-every record counts, also of a question that is there several times.
+every record counts, also of a question that is there several times. An empty answer scores 1 by the protocol, and a game with an empty
+or cut output is worth nothing whatever a judge says: neither tells anything of the judge, and its trust rests on the others.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation._records import Record
-from evaluation.judges._pairwise_score import NUM_RESAMPLES, distrust, percentiles, position_bias
+from evaluation.judges._asked import was_asked
+from evaluation.judges._pairwise_score import NUM_RESAMPLES, distrust, position_bias, resampled_interval
 from evaluation.judges._style import length_statistics
 
 REWARDS = {"A>>B": 1.0, "A>B": 0.5, "A=B": 0.0, "B>A": -0.5, "B>>A": -1.0}
@@ -75,15 +77,17 @@ def aggregate_scores(
     """
     scored = [(record["question_id"], record["score"]) for record in records if record["score"] is not None]
     num_null = len(records) - len(scored)
-    null_share = num_null / len(records) if records else 0.0
     values = [score for _, score in scored]
-    reason = distrust(len(scored), null_share, demonstration=demonstration)
-    if len(values) > 1 and len(set(values)) == 1:
-        reason = "; ".join(filter(None, [reason, f"every answer has the score {values[0]:g}"]))
+    judged = [record["score"] for record in records if was_asked(record) and not record["output"]["empty"]]
+    by_judge = [score for score in judged if score is not None]
+    null_share = (len(judged) - len(by_judge)) / len(judged) if judged else 0.0
+    reason = distrust(len(by_judge), null_share, demonstration=demonstration)
+    if len(by_judge) > 1 and len(set(by_judge)) == 1:
+        reason = "; ".join(filter(None, [reason, f"every answer has the score {by_judge[0]:g}"]))
     by_task = _by_task(
         [(r["question_id"], r["score"]) for r in records if r["score"] is not None and not _left_out(r["output"])], tasks
     )
-    ci = _mean_interval([_totals(scored)], seed)
+    ci = _mean_interval([_totals(scored)], seed, (1.0, 10.0))
     shown = None if ci is None else [rescaled(bound) for bound in ci]
     return {
         "wb_score": rescaled(sum(values) / len(values)) if values else None,
@@ -93,7 +97,7 @@ def aggregate_scores(
         "ci_clustered": shown,
         "wb_score_macro": None if by_task is None else _macro({task: rescaled(mean) for task, mean in by_task.items()}),
         "wb_score_by_task": None if by_task is None else {task: rescaled(mean) for task, mean in by_task.items()},
-        **_counts(records, num_null, num_expected),
+        **_counts(records, num_expected, num_null=num_null, num_unjudged=len(records) - len(judged), null_share=null_share),
         **_outputs([record["output"] for record in records]),
         "position_bias": None,
         "trusted": not reason,
@@ -114,8 +118,10 @@ def aggregate_rewards(
 
     `wb_reward_by_margin` has the published margins. `lengths` are of outputs that were neither cut nor are empty.
     """
-    num_null = sum(record["verdict"] is None for record in records)
-    null_share = num_null / len(records) if records else 0.0
+    judged = [record for record in records if was_asked(record) and not _is_void(record)]
+    num_null = sum(record["verdict"] is None for record in judged)
+    null_share = num_null / len(judged) if judged else 0.0
+    any_verdict = any(record["verdict"] is not None for record in records)
     by_margin = {margin: [_reward(record, margin) for record in records] for margin in MARGINS}
     # What was left out or not judged adds nothing and is still counted.
     points = {
@@ -126,19 +132,19 @@ def aggregate_rewards(
         (record["question_id"], reward) for record, reward in zip(records, by_margin[-1], strict=True) if reward is not None
     ]
     by_task = _by_task(kept, tasks)
-    bias, covered = position_bias(records)
+    bias, covered = position_bias(judged)
     reason = distrust(
-        len(records) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
+        len(judged) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
     )
-    shown = reward_interval([records], seed) if len(records) > num_null else None
+    shown = reward_interval([records], seed) if any_verdict else None
     return {
-        "wb_reward": points[-1] if len(records) > num_null else None,
+        "wb_reward": points[-1] if any_verdict else None,
         "ci": shown,
         "ci_clustered": shown,
         "wb_reward_by_margin": {str(margin): value for margin, value in points.items()},
         "wb_reward_macro": None if by_task is None else _macro({task: 100 * mean for task, mean in by_task.items()}),
         "wb_reward_by_task": None if by_task is None else {task: 100 * mean for task, mean in by_task.items()},
-        **_counts(records, num_null, num_expected),
+        **_counts(records, num_expected, num_null=num_null, num_unjudged=len(records) - len(judged), null_share=null_share),
         "n_left_out": sum(_left_out(r["output"]) or _left_out(r["baseline_output"]) for r in records),
         **_outputs([record["output"] for record in records]),
         "baseline_mean_characters": _mean_characters([record["baseline_output"] for record in records]),
@@ -154,7 +160,7 @@ def aggregate_rewards(
 def reward_interval(references: Sequence[Sequence[Record]], seed: int = 0) -> list[float] | None:
     """WB-Reward's interval by question; of several references' comparisons, that of their mean, which share their questions."""
     totals = [_totals([(record["question_id"], _reward(record, -1) or 0.0) for record in records]) for records in references]
-    ci = _mean_interval(totals, seed)
+    ci = _mean_interval(totals, seed, (-1.0, 1.0))
     return None if ci is None else [100 * bound for bound in ci]
 
 
@@ -185,6 +191,11 @@ def _left_out(output: Mapping[str, Any]) -> bool:
     return bool(output["empty"] or output["cut"] or output.get("missing"))
 
 
+def _is_void(record: Record) -> bool:
+    """Whether the game is worth nothing whatever the judge says: an output is empty or was cut. One that the record lacks is a fault."""
+    return any(record[side]["empty"] or record[side]["cut"] for side in ("output", "baseline_output"))
+
+
 def _reward(record: Record, margin: int) -> float | None:
     """The candidate's reward of a game; None for a null, and where an output was cut or is empty."""
     if record["verdict"] is None or _left_out(record["output"]) or _left_out(record["baseline_output"]):
@@ -205,7 +216,9 @@ def _totals(values: Sequence[tuple[str, float]]) -> dict[str, tuple[float, int]]
     return found
 
 
-def _mean_interval(parts: Sequence[Mapping[str, tuple[float, int]]], seed: int) -> list[float] | None:
+def _mean_interval(
+    parts: Sequence[Mapping[str, tuple[float, int]]], seed: int, scale: tuple[float, float]
+) -> list[float] | None:
     """Percentile bootstrap over questions, at 95 %, of the mean of the parts' means; None where a part has nothing."""
     if not all(parts):
         return None
@@ -220,7 +233,7 @@ def _mean_interval(parts: Sequence[Mapping[str, tuple[float, int]]], seed: int) 
     totals, numbers = drawn[:, ::2], drawn[:, 1::2]
     # A part with few of the questions can be drawn without any.
     complete = (numbers > 0).all(axis=1)
-    return percentiles((totals[complete] / numbers[complete]).mean(axis=1))
+    return resampled_interval((totals[complete] / numbers[complete]).mean(axis=1), len(questions), scale)
 
 
 def _by_task(values: Sequence[tuple[str, float]], tasks: Mapping[str, Sequence[str]] | None) -> dict[str, float] | None:
@@ -243,14 +256,15 @@ def _macro(by_task: Mapping[str, float]) -> float:
     return sum(TASK_WEIGHTS[task] * value for task, value in by_task.items()) / sum(TASK_WEIGHTS.values())
 
 
-def _counts(records: Sequence[Record], num_null: int, num_expected: int) -> Record:
+def _counts(records: Sequence[Record], num_expected: int, *, num_null: int, num_unjudged: int, null_share: float) -> Record:
     n = len({record["question_id"] for record in records})
     return {
         "n": n,
         "n_questions": n,
         "n_games": len(records),
+        "n_unjudged": num_unjudged,
         "n_null": num_null,
-        "null_share": num_null / len(records) if records else 0.0,
+        "null_share": null_share,
         "n_expected": num_expected,
         "missing": max(0, num_expected - n),
         "partial": n < num_expected,

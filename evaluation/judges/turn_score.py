@@ -17,6 +17,7 @@ from evaluation.statistics import bootstrap_interval
 
 COMPARES = False
 LABELS = {f"[[{score}]]": float(score) for score in range(1, 11)}
+SCALE = (1.0, 10.0)
 LETTERS = None
 REASONS = ("explanation",)
 VERDICT = "rating"
@@ -80,6 +81,7 @@ def aggregate(
         "n": len(judged),
         "n_questions": len(judged),
         "n_games": len(records),
+        "n_unjudged": 0,
         "n_null": num_null,
         "null_share": num_null / len(records) if records else 0.0,
         "n_expected": num_expected,
@@ -102,10 +104,9 @@ def across(results: Mapping[str, Record], games: Mapping[str, Sequence[Record]])
 
 
 def _interval(values: Sequence[float], clusters: Sequence[str] | None) -> list[float] | None:
-    if not values:
-        return None
+    ci = bootstrap_interval(values, clusters, scale=SCALE)
     # The statistics module speaks in percent.
-    return [bound / 100 for bound in bootstrap_interval(values, clusters)]
+    return None if ci is None else [bound / 100 for bound in ci]
 
 
 def _mean(values: Sequence[float]) -> float | None:

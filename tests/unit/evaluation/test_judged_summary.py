@@ -63,7 +63,7 @@ def test_every_form_has_its_rows_and_sentences(tmp_path):
     assert rows["wb"]["characters"] == "4" and "longer won" not in rows["wb"]
     assert rows["mt"]["score"] == "6.0"
     (note,) = judge_notes("mt_bench", entries["mt"])
-    assert "6.0 of 10 [6.0, 6.0]" in note and "position bias" not in note and "every answer has the score 6" in note
+    assert "6.0 of 10 [3.6, 8.0]" in note and "position bias" not in note and "every answer has the score 6" in note
     (note,) = judge_notes("wildbench", entries["reward"])
     assert "against old" in note and "position bias +1.00" in note
     assert judge_counts(entries["arena"]) == [("baseline first", "B>A × 12"), ("candidate first", "A>B × 12")]

@@ -272,7 +272,10 @@ def test_mt_bench_rates_both_turns_with_their_history_and_references(tmp_path):
     engine = FakeEngine(lambda m: "fine [[9]]" if "# Turn 2: the user" in m[1]["content"] else "so so [6] or [7]")
     result = play(engine, tmp_path, "turn_score", items=MT, models={"m": answers}, baseline=None)["models"]["m"]
     assert result["score"] == 7.5 and result["by_turn"] == {"1": 6.0, "2": 9.0} and result["n_games"] == 8
-    assert result["by_category"]["math"] == 7.5 and result["ci_clustered"] == [7.5, 7.5]
+    assert result["by_category"]["math"] == 7.5
+    # Four questions of one mean: z² / (4 + z²) of others can be as low as 1, or as high as 10.
+    share = 3.841459 / 7.841459
+    assert result["ci_clustered"] == pytest.approx([7.5 - 6.5 * share, 7.5 + 2.5 * share])
     math = [m[1]["content"] for m in engine.asked if "first of 2" in m[1]["content"]]
     assert "# Reference answer of turn 1\nAt 12:15." in math[0] and "turn 2" not in math[0]
     assert "# Reference answer of turn 2" in math[1] and "# Turn 1: the assistant\nfirst of 2" in math[1]
@@ -309,7 +312,8 @@ def test_gains_on_a_scale_are_paired(tmp_path):
     models = {name: {item["id"]: [f"{name} 1", f"{name} 2"] for item in MT} for name in ("base", "aligned")}
     engine = FakeEngine(lambda m: "[[8]]" if "rate\naligned" in m[1]["content"] else "[[6]]")
     summary = play(engine, tmp_path, "turn_score", items=MT, models=models, baseline=None)
-    assert summary["delta"] == 2.0 and summary["delta_ci"] == [2.0, 2.0]
+    share = 3.841459 / 7.841459
+    assert summary["delta"] == 2.0 and summary["delta_ci"] == pytest.approx([2 - 11 * share, 2 + 7 * share])
 
 
 # Own questions, and every form

@@ -77,7 +77,8 @@ def test_a_judge_that_names_a_position_gives_exactly_50_and_is_not_trusted(verdi
     assert result["score"] == 50.0
     assert result["position_bias"] == (1.0 if verdict.startswith("A") else -1.0)
     assert result["trusted"] is False and "position bias" in result["untrusted_reason"] and result["order_agreement"] == 0
-    assert result["ci_clustered"] == [50.0, 50.0], "every question says the same"
+    # Every question says the same: z² / (9 + z²) of others may be won or lost, and no more.
+    assert result["ci_clustered"] == pytest.approx([50 - 50 * 3.841459 / 12.841459, 50 + 50 * 3.841459 / 12.841459])
     assert result["ci"][0] < 50 < result["ci"][1], "rows drawn singly do not know that they come in pairs"
 
 

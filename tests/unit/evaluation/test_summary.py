@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.report import render
+from evaluation.statistics import tango_interval
 from evaluation.summary import notes, summarize, table_rows
 from tests.unit.evaluation.report_folders import inputs, judged, prepared, scored, trained, write_lines
 
@@ -25,7 +26,8 @@ def test_a_pair_of_models_by_hand(tmp_path: Path) -> None:
     assert entry["delta"] == pytest.approx(40)
     assert entry["flips"] == {"gained": 5, "lost": 1}
     # d: five 1, one −1, four 0; mean .4, Σ(d−.4)² = 5·.36 + 1.96 + 4·.16 = 4.4, standard error √(4.4/9/10) = .22111
-    assert entry["delta_ci"] == pytest.approx([40 - 1.959964 * 22.1108, 40 + 1.959964 * 22.1108], abs=1e-3)
+    assert entry["delta_stderr"] == pytest.approx(22.1108, abs=1e-3)
+    assert entry["delta_ci"] == list(tango_interval(5, 1, 10))
     # Two-sided: 2 · (C(6,0) + C(6,1)) / 2⁶ = 14/64; alone, so Holm leaves it.
     assert entry["mcnemar_p"] == pytest.approx(14 / 64) and entry["mcnemar_p_holm"] == entry["mcnemar_p"]
     assert entry["no_answer_delta"] == -20 and entry["truncated_delta"] == -20
@@ -41,8 +43,8 @@ def test_a_pair_of_models_by_hand(tmp_path: Path) -> None:
         ("-" * 10, "+" * 10, "gain"),
         ("+" * 10, "-" * 10, "loss"),
         ("+-" * 5, "-+" * 5, "noise"),
-        # The interval excludes 0 (three of twelve), the exact test does not (p = .25).
-        ("-" * 12, "+++" + "-" * 9, "noise"),
+        # The interval excludes 0 (four of twelve), the exact test does not (p = .125).
+        ("-" * 12, "++++" + "-" * 8, "noise"),
         # Significant, and less than a point: eight of a thousand, p = 2/2⁸.
         ("-" * 1000, "+" * 8 + "-" * 992, "noise"),
         ("-" * 1000, "+" * 11 + "-" * 989, "gain"),
@@ -131,14 +133,14 @@ def test_the_table_says_what_is_a_sample_and_has_equal_columns(tmp_path: Path) -
         "benchmark": "gsm8k (sample)",
         "base": "0.0",
         "aligned": "100.0",
-        "Δ [95 %]": "+100.0 [+100.0, +100.0]",
+        "Δ [95 %]": "+100.0 [+44.5, +100.0]",
         "verdict": "gain",
         "p (Holm)": "0.004",
         "no answer": "0.0 → 0.0",
         "n": "10/10 of 1319",
     }
     assert second["benchmark"] == "crux (own file)" and second["aligned"] == "–" and second["verdict"] == "–"
-    assert third["benchmark"] == "mmlu_redux" and third["Δ [95 %]"] == "0.0 [0.0, 0.0]"
+    assert third["benchmark"] == "mmlu_redux" and third["Δ [95 %]"] == "0.0 [−65.8, +65.8]"
     said = " ".join(notes(summary))
     assert "items only" in said and "one seed" in said and "not the benchmark" in said
 
@@ -232,7 +234,9 @@ def test_items_that_ask_one_question_are_clustered(tmp_path: Path) -> None:
     entry = summarize(inputs(tmp_path, {"mmlu_redux": folders}))["benchmarks"]["mmlu_redux"]
     assert (entry["n_paired"], entry["n_clusters"]) == (4, 2)
     assert entry["delta_stderr"] == pytest.approx(50)
-    assert entry["delta_ci"] == pytest.approx([50 - 1.959964 * 50, 50 + 1.959964 * 50], abs=1e-3)
+    # The variance is 3 times that of single items, and 2 times were all of a cluster to flip together, with half its weight:
+    # two flips and one give a design effect of (2 · 3 + 1 · 2) / 3.
+    assert entry["delta_ci"] == pytest.approx(list(tango_interval(2, 0, 4, z=1.959964 * math.sqrt(8 / 3))))
 
 
 def test_a_cross_check_stands_beside_the_score(tmp_path: Path) -> None:

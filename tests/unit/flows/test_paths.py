@@ -68,7 +68,11 @@ def test_only_what_says_where_a_model_lies_depends_on_the_place(folder, tmp_path
     """Content is what counts: the same files elsewhere are the same data."""
     shutil.copytree(folder, tmp_path / "copy")
     settings = [
-        {node.id: node.settings for node in build(load_recipe(str(place / "r.yaml"))) if node.stage not in ("resolve", "report")}
+        {
+            node.id: node.settings
+            for node in build(load_recipe(str(place / "r.yaml")))
+            if node.stage not in ("resolve", "report")
+        }
         for place in (folder, tmp_path / "copy")
     ]
     assert settings[0] == settings[1]
@@ -104,7 +108,9 @@ def test_two_files_of_one_name_are_refused_and_the_same_one_is_not(folder, tmp_p
     work.mkdir()
     (work / "pairs.jsonl").write_text("other\n")
     monkeypatch.chdir(work)
-    message = rf"data\.path must name one place, got pairs\.jsonl, .* {work} and beside the recipe in {folder}; write the absolute"
+    message = (
+        rf"data\.path must name one place, got pairs\.jsonl, .* {work} and beside the recipe in {folder}; write the absolute"
+    )
     with pytest.raises(RecipeError, match=message):
         load_recipe(str(folder / "r.yaml"))
     assert load_recipe(str(folder / "r.yaml"), [f"data.path={work / 'pairs.jsonl'}"]).data.path == str(work / "pairs.jsonl")
@@ -125,7 +131,9 @@ def test_what_is_nowhere_is_refused_by_its_key_with_the_places(folder, tmp_path,
         ("judge.benchmarks.mt_bench.references=none.jsonl", "judge.benchmarks.mt_bench.references"),
         ("data.path=''", "data.path"),
     ]:
-        with pytest.raises(RecipeError, match=rf"^{key} must exist, got .*: no such file or folder in {tmp_path} or {folder} or {ROOT}"):
+        with pytest.raises(
+            RecipeError, match=rf"^{key} must exist, got .*: no such file or folder in {tmp_path} or {folder} or {ROOT}"
+        ):
             build(load_recipe(str(folder / "r.yaml"), [override]))
 
 

@@ -34,7 +34,12 @@ def _numbers(model: Any, key: str = "") -> list[str]:
         if isinstance(value, BaseModel):
             found += _numbers(value, where)
         elif isinstance(value, dict) and where != "train":
-            found += [one for part, entry in value.items() if isinstance(entry, BaseModel) for one in _numbers(entry, f"{where}.{part}")]
+            found += [
+                one
+                for part, entry in value.items()
+                if isinstance(entry, BaseModel)
+                for one in _numbers(entry, f"{where}.{part}")
+            ]
         elif {int, float} & _plain(field.annotation):
             found.append(where)
     return found
@@ -44,7 +49,9 @@ def _plain(annotation: Any) -> set[Any]:
     if get_origin(annotation) is Annotated:
         return _plain(get_args(annotation)[0])
     arguments = get_args(annotation)
-    return set().union(*map(_plain, arguments)) if arguments and get_origin(annotation) is not list else {annotation} - {NoneType}
+    return (
+        set().union(*map(_plain, arguments)) if arguments and get_origin(annotation) is not list else {annotation} - {NoneType}
+    )
 
 
 NUMBERS = _numbers(make_recipe(FULL))
@@ -52,7 +59,17 @@ NUMBERS = _numbers(make_recipe(FULL))
 
 def test_the_numbers_of_every_section_are_found():
     sections = {key.rpartition(".")[0] for key in NUMBERS}
-    assert {"", "data", "sample", "prepare", "prepare.ratings", "evaluation", "judge", "judge.second", "label.judge"} <= sections
+    assert {
+        "",
+        "data",
+        "sample",
+        "prepare",
+        "prepare.ratings",
+        "evaluation",
+        "judge",
+        "judge.second",
+        "label.judge",
+    } <= sections
     assert {"evaluation.benchmarks.gsm8k", "evaluation.lm_eval.ifeval", "judge.benchmarks.arena_hard"} <= sections
     assert {"spending", "spending.prices.m"} <= sections and len(NUMBERS) > 45
 
@@ -73,7 +90,9 @@ def test_the_training_section_takes_no_other_numbers_either(key, value):
 
 
 @pytest.mark.parametrize("value", ["yes", "1", "'true'"])
-@pytest.mark.parametrize("key", ["data.streaming", "evaluation.cross_check", "judge.demonstration", "evaluation.lm_eval.ifeval.chat"])
+@pytest.mark.parametrize(
+    "key", ["data.streaming", "evaluation.cross_check", "judge.demonstration", "evaluation.lm_eval.ifeval.chat"]
+)
 def test_a_switch_is_true_or_false(key, value):
     with pytest.raises(RecipeError, match=rf"^{key} must be true or false, got "):
         make_recipe(FULL, [f"{key}={value}"])
@@ -108,7 +127,10 @@ def test_a_switch_is_true_or_false(key, value):
             r"^evaluation\.benchmarks must be a list of names.* got \{'gsm8k': .*; write gsm8k: \{…\} without a dash",
         ),
         ("evaluation.benchmarks=[gsm8k, gsm8k]", r"^evaluation\.benchmarks must name each once, got gsm8k twice"),
-        ("evaluation.benchmarks={mmlu-redux: {}, mmlu_redux: {limit: 1}}", r"benchmarks must name each once, got mmlu_redux twice"),
+        (
+            "evaluation.benchmarks={mmlu-redux: {}, mmlu_redux: {limit: 1}}",
+            r"benchmarks must name each once, got mmlu_redux twice",
+        ),
         ("evaluation.lm_eval=[7]", r"^evaluation\.lm_eval must be a list of names.* got 7 as a name"),
         ("judge.benchmarks={7: {}}", r"^judge\.benchmarks\.7 must be a key of text"),
     ],
@@ -120,7 +142,8 @@ def test_a_mistake_is_one_message_that_begins_with_its_key(override, message):
 
 
 @pytest.mark.parametrize(
-    ("raw", "key"), [({7: 1}, "7"), ({"train": {7: 1}}, r"train\.7"), ({"evaluation": {"lm_eval": {7: {}}}}, r"evaluation\.lm_eval")]
+    ("raw", "key"),
+    [({7: 1}, "7"), ({"train": {7: 1}}, r"train\.7"), ({"evaluation": {"lm_eval": {7: {}}}}, r"evaluation\.lm_eval")],
 )
 def test_keys_of_other_types_are_refused_where_no_yaml_was_read(raw, key):
     with pytest.raises(RecipeError, match=rf"^{key} must be a (key of text|list of names)"):
@@ -128,13 +151,17 @@ def test_keys_of_other_types_are_refused_where_no_yaml_was_read(raw, key):
 
 
 def test_one_and_a_thousand_may_be_written_as_people_do():
-    made = make_recipe(FULL, ["train.learning_rate=1e-5", "train.max_steps=1e3", "prepare.max_length=2_048", "prepare.mask_fraction=5e-1"])
+    made = make_recipe(
+        FULL, ["train.learning_rate=1e-5", "train.max_steps=1e3", "prepare.max_length=2_048", "prepare.mask_fraction=5e-1"]
+    )
     assert (made.train["learning_rate"], made.train["max_steps"]) == (1e-5, 1000)
     assert (made.prepare.max_length, made.prepare.mask_fraction) == (2048, 0.5)
 
 
 def test_learning_rates_in_a_file_need_no_point(tmp_path):
-    (tmp_path / "r.yaml").write_text("model_name_or_path: org/m\ndata: {source: pairs, path: org/d}\ntrain: {learning_rate: 1e-5}\n")
+    (tmp_path / "r.yaml").write_text(
+        "model_name_or_path: org/m\ndata: {source: pairs, path: org/d}\ntrain: {learning_rate: 1e-5}\n"
+    )
     assert load_recipe(str(tmp_path / "r.yaml")).train["learning_rate"] == 1e-5
 
 

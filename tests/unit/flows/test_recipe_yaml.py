@@ -119,6 +119,31 @@ def test_a_setting_on_the_command_line_is_read_the_same_way(text, message):
 
 
 def test_what_is_written_reads_the_same_in_both_versions_of_yaml():
-    texts = ["1e-5", "1e3", "yes", "no", "2_048", "010", "0o17", "20:48", "2026-11-28", "~", "null", "", "true", "1.5", "<<", "=", "# x"]
-    value = {"texts": texts, "numbers": [1, -2, 1e-5, 0.1, 1e22, 1e16], "rest": [None, True, {}], "1": "one", "no": "key", "ä": "ö"}
+    texts = [
+        "1e-5",
+        "1e3",
+        "yes",
+        "no",
+        "2_048",
+        "010",
+        "0o17",
+        "20:48",
+        "2026-11-28",
+        "~",
+        "null",
+        "",
+        "true",
+        "1.5",
+        "<<",
+        "=",
+        "# x",
+    ]
+    value = {
+        "texts": texts,
+        "numbers": [1, -2, 1e-5, 0.1, 1e22, 1e16],
+        "rest": [None, True, {}],
+        "1": "one",
+        "no": "key",
+        "ä": "ö",
+    }
     assert read(dump(value), "r") == value == yaml.safe_load(dump(value))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from flows.paths import MayBeLocal
+from tasks.keys import ROOT
 
 EngineName = Literal["vllm", "transformers", "openai"]
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
@@ -294,9 +295,11 @@ class JudgeModel(Section):
 
     @property
     def name(self) -> str:
-        """The judge as it is called in results: of a folder its name, wherever that lies."""
-        local = Path(str(self.model_name_or_path))
-        return self.model or (local.name if local.is_absolute() else str(self.model_name_or_path))
+        """The judge as it is called in results and keys, wherever the project or the model's folder lies."""
+        if self.model or not Path(str(self.model_name_or_path)).is_absolute():
+            return self.model or str(self.model_name_or_path)
+        folder = Path(str(self.model_name_or_path))
+        return str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else folder.name
 
     @property
     def said(self) -> str:

@@ -103,6 +103,11 @@ def test_the_recipe_kept_with_a_run_is_one_from_any_folder(folder, tmp_path, mon
     assert build(run.recipe)[0].files["model"] == folder / "model"
 
 
+def test_the_projects_own_judge_has_one_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("flows/recipes/quickstart.yaml").judge.name == "models/SmolLM2-135M-Instruct"
+
+
 def test_two_files_of_one_name_are_refused_and_the_same_one_is_not(folder, tmp_path, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()

@@ -41,9 +41,8 @@ def find_path(path: str, key: str = "", beside: Path | None = None) -> Path:
     found = _places(path, beside)
     if not found:
         searched = "" if person_path(path).is_absolute() else f" in {' or '.join(map(str, _folders(beside)))}"
-        raise RecipeError(
-            f"{f'{key} must exist, got {path}:' if key else f'{path} must exist, got'} no such file or folder{searched}; check the path"
-        )
+        named = f"{key}: {path}" if key else path
+        raise RecipeError(f"{named} must exist, got no such file or folder{searched}; check the path")
     # The project's files are there to be stood in for; of the two others nobody can tell which is meant.
     for other in found[1:]:
         if beside is not None and other == beside / path and not os.path.samefile(found[0], other):

@@ -137,7 +137,7 @@ def test_what_is_nowhere_is_refused_by_its_key_with_the_places(folder, tmp_path,
         ("data.path=''", "data.path"),
     ]:
         with pytest.raises(
-            RecipeError, match=rf"^{key} must exist, got .*: no such file or folder in {tmp_path} or {folder} or {ROOT}"
+            RecipeError, match=rf"^{key}: .*must exist, got no such file or folder in {tmp_path} or {folder} or {ROOT}"
         ):
             build(load_recipe(str(folder / "r.yaml"), [override]))
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from flows.paths import MayBeLocal
-from tasks.keys import ROOT
+from flows.paths import MayBeLocal, in_project
 
 EngineName = Literal["vllm", "transformers", "openai"]
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
@@ -296,10 +295,8 @@ class JudgeModel(Section):
     @property
     def name(self) -> str:
         """The judge as it is called in results and keys, wherever the project or the model's folder lies."""
-        if self.model or not Path(str(self.model_name_or_path)).is_absolute():
-            return self.model or str(self.model_name_or_path)
-        folder = Path(str(self.model_name_or_path))
-        return str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else folder.name
+        folder = Path(in_project(str(self.model_name_or_path)))
+        return self.model or (folder.name if folder.is_absolute() else str(folder))
 
     @property
     def said(self) -> str:

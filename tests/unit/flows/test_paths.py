@@ -108,6 +108,16 @@ def test_the_projects_own_judge_has_one_name_from_any_folder(tmp_path, monkeypat
     assert load_recipe("flows/recipes/quickstart.yaml").judge.name == "models/SmolLM2-135M-Instruct"
 
 
+def test_the_projects_own_files_have_the_same_keys_wherever_the_project_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("flows/recipes/pairs.yaml")
+    assert recipe.model_name_or_path == str(ROOT / "models" / "SmolLM2-135M-Instruct")
+    nodes = {node.id: node for node in build(recipe)}
+    assert nodes["resolve/base"].settings["model_name_or_path"] == "models/SmolLM2-135M-Instruct"
+    assert nodes["report"].settings["recipe"]["data"]["path"] == "data/samples/pairs.jsonl"
+    assert str(ROOT) not in str([node.settings for node in nodes.values()])
+
+
 def test_two_files_of_one_name_are_refused_and_the_same_one_is_not(folder, tmp_path, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()

@@ -180,7 +180,7 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:100] or "recipe"
 
 
-def load_recipe(path: str, overrides: Sequence[str] = (), *, portable: bool = False) -> Recipe:
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a YAML file with `key=value` overrides applied and its paths made absolute, as `located` does.
 
     Raises:
@@ -194,12 +194,10 @@ def load_recipe(path: str, overrides: Sequence[str] = (), *, portable: bool = Fa
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must be a mapping of recipe keys, got {type(raw).__name__}; see docs/recipes.md")
     raw.setdefault("name", _as_name(file.stem))
-    return make_recipe(raw, overrides, beside=file.parent, portable=portable)
+    return make_recipe(raw, overrides, beside=file.parent)
 
 
-def make_recipe(
-    raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside: Path | None = None, portable: bool = False
-) -> Recipe:
+def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside: Path | None = None) -> Recipe:
     """A recipe from plain values, with `key=value` overrides applied. Raises RecipeError like `load_recipe`."""
     merged = apply_overrides(raw, overrides)
     try:
@@ -207,7 +205,7 @@ def make_recipe(
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(entry) for entry in error.errors())) from None
     recipe._beside = beside
-    return located(recipe, beside, portable=portable)
+    return located(recipe, beside)
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import yaml
 from flows.config import load_recipe
 from flows.errors import RecipeError
 from flows.home import home_folder, set_prefect_environment
+from flows.paths import portable
 from tasks.keys import ROOT
 
 PREFECT = Path(sys.executable).parent / "prefect"
@@ -29,7 +30,7 @@ IMAGE = "bnf:cpu"
 def recipe_parameter(path: str) -> dict[str, Any]:
     """Build step: a recipe file's keys as the default of a deployment's form. What it leaves out, the form shows by its default."""
     # A worker's container has the project in another place.
-    return {"recipe": load_recipe(path, portable=True).model_dump(exclude_unset=True)}
+    return {"recipe": portable(load_recipe(path)).model_dump(exclude_unset=True)}
 
 
 def enter_project() -> dict[str, Any]:

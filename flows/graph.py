@@ -26,6 +26,7 @@ from flows.graph_parts import (
     url_version,
 )
 from flows.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
+from flows.paths import portable
 from flows.sections import Benchmark, JudgedBenchmark, JudgeModel
 from tasks.keys import LIBRARIES, ROOT, digest, package_version
 from tasks.nodes import Node
@@ -328,7 +329,7 @@ def _generate(
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     models = {node.model: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
     # The recipe is shown in the report, and so is part of its key.
-    settings = {"recipe": recipe.model_dump(), "models": models}
+    settings = {"recipe": portable(recipe).model_dump(), "models": models}
     templates = sorted((ROOT / "evaluation" / "templates").iterdir())
     # Templates are no Python: as files they are part of the key all the same.
     return Node("report", settings, {node.id: node.id for node in nodes}, files={path.name: path for path in templates})

@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.config import Recipe
 from flows.errors import RecipeError
+from flows.paths import in_project
 from flows.sections import Benchmark, JudgedBenchmark, JudgeModel
 from tasks.keys import ROOT, digest, package_version
 from tasks.nodes import Node
@@ -27,7 +28,7 @@ def resolve_node(model: str, name: str, revision: str | None, recipe: Recipe, ke
         if name.startswith((".", "/", "~", "models/")) or name.count("/") != 1:
             raise
         folder = None
-    settings = {"model_name_or_path": name, "revision": revision}
+    settings = {"model_name_or_path": in_project(name), "revision": revision}
     return Node("resolve", settings, files={"model": folder} if folder else {}, model=model)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,9 +42,8 @@ def find_path(path: str, key: str = "", beside: Path | None = None) -> Path:
     found = _places(path, beside)
     if not found:
         searched = "" if person_path(path).is_absolute() else f" in {' or '.join(map(str, _folders(beside)))}"
-        raise RecipeError(
-            f"{f'{key} must exist, got {path}:' if key else f'{path} must exist, got'} no such file or folder{searched}; check the path"
-        )
+        named = f"{key}: {path}" if key else path
+        raise RecipeError(f"{named} must exist, got no such file or folder{searched}; check the path")
     # The project's files are there to be stood in for; of the two others nobody can tell which is meant.
     for other in found[1:]:
         if beside is not None and other == beside / path and not os.path.samefile(found[0], other):
@@ -64,40 +64,51 @@ def _places(path: str, beside: Path | None) -> list[Path]:
     return [folder / given for folder in _folders(beside) if path and os.path.exists(folder / given)]
 
 
-def located(model: Model, beside: Path | None = None, key: str = "", *, portable: bool = False) -> Model:
+def located(model: Model, beside: Path | None = None) -> Model:
     """A recipe, or section of one, whose paths that lead to something are absolute, so that they lead there from any working folder.
 
-    What leads nowhere stays as it is: it may be a hub id, or is refused where it is needed. With `portable` the project's own
-    files stay relative as well, for machines on which the project lies elsewhere.
+    What leads nowhere stays as it is: it may be a hub id, or is refused where it is needed.
 
     Raises:
         RecipeError: as in `find_path`, for a path with two meanings.
     """
+
+    def absolute(key: str, path: str) -> str:
+        return path if "://" in path or not _places(path, beside) else str(find_path(path, key, beside))
+
+    return _with_paths(model, absolute, "")
+
+
+def portable(model: Model) -> Model:
+    """A recipe as keys, reports and deployments have it: with the project's own files as `in_project` calls them."""
+    return _with_paths(model, lambda key, path: in_project(path), "")
+
+
+def in_project(path: str) -> str:
+    """A path without the folder where this machine has the project, where it leads into that."""
+    given = Path(path)
+    return str(given.relative_to(ROOT)) if given.is_absolute() and given.is_relative_to(ROOT) else path
+
+
+def _with_paths(model: Model, change: Callable[[str, str], str], key: str) -> Model:
     changed = {}
     for name, field in type(model).model_fields.items():
         value, where = getattr(model, name), f"{key}.{name}" if key else name
         marks = [mark for mark in field.metadata if isinstance(mark, MayBeLocal)]
-        if marks and isinstance(value, str):
-            new: Any = _absolute(value, where, beside, portable) if value not in marks[0].other_words else value
+        if not marks:
+            new = _inside(value, change, where)
         else:
-            new = _inside(value, where, beside, portable)
+            new = change(where, value) if isinstance(value, str) and value not in marks[0].other_words else value
         if new != value:
             changed[name] = new
     return model.model_copy(update=changed)
 
 
-def _inside(value: Any, key: str, beside: Path | None, portable: bool) -> Any:
+def _inside(value: Any, change: Callable[[str, str], str], key: str) -> Any:
     if isinstance(value, BaseModel):
-        return located(value, beside, key, portable=portable)
+        return _with_paths(value, change, key)
     if isinstance(value, list):
-        return [_inside(entry, f"{key}.{number}", beside, portable) for number, entry in enumerate(value)]
+        return [_inside(entry, change, f"{key}.{number}") for number, entry in enumerate(value)]
     if isinstance(value, dict):
-        return {name: _inside(entry, f"{key}.{name}", beside, portable) for name, entry in value.items()}
+        return {name: _inside(entry, change, f"{key}.{name}") for name, entry in value.items()}
     return value
-
-
-def _absolute(path: str, key: str, beside: Path | None, portable: bool) -> str:
-    if "://" in path or not _places(path, beside):
-        return path
-    found = find_path(path, key, beside)
-    return path if portable and not person_path(path).is_absolute() and found == ROOT / path else str(found)

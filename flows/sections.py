@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from flows.paths import MayBeLocal
+from flows.paths import MayBeLocal, in_project
 
 EngineName = Literal["vllm", "transformers", "openai"]
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
@@ -294,9 +294,9 @@ class JudgeModel(Section):
 
     @property
     def name(self) -> str:
-        """The judge as it is called in results: of a folder its name, wherever that lies."""
-        local = Path(str(self.model_name_or_path))
-        return self.model or (local.name if local.is_absolute() else str(self.model_name_or_path))
+        """The judge as it is called in results and keys, wherever the project or the model's folder lies."""
+        folder = Path(in_project(str(self.model_name_or_path)))
+        return self.model or (folder.name if folder.is_absolute() else str(folder))
 
     @property
     def said(self) -> str:

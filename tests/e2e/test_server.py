@@ -68,3 +68,16 @@ def test_runs_use_the_server_that_is_named(model, api, tmp_path):
     elsewhere = start_run(tmp_path / "state", load_recipe(WORDS[1]), {"flow_run_id": str(uuid4())})
     bnf("cancel", elsewhere.id, code=2)
     assert f"got {elsewhere.id}, which {api} has not; set PREFECT_API_URL as it was" in bnf.err
+
+
+def test_homes_of_any_name_keep_their_own_records(model, tmp_path):
+    """`?` and `#` end a path in a URL, and `%` begins an escape: each home has its own database all the same."""
+    for name in ("a?50%", "a?b #'c"):
+        bnf = Bnf(tmp_path, BNF_HOME=str(tmp_path / name))
+        assert bnf("plan", *WORDS[1:3]) and not (tmp_path / name).exists()
+        run = bnf.json(*WORDS)["run"]
+        assert f"home {tmp_path / name}, new" in bnf.err
+        assert (tmp_path / name / "prefect" / "prefect.db").exists() and [one["run"] for one in bnf.json("runs")["runs"]] == [
+            run
+        ]
+    assert {path.name for path in tmp_path.iterdir()} == {"a?50%", "a?b #'c"}

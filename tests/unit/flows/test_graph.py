@@ -210,7 +210,7 @@ def test_a_hubs_set_and_a_url_are_named_in_the_key(tmp_path):
         ({**PAIRS, "columns": {"better": "x"}}, r"data\.columns must name roles of the source pairs"),
         ({**PAIRS, "source": "number_comparison"}, r"data\.source must give preferences, got number_comparison"),
         ({**PAIRS, "source": "paris"}, "did you mean pairs"),
-        ([PAIRS, {**PAIRS, "path": "data/none.jsonl"}], r"data\.1\.path must exist, got data/none\.jsonl: no such file"),
+        ([PAIRS, {**PAIRS, "path": "data/none.jsonl"}], "data/none.jsonl must exist"),
     ],
 )
 def test_data_that_cannot_be_read_is_refused_in_the_recipe(data, message):

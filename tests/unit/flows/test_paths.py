@@ -103,6 +103,21 @@ def test_the_recipe_kept_with_a_run_is_one_from_any_folder(folder, tmp_path, mon
     assert build(run.recipe)[0].files["model"] == folder / "model"
 
 
+def test_the_projects_own_judge_has_one_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("flows/recipes/quickstart.yaml").judge.name == "models/SmolLM2-135M-Instruct"
+
+
+def test_the_projects_own_files_have_the_same_keys_wherever_the_project_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("flows/recipes/pairs.yaml")
+    assert recipe.model_name_or_path == str(ROOT / "models" / "SmolLM2-135M-Instruct")
+    nodes = {node.id: node for node in build(recipe)}
+    assert nodes["resolve/base"].settings["model_name_or_path"] == "models/SmolLM2-135M-Instruct"
+    assert nodes["report"].settings["recipe"]["data"]["path"] == "data/samples/pairs.jsonl"
+    assert str(ROOT) not in str([node.settings for node in nodes.values()])
+
+
 def test_two_files_of_one_name_are_refused_and_the_same_one_is_not(folder, tmp_path, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()
@@ -132,7 +147,7 @@ def test_what_is_nowhere_is_refused_by_its_key_with_the_places(folder, tmp_path,
         ("data.path=''", "data.path"),
     ]:
         with pytest.raises(
-            RecipeError, match=rf"^{key} must exist, got .*: no such file or folder in {tmp_path} or {folder} or {ROOT}"
+            RecipeError, match=rf"^{key}: .*must exist, got no such file or folder in {tmp_path} or {folder} or {ROOT}"
         ):
             build(load_recipe(str(folder / "r.yaml"), [override]))
 

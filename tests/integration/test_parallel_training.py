@@ -84,7 +84,9 @@ def running() -> list[Path]:
     return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
 
 
-def test_what_a_process_raises_is_raised(workplace: Path, tmp_path: Path) -> None:
+def test_what_a_process_raises_is_raised(workplace: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TrainingCollapsed, match=r"must be finite, got (nan|inf) at step"):
         run(workplace, tmp_path, **(SETTINGS | {"learning_rate": 1e30}), nproc_per_node=2)
     assert json.loads((tmp_path / "launch.json").read_text())["config"]["nproc_per_node"] == 2
+    # The message is all that a person needs.
+    assert "Traceback" not in capfd.readouterr().err

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from bnf.objectives import load_objective
+from bnf.schedule import SCHEDULES
 
 # The settings that reference and training share: the rows, and the dtype they are computed in.
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
@@ -19,7 +20,6 @@ _AT_LEAST_1 = (
     *("global_batch_size", "max_tokens_per_row", "logging_steps", "lora_alpha"),
     *("dev_prompts", "dev_max_new_tokens", "nproc_per_node"),
 )
-_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 
 
 def _about(description: str) -> dict[str, str]:
@@ -66,7 +66,7 @@ class TrainConfig:
             "compute a prompt once for all of its completions; false is plain packing, which FlashAttention serves on CUDA"
         ),
     )
-    lr_scheduler_type: str = field(default="cosine", metadata=_about(f"one of {', '.join(_SCHEDULERS)}"))
+    lr_scheduler_type: str = field(default="cosine", metadata=_about(f"one of {', '.join(SCHEDULES)}"))
     warmup_ratio: float = field(default=0.1, metadata=_about("share of all steps in which the learning rate rises"))
     weight_decay: float = field(default=0.0, metadata=_about("AdamW's; 0 turns it off"))
     max_grad_norm: float = field(default=1.0, metadata=_about("longer gradients are clipped to it; 0 turns that off"))
@@ -129,9 +129,9 @@ class TrainConfig:
         for name in _AT_LEAST_1:
             _check(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name), "leave it out for the default")
         _check(
-            self.lr_scheduler_type in _SCHEDULERS,
+            self.lr_scheduler_type in SCHEDULES,
             "lr_scheduler_type",
-            f"be one of {', '.join(_SCHEDULERS)}",
+            f"be one of {', '.join(SCHEDULES)}",
             self.lr_scheduler_type,
             "the field uses cosine",
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -37,6 +38,7 @@ from bnf.own_reference import ReferenceMismatch
 from bnf.packing import Row
 from bnf.parallel import SeededOrder, accept_rows, is_first, num_processes, sum_totals, wait_for_all
 from bnf.reference import Progress
+from bnf.schedule import num_warmup_steps, rate_share
 
 _logger = logging.getLogger(__name__)
 
@@ -103,6 +105,25 @@ class RowTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The rates of `bnf.schedule`: transformers' own begin a warm-up with a step of rate 0."""
+        if self.lr_scheduler is None:
+            optimizer = optimizer if optimizer is not None else self.optimizer
+            self.lr_scheduler = LambdaLR(optimizer, partial(rate_share, **self._schedule(num_training_steps)))
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _schedule(self, num_steps: int) -> dict[str, Any]:
+        name = self.config.lr_scheduler_type
+        num_warmup = num_warmup_steps(name, self.config.warmup_ratio, num_steps)
+        return {"name": name, "num_warmup": num_warmup, "num_steps": num_steps}
+
+    def applied_rates(self) -> dict[str, Any]:
+        """What the optimizer was given: the learning rates of the first and the last step, the highest, and the warm-up's steps."""
+        schedule = self._schedule(self.state.max_steps)
+        rates = [self.config.learning_rate * rate_share(step, **schedule) for step in range(self.state.global_step)]
+        return {"first": rates[0], "highest": max(rates), "last": rates[-1], "warmup_steps": schedule["num_warmup"]}
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """This process's rows of one optimizer step, and what all of its rows share; before the step's first backward pass."""

@@ -184,6 +184,7 @@ def _summary(
         "groups_per_step": round(len(groups) / steps_per_epoch, 2),
         "tokens_per_epoch": num_tokens,
         "label_weights": list(trainer.weights),
+        "learning_rates": trainer.applied_rates(),
         "padding_share": 0.0,
         "peak_memory_gb": peak_memory_gb(),
         "final": logged[-1] if logged else {},

@@ -90,7 +90,7 @@ class RowTrainer(Trainer):
         if num_processes() > 1:
             accept_rows(model)
         self.objective = objective
-        self.weights = weights if objective.takes_label_weights else (1.0, 1.0)
+        self.weights = weights
         self.step0_check = step0_check
         self.step_metrics = StepMetrics()
         self.metrics_file = metrics_file

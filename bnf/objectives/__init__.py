@@ -27,6 +27,24 @@ def load_objective(name: str, options: Mapping[str, Any] | None = None) -> BaseO
     Raises:
         ValueError: for an unknown objective or option, naming those there are, or an option that breaks its rule.
     """
+    known = option_types(name)
+    for key in options or {}:
+        if key not in known:
+            listed = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"objective_options must be options of {name}, got {key!r}; {listed}")
+    return _objective_class(name)(**(options or {}))
+
+
+def option_types(name: str) -> dict[str, str]:
+    """The options of the objective `name`, each with its type as its file declares it.
+
+    Raises:
+        ValueError: for an unknown objective.
+    """
+    return {option.name: str(option.type) for option in fields(_objective_class(name))}
+
+
+def _objective_class(name: str) -> type[BaseObjective]:
     names = objective_names()
     if name not in names:
         nearest = get_close_matches(name, names, n=1)
@@ -34,10 +52,5 @@ def load_objective(name: str, options: Mapping[str, Any] | None = None) -> BaseO
         raise ValueError(
             f"objective must be one of {', '.join(names)}, got {name!r}; {hint}a new one is a file bnf/objectives/{name}.py"
         )
-    objective_class: type[BaseObjective] = import_module(f"bnf.objectives.{name}").Objective
-    known = [option.name for option in fields(objective_class)]
-    for key in options or {}:
-        if key not in known:
-            listed = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"objective_options must be options of {name}, got {key!r}; {listed}")
-    return objective_class(**(options or {}))
+    found: type[BaseObjective] = import_module(f"bnf.objectives.{name}").Objective
+    return found

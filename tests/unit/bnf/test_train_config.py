@@ -22,7 +22,7 @@ def test_config_is_checked_without_torch() -> None:
 
 
 def test_round_trip_and_reference_fields() -> None:
-    config = TrainConfig(objective="dpo", objective_options={"beta": 0.05}, label_weighting={"preferred": 1, "dispreferred": 0})
+    config = TrainConfig(objective="kto", objective_options={"beta": 0.05}, label_weighting={"preferred": 1, "dispreferred": 0})
     assert TrainConfig.from_dict(config.to_dict()) == config
     assert set(REFERENCE_FIELDS) <= set(config.to_dict())
 
@@ -33,7 +33,7 @@ def test_round_trip_and_reference_fields() -> None:
         ({"learning_rte": 1e-6}, "did you mean 'learning_rate'"),
         ({"per_device_train_batch_size": 4}, "must be left out, got 4; set global_batch_size"),
         ({"gradient_accumulation_steps": 4}, "must be left out, got 4; set global_batch_size"),
-        ({"learning_rate": "5e-7"}, "learning_rate must be a number, got '5e-7'; in YAML"),
+        ({"learning_rate": "5e-7 or so"}, "learning_rate must be a number, got '5e-7 or so'; write one such as 0.1 or 5e-7"),
         ({"learning_rate": 0}, "learning_rate must be positive, got 0"),
         ({"bf16": "false"}, "bf16 must be true or false, got 'false'"),
         ({"max_steps": 0}, "max_steps must be positive or -1, got 0"),

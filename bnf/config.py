@@ -184,7 +184,9 @@ class TrainConfig:
         if self.max_steps > 0:
             self._check_unset("num_train_epochs", f"where max_steps ({self.max_steps}) says how long training goes on")
         if self.lr_scheduler_type == "constant" and self.warmup_ratio != 0:
-            self._check_unset("warmup_ratio", "where lr_scheduler_type is constant, without a warm-up (constant_with_warmup has one)")
+            self._check_unset(
+                "warmup_ratio", "where lr_scheduler_type is constant, without a warm-up (constant_with_warmup has one)"
+            )
 
     def _check_unset(self, name: str, where: str) -> None:
         default, value = type(self).__dataclass_fields__[name].default, getattr(self, name)

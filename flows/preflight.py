@@ -19,6 +19,7 @@ from data._reading import Bad, DataSource, Reader, is_hub_id
 from data.prompts import load_prompts
 from flows.config import Recipe
 from flows.errors import RecipeError
+from flows.trainable import problems_before
 from tasks.nodes import Forecast, Node
 
 GIB = 1 << 30
@@ -40,7 +41,7 @@ def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list
     todo = [entry.node for entry in forecasts if entry.cached is not True]
     bases = [entry.node for entry in forecasts if entry.node.id == "resolve/base"]
     weights = sum(_weights_bytes(folder) for node in bases for folder in node.files.values())
-    return list(_checks(recipe, todo, weights, home))
+    return list(_checks(recipe, forecasts, todo, weights, home))
 
 
 def require(checks: Sequence[Check]) -> None:
@@ -50,11 +51,11 @@ def require(checks: Sequence[Check]) -> None:
         raise RecipeError("\n".join(problems))
 
 
-def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> Iterator[Check]:
+def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node], weights: int, home: Path) -> Iterator[Check]:
     stages = {node.stage for node in todo}
+    models = {node.id: _model(node.files["model"]) for node in todo if node.stage == "resolve" and "model" in node.files}
+    yield from models.values()
     for node in todo:
-        if node.stage == "resolve" and "model" in node.files:
-            yield _model(node.files["model"])
         if "engine" in node.settings:
             yield _engine(node)
         if node.stage == "generate":
@@ -70,7 +71,10 @@ def _checks(recipe: Recipe, todo: Sequence[Node], weights: int, home: Path) -> I
     if "train" in stages:
         yield _pairs(recipe)
         yield _memory(weights, recipe.train_config())
-        yield from _training_packages(recipe.train_config())
+        packages = list(_training_packages(recipe.train_config()))
+        yield from packages
+        if not any(check.problem for check in [*packages, *models.values()]):
+            yield from (Check(name, problem, "can be trained") for name, problem in problems_before(recipe, forecasts))
     if stages:
         yield _disk(home)
 
@@ -234,6 +238,11 @@ def _pairs(recipe: Recipe) -> Check:
         return Check(
             name,
             f"prepare.mask_fraction must be 0 for {config.objective}, which needs pairs, got {recipe.prepare.masked_share}",
+        )
+    if config.length_normalization == "pair_min" and recipe.prepare.pairing == "none":
+        return Check(
+            name,
+            "train.length_normalization must be own where prepare.pairing is none, got 'pair_min'; set prepare.pairing=best_worst or all",
         )
     return Check(name, None, "needs pairs" if objective.needs_pairs else "takes single completions")
 

@@ -17,7 +17,13 @@ class Objective(DPO):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_non_negative("label_smoothing", self.label_smoothing, "it is the share of wrong labels")
-        check_option(self.label_smoothing < 0.5, "label_smoothing", "lie in [0, 0.5)", self.label_smoothing, "it is the share of wrong labels")
+        check_option(
+            self.label_smoothing < 0.5,
+            "label_smoothing",
+            "lie in [0, 0.5)",
+            self.label_smoothing,
+            "it is the share of wrong labels",
+        )
 
     def losses(self, row: RowLogps) -> Losses:
         logits = self.beta * row.margins(row.logratios)

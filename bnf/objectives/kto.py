@@ -35,7 +35,9 @@ class Objective(BaseObjective):
         check_non_negative("desirable_weight", self.desirable_weight, "1 is the default")
         check_non_negative("undesirable_weight", self.undesirable_weight, "1 is the default")
         some = self.desirable_weight > 0 or self.undesirable_weight > 0
-        check_option(some, "desirable_weight", "be above 0 where undesirable_weight is 0", self.desirable_weight, "leave one at 1")
+        check_option(
+            some, "desirable_weight", "be above 0 where undesirable_weight is 0", self.desirable_weight, "leave one at 1"
+        )
 
     def losses(self, row: RowLogps) -> Losses:
         assert row.mismatched_logratio is not None

@@ -26,8 +26,7 @@ def test_trains_from_a_recipes_section_on_its_own(
     write_groups(tmp_path / "groups", random_groups(8))
     config = tmp_path / "recipe.yaml"
     config.write_text(
-        "train:\n  learning_rate: 1e-3\n  max_tokens_per_row: 64\n  global_batch_size: 4\n"
-        f"  objective: {objective}\n"
+        f"train:\n  learning_rate: 1e-3\n  max_tokens_per_row: 64\n  global_batch_size: 4\n  objective: {objective}\n"
     )
     arguments = ["--model", str(tiny_model_dir), "--groups", str(tmp_path / "groups"), "--output", str(tmp_path / "out")]
     assert main([str(config), *arguments]) == 0

@@ -58,7 +58,7 @@ def _config(model_dir: Path) -> PretrainedConfig:
     stored_dtype(model_dir)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"model_name_or_path must be a model that transformers knows by itself, got {model_dir} ({error}); use another model"
         ) from error

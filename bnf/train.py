@@ -118,7 +118,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     else:
         import yaml
 
-        values = yaml.safe_load(path.read_text()) or {}
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"config must be YAML, got {path} ({error}); correct it") from error
     if not isinstance(values, dict):
         raise ValueError(
             f"config must be a mapping of settings, got {type(values).__name__} in {path}; write one `key: value` a line"

@@ -4,6 +4,7 @@ The frozen weights are the reference as long as the training starts from them: w
 reference, and no second copy of the weights is needed.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,17 +41,26 @@ def add_adapter(model: PreTrainedModel, config: TrainConfig) -> Any:
         torch.manual_seed(config.seed)
         try:
             adapted = get_peft_model(model, lora)
-        except ValueError as error:
-            raise ValueError(
-                f"lora_target_modules must name modules of the model, got {config.lora_target_modules!r} ({error}); "
-                "all-linear takes every linear layer but the head"
-            ) from error
+        except (ValueError, re.error) as error:
+            raise _wrong_modules(config, str(error).splitlines()[0]) from error
+    tuner: Any = adapted.base_model
+    for name in config.lora_target_modules if isinstance(config.lora_target_modules, list) else []:
+        # peft passes over a name that no module has, where another one has some.
+        if not any(f".{module}".endswith(f".{name}") for module in tuner.targeted_module_names):
+            raise _wrong_modules(config, f"no module is called {name}")
     # The chunked head reads the head's weight itself, and tied embeddings are the head.
     if any(isinstance(module, LoraLayer) for module in (model.get_input_embeddings(), model.get_output_embeddings())):
         raise ValueError(
             f"lora_target_modules must leave out embeddings and head, got {config.lora_target_modules!r}; use all-linear"
         )
     return adapted
+
+
+def _wrong_modules(config: TrainConfig, why: str) -> ValueError:
+    return ValueError(
+        f"lora_target_modules must name modules of the model, got {config.lora_target_modules!r} ({why}); all-linear takes every "
+        "linear layer but the head, a list takes names such as q_proj, and any other text is a regular expression of whole names"
+    )
 
 
 def is_adapted(model: torch.nn.Module) -> bool:

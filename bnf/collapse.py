@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnf.config import TrainConfig
+from bnf.objectives import load_objective
 
 # Nats per token that dev preferred completions may lie under the reference, at all but one evaluation.
 _MOST_NATS_DOWN = 1.0
@@ -24,9 +25,10 @@ class TrainingCollapsed(ArithmeticError):
 
 def non_finite(what: str, value: float, step: int, config: TrainConfig) -> TrainingCollapsed:
     """The error of a number that is none."""
+    weighting = ", or label_weighting with less weight on dispreferred completions" if _weighs_labels(config) else ""
     return TrainingCollapsed(
         f"{what} must be finite, got {value} at step {step}; try a lower learning_rate (now {config.learning_rate:g}), "
-        f"a lower max_grad_norm (now {config.max_grad_norm:g}), or label_weighting with less weight on dispreferred completions"
+        f"a lower max_grad_norm (now {config.max_grad_norm:g}){weighting}"
     )
 
 
@@ -62,8 +64,12 @@ def _remedies(config: TrainConfig) -> str:
         remedies.append("objective bnf, whose weights bound what nll_signed lets fall")
     elif config.objective in ("dpo", "cdpo", "ipo", "kto", "r_dpo"):
         remedies.append(f"objective dpop or dpo_nll, which hold preferred completions where {config.objective} does not")
-    elif config.label_weighting == "none":
+    elif config.label_weighting == "none" and _weighs_labels(config):
         remedies.append("label_weighting balanced, or {preferred: 1, dispreferred: 0.5}")
-    else:
+    elif _weighs_labels(config):
         remedies.append(f"label_weighting with less weight on dispreferred completions (now {config.label_weighting})")
     return ", ".join(remedies)
+
+
+def _weighs_labels(config: TrainConfig) -> bool:
+    return "label_weighting" in load_objective(config.objective, config.objective_options).reads

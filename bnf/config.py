@@ -3,24 +3,29 @@
 Nothing here imports torch, so that a recipe is checked within a fraction of a second.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from bnf.loggers import LOGGERS
-from bnf.objectives import load_objective
+from bnf.objectives import load_objective, option_types
+from bnf.schedule import SCHEDULES
 
 # The settings that reference and training share: the rows, and the dtype they are computed in.
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
 # Where and how often a training writes: nothing of what it computes depends on these.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
+# Settings that some objectives read, and say so in `reads`.
+READ_BY_SOME = ("label_weighting", "length_normalization")
+# Settings of the evaluations of dev groups: without such groups nothing reads them.
+EVALUATION_FIELDS = ("eval_steps", "dev_prompts", "dev_max_new_tokens")
 
 _AT_LEAST_1 = (
     *("global_batch_size", "max_tokens_per_row", "logging_steps", "lora_alpha"),
     *("dev_prompts", "dev_max_new_tokens", "nproc_per_node"),
 )
-_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 
 
 def _about(description: str) -> dict[str, str]:
@@ -67,7 +72,7 @@ class TrainConfig:
             "compute a prompt once for all of its completions; false is plain packing, which FlashAttention serves on CUDA"
         ),
     )
-    lr_scheduler_type: str = field(default="cosine", metadata=_about(f"one of {', '.join(_SCHEDULERS)}"))
+    lr_scheduler_type: str = field(default="cosine", metadata=_about(f"one of {', '.join(SCHEDULES)}"))
     warmup_ratio: float = field(default=0.1, metadata=_about("share of all steps in which the learning rate rises"))
     weight_decay: float = field(default=0.0, metadata=_about("AdamW's; 0 turns it off"))
     max_grad_norm: float = field(default=1.0, metadata=_about("longer gradients are clipped to it; 0 turns that off"))
@@ -111,7 +116,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for known in fields(self):
-            _check_type(known.name, str(known.type), getattr(self, known.name))
+            _check_type(known.name, _kind(known.type), getattr(self, known.name))
         _check(self.learning_rate > 0, "learning_rate", "be positive", self.learning_rate, "try 5e-7 for a 1–8B model")
         _check(
             self.num_train_epochs > 0 or self.max_steps > 0,
@@ -130,9 +135,9 @@ class TrainConfig:
         for name in _AT_LEAST_1:
             _check(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name), "leave it out for the default")
         _check(
-            self.lr_scheduler_type in _SCHEDULERS,
+            self.lr_scheduler_type in SCHEDULES,
             "lr_scheduler_type",
-            f"be one of {', '.join(_SCHEDULERS)}",
+            f"be one of {', '.join(SCHEDULES)}",
             self.lr_scheduler_type,
             "the field uses cosine",
         )
@@ -167,7 +172,36 @@ class TrainConfig:
             "own is the default",
         )
         _check_label_weighting(self.label_weighting)
-        load_objective(self.objective, self.objective_options)
+        self._check_unread()
+
+    def _check_unread(self) -> None:
+        """Refuses what is set and read by nothing: it would look as if it had been tried."""
+        reads = load_objective(self.objective, self.objective_options).reads
+        for name in READ_BY_SOME:
+            if name not in reads:
+                self._check_unset(name, f"for objective {self.objective!r}, which doesn't read it")
+        if self.lora_r == 0:
+            for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+                self._check_unset(name, "where lora_r is 0 and there are no adapters")
+        if self.max_steps > 0:
+            self._check_unset("num_train_epochs", f"where max_steps ({self.max_steps}) says how long training goes on")
+        if self.lr_scheduler_type == "constant" and self.warmup_ratio != 0:
+            self._check_unset(
+                "warmup_ratio", "where lr_scheduler_type is constant, without a warm-up (constant_with_warmup has one)"
+            )
+
+    def _check_unset(self, name: str, where: str) -> None:
+        default, value = type(self).__dataclass_fields__[name].default, getattr(self, name)
+        _check(value == default, name, f"be left at {default} {where}", value, f"write train.{name}={default}, or leave it out")
+
+    def check_unevaluated(self) -> None:
+        """For data without dev groups.
+
+        Raises:
+            ValueError: where a setting of their evaluations is given.
+        """
+        for name in EVALUATION_FIELDS:
+            self._check_unset(name, "where there are no dev groups to evaluate (prepare.dev_fraction puts some aside)")
 
     @property
     def loggers(self) -> list[str]:
@@ -193,11 +227,14 @@ class TrainConfig:
                 nearest = get_close_matches(key, names, n=1)
                 hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(names)}"
                 raise ValueError(f"train.{key} must be a known key, got {key!r}; {hint}")
-        # 0 is 0.0 to whoever writes it, and must be to the keys that are made of it; a whole number of `…_steps` is no share.
-        shares = {known.name for known in fields(cls) if known.type is float and not known.name.endswith("_steps")}
-        given: dict[str, Any] = {
-            key: float(value) if key in shares and type(value) is int else value for key, value in values.items()
-        }
+        types = {known.name: _kind(known.type) for known in fields(cls)}
+        given = {key: _plain(value, types[key], key) for key, value in values.items()}
+        if isinstance(given.get("label_weighting"), dict):
+            given["label_weighting"] = {key: _plain(value, "float") for key, value in given["label_weighting"].items()}
+        if isinstance(given.get("objective_options"), dict):
+            declared = option_types(str(given.get("objective", cls.objective)))
+            options = given["objective_options"].items()
+            given["objective_options"] = {key: _plain(value, declared.get(key, "")) for key, value in options}
         return cls(**given)
 
     def reference_settings(self) -> dict[str, Any]:
@@ -217,16 +254,36 @@ def _check(holds: bool, key: str, rule: str, value: object, remedy: str) -> None
         raise ValueError(f"{key} must {rule}, got {value!r}; {remedy}")
 
 
+def _kind(declared: Any) -> str:
+    """A declared type's name: float is "float", and so is a string that says so."""
+    return str(getattr(declared, "__name__", declared))
+
+
+def _plain(value: Any, declared: str, key: str = "") -> Any:
+    """A value of a recipe as the one that it stands for, so that the keys that are made of it are the same: 0 is 0.0 and 1e3 is
+    1000. A whole number of `…_steps` is no share and stays one.
+    """
+    if declared.startswith("float"):
+        if key.endswith("_steps"):
+            return int(value) if type(value) is float and value >= 1 and value.is_integer() else value
+        return float(value) if type(value) is int else value
+    if declared == "int":
+        return int(value) if type(value) is float and value.is_integer() else value
+    return value
+
+
 def _check_type(key: str, declared: str, value: object) -> None:
-    """Numbers and switches must be such: YAML gives `5e-7` as a string, and a quoted `"false"` is true."""
-    if "str" in declared:
-        return
-    if "float" in declared:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        _check(is_number, key, "be a number", value, "in YAML write 5.0e-7, with a point and no quotes")
-    elif "int" in declared:
+    """Numbers and switches must be such: a quoted `"false"` is true."""
+    if declared == "str":
+        _check(isinstance(value, str), key, "be a name", value, "write one word")
+    elif declared == "dict":
+        _check(isinstance(value, dict), key, "be a mapping", value, "write {name: value}, or leave it out")
+    elif declared == "float":
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        _check(is_number, key, "be a number", value, "write one such as 0.1 or 5e-7")
+    elif declared == "int":
         _check(isinstance(value, int) and not isinstance(value, bool), key, "be a whole number", value, "use no point")
-    elif "bool" in declared:
+    elif declared == "bool":
         _check(isinstance(value, bool), key, "be true or false", value, "write it without quotes")
 
 
@@ -241,7 +298,7 @@ def _check_label_weighting(value: object) -> None:
     if isinstance(value, dict):
         _check(set(value) == {"preferred", "dispreferred"}, "label_weighting", "name preferred and dispreferred", value, remedy)
         numbers = [weight for weight in value.values() if isinstance(weight, int | float) and not isinstance(weight, bool)]
-        valid = len(numbers) == 2 and min(numbers) >= 0 and max(numbers) > 0
+        valid = len(numbers) == 2 and all(map(math.isfinite, numbers)) and min(numbers) >= 0 and max(numbers) > 0
         _check(valid, "label_weighting", "hold numbers of at least 0, one of them above", value, remedy)
     else:
         _check(value in ("none", "balanced"), "label_weighting", "be none, balanced or a mapping", value, remedy)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from bnf.attention import ATTENTION
 from bnf.families import check_model
@@ -19,28 +19,62 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
         FileNotFoundError: where there is no such folder.
         ValueError: where the model is of a family, or has a part, that packed rows do not support.
     """
-    if not (model_dir / "config.json").is_file():
-        raise FileNotFoundError(
-            f"model_name_or_path must be a folder with config.json, got {model_dir}; download or convert the model"
-        )
-    config = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
-    check_model(config)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
-        config=config,
+        config=_config(model_dir),
         dtype=torch.float32,
         attn_implementation=ATTENTION,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
     )
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise ValueError(f"the model's output head must have no bias, got one in {model_dir}; use a model without it")
+    _set_up(model, model_dir, gradient_checkpointing)
     keep_less(model)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device)  # type: ignore[arg-type]
+
+
+def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
+    """The same model without weights, on the meta device: what can be seen of it at once, and nothing to compute with.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`.
+    """
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            _config(model_dir), dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False
+        )
+    if (model_dir / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(model_dir, local_files_only=True)
+    _set_up(model, model_dir, gradient_checkpointing)
+    return model
+
+
+def _config(model_dir: Path) -> PretrainedConfig:
+    if not (model_dir / "config.json").is_file():
+        raise FileNotFoundError(
+            f"model_name_or_path must be a folder with config.json, got {model_dir}; download or convert the model"
+        )
+    stored_dtype(model_dir)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"model_name_or_path must be a model that transformers knows by itself, got {model_dir} ({error}); use another model"
+        ) from error
+    check_model(config)
+    return config
+
+
+def _set_up(model: PreTrainedModel, model_dir: Path, gradient_checkpointing: bool) -> None:
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ValueError(f"the model's output head must have no bias, got one in {model_dir}; use a model without it")
+    if gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise ValueError(
+                f"gradient_checkpointing must be false for {type(model).__name__}, got true; lower max_tokens_per_row to save memory"
+            )
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def stored_dtype(model_dir: Path) -> torch.dtype:

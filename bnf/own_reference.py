@@ -2,12 +2,15 @@
 
 The cache may come from another machine, whose processor sums in another order, or from a process that was given other kernels.
 The step-0 assertion sees it. It is noted beside the training, which then fails; the next process to take the training up computes
-the reference itself, of the same weights, and the assertion is made again.
+the reference itself, of the same weights, and the assertion is made again. Where the cache says that another kind of device made
+it, nothing has to fail first.
 """
 
 import json
 import math
+import os
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bnf.config import TrainConfig
@@ -26,14 +29,25 @@ class ReferenceMismatch(ValueError):
         self.mean_weight = mean_weight
 
 
-def note_mismatch(output_dir: Path, mean_weight: float) -> None:
-    (output_dir / _NOTE_FILE).write_text(json.dumps({"mean_weight": mean_weight}) + "\n")
+@dataclass(frozen=True)
+class Mismatch:
+    """Why the cached reference is not taken: the mean weight under it before the first step, or what another device did otherwise."""
+
+    mean_weight: float | None = None
+    elsewhere: str | None = None
 
 
-def noted_mismatch(output_dir: Path) -> float | None:
-    """The mean weight under the cached reference, where that was found not to fit."""
+def note_mismatch(output_dir: Path, mismatch: Mismatch) -> None:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    partial = (output_dir / _NOTE_FILE).with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(mismatch)) + "\n")
+    os.replace(partial, output_dir / _NOTE_FILE)
+
+
+def noted_mismatch(output_dir: Path) -> Mismatch | None:
+    """What was found of the cached reference, where it was found not to fit."""
     file = output_dir / _NOTE_FILE
-    return float(json.loads(file.read_text())["mean_weight"]) if file.is_file() else None
+    return Mismatch(**json.loads(file.read_text())) if file.is_file() else None
 
 
 def is_of(reference_dir: Path, model_dir: Path) -> bool:

@@ -82,8 +82,7 @@ def cache_reference(
         "max_tokens_per_row": max_tokens_per_row,
         "share_prompts": share_prompts,
         "bf16": bf16,
-        "head_logits": logits_budget(),
-        "attention": ATTENTION,
+        **_device_identity(),
         "entropies": entropies,
         "mismatched": None if others is None else rows_digest(others),
     }
@@ -159,18 +158,11 @@ def read_reference(
         FileNotFoundError: where the cache is not complete.
         ValueError: where it was made for other rows, another row length or another dtype, or without mismatched completions.
     """
-    index_file = reference_dir / INDEX_FILE
-    if not index_file.is_file():
-        raise FileNotFoundError(
-            f"reference_dir must hold {INDEX_FILE}, got {reference_dir} without it; run the reference stage"
-        )
-    index = json.loads(index_file.read_text())
+    index = _read_index(reference_dir)
     for name, wanted in (
         ("max_tokens_per_row", max_tokens_per_row),
         ("share_prompts", rows[0].share_prompts),
         ("bf16", bf16),
-        ("head_logits", logits_budget()),
-        ("attention", ATTENTION),
         ("rows", rows_digest(rows)),
     ):
         if index[name] != wanted:
@@ -198,6 +190,33 @@ def read_reference(
                 parts["mismatched"] = [MismatchedReference(*values) for values in zip(others, logps, strict=True)]
         references.extend(RowReference(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True))
     return references
+
+
+def made_elsewhere(reference_dir: Path) -> str | None:
+    """What of the cache another kind of device did otherwise than this one would, in words: its values are near, and not equal to
+    the bit. None where nothing is known to differ.
+
+    Raises:
+        FileNotFoundError: where the cache is not complete.
+    """
+    index = _read_index(reference_dir)
+    different = [f"{name} {index[name]}, here {own}" for name, own in _device_identity().items() if index[name] != own]
+    return ", ".join(different) or None
+
+
+def _device_identity() -> dict[str, Any]:
+    """What of a pass depends on the kind of device: in how many parts the head is computed, and by which attention."""
+    return {"head_logits": logits_budget(), "attention": ATTENTION}
+
+
+def _read_index(reference_dir: Path) -> dict[str, Any]:
+    index_file = reference_dir / INDEX_FILE
+    if not index_file.is_file():
+        raise FileNotFoundError(
+            f"reference_dir must hold {INDEX_FILE}, got {reference_dir} without it; run the reference stage"
+        )
+    index: dict[str, Any] = json.loads(index_file.read_text())
+    return index
 
 
 def reference_numerics(reference_dir: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -35,9 +36,10 @@ from bnf.models import load_model, numerics
 from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch
 from bnf.packing import Row
-from bnf.parallel import SeededOrder, accept_rows, is_first, num_processes, sum_totals, wait_for_all
+from bnf.parallel import SeededOrder, accept_rows, gather, is_first, num_processes, sum_totals, wait_for_all
 from bnf.permissions import open_to_readers
 from bnf.reference import Progress
+from bnf.schedule import num_warmup_steps, rate_share
 
 _logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class RowTrainer(Trainer):
         if num_processes() > 1:
             accept_rows(model)
         self.objective = objective
-        self.weights = weights if objective.takes_label_weights else (1.0, 1.0)
+        self.weights = weights
         self.step0_check = step0_check
         self.step_metrics = StepMetrics()
         self.metrics_file = metrics_file
@@ -104,6 +106,25 @@ class RowTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The rates of `bnf.schedule`: transformers' own begin a warm-up with a step of rate 0."""
+        if self.lr_scheduler is None:
+            optimizer = optimizer if optimizer is not None else self.optimizer
+            self.lr_scheduler = LambdaLR(optimizer, partial(rate_share, **self._schedule(num_training_steps)))
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _schedule(self, num_steps: int) -> dict[str, Any]:
+        name = self.config.lr_scheduler_type
+        num_warmup = num_warmup_steps(name, self.config.warmup_ratio, num_steps)
+        return {"name": name, "num_warmup": num_warmup, "num_steps": num_steps}
+
+    def applied_rates(self) -> dict[str, Any]:
+        """What the optimizer was given: the learning rates of the first and the last step, the highest, and the warm-up's steps."""
+        schedule = self._schedule(self.state.max_steps)
+        rates = [self.config.learning_rate * rate_share(step, **schedule) for step in range(self.state.global_step)]
+        return {"first": rates[0], "highest": max(rates), "last": rates[-1], "warmup_steps": schedule["num_warmup"]}
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """This process's rows of one optimizer step, and what all of its rows share; before the step's first backward pass."""
@@ -226,7 +247,9 @@ class RowTrainer(Trainer):
 
     def check_identity(self) -> None:
         """Before the first update, where policy and reference are one model: every weight must be 1."""
-        mean = self.step_metrics.mean_weight()
+        # All processes agree, also where one of them has a row that differs and the others have none: the error is everybody's.
+        means = [mean for mean in gather(self.step_metrics.mean_weight()) if mean is not None]
+        mean = max(means, key=lambda mean: abs(mean - 1), default=None)
         # On CPU the two passes agree to the bit. CUDA kernels may differ with and without gradient; packed against padded in bf16
         # would be off by 7e-3.
         tolerance = 1e-6 if self.model.device.type == "cpu" else 1e-3

@@ -72,17 +72,21 @@ def run(
     reference_model_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Caches the reference where it is needed and not given, and trains; returns the summary."""
+    from bnf.checks import check_groups_dir, check_machine, check_model_dir
     from bnf.digests import model_digest
-    from bnf.groups import read_groups
-    from bnf.packing import pack, rows_per_step
+    from bnf.groups import DEV
     from bnf.reference import INDEX_FILE, cache_reference
     from bnf.trainer import train
 
+    # What training would refuse is refused before the pass, not after it.
+    evaluates = (groups_dir / DEV).is_dir()
+    if not evaluates:
+        config.check_unevaluated()
+    check_machine(config)
+    check_model_dir(config, model_dir, evaluates=evaluates)
+    check_groups_dir(config, groups_dir)
     if reference_dir is None and load_objective(config.objective, config.objective_options).needs_reference:
         reference_dir = output_dir / "reference"
-        # What training would refuse is refused before the pass, not after it.
-        rows = pack(read_groups(groups_dir), config.max_tokens_per_row, share_prompts=config.share_prompts)
-        rows_per_step(rows, config.global_batch_size)
         cache_reference(
             model_dir,
             groups_dir,

@@ -19,21 +19,29 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.adapters import add_adapter, merge, save_adapter
 from bnf.allocator import keep_freed_memory
+from bnf.checks import check_data, check_machine, check_processes
 from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
 from bnf.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
 from bnf.launch import is_worker, launch
 from bnf.loggers import lacking
-from bnf.losses import RowReference, count, label_weights
+from bnf.losses import RowReference, label_weights
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, stored_dtype
 from bnf.objectives import load_objective
-from bnf.objectives._base import BaseObjective
-from bnf.own_reference import ReferenceMismatch, drop_own_reference, is_of, note_mismatch, noted_mismatch, own_reference
+from bnf.own_reference import (
+    Mismatch,
+    ReferenceMismatch,
+    drop_own_reference,
+    is_of,
+    note_mismatch,
+    noted_mismatch,
+    own_reference,
+)
 from bnf.packing import Row, pack, rows_per_step
 from bnf.parallel import is_first, wait_for_all
 from bnf.permissions import open_to_readers
-from bnf.reference import INDEX_FILE, Progress, read_reference, reference_numerics
+from bnf.reference import INDEX_FILE, Progress, made_elsewhere, read_reference, reference_numerics
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
 
 METRICS_FILE = "metrics.jsonl"
@@ -63,7 +71,8 @@ def train(
     again after the end, it returns the summary.
 
     `step0_check` asserts that policy and reference are equal before the first step: give it where they are the same weights.
-    Where they are, and differ (another machine computed the cache), the next call computes a reference of its own.
+    Where they are, and differ (another machine computed the cache), the next call computes a reference of its own; where the cache
+    says that another kind of device made it, this one does.
     `reference_model_dir` is the reference's model folder where that is not `model_dir`.
 
     Raises:
@@ -75,17 +84,24 @@ def train(
     objective = load_objective(config.objective, config.objective_options)
     check_loggers(config)
     groups = read_groups(groups_dir)
-    check_data(config, objective, groups, reference_dir)
+    if objective.needs_reference and reference_dir is None:
+        raise ValueError(
+            f"reference_dir must be given for objective {config.objective!r}, got None; run the reference stage first"
+        )
+    check_data(config, groups)
     rows = pack(groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
     step_rows = rows_per_step(rows, config.global_batch_size)
-    _check_processes(config, step_rows)
+    check_processes(config, step_rows)
+    check_machine(config)
     if reference_dir is not None and (groups_dir / DEV).is_dir():
         _check_reference_model(reference_dir, reference_model_dir or model_dir)
     _claim(output_dir, config, model_dir, groups_dir)
     finished = output_dir / SUMMARY_FILE
-    mismatch = noted_mismatch(output_dir) if step0_check and reference_dir is not None else None
-    if mismatch is not None and not finished.is_file():
-        reference_dir = own_reference(config, model_dir, groups_dir, output_dir, progress)
+    mismatch = None
+    if reference_dir is not None and not finished.is_file():
+        mismatch = _mismatch(reference_dir, reference_model_dir or model_dir, output_dir, step0_check=step0_check)
+        if mismatch is not None:
+            reference_dir = own_reference(config, reference_model_dir or model_dir, groups_dir, output_dir, progress)
     if not finished.is_file() and config.nproc_per_node > 1 and not is_worker():
         folders = {"model_dir": model_dir, "groups_dir": groups_dir, "reference_dir": reference_dir, "output_dir": output_dir}
         more = {"step0_check": step0_check, "reference_model_dir": reference_model_dir}
@@ -129,7 +145,8 @@ def train(
     except ReferenceMismatch as error:
         raise _what_to_do(error, mismatch, model_dir, reference_dir, output_dir) from None
     summary = _summary(trainer, rows, groups, dev_groups, resumed_from, time.monotonic() - started)
-    summary["reference_mismatch"] = mismatch
+    summary["reference_mismatch"] = None if mismatch is None else mismatch.mean_weight
+    summary["reference_made_elsewhere"] = None if mismatch is None else mismatch.elsewhere
     if is_first():
         if config.lora_r:
             save_adapter(trainer.model, output_dir / ADAPTER)
@@ -145,8 +162,26 @@ def train(
     return summary
 
 
+def _mismatch(reference_dir: Path, reference_model_dir: Path, output_dir: Path, *, step0_check: bool) -> Mismatch | None:
+    """Why the reference is to be computed here: what was noted, or what the cache says of the device that made it."""
+    noted = noted_mismatch(output_dir)
+    if noted is not None:
+        return noted if step0_check or noted.elsewhere else None
+    elsewhere = made_elsewhere(reference_dir)
+    if elsewhere is None:
+        return None
+    if not is_of(reference_dir, reference_model_dir):
+        raise ValueError(
+            f"reference_dir must be of this kind of device, got {reference_dir} with {elsewhere}, and of other weights than "
+            f"{reference_model_dir}, from which it can't be computed again; name the reference's model, or cache it here"
+        )
+    mismatch = Mismatch(elsewhere=elsewhere)
+    note_mismatch(output_dir, mismatch)
+    return mismatch
+
+
 def _what_to_do(
-    error: ReferenceMismatch, noted: float | None, model_dir: Path, reference_dir: Path | None, output_dir: Path
+    error: ReferenceMismatch, noted: Mismatch | None, model_dir: Path, reference_dir: Path | None, output_dir: Path
 ) -> ValueError:
     """The error, and what helps: nothing but other weights, another process, or this one's own reference in the next try."""
     assert reference_dir is not None
@@ -157,7 +192,9 @@ def _what_to_do(
             f"{error}; training computed this reference itself, so one of its two passes is wrong on this machine"
         )
     if is_first():
-        note_mismatch(output_dir, error.mean_weight)
+        note_mismatch(output_dir, Mismatch(error.mean_weight))
+    # A process that fails ends the others: none does before it is noted.
+    wait_for_all()
     return ReferenceMismatch(f"{error}; started again, training computes the reference itself", error.mean_weight)
 
 
@@ -187,6 +224,7 @@ def _summary(
         "groups_per_step": round(len(groups) / steps_per_epoch, 2),
         "tokens_per_epoch": num_tokens,
         "label_weights": list(trainer.weights),
+        "learning_rates": trainer.applied_rates(),
         "padding_share": 0.0,
         "report_to": trainer.config.loggers,
         "peak_memory_gb": peak_memory_gb(),
@@ -212,35 +250,6 @@ def train_rows(config: TrainConfig, rows: Sequence[Row], reference_dir: Path | N
     return [TrainRow(row, reference) for row, reference in zip(rows, references, strict=True)]
 
 
-def check_data(
-    config: TrainConfig, objective: BaseObjective, groups: Sequence[PromptGroup], reference_dir: Path | None
-) -> None:
-    """Checks that the data and the reference are what the objective needs.
-
-    Raises:
-        ValueError: naming what is missing.
-    """
-    name = config.objective
-    if objective.needs_reference and reference_dir is None:
-        raise ValueError(f"reference_dir must be given for objective {name!r}, got None; run the reference stage first")
-    num_pairs = sum(len(group.pairs) for group in groups)
-    if objective.needs_pairs and not num_pairs:
-        raise ValueError(f"groups must hold pairs for objective {name!r}, got none; set prepare.pairing to best_worst or all")
-    if config.length_normalization == "pair_min" and not num_pairs:
-        raise ValueError(
-            "length_normalization must be own on groups without pairs, got 'pair_min'; set prepare.pairing, or use own"
-        )
-    if objective.needs_scores:
-        for group in groups:
-            if any(completion.score is None for completion in group.completions):
-                raise ValueError(
-                    f"group {group.id!r} must have scores for objective {name!r}, got one without; label the samples"
-                )
-    totals = count(objective, groups)
-    if not totals.num_completions and not totals.num_pairs:
-        raise ValueError(f"groups must hold something for objective {name!r} to learn from, got nothing; look at the labels")
-
-
 def check_loggers(config: TrainConfig) -> None:
     """Checks that this machine has what the loggers need.
 
@@ -250,18 +259,6 @@ def check_loggers(config: TrainConfig) -> None:
     for logger in config.loggers:
         if wrong := lacking(logger):
             raise ValueError(f"report_to={logger} {wrong}")
-
-
-def _check_processes(config: TrainConfig, step_rows: int) -> None:
-    """Every process must have a row to compute in a step, on a device of its own."""
-    if config.nproc_per_node > step_rows:
-        raise ValueError(
-            f"nproc_per_node must be at most the {step_rows} rows of a step, got {config.nproc_per_node}; lower max_tokens_per_row "
-            f"(now {config.max_tokens_per_row}) for more rows, or raise global_batch_size (now {config.global_batch_size})"
-        )
-    devices = torch.cuda.device_count()
-    if 0 < devices < config.nproc_per_node:
-        raise ValueError(f"nproc_per_node must be at most the {devices} devices of this machine, got {config.nproc_per_node}")
 
 
 def last_checkpoint(folder: Path) -> Path | None:

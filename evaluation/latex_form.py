@@ -29,7 +29,14 @@ _FONTS = frozenset(
     r"\text \mbox \hbox \mathrm \textrm \textbf \mathbf \textit \mathit \textnormal \texttt \mathsf \textsf \emph \boldsymbol \bm"
     r" \operatorname \operatorname* \mathop \mathord \ensuremath \fbox \boxed \bold".split()
 )
-_FRACTIONS = {r"\frac": r"\frac", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\sfrac": r"\frac", r"\nicefrac": r"\frac"}
+_FRACTIONS = {
+    r"\frac": r"\frac",
+    r"\dfrac": r"\frac",
+    r"\tfrac": r"\frac",
+    r"\cfrac": r"\frac",
+    r"\sfrac": r"\frac",
+    r"\nicefrac": r"\frac",
+}
 _FRACTIONS |= {r"\binom": r"\binom", r"\dbinom": r"\binom", r"\tbinom": r"\binom"}
 _INFIX = {r"\over": r"\frac", r"\choose": r"\binom"}
 _ACCENTS = frozenset(
@@ -46,7 +53,9 @@ _FUNCTIONS = frozenset("sin cos tan cot sec csc sinh cosh tanh arcsin arccos arc
 _WORDS = {name: rf"\{name}" for name in (*_FUNCTIONS, "pi", "theta", "sqrt", "infty", "pm")}
 _WORDS |= {"infinity": r"\infty", "inf": r"\infty", "oo": r"\infty", "Infinity": r"\infty", "U": r"\cup", "and": ",", "or": ","}
 _OPENING, _CLOSING = frozenset(["(", "[", r"\{"]), frozenset([")", "]", r"\}"])
-_SEPARATORS = frozenset([",", ";", "|", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", r"\setminus", r"\approx"])
+_SEPARATORS = frozenset(
+    [",", ";", "|", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", r"\setminus", r"\approx"]
+)
 _SIGNS = frozenset(["+", "-", r"\pm", r"\mp"])
 _TIMES = frozenset(["*", r"\cdot", r"\times"])
 # A matrix is what its rows are: in parentheses, square brackets or none. `|` around it is its determinant.
@@ -335,7 +344,13 @@ def _term(atoms: list[str]) -> str:
     kept: list[str] = []
     for n, atom in enumerate(atoms):
         following = atoms[n + 1] if n + 1 < len(atoms) else ""
-        if atom in _TIMES and kept and rational(kept[-1]) is not None and following and not re.match(r"[0-9]|\\frac", following):
+        if (
+            atom in _TIMES
+            and kept
+            and rational(kept[-1]) is not None
+            and following
+            and not re.match(r"[0-9]|\\frac", following)
+        ):
             continue
         group = group_content(atom)
         if group is not None and n + 1 == len(atoms) and not re.search(r"[+\-/,]", group) and _ends_with_function(kept):
@@ -355,7 +370,13 @@ def _with_mixed_numbers(atoms: list[str]) -> list[str]:
             fraction, length = None, 0
             if rest and rest[0].startswith(r"\frac"):
                 fraction, length = rational(rest[0]), 1
-            elif len(rest) >= 4 and rest[0] == " " and rest[2] == "/" and _INTEGER.fullmatch(rest[1]) and _INTEGER.fullmatch(rest[3]):
+            elif (
+                len(rest) >= 4
+                and rest[0] == " "
+                and rest[2] == "/"
+                and _INTEGER.fullmatch(rest[1])
+                and _INTEGER.fullmatch(rest[3])
+            ):
                 fraction, length = rational(f"\\frac{{{rest[1]}}}{{{rest[3]}}}"), 4
             if fraction is not None and 0 < fraction < 1:
                 found.append(as_latex(int(atoms[n]) + fraction))

@@ -25,13 +25,70 @@ _BACKSLASHES = re.compile(r"\\+")
 
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho - sigma tau upsilon phi chi psi omega"
 _CHARACTERS = {chr(0x3B1 + n): rf"\{name} " for n, name in enumerate(_GREEK.split()) if name != "-"}
-_CHARACTERS |= {"Γ": r"\Gamma ", "Δ": r"\Delta ", "Θ": r"\Theta ", "Λ": r"\Lambda ", "Π": r"\Pi ", "Σ": r"\Sigma ", "Φ": r"\Phi "}
+_CHARACTERS |= {
+    "Γ": r"\Gamma ",
+    "Δ": r"\Delta ",
+    "Θ": r"\Theta ",
+    "Λ": r"\Lambda ",
+    "Π": r"\Pi ",
+    "Σ": r"\Sigma ",
+    "Φ": r"\Phi ",
+}
 _CHARACTERS |= {"Ψ": r"\Psi ", "Ω": r"\Omega ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}"}
-_CHARACTERS |= {"ℂ": r"\mathbb{C}", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∖": r"\setminus "}
-_CHARACTERS |= {"≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "≈": r"\approx "}
-_CHARACTERS |= {"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "√": r"\sqrt", "∠": r"\angle "}
-_CHARACTERS |= {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "°": r"^\circ ", "º": r"^\circ ", "˚": r"^\circ ", "′": "'", "’": "'"}
-_CHARACTERS |= {"⟨": r"\langle ", "⟩": r"\rangle ", "“": '"', "”": '"', "∗": "*", "€": "", "£": "", "¥": "", "\u200b": "", "\u2212": "-"}
+_CHARACTERS |= {
+    "ℂ": r"\mathbb{C}",
+    "∞": r"\infty ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "∅": r"\emptyset ",
+    "∖": r"\setminus ",
+}
+_CHARACTERS |= {
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "⩽": r"\le ",
+    "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "≈": r"\approx ",
+}
+_CHARACTERS |= {
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "∙": r"\cdot ",
+    "÷": "/",
+    "∕": "/",
+    "⁄": "/",
+    "√": r"\sqrt",
+    "∠": r"\angle ",
+}
+_CHARACTERS |= {
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "‐": "-",
+    "‑": "-",
+    "°": r"^\circ ",
+    "º": r"^\circ ",
+    "˚": r"^\circ ",
+    "′": "'",
+    "’": "'",
+}
+_CHARACTERS |= {
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
+    "“": '"',
+    "”": '"',
+    "∗": "*",
+    "€": "",
+    "£": "",
+    "¥": "",
+    "\u200b": "",
+    "\u2212": "-",
+}
 for _character in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞":
     _value = Fraction(unicodedata.numeric(_character)).limit_denominator(10)
     _CHARACTERS[_character] = rf"\frac{{{_value.numerator}}}{{{_value.denominator}}}"
@@ -65,7 +122,8 @@ _UNITS = (
     r"|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|students?|people|meals?|edges?|multiples?|times)"
 )
 _PLAIN_UNIT = re.compile(
-    rf"{_AFTER_VALUE}{_BLANK}*{_UNITS}(?:\s*(?:/|per)\s*(?:{_UNITS}|[hs]))?(?:\s*\^\s*\{{?\s*[0-9]\s*\}}?)?[.\s]*$", re.IGNORECASE
+    rf"{_AFTER_VALUE}{_BLANK}*{_UNITS}(?:\s*(?:/|per)\s*(?:{_UNITS}|[hs]))?(?:\s*\^\s*\{{?\s*[0-9]\s*\}}?)?[.\s]*$",
+    re.IGNORECASE,
 )
 
 _LATEX_THOUSANDS = re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|\{,\})\s*(?=[0-9]{3}(?![0-9]))")

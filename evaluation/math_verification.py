@@ -60,7 +60,9 @@ def make_comparison() -> Callable[[list[str]], bool]:
 
     logging.disable(logging.CRITICAL)  # it warns that timeouts are off: the process has one
     # Its removal of units takes the variable of `2t` for one; units are gone already.
-    targets = [LatexExtractionConfig(normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True))]
+    targets = [
+        LatexExtractionConfig(normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True))
+    ]
 
     def compare(pair: list[str]) -> bool:
         gold, answer = (parse(f"${text}$", targets, parsing_timeout=None) for text in pair)

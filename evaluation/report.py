@@ -200,7 +200,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(
             (
                 "Training" + _of_last(summary),
-                f"{steps}learning rate {settings['learning_rate']:g} ({settings['lr_scheduler_type']}), seed {recipe.get('seed', 0)}",
+                f"{steps}learning rate {_rates(settings, train)}, seed {recipe.get('seed', 0)}",
             )
         )
     if summary["benchmarks"]:
@@ -211,6 +211,15 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         flag = ", as a demonstration" if entry["demonstration"] else ""
         facts.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
     return facts
+
+
+def _rates(settings: Mapping[str, Any], train: Mapping[str, Any] | None) -> str:
+    """The learning rates that the optimizer was given, or, of a policy that doesn't say, the one that was set."""
+    rates, schedule = (train or {}).get("learning_rates"), settings["lr_scheduler_type"]
+    if rates is None:
+        return f"{settings['learning_rate']:g} ({schedule})"
+    warmup = f", warm-up steps: {rates['warmup_steps']}" if rates["warmup_steps"] else ""
+    return f"{rates['first']:g} in the first step, {rates['highest']:g} at most, {rates['last']:g} in the last ({schedule}{warmup})"
 
 
 def _of_last(summary: Mapping[str, Any]) -> str:

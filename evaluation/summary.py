@@ -101,11 +101,12 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     found += [text for name, entry in entries.items() for text in _cross_checked(name, entry)]
     found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
     found += [text for name, entry in summary.get("contamination", {}).items() if (text := _contaminated(name, entry))]
-    mismatch = (summary["train"] or {}).get("reference_mismatch")
-    if mismatch is not None:
+    trained = summary["train"] or {}
+    weight, elsewhere = trained.get("reference_mismatch"), trained.get("reference_made_elsewhere")
+    if weight is not None or elsewhere is not None:
+        why = f"made elsewhere: {elsewhere}" if elsewhere else f"mean weight {weight:.3f} before the first step, where it is 1"
         found.append(
-            f"The cached reference was not of the arithmetic that trained (mean weight {mismatch:.3f} before the first step, where it "
-            "is 1): training computed one of its own, of the same weights."
+            f"The cached reference was not of the arithmetic that trained ({why}): training computed one of its own, of the same weights."
         )
     found += [
         f"{_task(stage)} was made by other code than today's ({', '.join(stage['other_code'])}) and kept as it was."

@@ -27,17 +27,22 @@ from flows.errors import RecipeError
 from flows.garbage import using
 from flows.graph import build
 from flows.home import home_folder, open_store
+from flows.on_policy import BASE
 from flows.paths import located
 from flows.runs import Run, last_artifacts, start_run
 from flows.selection import Options, Selection, evaluated_recipe, pinned_artifacts, select
 from flows.service_keys import service_keys
+from flows.trainable import TRAINING_STAGES, groups_problem, model_problem
 from flows.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution, stage_module
 from tasks.keys import Ingredients
-from tasks.nodes import Node, ingredients, not_done_again, other_code, with_other_code
+from tasks.nodes import Node, ingredients, input_path, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
 from tasks.store import Artifact, Store, read_json
+
+# What is computed on the way to a policy.
+ALIGNMENT_STAGES = ("sample", "prepare", *TRAINING_STAGES)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
     state, why = "failed", None
     try:
         with cancellation(flow_run_id) as cancelled:
-            runner = Runner(selection, pinned, store, run, listener, cancelled, service_keys(recipe))
+            runner = Runner(selection, pinned, store, run, listener, cancelled, service_keys(recipe), recipe)
             runner.run([node for node in nodes if node.id in selection.needed])
         state = "completed"
     except Cancelled as error:
@@ -146,6 +151,8 @@ class Runner:
     listener: Listener
     cancelled: Callable[[], bool]
     keys: Mapping[str, str]
+    recipe: Recipe
+    asked: dict[str, str | None] = dataclasses.field(default_factory=dict)
 
     def run(self, nodes: Sequence[Node]) -> None:
         """Take every node's artifact from the store, or make it."""
@@ -190,6 +197,8 @@ class Runner:
             self._other_code(node, found)
         if not refresh and found is None and node.id not in self.selection.allowed:
             raise RecipeError(self.selection.refusal(node))
+        if found is None:
+            self._check_training(node, inputs)
         open_part = None
         if found is not None and node.id in self.selection.allowed:
             open_part = self.store.open_part(found)
@@ -215,6 +224,25 @@ class Runner:
             # The run's folder shows the report: this machine needs its files.
             self.store.fetch(artifact)
         self._done(node, artifact, cached=node.id not in executed, seconds=round(seconds, 3))
+
+    def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
+        """Before anything is computed for a training: what it would refuse of the model, once that is fetched, and of the groups."""
+        if node.stage not in ALIGNMENT_STAGES or not any(name.split("/")[0] == "train" for name in self.selection.allowed):
+            return
+        problem = None
+        if "model" in inputs and node.inputs["model"] == BASE:
+            problem = self._ask("model", lambda: model_problem(self.recipe, input_path("model", inputs["model"].path)))
+        if problem is None and node.stage in TRAINING_STAGES:
+            folder = self.store.fetch(inputs["data"])
+            problem = self._ask(node.inputs["data"], lambda: groups_problem(self.recipe.train_config(), folder))
+        if problem is not None:
+            raise RecipeError(problem)
+
+    def _ask(self, what: str, problem: Callable[[], str | None]) -> str | None:
+        """Each thing is asked about once in a run."""
+        if what not in self.asked:
+            self.asked[what] = problem()
+        return self.asked[what]
 
     def _done(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float) -> None:
         self.results[node.id] = artifact

@@ -157,11 +157,28 @@ class Recipe(Section):
             )
         if self.sample and not self.label:
             raise ValueError("label must say how samples are labelled, got none; add `label: {labeler: verifier}`")
+        if self.train is not None:
+            self._check_read(self.train)
         return self
 
     def find(self, key: str, path: str) -> Path:
         """The file or folder that a path of this recipe leads to; `key` is where it stands. Raises RecipeError like `find_path`."""
         return find_path(path, key, self._beside)
+
+    def _check_read(self, train: Mapping[str, Any]) -> None:
+        """Refuses settings of the training that nothing reads because of what another section says."""
+        epochs = self.sample.epochs_per_round if self.sample else None
+        if epochs is not None and train["num_train_epochs"] not in (TrainConfig.num_train_epochs, epochs):
+            raise ValueError(
+                f"train.num_train_epochs must be left out beside sample.epochs_per_round ({epochs:g}), got {train['num_train_epochs']:g}; "
+                "set one of them"
+            )
+        if epochs is not None and train["max_steps"] > 0:
+            raise ValueError(
+                f"sample.epochs_per_round must be left out beside train.max_steps ({train['max_steps']}), got {epochs:g}; set one of them"
+            )
+        if not self.prepare.dev_fraction:
+            self.train_config().check_unevaluated()
 
     def sources(self) -> list[Data]:
         """The sources of `data`: of a mixture all of them."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
+from bnf.device import device_kind
 from data._files import as_local
 from data._reading import is_hub_id
 from data.prompts import check_source
@@ -51,7 +52,8 @@ def training_nodes(recipe: Recipe, suffix: str | None, inputs: dict[str, str], r
     return [
         Node(
             "reference",
-            config.reference_settings(),
+            # Kinds of devices compute it in other parts: what one of them made is not the other's to the bit.
+            {**config.reference_settings(), "device": device_kind()},
             {"model": reference, "data": data},
             unkeyed={"global_batch_size": config.global_batch_size},
             model=suffix,

@@ -23,6 +23,7 @@ from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.graph_parts import keyed
 from flows.objective_checks import objective_checks, sources_of
+from flows.trainable import problems_before
 from tasks.nodes import Forecast, Node
 
 GIB = 1 << 30
@@ -35,8 +36,7 @@ HOME = "home"
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
     """Check what the tasks that will run need. Nothing is checked for tasks whose output is cached."""
     todo = [entry.node for entry in forecasts if entry.cached is not True]
-    nodes = [entry.node for entry in forecasts]
-    return list(_checks(recipe, todo, nodes, home))
+    return list(_checks(recipe, forecasts, todo, home))
 
 
 def problems(checks: Iterable[Check]) -> list[str]:
@@ -50,12 +50,11 @@ def require(checks: Iterable[Check]) -> None:
         raise RecipeError("\n".join(found))
 
 
-def _checks(recipe: Recipe, todo: Sequence[Node], nodes: Sequence[Node], home: Path) -> Iterator[Check]:
+def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node], home: Path) -> Iterator[Check]:
     stages = {node.stage for node in todo}
+    models = {node.id: _resolved(node) for node in todo if node.stage == "resolve"}
+    yield from models.values()
     for node in todo:
-        if node.stage == "resolve":
-            key = _model_key(node)
-            yield _model(node.files["model"], key) if "model" in node.files else _hub_model(node, key)
         if "engine" in node.settings:
             yield _engine(node, _engine_key(node))
         if node.stage == "generate":
@@ -69,11 +68,19 @@ def _checks(recipe: Recipe, todo: Sequence[Node], nodes: Sequence[Node], home: P
         if node.stage == "sample" and node.settings["round"] == 1:
             yield from _prompts(node)
     if "train" in stages:
-        yield from objective_checks(recipe, nodes)
+        nodes = [entry.node for entry in forecasts]
+        first = [*objective_checks(recipe, nodes), *_training_packages(recipe.train_config())]
+        yield from first
         yield _memory(_base_weights(nodes), recipe.train_config())
-        yield from _training_packages(recipe.train_config())
+        if not any(check.problem for check in [*first, *models.values()]):
+            yield from (Check(name, problem, "can be trained") for name, problem in problems_before(recipe, forecasts))
     if stages:
         yield _disk(home)
+
+
+def _resolved(node: Node) -> Check:
+    key = _model_key(node)
+    return _model(node.files["model"], key) if "model" in node.files else _hub_model(node, key)
 
 
 def _model_key(node: Node) -> str:

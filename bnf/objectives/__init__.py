@@ -27,18 +27,31 @@ def load_objective(name: str, options: Mapping[str, Any] | None = None) -> BaseO
     Raises:
         ValueError: for an unknown objective or option, naming those there are, or an option that breaks its rule.
     """
+    if not isinstance(options, Mapping | None):
+        raise ValueError(f"objective_options must be a mapping of options to values, got {options!r}; write {{}} for none")
+    known = option_types(name)
+    for key in options or {}:
+        if key not in known:
+            listed = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"objective_options must be options of {name}, got {key!r}; {listed}")
+    return _objective_class(name)(**(options or {}))
+
+
+def option_types(name: str) -> dict[str, str]:
+    """The options of the objective `name`, each with its type as its file declares it.
+
+    Raises:
+        ValueError: for an unknown objective.
+    """
+    return {option.name: str(option.type) for option in fields(_objective_class(name))}
+
+
+def _objective_class(name: str) -> type[BaseObjective]:
     names = objective_names()
     if name not in names:
         nearest = get_close_matches(str(name).lower(), names, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         new = f"a new one is a file bnf/objectives/{name}.py" if str(name).isidentifier() else "correct the name"
         raise ValueError(f"objective must be one of {', '.join(names)}, got {name!r}; {hint}{new}")
-    if not isinstance(options, Mapping | None):
-        raise ValueError(f"objective_options must be a mapping of options to values, got {options!r}; write {{}} for none")
-    objective_class: type[BaseObjective] = import_module(f"bnf.objectives.{name}").Objective
-    known = [option.name for option in fields(objective_class)]
-    for key in options or {}:
-        if key not in known:
-            listed = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"objective_options must be options of {name}, got {key!r}; {listed}")
-    return objective_class(**(options or {}))
+    found: type[BaseObjective] = import_module(f"bnf.objectives.{name}").Objective
+    return found

@@ -11,6 +11,7 @@ Torch is not imported here or at the top of an objective: a recipe's objective a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bnf.groups import PromptGroup
+    from bnf.groups import Completion, PromptGroup
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class BaseObjective(ABC):
     needs_mismatched: ClassVar[bool] = False
     # Reads the completions' scores.
     needs_scores: ClassVar[bool] = False
-    # Weighs its completion losses by label (`label_weighting`).
-    takes_label_weights: ClassVar[bool] = False
+    # Which it reads of the settings that not every objective does: of `bnf.config.READ_BY_SOME`. The others must be left alone.
+    reads: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs_prompts(self) -> bool:
@@ -113,6 +114,10 @@ class BaseObjective(ABC):
     @abstractmethod
     def losses(self, row: RowLogps) -> Losses:
         """The losses of a row's completions and pairs; gradient flows into `row.per_token_logps`."""
+
+    def learns_from(self, completion: Completion) -> bool:
+        """Whether its loss of a single completion has a weight above 0, `label_weighting` aside."""
+        return True
 
     def num_completions(self, group: PromptGroup) -> int:
         """How many of a group's completions the completion losses are averaged over."""
@@ -136,15 +141,17 @@ def check_option(holds: bool, key: str, rule: str, value: object, remedy: str) -
 
 
 def check_positive(key: str, value: object, remedy: str) -> None:
-    """An option that must be a number above zero."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    check_option(is_number and value > 0, key, "be a number above 0", value, remedy)  # type: ignore[operator]
+    """An option that must be a finite number above zero."""
+    check_option(_is_number(value) and value > 0, key, "be a number above 0", value, remedy)  # type: ignore[operator]
 
 
 def check_non_negative(key: str, value: object, remedy: str) -> None:
-    """An option that must be a number of at least zero."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    check_option(is_number and value >= 0, key, "be a number of at least 0", value, remedy)  # type: ignore[operator]
+    """An option that must be a finite number of at least zero."""
+    check_option(_is_number(value) and value >= 0, key, "be a number of at least 0", value, remedy)  # type: ignore[operator]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def negative_log_sigmoid(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Objective(BaseObjective):
     needs_reference: ClassVar[bool] = True
-    takes_label_weights: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("label_weighting", "length_normalization")
 
     def losses(self, row: RowLogps) -> Losses:
         assert row.reference_per_token_log_odds is not None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bnf.objectives._base import Losses, RowLogps, check_option, negative_log_sigmoid
+from bnf.objectives._base import Losses, RowLogps, check_non_negative, check_option, negative_log_sigmoid
 from bnf.objectives.dpo import Objective as DPO
 
 
@@ -16,8 +16,14 @@ class Objective(DPO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        in_range = isinstance(self.label_smoothing, int | float) and 0 <= self.label_smoothing < 0.5
-        check_option(in_range, "label_smoothing", "lie in [0, 0.5)", self.label_smoothing, "it is the share of wrong labels")
+        check_non_negative("label_smoothing", self.label_smoothing, "it is the share of wrong labels")
+        check_option(
+            self.label_smoothing < 0.5,
+            "label_smoothing",
+            "lie in [0, 0.5)",
+            self.label_smoothing,
+            "it is the share of wrong labels",
+        )
 
     def losses(self, row: RowLogps) -> Losses:
         logits = self.beta * row.margins(row.logratios)

@@ -10,17 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bnf.objectives._base import BaseObjective, Losses, RowLogps, check_non_negative, check_positive
+from bnf.objectives._base import BaseObjective, Losses, RowLogps, check_non_negative, check_option, check_positive
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from bnf.groups import Completion
 
 
 @dataclass(frozen=True)
 class Objective(BaseObjective):
     needs_reference: ClassVar[bool] = True
     needs_mismatched: ClassVar[bool] = True
-    takes_label_weights: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("label_weighting",)
 
     beta: float = 0.1
     # λ_w
@@ -32,6 +34,10 @@ class Objective(BaseObjective):
         check_positive("beta", self.beta, "the field tunes over 0.01, 0.05 and 0.1")
         check_non_negative("desirable_weight", self.desirable_weight, "1 is the default")
         check_non_negative("undesirable_weight", self.undesirable_weight, "1 is the default")
+        some = self.desirable_weight > 0 or self.undesirable_weight > 0
+        check_option(
+            some, "desirable_weight", "be above 0 where undesirable_weight is 0", self.desirable_weight, "leave one at 1"
+        )
 
     def losses(self, row: RowLogps) -> Losses:
         assert row.mismatched_logratio is not None
@@ -40,6 +46,9 @@ class Objective(BaseObjective):
         weights = self.desirable_weight * preferred + self.undesirable_weight * ~preferred
         # 1 − σ(x) = σ(−x), which keeps its precision for large x.
         return Losses(completions=weights * (-self.beta * gains).sigmoid())
+
+    def learns_from(self, completion: Completion) -> bool:
+        return (self.desirable_weight if completion.label > 0 else self.undesirable_weight) > 0
 
     def rewards(self, row: RowLogps) -> Tensor:
         return self.beta * row.logratios

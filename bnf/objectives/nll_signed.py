@@ -10,7 +10,7 @@ from bnf.objectives._base import BaseObjective, Losses, RowLogps
 
 @dataclass(frozen=True)
 class Objective(BaseObjective):
-    takes_label_weights: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("label_weighting", "length_normalization")
 
     def losses(self, row: RowLogps) -> Losses:
         return Losses(completions=-row.labels * row.logps / row.normalizers)

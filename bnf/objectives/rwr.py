@@ -6,9 +6,15 @@ The baseline b is 0, or the mean reward of the prompt's samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bnf.objectives._base import BaseObjective, Losses, RowLogps, check_option, check_positive
+
+if TYPE_CHECKING:
+    from bnf.groups import Completion
+
+# `exp` of less is 0 in float32.
+_LEAST_EXPONENT = -103.0
 
 
 @dataclass(frozen=True)
@@ -36,3 +42,8 @@ class Objective(BaseObjective):
             rewards = rewards - (sums / counts)[groups]
         weights = (rewards / self.temperature).exp().clamp(max=self.max_weight)
         return Losses(completions=-weights * row.average_logps)
+
+    def learns_from(self, completion: Completion) -> bool:
+        # A prompt's best completion is not below the mean.
+        is_relative = self.baseline == "prompt_mean" or completion.score is None
+        return is_relative or completion.score / self.temperature >= _LEAST_EXPONENT  # type: ignore[operator]

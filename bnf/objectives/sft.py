@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bnf.groups import PromptGroup
+from bnf.groups import Completion, PromptGroup
 from bnf.objectives._base import BaseObjective, Losses, RowLogps
 
 
@@ -13,5 +13,8 @@ class Objective(BaseObjective):
     def losses(self, row: RowLogps) -> Losses:
         return Losses(completions=-row.average_logps * (row.labels > 0))
 
+    def learns_from(self, completion: Completion) -> bool:
+        return completion.label > 0
+
     def num_completions(self, group: PromptGroup) -> int:
-        return sum(completion.label > 0 for completion in group.completions)
+        return sum(self.learns_from(completion) for completion in group.completions)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from bnf.collapse import TrainingCollapsed
+from bnf.groups import read_groups
+from bnf.own_reference import ReferenceMismatch
+from bnf.packing import pack, rows_per_step
+from bnf.parallel import SeededOrder
 from tests.unit.bnf.training import metrics, run, weights
 
 pytestmark = pytest.mark.integration
@@ -78,6 +85,31 @@ def test_killed_processes_resume(workplace: Path, tmp_path: Path) -> None:
     assert deadline, "processes live on"
     assert run(workplace, tmp_path / "killed", **settings)["resumed_from_step"] == 2
     closeness(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_reference_that_fits_one_process_alone_is_computed_again(workplace: Path, tmp_path: Path) -> None:
+    """The second process has the row that differs; the first one, which keeps the note, has none."""
+    for name in ("model", "groups"):
+        (tmp_path / name).symlink_to(workplace / name)
+    shutil.copytree(workplace / "reference_False", tmp_path / "reference_False")
+    settings = SETTINGS | {"nproc_per_node": 2}
+    rows = pack(read_groups(workplace / "groups"), 48)
+    step_rows = rows_per_step(rows, settings["global_batch_size"])
+    # The rows of a step are taken in turn.
+    wrong = list(SeededOrder(len(rows), 0, rows_per_step=step_rows, num_processes=2))[1]
+    (shard,) = (tmp_path / "reference_False").glob("*.safetensors")
+    with safe_open(shard, framework="pt") as file:
+        metadata, values = file.metadata(), {name: file.get_tensor(name) for name in ("logps", "log_odds")}
+    start = sum(row.num_completion_tokens for row in rows[:wrong])
+    values["log_odds"][start : start + rows[wrong].num_completion_tokens] += 0.5
+    save_file(values, shard, metadata=metadata)
+    with pytest.raises(
+        ReferenceMismatch, match=r"mean weight at step 0 must be 1 .* started again, training computes the reference"
+    ):
+        run(tmp_path, tmp_path / "out", **settings)
+    summary = run(tmp_path, tmp_path / "out", **settings)
+    assert 0 < abs(summary["reference_mismatch"] - 1) < 1
+    assert metrics(tmp_path / "out")[0]["weights/rejected"] == 1
 
 
 def running() -> list[Path]:

@@ -14,7 +14,11 @@ from tests.unit.bnf.helpers import random_groups
 
 @pytest.mark.parametrize(
     ("objective", "has_reference"),
-    [("bnf", True), ("kto\n  objective_options: {beta: 0.5}", True), ("orpo\n  objective_options: {nll_scope: all}", False)],
+    [
+        ("bnf\n  label_weighting: balanced", True),
+        ("kto\n  label_weighting: balanced\n  objective_options: {beta: 5e-1}", True),
+        ("orpo\n  objective_options: {nll_scope: all}", False),
+    ],
     ids=["bnf", "kto", "orpo"],
 )
 def test_trains_from_a_recipes_section_on_its_own(
@@ -23,8 +27,7 @@ def test_trains_from_a_recipes_section_on_its_own(
     write_groups(tmp_path / "groups", random_groups(8))
     config = tmp_path / "recipe.yaml"
     config.write_text(
-        "train:\n  learning_rate: 1.0e-3\n  max_tokens_per_row: 64\n  global_batch_size: 4\n  label_weighting: balanced\n"
-        f"  objective: {objective}\n"
+        f"train:\n  learning_rate: 1e-3\n  max_tokens_per_row: 64\n  global_batch_size: 4\n  objective: {objective}\n"
     )
     arguments = ["--model", str(tiny_model_dir), "--groups", str(tmp_path / "groups"), "--output", str(tmp_path / "out")]
     assert main([str(config), *arguments]) == 0

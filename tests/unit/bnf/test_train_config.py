@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -5,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bnf.config import REFERENCE_FIELDS, TrainConfig
+from bnf.config import READ_BY_SOME, REFERENCE_FIELDS, TrainConfig
 from bnf.objectives import load_objective, objective_names
 
 
@@ -22,7 +23,7 @@ def test_config_is_checked_without_torch() -> None:
 
 
 def test_round_trip_and_reference_fields() -> None:
-    config = TrainConfig(objective="dpo", objective_options={"beta": 0.05}, label_weighting={"preferred": 1, "dispreferred": 0})
+    config = TrainConfig(objective="kto", objective_options={"beta": 0.05}, label_weighting={"preferred": 1, "dispreferred": 0})
     assert TrainConfig.from_dict(config.to_dict()) == config
     assert set(REFERENCE_FIELDS) <= set(config.to_dict())
 
@@ -33,7 +34,7 @@ def test_round_trip_and_reference_fields() -> None:
         ({"learning_rte": 1e-6}, "did you mean 'learning_rate'"),
         ({"per_device_train_batch_size": 4}, "must be left out, got 4; set global_batch_size"),
         ({"gradient_accumulation_steps": 4}, "must be left out, got 4; set global_batch_size"),
-        ({"learning_rate": "5e-7"}, "learning_rate must be a number, got '5e-7'; in YAML"),
+        ({"learning_rate": "5e-7 or so"}, "learning_rate must be a number, got '5e-7 or so'; write one such as 0.1 or 5e-7"),
         ({"learning_rate": 0}, "learning_rate must be positive, got 0"),
         ({"bf16": "false"}, "bf16 must be true or false, got 'false'"),
         ({"max_steps": 0}, "max_steps must be positive or -1, got 0"),
@@ -62,6 +63,112 @@ def test_round_trip_and_reference_fields() -> None:
 )
 def test_errors_name_key_rule_value_and_remedy(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        TrainConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("name", objective_names())
+@pytest.mark.parametrize(
+    ("key", "value", "default"),
+    [
+        ("label_weighting", "balanced", "none"),
+        ("label_weighting", {"preferred": 1, "dispreferred": 0.5}, "none"),
+        ("length_normalization", "pair_min", "own"),
+    ],
+)
+def test_what_an_objective_does_not_read_is_refused_by_name(name: str, key: str, value: Any, default: str) -> None:
+    TrainConfig.from_dict({"objective": name, key: default})
+    if key in load_objective(name).reads:
+        TrainConfig.from_dict({"objective": name, key: value})
+        return
+    rule = (
+        rf"^{key} must be left at {default} for objective '{name}', which doesn't read it, got .*; write train.{key}={default}"
+    )
+    with pytest.raises(ValueError, match=rule):
+        TrainConfig.from_dict({"objective": name, key: value})
+
+
+def test_objectives_that_weigh_labels_are_those_of_the_docs() -> None:
+    readers = {key: {name for name in objective_names() if key in load_objective(name).reads} for key in READ_BY_SOME}
+    assert readers["label_weighting"] == {"bnf", "bnf_contrast", "kto", "nll_signed"}
+    assert readers["length_normalization"] == {"bnf", "bnf_contrast", "nll_signed"}
+
+
+@pytest.mark.parametrize(
+    ("unread", "read"),
+    [
+        ({"lora_alpha": 64}, {"lora_r": 4}),
+        ({"lora_dropout": 0.1}, {"lora_r": 4}),
+        ({"lora_target_modules": ["q_proj"]}, {"lora_r": 4}),
+        ({"warmup_ratio": 0.2, "lr_scheduler_type": "constant"}, {"lr_scheduler_type": "constant_with_warmup"}),
+        ({"num_train_epochs": 3, "max_steps": 10}, {"max_steps": -1}),
+    ],
+)
+def test_what_another_setting_leaves_unread_is_refused_too(unread: dict[str, Any], read: dict[str, Any]) -> None:
+    (key, value), *_ = unread.items()
+    with pytest.raises(ValueError, match=rf"^{key} must be left at .* got {re.escape(repr(value))}"):
+        TrainConfig(**unread)
+    TrainConfig(**(unread | read))
+
+
+def test_no_warm_up_is_what_a_constant_schedule_has() -> None:
+    TrainConfig(lr_scheduler_type="constant", warmup_ratio=0.0)
+
+
+def test_settings_of_evaluations_need_dev_groups() -> None:
+    for key, value in (("eval_steps", 0.5), ("dev_prompts", 8), ("dev_max_new_tokens", 32)):
+        with pytest.raises(ValueError, match=rf"^{key} must be left at .* where there are no dev groups .* got {value}"):
+            TrainConfig(**{key: value}).check_unevaluated()
+    TrainConfig().check_unevaluated()
+
+
+def test_numbers_are_the_same_wherever_they_stand() -> None:
+    given = {
+        **{
+            "objective": "kto",
+            "objective_options": {"beta": 0.05, "desirable_weight": 2},
+            "max_steps": 1e3,
+            "save_steps": 2e2,
+        },
+        **{"label_weighting": {"preferred": 1, "dispreferred": 1}, "global_batch_size": 16.0, "weight_decay": 1e-2},
+    }
+    config = TrainConfig.from_dict(given)
+    plain = {
+        **{
+            "objective": "kto",
+            "objective_options": {"beta": 0.05, "desirable_weight": 2.0},
+            "max_steps": 1000,
+            "save_steps": 200,
+        },
+        **{"label_weighting": {"preferred": 1.0, "dispreferred": 1.0}, "global_batch_size": 16, "weight_decay": 0.01},
+    }
+    assert repr(config) == repr(TrainConfig(**plain))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "1e-5", "8", "nan", True, None, [1]])
+@pytest.mark.parametrize(
+    "key", ["learning_rate", "num_train_epochs", "weight_decay", "eval_steps", "lora_dropout", "max_grad_norm"]
+)
+def test_what_is_no_number_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{key} must be a number, got"):
+        TrainConfig.from_dict({key: value})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"objective": 7},
+        {"objective_options": [1]},
+        {"objective_options": 5},
+        {"objective": "dpo", "objective_options": {"beta": float("inf")}},
+        {"objective": "kto", "objective_options": {"desirable_weight": 0, "undesirable_weight": 0}},
+        {"label_weighting": {"preferred": 1, "dispreferred": float("nan")}},
+        {"label_weighting": ["balanced"]},
+        {"optim": 3},
+        {"lr_scheduler_type": ["cosine"]},
+    ],
+)
+def test_other_values_of_the_wrong_kind_are_one_message(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^[a-z_.]+ must .*, got .*; "):
         TrainConfig.from_dict(values)
 
 

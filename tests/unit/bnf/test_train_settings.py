@@ -51,20 +51,6 @@ def test_bf16_trains_float32_weights_from_exact_equality(workplace: Path, tmp_pa
     assert losses[0] == pytest.approx(losses[1], abs=0.06) and losses[0] != losses[1]
 
 
-def shape(name: str, progress: float) -> float:
-    """What is left of the learning rate after a share of the steps that follow the warm-up."""
-    return {"linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}.get(name, 1.0)
-
-
-@pytest.mark.parametrize("name", ["linear", "cosine", "constant_with_warmup", "constant"])
-def test_schedules(workplace: Path, tmp_path: Path, name: str) -> None:
-    run(workplace, tmp_path, lr_scheduler_type=name, warmup_ratio=0.25, max_steps=8, learning_rate=1e-3)
-    found = [line["learning_rate"] for line in metrics(tmp_path)]
-    warmup = 0 if name == "constant" else 2
-    expected = [1e-3 * (step / warmup if step < warmup else shape(name, (step - warmup) / (8 - warmup))) for step in range(8)]
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
 def test_the_gradient_norm_is_clipped_or_only_logged(workplace: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"optim": "sgd", "max_steps": 1, "warmup_ratio": 0.0, "lr_scheduler_type": "constant"}
     start = load_file(workplace / "model" / "model.safetensors")

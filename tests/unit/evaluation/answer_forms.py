@@ -67,9 +67,9 @@ HARMLESS: dict[str, Rewriting] = {
     "quotient": lambda a: a if re.search(r"\d\s*\\d?frac|\}\s*\\pi", a) else _SIMPLE_FRACTION.sub(r"\1/\2", a),
     "decimal point": lambda a: re.sub(r"(?<![\d.])\.(?=\d)", "0.", a),
     "trailing zero": lambda a: re.sub(r"(\.\d+)", r"\g<1>0", a),
-    "larger brackets": lambda a: re.sub(
-        r"(?<!\\right)([)\]])", r"\\right\1", re.sub(r"(?<!\\left)([(\[])", r"\\left\1", a)
-    ) if r"\text" not in a else a,
+    "larger brackets": lambda a: (
+        re.sub(r"(?<!\\right)([)\]])", r"\\right\1", re.sub(r"(?<!\\left)([(\[])", r"\\left\1", a)) if r"\text" not in a else a
+    ),
     "no larger brackets": lambda a: a.replace(r"\left", "").replace(r"\right", ""),
     "big brackets": lambda a: a.replace(r"\left", r"\bigl").replace(r"\right", r"\bigr"),
     "dollars": lambda a: f"${a}$",

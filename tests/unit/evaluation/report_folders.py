@@ -110,7 +110,8 @@ def trained(folder: Path) -> str:
     ]
     write_lines(folder / "metrics.jsonl", [*steps, {"step": 4, "train_runtime": 1.0}])
     summary = {"steps": 4, "seconds": 12.0, "tokens_per_second": 100.0, "groups_per_step": 2.0, "peak_memory_gb": 1.5}
-    write_object(folder / "train_summary.json", summary)
+    rates = {"first": 5e-6, "highest": 2e-5, "last": 1e-7, "warmup_steps": 2}
+    write_object(folder / "train_summary.json", {**summary, "learning_rates": rates})
     return str(folder)
 
 

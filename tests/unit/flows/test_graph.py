@@ -38,7 +38,7 @@ def touched(*overrides):
         ("train.save_steps=3", set()),
         ("train.report_to=tensorboard", set()),
         ("train.max_tokens_per_row=1024", {"reference", "train", "analyze"}),
-        ("train.objective=sft", {"train"}),
+        ("train.objective=sft train.label_weighting=none", {"train"}),
         ("train.objective=kto", {"reference", "train"}),
         ("seed=1", {"sample", "prepare", "train"}),
         ("sample.temperature=1.0", {"sample"}),
@@ -47,7 +47,7 @@ def touched(*overrides):
     ],
 )
 def test_a_setting_is_part_of_the_keys_of_the_stages_that_read_it(override, changed):
-    assert touched(override) == changed
+    assert touched(*override.split()) == changed
 
 
 ROUNDS = ("sample.rounds=3", "sample.prompts_per_round=8", "sample.epochs_per_round=2")
@@ -324,9 +324,10 @@ def problems(tmp_path, *overrides):
 
 def test_the_preflight_passes_the_quick_start_and_names_what_does_not_fit(tmp_path):
     assert problems(tmp_path) == []
-    (problem,) = problems(tmp_path, "train.objective=dpo")
+    dpo = ("train.objective=dpo", "train.label_weighting=none")
+    (problem,) = problems(tmp_path, *dpo)
     assert "prepare.pairing must be best_worst or all for dpo, got none" in problem
-    assert problems(tmp_path, "train.objective=dpo", "prepare.pairing=all") == []
+    assert problems(tmp_path, *dpo, "prepare.pairing=all") == []
 
 
 def test_the_preflight_names_packages_that_training_lacks(tmp_path, monkeypatch):

@@ -1,0 +1,32 @@
+"""Which kind of device torch will compute on, found without importing torch: keys are made of it, and a plan has to be quick."""
+
+import ctypes
+import functools
+import importlib.util
+import re
+from pathlib import Path
+
+
+@functools.cache
+def device_kind() -> str:
+    """`cuda` or `cpu`: what `torch.cuda.is_available()` would say, of this installation of torch, the driver and CUDA_VISIBLE_DEVICES."""
+    return "cuda" if _built_for_cuda() and _num_devices() > 0 else "cpu"
+
+
+def _built_for_cuda() -> bool:
+    """By torch's own version.py, which names the CUDA that it was built with, or None."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return False
+    return re.search(r"^cuda\b[^=]*= *['\"]", Path(torch.origin).with_name("version.py").read_text(), re.M) is not None
+
+
+def _num_devices() -> int:
+    """Those that the driver shows; none where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    found = ctypes.c_int(0)
+    # https://docs.nvidia.com/cuda/cuda-driver-api: 0 is success.
+    return found.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(found)) == 0 else 0

@@ -1,0 +1,146 @@
+"""What only training would refuse is found by the preflight where it can be, and else before anything is computed for it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from bnf.groups import Completion, PromptGroup, write_groups
+from flows.align import Runner
+from flows.config import load_recipe, make_recipe
+from flows.errors import RecipeError
+from flows.graph import build
+from flows.preflight import preflight
+from tasks.nodes import Forecast
+from tasks.store import Artifact
+
+PAIRS = "flows/recipes/pairs.yaml"
+
+
+@pytest.fixture
+def all_negative(tmp_path):
+    write_groups(tmp_path / "prepared", [PromptGroup(f"g{n}", (3, n), (Completion((5, 2), -1),)) for n in range(6)])
+    return Artifact("prepare", "key", "print", tmp_path / "prepared")
+
+
+def problems(tmp_path, *overrides, prepared=None):
+    recipe = load_recipe(PAIRS, overrides)
+    forecasts = [
+        Forecast(node, None, True, prepared, []) if node.id == "prepare" and prepared else Forecast(node, None, False, None, [])
+        for node in build(recipe)
+    ]
+    return [check.problem for check in preflight(recipe, forecasts, tmp_path) if check.problem]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("train.lora_r=4", "train.lora_target_modules=[q_proj, v_porj]"),
+            "train.lora_target_modules must name modules of the model",
+        ),
+        (("train.lora_r=4", "train.lora_target_modules=q_proj"), "any other text is a regular expression of whole names"),
+        (
+            ("train.lora_r=4", "train.lora_target_modules=[lm_head]"),
+            "train.lora_target_modules must leave out embeddings and head",
+        ),
+        (("train.optim=adam",), "train.optim must be an optimizer of transformers that is installed here, got 'adam'"),
+        (("train.optim=adamw_8bit",), "got 'adamw_8bit'"),
+        (("train.length_normalization=pair_min",), "prepare.pairing must be best_worst or all for pair_min, got none"),
+    ],
+)
+def test_before_anything_is_prepared(tmp_path, overrides, message):
+    (problem,) = problems(tmp_path, *overrides)
+    assert message in problem and "\n" not in problem
+
+
+def test_what_can_be_trained_passes(tmp_path):
+    assert problems(tmp_path, "train.lora_r=4", "train.gradient_checkpointing=true", "prepare.dev_fraction=0.1") == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("train.label_weighting={preferred: 1, dispreferred: 0}",),
+            "got 0 preferred completions of weight 1 and 6 dispreferred",
+        ),
+        (("train.objective=sft",), "groups must hold something for objective 'sft' to learn from"),
+        (("train.objective=rwr",), "train.objective=rwr must have scores, got"),
+        (("train.objective=dpo", "prepare.pairing=all"), "groups must hold pairs for objective 'dpo', got none"),
+        (("train.nproc_per_node=3",), "train.nproc_per_node must be at most the 1 rows of a step, got 3"),
+        (("train.max_tokens_per_row=3",), "train.max_tokens_per_row must hold every group, got 3 while group"),
+    ],
+)
+def test_where_the_groups_are_prepared_already(tmp_path, all_negative, overrides, message):
+    (problem,) = problems(tmp_path, *overrides, prepared=all_negative)
+    assert message in problem
+    assert problems(tmp_path, prepared=all_negative) == []
+
+
+def runner(recipe, allowed=("reference", "train")):
+    store = SimpleNamespace(fetch=lambda artifact: artifact.path)
+    return Runner(SimpleNamespace(allowed=frozenset(allowed)), {}, store, None, None, None, {}, recipe)
+
+
+def test_groups_are_looked_at_as_soon_as_they_are_there(all_negative):
+    """Before the reference pass, not after it; and not where no training follows."""
+    recipe = load_recipe(PAIRS, ["train.label_weighting={preferred: 1, dispreferred: 0}"])
+    node = {node.id: node for node in build(recipe)}["reference"]
+    with pytest.raises(RecipeError, match="got 0 preferred completions of weight 1"):
+        runner(recipe)._check_training(node, {"data": all_negative})
+    runner(recipe, allowed=("reference",))._check_training(node, {"data": all_negative})
+    runner(load_recipe(PAIRS))._check_training(node, {"data": all_negative})
+
+
+def test_a_model_is_looked_at_once_it_is_fetched(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"model_path": "models/SmolLM2-135M-Instruct"}')
+    resolved = Artifact("resolve", "key", "print", tmp_path)
+    recipe = load_recipe(PAIRS, ["train.lora_r=2", "train.lora_target_modules=[q_porj]"])
+    node = {node.id: node for node in build(recipe)}["prepare"]
+    with pytest.raises(RecipeError, match=r"train\.lora_target_modules must name modules"):
+        runner(recipe)._check_training(node, {"model": resolved})
+
+
+def test_the_device_is_part_of_the_references_key(monkeypatch):
+    recipe = load_recipe(PAIRS)
+    settings = []
+    for kind in ("cpu", "cuda"):
+        monkeypatch.setattr("flows.on_policy.device_kind", lambda kind=kind: kind)
+        settings.append({node.id: node.settings for node in build(recipe)})
+    assert [one["reference"]["device"] for one in settings] == ["cpu", "cuda"]
+    assert {name for name in settings[0] if settings[0][name] != settings[1][name]} == {"reference"}
+
+
+@pytest.mark.parametrize(
+    ("sample", "train", "message"),
+    [
+        (
+            {"epochs_per_round": 2},
+            {"num_train_epochs": 3},
+            "train.num_train_epochs must be left out beside sample.epochs_per_round",
+        ),
+        (
+            {"epochs_per_round": 2},
+            {"max_steps": 3},
+            r"sample.epochs_per_round must be left out beside train.max_steps \(3\), got 2",
+        ),
+        ({}, {"dev_prompts": 8}, "dev_prompts must be left at .* where there are no dev groups"),
+        ({}, {"objective": "dpo", "label_weighting": "balanced"}, "label_weighting must be left at none for objective 'dpo'"),
+        ({}, {"lora_alpha": 8}, "lora_alpha must be left at 32 where lora_r is 0"),
+    ],
+)
+def test_settings_that_nothing_reads_are_no_recipe(sample, train, message):
+    raw = {
+        "name": "r",
+        "model_name_or_path": "m",
+        "label": {},
+        "sample": {"source": "number_comparison", **sample},
+        "train": train,
+    }
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(raw)
+
+
+def test_settings_of_evaluations_are_read_where_prompts_are_put_aside():
+    raw = {"name": "r", "model_name_or_path": "m", "data": {"source": "pairs", "path": "p"}, "train": {"dev_prompts": 8}}
+    assert make_recipe({**raw, "prepare": {"dev_fraction": 0.1}}).train["dev_prompts"] == 8

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from evaluation.latex_form import TooDeepError, form, group_content
+from evaluation.latex_form import TooDeepError, form
+from evaluation.latex_terms import group_content
 from evaluation.latex_text import bare, with_plain_numbers, without_units
 
 MAX_CHARACTERS = 2000

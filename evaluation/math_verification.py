@@ -13,7 +13,7 @@ from types import TracebackType
 
 from evaluation import latex
 from evaluation.bounded import BoundedCalls
-from evaluation.latex_form import rational
+from evaluation.latex_terms import rational
 
 LIMIT_S = 5.0
 
@@ -60,7 +60,9 @@ def make_comparison() -> Callable[[list[str]], bool]:
 
     logging.disable(logging.CRITICAL)  # it warns that timeouts are off: the process has one
     # Its removal of units takes the variable of `2t` for one; units are gone already.
-    targets = [LatexExtractionConfig(normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True))]
+    targets = [
+        LatexExtractionConfig(normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True))
+    ]
 
     def compare(pair: list[str]) -> bool:
         gold, answer = (parse(f"${text}$", targets, parsing_timeout=None) for text in pair)
@@ -76,7 +78,8 @@ def _is_algebra(form: str) -> bool:
 
 def _differ_by_notation(left: str, right: str) -> bool:
     r"""Whether `R` stands against `r`, or a set against a pair, which the library takes for the same."""
-    return left.casefold() == right.casefold() or {left[:1], right[:1]} == {"(", "\\"} and r"\{" in (left[:2], right[:2])
+    starts = {left.removeprefix("\\")[:1], right.removeprefix("\\")[:1]}
+    return left.casefold() == right.casefold() or starts == {"(", "{"}
 
 
 def _same_percentage(answer: str, gold: str) -> bool:

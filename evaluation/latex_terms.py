@@ -49,7 +49,7 @@ def group_content(atom: str) -> str | None:
         depth += {"(": 1, ")": -1, "[": 1, "]": -1}.get(character, 0)
         if depth == 0 and position < len(atom) - 1:
             return None
-        if character == "," and depth == 1:
+        if character in ",;" and depth == 1:
             return None
     return atom[1:-1]
 

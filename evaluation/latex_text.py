@@ -30,16 +30,11 @@ _BACKSLASHES = re.compile(r"\\+")
 
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho - sigma tau upsilon phi chi psi omega"
 _CHARACTERS = {chr(0x3B1 + n): rf"\{name} " for n, name in enumerate(_GREEK.split()) if name != "-"}
-_CHARACTERS |= dict(
-    zip(
-        "ΓΔΘΛΠΣΦΨΩ",
-        map(r"\{} ".format, ["Gamma", "Delta", "Theta", "Lambda", "Pi", "Sigma", "Phi", "Psi", "Omega"]),
-        strict=True,
-    )
-)
+_CAPITALS = "Gamma Delta Theta Lambda Pi Sigma Phi Psi Omega"
+_CHARACTERS |= dict(zip("ΓΔΘΛΠΣΦΨΩ", map(r"\{} ".format, _CAPITALS.split()), strict=True))
 _CHARACTERS |= dict(zip("ℝℤℕℚℂ", map(r"\mathbb{{{}}}".format, "RZNQC"), strict=True))
 _NAMES = "infty cup cap in emptyset setminus le ge le ge ne pm mp approx times cdot cdot cdot sqrt angle langle rangle"
-_CHARACTERS |= dict(zip("∞∪∩∈∅∖≤≥⩽⩾≠±∓≈×·⋅∙√∠⟨⟩", map(r"\{} ".format, _NAMES.split(" ")), strict=True))
+_CHARACTERS |= dict(zip("∞∪∩∈∅∖≤≥⩽⩾≠±∓≈×·⋅∙√∠⟨⟩", map(r"\{} ".format, _NAMES.split()), strict=True))
 _CHARACTERS |= dict.fromkeys("−–—‐‑", "-") | dict.fromkeys("÷∕⁄", "/") | dict.fromkeys("°º˚", r"^\circ ")
 _CHARACTERS |= dict.fromkeys("′’", "'") | dict.fromkeys("“”", '"') | {"∗": "*"} | dict.fromkeys("€£¥\u200b", "")
 for _character in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞":
@@ -77,7 +72,7 @@ _TEXT_UNIT = re.compile(
 )
 _UNITS = (
     r"(?:(?:square|sq\.?|cubic|cu\.?)\s*)?(?:units?|points?|integers?|digits?|ways?|dollars?|cents?|percent|degrees?|radians?|rad|mph|kph"
-    r"|inch(?:es)?|feet|foot|ft|yards?|yd|miles?|mi|[kcm]?m(?<=[kcm]m)|(?:kilo|centi|milli)?met(?:er|re)s?|acres?|[km]g|grams?|gm"
+    r"|inch(?:es)?|feet|foot|ft|yards?|yd|miles?|[kcm]?m(?<=[kcm]m)|(?:kilo|centi|milli)?met(?:er|re)s?|acres?|[km]g|grams?|gm"
     r"|(?:kilo|milli)grams?|pounds?|lbs?|ounces?|oz|tons?|lit(?:er|re)s?|ml|gallons?|quarts?|pints?|cups?"
     r"|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|students?|people|meals?|edges?|multiples?|times)"
 )
@@ -97,8 +92,8 @@ _SCIENTIFIC = re.compile(
 _COMPUTER_SCIENTIFIC = re.compile(rf"{_DECIMAL}[eE]([+-]?[0-9]{{1,3}})(?![\w.])")
 
 
-def bare(answer: str) -> str:
-    r"""The answer's LaTeX without what stands around it: delimiters, emphasis, a box, a final period; damaged escapes put back."""
+def cleaned(answer: str) -> str:
+    r"""The answer's LaTeX without what stands around it (delimiters, emphasis, a box, a final period), damaged escapes put back."""
     text = _without_surroundings(_latex_characters(_escapes_as_written(answer)))
     if (boxed := last_boxed(text)) is not None:
         text = _without_surroundings(boxed)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 
-from evaluation.latex_form import TooDeepError, form, group_content
-from evaluation.latex_text import bare, with_plain_numbers, without_units
+from evaluation.latex_form import TooDeepError, form
+from evaluation.latex_terms import group_content
+from evaluation.latex_text import cleaned, with_plain_numbers, without_units
 
 MAX_CHARACTERS = 2000
 
@@ -29,11 +30,6 @@ def equivalent(answer: str, gold: str) -> bool:
     `x=5` is `5`, and not `y=5`. `1,000` is a number, and may as well be a list of two: it equals either.
     """
     return any(_same(left, right) for left in readings(answer) for right in readings(gold))
-
-
-def cleaned(answer: str) -> str:
-    r"""The answer's LaTeX without what stands around it: what a `\boxed{…}` holds, escapes that a JSON reader ate put back."""
-    return bare(answer)
 
 
 def normalized(answer: str) -> str:

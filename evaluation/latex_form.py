@@ -7,60 +7,42 @@ changes the look is left out. It does no algebra: terms and factors stay in thei
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
-from evaluation.latex_text import as_latex
+from evaluation.latex_terms import FUNCTIONS, NUMBER, commands, fraction, group_content, settled, split_at_commas
 
 MAX_DEPTH = 24
-_MAX_NUMBER_CHARACTERS = 300
 
 _TOKEN = re.compile(r"\\\\|\\[a-zA-Z]+\*?|\\.|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|[a-zA-Z]+|\s+|[<>!]=|.", re.DOTALL)
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
-_INTEGER = re.compile("[0-9]{1,300}")
-_RATIONAL = re.compile(r"(-?)(?:([0-9]+)|\\frac\{(-?[0-9]+)\}\{([0-9]+)\})")
-
-_SPACES = frozenset([r"\,", r"\;", r"\:", r"\>", r"\ ", "~", r"\quad", r"\qquad", r"\newline", r"\enspace", r"\thinspace"])
-_UNSEEN = frozenset(
-    r"\! \displaystyle \textstyle \scriptstyle \limits \nolimits \left \right \middle \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl"
-    r" \biggr \Biggl \Biggr \rm \bf \it \( \) \[ \] \/ \strut \mathstrut \hline $".split()
+_SPACES = frozenset([r"\,", r"\;", r"\:", r"\>", r"\ ", "~"]) | commands("quad qquad enspace thinspace newline")
+_UNSEEN = frozenset([r"\!", r"\(", r"\)", r"\[", r"\]"]) | commands(
+    "displaystyle textstyle scriptstyle limits nolimits left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr"
+    " rm bf it strut mathstrut hline"
 )
-_SKIPPED = frozenset([r"\phantom", r"\hphantom", r"\vphantom", r"\hspace", r"\hspace*", r"\label", r"\tag"])
-_FONTS = frozenset(
-    r"\text \mbox \hbox \mathrm \textrm \textbf \mathbf \textit \mathit \textnormal \texttt \mathsf \textsf \emph \boldsymbol \bm"
-    r" \operatorname \operatorname* \mathop \mathord \ensuremath \fbox \boxed \bold".split()
+_SKIPPED = commands("phantom hphantom vphantom hspace hspace* label tag")  # with their argument
+_FONTS = commands(
+    "text mbox hbox mathrm textrm textbf mathbf textit mathit textnormal texttt mathsf textsf emph boldsymbol bm bold operatorname"
+    " operatorname* mathop mathord ensuremath fbox boxed"
 )
-_FRACTIONS = {
-    r"\frac": r"\frac",
-    r"\dfrac": r"\frac",
-    r"\tfrac": r"\frac",
-    r"\cfrac": r"\frac",
-    r"\sfrac": r"\frac",
-    r"\nicefrac": r"\frac",
-}
-_FRACTIONS |= {r"\binom": r"\binom", r"\dbinom": r"\binom", r"\tbinom": r"\binom"}
+_FRACTIONS = dict.fromkeys(commands("frac dfrac tfrac cfrac sfrac nicefrac"), r"\frac")
+_FRACTIONS |= dict.fromkeys(commands("binom dbinom tbinom"), r"\binom")
 _INFIX = {r"\over": r"\frac", r"\choose": r"\binom"}
-_ACCENTS = frozenset(
-    r"\overline \bar \hat \widehat \vec \tilde \widetilde \underline \dot \ddot \overrightarrow \mathbb \mathcal \mathfrak \mathscr".split()
+_ACCENTS = commands(
+    "overline bar hat widehat vec tilde widetilde underline dot ddot overrightarrow mathbb mathcal mathfrak mathscr"
 )
 _SAME = {
     r"\leq": r"\le", r"\leqslant": r"\le", "<=": r"\le", r"\geq": r"\ge", r"\geqslant": r"\ge", ">=": r"\ge", r"\neq": r"\ne",
     "!=": r"\ne", r"\lt": "<", r"\gt": ">", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\lparen": "(",
-    r"\rparen": ")", r"\lvert": "|", r"\rvert": "|", r"\vert": "|", r"\mid": "|", r"\ast": "*", r"\cdotp": r"\cdot", r"\colon": ":",
+    r"\rparen": ")", r"\lvert": "|", r"\rvert": "|", r"\vert": "|", r"\mid": "|", r"\ast": r"\cdot", "*": r"\cdot", r"\colon": ":",
     r"\dots": r"\ldots", r"\cdots": r"\ldots", r"\varnothing": r"\emptyset", r"\land": r"\wedge", r"\to": r"\rightarrow",
-    r"\div": "/", r"\i": "i", r"\imath": "i", r"\prime": "'", r"\And": "&", r"\cr": r"\\", r"\tabularnewline": r"\\",
+    r"\div": "/", r"\/": "/", r"\i": "i", r"\imath": "i", r"\prime": "'", r"\And": "&", r"\cr": r"\\", r"\tabularnewline": r"\\",
 }  # fmt: skip
-_FUNCTIONS = frozenset("sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln exp".split())
-_WORDS = {name: rf"\{name}" for name in (*_FUNCTIONS, "pi", "theta", "sqrt", "infty", "pm")}
-_WORDS |= {"infinity": r"\infty", "inf": r"\infty", "oo": r"\infty", "Infinity": r"\infty", "U": r"\cup", "and": ",", "or": ","}
+# What plain text calls as LaTeX does, and otherwise.
+_WORDS = {command[1:]: command for command in FUNCTIONS | commands("pi theta sqrt infty")}
+_WORDS |= dict.fromkeys(["infinity", "Infinity", "inf", "oo"], r"\infty") | {"and": ",", "or": ","}
 _OPENING, _CLOSING = frozenset(["(", "[", r"\{"]), frozenset([")", "]", r"\}"])
-_SEPARATORS = frozenset(
-    [",", ";", "|", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", r"\setminus", r"\approx"]
-)
-_SIGNS = frozenset(["+", "-", r"\pm", r"\mp"])
-_TIMES = frozenset(["*", r"\cdot", r"\times"])
 # A matrix is what its rows are: in parentheses, square brackets or none. `|` around it is its determinant.
-_MATRICES = frozenset("matrix pmatrix bmatrix smallmatrix psmallmatrix bsmallmatrix array".split())
-_DETERMINANTS = frozenset("vmatrix vsmallmatrix".split())
+_MATRICES = frozenset(["matrix", "pmatrix", "bmatrix", "smallmatrix", "psmallmatrix", "bsmallmatrix", "array"])
+_DETERMINANTS = frozenset(["vmatrix", "vsmallmatrix"])
 # A row break that lost one of its backslashes to JSON, in a matrix that has no other: `1 \ 2`, `1 \2`, `1 \-2`, `a \b`.
 _DAMAGED_BREAK = re.compile(r"\\(?:[\s0-9.\-]|[a-zA-Z])")
 
@@ -81,32 +63,7 @@ def form(text: str) -> str:
         atoms += reader.sequence(frozenset())
         if reader.tokens:  # a brace that closes nothing
             reader.tokens.pop()
-    return _settled(atoms)
-
-
-def rational(text: str) -> Fraction | None:
-    """The number that a text in the one form is; None for anything else."""
-    match = _RATIONAL.fullmatch(text) if len(text) <= _MAX_NUMBER_CHARACTERS else None
-    if match is None:
-        return None
-    sign, whole, above, below = match.groups()
-    if whole is None and int(below) == 0:
-        return None
-    return (Fraction(int(whole)) if whole is not None else Fraction(int(above), int(below))) * (-1 if sign else 1)
-
-
-def group_content(atom: str) -> str | None:
-    """What an atom in parentheses holds, where that is one value."""
-    if not (atom.startswith("(") and atom.endswith(")")):
-        return None
-    depth = 0
-    for position, character in enumerate(atom):
-        depth += {"(": 1, ")": -1, "[": 1, "]": -1}.get(character, 0)
-        if depth == 0 and position < len(atom) - 1:
-            return None
-        if character == "," and depth == 1:
-            return None
-    return atom[1:-1]
+    return settled(atoms)
 
 
 class _Reader:
@@ -138,11 +95,11 @@ class _Reader:
                 self._argument()
                 continue
             if token in _INFIX:
-                above, below = _settled(atoms), _settled(self.sequence(stops))
-                atoms = [_fraction(_INFIX[token], above, below)]
+                above, below = settled(atoms), settled(self.sequence(stops))
+                atoms = [fraction(_INFIX[token], above, below)]
                 continue
             new = self._atoms(token)
-            if atoms and new and _NUMBER.fullmatch(atoms[-1]) and _NUMBER.fullmatch(new[0]):
+            if atoms and new and NUMBER.fullmatch(atoms[-1]) and NUMBER.fullmatch(new[0]):
                 # Digits side by side are one number; a blank between them makes two.
                 if gap or "." in new[0]:
                     atoms.append(" ")
@@ -172,14 +129,14 @@ class _Reader:
         if token in _FONTS:
             return self._argument()
         if token in _FRACTIONS:
-            above, below = _settled(self._argument()), _settled(self._argument())
-            return [_fraction(_FRACTIONS[token], above, below)]
+            above, below = settled(self._argument()), settled(self._argument())
+            return [fraction(_FRACTIONS[token], above, below)]
         if token == r"\sqrt":
             return [self._root()]
         if token in _ACCENTS:
-            return [f"{token}{{{_settled(self._argument())}}}"]
+            return [f"{token}{{{settled(self._argument())}}}"]
         if token in ("^", "_"):
-            return [f"{token}{{{_settled(self._script())}}}"]
+            return [f"{token}{{{settled(self._script())}}}"]
         if token == r"\begin":
             return self._environment()
         if token.isalpha() and token.isascii():
@@ -204,9 +161,9 @@ class _Reader:
         closing = self._next()
         if len(atoms) == 1 and atoms[0].startswith(r"\begin{pmatrix}") and (opening, closing) in (("(", ")"), ("[", "]")):
             return atoms
-        content = _settled(atoms)
+        content = settled(atoms)
         if (opening, closing) == (r"\{", r"\}") and not any(mark in content for mark in ("|", ":", r"\ldots")):
-            content = ",".join(sorted(_split(content)))  # a set has no order
+            content = ",".join(sorted(split_at_commas(content)))  # a set has no order
         return [f"{opening}{content}{closing}"]
 
     def _argument(self) -> list[str]:
@@ -215,7 +172,7 @@ class _Reader:
         if not self.tokens or self.tokens[-1] in ("}", "&", "\\\\"):
             return []
         token = self._next()
-        if _NUMBER.fullmatch(token) or (token.isalpha() and token.isascii()):
+        if NUMBER.fullmatch(token) or (token.isalpha() and token.isascii()):
             if len(token) > 1:
                 self.tokens.append(token[1:])
             return [token[0]]
@@ -232,7 +189,7 @@ class _Reader:
         sign = ["-"] if self.tokens and self.tokens[-1] == "-" else []
         if sign:
             self.tokens.pop()
-        if self.tokens and _NUMBER.fullmatch(self.tokens[-1]):
+        if self.tokens and NUMBER.fullmatch(self.tokens[-1]):
             return [*sign, self.tokens.pop()]
         atoms = self._argument()
         if len(atoms) == 1 and group_content(atoms[0]) is not None:
@@ -244,10 +201,10 @@ class _Reader:
         degree = ""
         if self.tokens and self.tokens[-1] == "[":
             self.tokens.pop()
-            degree = f"[{_settled(self.sequence(_CLOSING))}]"
+            degree = f"[{settled(self.sequence(_CLOSING))}]"
             if self.tokens and self.tokens[-1] in _CLOSING:
                 self.tokens.pop()
-        content = _settled(self._argument())
+        content = settled(self._argument())
         group = group_content(content)
         return f"\\sqrt{degree if degree != '[2]' else ''}{{{content if group is None else group}}}"
 
@@ -259,7 +216,7 @@ class _Reader:
         self._in_matrix += 1
         stops = frozenset(["&", "\\\\", r"\end"])
         while True:
-            rows[-1].append(_settled(self.sequence(stops)))
+            rows[-1].append(settled(self.sequence(stops)))
             if not self.tokens:
                 break
             token = self._next()
@@ -290,144 +247,3 @@ class _Reader:
     def _skip_blanks(self) -> None:
         while self.tokens and (self.tokens[-1].isspace() or self.tokens[-1] in _SPACES or self.tokens[-1] in _UNSEEN):
             self.tokens.pop()
-
-
-def _settled(atoms: list[str]) -> str:
-    """The text of atoms: numbers, quotients and signs of each part between commas, relations and the like in their one form."""
-    parts: list[str] = []
-    part: list[str] = []
-    for atom in [*atoms, None]:
-        if atom is not None and atom not in _SEPARATORS:
-            part.append(atom)
-            continue
-        parts.append(_part(part))
-        part = []
-        if atom is not None and not (atom == "," and parts[-1] == "" and len(parts) > 1 and parts[-2] == ","):  # `3, and 4`
-            parts.append(atom)
-    return _joined(parts)
-
-
-def _part(atoms: list[str]) -> str:
-    terms: list[str] = []
-    term: list[str] = []
-    for atom in [*atoms, None]:
-        if atom is not None and atom not in _SIGNS:
-            term.append(atom)
-            continue
-        if term:
-            terms.append(_term(term))
-            term = []
-        if atom is not None:
-            terms.append(atom)
-    if terms[:1] == ["+"]:
-        terms = terms[1:]
-    if terms and (match := re.match(r"\\frac\{-([^{}+-]*|\\sqrt\{[^{}+-]*\})\}\{", terms[0])):
-        terms[:1] = ["-", f"\\frac{{{match.group(1)}}}{{{terms[0][match.end() :]}"]
-    elif len(terms) > 1 and terms[0] == "-" and (match := re.match(r"\\frac\{-([^{}+-]*)\}\{", terms[1])):
-        terms[:2] = [f"\\frac{{{match.group(1)}}}{{{terms[1][match.end() :]}"]
-    text = _joined(terms)
-    number = rational(text)
-    return text if number is None else as_latex(number)
-
-
-def _term(atoms: list[str]) -> str:
-    """A product: mixed numbers and quotients become fractions, decimals too, and a sign of multiplication after a number goes."""
-    atoms = _with_mixed_numbers([atom for atom in atoms if atom])
-    atoms = [as_latex(Fraction(atom)) if _is_decimal(atom) else atom for atom in atoms]
-    if atoms.count("/") == 1:
-        slash = atoms.index("/")
-        above, below = atoms[:slash], atoms[slash + 1 :]
-        single = len(below) == 1 or (len(below) == 2 and below[1].startswith("^"))
-        functions = any(atom[1:] in _FUNCTIONS for atom in atoms)
-        if above and single and not functions and " " not in above and below[0] not in _TIMES:
-            atoms = [_fraction(r"\frac", _without_group(above), _without_group(below))]
-    kept: list[str] = []
-    for n, atom in enumerate(atoms):
-        following = atoms[n + 1] if n + 1 < len(atoms) else ""
-        if (
-            atom in _TIMES
-            and kept
-            and rational(kept[-1]) is not None
-            and following
-            and not re.match(r"[0-9]|\\frac", following)
-        ):
-            continue
-        group = group_content(atom)
-        if group is not None and n + 1 == len(atoms) and not re.search(r"[+\-/,]", group) and _ends_with_function(kept):
-            atom = group
-        kept.append(atom)
-    return _joined(kept)
-
-
-def _with_mixed_numbers(atoms: list[str]) -> list[str]:
-    r"""A whole number before a proper fraction, as in `1\frac{1}{2}` and `1 1/2`, is added to it."""
-    found: list[str] = []
-    n = 0
-    while n < len(atoms):
-        first = not found or found[-1] in _TIMES
-        if first and _INTEGER.fullmatch(atoms[n]):
-            rest = atoms[n + 1 :]
-            fraction, length = None, 0
-            if rest and rest[0].startswith(r"\frac"):
-                fraction, length = rational(rest[0]), 1
-            elif (
-                len(rest) >= 4
-                and rest[0] == " "
-                and rest[2] == "/"
-                and _INTEGER.fullmatch(rest[1])
-                and _INTEGER.fullmatch(rest[3])
-            ):
-                fraction, length = rational(f"\\frac{{{rest[1]}}}{{{rest[3]}}}"), 4
-            if fraction is not None and 0 < fraction < 1:
-                found.append(as_latex(int(atoms[n]) + fraction))
-                n += 1 + length
-                continue
-        found.append(atoms[n])
-        n += 1
-    return found
-
-
-def _fraction(command: str, above: str, below: str) -> str:
-    numbers = rational(above), rational(below)
-    if command == r"\frac" and numbers[0] is not None and numbers[1]:
-        value = numbers[0] / numbers[1]
-        sign = "-" if value < 0 else ""
-        # As one thing: what stands before it must not be subtracted from.
-        return f"\\frac{{{sign}{abs(value.numerator)}}}{{{value.denominator}}}"
-    return f"{command}{{{above}}}{{{below}}}"
-
-
-def _is_decimal(atom: str) -> bool:
-    return "." in atom and len(atom) <= _MAX_NUMBER_CHARACTERS and _NUMBER.fullmatch(atom) is not None
-
-
-def _without_group(atoms: list[str]) -> str:
-    group = group_content(atoms[0]) if len(atoms) == 1 else None
-    return _part(atoms) if group is None else group
-
-
-def _ends_with_function(atoms: list[str]) -> bool:
-    last = next((atom for atom in reversed(atoms) if not atom.startswith(("^", "_"))), "")
-    return last[1:] in _FUNCTIONS
-
-
-def _split(text: str) -> list[str]:
-    """The parts between commas that stand in no brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def _joined(atoms: list[str]) -> str:
-    text: list[str] = []
-    for atom in atoms:
-        if text and re.match("[a-zA-Z]", atom) and re.search(r"\\[a-zA-Z]+$", text[-1]):
-            text.append(" ")
-        if atom:
-            text.append(atom)
-    return "".join(text)

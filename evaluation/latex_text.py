@@ -21,74 +21,22 @@ _DECODED_ESCAPE = re.compile(
     r"|\r(?=(?:ight|ho|angle|floor|ceil|vert|brace|brack|m)(?![a-z]))"
     r"|\n(?=(?:eq?|ot|otin|abla|eg)(?![a-z]))"
 )
+# In a reply that is no JSON they stay: a line break, unless a command begins so, and characters by their number.
+_ESCAPED_BREAK = re.compile(
+    r"(?<!\\)((?:\\\\)*)\\n(?!(?:eq?|u|ot|otin|abla|eg|i|mid|exists|ewline|onumber|leq|geq|earrow|warrow)(?![a-zA-Z]))"
+)
+_ESCAPED_CHARACTER = re.compile(r"\\u([0-9a-fA-F]{4})")
 _BACKSLASHES = re.compile(r"\\+")
 
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho - sigma tau upsilon phi chi psi omega"
 _CHARACTERS = {chr(0x3B1 + n): rf"\{name} " for n, name in enumerate(_GREEK.split()) if name != "-"}
-_CHARACTERS |= {
-    "Γ": r"\Gamma ",
-    "Δ": r"\Delta ",
-    "Θ": r"\Theta ",
-    "Λ": r"\Lambda ",
-    "Π": r"\Pi ",
-    "Σ": r"\Sigma ",
-    "Φ": r"\Phi ",
-}
-_CHARACTERS |= {"Ψ": r"\Psi ", "Ω": r"\Omega ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}"}
-_CHARACTERS |= {
-    "ℂ": r"\mathbb{C}",
-    "∞": r"\infty ",
-    "∪": r"\cup ",
-    "∩": r"\cap ",
-    "∈": r"\in ",
-    "∅": r"\emptyset ",
-    "∖": r"\setminus ",
-}
-_CHARACTERS |= {
-    "≤": r"\le ",
-    "≥": r"\ge ",
-    "⩽": r"\le ",
-    "⩾": r"\ge ",
-    "≠": r"\ne ",
-    "±": r"\pm ",
-    "∓": r"\mp ",
-    "≈": r"\approx ",
-}
-_CHARACTERS |= {
-    "×": r"\times ",
-    "·": r"\cdot ",
-    "⋅": r"\cdot ",
-    "∙": r"\cdot ",
-    "÷": "/",
-    "∕": "/",
-    "⁄": "/",
-    "√": r"\sqrt",
-    "∠": r"\angle ",
-}
-_CHARACTERS |= {
-    "−": "-",
-    "–": "-",
-    "—": "-",
-    "‐": "-",
-    "‑": "-",
-    "°": r"^\circ ",
-    "º": r"^\circ ",
-    "˚": r"^\circ ",
-    "′": "'",
-    "’": "'",
-}
-_CHARACTERS |= {
-    "⟨": r"\langle ",
-    "⟩": r"\rangle ",
-    "“": '"',
-    "”": '"',
-    "∗": "*",
-    "€": "",
-    "£": "",
-    "¥": "",
-    "\u200b": "",
-    "\u2212": "-",
-}
+_CAPITALS = "Gamma Delta Theta Lambda Pi Sigma Phi Psi Omega"
+_CHARACTERS |= dict(zip("ΓΔΘΛΠΣΦΨΩ", map(r"\{} ".format, _CAPITALS.split()), strict=True))
+_CHARACTERS |= dict(zip("ℝℤℕℚℂ", map(r"\mathbb{{{}}}".format, "RZNQC"), strict=True))
+_NAMES = "infty cup cap in emptyset setminus le ge le ge ne pm mp approx times cdot cdot cdot sqrt angle langle rangle"
+_CHARACTERS |= dict(zip("∞∪∩∈∅∖≤≥⩽⩾≠±∓≈×·⋅∙√∠⟨⟩", map(r"\{} ".format, _NAMES.split()), strict=True))
+_CHARACTERS |= dict.fromkeys("−–—‐‑", "-") | dict.fromkeys("÷∕⁄", "/") | dict.fromkeys("°º˚", r"^\circ ")
+_CHARACTERS |= dict.fromkeys("′’", "'") | dict.fromkeys("“”", '"') | {"∗": "*"} | dict.fromkeys("€£¥\u200b", "")
 for _character in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞":
     _value = Fraction(unicodedata.numeric(_character)).limit_denominator(10)
     _CHARACTERS[_character] = rf"\frac{{{_value.numerator}}}{{{_value.denominator}}}"
@@ -97,10 +45,17 @@ _ROOT_OF_NUMBER = re.compile(r"√\s*([0-9]+(?:\.[0-9]+)?)")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋]+")
 
-_AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("`", "`"), ('"', '"'), ("'", "'"))
-_AROUND += (("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"))
+_AROUND = [
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    *((mark, mark) for mark in ("`", '"', "'", "**", "__", "*", "_")),
+]
 _BOLD = re.compile(r"(?<![\w)}*])\*\*([^*]+)\*\*(?![\w({\\*])")
 _POWER = re.compile(r"(?<=[\w)}])\s*\*\*\s*(?=[\w({\\-])")
+
+_UNION = re.compile(r"(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 
 _BLANK = r"(?:\s|~|\\[,;:! ]|\\q?quad(?![a-zA-Z]))"
 _DEGREES = re.compile(r"(?:\{\s*\})?\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})|\\degrees?(?![a-zA-Z])")
@@ -112,12 +67,12 @@ _NO_UNIT = (
     r"|[ap]\.?\s*m\.?|AM|PM|B\.?C\.?|A\.?D\.?|and|or|or (?:more|less)|[abcdefijknopqrtuvwxyzABDEGHIMOPQRSTUXYZ])"
 )
 _TEXT_UNIT = re.compile(
-    rf"{_AFTER_VALUE}{_BLANK}*/?{_BLANK}*\\(?:text|mbox|mathrm|textrm|textnormal|hbox)\s*\{{(?!\s*{_NO_UNIT}\s*\}})[^{{}}]*\}}"
+    rf"{_AFTER_VALUE}{_BLANK}*(?:/{_BLANK}*)?\\(?:text|mbox|mathrm|textrm|textnormal|hbox)\s*\{{(?!\s*{_NO_UNIT}\s*\}})[^{{}}]*\}}"
     rf"(?:\s*\^\s*\{{?\s*[0-9]\s*\}}?)?[.\s]*$"
 )
 _UNITS = (
     r"(?:(?:square|sq\.?|cubic|cu\.?)\s*)?(?:units?|points?|integers?|digits?|ways?|dollars?|cents?|percent|degrees?|radians?|rad|mph|kph"
-    r"|inch(?:es)?|feet|foot|ft|yards?|yd|miles?|mi|[kcm]?m(?<=[kcm]m)|(?:kilo|centi|milli)?met(?:er|re)s?|acres?|[km]g|grams?|gm"
+    r"|inch(?:es)?|feet|foot|ft|yards?|yd|miles?|[kcm]?m(?<=[kcm]m)|(?:kilo|centi|milli)?met(?:er|re)s?|acres?|[km]g|grams?|gm"
     r"|(?:kilo|milli)grams?|pounds?|lbs?|ounces?|oz|tons?|lit(?:er|re)s?|ml|gallons?|quarts?|pints?|cups?"
     r"|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|students?|people|meals?|edges?|multiples?|times)"
 )
@@ -129,16 +84,16 @@ _PLAIN_UNIT = re.compile(
 _LATEX_THOUSANDS = re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|\{,\})\s*(?=[0-9]{3}(?![0-9]))")
 _SPACED_THOUSANDS = re.compile(r"(?<![\w.,^}])[1-9][0-9]{0,2}(?:(?:\\[,;: ]|~|\s)[0-9]{3})+(?![0-9/]|\s*/)")
 _BLANKS = re.compile(rf"{_BLANK}+")
-_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))")
+_REPEATING = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]*)\\overline\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))")
 _DECIMAL = r"(?<![\w.^])([0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 _SCIENTIFIC = re.compile(
-    rf"{_DECIMAL}\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*([+-]?[0-9]{{1,3}})\s*\}}|([+-]?[0-9]{{1,3}}))(?![0-9.^!])"
+    rf"(?:{_DECIMAL}\s*(?:\\times|\\cdot|\*)\s*|(?<![\w.^_}}]))10\s*\^\s*(?:\{{\s*([+-]?[0-9]{{1,3}})\s*\}}|([+-]?[0-9]{{1,3}}))(?![0-9.^!])"
 )
 _COMPUTER_SCIENTIFIC = re.compile(rf"{_DECIMAL}[eE]([+-]?[0-9]{{1,3}})(?![\w.])")
 
 
-def bare(answer: str) -> str:
-    r"""The answer's LaTeX without what stands around it: delimiters, emphasis, a box, a final period; damaged escapes put back."""
+def cleaned(answer: str) -> str:
+    r"""The answer's LaTeX without what stands around it (delimiters, emphasis, a box, a final period), damaged escapes put back."""
     text = _without_surroundings(_latex_characters(_escapes_as_written(answer)))
     if (boxed := last_boxed(text)) is not None:
         text = _without_surroundings(boxed)
@@ -147,19 +102,17 @@ def bare(answer: str) -> str:
 
 def without_units(text: str) -> str:
     """The text without a unit at its end, and without degree, percent and dollar signs."""
-    text = _TEMPERATURE.sub("", text.strip())
+    text = _TEMPERATURE.sub("", " ".join(text.replace(r"\$", "").replace("$", "").split()))
     for _ in range(3):  # `5 \text{ cm} \text{ per } \text{ s}`
         text = _PLAIN_UNIT.sub("", _TEXT_UNIT.sub("", text)).strip()
-    text = _DEGREES.sub(" ", text)
-    for sign in (r"\$", r"\%", "%", "$"):
-        text = text.replace(sign, "")
-    return text.strip()
+    return _DEGREES.sub(" ", text).replace(r"\%", "").replace("%", "").strip()
 
 
 def with_plain_numbers(text: str) -> str:
     """The text with each number in one notation: no separated thousands, no powers of ten, no overlined digits."""
     text = _LATEX_THOUSANDS.sub("", text)
-    text = _SPACED_THOUSANDS.sub(lambda match: _BLANKS.sub("", match.group()), text)
+    if r"\begin" not in text:  # there `1\ 234` may be two rows
+        text = _SPACED_THOUSANDS.sub(lambda match: _BLANKS.sub("", match.group()), text)
     text = _REPEATING.sub(_repeating, text)
     return _SCIENTIFIC.sub(_scientific, _COMPUTER_SCIENTIFIC.sub(_computer_scientific, text))
 
@@ -179,6 +132,7 @@ def _escapes_as_written(text: str) -> str:
     where there are no rows, it can only be an escape.
     """
     text = _DECODED_ESCAPE.sub(lambda match: _DECODED[match.group()], text)
+    text = _ESCAPED_CHARACTER.sub(lambda match: chr(int(match.group(1), 16)), _ESCAPED_BREAK.sub(r"\1 ", text))
     while (runs := _BACKSLASHES.findall(text)) and all(len(run) % 2 == 0 for run in runs):
         text = text.replace("\\\\", "\\")
     return text if r"\begin" in text else text.replace("\\\\", "\\")
@@ -211,7 +165,7 @@ def _without_surroundings(text: str) -> str:
         # A value that was read without its quotes takes the end of its JSON object with it.
         if text.endswith("}") and text.count("}") > text.count("{"):
             text = text[:-1]
-    return _POWER.sub("^", _BOLD.sub(r"\1", text))
+    return _POWER.sub("^", _UNION.sub(r"\\cup ", _BOLD.sub(r"\1", text)))
 
 
 def _repeating(match: re.Match[str]) -> str:
@@ -222,7 +176,7 @@ def _repeating(match: re.Match[str]) -> str:
 
 
 def _scientific(match: re.Match[str]) -> str:
-    return as_latex(Fraction(match.group(1)) * Fraction(10) ** int(match.group(2) or match.group(3)))
+    return as_latex(Fraction(match.group(1) or 1) * Fraction(10) ** int(match.group(2) or match.group(3)))
 
 
 def _computer_scientific(match: re.Match[str]) -> str:

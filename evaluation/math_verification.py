@@ -13,7 +13,7 @@ from types import TracebackType
 
 from evaluation import latex
 from evaluation.bounded import BoundedCalls
-from evaluation.latex_form import rational
+from evaluation.latex_terms import rational
 
 LIMIT_S = 5.0
 
@@ -78,7 +78,8 @@ def _is_algebra(form: str) -> bool:
 
 def _differ_by_notation(left: str, right: str) -> bool:
     r"""Whether `R` stands against `r`, or a set against a pair, which the library takes for the same."""
-    return left.casefold() == right.casefold() or {left[:1], right[:1]} == {"(", "\\"} and r"\{" in (left[:2], right[:2])
+    starts = {left.removeprefix("\\")[:1], right.removeprefix("\\")[:1]}
+    return left.casefold() == right.casefold() or starts == {"(", "{"}
 
 
 def _same_percentage(answer: str, gold: str) -> bool:

@@ -33,7 +33,7 @@ def _without_blanks(answer: str) -> str:
 
 def _spaced(answer: str) -> str:
     """Blanks around what stands outside words and commands."""
-    parts = re.split(r"(\\(?:text|mbox|begin|end)\{[^}]*\}|\\\\|\\[a-zA-Z]+|\\.|\d[\d.,{}!\\]*\d)", answer)
+    parts = re.split(r"(\\(?:text|mbox|begin|end)\{[^}]*\}|\\\\|\\[a-zA-Z]+|\\.|\.\d+|\d[\d.,{}!\\]*\d)", answer)
     return " ".join(part if n % 2 else re.sub(r"([-+=(){}\[\],&^_])", r" \1 ", part) for n, part in enumerate(parts))
 
 
@@ -80,13 +80,13 @@ HARMLESS: dict[str, Rewriting] = {
     "bold mathematics": lambda a: f"**${a}$**",
     "italic": lambda a: f"*{a}*",
     "code": lambda a: f"`{a}`",
-    "period": lambda a: f"{a}.",
-    "period in dollars": lambda a: f"${a}.$",
+    "period": lambda a: a.removesuffix(".") + ".",
+    "period in dollars": lambda a: "$" + a.removesuffix(".") + ".$",
     "box": lambda a: rf"\boxed{{{a}}}",
     "box in a sentence": lambda a: rf"Thus the answer is $\boxed{{{a}}}$.",
     "variable": lambda a: _if_value(a, f"x = {a}"),
     "variable in dollars": lambda a: _if_value(a, f"$x={a}$"),
-    "bold value": lambda a: _if_value(a, f"x = **{a}**"),
+    "bold value": lambda a: _if_value(a, f"x = **{a.removesuffix('.')}**"),
     "escaped twice": _double,
     "minus sign": lambda a: a.replace("-", "−"),
     "Unicode": lambda a: re.sub(r"\\pi\b", "π", a.replace(r"\infty", "∞").replace(r"\cup", "∪").replace(r"\pm", "±")),
@@ -125,22 +125,23 @@ def _next_digit(match: re.Match[str]) -> str:
 def _swapped(answer: str) -> str:
     """The first two members of a list, pair or interval in the other order."""
     match = re.fullmatch(r"(\\left)?([(\[])([^,]*),([^,]*)(,.*)?(\\right)?([)\]])", answer.replace(" ", ""))
-    if match is None or match.group(3) == match.group(4):
+    if match is None:
         return answer
     first, second = match.group(3), match.group(4).removesuffix(r"\right")
-    return f"{match.group(2)}{second},{first}{match.group(5) or ''}{match.group(7)}"
+    return answer if first == second else f"{match.group(2)}{second},{first}{match.group(5) or ''}{match.group(7)}"
 
 
 def _other_ends(answer: str) -> str:
     """An interval with the other kind of bracket at its end."""
-    if r"\text" in answer or "pmatrix" in answer or not re.search(r"[)\]]$", answer):
+    if r"\text" in answer or "pmatrix" in answer or answer.endswith(r"\infty)") or not re.search(r"[)\]]$", answer):
         return answer
     return answer[:-1] + {")": "]", "]": ")"}[answer[-1]]
 
 
 CHANGED: dict[str, Rewriting] = {
     "first digit": lambda a: re.sub(r"\d", _next_digit, a, count=1),
-    "last digit": lambda a: re.sub(r"\d(?=\D*$)", _next_digit, a),
+    # The exponent of a unit is part of the unit.
+    "last digit": lambda a: a if re.search(r"box\{.*\^", a) else re.sub(r"\d(?=\D*$)", _next_digit, a),
     "one more digit": lambda a: re.sub(r"(?<!\.)(?<!\\frac)(?<!\d)(\d)(?=\D*$)", r"7\1", a),
     "digits parted": lambda a: re.sub(r"(?<![\d.])(\d)(\d)(?!\d\d(?!\d))(?![\d.]*\})", r"\1,\2", a, count=1) if "," not in a else a,
     "sign": lambda a: a[1:] if a.startswith("-") else f"-{a}" if re.match(r"[1-9.]|\\frac|\\sqrt|\\pi", a) else a,
@@ -148,7 +149,6 @@ CHANGED: dict[str, Rewriting] = {
     "no root": lambda a: re.sub(r"\\sqrt\{?(\w+)\}?", r"\1", a),
     "no pi": lambda a: re.sub(r"\d\s*\\pi", "2", a),
     "fraction upside down": lambda a: re.sub(r"\\d?frac\{(\d+)\}\{(\d+)\}", r"\\frac{\2}{\1}", a, count=1),
-    "digits run together": lambda a: re.sub(r"(?<=\d) ?\\frac\{(\d+)\}", r"\1/", a).replace("/{", "/") if re.match(r"\d+ ?\\frac", a) else a,
     "mixed as fraction": lambda a: re.sub(r"^(\d+) ?\\frac\{(\d+)\}\{(\d+)\}$", r"\1\2/\3", a),
     "members swapped": _swapped,
     "other ends": _other_ends,
@@ -170,8 +170,17 @@ CHANGED: dict[str, Rewriting] = {
 }  # fmt: skip
 
 
+def changes(rewritings: dict[str, Rewriting], gold: str) -> dict[str, str]:
+    """What each rewriting makes of a gold answer, without those that say nothing of it."""
+    found = {name: rewrite(gold) for name, rewrite in rewritings.items()}
+    same = _without_blanks(gold)
+    return {
+        name: text for name, text in found.items() if text != gold and (rewritings is HARMLESS or _without_blanks(text) != same)
+    }
+
+
 def completions(answer: str) -> list[str]:
     """Replies that hold the answer: as JSON, as JSON with its backslashes unescaped, and in a reply that is no JSON."""
     whole = json.dumps({"reasoning": "r", "answer": answer})
-    broken = json.dumps({"answer": answer}).replace('{"', r'{"reasoning": "\( x \)", "', 1)
+    broken = json.dumps({"answer": answer}, ensure_ascii=False).replace('{"', r'{"reasoning": "\( x \)", "', 1)
     return [whole, broken]

@@ -330,6 +330,16 @@ def test_numbers_are_compared_as_floats(gold, answer, outcome):
         ("'5'", "5", True, False),  # the texts are equal without quotes, the types are not
         ("None", None, True, True),
         ("[1]", "f(1)", False, False),
+        ("{1: 2}", "{True: 2}", False, False),  # keys and members have types too
+        ("{1, 2}", "{1.0, 2}", False, False),
+        ("[{1: [1]}]", "[{1: [True]}]", False, False),
+        ("[{1: [1]}]", "[{1:[1]}]", False, True),
+        ("'a\\nb'", "'a\nb'", True, True),  # a line break that JSON decoded
+        ("['a\\nb', 'c']", "['a\nb', 'c']", True, True),
+        ("'a\\nb'", "a\\nb", True, True),
+        ("'a\\nb'", "ab", False, False),
+        ('"it\'s"', "it's", True, True),
+        ("True", "true", False, False),
     ],
 )
 def test_crux_compares_texts_and_beside_that_values(gold, answer, right, literal):
@@ -376,7 +386,16 @@ def test_generations_do_not_hang_on_the_code_that_scores_them(module):
     from tasks.keys import code_digests
 
     generation = code_digests([f"{module.__name__}:load,messages"])
-    scorers = ("parsing", "arithmetic", "benchmarks._numbers", "latex", "bounded", "math_verification", "lm_eval_replay")
+    scorers = (
+        "parsing",
+        "arithmetic",
+        "benchmarks._numbers",
+        "latex",
+        "latex_form",
+        "bounded",
+        "math_verification",
+        "lm_eval_replay",
+    )
     assert not {f"evaluation.{name}" for name in scorers} & generation.keys()
     if module is not number_comparison:
         assert {"evaluation.parsing", "evaluation.arithmetic"} <= code_digests([f"{module.__name__}:score"]).keys()

@@ -3,7 +3,8 @@
 import pytest
 
 from evaluation.boxed import last_boxed
-from evaluation.latex import cleaned, equivalent, normalized
+from evaluation.latex import equivalent, normalized
+from evaluation.latex_text import cleaned
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from flows.checks import Check
 from flows.config import Recipe
 from flows.errors import RecipeError
 from flows.objective_checks import objective_checks, sources_of
-from tasks.nodes import Forecast, Node
+from tasks.nodes import Forecast, Node, input_path
 
 GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
@@ -34,8 +34,7 @@ HOME = "home"
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
     """Check what the tasks that will run need. Nothing is checked for tasks whose output is cached."""
     todo = [entry.node for entry in forecasts if entry.cached is not True]
-    nodes = [entry.node for entry in forecasts]
-    return list(_checks(recipe, todo, nodes, home))
+    return list(_checks(recipe, todo, forecasts, home))
 
 
 def problems(checks: Iterable[Check]) -> list[str]:
@@ -49,7 +48,7 @@ def require(checks: Iterable[Check]) -> None:
         raise RecipeError("\n".join(found))
 
 
-def _checks(recipe: Recipe, todo: Sequence[Node], nodes: Sequence[Node], home: Path) -> Iterator[Check]:
+def _checks(recipe: Recipe, todo: Sequence[Node], forecasts: Sequence[Forecast], home: Path) -> Iterator[Check]:
     stages = {node.stage for node in todo}
     for node in todo:
         if node.stage == "resolve":
@@ -67,8 +66,8 @@ def _checks(recipe: Recipe, todo: Sequence[Node], nodes: Sequence[Node], home: P
         if node.stage == "sample" and node.settings["round"] == 1:
             yield from _prompts(node)
     if "train" in stages:
-        yield from objective_checks(recipe, nodes)
-        yield _memory(_base_weights(nodes), recipe.train_config())
+        yield from objective_checks(recipe, [entry.node for entry in forecasts])
+        yield _memory(_base_weights(forecasts), recipe.train_config())
         yield from _training_packages(recipe.train_config())
     if stages:
         yield _disk(home)
@@ -265,12 +264,14 @@ def _source(source: DataSource) -> Check:
     return Check(name, None, Path(source.path).name)
 
 
-def _base_weights(nodes: Sequence[Node]) -> int | None:
+def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
     """Bytes of the base model's weights; None where they aren't here and the hub wasn't reached."""
-    base = next(node for node in nodes if node.id == "resolve/base")
-    if "model" in base.files:
-        return _weights_bytes(base.files["model"])
-    return hub.ask("model", base.settings["model_name_or_path"], base.settings["revision"]).weights_bytes
+    base = next(entry for entry in forecasts if entry.node.id == "resolve/base")
+    if "model" in base.node.files:
+        return _weights_bytes(base.node.files["model"])
+    if base.artifact is not None:
+        return _weights_bytes(input_path("model", base.artifact.path))
+    return hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"]).weights_bytes
 
 
 def _memory(weights: int | None, config: TrainConfig) -> Check:

@@ -24,7 +24,7 @@ from flows.errors import RecipeError
 from flows.graph_parts import keyed
 from flows.objective_checks import objective_checks, sources_of
 from flows.trainable import problems_before
-from tasks.nodes import Forecast, Node
+from tasks.nodes import Forecast, Node, input_path
 
 GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
@@ -71,7 +71,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
         nodes = [entry.node for entry in forecasts]
         first = [*objective_checks(recipe, nodes), *_training_packages(recipe.train_config())]
         yield from first
-        yield _memory(_base_weights(nodes), recipe.train_config())
+        yield _memory(_base_weights(forecasts), recipe.train_config())
         if not any(check.problem for check in [*first, *models.values()]):
             yield from (Check(name, problem, "can be trained") for name, problem in problems_before(recipe, forecasts))
     if stages:
@@ -280,12 +280,14 @@ def _source(source: DataSource, key: str) -> Check:
     return Check(name, None, Path(source.path).name)
 
 
-def _base_weights(nodes: Sequence[Node]) -> int | None:
+def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
     """Bytes of the base model's weights; None where they aren't here and the hub wasn't reached."""
-    base = next(node for node in nodes if node.id == "resolve/base")
-    if "model" in base.files:
-        return _weights_bytes(base.files["model"])
-    return hub.ask("model", base.settings["model_name_or_path"], base.settings["revision"]).weights_bytes
+    base = next(entry for entry in forecasts if entry.node.id == "resolve/base")
+    if "model" in base.node.files:
+        return _weights_bytes(base.node.files["model"])
+    if base.artifact is not None:
+        return _weights_bytes(input_path("model", base.artifact.path))
+    return hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"]).weights_bytes
 
 
 def _memory(weights: int | None, config: TrainConfig) -> Check:

@@ -61,7 +61,14 @@ def _folders(beside: Path | None) -> list[Path]:
 def _places(path: str, beside: Path | None) -> list[Path]:
     """Where the path leads to something, in order."""
     given = person_path(path)
-    return [folder / given for folder in _folders(beside) if path and os.path.exists(folder / given)]
+    return [_plain(folder / given) for folder in _folders(beside) if path and os.path.exists(folder / given)]
+
+
+def _plain(path: Path) -> Path:
+    """The path without `..`, so that a place has one name, but with its links: what one leads to may be called otherwise."""
+    plain = Path(os.path.normpath(path))
+    # Behind a link `..` is another folder than the text says.
+    return plain if plain.exists() and plain.samefile(path) else path
 
 
 def located(model: Model, beside: Path | None = None) -> Model:

@@ -54,6 +54,9 @@ def test_a_recipe_finds_what_lies_beside_it_and_has_the_same_keys_from_any_folde
     here = load_recipe("r.yaml")
     monkeypatch.chdir(tmp_path)
     there = load_recipe("mine/r.yaml")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert load_recipe("../mine/r.yaml").model_dump() == there.model_dump()
     assert here.model_dump() == there.model_dump() and keys(here, tmp_path) == keys(there, tmp_path)
     assert there.data.path == str(folder / "pairs.jsonl") and there.model_name_or_path == str(folder / "model")
     judged = there.judge.benchmarks
@@ -170,6 +173,15 @@ def test_a_path_through_a_link_keeps_its_name(folder):
     assert recipe.data.path == str(folder / "link.jsonl")
     prepare = next(node for node in build(recipe) if node.stage == "prepare")
     assert prepare.files["source0"] == folder / "link.jsonl"
+
+
+def test_a_path_has_one_name_unless_a_link_makes_it_another(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "x").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    monkeypatch.chdir(tmp_path)
+    assert find_path("a/b/../x") == find_path("./a//x") == tmp_path / "a" / "x"
+    assert find_path("link/../x") == tmp_path / "link" / ".." / "x"
 
 
 def test_urls_and_hub_ids_are_no_paths(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 Nothing here imports torch, so that a recipe is checked within a fraction of a second.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -14,6 +15,8 @@ from bnf.objectives import load_objective
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
 # Where and how often a training writes: nothing of what it computes depends on these.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
+# A row of more groups than this is no faster: larger batches are made of several rows, so that they share these rows.
+_MOST_GROUPS_PER_ROW = 32
 
 _AT_LEAST_1 = (
     *("global_batch_size", "max_tokens_per_row", "logging_steps", "lora_alpha"),
@@ -55,7 +58,8 @@ class TrainConfig:
     num_train_epochs: float = field(default=1.0, metadata=_about("passes over the data"))
     max_steps: int = field(default=-1, metadata=_about("optimizer steps; -1 leaves it to num_train_epochs"))
     global_batch_size: int = field(
-        default=128, metadata=_about("prompt groups in a step, over all devices; met by the nearest number of whole rows")
+        default=128,
+        metadata=_about("prompt groups in a step, over all devices; an epoch's groups are spread evenly over its steps"),
     )
     max_tokens_per_row: int = field(
         default=4096, metadata=_about("the longest row that is computed at once: it bounds the memory of a step")
@@ -162,6 +166,13 @@ class TrainConfig:
             "own is the default",
         )
         _check_label_weighting(self.label_weighting)
+        _check(
+            self.nproc_per_node <= self.global_batch_size,
+            "nproc_per_node",
+            f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step",
+            self.nproc_per_node,
+            "lower it, or raise global_batch_size",
+        )
         load_objective(self.objective, self.objective_options)
 
     @property
@@ -195,12 +206,27 @@ class TrainConfig:
         }
         return cls(**given)
 
+    @property
+    def max_groups_per_row(self) -> int:
+        """Where a row is closed that has room for more groups: a step takes as many rows of it as there are processes, or a
+        multiple of that.
+
+        Smaller batches have rows of their own; from 32 groups on, batches that are multiples of 32 share their rows, and so the
+        reference.
+        """
+        rows_per_process = math.ceil(self.global_batch_size / (_MOST_GROUPS_PER_ROW * self.nproc_per_node))
+        return self.global_batch_size // (rows_per_process * self.nproc_per_node)
+
+    def row_settings(self) -> dict[str, Any]:
+        """What reference, training and analysis share: the rows, and the dtype they are computed in."""
+        return {name: getattr(self, name) for name in REFERENCE_FIELDS} | {"max_groups_per_row": self.max_groups_per_row}
+
     def reference_settings(self) -> dict[str, Any]:
-        """What the cached reference depends on: the settings it shares with training, and whether the objective reads
-        mismatched completions.
+        """What the cached reference depends on: the rows and their dtype, and whether the objective reads mismatched
+        completions.
         """
         needs_mismatched = load_objective(self.objective, self.objective_options).needs_mismatched
-        return {name: getattr(self, name) for name in REFERENCE_FIELDS} | {"mismatched": needs_mismatched}
+        return self.row_settings() | {"mismatched": needs_mismatched}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `from_dict` takes them."""

@@ -25,6 +25,7 @@ from bnf.attention import ATTENTION
 from bnf.digests import model_digest
 from bnf.groups import DEV, read_groups
 from bnf.logps import logits_budget, row_logps
+from bnf.longest import check_longest
 from bnf.losses import MismatchedReference, RowReference
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, numerics
@@ -47,6 +48,7 @@ def cache_reference(
     max_tokens_per_row: int,
     bf16: bool,
     progress: Progress,
+    max_groups_per_row: int | None = None,
     share_prompts: bool = True,
     entropies: bool = False,
     mismatched: bool = False,
@@ -60,6 +62,8 @@ def cache_reference(
     Raises:
         ValueError: where a group is longer than a row, the model is not supported, or one prompt leaves nothing to mismatch.
     """
+    groups = read_groups(groups_dir)
+    check_longest(groups_dir, max_tokens_per_row=max_tokens_per_row, share_prompts=share_prompts)
     if (groups_dir / DEV).is_dir():
         # First, so that the index of all is written last.
         cache_reference(
@@ -67,13 +71,14 @@ def cache_reference(
             groups_dir / DEV,
             output_dir / DEV,
             max_tokens_per_row=max_tokens_per_row,
+            max_groups_per_row=max_groups_per_row,
             bf16=bf16,
             progress=lambda done, total, note: progress(done, total, f"dev: {note}"),
             share_prompts=share_prompts,
             entropies=entropies,
             mismatched=mismatched,
         )
-    rows = pack(read_groups(groups_dir), max_tokens_per_row, share_prompts=share_prompts)
+    rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
     others = mismatched_rows(rows) if mismatched else None
     identity = {
         "rows": rows_digest(rows),

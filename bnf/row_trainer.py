@@ -1,7 +1,7 @@
 """transformers.Trainer over packed rows.
 
-A micro-batch is one row; the losses of an optimizer step are divided by what its rows really hold. The seed permutes whole
-rows. A checkpoint appears under its name when it is complete.
+A batch of the trainer's is an optimizer step's rows, as many as they are, which are computed one after another; their losses are
+divided by what the step's rows really hold. The seed permutes whole rows. A checkpoint appears under its name when it is complete.
 """
 
 import json
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -35,7 +34,16 @@ from bnf.models import load_model, numerics
 from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch
 from bnf.packing import Row
-from bnf.parallel import SeededOrder, accept_rows, is_first, num_processes, sum_totals, wait_for_all
+from bnf.parallel import (
+    SeededSteps,
+    StepLoader,
+    accept_rows,
+    is_first,
+    num_processes,
+    process_number,
+    sum_totals,
+    wait_for_all,
+)
 from bnf.reference import Progress
 
 _logger = logging.getLogger(__name__)
@@ -43,7 +51,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainRow:
-    """A micro-batch: a row, and the reference's values where they are read."""
+    """What is computed at once: a row, and the reference's values where they are read."""
 
     row: Row
     reference: RowReference | None
@@ -67,7 +75,7 @@ class RowTrainer(Trainer):
         config: TrainConfig,
         objective: BaseObjective,
         weights: tuple[float, float],
-        rows_per_step: int,
+        num_steps: int,
         step0_check: Mapping[str, Any] | None,
         metrics_file: Path,
         progress: Progress,
@@ -75,16 +83,23 @@ class RowTrainer(Trainer):
         reference_model_dir: Path,
         starts_as_reference: bool,
     ) -> None:
-        """`step0_check` is what the reference was computed with, where it must equal the policy before the first step.
+        """`num_steps` are the optimizer steps of an epoch; `step0_check` is what the reference was computed with, where it must
+        equal the policy before the first step.
 
         `dev` are the rows that are evaluated; the policy's samples are compared with the model of `reference_model_dir`, which
         is the one that the training starts from where `starts_as_reference`.
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
-        super().__init__(model=model, args=args, train_dataset=[*rows, filler], eval_dataset=dev, data_collator=_only)
+        self.rows = [*rows, filler]
+        super().__init__(model=model, args=args, train_dataset=self.rows, eval_dataset=dev)
         self.config = config
-        self.rows_per_step = rows_per_step
-        self.order = SeededOrder(len(rows), config.seed, rows_per_step=rows_per_step, num_processes=num_processes())
+        self.steps = SeededSteps(
+            [len(item.row.groups) for item in rows],
+            config.seed,
+            num_steps=num_steps,
+            process=process_number(),
+            num_processes=num_processes(),
+        )
         if num_processes() > 1:
             accept_rows(model)
         self.objective = objective
@@ -101,13 +116,13 @@ class RowTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reporter(self, progress))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.order
+    def get_train_dataloader(self) -> StepLoader:
+        return StepLoader(self.rows, self.steps)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """This process's rows of one optimizer step, and what all of its rows share; before the step's first backward pass."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        items: list[TrainRow] = [batch["row"] for batch in batches if batch["row"].counts]
+        items: list[TrainRow] = [item for batch in batches for item in batch["rows"] if item.counts]
         mismatched = [item.reference.mismatched for item in items if item.reference is not None]
         num_mismatched = sum(len(each.row.lengths) for each in mismatched if each is not None)
         return batches, sum_totals(self._totals(items), num_mismatched, self.model.device)
@@ -118,6 +133,15 @@ class RowTrainer(Trainer):
             logratio = mean_logratio(self.model, [item.reference for item in items], bf16=self.config.bf16)
             totals = replace(totals, mismatched_logratio=logratio)
         return totals
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward pass of each row; the processes' gradients meet in the last one's."""
+        *before, last = inputs["rows"]
+        loss = torch.zeros((), device=self.args.device)
+        with self.accelerator.no_sync(model):
+            for item in before:
+                loss += super().training_step(model, {"row": item}, num_items_in_batch)
+        return loss + super().training_step(model, {"row": last}, num_items_in_batch)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -298,8 +322,8 @@ class _Reporter(TrainerCallback):
         self.progress(state.global_step, state.max_steps, f"step {state.global_step} of {state.max_steps}")
 
 
-def training_arguments(config: TrainConfig, checkpoints_dir: Path, rows_per_step: int, *, evaluates: bool) -> TrainingArguments:
-    """transformers' arguments for a configuration: one row per micro-batch, the rows of a step shared by the processes.
+def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates: bool) -> TrainingArguments:
+    """transformers' arguments for a configuration; a batch is an optimizer step's rows, whatever their number.
 
     Raises:
         ValueError: where other than `nproc_per_node` processes were started.
@@ -307,7 +331,6 @@ def training_arguments(config: TrainConfig, checkpoints_dir: Path, rows_per_step
     arguments = TrainingArguments(
         output_dir=str(checkpoints_dir),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=math.ceil(rows_per_step / config.nproc_per_node),
         learning_rate=config.learning_rate,
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps,
@@ -352,8 +375,3 @@ def peak_memory_gb() -> float:
     # In kibibytes, but for macOS, which counts bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def _only(items: list[TrainRow]) -> dict[str, TrainRow]:
-    (item,) = items
-    return {"row": item}

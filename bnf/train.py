@@ -60,16 +60,11 @@ def run(
 ) -> dict[str, Any]:
     """Caches the reference where it is needed and not given, and trains; returns the summary."""
     from bnf.digests import model_digest
-    from bnf.groups import read_groups
-    from bnf.packing import pack, rows_per_step
     from bnf.reference import INDEX_FILE, cache_reference
     from bnf.trainer import train
 
     if reference_dir is None and load_objective(config.objective, config.objective_options).needs_reference:
         reference_dir = output_dir / "reference"
-        # What training would refuse is refused before the pass, not after it.
-        rows = pack(read_groups(groups_dir), config.max_tokens_per_row, share_prompts=config.share_prompts)
-        rows_per_step(rows, config.global_batch_size)
         cache_reference(
             model_dir,
             groups_dir,

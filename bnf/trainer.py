@@ -4,7 +4,6 @@ A training that was killed goes on from its last checkpoint to the same bits.
 """
 
 import json
-import math
 import os
 import shutil
 import time
@@ -29,7 +28,7 @@ from bnf.models import load_model, stored_dtype
 from bnf.objectives import load_objective
 from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch, drop_own_reference, is_of, note_mismatch, noted_mismatch, own_reference
-from bnf.packing import Row, pack, rows_per_step
+from bnf.packing import Row, pack, steps_per_epoch
 from bnf.parallel import is_first, wait_for_all
 from bnf.reference import INDEX_FILE, Progress, read_reference, reference_numerics
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
@@ -73,9 +72,8 @@ def train(
     objective = load_objective(config.objective, config.objective_options)
     groups = read_groups(groups_dir)
     check_data(config, objective, groups, reference_dir)
-    rows = pack(groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
-    step_rows = rows_per_step(rows, config.global_batch_size)
-    _check_processes(config, step_rows)
+    rows = _rows(config, groups)
+    _check_devices(config)
     if reference_dir is not None and (groups_dir / DEV).is_dir():
         _check_reference_model(reference_dir, reference_model_dir or model_dir)
     _claim(output_dir, config, model_dir, groups_dir)
@@ -92,7 +90,7 @@ def train(
         return summary
 
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
-    dev_rows = pack(dev_groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
+    dev_rows = _rows(config, dev_groups)
     started = time.monotonic()
     computed_with = None if reference_dir is None else reference_numerics(reference_dir)
     if computed_with is not None and computed_with.get("num_threads") and not torch.cuda.is_available():
@@ -101,7 +99,7 @@ def train(
     keep_freed_memory()
     model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
     # Before the trainer: this is where the processes meet.
-    arguments = training_arguments(config, output_dir / _CHECKPOINTS, step_rows, evaluates=bool(dev_rows))
+    arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))
     trainer = RowTrainer(
         add_adapter(model, config) if config.lora_r else model,
         arguments,
@@ -109,7 +107,7 @@ def train(
         config=config,
         objective=objective,
         weights=label_weights(config.label_weighting, groups),
-        rows_per_step=step_rows,
+        num_steps=steps_per_epoch(len(groups), config.global_batch_size),
         step0_check=computed_with if step0_check else None,
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,
@@ -171,8 +169,8 @@ def _summary(
     logged = [entry for entry in state.log_history if "loss" in entry]
     evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
     num_tokens = sum(row.num_tokens for row in rows)
-    steps_per_epoch = math.ceil(len(rows) / trainer.rows_per_step)
-    trained_tokens = num_tokens / steps_per_epoch * (state.global_step - resumed_from)
+    num_steps = trainer.steps.num_steps
+    trained_tokens = num_tokens / num_steps * (state.global_step - resumed_from)
     summary = {
         "steps": state.global_step,
         "resumed_from_step": resumed_from,
@@ -180,8 +178,8 @@ def _summary(
         "tokens_per_second": round(trained_tokens / (seconds - trainer.evaluation_seconds), 1),
         "groups": len(groups),
         "rows": len(rows),
-        "rows_per_step": trainer.rows_per_step,
-        "groups_per_step": round(len(groups) / steps_per_epoch, 2),
+        "rows_per_step": round(len(rows) / num_steps, 2),
+        "groups_per_step": round(len(groups) / num_steps, 2),
         "tokens_per_epoch": num_tokens,
         "label_weights": list(trainer.weights),
         "padding_share": 0.0,
@@ -191,6 +189,15 @@ def _summary(
     if evaluated:
         summary["dev"] = {"groups": len(dev_groups), "before": evaluated[0], "after": evaluated[-1]}
     return summary
+
+
+def _rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> list[Row]:
+    return pack(
+        groups,
+        config.max_tokens_per_row,
+        max_groups_per_row=config.max_groups_per_row,
+        share_prompts=config.share_prompts,
+    )
 
 
 def train_rows(config: TrainConfig, rows: Sequence[Row], reference_dir: Path | None) -> list[TrainRow]:
@@ -237,13 +244,8 @@ def check_data(
         raise ValueError(f"groups must hold something for objective {name!r} to learn from, got nothing; look at the labels")
 
 
-def _check_processes(config: TrainConfig, step_rows: int) -> None:
-    """Every process must have a row to compute in a step, on a device of its own."""
-    if config.nproc_per_node > step_rows:
-        raise ValueError(
-            f"nproc_per_node must be at most the {step_rows} rows of a step, got {config.nproc_per_node}; lower max_tokens_per_row "
-            f"(now {config.max_tokens_per_row}) for more rows, or raise global_batch_size (now {config.global_batch_size})"
-        )
+def _check_devices(config: TrainConfig) -> None:
+    """Every process must have a device of its own."""
     devices = torch.cuda.device_count()
     if 0 < devices < config.nproc_per_node:
         raise ValueError(f"nproc_per_node must be at most the {devices} devices of this machine, got {config.nproc_per_node}")

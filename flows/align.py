@@ -152,6 +152,7 @@ class Runner:
             {LEDGER_VARIABLE: str(self.run_.folder / "spending.jsonl"), **self.keys},
         )
         self.execution = Execution(self.store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
+        self.nodes = nodes
         self.results: dict[str, Artifact] = dict(self.pinned)
         self.other_code: dict[str, list[str]] = {}
         with _ended(children):
@@ -218,6 +219,17 @@ class Runner:
         outcome = getattr(stage_module(node), "outcome", None)
         if outcome is not None and artifact.path.exists():
             self.listener.on_message(f"    {outcome(artifact.path)}")
+        self._check_data(node, artifact)
+
+    def _check_data(self, node: Node, artifact: Artifact) -> None:
+        """What is wrong with data for a stage behind is said as soon as they are there, not when its turn comes."""
+        for later in self.nodes:
+            check = getattr(stage_module(later), "check_data", None)
+            if check is not None and later.inputs["data"] == node.id and artifact.path.exists():
+                try:
+                    check(later.settings, artifact.path)
+                except ValueError as error:
+                    raise RecipeError(str(error)) from error
 
     def _other_code(self, node: Node, artifact: Artifact) -> None:
         """Remember and say which modules have changed since an artifact was made that is used all the same."""

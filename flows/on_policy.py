@@ -52,7 +52,6 @@ def training_nodes(recipe: Recipe, suffix: str | None, inputs: dict[str, str], r
             "reference",
             config.reference_settings(),
             {"model": reference, "data": data},
-            unkeyed={"global_batch_size": config.global_batch_size},
             model=suffix,
         ),
         Node(

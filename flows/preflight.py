@@ -19,6 +19,7 @@ from data._reading import Bad, DataSource, Reader, is_hub_id
 from data.prompts import load_prompts
 from flows.config import Recipe
 from flows.errors import RecipeError
+from tasks.execute import stage_module
 from tasks.nodes import Forecast, Node
 
 GIB = 1 << 30
@@ -40,7 +41,7 @@ def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list
     todo = [entry.node for entry in forecasts if entry.cached is not True]
     bases = [entry.node for entry in forecasts if entry.node.id == "resolve/base"]
     weights = sum(_weights_bytes(folder) for node in bases for folder in node.files.values())
-    return list(_checks(recipe, todo, weights, home))
+    return [*_checks(recipe, todo, weights, home), *_prepared(forecasts)]
 
 
 def require(checks: Sequence[Check]) -> None:
@@ -190,6 +191,24 @@ def _sources(node: Node) -> Iterator[Check]:
             yield Check(f"source {source.source}", None, "from the hub, when the stage runs")
         else:
             yield _source(source)
+
+
+def _prepared(forecasts: Sequence[Forecast]) -> Iterator[Check]:
+    """Data that are prepared already must fit what will be done with them."""
+    known = {entry.node.id: entry for entry in forecasts}
+    for entry in forecasts:
+        check = getattr(stage_module(entry.node), "check_data", None)
+        if check is None or entry.cached is True:
+            continue
+        data = known[entry.node.inputs["data"]]
+        if data.cached is not True or data.artifact is None or not data.artifact.path.exists():
+            continue
+        try:
+            check(entry.node.settings, data.artifact.path)
+        except ValueError as error:
+            yield Check(data.node.label, str(error))
+        else:
+            yield Check(data.node.label, None, "the longest group fits a row")
 
 
 def _prompts(node: Node) -> Check:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from tasks.job import Job
 
 CONTENT = ("*.safetensors", "index.json", "dev/index.json")
@@ -9,21 +13,22 @@ ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
+def check_data(settings: Mapping[str, Any], data: Path) -> None:
+    """Looks at the data as soon as they are there: a row must hold the longest group."""
+    from bnf.longest import check_longest
+
+    check_longest(data, max_tokens_per_row=settings["max_tokens_per_row"], share_prompts=settings["share_prompts"])
+
+
 def run(job: Job) -> None:
-    from bnf.groups import read_groups
-    from bnf.packing import pack, rows_per_step
     from bnf.reference import cache_reference
 
-    # What training would refuse is refused before the pass, not after it.
-    rows = pack(
-        read_groups(job.inputs["data"]), job.settings["max_tokens_per_row"], share_prompts=job.settings["share_prompts"]
-    )
-    rows_per_step(rows, job.settings["global_batch_size"])
     cache_reference(
         job.inputs["model"],
         job.inputs["data"],
         job.output,
         max_tokens_per_row=job.settings["max_tokens_per_row"],
+        max_groups_per_row=job.settings["max_groups_per_row"],
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
         mismatched=job.settings["mismatched"],

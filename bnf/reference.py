@@ -10,7 +10,7 @@ too.
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -30,14 +30,13 @@ from bnf.losses import MismatchedReference, RowReference
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, numerics
 from bnf.packing import Row, pack, rows_digest
+from bnf.progress import Progress
 
 INDEX_FILE = "index.json"
 NUMERICS_FILE = "numerics.json"
 
 # Tokens in a shard: what a killed pass loses at most.
 _SHARD_TOKENS = 32_768
-
-Progress = Callable[[int, int, str], None]
 
 
 def cache_reference(
@@ -124,13 +123,13 @@ def cache_reference(
                 if entropies:
                     values["entropies"].append(token_logps.entropies.float().cpu())
                 done += tokens_of_row[place]
-                progress(done, num_tokens, f"{done} of {num_tokens} tokens")
+                progress(done, num_tokens, "tokens")
             partial = path.with_name(path.name + ".partial")
             save_file({name: torch.cat(parts) for name, parts in values.items()}, partial, metadata={"key": key})
             os.replace(partial, path)
         else:
             done += sum(tokens_of_row[first:last])
-            progress(done, num_tokens, f"{done} of {num_tokens} tokens, some cached")
+            progress(done, num_tokens, "tokens, some cached")
 
     index = {
         "key": key,

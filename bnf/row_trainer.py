@@ -44,9 +44,12 @@ from bnf.parallel import (
     sum_totals,
     wait_for_all,
 )
-from bnf.reference import Progress
+from bnf.progress import Progress, TrainingProgress
 
 _logger = logging.getLogger(__name__)
+
+# Keys and values of as many rows' tokens are held at once when dev prompts are continued.
+_CACHED_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,12 @@ class RowTrainer(Trainer):
         self.dev = dev
         self.reference_model_dir = reference_model_dir
         self.starts_as_reference = starts_as_reference
+        self.progress = TrainingProgress(progress)
         self.evaluation_seconds = 0.0
         self.window_started = time.monotonic()
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Reporter(self, progress))
+        self.add_callback(_Reporter(self))
 
     def get_train_dataloader(self) -> StepLoader:
         return StepLoader(self.rows, self.steps)
@@ -180,20 +184,27 @@ class RowTrainer(Trainer):
             TrainingCollapsed: where the figures say so.
         """
         started = time.monotonic()
+        self.progress.begin_evaluation()
         self.model.eval()
         metrics = StepMetrics()
         totals = self._totals(self.dev)
         settings = {"bf16": self.config.bf16, "entropies": True, "prompts": self.objective.needs_prompts}
+        losses = []
         with torch.no_grad():
-            losses = [self._row_loss(item, row_logps(self.model, item.row, **settings), totals, metrics) for item in self.dev]
+            for item in self.dev:
+                losses.append(self._row_loss(item, row_logps(self.model, item.row, **settings), totals, metrics))
+                self.progress.on_dev_row(len(losses), len(self.dev))
         loss = float(torch.stack(losses).sum())
         groups = [group for item in self.dev for group in item.row.groups]
         samples = sample(
             self.model,
-            prompts_to_sample(groups, self.config.dev_prompts),
+            prompts_to_sample(groups, self.config.num_dev_samples(len(groups))),
             max_new_tokens=self.config.dev_max_new_tokens,
+            # A token's keys and values are a small part of what a training row keeps of it.
+            max_tokens=_CACHED_ROWS * self.config.max_tokens_per_row,
             seed=self.config.seed,
             bf16=self.config.bf16,
+            progress=self.progress.on_samples,
         )
         values = {
             "loss": loss,
@@ -206,6 +217,7 @@ class RowTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         self.window_started += time.monotonic() - started
         self.evaluation_seconds += time.monotonic() - started
+        self.progress.end_evaluation()
         if not math.isfinite(loss):
             raise non_finite("dev loss", loss, self.state.global_step, self.config)
         check_evaluations([entry for entry in self.state.log_history if "eval_loss" in entry], self.config)
@@ -240,6 +252,8 @@ class RowTrainer(Trainer):
             with self.metrics_file.open("a") as file:
                 file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
         super().log(logs, start_time)
+        if "loss" in logs:
+            self.progress.end_step(self.state.global_step, logs)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -294,11 +308,10 @@ class RowTrainer(Trainer):
 
 
 class _Reporter(TrainerCallback):
-    """Progress, the step-0 assertion, and metrics.jsonl in step with a resumed state."""
+    """Progress of steps that are not logged, the step-0 assertion, and metrics.jsonl in step with a resumed state."""
 
-    def __init__(self, trainer: RowTrainer, progress: Progress) -> None:
+    def __init__(self, trainer: RowTrainer) -> None:
         self.trainer = trainer
-        self.progress = progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if is_first():
@@ -309,6 +322,7 @@ class _Reporter(TrainerCallback):
             unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
             os.replace(unfinished, self.trainer.metrics_file)
         self.trainer.window_started = time.monotonic()
+        self.trainer.progress.begin(state.global_step, state.max_steps, state.eval_steps if self.trainer.dev else None)
         if self.trainer.dev and state.global_step == 0:
             self.trainer.evaluate()
 
@@ -319,7 +333,8 @@ class _Reporter(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer.dev and state.global_step >= state.max_steps:
             control.should_evaluate = True
-        self.progress(state.global_step, state.max_steps, f"step {state.global_step} of {state.max_steps}")
+        if not control.should_log:
+            self.trainer.progress.end_step(state.global_step, self.trainer.progress.logged)
 
 
 def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates: bool) -> TrainingArguments:

@@ -17,7 +17,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from bnf.groups import DEV, read_groups
 from bnf.losses import RowReference
 from bnf.packing import Row, pack
-from bnf.reference import Progress, cache_reference, read_reference
+from bnf.progress import Progress
+from bnf.reference import cache_reference, read_reference
 
 SHIFTS_FILE = "shifts.json"
 

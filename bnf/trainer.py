@@ -30,7 +30,8 @@ from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch, drop_own_reference, is_of, note_mismatch, noted_mismatch, own_reference
 from bnf.packing import Row, pack, steps_per_epoch
 from bnf.parallel import is_first, wait_for_all
-from bnf.reference import INDEX_FILE, Progress, read_reference, reference_numerics
+from bnf.progress import Progress
+from bnf.reference import INDEX_FILE, read_reference, reference_numerics
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
 
 METRICS_FILE = "metrics.jsonl"

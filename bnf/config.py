@@ -221,9 +221,33 @@ class TrainConfig:
         rows_per_process = math.ceil(self.global_batch_size / (_MOST_GROUPS_PER_ROW * self.nproc_per_node))
         return self.global_batch_size // (rows_per_process * self.nproc_per_node)
 
+    def steps_per_epoch(self, num_groups: int) -> int:
+        """The optimizer steps of an epoch: those that bring the mean batch nearest to `global_batch_size` groups.
+
+        The groups are spread evenly over them. With n steps the mean is within 1/(2n) of what was asked for: 5 % from ten steps
+        on.
+        """
+        return max(1, round(num_groups / self.global_batch_size))
+
     def num_dev_samples(self, num_prompts: int) -> int:
         """How many completions are sampled at an evaluation of so many dev prompts."""
         return min(num_prompts, _MOST_DEV_SAMPLES) if self.dev_prompts is None else self.dev_prompts
+
+    def num_evaluations(self, num_groups: int | None) -> int | None:
+        """How often dev groups are evaluated in a training on so many groups; None where that takes their number, which is
+        not known.
+        """
+        steps: float = self.max_steps
+        if steps < 0 and num_groups is not None:
+            steps = math.ceil(self.num_train_epochs * self.steps_per_epoch(num_groups))
+        if self.eval_steps < 1:
+            between = math.ceil(1 / self.eval_steps) if steps < 0 else math.ceil(steps / math.ceil(steps * self.eval_steps))
+        elif steps < 0:
+            return None
+        else:
+            between = math.ceil(steps / self.eval_steps)
+        # Before the first step, and after the last.
+        return 1 + between
 
     def row_settings(self) -> dict[str, Any]:
         """What reference, training and analysis share: the rows, and the dtype they are computed in."""

@@ -84,8 +84,13 @@ def sample(
             def on_token(step: int, num: int = len(own), tokens: int = num_tokens, left: int = most_left) -> None:
                 progress(len(samples), len(prompts), tokens + step * num, left - step * num)
 
-            drawing = LogitsProcessorList([_Drawing(draws[batch].to(device), longest, on_token)])
-            output = inner.generate(input_ids=ids, attention_mask=mask, generation_config=settings, logits_processor=drawing)
+            drawing = _Drawing(draws[batch].to(device), longest, on_token)
+            output = inner.generate(  # type: ignore[operator]
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([drawing]),
+            )
             for place, row in zip(batch, output[:, longest:].tolist(), strict=True):
                 end = next((index for index, token in enumerate(row) if token in stops), None)
                 tokens = row if end is None else row[: end + 1]

@@ -28,7 +28,7 @@ from bnf.models import load_model, stored_dtype
 from bnf.objectives import load_objective
 from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch, drop_own_reference, is_of, note_mismatch, noted_mismatch, own_reference
-from bnf.packing import Row, pack, steps_per_epoch
+from bnf.packing import Row, pack
 from bnf.parallel import is_first, wait_for_all
 from bnf.progress import Progress
 from bnf.reference import INDEX_FILE, read_reference, reference_numerics
@@ -108,7 +108,7 @@ def train(
         config=config,
         objective=objective,
         weights=label_weights(config.label_weighting, groups),
-        num_steps=steps_per_epoch(len(groups), config.global_batch_size),
+        num_steps=config.steps_per_epoch(len(groups)),
         step0_check=computed_with if step0_check else None,
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,

@@ -20,7 +20,7 @@ from flows.garbage import collect
 from flows.graph import build
 from flows.graph_parts import plugin
 from flows.home import home_folder, open_store, set_prefect_environment
-from flows.preflight import preflight, require
+from flows.preflight import Check, preflight, require
 from flows.runs import RUNNING, Run, all_runs, find_run, last_artifacts, run_sizes
 from flows.selection import EVALUATION_SECTIONS, Options, evaluated_recipe, pinned_artifacts, select
 from tasks.child import Cancelled
@@ -31,11 +31,14 @@ from tasks.store import read_json
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
     """Check a recipe, run its flow with live output, and show what came out of it."""
     home = home_folder()
-    check(recipe, home, options)
+    checks = check(recipe, home, options)
     set_prefect_environment(home, debug=debug)
     from flows.server import prefect_server
 
     display = Display()
+    for found in checks:
+        if found.is_cost:
+            display.message(f"{found.name}: {found.seen}")
     with prefect_server(home, meanwhile=_import_flow) as url:
         from prefect.exceptions import CancelledRun
 
@@ -63,15 +66,21 @@ def _import_flow() -> None:
     import flows.align  # noqa: F401
 
 
-def check(recipe: Recipe, home: Path, options: Options) -> None:
-    """Everything that can be known before the first stage: names, files, the selection, the machine's room."""
+def check(recipe: Recipe, home: Path, options: Options) -> list[Check]:
+    """Everything that can be known before the first stage: names, files, the selection, the machine's room; what was seen.
+
+    Raises:
+        RecipeError: with every problem found.
+    """
     recipe = evaluated_recipe(home, recipe, options.evaluate_run)
     nodes = build(recipe)
     selection = select(nodes, options)
     store = open_store(home, verify=options.verify)
     pinned = pinned_artifacts(home, options.evaluate_run, selection, store) if options.evaluate_run else {}
     known = selection.check(nodes, store, last_artifacts(home, recipe), pinned)
-    require(preflight(recipe, list(known.values()), home))
+    checks = preflight(recipe, list(known.values()), home)
+    require(checks)
+    return checks
 
 
 def evaluate_target(

@@ -8,7 +8,7 @@ import pytest
 from bnf.config import TrainConfig
 from bnf.groups import Completion, PromptGroup, write_groups
 from bnf.longest import longest_group
-from bnf.packing import Row, pack, step_bounds, steps_per_epoch, tokens_in_row
+from bnf.packing import Row, pack, step_bounds, tokens_in_row
 from bnf.parallel import SeededSteps
 from bnf.reference import cache_reference
 from bnf.trainer import train
@@ -31,7 +31,7 @@ def groups_of(lengths: list[int]) -> list[PromptGroup]:
 def rows_and_steps(groups: list[PromptGroup], config: TrainConfig, epoch: int = 0) -> tuple[list[Row], list[list[int]]]:
     rows = pack(groups, config.max_tokens_per_row, max_groups_per_row=config.max_groups_per_row)
     sizes = [len(row.groups) for row in rows]
-    steps = SeededSteps(sizes, 0, num_steps=steps_per_epoch(len(groups), config.global_batch_size))
+    steps = SeededSteps(sizes, 0, num_steps=config.steps_per_epoch(len(groups)))
     steps.set_epoch(epoch)
     return rows, list(steps)
 
@@ -96,7 +96,15 @@ def test_steps_of_rows_of_unequal_sizes() -> None:
     assert step_bounds([9, 1, 1], 3) == [1, 2, 3]
     assert step_bounds([1, 1, 9], 3) == [1, 2, 3]
     assert step_bounds([4], 1) == [1]
-    assert [steps_per_epoch(number, 4) for number in (1, 4, 5, 41, 42, 43, 400)] == [1, 1, 1, 10, 10, 11, 100]
+    assert [TrainConfig(global_batch_size=4).steps_per_epoch(number) for number in (1, 4, 5, 41, 42, 43, 400)] == [
+        1,
+        1,
+        1,
+        10,
+        10,
+        11,
+        100,
+    ]
 
 
 def test_many_short_groups_beside_a_long_one_train_with_a_small_batch(workplace: Path, tmp_path: Path) -> None:

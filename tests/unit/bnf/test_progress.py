@@ -36,9 +36,9 @@ def test_time_left_is_that_of_steps_and_evaluations_to_come(monkeypatch: pytest.
     training.on_dev_row(2, 3)
     time.now += 0.9
     training.on_samples(0, 4, 0, 1024)
-    time.now += 0.1
+    time.now += 0.05
     training.on_samples(0, 4, 4, 1020)
-    time.now += 3.9
+    time.now += 3.95
     training.on_samples(0, 4, 40, 984)
     time.now += 24.1
     training.end_evaluation()

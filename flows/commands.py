@@ -25,7 +25,7 @@ from flows.runs import RUNNING, Run, all_runs, find_run, last_artifacts, run_siz
 from flows.selection import EVALUATION_SECTIONS, Options, evaluated_recipe, pinned_artifacts, select
 from tasks.child import Cancelled
 from tasks.nodes import forecast
-from tasks.store import read_json
+from tasks.store import Store, read_json
 
 
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
@@ -178,6 +178,7 @@ def show_results(run: Run) -> None:
     """The table of results, and where the report and the UI are."""
     if not (run.folder / "summary.json").exists():
         return
+    from evaluation.dev_set import dev_rows, dev_title
     from evaluation.lm_eval_summary import task_rows
     from evaluation.rounds import round_rows
     from evaluation.summary import notes, table_rows
@@ -188,6 +189,10 @@ def show_results(run: Run) -> None:
     print_table("lm-eval's own tasks", task_rows(summary))
     if len(rounds := summary.get("rounds", [])) > 1:
         print_table("rounds", round_rows(rounds))
+    dev = (summary["train"] or {}).get("dev")
+    # A run from before every evaluation was in its summary has the first and the last one there.
+    if dev is not None and "evaluations" in dev:
+        print_table(dev_title(dev), dev_rows(dev))
     for note in notes(summary):
         print(f"  {note}")
     print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
@@ -206,12 +211,13 @@ def _shown(run: Run) -> dict[str, Any]:
 
 def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
     from evaluation.compare import compare, comparison_rows
+    from evaluation.dev_set import compare_dev, compared_dev_rows
 
     if len(names) < 2:
         raise RecipeError(f"compare must be given two runs or more, got {len(names)}; see `bnf runs`")
     home = home_folder()
     store = open_store(home)
-    scored = []
+    scored, devs = [], []
     for name in names:
         run = find_run(home, name)
         folders: dict[str, dict[str, Path]] = {}
@@ -219,16 +225,33 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
             stage, *rest = artifact_of.split("/")
             if stage == "score":
                 folders.setdefault(rest[1], {})[rest[0]] = store.fetch(artifact)
-        if not folders:
+        dev = _dev_of(run, store)
+        if not folders and dev is None:
             raise RecipeError(f"RUN must have scores, got none in {run.id} ({run.state}); run its evaluation first")
         scored.append((run.id, folders))
-    result = compare(scored)
+        devs += [(run.id, *dev)] if dev is not None else []
+    result = compare(scored) | {"dev": compare_dev(devs)}
     if as_json:
         _print_json(result)
-    else:
-        print_table("", comparison_rows(result))
-        for note in result["notes"]:
+        return
+    print_table("", comparison_rows(result))
+    for note in result["notes"]:
+        print(f"  {note}")
+    if result["dev"] is not None:
+        print_table("dev set, before → after training", compared_dev_rows(result["dev"]))
+        for note in result["dev"]["notes"]:
             print(f"  {note}")
+
+
+def _dev_of(run: Run, store: Store) -> tuple[dict[str, Any], str, str] | None:
+    """What the run's training, of several rounds the last, measured on its dev set; its objective, and a digest of its data."""
+    from evaluation.dev_set import read_dev
+
+    last = {name.split("/")[0]: artifact for name, artifact in run.artifacts.items()}
+    if "train" not in last or "prepare" not in last:
+        return None
+    dev = read_dev(store.fetch(last["train"], ("*.safetensors",)))
+    return None if dev is None else (dev, run.recipe.train_config().objective, last["prepare"].fingerprint)
 
 
 def show_report(name: str, *, open_it: bool, as_json: bool) -> None:

@@ -1,0 +1,107 @@
+"""What a training measured on its dev set: the figures by which settings are chosen, as terminal, report and `compare` show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evaluation._formats import NONE, number, signed
+from evaluation._paired import Record, read_json, read_records
+
+
+class _Column(NamedTuple):
+    title: str
+    metric: str
+    factor: int
+    digits: int
+    has_sign: bool = False
+
+
+_COLUMNS = (
+    _Column("loss", "eval_loss", 1, 4),
+    _Column("reward accuracy, %", "eval_rewards/accuracies", 100, 1),
+    _Column("preferred, nats", "eval_logps_shift/chosen", 1, 3, has_sign=True),
+    _Column("dispreferred, nats", "eval_logps_shift/rejected", 1, 3, has_sign=True),
+    _Column("KL, nats", "eval_samples/kl", 1, 3),
+    _Column("unterminated, %", "eval_samples/unterminated", 100, 1),
+    _Column("tokens", "eval_samples/tokens", 1, 1),
+)
+MEANING = (
+    "Loss and rewards are the objective's own: by them runs of one objective are compared. Preferred and dispreferred completions: log-"
+    "probability per token against the reference. KL to the reference, and the share that did not end, are of the policy's own samples of "
+    "dev prompts."
+)
+
+
+def read_dev(folder: Path) -> Record | None:
+    """The dev set's size and every evaluation, from a training's folder; None where it had no dev set.
+
+    Raises:
+        ValueError: where a file is ill-formed.
+    """
+    dev = read_json(folder / "train_summary.json").get("dev")
+    if dev is None:
+        return None
+    evaluations = [record for record in read_records(folder / "metrics.jsonl") if "eval_loss" in record]
+    return {**dev, "evaluations": evaluations}
+
+
+def dev_title(dev: Mapping[str, Any]) -> str:
+    """`dev set: 8 groups, 8 samples of their prompts`"""
+    samples = dev["after"].get("eval_samples/number")
+    return f"dev set: {dev['groups']} groups" + (f", {samples} samples of their prompts" if samples is not None else "")
+
+
+def dev_rows(dev: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row of text per evaluation; what the objective doesn't have has no column."""
+    return [
+        {"step": str(entry["step"]), **{column.title: _shown(entry, column) for column in _columns(dev["evaluations"])}}
+        for entry in dev["evaluations"]
+    ]
+
+
+def compare_dev(runs: Sequence[tuple[str, Mapping[str, Any], str, str]]) -> Record | None:
+    """The dev sets of runs beside each other; None where no run has one. A run is (name, dev, objective, digest of its data)."""
+    if not runs:
+        return None
+    (first, _, objective, data), *others = runs
+    notes = [MEANING]
+    for name, _, other_objective, other_data in others:
+        if other_data != data:
+            notes.append(
+                f"{name} has other data than {first}, and so another dev set: their figures are not of the same groups."
+            )
+        if other_objective != objective:
+            notes.append(
+                f"{name} was trained by {other_objective}, {first} by {objective}: their losses and rewards differ in kind."
+            )
+    return {
+        "runs": {name: {"objective": objective, "data": data, **dev} for name, dev, objective, data in runs},
+        "notes": notes,
+    }
+
+
+def compared_dev_rows(compared: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row of text per run: each figure before the first step → after the last."""
+    runs = compared["runs"]
+    columns = _columns([run[when] for run in runs.values() for when in ("before", "after")])
+    return [
+        {
+            "run": name,
+            "dev groups": str(run["groups"]),
+            **{column.title: f"{_shown(run['before'], column)} → {_shown(run['after'], column)}" for column in columns},
+        }
+        for name, run in runs.items()
+    ]
+
+
+def _columns(evaluations: Sequence[Mapping[str, Any]]) -> list[_Column]:
+    return [column for column in _COLUMNS if any(entry.get(column.metric) is not None for entry in evaluations)]
+
+
+def _shown(entry: Mapping[str, Any], column: _Column) -> str:
+    value = entry.get(column.metric)
+    if value is None:
+        return NONE
+    return (signed if column.has_sign else number)(column.factor * value, column.digits)

@@ -13,24 +13,24 @@ from evaluation._paired import Record, read_json, read_records
 class _Column(NamedTuple):
     title: str
     metric: str
-    factor: int
     digits: int
+    is_share: bool = False
     has_sign: bool = False
 
 
 _COLUMNS = (
-    _Column("loss", "eval_loss", 1, 4),
-    _Column("reward accuracy, %", "eval_rewards/accuracies", 100, 1),
-    _Column("preferred, nats", "eval_logps_shift/chosen", 1, 3, has_sign=True),
-    _Column("dispreferred, nats", "eval_logps_shift/rejected", 1, 3, has_sign=True),
-    _Column("KL, nats", "eval_samples/kl", 1, 3),
-    _Column("unterminated, %", "eval_samples/unterminated", 100, 1),
-    _Column("tokens", "eval_samples/tokens", 1, 1),
+    _Column("loss", "eval_loss", 4),
+    _Column("accuracy", "eval_rewards/accuracies", 1, is_share=True),
+    _Column("preferred", "eval_logps_shift/chosen", 3, has_sign=True),
+    _Column("dispreferred", "eval_logps_shift/rejected", 3, has_sign=True),
+    _Column("KL", "eval_samples/kl", 3),
+    _Column("unterminated", "eval_samples/unterminated", 1, is_share=True),
+    _Column("tokens", "eval_samples/tokens", 1),
 )
 MEANING = (
-    "Loss and rewards are the objective's own: by them runs of one objective are compared. Preferred and dispreferred completions: log-"
-    "probability per token against the reference. KL to the reference, and the share that did not end, are of the policy's own samples of "
-    "dev prompts."
+    "Dev set: loss and accuracy (preferred above dispreferred rewards) are the objective's own and compare runs of one objective. "
+    "Preferred and dispreferred completions: log-probability per token against the reference, in nats. KL to the reference in nats, "
+    "the share that did not end and the mean length are of the policy's own samples of dev prompts."
 )
 
 
@@ -83,16 +83,18 @@ def compare_dev(runs: Sequence[tuple[str, Mapping[str, Any], str, str]]) -> Reco
 
 
 def compared_dev_rows(compared: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row of text per run: each figure before the first step → after the last."""
+    """One row of text per figure, a column per run: before the first step → after the last."""
     runs = compared["runs"]
     columns = _columns([run[when] for run in runs.values() for when in ("before", "after")])
     return [
-        {
-            "run": name,
-            "dev groups": str(run["groups"]),
-            **{column.title: f"{_shown(run['before'], column)} → {_shown(run['after'], column)}" for column in columns},
-        }
-        for name, run in runs.items()
+        {"dev set": "groups", **{name: str(run["groups"]) for name, run in runs.items()}},
+        *(
+            {
+                "dev set": column.title,
+                **{name: f"{_shown(run['before'], column)} → {_shown(run['after'], column)}" for name, run in runs.items()},
+            }
+            for column in columns
+        ),
     ]
 
 
@@ -104,4 +106,6 @@ def _shown(entry: Mapping[str, Any], column: _Column) -> str:
     value = entry.get(column.metric)
     if value is None:
         return NONE
-    return (signed if column.has_sign else number)(column.factor * value, column.digits)
+    if column.is_share:
+        return f"{number(100 * value, column.digits)} %"
+    return (signed if column.has_sign else number)(value, column.digits)

@@ -178,7 +178,7 @@ def show_results(run: Run) -> None:
     """The table of results, and where the report and the UI are."""
     if not (run.folder / "summary.json").exists():
         return
-    from evaluation.dev_set import dev_rows, dev_title
+    from evaluation.dev_set import MEANING, dev_rows, dev_title
     from evaluation.lm_eval_summary import task_rows
     from evaluation.rounds import round_rows
     from evaluation.summary import notes, table_rows
@@ -189,11 +189,13 @@ def show_results(run: Run) -> None:
     print_table("lm-eval's own tasks", task_rows(summary))
     if len(rounds := summary.get("rounds", [])) > 1:
         print_table("rounds", round_rows(rounds))
+    said = notes(summary)
     dev = (summary["train"] or {}).get("dev")
-    # A run from before every evaluation was in its summary has the first and the last one there.
+    # The summary of an older run has no evaluation but the first and the last.
     if dev is not None and "evaluations" in dev:
         print_table(dev_title(dev), dev_rows(dev))
-    for note in notes(summary):
+        said.append(MEANING)
+    for note in said:
         print(f"  {note}")
     print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
 
@@ -238,7 +240,7 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
     for note in result["notes"]:
         print(f"  {note}")
     if result["dev"] is not None:
-        print_table("dev set, before → after training", compared_dev_rows(result["dev"]))
+        print_table("before → after training", compared_dev_rows(result["dev"]))
         for note in result["dev"]["notes"]:
             print(f"  {note}")
 

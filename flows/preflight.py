@@ -232,7 +232,8 @@ def _dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Chec
     evaluations = config.num_evaluations(num_groups)
     most = config.num_dev_samples(sys.maxsize)
     number = f"{samples} samples" if samples is not None else f"a sample of each dev prompt, {most} at most,"
-    times = f"{evaluations} evaluations" if evaluations is not None else f"evaluations every {config.eval_steps:g} steps"
+    up_to = "" if num_groups is not None else "up to "
+    times = f"{up_to}{evaluations} evaluations" if evaluations is not None else f"evaluations every {config.eval_steps:g} steps"
     rounds = f" in each of {len(trainings)} trainings" if len(trainings) > 1 else ""
     total = ""
     if evaluations is not None:

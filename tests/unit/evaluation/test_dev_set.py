@@ -49,11 +49,11 @@ def test_every_evaluation_is_a_row(tmp_path: Path) -> None:
         {
             "step": step,
             "loss": loss,
-            "reward accuracy, %": accuracy,
-            "preferred, nats": preferred,
-            "dispreferred, nats": dispreferred,
-            "KL, nats": kl,
-            "unterminated, %": "12.5",
+            "accuracy": f"{accuracy} %",
+            "preferred": preferred,
+            "dispreferred": dispreferred,
+            "KL": kl,
+            "unterminated": "12.5 %",
             "tokens": "20.5",
         }
         for step, loss, accuracy, preferred, dispreferred, kl in (
@@ -77,14 +77,14 @@ def test_the_summary_and_the_report_have_it(tmp_path: Path) -> None:
     assert summary["train"]["first"]["loss"] == 1
     _, page = built(tmp_path / "out", inputs(tmp_path, {}, train=folder, stages=[]))
     text = " ".join(page.text.split())
-    assert "Dev set: 8 groups, 8 samples of their prompts" in text and "4 0.7100 90.0 +0.500 −1.000 2.000 12.5 20.5" in text
+    assert "Dev set: 8 groups, 8 samples of their prompts" in text and "4 0.7100 90.0 % +0.500 −1.000 2.000 12.5 % 20.5" in text
     # Loss, rewards, gradient norm as ever, and the dev set's own accuracy; the loss has two lines.
     assert page.tags.count("svg") == 4 and "training dev" in text
 
 
 def test_a_report_without_a_dev_set_names_none(tmp_path: Path) -> None:
     _, page = built(tmp_path / "out", inputs(tmp_path, {}, train=trained(tmp_path / "train"), stages=[]))
-    assert "Dev set" not in page.text and " dev " not in page.text and page.tags.count("svg") == 3
+    assert "Dev set:" not in page.text and " dev " not in page.text and page.tags.count("svg") == 3
 
 
 def test_dev_sets_of_runs_beside_each_other(tmp_path: Path) -> None:
@@ -93,9 +93,10 @@ def test_dev_sets_of_runs_beside_each_other(tmp_path: Path) -> None:
     assert first is not None and second is not None
     compared = compare_dev([("mine", first, "bnf", "d1"), ("other", second, "dpo", "d2")])
     assert compared is not None
-    one, two = compared_dev_rows(compared)
-    assert one["run"] == "mine" and one["KL, nats"] == "0.000 → 2.000" and one["dev groups"] == "8"
-    assert two["KL, nats"] == "0.000 → 7.250" and two["reward accuracy, %"] == "50.0 → 90.0"
+    rows = {row.pop("dev set"): row for row in compared_dev_rows(compared)}
+    assert rows["groups"] == {"mine": "8", "other": "8"}
+    assert rows["KL"] == {"mine": "0.000 → 2.000", "other": "0.000 → 7.250"}
+    assert rows["accuracy"]["other"] == "50.0 % → 90.0 %" and rows["dispreferred"]["mine"] == "0.000 → −1.000"
     _, data, objective = compared["notes"]
     assert data == "other has other data than mine, and so another dev set: their figures are not of the same groups."
     assert objective == "other was trained by dpo, mine by bnf: their losses and rewards differ in kind."
@@ -126,7 +127,7 @@ def test_compare_shows_dev_sets_with_and_without_scores(
     monkeypatch.setattr(commands, "open_store", lambda home: SimpleNamespace(fetch=lambda artifact, *_: artifact.path))
     commands.compare_runs(["one", "two"], as_json=False)
     printed = capsys.readouterr().out
-    assert printed.count("0.000 → 2.000") == 2 and "dev set, before → after training" in printed
+    assert printed.count("0.000 → 2.000") == 2 and "before → after training" in printed
     assert ("50.0 → 75.0" in printed) == has_scores
     commands.compare_runs(["one", "two"], as_json=True)
     found = json.loads(capsys.readouterr().out)

@@ -65,7 +65,7 @@ def test_the_longest_group_of_prepared_data_must_fit_a_row(tmp_path, part):
         (
             {},
             False,
-            "a sample of each dev prompt, 64 at most, of up to 256 tokens (…) at 5 evaluations (…): at most 81,920 tokens",
+            "a sample of each dev prompt, 64 at most, of up to 256 tokens (…) at up to 5 evaluations (…): at most 81,920 tokens",
         ),
         ({}, True, "4 samples of up to 256 tokens (…) at 2 evaluations (…): at most 2,048 tokens"),
         (

@@ -61,25 +61,30 @@ def dev_rows(dev: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def compare_dev(runs: Sequence[tuple[str, Mapping[str, Any], str, str]]) -> Record | None:
-    """The dev sets of runs beside each other; None where no run has one. A run is (name, dev, objective, digest of its data)."""
+def compare_dev(runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> Record | None:
+    """The dev sets of runs beside each other; None where no run has one.
+
+    A run is its name, its dev set, and how that was measured: `objective`, `data` (a digest), `dev_max_new_tokens`.
+    """
     if not runs:
         return None
-    (first, _, objective, data), *others = runs
+    (first, _, known), *others = runs
     notes = [MEANING]
-    for name, _, other_objective, other_data in others:
-        if other_data != data:
+    for name, _, how in others:
+        if how["data"] != known["data"]:
             notes.append(
                 f"{name} has other data than {first}, and so another dev set: their figures are not of the same groups."
             )
-        if other_objective != objective:
+        if how["objective"] != known["objective"]:
             notes.append(
-                f"{name} was trained by {other_objective}, {first} by {objective}: their losses and rewards differ in kind."
+                f"{name} was trained by {how['objective']}, {first} by {known['objective']}: their losses and rewards differ in kind."
             )
-    return {
-        "runs": {name: {"objective": objective, "data": data, **dev} for name, dev, objective, data in runs},
-        "notes": notes,
-    }
+        if how["dev_max_new_tokens"] != known["dev_max_new_tokens"]:
+            notes.append(
+                f"{name} samples up to {how['dev_max_new_tokens']} tokens, {first} up to {known['dev_max_new_tokens']}: KL, "
+                "unterminated and tokens are not of the same length."
+            )
+    return {"runs": {name: {**how, **dev} for name, dev, how in runs}, "notes": notes}
 
 
 def compared_dev_rows(compared: Mapping[str, Any]) -> list[dict[str, str]]:

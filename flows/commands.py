@@ -245,15 +245,17 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
             print(f"  {note}")
 
 
-def _dev_of(run: Run, store: Store) -> tuple[dict[str, Any], str, str] | None:
-    """What the run's training, of several rounds the last, measured on its dev set; its objective, and a digest of its data."""
+def _dev_of(run: Run, store: Store) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What the run's training, of several rounds the last, measured on its dev set, and how, as `compare_dev` takes them."""
     from evaluation.dev_set import read_dev
 
     last = {name.split("/")[0]: artifact for name, artifact in run.artifacts.items()}
     if "train" not in last or "prepare" not in last:
         return None
     dev = read_dev(store.fetch(last["train"], ("*.safetensors",)))
-    return None if dev is None else (dev, run.recipe.train_config().objective, last["prepare"].fingerprint)
+    config = run.recipe.train_config()
+    how = {name: getattr(config, name) for name in ("objective", "dev_max_new_tokens")}
+    return None if dev is None else (dev, {**how, "data": last["prepare"].fingerprint})
 
 
 def show_report(name: str, *, open_it: bool, as_json: bool) -> None:

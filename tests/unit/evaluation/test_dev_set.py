@@ -91,16 +91,23 @@ def test_dev_sets_of_runs_beside_each_other(tmp_path: Path) -> None:
     first = read_dev(Path(trained_with_dev(tmp_path / "a")))
     second = read_dev(Path(trained_with_dev(tmp_path / "b", evaluation(4, **{"samples/kl": 7.25}))))
     assert first is not None and second is not None
-    compared = compare_dev([("mine", first, "bnf", "d1"), ("other", second, "dpo", "d2")])
+    compared = compare_dev(
+        [
+            ("mine", first, {"objective": "bnf", "data": "d1", "dev_max_new_tokens": 256}),
+            ("other", second, {"objective": "dpo", "data": "d2", "dev_max_new_tokens": 32}),
+        ]
+    )
     assert compared is not None
     rows = {row.pop("dev set"): row for row in compared_dev_rows(compared)}
     assert rows["groups"] == {"mine": "8", "other": "8"}
     assert rows["KL"] == {"mine": "0.000 → 2.000", "other": "0.000 → 7.250"}
     assert rows["accuracy"]["other"] == "50.0 % → 90.0 %" and rows["dispreferred"]["mine"] == "0.000 → −1.000"
-    _, data, objective = compared["notes"]
+    _, data, objective, length = compared["notes"]
     assert data == "other has other data than mine, and so another dev set: their figures are not of the same groups."
     assert objective == "other was trained by dpo, mine by bnf: their losses and rewards differ in kind."
-    same = compare_dev([("mine", first, "bnf", "d1"), ("other", second, "bnf", "d1")])
+    assert length == ("other samples up to 32 tokens, mine up to 256: KL, unterminated and tokens are not of the same length.")
+    how = {"objective": "bnf", "data": "d1", "dev_max_new_tokens": 256}
+    same = compare_dev([("mine", first, how), ("other", second, how)])
     assert same is not None and len(same["notes"]) == 1 and compare_dev([]) is None
 
 
@@ -110,7 +117,7 @@ def run_of(name: str, folder: Path, scores: str | None) -> SimpleNamespace:
     for round_number in (1, 2):
         artifacts[f"prepare/round{round_number}"] = SimpleNamespace(fingerprint=f"data{round_number}")
         artifacts[f"train/round{round_number}"] = SimpleNamespace(path=folder if round_number == 2 else folder / "nothing")
-    recipe = SimpleNamespace(train_config=lambda: SimpleNamespace(objective="bnf"))
+    recipe = SimpleNamespace(train_config=lambda: SimpleNamespace(objective="bnf", dev_max_new_tokens=256))
     return SimpleNamespace(id=name, artifacts=artifacts, state="completed", recipe=recipe)
 
 

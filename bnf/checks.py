@@ -21,7 +21,7 @@ from bnf.losses import count, label_weights
 from bnf.mismatched import mismatched_rows
 from bnf.models import empty_model
 from bnf.objectives import load_objective
-from bnf.packing import pack, rows_per_step
+from bnf.packing import Row, pack
 
 
 def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) -> None:
@@ -73,12 +73,11 @@ def check_groups_dir(config: TrainConfig, groups_dir: Path) -> None:
     """
     groups = read_groups(groups_dir)
     check_data(config, groups)
-    rows = pack(groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
-    check_processes(config, rows_per_step(rows, config.global_batch_size))
+    rows = training_rows(config, groups)
+    check_processes(config, rows)
     sets = [rows]
     if (groups_dir / DEV).is_dir():
-        dev_groups = read_groups(groups_dir / DEV)
-        sets.append(pack(dev_groups, config.max_tokens_per_row, share_prompts=config.share_prompts))
+        sets.append(training_rows(config, read_groups(groups_dir / DEV)))
     if load_objective(config.objective, config.objective_options).needs_mismatched:
         for each in sets:
             mismatched_rows(each)
@@ -122,14 +121,28 @@ def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:
         )
 
 
-def check_processes(config: TrainConfig, step_rows: int) -> None:
-    """Every process must have a row to compute in a step.
+def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> list[Row]:
+    """The rows of a training.
+
+    Raises:
+        ValueError: naming the longest group, where it is longer than a row.
+    """
+    return pack(
+        groups,
+        config.max_tokens_per_row,
+        max_groups_per_row=config.max_groups_per_row,
+        share_prompts=config.share_prompts,
+    )
+
+
+def check_processes(config: TrainConfig, rows: Sequence[Row]) -> None:
+    """Every process must have a row to compute.
 
     Raises:
         ValueError: where there are more processes than rows.
     """
-    if config.nproc_per_node > step_rows:
+    if config.nproc_per_node > len(rows):
         raise ValueError(
-            f"nproc_per_node must be at most the {step_rows} rows of a step, got {config.nproc_per_node}; lower max_tokens_per_row "
-            f"(now {config.max_tokens_per_row}) for more rows, or raise global_batch_size (now {config.global_batch_size})"
+            f"nproc_per_node must be at most the {len(rows)} rows that the data make, got {config.nproc_per_node}; lower it, or for more "
+            f"rows global_batch_size (now {config.global_batch_size}) or max_tokens_per_row (now {config.max_tokens_per_row})"
         )

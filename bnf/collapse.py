@@ -14,9 +14,12 @@ _EVALUATIONS_DOWN = 2
 # Share of samples without an end, absolutely and as a multiple of what the model had before training.
 _MOST_UNTERMINATED = 0.10
 _MOST_TIMES_UNTERMINATED = 3
+# Of a few samples one or two more without an end are chance: 4 of 4 where none was before have 1 in 70.
+_FEWEST_MORE_UNTERMINATED = 4
 
 SHIFT = "eval_logps_shift/chosen"
 UNTERMINATED = "eval_samples/unterminated"
+NUM_SAMPLES = "eval_samples/number"
 
 
 class TrainingCollapsed(ArithmeticError):
@@ -49,7 +52,8 @@ def check_evaluations(evaluations: Sequence[Mapping[str, Any]], config: TrainCon
     if UNTERMINATED not in latest:
         return
     share, before = latest[UNTERMINATED], evaluations[0][UNTERMINATED]
-    if share > _MOST_UNTERMINATED and share > _MOST_TIMES_UNTERMINATED * before:
+    more = round((share - before) * latest[NUM_SAMPLES])
+    if share > _MOST_UNTERMINATED and share > _MOST_TIMES_UNTERMINATED * before and more >= _FEWEST_MORE_UNTERMINATED:
         raise TrainingCollapsed(
             f"samples without an end within {config.dev_max_new_tokens} tokens must stay under {_MOST_UNTERMINATED:.0%} or "
             f"{_MOST_TIMES_UNTERMINATED} times the {before:.1%} before training, got {share:.1%} at step {step}; check that preferred "

@@ -6,21 +6,21 @@ as the plain log-ratio is, but never negative and with less noise (k3 of http://
 completions it would be neither.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from bnf.adapters import transformers_model
 from bnf.groups import Completion, PromptGroup
 from bnf.logps import row_logps
 from bnf.packing import pack
 
-# Prompts that are continued at once.
-_BATCH = 16
+# progress(samples that are done, of how many, tokens so far, at most how many more), first before the first token
+SampleProgress = Callable[[int, int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -50,36 +50,82 @@ def stop_tokens(model: PreTrainedModel) -> list[int]:
     raise ValueError("eos_token_id must be in the model's generation_config.json or config.json, got none; add it there")
 
 
-def sample(model: Any, prompts: Sequence[tuple[int, ...]], *, max_new_tokens: int, seed: int, bf16: bool) -> list[Sample]:
-    """A completion of each prompt at temperature 1, without changing any state of the model or of the random generators."""
+def sample(
+    model: Any,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    max_new_tokens: int,
+    max_tokens: int,
+    seed: int,
+    bf16: bool,
+    progress: SampleProgress = lambda *_: None,
+) -> list[Sample]:
+    """A completion of each prompt at temperature 1, without changing any state of the model or of the random generators.
+
+    Prompts of like length are continued together, as many as `max_tokens` of cached keys and values allow. What is drawn for a
+    prompt depends on the seed and its place alone, not on the prompts beside it.
+    """
     inner = transformers_model(model)
     stops = stop_tokens(inner)
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=True,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=0,
-        eos_token_id=stops,
-        pad_token_id=stops[0],
-    )
+    settings = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
     device = inner.device
-    samples: list[Sample] = []
     # The same numbers for each of a model's evaluations, and none from those that training draws.
-    cuda = [device] if device.type == "cuda" else []
-    with _generating(inner), torch.random.fork_rng(cuda), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):
-        torch.manual_seed(seed)
-        for first in range(0, len(prompts), _BATCH):
-            batch = prompts[first : first + _BATCH]
-            longest = max(len(prompt) for prompt in batch)
-            ids = torch.tensor([[stops[0]] * (longest - len(prompt)) + list(prompt) for prompt in batch], device=device)
-            mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in batch], device=device)
-            output = inner.generate(input_ids=ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
-            for prompt, row in zip(batch, output[:, longest:].tolist(), strict=True):
-                end = next((place for place, token in enumerate(row) if token in stops), None)
+    draws = torch.rand(len(prompts), max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    samples: dict[int, Sample] = {}
+    num_tokens, most_left = 0, len(prompts) * max_new_tokens
+    progress(0, len(prompts), 0, most_left)
+    with _generating(inner), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):
+        for batch in _batches(prompts, max_new_tokens, max_tokens):
+            own = [prompts[place] for place in batch]
+            longest = max(map(len, own))
+            ids = torch.tensor([[stops[0]] * (longest - len(prompt)) + list(prompt) for prompt in own], device=device)
+            mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in own], device=device)
+
+            def on_token(step: int, num: int = len(own), tokens: int = num_tokens, left: int = most_left) -> None:
+                progress(len(samples), len(prompts), tokens + step * num, left - step * num)
+
+            drawing = _Drawing(draws[batch].to(device), longest, on_token)
+            output = inner.generate(  # type: ignore[operator]
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([drawing]),
+            )
+            for place, row in zip(batch, output[:, longest:].tolist(), strict=True):
+                end = next((index for index, token in enumerate(row) if token in stops), None)
                 tokens = row if end is None else row[: end + 1]
-                samples.append(Sample(prompt, tuple(tokens), end is not None))
-    return samples
+                samples[place] = Sample(prompts[place], tuple(tokens), end is not None)
+            num_tokens += (output.shape[1] - longest) * len(own)
+            most_left -= max_new_tokens * len(own)
+            progress(len(samples), len(prompts), num_tokens, most_left)
+    return [samples[place] for place in range(len(prompts))]
+
+
+def _batches(prompts: Sequence[tuple[int, ...]], max_new_tokens: int, max_tokens: int) -> Iterator[list[int]]:
+    """Places of prompts that are continued together, the longest first: one prompt at least, however long."""
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    while order:
+        size = max(1, max_tokens // (len(prompts[order[0]]) + max_new_tokens))
+        yield order[:size]
+        order = order[size:]
+
+
+class _Drawing(LogitsProcessor):
+    """Leaves of each distribution the token in whose share the row's random number falls.
+
+    `draws` (B, N) in [0, 1), one for each row and new token.
+    """
+
+    def __init__(self, draws: torch.Tensor, num_prompt_tokens: int, on_token: Callable[[int], None]) -> None:
+        self.draws, self.num_prompt_tokens, self.on_token = draws, num_prompt_tokens, on_token
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # (B, T), (B, V)
+        step = input_ids.shape[1] - self.num_prompt_tokens
+        shares = scores.softmax(-1).cumsum(-1, dtype=torch.float64)
+        # Not above the last: rounding may leave the sum below 1.
+        drawn = torch.searchsorted(shares, self.draws[:, step, None] * shares[:, -1:], right=True)
+        self.on_token(step + 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn.clamp_max_(scores.shape[1] - 1), 0.0)
 
 
 def sample_metrics(samples: Sequence[Sample], policy: Any, reference: Any, *, bf16: bool) -> dict[str, float]:
@@ -101,6 +147,7 @@ def sample_metrics(samples: Sequence[Sample], policy: Any, reference: Any, *, bf
                 theirs = torch.cat([row_logps(model, row, bf16=bf16).logps for row in rows]).double()
             divergence = kl(logps, theirs)
     return {
+        "samples/number": len(samples),
         "samples/kl": divergence / len(samples),
         "samples/kl_per_token": divergence / len(logps),
         "samples/entropy": entropy,

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bnf.config import TrainConfig
 from bnf.digests import model_digest
-from bnf.reference import INDEX_FILE, Progress, cache_reference
+from bnf.progress import Progress
+from bnf.reference import INDEX_FILE, cache_reference
 
 _NOTE_FILE = "reference_mismatch.json"
 _FOLDER = "own_reference"

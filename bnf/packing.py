@@ -1,12 +1,12 @@
 """Rows: prompt groups packed flat into a token budget, each prompt once, followed by its completions.
 
-A row is what is computed at once, by the reference pass and by training alike. Rows depend on the data and the budget, never
-on a seed: the training seed permutes whole rows. Within a group the positions of every completion continue from the prompt's
-end, and each completion attends to the prompt and to itself (`bnf.segments`). In plain packing, for kernels and comparisons
-that need it, every completion has a copy of the prompt of its own.
+A row is what is computed at once, by the reference pass and by training alike. Rows depend on the data, the budget and the
+most groups that a row may hold, never on a seed: the training seed permutes whole rows. Within a group the positions of every
+completion continue from the prompt's end, and each completion attends to the prompt and to itself (`bnf.segments`). In plain
+packing, for kernels and comparisons that need it, every completion has a copy of the prompt of its own.
 """
 
-import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bnf.groups import PromptGroup, tokens_digest
+from bnf.longest import too_long
 
 # Rows that are still being filled at once: enough for tight rows, and packing stays linear in the number of groups.
 _OPEN_ROWS = 32
@@ -193,8 +194,15 @@ class Row:
         return shortest
 
 
-def pack(groups: Sequence[PromptGroup], max_tokens_per_row: int, *, share_prompts: bool = True) -> list[Row]:
-    """Packs all groups into rows of at most `max_tokens_per_row` tokens; the same groups give the same rows, always.
+def pack(
+    groups: Sequence[PromptGroup],
+    max_tokens_per_row: int,
+    *,
+    max_groups_per_row: int | None = None,
+    share_prompts: bool = True,
+) -> list[Row]:
+    """Packs all groups into rows of at most `max_tokens_per_row` tokens and `max_groups_per_row` groups; the same groups give
+    the same rows, always.
 
     The order is a shuffle that the token ids' digest fixes, so that neighbours in the data set (one source, one length) are
     spread over rows.
@@ -202,15 +210,12 @@ def pack(groups: Sequence[PromptGroup], max_tokens_per_row: int, *, share_prompt
     A group is never split, in plain packing neither: objectives compare its completions.
 
     Raises:
-        ValueError: naming a group that is longer than a row.
+        ValueError: naming the longest group, where it is longer than a row.
     """
     sizes = [tokens_in_row(group, share_prompts) for group in groups]
-    for group, size in zip(groups, sizes, strict=True):
-        if size > max_tokens_per_row:
-            raise ValueError(
-                f"max_tokens_per_row must hold every group, got {max_tokens_per_row} while group {group.id!r} has {size} tokens; "
-                f"raise it to {size} or more, or leave longer groups out when preparing the data"
-            )
+    longest = max(range(len(groups)), key=sizes.__getitem__, default=None)
+    if longest is not None and sizes[longest] > max_tokens_per_row:
+        raise too_long(groups[longest].id, sizes[longest], max_tokens_per_row)
     digest = tokens_digest(groups)
     order = sorted(range(len(groups)), key=lambda index: sha256(f"{digest}:{index}".encode()).digest())
     rows: list[list[int]] = []
@@ -228,26 +233,26 @@ def pack(groups: Sequence[PromptGroup], max_tokens_per_row: int, *, share_prompt
         row, free = open_rows[place]
         row.append(index)
         open_rows[place] = (row, free - size)
+        if len(row) == max_groups_per_row:
+            open_rows.pop(place)
     return [Row(tuple(groups[index] for index in row), tuple(row), share_prompts) for row in rows]
 
 
-def rows_per_step(rows: Sequence[Row], global_batch_size: int) -> int:
-    """The number of whole rows whose groups come nearest to `global_batch_size`.
+def step_bounds(sizes: Sequence[int], num_steps: int) -> list[int]:
+    """Splits rows of `sizes` groups, in the order given, into `num_steps` steps of about equally many groups; one past the last
+    row of each step.
 
-    Raises:
-        ValueError: where one row holds more than twice as many groups as a step should.
+    A step ends at the row where the groups so far come nearest to its share of all. Each has a row at least.
     """
-    most = max(len(row.groups) for row in rows)
-    if most > 2 * global_batch_size:
-        tokens_per_group = sum(row.num_tokens for row in rows) / sum(len(row.groups) for row in rows)
-        longest = max(tokens_in_row(group, row.share_prompts) for row in rows for group in row.groups)
-        fitting = max(math.ceil(tokens_per_group * global_batch_size), longest)
-        raise ValueError(
-            f"max_tokens_per_row must leave at most {2 * global_batch_size} groups in a row (global_batch_size {global_batch_size}), "
-            f"got a row of {most}; set max_tokens_per_row to about {fitting}, or raise global_batch_size"
-        )
-    groups_per_row = sum(len(row.groups) for row in rows) / len(rows)
-    return max(1, round(global_batch_size / groups_per_row))
+    ends = list(accumulate(sizes))
+    bounds: list[int] = []
+    for number in range(1, num_steps + 1):
+        share = ends[-1] * number / num_steps
+        least, most = (bounds[-1] if bounds else 0) + 1, len(sizes) - (num_steps - number)
+        after = bisect_left(ends, share)
+        nearest = after if after and share - ends[after - 1] <= ends[after] - share else after + 1
+        bounds.append(min(max(nearest, least), most))
+    return bounds
 
 
 def tokens_in_row(group: PromptGroup, share_prompts: bool) -> int:

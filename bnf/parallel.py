@@ -4,18 +4,17 @@ A step holds the same rows as in one process, and its loss is divided by the sam
 nothing but the order in which floating-point numbers are added.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from bnf.logps import row_logps
 from bnf.losses import Totals
-from bnf.packing import Row
+from bnf.packing import Row, step_bounds
 
 _T = TypeVar("_T")
 
@@ -28,6 +27,11 @@ def num_processes() -> int:
 def is_first() -> bool:
     """Whether this is the process that writes files and reports."""
     return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def process_number() -> int:
+    """Which of them this one is."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def wait_for_all() -> None:
@@ -58,34 +62,47 @@ def gather(value: _T) -> list[_T]:
     return values
 
 
-class SeededOrder(Sampler[int]):
-    """The order of rows in an epoch: a permutation that the seed and the epoch's number fix.
+class SeededSteps(Sampler[list[int]]):
+    """The rows of each optimizer step of an epoch that one process computes: the rows in a permutation that the seed and the
+    epoch's number fix, split into steps (`bnf.packing.step_bounds`), whose rows the processes take in turn.
 
-    Where several processes take rows in turn, each step is filled up to a multiple of their number with the index `num_rows`,
-    which stands for nothing, so that all of them compute equally many.
+    A process that gets no row of a step computes the index `len(sizes)`, which stands for nothing, so that all of them take part.
     """
 
-    def __init__(self, num_rows: int, seed: int, *, rows_per_step: int, num_processes: int) -> None:
-        self.num_rows, self.seed, self.epoch = num_rows, seed, 0
-        self.rows_per_step, self.num_processes = rows_per_step, num_processes
+    def __init__(self, sizes: Sequence[int], seed: int, *, num_steps: int, process: int = 0, num_processes: int = 1) -> None:
+        """`sizes` are the rows' numbers of groups."""
+        self.sizes, self.seed, self.num_steps, self.epoch = sizes, seed, num_steps, 0
+        self.process, self.num_processes = process, num_processes
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.num_rows, self.rows_per_step)
-        return whole * self._filled(self.rows_per_step) + self._filled(rest)
+        return self.num_steps
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.num_rows, generator=generator).tolist()
-        for first in range(0, self.num_rows, self.rows_per_step):
-            step = order[first : first + self.rows_per_step]
-            yield from step
-            yield from [self.num_rows] * (self._filled(len(step)) - len(step))
+        order = torch.randperm(len(self.sizes), generator=generator).tolist()
+        first = 0
+        for last in step_bounds([self.sizes[row] for row in order], self.num_steps):
+            yield order[first:last][self.process :: self.num_processes] or [len(self.sizes)]
+            first = last
 
-    def _filled(self, num_rows: int) -> int:
-        return math.ceil(num_rows / self.num_processes) * self.num_processes
+
+class StepLoader(DataLoader[Any]):
+    """Gives a process its rows of one optimizer step after another."""
+
+    def __init__(self, rows: Sequence[Any], steps: SeededSteps) -> None:
+        """`rows` are those that `steps` names, and last the one that stands for nothing."""
+        super().__init__(rows, batch_sampler=steps, collate_fn=_together)  # type: ignore[arg-type]
+
+    def set_epoch(self, epoch: int) -> None:
+        """transformers calls it before each epoch; a resumed epoch's loader is another, whose sampler it finds by itself."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def _together(rows: list[Any]) -> dict[str, list[Any]]:
+    return {"rows": rows}
 
 
 def accept_rows(model: Any) -> None:

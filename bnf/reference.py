@@ -10,7 +10,7 @@ too.
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -25,19 +25,19 @@ from bnf.attention import ATTENTION
 from bnf.digests import model_digest
 from bnf.groups import DEV, read_groups
 from bnf.logps import logits_budget, row_logps
+from bnf.longest import check_longest
 from bnf.losses import MismatchedReference, RowReference
 from bnf.mismatched import mismatched_rows
 from bnf.models import load_model, numerics
 from bnf.packing import Row, pack, rows_digest
 from bnf.permissions import open_to_readers
+from bnf.progress import Progress
 
 INDEX_FILE = "index.json"
 NUMERICS_FILE = "numerics.json"
 
 # Tokens in a shard: what a killed pass loses at most.
 _SHARD_TOKENS = 32_768
-
-Progress = Callable[[int, int, str], None]
 
 
 def cache_reference(
@@ -48,6 +48,7 @@ def cache_reference(
     max_tokens_per_row: int,
     bf16: bool,
     progress: Progress,
+    max_groups_per_row: int | None = None,
     share_prompts: bool = True,
     entropies: bool = False,
     mismatched: bool = False,
@@ -61,6 +62,8 @@ def cache_reference(
     Raises:
         ValueError: where a group is longer than a row, the model is not supported, or one prompt leaves nothing to mismatch.
     """
+    groups = read_groups(groups_dir)
+    check_longest(groups_dir, max_tokens_per_row=max_tokens_per_row, share_prompts=share_prompts)
     if (groups_dir / DEV).is_dir():
         # First, so that the index of all is written last.
         cache_reference(
@@ -68,13 +71,14 @@ def cache_reference(
             groups_dir / DEV,
             output_dir / DEV,
             max_tokens_per_row=max_tokens_per_row,
+            max_groups_per_row=max_groups_per_row,
             bf16=bf16,
             progress=lambda done, total, note: progress(done, total, f"dev: {note}"),
             share_prompts=share_prompts,
             entropies=entropies,
             mismatched=mismatched,
         )
-    rows = pack(read_groups(groups_dir), max_tokens_per_row, share_prompts=share_prompts)
+    rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
     others = mismatched_rows(rows) if mismatched else None
     identity = {
         "rows": rows_digest(rows),
@@ -119,14 +123,14 @@ def cache_reference(
                 if entropies:
                     values["entropies"].append(token_logps.entropies.float().cpu())
                 done += tokens_of_row[place]
-                progress(done, num_tokens, f"{done} of {num_tokens} tokens")
+                progress(done, num_tokens, "tokens")
             partial = path.with_name(path.name + ".partial")
             save_file({name: torch.cat(parts) for name, parts in values.items()}, partial, metadata={"key": key})
             open_to_readers(partial)
             os.replace(partial, path)
         else:
             done += sum(tokens_of_row[first:last])
-            progress(done, num_tokens, f"{done} of {num_tokens} tokens, some cached")
+            progress(done, num_tokens, "tokens, some cached")
 
     index = {
         "key": key,

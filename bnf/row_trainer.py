@@ -1,7 +1,7 @@
 """transformers.Trainer over packed rows.
 
-A micro-batch is one row; the losses of an optimizer step are divided by what its rows really hold. The seed permutes whole
-rows. A checkpoint appears under its name when it is complete.
+A batch of the trainer's is an optimizer step's rows, as many as they are, which are computed one after another; their losses are
+divided by what the step's rows really hold. The seed permutes whole rows. A checkpoint appears under its name when it is complete.
 """
 
 import json
@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -36,17 +35,30 @@ from bnf.models import load_model, numerics
 from bnf.objectives._base import BaseObjective
 from bnf.own_reference import ReferenceMismatch
 from bnf.packing import Row
-from bnf.parallel import SeededOrder, accept_rows, gather, is_first, num_processes, sum_totals, wait_for_all
+from bnf.parallel import (
+    SeededSteps,
+    StepLoader,
+    accept_rows,
+    gather,
+    is_first,
+    num_processes,
+    process_number,
+    sum_totals,
+    wait_for_all,
+)
 from bnf.permissions import open_to_readers
-from bnf.reference import Progress
+from bnf.progress import Progress, TrainingProgress
 from bnf.schedule import num_warmup_steps, rate_share
 
 _logger = logging.getLogger(__name__)
 
+# Keys and values of as many rows' tokens are held at once when dev prompts are continued.
+_CACHED_ROWS = 8
+
 
 @dataclass(frozen=True)
 class TrainRow:
-    """A micro-batch: a row, and the reference's values where they are read."""
+    """What is computed at once: a row, and the reference's values where they are read."""
 
     row: Row
     reference: RowReference | None
@@ -70,7 +82,7 @@ class RowTrainer(Trainer):
         config: TrainConfig,
         objective: BaseObjective,
         weights: tuple[float, float],
-        rows_per_step: int,
+        num_steps: int,
         step0_check: Mapping[str, Any] | None,
         metrics_file: Path,
         progress: Progress,
@@ -78,16 +90,23 @@ class RowTrainer(Trainer):
         reference_model_dir: Path,
         starts_as_reference: bool,
     ) -> None:
-        """`step0_check` is what the reference was computed with, where it must equal the policy before the first step.
+        """`num_steps` are the optimizer steps of an epoch; `step0_check` is what the reference was computed with, where it must
+        equal the policy before the first step.
 
         `dev` are the rows that are evaluated; the policy's samples are compared with the model of `reference_model_dir`, which
         is the one that the training starts from where `starts_as_reference`.
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
-        super().__init__(model=model, args=args, train_dataset=[*rows, filler], eval_dataset=dev, data_collator=_only)
+        self.rows = [*rows, filler]
+        super().__init__(model=model, args=args, train_dataset=self.rows, eval_dataset=dev)
         self.config = config
-        self.rows_per_step = rows_per_step
-        self.order = SeededOrder(len(rows), config.seed, rows_per_step=rows_per_step, num_processes=num_processes())
+        self.steps = SeededSteps(
+            [len(item.row.groups) for item in rows],
+            config.seed,
+            num_steps=num_steps,
+            process=process_number(),
+            num_processes=num_processes(),
+        )
         if num_processes() > 1:
             accept_rows(model)
         self.objective = objective
@@ -98,14 +117,15 @@ class RowTrainer(Trainer):
         self.dev = dev
         self.reference_model_dir = reference_model_dir
         self.starts_as_reference = starts_as_reference
+        self.progress = TrainingProgress(progress)
         self.evaluation_seconds = 0.0
         self.window_started = time.monotonic()
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Reporter(self, progress))
+        self.add_callback(_Reporter(self))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.order
+    def get_train_dataloader(self) -> StepLoader:
+        return StepLoader(self.rows, self.steps)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The rates of `bnf.schedule`: transformers' own begin a warm-up with a step of rate 0."""
@@ -129,7 +149,7 @@ class RowTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """This process's rows of one optimizer step, and what all of its rows share; before the step's first backward pass."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        items: list[TrainRow] = [batch["row"] for batch in batches if batch["row"].counts]
+        items: list[TrainRow] = [item for batch in batches for item in batch["rows"] if item.counts]
         mismatched = [item.reference.mismatched for item in items if item.reference is not None]
         num_mismatched = sum(len(each.row.lengths) for each in mismatched if each is not None)
         return batches, sum_totals(self._totals(items), num_mismatched, self.model.device)
@@ -140,6 +160,15 @@ class RowTrainer(Trainer):
             logratio = mean_logratio(self.model, [item.reference for item in items], bf16=self.config.bf16)
             totals = replace(totals, mismatched_logratio=logratio)
         return totals
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward pass of each row; the processes' gradients meet in the last one's."""
+        *before, last = inputs["rows"]
+        loss = torch.zeros((), device=self.args.device)
+        with self.accelerator.no_sync(model):
+            for item in before:
+                loss += super().training_step(model, {"row": item}, num_items_in_batch)
+        return loss + super().training_step(model, {"row": last}, num_items_in_batch)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -178,20 +207,27 @@ class RowTrainer(Trainer):
             TrainingCollapsed: where the figures say so.
         """
         started = time.monotonic()
+        self.progress.begin_evaluation()
         self.model.eval()
         metrics = StepMetrics()
         totals = self._totals(self.dev)
         settings = {"bf16": self.config.bf16, "entropies": True, "prompts": self.objective.needs_prompts}
+        losses = []
         with torch.no_grad():
-            losses = [self._row_loss(item, row_logps(self.model, item.row, **settings), totals, metrics) for item in self.dev]
+            for item in self.dev:
+                losses.append(self._row_loss(item, row_logps(self.model, item.row, **settings), totals, metrics))
+                self.progress.on_dev_row(len(losses), len(self.dev))
         loss = float(torch.stack(losses).sum())
         groups = [group for item in self.dev for group in item.row.groups]
         samples = sample(
             self.model,
-            prompts_to_sample(groups, self.config.dev_prompts),
+            prompts_to_sample(groups, self.config.num_dev_samples(len(groups))),
             max_new_tokens=self.config.dev_max_new_tokens,
+            # A token's keys and values are a small part of what a training row keeps of it.
+            max_tokens=_CACHED_ROWS * self.config.max_tokens_per_row,
             seed=self.config.seed,
             bf16=self.config.bf16,
+            progress=self.progress.on_samples,
         )
         values = {
             "loss": loss,
@@ -204,6 +240,7 @@ class RowTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         self.window_started += time.monotonic() - started
         self.evaluation_seconds += time.monotonic() - started
+        self.progress.end_evaluation()
         if not math.isfinite(loss):
             raise non_finite("dev loss", loss, self.state.global_step, self.config)
         check_evaluations([entry for entry in self.state.log_history if "eval_loss" in entry], self.config)
@@ -238,6 +275,8 @@ class RowTrainer(Trainer):
             with self.metrics_file.open("a") as file:
                 file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
         super().log(logs, start_time)
+        if "loss" in logs:
+            self.progress.end_step(self.state.global_step, logs)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -295,11 +334,10 @@ class RowTrainer(Trainer):
 
 
 class _Reporter(TrainerCallback):
-    """Progress, the step-0 assertion, and metrics.jsonl in step with a resumed state."""
+    """Progress of steps that are not logged, the step-0 assertion, and metrics.jsonl in step with a resumed state."""
 
-    def __init__(self, trainer: RowTrainer, progress: Progress) -> None:
+    def __init__(self, trainer: RowTrainer) -> None:
         self.trainer = trainer
-        self.progress = progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if is_first():
@@ -310,6 +348,7 @@ class _Reporter(TrainerCallback):
             unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
             os.replace(unfinished, self.trainer.metrics_file)
         self.trainer.window_started = time.monotonic()
+        self.trainer.progress.begin(state.global_step, state.max_steps, state.eval_steps if self.trainer.dev else None)
         if self.trainer.dev and state.global_step == 0:
             self.trainer.evaluate()
 
@@ -320,11 +359,12 @@ class _Reporter(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer.dev and state.global_step >= state.max_steps:
             control.should_evaluate = True
-        self.progress(state.global_step, state.max_steps, f"step {state.global_step} of {state.max_steps}")
+        if not control.should_log:
+            self.trainer.progress.end_step(state.global_step, self.trainer.progress.logged)
 
 
-def training_arguments(config: TrainConfig, checkpoints_dir: Path, rows_per_step: int, *, evaluates: bool) -> TrainingArguments:
-    """transformers' arguments for a configuration: one row per micro-batch, the rows of a step shared by the processes.
+def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates: bool) -> TrainingArguments:
+    """transformers' arguments for a configuration; a batch is an optimizer step's rows, whatever their number.
 
     Raises:
         ValueError: where other than `nproc_per_node` processes were started.
@@ -332,7 +372,6 @@ def training_arguments(config: TrainConfig, checkpoints_dir: Path, rows_per_step
     arguments = TrainingArguments(
         output_dir=str(checkpoints_dir),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=math.ceil(rows_per_step / config.nproc_per_node),
         learning_rate=config.learning_rate,
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps,
@@ -377,8 +416,3 @@ def peak_memory_gb() -> float:
     # In kibibytes, but for macOS, which counts bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def _only(items: list[TrainRow]) -> dict[str, TrainRow]:
-    (item,) = items
-    return {"row": item}

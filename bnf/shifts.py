@@ -17,7 +17,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from bnf.groups import DEV, read_groups
 from bnf.losses import RowReference
 from bnf.packing import Row, pack
-from bnf.reference import Progress, cache_reference, read_reference
+from bnf.progress import Progress
+from bnf.reference import cache_reference, read_reference
 
 SHIFTS_FILE = "shifts.json"
 
@@ -37,6 +38,7 @@ def analyze(
     max_tokens_per_row: int,
     bf16: bool,
     progress: Progress,
+    max_groups_per_row: int | None = None,
     share_prompts: bool = True,
 ) -> dict[str, Any]:
     """Scores all groups under the policy, resuming what is there, and compares with the cached reference; returns what
@@ -58,13 +60,15 @@ def analyze(
         max_tokens_per_row=max_tokens_per_row,
         bf16=bf16,
         progress=progress,
+        max_groups_per_row=max_groups_per_row,
         share_prompts=share_prompts,
         entropies=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(policy_dir, local_files_only=True, trust_remote_code=False)
 
     def compared(part: str) -> dict[str, Any]:
-        rows = pack(read_groups(groups_dir / part), max_tokens_per_row, share_prompts=share_prompts)
+        groups = read_groups(groups_dir / part)
+        rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
         policies, references = (
             read_reference(folder / part, rows, max_tokens_per_row=max_tokens_per_row, bf16=bf16)
             for folder in (cache_dir, reference_dir)

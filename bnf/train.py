@@ -120,7 +120,7 @@ class _Printer:
         now = time.monotonic()
         if now - self.last >= 1 or done == total:
             self.last = now
-            print(f"{self.stage}: {note}", file=sys.stderr, flush=True)
+            print(f"{self.stage}: {done} of {total} {note}", file=sys.stderr, flush=True)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

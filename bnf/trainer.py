@@ -4,7 +4,6 @@ A training that was killed goes on from its last checkpoint to the same bits.
 """
 
 import json
-import math
 import os
 import shutil
 import time
@@ -19,7 +18,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.adapters import add_adapter, merge, save_adapter
 from bnf.allocator import keep_freed_memory
-from bnf.checks import check_data, check_machine, check_processes
+from bnf.checks import check_data, check_machine, check_processes, training_rows
 from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
 from bnf.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
@@ -38,10 +37,11 @@ from bnf.own_reference import (
     noted_mismatch,
     own_reference,
 )
-from bnf.packing import Row, pack, rows_per_step
+from bnf.packing import Row
 from bnf.parallel import is_first, wait_for_all
 from bnf.permissions import open_to_readers
-from bnf.reference import INDEX_FILE, Progress, made_elsewhere, read_reference, reference_numerics
+from bnf.progress import Progress
+from bnf.reference import INDEX_FILE, made_elsewhere, read_reference, reference_numerics
 from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
 
 METRICS_FILE = "metrics.jsonl"
@@ -89,9 +89,8 @@ def train(
             f"reference_dir must be given for objective {config.objective!r}, got None; run the reference stage first"
         )
     check_data(config, groups)
-    rows = pack(groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
-    step_rows = rows_per_step(rows, config.global_batch_size)
-    check_processes(config, step_rows)
+    rows = training_rows(config, groups)
+    check_processes(config, rows)
     check_machine(config)
     if reference_dir is not None and (groups_dir / DEV).is_dir():
         _check_reference_model(reference_dir, reference_model_dir or model_dir)
@@ -111,7 +110,7 @@ def train(
         return summary
 
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
-    dev_rows = pack(dev_groups, config.max_tokens_per_row, share_prompts=config.share_prompts)
+    dev_rows = training_rows(config, dev_groups)
     started = time.monotonic()
     computed_with = None if reference_dir is None else reference_numerics(reference_dir)
     if computed_with is not None and computed_with.get("num_threads") and not torch.cuda.is_available():
@@ -120,7 +119,7 @@ def train(
     keep_freed_memory()
     model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
     # Before the trainer: this is where the processes meet.
-    arguments = training_arguments(config, output_dir / _CHECKPOINTS, step_rows, evaluates=bool(dev_rows))
+    arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))
     trainer = RowTrainer(
         add_adapter(model, config) if config.lora_r else model,
         arguments,
@@ -128,7 +127,7 @@ def train(
         config=config,
         objective=objective,
         weights=label_weights(config.label_weighting, groups),
-        rows_per_step=step_rows,
+        num_steps=config.steps_per_epoch(len(groups)),
         step0_check=computed_with if step0_check else None,
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,
@@ -211,8 +210,8 @@ def _summary(
     logged = [entry for entry in state.log_history if "loss" in entry]
     evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
     num_tokens = sum(row.num_tokens for row in rows)
-    steps_per_epoch = math.ceil(len(rows) / trainer.rows_per_step)
-    trained_tokens = num_tokens / steps_per_epoch * (state.global_step - resumed_from)
+    num_steps = trainer.steps.num_steps
+    trained_tokens = num_tokens / num_steps * (state.global_step - resumed_from)
     summary = {
         "steps": state.global_step,
         "resumed_from_step": resumed_from,
@@ -220,8 +219,8 @@ def _summary(
         "tokens_per_second": round(trained_tokens / (seconds - trainer.evaluation_seconds), 1),
         "groups": len(groups),
         "rows": len(rows),
-        "rows_per_step": trainer.rows_per_step,
-        "groups_per_step": round(len(groups) / steps_per_epoch, 2),
+        "rows_per_step": round(len(rows) / num_steps, 2),
+        "groups_per_step": round(len(groups) / num_steps, 2),
         "tokens_per_epoch": num_tokens,
         "label_weights": list(trainer.weights),
         "learning_rates": trainer.applied_rates(),

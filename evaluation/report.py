@@ -18,6 +18,7 @@ from evaluation._examples import examples
 from evaluation._judged import judge_counts, judge_notes, judge_rows
 from evaluation._paired import Record, read_records
 from evaluation.charts import Curve
+from evaluation.dev_set import MEANING, dev_rows, dev_title
 from evaluation.lm_eval_summary import cross_check_rows, task_rows
 from evaluation.rounds import round_rows
 from evaluation.summary import MODELS, label, notes, summarize, table_rows
@@ -26,7 +27,7 @@ SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
 
 _TRAINING_CHARTS: list[tuple[str, list[Curve]]] = [
-    ("Loss", [Curve("loss", "loss", "aligned")]),
+    ("Loss", [Curve("loss", "training", "aligned"), Curve("eval_loss", "dev", "base")]),
     (
         "Rewards",
         [Curve("rewards/chosen", "preferred", "preferred"), Curve("rewards/rejected", "dispreferred", "dispreferred")],
@@ -35,7 +36,10 @@ _TRAINING_CHARTS: list[tuple[str, list[Curve]]] = [
         "Log-probability per token",
         [Curve("logps/chosen", "preferred", "preferred"), Curve("logps/rejected", "dispreferred", "dispreferred")],
     ),
-    ("Share of preferred above dispreferred rewards", [Curve("rewards/accuracies", "accuracy", "aligned")]),
+    (
+        "Share of preferred above dispreferred rewards",
+        [Curve("rewards/accuracies", "training", "aligned"), Curve("eval_rewards/accuracies", "dev", "base")],
+    ),
     (
         "BNF's mean weight w",
         [Curve("weights/chosen", "preferred", "preferred"), Curve("weights/rejected", "dispreferred", "dispreferred")],
@@ -95,6 +99,9 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         lm_eval_rows=task_rows(summary),
         rounds=round_rows(summary["rounds"]),
         training=_training(inputs["train"]),
+        dev_title=dev_title,
+        dev_rows=dev_rows,
+        dev_meaning=MEANING,
         shifts=_shifts(summary["shifts"]),
         data_tables=_data_section.tables(summary["data"]) if summary["data"] else [],
         data_figures=_data_section.figures(summary["data"]) if summary["data"] else [],
@@ -161,7 +168,9 @@ def _training(folder: str | None) -> list[tuple[str, list[Curve], Markup]]:
     if folder is None:
         return []
     steps = [record for record in read_records(Path(folder) / "metrics.jsonl") if "step" in record]
-    drawn = [(title, lines, charts.curves(steps, lines, title)) for title, lines in _TRAINING_CHARTS]
+    logged = {name for record in steps for name in record}
+    found = [(title, [line for line in lines if line.key in logged]) for title, lines in _TRAINING_CHARTS]
+    drawn = [(title, lines, charts.curves(steps, lines, title)) for title, lines in found]
     return [(title, lines, chart) for title, lines, chart in drawn if chart is not None]
 
 

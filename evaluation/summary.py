@@ -13,6 +13,7 @@ from typing import Any
 from evaluation._formats import NONE, difference, interval, number, p_value
 from evaluation._judged import add_agreement, judge_entry, judge_notes
 from evaluation._paired import Record, compare_scores, correct_and_judge, read_json, read_records, read_scores
+from evaluation.dev_set import read_dev
 from evaluation.lm_eval_summary import cross_check_of, tasks_of
 from evaluation.rounds import summarize_rounds
 
@@ -167,12 +168,13 @@ def _subtract(after: float | None, before: float | None) -> float | None:
 
 
 def _train(folder: str | None) -> Record | None:
-    """train_summary.json, and what was logged of the first and the last step."""
+    """train_summary.json, what was logged of the first and the last step, and every evaluation of the dev set."""
     if folder is None:
         return None
     logged = [record for record in read_records(Path(folder) / "metrics.jsonl") if "loss" in record]
     ends = {"first": logged[0], "last": logged[-1]} if logged else {}
-    return {**read_json(Path(folder) / "train_summary.json"), **ends}
+    dev = read_dev(Path(folder))
+    return {**read_json(Path(folder) / "train_summary.json"), **ends, **({"dev": dev} if dev is not None else {})}
 
 
 def _finite(value: Any) -> Any:

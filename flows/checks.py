@@ -12,3 +12,5 @@ class Check:
     name: str
     problem: str | None
     seen: str = ""
+    # Said when a run begins: what it will cost.
+    is_cost: bool = False

@@ -42,11 +42,15 @@ from tasks.store import read_json
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
     """Check a recipe, run its flow with live output, and show what came out of it."""
     home = home_folder()
-    require(examine(home, recipe, options).checks)
+    checks = examine(home, recipe, options).checks
+    require(checks)
     set_prefect_environment(home, debug=debug)
     from flows.server import prefect_server
 
     display = Display()
+    for found in checks:
+        if found.is_cost:
+            display.message(f"{found.name}: {found.seen}")
     try:
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
@@ -209,6 +213,7 @@ def show_results(run: Run) -> None:
     """The table of results, and where the report and the UI are."""
     if not (run.folder / "summary.json").exists():
         return
+    from evaluation.dev_set import MEANING, dev_rows, dev_title
     from evaluation.lm_eval_summary import task_rows
     from evaluation.rounds import round_rows
     from evaluation.summary import notes, table_rows
@@ -219,7 +224,13 @@ def show_results(run: Run) -> None:
     print_table("lm-eval's own tasks", task_rows(summary))
     if len(rounds := summary.get("rounds", [])) > 1:
         print_table("rounds", round_rows(rounds))
-    for note in notes(summary):
+    said = notes(summary)
+    dev = (summary["train"] or {}).get("dev")
+    # The summary of an older run has no evaluation but the first and the last.
+    if dev is not None and "evaluations" in dev:
+        print_table(dev_title(dev), dev_rows(dev))
+        said.append(MEANING)
+    for note in said:
         print(f"  {note}")
     print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from flows.commands import print_json, taken_run
 from flows.display import print_table, settings_rows
 from flows.errors import RecipeError
 from flows.home import home_folder, open_store
-from flows.runs import SCORES, Run, differing_settings
+from flows.runs import COMPARABLE, Run, differing_settings
 from tasks.store import Store
 
 
 def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
     from evaluation.compare import compare, comparison_rows
+    from evaluation.dev_set import compare_dev, compared_dev_rows
 
     if len(names) < 2:
         raise RecipeError(f"compare must be given two runs or more, got {len(names)}; see `bnf runs`")
@@ -22,7 +24,7 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
     store = open_store(home)
     runs: dict[str, Run] = {}
     for name in names:
-        run = taken_run(home, name, SCORES)
+        run = taken_run(home, name, COMPARABLE)
         for other, taken in runs.items():
             if taken.id == run.id:
                 raise RecipeError(
@@ -30,7 +32,16 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
                     "see `bnf runs`"
                 )
         runs[name] = run
-    result = compare([(run.id, _scores(run, store)) for run in runs.values()])
+    scored, devs = [], []
+    for run in runs.values():
+        scores, dev = _scores(run, store), _dev(run, store)
+        if not scores and dev is None:
+            raise RecipeError(
+                f"RUN must have scores or a dev set, got neither in {run.id} ({run.state}); run its evaluation first"
+            )
+        scored.append((run.id, scores))
+        devs += [(run.id, *dev)] if dev is not None else []
+    result = compare(scored) | {"dev": compare_dev(devs)}
     result["settings"] = differing_settings(list(runs.values()))
     if as_json:
         print_json(result)
@@ -38,6 +49,10 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
     print_table("", comparison_rows(result))
     for note in result["notes"]:
         print(f"  {note}")
+    if result["dev"] is not None:
+        print_table("before → after training", compared_dev_rows(result["dev"]))
+        for note in result["dev"]["notes"]:
+            print(f"  {note}")
     print()
     if result["settings"]:
         print("recipe keys that differ")
@@ -53,6 +68,17 @@ def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
         stage, *rest = name.split("/")
         if stage == "score":
             folders.setdefault(rest[1], {})[rest[0]] = store.fetch(artifact)
-    if not folders:
-        raise RecipeError(f"RUN must have scores, got none in {run.id} ({run.state}); run its evaluation first")
     return folders
+
+
+def _dev(run: Run, store: Store) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What the run's training, of several rounds the last, measured on its dev set, and how, as `compare_dev` takes them."""
+    from evaluation.dev_set import read_dev
+
+    last = {name.split("/")[0]: artifact for name, artifact in run.artifacts.items()}
+    if "train" not in last or "prepare" not in last:
+        return None
+    dev = read_dev(store.fetch(last["train"], ("*.safetensors",)))
+    config = run.recipe.train_config()
+    how = {name: getattr(config, name) for name in ("objective", "dev_max_new_tokens")}
+    return None if dev is None else (dev, {**how, "data": last["prepare"].fingerprint})

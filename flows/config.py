@@ -178,7 +178,10 @@ class Recipe(Section):
                 f"sample.epochs_per_round must be left out beside train.max_steps ({train['max_steps']}), got {epochs:g}; set one of them"
             )
         if not self.prepare.dev_fraction:
-            self.train_config().check_unevaluated()
+            try:
+                self.train_config().check_unevaluated()
+            except ValueError as error:
+                raise ValueError(f"train.{error}") from error
 
     def sources(self) -> list[Data]:
         """The sources of `data`: of a mixture all of them."""

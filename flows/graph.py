@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bnf.config import REFERENCE_FIELDS
 from data._files import as_local
 from data._parse import columns_of
 from data._reading import DataSource, is_hub_id
@@ -70,11 +69,10 @@ def _alignment(recipe: Recipe) -> list[Node]:
     # Before the last training: what is found there may be a reason not to train.
     last = next(place for place, node in enumerate(nodes) if node.id == data_nodes(recipe)[-1])
     nodes[last + 1 : last + 1] = _contamination(recipe)
-    config = recipe.train_config().to_dict()
     trained = next(node for node in nodes if node.id == policy_node(recipe))
     # What the last training changed, on its own data.
     reads = {"policy": trained.id, **{role: trained.inputs[role] for role in ("data", "reference")}}
-    return [*nodes, Node("analyze", {name: config[name] for name in REFERENCE_FIELDS}, reads)]
+    return [*nodes, Node("analyze", recipe.train_config().row_settings(), reads)]
 
 
 def _prepare(recipe: Recipe) -> dict[str, Any]:

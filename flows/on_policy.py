@@ -55,7 +55,6 @@ def training_nodes(recipe: Recipe, suffix: str | None, inputs: dict[str, str], r
             # Kinds of devices compute it in other parts: what one of them made is not the other's to the bit.
             {**config.reference_settings(), "device": device_kind()},
             {"model": reference, "data": data},
-            unkeyed={"global_batch_size": config.global_batch_size},
             model=suffix,
         ),
         Node(

@@ -150,9 +150,14 @@ class Need:
 
 
 SCORES = Need("scores", lambda run: any(name.startswith("score/") for name in run.artifacts))
+COMPARABLE = Need("scores or a dev set", lambda run: SCORES.met(run) or _has_dev_set(run))
 # A recipe that trains nothing names the model.
 MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
 REPORT = Need("a report", lambda run: (run.folder / "report.html").exists())
+
+
+def _has_dev_set(run: Run) -> bool:
+    return run.recipe.prepare.dev_fraction > 0 and any(name.split("/")[0] == "train" for name in run.artifacts)
 
 
 def find_run(home: Path, name: str, need: Need | None = None) -> Run:

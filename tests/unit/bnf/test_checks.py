@@ -162,16 +162,16 @@ def test_devices_and_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_and_processes(tmp_path: Path) -> None:
     write_groups(tmp_path, random_groups(8))
     check_groups_dir(TrainConfig(max_tokens_per_row=48, global_batch_size=8), tmp_path)
-    with pytest.raises(ValueError, match=r"nproc_per_node must be at most the \d rows of a step, got 64"):
-        check_groups_dir(TrainConfig(max_tokens_per_row=48, global_batch_size=8, nproc_per_node=64), tmp_path)
-    with pytest.raises(ValueError, match="max_tokens_per_row must hold every group, got 8 while group"):
+    with pytest.raises(ValueError, match=r"nproc_per_node must be at most the 8 rows that the data make, got 64"):
+        check_groups_dir(TrainConfig(max_tokens_per_row=48, global_batch_size=64, nproc_per_node=64), tmp_path)
+    with pytest.raises(ValueError, match="max_tokens_per_row must hold every group, got 8 while the longest group"):
         check_groups_dir(TrainConfig(max_tokens_per_row=8), tmp_path)
 
 
 def test_dev_groups_must_fit_rows_too(tmp_path: Path) -> None:
     write_groups(tmp_path, random_groups(8))
     write_groups(tmp_path / DEV, random_groups(2, seed=1, prompt=(60, 70)))
-    with pytest.raises(ValueError, match="max_tokens_per_row must hold every group, got 48 while group"):
+    with pytest.raises(ValueError, match="max_tokens_per_row must hold every group, got 48 while the longest group"):
         check_groups_dir(TrainConfig(max_tokens_per_row=48, global_batch_size=8), tmp_path)
 
 

@@ -106,7 +106,7 @@ def test_samples_follow_the_models_own_distribution(tiny_model_dir: Path) -> Non
     before, state = model.generation_config.to_dict(), torch.get_rng_state()
     prompt = (5, 17, 80)
     prompts = [prompt, (3, 4)] * 1500
-    samples = sample(model, prompts, max_new_tokens=1, seed=0, bf16=False)
+    samples = sample(model, prompts, max_new_tokens=1, max_tokens=4096, seed=0, bf16=False)
     assert torch.equal(state, torch.get_rng_state())
     assert model.generation_config.to_dict() == before and model.config._attn_implementation == ATTENTION
     plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
@@ -116,14 +116,50 @@ def test_samples_follow_the_models_own_distribution(tiny_model_dir: Path) -> Non
     found = torch.tensor([counts[token] / 1500 for token in range(97)])
     # Total variation of 1500 draws from some dozens of likely tokens is about 0.05; greedy would be near 1.
     assert float((found - expected).abs().sum() / 2) < 0.12
-    assert samples == sample(model, prompts[:32], max_new_tokens=1, seed=0, bf16=False) + samples[32:]
+    assert samples == sample(model, prompts[:32], max_new_tokens=1, max_tokens=4096, seed=0, bf16=False) + samples[32:]
+
+
+def test_what_is_sampled_for_a_prompt_does_not_depend_on_those_beside_it(tiny_model_dir: Path) -> None:
+    model = load_model(tiny_model_dir)
+    # The model's own end token comes at once, or not for long.
+    model.generation_config.eos_token_id = list(range(2, 20))
+    prompts = [group.prompt_ids for group in random_groups(24, prompt=(2, 30))]
+    together = sample(model, prompts, max_new_tokens=12, max_tokens=100_000, seed=5, bf16=False)
+    assert [each.prompt_ids for each in together] == prompts and len({each.token_ids for each in together}) > 20
+    for max_tokens in (1, 90, 300):
+        reported: list[tuple[int, int, int, int]] = []
+        found = sample(
+            model,
+            prompts,
+            max_new_tokens=12,
+            max_tokens=max_tokens,
+            seed=5,
+            bf16=False,
+            progress=lambda *values, reported=reported: reported.append(values),
+        )
+        assert found == together
+        assert reported[0] == (0, 24, 0, 288) and reported[-1][:2] == (24, 24) and reported[-1][3] == 0
+        # Tokens come, the most to come falls, and samples that end early leave less of it than was sampled.
+        assert [done for done, *_ in reported] == sorted(done for done, *_ in reported)
+        assert [tokens for *_, tokens, _ in reported] == sorted(tokens for *_, tokens, _ in reported)
+        assert all(tokens + left <= 288 for *_, tokens, left in reported)
+    assert sample(model, prompts, max_new_tokens=12, max_tokens=300, seed=6, bf16=False) != together
+
+
+@pytest.mark.parametrize(("asked", "number"), [(None, 8), (3, 3), (20, 20)])
+def test_each_dev_prompt_is_sampled_once_unless_more_are_asked_for(
+    dev_workplace: Path, tmp_path: Path, asked: int | None, number: int
+) -> None:
+    run(dev_workplace, tmp_path, dev_prompts=asked, dev_max_new_tokens=2, eval_steps=100)
+    assert {line["eval_samples/number"] for line in evaluations(tmp_path)} == {number}
+    assert TrainConfig(dev_prompts=asked).num_dev_samples(1000) == (64 if asked is None else asked)
 
 
 def test_a_sample_ends_with_its_end_token(tiny_model_dir: Path) -> None:
     model = load_model(tiny_model_dir)
     # A third of the vocabulary ends a completion.
     model.generation_config.eos_token_id = list(range(2, 34))
-    samples = sample(model, prompts_to_sample(random_groups(5), 40), max_new_tokens=6, seed=1, bf16=False)
+    samples = sample(model, prompts_to_sample(random_groups(5), 40), max_new_tokens=6, max_tokens=4096, seed=1, bf16=False)
     assert {each.is_terminated for each in samples} == {True, False}
     for each in samples:
         ends = [token in range(2, 34) for token in each.token_ids]
@@ -240,7 +276,7 @@ def test_preferred_completions_that_became_unlikely_stop_the_training(dev_workpl
 
 def history(*values: tuple[float, float]) -> list[dict[str, float]]:
     return [
-        {"step": step, "eval_logps_shift/chosen": shift, "eval_samples/unterminated": share}
+        {"step": step, "eval_logps_shift/chosen": shift, "eval_samples/unterminated": share, "eval_samples/number": 100}
         for step, (shift, share) in enumerate(values)
     ]
 
@@ -270,6 +306,19 @@ def test_limits_of_a_collapse(values: list[tuple[float, float]], collapsed: bool
             check_evaluations(history(*values), TrainConfig(**BASE))
     else:
         check_evaluations(history(*values), TrainConfig(**BASE))
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "after", "collapsed"), [(4, 0, 1, False), (4, 0, 4, True), (20, 1, 4, False), (20, 1, 5, True)]
+)
+def test_a_few_samples_without_an_end_are_chance(number: int, before: int, after: int, collapsed: bool) -> None:
+    values = history((0, before / number), (0, after / number))
+    evaluated = [entry | {"eval_samples/number": number} for entry in values]
+    if collapsed:
+        with pytest.raises(TrainingCollapsed):
+            check_evaluations(evaluated, TrainConfig(**BASE))
+    else:
+        check_evaluations(evaluated, TrainConfig(**BASE))
 
 
 def test_the_reference_of_dev_groups_lies_beside(dev_workplace: Path) -> None:

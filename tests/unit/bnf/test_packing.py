@@ -50,7 +50,9 @@ def test_rows_depend_on_token_ids_and_budget_alone() -> None:
 
 def test_a_group_longer_than_a_row_is_named() -> None:
     groups = [PromptGroup("short", (1,), (Completion((2,), 1),)), PromptGroup("long", (1,) * 9, (Completion((2, 3), 1),))]
-    with pytest.raises(ValueError, match="must hold every group, got 10 while group 'long' has 11 tokens; raise it to 11"):
+    with pytest.raises(
+        ValueError, match="must hold every group, got 10 while the longest group, 'long', has 11 tokens; raise it to 11"
+    ):
         pack(groups, 10)
 
 
@@ -75,5 +77,5 @@ def test_plain_rows_keep_the_budget_and_groups_whole() -> None:
     rows = pack(groups, 96, share_prompts=False)
     assert sorted(index for row in rows for index in row.indices) == list(range(100))
     assert all(row.num_tokens <= 96 and not row.share_prompts for row in rows)
-    with pytest.raises(ValueError, match="group 'g' has 12 tokens; raise it to 12"):
+    with pytest.raises(ValueError, match="the longest group, 'g', has 12 tokens; raise it to 12"):
         pack([PromptGroup("g", (1,) * 4, (Completion((2, 3), 1), Completion((4, 5), -1)))], 11, share_prompts=False)

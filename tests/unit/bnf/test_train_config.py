@@ -116,7 +116,7 @@ def test_no_warm_up_is_what_a_constant_schedule_has() -> None:
 
 def test_settings_of_evaluations_need_dev_groups() -> None:
     for key, value in (("eval_steps", 0.5), ("dev_prompts", 8), ("dev_max_new_tokens", 32)):
-        with pytest.raises(ValueError, match=rf"^{key} must be left at .* where there are no dev groups .* got {value}"):
+        with pytest.raises(ValueError, match=rf"^{key} must be left (at|out) .*where there are no dev groups .* got {value}"):
             TrainConfig(**{key: value}).check_unevaluated()
     TrainConfig().check_unevaluated()
 
@@ -183,3 +183,23 @@ def test_every_file_of_the_folder_is_an_objective() -> None:
 def test_a_whole_number_is_the_same_setting_as_its_float() -> None:
     first, second = (TrainConfig.from_dict({"weight_decay": value, "save_steps": 1}).to_dict() for value in (0, 0.0))
     assert repr(first) == repr(second) and first["save_steps"] == 1 and isinstance(first["save_steps"], int)
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_groups", "evaluations"),
+    [
+        # Before the first step, three times on the way, after the last.
+        ({}, 1280, 5),
+        ({}, None, 5),
+        ({"eval_steps": 4}, 1280, 4),
+        ({"eval_steps": 5}, 1280, 3),
+        ({"eval_steps": 100}, 1280, 2),
+        ({"eval_steps": 5}, None, None),
+        ({"eval_steps": 5, "max_steps": 11}, None, 4),
+        ({"num_train_epochs": 2, "eval_steps": 5}, 1280, 5),
+        # One step alone.
+        ({}, 20, 2),
+    ],
+)
+def test_number_of_evaluations(settings: dict[str, Any], num_groups: int | None, evaluations: int | None) -> None:
+    assert TrainConfig(**settings).num_evaluations(num_groups) == evaluations

@@ -18,7 +18,6 @@ from bnf.config import TrainConfig
 from bnf.groups import write_groups
 from bnf.models import load_model
 from bnf.own_reference import ReferenceMismatch
-from bnf.packing import pack, rows_per_step
 from bnf.reference import cache_reference
 from bnf.row_trainer import training_arguments
 from bnf.trainer import train
@@ -152,7 +151,7 @@ def test_gradient_checkpointing_computes_the_same(workplace: Path, tmp_path: Pat
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.TrainingArguments.world_size", 2)
     with pytest.raises(ValueError, match=r"the number of processes must be nproc_per_node \(1\), got 2"):
-        training_arguments(TrainConfig(**BASE), tmp_path, 1, evaluates=False)
+        training_arguments(TrainConfig(**BASE), tmp_path, evaluates=False)
 
 
 def test_step_0_assertion_sees_another_reference(workplace: Path, tmp_path: Path) -> None:
@@ -264,15 +263,3 @@ def test_what_an_objective_needs_is_checked_first(tiny_model_dir: Path, workplac
         start(workplace / "reference_False", objective="dpo")
     with pytest.raises(ValueError, match="length_normalization must be own on groups without pairs"):
         start(workplace / "reference_False", length_normalization="pair_min")
-
-
-def test_rows_that_hold_too_many_groups_are_an_error_with_a_remedy() -> None:
-    groups = random_groups(40)
-    with pytest.raises(
-        ValueError, match=r"must leave at most 4 groups in a row .* set max_tokens_per_row to about (\d+)"
-    ) as error:
-        rows_per_step(pack(groups, 1000), 2)
-    remedy = int(str(error.value).split("about ")[1].split(",")[0])
-    rows = pack(groups, remedy)
-    assert rows_per_step(rows, 2) * len(groups) / len(rows) == pytest.approx(2, abs=1)
-    assert rows_per_step(pack(groups, 40), 20) == round(20 / (40 / len(pack(groups, 40))))

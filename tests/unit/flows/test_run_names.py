@@ -61,7 +61,7 @@ def test_compare_says_which_runs_it_took_and_which_recipe_keys_differ(home, caps
     run_of(home, "mine", 3)
     compare_runs(["mine", "latest"], as_json=False)
     told = capsys.readouterr()
-    assert "mine is mine-" in told.err and "without scores, and so passed over: mine-" in told.err
+    assert "mine is mine-" in told.err and "without scores or a dev set, and so passed over: mine-" in told.err
     rows = {line.split()[0]: line.split()[1:] for line in told.out.split("recipe keys that differ")[1].splitlines() if line}
     assert rows.pop("key") and rows == {
         "prepare.pairing": ["none", "all"],

@@ -67,8 +67,11 @@ def test_what_can_be_trained_passes(tmp_path):
         (("train.objective=sft",), "groups must hold something for objective 'sft' to learn from"),
         (("train.objective=rwr",), "train.objective=rwr must have scores, got"),
         (("train.objective=dpo", "prepare.pairing=all"), "groups must hold pairs for objective 'dpo', got none"),
-        (("train.nproc_per_node=3",), "train.nproc_per_node must be at most the 1 rows of a step, got 3"),
-        (("train.max_tokens_per_row=3",), "train.max_tokens_per_row must hold every group, got 3 while group"),
+        (
+            ("train.nproc_per_node=8", "train.global_batch_size=8"),
+            "train.nproc_per_node must be at most the 6 rows that the data make, got 8",
+        ),
+        (("train.max_tokens_per_row=3",), "train.max_tokens_per_row must hold every group, got 3 while the longest group"),
     ],
 )
 def test_where_the_groups_are_prepared_already(tmp_path, all_negative, overrides, message):
@@ -124,9 +127,13 @@ def test_the_device_is_part_of_the_references_key(monkeypatch):
             {"max_steps": 3},
             r"sample.epochs_per_round must be left out beside train.max_steps \(3\), got 2",
         ),
-        ({}, {"dev_prompts": 8}, "dev_prompts must be left at .* where there are no dev groups"),
-        ({}, {"objective": "dpo", "label_weighting": "balanced"}, "label_weighting must be left at none for objective 'dpo'"),
-        ({}, {"lora_alpha": 8}, "lora_alpha must be left at 32 where lora_r is 0"),
+        ({}, {"dev_prompts": 8}, "^train.dev_prompts must be left out where there are no dev groups"),
+        (
+            {},
+            {"objective": "dpo", "label_weighting": "balanced"},
+            "^train.label_weighting must be left at none for objective 'dpo'",
+        ),
+        ({}, {"lora_alpha": 8}, "^train.lora_alpha must be left at 32 where lora_r is 0"),
     ],
 )
 def test_settings_that_nothing_reads_are_no_recipe(sample, train, message):

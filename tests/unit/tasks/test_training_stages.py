@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bnf.checks import check_groups_dir
 from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
-from bnf.groups import write_groups
+from bnf.groups import Completion, PromptGroup, write_groups
 from tasks.job import Job
 from tasks.stages import reference, train
 from tests.unit.bnf.helpers import random_groups
@@ -22,20 +23,34 @@ def test_what_an_objective_needs_comes_with_the_reference(objective: str, tiny_m
     def job(settings: dict, output: Path) -> Job:
         return Job(settings=settings, inputs=inputs, output=output, progress=lambda done, total, note: None)
 
-    reference.run(job(config.reference_settings() | {"global_batch_size": 4}, tmp_path / "reference"))
+    reference.run(job(config.reference_settings(), tmp_path / "reference"))
     index = json.loads((tmp_path / "reference" / "index.json").read_text())
     assert (index["mismatched"] is not None) == (objective == "kto")
     train.run(job({k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING_FIELDS}, tmp_path / "train"))
     assert (tmp_path / "train" / "policy" / "model.safetensors").is_file()
 
 
-def test_rows_too_large_for_the_batch_are_refused_before_the_pass(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_the_longest_group_is_named_before_the_pass(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Of all groups, dev groups too, as soon as the data are there."""
     write_groups(tmp_path / "data", random_groups(8))
+    long = PromptGroup("pairs.jsonl:41", (5,) * 40, (Completion((6,) * 30, 1), Completion((7,) * 20, -1)), ((0, 1),))
+    write_groups(tmp_path / "data" / "dev", [*random_groups(2, seed=1), long])
     inputs = {"model": tiny_model_dir, "data": tmp_path / "data"}
-    settings = TrainConfig(max_tokens_per_row=4096).reference_settings() | {"global_batch_size": 1}
-    with pytest.raises(ValueError, match=r"max_tokens_per_row must leave at most 2 groups in a row \(global_batch_size 1\)"):
-        reference.run(Job(settings=settings, inputs=inputs, output=tmp_path / "out", progress=lambda done, total, note: None))
-    assert not (tmp_path / "out").exists()
+    for share_prompts, num_tokens in ((True, 90), (False, 130)):
+        values = {"max_tokens_per_row": num_tokens - 1, "share_prompts": share_prompts, "global_batch_size": 4}
+        settings = TrainConfig(**values).reference_settings()
+        message = (
+            rf"train.max_tokens_per_row must hold every group, got {num_tokens - 1} while the longest group, 'pairs.jsonl:41', has "
+            rf"{num_tokens} tokens; raise it to {num_tokens} or more, or lower prepare.max_length"
+        )
+        with pytest.raises(ValueError, match=message):
+            check_groups_dir(TrainConfig(**values), inputs["data"])
+        with pytest.raises(ValueError, match=message):
+            reference.run(
+                Job(settings=settings, inputs=inputs, output=tmp_path / "out", progress=lambda done, total, note: None)
+            )
+        assert not (tmp_path / "out").exists()
+        check_groups_dir(TrainConfig(**values | {"max_tokens_per_row": num_tokens}), inputs["data"])
 
 
 def test_the_same_reference_pass_gives_the_same_files(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -44,7 +59,7 @@ def test_the_same_reference_pass_gives_the_same_files(tiny_model_dir: Path, tmp_
     inputs = {"model": tiny_model_dir, "data": tmp_path / "data"}
     contents = []
     for name in ("first", "second"):
-        settings = TrainConfig(max_tokens_per_row=64).reference_settings() | {"global_batch_size": 16}
+        settings = TrainConfig(max_tokens_per_row=64).reference_settings()
         reference.run(Job(settings=settings, inputs=inputs, output=tmp_path / name, progress=lambda done, total, note: None))
         files = sorted(path for pattern in reference.CONTENT for path in (tmp_path / name).glob(pattern))
         contents.append([(path.name, path.read_bytes()) for path in files])
@@ -58,7 +73,7 @@ def test_dev_groups_go_through_the_stages(tiny_model_dir: Path, tmp_path: Path) 
     config = TrainConfig(**values, lora_target_modules=["q_proj"])
     inputs = {"model": tiny_model_dir, "data": tmp_path / "data", "reference": tmp_path / "reference"}
     settings = {k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING_FIELDS}
-    for stage, given in ((reference, config.reference_settings() | {"global_batch_size": 4}), (train, settings)):
+    for stage, given in ((reference, config.reference_settings()), (train, settings)):
         output = tmp_path / stage.__name__.rpartition(".")[2]
         stage.run(Job(settings=given, inputs=inputs, output=output, progress=lambda done, total, note: None))
     # What a changed dev set changes is in the fingerprint of the reference.

@@ -1,0 +1,72 @@
+"""What a training says of itself while it runs: step, loss, tokens a second, time left."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+# progress(done, total, note): the note says what is counted, and what else there is to say.
+Progress = Callable[[int, int, str], None]
+
+_INTERVAL_S = 1.0
+
+
+class TrainingProgress:
+    """Reports each optimizer step once, and during an evaluation what is being measured, once a second."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.first_step, self.step, self.num_steps, self.eval_steps = 0, 0, 0, 0.0
+        self.started_s = self.evaluation_started_s = self.sampling_started_s = self.last_s = time.monotonic()
+        self.evaluation_s: list[float] = []
+        self.logged: Mapping[str, float] = {}
+
+    def begin(self, step: int, num_steps: int, eval_steps: float | None) -> None:
+        """The training begins after `step` of `num_steps`, and is evaluated every `eval_steps` and at its end, or never."""
+        self.first_step = self.step = step
+        self.num_steps, self.eval_steps = num_steps, eval_steps or 0.0
+        self.started_s = time.monotonic()
+
+    def end_step(self, step: int, logged: Mapping[str, float]) -> None:
+        """Of a step, with what was last logged."""
+        self.step, self.logged = step, logged
+        words = [f"loss {logged['loss']:.4f}", f"{logged['tokens_per_second']:.0f} tokens/s"] if logged else []
+        self.progress(step, self.num_steps, ", ".join(["steps", *words, f"{clock(self.left_s())} left"]))
+
+    def left_s(self) -> float:
+        """Seconds until the end: steps and evaluations to come, as long as those so far."""
+        training_s = time.monotonic() - self.started_s - sum(self.evaluation_s)
+        left_s = training_s / max(self.step - self.first_step, 1) * (self.num_steps - self.step)
+        if self.evaluation_s and self.step < self.num_steps:
+            evaluations = math.ceil((self.num_steps - self.step) / self.eval_steps) if self.eval_steps else 1
+            left_s += evaluations * sum(self.evaluation_s) / len(self.evaluation_s)
+        return left_s
+
+    def begin_evaluation(self) -> None:
+        self.evaluation_started_s = self.last_s = time.monotonic()
+
+    def end_evaluation(self) -> None:
+        self.evaluation_s.append(time.monotonic() - self.evaluation_started_s)
+
+    def on_dev_row(self, done: int, total: int) -> None:
+        """So many of the dev groups' rows were computed."""
+        self._say(f"dev: {done} of {total} rows")
+
+    def on_samples(self, done: int, total: int, tokens: int, most_left: int) -> None:
+        """So many samples are done, so many tokens sampled, and at most so many more to come."""
+        if not tokens:
+            self.sampling_started_s = time.monotonic()
+            return
+        rate = tokens / max(time.monotonic() - self.sampling_started_s, 1e-9)
+        self._say(f"dev: {done} of {total} samples, {rate:.0f} tokens/s, at most {clock(most_left / rate)} left")
+
+    def _say(self, what: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self.last_s >= _INTERVAL_S:
+            self.last_s = now_s
+            self.progress(self.step, self.num_steps, f"steps, {what}")
+
+
+def clock(seconds: float) -> str:
+    """`0:02:05`"""
+    return str(timedelta(seconds=round(seconds)))

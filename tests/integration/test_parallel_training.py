@@ -15,11 +15,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from bnf.checks import training_rows
 from bnf.collapse import TrainingCollapsed
+from bnf.config import TrainConfig
 from bnf.groups import read_groups
 from bnf.own_reference import ReferenceMismatch
-from bnf.packing import pack, rows_per_step
-from bnf.parallel import SeededOrder
+from bnf.parallel import SeededSteps
 from tests.unit.bnf.training import metrics, run, weights
 
 pytestmark = pytest.mark.integration
@@ -94,10 +95,12 @@ def test_a_reference_that_fits_one_process_alone_is_computed_again(workplace: Pa
         (tmp_path / name).symlink_to(workplace / name)
     shutil.copytree(workplace / "reference_False", tmp_path / "reference_False")
     settings = SETTINGS | {"nproc_per_node": 2}
-    rows = pack(read_groups(workplace / "groups"), 48)
-    step_rows = rows_per_step(rows, settings["global_batch_size"])
-    # The rows of a step are taken in turn.
-    wrong = list(SeededOrder(len(rows), 0, rows_per_step=step_rows, num_processes=2))[1]
+    config = TrainConfig(**settings, max_tokens_per_row=48)
+    groups = read_groups(workplace / "groups")
+    rows = training_rows(config, groups)
+    num_steps = config.steps_per_epoch(len(groups))
+    steps = SeededSteps([len(row.groups) for row in rows], 0, num_steps=num_steps, process=1, num_processes=2)
+    wrong = next(iter(steps))[0]
     (shard,) = (tmp_path / "reference_False").glob("*.safetensors")
     with safe_open(shard, framework="pt") as file:
         metadata, values = file.metadata(), {name: file.get_tensor(name) for name in ("logps", "log_odds")}

@@ -51,7 +51,10 @@ def test_two_processes_train_what_one_trains(dev_workplace: Path, tmp_path: Path
     )
     # Steps of 5 and of 6 rows.
     assert one["rows_per_step"] == two["rows_per_step"] == 5.5
-    assert reported == [(step, two["steps"]) for step in range(1, two["steps"] + 1)]
+    # An evaluation that takes long reports under its step, 0 before the first.
+    assert [found for found in dict.fromkeys(reported) if found[0]] == [
+        (step, two["steps"]) for step in range(1, two["steps"] + 1)
+    ]
     closeness(tmp_path / "one", tmp_path / "two")
     first, second = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert second[1]["weights/chosen"] == second[1]["weights/rejected"] == 1

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from data._reading import Bad, DataSource, Raw
-from data.sources._rows import Columns, Fields, Row, RowError
+from data.sources._rows import SHARED, Columns, Fields, Row, RowError
 
 
 class Parser:
@@ -29,7 +30,7 @@ class Parser:
             return raw.where, value
         fields = Fields(value, self._columns)
         try:
-            return (str(fields.need("id")) if fields.has("id") else raw.where), self._module.row(fields)
+            return (str(fields.need("id")) if fields.has("id") else raw.where), fields.completed(self._module.row(fields))
         except RowError as error:
             return raw.where, Bad(error.reason, str(error))
 
@@ -54,7 +55,8 @@ def columns_of(source: DataSource) -> Columns:
     Raises:
         ValueError: for a role that the source doesn't have.
     """
-    columns: dict[str, tuple[str, ...]] = dict(preference_source(source.source).COLUMNS)
+    columns: dict[str, Sequence[str]] = {**preference_source(source.source).COLUMNS}
+    columns |= {role: names for role, names in SHARED.items() if role not in columns}
     unknown = sorted(source.columns.keys() - columns.keys())
     if unknown:
         raise ValueError(

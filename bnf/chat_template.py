@@ -1,0 +1,388 @@
+"""What a model's chat template writes of a conversation, and that it writes all of it.
+
+A template is a program of the model's makers. It may not know a role, a message's reasoning or its tool calls, may rewrite a text, and
+may ask what day it is. So each rendering is checked: of a conversation of the same shape, with a mark in the place of every text, the
+template shows where it writes which one; filled with the texts, that must be the rendering. Where a template does more with a text
+than to trim or to escape it, each text must still stand whole in the rendering, in the order of the marks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# `role` and `content` as text, and of REASONING_KEYS, `tool_calls`, `name` and `tool_call_id` those that it has.
+Message = dict[str, Any]
+# What stands beside a conversation: `tools` and `documents`, as apply_chat_template takes them.
+Context = Mapping[str, Any]
+NO_CONTEXT: Context = {}
+CONTEXT_KEYS = ("tools", "documents")
+
+# The day that Llama 3's templates name where they aren't told one.
+DEFAULT_DATE = "2024-07-26"
+# Templates have no common name for it.
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+
+# Of a tool or a call: what says how to read it, and no words of its own.
+_STRUCTURE = frozenset({"type", "id", "index", "required", "strict", "additionalProperties", "$schema"})
+_KNOWN_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_MARK = re.compile(r"bNf(\d{4,})PaRt")
+_ROLE_MARK = "bNfRoLe"
+# How Python's own words for JSON's are written where a template prints a value.
+_PYTHON = {"true": "True", "false": "False", "null": "None"}
+# What a template's own code may raise on data that it doesn't expect.
+_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError)
+
+
+class RenderingError(ValueError):
+    """A conversation that the chat template cannot turn into exact token ids."""
+
+
+class LostText(RenderingError):
+    """A conversation of which the chat template leaves out or changes a text."""
+
+
+def set_date(tokenizer: PreTrainedTokenizerBase, date: str) -> None:
+    """Tells the tokenizer's template what day it is (YYYY-MM-DD), whenever it is asked.
+
+    Raises:
+        ValueError: where that is no day.
+    """
+    try:
+        tokenizer.template_day = datetime.strptime(date, "%Y-%m-%d")
+    except ValueError as error:
+        raise ValueError(f"date must be a day as YYYY-MM-DD, got {date!r}; write date={DEFAULT_DATE}") from error
+
+
+def context_of(record: Mapping[str, Any]) -> Context:
+    """What stands beside the conversation of a record: of a sample, or of a line of groups.jsonl."""
+    return {key: record[key] for key in CONTEXT_KEYS if key in record}
+
+
+def texts_of(messages: Sequence[Message], context: Context = NO_CONTEXT) -> list[str]:
+    """Every text of a conversation that a template has to write, roles that aren't the usual ones among them."""
+    roles = [message["role"] for message in messages if message["role"] not in _KNOWN_ROLES]
+    return roles + _shape(messages, context).texts
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a text stands: the message's number from 0 and its role, or of the context neither; and under which key."""
+
+    message: int | None
+    role: str
+    key: str
+
+    def __str__(self) -> str:
+        of = "" if self.message is None else f"message {self.message} ({self.role})"
+        return of if self.key == "content" else f"{of}, its {self.key}" if of else self.key
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A conversation's texts, and all else of it as a key that conversations of one shape have in common."""
+
+    key: Any
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """What the template writes around the texts: `order[i]` is the number of the text between the literals i and i + 1.
+
+    `literals` is None where it is known only which texts are written, and in which order.
+    """
+
+    order: list[int]
+    literals: list[str] | None
+    refused: str = ""
+
+    def first_lost(self, texts: Sequence[str], rendering: str, expected: Iterable[int]) -> int | None:
+        """The number of the first of the `expected` texts that isn't in the rendering whole and at its place, or None."""
+        written = set(self.order)
+        absent = next((number for number in expected if number not in written), None)
+        if absent is not None:
+            return absent
+        if self.literals is not None and (
+            rendering == self._filled(texts) or rendering == self._filled([text.strip() for text in texts])
+        ):
+            return None
+        position = 0
+        for number in self.order:
+            ends = [found + len(form) for form in _forms(texts[number]) if (found := rendering.find(form, position)) >= 0]
+            if not ends:
+                return number
+            position = min(ends)
+        return None
+
+    def _filled(self, texts: Sequence[str]) -> str:
+        assert self.literals is not None
+        pieces = [self.literals[0]]
+        for number, literal in zip(self.order, self.literals[1:], strict=True):
+            pieces += (texts[number], literal)
+        return "".join(pieces)
+
+
+class ChatTemplate:
+    """Writes conversations by a tokenizer's chat template and checks what it wrote; shapes that were seen are remembered."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        day = getattr(tokenizer, "template_day", None) or datetime.strptime(DEFAULT_DATE, "%Y-%m-%d")
+        # Variables come before the function of the same name, which would ask the clock.
+        self._variables = {"strftime_now": day.strftime, "date_string": day.strftime("%d %b %Y")}
+        self._patterns: dict[Any, _Pattern] = {}
+
+    def conversation(
+        self,
+        messages: Sequence[Message],
+        context: Context = NO_CONTEXT,
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+    ) -> str:
+        """The conversation as the template writes it; the options are apply_chat_template's.
+
+        Raises:
+            RenderingError: where the template refuses it.
+            LostText: where it leaves out or changes a text, or writes another role for a message's.
+        """
+        options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
+        rendering = self._written(messages, context, options)
+        shape = _shape(messages, context)
+        key = (shape.key, add_generation_prompt, continue_final_message)
+        pattern = self._patterns.get(key)
+        if pattern is None:
+            pattern = self._patterns[key] = self._pattern(messages, context, options)
+        if pattern.refused:
+            raise LostText(pattern.refused)
+        lost = pattern.first_lost(shape.texts, rendering, range(len(shape.texts)))
+        if lost is not None:
+            raise _lost(_Marked(messages, context), lost)
+        return rendering
+
+    def turn(
+        self, messages: Sequence[Message], reply: Message, prompt: str, context: Context = NO_CONTEXT, *, header: bool = True
+    ) -> tuple[str, LostText | None]:
+        """The conversation with the assistant's `reply` after the `prompt`, which `conversation` gave for the messages; and what of
+        the reply isn't in it whole.
+
+        Args:
+            header: Whether the prompt ends with the header of the assistant's turn.
+
+        Raises:
+            RenderingError: where the template refuses it, or writes the prompt in another way before the reply.
+        """
+        whole = self._written([*messages, reply], context, {"add_generation_prompt": False})
+        if not whole.startswith(prompt):
+            raise RenderingError(
+                "the chat template must write a finished turn as its generation prompt begins it, got another beginning; "
+                "use a template whose earlier messages do not change when a turn is added"
+            )
+        before, own = _shape(messages, context), _shape([reply], NO_CONTEXT)
+        first, texts = len(before.texts), before.texts + own.texts
+        key = (before.key, own.key, header)
+        pattern = self._patterns.get(key)
+        if pattern is None:
+            pattern = self._patterns[key] = self._turn_pattern(messages, reply, context, header, first)
+        lost = pattern.first_lost(texts, whole[len(prompt) :], range(first, len(texts)))
+        return whole, None if lost is None else _lost(_Marked(messages, context, reply), lost)
+
+    def _pattern(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> _Pattern:
+        marked = _Marked(messages, context)
+        rendering = self._written(marked.messages, marked.context, options)
+        literals, order = _split(rendering)
+        for number, message in enumerate(marked.messages):
+            if refused := self._role_fault(marked, number, str(message["role"]), rendering, options):
+                return _Pattern(order, literals, refused)
+        return _Pattern(order, literals)
+
+    def _role_fault(self, marked: _Marked, number: int, role: str, rendering: str, options: Mapping[str, Any]) -> str:
+        """What is wrong with what the template makes of a role; it may take one that it doesn't know for another."""
+        if role in ("user", "assistant"):
+            return ""
+
+        def with_role(other: str) -> str:
+            messages = [{**one, "role": other} if place == number else one for place, one in enumerate(marked.messages)]
+            try:
+                return self._written(messages, marked.context, options)
+            except RenderingError:
+                return ""
+
+        rule = f"messages must have roles that the chat template knows, got message {number} with the role {role!r}, which it"
+        if role not in _KNOWN_ROLES and not self._names(role) and _ROLE_MARK not in with_role(_ROLE_MARK):
+            return f"{rule} doesn't write; give its role as one of {', '.join(sorted(_KNOWN_ROLES))}"
+        if with_role("assistant") == rendering:
+            return f"{rule} writes as the assistant's; put its text into the user's message, or leave the row out"
+        return ""
+
+    def _turn_pattern(
+        self, messages: Sequence[Message], reply: Message, context: Context, header: bool, first: int
+    ) -> _Pattern:
+        marked = _Marked(messages, context, reply)
+        before = marked.messages[:-1]
+        prompt = self._written(before, marked.context, {"add_generation_prompt": header})
+        whole = self._written(marked.messages, marked.context, {"add_generation_prompt": False})
+        if whole.startswith(prompt):
+            literals, order = _split(whole[len(prompt) :])
+            return _Pattern(order, literals)
+        return _Pattern([number for number in _split(whole)[1] if number >= first], None)
+
+    def _written(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> str:
+        from jinja2 import TemplateError
+
+        shown = [self._as_known(message) for message in messages]
+        try:
+            try:
+                return self._applied(shown, context, options)
+            except TypeError:
+                # A call's arguments are an object by transformers' convention; some templates expect OpenAI's text of one.
+                as_text = [_with_arguments_as_text(message) for message in shown]
+                if as_text == shown:
+                    raise
+                return self._applied(as_text, context, options)
+        except (TemplateError, *_TEMPLATE_FAULTS) as error:
+            roles = [message["role"] for message in messages]
+            raise RenderingError(
+                f"messages must be what the chat template takes, got roles {roles}, which it refuses: {error}; leave the row out"
+            ) from error
+
+    def _applied(self, messages: list[Message], context: Context, options: Mapping[str, Any]) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(messages, tokenize=False, **context, **options, **self._variables)  # type: ignore[arg-type]
+        )
+
+    def _as_known(self, message: Message) -> Message:
+        """The message with `developer` as system where the template has no such role, and reasoning under the name that it reads."""
+        if message["role"] == "developer" and not self._names("developer"):
+            message = {**message, "role": "system"}
+        for key in REASONING_KEYS:
+            if key in message and not self._names(key):
+                known = next((other for other in REASONING_KEYS if other not in message and self._names(other)), key)
+                message = {known if name == key else name: value for name, value in message.items()}
+        return message
+
+    def _names(self, word: str) -> bool:
+        """Whether the template's source has the word as a name or a text of its own."""
+        return re.search(rf"[.'\"]{re.escape(word)}\b", str(self._tokenizer.chat_template)) is not None
+
+
+class _Marked:
+    """A conversation with a mark in the place of every text, the texts, and where each stands."""
+
+    def __init__(self, messages: Sequence[Message], context: Context, reply: Message | None = None) -> None:
+        self.texts: list[str] = []
+        self.places: list[_Place] = []
+        linked = _linked(messages)
+        self.messages = [self._message(number, one, linked) for number, one in enumerate(messages)]
+        self.context = {
+            name: [self._inside(_Place(None, "", name), one, "") for one in values] for name, values in context.items()
+        }
+        if reply is not None:
+            self.messages.append(self._message(len(messages), reply, set()))
+
+    def _message(self, number: int, message: Message, linked: set[tuple[int, str]]) -> Message:
+        place = _Place(number, str(message["role"]), "content")
+        marked: Message = {}
+        for key, value in message.items():
+            if key == "role" or (number, key) in linked:
+                marked[key] = value
+            else:
+                marked[key] = self._inside(replace(place, key=key), value, key)
+        return marked
+
+    def _inside(self, place: _Place, value: Any, key: str) -> Any:
+        """The value with marks. Names are texts where the data chose them: those of a call's arguments and of a tool's properties."""
+        if isinstance(value, str):
+            return self._text(place, value)
+        if isinstance(value, list | tuple):
+            return [self._inside(place, one, key) for one in value]
+        if key == "arguments" and not isinstance(value, dict):
+            return self._text(place, json.dumps(value))
+        if not isinstance(value, dict):
+            return value
+        if key == "arguments":
+            return {self._text(place, name): self._inside(place, one, "arguments") for name, one in value.items()}
+        if key == "properties":
+            return {self._text(place, name): self._inside(place, one, "") for name, one in value.items()}
+        return {name: one if name in _STRUCTURE else self._inside(place, one, name) for name, one in value.items()}
+
+    def _text(self, place: _Place, text: str) -> str:
+        if not text or text.isspace():
+            return text
+        self.texts.append(text)
+        self.places.append(place)
+        return f"bNf{len(self.texts) - 1:04d}PaRt"
+
+
+def _shape(messages: Sequence[Message], context: Context) -> _Shape:
+    if not context and all(len(message) == 2 and isinstance(message["content"], str) for message in messages):
+        texts = [message["content"] for message in messages]
+        blank = [text if not text or text.isspace() else None for text in texts]
+        roles = (message["role"] for message in messages)
+        return _Shape(
+            tuple(zip(roles, blank, strict=True)), [text for text, own in zip(texts, blank, strict=True) if own is None]
+        )
+    marked = _Marked(messages, context)
+    return _Shape(json.dumps([marked.messages, marked.context], ensure_ascii=False), marked.texts)
+
+
+def _linked(messages: Sequence[Message]) -> set[tuple[int, str]]:
+    """Names and ids of tools' messages that only repeat which call they answer: the calls before them say it in the same order."""
+    linked: set[tuple[int, str]] = set()
+    calls: list[Mapping[str, Any]] = []
+    for number, message in enumerate(messages):
+        if message["role"] != "tool":
+            calls = list(message.get("tool_calls") or ())
+        elif calls:
+            call = calls.pop(0)
+            name = call.get("function", call).get("name")
+            linked |= {
+                (number, key)
+                for key, known in (("name", name), ("tool_call_id", call.get("id")))
+                if key in message and message[key] == known
+            }
+    return linked
+
+
+def _with_arguments_as_text(message: Message) -> Message:
+    if "tool_calls" not in message:
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        function = call.get("function", {})
+        if isinstance(function.get("arguments"), dict):
+            call = {**call, "function": {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
+        calls.append(call)
+    return {**message, "tool_calls": calls}
+
+
+def _split(rendering: str) -> tuple[list[str], list[int]]:
+    parts = _MARK.split(rendering)
+    return parts[::2], [int(number) for number in parts[1::2]]
+
+
+def _forms(text: str) -> set[str]:
+    """The text as a template may write it: without white space at its ends, as JSON, or as JSON inside of JSON."""
+    text = text.strip()
+    forms = {text, _PYTHON.get(text, text)}
+    for ascii in (False, True):
+        escaped = json.dumps(text, ensure_ascii=ascii)[1:-1]
+        forms |= {escaped, json.dumps(escaped, ensure_ascii=ascii)[1:-1]}
+    return forms
+
+
+def _lost(marked: _Marked, number: int) -> LostText:
+    words = marked.texts[number].strip()
+    shown = f"{words[:60]}…" if len(words) > 60 else words
+    return LostText(
+        f"the chat template must write every text of a conversation, got {marked.places[number]} with {shown!r}, which it leaves out "
+        "or changes; give it in a form that the template writes, or leave the row out"
+    )

@@ -27,6 +27,7 @@ CONTEXT_KEYS = ("tools", "documents")
 
 # The day that Llama 3's templates name where they aren't told one.
 DEFAULT_DATE = "2024-07-26"
+_DAY = "%Y-%m-%d"
 # Templates have no common name for it.
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
@@ -55,10 +56,17 @@ def set_date(tokenizer: PreTrainedTokenizerBase, date: str) -> None:
     Raises:
         ValueError: where that is no day.
     """
+    if not is_day(date):
+        raise ValueError(f"date must be a day as YYYY-MM-DD, got {date!r}; write date={DEFAULT_DATE}")
+    tokenizer.template_day = datetime.strptime(date, _DAY)
+
+
+def is_day(text: str) -> bool:
+    """Whether a text is a day as YYYY-MM-DD."""
     try:
-        tokenizer.template_day = datetime.strptime(date, "%Y-%m-%d")
-    except ValueError as error:
-        raise ValueError(f"date must be a day as YYYY-MM-DD, got {date!r}; write date={DEFAULT_DATE}") from error
+        return datetime.strptime(text, _DAY).strftime(_DAY) == text
+    except ValueError:
+        return False
 
 
 def context_of(record: Mapping[str, Any]) -> Context:
@@ -135,7 +143,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        day = getattr(tokenizer, "template_day", None) or datetime.strptime(DEFAULT_DATE, "%Y-%m-%d")
+        day = getattr(tokenizer, "template_day", None) or datetime.strptime(DEFAULT_DATE, _DAY)
         # Variables come before the function of the same name, which would ask the clock.
         self._variables = {"strftime_now": day.strftime, "date_string": day.strftime("%d %b %Y")}
         self._patterns: dict[Any, _Pattern] = {}

@@ -23,7 +23,7 @@ from evaluation._records import Record
 
 def load_prompts(source: str, path: str | None, num_prompts: int, **place: str) -> list[Record]:
     """The first `num_prompts` different prompts of a source: {"id", "messages", "item"}, where `item` is what a verifier scores
-    against and empty where there is nothing to score.
+    against and empty where there is nothing to score; with `tools` and `documents` where the prompt has them.
 
     `path` is as in the recipe's `data`; None is what the source has of its own, or its hub id. `place` are `split`, `config` and
     `revision` of a `DataSource`, as far as they are given.
@@ -95,8 +95,9 @@ def _prompts(place: DataSource) -> Iterator[Record]:
         _, row = parse(raw)
         if isinstance(row, Bad):
             raise _unreadable(place, raw, row.detail)
-        digest = hashlib.sha256(json.dumps(row.messages, sort_keys=True).encode()).hexdigest()[:16]
-        yield {"id": f"{place.source}-{digest}", "messages": row.messages, "item": {}}
+        said = [row.messages, row.context] if row.context else row.messages
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        yield {"id": f"{place.source}-{digest}", "messages": row.messages, **row.context, "item": {}}
 
 
 def _record(raw: Raw) -> Record:

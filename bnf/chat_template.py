@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +36,7 @@ _STRUCTURE = frozenset({"type", "id", "index", "required", "strict", "additional
 _KNOWN_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _MARK = re.compile(r"bNf(\d{4,})PaRt")
 _ROLE_MARK = "bNfRoLe"
+_MOST_PATTERNS = 1024
 # How Python's own words for JSON's are written where a template prints a value.
 _PYTHON = {"true": "True", "false": "False", "null": "None"}
 # What a template's own code may raise on data that it doesn't expect.
@@ -47,7 +48,11 @@ class RenderingError(ValueError):
 
 
 class LostText(RenderingError):
-    """A conversation of which the chat template leaves out or changes a text."""
+    """A conversation of which the chat template leaves out or changes a text; `message` is the number of its message."""
+
+    def __init__(self, explanation: str, message: int | None = None) -> None:
+        super().__init__(explanation)
+        self.message = message
 
 
 def set_date(tokenizer: PreTrainedTokenizerBase, date: str) -> None:
@@ -112,8 +117,11 @@ class _Pattern:
     literals: list[str] | None
     refused: str = ""
 
-    def first_lost(self, texts: Sequence[str], rendering: str, expected: Iterable[int]) -> int | None:
-        """The number of the first of the `expected` texts that isn't in the rendering whole and at its place, or None."""
+    def first_lost(
+        self, texts: Sequence[str], rendering: str, expected: Iterable[int], free: Collection[int] = ()
+    ) -> int | None:
+        """The number of the first of the `expected` texts that isn't in the rendering whole and at its place, or None. Those that are
+        `free` must be written, and may be changed."""
         written = set(self.order)
         absent = next((number for number in expected if number not in written), None)
         if absent is not None:
@@ -125,9 +133,10 @@ class _Pattern:
         position = 0
         for number in self.order:
             ends = [found + len(form) for form in _forms(texts[number]) if (found := rendering.find(form, position)) >= 0]
-            if not ends:
+            if ends:
+                position = min(ends)
+            elif number not in free:
                 return number
-            position = min(ends)
         return None
 
     def _filled(self, texts: Sequence[str]) -> str:
@@ -155,8 +164,10 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
+        own_turns: Literal["whole", "as_written"] = "whole",
     ) -> str:
-        """The conversation as the template writes it; the options are apply_chat_template's.
+        """The conversation as the template writes it; the options are apply_chat_template's. With `own_turns="as_written"` it may
+        change texts of the assistant, as templates do that leave the reasoning of earlier turns out.
 
         Raises:
             RenderingError: where the template refuses it.
@@ -168,10 +179,15 @@ class ChatTemplate:
         key = (shape.key, add_generation_prompt, continue_final_message)
         pattern = self._patterns.get(key)
         if pattern is None:
-            pattern = self._patterns[key] = self._pattern(messages, context, options)
+            pattern = self._remember(key, self._pattern(messages, context, options))
         if pattern.refused:
             raise LostText(pattern.refused)
-        lost = pattern.first_lost(shape.texts, rendering, range(len(shape.texts)))
+        expected = range(len(shape.texts))
+        lost = pattern.first_lost(shape.texts, rendering, expected)
+        if lost is not None and own_turns == "as_written":
+            places = _Marked(messages, context).places
+            free = [number for number in expected if places[number].role == "assistant"]
+            lost = pattern.first_lost(shape.texts, rendering, expected, free)
         if lost is not None:
             raise _lost(_Marked(messages, context), lost)
         return rendering
@@ -199,9 +215,16 @@ class ChatTemplate:
         key = (before.key, own.key, header)
         pattern = self._patterns.get(key)
         if pattern is None:
-            pattern = self._patterns[key] = self._turn_pattern(messages, reply, context, header, first)
+            pattern = self._remember(key, self._turn_pattern(messages, reply, context, header, first))
         lost = pattern.first_lost(texts, whole[len(prompt) :], range(first, len(texts)))
         return whole, None if lost is None else _lost(_Marked(messages, context, reply), lost)
+
+    def _remember(self, key: Any, pattern: _Pattern) -> _Pattern:
+        # Calls have ids, and each of them makes a shape of its own.
+        if len(self._patterns) >= _MOST_PATTERNS:
+            self._patterns.clear()
+        self._patterns[key] = pattern
+        return pattern
 
     def _pattern(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> _Pattern:
         marked = _Marked(messages, context)
@@ -392,5 +415,6 @@ def _lost(marked: _Marked, number: int) -> LostText:
     shown = f"{words[:60]}…" if len(words) > 60 else words
     return LostText(
         f"the chat template must write every text of a conversation, got {marked.places[number]} with {shown!r}, which it leaves out "
-        "or changes; give it in a form that the template writes, or leave the row out"
+        "or changes; give it in a form that the template writes, or leave the row out",
+        marked.places[number].message,
     )

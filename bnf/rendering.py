@@ -41,32 +41,51 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(ids)
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], context: Context = NO_CONTEXT) -> str:
-    """The conversation as the template writes it, up to where the assistant's turn begins.
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    context: Context = NO_CONTEXT,
+    *,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> str:
+    """The conversation as the template writes it, up to where the assistant's turn begins; `own_turns` as in `ChatTemplate`.
 
     Raises:
         RenderingError: where there is no message, the assistant has the last word already, or the template refuses the messages or
             doesn't write all of them.
     """
-    return _prompt(ChatTemplate(tokenizer), messages, context)
+    return _prompt(ChatTemplate(tokenizer), messages, context, own_turns=own_turns)
 
 
-def _prompt(template: ChatTemplate, messages: Sequence[Message], context: Context, *, header: bool = True) -> str:
+def _prompt(
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    context: Context,
+    *,
+    header: bool = True,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> str:
     if not messages or messages[-1]["role"] == "assistant":
         last = f"a last message by {messages[-1]['role']}" if messages else "none"
         raise RenderingError(
             f"messages must end before the assistant's turn, got {last}; give the assistant's text as the completion"
         )
-    return template.conversation(messages, context, add_generation_prompt=header)
+    return template.conversation(messages, context, add_generation_prompt=header, own_turns=own_turns)
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], context: Context = NO_CONTEXT) -> list[int]:
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    context: Context = NO_CONTEXT,
+    *,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> list[int]:
     """The prompt's token ids: the template's own tokenization, nothing prepended.
 
     Raises:
         RenderingError: as `prompt_text`, and where the ids begin with two BOS tokens.
     """
-    (ids,) = _ids(tokenizer, [prompt_text(tokenizer, messages, context)])
+    (ids,) = _ids(tokenizer, [prompt_text(tokenizer, messages, context, own_turns=own_turns)])
     _check_bos(tokenizer, ids)
     return ids
 

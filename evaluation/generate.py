@@ -99,7 +99,8 @@ def generate(
 
 
 def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:
-    """The conversations as `engine` takes them, and as text for the record.
+    """The conversations as `engine` takes them, and as text for the record. A model's own earlier answers are as its template writes
+    them: it may leave their reasoning out.
 
     Raises:
         RenderingError: where the model's chat template refuses one of them, or doesn't write all of it.
@@ -110,8 +111,8 @@ def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]
     from bnf.rendering import prompt_text, render_prompt
 
     return (
-        [render_prompt(tokenizer, messages) for messages in conversations],
-        [prompt_text(tokenizer, messages) for messages in conversations],
+        [render_prompt(tokenizer, messages, own_turns="as_written") for messages in conversations],
+        [prompt_text(tokenizer, messages, own_turns="as_written") for messages in conversations],
     )
 
 

@@ -230,8 +230,9 @@ class ChatTemplate:
         marked = _Marked(messages, context)
         rendering = self._written(marked.messages, marked.context, options)
         literals, order = _split(rendering)
-        for number, message in enumerate(marked.messages):
-            if refused := self._role_fault(marked, number, str(message["role"]), rendering, options):
+        # Of a message that isn't written the text is what is lost, and one without a text loses nothing.
+        for number in sorted({place for text in order if (place := marked.places[text].message) is not None}):
+            if refused := self._role_fault(marked, number, str(messages[number]["role"]), rendering, options):
                 return _Pattern(order, literals, refused)
         return _Pattern(order, literals)
 

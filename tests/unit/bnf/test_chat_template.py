@@ -76,6 +76,13 @@ def test_a_role_that_is_taken_for_the_assistants_is_refused_and_one_that_is_writ
         written(source, [{"role": "system", "content": "Hm."}, ASK])
 
 
+@pytest.mark.parametrize(
+    "source", [TURNS % ("'user', 'assistant'", "m.content"), "{% for m in messages %}{{ m.content }}{% endfor %}"]
+)
+def test_an_empty_message_has_nothing_to_lose(source):
+    assert "Where?" in written(source, [{"role": "system", "content": " "}, ASK])
+
+
 def test_developer_is_system_where_the_template_has_no_such_role():
     messages = [{"role": "developer", "content": "Be brief."}, ASK]
     generic = "{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}"

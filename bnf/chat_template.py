@@ -11,19 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from bnf.marked import KNOWN_ROLES, NO_CONTEXT, Context, Marked, Message, shape_of, split
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-# `role` and `content` as text, and of REASONING_KEYS, `tool_calls`, `name` and `tool_call_id` those that it has.
-Message = dict[str, Any]
-# What stands beside a conversation: `tools` and `documents`, as apply_chat_template takes them.
-Context = Mapping[str, Any]
-NO_CONTEXT: Context = {}
-CONTEXT_KEYS = ("tools", "documents")
 
 # The day that Llama 3's templates name where they aren't told one.
 DEFAULT_DATE = "2024-07-26"
@@ -31,10 +26,6 @@ _DAY = "%Y-%m-%d"
 # Templates have no common name for it.
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
-# Of a tool or a call: what says how to read it, and no words of its own.
-_STRUCTURE = frozenset({"type", "id", "index", "required", "strict", "additionalProperties", "$schema"})
-_KNOWN_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-_MARK = re.compile(r"bNf(\d{4,})PaRt")
 _ROLE_MARK = "bNfRoLe"
 _MOST_PATTERNS = 1024
 # How Python's own words for JSON's are written where a template prints a value.
@@ -72,38 +63,6 @@ def is_day(text: str) -> bool:
         return datetime.strptime(text, _DAY).strftime(_DAY) == text
     except ValueError:
         return False
-
-
-def context_of(record: Mapping[str, Any]) -> Context:
-    """What stands beside the conversation of a record: of a sample, or of a line of groups.jsonl."""
-    return {key: record[key] for key in CONTEXT_KEYS if key in record}
-
-
-def texts_of(messages: Sequence[Message], context: Context = NO_CONTEXT) -> list[str]:
-    """Every text of a conversation that a template has to write, roles that aren't the usual ones among them."""
-    roles = [message["role"] for message in messages if message["role"] not in _KNOWN_ROLES]
-    return roles + _shape(messages, context).texts
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a text stands: the message's number from 0 and its role, or of the context neither; and under which key."""
-
-    message: int | None
-    role: str
-    key: str
-
-    def __str__(self) -> str:
-        of = "" if self.message is None else f"message {self.message} ({self.role})"
-        return of if self.key == "content" else f"{of}, its {self.key}" if of else self.key
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """A conversation's texts, and all else of it as a key that conversations of one shape have in common."""
-
-    key: Any
-    texts: list[str]
 
 
 @dataclass(frozen=True)
@@ -175,7 +134,7 @@ class ChatTemplate:
         """
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         rendering = self._written(messages, context, options)
-        shape = _shape(messages, context)
+        shape = shape_of(messages, context)
         key = (shape.key, add_generation_prompt, continue_final_message)
         pattern = self._patterns.get(key)
         if pattern is None:
@@ -185,11 +144,11 @@ class ChatTemplate:
         expected = range(len(shape.texts))
         lost = pattern.first_lost(shape.texts, rendering, expected)
         if lost is not None and own_turns == "as_written":
-            places = _Marked(messages, context).places
+            places = Marked(messages, context).places
             free = [number for number in expected if places[number].role == "assistant"]
             lost = pattern.first_lost(shape.texts, rendering, expected, free)
         if lost is not None:
-            raise _lost(_Marked(messages, context), lost)
+            raise _lost(Marked(messages, context), lost)
         return rendering
 
     def turn(
@@ -210,14 +169,14 @@ class ChatTemplate:
                 "the chat template must write a finished turn as its generation prompt begins it, got another beginning; "
                 "use a template whose earlier messages do not change when a turn is added"
             )
-        before, own = _shape(messages, context), _shape([reply], NO_CONTEXT)
+        before, own = shape_of(messages, context), shape_of([reply], NO_CONTEXT)
         first, texts = len(before.texts), before.texts + own.texts
         key = (before.key, own.key, header)
         pattern = self._patterns.get(key)
         if pattern is None:
             pattern = self._remember(key, self._turn_pattern(messages, reply, context, header, first))
         lost = pattern.first_lost(texts, whole[len(prompt) :], range(first, len(texts)))
-        return whole, None if lost is None else _lost(_Marked(messages, context, reply), lost)
+        return whole, None if lost is None else _lost(Marked(messages, context, reply), lost)
 
     def _remember(self, key: Any, pattern: _Pattern) -> _Pattern:
         # Calls have ids, and each of them makes a shape of its own.
@@ -227,16 +186,16 @@ class ChatTemplate:
         return pattern
 
     def _pattern(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> _Pattern:
-        marked = _Marked(messages, context)
+        marked = Marked(messages, context)
         rendering = self._written(marked.messages, marked.context, options)
-        literals, order = _split(rendering)
+        literals, order = split(rendering)
         # Of a message that isn't written the text is what is lost, and one without a text loses nothing.
         for number in sorted({place for text in order if (place := marked.places[text].message) is not None}):
             if refused := self._role_fault(marked, number, str(messages[number]["role"]), rendering, options):
                 return _Pattern(order, literals, refused)
         return _Pattern(order, literals)
 
-    def _role_fault(self, marked: _Marked, number: int, role: str, rendering: str, options: Mapping[str, Any]) -> str:
+    def _role_fault(self, marked: Marked, number: int, role: str, rendering: str, options: Mapping[str, Any]) -> str:
         """What is wrong with what the template makes of a role; it may take one that it doesn't know for another."""
         if role in ("user", "assistant"):
             return ""
@@ -249,8 +208,8 @@ class ChatTemplate:
                 return ""
 
         rule = f"messages must have roles that the chat template knows, got message {number} with the role {role!r}, which it"
-        if role not in _KNOWN_ROLES and not self._names(role) and _ROLE_MARK not in with_role(_ROLE_MARK):
-            return f"{rule} doesn't write; give its role as one of {', '.join(sorted(_KNOWN_ROLES))}"
+        if role not in KNOWN_ROLES and not self._names(role) and _ROLE_MARK not in with_role(_ROLE_MARK):
+            return f"{rule} doesn't write; give its role as one of {', '.join(sorted(KNOWN_ROLES))}"
         if with_role("assistant") == rendering:
             return f"{rule} writes as the assistant's; put its text into the user's message, or leave the row out"
         return ""
@@ -258,14 +217,14 @@ class ChatTemplate:
     def _turn_pattern(
         self, messages: Sequence[Message], reply: Message, context: Context, header: bool, first: int
     ) -> _Pattern:
-        marked = _Marked(messages, context, reply)
+        marked = Marked(messages, context, reply)
         before = marked.messages[:-1]
         prompt = self._written(before, marked.context, {"add_generation_prompt": header})
         whole = self._written(marked.messages, marked.context, {"add_generation_prompt": False})
         if whole.startswith(prompt):
-            literals, order = _split(whole[len(prompt) :])
+            literals, order = split(whole[len(prompt) :])
             return _Pattern(order, literals)
-        return _Pattern([number for number in _split(whole)[1] if number >= first], None)
+        return _Pattern([number for number in split(whole)[1] if number >= first], None)
 
     def _written(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> str:
         from jinja2 import TemplateError
@@ -306,84 +265,6 @@ class ChatTemplate:
         return re.search(rf"[.'\"]{re.escape(word)}\b", str(self._tokenizer.chat_template)) is not None
 
 
-class _Marked:
-    """A conversation with a mark in the place of every text, the texts, and where each stands."""
-
-    def __init__(self, messages: Sequence[Message], context: Context, reply: Message | None = None) -> None:
-        self.texts: list[str] = []
-        self.places: list[_Place] = []
-        linked = _linked(messages)
-        self.messages = [self._message(number, one, linked) for number, one in enumerate(messages)]
-        self.context = {
-            name: [self._inside(_Place(None, "", name), one, "") for one in values] for name, values in context.items()
-        }
-        if reply is not None:
-            self.messages.append(self._message(len(messages), reply, set()))
-
-    def _message(self, number: int, message: Message, linked: set[tuple[int, str]]) -> Message:
-        place = _Place(number, str(message["role"]), "content")
-        marked: Message = {}
-        for key, value in message.items():
-            if key == "role" or (number, key) in linked:
-                marked[key] = value
-            else:
-                marked[key] = self._inside(replace(place, key=key), value, key)
-        return marked
-
-    def _inside(self, place: _Place, value: Any, key: str) -> Any:
-        """The value with marks. Names are texts where the data chose them: those of a call's arguments and of a tool's properties."""
-        if isinstance(value, str):
-            return self._text(place, value)
-        if isinstance(value, list | tuple):
-            return [self._inside(place, one, key) for one in value]
-        if key == "arguments" and not isinstance(value, dict):
-            return self._text(place, json.dumps(value))
-        if not isinstance(value, dict):
-            return value
-        if key == "arguments":
-            return {self._text(place, name): self._inside(place, one, "arguments") for name, one in value.items()}
-        if key == "properties":
-            return {self._text(place, name): self._inside(place, one, "") for name, one in value.items()}
-        return {name: one if name in _STRUCTURE else self._inside(place, one, name) for name, one in value.items()}
-
-    def _text(self, place: _Place, text: str) -> str:
-        if not text or text.isspace():
-            return text
-        self.texts.append(text)
-        self.places.append(place)
-        return f"bNf{len(self.texts) - 1:04d}PaRt"
-
-
-def _shape(messages: Sequence[Message], context: Context) -> _Shape:
-    if not context and all(len(message) == 2 and isinstance(message["content"], str) for message in messages):
-        texts = [message["content"] for message in messages]
-        blank = [text if not text or text.isspace() else None for text in texts]
-        roles = (message["role"] for message in messages)
-        return _Shape(
-            tuple(zip(roles, blank, strict=True)), [text for text, own in zip(texts, blank, strict=True) if own is None]
-        )
-    marked = _Marked(messages, context)
-    return _Shape(json.dumps([marked.messages, marked.context], ensure_ascii=False), marked.texts)
-
-
-def _linked(messages: Sequence[Message]) -> set[tuple[int, str]]:
-    """Names and ids of tools' messages that only repeat which call they answer: the calls before them say it in the same order."""
-    linked: set[tuple[int, str]] = set()
-    calls: list[Mapping[str, Any]] = []
-    for number, message in enumerate(messages):
-        if message["role"] != "tool":
-            calls = list(message.get("tool_calls") or ())
-        elif calls:
-            call = calls.pop(0)
-            name = call.get("function", call).get("name")
-            linked |= {
-                (number, key)
-                for key, known in (("name", name), ("tool_call_id", call.get("id")))
-                if key in message and message[key] == known
-            }
-    return linked
-
-
 def _with_arguments_as_text(message: Message) -> Message:
     if "tool_calls" not in message:
         return message
@@ -396,11 +277,6 @@ def _with_arguments_as_text(message: Message) -> Message:
     return {**message, "tool_calls": calls}
 
 
-def _split(rendering: str) -> tuple[list[str], list[int]]:
-    parts = _MARK.split(rendering)
-    return parts[::2], [int(number) for number in parts[1::2]]
-
-
 def _forms(text: str) -> set[str]:
     """The text as a template may write it: without white space at its ends, as JSON, or as JSON inside of JSON."""
     text = text.strip()
@@ -411,7 +287,7 @@ def _forms(text: str) -> set[str]:
     return forms
 
 
-def _lost(marked: _Marked, number: int) -> LostText:
+def _lost(marked: Marked, number: int) -> LostText:
     words = marked.texts[number].strip()
     shown = f"{words[:60]}…" if len(words) > 60 else words
     return LostText(

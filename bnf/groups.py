@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from bnf.chat_template import CONTEXT_KEYS, context_of
+from bnf.marked import CONTEXT_KEYS, context_of
 
 FORMAT = "bnf.groups/1"
 GROUPS_FILE = "groups.safetensors"

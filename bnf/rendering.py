@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bnf.chat_template import DEFAULT_DATE, NO_CONTEXT, ChatTemplate, Context, Message, RenderingError, set_date, texts_of
+from bnf.chat_template import DEFAULT_DATE, ChatTemplate, RenderingError, set_date
+from bnf.marked import NO_CONTEXT, Context, Message, texts_of
 
 
 def load_tokenizer(model_dir: Path, date: str = DEFAULT_DATE) -> PreTrainedTokenizerBase:

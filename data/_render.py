@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bnf.chat_template import NO_CONTEXT, Context, RenderingError, texts_of
+from bnf.chat_template import RenderingError
+from bnf.marked import NO_CONTEXT, Context, texts_of
 from data._config import PrepareConfig
 from data._languages import language_of
 from data._parse import Parser, is_pair

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bnf.chat_template import context_of
 from bnf.groups import DEV, TEXTS_FILE, Completion, GroupsWriter, PromptGroup, read_groups
+from bnf.marked import context_of
 from data._config import PrepareConfig
 from data._languages import language_of
 from data._ledger import Ledger, Statistics

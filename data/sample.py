@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnf.chat_template import DEFAULT_DATE, RenderingError, context_of
+from bnf.chat_template import DEFAULT_DATE, RenderingError
+from bnf.marked import context_of
 from data.prompts import load_prompts, prompts_of_round
 from evaluation._records import Record, read_repaired, write_whole
 from evaluation._types import Progress, Sampling

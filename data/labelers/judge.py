@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bnf.chat_template import context_of
+from bnf.marked import context_of
 from evaluation._records import read_repaired, write_whole
 from evaluation._types import Progress
 from evaluation.judges._ask import Judge

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bnf.chat_template import Context
+from bnf.marked import Context
 from data.sources._messages import as_documents, as_messages, as_tools, carried_texts, decoded
 from evaluation._types import Message
 

@@ -22,6 +22,8 @@ class Parser:
     def __init__(self, source: DataSource) -> None:
         self._module = preference_source(source.source)
         self._columns = columns_of(source)
+        # What the source knows of its data and leaves out on purpose.
+        self._unused: Sequence[str] = getattr(self._module, "UNUSED", ())
 
     def __call__(self, raw: Raw) -> tuple[str, Row | Bad]:
         """The record's id (its own, else its place) and its row, or why there is none."""
@@ -30,7 +32,9 @@ class Parser:
             return raw.where, value
         fields = Fields(value, self._columns)
         try:
-            return (str(fields.need("id")) if fields.has("id") else raw.where), fields.completed(self._module.row(fields))
+            return (str(fields.need("id")) if fields.has("id") else raw.where), fields.completed(
+                self._module.row(fields), self._unused
+            )
         except RowError as error:
             return raw.where, Bad(error.reason, str(error))
 

@@ -103,8 +103,10 @@ class RowRenderer:
     def _checked(self, row: RenderedRow, parsed: Row) -> RenderedRow:
         """The row with its candidates, as text."""
         said = texts_of(parsed.messages, parsed.context)
-        whole = json.dumps([parsed.messages, parsed.context], ensure_ascii=False)
-        for text in (row.id, whole, *(text for one in parsed.candidates for text in (one.text, one.origin))):
+        texts = [row.id, *said, *(text for one in parsed.candidates for text in (one.text, one.origin))]
+        if parsed.context or any(len(message) > 2 for message in parsed.messages):
+            texts.append(json.dumps([parsed.messages, parsed.context], ensure_ascii=False))  # with the names of what they hold
+        for text in texts:
             if _SURROGATES.search(text):
                 raise Left("not_utf8", "a text holds half of a surrogate pair, which no encoding can write")
         if not said:

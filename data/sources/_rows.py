@@ -178,9 +178,10 @@ class Fields:
         """A whole conversation as its prompt and the assistant's last turn."""
         return split_last_turn(self.messages(role), self._name(role))
 
-    def completed(self, row: Row) -> Row:
+    def completed(self, row: Row, unused: Sequence[str] = ()) -> Row:
         """The row with what stands beside its messages: a `system` text before them, `tools` and `documents`; and with the names of
-        the columns that hold text and that nothing has read."""
+        the columns that hold text and that nothing has read, but for those that are `unused` on purpose."""
+        self._read.update(unused)
         if self._given("system") and (system := self.text("system")).strip():
             if row.messages[0]["role"] != "system":
                 row = replace(row, messages=[{"role": "system", "content": system}, *row.messages])

@@ -19,6 +19,7 @@ COLUMNS = {
     "vote2": ("annotator2",),
     "vote3": ("annotator3",),
 }
+UNUSED = ("motivation_app",)
 
 
 def row(fields: Fields) -> Row:

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from bnf.marked import CONTEXT_KEYS, context_of
+
 FORMAT = "bnf.groups/1"
 GROUPS_FILE = "groups.safetensors"
 TEXTS_FILE = "groups.jsonl"
@@ -106,8 +108,8 @@ def tokens_digest(groups: Sequence[PromptGroup]) -> str:
 def write_groups(folder: Path, groups: Sequence[PromptGroup], texts: Sequence[dict[str, Any]] | None = None) -> None:
     """Writes the groups into `folder`; the same groups give the same bytes, and the safetensors file appears last and whole.
 
-    `texts` gives, per group, `messages` (the prompt's chat messages) and `completions` (the completions' texts) for
-    groups.jsonl.
+    `texts` gives, per group, `messages` (the prompt's chat messages), `tools` and `documents` where there are some, and
+    `completions` (the completions' texts) for groups.jsonl.
 
     Raises:
         ValueError: where there are no groups, two groups have one id, or `texts` does not match `groups`.
@@ -286,7 +288,7 @@ def read_groups(folder: Path) -> list[PromptGroup]:
 
 
 def _check_text(group: PromptGroup, text: dict[str, Any]) -> None:
-    if set(text) != {"messages", "completions"} or len(text["completions"]) != len(group.completions):
+    if set(text) - set(CONTEXT_KEYS) != {"messages", "completions"} or len(text["completions"]) != len(group.completions):
         raise ValueError(
             f"group {group.id!r}: texts must hold `messages` and {len(group.completions)} `completions`, "
             f"got {sorted(text)} with {len(text.get('completions', ()))}; give one text per completion"
@@ -304,7 +306,7 @@ def _json_line(group: PromptGroup, text: dict[str, Any] | None) -> dict[str, Any
             "num_tokens": len(completion.token_ids),
         }
         completions.append(line)
-    prompt: dict[str, Any] = {} if text is None else {"messages": text["messages"]}
+    prompt: dict[str, Any] = {} if text is None else {"messages": text["messages"], **context_of(text)}
     return {
         "id": group.id,
         **prompt,

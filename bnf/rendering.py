@@ -7,28 +7,26 @@ The border between prompt and completion is exact by ids: what `render_prompt` g
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-Message = dict[str, str]
+from bnf.chat_template import DEFAULT_DATE, ChatTemplate, RenderingError, set_date
+from bnf.marked import NO_CONTEXT, Context, Message, texts_of
 
 
-class RenderingError(ValueError):
-    """A conversation that the chat template cannot turn into exact token ids."""
-
-
-def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder.
+def load_tokenizer(model_dir: Path, date: str = DEFAULT_DATE) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder, whose chat template is told that it is the day `date` (YYYY-MM-DD).
 
     Raises:
-        ValueError: where it has no chat template.
+        ValueError: where it has no chat template, or `date` is no day.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     if not tokenizer.chat_template:
         raise ValueError(f"model_name_or_path must have a chat template, got {model_dir} without one; use an instruct model")
+    set_date(tokenizer, date)
     return tokenizer
 
 
@@ -44,50 +42,85 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(ids)
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-    """The conversation as the template writes it, up to where the assistant's turn begins, with its header or without.
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    context: Context = NO_CONTEXT,
+    *,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> str:
+    """The conversation as the template writes it, up to where the assistant's turn begins; `own_turns` as in `ChatTemplate`.
 
     Raises:
-        RenderingError: where there is no message, or the assistant has the last word already.
+        RenderingError: where there is no message, the assistant has the last word already, or the template refuses the messages or
+            doesn't write all of them.
     """
+    return _prompt(ChatTemplate(tokenizer), messages, context, own_turns=own_turns)
+
+
+def _prompt(
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    context: Context,
+    *,
+    header: bool = True,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> str:
     if not messages or messages[-1]["role"] == "assistant":
         last = f"a last message by {messages[-1]['role']}" if messages else "none"
         raise RenderingError(
             f"messages must end before the assistant's turn, got {last}; give the assistant's text as the completion"
         )
-    return _written(tokenizer, messages, add_generation_prompt)
+    return template.conversation(messages, context, add_generation_prompt=header, own_turns=own_turns)
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    context: Context = NO_CONTEXT,
+    *,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> list[int]:
     """The prompt's token ids: the template's own tokenization, nothing prepended.
 
     Raises:
         RenderingError: as `prompt_text`, and where the ids begin with two BOS tokens.
     """
-    (ids,) = _ids(tokenizer, [prompt_text(tokenizer, messages)])
+    (ids,) = _ids(tokenizer, [prompt_text(tokenizer, messages, context, own_turns=own_turns)])
     _check_bos(tokenizer, ids)
     return ids
 
 
-def render_completion(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str) -> list[int]:
-    """The token ids of `text` as the assistant's turn after `messages`, as `Renderer` gives them.
+def render_completion(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], reply: str | Message) -> list[int]:
+    """The token ids of `reply` as the assistant's turn after `messages`, as `Renderer` gives them.
 
     Raises:
         RenderingError: as `Renderer.render` gives it.
     """
-    (rendered,) = Renderer(tokenizer).render([(messages, [text])])
+    (rendered,) = Renderer(tokenizer).render([(messages, [reply])])
     ids = rendered.completions[0] if isinstance(rendered, Rendered) else rendered
     if isinstance(ids, RenderingError):
         raise ids
     return ids
 
 
+class Conversation(NamedTuple):
+    """A prompt's messages, what the assistant may reply to them (a text, or its message where that holds more), and what stands
+    beside the messages."""
+
+    messages: Sequence[Message]
+    replies: Sequence[str | Message]
+    context: Context = NO_CONTEXT
+
+
 @dataclass(frozen=True)
 class Rendered:
-    """A prompt's token ids, and each of its completions' ids or why it has none."""
+    """A prompt's token ids, and each of its completions' ids or why it has none; `changed` are the numbers of those that the
+    template doesn't write whole."""
 
     prompt_ids: list[int]
     completions: list[list[int] | RenderingError]
+    changed: set[int] = field(default_factory=set)
 
 
 class Renderer:
@@ -102,10 +135,19 @@ class Renderer:
     With `span="simpo"` the border and the end are those of SimPO's published training code: the assistant's header belongs to
     the completion, what the template writes after the terminator stays, and an EOS is added where it isn't the last token.
     https://github.com/princeton-nlp/SimPO/blob/main/scripts/simpo_trainer.py
+
+    A completion that the template doesn't write whole (one that strips its reasoning, say) is refused, or with
+    `changed="as_rendered"` is what the template writes of it.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, span: Literal["turn", "simpo"] = "turn") -> None:
-        self._tokenizer, self._span = tokenizer, span
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        span: Literal["turn", "simpo"] = "turn",
+        changed: Literal["refuse", "as_rendered"] = "refuse",
+    ) -> None:
+        self._tokenizer, self._span, self._changed = tokenizer, span, changed
+        self._template = ChatTemplate(tokenizer)
         self._stops = stop_token_ids(tokenizer)
         added = tokenizer.added_tokens_decoder
         names = {str(tokenizer.convert_ids_to_tokens(token)) for token in self._stops} | {*tokenizer.all_special_tokens}
@@ -128,33 +170,44 @@ class Renderer:
         """The control tokens that a text spells out: as part of a conversation they would begin or end turns."""
         return sorted(set(self._control.findall(text)))
 
-    def render(self, conversations: Sequence[tuple[Sequence[Message], Sequence[str]]]) -> list[Rendered | RenderingError]:
-        """Token ids of (prompt's messages, completions' texts), or what is wrong with a prompt.
+    def render(
+        self, conversations: Sequence[Conversation | tuple[Sequence[Message], Sequence[str | Message]]]
+    ) -> list[Rendered | RenderingError]:
+        """Token ids of conversations, or what is wrong with a prompt.
 
-        A completion's error says that its text holds a control token (it would end the turn early), that the template gives no
-        exact border, or that it does not end the turn with one of `stop_token_ids`.
+        A completion's error says that its text holds a control token (it would end the turn early) or isn't written whole, that the
+        template gives no exact border, or that it does not end the turn with one of `stop_token_ids`.
         """
+        whole_ones = [Conversation(*one) for one in conversations]
         rendered: dict[int, Rendered | RenderingError] = {}
         prompts: dict[int, str] = {}
-        for index, (messages, _) in enumerate(conversations):
+        for index, (messages, _, context) in enumerate(whole_ones):
             try:
-                prompts[index] = prompt_text(self._tokenizer, messages, add_generation_prompt=self._span == "turn")
+                prompts[index] = _prompt(self._template, messages, context, header=self._span == "turn")
             except RenderingError as error:
                 rendered[index] = error
         ids_of = dict(zip(prompts, _ids(self._tokenizer, list(prompts.values())), strict=True))
         borders: dict[int, tuple[int, int]] = {}
         tails: dict[tuple[int, int], str | RenderingError] = {}
         for index, ids in ids_of.items():
-            messages, texts = conversations[index]
+            messages, replies, context = whole_ones[index]
             try:
                 _check_bos(self._tokenizer, ids)
             except RenderingError as error:
                 rendered[index] = error
                 continue
-            rendered[index] = Rendered(ids, [[] for _ in texts])
-            borders[index] = self._last_separator(prompts[index], ids)
-            for number, text in enumerate(texts):
-                tails[index, number] = self._tail(messages, prompts[index], borders[index][0], text)
+            rendered[index] = given = Rendered(ids, [[] for _ in replies])
+            position, token = borders[index] = self._last_separator(prompts[index], ids)
+            for number, reply in enumerate(replies):
+                try:
+                    whole, is_changed = self._turn(messages, context, prompts[index], reply)
+                except RenderingError as error:
+                    tails[index, number] = error
+                    continue
+                self._check_once(whole, ids, position, token)
+                tails[index, number] = whole[position:]
+                if is_changed:
+                    given.changed.add(number)
         texts_at = {place: tail for place, tail in tails.items() if isinstance(tail, str)}
         tail_ids = dict(zip(texts_at, _ids(self._tokenizer, list(texts_at.values())), strict=True))
         for (index, number), tail in tails.items():
@@ -170,10 +223,6 @@ class Renderer:
                 one.completions[number] = self._completion(one.prompt_ids[token:], after, tail, tail_ids[place])
             except RenderingError as error:
                 one.completions[number] = error
-            else:
-                self._check_once(
-                    conversations[index][0], conversations[index][1][number], one.prompt_ids, tail_ids[place], token
-                )
         return [rendered[index] for index in range(len(conversations))]
 
     def _last_separator(self, prompt: str, ids: list[int]) -> tuple[int, int]:
@@ -183,23 +232,18 @@ class Renderer:
             return 0, 0
         return places[-1], next(index for index in range(len(ids) - 1, -1, -1) if ids[index] in self._separators)
 
-    def _tail(self, messages: Sequence[Message], prompt: str, position: int, text: str) -> str | RenderingError:
-        """The whole conversation as the template writes it, from the prompt's last separator on."""
-        control = self.control_tokens(text)
+    def _turn(self, messages: Sequence[Message], context: Context, prompt: str, reply: str | Message) -> tuple[str, bool]:
+        """The whole conversation as the template writes it, and whether the reply isn't whole in it."""
+        message = {"role": "assistant", "content": reply} if isinstance(reply, str) else reply
+        control = sorted({name for text in texts_of([message]) for name in self.control_tokens(text)})
         if control:
-            return RenderingError(
+            raise RenderingError(
                 f"a completion's text must hold no control token, got {control}; remove it, the template writes the turn's end"
             )
-        try:
-            whole = _written(self._tokenizer, [*messages, {"role": "assistant", "content": text}])
-        except RenderingError as error:
-            return error
-        if not whole.startswith(prompt):
-            return RenderingError(
-                "the chat template must write a finished turn as its generation prompt begins it, got another beginning; "
-                "use a template whose earlier messages do not change when a turn is added"
-            )
-        return whole[position:]
+        whole, lost = self._template.turn(messages, message, prompt, context, header=self._span == "turn")
+        if lost is not None and self._changed == "refuse":
+            raise RenderingError(f"{lost}; prepare.changed_completions=as_rendered takes what it writes") from lost
+        return whole, lost is not None
 
     def _completion(self, prompt_ids: list[int], prompt: str, tail: str, tail_ids: list[int]) -> list[int]:
         """The completion's ids, given the prompt's and the whole conversation's from the last separator on."""
@@ -224,33 +268,17 @@ class Renderer:
             return ids[: end + 1]
         return ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
 
-    def _check_once(
-        self, messages: Sequence[Message], text: str, prompt_ids: list[int], tail_ids: list[int], token: int
-    ) -> None:
+    def _check_once(self, whole: str, prompt_ids: list[int], position: int, token: int) -> None:
         """The first conversation shows that this tokenizer cuts text at its separators as it is relied on to do."""
         if self._checked:
             return
         self._checked = True
-        (whole,) = _ids(self._tokenizer, [_written(self._tokenizer, [*messages, {"role": "assistant", "content": text}])])
-        if prompt_ids[:token] + tail_ids != whole:
+        whole_ids, tail_ids = _ids(self._tokenizer, [whole, whole[position:]])
+        if prompt_ids[:token] + tail_ids != whole_ids:
             raise ValueError(
                 f"model_name_or_path must have a tokenizer that cuts text at special tokens, got {self._tokenizer.name_or_path}, "
                 "which gives other ids for a part of a conversation than for the whole; use the model's fast tokenizer"
             )
-
-
-def _written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-    """A conversation in the template's words; what the template refuses (a system message, two turns by one role) is an error."""
-    from jinja2 import TemplateError
-
-    try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
-    except TemplateError as error:
-        roles = [message["role"] for message in messages]
-        raise RenderingError(
-            f"messages must be what the chat template takes, got roles {roles}, which it refuses: {error}; leave the row out"
-        ) from error
-    return str(text)
 
 
 def _check_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from bnf.chat_template import DEFAULT_DATE
+
 Truncation = Literal["drop", "raise", "truncate_prompt", "truncate_completion"]
 
 
@@ -45,6 +47,7 @@ class PrepareConfig:
     flip_fraction: float = 0.0
     contradict_fraction: float = 0.0
     completion_span: Literal["turn", "simpo"] = "turn"
+    changed_completions: Literal["refuse", "as_rendered"] = "refuse"
     max_length: int = 2048
     max_prompt_length: int = 1800
     truncation: Truncation = "drop"
@@ -52,6 +55,7 @@ class PrepareConfig:
     offline_mix: float = 0.0
     round: int = 1
     seed: int = 0
+    date: str = DEFAULT_DATE
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PrepareConfig:

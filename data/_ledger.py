@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,8 +84,8 @@ class Statistics:
 class Ledger:
     """The ledger of what lies on a workbench, once every row has its word."""
 
-    def __init__(self, bench: Workbench, names: Sequence[str]) -> None:
-        self._bench, self._names = bench, names
+    def __init__(self, bench: Workbench, names: Sequence[str], unread: Mapping[int, Mapping[str, int]] | None = None) -> None:
+        self._bench, self._names, self._unread = bench, names, unread or {}
         found = bench.run("select source, outcome, count(*) from rows group by source, outcome")
         self._by_source: dict[int, Counter[str]] = {}
         for source, outcome, count in found:
@@ -102,6 +102,7 @@ class Ledger:
         marks = self._bench.run(
             "select coalesce(sum(json_extract(more, '$.flipped')), 0), coalesce(sum(json_extract(more, '$.contradicted')), 0), "
             "coalesce(sum(json_extract(more, '$.truncated') is not null), 0), "
+            "coalesce(sum(json_extract(more, '$.changed') is not null), 0), "
             "coalesce(sum(json_extract(more, '$.still_there')), 0) from rows"
         ).fetchone()
         summary = {
@@ -110,10 +111,21 @@ class Ledger:
             "rows": dict(sorted(self._rows.items())),
             "completions_left_out": dict(left_out),
             "dropped_share": self.dropped_share,
-            **dict(zip(("num_flipped", "num_contradicted", "num_truncated", "num_still_there"), marks, strict=True)),
+            **dict(
+                zip(
+                    (f"num_{mark}" for mark in ("flipped", "contradicted", "truncated", "changed", "still_there")),
+                    marks,
+                    strict=True,
+                )
+            ),
             **groups.as_json(),
             "dev": {"num_groups": (dev := dev_groups.as_json())["num_groups"], "num_pairs": dev["num_pairs"]},
         }
+        if self._unread:
+            # Column → rows with text in it, by source.
+            summary["columns_not_read"] = {
+                self._names[source]: dict(columns) for source, columns in sorted(self._unread.items())
+            }
         if len(self._names) > 1:
             summary["sources"] = [
                 {"source": name, "rows": dict(sorted(self._by_source.get(number, Counter()).items()))}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from types import ModuleType
 
 from data._json import parse_line
 from data._reading import Bad, DataSource, Raw
-from data.sources._rows import Columns, Fields, Row, RowError
+from data.sources._rows import SHARED, Columns, Fields, Row, RowError
 
 # What a source may say that it gives.
 KINDS = ("pairs", "labels", "ratings", "prompts")
@@ -24,6 +25,8 @@ class Parser:
     def __init__(self, source: DataSource) -> None:
         self._module = preference_source(source.source)
         self._columns = columns_of(source)
+        # What the source knows of its data and leaves out on purpose.
+        self._unused: Sequence[str] = getattr(self._module, "UNUSED", ())
 
     def __call__(self, raw: Raw) -> tuple[str, Row | Bad]:
         """The record's id (its own, else its place) and its row, or why there is none."""
@@ -33,7 +36,7 @@ class Parser:
         # A column without a value is as good as none: what is missing is not listed among what the row has.
         fields = Fields({name: found for name, found in value.items() if found is not None}, self._columns)
         try:
-            return _id(fields, raw), self._module.row(fields)
+            return _id(fields, raw), fields.completed(self._module.row(fields), self._unused)
         except RowError as error:
             hint = (
                 "; the file is one JSON object, taken for one row: write several as an array, or one per line"
@@ -82,7 +85,8 @@ def columns_of(source: DataSource) -> Columns:
     Raises:
         ValueError: for a role that the source doesn't have.
     """
-    columns: dict[str, tuple[str, ...]] = dict(preference_source(source.source).COLUMNS)
+    columns: dict[str, Sequence[str]] = {**preference_source(source.source).COLUMNS}
+    columns |= {role: names for role, names in SHARED.items() if role not in columns}
     unknown = sorted(source.columns.keys() - columns.keys())
     if unknown:
         raise ValueError(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bnf.chat_template import RenderingError
+from bnf.marked import NO_CONTEXT, Context, texts_of
 from data._config import PrepareConfig
 from data._languages import language_of
 from data._parse import Parser, is_pair
@@ -29,6 +31,7 @@ class RenderedCandidate:
     candidate: Candidate
     ids: Sequence[int] = ()
     outcome: str = ""
+    changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class RenderedRow:
     listed: bool = False
     truncated: str = ""
     language: str = ""
+    context: Context = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
 class Left(Exception):
@@ -69,7 +74,8 @@ class RowRenderer:
         from bnf.rendering import Renderer, load_tokenizer
 
         self._config = config
-        self._renderer = Renderer(load_tokenizer(model_dir), config.completion_span)
+        tokenizer = load_tokenizer(model_dir, config.date)
+        self._renderer = Renderer(tokenizer, config.completion_span, config.changed_completions)
         self._parsers = [Parser(source) for source in sources]
 
     def __call__(self, chunk: Sequence[tuple[int, Raw]]) -> list[RenderedRow]:
@@ -96,14 +102,16 @@ class RowRenderer:
 
     def _checked(self, row: RenderedRow, parsed: Row) -> RenderedRow:
         """The row with its candidates, as text."""
-        said = [text for message in parsed.messages for text in (message["role"], message["content"])]
-        said += [text for one in parsed.candidates for text in (one.text, one.origin)]
-        for text in (row.id, *said):
+        said = texts_of(parsed.messages, parsed.context)
+        texts = [row.id, *said, *(text for one in parsed.candidates for text in (one.text, one.origin))]
+        if parsed.context or any(len(message) > 2 for message in parsed.messages):
+            texts.append(json.dumps([parsed.messages, parsed.context], ensure_ascii=False))  # with the names of what they hold
+        for text in texts:
             if _SURROGATES.search(text):
                 raise Left("not_utf8", "a text holds half of a surrogate pair, which no encoding can write")
-        if not any(message["content"].strip() for message in parsed.messages):
+        if not said:
             raise Left("empty", "prompt must hold text, got none")
-        control = sorted({name for message in parsed.messages for name in self._renderer.control_tokens(message["content"])})
+        control = sorted({name for text in said for name in self._renderer.control_tokens(text)})
         if control:
             raise Left("unrenderable", f"a prompt's text must hold no control token, got {control}; remove it from the data")
         if not parsed.candidates:
@@ -124,17 +132,21 @@ class RowRenderer:
             tie=parsed.tie,
             listed=len(candidates) > 1 and not paired and not parsed.tie,
             language=language_of(user),
+            context=parsed.context,
+            unread=parsed.unread,
         )
 
     def _rendered(self, rows: list[RenderedRow]) -> list[RenderedRow]:
         """The rows with token ids; one prompt's rows in a chunk share its rendering."""
-        from bnf.rendering import RenderingError
+        from bnf.rendering import Conversation
 
-        conversations: dict[bytes, tuple[list[Message], list[str]]] = {}
+        conversations: dict[bytes, Conversation] = {}
         for row in rows:
             if not row.outcome:
-                texts = conversations.setdefault(prompt_digest(row.messages), (row.messages, []))[1]
-                texts += [one.candidate.text for one in row.candidates]
+                key = prompt_digest(row.messages, row.context)
+                replies = conversations.setdefault(key, Conversation(row.messages, [], row.context)).replies
+                assert isinstance(replies, list)
+                replies += [one.candidate.reply for one in row.candidates]
         rendered = dict(zip(conversations, self._renderer.render(list(conversations.values())), strict=True))
         finished = []
         taken = dict.fromkeys(rendered, 0)
@@ -142,12 +154,17 @@ class RowRenderer:
             if row.outcome:
                 finished.append(row)
                 continue
-            key = prompt_digest(row.messages)
+            key = prompt_digest(row.messages, row.context)
             prompt = rendered[key]
             try:
                 if isinstance(prompt, RenderingError):
                     raise Left("unrenderable", str(prompt))
                 start, taken[key] = taken[key], taken[key] + len(row.candidates)
+                numbers = range(start, taken[key])
+                marked = [
+                    replace(one, changed=number in prompt.changed) for one, number in zip(row.candidates, numbers, strict=True)
+                ]
+                row = replace(row, candidates=marked)
                 finished.append(self._within_limits(row, prompt.prompt_ids, prompt.completions[start : taken[key]]))
             except Left as left:
                 finished.append(replace(row, outcome=left.outcome, detail=left.detail, messages=[], candidates=()))
@@ -171,6 +188,8 @@ class RowRenderer:
                     )
                 if isinstance(ids, Exception):
                     raise Left("unrenderable", str(ids))
+                if one.changed and len(ids) == 1:
+                    raise Left("empty", "a completion must hold text, got one of which the chat template writes nothing")
                 if len(ids) > room > 0 and config.truncation == "truncate_completion":
                     ids, truncated = ids[:room], "completion"
                 check_length("max_length", len(prompt_ids) + len(ids), config, where)
@@ -208,6 +227,7 @@ def check_length(name: str, length: int, config: PrepareConfig, where: str) -> N
         raise Left("over_length", detail)
 
 
-def prompt_digest(messages: Sequence[Message]) -> bytes:
+def prompt_digest(messages: Sequence[Message], context: Context = NO_CONTEXT) -> bytes:
     """What two rows of one prompt have in common."""
-    return hashlib.sha256(json.dumps(messages, ensure_ascii=False).encode()).digest()[:16]
+    said = [messages, context] if context else messages
+    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).digest()[:16]

@@ -19,7 +19,7 @@ from data._render import RenderedRow, prompt_digest
 
 _SCHEMA = """
 create table prompts (
-    no integer primary key, digest blob unique, source integer, id text, messages text, ids blob, language text,
+    no integer primary key, digest blob unique, source integer, id text, messages text, context text, ids blob, language text,
     mixture_rank blob, dev_rank blob, live integer default 0, dev integer default 0);
 create table rows (
     no integer primary key, source integer, file text, line integer, id text, prompt integer, tie integer, listed integer,
@@ -130,7 +130,8 @@ class Workbench:
             outcome = "bad_schema" if detail else ""
             row = replace(row, id=id)
             prompt = self._prompt(row, digest) if not outcome else None
-        more = json.dumps({"truncated": row.truncated} if row.truncated and not outcome else {})
+        marks = {"truncated": row.truncated, "changed": sum(one.changed for one in row.candidates)}
+        more = json.dumps({} if outcome else {name: mark for name, mark in marks.items() if mark})
         cursor = self.run(
             "insert into rows (source, file, line, id, prompt, tie, listed, outcome, detail, more, content) values (?,?,?,?,?,?,?,?,?,?,?)",
             *(row.source, row.file, row.line, row.id, prompt, row.tie, row.listed, outcome, detail, more, content),
@@ -148,7 +149,7 @@ class Workbench:
 
     def _compared(self, row: RenderedRow) -> tuple[str, str, bytes, bytes]:
         """(outcome, detail, the content's digest, the prompt's digest) of a row, compared with those before it."""
-        digest = prompt_digest(row.messages)
+        digest = prompt_digest(row.messages, row.context)
         said = [(one.candidate.text, one.candidate.label, one.candidate.score) for one in row.candidates]
         content = hashlib.sha256(digest + repr(said).encode()).digest()[:16]
         same = self.run("select line, file, source from rows where content = ? limit 1", content).fetchone()
@@ -184,8 +185,15 @@ class Workbench:
         if found:
             return int(found[0])
         cursor = self.run(
-            "insert into prompts (digest, source, id, messages, ids, language, mixture_rank, dev_rank) values (?,?,?,?,?,?,?,?)",
-            *(digest, row.source, row.id, json.dumps(row.messages, ensure_ascii=False), array("i", row.prompt_ids).tobytes()),
+            "insert into prompts (digest, source, id, messages, context, ids, language, mixture_rank, dev_rank) values (?,?,?,?,?,?,?,?,?)",
+            *(
+                digest,
+                row.source,
+                row.id,
+                json.dumps(row.messages, ensure_ascii=False),
+                json.dumps(row.context, ensure_ascii=False),
+            ),
+            array("i", row.prompt_ids).tobytes(),
             *(row.language, self.rank("mixture", digest.hex()), self.rank("dev", digest.hex())),
         )
         return int(cursor.lastrowid or 0)

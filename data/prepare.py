@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bnf.groups import DEV, TEXTS_FILE, Completion, GroupsWriter, PromptGroup, read_groups
+from bnf.marked import context_of
 from data._config import PrepareConfig
 from data._languages import language_of
 from data._ledger import Ledger, Statistics
@@ -82,14 +84,17 @@ def _prepare(
     offline_dir: Path | None = None,
 ) -> None:
     with workbench(output_dir, config.seed) as bench:
+        unread: dict[int, Counter[str]] = {}
         for number, row in enumerate(rows, start=1):
             bench.add(row)
+            if row.unread:
+                unread.setdefault(row.source, Counter()).update(row.unread)
             on_row(number)
         settle_all(bench, config)
         select(bench, sources, config)
         bench.say_what_became_of_rows()
         mark_sides_still_there(bench)
-        ledger = Ledger(bench, names)
+        ledger = Ledger(bench, names, unread)
         try:
             check_selection(bench, sources, names, config)
             ledger.check(config.max_dropped_share, output_dir / "ledger.jsonl")
@@ -116,8 +121,8 @@ def _write_groups(
 ) -> Statistics:
     statistics = Statistics()
     with GroupsWriter(folder) as writer:
-        for no, id, messages, ids, language in bench.run(
-            "select no, id, messages, ids, language from prompts where live = 1 and dev = ? order by no", dev
+        for no, id, messages, context, ids, language in bench.run(
+            "select no, id, messages, context, ids, language from prompts where live = 1 and dev = ? order by no", dev
         ):
             completions, pairs = _completions(bench, no, with_pairs=config.pairing != "none")
             prompt_ids = array("i")
@@ -131,7 +136,8 @@ def _write_groups(
                 ),
                 pairs,
             )
-            writer.add(group, {"messages": json.loads(messages), "completions": [one.text for one, _ in completions]})
+            prompt = {"messages": json.loads(messages), **json.loads(context)}
+            writer.add(group, {**prompt, "completions": [one.text for one, _ in completions]})
             texts = {one.text for one, _ in completions}
             statistics.add(group, language, len(completions) - len(texts))
         if offline_dir is not None:
@@ -147,7 +153,7 @@ def _offline(bench: Workbench, folder: Path, num_sampled: int, config: PrepareCo
     both = [
         (group, text)
         for group, text in zip(read_groups(folder), read_repaired(folder / TEXTS_FILE), strict=True)
-        if not bench.is_put_aside(prompt_digest(text["messages"]), config.dev_fraction)
+        if not bench.is_put_aside(prompt_digest(text["messages"], context_of(text)), config.dev_fraction)
     ]
     groups, texts = [group for group, _ in both], [text for _, text in both]
     number = round(num_sampled * config.offline_mix / (1 - config.offline_mix))
@@ -162,7 +168,11 @@ def _offline(bench: Workbench, folder: Path, num_sampled: int, config: PrepareCo
     return [
         (
             groups[place],
-            {"messages": texts[place]["messages"], "completions": [one["text"] for one in texts[place]["completions"]]},
+            {
+                "messages": texts[place]["messages"],
+                **context_of(texts[place]),
+                "completions": [one["text"] for one in texts[place]["completions"]],
+            },
         )
         for place in taken
     ]
@@ -200,6 +210,7 @@ def _sampled_row(record: Record, line: int, config: PrepareConfig) -> RenderedRo
         line,
         id,
         messages=record["messages"],
+        context=context_of(record),
         prompt_ids=prompt_ids,
         candidates=[_sampled(one, len(prompt_ids), config, id) for one in record["completions"]],
         listed=True,

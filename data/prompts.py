@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -21,10 +22,12 @@ from data._reading import Bad, DataSource, Raw, Reader
 from data.sources._rows import Fields, RowError
 from evaluation._records import Record
 
+_logger = logging.getLogger(__name__)
+
 
 def load_prompts(source: str, path: str | None, num_prompts: int, **place: str) -> list[Record]:
     """The first `num_prompts` different prompts of a source: {"id", "messages", "item"}, where `item` is what a verifier scores
-    against and empty where there is nothing to score.
+    against and empty where there is nothing to score; with `tools` and `documents` where the prompt has them.
 
     `path` is as in the recipe's `data`; None is what the source has of its own, or its hub id. `place` are `split`, `config` and
     `revision` of a `DataSource`, as far as they are given.
@@ -91,13 +94,17 @@ def _problems(module: ModuleType, place: DataSource) -> Iterator[Record]:
 
 
 def _prompts(place: DataSource) -> Iterator[Record]:
-    parse = Parser(place)
+    parse, unread = Parser(place), set[str]()
     for raw in Reader(place):
         _, row = parse(raw)
         if isinstance(row, Bad):
             raise _unreadable(place, raw, row.detail)
-        digest = hashlib.sha256(json.dumps(row.messages, sort_keys=True).encode()).hexdigest()[:16]
-        yield {"id": f"{place.source}-{digest}", "messages": row.messages, "item": {}}
+        if set(row.unread) - unread:
+            unread |= set(row.unread)
+            _logger.warning("%s has columns with text that are not read: %s", place.path, ", ".join(sorted(unread)))
+        said = [row.messages, row.context] if row.context else row.messages
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        yield {"id": f"{place.source}-{digest}", "messages": row.messages, **row.context, "item": {}}
 
 
 def _record(raw: Raw) -> Record:

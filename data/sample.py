@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnf.chat_template import DEFAULT_DATE, RenderingError
+from bnf.marked import context_of
 from data.prompts import load_prompts, prompts_of_round
 from evaluation._records import Record, read_repaired, write_whole
 from evaluation._types import Progress, Sampling
@@ -36,6 +38,7 @@ class SampleConfig:
     round: int = 1
     prompts_per_round: int | None = None
     held_out_prompts: int = 0
+    date: str = DEFAULT_DATE
 
     def samplings(self) -> list[Sampling]:
         """One per temperature; the samples are shared out among them, the first ones taking what is over."""
@@ -71,7 +74,7 @@ def sample(
     ]
     opened = open_engine(engine, model_dir)
     try:
-        sample_prompts(opened, load_tokenizer(model_dir), asked, config, output_dir, progress)
+        sample_prompts(opened, load_tokenizer(model_dir, config.date), asked, config, output_dir, progress)
     finally:
         opened.close()
 
@@ -89,8 +92,6 @@ def sample_prompts(
     Raises:
         ValueError: where the engine takes messages: the ids that the model sampled are needed for training.
     """
-    from bnf.rendering import render_prompt
-
     if engine.takes != "ids":
         raise ValueError("sample.engine must give token ids, got one that takes messages; use vllm or transformers")
     chunks_dir = output_dir / "chunks"
@@ -101,7 +102,7 @@ def sample_prompts(
         if path.exists():
             continue
         chunk = prompts[number * CHUNK_PROMPTS : (number + 1) * CHUNK_PROMPTS]
-        ids = [render_prompt(tokenizer, prompt["messages"]) for prompt in chunk]
+        ids = [_ids(tokenizer, prompt) for prompt in chunk]
         completions: list[list[Record]] = [[] for _ in chunk]
         for place, sampling in enumerate(config.samplings()):
             engine.reseed(chunk_seed(config.seed, number, config.round, place))
@@ -122,6 +123,17 @@ def sample_prompts(
     write_whole(output_dir / SAMPLES_FILE, (record for path in paths for record in read_repaired(path)))
     shutil.rmtree(chunks_dir)
     progress(len(prompts), len(prompts), "")
+
+
+def _ids(tokenizer: Any, prompt: Record) -> list[int]:
+    from bnf.rendering import render_prompt
+
+    try:
+        return render_prompt(tokenizer, prompt["messages"], context_of(prompt))
+    except RenderingError as error:
+        raise ValueError(
+            f"sample.path must hold prompts that the model's chat template writes, got {prompt['id']}: {error}"
+        ) from error
 
 
 def chunk_seed(seed: int, chunk: int, round: int = 1, temperature: int = 0) -> int:

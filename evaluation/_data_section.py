@@ -58,11 +58,12 @@ def figures(data: Mapping[str, Any]) -> list[tuple[str, Any, list[Curve]]]:
 
 def tables(data: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(title, name → count) of what the ledger counted."""
-    noise = {name: data.get(f"num_{name}") for name in ("truncated", "flipped", "contradicted")}
+    noise = {name: data.get(f"num_{name}") for name in ("truncated", "changed", "flipped", "contradicted")}
     found: list[tuple[str, dict[str, Any]]] = [
         ("Rows", data["rows"]),
         *((f"Rows of {one['source']}", one["rows"]) for one in data.get("sources", ())),
         ("Completions left out of kept rows", data["completions_left_out"]),
+        *((f"Columns of {name} that were not read", columns) for name, columns in data.get("columns_not_read", {}).items()),
         ("Rows that were changed", {name: count for name, count in noise.items() if count}),
         (
             "Sides that a mask hid in one pair, and another pair still shows",

@@ -9,8 +9,8 @@ from typing import Any, Literal
 # One question of a benchmark. JSON-able; always has a unique "id": str, and the gold fields its benchmark needs.
 Item = dict[str, Any]
 
-# A chat message: {"role": "user", "content": "…"}.
-Message = dict[str, str]
+# A chat message: {"role": "user", "content": "…"}, and what else a chat template may read of it, such as "tool_calls".
+Message = dict[str, Any]
 
 # progress(done, total, note)
 Progress = Callable[[int, int, str], None]

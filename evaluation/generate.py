@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnf.chat_template import RenderingError
 from evaluation._formats import duration
 from evaluation._records import read_repaired, to_line, write_whole
 from evaluation._types import Generation, Item, Message, Progress, Sampling
@@ -53,7 +54,12 @@ def generate(
     write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(getattr(items, "left_out", {}).items()))])
 
     left = [item for item in items if item["id"] not in done]
-    prompts, texts = render(engine, tokenizer, [messages_fn(item) for item in left])
+    try:
+        prompts, texts = render(engine, tokenizer, [messages_fn(item) for item in left])
+    except RenderingError as error:
+        raise ValueError(
+            f"model_name_or_path must have a chat template that writes the benchmark's prompts whole: {error}"
+        ) from error
     failed: list[str] = []
     with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
 
@@ -93,15 +99,20 @@ def generate(
 
 
 def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:
-    """The conversations as `engine` takes them, and as text for the record."""
+    """The conversations as `engine` takes them, and as text for the record. A model's own earlier answers are as its template writes
+    them: it may leave their reasoning out.
+
+    Raises:
+        RenderingError: where the model's chat template refuses one of them, or doesn't write all of it.
+    """
     if engine.takes == "messages":
         texts = ["\n\n".join(f"{message['role']}: {message['content']}" for message in messages) for messages in conversations]
         return list(conversations), texts
     from bnf.rendering import prompt_text, render_prompt
 
     return (
-        [render_prompt(tokenizer, messages) for messages in conversations],
-        [prompt_text(tokenizer, messages) for messages in conversations],
+        [render_prompt(tokenizer, messages, own_turns="as_written") for messages in conversations],
+        [prompt_text(tokenizer, messages, own_turns="as_written") for messages in conversations],
     )
 
 

@@ -15,6 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from bnf.chat_template import ChatTemplate
 from evaluation._types import Progress, Sampling
 from evaluation.engines import Engine
 
@@ -34,6 +35,7 @@ class EngineModel(TemplateLM):
             )
         self.tokenizer = tokenizer
         self._engine, self._progress = engine, progress
+        self._template = ChatTemplate(tokenizer)
 
     @property
     def eot_token_id(self) -> int:
@@ -49,13 +51,9 @@ class EngineModel(TemplateLM):
         return str(self.tokenizer.name_or_path)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        rendered: str = self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
+        return self._template.conversation(
+            chat_history, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt
         )
-        return rendered
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """As lm-eval does for decoder models: without special tokens, unless they are asked for."""

@@ -5,6 +5,7 @@ Paths in a recipe are looked up from the working folder first, then beside the r
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import math
 import re
@@ -25,6 +26,7 @@ from pydantic import (
 )
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 
+from bnf.chat_template import DEFAULT_DATE, is_day
 from bnf.config import TrainConfig
 from flows.errors import RecipeError
 from flows.paths import MayBeLocal, find_path, located
@@ -94,6 +96,7 @@ class Recipe(Section):
     )
     revision: str | None = Field(None, description="of a hub id")
     seed: int = Field(0, ge=0, description="of sampling, preparation and training")
+    date: str = Field(DEFAULT_DATE, description="the day that chat templates are told it is, wherever they ask")
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
         None, description="preferences from outside: one source, or a mixture"
     )
@@ -121,6 +124,15 @@ class Recipe(Section):
                 f"after it, got {value!r}; write name={_as_name(value)}"
             )
         return value
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _is_a_day(cls, value: Any) -> str:
+        # YAML has a type for days.
+        text = value.isoformat() if type(value) is datetime.date else value
+        if not isinstance(text, str) or not is_day(text):
+            raise ValueError(f"date must be a day as YYYY-MM-DD, got {value!r}; write date={DEFAULT_DATE}")
+        return text
 
     @field_validator("train")
     @classmethod

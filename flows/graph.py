@@ -76,7 +76,7 @@ def _alignment(recipe: Recipe) -> list[Node]:
 
 
 def _prepare(recipe: Recipe) -> dict[str, Any]:
-    return {"prepare": {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed}}
+    return {"prepare": {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed, "date": recipe.date}}
 
 
 def _num_proc(recipe: Recipe) -> dict[str, Any]:
@@ -191,6 +191,7 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
         "engine": engine,
         **_lm_eval_versions(),
         "definitions": folder_digest(folder) if folder is not None else None,
+        "date": recipe.date,
     }
     return Node(
         "lm_eval",
@@ -280,7 +281,7 @@ def _judge(recipe: Recipe, role: str, one: JudgeModel, name: str, form: str, mod
         "demonstration": judge.demonstration,
         "orders": judge.orders,
         "max_new_tokens": judge.max_new_tokens,
-        **judge_settings(one),
+        **judge_settings(one, recipe.date),
     }
     code = [f"evaluation.benchmarks.{name}", f"evaluation.judges.{form}"]
     if one.engine != "reward_model":
@@ -313,6 +314,8 @@ def _generate(
             "limit": benchmark.limit,
             "max_new_tokens": min(limits),
             "engine": engine,
+            # An endpoint's server has a template, and a clock, of its own.
+            **({} if engine["name"] == "openai" else {"date": recipe.date}),
         },
         {"model": policy_node(recipe) if model == "aligned" else f"resolve/{model}"},
         [f"evaluation.benchmarks.{name}:{asked}", f"evaluation.engines.{engine['name']}"],

@@ -43,8 +43,8 @@ def judge_nodes(role: str, judge: JudgeModel, recipe: Recipe, key: str) -> tuple
     }
 
 
-def judge_settings(judge: JudgeModel) -> dict[str, Any]:
-    """What of a judge decides its verdicts."""
+def judge_settings(judge: JudgeModel, date: str) -> dict[str, Any]:
+    """What of a judge decides its verdicts; `date` is what a chat template that is applied here is told."""
     if judge.engine == "reward_model":
         engine: dict[str, Any] = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
     else:
@@ -56,6 +56,7 @@ def judge_settings(judge: JudgeModel) -> dict[str, Any]:
         "engine": engine,
         "verdict": judge.said,
         "max_judgment_tokens": judge.max_judgment_tokens,
+        **({} if judge.engine == "openai" else {"date": date}),
     }
 
 

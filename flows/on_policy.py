@@ -80,6 +80,7 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
         shared = {name: config[name] for name in REFERENCE_FIELDS}
         nodes.append(Node("measure", shared, {"samples": samples, "policy": before, "model": BASE}, model=suffix))
     prepare = {
+        # Samples come as token ids: nothing is rendered here, and no date has a say.
         **recipe.prepare.model_dump(exclude={"num_proc"}),
         "seed": recipe.seed,
         # Without offline groups a round's data are what its samples are.
@@ -118,6 +119,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str, suffix: str
         "round": number,
         "seed": recipe.seed,
         "engine": engine_settings(sample.engine),
+        "date": recipe.date,
     }
     code = [f"data.sources.{source}", f"evaluation.engines.{sample.engine}"]
     benchmark = verifiable(source)
@@ -180,7 +182,7 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: s
     resolved, reads = judge_nodes("labeler", label.judge, recipe, "label.judge")
     if label.judge.engine != "reward_model":
         code.append(f"evaluation.engines.{label.judge.engine}")
-    settings |= judge_settings(label.judge)
+    settings |= judge_settings(label.judge, recipe.date)
     node = Node("label", settings, {"samples": samples, **reads}, code, unkeyed=endpoint(label.judge, recipe), model=suffix)
     return [*(resolved if first else []), node]
 

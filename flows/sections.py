@@ -158,6 +158,9 @@ class Prepare(Section):
     flip_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of verdicts turned round")
     contradict_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of verdicts repeated the other way round")
     completion_span: Literal["turn", "simpo"] = Field("turn", description="which tokens are the completion's")
+    changed_completions: Literal["refuse", "as_rendered"] = Field(
+        "refuse", description="completions that the chat template doesn't write whole: left out, or taken as it writes them"
+    )
     max_length: int = Field(2048, gt=0, description="prompt and completion, in tokens")
     max_prompt_length: int = Field(1800, gt=0, description="in tokens, with the chat template")
     truncation: Literal["drop", "raise", "truncate_prompt", "truncate_completion"] = Field(

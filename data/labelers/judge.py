@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bnf.marked import context_of
 from evaluation._records import read_repaired, write_whole
 from evaluation._types import Progress
 from evaluation.judges._ask import Judge
@@ -23,6 +24,12 @@ def label(
 ) -> None:
     """Writes the samples with a `reward` and an `outcome` ("rated" or "error") for each completion."""
     records = read_repaired(samples_file)
+    for record in records:
+        if context_of(record) or any(message.keys() - {"role", "content"} for message in record["messages"]):
+            raise ValueError(
+                f"label.labeler must be one that reads all of the prompts, got judge for {record['id']}, whose tools, calls or reasoning a "
+                "judge isn't shown; take other prompts, or label by ratings"
+            )
     completions = [(record, completion) for record in records for completion in record["completions"]]
     answers = [
         ({"id": record["id"], "conversation": record["messages"]}, completion["text"]) for record, completion in completions

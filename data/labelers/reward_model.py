@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from bnf.marked import context_of
 from evaluation._records import read_repaired, write_whole
 from evaluation._types import Progress
 from evaluation.judges._ask import RewardJudge
@@ -30,6 +31,11 @@ def label(
             f"label.judge.engine must be reward_model for the labeler reward_model, got a judge by {judge.mode}; set it"
         )
     records = read_repaired(samples_file)
+    if beside := next((record["id"] for record in records if context_of(record)), None):
+        raise ValueError(
+            f"label.labeler must be one that reads all of the prompts, got reward_model for {beside}, whose tools or documents it isn't "
+            "given; take other prompts, or label by ratings"
+        )
     answers = [
         ({"id": record["id"], "conversation": record["messages"]}, completion["text"])
         for record in records

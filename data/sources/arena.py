@@ -7,7 +7,7 @@ as in mt_bench_human_judgments' second turns, the two have different prompts and
 
 from __future__ import annotations
 
-from data.sources._rows import Candidate, Fields, Row, same_prompt, split_last_turn
+from data.sources._rows import Candidate, Fields, Reply, Row, same_prompt, split_last_turn
 from evaluation._types import Message
 
 GIVES = "pairs"
@@ -40,7 +40,7 @@ def row(fields: Fields) -> Row:
     return Row(same_prompt(prompt, other), tuple(candidates), tie=winner.startswith("tie"))
 
 
-def _judged(fields: Fields, role: str) -> tuple[list[Message], str]:
+def _judged(fields: Fields, role: str) -> tuple[list[Message], Reply]:
     """A conversation up to its vote's turn, as the prompt and the reply."""
     if not fields.has("turn"):
         return fields.conversation(role)

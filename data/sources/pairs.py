@@ -1,7 +1,7 @@
 """Preference pairs in TRL's schemas: `prompt`, `chosen` and `rejected`, each text or a list of messages.
 
-`chosen` and `rejected` may repeat the prompt's messages before the reply. Without `prompt` they must be messages: then the prompt is
-all before the last turn. https://huggingface.co/docs/trl/dataset_formats#preference
+`chosen` and `rejected` may repeat the prompt's messages before the reply, with a system message or earlier turns before those.
+Without `prompt` they must be messages: then the prompt is all before the last turn. https://huggingface.co/docs/trl/dataset_formats#preference
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def row(fields: Fields) -> Row:
         (first, better), (second, worse) = fields.conversation("chosen"), fields.conversation("rejected")
         messages, texts = same_prompt(first, second), [better, worse]
     else:
-        messages = fields.messages("prompt")
+        messages = fields.whole_prompt("prompt", "chosen", "rejected")
         texts = [fields.completion(side, messages) for side in ("chosen", "rejected")]
     scores = [fields.optional_number(f"score_{side}") for side in ("chosen", "rejected")]
     return pair(messages, Candidate(texts[0], 1, scores[0]), Candidate(texts[1], -1, scores[1]))

@@ -20,19 +20,17 @@ COLUMNS = {
     "vote2": ("annotator2",),
     "vote3": ("annotator3",),
 }
+UNUSED = ("motivation_app",)
 
 
 def row(fields: Fields) -> Row:
     """The winner before the loser; of a tie, both as they stand."""
-    prompt = fields.text("prompt")
-    if fields.has("input") and fields.text("input").strip():
-        prompt += "\n\n" + fields.text("input")
+    messages = fields.messages("prompt")
     votes = Counter(fields.number(vote) for vote in ("vote1", "vote2", "vote3") if fields.has(vote))
     if not votes or votes.keys() - {0, 1, 2}:
         raise fields.error("vote1", f"must be 0, 1 or 2, as all votes, got {sorted(votes)}")
     winner, count = votes.most_common(1)[0]
     first, second = fields.text("first"), fields.text("second")
-    messages = [{"role": "user", "content": prompt}]
     if winner == 0 or 2 * count <= votes.total():
         return Row(messages, (Candidate(first, 0), Candidate(second, 0)), tie=True)
     chosen, rejected = (first, second) if winner == 1 else (second, first)

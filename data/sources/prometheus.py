@@ -12,6 +12,7 @@ from data.sources._rows import Candidate, Fields, Row, RowError
 
 GIVES = "ratings"
 COLUMNS = {"id": ("id",), "instruction": ("instruction",), "ratings": ("gpt4_score",), "model": ("response_source",)}
+UNUSED = ("gpt4_feedback",)
 
 _HEADS = ("The instruction to evaluate", "Response to evaluate", r"Reference Answer \(Score 5\)")
 _SECTIONS = re.compile("{}:\n(.*)\n###{}:\n(.*)\n###{}:".format(*_HEADS), re.DOTALL)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data.sources import pairs
-from data.sources._rows import Fields, Row, pair
+from data.sources._rows import Candidate, Fields, Row, pair
 
 GIVES = "pairs"
 COLUMNS = {
@@ -24,7 +24,8 @@ def row(fields: Fields) -> Row:
     found = pairs.row(fields)
     if not (fields.has("completions") and fields.has("ratings")):
         return found
-    texts = [fields.as_completion("completions", value, found.messages) for value in fields.items("completions")]
+    replies = [fields.as_completion("completions", value, found.messages) for value in fields.items("completions")]
+    texts = [Candidate(reply).text for reply in replies]
     scores = fields.numbers("ratings")
     if len(texts) != len(scores):
         raise fields.error("ratings", f"must be as many as the completions, got {len(scores)} for {len(texts)}")

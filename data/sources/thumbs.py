@@ -25,7 +25,7 @@ def row(fields: Fields) -> Row:
     if fields.has("messages") and not fields.has("completion"):
         messages, text = fields.conversation("messages")
     else:
-        messages = fields.messages("prompt")
+        messages = fields.whole_prompt("prompt", "completion")
         text = fields.completion("completion", messages)
     return Row(messages, (Candidate(text, _label(fields)),))
 

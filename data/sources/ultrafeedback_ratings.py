@@ -19,6 +19,7 @@ COLUMNS = {
     "rating": ("overall_score",),
     "model": ("model",),
 }
+UNUSED = ("correct_answers", "incorrect_answers")
 
 
 def row(fields: Fields) -> Row:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
+from bnf.chat_template import RenderingError
 from evaluation._drained import drained
 from evaluation._spending import Estimate, Meter
 from evaluation._types import Generation, Message, Sampling
@@ -85,7 +86,12 @@ class ModelJudge:
 
     def ask(self, conversations: Sequence[list[Message]], form: Any) -> Iterator[tuple[int, Generation]]:
         shown = conversations if self._tokenizer is None else [_harmless(self._tokenizer, one) for one in conversations]
-        prompts, _ = render(self._engine, self._tokenizer, shown)
+        try:
+            prompts, _ = render(self._engine, self._tokenizer, shown)
+        except RenderingError as error:
+            raise ValueError(
+                f"judge.model_name_or_path must have a chat template that writes all it is asked: {error}"
+            ) from error
         replies = self._engine.generate(prompts, self._sampling(form))
         checked, ignored = False, 0
         try:

@@ -17,20 +17,20 @@ def open_judge(settings: Mapping[str, Any], folder: Path | None, fingerprint: st
 
     Args:
         settings: `engine` (name and, of an endpoint, base_url, model, api), `verdict`, `max_judgment_tokens`; of an endpoint also
-            `connection` and `spending`.
+            `connection` and `spending`, of a model that runs here `date`.
         folder: Of a model that runs here; `fingerprint` is its content's, so that another model there is another judge.
     """
     engine = settings["engine"]
     if engine["name"] == "reward_model":
         assert folder is not None
-        return RewardJudge(_reward_model(folder), {"reward_model": fingerprint})
+        return RewardJudge(_reward_model(folder, settings["date"]), {"reward_model": fingerprint, "date": settings["date"]})
     if engine["name"] == "openai":
         connected, meter = _connected(json.dumps([engine, settings["connection"], settings["spending"]], sort_keys=True))
         identity = {"model": engine["model"], "base_url": engine["base_url"]}
         return ModelJudge(connected, None, identity, settings["verdict"], settings["max_judgment_tokens"], meter)
     assert folder is not None
-    opened, tokenizer = _loaded(engine["name"], folder)
-    identity = {"model": fingerprint, "engine": engine["name"], "version": engine["version"]}
+    opened, tokenizer = _loaded(engine["name"], folder, settings["date"])
+    identity = {"model": fingerprint, "engine": engine["name"], "version": engine["version"], "date": settings["date"]}
     return ModelJudge(opened, tokenizer, identity, settings["verdict"], settings["max_judgment_tokens"])
 
 
@@ -43,18 +43,18 @@ def environment(engine_name: str) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, folder: Path) -> tuple[Any, Any]:
+def _loaded(name: str, folder: Path, date: str) -> tuple[Any, Any]:
     from bnf.rendering import load_tokenizer
     from evaluation.engines import open_engine
 
-    return open_engine(name, folder), load_tokenizer(folder)
+    return open_engine(name, folder), load_tokenizer(folder, date)
 
 
 @functools.lru_cache(maxsize=1)
-def _reward_model(folder: Path) -> Any:
+def _reward_model(folder: Path, date: str) -> Any:
     from evaluation.judges._reward_model import RewardModel
 
-    return RewardModel(folder)
+    return RewardModel(folder, date=date)
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnf.chat_template import DEFAULT_DATE, ChatTemplate, LostText, RenderingError
 from evaluation._types import Generation, Message
 
 
@@ -16,14 +17,14 @@ class RewardModel:
         ValueError: where the model has more than one output, or its tokenizer no chat template.
     """
 
-    def __init__(self, model: Path, *, batch_size: int = 8, max_length: int | None = None) -> None:
+    def __init__(self, model: Path, *, batch_size: int = 8, max_length: int | None = None, date: str = DEFAULT_DATE) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
 
         from bnf.rendering import load_tokenizer
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer = load_tokenizer(model)
+        self._tokenizer = load_tokenizer(model, date)
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype)
         if loaded.config.num_labels != 1:
@@ -43,12 +44,29 @@ class RewardModel:
 
     def rewards(self, conversations: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Generation]]:
         """Yields (index, the reward as text); one that is longer than the model can read is "prompt_too_long": cut, it would be rated
-        without its end."""
+        without its end; one whose answer the chat template doesn't write whole is an error.
+
+        Raises:
+                ValueError: where the chat template doesn't write all that stands before an answer.
+        """
         import torch
 
-        texts = [str(self._tokenizer.apply_chat_template(list(messages), tokenize=False)) for messages in conversations]
-        ids = [list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        template = ChatTemplate(self._tokenizer)
+        texts: dict[int, str] = {}
+        for index, messages in enumerate(conversations):
+            try:
+                texts[index] = template.conversation(messages)
+            except RenderingError as error:
+                if isinstance(error, LostText) and error.message == len(messages) - 1:
+                    continue
+                raise ValueError(
+                    f"judge.model_name_or_path must be a reward model that reads whole conversations: {error}"
+                ) from error
+        for index in range(len(conversations)):
+            if index not in texts:
+                yield index, Generation("", [], "error: the chat template doesn't write all of the answer", 0, 0)
+        ids = {index: list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for index, text in texts.items()}
+        order = sorted(ids, key=lambda index: len(ids[index]))
         if self._max_length is not None:
             for index in [index for index in order if len(ids[index]) > self._max_length]:
                 order.remove(index)

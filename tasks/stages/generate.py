@@ -31,7 +31,7 @@ def run(job: Job) -> None:
     s = job.settings
     benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
     items = benchmark.load(benchmark_source(job), s["limit"])
-    engine, tokenizer = open_model(s["engine"], job.inputs["model"], s.get("spending"))
+    engine, tokenizer = open_model(s["engine"], job.inputs["model"], s.get("date"), s.get("spending"))
     if hasattr(benchmark, "NUM_TURNS"):
         generate_turns(engine, tokenizer, items, benchmark, s["max_new_tokens"], job.output, job.progress)
         return
@@ -59,13 +59,18 @@ def benchmark_source(job: Job) -> str | None:
     return "sample" if job.settings["source"] == "sample" else None
 
 
-def open_model(engine: Mapping[str, Any], model: Path | None, spending: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
-    """The engine of a node's settings with its model loaded, and the tokenizer; kept for the process's next job."""
-    return _open(engine["name"], model, engine.get("base_url"), engine.get("model"), json.dumps(spending, sort_keys=True))
+def open_model(
+    engine: Mapping[str, Any], model: Path | None, date: str | None, spending: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """The engine of a node's settings with its model loaded, and the tokenizer, whose template is told that it is the day `date`;
+    kept for the process's next job."""
+    return _open(engine["name"], model, engine.get("base_url"), engine.get("model"), date, json.dumps(spending, sort_keys=True))
 
 
 @functools.lru_cache(maxsize=1)
-def _open(name: str, model: Path | None, base_url: str | None, served_model: str | None, spending: str) -> tuple[Any, Any]:
+def _open(
+    name: str, model: Path | None, base_url: str | None, served_model: str | None, date: str | None, spending: str
+) -> tuple[Any, Any]:
     from bnf.rendering import load_tokenizer
     from evaluation._spending import Meter
     from evaluation.engines import open_engine
@@ -75,5 +80,5 @@ def _open(name: str, model: Path | None, base_url: str | None, served_model: str
         limits = json.loads(spending) or {}
         meter = Meter.of_run(limits.get("prices"), limits.get("max_usd"))
         return open_engine(name, served_model, base_url=base_url, meter=meter), None
-    assert model is not None
-    return open_engine(name, model), load_tokenizer(model)
+    assert model is not None and date is not None
+    return open_engine(name, model), load_tokenizer(model, date)

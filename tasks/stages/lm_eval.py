@@ -26,7 +26,7 @@ def run(job: Job) -> None:
     s = job.settings
     # Its progress bars would fill the log.
     os.environ["TQDM_DISABLE"] = "1"
-    engine, tokenizer = open_model(s["engine"], job.inputs["model"])
+    engine, tokenizer = open_model(s["engine"], job.inputs["model"], s["date"])
     include_path = s["include_path"]
     run_task(
         engine,

@@ -33,4 +33,9 @@ def outcome(output: Path) -> str:
     ledger = json.loads((output / "ledger.json").read_text(encoding="utf-8"))
     counts = sorted(ledger["rows"].items(), key=lambda entry: -entry[1])
     rows = ", ".join(f"{number} {name}" for name, number in counts)
-    return f"{ledger['num_rows']} rows: {rows}; {ledger['num_groups']} groups; each row in {output / 'ledger.jsonl'}"
+    changed = f", {ledger['num_changed']} of them changed by the chat template" if ledger["num_changed"] else ""
+    unread = "".join(
+        f"; columns of {source} not read: {', '.join(f'{name} ({number} rows)' for name, number in columns.items())}"
+        for source, columns in ledger.get("columns_not_read", {}).items()
+    )
+    return f"{ledger['num_rows']} rows: {rows}{changed}; {ledger['num_groups']} groups{unread}; each row in {output / 'ledger.jsonl'}"

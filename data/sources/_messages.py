@@ -1,0 +1,191 @@
+"""Messages as data sets write them become messages as chat templates take them: roles, calls, reasoning, parts, and lists held as text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bnf.chat_template import REASONING_KEYS
+from evaluation._types import Message
+
+# What data sets call the roles, in small letters. A role that is not here stays as it is, for the template to know.
+_ROLES = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "chatbot", "bing", "bard", "model", "ai"), "assistant"),
+    "system": "system",
+    "developer": "developer",
+    **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "function_response"), "tool"),
+}
+# ShareGPT's: an assistant's message that is the JSON of a call.
+_CALL_ROLES = ("function_call", "tool_call")
+_KEYS = frozenset({"role", "from", "content", "value", "tool_calls", "function_call", "name", "tool_call_id", *REASONING_KEYS})
+# A list of messages, or one, as Python or NumPy print it; or as JSON that was cut.
+_PRINTED = re.compile(r"""\s*(?:array\(\s*)?\[?\s*\{\s*['"]\w+['"]\s*:""")
+_ROLE_KEY, _TEXT_KEY = (re.compile(rf"""['"](?:{keys})['"]\s*:""") for keys in ("role|from", "content|value|tool_calls"))
+_SHOWN = 80
+
+
+def as_messages(value: Any, author: str, unread: set[str] | None = None) -> list[Message]:
+    """Text as one message by `author`; one message, or a list of them, with `role` and `content` or ShareGPT's `from` and `value`.
+
+    `unread` takes the names of the messages' keys that hold text and are not read.
+
+    Raises:
+        ValueError: where it is none of these, or holds what no message can.
+    """
+    if isinstance(value, str):
+        return [{"role": author, "content": value}]
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"must be text or a list of messages, got {type(value).__name__ if value != [] else 'an empty list'}")
+    return [_as_message(message, unread) for message in value]
+
+
+def decoded(text: str) -> Any:
+    """A conversation that a text holds as JSON, as its list of messages; any other text as it is.
+
+    Raises:
+        ValueError: where it holds one as Python or NumPy print it, or as a part of its JSON.
+    """
+    first = text[:1] if text[:1] not in " \t\r\n\ufeff" else text.lstrip(" \t\r\n\ufeff")[:1]
+    if first not in ("[", "{", "a") or (first == "a" and "array(" not in text[:20]):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        if _PRINTED.match(text) and _ROLE_KEY.search(text) and _TEXT_KEY.search(text):
+            raise ValueError(
+                f"must hold messages as a list or as JSON, got the printed form of a list, {text[:_SHOWN]!r}; write it with json.dumps"
+            ) from None
+        return text
+    messages = value if isinstance(value, list) else [value]
+    return value if messages and all(map(_is_message, messages)) else text
+
+
+def carried_texts(value: Any) -> Iterator[str]:
+    """The texts in a value that have several words."""
+    if isinstance(value, str):
+        if len(value.split(maxsplit=1)) > 1:
+            yield value
+    elif isinstance(value, dict):
+        for inside in value.values():
+            yield from carried_texts(inside)
+    elif isinstance(value, list):
+        for inside in value:
+            yield from carried_texts(inside)
+
+
+def as_tools(value: Any) -> list[dict[str, Any]]:
+    """Tools as apply_chat_template takes them, of a list or its JSON; a bare function is put into its usual frame.
+
+    Raises:
+        ValueError: where it is no list of objects.
+    """
+    tools = _objects(value)
+    return [{"type": "function", "function": tool} if "name" in tool and "function" not in tool else tool for tool in tools]
+
+
+def as_documents(value: Any) -> list[dict[str, Any]]:
+    """Documents as apply_chat_template takes them, of a list of texts or objects, or its JSON.
+
+    Raises:
+        ValueError: where it is neither.
+    """
+    if isinstance(value, list):
+        value = [{"text": one} if isinstance(one, str) else one for one in value]
+    return _objects(value)
+
+
+def _is_message(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    openai = isinstance(value.get("role"), str) and bool({"content", "tool_calls"} & value.keys())
+    return openai or (isinstance(value.get("from"), str) and "value" in value)
+
+
+def _as_message(message: Any, unread: set[str] | None) -> Message:
+    if not isinstance(message, dict):
+        raise _no_message(message)
+    role, content = _first(message, "role", "from"), _first(message, "content", "value")
+    if not isinstance(role, str):
+        raise _no_message(message)
+    name = role.strip().casefold()
+    known: Message = {"role": _ROLES.get(name, role)}
+    calls = _calls(message)
+    if name in _CALL_ROLES:
+        known["role"], calls, content = "assistant", [_call(one) for one in _objects(content)], ""
+    if isinstance(content, list):
+        content = _joined(content)
+    if content is None and calls:
+        content = ""  # a call alone, as OpenAI writes it
+    if not isinstance(content, str):
+        raise _no_message(message)
+    known["content"] = content
+    for key in (*REASONING_KEYS, "name", "tool_call_id"):
+        if given := message.get(key):
+            if not isinstance(given, str):
+                raise ValueError(f"must hold messages whose {key} is text, got {str(given)[:_SHOWN]}")
+            if given not in (known.get(other) for other in REASONING_KEYS):  # said under two names
+                known[key] = given
+    if calls:
+        known["tool_calls"] = calls
+    if unread is not None and len(message) > 2:
+        unread.update(key for key, inside in message.items() if key not in _KEYS and any(carried_texts(inside)))
+    return known
+
+
+def _no_message(message: Any) -> ValueError:
+    return ValueError(f"must hold messages with role and content as text, got {str(message)[:_SHOWN]}")
+
+
+def _first(message: Mapping[str, Any], *keys: str) -> Any:
+    return next((message[key] for key in keys if message.get(key) is not None), None)
+
+
+def _calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A message's tool calls, the one of OpenAI's older `function_call` among them."""
+    found = [*(_objects(message["tool_calls"]) if message.get("tool_calls") else ())]
+    found += [message["function_call"]] if message.get("function_call") else []
+    return [_call(one) for one in found]
+
+
+def _call(call: Any) -> dict[str, Any]:
+    """A call in OpenAI's frame, its arguments as an object, as transformers' convention has them."""
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError(f"must hold tool calls with a name and arguments, got {str(call)[:_SHOWN]}")
+    arguments = function.get("arguments", function.get("parameters", {}))
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError as error:
+            raise ValueError(f"must hold tool calls whose arguments are JSON, got {arguments[:_SHOWN]!r}") from error
+    frame = call if "function" in call else {"type": "function"}
+    rest = {key: value for key, value in function.items() if key not in ("arguments", "parameters")}
+    return {**frame, "function": {**rest, "arguments": arguments}}
+
+
+def _joined(parts: list[Any]) -> str:
+    """The texts of a content in parts, a line each, as servers join them for templates that take text."""
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    kinds = [part.get("type", "text") if isinstance(part, dict) else "text" for part in parts]
+    for kind, text in zip(kinds, texts, strict=True):
+        if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
+            raise ValueError(f"must hold messages of text, got a part of the type {kind}; leave out what isn't text")
+    return "\n".join(str(text) for text in texts)
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"must be a list of objects or its JSON, got {value[:_SHOWN]!r}") from error
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise ValueError(f"must be a list of objects or its JSON, got {str(value)[:_SHOWN]}")
+    return value

@@ -119,6 +119,18 @@ def test_a_reference_that_fits_one_process_alone_is_computed_again(workplace: Pa
     assert metrics(tmp_path / "out")[0]["weights/rejected"] == 1
 
 
+def test_a_reference_of_another_device_is_computed_again_for_all_processes(workplace: Path, tmp_path: Path) -> None:
+    for name in ("model", "groups"):
+        (tmp_path / name).symlink_to(workplace / name)
+    shutil.copytree(workplace / "reference_False", tmp_path / "reference_False")
+    index = tmp_path / "reference_False" / "index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "head_logits": 1}))
+    settings = {name: value for name, value in SETTINGS.items() if name != "num_train_epochs"}
+    summary = run(tmp_path, tmp_path / "out", **settings, max_steps=1, nproc_per_node=2)
+    assert summary["reference_made_elsewhere"].startswith("head_logits 1, here ")
+    assert metrics(tmp_path / "out")[0]["weights/chosen"] == 1
+
+
 def running() -> list[Path]:
     return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
 

@@ -156,3 +156,24 @@ def test_wrong_settings_and_paths_are_usage_errors(
     assert main([str(config), *arguments]) == 2
     assert "groups_dir must hold groups.safetensors" in capsys.readouterr().err
     assert main([str(tmp_path / "nowhere.yaml"), *arguments]) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("lora_r: 2\nlora_target_modules: [q_porj]", "lora_target_modules must name modules of the model"),
+        ("optim: adam", "optim must be an optimizer of transformers that is installed here, got 'adam'"),
+        ("nproc_per_node: 9", "nproc_per_node must be at most the"),
+        ("dev_prompts: 4", "dev_prompts must be left at 64 where there are no dev groups"),
+        ("objective: dpo\nlabel_weighting: balanced", "label_weighting must be left at none for objective 'dpo'"),
+        ("learning_rate: [", "config must be YAML, got"),
+    ],
+)
+def test_what_training_would_refuse_is_refused_before_the_pass(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: str, message: str
+) -> None:
+    write_groups(tmp_path / "groups", random_groups(8))
+    (tmp_path / "train.yaml").write_text(f"max_tokens_per_row: 64\nglobal_batch_size: 4\n{settings}\n")
+    arguments = ["--model", str(tiny_model_dir), "--groups", str(tmp_path / "groups"), "--output", str(tmp_path / "out")]
+    assert main([str(tmp_path / "train.yaml"), *arguments]) == 2
+    assert f"error: {message}" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -98,6 +98,10 @@ def test_a_reference_that_training_made_itself_is_said(tmp_path: Path) -> None:
         (folder / "train_summary.json").write_text(json.dumps({**kept, "reference_mismatch": mismatch}))
         said = " ".join(notes(summarize({**inputs(tmp_path, {}), "train": str(folder)})))
         assert ("mean weight 0.985 before the first step" in said) == (mismatch is not None)
+    kept |= {"reference_mismatch": None, "reference_made_elsewhere": "head_logits 1, here 2"}
+    (folder / "train_summary.json").write_text(json.dumps(kept))
+    said = " ".join(notes(summarize({**inputs(tmp_path, {}), "train": str(folder)})))
+    assert "(made elsewhere: head_logits 1, here 2): training computed one of its own" in said
 
 
 def test_models_without_shared_items_have_no_difference(tmp_path: Path) -> None:

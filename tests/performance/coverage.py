@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import math
 import os
 import platform
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
+from scipy.stats import multinomial
 
 from evaluation.judges._pairwise_score import aggregate
 from evaluation.statistics import Z_95, paired_interval, tango_interval
@@ -29,7 +31,8 @@ MIXED = (1, 1, 1, 1, 1, 1, 2, 4)
 # Sizes of clusters, which repeat; and how often the items of one flip together.
 CLUSTERS = (((2,), 0.0), ((2,), 0.5), ((2,), 1.0), ((4,), 0.0), ((4,), 0.5), ((4,), 1.0), (MIXED, 0.5), (MIXED, 1.0))
 MANY_FLIPS = 10
-NUM_QUESTIONS = (5, 12, 30, 100, 500)
+EXACT_SIZES = (12, 20, 30, 40, 50, 75, 100, 150, 200)
+NUM_QUESTIONS = (5, 12, 30, 100)
 # Of the questions, the shares that are won in both orders and in one of them; the others are lost.
 WON = ((0.3, 0.2), (0.02, 0.04))
 
@@ -44,6 +47,21 @@ def independent_cell(n: int, gained: float, lost: float, repeats: int, seed: int
     held = [_holds(tango_interval(*flips, n), true) for flips in found.tolist()]
     wald = [_holds(_wald(*flips, n), true) for flips in found.tolist()]
     return float(np.average(held, weights=times)), n * (gained + lost), float(np.average(wald, weights=times))
+
+
+def exact_row(n: int) -> str:
+    """The least of n independent items over rates in steps of 1 %, from all counts there can be, and the range where many flips are."""
+    gained, lost = np.divmod(np.arange((n + 1) ** 2), n + 1)
+    gained, lost = gained[gained + lost <= n], lost[gained + lost <= n]
+    bounds = np.array([tango_interval(*counts, n) for counts in zip(gained.tolist(), lost.tolist(), strict=True)])
+    found = []
+    for p, q in itertools.combinations_with_replacement(range(31), 2):
+        shares = np.array([p, q, 100 - p - q]) / 100
+        likely = multinomial.pmf(np.stack([lost, gained, n - gained - lost], axis=1), n, shares)
+        held = (bounds[:, 0] - 1e-9 <= q - p) & (q - p <= bounds[:, 1] + 1e-9)
+        found.append((float(likely[held].sum()), n * (p + q) / 100 >= MANY_FLIPS, f"{q}, {p}"))
+    least, _, rates = min(found)
+    return f"| {n} | {100 * least:.1f} ({rates}) | {_range([share for share, many, _ in found if many])} |"
 
 
 def clustered_cell(n: int, gained: float, lost: float, sizes: Sequence[int], together: float, repeats: int, seed: int) -> Cell:
@@ -136,6 +154,10 @@ def _tables(pool: ProcessPoolExecutor, repeats: int, seed: int) -> Iterator[str]
         cells = [list(pool.map(functools.partial(run, n), *zip(*CLUSTERED_RATES, strict=True))) for n in CLUSTERED_SIZES]
         name = f"clusters of {'/'.join(map(str, sizes))}, together {100 * together:.0f} %"
         yield from _table(name, CLUSTERED_SIZES, CLUSTERED_RATES, cells)
+    yield "\n**independent items, exactly, rates in steps of 1 %**\n"
+    yield "| n | least (gained, lost) | ten flips or more |"
+    yield "|---|---|---|"
+    yield from pool.map(exact_row, EXACT_SIZES)
     yield "\n**win rate by question**\n"
     yield f"| questions | {' | '.join(f'won {100 * both:g} %, split {100 * one:g} %' for both, one in WON)} |"
     yield "|---" * (len(WON) + 1) + "|"

@@ -228,7 +228,8 @@ def _rates(settings: Mapping[str, Any], train: Mapping[str, Any] | None) -> str:
     if rates is None:
         return f"{settings['learning_rate']:g} ({schedule})"
     warmup = f", warm-up steps: {rates['warmup_steps']}" if rates["warmup_steps"] else ""
-    return f"{rates['first']:g} in the first step, {rates['highest']:g} at most, {rates['last']:g} in the last ({schedule}{warmup})"
+    first, highest, last = (f"{rates[name]:.3g}" for name in ("first", "highest", "last"))
+    return f"{first} in the first step, {highest} at most, {last} in the last ({schedule}{warmup})"
 
 
 def _of_last(summary: Mapping[str, Any]) -> str:

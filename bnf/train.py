@@ -1,8 +1,9 @@
 """Training on its own, without the pipeline: `python -m bnf.train CONFIG --model DIR --groups DIR --output DIR [--reference
 DIR [--reference-model DIR]]`.
 
-CONFIG is a YAML or JSON file with a recipe's `train` section. Where the objective needs a reference and none is given, the
-model's own log-probabilities are cached in OUTPUT/reference first. Groups in the folder's subfolder `dev` are evaluated.
+CONFIG is a YAML or JSON file with the keys of a recipe's `train` section, or with that section among others: then `seed` beside
+it is read too, and what isn't read is named. Where the objective needs a reference and none is given, the model's own
+log-probabilities are cached in OUTPUT/reference first. Groups in the folder's subfolder `dev` are evaluated.
 """
 
 import argparse
@@ -22,12 +23,14 @@ from bnf.objectives import load_objective
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; 0 done, 1 the training failed, 2 a wrong setting or path."""
     parser = argparse.ArgumentParser(prog="python -m bnf.train", description="Train a model on prompt groups.")
-    parser.add_argument("config", type=Path, help="YAML or JSON file with a recipe's train section")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model to start from")
-    parser.add_argument("--groups", type=Path, required=True, help="folder with groups.safetensors")
-    parser.add_argument("--reference", type=Path, help="folder of cached reference log-probabilities")
-    parser.add_argument("--reference-model", type=Path, help="folder of the model they are of, where that is not --model")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to; resumes what is there")
+    parser.add_argument("config", type=_person_path, help="YAML or JSON file with a recipe's train section")
+    parser.add_argument("--model", type=_person_path, required=True, help="folder of the model to start from")
+    parser.add_argument("--groups", type=_person_path, required=True, help="folder with groups.safetensors")
+    parser.add_argument("--reference", type=_person_path, help="folder of cached reference log-probabilities")
+    parser.add_argument(
+        "--reference-model", type=_person_path, help="folder of the model they are of, where that is not --model"
+    )
+    parser.add_argument("--output", type=_person_path, required=True, help="folder to write to; resumes what is there")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     # Read when torch is imported, below: threads that spin while they wait cost several times the work where a core is shared.
@@ -123,26 +126,59 @@ class _Printer:
             print(f"{self.stage}: {done} of {total} {note}", file=sys.stderr, flush=True)
 
 
+def _person_path(text: str) -> Path:
+    """A path with `~` as the person's home: the shell leaves it to the program in `--model=~/m`."""
+    return Path(os.path.expanduser(text))
+
+
 def _read_config(path: Path) -> dict[str, Any]:
+    """The settings of a file.
+
+    Raises:
+        FileNotFoundError, ValueError: it isn't there, can't be read, or holds no mapping, or a key twice.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"config must be a YAML or JSON file, got {path}; write the train section of a recipe into one")
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        values = json.loads(text)
+        values = _read_json(path)
     else:
-        import yaml
+        from bnf.plain_yaml import read
 
-        try:
-            values = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise ValueError(f"config must be YAML, got {path}: {error}; correct it") from error
+        values = read(path.read_bytes(), "config")
+    values = _mapping({} if values is None else values, str(path))
+    if "train" not in values:
+        return values
+    section = _mapping(values["train"], f"train in {path}")
+    if "seed" in values:
+        if "seed" in section:
+            raise ValueError("seed must be given once, got it in train and beside it; remove one")
+        section["seed"] = values["seed"]
+    if unread := [key for key in values if key not in ("train", "seed")]:
+        print(f"config: of {path} train and seed are read, and not {', '.join(unread)}", file=sys.stderr)
+    return section
+
+
+def _mapping(values: object, what: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(
-            f"config must be a mapping of settings, got {type(values).__name__} in {path}; write one `key: value` a line"
+            f"config must be a mapping of settings, got {type(values).__name__} in {what}; write one `key: value` a line"
         )
-    if isinstance(values.get("train"), dict):
-        values = values["train"]
     return values
+
+
+def _read_json(path: Path) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                raise ValueError(f"{key} must be given once, got it twice; remove one")
+            values[key] = value
+        return values
+
+    try:
+        return json.loads(path.read_bytes(), object_pairs_hook=once)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config must be JSON, got {path}: {error}; correct it") from error
 
 
 if __name__ == "__main__":

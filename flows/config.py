@@ -28,9 +28,9 @@ from pydantic.annotated_handlers import GetJsonSchemaHandler
 
 from bnf.chat_template import DEFAULT_DATE, is_day
 from bnf.config import TrainConfig
+from bnf.plain_yaml import read, read_setting
 from flows.errors import RecipeError
 from flows.paths import MayBeLocal, find_path, located
-from flows.recipe_yaml import read, read_setting
 from flows.sections import (
     ONE,
     SEVERAL,
@@ -221,12 +221,20 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     file = find_path(path)
     if file.is_dir():
         raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; the project's own lie in flows/recipes")
-    raw = read(file.read_bytes(), path)
+    raw = read_values(file, path)
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must be a mapping of recipe keys, got {type(raw).__name__}; see docs/recipes.md")
     raw.setdefault("name", _as_name(file.stem))
     return make_recipe(raw, overrides, beside=file.parent)
+
+
+def read_values(file: Path, name: str) -> Any:
+    """What a recipe's file holds, not yet checked; `name` is what messages call the file. Raises RecipeError where it is no YAML."""
+    try:
+        return read(file.read_bytes(), name)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
 
 
 def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside: Path | None = None) -> Recipe:
@@ -248,7 +256,11 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"overrides must be key=value, got {override!r}; write e.g. train.learning_rate=2e-5")
-        value, parts = read_setting(key, text), _parts(key)
+        try:
+            value = read_setting(key, text)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        parts = _parts(key)
         if any(earlier[: len(parts)] == parts for earlier in given):
             raise RecipeError(f"{key} must be given once, and what stands in it after it, got {override} as well; remove one")
         given.append(parts)

@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from flows.config import Recipe, make_recipe
+from bnf.plain_yaml import dump
+from flows.config import Recipe, make_recipe, read_values
 from flows.errors import RecipeError
 from flows.on_policy import policy_node
 from flows.paths import located
-from flows.recipe_yaml import dump, read
 from tasks.nodes import Node
 from tasks.remote import MANIFEST
 from tasks.store import Artifact, read_json, write_json
@@ -202,7 +202,7 @@ def _listed(runs: Sequence[Run], most: int = 8) -> str:
 def _written(folder: Path) -> Any:
     """The recipe as the run wrote it down."""
     file = folder / "recipe.yaml"
-    return read(file.read_bytes(), str(file))
+    return read_values(file, str(file))
 
 
 def settings(run: Run) -> dict[str, Any]:

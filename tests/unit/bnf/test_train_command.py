@@ -2,11 +2,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnf.collapse import TrainingCollapsed
+from bnf.config import TrainConfig
 from bnf.groups import write_groups
 from bnf.train import main
 from tests.unit.bnf.helpers import random_groups
@@ -71,6 +73,13 @@ def test_adapters_dev_groups_and_event_files_from_the_command(
     [
         ("train: {objective: bnf", "error: config must be YAML, got"),
         ("- bnf", "error: config must be a mapping of settings, got list"),
+        (
+            "learning_rate: 1e-3\nlearning_rate: 1e-5",
+            "error: learning_rate must be given once, got it in the lines 1 and 2 of config",
+        ),
+        ("seed: 1\ntrain: {seed: 2}", "error: seed must be given once, got it in train and beside it"),
+        ("train: 5", "error: config must be a mapping of settings, got int in train in"),
+        ("bf16: no", "error: bf16 must be true or false, got 'no'"),
         ("report_to: wand", "report_to must be none or among"),
         ("report_to: clearml", "error: report_to=clearml must have the package clearml, got an installation without clearml"),
     ],
@@ -84,6 +93,51 @@ def test_a_wrong_setting_is_one_message(
     assert main([str(tmp_path / "c.yaml"), *arguments]) == 2
     printed = capsys.readouterr().err
     assert told in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"learning_rate": 1e-3, "learning_rate": 1e-5}', "error: learning_rate must be given once, got it twice; remove one"),
+        ('{"objective_options": {"beta": 1, "beta": 2}}', "error: beta must be given once"),
+        ('{"bf16": true,}', "error: config must be JSON, got"),
+        ('{"learning_rate": NaN}', "error: learning_rate must be a number, got nan"),
+    ],
+)
+def test_a_wrong_json_file_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    assert main([str(tmp_path / "c.json"), *("--model", "m", "--groups", "g", "--output", "o")]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the command gives to the training, in place of one."""
+    found: list[Any] = []
+
+    def take(*args: object, **kwargs: object) -> dict[str, object]:
+        found.extend([*args, kwargs["reference_model_dir"]])
+        return {}
+
+    monkeypatch.setattr("bnf.train.run", take)
+    return found
+
+
+def test_the_file_is_read_as_a_recipe_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[Any]) -> None:
+    """Numbers are such, and of a whole recipe what stands beside the training counts or is named."""
+    config = tmp_path / "recipe.yaml"
+    config.write_text("seed: 7\ndata: {source: pairs}\ntrain: {learning_rate: 1e-5, max_tokens_per_row: 2_048}\n")
+    assert main([str(config), *("--model", "m", "--groups", "g", "--output", "o")]) == 0
+    assert given[0] == TrainConfig(learning_rate=1e-5, max_tokens_per_row=2048, seed=7)
+    assert f"config: of {config} train and seed are read, and not data\n" in capsys.readouterr().err
+
+
+def test_a_tilde_in_a_path_is_the_persons_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[Any]) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text("")
+    names = ("model", "groups", "reference", "output", "reference-model")
+    assert main(["~/c.yaml", *(f"--{name}=~/{name}" for name in names)]) == 0
+    assert given[1:] == [tmp_path / name for name in names]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +217,8 @@ def test_wrong_settings_and_paths_are_usage_errors(
     [
         ("lora_r: 2\nlora_target_modules: [q_porj]", "lora_target_modules must name modules of the model"),
         ("optim: adam", "optim must be an optimizer of transformers that is installed here, got 'adam'"),
-        ("nproc_per_node: 9", "nproc_per_node must be at most the"),
-        ("dev_prompts: 4", "dev_prompts must be left at 64 where there are no dev groups"),
+        ("nproc_per_node: 9", "nproc_per_node must be at most the 8 rows that the data make, got 9"),
+        ("dev_prompts: 4", "dev_prompts must be left out where there are no dev groups"),
         ("objective: dpo\nlabel_weighting: balanced", "label_weighting must be left at none for objective 'dpo'"),
         ("learning_rate: [", "config must be YAML, got"),
     ],
@@ -173,7 +227,7 @@ def test_what_training_would_refuse_is_refused_before_the_pass(
     tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: str, message: str
 ) -> None:
     write_groups(tmp_path / "groups", random_groups(8))
-    (tmp_path / "train.yaml").write_text(f"max_tokens_per_row: 64\nglobal_batch_size: 4\n{settings}\n")
+    (tmp_path / "train.yaml").write_text(f"max_tokens_per_row: 64\nglobal_batch_size: 16\n{settings}\n")
     arguments = ["--model", str(tiny_model_dir), "--groups", str(tmp_path / "groups"), "--output", str(tmp_path / "out")]
     assert main([str(tmp_path / "train.yaml"), *arguments]) == 2
     assert f"error: {message}" in capsys.readouterr().err and not (tmp_path / "out").exists()

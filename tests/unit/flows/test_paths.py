@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from bnf.plain_yaml import read
 from flows.config import load_recipe, make_recipe
 from flows.deploy import recipe_parameter
 from flows.errors import RecipeError
 from flows.graph import build
 from flows.home import home_folder
 from flows.paths import find_path, located
-from flows.recipe_yaml import read
 from flows.runs import start_run
 from tasks.keys import ROOT
 from tasks.nodes import forecast

@@ -1,4 +1,4 @@
-"""YAML as a recipe's writer means it: the scalars of YAML 1.2's core schema, text as keys, and every key once.
+"""YAML as its writer means it: the scalars of YAML 1.2's core schema, text as keys, and every key once.
 
 PyYAML reads YAML 1.1, where `1e-5` is text, `no` is false, `010` is 8 and `20:48` is 1248, and where the second of two equal keys wins.
 Here text stays text unless everybody reads the same number, boolean or null in it: https://yaml.org/spec/1.2.2/#103-core-schema,
@@ -13,8 +13,6 @@ from typing import Any
 
 import yaml
 from yaml.constructor import ConstructorError
-
-from flows.errors import RecipeError
 
 _TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -102,7 +100,7 @@ def read(text: str | bytes, name: str) -> Any:
     """The value of a YAML file; None where it is empty.
 
     Raises:
-        RecipeError: the text is no YAML, holds a second document, or a key stands twice, is no text or leads back to itself; with
+        ValueError: the text is no YAML, holds a second document, or a key stands twice, is no text or leads back to itself; with
             the lines.
     """
     return _read(text, name, "")
@@ -112,7 +110,7 @@ def read_setting(key: str, text: str) -> Any:
     """The value of `key=text` on the command line.
 
     Raises:
-        RecipeError: as in `read`, or a comment would cut the text off.
+        ValueError: as in `read`, or a comment would cut the text off.
     """
     return _read(text, key, key)
 
@@ -129,26 +127,24 @@ def _read(text: str | bytes, name: str, key: str) -> Any:
         if not loader.check_node():
             rest = text.strip() if key and isinstance(text, str) else ""
             if rest:
-                raise RecipeError(f"{key} must have a value, got the comment {rest!r}; put it in quotes")
+                raise ValueError(f"{key} must have a value, got the comment {rest!r}; put it in quotes")
             return None
         node: yaml.Node = loader.get_node()  # type: ignore[assignment]  # check_node says that there is one
         if loader.check_node():
             line = loader.line + 1
-            raise RecipeError(
-                f"{name} must hold one recipe, got another document from line {line}; put it into a file of its own"
-            )
+            raise ValueError(f"{name} must hold one document, got another from line {line}; put it into a file of its own")
         if key and isinstance(text, str) and (rest := text[node.end_mark.index :].strip()).startswith("#"):
-            raise RecipeError(f"{key} must be a whole value, got {text!r}, of which {rest!r} is a comment; put it in quotes")
+            raise ValueError(f"{key} must be a whole value, got {text!r}, of which {rest!r} is a comment; put it in quotes")
         problems = list(_problems(node, key, {}, name if not key else ""))
         if problems:
-            raise RecipeError("\n".join(problems))
+            raise ValueError("\n".join(problems))
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        raise RecipeError(_ill_formed(f"{key} must have a YAML value" if key else f"{name} must be YAML", error)) from error
+        raise ValueError(_ill_formed(f"{key} must have a YAML value" if key else f"{name} must be YAML", error)) from error
     except yaml.reader.ReaderError as error:
-        raise RecipeError(f"{name} must be YAML in UTF-8, got {error.reason} at byte {error.position}; save it so") from error
+        raise ValueError(f"{name} must be YAML in UTF-8, got {error.reason} at byte {error.position}; save it so") from error
     except RecursionError:
-        raise RecipeError(f"{name} must be YAML of a few levels, got hundreds; correct it") from None
+        raise ValueError(f"{name} must be YAML of a few levels, got hundreds; correct it") from None
 
 
 def _ill_formed(rule: str, error: yaml.MarkedYAMLError) -> str:

@@ -131,7 +131,7 @@ class Recipe(Section):
         # YAML has a type for days.
         text = value.isoformat() if type(value) is datetime.date else value
         if not isinstance(text, str) or not is_day(text):
-            raise ValueError(f"date must be a day as YYYY-MM-DD, got {value!r}; write date={DEFAULT_DATE}")
+            raise ValueError(f"must be a day as YYYY-MM-DD, got {value!r}; write date={DEFAULT_DATE}")
         return text
 
     @field_validator("train")
@@ -142,6 +142,9 @@ class Recipe(Section):
         if "seed" in value:
             raise ValueError("seed must not be set, it is the recipe's `seed`; write seed=… at the top level")
         _refuse_infinite(value)
+        if isinstance(value.get("objective"), str):
+            # The name of one of the project's files.
+            value = {**value, "objective": value["objective"].replace("-", "_")}
         try:
             return {k: v for k, v in TrainConfig.from_dict(value).to_dict().items() if k != "seed"}
         except ValueError as error:
@@ -250,7 +253,7 @@ def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of a recipe's values with dotted `key=value` settings put in; values are YAML."""
-    merged: dict[str, Any] = _unshared(dict(raw))
+    merged: dict[str, Any] = _copied(dict(raw))
     given: list[list[str]] = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -266,35 +269,40 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         given.append(parts)
         *parents, last = parts
         place = merged
-        for above, part in zip([None, *parents], parents, strict=False):
-            parent = _called(place, part, above)
+        for parent in parents:
             if isinstance(place.get(parent), list):
                 if any(isinstance(entry, dict) for entry in place[parent]):
                     raise RecipeError(
                         f"{key} must name one of several, got a list of {len(place[parent])} in {parent}; edit the recipe"
                     )
-                place[parent] = {name: {} for name in place[parent]}
+                place[parent] = _copied({name: {} for name in place[parent]}, parent)
             if place.get(parent) is None:
                 place[parent] = {}
             place = place[parent]
             if not isinstance(place, dict):
                 raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {place!r}")
-        place[_called(place, last, parents[-1] if parents else None)] = value
+        place[last] = value
     return merged
 
 
-def _unshared(value: Any) -> Any:
-    """A copy in which nothing stands twice: what an anchor of YAML names is set in one of its places alone."""
-    if isinstance(value, dict):
-        return {name: _unshared(entry) for name, entry in value.items()}
-    return [_unshared(entry) for entry in value] if isinstance(value, list) else value
+def _copied(value: Any, key: str = "") -> Any:
+    """A copy in which nothing stands twice, for what an anchor of YAML names is set in one of its places alone, and keys have `_`.
 
-
-def _called(place: Mapping[str, Any], part: str, above: str | None) -> str:
-    """The key of a mapping that a part of a dotted key means: as it stands there, where `-` stands for `_`."""
-    if part in place or above in _HOLD_NAMES:
-        return part
-    return next((name for name in place if name.replace("-", "_") == part), part)
+    Raises:
+        RecipeError: for a key that stands there with `-` and with `_`.
+    """
+    if isinstance(value, list):
+        return [_copied(entry, key) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    copy: dict[Any, Any] = {}
+    for name, entry in value.items():
+        called = name.replace("-", "_") if isinstance(name, str) and key.rpartition(".")[2] not in _HOLD_NAMES else name
+        whole = f"{key}.{called}" if key else str(called)
+        if called in copy:
+            raise RecipeError(f"{whole} must be given once, got it with - and with _; remove one")
+        copy[called] = _copied(entry, whole)
+    return copy
 
 
 def _parts(key: str) -> list[str]:
@@ -324,6 +332,11 @@ _RULES = {
     "dict_type": ("a mapping of keys to values", "leave it out, or write {} for an empty one"),
     "model_type": ("a mapping of its keys", "leave it out, or write {} for its defaults"),
     "list_type": ("a list", "write [a, b]"),
+    "less_than": ("below {lt:g}", "correct it, or leave it out for the default"),
+    "less_than_equal": ("at most {le:g}", "correct it, or leave it out for the default"),
+    "greater_than": ("above {gt:g}", "correct it, or leave it out for the default"),
+    "greater_than_equal": ("at least {ge:g}", "correct it, or leave it out for the default"),
+    "literal_error": ("{expected}", "write one of these, or leave it out for the default"),
 }
 
 
@@ -346,7 +359,7 @@ def _explain(error: Any) -> str:
         return f"{key} must be a key of text, got {error['input']!r} as a key; put it in quotes if it is a name"
     if error["type"] in _RULES:
         rule, remedy = _RULES[error["type"]]
-        return f"{key} must be {rule}, got {_as_written(error['input'])}; {remedy}"
+        return f"{key} must be {rule.format(**error.get('ctx', {}))}, got {_as_written(error['input'])}; {remedy}"
     return f"{key} must be valid ({error['msg']}), got {_as_written(error['input'])}"
 
 

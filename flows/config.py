@@ -264,8 +264,12 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         except ValueError as error:
             raise RecipeError(str(error)) from error
         parts = _parts(key)
-        if any(earlier[: len(parts)] == parts for earlier in given):
-            raise RecipeError(f"{key} must be given once, and what stands in it after it, got {override} as well; remove one")
+        # The same key again is as on any command line: the later value counts. A section would take others with it.
+        undone = next((earlier for earlier in given if len(earlier) > len(parts) and earlier[: len(parts)] == parts), None)
+        if undone is not None:
+            raise RecipeError(
+                f"{key} must stand before {'.'.join(undone)}, which it would undo, got {override} after it; move it"
+            )
         given.append(parts)
         *parents, last = parts
         place = merged

@@ -165,12 +165,16 @@ def test_learning_rates_in_a_file_need_no_point(tmp_path):
     assert load_recipe(str(tmp_path / "r.yaml")).train["learning_rate"] == 1e-5
 
 
-@pytest.mark.parametrize(
-    "overrides", [["seed=1", "seed=2"], ["train.max-steps=1", "train.max_steps=2"], ["train.max_steps=1", "train={}"]]
-)
-def test_a_setting_that_a_later_one_would_undo_is_refused(overrides):
-    with pytest.raises(RecipeError, match="must be given once, and what stands in it after it"):
-        make_recipe(FULL, overrides)
+def test_of_a_key_that_is_given_twice_the_later_value_counts():
+    assert make_recipe(FULL, ["seed=1", "seed=2"]).seed == 2
+    assert make_recipe(FULL, ["train.max-steps=1", "train.max_steps=2"]).train["max_steps"] == 2
+
+
+def test_a_section_that_would_undo_a_setting_before_it_is_refused():
+    with pytest.raises(
+        RecipeError, match=r"^train must stand before train\.max_steps, which it would undo, got train=\{\} after it"
+    ):
+        make_recipe(FULL, ["train.max_steps=1", "train={}"])
     assert make_recipe(FULL, ["train={}", "train.max_steps=2"]).train["max_steps"] == 2
 
 

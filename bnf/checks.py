@@ -1,27 +1,26 @@
 """What a training would refuse, found before anything costly: by the model's folder, by the groups, and by the machine.
 
-Training itself refuses the same; here it is asked at once, without weights and before the reference pass.
+Training itself refuses the same; here it is asked at once, without weights and before the reference pass. A plan asks too, and has
+to be quick: torch and transformers are imported only for what can't be known without them.
 """
 
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import Trainer, TrainingArguments
-from transformers.training_args import OptimizerNames
-
-from bnf.adapters import add_adapter
 from bnf.config import TrainConfig
-from bnf.dev import stop_tokens
+from bnf.device import device_kind
 from bnf.groups import DEV, PromptGroup, read_groups
-from bnf.losses import count, label_weights
-from bnf.mismatched import mismatched_rows
-from bnf.models import empty_model
 from bnf.objectives import load_objective
-from bnf.packing import Row, pack
+from bnf.plain_models import is_plain
+
+if TYPE_CHECKING:
+    from bnf.packing import Row
+
+# Optimizers of torch itself, which every installation has.
+_TORCH_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
 
 
 def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) -> None:
@@ -31,6 +30,15 @@ def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) ->
         FileNotFoundError, ValueError: for what `load_model`, `add_adapter`, the optimizer, the samples of an evaluation or the
             policy's files would refuse.
     """
+    if config.lora_r or not is_plain(model_dir, evaluates=evaluates):
+        _ask_transformers(config, model_dir, evaluates)
+
+
+def _ask_transformers(config: TrainConfig, model_dir: Path, evaluates: bool) -> None:
+    from bnf.adapters import add_adapter
+    from bnf.dev import stop_tokens
+    from bnf.models import empty_model
+
     model = empty_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
     if evaluates:
         stop_tokens(model)
@@ -44,6 +52,15 @@ def check_machine(config: TrainConfig) -> None:
     Raises:
         ValueError: naming the setting that it can't serve.
     """
+    if device_kind() != "cpu":
+        _check_devices(config)
+    if config.optim not in _TORCH_OPTIMIZERS:
+        _check_optimizer(config)
+
+
+def _check_devices(config: TrainConfig) -> None:
+    import torch
+
     devices = torch.cuda.device_count()
     if 0 < devices < config.nproc_per_node:
         raise ValueError(
@@ -51,6 +68,13 @@ def check_machine(config: TrainConfig) -> None:
         )
     if config.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError("bf16 must be false on a device without bfloat16, got true; write train.bf16=false")
+
+
+def _check_optimizer(config: TrainConfig) -> None:
+    import torch
+    from transformers import Trainer, TrainingArguments
+    from transformers.training_args import OptimizerNames
+
     # transformers' own defaults, without what making its arguments does to the process.
     defaults = {known.name: known.default for known in fields(TrainingArguments)}
     try:
@@ -79,6 +103,8 @@ def check_groups_dir(config: TrainConfig, groups_dir: Path) -> None:
     if (groups_dir / DEV).is_dir():
         sets.append(training_rows(config, read_groups(groups_dir / DEV)))
     if load_objective(config.objective, config.objective_options).needs_mismatched:
+        from bnf.mismatched import mismatched_rows
+
         for each in sets:
             mismatched_rows(each)
 
@@ -89,6 +115,8 @@ def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:
     Raises:
         ValueError: naming what is missing.
     """
+    from bnf.losses import count, label_weights
+
     name, objective = config.objective, load_objective(config.objective, config.objective_options)
     num_pairs = sum(len(group.pairs) for group in groups)
     if objective.needs_pairs and not num_pairs:
@@ -121,12 +149,14 @@ def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:
         )
 
 
-def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> list[Row]:
+def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> "list[Row]":
     """The rows of a training.
 
     Raises:
         ValueError: naming the longest group, where it is longer than a row.
     """
+    from bnf.packing import pack
+
     return pack(
         groups,
         config.max_tokens_per_row,
@@ -135,7 +165,7 @@ def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> list[Ro
     )
 
 
-def check_processes(config: TrainConfig, rows: Sequence[Row]) -> None:
+def check_processes(config: TrainConfig, rows: "Sequence[Row]") -> None:
     """Every process must have a row to compute.
 
     Raises:

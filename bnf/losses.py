@@ -4,14 +4,18 @@ split into rows.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bnf.groups import PromptGroup
-from bnf.logps import TokenLogps
 from bnf.objectives._base import BaseObjective, Losses, RowLogps
 from bnf.packing import Row
+
+if TYPE_CHECKING:
+    # It imports transformers, which counting needs not.
+    from bnf.logps import TokenLogps
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def label_weights(weighting: str | dict[str, float], groups: Sequence[PromptGrou
 
 def assemble(
     row: Row,
-    policy: TokenLogps,
+    policy: "TokenLogps",
     reference: RowReference | None,
     *,
     length_normalization: str = "own",

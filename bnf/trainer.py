@@ -18,6 +18,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.adapters import add_adapter, merge, save_adapter
 from bnf.allocator import keep_freed_memory
+from bnf.arguments import training_arguments
 from bnf.checks import check_data, check_machine, check_processes, training_rows
 from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
 from bnf.digests import companion_files, model_digest
@@ -42,7 +43,7 @@ from bnf.parallel import is_first, wait_for_all
 from bnf.permissions import open_to_readers
 from bnf.progress import Progress
 from bnf.reference import INDEX_FILE, made_elsewhere, read_reference, reference_numerics
-from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb, training_arguments
+from bnf.row_trainer import RowTrainer, TrainRow, peak_memory_gb
 
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "train_summary.json"

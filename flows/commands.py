@@ -30,6 +30,7 @@ from flows.runs import (
     Need,
     Run,
     all_runs,
+    dotted,
     find_run,
     passed_over,
     run_sizes,
@@ -156,7 +157,7 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
     known = found.known
     if as_json:
         stages = [entry.as_json() for entry in known.values()]
-        print_json({"stages": stages, "settings": _dotted(recipe.model_dump()), "problems": found.problems})
+        print_json({"stages": stages, "settings": dotted(recipe.model_dump()), "problems": found.problems})
     else:
         print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
         count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
@@ -369,14 +370,6 @@ def _file(given: Path, what: str) -> Path:
     if not file.exists():
         raise FileNotFoundError(f"FILE must exist, got {file}; give the path of {what}")
     return file
-
-
-def _dotted(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    return {
-        name: leaf for key, item in value.items() for name, leaf in _dotted(item, f"{prefix}.{key}" if prefix else key).items()
-    }
 
 
 def print_json(value: Any) -> None:

@@ -30,10 +30,15 @@ class Found:
     def weights_bytes(self) -> int | None:
         """The size of the safetensors files; None where it isn't known."""
         if self.folder is not None:
-            return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+            return weights_bytes(self.folder)
         if self.files is None:
             return None
         return sum(size for name, size in self.files.items() if fnmatch(name, "*.safetensors"))
+
+
+def weights_bytes(folder: Path) -> int:
+    """The size of a model folder's safetensors files."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 @functools.cache

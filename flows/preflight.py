@@ -107,7 +107,7 @@ def _model(folder: Path, key: str) -> Check:
         return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):
         return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
-    return Check(name, None, f"{_weights_bytes(folder) / GIB:.2f} GiB of weights, chat template")
+    return Check(name, None, f"{hub.weights_bytes(folder) / GIB:.2f} GiB of weights, chat template")
 
 
 def _hub_model(node: Node, key: str) -> Check:
@@ -332,9 +332,9 @@ def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
     """Bytes of the base model's weights; None where they aren't here and the hub wasn't reached."""
     base = next(entry for entry in forecasts if entry.node.id == "resolve/base")
     if "model" in base.node.files:
-        return _weights_bytes(base.node.files["model"])
+        return hub.weights_bytes(base.node.files["model"])
     if base.artifact is not None:
-        return _weights_bytes(input_path("model", base.artifact.path))
+        return hub.weights_bytes(input_path("model", base.artifact.path))
     return hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"]).weights_bytes
 
 
@@ -387,7 +387,3 @@ def _disk(home: Path) -> Check:
         f"the disk of {home} must have 1 GiB free, got {free / GIB:.2f} GiB; free some or move BNF_HOME" if free < GIB else None
     )
     return Check("disk", problem, f"{free / GIB:.0f} GiB free")
-
-
-def _weights_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -207,7 +207,12 @@ def _written(folder: Path) -> Any:
 
 def settings(run: Run) -> dict[str, Any]:
     """The recipe that a run ran, by dotted keys: as it was written down, valid today or not."""
-    return dict(_leaves(_written(run.folder), ""))
+    return dotted(_written(run.folder))
+
+
+def dotted(recipe: Any) -> dict[str, Any]:
+    """A recipe's plain values by dotted keys."""
+    return dict(_leaves(recipe, ""))
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:

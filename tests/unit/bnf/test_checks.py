@@ -149,6 +149,7 @@ def test_optimizers_that_are_here_pass(optim: str) -> None:
 
 
 def test_devices_and_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnf.checks.device_kind", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="nproc_per_node must be at most the 1 devices of this machine, got 2"):
         check_machine(TrainConfig(nproc_per_node=2))

@@ -13,13 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from bnf.arguments import training_arguments
 from bnf.collapse import TrainingCollapsed
 from bnf.config import TrainConfig
 from bnf.groups import write_groups
 from bnf.models import load_model
 from bnf.own_reference import ReferenceMismatch
 from bnf.reference import cache_reference
-from bnf.row_trainer import training_arguments
 from bnf.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights

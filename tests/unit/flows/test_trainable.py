@@ -16,6 +16,12 @@ from tasks.store import Artifact
 PAIRS = "flows/recipes/pairs.yaml"
 
 
+@pytest.fixture(autouse=True)
+def _enough_memory(monkeypatch):
+    """What else the machine does has no say in what is found."""
+    monkeypatch.setattr("flows.preflight.available_memory", lambda: None)
+
+
 @pytest.fixture
 def all_negative(tmp_path):
     write_groups(tmp_path / "prepared", [PromptGroup(f"g{n}", (3, n), (Completion((5, 2), -1),)) for n in range(6)])

@@ -382,7 +382,7 @@ def disk(home: Path) -> Check:
     """Whether the home, or the folder that it would be made in, can be written, and has room."""
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    if not os.access(existing, os.W_OK):
         return Check(HOME, f"BNF_HOME must be a folder that can be written, got {home}; set BNF_HOME to another folder")
     problem = (
         f"the disk of {home} must have 1 GiB free, got {free / GIB:.2f} GiB; free some or move BNF_HOME" if free < GIB else None

@@ -228,7 +228,7 @@ def _rates(settings: Mapping[str, Any], train: Mapping[str, Any] | None) -> str:
     if rates is None:
         return f"{settings['learning_rate']:g} ({schedule})"
     warmup = f", warm-up steps: {rates['warmup_steps']}" if rates["warmup_steps"] else ""
-    return f"{rates['first']:g} in the first step, {rates['highest']:g} at most, {rates['last']:g} in the last ({schedule}{warmup})"
+    return f"{rates['first']:.3g} in the first step, {rates['highest']:g} at most, {rates['last']:.3g} in the last ({schedule}{warmup})"
 
 
 def _of_last(summary: Mapping[str, Any]) -> str:

@@ -65,13 +65,19 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
     folder can be written. `fresh` reads every file again: a disk may fail without a trace.
 
     Raises:
-        FileNotFoundError: where the folder holds no config.json or no safetensors weights.
+        FileNotFoundError: where the folder holds no config.json or no safetensors weights, or a link among its files leads to nothing.
     """
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     names = [path.relative_to(folder).as_posix() for path in files]
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise FileNotFoundError(
             f"model_name_or_path must be a folder with config.json and *.safetensors, got {folder}; download or convert it"
+        )
+    gone = next((path for path in files if not path.exists()), None)
+    if gone is not None:
+        raise FileNotFoundError(
+            f"model_name_or_path must be a folder whose links lead to files, got {gone}, which leads to nothing ({gone.readlink()}); "
+            "fetch the model again, or restore what it leads to"
         )
     stored: _Memo = {} if memo_file is None else _read_memo(memo_file)
     known = {} if fresh else stored | _memo

@@ -64,7 +64,10 @@ def list_files(path: str, split: str | None = None) -> list[DataFile]:
         raise FileNotFoundError(f"data.path must be a file or folder, got {path}; correct the path")
     if not place.is_dir():
         return _single(DataFile(path, "", place.stat().st_size), split)
-    files = [DataFile(str(file), file.relative_to(place).as_posix(), file.stat().st_size) for file in files_inside(place)]
+    files = [
+        DataFile(str(file), file.relative_to(place).as_posix(), file.stat().st_size)
+        for file in files_inside(place, "data.path")
+    ]
     return _once(_chosen(path, files, split))
 
 
@@ -77,30 +80,32 @@ def as_local(path: str) -> str:
     return str(fsspec.core.url_to_fs(path)[1])
 
 
-def files_inside(folder: Path) -> list[Path]:
+def files_inside(folder: Path, called: str) -> list[Path]:
     """A local folder's files but hidden ones, with those of linked folders; a link back to a folder that it lies in is not gone round.
+
+    `called` is what a message calls the folder.
 
     Raises:
         FileNotFoundError: a link leads to nothing.
     """
     found: list[Path] = []
-    _collect(folder, [folder.resolve()], found)
+    _collect(folder, [folder.resolve()], found, called)
     return sorted(found)
 
 
-def _collect(folder: Path, above: list[Path], found: list[Path]) -> None:
+def _collect(folder: Path, above: list[Path], found: list[Path], called: str) -> None:
     for entry in folder.iterdir():
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             place = entry.resolve()
             if place not in above:
-                _collect(entry, [*above, place], found)
+                _collect(entry, [*above, place], found, called)
         elif entry.is_file():
             found.append(entry)
         elif entry.is_symlink():
             raise FileNotFoundError(
-                f"data.path must be a folder whose links lead to files, got {entry}, which leads to nothing ({entry.readlink()}); "
+                f"{called} must be a folder whose links lead to files, got {entry}, which leads to nothing ({entry.readlink()}); "
                 "restore what it leads to, or remove the link"
             )
 

@@ -331,11 +331,20 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
         print_json(result)
         return
     checked, disagreements = result.pop("cross_check", None), result.pop("disagreements", [])
-    print_table("", [{"key": key, "value": value} for key, value in result.items()], words=True)
+    print_table("", [{"key": key, "value": _rounded(value)} for key, value in result.items()], words=True)
     if checked is not None:
         print_table("lm-eval's reading of the same completions", cross_check_rows(checked), words=True)
         main = [entry for entry in disagreements if is_main(entry, checked)]
         print_table(f"items on which {checked['main']['task']} ({checked['main']['filter']}) differs", main, words=True)
+
+
+def _rounded(value: Any) -> Any:
+    """A value as people read it, its numbers to two places; `--json` has all of them."""
+    if isinstance(value, dict):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return round(value, 2) if isinstance(value, float) else value
 
 
 def score_judgments(

@@ -95,7 +95,8 @@ class Recipe(Section):
         description="a folder with safetensors and a chat template, or a hub id"
     )
     revision: str | None = Field(None, description="of a hub id")
-    seed: int = Field(0, ge=0, description="of sampling, preparation and training")
+    # NumPy and vLLM take no larger one.
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of sampling, preparation and training")
     date: str = Field(DEFAULT_DATE, description="the day that chat templates are told it is, wherever they ask")
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
         None, description="preferences from outside: one source, or a mixture"
@@ -172,6 +173,8 @@ class Recipe(Section):
             )
         if self.sample and not self.label:
             raise ValueError("label must say how samples are labelled, got none; add `label: {labeler: verifier}`")
+        if self.label and not self.sample:
+            raise ValueError("label must come with sample, whose completions it labels, got label without sample; remove it")
         if self.train is not None:
             self._check_read(self.train)
         return self
@@ -336,10 +339,11 @@ _RULES = {
     "dict_type": ("a mapping of keys to values", "leave it out, or write {} for an empty one"),
     "model_type": ("a mapping of its keys", "leave it out, or write {} for its defaults"),
     "list_type": ("a list", "write [a, b]"),
-    "less_than": ("below {lt:g}", "correct it, or leave it out for the default"),
-    "less_than_equal": ("at most {le:g}", "correct it, or leave it out for the default"),
-    "greater_than": ("above {gt:g}", "correct it, or leave it out for the default"),
-    "greater_than_equal": ("at least {ge:g}", "correct it, or leave it out for the default"),
+    "less_than": ("below {lt:.15g}", "correct it, or leave it out for the default"),
+    "less_than_equal": ("at most {le:.15g}", "correct it, or leave it out for the default"),
+    "greater_than": ("above {gt:.15g}", "correct it, or leave it out for the default"),
+    "greater_than_equal": ("at least {ge:.15g}", "correct it, or leave it out for the default"),
+    "too_short": ("{min_length} or more", "add one, or leave it out"),
     "literal_error": ("{expected}", "write one of these, or leave it out for the default"),
 }
 
@@ -363,6 +367,8 @@ def _explain(error: Any) -> str:
         return f"{key} must be a key of text, got {error['input']!r} as a key; put it in quotes if it is a name"
     if error["type"] in _RULES:
         rule, remedy = _RULES[error["type"]]
+        if error["input"] is None and error["type"] == "string_type":
+            remedy = "write one, or leave the key out for its default"
         return f"{key} must be {rule.format(**error.get('ctx', {}))}, got {_as_written(error['input'])}; {remedy}"
     return f"{key} must be valid ({error['msg']}), got {_as_written(error['input'])}"
 

@@ -15,7 +15,7 @@ from flows.config import load_recipe
 from flows.display import print_table
 from flows.examination import examine
 from flows.home import home_folder
-from flows.preflight import GIB, available_memory
+from flows.preflight import GIB, HOME, available_memory, disk
 from flows.selection import Options
 from tasks.execute import machine
 from tasks.nodes import Node
@@ -72,17 +72,14 @@ def _installation() -> list[Check]:
 
 def _room(home: Path) -> list[Check]:
     about = machine()
+    room = disk(home)
     memory = available_memory()
     accelerator = "CUDA driver found" if shutil.which("nvidia-smi") else "none: everything runs on the CPU"
     return [
         Check("processor", None, f"{about['cpu']}, {about['cores']} cores"),
         Check("accelerator", None, accelerator),
         Check("memory", None, "unknown" if memory is None else f"{memory / GIB:.1f} of {about['memory_gib']} GiB free"),
-        Check(
-            "home",
-            None,
-            f"{home}, {shutil.disk_usage(next(p for p in (home, *home.parents) if p.exists())).free / GIB:.0f} GiB free",
-        ),
+        Check(HOME, room.problem, f"{home}, {room.seen}"),
     ]
 
 

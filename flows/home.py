@@ -17,8 +17,16 @@ DEFAULT = ".bnf"
 
 
 def home_folder() -> Path:
-    """`BNF_HOME`, by default `.bnf` in the working folder."""
-    return person_path(os.environ.get("BNF_HOME") or DEFAULT).resolve()
+    """`BNF_HOME`, by default `.bnf` in the working folder.
+
+    Raises:
+        RecipeError: it is a file, or would lie below one.
+    """
+    home = person_path(os.environ.get("BNF_HOME") or DEFAULT).resolve()
+    nearest = next(path for path in (home, *home.parents) if path.exists())
+    if not nearest.is_dir():
+        raise RecipeError(f"BNF_HOME must be a folder, got {home}, where {nearest} is a file; set another")
+    return home
 
 
 def open_store(home: Path, *, verify: bool = False) -> Store:

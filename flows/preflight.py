@@ -76,7 +76,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
         if not any(check.problem for check in [*first, *models.values()]):
             yield from (Check(name, problem, "can be trained") for name, problem in problems_before(recipe, forecasts))
     if stages:
-        yield _disk(home)
+        yield disk(home)
 
 
 def _resolved(node: Node) -> Check:
@@ -378,11 +378,12 @@ def available_memory() -> int | None:
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
-def _disk(home: Path) -> Check:
+def disk(home: Path) -> Check:
+    """Whether the home, or the folder that it would be made in, can be written, and has room."""
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if not os.access(existing, os.W_OK):
-        return Check(HOME, f"BNF_HOME must be writable, got {home}; set BNF_HOME to another folder")
+        return Check(HOME, f"BNF_HOME must be a folder that can be written, got {home}; set BNF_HOME to another folder")
     problem = (
         f"the disk of {home} must have 1 GiB free, got {free / GIB:.2f} GiB; free some or move BNF_HOME" if free < GIB else None
     )

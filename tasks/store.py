@@ -274,7 +274,9 @@ class Store:
     def outside_fingerprint(self, path: Path) -> str:
         """The content digest of a file, model folder or data folder outside the store; a file is read once per `file_state`."""
         if path.is_dir() and not (path / "config.json").exists():
-            return digest({str(file.relative_to(path)): self.outside_fingerprint(file) for file in files_inside(path)})
+            return digest(
+                {str(file.relative_to(path)): self.outside_fingerprint(file) for file in files_inside(path, str(path))}
+            )
         if path.is_dir():
             home = self.root.parent
             # A plan makes no home.

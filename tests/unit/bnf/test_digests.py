@@ -43,3 +43,12 @@ def test_memo_file_saves_reading(tiny_model_dir: Path, tmp_path: Path, monkeypat
 def test_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"must be a folder with config.json"):
         model_digest(tmp_path)
+
+
+def test_a_weights_file_that_leads_to_nothing_is_named(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("../blobs/1")
+    with pytest.raises(FileNotFoundError, match=r"got .*model.safetensors, which leads to nothing \(\.\./blobs/1\)"):
+        model_digest(folder)

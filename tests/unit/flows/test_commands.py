@@ -1,5 +1,7 @@
 """What commands say and refuse, without a server."""
 
+import json
+
 import pytest
 
 from flows import commands
@@ -31,3 +33,20 @@ def test_compare_prints_its_table_and_what_intervals_cover(tmp_path, monkeypatch
     compare_runs([run.id for run in runs], as_json=False)
     printed = capsys.readouterr().out
     assert "50.0 → 75.0" in printed and "Intervals are 95 % and cover the choice of items only" in printed
+
+
+def test_scores_are_printed_to_two_places(tmp_path, capsys):
+    items = [{"id": str(number), "question": "q", "answer": "1"} for number in range(7)]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    answers = [
+        {"id": str(number), "completion": '{"answer": "1"}' if number < 4 else "2", "finish_reason": "stop"}
+        for number in range(7)
+    ]
+    (tmp_path / "completions.jsonl").write_text(
+        "".join(json.dumps({**answer, "num_completion_tokens": 1}) + "\n" for answer in answers)
+    )
+    commands.score_file("gsm8k", tmp_path / "completions.jsonl", "native", lm_eval=False, as_json=False)
+    printed = capsys.readouterr().out
+    assert "57.14 " in printed and "57.142" not in printed
+    commands.score_file("gsm8k", tmp_path / "completions.jsonl", "native", lm_eval=False, as_json=True)
+    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(400 / 7)

@@ -236,3 +236,12 @@ def test_what_is_cached_is_not_checked_and_a_plan_exits_with_what_is_wrong(home,
         commands.show_plan(recipe, Options(), as_json=False)
     printed = capsys.readouterr().out
     assert "to run" in printed and "0 cached" in printed
+
+
+def test_doctor_sees_a_home_that_cannot_be_written_without_a_recipe_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BNF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SystemExit):
+        diagnose(None, (), offline=False, as_json=True)
+    checks = {check["name"]: check["problem"] for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["home"].startswith(f"BNF_HOME must be a folder that can be written, got {tmp_path / 'home'}")

@@ -166,3 +166,11 @@ def test_a_plan_keeps_what_it_has_read_of_models_only_in_a_home(tmp_path, tiny_m
         Store(place / "artifacts").outside_fingerprint(Path(tiny_model_dir))
         assert (place / "digests.json").exists() is (place.name == "home")
     assert home.DEFAULT == ".bnf" and build(load_recipe("flows/recipes/quickstart.yaml", ["judge=null"]))
+
+
+@pytest.mark.parametrize("under", ["", "below/it"])
+def test_a_home_that_is_a_file_or_below_one_is_refused(under, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BNF_HOME", str(tmp_path / "file" / under))
+    with pytest.raises(RecipeError, match=r"^BNF_HOME must be a folder, got .*, where .*/file is a file; set another"):
+        home_folder()

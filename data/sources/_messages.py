@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bnf.chat_template import REASONING_KEYS
+from evaluation._json_files import Decoder
 from evaluation._types import Message
 
 # What data sets call the roles, in small letters. A role that is not here stays as it is, for the template to know.
@@ -24,6 +24,7 @@ _KEYS = frozenset({"role", "from", "content", "value", "tool_calls", "function_c
 # A list of messages, or one, as Python or NumPy print it; or as JSON that was cut.
 _PRINTED = re.compile(r"""\s*(?:array\(\s*)?\[?\s*\{\s*['"]\w+['"]\s*:""")
 _ROLE_KEY, _TEXT_KEY = (re.compile(rf"""['"](?:{keys})['"]\s*:""") for keys in ("role|from", "content|value|tool_calls"))
+_AROUND = " \t\r\n\ufeff"
 _SHOWN = 80
 
 
@@ -50,19 +51,24 @@ def decoded(text: str) -> Any:
     Raises:
         ValueError: where it holds one as Python or NumPy print it, or as a part of its JSON.
     """
-    first = text[:1] if text[:1] not in " \t\r\n\ufeff" else text.lstrip(" \t\r\n\ufeff")[:1]
+    first = text[:1] if text[:1] not in _AROUND else text.lstrip(_AROUND)[:1]
     if first not in ("[", "{", "a") or (first == "a" and "array(" not in text[:20]):
         return text
+    body = text.strip(_AROUND)
     try:
-        value = json.loads(text)
+        value, fault = Decoder().whole(body)
     except (ValueError, RecursionError):
-        if _PRINTED.match(text) and _ROLE_KEY.search(text) and _TEXT_KEY.search(text):
+        if _PRINTED.match(body) and _ROLE_KEY.search(text) and _TEXT_KEY.search(text):
             raise ValueError(
                 f"must hold messages as a list or as JSON, got the printed form of a list, {text[:_SHOWN]!r}; write it with json.dumps"
             ) from None
         return text
     messages = value if isinstance(value, list) else [value]
-    return value if messages and all(map(_is_message, messages)) else text
+    if not messages or not all(map(_is_message, messages)):
+        return text
+    if fault:
+        raise ValueError(f"{fault} in {body[:_SHOWN]!r}")
+    return value
 
 
 def carried_texts(value: Any) -> Iterator[str]:
@@ -159,10 +165,7 @@ def _call(call: Any) -> dict[str, Any]:
         raise ValueError(f"must hold tool calls with a name and arguments, got {str(call)[:_SHOWN]}")
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError as error:
-            raise ValueError(f"must hold tool calls whose arguments are JSON, got {arguments[:_SHOWN]!r}") from error
+        arguments = _from_json(arguments, "must hold tool calls whose arguments are JSON")
     frame = call if "function" in call else {"type": "function"}
     rest = {key: value for key, value in function.items() if key not in ("arguments", "parameters")}
     return {**frame, "function": {**rest, "arguments": arguments}}
@@ -180,12 +183,24 @@ def _joined(parts: list[Any]) -> str:
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"must be a list of objects or its JSON, got {value[:_SHOWN]!r}") from error
+        value = _from_json(value, "must be a list of objects or its JSON")
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise ValueError(f"must be a list of objects or its JSON, got {str(value)[:_SHOWN]}")
+    return value
+
+
+def _from_json(text: str, rule: str) -> Any:
+    """The value that a text holds as JSON.
+
+    Raises:
+        ValueError: where it holds none, or one that would lose a part of the text; `rule` says what it must be.
+    """
+    try:
+        value, fault = Decoder().whole(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{rule}, got {text[:_SHOWN]!r}") from error
+    if fault:
+        raise ValueError(f"{fault} in {text[:_SHOWN]!r}")
     return value

@@ -118,11 +118,13 @@ def _as_message(message: Any, unread: set[str] | None) -> Message:
     role, content = _first(message, "role", "from"), _first(message, "content", "value")
     if not isinstance(role, str):
         raise _no_message(message)
+    if message.get("value") not in (None, content):
+        raise ValueError(f"must hold messages with one text, got both content and value in {str(message)[:_SHOWN]}")
     name = role.strip().casefold()
     known: Message = {"role": _ROLES.get(name, role)}
     calls = _calls(message)
     if name in _CALL_ROLES:
-        known["role"], calls, content = "assistant", [_call(one) for one in _objects(content)], ""
+        known["role"], calls, content = "assistant", [*calls, *map(_call, _objects(content))], ""
     if isinstance(content, list):
         content = _joined(content)
     if content is None and calls:
@@ -163,11 +165,12 @@ def _call(call: Any) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError(f"must hold tool calls with a name and arguments, got {str(call)[:_SHOWN]}")
-    arguments = function.get("arguments", function.get("parameters", {}))
+    key = "arguments" if "arguments" in function else "parameters"
+    arguments = function.get(key, {})
     if isinstance(arguments, str):
         arguments = _from_json(arguments, "must hold tool calls whose arguments are JSON")
     frame = call if "function" in call else {"type": "function"}
-    rest = {key: value for key, value in function.items() if key not in ("arguments", "parameters")}
+    rest = {name: value for name, value in function.items() if name != key}
     return {**frame, "function": {**rest, "arguments": arguments}}
 
 

@@ -292,3 +292,23 @@ def test_a_byte_order_mark_before_a_conversation_as_json_changes_nothing():
     assert parse({"prompt": "\ufeff" + json.dumps([user("Hi")]), **SIDES}).messages == [user("Hi")]
     bad = parse({"prompt": "\ufeff" + str([user("Hi")]), **SIDES})
     assert isinstance(bad, Bad) and "printed form of a list" in bad.detail
+
+
+@pytest.mark.parametrize("content", ["", "Hello"])
+def test_a_message_with_two_texts_is_refused(content):
+    bad = parse({"prompt": [{"role": "user", "content": content, "value": "Hi"}], **SIDES})
+    assert isinstance(bad, Bad) and "with one text, got both content and value" in bad.detail
+    assert parse({"prompt": [{"role": "user", "content": None, "value": "Hi"}], **SIDES}).messages == [user("Hi")]
+    assert parse({"prompt": [{"role": "user", "content": "Hi", "value": "Hi"}], **SIDES}).messages == [user("Hi")]
+
+
+def test_a_call_keeps_all_that_it_says():
+    turn = {
+        "from": "function_call",
+        "value": '{"name": "f", "arguments": {"a": 1}, "parameters": "more"}',
+        "tool_calls": [TOOL],
+    }
+    row = parse({"prompt": [user("Hi"), turn, {"role": "tool", "content": "1"}], **SIDES})
+    first, second = row.messages[1]["tool_calls"]
+    assert first["function"]["name"] == TOOL["function"]["name"]
+    assert second["function"] == {"name": "f", "parameters": "more", "arguments": {"a": 1}}

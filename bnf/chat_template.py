@@ -1,9 +1,9 @@
 """What a model's chat template writes of a conversation, and that it writes all of it.
 
 A template is a program of the model's makers. It may not know a role, a message's reasoning or its tool calls, may rewrite a text, and
-may ask what day it is. So each rendering is checked: of a conversation of the same shape, with a mark in the place of every text, the
-template shows where it writes which one; filled with the texts, that must be the rendering. Where a template does more with a text
-than to trim or to escape it, each text must still stand whole in the rendering, in the order of the marks.
+may ask what day it is. So each rendering is checked. The template also writes a conversation of the same shape with a mark in the place
+of every text: the marks show where it writes which text. With the texts in their places, this must be the rendering. Where a template
+does more with a text than trim or escape it, each text must still stand whole in the rendering, in the order of the marks.
 """
 
 from __future__ import annotations

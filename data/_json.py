@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation._json_files import Decoder
+
 # What bytes that are not UTF-8 become under `surrogateescape`.
 LOST_BYTES = re.compile("[\udc80-\udcff]")
-# Python takes no longer integer, as reading one takes time that grows with its square.
-_MAX_DIGITS = 4300
 
 
 @dataclass(frozen=True)
@@ -24,47 +24,11 @@ class Bad:
     detail: str
 
 
-class _Decoder:
-    """Decodes JSON values. What Python's decoder would lose or stumble on is a fault of the record that it is in: a key that an object
-    has twice, and an integer without end."""
-
-    def __init__(self) -> None:
-        self._fault = ""
-        decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_int=self._integer)
-        self._raw_decode = decoder.raw_decode
-
-    def __call__(self, text: str, start: int = 0) -> tuple[Any, int, str]:
-        """The value that begins at `start`, where it ends, and what is wrong with it, if anything.
-
-        Raises:
-            json.JSONDecodeError, RecursionError: where there is none.
-        """
-        self._fault = ""
-        value, end = self._raw_decode(text, start)
-        return value, end, self._fault
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            self._fault = f"must have each key once, got {next(name for name in names if names.count(name) > 1)!r} twice"
-        return found
-
-    def _integer(self, digits: str) -> int:
-        if len(digits) > _MAX_DIGITS:
-            self._fault = f"must hold integers of at most {_MAX_DIGITS} digits, got one of {len(digits.lstrip('-'))}"
-            return 0
-        return int(digits)
-
-
 def parse_line(line: bytes, number: int) -> dict[str, Any] | Bad:
     """Line `number` of a JSON Lines file as its object, or what is wrong with it."""
     try:
         # Each of the files that were joined may have its mark.
-        text = line.decode("utf-8-sig").strip()
-        value, end, fault = _Decoder()(text)
-        if end < len(text):
-            raise json.JSONDecodeError("Extra data", text, end)
+        value, fault = Decoder().whole(line.decode("utf-8-sig").strip())
     except UnicodeDecodeError as error:
         return Bad("not_utf8", f"byte {error.start} is not UTF-8")
     except json.JSONDecodeError as error:
@@ -112,7 +76,7 @@ def _goes_by_lines(file: Any) -> bool:
     first, second = next(full, ""), next(full, "")
     file.seek(0)
     try:
-        _, end, _ = _Decoder()(first)
+        _, end, _ = Decoder()(first)
     except json.JSONDecodeError as error:
         # An object that is not over goes on, unless the next line is a whole one: then this line was cut.
         return error.pos < len(first) or isinstance(parse_line(second.encode(errors="surrogateescape"), 2), dict)
@@ -125,7 +89,7 @@ def _values(file: Any, path: str, chunk_size: int, *, is_array: bool) -> Iterato
     """The objects of a JSON array, or those that stand one behind another, decoded as they come; an object's line is the one that it
     begins on."""
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape")
-    decode = _Decoder()
+    decode = Decoder()
     buffer, position, line, size = text.read(chunk_size), 0, 1, chunk_size
     whole, awaited, column = not buffer, "[" if is_array else "", 0  # column: characters of the first line that were dropped
     while True:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf.groups import DEV, TEXTS_FILE
+from bnf.marked import context_of
 from evaluation._records import Record, write_whole
 from evaluation._types import Item, Progress
 
@@ -111,8 +112,9 @@ class _Index:
     def matches(self, group: Record) -> Iterator[Record]:
         """One record per item that a group's prompt or completions match."""
         seen: dict[str, Record] = {}
-        parts = [("prompt", text) for message in group["messages"] for text in _texts({**message, "role": None})]
-        parts += [("completion", completion["text"]) for completion in group["completions"]]
+        prompt = [*({**message, "role": None} for message in group["messages"]), context_of(group)]
+        parts = [("prompt", text) for text in _texts(prompt)]
+        parts += [("completion", text) for one in group["completions"] for text in _said(one["text"])]
         for part, text in parts:
             words, lengths = _words(text)
             joined = ""
@@ -153,6 +155,19 @@ def _texts(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for inside in value:
             yield from _texts(inside)
+
+
+def _said(completion: str) -> Iterator[str]:
+    """A completion's texts. A message that holds more than text stands in groups.jsonl as JSON, whose escapes would be read as letters."""
+    if completion.startswith('{"role": "assistant", '):
+        try:
+            message = json.loads(completion)
+        except ValueError:
+            pass  # a text that only begins so
+        else:
+            yield from _texts({**message, "role": None})
+            return
+    yield completion
 
 
 def _words(text: str) -> tuple[list[str], list[int]]:

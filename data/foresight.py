@@ -33,7 +33,7 @@ def gives_pairs(sources: Sequence[DataSource], config: PrepareConfig, most_rows:
             id, row = parse(raw)
             if not isinstance(row, Bad):
                 entry = _entry(row, id, number, raw.line, next(numbers))
-                by_prompt.setdefault(prompt_digest(row.messages), []).append(entry)
+                by_prompt.setdefault(prompt_digest(row.messages, row.context), []).append(entry)
             # At the first rows, and then each time that their number has doubled.
             if rows & (rows - 1) == 0:
                 paired |= _paired(by_prompt, config)

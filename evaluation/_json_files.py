@@ -12,54 +12,139 @@ from typing import Any
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLANKS = re.compile(r"\s*")
+# Python takes no longer integer, as reading one takes time that grows with its square.
+_MAX_DIGITS = 4300
 # What a file that can't be read at all raises here.
 UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError, RecursionError)
 
 
-@dataclass(frozen=True)
-class BadLine:
-    """A line that is no JSON, by its beginning."""
+class Decoder:
+    """Decodes JSON values. What Python's decoder would lose or stumble on is a fault of the record that it is in: a key that an object
+    has twice, and an integer without end."""
 
-    text: str
+    def __init__(self) -> None:
+        self._fault = ""
+        decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_int=self._integer)
+        self._raw_decode = decoder.raw_decode
+
+    def __call__(self, text: str, start: int = 0) -> tuple[Any, int, str]:
+        """The value that begins at `start`, where it ends, and what is wrong with it, if anything.
+
+        Raises:
+            json.JSONDecodeError, RecursionError: where there is none.
+        """
+        self._fault = ""
+        value, end = self._raw_decode(text, start)
+        return value, end, self._fault
+
+    def whole(self, text: str) -> tuple[Any, str]:
+        """The one value that the text is, blanks at its ends aside, and what is wrong with it.
+
+        Raises:
+            json.JSONDecodeError, RecursionError: where it is none, or more than one.
+        """
+        value, end, fault = self(text, _after_blanks(text, 0))
+        if (end := _after_blanks(text, end)) < len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+        return value, fault
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            self._fault = f"must have each key once, got {next(name for name in names if names.count(name) > 1)!r} twice"
+        return found
+
+    def _integer(self, digits: str) -> int:
+        if len(digits) > _MAX_DIGITS:
+            self._fault = f"must hold integers of at most {_MAX_DIGITS} digits, got one of {len(digits.lstrip('-'))}"
+            return 0
+        return int(digits)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """What stands where no record could be read; `fault` is what is wrong, from `must` on."""
+
+    fault: str
+
+
+def unpacked(data: bytes) -> str:
+    """A file's text, without its byte-order mark.
+
+    Raises:
+        OSError, EOFError, zlib.error, UnicodeDecodeError: where it is neither plain nor gzipped text in UTF-8.
+    """
+    return (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode("utf-8-sig")
 
 
 def read_rows(data: bytes) -> list[Any]:
-    """The records of a file's content; in JSON Lines a line that is no JSON is a `BadLine` among them.
+    """The records of a file's content; one that can't be read, such as a line that is no JSON, is a `BadRow` among them.
 
     Raises:
         json.JSONDecodeError: where a list is no JSON.
         OSError, EOFError, zlib.error, UnicodeDecodeError, RecursionError: where it is neither plain nor gzipped JSON in UTF-8.
     """
-    text = (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode("utf-8-sig")
+    text = unpacked(data)
     if text.lstrip()[:1] == "[":
-        return list(json.loads(text))
+        return _members(text)
     # Files that were joined have a mark inside.
-    rows = [_parse(line) for line in (line.removeprefix("\ufeff") for line in text.split("\n")) if line.strip()]
-    if rows and isinstance(rows[0], BadLine) and (objects := _objects(text)):
+    lines = [line for line in (line.removeprefix("\ufeff") for line in text.split("\n")) if line.strip()]
+    if lines and not _is_json(lines[0]) and (objects := _objects(text)):
         return objects
-    return rows
+    return [_parse(line) for line in lines]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        Decoder().whole(line)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _parse(line: str) -> Any:
     try:
-        return json.loads(line)
+        return _row(*Decoder().whole(line))
     except (json.JSONDecodeError, RecursionError):
-        return BadLine(line[:60])
+        return BadRow(f"must hold a JSON object per line, got {line[:60]!r}")
+
+
+def _row(value: Any, fault: str) -> Any:
+    return BadRow(fault) if fault else value
+
+
+def _members(text: str) -> list[Any]:
+    """The members of a list, decoded one by one: so a fault is that of one of them."""
+    decode, found = Decoder(), list[Any]()
+    place = _after_blanks(text, _after_blanks(text, 0) + 1)
+    while found or text[place : place + 1] != "]":
+        value, place, fault = decode(text, place)
+        found.append(_row(value, fault))
+        place = _after_blanks(text, place)
+        if text[place : place + 1] == "]":
+            break
+        if text[place : place + 1] != ",":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, place)
+        place = _after_blanks(text, place + 1)
+    if (end := _after_blanks(text, place + 1)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return found
 
 
 def _objects(text: str) -> list[Any]:
     """Objects that are written over several lines each, as pretty-printers do; none where that is not what the text holds."""
-    decoder, found, place = json.JSONDecoder(), [], 0
+    decode, found, place = Decoder(), list[Any](), 0
     try:
-        while (place := _end_of_blanks(text, place)) < len(text):
-            value, place = decoder.raw_decode(text, place)
-            found.append(value)
+        while (place := _after_blanks(text, place)) < len(text):
+            value, place, fault = decode(text, place)
+            found.append(_row(value, fault))
     except (json.JSONDecodeError, RecursionError):
         return []
     return found
 
 
-def _end_of_blanks(text: str, place: int) -> int:
+def _after_blanks(text: str, place: int) -> int:
     match = _BLANKS.match(text, place)
     assert match is not None
     return match.end()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation._json_files import UNREADABLE, BadLine, read_rows
+from evaluation._json_files import UNREADABLE, BadRow, read_rows
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ def read_answers(path: Path) -> Answers:
     """
     model, turns = "", {}
     for number, row in enumerate(_rows(path), start=1):
-        if isinstance(row, BadLine):
-            raise ValueError(f"{path} must be JSON, plain or gzipped, got {row.text!r} in record {number}; correct it")
+        if isinstance(row, BadRow):
+            raise ValueError(f"{path} {row.fault} in record {number}; correct it")
         found = _answer(row) if isinstance(row, dict) else None
         if found is None:
             raise ValueError(

@@ -5,18 +5,16 @@ https://github.com/WildEval/ZeroEval, `result_dirs/<benchmark>/<model>.json`.
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation._json_files import UNREADABLE, Decoder, unpacked
 from evaluation._types import Item
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Upstream tries the boxed rule for these models alone.
 _BOXED_MODELS = "Llama-3.1"
@@ -124,15 +122,17 @@ def _gold(row: dict[str, Any], benchmark: str, error: Callable[[str, object], Va
 def _read(path: Path) -> list[Any]:
     data = path.read_bytes()
     try:
-        rows = json.loads(gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data)
+        rows, fault = Decoder().whole(unpacked(data))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} must be JSON, got {error.msg.lower()} on line {error.lineno}; give a ZeroEval result file"
         ) from error
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give a ZeroEval result file"
         ) from error
+    if fault:
+        raise ValueError(f"{path} {fault}; give a ZeroEval result file")
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path} must hold a list of records, got {str(rows)[:60]}; give a ZeroEval result file")
     return rows

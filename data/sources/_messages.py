@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bnf.chat_template import REASONING_KEYS
+from evaluation._json_files import Decoder
 from evaluation._types import Message
 
 # What data sets call the roles, in small letters. A role that is not here stays as it is, for the template to know.
@@ -24,6 +24,7 @@ _KEYS = frozenset({"role", "from", "content", "value", "tool_calls", "function_c
 # A list of messages, or one, as Python or NumPy print it; or as JSON that was cut.
 _PRINTED = re.compile(r"""\s*(?:array\(\s*)?\[?\s*\{\s*['"]\w+['"]\s*:""")
 _ROLE_KEY, _TEXT_KEY = (re.compile(rf"""['"](?:{keys})['"]\s*:""") for keys in ("role|from", "content|value|tool_calls"))
+_AROUND = " \t\r\n\ufeff"
 _SHOWN = 80
 
 
@@ -50,19 +51,24 @@ def decoded(text: str) -> Any:
     Raises:
         ValueError: where it holds one as Python or NumPy print it, or as a part of its JSON.
     """
-    first = text[:1] if text[:1] not in " \t\r\n\ufeff" else text.lstrip(" \t\r\n\ufeff")[:1]
+    first = text[:1] if text[:1] not in _AROUND else text.lstrip(_AROUND)[:1]
     if first not in ("[", "{", "a") or (first == "a" and "array(" not in text[:20]):
         return text
+    body = text.strip(_AROUND)
     try:
-        value = json.loads(text)
+        value, fault = Decoder().whole(body)
     except (ValueError, RecursionError):
-        if _PRINTED.match(text) and _ROLE_KEY.search(text) and _TEXT_KEY.search(text):
+        if _PRINTED.match(body) and _ROLE_KEY.search(text) and _TEXT_KEY.search(text):
             raise ValueError(
                 f"must hold messages as a list or as JSON, got the printed form of a list, {text[:_SHOWN]!r}; write it with json.dumps"
             ) from None
         return text
     messages = value if isinstance(value, list) else [value]
-    return value if messages and all(map(_is_message, messages)) else text
+    if not messages or not all(map(_is_message, messages)):
+        return text
+    if fault:
+        raise ValueError(f"{fault} in {body[:_SHOWN]!r}")
+    return value
 
 
 def carried_texts(value: Any) -> Iterator[str]:
@@ -112,11 +118,13 @@ def _as_message(message: Any, unread: set[str] | None) -> Message:
     role, content = _first(message, "role", "from"), _first(message, "content", "value")
     if not isinstance(role, str):
         raise _no_message(message)
+    if message.get("value") not in (None, content):
+        raise ValueError(f"must hold messages with one text, got both content and value in {str(message)[:_SHOWN]}")
     name = role.strip().casefold()
     known: Message = {"role": _ROLES.get(name, role)}
     calls = _calls(message)
     if name in _CALL_ROLES:
-        known["role"], calls, content = "assistant", [_call(one) for one in _objects(content)], ""
+        known["role"], calls, content = "assistant", [*calls, *map(_call, _objects(content))], ""
     if isinstance(content, list):
         content = _joined(content)
     if content is None and calls:
@@ -157,14 +165,12 @@ def _call(call: Any) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError(f"must hold tool calls with a name and arguments, got {str(call)[:_SHOWN]}")
-    arguments = function.get("arguments", function.get("parameters", {}))
+    key = "arguments" if "arguments" in function else "parameters"
+    arguments = function.get(key, {})
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError as error:
-            raise ValueError(f"must hold tool calls whose arguments are JSON, got {arguments[:_SHOWN]!r}") from error
+        arguments = _from_json(arguments, "must hold tool calls whose arguments are JSON")
     frame = call if "function" in call else {"type": "function"}
-    rest = {key: value for key, value in function.items() if key not in ("arguments", "parameters")}
+    rest = {name: value for name, value in function.items() if name != key}
     return {**frame, "function": {**rest, "arguments": arguments}}
 
 
@@ -180,12 +186,24 @@ def _joined(parts: list[Any]) -> str:
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"must be a list of objects or its JSON, got {value[:_SHOWN]!r}") from error
+        value = _from_json(value, "must be a list of objects or its JSON")
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise ValueError(f"must be a list of objects or its JSON, got {str(value)[:_SHOWN]}")
+    return value
+
+
+def _from_json(text: str, rule: str) -> Any:
+    """The value that a text holds as JSON.
+
+    Raises:
+        ValueError: where it holds none, or one that would lose a part of the text; `rule` says what it must be.
+    """
+    try:
+        value, fault = Decoder().whole(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{rule}, got {text[:_SHOWN]!r}") from error
+    if fault:
+        raise ValueError(f"{fault} in {text[:_SHOWN]!r}")
     return value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation._json_files import Decoder
 from evaluation._types import Item
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -171,9 +171,11 @@ def _file_rows(benchmark: str, path: Path) -> Iterator[Row]:
                 continue
             where, rule = f"{path}, line {line_number}", "hold a JSON object on each line"
             try:
-                values = json.loads(line)
+                values, fault = Decoder().whole(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
                 raise _error(benchmark, rule, f"{type(error).__name__}: {error}", where) from error
+            if fault:
+                raise ValueError(f"{benchmark}.source {fault} at {where}; correct it, or give the benchmark's upstream file")
             if not isinstance(values, dict):
                 raise _error(benchmark, rule, type(values).__name__, where)
             yield Row(benchmark, number, where, values)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation._json_files import UNREADABLE, BadLine, read_rows
+from evaluation._json_files import UNREADABLE, BadRow, read_rows
 from evaluation._records import Record
 from evaluation.judges._pairwise_score import VERDICTS
 from evaluation.judges._recorded_arena import arena_row
@@ -25,6 +25,9 @@ from evaluation.judges._replies import cut_words, rating
 from evaluation.judges._wildbench_score import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
+
+# What a game of our own says of outputs, by form.
+_OUTPUTS = {"pairwise": (), "checklist_score": ("output",), "checklist_pairwise": ("output", "baseline_output")}
 
 
 @dataclass
@@ -84,6 +87,9 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
     found: dict[Key, tuple[list[Record], bool]] = {}
     faults: list[tuple[Key | None, str]] = []
     for number, row in enumerate(rows, start=1):
+        if isinstance(row, BadRow):
+            faults.append((None, f"{row.fault} in record {number}"))
+            continue
         native = isinstance(row, dict) and "verdict" in row and "form" in row
         if isinstance(row, dict) and file_format not in (None, "native" if native else "upstream"):
             raise ValueError(
@@ -125,8 +131,6 @@ def _says_something(record: Record) -> bool:
 
 
 def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None, path: Path) -> Read:
-    if isinstance(row, BadLine):
-        raise UnreadableRowError("hold a JSON object per line", repr(row.text))
     if not isinstance(row, dict):
         raise UnreadableRowError("hold one object per record", type(row).__name__)
     if "verdict" in row and "form" in row:
@@ -140,14 +144,17 @@ def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None
 
 def _native(row: dict[str, Any], benchmark: str) -> Read:
     forms = {"arena_hard": ("pairwise",), "wildbench": ("checklist_score", "checklist_pairwise")}[benchmark]
-    kinds: dict[str, Any] = {"question_id": str, "game": int, "candidate": str, "judge": str | None}
-    if row["form"] == "checklist_score":
-        kinds["output"] = dict
-    elif row["form"] == "checklist_pairwise":
-        kinds |= {"output": dict, "baseline_output": dict}
-    missing = [name for name, kind in kinds.items() if name not in row or not isinstance(row[name], kind)]
-    if missing or row["form"] not in forms or not isinstance(row.get("baseline"), str | None) or row["game"] not in (1, 2):
-        raise UnreadableRowError(f"hold games of the form {' or '.join(forms)}", f"form {row['form']!r}, without {missing}")
+    if row["form"] not in forms:
+        raise UnreadableRowError(f"hold games of the form {' or '.join(forms)}", repr(row["form"]))
+    kinds: dict[str, Any] = {"question_id": str, "candidate": str, "judge": str | None}
+    bad = [name for name, kind in kinds.items() if name not in row or not isinstance(row[name], kind)]
+    if not isinstance(row.get("baseline"), str | None):
+        bad.append("baseline")
+    if row.get("game") not in (1, 2) or isinstance(row["game"], bool):
+        bad.append("game")
+    bad += [name for name in _OUTPUTS[row["form"]] if not _is_output(row.get(name))]
+    if bad:
+        raise UnreadableRowError(f"have {', '.join(bad)} as a judge stage writes it", [row.get(name) for name in bad])
     key = Key(row["candidate"], row["judge"], row["form"], row.get("baseline"))
     if row["form"] == "checklist_score":
         return key, [{**row, "score": rating(row["verdict"])}], None
@@ -155,6 +162,14 @@ def _native(row: dict[str, Any], benchmark: str) -> Read:
         return key, [row], None
     fault = Fault(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
     return key, [{**row, "verdict": None}], fault
+
+
+def _is_output(value: object) -> bool:
+    """Whether a value says of an output what the scores need, as `output_facts` does."""
+    if not isinstance(value, dict):
+        return False
+    flags, length = (value.get("empty"), value.get("cut"), value.get("missing", False)), value.get("characters")
+    return all(isinstance(flag, bool) for flag in flags) and type(length) is int and length >= 0
 
 
 def _score(row: dict[str, Any], path: Path) -> Read:

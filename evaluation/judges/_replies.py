@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from evaluation._types import Message
 from evaluation.judges._wildbench_score import CUT
+
+_NUMBER = re.compile(r"\s*[0-9]+(?:\.[0-9]*)?\s*")
 
 
 def json_field(reply: str, name: str) -> Any:
@@ -25,11 +28,12 @@ def json_field(reply: str, name: str) -> Any:
 
 def rating(value: object) -> float | None:
     """A number from 1 to 10, also as text; whatever else a judge wrote is no verdict."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    # Python itself reads more as a number, such as `1_0`.
+    if isinstance(value, bool) or not (isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value))):
         return None
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
         return None
     return number if 1 <= number <= 10 else None
 

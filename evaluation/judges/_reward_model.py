@@ -47,7 +47,7 @@ class RewardModel:
         without its end; one whose answer the chat template doesn't write whole is an error.
 
         Raises:
-                ValueError: where the chat template doesn't write all that stands before an answer.
+            ValueError: where the chat template doesn't write all that stands before an answer.
         """
         import torch
 

@@ -69,3 +69,25 @@ def test_a_text_is_not_found_inside_longer_words(tmp_path, items):
 def test_the_dev_set_is_searched_too(tmp_path, items):
     counts, found = _check(tmp_path, items, [("clean", "x")], dev=[("x", QUESTION)])
     assert [match["group"] for match in found] == ["g0"] and counts["num_exact"] == 1
+
+
+def test_documents_tools_and_replies_that_are_messages_are_looked_through(tmp_path, items):
+    lines = QUESTION.replace(" ", "\n")
+    thought = json.dumps({"role": "assistant", "content": "108", "reasoning_content": lines})
+    tool = {"type": "function", "function": {"name": "add", "description": QUESTION}}
+    rows = [
+        {"messages": [{"role": "user", "content": "Hi"}], "completions": ["108"], "documents": [{"text": lines}]},
+        {"messages": [{"role": "user", "content": "Hi"}], "completions": ["108"], "tools": [tool]},
+        {"messages": [{"role": "user", "content": "Hi"}], "completions": [thought]},
+        {"messages": [{"role": "user", "content": "Hi"}], "completions": ['{"role": "assistant", and ' + QUESTION]},
+    ]
+    write_groups(tmp_path / "data", [PromptGroup(f"g{n}", (1,), (Completion((2,), 1),)) for n in range(len(rows))], rows)
+    (tmp_path / "out").mkdir()
+    check_contamination([tmp_path / "data"], "gsm8k", str(items), tmp_path / "out", progress=no_progress)
+    found = [json.loads(line) for line in (tmp_path / "out" / "contamination.jsonl").read_text().splitlines()]
+    assert [(match["group"], match["match"], match["in"]) for match in found] == [
+        ("g0", "exact", "prompt"),
+        ("g1", "exact", "prompt"),
+        ("g2", "exact", "completion"),
+        ("g3", "exact", "completion"),
+    ]

@@ -13,6 +13,7 @@ from tests.unit.data.helpers import needs_model, prepare, write_rows
 
 ALL = PrepareConfig(pairing="all")
 PAIR = {"prompt": "p", "chosen": "yes", "rejected": "no"}
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
 
 
 def thumb(prompt, text, label):
@@ -45,6 +46,11 @@ CASES = {
         [True, True],
     ),
     "a mixture of which one source gives none": ([("pairs", [PAIR]), ("thumbs", [thumb("q", "b", False)])], ALL, [True, False]),
+    "thumbs of one question with other tools": (
+        [("thumbs", [thumb("p", "a", True) | {"tools": TOOLS}, thumb("p", "b", False)])],
+        ALL,
+        [False],
+    ),
     "ratings": ([("ratings", [rated("p", 1, 2)])], ALL, [True]),
     "equal ratings": ([("ratings", [rated("p", 2, 2)])], ALL, [False]),
     "ratings all above the threshold": (

@@ -268,3 +268,47 @@ def test_roles_are_known_by_all_of_their_names(author, role):
 def test_what_no_message_can_hold_is_said(message, rule):
     bad = parse({"prompt": [message], **SIDES})
     assert isinstance(bad, Bad) and rule in bad.detail
+
+
+TWICE = '"x": "one", "x": "two"'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": '[{"role": "user", "content": "Hi", "x": 1, "x": 2}]', **SIDES},
+        {"prompt": [user("Hi"), assistant("") | {"tool_calls": f'[{{"name": "f", {TWICE}}}]'}], **SIDES},
+        {"prompt": "Hi", "tools": f'[{{"name": "f", {TWICE}}}]', **SIDES},
+        {"prompt": [user("Hi"), {"role": "assistant", "function_call": {"name": "f", "arguments": f"{{{TWICE}}}"}}], **SIDES},
+    ],
+    ids=["messages", "calls", "tools", "arguments"],
+)
+def test_json_inside_a_text_that_says_a_key_twice_is_refused(record):
+    bad = parse(record)
+    assert isinstance(bad, Bad) and bad.reason == "bad_schema" and "must have each key once, got 'x' twice in" in bad.detail
+
+
+def test_a_byte_order_mark_before_a_conversation_as_json_changes_nothing():
+    assert parse({"prompt": "\ufeff" + json.dumps([user("Hi")]), **SIDES}).messages == [user("Hi")]
+    bad = parse({"prompt": "\ufeff" + str([user("Hi")]), **SIDES})
+    assert isinstance(bad, Bad) and "printed form of a list" in bad.detail
+
+
+@pytest.mark.parametrize("content", ["", "Hello"])
+def test_a_message_with_two_texts_is_refused(content):
+    bad = parse({"prompt": [{"role": "user", "content": content, "value": "Hi"}], **SIDES})
+    assert isinstance(bad, Bad) and "with one text, got both content and value" in bad.detail
+    assert parse({"prompt": [{"role": "user", "content": None, "value": "Hi"}], **SIDES}).messages == [user("Hi")]
+    assert parse({"prompt": [{"role": "user", "content": "Hi", "value": "Hi"}], **SIDES}).messages == [user("Hi")]
+
+
+def test_a_call_keeps_all_that_it_says():
+    turn = {
+        "from": "function_call",
+        "value": '{"name": "f", "arguments": {"a": 1}, "parameters": "more"}',
+        "tool_calls": [TOOL],
+    }
+    row = parse({"prompt": [user("Hi"), turn, {"role": "tool", "content": "1"}], **SIDES})
+    first, second = row.messages[1]["tool_calls"]
+    assert first["function"]["name"] == TOOL["function"]["name"]
+    assert second["function"] == {"name": "f", "parameters": "more", "arguments": {"a": 1}}

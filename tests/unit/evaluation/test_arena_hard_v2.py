@@ -222,7 +222,7 @@ def test_a_line_that_is_no_json_is_a_fault_of_its_own(tmp_path):
     found = judge_score("arena_hard", [path])["models"]["m"]
     assert found["n_faulty"] == 1 and found["n_questions"] == 3 and "in record 1" in found["first_fault"]
     path.write_text("{broken\n" + json.dumps({"id": "q", "completion": "a"}) + "\n")
-    with pytest.raises(ValueError, match=r"f\.jsonl must be JSON, plain or gzipped, got '\{broken' in record 1"):
+    with pytest.raises(ValueError, match=r"f\.jsonl must hold a JSON object per line, got '\{broken' in record 1"):
         read_answers(path)
 
 

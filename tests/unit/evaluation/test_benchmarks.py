@@ -179,6 +179,7 @@ def test_a_limit_is_in_items_and_reading_ends_with_it_where_nobody_says_how_many
     ("module", "row", "message"),
     [
         (gsm8k, "{", "gsm8k.source must hold a JSON object on each line.*line 1.*sample"),
+        (gsm8k, '{"question": "a", "question": "b", "answer": "#### 1"}', "each key once, got 'question' twice at .*line 1"),
         (gsm8k, "[]", "got list"),
         (gsm8k, {"question": "q"}, "gsm8k.source must have answer as str.*question"),
         (gsm8k, {"question": "q", "answer": 3}, "got {'answer': 3}"),

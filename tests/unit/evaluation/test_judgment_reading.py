@@ -190,7 +190,7 @@ def test_a_bad_row_of_our_own_is_null_or_missing(tmp_path):
     with pytest.raises(ValueError, match="must hold games of the form checklist_score or checklist_pairwise"):
         judge_score("wildbench", [path])
     game = {"form": "checklist_score", "verdict": 3, "question_id": "q", "game": 1, "candidate": "m", "judge": "j"}
-    with pytest.raises(ValueError, match=r"without \['output'\] in record 1"):
+    with pytest.raises(ValueError, match=r"must have output as a judge stage writes it, got \[None\] in record 1"):
         judge_score("wildbench", [wildbench_file(path, [game])])
 
 

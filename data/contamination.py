@@ -47,6 +47,7 @@ _MARKS = "".join(
     if unicodedata.category(mark).startswith("M") and not _UNDIVIDED.match(mark)
 )
 _LETTERS = rf"[^\W_{_HALF_WORDS}{_QUARTER_WORDS}]"
+_MARK = re.compile(f"[{_MARKS}]")
 _WORD = re.compile(r"[^\W_]+")
 _WORD_OR_CHARACTER = re.compile(rf"[{_HALF_WORDS}{_QUARTER_WORDS}]|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*")
 _HALF = re.compile(f"[{_HALF_WORDS}]")
@@ -179,8 +180,9 @@ def _said(completion: str) -> Iterator[str]:
 def _words(text: str) -> tuple[list[str], list[int]]:
     """The text's words without case, of scripts without blanks the characters, and what each counts for, in quarters of a word."""
     text = text.lower() if text.isascii() else _plain(text)
-    words = (_WORD if text.isascii() else _WORD_OR_CHARACTER).findall(text)
-    if text.isascii() or not _UNDIVIDED.search(text):
+    divided = text.isascii() or not _UNDIVIDED.search(text)
+    words = (_WORD if divided and not _MARK.search(text) else _WORD_OR_CHARACTER).findall(text)
+    if divided:
         return words, [_WORD_LENGTH] * len(words)
     return words, [(2 if _HALF.match(word) else 1) if _UNDIVIDED.match(word) else _WORD_LENGTH for word in words]
 

@@ -181,7 +181,8 @@ def _words(text: str) -> tuple[list[str], list[int]]:
     """The text's words without case, of scripts without blanks the characters, and what each counts for, in quarters of a word."""
     text = text.lower() if text.isascii() else _plain(text)
     divided = text.isascii() or not _UNDIVIDED.search(text)
-    words = (_WORD if divided and not _MARK.search(text) else _WORD_OR_CHARACTER).findall(text)
+    plain = text.isascii() or (divided and not _MARK.search(text))
+    words = (_WORD if plain else _WORD_OR_CHARACTER).findall(text)
     if divided:
         return words, [_WORD_LENGTH] * len(words)
     return words, [(2 if _HALF.match(word) else 1) if _UNDIVIDED.match(word) else _WORD_LENGTH for word in words]

@@ -28,6 +28,9 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 _ROLE_MARK = "bNfRoLe"
 _MOST_PATTERNS = 1024
+# What may stand or not between a text and the template's words around it: a number is written without quotes. At most so much of it.
+_LOOSE = " \t\r\n\"'"
+_MOST_LOOSE = 64
 # How Python's own words for JSON's are written where a template prints a value.
 _PYTHON = {"true": "True", "false": "False", "null": "None"}
 # What a template's own code may raise on data that it doesn't expect.
@@ -90,12 +93,30 @@ class _Pattern:
         ):
             return None
         position = 0
-        for number in self.order:
-            ends = [found + len(form) for form in _forms(texts[number]) if (found := rendering.find(form, position)) >= 0]
+        for place, number in enumerate(self.order):
+            ends = [end for form in _forms(texts[number]) if (end := self._end(form, place, rendering, position)) is not None]
             if ends:
                 position = min(ends)
             elif number not in free:
                 return number
+        return None
+
+    def _end(self, form: str, place: int, rendering: str, position: int) -> int | None:
+        """Where the text at a place of the order, in this form, ends from the position on; None where it doesn't stand there.
+
+        The template's own word must stand before or after it: a text may be a word that the template writes anyway, such as `user`.
+        """
+        around = ["", ""] if self.literals is None else self.literals[place : place + 2]
+        before, after = (around[0].rstrip(_LOOSE).split() or [""])[-1], (around[1].lstrip(_LOOSE).split() or [""])[0]
+        found = rendering.find(form, position)
+        while found >= 0:
+            end = found + len(form)
+            follows = before and rendering[max(0, found - len(before) - _MOST_LOOSE) : found].rstrip(_LOOSE).endswith(before)
+            if follows or (after and rendering[end : end + len(after) + _MOST_LOOSE].lstrip(_LOOSE).startswith(after)):
+                return end
+            if not before and not after:
+                return end
+            found = rendering.find(form, found + 1)
         return None
 
     def _filled(self, texts: Sequence[str]) -> str:
@@ -279,11 +300,11 @@ def _with_arguments_as_text(message: Message) -> Message:
 
 def _forms(text: str) -> set[str]:
     """The text as a template may write it: without white space at its ends, as JSON, or as JSON inside of JSON."""
-    text = text.strip()
-    forms = {text, _PYTHON.get(text, text)}
-    for ascii in (False, True):
-        escaped = json.dumps(text, ensure_ascii=ascii)[1:-1]
-        forms |= {escaped, json.dumps(escaped, ensure_ascii=ascii)[1:-1]}
+    forms = {text.strip(), _PYTHON.get(text, text.strip())}
+    for part in {text, text.strip()}:
+        for ascii in (False, True):
+            escaped = json.dumps(part, ensure_ascii=ascii)[1:-1]
+            forms |= {escaped, json.dumps(escaped, ensure_ascii=ascii)[1:-1]}
     return forms
 
 

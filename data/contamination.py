@@ -1,8 +1,8 @@
 """Does the training data hold a benchmark's items? Exact matches and shared word n-grams, each with the row that it stands in.
 
-Texts are compared by their words alone, in lower case. An item is matched exactly where all words of one of its texts stand in a row
-one after another; it overlaps where a row shares one of its 13-grams, the length that GPT-3's authors used (appendix C of
-https://arxiv.org/abs/2005.14165).
+Texts are compared by their words alone, whatever their case and in whichever of Unicode's forms they are written. An item is matched
+exactly where all words of one of its texts stand in a row one after another; it overlaps where a row shares one of its 13-grams, the
+length that GPT-3's authors used (appendix C of https://arxiv.org/abs/2005.14165).
 
 Scripts that are written without blanks between words are compared by characters, each for a part of a word: half of one in Chinese and
 Japanese, a quarter in Thai, Lao, Khmer and Burmese, which is about what words have there. An n-gram is 13 words long either way.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,20 @@ _QUARTER_WORDS = (
     "\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7f\u1aa7\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa76\uaa7a-\uaadd\U00011700-\U0001172b"
     "\U00011740-\U00011746"
 )
-_WORD = re.compile(r"\w+")
 _UNDIVIDED = re.compile(f"[{_HALF_WORDS}{_QUARTER_WORDS}]")
-_WORD_OR_CHARACTER = re.compile(rf"[{_HALF_WORDS}{_QUARTER_WORDS}]|[^\W{_HALF_WORDS}{_QUARTER_WORDS}]+")
+# Vowel signs and accents belong to their word and are no letters: of Hindi every second sign.
+_MARKS = "".join(
+    mark
+    for mark in map(chr, range(0x300, 0x20000))
+    if unicodedata.category(mark).startswith("M") and not _UNDIVIDED.match(mark)
+)
+_LETTERS = rf"[^\W_{_HALF_WORDS}{_QUARTER_WORDS}]"
+_MARK = re.compile(f"[{_MARKS}]")
+_WORD = re.compile(r"[^\W_]+")
+_WORD_OR_CHARACTER = re.compile(rf"[{_HALF_WORDS}{_QUARTER_WORDS}]|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*")
 _HALF = re.compile(f"[{_HALF_WORDS}]")
+# Soft hyphens, joiners, marks of direction and the like: nobody sees them.
+_UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]")
 # Lengths are counted in quarters of a word.
 _WORD_LENGTH, _NGRAM_LENGTH, _FEWEST_LENGTH = 4, 4 * NGRAM_WORDS, 4 * _FEWEST_WORDS
 
@@ -171,13 +182,19 @@ def _said(completion: str) -> Iterator[str]:
 
 
 def _words(text: str) -> tuple[list[str], list[int]]:
-    """The text's words in lower case, of scripts without blanks the characters, and what each counts for, in quarters of a word."""
-    text = text.lower()
-    if text.isascii() or not _UNDIVIDED.search(text):
-        words = _WORD.findall(text)
+    """The text's words without case, of scripts without blanks the characters, and what each counts for, in quarters of a word."""
+    text = text.lower() if text.isascii() else _plain(text)
+    divided = text.isascii() or not _UNDIVIDED.search(text)
+    plain = text.isascii() or (divided and not _MARK.search(text))
+    words = (_WORD if plain else _WORD_OR_CHARACTER).findall(text)
+    if divided:
         return words, [_WORD_LENGTH] * len(words)
-    words = _WORD_OR_CHARACTER.findall(text)
     return words, [(2 if _HALF.match(word) else 1) if _UNDIVIDED.match(word) else _WORD_LENGTH for word in words]
+
+
+def _plain(text: str) -> str:
+    """The text in one of the forms in which Unicode may write it: full-width letters, ligatures and parted accents are as others."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _UNSEEN.sub("", text)).casefold())
 
 
 def _joined(words: list[str]) -> str:

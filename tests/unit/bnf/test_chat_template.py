@@ -35,6 +35,15 @@ def test_a_message_that_is_not_written_is_named_even_where_its_words_stand_elsew
         written(source, [{"role": "system", "content": text}, ASK])
 
 
+@pytest.mark.parametrize("text", ["user", "one", "t", "<", ": "])
+def test_a_message_that_is_left_out_for_what_it_says_is_named_although_its_words_stand_elsewhere(text):
+    source = TURNS % ("'user', 'assistant'", "m.content")
+    source = source.replace("m.role in", "m.content | length > 5 and m.role in")
+    messages = [{"role": "user", "content": "the first one"}, {"role": "assistant", "content": text}]
+    with pytest.raises(LostText, match="got message 1"):
+        written(source, [*messages, {"role": "user", "content": "the second one"}])
+
+
 def test_of_two_messages_with_one_text_each_must_be_written():
     source = "{% for m in messages %}{% if not loop.first %}{{ m.role + ': ' + m.content }};{% endif %}{% endfor %}"
     with pytest.raises(LostText, match="message 0"):

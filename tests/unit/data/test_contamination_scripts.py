@@ -86,7 +86,8 @@ def test_a_short_item_is_not_found_in_part(tmp_path):
 
 def test_words_with_blanks_are_compared_as_ever():
     text = "Größe, 3.5 naïve_words — ПРИВЕТ мир 안녕 하세요 שלום नमस्ते\u200d"
-    assert _words(text) == (re.findall(r"\w+", text.lower()), [4] * len(re.findall(r"\w+", text.lower())))
+    words = ["grösse", "3", "5", "naïve", "words", "привет", "мир", "안녕", "하세요", "שלום", "नमस्ते"]
+    assert _words(text) == (words, [4] * len(words))
     words = [str(number) for number in range(40)]
     assert [gram for _, gram in _grams(words, [4] * 40, 52)] == [tuple(words[start : start + 13]) for start in range(28)]
     # The path for whole words gives what the one for parts of words gives.
@@ -137,7 +138,7 @@ def test_the_character_classes_are_unicodes():
 
 def test_digits_of_these_scripts_are_numbers():
     for text in ("๑๒๓", "១២៣", "၁၂၃", "໑໒໓", "１２３"):
-        assert _words(f"字{text}") == (["字", text], [2, 4]) and text.isdigit()
+        assert _words(f"字{text}") == (["字", unicodedata.normalize("NFKC", text)], [2, 4]) and text.isdigit()
 
 
 def test_messages_with_other_fields_are_searched_too():
@@ -145,3 +146,55 @@ def test_messages_with_other_fields_are_searched_too():
     message = {"role": "assistant", "content": None, "tool_calls": [{"arguments": {"q": ENGLISH}}]}
     group = {"id": "g", "messages": [message], "completions": []}
     assert [match["match"] for match in index.matches(group)] == ["exact"]
+
+
+VIETNAMESE = "Một cửa hàng bán được bốn mươi tám chiếc kẹp vào tháng tư và sau đó bán được một nửa số đó"
+KOREAN = "나탈리아는 4월에 친구 48명에게 클립을 팔았고 5월에는 그 절반을 팔았습니다 그녀는 모두 몇 개의 클립을 팔았습니까"
+HINDI = "नतालिया ने अप्रैल में अपनी 48 सहेलियों को क्लिप बेचे और फिर मई में उसने आधे क्लिप बेचे"
+GERMAN = "Die Straße ist 48 Meter lang, und die fünf flinken Füchse laufen sie an einem Tag zweimal hin und zurück"
+KATAKANA = "カタカナのテストではナタリアがクリップを四十八個売りましたそして五月にその半分を売りました"
+
+
+def _full_width(text):
+    return "".join(chr(ord(one) + 0xFEE0) if "!" <= one <= "~" else one for one in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        *((text, unicodedata.normalize(form, text)) for text in (VIETNAMESE, KOREAN, HINDI) for form in ("NFC", "NFD", "NFKD")),
+        (unicodedata.normalize("NFD", VIETNAMESE), VIETNAMESE),
+        *((text, _full_width(text)) for text in (ENGLISH, MIXED, GERMAN)),
+        (GERMAN, GERMAN.upper()),
+        (GERMAN, GERMAN.replace("fl", "\ufb02").replace("fü", "f\u00adü")),
+        (ENGLISH, ENGLISH.replace("twelve", "_twelve_").replace("cows", "co\u200bws")),
+        (KATAKANA, KATAKANA.replace("カタカナ", "ｶﾀｶﾅ").replace("クリップ", "ｸﾘｯﾌﾟ")),
+        (HINDI, HINDI.replace("क्ल", "क्\u200dल")),
+    ],
+)
+def test_the_forms_in_which_unicode_writes_a_text_do_not_hide_it(tmp_path, text, hidden):
+    _, found = _check(tmp_path, _items(tmp_path, [text]), [(f"a {hidden} b", "x")])
+    assert [match["match"] for match in found] == ["exact"]
+
+
+def test_signs_of_vowels_and_accents_make_no_words():
+    assert _words("नतालिया ने क्लिप बेचे")[0] == ["नतालिया", "ने", "क्लिप", "बेचे"]
+    assert len(_words("مُحَمَّدٌ رَسُولٌ")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"documents": [{"title": "cows", "text": ENGLISH}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": ENGLISH}}]},
+        {
+            "completions": [
+                {"text": json.dumps({"role": "assistant", "content": f"So:\n{ENGLISH}\n", "reasoning_content": "x"})}
+            ]
+        },
+    ],
+)
+def test_what_stands_beside_a_prompt_and_in_a_completions_message_is_looked_at(group):
+    index = contamination._Index([{"id": "one", "question": ENGLISH}])
+    known = {"id": "g", "messages": [{"role": "user", "content": "Hi"}], "completions": [{"text": "Hello"}]}
+    assert [match["match"] for match in index.matches(known | group)] == ["exact"]

@@ -26,6 +26,9 @@ LIBRARIES = {
     "py3langid": ("py3langid",),
 }
 
+# Modules that say, refuse or permit something and compute nothing of a result: an edit to them must not make anybody train again.
+WITHOUT_EFFECT = frozenset({"bnf.loggers", "bnf.permissions", "bnf.plain_models", "bnf.progress"})
+
 
 def canonical(value: object) -> str:
     """The one JSON text of a value: sorted keys, no spaces. It doesn't depend on hash seeds, dict order or defining modules.
@@ -104,7 +107,8 @@ def code_digests(entries: Iterable[str]) -> dict[str, str]:
 
     An entry is a module (`tasks.stages.train`) or functions of one (`evaluation.benchmarks.gsm8k:load,messages`). Of the latter
     only the definitions that those functions use count, and only the imports inside them: so an edit to a benchmark's scoring
-    leaves its generations alone. Comments, docstrings and formatting never count; imports inside functions do.
+    leaves its generations alone. Comments, docstrings, formatting and the modules of `WITHOUT_EFFECT` never count; imports inside
+    functions do.
     """
     digests: dict[str, str] = {}
     waiting: list[str] = []
@@ -117,7 +121,7 @@ def code_digests(entries: Iterable[str]) -> dict[str, str]:
             waiting.append(module)
     while waiting:
         module = waiting.pop()
-        if module in digests:
+        if module in digests or module in WITHOUT_EFFECT:
             continue
         digests[module], imported = _module(_source_file(module))
         waiting.extend(imported)

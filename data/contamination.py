@@ -20,6 +20,8 @@ from typing import Any
 
 from bnf.groups import DEV, TEXTS_FILE
 from bnf.marked import context_of
+from data._scripts import HALF_WORDS, QUARTER_WORDS
+from data._scripts import UNDIVIDED as _UNDIVIDED
 from evaluation._records import Record, write_whole
 from evaluation._types import Item, Progress
 
@@ -27,29 +29,17 @@ NGRAM_WORDS = 13
 # Texts with fewer words that hold a letter (a choice, a list of numbers) are found in anything.
 _FEWEST_WORDS = 6
 
-# Letters and marks of scripts that no blank divides into words, by Unicode's blocks: Han, Kana and Bopomofo; and the scripts of South
-# East Asia that line breaking needs a dictionary for (class SA of https://www.unicode.org/reports/tr14/).
-_HALF_WORDS = (
-    "\u3005-\u3007\u3021-\u302d\u3038-\u303b\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f"
-    "\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001aff0-\U0001b16f\U00020000-\U0003ffff"
-)
-_QUARTER_WORDS = (
-    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u109a-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd"
-    "\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7f\u1aa7\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa76\uaa7a-\uaadd\U00011700-\U0001172b"
-    "\U00011740-\U00011746"
-)
-_UNDIVIDED = re.compile(f"[{_HALF_WORDS}{_QUARTER_WORDS}]")
 # Vowel signs and accents belong to their word and are no letters: of Hindi every second sign.
 _MARKS = "".join(
     mark
     for mark in map(chr, range(0x300, 0x20000))
     if unicodedata.category(mark).startswith("M") and not _UNDIVIDED.match(mark)
 )
-_LETTERS = rf"[^\W_{_HALF_WORDS}{_QUARTER_WORDS}]"
+_LETTERS = rf"[^\W_{HALF_WORDS}{QUARTER_WORDS}]"
 _MARK = re.compile(f"[{_MARKS}]")
 _WORD = re.compile(r"[^\W_]+")
-_WORD_OR_CHARACTER = re.compile(rf"[{_HALF_WORDS}{_QUARTER_WORDS}]|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*")
-_HALF = re.compile(f"[{_HALF_WORDS}]")
+_WORD_OR_CHARACTER = re.compile(rf"[{HALF_WORDS}{QUARTER_WORDS}]|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*")
+_HALF = re.compile(f"[{HALF_WORDS}]")
 # Soft hyphens, joiners, marks of direction and the like: nobody sees them.
 _UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]")
 # Lengths are counted in quarters of a word.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bnf.chat_template import REASONING_KEYS
+from data._scripts import UNDIVIDED as _UNDIVIDED
 from evaluation._json_files import Decoder
 from evaluation._types import Message
 
@@ -21,10 +22,19 @@ _ROLES = {
 # ShareGPT's: an assistant's message that is the JSON of a call.
 _CALL_ROLES = ("function_call", "tool_call")
 _KEYS = frozenset({"role", "from", "content", "value", "tool_calls", "function_call", "name", "tool_call_id", *REASONING_KEYS})
-# A list of messages, or one, as Python or NumPy print it; or as JSON that was cut.
-_PRINTED = re.compile(r"""\s*(?:array\(\s*)?\[?\s*\{\s*['"]\w+['"]\s*:""")
-_ROLE_KEY, _TEXT_KEY = (re.compile(rf"""['"](?:{keys})['"]\s*:""") for keys in ("role|from", "content|value|tool_calls"))
+# A list of messages, or one, as Python or NumPy print it, of dictionaries or of objects; or as JSON that was cut.
+_PRINTED = re.compile(
+    r"""\s*(?:array\(\s*)?[\[(]?\s*(?:\{\s*['"]\w+['"]\s*:|\w+\(\s*(?:\w+\s*=|[\[{(]+\s*['"]\w+['"]\s*[,:]))"""
+)
+_ROLE_KEY, _TEXT_KEY = (
+    re.compile(rf"""['"](?:{keys})['"]\s*[:,]|\b(?:{keys})=""") for keys in ("role|from", "content|value|tool_calls")
+)
+_OBJECT = re.compile(r"[A-Za-z]\w*\(")
 _AROUND = " \t\r\n\ufeff"
+# What may hold a conversation alone.
+_FRAMES = ("messages", "conversations", "conversation")
+# Of a part of a content: what says nothing that a template could write.
+_PART_KEYS = frozenset({"type", "text", "cache_control"})
 _SHOWN = 80
 
 
@@ -51,8 +61,8 @@ def decoded(text: str) -> Any:
     Raises:
         ValueError: where it holds one as Python or NumPy print it, or as a part of its JSON.
     """
-    first = text[:1] if text[:1] not in _AROUND else text.lstrip(_AROUND)[:1]
-    if first not in ("[", "{", "a") or (first == "a" and "array(" not in text[:20]):
+    start = text[:40].lstrip(_AROUND) or text.lstrip(_AROUND)[:40]
+    if not start.startswith(("[", "{", "(", '"')) and not _OBJECT.match(start):
         return text
     body = text.strip(_AROUND)
     try:
@@ -63,6 +73,11 @@ def decoded(text: str) -> Any:
                 f"must hold messages as a list or as JSON, got the printed form of a list, {text[:_SHOWN]!r}; write it with json.dumps"
             ) from None
         return text
+    if isinstance(value, str):  # JSON inside of JSON
+        inside = decoded(value)
+        return text if isinstance(inside, str) else inside
+    if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in _FRAMES:
+        (value,) = value.values()
     messages = value if isinstance(value, list) else [value]
     if not messages or not all(map(_is_message, messages)):
         return text
@@ -72,9 +87,9 @@ def decoded(text: str) -> Any:
 
 
 def carried_texts(value: Any) -> Iterator[str]:
-    """The texts in a value that have several words."""
+    """The texts in a value that have several words, or letters of a script that writes them without blanks."""
     if isinstance(value, str):
-        if len(value.split(maxsplit=1)) > 1:
+        if len(value.split(maxsplit=1)) > 1 or len(_UNDIVIDED.findall(value)) > 1:
             yield value
     elif isinstance(value, dict):
         for inside in value.values():
@@ -115,16 +130,14 @@ def _is_message(value: Any) -> bool:
 def _as_message(message: Any, unread: set[str] | None) -> Message:
     if not isinstance(message, dict):
         raise _no_message(message)
-    role, content = _first(message, "role", "from"), _first(message, "content", "value")
+    role, content = _only(message, "role", "from"), _only(message, "content", "value")
     if not isinstance(role, str):
         raise _no_message(message)
-    if message.get("value") not in (None, content):
-        raise ValueError(f"must hold messages with one text, got both content and value in {str(message)[:_SHOWN]}")
     name = role.strip().casefold()
     known: Message = {"role": _ROLES.get(name, role)}
     calls = _calls(message)
     if name in _CALL_ROLES:
-        known["role"], calls, content = "assistant", [*calls, *map(_call, _objects(content))], ""
+        known["role"], calls, content = "assistant", [*map(_call, _objects(content)), *calls], ""
     if isinstance(content, list):
         content = _joined(content)
     if content is None and calls:
@@ -149,8 +162,14 @@ def _no_message(message: Any) -> ValueError:
     return ValueError(f"must hold messages with role and content as text, got {str(message)[:_SHOWN]}")
 
 
-def _first(message: Mapping[str, Any], *keys: str) -> Any:
-    return next((message[key] for key in keys if message.get(key) is not None), None)
+def _only(message: Mapping[str, Any], *keys: str) -> Any:
+    """The value that stands under one of the keys; the same under several is one."""
+    found = [message[key] for key in keys if message.get(key) is not None]
+    if any(other != found[0] for other in found[1:]):
+        raise ValueError(
+            f"must hold messages with {' or '.join(keys)}, got one with different values of both, {str(message)[:_SHOWN]}"
+        )
+    return found[0] if found else None
 
 
 def _calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -181,6 +200,11 @@ def _joined(parts: list[Any]) -> str:
     for kind, text in zip(kinds, texts, strict=True):
         if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
             raise ValueError(f"must hold messages of text, got a part of the type {kind}; leave out what isn't text")
+    others = [key for part in parts if isinstance(part, dict) for key, value in part.items() if value and key not in _PART_KEYS]
+    if others:
+        raise ValueError(
+            f"must hold messages of text, got a part that has its {others[0]} beside the text; leave out what isn't text"
+        )
     return "\n".join(str(text) for text in texts)
 
 

@@ -24,10 +24,12 @@ _ALPACA = ("instruction", "input")
 # A completion: its text, or the assistant's message where that holds more.
 Reply = str | Message
 
+# Columns that hold what no template of text writes, whatever they hold it as.
+_NO_TEXT = re.compile(r"(?:^|_)(?:images?|pictures?|audios?|videos?)$", re.IGNORECASE)
 # Columns whose words are about a row and not of it.
 _ABOUT = re.compile(
-    r"(?:^|_)(?:ids?|uuid|idx|index|sources?|datasets?|origin|models?|meta(?:data)?|info|tags?|labels?|categor(?:y|ies)|topics?|domains?|"
-    r"tasks?|type|lang(?:uages?)?|url|licen[cs]e|date|time(?:stamp)?|created|at|split|version|hash|names?|annotators?|scores?|ratings?)$",
+    r"(?:^|_)(?:ids?|uuid|idx|index|sources?|datasets?|origin|models?|meta(?:data)?|tags?|labels?|categor(?:y|ies)|domains?|"
+    r"type|lang(?:uages?)?|url|licen[cs]e|date|time(?:stamp)?|created|at|split|version|hash|names?|annotators?|scores?|ratings?)$",
     re.IGNORECASE,
 )
 
@@ -215,6 +217,9 @@ class Fields:
         said: list[str] | None = None
         for name, value in self._record.items():
             if name in self._read or isinstance(value, int | float) or not value or _ABOUT.search(name):
+                continue
+            if _NO_TEXT.search(name):
+                names.append(name)
                 continue
             texts = [value] if name in _ALPACA and isinstance(value, str) and value.strip() else list(carried_texts(value))
             if texts and said is None:

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from flows.config import LATEST as LATEST
 from flows.config import Recipe, make_recipe
 from flows.errors import RecipeError
 from flows.on_policy import policy_node
@@ -25,8 +26,6 @@ from tasks.store import Artifact, read_json, write_json
 
 RUNNING = "running"
 CRASHED = "crashed"
-# What a person calls the newest run.
-LATEST = "latest"
 
 
 @dataclass

@@ -38,7 +38,7 @@ def normalized(answer: str) -> str:
 
 
 def readings(answer: str) -> list[str]:
-    """The answer's form; two where commas may part thousands as well as the members of a list."""
+    """The answer's form; several where commas may part thousands as well as the members of a list, or braces may be a set's."""
     if len(answer) > MAX_CHARACTERS:
         return [answer]
     text = cleaned(answer)
@@ -51,10 +51,22 @@ def readings(answer: str) -> list[str]:
         texts = [_THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)]
         if not any(",0" in group for group in groups):
             texts.append(text)
+    if _is_braced(text):
+        texts.append(f"\\{text[:-1]}\\}}")
     try:
         return [_whole(form(text)) for text in texts]
     except TooDeepError:
         return [text]
+
+
+def _is_braced(text: str) -> bool:
+    """Whether a text stands in one pair of braces: in LaTeX they only group, in plain text they are a set's."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return position == len(text) - 1 and text.startswith("{")
+    return False
 
 
 def _whole(text: str) -> str:

@@ -114,6 +114,8 @@ class _Reader:
         token = self.tokens[-1]
         if self._in_matrix and self._damaged_breaks and len(token) == 2 and _DAMAGED_BREAK.fullmatch(token):
             self.tokens[-1:] = [token[1], "\\\\"]
+        elif self._in_matrix and token == r"\newline":
+            self.tokens[-1] = "\\\\"
         return _SAME.get(self.tokens[-1], self.tokens[-1])
 
     def _next(self) -> str:
@@ -225,11 +227,14 @@ class _Reader:
                 break
             if token == "\\\\":
                 rows.append([])
-                if re.fullmatch(r"\[[0-9.]+[a-z]{2}\]", "".join(self.tokens[-1:-5:-1])):  # `\\[4pt]`
-                    del self.tokens[-4:]
+                if self.tokens and self.tokens[-1] == "*":  # a break without a new page
+                    self.tokens.pop()
+                after = self.tokens[-5:][::-1]
+                blank = bool(after) and after[0].isspace()
+                if re.fullmatch(r"\[[0-9.]+[a-z]{2}\]", "".join(after[blank : blank + 4])):  # `\\[4pt]`, `\\ [4pt]`
+                    del self.tokens[-4 - blank :]
         self._in_matrix -= 1
-        if rows[-1] == [""] and len(rows) > 1:
-            rows.pop()
+        rows = [row for row in rows if row != [""]] or [[""]]  # a break too many makes no row
         shown = name if name not in _MATRICES | _DETERMINANTS else "pmatrix"
         matrix = f"\\begin{{{shown}}}" + r" \\ ".join(" & ".join(row) for row in rows) + f"\\end{{{shown}}}"
         return ["|", matrix, "|"] if name in _DETERMINANTS else [matrix]

@@ -71,7 +71,8 @@ _TEXT_UNIT = re.compile(
     rf"(?:\s*\^\s*\{{?\s*[0-9]\s*\}}?)?[.\s]*$"
 )
 _UNITS = (
-    r"(?:(?:square|sq\.?|cubic|cu\.?)\s*)?(?:units?|points?|integers?|digits?|ways?|dollars?|cents?|percent|degrees?|radians?|rad|mph|kph"
+    r"(?:(?:square|sq\.?|cubic|cu\.?)\s*)?(?:units?|points?|integers?|digits?|ways?|dollars?|cents?|per ?cent|pct\.?|deg(?:rees?)?"
+    r"|radians?|rad|mph|kph"
     r"|inch(?:es)?|feet|foot|ft|yards?|yd|miles?|[kcm]?m(?<=[kcm]m)|(?:kilo|centi|milli)?met(?:er|re)s?|acres?|[km]g|grams?|gm"
     r"|(?:kilo|milli)grams?|pounds?|lbs?|ounces?|oz|tons?|lit(?:er|re)s?|ml|gallons?|quarts?|pints?|cups?"
     r"|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|students?|people|meals?|edges?|multiples?|times)"

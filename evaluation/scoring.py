@@ -22,7 +22,7 @@ from typing import Any, Literal
 from evaluation._types import Item, Progress, Verdict
 from evaluation.statistics import percent, standard_error, wilson_interval
 
-SCORER_VERSION = "4"  # goes up with every change that can change a verdict
+SCORER_VERSION = "5"  # goes up with every change that can change a verdict
 
 # What an item is called and filed under: sources differ in it where they ask the same.
 _LABELS = ("id", "level", "subject")

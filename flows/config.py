@@ -52,6 +52,8 @@ from flows.sections import (
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What a person calls the newest run, and so no recipe.
+LATEST = "latest"
 
 
 class _TrainForm:
@@ -124,6 +126,8 @@ class Recipe(Section):
                 f"must be letters, digits, '.', '_' and '-', a letter or digit first, 100 at most, as runs' folders are called "
                 f"after it, got {value!r}; write name={_as_name(value)}"
             )
+        if value == LATEST:
+            raise ValueError(f"must be another name than {LATEST!r}, which means the newest run; write name={LATEST}-recipe")
         return value
 
     @field_validator("date", mode="before")
@@ -132,7 +136,7 @@ class Recipe(Section):
         # YAML has a type for days.
         text = value.isoformat() if type(value) is datetime.date else value
         if not isinstance(text, str) or not is_day(text):
-            raise ValueError(f"must be a day as YYYY-MM-DD, got {value!r}; write date={DEFAULT_DATE}")
+            raise ValueError(f"must be a day as YYYY-MM-DD, got {_as_written(value)}; write date={DEFAULT_DATE}")
         return text
 
     @field_validator("train")

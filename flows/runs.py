@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bnf.plain_yaml import dump
+from flows.config import LATEST as LATEST
 from flows.config import Recipe, make_recipe, read_values
 from flows.errors import RecipeError
 from flows.on_policy import policy_node
@@ -25,8 +26,6 @@ from tasks.store import Artifact, read_json, write_json
 
 RUNNING = "running"
 CRASHED = "crashed"
-# What a person calls the newest run.
-LATEST = "latest"
 
 
 @dataclass

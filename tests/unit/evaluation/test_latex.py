@@ -34,6 +34,27 @@ from evaluation.latex_text import cleaned
         ("\frac{1}{2}", r"\frac{1}{2}"),  # JSON read \f as a form feed
         ("\text{east}", r"\text{east}"),  # and \t as a tab
         (r"\\frac{1}{2}", r"\frac{1}{2}"),  # escaped twice
+        ("{2, 1}", r"\{1, 2\}"),
+        ("{5}", r"\{5\}"),
+        (r"{\frac12, 3}", r"\left\{ \frac{1}{2}, 3 \right\}"),
+        ("{1,2}", "1,2"),
+        ("45 deg", "45"),
+        ("50 per cent", "50"),
+        ("50 pct.", "50"),
+        *(
+            (rf"\begin{{pmatrix}} 1 & 2 {end}3 & 4\end{{pmatrix}}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}")
+            for end in (
+                r"\\*",
+                r"\\ [4pt] ",
+                r"\\[0.5em]",
+                r"\newline ",
+                r"\newline",
+                r"\\\\",
+                r"\\ \\ ",
+                r"\cr",
+                r"\\ \hline ",
+            )
+        ),
     ],
 )
 def test_forms_of_one_answer(answer, gold):
@@ -46,6 +67,10 @@ def test_forms_of_one_answer(answer, gold):
         ("", ""),
         ("6", "7"),
         ("(3,4)", "(4,3)"),
+        ("{1, 2}", "(1, 2)"),
+        ("{1}{2}", r"\{1, 2\}"),
+        (r"\begin{pmatrix}1\newline2\end{pmatrix}", r"\begin{pmatrix}12\end{pmatrix}"),
+        (r"\begin{pmatrix}1\\[2]\end{pmatrix}", r"\begin{pmatrix}1\end{pmatrix}"),
         ("3,4", "34"),
         ("1,23", "123"),
         (r"\frac{1}{0}", r"\frac{2}{0}"),

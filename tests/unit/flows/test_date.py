@@ -43,7 +43,7 @@ def test_a_day_may_be_yamls_own_or_text(tmp_path):
     assert load_recipe(str(tmp_path / "r.yaml")).date == "2025-03-04"
     assert make_recipe({"model_name_or_path": "some/model"}).date == "2024-07-26"
     for wrong in ("tomorrow", "2025-3-4", 20250304, True, "2025-02-30"):
-        with pytest.raises(RecipeError, match="date must be a day as YYYY-MM-DD, got"):
+        with pytest.raises(RecipeError, match=r"^date must be a day as YYYY-MM-DD, got"):
             make_recipe({"model_name_or_path": "some/model", "date": wrong})
 
 

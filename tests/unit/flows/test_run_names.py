@@ -6,6 +6,7 @@ import pytest
 
 from flows import commands
 from flows.comparison import compare_runs
+from flows.config import make_recipe
 from flows.errors import RecipeError
 from flows.runs import MODELS, SCORES, find_run, passed_over
 from tests.unit.flows.run_folders import run_of
@@ -103,3 +104,8 @@ def test_a_name_that_is_a_run_and_a_folder_is_neither_without_a_word(home, monke
     (home / "mine").mkdir()
     with pytest.raises(RecipeError, match=r"RUN\|MODEL must be one of both, got 'mine'"):
         commands.evaluate_target("mine", None, [], None, as_json=False, debug=False)
+
+
+def test_no_recipe_is_called_as_the_newest_run_is(tmp_path):
+    with pytest.raises(RecipeError, match=r"^name must be another name than 'latest', .*write name=latest-recipe$"):
+        make_recipe({"model_name_or_path": "some/model", "name": "latest"})

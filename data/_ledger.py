@@ -142,6 +142,31 @@ class Ledger:
     def _lost(self) -> Counter[str]:
         return Counter({outcome: count for outcome, count in self._rows.items() if outcome not in NOT_LOST})
 
+    def check_sources(self, ledger_file: Path) -> None:
+        """Refuses a mixture of which one source gives nothing, however few of all rows it has.
+
+        Raises:
+            ValueError: naming the source and its first row.
+        """
+        if not any(self._rows[outcome] for outcome in NOT_LOST):
+            return  # `check` says why nothing is left at all
+        for number, name in enumerate(self._names):
+            rows = self._by_source.get(number, Counter())
+            if any(rows[outcome] for outcome in NOT_LOST):
+                continue
+            first = self._bench.run(
+                "select file, line, outcome, detail from rows where source = ? order by no limit 1", number
+            ).fetchone()
+            got = "none"
+            if first:
+                file, line, outcome, detail = first
+                place = f"line {line}" + (f" of {file}" if file else "")
+                got = f"{rows.total()} that are all lost (first {place}: {outcome}" + (f", {detail})" if detail else ")")
+            raise ValueError(
+                f"data.{number} must give rows, got {got} in {name}; correct the data or data.columns, or take the source out "
+                f"({ledger_file} lists every row)"
+            )
+
     def check(self, max_dropped_share: float, ledger_file: Path) -> None:
         """Refuses data of which too much was lost.
 

@@ -96,6 +96,8 @@ def _prepare(
         mark_sides_still_there(bench)
         ledger = Ledger(bench, names, unread)
         try:
+            if len(sources) > 1:
+                ledger.check_sources(output_dir / "ledger.jsonl")
             check_selection(bench, sources, names, config)
             ledger.check(config.max_dropped_share, output_dir / "ledger.jsonl")
         except ValueError:

@@ -79,6 +79,25 @@ def test_choices_that_leave_nothing_are_refused_after_the_ledger_is_written(tmp_
 
 
 @needs_model
+@pytest.mark.parametrize("weight", [None, 1.0])
+def test_a_mixture_whose_one_source_gives_nothing_is_refused_however_small_it_is(tmp_path, weight):
+    good = write_rows(tmp_path / "g.jsonl", [{"prompt": f"p{n}", "chosen": "yes", "rejected": "no"} for n in range(9)])
+    other = write_rows(tmp_path / "o.jsonl", [{"question": "p", "chosen": "yes", "rejected": "no"}])
+    sources = [DataSource("pairs", str(path), weight=weight) for path in (good, other)]
+    with pytest.raises(
+        ValueError, match=r"^data\.1 must give rows, got 1 that are all lost \(first line 1: bad_schema, must have prompt"
+    ):
+        prepare(tmp_path / "lost", *sources, config=PrepareConfig())
+    assert len(ledger(tmp_path / "lost")[0]) == 10
+    other.write_text("")
+    with pytest.raises(ValueError, match=r"^data\.1 must give rows, got none in o\.jsonl"):
+        prepare(tmp_path / "none", *sources)
+    write_rows(other, [{"prompt": "p1", "chosen": "yes", "rejected": "no"}])  # said before: not lost
+    if weight is None:
+        assert len(prepare(tmp_path / "twice", *sources)[0]) == 9
+
+
+@needs_model
 def test_sources_of_one_file_name_are_told_apart(tmp_path):
     files = [write_rows(tmp_path / n / "t.jsonl", [{"prompt": n, "chosen": "yes", "rejected": "no"}]) for n in "ab"]
     _, found, counts = prepare(tmp_path / "out", *(("pairs", path) for path in files))

@@ -20,10 +20,13 @@ def home_folder() -> Path:
     """`BNF_HOME`, by default `.bnf` in the working folder.
 
     Raises:
-        RecipeError: it is a file, or would lie below one.
+        RecipeError: it is a file, or would lie below one, or no file system takes its name.
     """
     home = person_path(os.environ.get("BNF_HOME") or DEFAULT).resolve()
-    nearest = next(path for path in (home, *home.parents) if path.exists())
+    try:
+        nearest = next(path for path in (home, *home.parents) if path.exists())
+    except OSError as error:
+        raise RecipeError(f"BNF_HOME must be a folder, got {str(home)[:80]!r} ({error.strerror}); set another") from error
     if not nearest.is_dir():
         raise RecipeError(f"BNF_HOME must be a folder, got {home}, where {nearest} is a file; set another")
     return home

@@ -174,3 +174,9 @@ def test_a_home_that_is_a_file_or_below_one_is_refused(under, tmp_path, monkeypa
     monkeypatch.setenv("BNF_HOME", str(tmp_path / "file" / under))
     with pytest.raises(RecipeError, match=r"^BNF_HOME must be a folder, got .*, where .*/file is a file; set another"):
         home_folder()
+
+
+def test_a_home_whose_name_no_file_system_takes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNF_HOME", str(tmp_path / ("n" * 300)))
+    with pytest.raises(RecipeError, match=r"^BNF_HOME must be a folder, got .* \(File name too long\); set another"):
+        home_folder()

@@ -26,20 +26,21 @@ class Display:
         self.last_s = 0.0
         self.times: list[tuple[str, bool, float]] = []
         self.at_work: tuple[str, float] | None = None  # the task at work and when it began
-        self.note = ""
+        self.place = ""  # how far it is
 
     def message(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, node: Node) -> None:
         self.last_s = time.monotonic()
-        self.at_work, self.note = (node.label, self.last_s), ""
+        self.at_work, self.place = (node.label, self.last_s), ""
         if self.status is not None:
             self.status.update(f"{node.label} …")
             self.status.start()
 
     def progress(self, node: Node, done: int, total: int, note: str) -> None:
-        self.note = note
+        counted = note.split(",")[0]
+        self.place = f"{done} of {total}" + (f" {counted}" if counted.isalpha() else "")
         text = f"{node.label}  {done}/{total}  {note}"
         if self.status is not None:
             self.status.update(text)
@@ -67,8 +68,8 @@ class Display:
             return f"between tasks; {finished}" if self.times else "before the first task"
         label, began_s = self.at_work
         seconds = time.monotonic() - began_s
-        self.console.print(f"  {label:<34} [red]{how}[/] after {seconds:.1f} s" + (f"  {self.note}" if self.note else ""))
-        return f"in {label}" + (f" ({self.note})" if self.note else "") + f"; {finished} before it"
+        self.console.print(f"  {label:<34} [red]{how}[/] after {seconds:.1f} s" + (f"  {self.place}" if self.place else ""))
+        return f"in {label}" + (f" ({self.place})" if self.place else "") + f"; {finished} before it"
 
     def total(self) -> None:
         made = sum(seconds for _, cached, seconds in self.times if not cached)

@@ -53,7 +53,7 @@ def prepared(display):
 
 def training(display):
     display.start(TRAIN)
-    display.progress(TRAIN, 3, 60, "step 3 of 60")
+    display.progress(TRAIN, 3, 60, "steps, loss 0.5000, 37 tokens/s, 0:01:26 left")
 
 
 @pytest.mark.parametrize(("error", "code", "by"), [(KeyboardInterrupt(), 130, "Ctrl-C"), (SystemExit(143), 143, "SIGTERM")])
@@ -61,10 +61,10 @@ def test_a_stopped_run_says_what_was_stopped_and_that_it_goes_on(ends, error, co
     found, told = ends(error, prepared, training)
     assert found == code and "0 s of work" not in told
     message = (
-        f"bnf: stopped by {by} in train (step 3 of 60); 1 task was complete before it; the same command goes on from there"
+        f"bnf: stopped by {by} in train (3 of 60 steps); 1 task was complete before it; the same command goes on from there"
     )
     assert message in " ".join(told.split())
-    assert "train stopped after 0.0 s step 3 of 60" in " ".join(told.split())
+    assert "train stopped after 0.0 s 3 of 60 steps" in " ".join(told.split())
 
 
 def test_a_run_is_stopped_between_tasks_and_before_the_first(ends):
@@ -84,7 +84,7 @@ def test_a_run_is_stopped_between_tasks_and_before_the_first(ends):
 def test_a_failed_run_says_in_which_task_and_shows_no_traceback(ends, error, told, how):
     code, printed = ends(error, training)
     assert code == 1 and told in printed and "Traceback" not in printed
-    assert f"train {how} after 0.0 s step 3 of 60" in " ".join(printed.split())
+    assert f"train {how} after 0.0 s 3 of 60 steps" in " ".join(printed.split())
 
 
 def test_debug_shows_the_traceback(ends, monkeypatch):

@@ -6,7 +6,6 @@ Paths in a recipe are looked up from the working folder first, then beside the r
 from __future__ import annotations
 
 import datetime
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     Discriminator,
     Field,
     PrivateAttr,
@@ -30,24 +28,19 @@ from bnf.chat_template import DEFAULT_DATE, is_day
 from bnf.config import TrainConfig
 from bnf.plain_yaml import read, read_setting
 from flows.errors import RecipeError
+from flows.messages import as_written, explain
 from flows.paths import MayBeLocal, find_path, located
 from flows.sections import (
     ONE,
     SEVERAL,
-    Benchmark,
     Data,
     Evaluation,
     Judge,
-    JudgedBenchmark,
-    JudgeModel,
     Label,
-    LmEvalTask,
     Prepare,
-    Ratings,
     Sample,
     Section,
     Spending,
-    TokenPrice,
     one_or_several,
 )
 
@@ -136,7 +129,7 @@ class Recipe(Section):
         # YAML has a type for days.
         text = value.isoformat() if type(value) is datetime.date else value
         if not isinstance(text, str) or not is_day(text):
-            raise ValueError(f"must be a day as YYYY-MM-DD, got {_as_written(value)}; write date={DEFAULT_DATE}")
+            raise ValueError(f"must be a day as YYYY-MM-DD, got {as_written(value)}; write date={DEFAULT_DATE}")
         return text
 
     @field_validator("train")
@@ -253,7 +246,7 @@ def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(entry) for entry in error.errors())) from None
+        raise RecipeError("\n".join(explain(entry, Recipe) for entry in error.errors())) from None
     recipe._beside = beside
     return located(recipe, beside)
 
@@ -331,75 +324,3 @@ def _refuse_infinite(value: Any, key: str = "") -> None:
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, entry in entries:
         _refuse_infinite(entry, f"{key}.{name}" if key else str(name))
-
-
-# What a value must be, by pydantic's name of the error, and the remedy.
-_RULES = {
-    "int_type": ("a whole number", "write it as 8, without quotes, point or a 0 before it"),
-    "float_type": ("a number", "write it as 0.5 or 1e-5, without quotes"),
-    "finite_number": ("a finite number", "correct it"),
-    "bool_type": ("true or false", "write one of these, without quotes"),
-    "string_type": ("text", "put it in quotes"),
-    "dict_type": ("a mapping of keys to values", "leave it out, or write {} for an empty one"),
-    "model_type": ("a mapping of its keys", "leave it out, or write {} for its defaults"),
-    "list_type": ("a list", "write [a, b]"),
-    "less_than": ("below {lt:.15g}", "correct it, or leave it out for the default"),
-    "less_than_equal": ("at most {le:.15g}", "correct it, or leave it out for the default"),
-    "greater_than": ("above {gt:.15g}", "correct it, or leave it out for the default"),
-    "greater_than_equal": ("at least {ge:.15g}", "correct it, or leave it out for the default"),
-    "too_short": ("{min_length} or more", "add one, or leave it out"),
-    "literal_error": ("{expected}", "write one of these, or leave it out for the default"),
-}
-
-
-def _explain(error: Any) -> str:
-    """One validation error as a message that names the key, the rule, the value and the remedy."""
-    location = [str(part) for part in error["loc"] if part not in (ONE, SEVERAL, "[key]")]
-    key = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        known = list(_section(location[:-1]).model_fields)
-        nearest = difflib.get_close_matches(location[-1], known, n=1)
-        remedy = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
-        return f"{key} must be a key of the recipe, got an unknown one; {remedy}"
-    if error["type"] == "value_error":
-        # The project's own validators say all of it but where their section stands; pydantic's prefix adds nothing.
-        said = str(error["ctx"]["error"])
-        return f"{key} {said}" if said.startswith("must ") else f"{key}.{said}" if key else said
-    if error["type"] == "missing":
-        return f"{key} must be given, got nothing; add it to the recipe or write {key}=…"
-    if error["type"] == "invalid_key" or error["loc"][-1:] == ("[key]",):
-        return f"{key} must be a key of text, got {error['input']!r} as a key; put it in quotes if it is a name"
-    if error["type"] in _RULES:
-        rule, remedy = _RULES[error["type"]]
-        if error["input"] is None and error["type"] == "string_type":
-            remedy = "write one, or leave the key out for its default"
-        return f"{key} must be {rule.format(**error.get('ctx', {}))}, got {_as_written(error['input'])}; {remedy}"
-    return f"{key} must be valid ({error['msg']}), got {_as_written(error['input'])}"
-
-
-def _as_written(value: Any) -> str:
-    """A value as a recipe has it."""
-    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _section(location: Sequence[str]) -> type[BaseModel]:
-    sections: dict[str, type[BaseModel]] = {
-        "data": Data,
-        "sample": Sample,
-        "label": Label,
-        "prepare": Prepare,
-        "evaluation": Evaluation,
-        "judge": Judge,
-        "spending": Spending,
-    }
-    if "benchmarks" in location:
-        return JudgedBenchmark if location[0] == "judge" else Benchmark
-    if location[-1:] == ["second"] or location == ["label", "judge"]:
-        return JudgeModel
-    if "prices" in location:
-        return TokenPrice
-    if location[:2] == ["prepare", "ratings"]:
-        return Ratings
-    if "lm_eval" in location:
-        return LmEvalTask
-    return sections[location[0]] if location else Recipe

@@ -131,7 +131,7 @@ def _evaluated_run(home: Path, target: str) -> Run | None:
     if target != LATEST and not any(target == run.record["recipe"] or run.id.startswith(target) for run in runs):
         newest = ", ".join(run.id for run in runs[:3]) or "none yet"
         raise RecipeError(
-            f"RUN|MODEL must be a run, a model's folder or a hub id such as owner/name, got {target!r}; the newest runs: {newest}"
+            f"RUN must be a run of {home}, or MODEL a folder or a hub id such as owner/name, got {target!r}; the newest runs: {newest}"
         )
     return taken_run(home, target, MODELS)
 

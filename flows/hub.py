@@ -44,6 +44,8 @@ def weights_bytes(folder: Path) -> int:
 @functools.cache
 def ask(kind: Literal["model", "dataset"], name: str, revision: str | None) -> Found:
     """Ask the hub for a model or a data set, and where it can't be reached, this machine's cache of it. Asked once per process."""
+    # Read when the library is imported; the stages' processes have it too.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

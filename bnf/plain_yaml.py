@@ -100,8 +100,8 @@ def read(text: str | bytes, name: str) -> Any:
     """The value of a YAML file; None where it is empty.
 
     Raises:
-        ValueError: the text is no YAML, holds a second document, or a key stands twice, is no text or leads back to itself; with
-            the lines.
+        ValueError: naming the lines, where the text is not YAML or holds a second document, where a key stands twice or is not text,
+            or where an alias stands inside what it names.
     """
     return _read(text, name, "")
 

@@ -54,7 +54,7 @@ def dev_title(dev: Mapping[str, Any]) -> str:
 
 
 def dev_rows(dev: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row of text per evaluation; what the objective doesn't have has no column."""
+    """One row of text per evaluation. A figure that the objective doesn't report has no column."""
     return [
         {"step": str(entry["step"]), **{column.title: _shown(entry, column) for column in _columns(dev["evaluations"])}}
         for entry in dev["evaluations"]

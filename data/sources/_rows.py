@@ -202,7 +202,7 @@ class Fields:
         return role in self._columns and self.has(role)
 
     def _input(self, role: str) -> str:
-        """What the text of a role is about, where it stands in a column of its own."""
+        """The text that an instruction works on, where the data have it in a column beside the instruction (Alpaca's `input`)."""
         names = self._columns.get("input", ())
         if not names and self._name(role) == _ALPACA[0]:
             names = _ALPACA[1:]

@@ -45,11 +45,6 @@ CASES = {
         ALL,
         [True, True],
     ),
-    "a mixture of which one source gives none": (
-        [("pairs", [PAIR]), ("thumbs", [thumb("q", "b", False)])],
-        PrepareConfig(pairing="none"),
-        [True, False],
-    ),
     "thumbs of one question with other tools": (
         [("thumbs", [thumb("p", "a", True) | {"tools": TOOLS}, thumb("p", "b", False)])],
         ALL,
@@ -84,7 +79,7 @@ def test_what_is_foreseen_comes_true(tmp_path, given, config, expected):
 
 
 @needs_model
-def test_a_source_that_is_foreseen_to_give_no_pair_is_refused_when_pairs_are_asked_for(tmp_path):
+def test_a_source_of_a_mixture_that_is_foreseen_to_give_no_pair_gives_none(tmp_path):
     pairs, thumbs = write_rows(tmp_path / "0.jsonl", [PAIR]), write_rows(tmp_path / "1.jsonl", [thumb("q", "b", False)])
     assert gives_pairs([DataSource("pairs", str(pairs)), DataSource("thumbs", str(thumbs))], ALL, 100) == [True, False]
     with pytest.raises(ValueError, match=r"data\.1 must give rows, got 1 that are all lost"):

@@ -15,9 +15,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bnf.collapse import TrainingCollapsed
-from bnf.config import TrainConfig
 from bnf.objectives import load_objective
+from bnf.training.collapse import TrainingCollapsed
+from bnf.training.config import TrainConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,11 +75,11 @@ def run(
     reference_model_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Caches the reference where it is needed and not given, and trains; returns the summary."""
-    from bnf.checks import check_groups_dir, check_machine, check_model_dir
-    from bnf.digests import model_digest
-    from bnf.groups import DEV
-    from bnf.reference import INDEX_FILE, cache_reference
-    from bnf.trainer import train
+    from bnf.data.groups import DEV
+    from bnf.model.digests import model_digest
+    from bnf.reference.cache import INDEX_FILE, cache_reference
+    from bnf.training.checks import check_groups_dir, check_machine, check_model_dir
+    from bnf.training.trainer import train
 
     # What training would refuse is refused before the pass, not after it.
     evaluates = (groups_dir / DEV).is_dir()

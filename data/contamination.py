@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnf.groups import DEV, TEXTS_FILE
-from bnf.marked import context_of
-from data._scripts import HALF_WORDS, QUARTER_WORDS
-from data._scripts import UNDIVIDED as _UNDIVIDED
-from evaluation._records import Record, write_whole
-from evaluation._types import Item, Progress
+from bnf.data.groups import DEV, TEXTS_FILE
+from bnf.data.marked import context_of
+from data.scripts import HALF_WORDS, QUARTER_WORDS
+from data.scripts import UNDIVIDED as _UNDIVIDED
+from evaluation.records import Record, write_whole
+from evaluation.types import Item, Progress
 
 NGRAM_WORDS = 13
 # Texts with fewer words that hold a letter (a choice, a list of numbers) are found in anything.

@@ -18,22 +18,22 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled as cancelled_state
 
-from evaluation._spending import LEDGER_VARIABLE
-from flows.accelerator import accelerator
-from flows.cancel import cancellation, was_cancelled
-from flows.config import Recipe
-from flows.crashed import mark_crashed
+from evaluation.spending import LEDGER_VARIABLE
+from flows.dag.graph import build
+from flows.dag.on_policy import BASE
+from flows.dag.selection import Options, Selection, evaluated_recipe, pinned_artifacts, select
+from flows.dag.trainable import TRAINING_STAGES, groups_problem, model_problem
 from flows.errors import RecipeError
-from flows.garbage import using
-from flows.graph import build
-from flows.home import home_folder, open_store
-from flows.on_policy import BASE
-from flows.paths import located
-from flows.runs import Run, last_artifacts, start_run
-from flows.selection import Options, Selection, evaluated_recipe, pinned_artifacts, select
-from flows.service_keys import service_keys
-from flows.trainable import TRAINING_STAGES, groups_problem, model_problem
-from flows.worker import begin
+from flows.recipe.config import Recipe
+from flows.recipe.paths import located
+from flows.runs.garbage import using
+from flows.runs.home import home_folder, open_store
+from flows.runs.record import Run, last_artifacts, start_run
+from flows.service.accelerator import accelerator
+from flows.service.cancel import cancellation, was_cancelled
+from flows.service.crashed import mark_crashed
+from flows.service.keys import service_keys
+from flows.service.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution, stage_module
 from tasks.keys import Ingredients
@@ -277,7 +277,7 @@ def _publish(run: Run) -> None:
     """The results and the report's place on the flow run's page in the UI."""
     if not (run.folder / "summary.json").exists():
         return
-    from evaluation.summary import table_rows
+    from evaluation.report.summary import table_rows
 
     summary = read_json(run.folder / "summary.json")
     rows = table_rows(summary)

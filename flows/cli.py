@@ -85,8 +85,8 @@ def run(
 ) -> None:
     """Run a recipe: every stage that is not cached, up to the report."""
     from flows.commands import run_recipe
-    from flows.config import load_recipe
-    from flows.selection import Options
+    from flows.dag.selection import Options
+    from flows.recipe.config import load_recipe
 
     options = Options(_names(only), from_stage or None, _names(refresh), _names(keep), verify)
     run_recipe(load_recipe(recipe, overrides or ()), options, as_json=as_json, debug=debug or _debugging())
@@ -104,7 +104,7 @@ def evaluate(
 ) -> None:
     """Run the evaluation stages alone: of a run's models, or of any model."""
     from flows.commands import evaluate_target
-    from flows.selection import Options
+    from flows.dag.selection import Options
 
     words = recipe_and_overrides or []
     recipe = next((word for word in words[:1] if "=" not in word), None)
@@ -118,8 +118,8 @@ def plan(
 ) -> None:
     """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
     from flows.commands import show_plan
-    from flows.config import load_recipe
-    from flows.selection import Options
+    from flows.dag.selection import Options
+    from flows.recipe.config import load_recipe
 
     show_plan(load_recipe(recipe, overrides or ()), Options(keep=_names(keep), verify=verify), as_json=as_json)
 
@@ -195,7 +195,7 @@ def deploy(
     debug: Debug = False,
 ) -> None:
     """Create the work pools and the deployments of prefect.yaml, and say what to do next."""
-    from flows.deploy import deploy
+    from flows.service.deploy import deploy
 
     deploy(pool=pool, debug=debug or _debugging())
 
@@ -207,7 +207,7 @@ def worker(
     healthcheck: Annotated[bool, typer.Option("--with-healthcheck", help="Answer at :8080/health while it polls.")] = False,
 ) -> None:
     """Execute the runs of the deployments on this machine; Ctrl-C ends it and them."""
-    from flows.worker import serve
+    from flows.service.worker import serve
 
     raise SystemExit(serve(pool=pool, limit=limit, healthcheck=healthcheck))
 

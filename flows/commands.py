@@ -13,29 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from flows.config import Recipe, load_recipe, make_recipe
+from flows.dag.parts import plugin
+from flows.dag.plan import examine
+from flows.dag.preflight import HOME, require
+from flows.dag.selection import EVALUATION_SECTIONS, Options
 from flows.display import Display, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError, Stopped
-from flows.examination import examine
-from flows.garbage import collect
-from flows.graph_parts import plugin
-from flows.home import home_folder, set_prefect_environment
-from flows.paths import find_path, person_path
-from flows.preflight import HOME, require
-from flows.runs import (
-    LATEST,
-    MODELS,
-    REPORT,
-    RUNNING,
-    Need,
-    Run,
-    all_runs,
-    dotted,
-    find_run,
-    passed_over,
-    run_sizes,
-)
-from flows.selection import EVALUATION_SECTIONS, Options
+from flows.recipe.config import Recipe, load_recipe, make_recipe
+from flows.recipe.paths import find_path, person_path
+from flows.runs.garbage import collect
+from flows.runs.home import home_folder, set_prefect_environment
+from flows.runs.record import LATEST, MODELS, REPORT, RUNNING, Need, Run, all_runs, dotted, find_run, passed_over, run_sizes
 from tasks.child import Cancelled
 from tasks.store import read_json
 
@@ -46,7 +34,7 @@ def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug
     checks = examine(home, recipe, options).checks
     require(checks)
     set_prefect_environment(home, debug=debug)
-    from flows.server import prefect_server
+    from flows.service.server import prefect_server
 
     display = Display()
     for found in checks:
@@ -214,10 +202,10 @@ def show_results(run: Run) -> None:
     """The table of results, and where the report and the UI are."""
     if not (run.folder / "summary.json").exists():
         return
-    from evaluation.dev_set import MEANING, dev_rows, dev_title
-    from evaluation.lm_eval_summary import task_rows
-    from evaluation.rounds import round_rows
-    from evaluation.summary import notes, table_rows
+    from evaluation.report.dev_set import MEANING, dev_rows, dev_title
+    from evaluation.report.lm_eval import task_rows
+    from evaluation.report.rounds import round_rows
+    from evaluation.report.summary import notes, table_rows
 
     summary = read_json(run.folder / "summary.json")
     print()
@@ -267,12 +255,12 @@ def cancel_run(name: str, *, as_json: bool) -> None:
     if run.state != RUNNING:
         raise RecipeError(f"RUN must be at work to be cancelled, got {run.id}, which is {run.state}; see `bnf runs`")
     set_prefect_environment(home)
-    from flows.server import prefect_server
+    from flows.service.server import prefect_server
 
     with prefect_server(home):
         from prefect.exceptions import ObjectNotFound
 
-        from flows.cancel import cancel
+        from flows.service.cancel import cancel
 
         try:
             cancel(UUID(run.record["flow_run_id"]))
@@ -308,10 +296,10 @@ def serve_ui(*, debug: bool) -> None:
 
     home = home_folder()
     set_prefect_environment(home, debug=debug)
-    from flows.server import prefect_server
+    from flows.service.server import prefect_server
 
     with prefect_server(home) as url:
-        from flows.crashed import mark_crashed
+        from flows.service.crashed import mark_crashed
 
         mark_crashed(home)
         print(f"Prefect UI of {home}\n{url}\nCtrl-C ends it", flush=True)
@@ -320,8 +308,8 @@ def serve_ui(*, debug: bool) -> None:
 
 def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, lm_eval: bool, as_json: bool) -> None:
     """Score a file of completions; with `lm_eval` also as lm-eval's own tasks read it."""
-    from evaluation.lm_eval_summary import cross_check_rows, is_main
-    from evaluation.scoring import score_completions
+    from evaluation.report.lm_eval import cross_check_rows, is_main
+    from evaluation.scoring.score import score_completions
 
     file = _file(file, "a completions.jsonl")
     result = score_completions(
@@ -355,7 +343,7 @@ def score_judgments(
     *,
     as_json: bool,
 ) -> None:
-    from evaluation.judge_score import BENCHMARKS, judge_score, judgment_rows
+    from evaluation.judging.recorded.score import BENCHMARKS, judge_score, judgment_rows
 
     name = benchmark.replace("-", "_")
     if name not in BENCHMARKS:

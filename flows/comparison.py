@@ -9,14 +9,14 @@ from typing import Any
 from flows.commands import print_json, taken_run
 from flows.display import print_table, settings_rows
 from flows.errors import RecipeError
-from flows.home import home_folder, open_store
-from flows.runs import COMPARABLE, Run, differing_settings
+from flows.runs.home import home_folder, open_store
+from flows.runs.record import COMPARABLE, Run, differing_settings
 from tasks.store import Store
 
 
 def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
-    from evaluation.compare import compare, comparison_rows
-    from evaluation.dev_set import compare_dev, compared_dev_rows
+    from evaluation.report.compare import compare, comparison_rows
+    from evaluation.report.dev_set import compare_dev, compared_dev_rows
 
     if len(names) < 2:
         raise RecipeError(f"compare must be given two runs or more, got {len(names)}; see `bnf runs`")
@@ -73,7 +73,7 @@ def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
 
 def _dev(run: Run, store: Store) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """What the run's training, of several rounds the last, measured on its dev set, and how, as `compare_dev` takes them."""
-    from evaluation.dev_set import read_dev
+    from evaluation.report.dev_set import read_dev
 
     last = {name.split("/")[0]: artifact for name, artifact in run.artifacts.items()}
     if "train" not in last or "prepare" not in last:

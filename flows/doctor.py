@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.checks import Check
-from flows.config import load_recipe
+from flows.dag.checks import Check
+from flows.dag.plan import examine
+from flows.dag.preflight import GIB, HOME, available_memory, disk
+from flows.dag.selection import Options
 from flows.display import print_table
-from flows.examination import examine
-from flows.home import home_folder
-from flows.preflight import GIB, HOME, available_memory, disk
-from flows.selection import Options
+from flows.recipe.config import load_recipe
+from flows.runs.home import home_folder
 from tasks.execute import machine
 from tasks.nodes import Node
 

@@ -13,7 +13,7 @@ PASSING_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 PASSING_CLASSES = frozenset(
     {
         # Training computes the reference itself when it is tried again.
-        "bnf.own_reference.ReferenceMismatch",
+        "bnf.training.own_reference.ReferenceMismatch",
         "aiohttp.client_exceptions.ClientConnectionError",
         "aiohttp.client_exceptions.ClientPayloadError",
         "botocore.exceptions.ConnectionError",
@@ -27,7 +27,7 @@ PASSING_CLASSES = frozenset(
     }
 )
 # Errors of which the message is all that a person needs, beside ValueError and OSError.
-USER_CLASSES = frozenset({"bnf.collapse.TrainingCollapsed"})
+USER_CLASSES = frozenset({"bnf.training.collapse.TrainingCollapsed"})
 MEMORY_CLASSES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"})
 # What torch's CPU allocator and vLLM say when memory ends, as other classes of errors.
 MEMORY_TEXTS = (

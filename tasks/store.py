@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnf.digests import file_state, model_digest
+from bnf.model.digests import file_state, model_digest
 from bnf.permissions import open_to_readers
-from data._files import files_inside
+from data.reading.files import files_inside
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
 from tasks.remote import MANIFEST, Remote
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bnf.groups import Completion, PromptGroup
+    from bnf.data.groups import Completion, PromptGroup
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RowLogps:
     pairs: Tensor  # (P, 2) indices of chosen and rejected
     prompt_logps: Tensor | None = None  # (G,) summed log-probability of each prompt's tokens after the first
     prompt_lengths: Tensor | None = None  # (G,) how many those are
-    mismatched_logratio: Tensor | None = None  # scalar, of the global batch, without gradient: bnf.mismatched
+    mismatched_logratio: Tensor | None = None  # scalar, of the global batch, without gradient: bnf.reference.kl_pairs
 
     def sum_by_completion(self, per_token: Tensor) -> Tensor:
         """(N,) → (C,)"""
@@ -103,7 +103,7 @@ class BaseObjective(ABC):
     needs_mismatched: ClassVar[bool] = False
     # Reads the completions' scores.
     needs_scores: ClassVar[bool] = False
-    # Which it reads of the settings that not every objective does: of `bnf.config.READ_BY_SOME`. The others must be left alone.
+    # Which it reads of the settings that not every objective does: of `bnf.training.config.READ_BY_SOME`. The others must be left alone.
     reads: ClassVar[tuple[str, ...]] = ()
 
     @property

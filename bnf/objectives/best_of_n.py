@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bnf.objectives._base import BaseObjective, Losses, RowLogps, check_option
 
 if TYPE_CHECKING:
-    from bnf.groups import PromptGroup
+    from bnf.data.groups import PromptGroup
 
 
 @dataclass(frozen=True)

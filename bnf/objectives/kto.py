@@ -15,7 +15,7 @@ from bnf.objectives._base import BaseObjective, Losses, RowLogps, check_non_nega
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bnf.groups import Completion
+    from bnf.data.groups import Completion
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from bnf.objectives._base import BaseObjective, Losses, RowLogps, check_non_negative, stack
 
 if TYPE_CHECKING:
-    from bnf.groups import PromptGroup
+    from bnf.data.groups import PromptGroup
 
 
 @dataclass(frozen=True)

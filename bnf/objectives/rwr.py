@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bnf.objectives._base import BaseObjective, Losses, RowLogps, check_option, check_positive
 
 if TYPE_CHECKING:
-    from bnf.groups import Completion
+    from bnf.data.groups import Completion
 
 # `exp` of less is 0 in float32.
 _LEAST_EXPONENT = -103.0

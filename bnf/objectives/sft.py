@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bnf.groups import Completion, PromptGroup
+from bnf.data.groups import Completion, PromptGroup
 from bnf.objectives._base import BaseObjective, Losses, RowLogps
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bnf.marked import context_of
-from evaluation._records import read_repaired, write_whole
-from evaluation._types import Progress
-from evaluation.judges._ask import Judge
-from evaluation.judges._open import open_judge as open_judge
-from evaluation.judging import rate
+from bnf.data.marked import context_of
+from evaluation.judging.client import Judge
+from evaluation.judging.open_judge import open_judge as open_judge
+from evaluation.judging.run import rate
+from evaluation.records import read_repaired, write_whole
+from evaluation.types import Progress
 
 # WildBench's form: it takes a whole conversation, and a checklist may be absent.
 _FORM = "checklist_score"

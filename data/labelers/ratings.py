@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data._json import parse_line
-from data._reading import Bad, DataSource, Reader
-from data.sources._rows import Fields, RowError
-from evaluation._records import read_repaired, write_whole
-from evaluation._types import Progress
+from data.reading.formats import parse_line
+from data.reading.records import Bad, DataSource, Reader
+from data.rows import Fields, RowError
+from evaluation.records import read_repaired, write_whole
+from evaluation.types import Progress
 
 READS_FILE = True
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from bnf.marked import context_of
-from evaluation._records import read_repaired, write_whole
-from evaluation._types import Progress
-from evaluation.judges._ask import RewardJudge
-from evaluation.judges._open import open_judge as open_judge
-from evaluation.judging import reward
+from bnf.data.marked import context_of
+from evaluation.judging.client import RewardJudge
+from evaluation.judging.open_judge import open_judge as open_judge
+from evaluation.judging.run import reward
+from evaluation.records import read_repaired, write_whole
+from evaluation.types import Progress
 
 
 def label(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from evaluation._records import read_repaired, write_whole
-from evaluation._types import Progress
+from evaluation.records import read_repaired, write_whole
+from evaluation.types import Progress
 
 
 def label(samples_file: Path, output_file: Path, *, benchmark: str, progress: Progress) -> None:

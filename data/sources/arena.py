@@ -7,8 +7,8 @@ as in mt_bench_human_judgments' second turns, the two have different prompts and
 
 from __future__ import annotations
 
-from data.sources._rows import Candidate, Fields, Reply, Row, same_prompt, split_last_turn
-from evaluation._types import Message
+from data.rows import Candidate, Fields, Reply, Row, same_prompt, split_last_turn
+from evaluation.types import Message
 
 GIVES = "pairs"
 COLUMNS = {

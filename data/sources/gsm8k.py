@@ -5,9 +5,9 @@ https://arxiv.org/abs/2110.14168
 
 from __future__ import annotations
 
-from data._reading import DataSource
-from data.sources._rows import Fields
-from evaluation._types import Item
+from data.reading.records import DataSource
+from data.rows import Fields
+from evaluation.types import Item
 
 HUB = (DataSource("gsm8k", "openai/gsm8k", config="main", split="train"),)
 COLUMNS = {"question": ("question",), "answer": ("answer",)}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from data.sources._rows import Candidate, Fields, Row
-from evaluation._types import Message
+from data.rows import Candidate, Fields, Row
+from evaluation.types import Message
 
 GIVES = "ratings"
 COLUMNS = {"id": ("id",), "prompt": ("prompt",), "completion": ("response",), "rating": ("helpfulness",)}

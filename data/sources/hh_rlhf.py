@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from data.sources._rows import Candidate, Fields, Row, RowError, pair, same_prompt, split_last_turn
-from evaluation._types import Message
+from data.rows import Candidate, Fields, Row, RowError, pair, same_prompt, split_last_turn
+from evaluation.types import Message
 
 GIVES = "pairs"
 COLUMNS = {"id": ("id",), "chosen": ("chosen",), "rejected": ("rejected",)}

@@ -6,7 +6,7 @@ prompts of a few shared words. https://huggingface.co/docs/trl/dataset_formats#p
 
 from __future__ import annotations
 
-from data.sources._rows import Candidate, Fields, Row
+from data.rows import Candidate, Fields, Row
 
 GIVES = "pairs"
 COLUMNS = {"id": ("id",), "chosen": ("chosen",), "rejected": ("rejected",)}

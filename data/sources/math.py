@@ -6,11 +6,11 @@ https://arxiv.org/abs/2103.03874
 
 from __future__ import annotations
 
-from data._reading import DataSource
-from data.sources._rows import Fields
-from evaluation._types import Item
+from data.reading.records import DataSource
+from data.rows import Fields
 from evaluation.benchmarks._math import HUB as TEST_HUB
-from evaluation.boxed import last_boxed
+from evaluation.scoring.boxed import last_boxed
+from evaluation.types import Item
 
 HUB = tuple(DataSource("math", TEST_HUB.id, config=subject, split="train") for subject in TEST_HUB.configs)
 COLUMNS = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from evaluation._records import Record
 from evaluation.benchmarks import number_comparison
+from evaluation.records import Record
 
 
 def make(num_prompts: int) -> list[Record]:

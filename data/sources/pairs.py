@@ -6,7 +6,7 @@ Without `prompt` they must be messages: then the prompt is all before the last t
 
 from __future__ import annotations
 
-from data.sources._rows import Candidate, Fields, Row, pair, same_prompt
+from data.rows import Candidate, Fields, Row, pair, same_prompt
 
 GIVES = "pairs"
 COLUMNS = {

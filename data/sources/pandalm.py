@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from data.sources._rows import Candidate, Fields, Row
+from data.rows import Candidate, Fields, Row
 
 GIVES = "pairs"
 COLUMNS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from data.sources._rows import Candidate, Fields, Row, RowError
+from data.rows import Candidate, Fields, Row, RowError
 
 GIVES = "ratings"
 COLUMNS = {"id": ("id",), "instruction": ("instruction",), "ratings": ("gpt4_score",), "model": ("response_source",)}

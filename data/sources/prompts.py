@@ -3,7 +3,7 @@ or ratings say."""
 
 from __future__ import annotations
 
-from data.sources._rows import Fields, Row
+from data.rows import Fields, Row
 
 GIVES = "prompts"
 COLUMNS = {"id": ("id", "prompt_id"), "prompt": ("prompt", "messages", "question", "instruction")}

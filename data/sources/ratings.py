@@ -5,7 +5,7 @@ What is preferred follows from `prepare.ratings`.
 
 from __future__ import annotations
 
-from data.sources._rows import Candidate, Fields, Row
+from data.rows import Candidate, Fields, Row
 
 GIVES = "ratings"
 COLUMNS = {

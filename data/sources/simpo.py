@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from data.rows import Candidate, Fields, Row, pair
 from data.sources import pairs
-from data.sources._rows import Candidate, Fields, Row, pair
 
 GIVES = "pairs"
 COLUMNS = {

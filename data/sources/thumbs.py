@@ -6,7 +6,7 @@ https://huggingface.co/docs/trl/dataset_formats#unpaired-preference https://arxi
 
 from __future__ import annotations
 
-from data.sources._rows import Candidate, Fields, Row
+from data.rows import Candidate, Fields, Row
 
 GIVES = "labels"
 COLUMNS = {

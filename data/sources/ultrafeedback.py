@@ -6,8 +6,8 @@ A row whose sides are rated alike is a tie. https://arxiv.org/abs/2310.01377
 
 from __future__ import annotations
 
+from data.rows import Fields, Row
 from data.sources import pairs
-from data.sources._rows import Fields, Row
 
 GIVES = "pairs"
 COLUMNS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.sources._rows import Candidate, Fields, Row
+from data.rows import Candidate, Fields, Row
 
 GIVES = "ratings"
 COLUMNS = {

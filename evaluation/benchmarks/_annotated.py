@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from evaluation._types import Item
 from evaluation.benchmarks._rows import Row
 from evaluation.benchmarks._zeroeval import LETTERS
+from evaluation.types import Item
 
 _CORRECTED = LETTERS[:6]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation import parsing
-from evaluation._types import Item, Verdict
 from evaluation.benchmarks._zeroeval import LETTERS
+from evaluation.scoring import parsing
+from evaluation.types import Item, Verdict
 
 
 def letter_verdict(item: Item, completion: str, *, boxed: bool) -> Verdict:

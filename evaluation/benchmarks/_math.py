@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation._types import Item
 from evaluation.benchmarks._rows import Hub, Row
-from evaluation.boxed import last_boxed
+from evaluation.scoring.boxed import last_boxed
+from evaluation.types import Item
 
 HUB = Hub(
     "EleutherAI/hendrycks_math",

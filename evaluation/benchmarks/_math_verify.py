@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation._types import Item, Progress
-from evaluation.math_verification import Verifier
+from evaluation.scoring.math_verify import Verifier
+from evaluation.types import Item, Progress
 
 
 def math_verify_metrics(

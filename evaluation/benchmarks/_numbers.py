@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from evaluation import parsing
-from evaluation._types import Verdict
+from evaluation.scoring import parsing
+from evaluation.types import Verdict
 
 
 def number_verdict(gold: str, completion: str, *, boxed: bool) -> Verdict:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation._json_files import Decoder
-from evaluation._types import Item
+from evaluation.json_files import Decoder
+from evaluation.types import Item
 
 SAMPLES = Path(__file__).parent / "samples"
 

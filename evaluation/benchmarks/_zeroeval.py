@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation._types import Message
+from evaluation.types import Message
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -1,14 +1,15 @@
 """Arena-Hard v0.1: open-ended questions, answered in one turn and judged against a baseline's answers.
 
-Dataset: lmarena/arena-hard-auto, `question.jsonl` (500 questions). Metric: win rate by a judge (`evaluation/judges/pairwise.py`).
+Dataset: lmarena/arena-hard-auto, `question.jsonl` (500 questions). Metric: win rate by a judge
+(`evaluation/judging/protocols/pairwise.py`).
 Pattern: the question as the user's turn, greedy, 4096 tokens. v2.0's questions are others, in two categories with a baseline and a score
 each: they are refused here, and `bnf judge-score` reads their judgments. https://arxiv.org/abs/2406.11939
 """
 
 from __future__ import annotations
 
-from evaluation._types import Item, Message
 from evaluation.benchmarks._rows import Row, load_file
+from evaluation.types import Item, Message
 
 TITLE = "Arena-Hard v0.1"
 NUM_ITEMS = 500

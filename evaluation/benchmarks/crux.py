@@ -11,10 +11,10 @@ import ast
 import warnings
 from typing import Any
 
-from evaluation import parsing
-from evaluation._types import Item, Message, Verdict
 from evaluation.benchmarks._rows import Hub, Row, load_items
 from evaluation.benchmarks._zeroeval import question_messages
+from evaluation.scoring import parsing
+from evaluation.types import Item, Message, Verdict
 
 TITLE = "CRUX"
 NUM_ITEMS = 800

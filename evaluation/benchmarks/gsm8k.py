@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation._types import Item, Message, Verdict
 from evaluation.benchmarks._numbers import number_verdict
 from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
+from evaluation.types import Item, Message, Verdict
 
 TITLE = "GSM8K"
 NUM_ITEMS = 1319

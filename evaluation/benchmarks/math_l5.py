@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation._types import Item, Message, Progress, Verdict
 from evaluation.benchmarks._math import HUB, math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._numbers import number_verdict
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
+from evaluation.types import Item, Message, Progress, Verdict
 
 TITLE = "MATH-L5"
 NUM_ITEMS = 721

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation._types import Item, Message, Verdict
 from evaluation.benchmarks._annotated import annotated_item, item_of
 from evaluation.benchmarks._choices import choice_row, letter_verdict
 from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import LETTERS, choice_messages
+from evaluation.types import Item, Message, Verdict
 
 TITLE = "MMLU-redux"
 NUM_ITEMS = 2778

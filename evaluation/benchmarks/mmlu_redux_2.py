@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation._types import Item, Message, Verdict
 from evaluation.benchmarks._annotated import annotated_item
 from evaluation.benchmarks._choices import choice_row, letter_verdict
 from evaluation.benchmarks._rows import Hub, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import choice_messages
+from evaluation.types import Item, Message, Verdict
 
 TITLE = "MMLU-Redux 2.0"
 NUM_ITEMS = None

@@ -1,4 +1,4 @@
-"""MT-bench: 80 questions of two turns; a judge rates the answer of each turn (`evaluation/judges/turn_score.py`).
+"""MT-bench: 80 questions of two turns; a judge rates the answer of each turn (`evaluation/judging/protocols/turn_score.py`).
 
 Dataset: lm-sys/FastChat, `question.jsonl`; reference answers for math, reasoning and coding from a file of their own
 (`judge.benchmarks.mt_bench.references`) or from the question's row. Pattern: the second turn follows the model's own first answer;
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation._types import Item, Message
 from evaluation.benchmarks._rows import Row, load_file
+from evaluation.types import Item, Message
 
 TITLE = "MT-bench"
 NUM_ITEMS = 80

@@ -11,7 +11,7 @@ import itertools
 import random
 import re
 
-from evaluation._types import Item, Message, Verdict
+from evaluation.types import Item, Message, Verdict
 
 TITLE = "Number comparison"
 NUM_ITEMS = 128

@@ -1,14 +1,14 @@
 """A question set of one's own, judged in WildBench's or Arena-Hard's form.
 
 Dataset: JSON lines with `prompt`, or with `messages` that end with the user's; optionally `id`, `category` and a `checklist` (a list of
-points). Metrics: one answer rated with the checklist (`evaluation/judges/checklist_score.py`), or two compared (`pairwise.py`).
+points). Metrics: one answer rated with the checklist (`evaluation/judging/protocols/checklist_score.py`), or two compared (`pairwise.py`).
 Pattern: the question as it is, greedy, 4096 tokens.
 """
 
 from __future__ import annotations
 
-from evaluation._types import Item, Message
 from evaluation.benchmarks._rows import Row, load_file
+from evaluation.types import Item, Message
 
 TITLE = "Own questions"
 NUM_ITEMS = None  # as many as the file has

@@ -1,7 +1,8 @@
 """WildBench v2: real users' conversations with a checklist each; the last message is answered.
 
 Dataset: allenai/WildBench, configuration v2 (1024 items; locally its rows as JSON lines). Metrics: WB-Score, one answer rated
-(`evaluation/judges/checklist_score.py`), and WB-Reward, against a reference model's answers (`checklist_pairwise.py`). Pattern: the
+(`evaluation/judging/protocols/checklist_score.py`), and WB-Reward, against a reference model's answers
+(`checklist_pairwise.py`). Pattern: the
 whole conversation as it was, greedy, 4096 tokens. https://arxiv.org/abs/2406.04770
 """
 
@@ -9,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation._types import Item, Message
 from evaluation.benchmarks._rows import Hub, Row, load_items
+from evaluation.types import Item, Message
 
 TITLE = "WildBench v2"
 NUM_ITEMS = 1024
@@ -39,7 +40,7 @@ def load_tasks(source: str) -> dict[str, list[str]]:
         FileNotFoundError: where the source is not there.
         ValueError: where a row has no tags of WildBench's.
     """
-    from evaluation.judges._wildbench_score import task_groups
+    from evaluation.judging.aggregates.wildbench import task_groups
 
     items = load_items("wildbench", None if source == "hub" else source, None, HUB, NUM_ITEMS, _tagged)
     return {item["id"]: task_groups(item["primary_tag"], item["secondary_tags"]) for item in items}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from evaluation._types import Generation, Message, Sampling
+from evaluation.types import Generation, Message, Sampling
 
 # A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
 Prompt = Sequence[int] | Sequence[Message]

@@ -17,10 +17,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation._spending import Meter, Reservation, most_prompt_tokens, prompt_tokens
-from evaluation._types import Generation, Sampling
 from evaluation.engines import Prompt
 from evaluation.engines._chat_reply import completions, usage
+from evaluation.spending import Meter, Reservation, most_prompt_tokens, prompt_tokens
+from evaluation.types import Generation, Sampling
 
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 FIRST_WAIT_S = 0.5

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation._types import Generation, Sampling
 from evaluation.engines import Prompt, cut_left, too_long
+from evaluation.types import Generation, Sampling
 
 
 def environment() -> dict[str, str]:
@@ -31,7 +31,7 @@ class TransformersEngine:
         import torch
         import transformers
 
-        from bnf.rendering import load_tokenizer, stop_token_ids
+        from bnf.data.rendering import load_tokenizer, stop_token_ids
 
         self.version = f"transformers {transformers.__version__}"
         mps = "mps" if torch.backends.mps.is_available() else "cpu"

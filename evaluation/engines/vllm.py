@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation._types import Generation, Sampling
 from evaluation.engines import Prompt, cut_left, too_long
+from evaluation.types import Generation, Sampling
 
 
 def environment() -> dict[str, str]:

@@ -10,7 +10,7 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
 def run(job: Job) -> None:
-    from bnf.shifts import analyze
+    from bnf.analysis.likelihood_shift import analyze
 
     analyze(
         job.inputs["policy"],

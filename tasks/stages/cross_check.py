@@ -8,6 +8,6 @@ CONTENT = ("cross_check.json", "disagreements.jsonl")
 
 
 def run(job: Job) -> None:
-    from evaluation.lm_eval_replay import cross_check_folder
+    from evaluation.harness.replay import cross_check_folder
 
     cross_check_folder(job.settings["benchmark"], job.inputs["completions"], job.inputs["scores"], job.output, job.progress)

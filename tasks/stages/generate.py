@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation._types import Sampling
-from evaluation.completion_cache import CompletionCache
-from evaluation.generate import generate
-from evaluation.generate_turns import generate_turns
+from evaluation.generation.completion_cache import CompletionCache
+from evaluation.generation.generate import generate
+from evaluation.generation.turns import generate_turns
+from evaluation.types import Sampling
 from tasks.job import Job
 from tasks.keys import code_digests, digest
 
@@ -71,9 +71,9 @@ def open_model(
 def _open(
     name: str, model: Path | None, base_url: str | None, served_model: str | None, date: str | None, spending: str
 ) -> tuple[Any, Any]:
-    from bnf.rendering import load_tokenizer
-    from evaluation._spending import Meter
+    from bnf.data.rendering import load_tokenizer
     from evaluation.engines import open_engine
+    from evaluation.spending import Meter
 
     if name == "openai":
         assert served_model is not None

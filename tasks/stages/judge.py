@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation._types import Item
-from evaluation.answers import Answers, completions_by_question, read_answers
-from evaluation.judges import _open
-from evaluation.judges._deviations import deviations
-from evaluation.judging import Baseline, judge
+from evaluation.judging import open_judge as _open
+from evaluation.judging.answers import Answers, completions_by_question, read_answers
+from evaluation.judging.deviations import deviations
+from evaluation.judging.run import Baseline, judge
+from evaluation.types import Item
 from tasks.job import Job
 from tasks.stages._judgments import calls_file
 
@@ -32,7 +32,7 @@ def run(job: Job) -> None:
         model: Answers(model, completions_by_question(_lines(path / "completions.jsonl"))) for model, path in generated.items()
     }
     baseline = _baseline(job, answers)
-    form = importlib.import_module(f"evaluation.judges.{s['form']}")
+    form = importlib.import_module(f"evaluation.judging.protocols.{s['form']}")
     judge(
         _open.open_judge(s, job.inputs.get("judge"), job.fingerprints.get("judge")),
         s["form"],

@@ -22,8 +22,8 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run(job: Job) -> None:
-    from data.rewards import add_gold, reward_statistics
-    from evaluation._records import read_repaired, write_whole
+    from data.sampling.rewards import add_gold, reward_statistics
+    from evaluation.records import read_repaired, write_whole
 
     labeler = importlib.import_module(f"data.labelers.{job.settings['labeler']}")
     labelled = job.output / "labelled.jsonl"

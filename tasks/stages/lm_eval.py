@@ -21,7 +21,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run(job: Job) -> None:
-    from evaluation.lm_eval_tasks import run_task
+    from evaluation.harness.tasks import run_task
 
     s = job.settings
     # Its progress bars would fill the log.

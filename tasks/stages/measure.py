@@ -12,9 +12,9 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
 def run(job: Job) -> None:
-    from bnf.divergence import divergence
-    from bnf.groups import Completion, PromptGroup
-    from evaluation._records import read_repaired
+    from bnf.analysis.policy_divergence import divergence
+    from bnf.data.groups import Completion, PromptGroup
+    from evaluation.records import read_repaired
 
     records = read_repaired(job.inputs["samples"] / "samples.jsonl")
     groups = [

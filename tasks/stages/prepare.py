@@ -11,9 +11,9 @@ CONTENT = ("groups.safetensors", "groups.jsonl", "dev/groups.safetensors", "dev/
 
 
 def run(job: Job) -> None:
-    from data._config import PrepareConfig
-    from data._reading import DataSource
-    from data.prepare import prepare_labelled, prepare_sources
+    from data.preparing.config import PrepareConfig
+    from data.preparing.prepare import prepare_labelled, prepare_sources
+    from data.reading.records import DataSource
 
     config = PrepareConfig.from_dict(job.settings["prepare"])
     if "labelled" in job.inputs:

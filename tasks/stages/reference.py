@@ -10,7 +10,7 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
 def run(job: Job) -> None:
-    from bnf.reference import cache_reference
+    from bnf.reference.cache import cache_reference
 
     cache_reference(
         job.inputs["model"],

@@ -15,7 +15,7 @@ LEAVES_OUT = ("*.safetensors",)
 
 
 def run(job: Job) -> None:
-    from evaluation.report import build_report
+    from evaluation.report.build import build_report
 
     artifacts = {node: folder for node, folder in job.inputs.items() if folder.is_dir()}
     build_report(collect(job.settings, artifacts), job.output)

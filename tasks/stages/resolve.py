@@ -13,7 +13,7 @@ CONTENT = ("model.json",)
 
 def run(job: Job) -> None:
     """Name the model's folder, after fetching it where the recipe gives a hub id."""
-    from bnf.digests import model_digest
+    from bnf.model.digests import model_digest
 
     folder = job.inputs.get("model") or _download(job.settings["model_name_or_path"], job.settings["revision"])
     (job.output / "model.json").write_text(json.dumps({"path": str(folder), "digest": model_digest(folder)}))

@@ -20,7 +20,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 def run(job: Job) -> None:
     from dataclasses import fields
 
-    from data.sample import SampleConfig, sample
+    from data.sampling.sample import SampleConfig, sample
 
     settings = job.settings
     local = job.inputs.get("prompts")

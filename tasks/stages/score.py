@@ -8,7 +8,7 @@ CONTENT = ("scores.jsonl", "summary.json")
 
 
 def run(job: Job) -> None:
-    from evaluation.scoring import score_folder
+    from evaluation.scoring.score import score_folder
 
     s = job.settings
     score_folder(

@@ -16,8 +16,8 @@ POLICY = "policy"
 
 
 def run(job: Job) -> None:
-    from bnf.config import TrainConfig
-    from bnf.trainer import train
+    from bnf.training.config import TrainConfig
+    from bnf.training.trainer import train
 
     train(
         TrainConfig.from_dict(job.settings),
@@ -48,6 +48,6 @@ def not_done_again(settings: Mapping[str, Any], output: Path) -> str | None:
 
 def identity(output: Path) -> dict[str, Any]:
     """The artifact is the policy: a model's digest is one function wherever the model comes from."""
-    from bnf.digests import model_digest
+    from bnf.model.digests import model_digest
 
     return {"fingerprint": model_digest(output / POLICY), "model_folder": POLICY}

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pytest
 
-from flows.config import load_recipe
-from flows.runs import start_run
+from flows.recipe.config import load_recipe
+from flows.runs.record import start_run
 from tests.e2e.conftest import Bnf
 
 pytestmark = [pytest.mark.e2e]

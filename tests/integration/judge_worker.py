@@ -6,14 +6,14 @@ import signal
 import sys
 from pathlib import Path
 
-from bnf.rendering import load_tokenizer
-from evaluation._types import Sampling
-from evaluation.answers import Answers, completions_by_question
+from bnf.data.rendering import load_tokenizer
 from evaluation.benchmarks import arena_hard
 from evaluation.engines import open_engine
-from evaluation.generate import generate
-from evaluation.judges._ask import ModelJudge
-from evaluation.judging import Baseline, judge
+from evaluation.generation.generate import generate
+from evaluation.judging.answers import Answers, completions_by_question
+from evaluation.judging.client import ModelJudge
+from evaluation.judging.run import Baseline, judge
+from evaluation.types import Sampling
 from tests.integration.vllm_worker import MODEL
 
 QUESTIONS = arena_hard.load("sample", 6)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bnf.groups import PromptGroup
-from bnf.logps import row_logps
-from bnf.packing import Row
+from bnf.data.groups import PromptGroup
+from bnf.data.packing import Row
+from bnf.model.logps import row_logps
 from tests.unit.bnf.helpers import padded_logps, random_groups
 from tests.unit.bnf.models import make
 

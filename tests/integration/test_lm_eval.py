@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.lm_eval_replay import cross_check, cross_check_folder
-from evaluation.lm_eval_summary import cross_check_of, task_rows, tasks_of
-from evaluation.lm_eval_tasks import run_task, unknown_task
-from evaluation.scoring import score_records
+from evaluation.harness.replay import cross_check, cross_check_folder
+from evaluation.harness.tasks import run_task, unknown_task
+from evaluation.report.lm_eval import cross_check_of, task_rows, tasks_of
+from evaluation.scoring.score import score_records
 
 pytestmark = pytest.mark.integration
 DEFINITIONS = Path(__file__).parent / "lm_eval_tasks"
@@ -92,7 +92,7 @@ def model_dir(tiny_model_dir, tmp_path):
 
 @pytest.fixture
 def engine(model_dir, tmp_path, monkeypatch):
-    from bnf.rendering import load_tokenizer
+    from bnf.data.rendering import load_tokenizer
     from evaluation.engines import open_engine
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

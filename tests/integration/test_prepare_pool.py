@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from data._config import PrepareConfig
+from data.preparing.config import PrepareConfig
 from tasks.keys import ROOT
 from tests.unit.data.helpers import LENIENT, MODEL, needs_model, prepare, write_rows
 
@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.integration, needs_model]
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr("data._pool.CHUNK_ROWS", 4)
-    monkeypatch.setattr("data._pool._CHUNKS_WORTH_A_POOL", 2)
+    monkeypatch.setattr("data.preparing.pool.CHUNK_ROWS", 4)
+    monkeypatch.setattr("data.preparing.pool._CHUNKS_WORTH_A_POOL", 2)
 
 
 def _digest(folder):
@@ -65,9 +65,9 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path):
     rows = write_rows(tmp_path / "p.jsonl", [{"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(9000)])
     program = f"""
         from pathlib import Path
-        from data._config import PrepareConfig
-        from data._reading import DataSource
-        from data.prepare import prepare_sources
+        from data.preparing.config import PrepareConfig
+        from data.reading.records import DataSource
+        from data.preparing.prepare import prepare_sources
         if __name__ == "__main__":
             prepare_sources([DataSource("pairs", {str(rows)!r})], Path({str(MODEL)!r}), Path({str(tmp_path / "out")!r}),
                             PrepareConfig(), num_proc=2, progress=lambda *_: None)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from flows.config import make_recipe
 from flows.errors import RecipeError
-from flows.service_keys import service_keys
+from flows.recipe.config import make_recipe
+from flows.service.keys import service_keys
 
 pytestmark = [pytest.mark.integration]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bnf.rendering import load_tokenizer, prompt_text, render_prompt
-from evaluation._types import Sampling
+from bnf.data.rendering import load_tokenizer, prompt_text, render_prompt
 from evaluation.engines import environment, open_engine
+from evaluation.types import Sampling
 from tests.integration.vllm_worker import CHOICES, MODEL, PROMPTS, likelihood_pairs
 
 pytestmark = [

@@ -8,11 +8,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from bnf.rendering import load_tokenizer, render_prompt
-from data.sample import SampleConfig, sample_prompts
-from evaluation._types import Sampling
+from bnf.data.rendering import load_tokenizer, render_prompt
+from data.sampling.sample import SampleConfig, sample_prompts
 from evaluation.engines import open_engine
-from evaluation.generate import generate
+from evaluation.generation.generate import generate
+from evaluation.types import Sampling
 
 MODEL = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
 PROMPTS = [

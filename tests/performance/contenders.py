@@ -27,13 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnf.allocator import keep_freed_memory
-from bnf.groups import Completion, PromptGroup
-from bnf.logps import row_logps
-from bnf.losses import RowReference, assemble, count, total_loss
-from bnf.models import load_model
+from bnf.data.groups import Completion, PromptGroup
+from bnf.data.packing import Row, pack
+from bnf.model.allocator import keep_freed_memory
+from bnf.model.loading import load_model
+from bnf.model.logps import row_logps
 from bnf.objectives import load_objective
-from bnf.packing import Row, pack
+from bnf.training.losses import RowReference, assemble, count, total_loss
 
 # {"prompt": ids, "completions": [ids, …]}; the first completion is the preferred one.
 Batch = list[dict[str, Any]]

@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from scipy.stats import multinomial
 
-from evaluation.judges._pairwise_score import aggregate
+from evaluation.judging.aggregates.win_rate import aggregate
 from evaluation.statistics import Z_95, paired_interval, tango_interval
 
 SIZES = (12, 24, 50, 100, 200, 400, 800, 1300)

@@ -131,10 +131,10 @@ def measure(prepare: Callable[[Path, Path, int], Callable[[], int]], file: Path,
 
 
 def prepare_with_bnf(file: Path, output_dir: Path, num_proc: int) -> Callable[[], int]:
-    import bnf.rendering  # noqa: F401
-    from data._config import PrepareConfig
-    from data._reading import DataSource
-    from data.prepare import prepare_sources
+    import bnf.data.rendering  # noqa: F401
+    from data.preparing.config import PrepareConfig
+    from data.preparing.prepare import prepare_sources
+    from data.reading.records import DataSource
 
     config = PrepareConfig(pairing="all", max_length=1 << 20, max_prompt_length=1 << 20)
 
@@ -153,7 +153,7 @@ def prepare_with_trl(file: Path, output_dir: Path, num_proc: int) -> Callable[[]
     import datasets
     from trl import DPOConfig, DPOTrainer
 
-    from bnf.rendering import load_tokenizer
+    from bnf.data.rendering import load_tokenizer
 
     datasets.disable_progress_bars()
     tokenizer = load_tokenizer(MODEL)

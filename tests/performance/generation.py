@@ -62,10 +62,10 @@ def measure(model: Path, num_prompts: int, max_new_tokens: int, repeats: int) ->
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
-    from bnf.rendering import load_tokenizer, render_prompt
-    from evaluation._types import Sampling
-    from evaluation.completion_cache import CompletionCache
-    from evaluation.generate import generate
+    from bnf.data.rendering import load_tokenizer, render_prompt
+    from evaluation.generation.completion_cache import CompletionCache
+    from evaluation.generation.generate import generate
+    from evaluation.types import Sampling
 
     engine, tokenizer = open_engine("vllm", model), load_tokenizer(model)
     modules = {name: importlib.import_module(f"evaluation.benchmarks.{name}") for name in BENCHMARKS}

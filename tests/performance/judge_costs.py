@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import evaluation.engines.openai as client
-from evaluation._spending import Meter
+from evaluation.spending import Meter
 from tests.stub_server import FAULTS, StubServer
 from tests.unit.evaluation.test_judge_client import PRICE, fair, judged
 

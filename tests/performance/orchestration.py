@@ -31,7 +31,7 @@ WORDS = (
 SCORE = """
 import sys, time, pathlib, tempfile
 started = time.perf_counter()
-from evaluation.scoring import score_folder
+from evaluation.scoring.score import score_folder
 with tempfile.TemporaryDirectory() as output:
     score_folder("number_comparison", pathlib.Path(sys.argv[1]), pathlib.Path(output), source="own", limit=2)
 print(time.perf_counter() - started)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluation._types import Sampling
-from evaluation.generate import generate
-from evaluation.scoring import score_folder
-from flows.config import make_recipe
-from flows.graph import build
+from evaluation.generation.generate import generate
+from evaluation.scoring.score import score_folder
+from evaluation.types import Sampling
+from flows.dag.graph import build
+from flows.recipe.config import make_recipe
 from tasks.keys import ROOT, code_digests
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
@@ -74,7 +74,7 @@ def test_it_is_found_by_its_file_name_and_its_halves_have_keys_of_their_own(capi
     for path in ROOT.joinpath("evaluation", "benchmarks").iterdir():
         if path.name != "capitals.py":  # somebody who follows CONTRIBUTING.md has it already
             (folder / path.name).symlink_to(path)
-    for module in ("flows.graph_parts", "tasks.keys", "flows.paths"):
+    for module in ("flows.dag.parts", "tasks.keys", "flows.recipe.paths"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     benchmarks = {"capitals": {"source": str(tmp_path / "rows.jsonl")}}
     recipe = make_recipe({"name": "r", "model_name_or_path": "some/model", "evaluation": {"benchmarks": benchmarks}})

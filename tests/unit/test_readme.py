@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import torch
 import yaml
 
-from bnf.config import TrainConfig
-from data.sources._rows import Candidate, Fields, Row
-from flows.config import make_recipe
-from flows.sections import LmEvalTask
+from bnf.training.config import TrainConfig
+from data.rows import Candidate, Fields, Row
+from flows.recipe.config import make_recipe
+from flows.recipe.sections import LmEvalTask
 from tasks.keys import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -91,7 +91,7 @@ def test_the_rounds_of_docs_data_are_a_recipe():
 
 def test_the_source_that_contributing_shows_reads_its_record():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
-    [code] = [block for block in blocks if "data.sources" in block]
+    [code] = [block for block in blocks if "data.rows" in block]
     module: dict = {}
     exec(code, module)
     row = module["row"](Fields({"question": "q", "reply": "a", "stars": 4}, module["COLUMNS"]))

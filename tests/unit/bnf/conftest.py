@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bnf.groups import DEV, write_groups
-from bnf.reference import cache_reference
+from bnf.data.groups import DEV, write_groups
+from bnf.reference.cache import cache_reference
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import ignore
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bnf.groups import Completion, PromptGroup
+from bnf.data.groups import Completion, PromptGroup
 from bnf.objectives._base import RowLogps
 
 VOCABULARY = 97

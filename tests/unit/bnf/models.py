@@ -17,9 +17,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from bnf.attention import ATTENTION
-from bnf.families import check_model
-from bnf.lean import keep_less
+from bnf.model.attention import ATTENTION
+from bnf.model.families import check_model
+from bnf.model.lean import keep_less
 from tests.unit.bnf.helpers import VOCABULARY
 
 SHAPE: dict[str, Any] = {

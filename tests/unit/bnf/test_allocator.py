@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import sys, torch
 if sys.argv[1] == "keep":
-    from bnf.allocator import keep_freed_memory
+    from bnf.model.allocator import keep_freed_memory
     keep_freed_memory()
 
 

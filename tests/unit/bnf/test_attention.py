@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnf import segments
-from bnf.families import FAMILIES
-from bnf.groups import Completion, PromptGroup
-from bnf.logps import row_logps
-from bnf.models import load_model
-from bnf.packing import Row, pack
+from bnf.data.groups import Completion, PromptGroup
+from bnf.data.packing import Row, pack
+from bnf.model import segments
+from bnf.model.families import FAMILIES
+from bnf.model.loading import load_model
+from bnf.model.logps import row_logps
 from tests.unit.bnf.helpers import VOCABULARY, padded_logps, random_groups
 from tests.unit.bnf.models import MODELS, configuration, make
 
@@ -21,7 +21,7 @@ LAYOUTS = {"a block a group": 512, "a block a piece": 0}
 def one_block_tokens(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(segments, "_ONE_BLOCK_TOKENS", request.param)
     monkeypatch.setattr(segments, "_SHARED_BLOCK_TOKENS", 9)
-    monkeypatch.setattr("bnf.attention._BLOCK_QUERIES", 3)
+    monkeypatch.setattr("bnf.model.attention._BLOCK_QUERIES", 3)
     return int(request.param)
 
 

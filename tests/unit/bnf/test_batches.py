@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bnf.config import TrainConfig
-from bnf.groups import Completion, PromptGroup, write_groups
-from bnf.longest import longest_group
-from bnf.packing import Row, pack, step_bounds, tokens_in_row
-from bnf.parallel import SeededSteps
-from bnf.reference import cache_reference
-from bnf.trainer import train
+from bnf.data.groups import Completion, PromptGroup, write_groups
+from bnf.data.longest import longest_group
+from bnf.data.packing import Row, pack, step_bounds, tokens_in_row
+from bnf.reference.cache import cache_reference
+from bnf.training.config import TrainConfig
+from bnf.training.parallel import SeededSteps
+from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bnf.chat_template import ChatTemplate, LostText, RenderingError, set_date
-from bnf.rendering import Rendered, Renderer, load_tokenizer, render_prompt
+from bnf.data.chat_template import ChatTemplate, LostText, RenderingError, set_date
+from bnf.data.rendering import Rendered, Renderer, load_tokenizer, render_prompt
 
 MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"
 pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason="the demonstration model is not there; make env fetches it")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from bnf.checks import check_data, check_groups_dir, check_machine, check_model_dir
-from bnf.config import READ_BY_SOME, TrainConfig
-from bnf.groups import DEV, Completion, PromptGroup, write_groups
-from bnf.models import empty_model, load_model
+from bnf.data.groups import DEV, Completion, PromptGroup, write_groups
+from bnf.model.loading import empty_model, load_model
 from bnf.objectives import load_objective, objective_names
+from bnf.training.checks import check_data, check_groups_dir, check_machine, check_model_dir
+from bnf.training.config import READ_BY_SOME, TrainConfig
 from tests.unit.bnf.helpers import random_groups, row_of
 from tests.unit.bnf.models import MODELS, configuration
 from tests.unit.bnf.training import run
@@ -149,7 +149,7 @@ def test_optimizers_that_are_here_pass(optim: str) -> None:
 
 
 def test_devices_and_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bnf.checks.device_kind", lambda: "cuda")
+    monkeypatch.setattr("bnf.training.checks.device_kind", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="nproc_per_node must be at most the 1 devices of this machine, got 2"):
         check_machine(TrainConfig(nproc_per_node=2))

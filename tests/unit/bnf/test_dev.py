@@ -9,13 +9,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
-from bnf.attention import ATTENTION
-from bnf.collapse import TrainingCollapsed, check_evaluations
-from bnf.config import TrainConfig
-from bnf.dev import Sample, prompts_to_sample, sample, sample_metrics
-from bnf.groups import DEV, Completion, PromptGroup, read_groups, write_groups
-from bnf.models import load_model
-from bnf.reference import cache_reference
+from bnf.data.groups import DEV, Completion, PromptGroup, read_groups, write_groups
+from bnf.model.attention import ATTENTION
+from bnf.model.loading import load_model
+from bnf.reference.cache import cache_reference
+from bnf.training.collapse import TrainingCollapsed, check_evaluations
+from bnf.training.config import TrainConfig
+from bnf.training.dev import Sample, prompts_to_sample, sample, sample_metrics
 from tests.unit.bnf.helpers import padded_logps, random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
 

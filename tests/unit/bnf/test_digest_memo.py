@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bnf import digests
-from bnf.digests import file_state, model_digest
+from bnf.model import digests
+from bnf.model.digests import file_state, model_digest
 
 
 @pytest.fixture

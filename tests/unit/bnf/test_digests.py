@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bnf import digests
-from bnf.digests import model_digest
+from bnf.model import digests
+from bnf.model.digests import model_digest
 
 
 def test_digest_follows_content_and_nothing_else(tiny_model_dir: Path, tmp_path: Path) -> None:

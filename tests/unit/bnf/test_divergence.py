@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bnf.dev import Sample, sample_metrics
-from bnf.divergence import divergence
-from bnf.groups import Completion, PromptGroup
-from bnf.models import load_model
+from bnf.analysis.policy_divergence import divergence
+from bnf.data.groups import Completion, PromptGroup
+from bnf.model.loading import load_model
+from bnf.training.dev import Sample, sample_metrics
 from tests.unit.bnf.training import ignore
 
 GROUPS = [

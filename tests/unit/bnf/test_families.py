@@ -24,8 +24,8 @@ from transformers import (
     T5Config,
 )
 
-from bnf.families import FAMILIES, check_model, head_softcap
-from bnf.models import load_model
+from bnf.model.families import FAMILIES, check_model, head_softcap
+from bnf.model.loading import load_model
 
 STATE, EXPERTS, POSITIONS = "carry a state from token to token", "routed to experts", "absolute position embeddings"
 

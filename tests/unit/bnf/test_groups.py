@@ -4,7 +4,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from bnf.groups import Completion, GroupsWriter, PromptGroup, read_groups, tokens_digest, write_groups
+from bnf.data.groups import Completion, GroupsWriter, PromptGroup, read_groups, tokens_digest, write_groups
 from tests.unit.bnf.helpers import random_groups
 
 

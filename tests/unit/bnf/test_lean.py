@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bnf.adapters import add_adapter
-from bnf.config import TrainConfig
-from bnf.lean import keep_less, replayable, replaying
-from bnf.logps import row_logps
-from bnf.packing import Row
+from bnf.data.packing import Row
+from bnf.model.lean import keep_less, replayable, replaying
+from bnf.model.logps import row_logps
+from bnf.training.adapters import add_adapter
+from bnf.training.config import TrainConfig
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.models import MODELS, configuration, make
 from tests.unit.bnf.training import BASE

@@ -5,8 +5,8 @@ import gc
 import pytest
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from bnf.config import TrainConfig
-from bnf.loggers import LOGGERS, lacking
+from bnf.training.config import TrainConfig
+from bnf.training.loggers import LOGGERS, lacking
 
 
 def test_every_logger_of_transformers_is_known_and_no_other():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnf.logps import head_chunk, head_logps, logits_budget
+from bnf.model.logps import head_chunk, head_logps, logits_budget
 
 
 def naive(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, softcap: float | None = None) -> torch.Tensor:

@@ -13,14 +13,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bnf.adapters import add_adapter
-from bnf.config import TrainConfig
-from bnf.digests import model_digest
-from bnf.groups import read_groups
-from bnf.logps import row_logps
-from bnf.models import load_model
-from bnf.packing import pack
-from bnf.trainer import ADAPTER
+from bnf.data.groups import read_groups
+from bnf.data.packing import pack
+from bnf.model.digests import model_digest
+from bnf.model.loading import load_model
+from bnf.model.logps import row_logps
+from bnf.training.adapters import add_adapter
+from bnf.training.config import TrainConfig
+from bnf.training.trainer import ADAPTER
 from tests.unit.bnf.training import BASE, metrics, run, same, weights
 
 LORA: dict[str, Any] = {"lora_r": 4, "lora_alpha": 8, "learning_rate": 1e-2}

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bnf.attention import ATTENTION
-from bnf.groups import PromptGroup
-from bnf.logps import TokenLogps, row_logps
-from bnf.losses import MismatchedReference, RowReference, Totals, assemble, count, label_weights, total_loss
-from bnf.mismatched import mean_logratio, mismatched_rows
+from bnf.data.groups import PromptGroup
+from bnf.data.packing import Row, pack
+from bnf.model.attention import ATTENTION
+from bnf.model.logps import TokenLogps, row_logps
 from bnf.objectives import load_objective, objective_names
-from bnf.packing import Row, pack
+from bnf.reference.kl_pairs import mean_logratio, mismatched_rows
+from bnf.training.losses import MismatchedReference, RowReference, Totals, assemble, count, label_weights, total_loss
 from tests.unit.bnf.helpers import padded_logps, padded_prompt_logps, random_groups
 from tests.unit.bnf.test_attention import make
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from bnf.logps import TokenLogps
-from bnf.metrics import StepMetrics, area_under_curve
+from bnf.model.logps import TokenLogps
 from bnf.objectives import load_objective
 from bnf.objectives._base import RowLogps
+from bnf.training.metrics import StepMetrics, area_under_curve
 from tests.unit.bnf.helpers import row_of
 
 HALF, QUARTER, THREE = math.log(0.5), math.log(0.25), math.log(0.75)

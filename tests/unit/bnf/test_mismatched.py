@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bnf.attention import ATTENTION
-from bnf.groups import Completion, PromptGroup
-from bnf.losses import MismatchedReference, RowReference
-from bnf.mismatched import mean_logratio, mismatched_rows
-from bnf.packing import Row, pack
+from bnf.data.groups import Completion, PromptGroup
+from bnf.data.packing import Row, pack
+from bnf.model.attention import ATTENTION
+from bnf.reference.kl_pairs import mean_logratio, mismatched_rows
+from bnf.training.losses import MismatchedReference, RowReference
 from tests.unit.bnf.helpers import padded_logps, random_groups
 from tests.unit.bnf.test_attention import make
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnf.groups import Completion, PromptGroup
-from bnf.logps import TokenLogps, head_logps
-from bnf.losses import RowReference, Totals, assemble, count, total_loss
-from bnf.metrics import StepMetrics
+from bnf.data.groups import Completion, PromptGroup
+from bnf.data.packing import Row
+from bnf.model.logps import TokenLogps, head_logps
 from bnf.objectives import load_objective
 from bnf.objectives.bnf import dtd_cross_entropy, feedback_weights
-from bnf.packing import Row
+from bnf.training.losses import RowReference, Totals, assemble, count, total_loss
+from bnf.training.metrics import StepMetrics
 from tests.unit.bnf.helpers import row_of
 
 VOCABULARY = 17

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from bnf.config import TrainConfig
-from bnf.groups import write_groups
-from bnf.mismatched import mean_logratio, mismatched_rows
-from bnf.models import load_model
-from bnf.packing import pack
-from bnf.reference import cache_reference, read_reference
-from bnf.trainer import train
+from bnf.data.groups import write_groups
+from bnf.data.packing import pack
+from bnf.model.loading import load_model
+from bnf.reference.cache import cache_reference, read_reference
+from bnf.reference.kl_pairs import mean_logratio, mismatched_rows
+from bnf.training.config import TrainConfig
+from bnf.training.trainer import train
 from tests.unit.bnf.helpers import padded_logps, random_groups
 
 ROWS = {"max_tokens_per_row": 64, "bf16": True}

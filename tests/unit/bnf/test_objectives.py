@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from bnf.groups import Completion, PromptGroup
-from bnf.losses import Totals, total_loss
+from bnf.data.groups import Completion, PromptGroup
 from bnf.objectives import load_objective, objective_names
 from bnf.objectives._base import RowLogps
+from bnf.training.losses import Totals, total_loss
 from tests.unit.bnf.helpers import row_of
 
 LOGPS = [[-1.0, -2.0], [-3.0]]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnf.attention import ATTENTION
-from bnf.logps import row_logps
-from bnf.losses import Totals, assemble, count, total_loss
+from bnf.data.packing import Row
+from bnf.model.attention import ATTENTION
+from bnf.model.logps import row_logps
 from bnf.objectives import load_objective
 from bnf.objectives._base import RowLogps
-from bnf.packing import Row
+from bnf.training.losses import Totals, assemble, count, total_loss
 from tests.unit.bnf.helpers import random_groups, row_of
 from tests.unit.bnf.test_attention import make
 

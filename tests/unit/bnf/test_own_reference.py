@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnf import device
-from bnf.reference import cache_reference, made_elsewhere
-from bnf.shifts import analyze
+from bnf.analysis.likelihood_shift import analyze
+from bnf.model import device
+from bnf.reference.cache import cache_reference, made_elsewhere
 from tests.unit.bnf.training import ignore, metrics, run, same, weights
 
 ON_CUDA = 2**27
@@ -21,7 +21,7 @@ def elsewhere(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("model", "groups"):
         (tmp_path / name).symlink_to(workplace / name)
     with monkeypatch.context() as there:
-        there.setattr("bnf.reference.logits_budget", lambda: ON_CUDA)
+        there.setattr("bnf.reference.cache.logits_budget", lambda: ON_CUDA)
         arguments = {"max_tokens_per_row": 48, "bf16": False, "progress": ignore}
         cache_reference(workplace / "model", workplace / "groups", tmp_path / "reference_False", **arguments)
     return tmp_path
@@ -103,12 +103,12 @@ def test_a_build_for_cuda_and_a_device_make_it_cuda(
 def test_torch_is_not_imported_for_it() -> None:
     import subprocess
 
-    code = "import sys\nfrom bnf.device import device_kind\ndevice_kind()\nsys.exit('torch' in sys.modules)"
+    code = "import sys\nfrom bnf.model.device import device_kind\ndevice_kind()\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_note_is_whole_or_not_there(tmp_path: Path) -> None:
-    from bnf.own_reference import Mismatch, note_mismatch, noted_mismatch
+    from bnf.training.own_reference import Mismatch, note_mismatch, noted_mismatch
 
     assert noted_mismatch(tmp_path) is None
     for mismatch in (Mismatch(0.5), Mismatch(elsewhere="head_logits 1, here 2")):

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from bnf.groups import Completion, PromptGroup
-from bnf.packing import Row, pack
+from bnf.data.groups import Completion, PromptGroup
+from bnf.data.packing import Row, pack
 from tests.unit.bnf.helpers import random_groups
 
 

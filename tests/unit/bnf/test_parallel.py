@@ -1,7 +1,7 @@
 import pytest
 
-from bnf.config import TrainConfig
-from bnf.parallel import SeededSteps
+from bnf.training.config import TrainConfig
+from bnf.training.parallel import SeededSteps
 from tests.unit.bnf.training import BASE
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bnf.config import TrainConfig
-from bnf.groups import write_groups
-from bnf.reference import cache_reference
-from bnf.trainer import train
+from bnf.data.groups import write_groups
+from bnf.reference.cache import cache_reference
+from bnf.training.config import TrainConfig
+from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import ignore
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bnf.checks import _TORCH_OPTIMIZERS, _ask_transformers, _check_optimizer
-from bnf.config import TrainConfig
-from bnf.groups import DEV, write_groups
-from bnf.plain_models import is_plain
+from bnf.data.groups import DEV, write_groups
+from bnf.model.plain_models import is_plain
+from bnf.training.checks import _TORCH_OPTIMIZERS, _ask_transformers, _check_optimizer
+from bnf.training.config import TrainConfig
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.models import MODELS, configuration
 
@@ -132,7 +132,7 @@ def test_what_a_plan_asks_imports_no_transformers_and_without_groups_no_torch(tm
     write_groups(tmp_path / "groups" / DEV, random_groups(4, seed=1))
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from bnf.checks import check_groups_dir, check_machine, check_model_dir\nfrom bnf.config import TrainConfig\n"
+        "from bnf.training.checks import check_groups_dir, check_machine, check_model_dir\nfrom bnf.training.config import TrainConfig\n"
         "folder, config = Path(sys.argv[1]), TrainConfig()\n"
         "check_model_dir(config, folder, evaluates=True)\n"
         "assert 'torch' not in sys.modules\n"

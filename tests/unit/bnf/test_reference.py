@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnf import reference
-from bnf.groups import write_groups
-from bnf.logps import row_logps
-from bnf.models import load_model
-from bnf.packing import pack
-from bnf.reference import cache_reference, read_reference
+from bnf.data.groups import write_groups
+from bnf.data.packing import pack
+from bnf.model.loading import load_model
+from bnf.model.logps import row_logps
+from bnf.reference import cache as reference
+from bnf.reference.cache import cache_reference, read_reference
 from tests.unit.bnf.helpers import random_groups
 
 SETTINGS = {"max_tokens_per_row": 64, "bf16": True}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnf.rendering import (
+from bnf.data.rendering import (
     Rendered,
     Renderer,
     RenderingError,

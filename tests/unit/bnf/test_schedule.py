@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnf.schedule import SCHEDULES, num_warmup_steps, rate_share
+from bnf.training.schedule import SCHEDULES, num_warmup_steps, rate_share
 from tests.unit.bnf.training import metrics, run, same, weights
 
 # (number of steps, warmup_ratio) → what each step has of the highest rate.

@@ -9,9 +9,9 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 from transformers.integrations import flex_attention as transformers_flex
 
-from bnf import attention, cuda_attention, segments
-from bnf.packing import Span
-from bnf.segments import SegmentPlan
+from bnf.data.packing import Span
+from bnf.model import attention, cuda_attention, segments
+from bnf.model.segments import SegmentPlan
 
 WINDOWS = [None, 1, 3, 6, 100]
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bnf.groups import DEV, write_groups
-from bnf.packing import pack
-from bnf.reference import cache_reference
-from bnf.shifts import analyze
+from bnf.analysis.likelihood_shift import analyze
+from bnf.data.groups import DEV, write_groups
+from bnf.data.packing import pack
+from bnf.reference.cache import cache_reference
 from tests.unit.bnf.helpers import padded_logps, random_groups
 from tests.unit.bnf.test_reference import SETTINGS, ignore
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bnf.collapse import TrainingCollapsed
-from bnf.config import TrainConfig
-from bnf.groups import write_groups
+from bnf.data.groups import write_groups
 from bnf.train import main
+from bnf.training.collapse import TrainingCollapsed
+from bnf.training.config import TrainConfig
 from tests.unit.bnf.helpers import random_groups
 
 

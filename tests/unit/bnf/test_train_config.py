@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from bnf.config import READ_BY_SOME, REFERENCE_FIELDS, TrainConfig
 from bnf.objectives import load_objective, objective_names
+from bnf.training.config import READ_BY_SOME, REFERENCE_FIELDS, TrainConfig
 
 
 def test_config_is_checked_without_torch() -> None:
     code = (
         "import sys, bnf\n"
-        "from bnf.config import TrainConfig\n"
+        "from bnf.training.config import TrainConfig\n"
         "from bnf.objectives import load_objective, objective_names\n"
         "[load_objective(name) for name in objective_names()]\n"
         "TrainConfig()\n"

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnf.adapters import add_adapter
-from bnf.collapse import TrainingCollapsed
-from bnf.config import TrainConfig
-from bnf.groups import read_groups
-from bnf.logps import row_logps
-from bnf.models import load_model
-from bnf.packing import pack
+from bnf.data.groups import read_groups
+from bnf.data.packing import pack
+from bnf.model.loading import load_model
+from bnf.model.logps import row_logps
+from bnf.training.adapters import add_adapter
+from bnf.training.collapse import TrainingCollapsed
+from bnf.training.config import TrainConfig
 from tests.unit.bnf.training import BASE, metrics, run, same, weights
 
 

@@ -13,14 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from bnf.arguments import training_arguments
-from bnf.collapse import TrainingCollapsed
-from bnf.config import TrainConfig
-from bnf.groups import write_groups
-from bnf.models import load_model
-from bnf.own_reference import ReferenceMismatch
-from bnf.reference import cache_reference
-from bnf.trainer import train
+from bnf.data.groups import write_groups
+from bnf.model.loading import load_model
+from bnf.reference.cache import cache_reference
+from bnf.training.arguments import training_arguments
+from bnf.training.collapse import TrainingCollapsed
+from bnf.training.config import TrainConfig
+from bnf.training.own_reference import ReferenceMismatch
+from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
 
@@ -221,7 +221,7 @@ def test_a_difference_that_stays_under_its_own_reference_ends_the_training(
 ) -> None:
     for name in ("model", "groups", "reference_False"):
         (tmp_path / name).symlink_to(workplace / name)
-    monkeypatch.setattr("bnf.metrics.StepMetrics.mean_weight", lambda self: 0.9)
+    monkeypatch.setattr("bnf.training.metrics.StepMetrics.mean_weight", lambda self: 0.9)
     with pytest.raises(ReferenceMismatch):
         run(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="computed this reference itself") as caught:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from bnf.config import TrainConfig
-from bnf.trainer import train
+from bnf.training.config import TrainConfig
+from bnf.training.trainer import train
 
 BASE: dict[str, Any] = {"learning_rate": 1e-3, "max_tokens_per_row": 48, "global_batch_size": 6, "bf16": False}
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bnf.groups import read_groups
-from data._config import PrepareConfig
-from data._reading import DataSource
-from data.prepare import prepare_sources
+from bnf.data.groups import read_groups
+from data.preparing.config import PrepareConfig
+from data.preparing.prepare import prepare_sources
+from data.reading.records import DataSource
 from tests.unit.evaluation.fake_engine import no_progress
 
 MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"

@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from data._config import PrepareConfig
-from data._reading import DataSource, Raw
-from data._render import RenderedRow, RowRenderer
+from data.preparing.config import PrepareConfig
+from data.preparing.render import RenderedRow, RowRenderer
+from data.reading.records import DataSource, Raw
 from tests.unit.data.helpers import MODEL
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -218,7 +218,7 @@ def lost_words(record: Record, row: RenderedRow, decode: Any) -> list[str]:
 
 
 def main() -> None:
-    from bnf.rendering import load_tokenizer
+    from bnf.data.rendering import load_tokenizer
 
     paths = templates(Path(sys.argv[1]) if len(sys.argv) > 1 else TEMPLATES)
     num = {"kept": 0, "refused": 0, "lost": 0}

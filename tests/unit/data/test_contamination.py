@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bnf.groups import Completion, PromptGroup, write_groups
+from bnf.data.groups import Completion, PromptGroup, write_groups
 from data.contamination import check_contamination
 from tests.unit.evaluation.fake_engine import no_progress
 

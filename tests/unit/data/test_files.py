@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from data._files import files_inside, list_files
-from data._parse import parse_line
-from data._reading import DataSource, Reader
+from data.parse import parse_line
+from data.reading.files import files_inside, list_files
+from data.reading.records import DataSource, Reader
 from tasks.store import Store
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from data._config import PrepareConfig, RatingRule
-from data._parse import KINDS, gives
-from data._reading import DataSource
-from data.foresight import gives_pairs
+from data.parse import KINDS, gives
+from data.preparing.config import PrepareConfig, RatingRule
+from data.preparing.foresight import gives_pairs
+from data.reading.records import DataSource
 from tasks.keys import ROOT
 from tests.unit.data.helpers import needs_model, prepare, write_rows
 

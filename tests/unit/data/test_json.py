@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data._parse import Parser, parse_line
-from data._reading import Bad, DataSource, Reader
+from data.parse import Parser, parse_line
+from data.reading.records import Bad, DataSource, Reader
 
 ROWS = [{"id": f"r{n}", "prompt": f"Größe {n}?", "chosen": {"role": "assistant", "content": "ja\n"}, "n": n} for n in range(4)]
 
@@ -55,7 +55,7 @@ FORMS = {
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.ndjson", "a.jsonl.gz"])
 @pytest.mark.parametrize("chunk", [1 << 20, 7])
 def test_every_form_gives_its_objects(tmp_path, monkeypatch, form, name, chunk):
-    monkeypatch.setattr("data._reading._CHUNK_BYTES", chunk)
+    monkeypatch.setattr("data.reading.records._CHUNK_BYTES", chunk)
     data = FORMS[form].encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     assert _values(tmp_path / name) == ROWS

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from bnf.groups import read_groups
-from data._config import PrepareConfig, RatingRule
-from data._reading import DataSource
-from data._settle import rating_labels
-from data._workbench import CandidateEntry
+from bnf.data.groups import read_groups
+from data.preparing.config import PrepareConfig, RatingRule
+from data.preparing.label_resolution import rating_labels
+from data.preparing.staging import CandidateEntry
+from data.reading.records import DataSource
 from tests.unit.data.helpers import LENIENT, MODEL, ledger, needs_model, prepare, texts, write_rows
 
 pytestmark = needs_model
@@ -241,7 +241,7 @@ def test_a_prompt_of_two_sources_is_one_group(tmp_path):
 
 
 def test_truncation_cuts_the_prompts_beginning_or_the_completions_end(tmp_path):
-    from bnf.rendering import load_tokenizer, render_completion, render_prompt
+    from bnf.data.rendering import load_tokenizer, render_completion, render_prompt
 
     tokenizer = load_tokenizer(MODEL)
     row = {"prompt": "long " * 40, "chosen": "yes " * 30, "rejected": "no"}

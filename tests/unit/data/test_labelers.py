@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from data._config import PrepareConfig, RatingRule
 from data.labelers import ratings
-from data.prepare import prepare_labelled
+from data.preparing.config import PrepareConfig, RatingRule
+from data.preparing.prepare import prepare_labelled
 from tests.unit.data.helpers import ledger, texts, write_rows
 from tests.unit.evaluation.fake_engine import no_progress
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnf.rendering import load_tokenizer
+from bnf.data.rendering import load_tokenizer
 from tests.unit.data.helpers import needs_model
 from tests.unit.data.lost_words import FORMS, lost_words, render, renderer, templates
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bnf.groups import Completion, PromptGroup, read_groups, write_groups
-from bnf.rendering import load_tokenizer, render_completion, render_prompt
-from data._config import PrepareConfig
-from data._reading import DataSource
-from data.prepare import prepare_labelled, prepare_sources
-from data.sources import _sample_pairs
+from bnf.data.groups import Completion, PromptGroup, read_groups, write_groups
+from bnf.data.rendering import load_tokenizer, render_completion, render_prompt
+from data.preparing.config import PrepareConfig
+from data.preparing.prepare import prepare_labelled, prepare_sources
+from data.reading.records import DataSource
+from data.samples import make as _sample_pairs
 from tests.unit.evaluation.fake_engine import no_progress
 
 MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.prompts import check_source, load_prompts, prompts_of_round
+from data.sampling.prompts import check_source, load_prompts, prompts_of_round
 from evaluation.benchmarks import gsm8k, math
 
 

@@ -12,9 +12,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data._files import list_files
-from data._parse import parse_line
-from data._reading import Bad, DataSource, Reader, is_hub_id
+from data.parse import parse_line
+from data.reading.files import list_files
+from data.reading.records import Bad, DataSource, Reader, is_hub_id
 
 ROWS = [
     {"prompt": f"Größe {n}?", "chosen": 'ja,\n"ja"' * (n + 1), "rejected": [{"role": "assistant", "content": "nein"}]}
@@ -85,7 +85,7 @@ def test_blank_lines_of_csv_are_no_rows(tmp_path):
 
 
 def test_an_array_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("data._reading._CHUNK_BYTES", 7)
+    monkeypatch.setattr("data.reading.records._CHUNK_BYTES", 7)
     assert values(_write(tmp_path / "a.json", ROWS)) == ROWS
 
 
@@ -118,7 +118,7 @@ def test_odd_arrays(tmp_path, text):
     ],
 )
 def test_a_damaged_file_says_what_is_wrong_and_where(tmp_path, monkeypatch, name, data, message):
-    monkeypatch.setattr("data._reading._CHUNK_BYTES", 1000)
+    monkeypatch.setattr("data.reading.records._CHUNK_BYTES", 1000)
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=message):
         read(tmp_path / name)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bnf.rendering import load_tokenizer
-from data._reading import DataSource
+from bnf.data.rendering import load_tokenizer
+from data.reading.records import DataSource
 from tests.unit.data.helpers import LENIENT, MODEL, needs_model, prepare
 
 DATA = Path(os.environ.get("BNF_TEST_DATA", "nowhere"))

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from data.rewards import add_gold, pass_at_k, reward_statistics
+from data.sampling.rewards import add_gold, pass_at_k, reward_statistics
 
 
 def completion(reward, text="t", tokens=2, finish_reason="stop", outcome="correct", **more):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from data._parse import Parser
-from data._reading import Bad, DataSource, Raw
+from data.parse import Parser
+from data.reading.records import Bad, DataSource, Raw
 
 ASK = {"role": "user", "content": "Ask this"}
 SIDES = {"chosen": "yes indeed", "rejected": "no never"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bnf.rendering import load_tokenizer, render_prompt
+from bnf.data.rendering import load_tokenizer, render_prompt
 from data.labelers import verifier
-from data.sample import CHUNK_PROMPTS, SampleConfig, chunk_seed, sample_prompts
-from evaluation._types import Verdict
+from data.sampling.sample import CHUNK_PROMPTS, SampleConfig, chunk_seed, sample_prompts
+from evaluation.types import Verdict
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 ROOT = Path(__file__).parents[3]

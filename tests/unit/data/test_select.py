@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from bnf.groups import read_groups
-from data._config import PrepareConfig
-from data._reading import DataSource
-from data.prepare import prepare_labelled
+from bnf.data.groups import read_groups
+from data.preparing.config import PrepareConfig
+from data.preparing.prepare import prepare_labelled
+from data.reading.records import DataSource
 from tests.unit.data.helpers import LENIENT, ledger, needs_model, prepare, write_rows
 from tests.unit.evaluation.fake_engine import no_progress
 

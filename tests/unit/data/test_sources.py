@@ -2,9 +2,9 @@
 
 import pytest
 
-from data._parse import Parser
-from data._reading import Bad, DataSource, Raw
-from data.sources._rows import Candidate
+from data.parse import Parser
+from data.reading.records import Bad, DataSource, Raw
+from data.rows import Candidate
 
 USER = [{"role": "user", "content": "Say yes"}]
 YES, NO = {"role": "assistant", "content": "yes"}, {"role": "assistant", "content": "no"}

@@ -5,14 +5,14 @@ import shutil
 
 import pytest
 
-from bnf.groups import read_groups
-from bnf.rendering import load_tokenizer
-from data._config import PrepareConfig
-from data._parse import Parser
-from data._reading import Bad, DataSource, Raw
-from data.prepare import prepare_sources
-from data.prompts import load_prompts
-from data.sample import SampleConfig, sample_prompts
+from bnf.data.groups import read_groups
+from bnf.data.rendering import load_tokenizer
+from data.parse import Parser
+from data.preparing.config import PrepareConfig
+from data.preparing.prepare import prepare_sources
+from data.reading.records import Bad, DataSource, Raw
+from data.sampling.prompts import load_prompts
+from data.sampling.sample import SampleConfig, sample_prompts
 from tasks.stages.prepare import outcome
 from tests.unit.data.helpers import MODEL, ledger, needs_model, prepare, write_rows
 from tests.unit.data.lost_words import TOOL, assistant, call, templates, user

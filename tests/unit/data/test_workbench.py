@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data._config import PrepareConfig
+from data.preparing.config import PrepareConfig
 from tests.unit.data.helpers import needs_model, prepare, write_rows
 
 pytestmark = needs_model

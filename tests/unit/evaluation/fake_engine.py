@@ -7,7 +7,7 @@ import random
 import signal
 from collections.abc import Callable
 
-from evaluation._types import Generation
+from evaluation.types import Generation
 
 
 class FakeEngine:

@@ -83,8 +83,8 @@ def scored(
 
 def judged(folder: Path, verdicts: Sequence[tuple[str | None, str | None]], *, demonstration: bool = True) -> str:
     """The folder of a judge stage: per question the verdict with the baseline first, and with the candidate first."""
-    from evaluation.judges import pairwise
-    from evaluation.judges._results import summarize_games
+    from evaluation.judging.protocols import pairwise
+    from evaluation.judging.results import summarize_games
 
     games = [
         {"question_id": f"q{index}", "candidate": "aligned", "game": game, "verdict": verdict, "letter_mass": None}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.answers import read_answers
 from evaluation.benchmarks import arena_hard, mt_bench, wildbench
-from evaluation.judge_score import judge_score, judgment_rows
-from evaluation.scoring import read_completions
-from evaluation.zeroeval import load_zeroeval_results
+from evaluation.judging.answers import read_answers
+from evaluation.judging.recorded.score import judge_score, judgment_rows
+from evaluation.scoring.score import read_completions
+from evaluation.scoring.zeroeval import load_zeroeval_results
 from tests.unit.evaluation.judgment_files import PROMPT, notes
 
 HARD, CREATIVE = "o3-mini-2025-01-31", "gemini-2.0-flash-001"

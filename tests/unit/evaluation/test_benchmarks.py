@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import samples
 from evaluation.benchmarks import crux, gsm8k, math, math_l5, mmlu_redux, mmlu_redux_2, number_comparison
+from evaluation.benchmarks.samples import make as samples
 
 ZEROEVAL_STYLE = [gsm8k, crux, math, math_l5, mmlu_redux, mmlu_redux_2]
 CHOICES = [mmlu_redux, mmlu_redux_2]
@@ -43,7 +43,7 @@ def test_the_sample_files_are_what_the_generator_makes(tmp_path):
     samples.write_samples(tmp_path)
     for name in samples.make_samples():
         assert (tmp_path / f"{name}.jsonl").read_bytes() == (samples.SAMPLES / f"{name}.jsonl").read_bytes(), (
-            "run python -m evaluation.samples"
+            "run python -m evaluation.benchmarks.samples.make"
         )
 
 
@@ -399,7 +399,9 @@ def test_generations_do_not_hang_on_the_code_that_scores_them(module):
     )
     assert not {f"evaluation.{name}" for name in scorers} & generation.keys()
     if module is not number_comparison:
-        assert {"evaluation.parsing", "evaluation.arithmetic"} <= code_digests([f"{module.__name__}:score"]).keys()
+        assert {"evaluation.scoring.parsing", "evaluation.scoring.arithmetic"} <= code_digests(
+            [f"{module.__name__}:score"]
+        ).keys()
 
 
 # lm-eval's documents

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from evaluation.bounded import ROOT, BoundedCalls
-from evaluation.math_verification import Verifier
+from evaluation.sandbox import ROOT, BoundedCalls
+from evaluation.scoring.math_verify import Verifier
 
 FUNCTION = "tests.unit.evaluation.bounded_functions:make"
 
@@ -48,7 +48,7 @@ def test_a_stuck_child_dies_with_its_parent():
     script = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from evaluation.bounded import BoundedCalls
+from evaluation.sandbox import BoundedCalls
 calls = BoundedCalls({FUNCTION!r}, {{}}, limit_s=60)
 print(calls("pid"), flush=True)
 calls("sleep")

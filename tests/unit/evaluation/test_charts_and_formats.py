@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from evaluation import charts
-from evaluation._formats import cut, difference, duration, interval, number, p_value, signed, visible
-from evaluation.charts import MAX_POINTS, Curve
+from evaluation.formats import cut, difference, duration, interval, number, p_value, signed, visible
+from evaluation.report import charts
+from evaluation.report.charts import MAX_POINTS, Curve
 
 LOSS = [Curve("loss", "loss", "aligned")]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.compare import compare, comparison_rows
+from evaluation.report.compare import compare, comparison_rows
 from tests.unit.evaluation.report_folders import scored
 
 

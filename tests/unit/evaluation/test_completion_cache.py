@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evaluation._types import Generation, Sampling
-from evaluation.completion_cache import CompletionCache
-from evaluation.generate import generate
+from evaluation.generation.completion_cache import CompletionCache
+from evaluation.generation.generate import generate
+from evaluation.types import Generation, Sampling
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 from tests.unit.evaluation.test_generate import ITEMS, _echo, _messages
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.dev_set import compare_dev, compared_dev_rows, dev_rows, dev_title, read_dev
-from evaluation.summary import summarize
+from evaluation.report.dev_set import compare_dev, compared_dev_rows, dev_rows, dev_title, read_dev
+from evaluation.report.summary import summarize
 from flows import commands, comparison
 from tests.unit.evaluation.report_folders import inputs, scored, trained, write_lines, write_object
 from tests.unit.evaluation.test_report import built

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluation import engines
-from evaluation._types import Sampling
+from evaluation.types import Sampling
 
 ROOT = Path(__file__).parents[3]
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evaluation.answers import completions_by_question
 from evaluation.benchmarks import mt_bench
-from evaluation.generate_turns import generate_turns
+from evaluation.generation.turns import generate_turns
+from evaluation.judging.answers import completions_by_question
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 ITEMS = mt_bench.load("sample", None)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from evaluation._json_files import BadRow, read_rows
-from evaluation.answers import read_answers
-from evaluation.judge_score import judge_score
-from evaluation.zeroeval import load_zeroeval_results
+from evaluation.json_files import BadRow, read_rows
+from evaluation.judging.answers import read_answers
+from evaluation.judging.recorded.score import judge_score
+from evaluation.scoring.zeroeval import load_zeroeval_results
 
 GOOD = [{"id": "a", "n": 1}, {"id": "b", "n": [2, {"c": "ü"}]}]
 TWICE = '{"id": "t", "in": {"x": 1, "x": 2}}'

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from evaluation._spending import Meter, Price, SpendingCapReached
-from evaluation._types import Sampling
-from evaluation.answers import Answers
 from evaluation.benchmarks import arena_hard
 from evaluation.engines import open_engine
-from evaluation.judges._ask import ModelJudge
-from evaluation.judging import Baseline, judge
+from evaluation.judging.answers import Answers
+from evaluation.judging.client import ModelJudge
+from evaluation.judging.run import Baseline, judge
+from evaluation.spending import Meter, Price, SpendingCapReached
+from evaluation.types import Sampling
 from tests.stub_server import FAULTS, StubServer
 from tests.unit.evaluation.fake_engine import no_progress
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.judge_score import judge_score, judgment_rows
-from evaluation.judges._wildbench_score import MARGINS
+from evaluation.judging.aggregates.wildbench import MARGINS
+from evaluation.judging.recorded.score import judge_score, judgment_rows
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.judgment_files import (
     RECORDED,
@@ -82,7 +82,7 @@ def test_at_least_a_thousand_resamples_and_the_same_interval_every_time(tmp_path
     path = arena_file(tmp_path / "f.jsonl", verdicts)
     first, second = (judge_score("arena_hard", [path])["models"]["m"] for _ in range(2))
     assert first == second and first["ci"][0] < first["score"] < first["ci"][1]
-    from evaluation.judges._pairwise_score import NUM_RESAMPLES
+    from evaluation.judging.aggregates.win_rate import NUM_RESAMPLES
 
     assert NUM_RESAMPLES >= 1000
 

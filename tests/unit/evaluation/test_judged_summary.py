@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from evaluation._judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
 from evaluation.benchmarks import arena_hard, mt_bench, questions, wildbench
-from evaluation.judges._deviations import deviations
+from evaluation.judging.deviations import deviations
+from evaluation.report._judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.test_judging import GOOD, MT, TASKS, fair, play, scored
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from evaluation._types import Generation
-from evaluation.answers import Answers
 from evaluation.benchmarks import arena_hard, mt_bench, questions, wildbench
-from evaluation.judges import form, names
-from evaluation.judges._ask import ModelJudge, schema
-from evaluation.judging import Baseline, judge, rate
+from evaluation.judging.answers import Answers
+from evaluation.judging.client import ModelJudge, schema
+from evaluation.judging.protocols import form, names
+from evaluation.judging.run import Baseline, judge, rate
+from evaluation.types import Generation
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 QUESTIONS = arena_hard.load("sample", None)
@@ -172,7 +172,7 @@ def test_a_kill_between_the_two_attempts_pays_neither_twice(tmp_path):
 def test_a_question_without_an_answer_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="an answer by new, got none for 'sample-00'"):
         play(FakeEngine(fair), tmp_path, models={"new": {}})
-    with pytest.raises(ValueError, match=r"baseline must be given for evaluation\.judges\.pairwise"):
+    with pytest.raises(ValueError, match=r"baseline must be given for evaluation\.judging\.protocols\.pairwise"):
         play(FakeEngine(fair), tmp_path, baseline=None)
 
 
@@ -184,7 +184,7 @@ def test_text_that_no_utf8_file_can_hold_is_kept(tmp_path):
 
 
 def test_an_answer_cannot_end_the_judges_turn(tmp_path):
-    from evaluation.judges._ask import _harmless
+    from evaluation.judging.client import _harmless
 
     class Tokenizer:
         all_special_tokens = ("<|im_end|>", "<|im_start|>")
@@ -359,7 +359,7 @@ def test_every_form_is_complete():
         for label, verdict in module.LABELS.items():
             free = json.dumps({module.VERDICT: label}) if name.startswith("checklist") else f"So: {label}"
             assert module.parse(free) == verdict, f"{name}: {label}"
-    with pytest.raises(ValueError, match=r"forms must be among .*pairwise.*, got 'best'.*evaluation/judges/best.py"):
+    with pytest.raises(ValueError, match=r"forms must be among .*pairwise.*, got 'best'.*evaluation/judging/protocols/best.py"):
         form("best")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.judge_score import judge_score
+from evaluation.judging.recorded.score import judge_score
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.judgment_files import (
     REFERENCE,

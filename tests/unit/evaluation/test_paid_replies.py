@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from evaluation._drained import drained
-from evaluation._spending import Meter
+from evaluation.judging.drained import drained
+from evaluation.spending import Meter
 from tests.stub_server import StubServer, completion
 from tests.unit.evaluation.test_judge_client import PRICE, QUESTIONS, fair, judged
 
@@ -143,8 +143,8 @@ def test_what_cannot_be_told_ends_with_the_error():
 
 
 def test_nothing_is_asked_for_nobody(tmp_path):
-    from evaluation._types import Sampling
     from evaluation.engines import open_engine
+    from evaluation.types import Sampling
 
     with StubServer(lambda *_: "x") as server:
         engine = open_engine("openai", "m", base_url=server.url, max_concurrency=2)

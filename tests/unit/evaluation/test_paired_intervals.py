@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from scipy.optimize import minimize_scalar
 
-from evaluation.compare import compare, comparison_rows
-from evaluation.lm_eval_summary import cross_check_rows, task_rows, tasks_of
+from evaluation.report.compare import compare, comparison_rows
+from evaluation.report.lm_eval import cross_check_rows, task_rows, tasks_of
+from evaluation.report.summary import summarize, table_rows
 from evaluation.statistics import (
     Z_95,
     normal_interval,
@@ -18,7 +19,6 @@ from evaluation.statistics import (
     unanimous_interval,
     wilson_interval,
 )
-from evaluation.summary import summarize, table_rows
 from tests.performance.coverage import clustered_cell, independent_cell, question_cell
 from tests.unit.evaluation.report_folders import inputs, scored, write_lines
 

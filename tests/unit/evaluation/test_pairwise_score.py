@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from evaluation.judges._agreement import cohen_kappa, judges_agreement
-from evaluation.judges._pairwise_score import aggregate, paired_delta, score_delta, with_battles
-from evaluation.judges._style import fit_logistic, style, style_controlled
-from evaluation.judges.pairwise import parse, wants_more
+from evaluation.judging.aggregates.agreement import cohen_kappa, judges_agreement
+from evaluation.judging.aggregates.style_control import fit_logistic, style, style_controlled
+from evaluation.judging.aggregates.win_rate import aggregate, paired_delta, score_delta, with_battles
+from evaluation.judging.protocols.pairwise import parse, wants_more
 
 
 def games_of(*verdicts, styles=None):

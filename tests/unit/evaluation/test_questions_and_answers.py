@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.answers import completions_by_question, read_answers
 from evaluation.benchmarks import arena_hard, mt_bench, wildbench
+from evaluation.judging.answers import completions_by_question, read_answers
 
 QUESTIONS = arena_hard.load("sample", None)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from evaluation._examples import examples
-from evaluation.report import build_report
+from evaluation.report._examples import examples
+from evaluation.report.build import build_report
 from tests.unit.evaluation.report_folders import analyzed, inputs, judged, prepared, scored, searched, trained
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} & \x00\x1b[31m \u202egnp.exe \ud800 \r ok"

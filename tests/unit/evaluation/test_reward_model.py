@@ -6,10 +6,10 @@ import pytest
 
 from data.labelers import judge as judge_labeler
 from data.labelers import reward_model as reward_labeler
-from evaluation.answers import Answers
-from evaluation.judges._ask import ModelJudge, RewardJudge
-from evaluation.judges._reward_model import RewardModel
-from evaluation.judging import Baseline, judge, reward
+from evaluation.judging.answers import Answers
+from evaluation.judging.client import ModelJudge, RewardJudge
+from evaluation.judging.reward_model import RewardModel
+from evaluation.judging.run import Baseline, judge, reward
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} w2 {% endfor %}"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.benchmarks import crux, gsm8k, math_l5
-from evaluation.scoring import aggregate, content_digest, items_digest, score_completions, score_folder, score_records
-from evaluation.zeroeval import load_zeroeval_results
+from evaluation.scoring.score import aggregate, content_digest, items_digest, score_completions, score_folder, score_records
+from evaluation.scoring.zeroeval import load_zeroeval_results
 
 DATA = Path(os.environ.get("BNF_TEST_DATA", "/")) / "recorded_examples" / "zeroeval"
 needs_data = pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
@@ -257,7 +257,7 @@ def test_each_detail_of_the_protocol_is_felt(monkeypatch):
     file = DATA / "math-l5" / "Qwen2-7B-Instruct.json.gz"
     published = score_completions("math_l5", file, format="zeroeval")
     assert published["rules"] == {"json": 425, "quoted_value": 270, "none": 26}
-    monkeypatch.setattr("evaluation.parsing._FALLBACKS", ())
+    monkeypatch.setattr("evaluation.scoring.parsing._FALLBACKS", ())
     strict = score_completions("math_l5", file, format="zeroeval")
     assert strict["no_answer"] == pytest.approx(100 * (270 + 26) / 721) and strict["accuracy"] < published["accuracy"] - 5
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation._spending import Meter, Price, SpendingCapReached, most_prompt_tokens
+from evaluation.spending import Meter, Price, SpendingCapReached, most_prompt_tokens
 from tests.stub_server import StubServer, completion
 from tests.unit.evaluation.test_judge_client import PRICE, QUESTIONS, fair, judged
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.report import render
+from evaluation.report.build import render
+from evaluation.report.summary import notes, summarize, table_rows
 from evaluation.statistics import tango_interval
-from evaluation.summary import notes, summarize, table_rows
 from tests.unit.evaluation.report_folders import inputs, judged, prepared, scored, trained, write_lines
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evaluation._judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
-from evaluation.judge_score import judge_score
-from evaluation.judges._wildbench_score import CUT, aggregate_rewards
+from evaluation.judging.aggregates.wildbench import CUT, aggregate_rewards
+from evaluation.judging.recorded.score import judge_score
+from evaluation.report._judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.judgment_files import REFERENCE, comparison, notes, scores_file, wildbench_file
 from tests.unit.evaluation.test_judging import TASKS, games_in, play, scored

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from flows.config import make_recipe
-from flows.runs import Run, start_run
+from flows.recipe.config import make_recipe
+from flows.runs.record import Run, start_run
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Artifact, Store

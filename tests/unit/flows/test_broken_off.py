@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bnf.collapse import TrainingCollapsed
+from bnf.training.collapse import TrainingCollapsed
 from flows import cli, commands
-from flows.config import make_recipe
+from flows.dag.selection import Options
 from flows.display import Display
-from flows.selection import Options
+from flows.recipe.config import make_recipe
 from tasks.child import Cancelled, StageFailed
 from tasks.nodes import Node
 
@@ -33,7 +33,7 @@ def ends(monkeypatch, capsys, tmp_path):
         flow = SimpleNamespace(align=align, LISTENER=SimpleNamespace(set=lambda listener: None), Listener=lambda *args: None)
         monkeypatch.setitem(sys.modules, "flows.align", flow)
         server = SimpleNamespace(prefect_server=lambda home, meanwhile: contextlib.nullcontext("http://x"))
-        monkeypatch.setitem(sys.modules, "flows.server", server)
+        monkeypatch.setitem(sys.modules, "flows.service.server", server)
         monkeypatch.setenv("BNF_HOME", str(tmp_path))
         monkeypatch.setattr(commands, "Display", lambda: display)
         monkeypatch.setattr(commands, "examine", lambda *args: SimpleNamespace(checks=[]))

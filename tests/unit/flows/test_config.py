@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from flows.config import Recipe, find_path, load_recipe, make_recipe
 from flows.errors import RecipeError
+from flows.recipe.config import Recipe, find_path, load_recipe, make_recipe
 
 MINIMAL = {"name": "r", "model_name_or_path": "some/model"}
 TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {}}

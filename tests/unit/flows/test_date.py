@@ -2,11 +2,11 @@
 
 import pytest
 
-from evaluation._types import Sampling
-from evaluation.generate import generate
-from flows.config import load_recipe, make_recipe
+from evaluation.generation.generate import generate
+from evaluation.types import Sampling
+from flows.dag.graph import build
 from flows.errors import RecipeError
-from flows.graph import build
+from flows.recipe.config import load_recipe, make_recipe
 from tasks.keys import ROOT
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
@@ -48,7 +48,7 @@ def test_a_day_may_be_yamls_own_or_text(tmp_path):
 
 
 def test_a_benchmarks_prompt_that_the_template_does_not_write_is_refused(tmp_path):
-    from bnf.rendering import load_tokenizer
+    from bnf.data.rendering import load_tokenizer
 
     tokenizer = load_tokenizer(MODEL)
     tokenizer.chat_template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"

@@ -10,10 +10,10 @@ from prefect.utilities.schema_tools.validation import validate
 from prefect.utilities.templating import apply_values
 from prefect_docker.worker import DockerWorker
 
-from bnf.config import TrainConfig
+from bnf.training.config import TrainConfig
 from flows.align import align
-from flows.config import make_recipe
-from flows.deploy import PREFECT_FILE, docker_defaults, enter_project, recipe_parameter, with_defaults
+from flows.recipe.config import make_recipe
+from flows.service.deploy import PREFECT_FILE, docker_defaults, enter_project, recipe_parameter, with_defaults
 from tasks.keys import ROOT
 
 TEMPLATES = ROOT / "docs" / "templates"

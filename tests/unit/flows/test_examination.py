@@ -9,11 +9,12 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from flows import commands, hub
-from flows.config import make_recipe
+from flows import commands
+from flows.dag import hub
+from flows.dag.selection import Options
 from flows.doctor import diagnose
 from flows.errors import RecipeError
-from flows.selection import Options
+from flows.recipe.config import make_recipe
 from tasks.keys import ROOT
 
 MODEL = "models/SmolLM2-135M-Instruct"
@@ -173,7 +174,7 @@ def say(monkeypatch, model, files=None):
 def test_a_hub_model_is_asked_for_before_anything_runs(home, capsys, monkeypatch, said, problem, seen):
     say(monkeypatch, said)
     monkeypatch.setattr(commands, "set_prefect_environment", begin)
-    monkeypatch.setattr("flows.preflight.available_memory", lambda: 1 << 33)
+    monkeypatch.setattr("flows.dag.preflight.available_memory", lambda: 1 << 33)
     recipe = {"name": "r", "model_name_or_path": "someone/model", "data": PAIRS, "train": {}}
     problems = found(recipe, home, capsys)
     diagnosed = {check["name"]: check for check in checks_of(home, capsys)}

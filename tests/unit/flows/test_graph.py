@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 
-from flows.config import load_recipe, make_recipe
+from flows.dag.graph import build
+from flows.dag.parts import plugin
+from flows.dag.preflight import preflight, require
 from flows.errors import RecipeError
-from flows.graph import build
-from flows.graph_parts import plugin
-from flows.preflight import preflight, require
+from flows.recipe.config import load_recipe, make_recipe
 from tasks.keys import ROOT
 from tasks.nodes import Forecast
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from flows import cli, home
-from flows.config import load_recipe, make_recipe
+from flows import cli
+from flows.dag.graph import build
 from flows.errors import RecipeError
-from flows.garbage import collect, using
-from flows.graph import build
-from flows.home import database_setting, home_folder, require_writable, set_prefect_environment
-from flows.runs import CRASHED, RUNNING, all_runs, start_run
+from flows.recipe.config import load_recipe, make_recipe
+from flows.runs import home
+from flows.runs.garbage import collect, using
+from flows.runs.home import database_setting, home_folder, require_writable, set_prefect_environment
+from flows.runs.record import CRASHED, RUNNING, all_runs, start_run
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Store
@@ -157,7 +158,7 @@ def test_gc_waits_for_no_run_and_tells_of_it(tmp_path):
 
 
 def test_a_plan_keeps_what_it_has_read_of_models_only_in_a_home(tmp_path, tiny_model_dir, monkeypatch):
-    from bnf import digests
+    from bnf.model import digests
 
     monkeypatch.setattr(digests, "_memo", {})
     for place in (tmp_path / "none", tmp_path / "home"):

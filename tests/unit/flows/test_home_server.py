@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from flows import server
 from flows.errors import RecipeError
-from flows.home import set_prefect_environment
+from flows.runs.home import set_prefect_environment
+from flows.service import server
 
 
 @pytest.fixture

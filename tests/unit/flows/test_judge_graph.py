@@ -2,11 +2,11 @@
 
 import pytest
 
-from flows.config import make_recipe
+from flows.dag.graph import build
+from flows.dag.preflight import preflight
 from flows.errors import RecipeError
-from flows.graph import build
-from flows.preflight import preflight
-from flows.service_keys import service_keys
+from flows.recipe.config import make_recipe
+from flows.service.keys import service_keys
 from tasks.keys import ROOT
 from tasks.nodes import Forecast
 from tests.stub_server import StubServer
@@ -152,7 +152,7 @@ def test_the_preflight_of_azure_and_of_a_key_in_a_block(tmp_path, monkeypatch):
 
 
 def test_keys_come_from_blocks_by_variable(monkeypatch):
-    import flows.service_keys as module
+    import flows.service.keys as module
 
     monkeypatch.setattr(module, "_secret", lambda name: f"secret of {name}")
     benchmarks = {"wildbench": {"source": "sample"}}

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from bnf.plain_yaml import read
-from flows.config import load_recipe, make_recipe
-from flows.deploy import recipe_parameter
+from flows.dag.graph import build
 from flows.errors import RecipeError
-from flows.graph import build
-from flows.home import home_folder
-from flows.paths import find_path, located
-from flows.runs import start_run
+from flows.recipe.config import load_recipe, make_recipe
+from flows.recipe.paths import find_path, located
+from flows.runs.home import home_folder
+from flows.runs.record import start_run
+from flows.service.deploy import recipe_parameter
 from tasks.keys import ROOT
 from tasks.nodes import forecast
 from tasks.store import Store

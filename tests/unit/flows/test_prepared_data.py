@@ -2,10 +2,10 @@
 
 import pytest
 
-from bnf.groups import Completion, PromptGroup, write_groups
-from flows.config import make_recipe
-from flows.graph import build
-from flows.preflight import preflight
+from bnf.data.groups import Completion, PromptGroup, write_groups
+from flows.dag.graph import build
+from flows.dag.preflight import preflight
+from flows.recipe.config import make_recipe
 from tasks.keys import ROOT
 from tasks.nodes import Forecast
 from tasks.store import Artifact

@@ -7,8 +7,8 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from flows.config import Recipe, load_recipe, make_recipe
 from flows.errors import RecipeError
+from flows.recipe.config import Recipe, load_recipe, make_recipe
 
 MINIMAL: dict[str, Any] = {"name": "r", "model_name_or_path": "some/model"}
 ENDPOINT = {"engine": "openai", "model": "m"}

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from flows.config import make_recipe
+from flows.dag.selection import evaluated_recipe
 from flows.errors import RecipeError
-from flows.garbage import collect
-from flows.runs import all_runs, find_run, run_sizes, start_run
-from flows.selection import evaluated_recipe
+from flows.recipe.config import make_recipe
+from flows.runs.garbage import collect
+from flows.runs.record import all_runs, find_run, run_sizes, start_run
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Store

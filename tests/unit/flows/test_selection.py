@@ -2,8 +2,8 @@
 
 import pytest
 
+from flows.dag.selection import Options, select
 from flows.errors import RecipeError
-from flows.selection import Options, select
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Store
@@ -75,7 +75,7 @@ def test_nothing_to_keep_is_refused_with_what_differs_besides_code(tmp_path):
     with pytest.raises(RecipeError, match="--keep train must find an artifact that differs in code alone, got no artifact"):
         select(dag, Options(keep=["train"])).check(dag, Store(tmp_path), {}, {})
     store = Store(tmp_path)
-    made_of = Ingredients("train", {"learning_rate": 2}, {}, {"bnf.trainer": "old"})
+    made_of = Ingredients("train", {"learning_rate": 2}, {}, {"bnf.training.trainer": "old"})
     work = store.work_folder("train", made_of.key())
     (work / "out").write_text("weights")
     last = {"train": store.commit(made_of, work, content=("out",), fingerprint=None, about={})}

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from bnf.groups import Completion, PromptGroup, write_groups
+from bnf.data.groups import Completion, PromptGroup, write_groups
 from flows.align import Runner
-from flows.config import load_recipe, make_recipe
+from flows.dag.graph import build
+from flows.dag.preflight import preflight
 from flows.errors import RecipeError
-from flows.graph import build
-from flows.preflight import preflight
+from flows.recipe.config import load_recipe, make_recipe
 from tasks.nodes import Forecast
 from tasks.store import Artifact
 
@@ -19,7 +19,7 @@ PAIRS = "flows/recipes/pairs.yaml"
 @pytest.fixture(autouse=True)
 def _enough_memory(monkeypatch):
     """What else the machine does has no say in what is found."""
-    monkeypatch.setattr("flows.preflight.available_memory", lambda: None)
+    monkeypatch.setattr("flows.dag.preflight.available_memory", lambda: None)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_the_device_is_part_of_the_references_key(monkeypatch):
     recipe = load_recipe(PAIRS)
     settings = []
     for kind in ("cpu", "cuda"):
-        monkeypatch.setattr("flows.on_policy.device_kind", lambda kind=kind: kind)
+        monkeypatch.setattr("flows.dag.on_policy.device_kind", lambda kind=kind: kind)
         settings.append({node.id: node.settings for node in build(recipe)})
     assert [one["reference"]["device"] for one in settings] == ["cpu", "cuda"]
     assert {name for name in settings[0] if settings[0][name] != settings[1][name]} == {"reference"}

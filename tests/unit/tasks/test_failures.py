@@ -14,8 +14,8 @@ import torch
 import yarl
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from bnf.collapse import TrainingCollapsed
-from bnf.own_reference import ReferenceMismatch
+from bnf.training.collapse import TrainingCollapsed
+from bnf.training.own_reference import ReferenceMismatch
 from tasks.failures import Cause, cause_of
 
 REQUEST = httpx.Request("POST", "http://judge/v1")

@@ -9,7 +9,7 @@ from tasks.keys import PROJECT_PACKAGES, ROOT, WITHOUT_EFFECT, _imports, _tree, 
 def test_progress_and_its_like_are_in_no_key_and_what_computes_is(stage):
     code = code_digests([f"tasks.stages.{stage}"])
     assert not WITHOUT_EFFECT & code.keys()
-    assert {"bnf.packing", "bnf.logps", "bnf.models"} <= code.keys()
+    assert {"bnf.data.packing", "bnf.model.logps", "bnf.model.loading"} <= code.keys()
 
 
 @pytest.mark.parametrize("module", sorted(WITHOUT_EFFECT))

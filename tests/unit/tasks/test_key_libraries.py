@@ -4,8 +4,8 @@ import importlib.metadata
 
 import pytest
 
-from flows.config import load_recipe
-from flows.graph import build
+from flows.dag.graph import build
+from flows.recipe.config import load_recipe
 from tasks import keys
 from tasks.keys import LIBRARIES, ROOT, code_digests, library_versions, package_version
 from tasks.nodes import Node, forecast, ingredients

@@ -108,12 +108,12 @@ def test_a_pinned_artifact_counts_whatever_its_key_would_be(store):
 def test_a_plan_knows_that_a_report_has_to_name_what_other_code_made(store, how):
     dag = [*chain(), Node("report", {}, {"score": "score"})]
     old = make(store, dag, {**OUTPUTS, "report": "r"})
-    dag = [dag[0], Node("train", {"lr": 1}, {"data": "prepare"}, plugins=["bnf.digests"]), *dag[2:]]
+    dag = [dag[0], Node("train", {"lr": 1}, {"data": "prepare"}, plugins=["bnf.model.digests"]), *dag[2:]]
     taken = {"keep": ["train"]} if how == "kept" else {"pinned": {"train": old["train"], "prepare": old["prepare"]}}
     known = forecast(dag, store, old, **taken)
     assert states(known) == [True, True, True, False] and known["train"].kept == (how == "kept")
     changed = known["report"].changed
-    assert changed[-1]["key"] == "settings.other_code.train" and "bnf.digests" in changed[-1]["new"]
+    assert changed[-1]["key"] == "settings.other_code.train" and "bnf.model.digests" in changed[-1]["new"]
 
 
 def test_unkeyed_settings_change_nothing(store):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bnf.digests import model_digest
+from bnf.model.digests import model_digest
 from tasks.keys import ROOT, Ingredients
 from tasks.store import Store, damage
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bnf.checks import check_groups_dir
-from bnf.config import BOOKKEEPING_FIELDS, TrainConfig
-from bnf.groups import Completion, PromptGroup, write_groups
+from bnf.data.groups import Completion, PromptGroup, write_groups
+from bnf.training.checks import check_groups_dir
+from bnf.training.config import BOOKKEEPING_FIELDS, TrainConfig
 from tasks.job import Job
 from tasks.stages import reference, train
 from tests.unit.bnf.helpers import random_groups

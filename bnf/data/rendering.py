@@ -1,0 +1,304 @@
+"""Chat messages become token ids here and nowhere else, so that training, sampling and evaluation see the same ids.
+
+The border between prompt and completion is exact by ids: what `render_prompt` gives is what an engine continues, and what
+`render_completion` gives is what the model would have to generate after it, up to and with the token that ends its turn.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, RenderingError, set_date
+from bnf.data.marked import NO_CONTEXT, Context, Message, texts_of
+
+
+def load_tokenizer(model_dir: Path, date: str = DEFAULT_DATE) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder, whose chat template is told that it is the day `date` (YYYY-MM-DD).
+
+    Raises:
+        ValueError: where it has no chat template, or `date` is no day.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    if not tokenizer.chat_template:
+        raise ValueError(f"model_name_or_path must have a chat template, got {model_dir} without one; use an instruct model")
+    set_date(tokenizer, date)
+    return tokenizer
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that end generation: those of generation_config.json beside the tokenizer, and the tokenizer's `eos_token`."""
+    declared: Any = []
+    config = Path(tokenizer.name_or_path) / "generation_config.json"
+    if config.is_file():
+        declared = json.loads(config.read_text(encoding="utf-8")).get("eos_token_id") or []
+    ids = {declared} if isinstance(declared, int) else set(declared)
+    if isinstance(tokenizer.eos_token_id, int):
+        ids.add(tokenizer.eos_token_id)
+    return frozenset(ids)
+
+
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    context: Context = NO_CONTEXT,
+    *,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> str:
+    """The conversation as the template writes it, up to where the assistant's turn begins; `own_turns` as in `ChatTemplate`.
+
+    Raises:
+        RenderingError: where there is no message, the assistant has the last word already, or the template refuses the messages or
+            doesn't write all of them.
+    """
+    return _prompt(ChatTemplate(tokenizer), messages, context, own_turns=own_turns)
+
+
+def _prompt(
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    context: Context,
+    *,
+    header: bool = True,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> str:
+    if not messages or messages[-1]["role"] == "assistant":
+        last = f"a last message by {messages[-1]['role']}" if messages else "none"
+        raise RenderingError(
+            f"messages must end before the assistant's turn, got {last}; give the assistant's text as the completion"
+        )
+    return template.conversation(messages, context, add_generation_prompt=header, own_turns=own_turns)
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    context: Context = NO_CONTEXT,
+    *,
+    own_turns: Literal["whole", "as_written"] = "whole",
+) -> list[int]:
+    """The prompt's token ids: the template's own tokenization, nothing prepended.
+
+    Raises:
+        RenderingError: as `prompt_text`, and where the ids begin with two BOS tokens.
+    """
+    (ids,) = _ids(tokenizer, [prompt_text(tokenizer, messages, context, own_turns=own_turns)])
+    _check_bos(tokenizer, ids)
+    return ids
+
+
+def render_completion(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], reply: str | Message) -> list[int]:
+    """The token ids of `reply` as the assistant's turn after `messages`, as `Renderer` gives them.
+
+    Raises:
+        RenderingError: as `Renderer.render` gives it.
+    """
+    (rendered,) = Renderer(tokenizer).render([(messages, [reply])])
+    ids = rendered.completions[0] if isinstance(rendered, Rendered) else rendered
+    if isinstance(ids, RenderingError):
+        raise ids
+    return ids
+
+
+class Conversation(NamedTuple):
+    """A prompt's messages, what the assistant may reply to them (a text, or its message where that holds more), and what stands
+    beside the messages."""
+
+    messages: Sequence[Message]
+    replies: Sequence[str | Message]
+    context: Context = NO_CONTEXT
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt's token ids, and each of its completions' ids or why it has none; `changed` are the numbers of those that the
+    template doesn't write whole."""
+
+    prompt_ids: list[int]
+    completions: list[list[int] | RenderingError]
+    changed: set[int] = field(default_factory=set)
+
+
+class Renderer:
+    """Turns conversations into token ids, many at a time; each prompt is tokenized once for all of its completions.
+
+    A completion's ids are what the model would have to generate after the prompt's ids, up to and with the token that ends its
+    turn. Prompt ids and these ids together are the template's own tokenization of the whole conversation up to the terminator.
+    The one exception is a text whose first characters would merge with the prompt's last ones into one token: a model that
+    continues the prompt cannot generate that token, so the text is tokenized by itself. What the template writes after the
+    terminator (a line break, say) is no label and is left out.
+
+    With `span="simpo"` the border and the end are those of SimPO's published training code: the assistant's header belongs to
+    the completion, what the template writes after the terminator stays, and an EOS is added where it isn't the last token.
+    https://github.com/princeton-nlp/SimPO/blob/main/scripts/simpo_trainer.py
+
+    A completion that the template doesn't write whole (one that strips its reasoning, say) is refused, or with
+    `changed="as_rendered"` is what the template writes of it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        span: Literal["turn", "simpo"] = "turn",
+        changed: Literal["refuse", "as_rendered"] = "refuse",
+    ) -> None:
+        self._tokenizer, self._span, self._changed = tokenizer, span, changed
+        self._template = ChatTemplate(tokenizer)
+        self._stops = stop_token_ids(tokenizer)
+        added = tokenizer.added_tokens_decoder
+        names = {str(tokenizer.convert_ids_to_tokens(token)) for token in self._stops} | {*tokenizer.all_special_tokens}
+        # Of all the other special tokens, those that the template writes begin and end turns.
+        template = str(tokenizer.chat_template)
+        names |= {token.content for token in added.values() if token.special and token.content in template}
+        # The longest first: one name may begin another.
+        self._control = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
+        # Text is cut at these tokens before anything else is done with it, so what stands before one has no say in what
+        # stands after it.
+        self._separators = {
+            token
+            for token, about in added.items()
+            if about.special and not (about.normalized or about.lstrip or about.rstrip or about.single_word)
+        }
+        self._separator = re.compile("|".join(re.escape(added[token].content) for token in sorted(self._separators)) or r"(?!)")
+        self._checked = not tokenizer.is_fast
+
+    def control_tokens(self, text: str) -> list[str]:
+        """The control tokens that a text spells out: as part of a conversation they would begin or end turns."""
+        return sorted(set(self._control.findall(text)))
+
+    def render(
+        self, conversations: Sequence[Conversation | tuple[Sequence[Message], Sequence[str | Message]]]
+    ) -> list[Rendered | RenderingError]:
+        """Token ids of conversations, or what is wrong with a prompt.
+
+        A completion's error says that its text holds a control token (it would end the turn early) or isn't written whole, that the
+        template gives no exact border, or that it does not end the turn with one of `stop_token_ids`.
+        """
+        whole_ones = [Conversation(*one) for one in conversations]
+        rendered: dict[int, Rendered | RenderingError] = {}
+        prompts: dict[int, str] = {}
+        for index, (messages, _, context) in enumerate(whole_ones):
+            try:
+                prompts[index] = _prompt(self._template, messages, context, header=self._span == "turn")
+            except RenderingError as error:
+                rendered[index] = error
+        ids_of = dict(zip(prompts, _ids(self._tokenizer, list(prompts.values())), strict=True))
+        borders: dict[int, tuple[int, int]] = {}
+        tails: dict[tuple[int, int], str | RenderingError] = {}
+        for index, ids in ids_of.items():
+            messages, replies, context = whole_ones[index]
+            try:
+                _check_bos(self._tokenizer, ids)
+            except RenderingError as error:
+                rendered[index] = error
+                continue
+            rendered[index] = given = Rendered(ids, [[] for _ in replies])
+            position, token = borders[index] = self._last_separator(prompts[index], ids)
+            for number, reply in enumerate(replies):
+                try:
+                    whole, is_changed = self._turn(messages, context, prompts[index], reply)
+                except RenderingError as error:
+                    tails[index, number] = error
+                    continue
+                self._check_once(whole, ids, position, token)
+                tails[index, number] = whole[position:]
+                if is_changed:
+                    given.changed.add(number)
+        texts_at = {place: tail for place, tail in tails.items() if isinstance(tail, str)}
+        tail_ids = dict(zip(texts_at, _ids(self._tokenizer, list(texts_at.values())), strict=True))
+        for (index, number), tail in tails.items():
+            one = rendered[index]
+            assert isinstance(one, Rendered)
+            place = index, number
+            if isinstance(tail, RenderingError):
+                one.completions[number] = tail
+                continue
+            position, token = borders[index]
+            try:
+                after = prompts[index][position:]
+                one.completions[number] = self._completion(one.prompt_ids[token:], after, tail, tail_ids[place])
+            except RenderingError as error:
+                one.completions[number] = error
+        return [rendered[index] for index in range(len(conversations))]
+
+    def _last_separator(self, prompt: str, ids: list[int]) -> tuple[int, int]:
+        """Where the prompt's last separator stands, as (character, token); (0, 0) where it has none."""
+        places = [match.start() for match in self._separator.finditer(prompt)] if self._tokenizer.is_fast else []
+        if not places:
+            return 0, 0
+        return places[-1], next(index for index in range(len(ids) - 1, -1, -1) if ids[index] in self._separators)
+
+    def _turn(self, messages: Sequence[Message], context: Context, prompt: str, reply: str | Message) -> tuple[str, bool]:
+        """The whole conversation as the template writes it, and whether the reply isn't whole in it."""
+        message = {"role": "assistant", "content": reply} if isinstance(reply, str) else reply
+        control = sorted({name for text in texts_of([message]) for name in self.control_tokens(text)})
+        if control:
+            raise RenderingError(
+                f"a completion's text must hold no control token, got {control}; remove it, the template writes the turn's end"
+            )
+        whole, lost = self._template.turn(messages, message, prompt, context, header=self._span == "turn")
+        if lost is not None and self._changed == "refuse":
+            raise RenderingError(f"{lost}; prepare.changed_completions=as_rendered takes what it writes") from lost
+        return whole, lost is not None
+
+    def _completion(self, prompt_ids: list[int], prompt: str, tail: str, tail_ids: list[int]) -> list[int]:
+        """The completion's ids, given the prompt's and the whole conversation's from the last separator on."""
+        tokenizer = self._tokenizer
+        if tail_ids[: len(prompt_ids)] == prompt_ids:
+            ids = tail_ids[len(prompt_ids) :]
+        else:
+            (ids,) = _ids(tokenizer, [tail[len(prompt) :]])
+            if _decode(tokenizer, prompt_ids + ids) != _decode(tokenizer, tail_ids):
+                raise RenderingError(
+                    "prompt and completion must be tokenizable apart, got another text from their ids joined "
+                    f"(completion {tail[len(prompt) :][:40]!r}); this tokenizer has no exact border there"
+                )
+        end = min((ids.index(token) for token in self._stops if token in ids), default=None)
+        if end is None:
+            names, found = tokenizer.convert_ids_to_tokens(sorted(self._stops)), _decode(tokenizer, ids[-4:])
+            raise RenderingError(
+                f"the chat template must end the assistant's turn with one of {names} (generation_config.json and tokenizer), "
+                f"got {found!r}; correct eos_token_id in generation_config.json"
+            )
+        if self._span == "turn":
+            return ids[: end + 1]
+        return ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
+
+    def _check_once(self, whole: str, prompt_ids: list[int], position: int, token: int) -> None:
+        """The first conversation shows that this tokenizer cuts text at its separators as it is relied on to do."""
+        if self._checked:
+            return
+        self._checked = True
+        whole_ids, tail_ids = _ids(self._tokenizer, [whole, whole[position:]])
+        if prompt_ids[:token] + tail_ids != whole_ids:
+            raise ValueError(
+                f"model_name_or_path must have a tokenizer that cuts text at special tokens, got {self._tokenizer.name_or_path}, "
+                "which gives other ids for a part of a conversation than for the whole; use the model's fast tokenizer"
+            )
+
+
+def _check_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> None:
+    bos = tokenizer.bos_token_id
+    if bos is not None and ids[:2] == [bos, bos]:
+        raise RenderingError(
+            f"the chat template must write the BOS token once, got {ids[:2]} at the start; "
+            "remove `bos_token` from the template or the text"
+        )
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """What `apply_chat_template(tokenize=True)` does with its text: special tokens are those that the text spells out."""
+    if not texts:
+        return []
+    encoded = tokenizer(
+        texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )
+    return list(encoded["input_ids"])
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -1,0 +1,176 @@
+"""Attention over packed rows: each completion attends to its group's prompt and to itself, each prompt to itself, nothing
+else to anything (`bnf.model.segments` has the rule).
+
+Registered with transformers under its own name, for which transformers builds no mask. `serving` says which kernel serves
+where: blocks of the row through torch's scaled_dot_product_attention on CPU and wherever there is no CUDA; on CUDA
+FlexAttention, or FlashAttention's variable-length kernel where prompts are not shared.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from bnf.model.lean import replayable
+from bnf.model.segments import SegmentPlan
+
+ATTENTION = "bnf_segments"
+
+# What models hand to attention besides what it computes with; anything else that is set is refused.
+_WITHOUT_EFFECT = frozenset(
+    {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "is_causal"}
+)
+
+# Up to this many queries torch's CPU kernel is faster in float32 than in bfloat16, its backward above all (84 queries and keys:
+# 0.6 against 2.2 ms; 155 queries of 800 keys: 11.0 against 13.4; 256 of 1000: 19.5 against 17.7).
+_FLOAT32_QUERIES = 192
+
+# Queries in a block where scores are formed or a window cuts keys off: bounds the scores, and the keys that no query sees.
+_BLOCK_QUERIES = 256
+
+
+def serving(device: torch.device, dtype: torch.dtype, plan: SegmentPlan, softcap: float | None) -> str:
+    """Which kernel serves: `blocks`, `flex` or `varlen`.
+
+    FlashAttention computes in half precision, knows no shared prompts, and torch's interface to it knows no soft-capping.
+    """
+    if device.type != "cuda":
+        return "blocks"
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    return "varlen" if plan.is_plain and is_half and softcap is None else "flex"
+
+
+def segment_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: SegmentPlan | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface over a packed row; `segments` comes through the model's forward.
+
+    query (1, H, T, D), key and value (1, H_kv, T, D) → (1, T, H, D).
+
+    Raises:
+        ValueError: without `segments`, or for a part of attention that is not computed here.
+    """
+    if segments is None:
+        raise ValueError(
+            f"segments must be given with attn_implementation={ATTENTION!r}, got None; call bnf.model.logps.row_logps"
+        )
+    if dropout:
+        raise ValueError(f"attention_dropout must be 0 on packed rows, got {dropout}; set it to 0 in the model's config.json")
+    unknown = sorted(name for name, given in kwargs.items() if given is not None and name not in _WITHOUT_EFFECT)
+    if unknown:
+        raise ValueError(
+            f"attention must use nothing but scaling, a sliding window and soft-capping on packed rows, got {', '.join(unknown)} "
+            f"from {type(module).__name__}; use a model of another family"
+        )
+    assert attention_mask is None and query.shape[0] == 1 and query.shape[2] == segments.num_tokens
+    device = query.device.type
+    # Autocast's dtype where that is entered: rotated queries and keys come in float32.
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    window = segments.window(sliding_window)
+    kernel = serving(query.device, dtype, segments, softcap)
+    with torch.autocast(device, enabled=False):
+        if kernel == "blocks":
+            return _blocks_attention(query, key, value, segments, dtype, scaling, window, softcap), None
+        from bnf.model import cuda_attention
+
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        if kernel == "varlen":
+            return cuda_attention.varlen(query, key, value, segments, scaling, window), None
+        return cuda_attention.flex(module, query, key, value, segments, scaling, window, softcap), None
+
+
+def _blocks_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: SegmentPlan,
+    dtype: torch.dtype,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Block by block; (1, T, H, D)."""
+    # Split once: the gradient of a slice would be as large as the row, for every block.
+    sizes = [piece.num_tokens for piece in plan.pieces]
+    # Heads that share keys lie along the second dimension: keys are then repeated without a copy.
+    num_heads, num_key_heads = query.shape[1], key.shape[1]
+    queries = query.view(num_key_heads, num_heads // num_key_heads, *query.shape[2:]).split(sizes, dim=2)
+    keys, values = (part.transpose(0, 1).split(sizes, dim=2) for part in (key, value))
+    outputs: list[Tensor] = []
+    for block in plan.blocks(window, _BLOCK_QUERIES if window is not None or softcap is not None else None):
+        own = block.piece
+        block_query = _narrow(queries[own], block.queries)
+        block_keys, block_values = _narrow(keys[own], block.own_keys), _narrow(values[own], block.own_keys)
+        if block.prompt_keys is not None:
+            prompt = plan.pieces[own].prompt
+            assert prompt is not None
+            block_keys = torch.cat([_narrow(keys[prompt], block.prompt_keys), block_keys], dim=2)
+            block_values = torch.cat([_narrow(values[prompt], block.prompt_keys), block_values], dim=2)
+        few = dtype == torch.bfloat16 and query.device.type == "cpu" and block_query.shape[2] <= _FLOAT32_QUERIES
+        inner = torch.float32 if few else dtype
+        arguments = (block_query.to(inner), block_keys.to(inner), block_values.to(inner))
+        mask = block.mask(arguments[0])
+        if softcap is None:
+            shape = (-1, block_query.shape[1], -1, -1)
+            output = scaled_dot_product_attention(
+                arguments[0],
+                arguments[1].expand(shape),
+                arguments[2].expand(shape),
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+            )
+        else:
+            # The scores are formed again in the backward pass: memory holds those of one block.
+            output = checkpoint(_softcapped, *arguments, mask, scaling, softcap, use_reentrant=False, preserve_rng_state=False)
+            output = output.to(dtype)
+        outputs.append(output)
+    return replayable(partial(_joined, dtype), *outputs)
+
+
+def _joined(dtype: torch.dtype, *outputs: Tensor) -> Tensor:
+    """Blocks' outputs (H_kv, G, n, D) as the output projection takes them; (1, T, H, D)."""
+    joined = torch.cat([output.to(dtype) for output in outputs], dim=2)
+    return joined.flatten(0, 1).transpose(0, 1)[None].contiguous()
+
+
+def _softcapped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
+) -> Tensor:
+    """Attention whose scores are `c·tanh(s/c)` (Gemma 2, arXiv 2408.00118); scores and softmax in float32 or better.
+
+    query (H_kv, G, n, D), key and value (H_kv, 1, m, D), mask (n, m) or None for a causal square → (H_kv, G, n, D)
+    """
+    wide = torch.float32 if query.dtype in (torch.bfloat16, torch.float16) else query.dtype
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = (query.to(wide) * scale) @ key.to(wide).transpose(2, 3)
+    scores = softcap * torch.tanh(scores / softcap)
+    if mask is None:
+        visible = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~visible, float("-inf"))
+    else:
+        scores = scores + mask
+    return scores.softmax(dim=-1).to(value.dtype) @ value
+
+
+def _narrow(part: Tensor, bounds: tuple[int, int]) -> Tensor:
+    """Places `bounds` of the third dimension; the tensor itself where that is all of it."""
+    return part if bounds == (0, part.shape[2]) else part[:, :, bounds[0] : bounds[1]]
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, segment_attention)

@@ -1,0 +1,134 @@
+"""Which models packed rows are made for; everything else is refused by name.
+
+A model is supported where its attention is no more than scores of rotated queries and keys under a causal mask or a sliding
+window, soft-capped or not, where nothing else carries from token to token, and where its head is a matrix, soft-capped or not.
+The families listed are those whose values and gradients the tests compare with padded computation by transformers itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import PretrainedConfig
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3")
+
+_WINDOWED = frozenset({"mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gemma3"})
+
+# Rotary embeddings that depend on nothing but a token's own position.
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+
+# What a configuration may set that changes the computation, and the families whose layers or head here compute it. Set anywhere
+# else it is an attribute that transformers reads past, and other programs may not.
+_COMPUTED_BY: dict[str, frozenset[str]] = {
+    "sliding_window": _WINDOWED,
+    "attn_logit_softcapping": frozenset({"gemma2"}),
+    "final_logit_softcapping": frozenset({"gemma2", "gemma3_text"}),
+    "use_bidirectional_attention": frozenset(),
+    "attention_chunk_size": frozenset(),
+    "attention_multiplier": frozenset(),
+    "embedding_multiplier": frozenset(),
+    "residual_multiplier": frozenset(),
+    "logit_scale": frozenset(),
+    "logits_scaling": frozenset(),
+    "no_rope_layers": frozenset(),
+    "num_experts": frozenset(),
+    "num_local_experts": frozenset(),
+}
+
+# Why a family that is not listed cannot simply be added, by what its configuration shows; the first that holds is told.
+_OBSTACLES: tuple[tuple[Callable[[PretrainedConfig], bool], str], ...] = (
+    (
+        lambda config: bool(config.is_encoder_decoder),
+        "it is an encoder-decoder, whose completions do not follow their prompt in one sequence",
+    ),
+    (
+        lambda config: (
+            _any_set(
+                config, "ssm_state_size", "state_size", "mamba_d_state", "linear_num_key_heads", "conv_L_cache", "lru_width"
+            )
+            or any("linear" in kind or "mamba" in kind or "conv" in kind for kind in _layer_types(config))
+        ),
+        "its layers carry a state from token to token, so that completions cannot share a prompt in one row",
+    ),
+    (
+        lambda config: _any_set(config, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
+        "its tokens are routed to experts, and a router's load and auxiliary loss depend on what else is in the batch",
+    ),
+    (
+        lambda config: config.model_type in ("bloom", "mpt") or _any_set(config, "alibi"),
+        "its ALiBi biases follow places in the row instead of positions",
+    ),
+    (
+        lambda config: (
+            _any_set(config, "n_positions", "word_embed_proj_dim")
+            or getattr(config, "position_embedding_type", None) == "absolute"
+        ),
+        "its absolute position embeddings were compared with nothing here",
+    ),
+)
+
+
+def check_model(config: PretrainedConfig) -> None:
+    """Refuses by name what packed rows were not made for.
+
+    Raises:
+        ValueError: for a model family, or a part of one, that is not supported.
+    """
+    family = config.model_type
+    text = config.get_text_config()
+    if family not in FAMILIES:
+        obstacle = next((f"{why}; " for holds, why in _OBSTACLES if holds(text)), "")
+        raise ValueError(
+            f"model_name_or_path must be of the family {', '.join(FAMILIES)}, got {family!r}; {obstacle}use a model of these "
+            "families, or add one in bnf/model/families.py with the test that compares it with padded computation"
+        )
+    for name, families in _COMPUTED_BY.items():
+        value = getattr(text, name, None)
+        if value and family not in families:
+            raise ValueError(
+                f"{name} in config.json must not be set for a model of the family {family}, got {value!r}: it would not be "
+                "computed; remove it where it has no meaning, or use another model"
+            )
+    for kind in _layer_types(text):
+        if kind not in _LAYER_TYPES:
+            raise ValueError(
+                f"layer_types in config.json must be of {', '.join(_LAYER_TYPES)}, got {kind!r}; use a model without such layers"
+            )
+    for rope_type in _rope_types(getattr(text, "rope_parameters", None) or {}):
+        if rope_type not in _ROPE_TYPES:
+            raise ValueError(
+                f"rope_parameters.rope_type must be one of {', '.join(_ROPE_TYPES)}, got {rope_type!r}; "
+                "its angles depend on the longest sequence of a batch, so that a row's groups would not be independent"
+            )
+    if getattr(text, "attention_dropout", 0.0):
+        raise ValueError(
+            f"attention_dropout must be 0, got {text.attention_dropout}; with it the policy never equals the reference: "
+            "set it to 0 in the model's config.json"
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise ValueError(
+            "quantization_config in config.json must not be set, got quantized weights, which have no gradient; "
+            "use the model's original weights"
+        )
+
+
+def head_softcap(config: PretrainedConfig) -> float | None:
+    """`c` where the model's logits are `c·tanh(z/c)`; None where they are the head's own."""
+    softcap: float | None = getattr(config.get_text_config(), "final_logit_softcapping", None)
+    return softcap
+
+
+def _layer_types(config: PretrainedConfig) -> list[str]:
+    return list(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or [])
+
+
+def _any_set(config: PretrainedConfig, *names: str) -> bool:
+    return any(getattr(config, name, None) for name in names)
+
+
+def _rope_types(parameters: dict[str, Any]) -> list[str]:
+    """Of all layers, or of each kind of layer where they differ."""
+    by_kind = [part for part in parameters.values() if isinstance(part, dict)]
+    return [str(part.get("rope_type", "default")) for part in by_kind or [parameters]]

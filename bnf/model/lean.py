@@ -1,0 +1,166 @@
+"""Layers that keep less for their backward pass: what a norm or a gate gives is cheap to compute and large to keep.
+
+Of a token and layer of SmolLM2-135M, transformers' layers keep 34 KiB in bf16: a norm keeps float32 products, each projection behind
+it a bf16 copy of the norm's output, a gate its activation, the projection behind that the gate's output. Here norms, gates and the
+joined outputs of attention's blocks keep their inputs alone, which are there anyway. The projections behind them keep nothing: in the
+backward pass what they were given is computed once more, by the same code, for their gradients and for those before them. Values are
+the same to the bit.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import PreTrainedModel
+
+
+class _Norm(nn.Module):
+    """A norm whose output goes to projections and nowhere else."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return replayable(self._normed, hidden_states)
+
+    def _normed(self, hidden_states: Tensor) -> Tensor:
+        normed: Tensor = super().forward(hidden_states)
+        device = hidden_states.device.type
+        # What autocast would do in each of the projections.
+        return normed.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else normed
+
+
+class _Mlp(nn.Module):
+    """A gated MLP: down(act(gate) · up)."""
+
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+    act_fn: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        down: Tensor = self.down_proj(replayable(self._gated, self.gate_proj(x), self.up_proj(x)))
+        return down
+
+    def _gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        gated: Tensor = self.act_fn(gate) * up
+        return gated
+
+
+def keep_less(model: PreTrainedModel) -> None:
+    """Has the decoder layers of the families of `bnf.model.families` keep less, within `replaying`; their parameters and names stay."""
+    for layer in model.modules():
+        if hasattr(layer, "input_layernorm") and hasattr(layer, "mlp"):
+            before_mlp = (
+                "pre_feedforward_layernorm" if hasattr(layer, "pre_feedforward_layernorm") else "post_attention_layernorm"
+            )
+            for name, kind in (("input_layernorm", _Norm), (before_mlp, _Norm), ("mlp", _Mlp)):
+                module = getattr(layer, name)
+                module.__class__ = _with(kind, module.__class__)
+
+
+@cache
+def _with(kind: Any, of: Any) -> type[nn.Module]:
+    """The class `of` with another forward, under its own name: error messages and PEFT show it."""
+    return type(of.__name__, (kind, of), {})
+
+
+def replayable(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`function(*inputs)`, of which the inputs are kept for the backward pass and nothing between; within `replaying` not the
+    output either. It must be cheap and deterministic, and its output a tensor of its own.
+    """
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    call = _Call(function, inputs)
+    with saved_tensors_hooks(call.number, call.numbered):
+        output = function(*inputs)
+    # On the memory and not on the tensor: a projection keeps a view of its own.
+    setattr(output.untyped_storage(), _CALL, call)
+    return output
+
+
+def replaying() -> saved_tensors_hooks:
+    """A context for a forward pass: what was `replayable` is not kept but computed again in the backward pass.
+
+    Layers that are checkpointed as a whole keep nothing anyway, and take no part in it.
+    """
+    return saved_tensors_hooks(_packed, _unpacked)
+
+
+_CALL = "_bnf_call"
+
+
+class _Call:
+    """A function's call that can be made again. It lives as long as the graph does that reads from it.
+
+    torch.utils.checkpoint makes a call again for the function's own graph alone, not for who kept its output.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+        device = inputs[0].device.type
+        self.function = function
+        self.autocast = partial(
+            torch.autocast, device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
+        )
+        # Kept by a node of the graph: where a whole layer is checkpointed, its inputs are not kept either.
+        self.inputs = _Inputs.apply(torch.empty(0, requires_grad=True), *inputs).grad_fn
+        self.num_kept = 0
+        self.again: tuple[list[Tensor], Tensor] | None = None
+
+    def number(self, tensor: Tensor) -> int:
+        """Stands for a tensor that the function's graph would keep."""
+        self.num_kept += 1
+        return self.num_kept - 1
+
+    def numbered(self, number: int) -> Tensor:
+        kept, _ = self.replay()
+        return kept[number]
+
+    def replay(self) -> tuple[list[Tensor], Tensor]:
+        """What the function's graph would have kept, in order, and the output."""
+        if self.again is None:
+            inputs = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in self.inputs.saved_tensors]
+            kept: list[Tensor] = []
+            # Detached, as below. No backward pass goes through this graph.
+            keeping = saved_tensors_hooks(lambda tensor: kept.append(tensor.detach()), _unpacked)
+            with torch.enable_grad(), self.autocast(), keeping:
+                output = self.function(*inputs).detach()
+            self.again = kept, output
+        return self.again
+
+
+class _Inputs(torch.autograd.Function):
+    """Keeps tensors for the backward pass, of which it is no part."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
+        return torch.empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise AssertionError("never reached: nothing is computed from the output")
+
+
+class _Output(NamedTuple):
+    """Stands for a view of a call's output."""
+
+    call: _Call
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+def _packed(tensor: Tensor) -> Tensor | _Output:
+    call = getattr(tensor.untyped_storage(), _CALL, None)
+    if call is None:
+        # Detached: a graph would hold itself through a tensor of its own.
+        return tensor.detach()
+    return _Output(call, tensor.size(), tensor.stride(), int(tensor.storage_offset()))
+
+
+def _unpacked(packed: Tensor | _Output) -> Tensor:
+    if isinstance(packed, Tensor):
+        return packed
+    _, output = packed.call.replay()
+    return output.as_strided(packed.size, packed.stride, packed.offset)

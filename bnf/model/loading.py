@@ -1,0 +1,99 @@
+"""Loading a model to train or to score: float32 weights, attention over packed rows, nothing from outside the folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from bnf.model.attention import ATTENTION
+from bnf.model.families import check_model
+from bnf.model.lean import keep_less
+
+
+def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
+    """The model of a folder in float32 with `bnf.model.attention`, on the accelerator where there is one.
+
+    Raises:
+        FileNotFoundError: where there is no such folder.
+        ValueError: where the model is of a family, or has a part, that packed rows do not support.
+    """
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model_dir,
+        config=_config(model_dir),
+        dtype=torch.float32,
+        attn_implementation=ATTENTION,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    _set_up(model, model_dir, gradient_checkpointing)
+    keep_less(model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device)  # type: ignore[arg-type]
+
+
+def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
+    """The same model without weights, on the meta device: what can be seen of it at once, and nothing to compute with.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`.
+    """
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            _config(model_dir), dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False
+        )
+    if (model_dir / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(model_dir, local_files_only=True)
+    _set_up(model, model_dir, gradient_checkpointing)
+    return model
+
+
+def _config(model_dir: Path) -> PretrainedConfig:
+    if not (model_dir / "config.json").is_file():
+        raise FileNotFoundError(
+            f"model_name_or_path must be a folder with config.json, got {model_dir}; download or convert the model"
+        )
+    stored_dtype(model_dir)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"model_name_or_path must be a model that transformers knows by itself, got {model_dir} ({error}); use another model"
+        ) from error
+    check_model(config)
+    return config
+
+
+def _set_up(model: PreTrainedModel, model_dir: Path, gradient_checkpointing: bool) -> None:
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ValueError(f"the model's output head must have no bias, got one in {model_dir}; use a model without it")
+    if gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise ValueError(
+                f"gradient_checkpointing must be false for {type(model).__name__}, got true; lower max_tokens_per_row to save memory"
+            )
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def stored_dtype(model_dir: Path) -> torch.dtype:
+    """The dtype that a model folder's config names: what its weights are saved in."""
+    config = json.loads((model_dir / "config.json").read_text())
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    dtype = getattr(torch, str(name), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype in {model_dir}/config.json must name a torch dtype, got {name!r}; use bfloat16 or float32")
+    return dtype
+
+
+def numerics() -> dict[str, Any]:
+    """What the bits of a forward pass depend on besides weights, rows and dtype.
+
+    On CPU the number of threads is part of it: it decides how matrix products are split, and so the order of their sums. AMX
+    is something that the kernel grants, or doesn't, to each process.
+    """
+    if torch.cuda.is_available():
+        return {"torch": torch.__version__, "device": torch.cuda.get_device_name(), "num_threads": None}
+    kernels = torch.backends.cpu.get_cpu_capability() + (" and AMX" if torch.cpu._init_amx() else "")
+    return {"torch": torch.__version__, "device": f"CPU with {kernels}", "num_threads": torch.get_num_threads()}

@@ -1,0 +1,213 @@
+"""Label tokens' log-probabilities of a packed row, with logits only where completions are predicted, a chunk at a time.
+
+The head's logits exist for a few positions at once, as many as a constant budget of logits holds, and are computed again in
+the backward pass, all but the last chunk's: memory grows with neither the row nor the vocabulary. From the logits on everything
+is float32. Log-odds come straight from the head, `z_y − logsumexp of the others`, and the log-probability from them,
+`−softplus(−log odds)`: both are exact to rounding for p → 0 and p → 1.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from transformers import PreTrainedModel
+
+from bnf.data.packing import Row
+from bnf.model.families import head_softcap
+from bnf.model.lean import replaying
+from bnf.model.segments import SegmentPlan
+
+# Logits that exist at once, in the dtype of the hidden states; the same for policy and reference. An accelerator takes more: with
+# few positions a chunk would take longer to read the weights than to multiply them.
+_LOGITS = 2**25
+_LOGITS_ON_ACCELERATOR = 2**27
+
+# Of a chunk's logits, the share that exists in float32 at once.
+_WIDE_SHARE = 8
+
+# Rows × columns of the weight's gradient that are formed before they are added up.
+_WEIGHT_PART = 2**23
+
+
+@dataclass(frozen=True)
+class TokenLogps:
+    """Of each completion token: `logps` (N,) with gradient, `log_odds` (N,) without, and the entropy of the other tokens (N,)
+    where asked for. Where asked for, `prompt_logps` (M,) of the prompts' tokens after the first, with gradient.
+    """
+
+    logps: Tensor
+    log_odds: Tensor
+    rest_entropies: Tensor | None = None
+    prompt_logps: Tensor | None = None
+
+    @property
+    def entropies(self) -> Tensor:
+        """The policy's entropy at each position, from its label's part and the rest's. (N,)"""
+        assert self.rest_entropies is not None
+        logps, log_rest = self.logps.detach(), logsigmoid(-self.log_odds)
+        return -logps.exp() * logps + log_rest.exp() * (self.rest_entropies - log_rest)
+
+
+def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool = False, prompts: bool = False) -> TokenLogps:
+    """Log-probability and log-odds of every completion token of a row, on the model's device; with `prompts`, the prompts'
+    log-probabilities too.
+
+    `bf16` computes under autocast, over weights of whatever type: policy and reference have to be given alike.
+    """
+    device = model.device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), replaying():
+        hidden = model.get_decoder()(
+            input_ids=row.input_ids.to(device),
+            position_ids=row.position_ids.to(device),
+            segments=SegmentPlan(row.spans),
+            use_cache=False,
+        ).last_hidden_state[0]  # (T, D)
+    weight = model.get_output_embeddings().weight  # (V, D)
+
+    def head(places: Tensor, targets: Tensor, entropies: bool) -> TokenLogps:
+        states = hidden[places.to(device)]
+        states = states.bfloat16() if bf16 else states
+        return head_logps(states, weight, targets.to(device), entropies=entropies, softcap=head_softcap(model.config))
+
+    values = head(row.predicting, row.targets, entropies)
+    if prompts:
+        # By themselves, so that the completions' chunks stay those of the reference pass.
+        of_prompts = head(row.predicting_prompts, row.prompt_targets, False)
+        values = replace(values, prompt_logps=of_prompts.logps)
+    return values
+
+
+def logits_budget() -> int:
+    """How many logits exist at once on the device that a model is loaded to (`bnf.model.loading`)."""
+    return _LOGITS_ON_ACCELERATOR if torch.cuda.is_available() else _LOGITS
+
+
+def head_chunk(vocabulary: int) -> int:
+    """Positions whose logits exist at once, for a vocabulary of that size."""
+    chunk = logits_budget() // vocabulary
+    return chunk // 32 * 32 if chunk >= 32 else max(chunk, 1)
+
+
+def head_logps(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    entropies: bool = False,
+    softcap: float | None = None,
+    chunk: int | None = None,
+) -> TokenLogps:
+    """The head alone: `hidden` (N, D), `weight` (V, D), `targets` (N,); computed in the dtype of `hidden`, as autocast would.
+
+    With `softcap` the logits are `c·tanh(z/c)` (Gemma 2, arXiv 2408.00118). The weight's gradient is summed over chunks in the
+    weight's own dtype.
+    """
+    chunk = head_chunk(len(weight)) if chunk is None else chunk
+    differentiable = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    logps, log_odds, rest_entropies = _ChunkedHead.apply(hidden, weight, targets, entropies, softcap, chunk, differentiable)
+    return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
+
+
+class _ChunkedHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        entropies: bool,
+        softcap: float | None,
+        chunk: int,
+        differentiable: bool,
+    ) -> tuple[Tensor, ...]:
+        weight_dtype = weight.dtype
+        weight = weight.to(hidden.dtype)
+        # One for all chunks: the kernel clears every page of a new one.
+        buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight))
+        wide = _num_wide(len(weight))
+        log_odds_parts, log_norm_parts, entropy_parts = [], [], []
+        for states, labels in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            chunk_logits = torch.mm(states, weight.T, out=buffer[: len(states)])
+            for part, places in zip(chunk_logits.split(wide), labels[:, None].split(wide), strict=True):
+                logits = _widened(part, softcap)
+                label_logits = logits.gather(1, places)
+                logits.scatter_(1, places, float("-inf"))
+                log_rest = logits.logsumexp(dim=1, keepdim=True)
+                log_odds_parts.append((label_logits - log_rest)[:, 0])
+                log_norm_parts.append(torch.logaddexp(label_logits, log_rest)[:, 0])
+                if entropies:
+                    shares = (logits - log_rest).exp_()
+                    logits.scatter_(1, places, 0.0)
+                    entropy_parts.append(log_rest[:, 0] - (shares * logits).sum(dim=1))
+        # The last chunk's stay: the backward pass begins there.
+        ctx.logits = buffer if differentiable else None
+        log_odds = torch.cat(log_odds_parts)
+        rest_entropies = torch.cat(entropy_parts) if entropies else log_odds.new_empty(0)
+        ctx.save_for_backward(hidden, weight, targets, log_odds, torch.cat(log_norm_parts))
+        ctx.softcap, ctx.chunk, ctx.weight_dtype = softcap, chunk, weight_dtype
+        ctx.mark_non_differentiable(log_odds, rest_entropies)
+        return logsigmoid(log_odds), log_odds, rest_entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, log_odds, log_norm = ctx.saved_tensors
+        softcap, chunk, wide = ctx.softcap, ctx.chunk, _num_wide(len(weight))
+        hidden_grads = []
+        weight_grad: Tensor | None = None
+        chunks = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
+        # Used up below: a second backward pass forms them again.
+        kept, ctx.logits = ctx.logits, None
+        buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight)) if kept is None else kept
+        for number, (states, *of_chunk) in enumerate(reversed(list(zip(*chunks, strict=True)))):
+            logits = buffer[: len(states)]
+            if number or kept is None:
+                torch.mm(states, weight.T, out=logits)
+            for part, labels, odds, norm, grad in zip(*(tensor.split(wide) for tensor in (logits, *of_chunk)), strict=True):
+                part.copy_(_logits_grad(part, labels, odds, norm, grad, softcap))
+            hidden_grads.append(logits @ weight)
+            if ctx.needs_input_grad[1]:
+                # A frozen head, as under LoRA, has none.
+                weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if weight_grad is None else weight_grad
+                _add_outer(weight_grad, logits, states, first=number == 0)
+        return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None
+
+
+def _num_wide(vocabulary: int) -> int:
+    """Positions whose logits exist in float32 at once."""
+    return max(1, logits_budget() // _WIDE_SHARE // vocabulary)
+
+
+def _widened(logits: Tensor, softcap: float | None) -> Tensor:
+    """A copy in float32 or better, with the soft cap."""
+    half = logits.dtype in (torch.bfloat16, torch.float16)
+    wide = logits.to(torch.float32 if half else logits.dtype, copy=True)
+    return wide if softcap is None else wide.div_(softcap).tanh_().mul_(softcap)
+
+
+def _logits_grad(
+    part: Tensor, labels: Tensor, log_odds: Tensor, log_norm: Tensor, grad: Tensor, softcap: float | None
+) -> Tensor:
+    """The gradient by the logits `part` (n, V): −p_v·grad for every token, (1 − p_y)·grad for the label."""
+    logits = _widened(part, softcap)
+    # The slope of the cap, 1 − tanh²(z/c).
+    slope = None if softcap is None else (logits / softcap).square_().neg_().add_(1)
+    logits.sub_(log_norm[:, None]).exp_().mul_(-grad[:, None])
+    logits.scatter_(1, labels[:, None], ((-log_odds).sigmoid() * grad)[:, None])
+    return logits if slope is None else logits.mul_(slope)
+
+
+def _add_outer(weight_grad: Tensor, logits_grad: Tensor, states: Tensor, *, first: bool) -> None:
+    """Adds a chunk's part to the weight's gradient (V, D), or begins it; where it has another dtype, some rows at a time."""
+    if weight_grad.dtype == states.dtype:
+        # With beta 0 what was there is not read.
+        weight_grad.addmm_(logits_grad.T, states, beta=0 if first else 1)
+        return
+    step = max(1, _WEIGHT_PART // states.shape[1])
+    for rows, columns in zip(weight_grad.split(step), logits_grad.split(step, dim=1), strict=True):
+        part = columns.T @ states
+        if first:
+            rows.copy_(part)
+        else:
+            rows.add_(part.to(rows.dtype))

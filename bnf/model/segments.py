@@ -1,0 +1,177 @@
+"""Which token of a packed row sees which: the rule itself, and the row cut into blocks of queries with their keys.
+
+A segment is a prompt or a completion. A token sees its own segment and its group's prompt, up to its own position, and with a
+sliding window only the last `window` positions of those. Positions are logical ones (each completion's continue from its
+prompt's end), so a window is as long in a row as it is in the padded sequence.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnf.data.packing import Span
+
+# Up to this many tokens a group is one block: what is wasted on masked positions is less than what more calls cost.
+_ONE_BLOCK_TOKENS = 512
+
+# Neighbouring completions share a block up to this many tokens, for the same reason.
+_SHARED_BLOCK_TOKENS = 128
+
+# (batch, head, query, key) → bool, on index tensors: FlexAttention's form.
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a row that is split off once: a prompt, a run of completions, or a whole short group."""
+
+    start: int
+    stop: int
+    # The number of the piece that is its prompt; None where it is a prompt, or holds its own.
+    prompt: int | None
+    # It is one prompt or one completion.
+    is_segment: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Its length."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive queries of one piece, and the keys they see, as places within the pieces."""
+
+    piece: int
+    queries: tuple[int, int]
+    # Of the prompt's piece; None where that is out of sight, or is the piece itself.
+    prompt_keys: tuple[int, int] | None
+    own_keys: tuple[int, int]
+    # (queries, keys), True where seen; None where each query sees all keys up to its own place.
+    visible: Tensor | None
+    _masks: dict[tuple[torch.dtype, torch.device], Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def mask(self, like: Tensor) -> Tensor | None:
+        """`visible` as what is added to the scores, in the dtype and on the device of `like`."""
+        if self.visible is None:
+            return None
+        key = (like.dtype, like.device)
+        if key not in self._masks:
+            mask = torch.zeros(self.visible.shape, dtype=like.dtype).masked_fill(~self.visible, float("-inf"))
+            self._masks[key] = mask.to(like.device)
+        return self._masks[key]
+
+
+class SegmentPlan:
+    """The spans of a row in the forms that attention takes; each made once for all layers."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self.spans = tuple(spans)
+        self.num_tokens = self.spans[-1].stop
+        self.longest_path = max(span.prompt_length + max(span.completion_lengths) for span in self.spans)
+        # Every prompt has one completion: plain packing, where each group is one causal sequence.
+        self.is_plain = all(len(span.completion_lengths) == 1 for span in self.spans)
+        self.pieces = tuple(self._cut())
+        # FlexAttention's, by window and device (`bnf.model.cuda_attention`).
+        self.block_masks: dict[tuple[int | None, torch.device], Any] = {}
+        self._blocks: dict[tuple[int | None, int | None], tuple[Block, ...]] = {}
+        self._vectors: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def window(self, sliding_window: int | None) -> int | None:
+        """A layer's window, None where it is as long as anything in the row."""
+        return None if sliding_window is None or sliding_window >= self.longest_path else sliding_window
+
+    def visible(self, queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+        """True where the query sees the key; tokens' places in the row, of shapes that broadcast."""
+        segment, prompt, position = self.vectors(queries.device)
+        key_segment = segment[keys]
+        related = (key_segment == segment[queries]) | (key_segment == prompt[queries])
+        distance = position[queries] - position[keys]
+        seen = related & (distance >= 0)
+        return seen if window is None else seen & (distance < window)
+
+    def mask_mod(self, window: int | None, device: torch.device) -> MaskMod:
+        """`visible` in FlexAttention's form."""
+        # Copied to the device here: a function that is traced must not copy.
+        self.vectors(device)
+        return lambda batch, head, query, key: self.visible(query, key, window)
+
+    def vectors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each token its segment's number, its prompt's segment's number, and its position; (T,) each."""
+        if device not in self._vectors:
+            lengths: list[int] = []
+            prompts: list[int] = []
+            starts: list[int] = []
+            for span in self.spans:
+                prompts.extend([len(lengths)] * (1 + len(span.completion_lengths)))
+                starts.extend([0] + [span.prompt_length] * len(span.completion_lengths))
+                lengths.extend([span.prompt_length, *span.completion_lengths])
+            sizes = torch.tensor(lengths)
+            segment = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+            firsts = (sizes.cumsum(0) - sizes)[segment]
+            position = torch.arange(self.num_tokens) - firsts + torch.tensor(starts)[segment]
+            made = (segment, torch.tensor(prompts)[segment], position)
+            self._vectors[device] = tuple(vector.to(device) for vector in made)  # type: ignore[assignment]
+        return self._vectors[device]
+
+    def blocks(self, window: int | None, most_queries: int | None = None) -> tuple[Block, ...]:
+        """The row as blocks, in its order; at most `most_queries` queries each, and no keys that a window hides from all."""
+        key = (window, most_queries)
+        if key not in self._blocks:
+            self._blocks[key] = tuple(self._make_blocks(window, most_queries))
+        return self._blocks[key]
+
+    def cumulative_lengths(self, device: torch.device) -> Tensor:
+        """(G+1,) int32: where each group of a plain row starts and the last one stops."""
+        assert self.is_plain
+        return torch.tensor([0, *(span.stop for span in self.spans)], dtype=torch.int32, device=device)
+
+    def _cut(self) -> Iterator[Piece]:
+        number = 0
+        for span in self.spans:
+            if span.num_tokens <= _ONE_BLOCK_TOKENS:
+                yield Piece(span.start, span.stop, None, is_segment=False)
+                number += 1
+                continue
+            yield Piece(span.start, span.start + span.prompt_length, None, is_segment=True)
+            runs: list[list[tuple[int, int]]] = []
+            for start, length in span.completion_starts():
+                if not runs or start + length - runs[-1][0][0] > _SHARED_BLOCK_TOKENS:
+                    runs.append([])
+                runs[-1].append((start, start + length))
+            for run in runs:
+                yield Piece(run[0][0], run[-1][1], number, is_segment=len(run) == 1)
+            number += 1 + len(runs)
+
+    def _make_blocks(self, window: int | None, most_queries: int | None) -> Iterator[Block]:
+        for number, piece in enumerate(self.pieces):
+            prompt = None if piece.prompt is None else self.pieces[piece.prompt]
+            step = most_queries or piece.num_tokens
+            for first in range(0, piece.num_tokens, step):
+                last = min(first + step, piece.num_tokens)
+                if window is None and piece.is_segment and prompt is None and first == 0:
+                    yield Block(number, (0, last), None, (0, last), None)
+                    continue
+                num_prompt_keys = 0 if prompt is None else prompt.num_tokens
+                keys = torch.arange(piece.start, piece.start + last)
+                if prompt is not None:
+                    keys = torch.cat([torch.arange(prompt.start, prompt.stop), keys])
+                queries = torch.arange(piece.start + first, piece.start + last)
+                visible = self.visible(queries[:, None], keys[None, :], window)
+                # A window hides leading keys from all queries of the block: of the prompt's, and of the piece's own.
+                hidden = ~visible.any(dim=0)
+                skip = int(hidden[:num_prompt_keys].long().cumprod(0).sum())
+                own_skip = int(hidden[num_prompt_keys:].long().cumprod(0).sum())
+                columns = [visible[:, skip:num_prompt_keys], visible[:, num_prompt_keys + own_skip :]]
+                visible = torch.cat(columns, dim=1)
+                causal = visible.shape[0] == visible.shape[1] and torch.equal(visible, torch.ones_like(visible).tril())
+                yield Block(
+                    number,
+                    (first, last),
+                    (skip, num_prompt_keys) if skip < num_prompt_keys else None,
+                    (own_skip, last),
+                    None if causal else visible,
+                )

@@ -1,0 +1,77 @@
+"""Mismatched completions: every prompt with the completions of another prompt.
+
+How far the policy has moved from the reference on them estimates its divergence, one number for a whole global batch, which
+some objectives measure their rewards against (KTO, arXiv 2402.01306, section 4.2). They are fixed with the rows, so that the
+reference's values of them are cached like those of the completions themselves.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bnf.data.groups import PromptGroup
+from bnf.data.packing import Row
+from bnf.model.logps import row_logps
+from bnf.training.losses import RowReference
+
+
+def mismatched_rows(rows: Sequence[Row]) -> list[Row]:
+    """For each row the row of its prompts, each with the completions of the group before it in the row, the first with the
+    last's.
+
+    So a row's completions and its mismatched ones are the same set, and their tokens as many. Where the row holds no other
+    prompt, the nearest group of another prompt in the rows before gives its completions. A completion is cut where it would
+    make prompt and completion longer than the longest of the data.
+
+    Raises:
+        ValueError: where there is only one prompt.
+    """
+    groups = [group for row in rows for group in row.groups]
+    if len({group.prompt_ids for group in groups}) < 2:
+        raise ValueError(
+            "groups must hold at least 2 different prompts to mismatch their completions, got 1; "
+            "add prompts, or take an objective that needs no mismatched completions"
+        )
+    longest = max(len(group.prompt_ids) + len(completion.token_ids) for group in groups for completion in group.completions)
+    mismatched: list[Row] = []
+    start = 0
+    for row in rows:
+        own: list[PromptGroup] = []
+        for place, group in enumerate(row.groups):
+            before = _before(row.groups, place, groups, start)
+            other = next(candidate for candidate in before if candidate.prompt_ids != group.prompt_ids)
+            room = longest - len(group.prompt_ids)
+            completions = tuple(replace(each, token_ids=each.token_ids[:room]) for each in other.completions)
+            own.append(PromptGroup(f"{group.id} with {other.id}", group.prompt_ids, completions))
+        mismatched.append(Row(tuple(own), row.indices, row.share_prompts))
+        start += len(row.groups)
+    return mismatched
+
+
+def mean_logratio(model: PreTrainedModel, references: Sequence[RowReference | None], *, bf16: bool) -> Tensor:
+    """Mean over the mismatched completions of all these rows of their summed log-ratio to the reference, in nats. Scalar,
+    without gradient; dropout is off.
+    """
+    was_training = model.training
+    model.eval()
+    total, num_completions = torch.zeros((), dtype=torch.float64, device=model.device), 0
+    with torch.no_grad():
+        for reference in references:
+            assert reference is not None and reference.mismatched is not None
+            policy = row_logps(model, reference.mismatched.row, bf16=bf16)
+            # Per token first: where policy and reference are one, every difference is exactly zero.
+            total += (policy.logps - reference.mismatched.logps.to(model.device)).double().sum()
+            num_completions += len(reference.mismatched.row.lengths)
+    model.train(was_training)
+    return total / num_completions
+
+
+def _before(own: Sequence[PromptGroup], place: int, groups: Sequence[PromptGroup], start: int) -> Iterator[PromptGroup]:
+    """Groups in the order in which they are taken: backwards through the row, then through all rows from the one before."""
+    for back in range(1, len(own)):
+        yield own[place - back]
+    for back in range(1, len(groups) + 1):
+        yield groups[start - back]

@@ -1,0 +1,52 @@
+"""transformers' own arguments for a training's configuration."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from bnf.training.config import TrainConfig
+
+
+def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates: bool) -> TrainingArguments:
+    """transformers' arguments for a configuration; a batch is an optimizer step's rows, whatever their number.
+
+    Raises:
+        ValueError: where other than `nproc_per_node` processes were started.
+    """
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints_dir),
+        per_device_train_batch_size=1,
+        learning_rate=config.learning_rate,
+        num_train_epochs=config.num_train_epochs,
+        max_steps=config.max_steps,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_steps=config.warmup_ratio,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim=config.optim,
+        # Autocast is entered by bnf.model.logps, for policy and reference alike.
+        bf16=False,
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=config.eval_steps if evaluates else None,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=1,
+        seed=config.seed,
+        # TensorBoard's writer is given its folder by bnf.training.trainer: transformers would put it among the checkpoints.
+        report_to=[name for name in config.loggers if name != "tensorboard"],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    if arguments.world_size != config.nproc_per_node:
+        raise ValueError(
+            f"the number of processes must be nproc_per_node ({config.nproc_per_node}), got {arguments.world_size}; start training "
+            "without torchrun or accelerate: it starts its processes itself"
+        )
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

@@ -1,0 +1,178 @@
+"""What a training would refuse, found before anything costly: by the model's folder, by the groups, and by the machine.
+
+Training itself refuses the same; here it is asked at once, without weights and before the reference pass. A plan asks too, and has
+to be quick: torch and transformers are imported only for what can't be known without them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from bnf.data.groups import DEV, PromptGroup, read_groups
+from bnf.model.device import device_kind
+from bnf.model.plain_models import is_plain
+from bnf.objectives import load_objective
+from bnf.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from bnf.data.packing import Row
+
+# Optimizers of torch itself, which every installation has.
+_TORCH_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
+
+
+def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) -> None:
+    """Whether this model can be trained so; `evaluates` says that there are dev groups.
+
+    Raises:
+        FileNotFoundError, ValueError: for what `load_model`, `add_adapter`, the optimizer, the samples of an evaluation or the
+            policy's files would refuse.
+    """
+    if config.lora_r or not is_plain(model_dir, evaluates=evaluates):
+        _ask_transformers(config, model_dir, evaluates)
+
+
+def _ask_transformers(config: TrainConfig, model_dir: Path, evaluates: bool) -> None:
+    from bnf.model.loading import empty_model
+    from bnf.training.adapters import add_adapter
+    from bnf.training.dev import stop_tokens
+
+    model = empty_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
+    if evaluates:
+        stop_tokens(model)
+    if config.lora_r:
+        add_adapter(model, config)
+
+
+def check_machine(config: TrainConfig) -> None:
+    """Whether this machine and its installation can train so.
+
+    Raises:
+        ValueError: naming the setting that it can't serve.
+    """
+    if device_kind() != "cpu":
+        _check_devices(config)
+    if config.optim not in _TORCH_OPTIMIZERS:
+        _check_optimizer(config)
+
+
+def _check_devices(config: TrainConfig) -> None:
+    import torch
+
+    devices = torch.cuda.device_count()
+    if 0 < devices < config.nproc_per_node:
+        raise ValueError(
+            f"nproc_per_node must be at most the {devices} devices of this machine, got {config.nproc_per_node}; lower it"
+        )
+    if config.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError("bf16 must be false on a device without bfloat16, got true; write train.bf16=false")
+
+
+def _check_optimizer(config: TrainConfig) -> None:
+    import torch
+    from transformers import Trainer, TrainingArguments
+    from transformers.training_args import OptimizerNames
+
+    # transformers' own defaults, without what making its arguments does to the process.
+    defaults = {known.name: known.default for known in fields(TrainingArguments)}
+    try:
+        arguments: Any = SimpleNamespace(**(defaults | {"optim": OptimizerNames(config.optim), "parallel_mode": None}))
+        optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        optimizer([torch.nn.Parameter(torch.zeros(1))], **settings)
+    except (ValueError, ImportError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"optim must be an optimizer of transformers that is installed here, got {config.optim!r} ({error}); "
+            "adamw_torch_fused is the default"
+        ) from error
+
+
+def check_groups_dir(config: TrainConfig, groups_dir: Path) -> None:
+    """Whether the groups of a folder, and its dev groups, are what the objective needs, and make rows and steps.
+
+    Raises:
+        FileNotFoundError: where the folder holds no groups.
+        ValueError: naming what does not fit.
+    """
+    groups = read_groups(groups_dir)
+    check_data(config, groups)
+    rows = training_rows(config, groups)
+    check_processes(config, rows)
+    sets = [rows]
+    if (groups_dir / DEV).is_dir():
+        sets.append(training_rows(config, read_groups(groups_dir / DEV)))
+    if load_objective(config.objective, config.objective_options).needs_mismatched:
+        from bnf.reference.kl_pairs import mismatched_rows
+
+        for each in sets:
+            mismatched_rows(each)
+
+
+def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:
+    """Checks that the data are what the objective needs.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    from bnf.training.losses import count, label_weights
+
+    name, objective = config.objective, load_objective(config.objective, config.objective_options)
+    num_pairs = sum(len(group.pairs) for group in groups)
+    if objective.needs_pairs and not num_pairs:
+        raise ValueError(f"groups must hold pairs for objective {name!r}, got none; set prepare.pairing to best_worst or all")
+    if config.length_normalization == "pair_min" and not num_pairs:
+        raise ValueError(
+            "length_normalization must be own on groups without pairs, got 'pair_min'; set prepare.pairing, or use own"
+        )
+    if objective.needs_scores:
+        for group in groups:
+            if any(completion.score is None for completion in group.completions):
+                raise ValueError(
+                    f"group {group.id!r} must have scores for objective {name!r}, got one without; label the samples"
+                )
+    totals = count(objective, groups)
+    completions = [completion for group in groups for completion in group.completions]
+    preferred, dispreferred = label_weights(config.label_weighting, groups)
+    if objective.needs_pairs or not totals.num_completions:
+        learns = totals.num_pairs > 0
+    else:
+        weights = {1: preferred, -1: dispreferred}
+        learns = any(weights[completion.label] > 0 and objective.learns_from(completion) for completion in completions)
+    if not learns:
+        num_preferred = sum(completion.label > 0 for completion in completions)
+        options = f", with objective_options {config.objective_options}" if config.objective_options else ""
+        raise ValueError(
+            f"groups must hold something for objective {name!r} to learn from, got {num_preferred} preferred completions of weight "
+            f"{preferred:g} and {len(completions) - num_preferred} dispreferred ones of weight {dispreferred:g}{options}; look at the "
+            "labels, and at train.label_weighting"
+        )
+
+
+def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> "list[Row]":
+    """The rows of a training.
+
+    Raises:
+        ValueError: naming the longest group, where it is longer than a row.
+    """
+    from bnf.data.packing import pack
+
+    return pack(
+        groups,
+        config.max_tokens_per_row,
+        max_groups_per_row=config.max_groups_per_row,
+        share_prompts=config.share_prompts,
+    )
+
+
+def check_processes(config: TrainConfig, rows: "Sequence[Row]") -> None:
+    """Every process must have a row to compute.
+
+    Raises:
+        ValueError: where there are more processes than rows.
+    """
+    if config.nproc_per_node > len(rows):
+        raise ValueError(
+            f"nproc_per_node must be at most the {len(rows)} rows that the data make, got {config.nproc_per_node}; lower it, or for more "
+            f"rows global_batch_size (now {config.global_batch_size}) or max_tokens_per_row (now {config.max_tokens_per_row})"
+        )

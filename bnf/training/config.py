@@ -1,0 +1,365 @@
+"""The `train` section of a recipe: what a training run is, under the names of transformers.TrainingArguments where those exist.
+
+Nothing here imports torch, so that a recipe is checked within a fraction of a second.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from bnf.objectives import load_objective, option_types
+from bnf.training.loggers import LOGGERS
+from bnf.training.schedule import SCHEDULES
+
+# The settings that reference and training share: the rows, and the dtype they are computed in.
+REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
+# Where and how often a training writes: nothing of what it computes depends on these.
+BOOKKEEPING_FIELDS = ("save_steps", "report_to")
+# Settings that some objectives read, and say so in `reads`.
+READ_BY_SOME = ("label_weighting", "length_normalization")
+# Settings of the evaluations of dev groups: without such groups nothing reads them.
+EVALUATION_FIELDS = ("eval_steps", "dev_prompts", "dev_max_new_tokens")
+# A row of more groups than this is no faster: larger batches are made of several rows, so that they share these rows.
+_MOST_GROUPS_PER_ROW = 32
+
+_AT_LEAST_1 = (
+    *("global_batch_size", "max_tokens_per_row", "logging_steps", "lora_alpha"),
+    *("dev_prompts", "dev_max_new_tokens", "nproc_per_node"),
+)
+# Dev prompts that are sampled where the recipe names no number: over 64, a share of 10 % is known to 4 points.
+_MOST_DEV_SAMPLES = 64
+
+
+def _about(description: str) -> dict[str, str]:
+    """A field's metadata: its meaning, which the form of a run shows."""
+    return {"description": description}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run; every value is checked when it is made.
+
+    Raises:
+        ValueError: naming the key, the rule, the value and the remedy.
+    """
+
+    objective: str = field(default="bnf", metadata=_about("a file in bnf/objectives"))
+    objective_options: dict[str, Any] = field(default_factory=dict, metadata=_about("the objective's own options, by name"))
+    label_weighting: str | dict[str, float] = field(
+        default="none",
+        metadata=_about(
+            "weights of preferred and dispreferred completions: none (1), balanced (N / 2N_s from the data's counts), or "
+            '{"preferred": a, "dispreferred": b}; objectives over pairs have one of each in every term and take none'
+        ),
+    )
+    length_normalization: Literal["own", "pair_min"] = field(
+        default="own",
+        metadata=_about(
+            "what a completion's sum is divided by: its own length, or the shortest of its pair (the paper's implementation)"
+        ),
+    )
+
+    learning_rate: float = field(default=5e-7, metadata=_about("the highest; 5e-7 suits a 1–8B model"))
+    num_train_epochs: float = field(default=1.0, metadata=_about("passes over the data"))
+    max_steps: int = field(default=-1, metadata=_about("optimizer steps; -1 leaves it to num_train_epochs"))
+    global_batch_size: int = field(
+        default=128,
+        metadata=_about("prompt groups in a step, over all devices; an epoch's groups are spread evenly over its steps"),
+    )
+    max_tokens_per_row: int = field(
+        default=4096, metadata=_about("the longest row that is computed at once: it bounds the memory of a step")
+    )
+    share_prompts: bool = field(
+        default=True,
+        metadata=_about(
+            "compute a prompt once for all of its completions; false is plain packing, which FlashAttention serves on CUDA"
+        ),
+    )
+    lr_scheduler_type: str = field(default="cosine", metadata=_about(f"one of {', '.join(SCHEDULES)}"))
+    warmup_ratio: float = field(default=0.1, metadata=_about("share of all steps in which the learning rate rises"))
+    weight_decay: float = field(default=0.0, metadata=_about("AdamW's; 0 turns it off"))
+    max_grad_norm: float = field(default=1.0, metadata=_about("longer gradients are clipped to it; 0 turns that off"))
+    # The fused AdamW takes a sixth of the plain one's time on a CPU.
+    optim: str = field(default="adamw_torch_fused", metadata=_about("one of transformers' optimizers, by its name"))
+    bf16: bool = field(default=True, metadata=_about("autocast to bfloat16 over float32 weights"))
+    gradient_checkpointing: bool = field(
+        default=False, metadata=_about("compute layers again in the backward pass: less memory, more time")
+    )
+    # The names are peft's.
+    lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
+    lora_alpha: int = field(default=32, metadata=_about("what adapters give is multiplied by lora_alpha / lora_r"))
+    lora_dropout: float = field(default=0.0, metadata=_about("dropout before the adapters; 0 keeps the step-0 check"))
+    lora_target_modules: str | list[str] = field(
+        default="all-linear", metadata=_about("modules that get adapters: all-linear, or names")
+    )
+    eval_steps: float = field(
+        default=0.25,
+        metadata=_about(
+            "dev groups are evaluated first, last, and after so many optimizer steps; below 1, after that share of all steps"
+        ),
+    )
+    dev_prompts: int | None = field(
+        default=None,
+        metadata=_about(
+            "completions sampled of dev prompts at an evaluation; left out, one of each dev prompt, of 64 at most; more than there "
+            "are prompts samples them several times"
+        ),
+    )
+    dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
+    nproc_per_node: int = field(
+        default=1, metadata=_about("processes that share the rows of each step, one per device, started with torchrun")
+    )
+    logging_steps: int = field(default=1, metadata=_about("optimizer steps between two records of the metrics"))
+    save_steps: float = field(
+        default=0.25, metadata=_about("a checkpoint after so many optimizer steps; below 1, after that share of all steps")
+    )
+    seed: int = field(default=0, metadata=_about("of the rows' order and of dropout"))
+    report_to: str | list[str] = field(
+        default="none", metadata=_about("none, or loggers of transformers, such as tensorboard or wandb")
+    )
+
+    def __post_init__(self) -> None:
+        for known in fields(self):
+            _check_type(known.name, _kind(known.type), getattr(self, known.name))
+        _check(self.learning_rate > 0, "learning_rate", "be positive", self.learning_rate, "try 5e-7 for a 1–8B model")
+        _check(
+            self.num_train_epochs > 0 or self.max_steps > 0,
+            "num_train_epochs",
+            "be positive where max_steps is not given",
+            self.num_train_epochs,
+            "one epoch is the default",
+        )
+        _check(
+            self.max_steps == -1 or self.max_steps > 0,
+            "max_steps",
+            "be positive or -1",
+            self.max_steps,
+            "-1 runs num_train_epochs",
+        )
+        for name in _AT_LEAST_1:
+            value = getattr(self, name)
+            _check(value is None or value >= 1, name, "be at least 1", value, "leave it out for the default")
+        _check(
+            self.lr_scheduler_type in SCHEDULES,
+            "lr_scheduler_type",
+            f"be one of {', '.join(SCHEDULES)}",
+            self.lr_scheduler_type,
+            "the field uses cosine",
+        )
+        _check(0 <= self.warmup_ratio < 1, "warmup_ratio", "lie in [0, 1)", self.warmup_ratio, "it is a share of all steps")
+        _check(self.weight_decay >= 0, "weight_decay", "be non-negative", self.weight_decay, "0 turns it off")
+        _check(self.max_grad_norm >= 0, "max_grad_norm", "be non-negative", self.max_grad_norm, "0 turns clipping off")
+        for name, does in (("save_steps", "saves"), ("eval_steps", "evaluates")):
+            steps = getattr(self, name)
+            _check(
+                0 < steps < 1 or (steps >= 1 and steps == int(steps)),
+                name,
+                "be a whole number of steps, or a share of all steps below 1",
+                steps,
+                f"0.25 {does} three times on the way",
+            )
+        _check(self.lora_r >= 0, "lora_r", "be at least 0", self.lora_r, "0 trains all weights, 16 is usual for adapters")
+        _check(0 <= self.lora_dropout < 1, "lora_dropout", "lie in [0, 1)", self.lora_dropout, "0 keeps the step-0 check")
+        _check_names("lora_target_modules", self.lora_target_modules, "use all-linear, or names such as [q_proj, v_proj]")
+        _check_names("report_to", self.report_to, "use none, tensorboard, wandb, or a list of such")
+        _check(
+            "all" not in self.loggers, "report_to", "name the loggers", self.report_to, "use [tensorboard, wandb] or the like"
+        )
+        for logger in self.loggers:
+            nearest = get_close_matches(logger, LOGGERS, n=1)
+            remedy = f"did you mean {nearest[0]}?" if nearest else "tensorboard writes beside the metrics"
+            _check(logger in LOGGERS, "report_to", f"be none or among {', '.join(LOGGERS)}", logger, remedy)
+        _check(
+            self.length_normalization in ("own", "pair_min"),
+            "length_normalization",
+            "be own or pair_min",
+            self.length_normalization,
+            "own is the default",
+        )
+        _check_label_weighting(self.label_weighting)
+        _check(
+            self.nproc_per_node <= self.global_batch_size,
+            "nproc_per_node",
+            f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step",
+            self.nproc_per_node,
+            "lower it, or raise global_batch_size",
+        )
+        self._check_unread()
+
+    def _check_unread(self) -> None:
+        """Refuses what is set and read by nothing: it would look as if it had been tried."""
+        reads = load_objective(self.objective, self.objective_options).reads
+        for name in READ_BY_SOME:
+            if name not in reads:
+                self._check_unset(name, f"for objective {self.objective!r}, which doesn't read it")
+        if self.lora_r == 0:
+            for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+                self._check_unset(name, "where lora_r is 0 and there are no adapters")
+        if self.max_steps > 0:
+            self._check_unset("num_train_epochs", f"where max_steps ({self.max_steps}) says how long training goes on")
+        if self.lr_scheduler_type == "constant" and self.warmup_ratio != 0:
+            self._check_unset(
+                "warmup_ratio", "where lr_scheduler_type is constant, without a warm-up (constant_with_warmup has one)"
+            )
+
+    def _check_unset(self, name: str, where: str) -> None:
+        default, value = type(self).__dataclass_fields__[name].default, getattr(self, name)
+        remedy = "leave it out" if default is None else f"write train.{name}={default}, or leave it out"
+        _check(value == default, name, f"be left {'out' if default is None else f'at {default}'} {where}", value, remedy)
+
+    def check_unevaluated(self) -> None:
+        """For data without dev groups.
+
+        Raises:
+            ValueError: where a setting of their evaluations is given.
+        """
+        for name in EVALUATION_FIELDS:
+            self._check_unset(name, "where there are no dev groups to evaluate (prepare.dev_fraction puts some aside)")
+
+    @property
+    def loggers(self) -> list[str]:
+        """`report_to` as a list."""
+        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        return [name for name in names if name != "none"]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """The configuration of a recipe's `train` section.
+
+        Raises:
+            ValueError: for a key that does not exist, naming the nearest that does; for any value that breaks its rule.
+        """
+        names = [known.name for known in fields(cls)]
+        for key in values:
+            if key.startswith("per_device_") or key == "gradient_accumulation_steps":
+                raise ValueError(
+                    f"{key} must be left out, got {values[key]!r}; set global_batch_size (prompt groups in a step) and "
+                    "max_tokens_per_row (memory), the split between devices and accumulation follows"
+                )
+            if key not in names:
+                nearest = get_close_matches(key, names, n=1)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(names)}"
+                raise ValueError(f"train.{key} must be a known key, got {key!r}; {hint}")
+        types = {known.name: _kind(known.type) for known in fields(cls)}
+        given = {key: _plain(value, types[key], key) for key, value in values.items()}
+        if isinstance(given.get("label_weighting"), dict):
+            given["label_weighting"] = {key: _plain(value, "float") for key, value in given["label_weighting"].items()}
+        if isinstance(given.get("objective_options"), dict):
+            declared = option_types(str(given.get("objective", cls.objective)))
+            options = given["objective_options"].items()
+            given["objective_options"] = {key: _plain(value, declared.get(key, "")) for key, value in options}
+        return cls(**given)
+
+    @property
+    def max_groups_per_row(self) -> int:
+        """Where a row is closed that has room for more groups: a step takes as many rows of it as there are processes, or a
+        multiple of that.
+
+        Smaller batches have rows of their own; from 32 groups on, batches that are multiples of 32 share their rows, and so the
+        reference.
+        """
+        rows_per_process = math.ceil(self.global_batch_size / (_MOST_GROUPS_PER_ROW * self.nproc_per_node))
+        return self.global_batch_size // (rows_per_process * self.nproc_per_node)
+
+    def steps_per_epoch(self, num_groups: int) -> int:
+        """The optimizer steps of an epoch: those that bring the mean batch nearest to `global_batch_size` groups.
+
+        The groups are spread evenly over them. With n steps the mean is within 1/(2n) of what was asked for: 5 % from ten steps
+        on.
+        """
+        return max(1, round(num_groups / self.global_batch_size))
+
+    def num_dev_samples(self, num_prompts: int) -> int:
+        """How many completions are sampled at an evaluation of so many dev prompts."""
+        return min(num_prompts, _MOST_DEV_SAMPLES) if self.dev_prompts is None else self.dev_prompts
+
+    def num_evaluations(self, num_groups: int | None) -> int | None:
+        """How often dev groups are evaluated in a training on so many groups; None where that takes their number, which is
+        not known.
+        """
+        steps: float = self.max_steps
+        if steps < 0 and num_groups is not None:
+            steps = math.ceil(self.num_train_epochs * self.steps_per_epoch(num_groups))
+        if self.eval_steps < 1:
+            between = math.ceil(1 / self.eval_steps) if steps < 0 else math.ceil(steps / math.ceil(steps * self.eval_steps))
+        elif steps < 0:
+            return None
+        else:
+            between = math.ceil(steps / self.eval_steps)
+        # Before the first step, and after the last.
+        return 1 + between
+
+    def row_settings(self) -> dict[str, Any]:
+        """What reference, training and analysis share: the rows, and the dtype they are computed in."""
+        return {name: getattr(self, name) for name in REFERENCE_FIELDS} | {"max_groups_per_row": self.max_groups_per_row}
+
+    def reference_settings(self) -> dict[str, Any]:
+        """What the cached reference depends on: the rows and their dtype, and whether the objective reads mismatched
+        completions.
+        """
+        needs_mismatched = load_objective(self.objective, self.objective_options).needs_mismatched
+        return self.row_settings() | {"mismatched": needs_mismatched}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `from_dict` takes them."""
+        return asdict(self)
+
+
+def _check(holds: bool, key: str, rule: str, value: object, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"{key} must {rule}, got {value!r}; {remedy}")
+
+
+def _kind(declared: Any) -> str:
+    """A declared type's name: float is "float", and so is a string that says so."""
+    return str(getattr(declared, "__name__", declared))
+
+
+def _plain(value: Any, declared: str, key: str = "") -> Any:
+    """A value of a recipe as the one that it stands for, so that the keys that are made of it are the same: 0 is 0.0 and 1e3 is
+    1000. A whole number of `…_steps` is no share and stays one.
+    """
+    if declared.startswith("float"):
+        if key.endswith("_steps"):
+            return int(value) if type(value) is float and value >= 1 and value.is_integer() else value
+        return float(value) if type(value) is int else value
+    if declared.startswith("int"):
+        return int(value) if type(value) is float and value.is_integer() else value
+    return value
+
+
+def _check_type(key: str, declared: str, value: object) -> None:
+    """Numbers and switches must be such: a quoted `"false"` is true."""
+    if value is None and declared.endswith(" | None"):
+        return
+    declared = declared.removesuffix(" | None")
+    if declared == "str":
+        _check(isinstance(value, str), key, "be a name", value, "write one word")
+    elif declared == "dict":
+        _check(isinstance(value, dict), key, "be a mapping", value, "write {name: value}, or leave it out")
+    elif declared == "float":
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        _check(is_number, key, "be a number", value, "write one such as 0.1 or 5e-7")
+    elif declared == "int":
+        _check(isinstance(value, int) and not isinstance(value, bool), key, "be a whole number", value, "use no point")
+    elif declared == "bool":
+        _check(isinstance(value, bool), key, "be true or false", value, "write it without quotes")
+
+
+def _check_names(key: str, value: object, remedy: str) -> None:
+    names = value if isinstance(value, list) else [value]
+    valid = bool(names) and all(isinstance(name, str) and name for name in names)
+    _check(valid, key, "be a name or a list of names", value, remedy)
+
+
+def _check_label_weighting(value: object) -> None:
+    remedy = "use none, balanced, or a mapping such as {preferred: 1, dispreferred: 0.5}"
+    if isinstance(value, dict):
+        _check(set(value) == {"preferred", "dispreferred"}, "label_weighting", "name preferred and dispreferred", value, remedy)
+        numbers = [weight for weight in value.values() if isinstance(weight, int | float) and not isinstance(weight, bool)]
+        valid = len(numbers) == 2 and all(map(math.isfinite, numbers)) and min(numbers) >= 0 and max(numbers) > 0
+        _check(valid, "label_weighting", "hold numbers of at least 0, one of them above", value, remedy)
+    else:
+        _check(value in ("none", "balanced"), "label_weighting", "be none, balanced or a mapping", value, remedy)

@@ -1,0 +1,175 @@
+"""The policy's own samples of dev prompts: how far it has moved from the reference where it really goes, and whether it still
+ends what it says.
+
+KL(policy ‖ reference) is the mean of `r/p − 1 − log(r/p)` over tokens that the policy itself samples at temperature 1: unbiased,
+as the plain log-ratio is, but never negative and with less noise (k3 of http://joschu.net/blog/kl-approx.html). On the data's
+completions it would be neither.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from bnf.data.groups import Completion, PromptGroup
+from bnf.data.packing import pack
+from bnf.model.logps import row_logps
+from bnf.training.adapters import transformers_model
+
+# progress(samples that are done, of how many, tokens so far, at most how many more), first before the first token
+SampleProgress = Callable[[int, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the policy said to a prompt; `is_terminated` where it ended by itself."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    is_terminated: bool
+
+
+def prompts_to_sample(groups: Sequence[PromptGroup], count: int) -> list[tuple[int, ...]]:
+    """The first `count` prompts, from the start again where there are fewer."""
+    return [groups[index % len(groups)].prompt_ids for index in range(count)]
+
+
+def stop_tokens(model: PreTrainedModel) -> list[int]:
+    """The tokens that end a completion, by the model's generation config or its config.
+
+    Raises:
+        ValueError: where neither names one.
+    """
+    for config in (model.generation_config, model.config):
+        found = getattr(config, "eos_token_id", None)
+        if found is not None:
+            return [found] if isinstance(found, int) else list(found)
+    raise ValueError("eos_token_id must be in the model's generation_config.json or config.json, got none; add it there")
+
+
+def sample(
+    model: Any,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    max_new_tokens: int,
+    max_tokens: int,
+    seed: int,
+    bf16: bool,
+    progress: SampleProgress = lambda *_: None,
+) -> list[Sample]:
+    """A completion of each prompt at temperature 1, without changing any state of the model or of the random generators.
+
+    Prompts of like length are continued together, as many as `max_tokens` of cached keys and values allow. What is drawn for a
+    prompt depends on the seed and its place alone, not on the prompts beside it.
+    """
+    inner = transformers_model(model)
+    stops = stop_tokens(inner)
+    settings = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
+    device = inner.device
+    # The same numbers for each of a model's evaluations, and none from those that training draws.
+    draws = torch.rand(len(prompts), max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    samples: dict[int, Sample] = {}
+    num_tokens, most_left = 0, len(prompts) * max_new_tokens
+    progress(0, len(prompts), 0, most_left)
+    with _generating(inner), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):
+        for batch in _batches(prompts, max_new_tokens, max_tokens):
+            own = [prompts[place] for place in batch]
+            longest = max(map(len, own))
+            ids = torch.tensor([[stops[0]] * (longest - len(prompt)) + list(prompt) for prompt in own], device=device)
+            mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in own], device=device)
+
+            def on_token(step: int, num: int = len(own), tokens: int = num_tokens, left: int = most_left) -> None:
+                progress(len(samples), len(prompts), tokens + step * num, left - step * num)
+
+            drawing = _Drawing(draws[batch].to(device), longest, on_token)
+            output = inner.generate(  # type: ignore[operator]
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([drawing]),
+            )
+            for place, row in zip(batch, output[:, longest:].tolist(), strict=True):
+                end = next((index for index, token in enumerate(row) if token in stops), None)
+                tokens = row if end is None else row[: end + 1]
+                samples[place] = Sample(prompts[place], tuple(tokens), end is not None)
+            num_tokens += (output.shape[1] - longest) * len(own)
+            most_left -= max_new_tokens * len(own)
+            progress(len(samples), len(prompts), num_tokens, most_left)
+    return [samples[place] for place in range(len(prompts))]
+
+
+def _batches(prompts: Sequence[tuple[int, ...]], max_new_tokens: int, max_tokens: int) -> Iterator[list[int]]:
+    """Places of prompts that are continued together, the longest first: one prompt at least, however long."""
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    while order:
+        size = max(1, max_tokens // (len(prompts[order[0]]) + max_new_tokens))
+        yield order[:size]
+        order = order[size:]
+
+
+class _Drawing(LogitsProcessor):
+    """Leaves of each distribution the token in whose share the row's random number falls.
+
+    `draws` (B, N) in [0, 1), one for each row and new token.
+    """
+
+    def __init__(self, draws: torch.Tensor, num_prompt_tokens: int, on_token: Callable[[int], None]) -> None:
+        self.draws, self.num_prompt_tokens, self.on_token = draws, num_prompt_tokens, on_token
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # (B, T), (B, V)
+        step = input_ids.shape[1] - self.num_prompt_tokens
+        shares = scores.softmax(-1).cumsum(-1, dtype=torch.float64)
+        # Not above the last: rounding may leave the sum below 1.
+        drawn = torch.searchsorted(shares, self.draws[:, step, None] * shares[:, -1:], right=True)
+        self.on_token(step + 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn.clamp_max_(scores.shape[1] - 1), 0.0)
+
+
+def sample_metrics(samples: Sequence[Sample], policy: Any, reference: Any, *, bf16: bool) -> dict[str, float]:
+    """KL to the reference per token and per completion, entropy per token, in nats; mean length; share without an end.
+
+    `reference` is a model, a context manager that gives one, or None where it is the policy itself.
+    """
+    groups = [
+        PromptGroup(f"sample {index}", each.prompt_ids, (Completion(each.token_ids, 1),)) for index, each in enumerate(samples)
+    ]
+    rows = pack(groups, max(group.num_tokens for group in groups))
+    with torch.no_grad():
+        own = [row_logps(policy, row, bf16=bf16, entropies=True) for row in rows]
+        logps = torch.cat([values.logps for values in own]).double()
+        entropy = float(torch.cat([values.entropies for values in own]).double().mean())
+        divergence = 0.0
+        if reference is not None:
+            with reference as model:
+                theirs = torch.cat([row_logps(model, row, bf16=bf16).logps for row in rows]).double()
+            divergence = kl(logps, theirs)
+    return {
+        "samples/number": len(samples),
+        "samples/kl": divergence / len(samples),
+        "samples/kl_per_token": divergence / len(logps),
+        "samples/entropy": entropy,
+        "samples/tokens": len(logps) / len(samples),
+        "samples/unterminated": sum(not each.is_terminated for each in samples) / len(samples),
+    }
+
+
+def kl(own: torch.Tensor, theirs: torch.Tensor) -> float:
+    """KL(policy ‖ reference), summed over the tokens that the policy sampled, from both models' log-probabilities. (N,), (N,)"""
+    return float(((theirs - own).expm1() - (theirs - own)).sum())
+
+
+@contextmanager
+def _generating(model: PreTrainedModel) -> Iterator[None]:
+    """Attention over a padded batch, and a generation config of the caller's alone: a model's own may warp its distribution."""
+    attention, own = model.config._attn_implementation, model.generation_config
+    # The kernels of sdpa know no soft-capping.
+    model.set_attn_implementation("eager" if getattr(model.config, "attn_logit_softcapping", None) else "sdpa")
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(attention)
+        model.generation_config = own

@@ -1,0 +1,118 @@
+"""From an objective's per-completion and per-pair losses to the one number that is minimised, independent of how a batch is
+split into rows.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bnf.data.groups import PromptGroup
+from bnf.data.packing import Row
+from bnf.objectives._base import BaseObjective, Losses, RowLogps
+
+if TYPE_CHECKING:
+    # It imports transformers, which counting needs not.
+    from bnf.model.logps import TokenLogps
+
+
+@dataclass(frozen=True)
+class MismatchedReference:
+    """A row's mismatched completions (`bnf.reference.kl_pairs`), and the reference's log-probabilities of their tokens: float32, (N,)."""
+
+    row: Row
+    logps: Tensor
+
+
+@dataclass(frozen=True)
+class RowReference:
+    """Cached values of a row's completion tokens under one model: float32, (N,) each."""
+
+    logps: Tensor
+    log_odds: Tensor
+    entropies: Tensor | None = None
+    mismatched: MismatchedReference | None = None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the rows of a global batch share: what their losses are divided by, and the mean log-ratio of its mismatched
+    completions where the objective reads it.
+    """
+
+    num_completions: int
+    num_pairs: int
+    mismatched_logratio: Tensor | None = None
+
+
+def count(objective: BaseObjective, groups: Iterable[PromptGroup]) -> Totals:
+    """How many completions and pairs of these groups the objective averages over."""
+    num_completions = num_pairs = 0
+    for group in groups:
+        num_completions += objective.num_completions(group)
+        num_pairs += objective.num_pairs(group)
+    return Totals(num_completions, num_pairs)
+
+
+def label_weights(weighting: str | dict[str, float], groups: Sequence[PromptGroup]) -> tuple[float, float]:
+    """(weight of preferred, weight of dispreferred) for `label_weighting`, from the data set's counts: `balanced` is N /
+    2N_s.
+    """
+    if isinstance(weighting, dict):
+        return weighting["preferred"], weighting["dispreferred"]
+    if weighting == "none":
+        return 1.0, 1.0
+    labels = [completion.label for group in groups for completion in group.completions]
+    num_preferred = sum(label > 0 for label in labels)
+    num_dispreferred = len(labels) - num_preferred
+    return len(labels) / (2 * max(num_preferred, 1)), len(labels) / (2 * max(num_dispreferred, 1))
+
+
+def assemble(
+    row: Row,
+    policy: "TokenLogps",
+    reference: RowReference | None,
+    *,
+    length_normalization: str = "own",
+    mismatched_logratio: Tensor | None = None,
+) -> RowLogps:
+    """What an objective sees of a row, on the policy's device and in its dtype."""
+    like = policy.logps
+    lengths = row.lengths.to(like)
+    return RowLogps(
+        per_token_logps=like,
+        per_token_log_odds=policy.log_odds,
+        reference_per_token_logps=None if reference is None else reference.logps.to(like),
+        reference_per_token_log_odds=None if reference is None else reference.log_odds.to(like),
+        completion_of_token=row.completion_of_token.to(like.device),
+        lengths=lengths,
+        normalizers=row.shortest_of_pair.to(like) if length_normalization == "pair_min" else lengths,
+        labels=row.labels.to(like),
+        scores=row.scores.to(like),
+        group_of_completion=row.group_of_completion.to(like.device),
+        pairs=row.pairs.to(like.device),
+        mismatched_logratio=mismatched_logratio,
+        prompt_logps=None if policy.prompt_logps is None else _sum_by_prompt(row, policy.prompt_logps),
+        prompt_lengths=row.prompt_lengths.to(like),
+    )
+
+
+def total_loss(losses: Losses, row: RowLogps, totals: Totals, weights: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """A row's share of the global batch's loss: `Σ weight·completions / num_completions + Σ pairs / num_pairs`. Scalar."""
+    # A row may have nothing that the objective learns from; its loss is zero, with a gradient of zero.
+    loss = row.per_token_logps.sum() * 0.0
+    if losses.completions is not None:
+        by_label = torch.where(row.labels > 0, weights[0], weights[1])
+        loss = loss + (by_label * losses.completions).sum() / max(totals.num_completions, 1)
+    if losses.pairs is not None:
+        loss = loss + losses.pairs.sum() / max(totals.num_pairs, 1)
+    return loss
+
+
+def _sum_by_prompt(row: Row, per_token: Tensor) -> Tensor:
+    """(M,) → (G,)"""
+    lengths = row.prompt_lengths.to(per_token.device)
+    group_of_token = torch.repeat_interleave(torch.arange(len(lengths), device=per_token.device), lengths)
+    return per_token.new_zeros(len(lengths)).index_add(0, group_of_token, per_token)

@@ -1,0 +1,119 @@
+"""Data parallelism over whole rows: the processes of one training share the rows of each optimizer step.
+
+A step holds the same rows as in one process, and its loss is divided by the same totals, so that the number of processes changes
+nothing but the order in which floating-point numbers are added.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Sampler
+
+from bnf.data.packing import Row, step_bounds
+from bnf.model.logps import row_logps
+from bnf.training.losses import Totals
+
+_T = TypeVar("_T")
+
+
+def num_processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and reports."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def process_number() -> int:
+    """Which of them this one is."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def wait_for_all() -> None:
+    """Goes on when all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def sum_totals(own: Totals, num_mismatched: int, device: torch.device) -> Totals:
+    """What all rows of a step share, from what each process knows of its own; `num_mismatched` weighs its mean log-ratio."""
+    if num_processes() == 1:
+        return own
+    mean = own.mismatched_logratio
+    weighted = 0.0 if mean is None else float(mean) * num_mismatched
+    sums = torch.tensor([own.num_completions, own.num_pairs, num_mismatched, weighted], dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    # A process without a row of its own computes nothing that would read the mean.
+    logratio = None if mean is None else sums[3] / sums[2]
+    return Totals(int(sums[0]), int(sums[1]), logratio)
+
+
+def gather(value: _T) -> list[_T]:
+    """The value of each process, in their order."""
+    if num_processes() == 1:
+        return [value]
+    values: list[Any] = [None] * num_processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+class SeededSteps(Sampler[list[int]]):
+    """The rows of each optimizer step of an epoch that one process computes: the rows in a permutation that the seed and the
+    epoch's number fix, split into steps (`bnf.data.packing.step_bounds`), whose rows the processes take in turn.
+
+    A process that gets no row of a step computes the index `len(sizes)`, which stands for nothing, so that all of them take part.
+    """
+
+    def __init__(self, sizes: Sequence[int], seed: int, *, num_steps: int, process: int = 0, num_processes: int = 1) -> None:
+        """`sizes` are the rows' numbers of groups."""
+        self.sizes, self.seed, self.num_steps, self.epoch = sizes, seed, num_steps, 0
+        self.process, self.num_processes = process, num_processes
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.sizes), generator=generator).tolist()
+        first = 0
+        for last in step_bounds([self.sizes[row] for row in order], self.num_steps):
+            yield order[first:last][self.process :: self.num_processes] or [len(self.sizes)]
+            first = last
+
+
+class StepLoader(DataLoader[Any]):
+    """Gives a process its rows of one optimizer step after another."""
+
+    def __init__(self, rows: Sequence[Any], steps: SeededSteps) -> None:
+        """`rows` are those that `steps` names, and last the one that stands for nothing."""
+        super().__init__(rows, batch_sampler=steps, collate_fn=_together)  # type: ignore[arg-type]
+
+    def set_epoch(self, epoch: int) -> None:
+        """transformers calls it before each epoch; a resumed epoch's loader is another, whose sampler it finds by itself."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def _together(rows: list[Any]) -> dict[str, list[Any]]:
+    return {"rows": rows}
+
+
+def accept_rows(model: Any) -> None:
+    """Makes `model(row=…)` compute `row_logps`, beside all that `model` took before.
+
+    A wrapper such as DistributedDataParallel adds up the gradients of what went through its own forward, and of nothing else.
+    """
+    plain = model.forward
+
+    @wraps(plain)
+    def forward(*args: Any, row: Row | None = None, **kwargs: Any) -> Any:
+        return plain(*args, **kwargs) if row is None else row_logps(model, row, **kwargs)
+
+    model.forward = forward

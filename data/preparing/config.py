@@ -1,0 +1,74 @@
+"""The recipe's `prepare` section, as the stage is given it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from bnf.data.chat_template import DEFAULT_DATE
+
+Truncation = Literal["drop", "raise", "truncate_prompt", "truncate_completion"]
+
+
+@dataclass(frozen=True)
+class RatingRule:
+    """How ratings become labels.
+
+    With a `threshold`: preferred from threshold + margin on, dispreferred from threshold − margin down. Without: of each prompt's
+    rated completions the upper `quantile` are preferred and the lower dispreferred, at least one each. What is between is dropped,
+    or with `middle="keep"` labelled by the side of the threshold, or of the prompt's median, that it lies on.
+    """
+
+    threshold: float | None = None
+    margin: float = 0.0
+    quantile: float = 0.5
+    middle: Literal["drop", "keep"] = "drop"
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """The recipe's `prepare` section; `flows.recipe.sections.Prepare` describes each key, and docs/data.md what they do together.
+
+    `offline_mix` and `round` come from the `sample` section: which share of a round's prompts is taken from the recipe's `data`.
+    """
+
+    max_preferred: int | None = None
+    max_dispreferred: int | None = None
+    mask_fraction: float = 0.0
+    mask_to_chosen: float = 0.0
+    mask_to_rejected: float = 0.0
+    pairing: Literal["none", "best_worst", "all"] = "none"
+    keep: Literal["all", "best_worst", "balanced"] = "all"
+    min_reward_gap: float = 0.0
+    ties: Literal["drop", "both_preferred", "both_dispreferred"] = "drop"
+    ratings: RatingRule = field(default_factory=RatingRule)
+    dev_fraction: float = 0.0
+    flip_fraction: float = 0.0
+    contradict_fraction: float = 0.0
+    completion_span: Literal["turn", "simpo"] = "turn"
+    changed_completions: Literal["refuse", "as_rendered"] = "refuse"
+    max_length: int = 2048
+    max_prompt_length: int = 1800
+    truncation: Truncation = "drop"
+    max_dropped_share: float = 0.5
+    offline_mix: float = 0.0
+    round: int = 1
+    seed: int = 0
+    date: str = DEFAULT_DATE
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PrepareConfig:
+        """The section from plain JSON values."""
+        given = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        if isinstance(given.get("ratings"), Mapping):
+            given["ratings"] = RatingRule(**given["ratings"])
+        return cls(**given)
+
+    def num_masked(self, num_pairs: int) -> tuple[int, int]:
+        """How many of the pairs keep the chosen side alone, and how many the rejected one; a single fraction is halved between them,
+        the odd one chosen."""
+        total = round(self.mask_fraction * num_pairs)
+        num_chosen, num_rejected = round(self.mask_to_chosen * num_pairs), round(self.mask_to_rejected * num_pairs)
+        # Two halves that are both rounded up are one pair too many.
+        return total - total // 2 + num_chosen, total // 2 + min(num_rejected, num_pairs - num_chosen)

@@ -1,0 +1,298 @@
+"""Where prepare keeps rows between reading and writing: a SQLite file, so that memory doesn't grow with the data.
+
+A row belongs to a prompt and has candidates. What is made of them are verdicts: a pair of candidates, or one with its label.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data.preparing.render import RenderedRow, prompt_digest
+
+_SCHEMA = """
+create table prompts (
+    no integer primary key, digest blob unique, source integer, id text, messages text, context text, ids blob, language text,
+    mixture_rank blob, dev_rank blob, live integer default 0, dev integer default 0);
+create table rows (
+    no integer primary key, source integer, file text, line integer, id text, prompt integer, tie integer, listed integer,
+    outcome text, detail text, more text default '{}', content blob);
+create index rows_content on rows (content);
+create index rows_id on rows (id);
+create index rows_prompt on rows (prompt);
+create table candidates (
+    no integer primary key, source integer, row integer, prompt integer, position integer, text text, ids blob, label integer,
+    score real, origin text, outcome text);
+create index candidates_prompt on candidates (prompt);
+create table verdicts (
+    no integer primary key, prompt integer, first integer, second integer, label integer, row integer,
+    mask_rank blob, flip_rank blob, contradict_rank blob, keeps text default 'both', flipped integer default 0,
+    contradicted integer default 0);
+create index verdicts_prompt on verdicts (prompt);
+"""
+
+
+@dataclass
+class CandidateEntry:
+    """A candidate as it lies on the workbench."""
+
+    no: int
+    source: int
+    row: int
+    position: int
+    text: str
+    ids: array[int]
+    label: int | None
+    score: float | None
+    origin: str
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the data says of a prompt's completions: `first` is better than `second`, or `first` alone has the `label`.
+
+    `name` is what its place in every seeded choice is drawn from.
+    """
+
+    first: int
+    second: int | None
+    label: int
+    row: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A verdict after every choice: the sides that it keeps, as (candidate, label), and the signs that these are taken with, −1 where
+    noise turns them round."""
+
+    sides: list[tuple[int, int]]
+    signs: tuple[int, ...]
+
+
+def dev_threshold(dev_fraction: float) -> bytes:
+    """Prompts whose `dev_rank` lies below it are that share of all prompts."""
+    return int(dev_fraction * 2**64).to_bytes(8, "big")
+
+
+class Workbench:
+    """The rows of one preparation, in a file that is gone when it is closed."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        path.unlink(missing_ok=True)
+        self._path, self._seed = path, seed
+        self._base = sqlite3.connect(path, isolation_level=None)
+        self.run("pragma journal_mode = off")
+        self.run("pragma synchronous = off")
+        self.run("pragma cache_size = -65536")  # KiB
+        self.run("begin")
+        for statement in _SCHEMA.split(";"):
+            self.run(statement)
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._base.close()
+        self._path.unlink()
+
+    def run(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        return self._base.execute(statement, values)
+
+    def number(self, statement: str, *values: Any) -> int:
+        """The one number that a query gives."""
+        return int(self.run(statement, *values).fetchone()[0] or 0)
+
+    def rank(self, choice: str, name: str) -> bytes:
+        """A place in the order of a seeded choice, which depends on nothing but the seed, the choice and the name: of two shares
+        the smaller one's items are among the larger one's."""
+        return hashlib.sha256(f"{self._seed}:{choice}:{name}".encode()).digest()[:8]
+
+    def is_put_aside(self, digest: bytes, dev_fraction: float) -> bool:
+        """Whether a prompt is one of the dev set where that follows from the prompt alone, as in rounds."""
+        return self.rank("dev", digest.hex()) < dev_threshold(dev_fraction)
+
+    def add(self, row: RenderedRow) -> None:
+        """Puts a row on the bench; one that repeats another, or has the id of another prompt's, is marked so."""
+        outcome, detail, content, prompt, digest = row.outcome, row.detail, None, None, b""
+        if not outcome:
+            outcome, detail, content, digest = self._compared(row)
+        if not outcome:
+            id, detail = self._free_id(row, digest)
+            outcome = "bad_schema" if detail else ""
+            row = replace(row, id=id)
+            prompt = self._prompt(row, digest) if not outcome else None
+        marks = {"truncated": row.truncated, "changed": sum(one.changed for one in row.candidates)}
+        more = json.dumps({} if outcome else {name: mark for name, mark in marks.items() if mark})
+        cursor = self.run(
+            "insert into rows (source, file, line, id, prompt, tie, listed, outcome, detail, more, content) values (?,?,?,?,?,?,?,?,?,?,?)",
+            *(row.source, row.file, row.line, row.id, prompt, row.tie, row.listed, outcome, detail, more, content),
+        )
+        if outcome:
+            return
+        for position, one in enumerate(row.candidates):
+            candidate = one.candidate
+            self.run(
+                "insert into candidates (source, row, prompt, position, text, ids, label, score, origin, outcome) "
+                "values (?,?,?,?,?,?,?,?,?,?)",
+                *(row.source, cursor.lastrowid, prompt, position, candidate.text, array("i", one.ids).tobytes()),
+                *(candidate.label, candidate.score, candidate.origin, one.outcome),
+            )
+
+    def _compared(self, row: RenderedRow) -> tuple[str, str, bytes, bytes]:
+        """(outcome, detail, the content's digest, the prompt's digest) of a row, compared with those before it."""
+        digest = prompt_digest(row.messages, row.context)
+        said = [(one.candidate.text, one.candidate.label, one.candidate.score) for one in row.candidates]
+        content = hashlib.sha256(digest + repr(said).encode()).digest()[:16]
+        same = self.run("select line, file, source from rows where content = ? limit 1", content).fetchone()
+        if same:
+            return "duplicate", f"the same row as on {_named_place(row, *same)}", content, digest
+        return "", "", content, digest
+
+    def _free_id(self, row: RenderedRow, digest: bytes) -> tuple[str, str]:
+        """The id that the row goes by, and what is wrong with it: an id is one prompt's alone.
+
+        The files of a folder may each count their rows from 0, and a row without an id goes by its line, which another row may have
+        for its id or, in an array that is all on one line, for its line too: none of these is a fault, and the later row goes by
+        another id. Two prompts that one file itself gives the same id are one.
+        """
+        id = row.id
+        while True:
+            namesake = self.run(
+                "select line, file, rows.source from rows join prompts on prompts.no = prompt where rows.id = ? and digest != ? limit 1",
+                *(id, digest),
+            ).fetchone()
+            if namesake is None:
+                return id, ""
+            line, file, source = namesake
+            if file != row.file and id == row.id:
+                id = f"{row.file}#{id}"
+            elif _is_place(row.id, row.line, row.file, row.source) or _is_place(id, line, file, source):
+                return f"{row.id}#{self.number('select max(no) from rows') + 1}", ""
+            else:
+                return row.id, f"the same id as on {_named_place(row, line, file, source)}, of another prompt"
+
+    def _prompt(self, row: RenderedRow, digest: bytes) -> int:
+        found = self.run("select no from prompts where digest = ?", digest).fetchone()
+        if found:
+            return int(found[0])
+        cursor = self.run(
+            "insert into prompts (digest, source, id, messages, context, ids, language, mixture_rank, dev_rank) values (?,?,?,?,?,?,?,?,?)",
+            *(
+                digest,
+                row.source,
+                row.id,
+                json.dumps(row.messages, ensure_ascii=False),
+                json.dumps(row.context, ensure_ascii=False),
+            ),
+            array("i", row.prompt_ids).tobytes(),
+            *(row.language, self.rank("mixture", digest.hex()), self.rank("dev", digest.hex())),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def prompts(self) -> Iterator[int]:
+        """The prompts' numbers, in the order in which they came."""
+        last = self.number("select max(no) from prompts")
+        yield from range(1, last + 1)
+
+    def candidates(self, prompt: int) -> list[CandidateEntry]:
+        """A prompt's candidates, in the order in which they came."""
+        found = self.run(
+            "select no, source, row, position, text, ids, label, score, origin, outcome from candidates where prompt = ? order by no",
+            prompt,
+        )
+        return [
+            CandidateEntry(no, source, row, position, text, _ints(ids), label, score, origin, outcome)
+            for no, source, row, position, text, ids, label, score, origin, outcome in found
+        ]
+
+    def add_verdicts(self, prompt: int, verdicts: Sequence[Verdict]) -> None:
+        for one in verdicts:
+            ranks = [self.rank(choice, one.name) for choice in ("mask", "flip", "contradict")]
+            self.run(
+                "insert into verdicts (prompt, first, second, label, row, mask_rank, flip_rank, contradict_rank) values (?,?,?,?,?,?,?,?)",
+                *(prompt, one.first, one.second, one.label, one.row, *ranks),
+            )
+        if verdicts:
+            self.run("update prompts set live = 1 where no = ?", prompt)
+
+    def verdicts(self, prompt: int) -> list[Ruling]:
+        """A prompt's verdicts, in their order."""
+        found = self.run(
+            "select first, second, label, keeps, flipped, contradicted from verdicts where prompt = ? order by no", prompt
+        )
+        rulings = []
+        for first, second, label, keeps, flipped, contradicted in found:
+            sides = [(first, label), *([(second, -1)] if second is not None else [])]
+            if keeps != "both":
+                sides = [sides[0] if keeps == "chosen" else sides[1]]
+            sign = -1 if flipped else 1
+            rulings.append(Ruling(sides, (sign, -sign) if contradicted else (sign,)))
+        return rulings
+
+    def set_row(self, row: int, outcome: str, detail: str = "") -> None:
+        self.run("update rows set outcome = ?, detail = ? where no = ?", outcome, detail, row)
+
+    def set_candidate(self, candidate: int, outcome: str) -> None:
+        self.run("update candidates set outcome = ? where no = ?", outcome, candidate)
+
+    def say_what_became_of_rows(self) -> None:
+        """Gives every row that has none yet its word: unsampled, dev, masked or kept; and marks those that noise has changed."""
+        for outcome, which in (("unsampled", "live = 2"), ("dev", "live = 1 and dev = 1")):
+            self.run(
+                f"update rows set outcome = ? where outcome = '' and prompt in (select no from prompts where {which})", outcome
+            )
+        for row, second, keeps in self.run(
+            "select verdicts.row, candidates.row, keeps from verdicts join candidates on candidates.no = second where keeps != 'both'"
+        ).fetchall():
+            if row == second:
+                self.set_row(row, "masked")
+                self.run("update rows set more = json_set(more, '$.side', ?) where no = ?", keeps, row)
+        self._say_which_lost_their_last()
+        for mark in ("flipped", "contradicted"):
+            self.run(
+                f"update rows set more = json_set(more, '$.{mark}', json('true')) where no in (select row from verdicts where {mark})"
+            )
+        self.run("update rows set outcome = 'kept' where outcome = ''")
+
+    def _say_which_lost_their_last(self) -> None:
+        """Rows of one completion whose partner is another row's are masked where no verdict keeps theirs."""
+        for (prompt,) in self.run("select distinct prompt from verdicts where keeps != 'both' order by 1").fetchall():
+            kept = {no for ruling in self.verdicts(prompt) for no, _ in ruling.sides}
+            candidates = self.candidates(prompt)
+            alive = {one.row for one in candidates if one.no in kept}
+            for row in {one.row for one in candidates} - alive:
+                self.run("update rows set outcome = 'masked' where no = ? and outcome = ''", row)
+
+
+@contextlib.contextmanager
+def workbench(output_dir: Path, seed: int) -> Iterator[Workbench]:
+    """A workbench in the output folder, gone when the block ends."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with Workbench(output_dir / "workbench.sqlite", seed) as bench:
+        yield bench
+
+
+def _is_place(id: str, line: int, file: str, source: int) -> bool:
+    """Whether the id is what a row without one goes by: its line, behind its file and its source where there are several."""
+    place = f"{file}:{line}" if file else str(line)
+    return id in (place, f"{source}:{place}")
+
+
+def _named_place(row: RenderedRow, line: int, file: str, source: int) -> str:
+    """Where another row lies, for people who look at this one; sources count from 0, as they do in ids."""
+    return f"line {line}" + (f" of {file}" if file else "") + (f" of source {source}" if source != row.source else "")
+
+
+def _ints(blob: bytes) -> array[int]:
+    numbers = array("i")
+    numbers.frombytes(blob)
+    return numbers

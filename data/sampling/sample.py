@@ -1,0 +1,142 @@
+"""On-policy samples: several completions of each training prompt by the current policy.
+
+The unit is a fixed chunk of prompts, seeded by itself with an empty prefix cache and generated whole, so a text depends on the
+seed, the round, the model and the chunk's prompts alone: a run that was killed and started again gives the texts of one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnf.data.chat_template import DEFAULT_DATE, RenderingError
+from bnf.data.marked import context_of
+from data.sampling.prompts import load_prompts, prompts_of_round
+from evaluation.engines import Engine, open_engine
+from evaluation.records import Record, read_repaired, write_whole
+from evaluation.types import Progress, Sampling
+
+CHUNK_PROMPTS = 8
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """The recipe's `sample` section as far as it decides the samples of one round; `flows.recipe.sections.Sample` describes each key."""
+
+    source: str
+    num_prompts: int
+    samples_per_prompt: int
+    temperatures: Sequence[float]
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    round: int = 1
+    prompts_per_round: int | None = None
+    held_out_prompts: int = 0
+    date: str = DEFAULT_DATE
+
+    def samplings(self) -> list[Sampling]:
+        """One per temperature; the samples are shared out among them, the first ones taking what is over."""
+        counts = [len(range(place, self.samples_per_prompt, len(self.temperatures))) for place in range(len(self.temperatures))]
+        return [
+            Sampling(max_new_tokens=self.max_new_tokens, temperature=temperature, top_p=self.top_p, n=count)
+            for temperature, count in zip(self.temperatures, counts, strict=True)
+        ]
+
+
+def sample(
+    config: SampleConfig,
+    *,
+    model_dir: Path,
+    output_dir: Path,
+    path: str | None,
+    place: Mapping[str, str],
+    engine: str,
+    progress: Progress,
+) -> None:
+    """Samples a round's prompts, and those that are held out, with the named engine into output_dir/samples.jsonl.
+
+    `path` and `place` say where the source's prompts lie, as for `load_prompts`. Records of held-out prompts say `"held_out": true`: they
+    are measured, not trained on.
+    """
+    from bnf.data.rendering import load_tokenizer
+
+    prompts = load_prompts(config.source, path, config.num_prompts + config.held_out_prompts, **place)
+    pool, held_out = prompts[: config.num_prompts], prompts[config.num_prompts :]
+    asked = [
+        *({**prompt, "held_out": False} for prompt in prompts_of_round(pool, config.round, config.prompts_per_round)),
+        *({**prompt, "held_out": True} for prompt in held_out),
+    ]
+    opened = open_engine(engine, model_dir)
+    try:
+        sample_prompts(opened, load_tokenizer(model_dir, config.date), asked, config, output_dir, progress)
+    finally:
+        opened.close()
+
+
+def sample_prompts(
+    engine: Engine,
+    tokenizer: Any,
+    prompts: Sequence[Record],
+    config: SampleConfig,
+    output_dir: Path,
+    progress: Progress,
+) -> None:
+    """As `sample`, with an engine that is open; `prompts` are {"id", "messages", "item", "held_out"}.
+
+    Raises:
+        ValueError: where the engine takes messages: the ids that the model sampled are needed for training.
+    """
+    if engine.takes != "ids":
+        raise ValueError("sample.engine must give token ids, got one that takes messages; use vllm or transformers")
+    chunks_dir = output_dir / "chunks"
+    chunks_dir.mkdir(parents=True, exist_ok=True)
+    paths = [chunks_dir / f"{start // CHUNK_PROMPTS:05d}.jsonl" for start in range(0, len(prompts), CHUNK_PROMPTS)]
+    for number, path in enumerate(paths):
+        progress(number * CHUNK_PROMPTS, len(prompts), "")
+        if path.exists():
+            continue
+        chunk = prompts[number * CHUNK_PROMPTS : (number + 1) * CHUNK_PROMPTS]
+        ids = [_ids(tokenizer, prompt) for prompt in chunk]
+        completions: list[list[Record]] = [[] for _ in chunk]
+        for place, sampling in enumerate(config.samplings()):
+            engine.reseed(chunk_seed(config.seed, number, config.round, place))
+            for index, generated in engine.generate(ids, sampling):
+                completions[index] += [
+                    {
+                        "text": one.completion,
+                        "token_ids": one.token_ids,
+                        "finish_reason": one.finish_reason,
+                        "temperature": sampling.temperature,
+                    }
+                    for one in generated
+                ]
+        write_whole(
+            path,
+            ({**prompt, "prompt_ids": ids[index], "completions": completions[index]} for index, prompt in enumerate(chunk)),
+        )
+    write_whole(output_dir / SAMPLES_FILE, (record for path in paths for record in read_repaired(path)))
+    shutil.rmtree(chunks_dir)
+    progress(len(prompts), len(prompts), "")
+
+
+def _ids(tokenizer: Any, prompt: Record) -> list[int]:
+    from bnf.data.rendering import render_prompt
+
+    try:
+        return render_prompt(tokenizer, prompt["messages"], context_of(prompt))
+    except RenderingError as error:
+        raise ValueError(
+            f"sample.path must hold prompts that the model's chat template writes, got {prompt['id']}: {error}"
+        ) from error
+
+
+def chunk_seed(seed: int, chunk: int, round: int = 1, temperature: int = 0) -> int:
+    """A seed for one chunk at one of a round's temperatures; two runs' chunks share none by accident, as a sum would."""
+    names = f"{seed}:{chunk}" if (round, temperature) == (1, 0) else f"{seed}:{chunk}:{round}:{temperature}"
+    return int.from_bytes(hashlib.sha256(names.encode()).digest()[:4]) & 0x7FFFFFFF

@@ -1,0 +1,59 @@
+"""Completions by prompt, shared by all generations of one model with one decoding: raising a limit generates the new items alone.
+
+One append-only JSON Lines file per (model content, engine, decoding). Several processes may write it at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from pathlib import Path
+
+from evaluation.engines import Prompt
+from evaluation.records import Record, read_repaired, to_line
+from evaluation.types import Generation
+
+
+class CompletionCache:
+    """The completions of one file. The file's name must stand for everything that decides a completion but the prompt.
+
+    Args:
+        read: Whether earlier completions are taken; what is generated is written down in any case, and the newest counts.
+    """
+
+    def __init__(self, path: Path, *, read: bool = True) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            # Nobody is in the middle of a line while this holds: an unfinished one was left by a kill, and is cut off.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            records = read_repaired(path)
+        self._known: dict[str, Record] = {record["key"]: record for record in records} if read else {}
+
+    def get(self, prompt: Prompt) -> Generation | None:
+        record = self._known.get(_key(prompt))
+        if record is None:
+            return None
+        counts = (record["num_prompt_tokens"], record["num_completion_tokens"])
+        return Generation(record["completion"], [], record["finish_reason"], *counts)
+
+    def put(self, prompt: Prompt, generation: Generation) -> None:
+        """Keeps a completion; one that is no answer of the model (it failed, its prompt was too long) is not kept."""
+        if generation.finish_reason not in ("stop", "length"):
+            return
+        record = {
+            "key": _key(prompt),
+            "completion": generation.completion,
+            "finish_reason": generation.finish_reason,
+            "num_prompt_tokens": generation.num_prompt_tokens,
+            "num_completion_tokens": generation.num_completion_tokens,
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(to_line(record))
+            file.flush()
+
+
+def _key(prompt: Prompt) -> str:
+    return hashlib.sha256(json.dumps(list(prompt), sort_keys=True).encode()).hexdigest()

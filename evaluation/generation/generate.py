@@ -1,0 +1,127 @@
+"""A model's completions of a benchmark's items: completions.jsonl, one line per item as it finishes.
+
+Whatever was finished when the process was killed is kept and the rest is generated: no item is missing, none is there twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnf.data.chat_template import RenderingError
+from evaluation.engines import Engine, Prompt
+from evaluation.formats import duration
+from evaluation.generation.completion_cache import CompletionCache
+from evaluation.records import read_repaired, to_line, write_whole
+from evaluation.types import Generation, Item, Message, Progress, Sampling
+
+COMPLETIONS_FILE = "completions.jsonl"
+ITEMS_FILE = "items.jsonl"
+LEFT_OUT_FILE = "left_out.json"
+
+
+def generate(
+    engine: Engine,
+    tokenizer: Any,
+    items: Sequence[Item],
+    messages_fn: Callable[[Item], list[Message]],
+    sampling: Sampling,
+    output_dir: Path,
+    progress: Progress,
+    cache: CompletionCache | None = None,
+) -> None:
+    """Writes items.jsonl and completions.jsonl into `output_dir`: appended as items finish, in the items' order at the end.
+
+    left_out.json says how many rows of the benchmark's source are no items, by reason. `tokenizer` may be None for an engine that
+    takes messages. What `cache` has is not generated, and what is generated is put there.
+
+    Raises:
+        ValueError: where two items share an id, or `output_dir` holds completions of other items.
+        RuntimeError: where the engine failed on some items; the others are kept, and a resume tries these again.
+    """
+    ids = [item["id"] for item in items]
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"items must have unique ids, got {len(ids) - len(set(ids))} repeated; correct the benchmark's source")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    done = {record["id"] for record in read_repaired(output_dir / COMPLETIONS_FILE)}
+    if not done <= set(ids):
+        raise ValueError(
+            f"output_dir must hold completions of these items alone, got {min(done - set(ids))!r} too; empty {output_dir}"
+        )
+    write_whole(output_dir / ITEMS_FILE, items)
+    write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(getattr(items, "left_out", {}).items()))])
+
+    left = [item for item in items if item["id"] not in done]
+    try:
+        prompts, texts = render(engine, tokenizer, [messages_fn(item) for item in left])
+    except RenderingError as error:
+        raise ValueError(
+            f"model_name_or_path must have a chat template that writes the benchmark's prompts whole: {error}"
+        ) from error
+    failed: list[str] = []
+    with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
+
+        def keep(index: int, generation: Generation) -> None:
+            file.write(to_line(_record(left[index], texts[index], generation)))
+            file.flush()
+            done.add(left[index]["id"])
+
+        missing = []
+        for index, prompt in enumerate(prompts):
+            known = cache.get(prompt) if cache is not None else None
+            if known is None:
+                missing.append(index)
+            else:
+                keep(index, known)
+        progress(len(done), len(items), "")
+        started, num_tokens = time.monotonic(), 0
+        for number, (place, (generation,)) in enumerate(engine.generate([prompts[i] for i in missing], sampling), start=1):
+            index = missing[place]
+            if generation.finish_reason.startswith("error"):
+                failed.append(f"{left[index]['id']}: {generation.finish_reason}")
+                continue
+            keep(index, generation)
+            if cache is not None:
+                cache.put(prompts[index], generation)
+            num_tokens += generation.num_completion_tokens
+            elapsed_s = max(time.monotonic() - started, 1e-9)
+            left_s = elapsed_s / number * (len(missing) - number)
+            progress(len(done), len(items), f"{num_tokens / elapsed_s:.0f} tokens/s, {duration(left_s)} left")
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(items)} items failed, the others are kept; first {failed[0]}; run again to retry"
+        )
+    # The order of finishing depends on scheduling; the benchmark's own order makes equal texts equal files.
+    records = {record["id"]: record for record in read_repaired(output_dir / COMPLETIONS_FILE)}
+    write_whole(output_dir / COMPLETIONS_FILE, [records[item_id] for item_id in ids])
+
+
+def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:
+    """The conversations as `engine` takes them, and as text for the record. A model's own earlier answers are as its template writes
+    them: it may leave their reasoning out.
+
+    Raises:
+        RenderingError: where the model's chat template refuses one of them, or doesn't write all of it.
+    """
+    if engine.takes == "messages":
+        texts = ["\n\n".join(f"{message['role']}: {message['content']}" for message in messages) for messages in conversations]
+        return list(conversations), texts
+    from bnf.data.rendering import prompt_text, render_prompt
+
+    return (
+        [render_prompt(tokenizer, messages, own_turns="as_written") for messages in conversations],
+        [prompt_text(tokenizer, messages, own_turns="as_written") for messages in conversations],
+    )
+
+
+def _record(item: Item, prompt: str, generation: Generation) -> dict[str, Any]:
+    return {
+        "id": item["id"],
+        "prompt": prompt,
+        "completion": generation.completion,
+        "finish_reason": generation.finish_reason,
+        "num_prompt_tokens": generation.num_prompt_tokens,
+        "num_completion_tokens": generation.num_completion_tokens,
+    }

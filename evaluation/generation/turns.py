@@ -1,0 +1,76 @@
+"""A model's answers to conversations of several turns: every later turn follows the model's own earlier answers.
+
+completions.jsonl has a line per turn: `id` is the question's with the turn, `question_id` and `turn` say which. Resumable by turn and
+item like `generate`; where a temperature is above 0 a resume gives no gap and no double, and other texts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from evaluation.engines import Engine
+from evaluation.generation.generate import COMPLETIONS_FILE, ITEMS_FILE, generate
+from evaluation.records import Record, read_repaired, write_whole
+from evaluation.types import Item, Message, Progress, Sampling
+
+# One seed for all models: their samples differ by the model alone.
+_SEED = 0
+
+
+def generate_turns(
+    engine: Engine,
+    tokenizer: Any,
+    items: Sequence[Item],
+    benchmark: ModuleType,
+    max_new_tokens: int,
+    output_dir: Path,
+    progress: Progress,
+) -> None:
+    """Writes items.jsonl and completions.jsonl into `output_dir`.
+
+    Args:
+        benchmark: Has `NUM_TURNS`, `messages(item, answers)` and `temperature(item)`.
+
+    Raises:
+        ValueError, RuntimeError: as `generate`.
+    """
+    answers: dict[str, list[str]] = {item["id"]: [] for item in items}
+    records: list[Record] = []
+    parts = output_dir / "parts"
+    total, done = benchmark.NUM_TURNS * len(items), 0
+
+    def conversation(item: Item) -> list[Message]:
+        messages: list[Message] = benchmark.messages(item, answers[item["id"]])
+        return messages
+
+    for turn in range(1, benchmark.NUM_TURNS + 1):
+        found: dict[str, Record] = {}
+        for temperature in sorted({benchmark.temperature(item) for item in items}):
+            group = [item for item in items if benchmark.temperature(item) == temperature]
+            folder = parts / f"{turn}-{temperature}"
+            engine.reseed(_SEED + turn)
+            sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
+            generate(engine, tokenizer, group, conversation, sampling, folder, _onward(progress, done, total))
+            done += len(group)
+            found |= {record["id"]: record for record in read_repaired(folder / COMPLETIONS_FILE)}
+        for item in items:
+            record = found[item["id"]]
+            answers[item["id"]].append(record["completion"])
+            records.append({**record, "id": f"{item['id']}-{turn}", "question_id": item["id"], "turn": turn})
+    write_whole(output_dir / ITEMS_FILE, items)
+    write_whole(output_dir / COMPLETIONS_FILE, records)
+    shutil.rmtree(parts)
+    progress(total, total, "")
+
+
+def _onward(progress: Progress, before: int, total: int) -> Progress:
+    """The progress of one group as that of all."""
+
+    def onward(done: int, _: int, note: str) -> None:
+        progress(before + done, total, note)
+
+    return onward

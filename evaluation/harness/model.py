@@ -1,0 +1,116 @@
+"""A language model in lm-evaluation-harness's terms over one of the project's engines, so that its tasks run on any of them.
+
+lm-eval has a vLLM model of its own; it loads the weights a second time, and asks for a distribution called `vllm`, which the CPU
+build is not. https://github.com/EleutherAI/lm-evaluation-harness
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from bnf.data.chat_template import ChatTemplate
+from evaluation.engines import Engine
+from evaluation.types import Progress, Sampling
+
+# What an engine without a bound of its own is taken to hold.
+DEFAULT_MAX_LENGTH = 4096
+
+
+class EngineModel(TemplateLM):
+    """Generates and weighs text with an engine that takes token ids."""
+
+    def __init__(self, engine: Engine, tokenizer: Any, progress: Progress) -> None:
+        super().__init__()
+        if engine.takes != "ids" or tokenizer is None:
+            raise ValueError(
+                "evaluation.lm_eval must run on an engine that loads the model itself, got one behind an endpoint; "
+                "set evaluation.engine=vllm or transformers"
+            )
+        self.tokenizer = tokenizer
+        self._engine, self._progress = engine, progress
+        self._template = ChatTemplate(tokenizer)
+
+    @property
+    def eot_token_id(self) -> int:
+        end: int = self.tokenizer.eos_token_id
+        return end
+
+    @property
+    def max_length(self) -> int:
+        return self._engine.max_model_len or DEFAULT_MAX_LENGTH
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.tokenizer.name_or_path)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return self._template.conversation(
+            chat_history, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt
+        )
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """As lm-eval does for decoder models: without special tokens, unless they are asked for."""
+        ids: list[int] = self.tokenizer(string, add_special_tokens=bool(add_special_tokens))["input_ids"]
+        return ids
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        texts = [""] * len(requests)
+        done = 0
+        for sampling, indices in self._by_decoding(requests):
+            room = max(1, self.max_length - sampling.max_new_tokens)
+            # A prompt that is too long loses its beginning: the question stands at its end.
+            prompts = [self.tok_encode(requests[index].args[0])[-room:] for index in indices]
+            for place, (generation,) in self._engine.generate(prompts, sampling):
+                if generation.finish_reason.startswith("error"):
+                    raise RuntimeError(f"the engine must answer every request, got {generation.finish_reason}; run again")
+                texts[indices[place]] = postprocess_generated_text(generation.completion, sampling.stop, None)
+                done += 1
+                self._progress(done, len(requests), "generating")
+        return texts
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        windows: list[tuple[int, list[int], list[int]]] = []
+        for index, request in enumerate(requests):
+            ids = self.tok_encode(request.args[0])
+            rolling = get_rolling_token_windows(ids, self.prefix_token_id, max_seq_len=self.max_length - 2, context_len=1)
+            windows += [(index, *make_disjoint_window(window)) for window in rolling]
+        totals = [0.0] * len(requests)
+        found = self._weigh([(context, continuation) for _, context, continuation in windows])
+        for (index, _, _), (logp, _) in zip(windows, found, strict=True):
+            totals[index] += logp
+        return totals
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        return self._weigh([(context, continuation) for _, context, continuation in requests])
+
+    def _weigh(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        # Choices of one question differ in few tokens, and some are the same as another's: each text is weighed once.
+        distinct = list(dict.fromkeys((tuple(context), tuple(continuation)) for context, continuation in pairs))
+        weights: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, bool]] = {}
+        for index, weight in self._engine.loglikelihoods(distinct):  # type: ignore[attr-defined]
+            weights[distinct[index]] = weight
+            self._progress(len(weights), len(distinct), "weighing")
+        return [weights[tuple(context), tuple(continuation)] for context, continuation in pairs]
+
+    def _by_decoding(self, requests: Sequence[Instance]) -> Iterator[tuple[Sampling, list[int]]]:
+        """The requests' indices by how they are to be decoded."""
+        groups: dict[str, tuple[Sampling, list[int]]] = {}
+        for index, request in enumerate(requests):
+            asked = normalize_gen_kwargs(request.args[1])
+            sampling = Sampling(
+                max_new_tokens=min(asked["max_gen_toks"], self.max_length - 1),
+                temperature=asked["temperature"],
+                top_p=float(asked.get("top_p", 1.0)),
+                stop=[text for text in asked["until"] if text],
+            )
+            groups.setdefault(repr(dataclasses.astuple(sampling)), (sampling, []))[1].append(index)
+        yield from groups.values()

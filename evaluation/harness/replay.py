@@ -1,0 +1,228 @@
+"""Stored completions scored by lm-evaluation-harness's own tasks: a cross-check beside our score, never the record.
+
+A language model that answers with the stored completions goes through lm-eval's evaluator, so its filters and metrics are the ones
+at work; the tasks' data sets are put in place from the items at hand, so nothing is fetched. Our prompts are not lm-eval's, and the
+`until` strings that would have ended a generation there cut nothing here: what is compared is how the same text is read. Runs in a
+killable child process, since some of its metrics are computer algebra. https://github.com/EleutherAI/lm-evaluation-harness
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.records import write_whole
+from evaluation.sandbox import BoundedCalls
+from evaluation.statistics import percent, standard_error
+from evaluation.types import Item, Progress
+
+CROSS_CHECK_FILE = "cross_check.json"
+DISAGREEMENTS_FILE = "disagreements.jsonl"
+CHUNK = 128
+# Of a chunk: its fixed part, and per item. MATH's metrics take 0.15 s an item.
+LIMIT_S, LIMIT_PER_ITEM_S = 20.0, 0.25
+_INDEX = "bnf_index"  # the field of lm-eval's documents that says which item they are
+
+Record = dict[str, Any]
+
+
+def tasks_of(benchmark: str) -> tuple[str, ...]:
+    """The lm-eval tasks that can read a benchmark's completions, as `folder/task`; empty where it has none that may.
+
+    A benchmark names them as `LM_EVAL_TASKS`, gives an item in their data set's form with `lm_eval_document(item)`, and says as
+    `LM_EVAL_MAIN` which (task, filter, metric) reads completions of its prompt best: of lm-eval's filters most look for phrases
+    that our prompts don't ask for.
+    """
+    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
+    tasks: tuple[str, ...] = getattr(module, "LM_EVAL_TASKS", ())
+    return tasks
+
+
+def cross_check(
+    benchmark: str, items: Sequence[Item], records: Sequence[Record], progress: Progress | None = None
+) -> tuple[Record, list[Record]]:
+    """lm-eval's reading of scored completions, and every item on which it and our verdict differ.
+
+    Args:
+        items: The benchmark's items.
+        records: Their records as `evaluation.scoring.score.score_records` gives them, with the raw text.
+
+    Returns:
+        `{"columns": [{task, filter, metric, value, stderr, n, agreement, n_killed}], "main": …}` in percent over the completions
+        there are, `stderr` as lm-eval gives it, and the disagreements, each with both answers. What was killed counts as wrong.
+
+    Raises:
+        ValueError: where lm-eval has no task for the benchmark.
+        RuntimeError: where lm-eval can't begin.
+    """
+    tasks = tasks_of(benchmark)
+    if not tasks:
+        raise ValueError(
+            f"benchmark must be one that lm-eval can read without executing answers, got {benchmark}; leave the cross-check out"
+        )
+    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
+    by_id = {item["id"]: item for item in items}
+    documents = [module.lm_eval_document(by_id[record["id"]]) for record in records]
+    completions = [record["completion"] for record in records]
+    columns: list[Record] = []
+    disagreements: list[Record] = []
+    # One process for all tasks: importing lm-eval takes longer than scoring.
+    with BoundedCalls(
+        "evaluation.harness.replay:make_replay", {"tasks": tasks, "documents": documents}, limit_s=LIMIT_S
+    ) as calls:
+        for number, task in enumerate(tasks):
+            step = _part_of(progress, number, len(tasks), len(records), task)
+            rows = _replay(calls, task, completions, step)
+            columns += _columns(task.rpartition("/")[2], rows, records, disagreements)
+    main = next(column for column in columns if (column["task"], column["filter"], column["metric"]) == module.LM_EVAL_MAIN)
+    return {"benchmark": benchmark, "n": len(records), "main": main, "columns": columns}, disagreements
+
+
+def cross_check_folder(benchmark: str, generation: Path, scores: Path, output_dir: Path, progress: Progress | None) -> None:
+    """Cross-checks a score stage's records of a generation; writes cross_check.json and disagreements.jsonl."""
+    # As bytes: as text, lines would also end at the line separators that an item may hold.
+    items, records = (
+        [json.loads(line) for line in path.read_bytes().splitlines()]
+        for path in (generation / "items.jsonl", scores / "scores.jsonl")
+    )
+    found, disagreements = cross_check(benchmark, items, records, progress)
+    (output_dir / CROSS_CHECK_FILE).write_text(json.dumps(found, indent=2) + "\n")
+    write_whole(output_dir / DISAGREEMENTS_FILE, disagreements)
+
+
+def _columns(
+    task: str, rows: Sequence[list[Record] | None], records: Sequence[Record], disagreements: list[Record]
+) -> list[Record]:
+    """One column per filter and metric of the task; adds to `disagreements` on the way."""
+    names = dict.fromkeys((row["filter"], metric) for found in rows if found for row in found for metric in row["metrics"])
+    columns = []
+    for filter_name, metric in names:
+        values = []
+        agreed = 0
+        for found, record in zip(rows, records, strict=True):
+            row = next((row for row in found or () if row["filter"] == filter_name), None)
+            value = float(row["metrics"][metric]) if row is not None else 0.0
+            values.append(value)
+            if (value == 1.0) == (record["outcome"] == "correct"):
+                agreed += 1
+                continue
+            disagreements.append(
+                {
+                    "id": record["id"],
+                    "task": task,
+                    "filter": filter_name,
+                    "metric": metric,
+                    "outcome": record["outcome"],
+                    "answer": record["answer"],
+                    "lm_eval": value,
+                    "lm_eval_answer": None if row is None else row["answer"],
+                }
+            )
+        stderr = standard_error(values)
+        columns.append(
+            {
+                "task": task,
+                "filter": filter_name,
+                "metric": metric,
+                "value": percent(sum(values), len(values)),
+                "stderr": stderr if stderr == stderr else None,
+                "n": len(values),
+                "agreement": percent(agreed, len(values)),
+                "n_killed": sum(found is None for found in rows),
+            }
+        )
+    return columns
+
+
+def _replay(
+    calls: BoundedCalls, task: str, completions: Sequence[str], step: Callable[[int], None]
+) -> list[list[Record] | None]:
+    """For each document what every filter of the task makes of its completion; None where that was killed."""
+    rows: list[list[Record] | None] = [None] * len(completions)
+    waiting = [list(range(start, min(start + CHUNK, len(completions)))) for start in range(0, len(completions), CHUNK)][::-1]
+    done = 0
+    while waiting:
+        chunk = waiting.pop()
+        pairs = [[index, completions[index]] for index in chunk]
+        found = calls([task, pairs], limit_s=LIMIT_S + LIMIT_PER_ITEM_S * len(chunk))
+        if found is None and len(chunk) > 1:
+            # One text brought the whole chunk down: it is found by halving.
+            waiting += [chunk[len(chunk) // 2 :], chunk[: len(chunk) // 2]]
+            continue
+        for row in found or ():
+            rows[row["index"]] = [*(rows[row["index"]] or []), row]
+        done += len(chunk)
+        step(done)
+    return rows
+
+
+def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any]], list[Record]]:
+    """In the child: a function of a task and [index, completion] pairs, which gives a row per index and filter of the task."""
+    import logging
+
+    import datasets
+    import lm_eval
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks import TaskManager
+
+    logging.disable(logging.WARNING)
+    datasets.disable_progress_bars()
+    rows = datasets.Dataset.from_list([{**document, _INDEX: index} for index, document in enumerate(documents)])
+
+    def dataset(**_: Any) -> dict[str, Any]:
+        return {"train": rows, "test": rows, "validation": rows}
+
+    # The folders of these task definitions alone: reading all of them takes 13 s.
+    definitions = Path(lm_eval.__file__).parent / "tasks"
+    folders = sorted({str(definitions / task.rpartition("/")[0]) for task in tasks})
+    manager = TaskManager(include_defaults=False, include_path=folders)
+    overrides = [{"task": task.rpartition("/")[2], "custom_dataset": dataset, "num_fewshot": 0} for task in tasks]
+    loaded = manager.load({"group": "replay", "task": overrides})["tasks"]
+
+    class Replay(LM):
+        """Answers each request with the completion stored for its document."""
+
+        completions: Mapping[int, str]
+
+        def generate_until(self, requests: list[Instance]) -> list[str]:
+            return [self.completions[request.doc[_INDEX]] for request in requests]
+
+        def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+            raise NotImplementedError("stored completions have no likelihoods")
+
+        def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+            raise NotImplementedError("stored completions have no likelihoods")
+
+    model = Replay()
+
+    def replay(argument: list[Any]) -> list[Record]:
+        task, pairs = argument
+        name = task.rpartition("/")[2]
+        model.completions = {index: completion for index, completion in pairs}
+        indices = sorted(model.completions)
+        results = evaluate(model, {"tasks": {name: loaded[name]}}, samples={name: indices}, bootstrap_iters=0)
+        assert results is not None
+        return [
+            {
+                "index": sample["doc"][_INDEX],
+                "filter": sample["filter"],
+                "metrics": {metric: float(sample[metric]) for metric in sample["metrics"]},
+                "answer": str(sample["filtered_resps"][0])[-200:],
+            }
+            for sample in results["samples"][name]
+        ]
+
+    return replay
+
+
+def _part_of(progress: Progress | None, number: int, of: int, size: int, task: str) -> Callable[[int], None]:
+    def step(done: int) -> None:
+        if progress is not None:
+            progress(number * size + done, of * size, f"lm-eval {task.rpartition('/')[2]}")
+
+    return step

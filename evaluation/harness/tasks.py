@@ -1,0 +1,165 @@
+"""lm-evaluation-harness's own tasks, by name, run on the project's engines: for the suites that people know.
+
+Their scores stand in a section of their own, on lm-eval's scale and with its standard errors. Tasks of one's own come from a folder of
+YAML files; those may name Python functions beside them, which are the user's code and run. Tasks that execute what a model wrote
+are refused. https://github.com/EleutherAI/lm-evaluation-harness
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import math
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from evaluation.engines import Engine
+from evaluation.records import write_whole
+from evaluation.types import Progress
+
+RESULTS_FILE = "results.json"
+SAMPLES_FILE = "samples.jsonl"
+
+_NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#]+)["']?\s*$""", re.M)
+
+Record = dict[str, Any]
+
+
+def unknown_task(name: str, include_path: Path | None = None) -> str | None:
+    """What is wrong with a task's name; None where there is such a task, group or tag."""
+    folders = _folders(include_path)
+    names = [_names_in(folder) for folder in folders]
+    if any(name in found for found in names):
+        return None
+    # Tags stand in files that others include. lm-eval's own index knows them, and takes 20 s to build: a name that no definition
+    # holds anywhere is not looked up there.
+    if any(name in path.read_text(encoding="utf-8", errors="replace") for folder in folders for path in folder.rglob("*yaml*")):
+        from lm_eval.tasks import TaskManager
+
+        if name in TaskManager(include_path=include_path).all_tasks:
+            return None
+    nearest = difflib.get_close_matches(name, [known for found in names for known in found], n=3)
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else "`lm_eval ls tasks` lists them"
+    place = f" or {include_path}" if include_path else "; one of your own needs evaluation.lm_eval_include_path"
+    return f"evaluation.lm_eval must name tasks of lm-eval{place}, got {name!r}; {hint}"
+
+
+def _folders(include_path: Path | None) -> list[Path]:
+    """Where definitions lie: the user's folder, then lm-eval's own."""
+    spec = find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        raise ValueError("evaluation.lm_eval must have the package lm-eval, got none; run `make env`")
+    return [*([include_path] if include_path else []), Path(spec.origin).parent / "tasks"]
+
+
+@functools.cache
+def _names_in(folder: Path) -> dict[str, Path]:
+    """The tasks and groups that a folder's files name, each with its file."""
+    names: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        for name in _NAME.findall(path.read_text(encoding="utf-8", errors="replace")):
+            names.setdefault(name, path)
+    return names
+
+
+def run_task(
+    engine: Engine,
+    tokenizer: Any,
+    name: str,
+    output_dir: Path,
+    progress: Progress,
+    *,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    chat: bool = False,
+    include_path: Path | None = None,
+) -> Record:
+    """Runs a task, or each task of a group or tag; writes results.json and samples.jsonl and returns the former.
+
+    Args:
+        num_fewshot: Examples before each question; None takes the task's own number.
+        limit: The first so many documents of each task.
+        chat: Whether prompts go through the model's chat template; lm-eval's published figures mostly don't.
+        include_path: A folder of task definitions, which come before lm-eval's own.
+
+    Raises:
+        ValueError: where there is no such task, it executes code, or the engine can't say likelihoods that it needs.
+    """
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks import TaskManager
+
+    from evaluation.harness.model import EngineModel
+
+    if problem := unknown_task(name, include_path):
+        raise ValueError(problem)
+    folders = _definitions(name, include_path)
+    manager = TaskManager(include_defaults=folders is None, include_path=include_path if folders is None else folders)
+    loaded = manager.load([name])
+    for task in loaded["tasks"].values():
+        if getattr(task, "UNSAFE_CODE", False):
+            raise ValueError(
+                f"evaluation.lm_eval must not execute what a model wrote, got {task.task_name}, which does; leave it out"
+            )
+        if num_fewshot is not None:
+            task.set_config(key="num_fewshot", value=num_fewshot)
+        task.set_fewshot_seed(seed=1234)  # lm-eval's own
+    model = EngineModel(engine, tokenizer, progress)
+    found = evaluate(model, loaded, limit=limit, apply_chat_template=chat, bootstrap_iters=1000)
+    assert found is not None
+    results = {
+        "task": name,
+        "limit": limit,
+        "results": {task: _metrics(values) for task, values in found["results"].items()},
+        "higher_is_better": found.get("higher_is_better", {}),
+        "n_samples": found.get("n-samples", {}),
+        "num_fewshot": found.get("n-shot", {}),
+        "versions": found.get("versions", {}),
+        "chat": chat,
+    }
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_whole(output_dir / SAMPLES_FILE, (_sample(task, one) for task, rows in found["samples"].items() for one in rows))
+    (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def _definitions(name: str, include_path: Path | None) -> list[Path] | None:
+    """The folder of definitions that a single task needs; None where all have to be read (groups and tags name others)."""
+    for folder in _folders(include_path):
+        path = _names_in(folder).get(name)
+        if path is not None and "group:" not in path.read_text(encoding="utf-8", errors="replace"):
+            return [path.parent]
+    return None
+
+
+def _metrics(values: Record) -> Record:
+    """{"acc,none": .5, "acc_stderr,none": .1, …} as {"acc,none": {"value": .5, "stderr": .1}}; what is no number is left out."""
+    found: Record = {}
+    for key, value in values.items():
+        metric, comma, filter_name = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        stderr = values.get(f"{metric}_stderr,{filter_name}")
+        found[key] = {"value": _finite(value), "stderr": _finite(stderr)}
+    return found
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _sample(task: str, sample: Record) -> Record:
+    """What of a document is kept: its place and hash, the model's answers, and each metric that is one number."""
+    metrics = {name: sample[name] for name in sample["metrics"] if isinstance(sample[name], int | float)}
+    return {
+        "task": task,
+        "doc_id": sample["doc_id"],
+        "doc_hash": sample["doc_hash"],
+        "filter": sample["filter"],
+        "metrics": {name: float(value) for name, value in metrics.items()},
+        "target": str(sample["target"]),
+        "answers": [str(answer) for answer in sample["filtered_resps"]],
+        "texts": [[str(text) for text in texts] for texts in sample["resps"]],
+    }

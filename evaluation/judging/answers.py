@@ -1,0 +1,93 @@
+"""Recorded answers of a model, in the formats in which benchmarks publish them and in our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.json_files import UNREADABLE, BadRow, read_rows
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers by question id, one text per turn."""
+
+    model: str
+    turns: Mapping[str, list[str]]
+
+
+def read_answers(path: Path) -> Answers:
+    """Answers of Arena-Hard (`uid`, `messages`; older `question_id`, `choices`), WildBench (`session_id`, `output`) or our completions.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where a record is none of these, two answer one question, or two are of different models.
+    """
+    model, turns = "", {}
+    for number, row in enumerate(_rows(path), start=1):
+        if isinstance(row, BadRow):
+            raise ValueError(f"{path} {row.fault} in record {number}; correct it")
+        found = _answer(row) if isinstance(row, dict) else None
+        if found is None:
+            raise ValueError(
+                f"{path} must hold answers with uid and messages, question_id and choices, session_id and output, or id and "
+                f"completion, got {str(row)[:100]} in record {number}; give a file of model answers"
+            )
+        question, texts, name = found
+        if question in turns:
+            raise ValueError(f"{path} must answer each question once, got {question!r} again in record {number}; remove one")
+        if name and model and name != model:
+            raise ValueError(
+                f"{path} must hold one model's answers, got those of {model} and of {name} in record {number}; give a file for each"
+            )
+        turns[question], model = texts, model or name
+    if not turns:
+        raise ValueError(f"{path} must hold answers, got none; give a file of model answers")
+    return Answers(model or path.name.split(".json")[0], turns)
+
+
+def completions_by_question(records: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The turns of each question from the records of a completions.jsonl, which has one per turn."""
+    turns: dict[str, dict[int, str]] = {}
+    for record in records:
+        turns.setdefault(record.get("question_id", record["id"]), {})[record.get("turn", 1)] = record["completion"]
+    return {question: [by_turn[turn] for turn in sorted(by_turn)] for question, by_turn in turns.items()}
+
+
+def _answer(row: dict[str, Any]) -> tuple[str, list[str], str] | None:
+    """(question, texts, model); None where the record is of no known format."""
+    try:
+        if "messages" in row:
+            replies = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
+            texts = [reply["answer"] if isinstance(reply, dict) else reply for reply in replies]
+            question, model = row["uid"], row.get("model", "")
+        elif "choices" in row:
+            texts = [turn["content"] if isinstance(turn, dict) else turn for turn in row["choices"][0]["turns"]]
+            question, model = row["question_id"], row.get("model_id", "")
+        elif "output" in row:
+            texts = row["output"] if isinstance(row["output"], list) else [row["output"]]
+            question, model = row["session_id"], row.get("generator", "")
+        else:
+            texts, question, model = [row["completion"]], row["id"], ""
+    except (KeyError, TypeError, IndexError):
+        return None
+    if (
+        not texts
+        or not all(isinstance(text, str) for text in texts)
+        or not isinstance(question, str | int)
+        or isinstance(question, bool)
+    ):
+        return None
+    return str(question), list(texts), str(model)
+
+
+def _rows(path: Path) -> list[Any]:
+    data = path.read_bytes()
+    try:
+        return read_rows(data)
+    except (*UNREADABLE, ValueError) as error:
+        raise ValueError(
+            f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give another file"
+        ) from error

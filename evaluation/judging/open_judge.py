@@ -1,0 +1,68 @@
+"""A judge from plain settings: as a stage or a labeler names one."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.judging.client import Judge, ModelJudge, RewardJudge
+from evaluation.spending import Meter
+
+
+def open_judge(settings: Mapping[str, Any], folder: Path | None, fingerprint: str | None) -> Judge:
+    """The judge, with its model loaded once per process.
+
+    Args:
+        settings: `engine` (name and, of an endpoint, base_url, model, api), `verdict`, `max_judgment_tokens`; of an endpoint also
+            `connection` and `spending`, of a model that runs here `date`.
+        folder: Of a model that runs here; `fingerprint` is its content's, so that another model there is another judge.
+    """
+    engine = settings["engine"]
+    if engine["name"] == "reward_model":
+        assert folder is not None
+        return RewardJudge(_reward_model(folder, settings["date"]), {"reward_model": fingerprint, "date": settings["date"]})
+    if engine["name"] == "openai":
+        connected, meter = _connected(json.dumps([engine, settings["connection"], settings["spending"]], sort_keys=True))
+        identity = {"model": engine["model"], "base_url": engine["base_url"]}
+        return ModelJudge(connected, None, identity, settings["verdict"], settings["max_judgment_tokens"], meter)
+    assert folder is not None
+    opened, tokenizer = _loaded(engine["name"], folder, settings["date"])
+    identity = {"model": fingerprint, "engine": engine["name"], "version": engine["version"], "date": settings["date"]}
+    return ModelJudge(opened, tokenizer, identity, settings["verdict"], settings["max_judgment_tokens"])
+
+
+def environment(engine_name: str) -> dict[str, str]:
+    """What must be set before the process that opens the judge starts."""
+    from evaluation.engines import environment
+
+    # A reward model runs in transformers.
+    return environment("transformers" if engine_name == "reward_model" else engine_name)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str, folder: Path, date: str) -> tuple[Any, Any]:
+    from bnf.data.rendering import load_tokenizer
+    from evaluation.engines import open_engine
+
+    return open_engine(name, folder), load_tokenizer(folder, date)
+
+
+@functools.lru_cache(maxsize=1)
+def _reward_model(folder: Path, date: str) -> Any:
+    from evaluation.judging.reward_model import RewardModel
+
+    return RewardModel(folder, date=date)
+
+
+@functools.lru_cache(maxsize=1)
+def _connected(settings: str) -> tuple[Any, Meter]:
+    from evaluation.engines import open_engine
+
+    engine, connection, spending = json.loads(settings)
+    meter = Meter.of_run(spending["prices"], spending["max_usd"])
+    meter.price(engine["model"])
+    options = {**connection, "base_url": engine["base_url"], "api": engine["api"], "meter": meter}
+    return open_engine("openai", engine["model"], **options), meter

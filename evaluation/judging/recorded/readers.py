@@ -1,0 +1,273 @@
+"""Recorded judgments in the formats in which they are published, and in our own: readers that give one kind of record.
+
+Arena-Hard v0.1 and v2.0 (https://github.com/lmarena/arena-hard-auto): `model_judgment/<judge>/<model>.jsonl`, read by
+`_recorded_arena.py`. WildBench v2 (https://github.com/allenai/WildBench): `eval_results/…/<model>.json`, one list of scores or of
+comparisons, and what its `eval.py` writes. Our own: a judge stage's games.jsonl. All of them as JSON Lines or a list, plain or gzipped.
+
+As upstream does, every row counts, also of a question that is there again; in our own format a later game replaces an earlier one,
+because a stage that asks again appends. A row that can't be read is a null, or missing, and is counted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluation.json_files import UNREADABLE, BadRow, read_rows
+from evaluation.judging.aggregates.wildbench import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
+from evaluation.judging.aggregates.win_rate import VERDICTS
+from evaluation.judging.recorded.arena import arena_row
+from evaluation.judging.recorded.names import arena_judge, is_comparison, wildbench_judge, wildbench_reference
+from evaluation.judging.recorded.rows import Fault, Key, Read, UnreadableRowError
+from evaluation.judging.replies import cut_words, rating
+from evaluation.records import Record
+
+_WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
+
+# What a game of our own says of outputs, by form.
+_OUTPUTS = {"pairwise": (), "checklist_score": ("output",), "checklist_pairwise": ("output", "baseline_output")}
+
+
+@dataclass
+class Judgments:
+    """What one judge said of one model in one form: `pairwise`, `checklist_score` or `checklist_pairwise`.
+
+    `num_repeated` rows are of a question that was there before, `num_faulty` could not be read as they should be.
+    """
+
+    model: str
+    judge: str | None
+    form: str
+    baseline: str | None
+    category: str | None = None
+    records: list[Record] = field(default_factory=list)
+    num_repeated: int = 0
+    num_faulty: int = 0
+    first_fault: str | None = None
+    native: bool = False
+
+    @property
+    def key(self) -> Key:
+        return Key(self.model, self.judge, self.form, self.baseline, self.category)
+
+    def add(self, records: list[Record]) -> None:
+        """Adds what further rows say; in our own format it replaces what is known of the same games."""
+        known = self.places()
+        self.num_repeated += len({record["question_id"] for record in records if place_of(record) in known})
+        if self.native:
+            self.records = list(({place_of(r): r for r in self.records} | {place_of(r): r for r in records}).values())
+        else:
+            self.records = self.records + records
+
+    def add_faults(self, number: int, first: str | None) -> None:
+        self.num_faulty += number
+        self.first_fault = self.first_fault or first
+
+    def places(self) -> set[tuple[str, int]]:
+        return {place_of(record) for record in self.records}
+
+
+def place_of(record: Record) -> tuple[str, int]:
+    """Which game a record is of."""
+    return record["question_id"], record["game"]
+
+
+def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -> list[Judgments]:
+    """The judgments of a file, by model, judge, baseline and category.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where nothing in it can be read; the message names file and record.
+    """
+    rows = _read(path)
+    judge = arena_judge(rows, path)
+    reference = wildbench_reference(rows, path) if benchmark == "wildbench" and any(map(is_comparison, rows)) else None
+    found: dict[Key, tuple[list[Record], bool]] = {}
+    faults: list[tuple[Key | None, str]] = []
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, BadRow):
+            faults.append((None, f"{row.fault} in record {number}"))
+            continue
+        native = isinstance(row, dict) and "verdict" in row and "form" in row
+        if isinstance(row, dict) and file_format not in (None, "native" if native else "upstream"):
+            raise ValueError(
+                f"{path} must be in the format {file_format}, got {'native' if native else 'upstream'} in record {number}; "
+                f"give a file of {benchmark}'s judgments in that format, or leave the format open"
+            )
+        try:
+            key, games, fault = _judgment(row, benchmark, reference, judge, path)
+        except UnreadableRowError as error:
+            faults.append((None, f"{error.fault} in record {number}"))
+            continue
+        if fault is not None:
+            faults.append((key, f"{fault} in record {number}"))
+        found.setdefault(key, ([], native))[0].append({"games": games})
+    results = [_judgments(key, read, native) for key, (read, native) in found.items()]
+    if len(faults) == len(rows) and not any(_says_something(record) for result in results for record in result.records):
+        raise ValueError(f"{path} {faults[0][1]}; give a file of {benchmark}'s judgments")
+    for result in results:
+        # Whose a row is that says nothing can't be known: it is told with every result of the file.
+        own = [text for key, text in faults if key in (None, result.key)]
+        result.add_faults(len(own), f"{path.name} {own[0]}" if own else None)
+    return results
+
+
+def _judgments(key: Key, rows: list[Record], native: bool) -> Judgments:
+    """All rows of one key in one step: files have thousands."""
+    result = Judgments(*key, native=native)
+    known: dict[tuple[str, int], Record] = {}
+    for row in rows:
+        games = row["games"]
+        result.num_repeated += any(place_of(game) in known for game in games)
+        known.update({place_of(game): game for game in games})
+    result.records = list(known.values()) if native else [game for row in rows for game in row["games"]]
+    return result
+
+
+def _says_something(record: Record) -> bool:
+    return record.get("verdict") is not None or record.get("score") is not None
+
+
+def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None, path: Path) -> Read:
+    if not isinstance(row, dict):
+        raise UnreadableRowError("hold one object per record", type(row).__name__)
+    if "verdict" in row and "form" in row:
+        return _native(row, benchmark)
+    if benchmark == "arena_hard":
+        return arena_row(row, judge)
+    if is_comparison(row):
+        return _comparison(row, reference, path)
+    return _evaluated_comparison(row, path) if "ref_generator" in row or "assignment" in row else _score(row, path)
+
+
+def _native(row: dict[str, Any], benchmark: str) -> Read:
+    forms = {"arena_hard": ("pairwise",), "wildbench": ("checklist_score", "checklist_pairwise")}[benchmark]
+    if row["form"] not in forms:
+        raise UnreadableRowError(f"hold games of the form {' or '.join(forms)}", repr(row["form"]))
+    kinds: dict[str, Any] = {"question_id": str, "candidate": str, "judge": str | None}
+    bad = [name for name, kind in kinds.items() if name not in row or not isinstance(row[name], kind)]
+    if not isinstance(row.get("baseline"), str | None):
+        bad.append("baseline")
+    if row.get("game") not in (1, 2) or isinstance(row["game"], bool):
+        bad.append("game")
+    bad += [name for name in _OUTPUTS[row["form"]] if not _is_output(row.get(name))]
+    if bad:
+        raise UnreadableRowError(f"have {', '.join(bad)} as a judge stage writes it", [row.get(name) for name in bad])
+    key = Key(row["candidate"], row["judge"], row["form"], row.get("baseline"))
+    if row["form"] == "checklist_score":
+        return key, [{**row, "score": rating(row["verdict"])}], None
+    if row["verdict"] is None or (isinstance(row["verdict"], str) and row["verdict"] in VERDICTS):
+        return key, [row], None
+    fault = Fault(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
+    return key, [{**row, "verdict": None}], fault
+
+
+def _is_output(value: object) -> bool:
+    """Whether a value says of an output what the scores need, as `output_facts` does."""
+    if not isinstance(value, dict):
+        return False
+    flags, length = (value.get("empty"), value.get("cut"), value.get("missing", False)), value.get("characters")
+    return all(isinstance(flag, bool) for flag in flags) and type(length) is int and length >= 0
+
+
+def _score(row: dict[str, Any], path: Path) -> Read:
+    model = row.get("model_test", row.get("generator"))
+    if not isinstance(row.get("session_id"), str) or not isinstance(model, str):
+        raise UnreadableRowError("have a session_id and a model_test", list(row))
+    parsed = row.get("parsed_result")
+    score = row.get("score")
+    if score is None and isinstance(parsed, dict):
+        score = parsed.get("score")
+    key = Key(model, wildbench_judge(row, path, model), "checklist_score", None)
+    record: Record = {"question_id": row["session_id"], "game": 1, "score": None, "output": NO_OUTPUT}
+    if "criteria" in row:
+        raise UnreadableRowError("be the score of a whole answer", "one of a single criterion")
+    text = _text(row.get("model_output"))
+    if text is None:
+        return key, [record], Fault("have a model_output", repr(row.get("model_output")))
+    return key, [record | {"score": rating(score), "output": output_facts(text)}], None
+
+
+def _text(output: object) -> str | None:
+    text = output[0] if isinstance(output, list) and output else output
+    return text if isinstance(text, str) else None
+
+
+def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> Read:
+    models, outputs = [row["model_A"], row["model_B"]], row.get("model_outputs")
+    if not isinstance(row.get("session_id"), str):
+        raise UnreadableRowError("have a session_id", repr(row.get("session_id")))
+    if reference is None or reference not in models or models[0] == models[1] or not all(isinstance(m, str) for m in models):
+        raise UnreadableRowError(f"compare a model with the reference {reference}", models)
+    candidate = next(model for model in models if model != reference)
+    winner, extent = row.get("winner"), row.get("extent")
+    if winner in models:
+        choice: object = ("A" if winner == models[0] else "B") + ("+" if extent == 1 else "++" if extent == 2 else "")
+    elif "winner" not in row:
+        parsed = row.get("parsed_result")
+        choice = parsed.get("choice") if isinstance(parsed, dict) else None
+    else:
+        choice = "A=B" if winner == "tie" else None
+    found = outputs if isinstance(outputs, dict) else {}
+    fault = None
+    if not all(isinstance(found.get(model), str) for model in models):
+        fault = Fault("have both model_outputs", outputs if outputs is None else found)
+    key = Key(candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
+    game = 1 if models[0] == reference else 2
+    return key, [_compared(row["session_id"], game, choice, found.get(candidate), found.get(reference))], fault
+
+
+def _evaluated_comparison(row: dict[str, Any], path: Path) -> Read:
+    """What upstream's `eval.py` writes itself: choices by letter, and whole outputs, of which the judge saw the first words."""
+    candidate, reference = row.get("generator"), row.get("ref_generator")
+    assignment, parsed, config = row.get("assignment"), row.get("parsed_result"), row.get("eval_config")
+    if not isinstance(row.get("session_id"), str) or not isinstance(candidate, str) or not isinstance(reference, str):
+        raise UnreadableRowError("have a session_id, a generator and a ref_generator", list(row))
+    sides = [assignment.get("A"), assignment.get("B")] if isinstance(assignment, dict) else []
+    if candidate == reference or sorted(map(str, sides)) != sorted((candidate, reference)):
+        raise UnreadableRowError("assign its two models to A and B", assignment)
+    choice = parsed.get("choice") if isinstance(parsed, dict) else None
+    max_words = config.get("max_words") if isinstance(config, dict) else None
+    limit = max_words if isinstance(max_words, int) and max_words > 0 else None
+    texts = [_text(row.get(name)) for name in ("model_output", "ref_output")]
+    shown = [None if text is None else cut_words(text, limit) if text.strip() else EMPTY for text in texts]
+    fault = None
+    if None in shown:
+        fault = Fault(
+            "have a model_output and a ref_output", [type(row.get(name)).__name__ for name in ("model_output", "ref_output")]
+        )
+    elif choice in ("A", "B"):
+        fault = Fault("have a choice of WildBench v2 (A++, A+, A=B, B+, B++)", f"{choice}, whose extent nobody knows")
+    key = Key(candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
+    return key, [_compared(row["session_id"], 1 if sides[0] == reference else 2, choice, *shown)], fault
+
+
+def _compared(question: str, game: int, choice: object, candidate: str | None, reference: str | None) -> Record:
+    read = isinstance(candidate, str) and isinstance(reference, str)
+    return {
+        "question_id": question,
+        "game": game,
+        "verdict": _WILDBENCH_CHOICES.get(choice.strip()) if read and isinstance(choice, str) else None,
+        "output": compared_output_facts(candidate) if isinstance(candidate, str) else NO_OUTPUT,
+        "baseline_output": compared_output_facts(reference) if isinstance(reference, str) else NO_OUTPUT,
+    }
+
+
+def _read(path: Path) -> list[Any]:
+    """The records of a file; a line that is no JSON is among them."""
+    data = path.read_bytes()
+    try:
+        rows = read_rows(data)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} must be JSON, got {error.msg.lower()} on line {error.lineno}; give a file of judgments"
+        ) from error
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give another file"
+        ) from error
+    if not rows:
+        raise ValueError(f"{path} must hold judgments, got none; give another file")
+    return rows

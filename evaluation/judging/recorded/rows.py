@@ -1,0 +1,41 @@
+"""What a reader of recorded judgments gives for a row: whose it is, its games, what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from evaluation.records import Record
+
+
+class Key(NamedTuple):
+    """What judgments are kept apart by; `category` is Arena-Hard's."""
+
+    model: str
+    judge: str | None
+    form: str
+    baseline: str | None
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a row."""
+
+    rule: str
+    got: object
+
+    def __str__(self) -> str:
+        return f"must {self.rule}, got {str(self.got)[:200]}"
+
+
+class UnreadableRowError(ValueError):
+    """A row says neither of what nor by whom it is."""
+
+    def __init__(self, rule: str, got: object) -> None:
+        super().__init__()
+        self.fault = Fault(rule, got)
+
+
+# Whose row it is, its games, and what is wrong with it.
+Read = tuple[Key, list[Record], Fault | None]

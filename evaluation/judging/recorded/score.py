@@ -1,0 +1,255 @@
+"""Aggregates stored judgments: Arena-Hard's win rate, WildBench's two scores. No model, no endpoint.
+
+https://github.com/lmarena/arena-hard-auto (v0.1 and v2.0), https://github.com/allenai/WildBench (v2)
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from evaluation.judging.aggregates.agreement import judges_agreement
+from evaluation.judging.aggregates.style_control import with_style_control
+from evaluation.judging.aggregates.wildbench import aggregate_rewards, aggregate_scores, reward_interval, reward_lengths
+from evaluation.judging.aggregates.win_rate import aggregate, with_battles
+from evaluation.judging.recorded.arena import CATEGORIES, V01
+from evaluation.judging.recorded.readers import Judgments, place_of, read_judgments
+from evaluation.judging.recorded.rows import Key
+from evaluation.judging.recorded.tables import judgment_rows as judgment_rows
+from evaluation.records import Record
+
+BENCHMARKS = ("arena_hard", "wildbench")
+
+
+def judge_score(
+    benchmark: str,
+    files: Sequence[Path],
+    *,
+    file_format: Literal["native", "upstream"] | None = None,
+    questions: str | None = None,
+) -> Record:
+    """The result of every model in the files, over the protocol's number of questions.
+
+    Where several judges judged one model in one form, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
+    two judges. Arena-Hard v2.0 has one result per category, called `model, category`, against the baseline of its rows. WildBench's
+    score and comparisons of one model, each with another reference, are one entry, with the mean of the rewards: what is said of its
+    trust and counts is of all of them.
+
+    Args:
+        file_format: Refuses files of the other format; None reads both.
+        questions: WildBench's questions, for the task means: a file in upstream's format, or `hub`.
+
+    Raises:
+        FileNotFoundError: where a file is not there.
+        ValueError: where the benchmark is none of these, nothing in a file can be read, or two files of one model don't name their
+            judges.
+    """
+    if benchmark not in BENCHMARKS:
+        raise ValueError(f"benchmark must be {' or '.join(BENCHMARKS)}, got {benchmark!r}; `bnf score` takes the others")
+    num_expected: int = importlib.import_module(f"evaluation.benchmarks.{benchmark}").NUM_ITEMS
+    # A link may lie in a folder that names another judge: a file is told by its place, not by what it points to.
+    paths = {os.path.abspath(path): path for path in files}.values()
+    found = _merged([(path, judgments) for path in paths for judgments in read_judgments(benchmark, path, file_format)])
+    tasks = importlib.import_module("evaluation.benchmarks.wildbench").load_tasks(questions) if questions is not None else None
+    several = _judged_by_several(found)
+    named = [(f"{part.model} ({part.judge})" if part.model in several else part.model, part) for part in found]
+    models = _arena(named) if benchmark == "arena_hard" else _wildbench(named, num_expected, tasks)
+    return {"benchmark": benchmark, "models": models, "agreement": _agreement(found)}
+
+
+def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
+    """One entry per model, judge, form, baseline and category, also where its games lie in several files.
+
+    Raises:
+        ValueError: where two files judge the same questions of a model and don't say which judge that was.
+    """
+    merged: dict[Key, Judgments] = {}
+    paths: dict[Key, Path] = {}
+    for path, part in parts:
+        if part.key not in merged:
+            merged[part.key], paths[part.key] = part, path
+            continue
+        known = merged[part.key]
+        if part.judge is None and known.places() & part.places():
+            remedy = (
+                "give each row its `judge`"
+                if part.form == "pairwise"
+                else "put each file into a folder called eval=<judge>, as upstream does"
+            )
+            raise ValueError(
+                f"files must name their judges where they judge the same questions of one model, got {paths[part.key]} and {path} "
+                f"for {part.model}; {remedy}, or leave one of them out"
+            )
+        known.native = known.native and part.native
+        known.add(part.records)
+        known.num_repeated += part.num_repeated
+        known.add_faults(part.num_faulty, part.first_fault)
+    return list(merged.values())
+
+
+def _judged_by_several(parts: Sequence[Judgments]) -> set[str]:
+    """The models that have one form, of Arena-Hard v2.0 one category, judged by several judges."""
+    judges: dict[tuple[str, str, str | None], set[str | None]] = {}
+    for part in parts:
+        judges.setdefault((part.model, part.form, part.category), set()).add(part.judge)
+    return {model for (model, *_), found in judges.items() if len(found) > 1}
+
+
+def _arena(named: Sequence[tuple[str, Judgments]]) -> dict[str, Record]:
+    """A result for each model, category and baseline. Our own games are of v0.1's questions."""
+    protocols = {part.key: CATEGORIES[part.category or V01] for _, part in named}
+    called = [(f"{name}, {part.category}" if protocols[part.key].version != "v0.1" else name, part) for name, part in named]
+    times = Counter(name for name, _ in called)
+    entries = [(f"{name} against {part.baseline}" if times[name] > 1 else name, part) for name, part in called]
+    results = {}
+    for name, part in entries:
+        protocol = protocols[part.key]
+        about = {
+            **_about(part),
+            "category": part.category,
+            "version": protocol.version,
+            "published_baseline": protocol.baseline,
+        }
+        results[name] = about | aggregate(part.records, num_expected=protocol.num_questions)
+    for place in {(part.judge, part.baseline, part.category) for _, part in entries}:
+        games = {name: part.records for name, part in entries if (part.judge, part.baseline, part.category) == place}
+        battles = {name: with_battles(found) for name, found in games.items()}
+        # The features are v0.1's: v2.0's regression has others.
+        version = CATEGORIES[place[2] or V01].version
+        with_style_control({name: results[name] for name in games}, battles if version == "v0.1" else {})
+    return results
+
+
+def _wildbench(
+    named: Sequence[tuple[str, Judgments]], num_expected: int, tasks: Mapping[str, Sequence[str]] | None
+) -> dict[str, Record]:
+    parts: dict[str, list[tuple[Judgments, Record]]] = {}
+    for name, part in named:
+        measure = aggregate_scores if part.form == "checklist_score" else aggregate_rewards
+        result = _about(part) | measure(part.records, num_expected=num_expected, tasks=tasks)
+        parts.setdefault(name, []).append((part, result))
+    return {name: _entry(found) for name, found in parts.items()}
+
+
+def _entry(parts: Sequence[tuple[Judgments, Record]]) -> Record:
+    """What there is of one model: its score, its rewards against each reference and their mean."""
+    scores = [result for part, result in parts if part.form == "checklist_score"]
+    rewards = {str(part.baseline): result for part, result in parts if part.form != "checklist_score"}
+    if not rewards:
+        return scores[0]
+    reward = next(iter(rewards.values()))
+    if len(rewards) > 1:
+        reward = _mix(rewards, [part.records for part, _ in parts if part.form != "checklist_score"])
+    entry = {**reward, "wb_reward_ci": reward["ci"], "references": rewards}
+    if not scores:
+        return entry
+    # The main interval, the lengths and the counts of outputs are the score's; the rewards' stand with them.
+    return {**entry, **scores[0], **_together({"WB-Score": scores[0], "WB-Reward": reward}), "checklist_score": scores[0]}
+
+
+def _mix(by_reference: Mapping[str, Record], games: Sequence[Sequence[Record]]) -> Record:
+    """The mean of several references' rewards, which is published as Mix, and what can be said of them together."""
+    parts = list(by_reference.values())
+    by_margin = {
+        margin: _mean([part["wb_reward_by_margin"][margin] for part in parts]) for margin in parts[0]["wb_reward_by_margin"]
+    }
+    by_task = None
+    if all(part["wb_reward_by_task"] is not None for part in parts):
+        shared = [task for task in parts[0]["wb_reward_by_task"] if all(task in part["wb_reward_by_task"] for part in parts)]
+        by_task = {task: _mean([part["wb_reward_by_task"][task] for part in parts]) for task in shared}
+    value = _mean([part["wb_reward"] for part in parts])
+    ci = None if value is None else reward_interval(games)
+    return {
+        "wb_reward": value,
+        "ci": ci,
+        "ci_clustered": ci,
+        "wb_reward_by_margin": by_margin,
+        "wb_reward_macro": _mean([part["wb_reward_macro"] for part in parts]),
+        "wb_reward_by_task": by_task,
+        **{key: sum(part[key] for part in parts) for key in ("n_left_out", "n_empty", "n_cut")},
+        **{key: _mean([part[key] for part in parts]) for key in ("mean_characters", "baseline_mean_characters")},
+        # A question is another pair of outputs with each reference.
+        "lengths": reward_lengths(
+            [{**game, "question_id": (number, game["question_id"])} for number, part in enumerate(games) for game in part]
+        ),
+        "demonstration": any(part["demonstration"] for part in parts),
+        "baseline": None,
+        **_together(by_reference),
+    }
+
+
+def _together(parts: Mapping[str, Record]) -> Record:
+    """Judge, counts and trust of several results: as bad as the worst of them, every reason under its part's name."""
+    found = list(parts.values())
+    judges = {name: str(part["judge"]) for name, part in parts.items()}
+    reasons = {name: part["untrusted_reason"] for name, part in parts.items() if not part["trusted"]}
+    measured = [part for part in found if part["position_bias"] is not None]
+    worst: Record = max(measured, key=lambda part: abs(part["position_bias"]), default={})
+    num_games, num_unjudged, num_null = (sum(part[key] for part in found) for key in ("n_games", "n_unjudged", "n_null"))
+    num_judged = num_games - num_unjudged
+    return {
+        "judge": found[0]["judge"]
+        if len(set(judges.values())) == 1
+        else ", ".join(f"{judge} ({name})" for name, judge in judges.items()),
+        **{key: min(part[key] for part in found) for key in ("n", "n_questions", "n_expected")},
+        **{key: sum(part[key] for part in found) for key in ("n_repeated", "n_faulty")},
+        "repeated_rows": "counted" if any(part["repeated_rows"] == "counted" for part in found) else "replaced",
+        "first_fault": next((part["first_fault"] for part in found if part["first_fault"]), None),
+        "n_games": num_games,
+        "n_unjudged": num_unjudged,
+        "n_null": num_null,
+        "null_share": num_null / num_judged if num_judged else 0.0,
+        "missing": max(part["missing"] for part in found),
+        "partial": any(part["partial"] for part in found),
+        "position_bias": worst.get("position_bias"),
+        "position_bias_coverage": worst.get("position_bias_coverage"),
+        "trusted": not reasons,
+        "untrusted_reason": "; ".join(f"{name}: {reason}" for name, reason in reasons.items()),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of values that are all there."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _about(part: Judgments) -> Record:
+    return {
+        "judge": part.judge,
+        "baseline": part.baseline,
+        "n_repeated": part.num_repeated,
+        "repeated_rows": "replaced" if part.native else "counted",
+        "n_faulty": part.num_faulty,
+        "first_fault": part.first_fault,
+    }
+
+
+def _agreement(parts: Sequence[Judgments]) -> list[dict[str, Any]]:
+    """Of each two judges of one model, form, baseline and category."""
+    return [
+        {
+            "model": first.model,
+            "form": first.form,
+            "category": first.category,
+            "judges": [first.judge, second.judge],
+            **_kappa(first, second),
+        }
+        for first, second in itertools.combinations(parts, 2)
+        if first.key._replace(judge=None) == second.key._replace(judge=None)
+    ]
+
+
+def _kappa(first: Judgments, second: Judgments) -> Record:
+    field = "score" if first.form == "checklist_score" else "verdict"
+    # A game that is there several times is one game of the agreement.
+    sides = [
+        list({place_of(record): {**record, "verdict": record[field]} for record in part.records}.values())
+        for part in (first, second)
+    ]
+    return judges_agreement(*sides)

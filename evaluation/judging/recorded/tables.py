@@ -1,0 +1,182 @@
+"""Recorded judgments' results as tables of text, none of them wider than a terminal of 100 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from evaluation.formats import NONE, interval, number, signed
+from evaluation.records import Record
+
+_WIDTH = 100
+_NAME_WIDTHS = {"model": 34, "judge": 24, "judges": 24}
+
+Table = tuple[str, list[dict[str, str]]]
+
+
+def judgment_rows(result: Record) -> list[Table]:
+    """(title, rows): scores, what they rest on, lengths, and in words what speaks against them; every row has the table's columns."""
+    parts = [part for name, found in result["models"].items() for part in _parts(name, found)]
+    row = _win_rate_row if result["benchmark"] == "arena_hard" else _wildbench_row
+    scores: dict[str, list[dict[str, str]]] = {}
+    for part in parts:
+        scores.setdefault(_heading(str(result["benchmark"]), part[2]), []).append(row(*part))
+    tables = [
+        *scores.items(),
+        ("what the scores rest on", [_basis_row(*part) for part in parts]),
+        ("lengths", [_length_row(*part) for part in parts if _lengths(part[2])]),
+        ("WB-Reward by length margin", [_margin_row(*part) for part in parts if part[2].get("wb_reward_by_margin")]),
+        ("agreement of judges", [_agreement_row(entry) for entry in result["agreement"]]),
+    ]
+    notes = [line for name, found in result["models"].items() for note in _notes(name, found) for line in _wrapped(note)]
+    filled = [(title, [line for row in rows for line in _folded(row)]) for title, rows in tables if rows]
+    return [*filled, *([("", [{"notes": line} for line in notes])] if notes else [])]
+
+
+def _heading(benchmark: str, found: Record) -> str:
+    """What a table's scores are of: scores of different questions, or against different baselines, stand apart."""
+    heading = benchmark.replace("_", "-")
+    if found.get("version", "v0.1") != "v0.1":
+        heading += f" {found['version']}, {found['category']}"
+        return f"{heading}, against {found['baseline']}"
+    if found.get("published_baseline") not in (None, found.get("baseline")):
+        return f"{heading}, against {found['baseline']}"
+    return heading
+
+
+def _parts(name: str, found: Record) -> Iterator[tuple[str, str, Record]]:
+    """(model, what is measured, its result): of a WildBench entry each score by itself, and the mean of several references first."""
+    if "score" in found:
+        yield name, "score", found
+    if "wb_score" in found:
+        yield name, "WB-Score", found.get("checklist_score", found)
+    if "wb_reward" in found:
+        references = found["references"]
+        if len(references) > 1:
+            yield name, "WB-Reward", _rewards_alone(found)
+        for reference, part in references.items():
+            yield (f"· {reference}" if len(references) > 1 else name), "WB-Reward", part
+
+
+def _rewards_alone(found: Record) -> Record:
+    """Of an entry that may have a score as well: the mean reward, with the counts of the comparisons."""
+    parts = list(found["references"].values())
+    return {
+        **found,
+        "judge": parts[0]["judge"],
+        "ci_clustered": found["wb_reward_ci"],
+        **{key: sum(part[key] for part in parts) for key in ("n_games", "n_null")},
+        "n_questions": min(part["n_questions"] for part in parts),
+        "partial": any(part["partial"] for part in parts),
+        "trusted": all(part["trusted"] for part in parts),
+    }
+
+
+def _win_rate_row(name: str, label: str, found: Record) -> dict[str, str]:
+    return {
+        "model": name,
+        "score": number(found["score"], 2),
+        "95 % by question": interval(found["ci_clustered"], 2) or NONE,
+        "95 % by game": interval(found["ci"], 2) or NONE,
+        "style": number((found.get("style_controlled") or {}).get("score"), 2),
+        "trusted": _trusted(found),
+    }
+
+
+def _wildbench_row(name: str, label: str, found: Record) -> dict[str, str]:
+    key = "wb_score" if label == "WB-Score" else "wb_reward"
+    return {
+        "model": name,
+        "": label,
+        "score": number(found[key], 2),
+        "95 % by question": interval(found["ci_clustered"], 2) or NONE,
+        "by task": number(found[f"{key}_macro"], 2),
+        "trusted": _trusted(found),
+    }
+
+
+def _trusted(found: Record) -> str:
+    return ("yes" if found["trusted"] else "no") + (", partial" if found["partial"] else "")
+
+
+def _basis_row(name: str, label: str, found: Record) -> dict[str, str]:
+    return {
+        "model": name,
+        "judge": str(found["judge"] or NONE),
+        "questions": f"{found['n_questions']}/{found['n_expected']}",
+        "no verdict": f"{found['n_null']}/{found['n_games']}",
+        "bias": signed(found.get("position_bias"), 2),
+    }
+
+
+def _lengths(found: Record) -> Record | None:
+    """Arena-Hard's and WB-Reward's lengths; WB-Score has the candidate's mean alone."""
+    if found.get("lengths"):
+        return dict(found["lengths"])
+    if "wb_score" in found and found.get("mean_characters") is not None:
+        return {"unit": "characters", "candidate": {"mean": found["mean_characters"]}}
+    return None
+
+
+def _length_row(name: str, label: str, found: Record) -> dict[str, str]:
+    lengths = _lengths(found) or {}
+    sides = {side: lengths.get(side, {}) for side in ("candidate", "baseline")}
+    longer = lengths.get("longer_won")
+    return {
+        "model": name,
+        "unit": lengths["unit"],
+        "mean": number(sides["candidate"].get("mean"), 0),
+        "median": number(sides["candidate"].get("median"), 0),
+        "baseline": number(sides["baseline"].get("mean"), 0),
+        "its median": number(sides["baseline"].get("median"), 0),
+        "longer won": NONE if longer is None else f"{number(100 * longer, 0)} %",
+    }
+
+
+def _margin_row(name: str, label: str, found: Record) -> dict[str, str]:
+    margins = {"off" if margin == "-1" else margin: value for margin, value in found["wb_reward_by_margin"].items()}
+    return {"model": name, **{margin: number(value, 2) for margin, value in margins.items()}}
+
+
+def _notes(name: str, found: Record) -> Iterator[str]:
+    published = found.get("published_baseline")
+    if published not in (None, found["baseline"]):
+        yield f"{name}: against {found['baseline']} instead of the published {published}"
+    if found["n_unjudged"]:
+        yield (
+            f"{name}: {found['n_unjudged']} of {found['n_games']} games have an empty or cut answer and tell nothing of the judge; bias "
+            "and games without a verdict are of the others"
+        )
+    if found["n_questions"] == 1:
+        yield f"{name}: one question has no interval"
+    if not found["trusted"]:
+        yield f"{name} is not to be trusted: {found['untrusted_reason']}"
+    if found["n_repeated"]:
+        how = "every one counts, as in upstream's code" if found["repeated_rows"] == "counted" else "the last one counts"
+        yield f"{name}: {found['n_repeated']} × a question that was there before; {how}"
+    if found["n_faulty"]:
+        yield f"{name}: {found['n_faulty']} × a row with faults, taken as null or missing; the first: {found['first_fault']}"
+
+
+def _wrapped(note: str) -> list[str]:
+    return textwrap.wrap(note, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _folded(row: Mapping[str, str]) -> list[dict[str, str]]:
+    """The row, and below it what of its names has no room: a name is never cut, and takes no room from the figures."""
+    pieces = {key: textwrap.wrap(value, _NAME_WIDTHS[key]) if key in _NAME_WIDTHS else [value] for key, value in row.items()}
+    height = max(len(lines) for lines in pieces.values())
+    return [{key: lines[line] if line < len(lines) else "" for key, lines in pieces.items()} for line in range(height)]
+
+
+def _agreement_row(entry: Mapping[str, Any]) -> dict[str, str]:
+    judges: Sequence[object] = entry["judges"]
+    return {
+        "model": entry["model"],
+        "judges": " and ".join(map(str, judges)),
+        "games": str(entry["n_games"]),
+        "κ": number(entry["kappa"], 3),
+        "κ winner": number(entry["kappa_winner"], 3),
+        "same verdict": number(None if entry["same_verdict"] is None else 100 * entry["same_verdict"]) + " %",
+    }

@@ -1,0 +1,148 @@
+"""What a run's judges found, for summary.json, the terminal and the report: one entry per benchmark, form and judge."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.formats import NONE, difference, interval, number, signed
+from evaluation.judging.aggregates.agreement import judges_agreement
+from evaluation.judging.aggregates.asked import was_asked
+from evaluation.paired import Record, read_json, read_records
+
+# What the main figure of a result is called, and its unit.
+_SCORES = {"score": "score", "wb_score": "WB-Score", "wb_reward": "WB-Reward"}
+_UNITS = {"pairwise": " %", "turn_score": " of 10"}
+
+
+def judge_entry(folder: Path) -> Record:
+    """The stage's own summary, and how often each verdict was given: by order where answers are compared."""
+    summary = read_json(folder / "summary.json")
+    compared = summary.get("orders") is not None
+    verdicts: dict[str, Counter[str]] = {}
+    unjudged: Counter[str] = Counter()
+    for game in read_records(folder / "games.jsonl"):
+        place = ("baseline_first" if game["game"] == 1 else "candidate_first") if compared else f"turn_{game['game']}"
+        verdicts.setdefault(place, Counter())[_label(game)] += 1
+        unjudged[game["candidate"]] += not was_asked(game)
+    return {
+        **summary,
+        # Also of a summary that was made before it had this count.
+        "models": {model: {"n_unjudged": unjudged[model], **result} for model, result in summary["models"].items()},
+        "verdicts": {place: dict(sorted(counts.items())) for place, counts in verdicts.items()},
+    }
+
+
+def add_agreement(entries: Mapping[str, Record], folders: Mapping[str, str]) -> None:
+    """Adds Cohen's κ with the first judge to the entries of a second one."""
+    for name, entry in entries.items():
+        benchmark, _, variant = name.partition("/")
+        if not variant.startswith("second"):
+            continue
+        form = variant.removeprefix("second").removeprefix("-")
+        first = "/".join(filter(None, (benchmark, form)))
+        games = [list(read_records(Path(folders[other]) / "games.jsonl")) for other in (first, name)]
+        entry["agreement"] = {
+            "with": entries[first]["judge"],
+            **{model: judges_agreement(*(_of(part, model) for part in games)) for model in entry["models"]},
+        }
+
+
+def judge_rows(name: str, entry: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A row per model; every row of an entry has the same columns, all as text."""
+    return [_row(model, result, entry) for model, result in entry["models"].items()]
+
+
+def judge_notes(label: str, entry: Mapping[str, Any]) -> list[str]:
+    """What is said of an entry in one sentence per model, and of both models together."""
+    flag = " (DEMONSTRATION: the judge cannot judge, its verdicts mean nothing)" if entry["demonstration"] else ""
+    against = f" against {entry['baseline']}" if entry["baseline"] else ""
+    found = []
+    for model, result in entry["models"].items():
+        trust = "" if result["trusted"] or entry["demonstration"] else f"; not to be trusted: {result['untrusted_reason']}"
+        bias = f"position bias {signed(result['position_bias'], 2)}, " if entry["orders"] else ""
+        partial = " (partial)" if result["partial"] else ""
+        found.append(
+            f"{label}, {model}{against}, judged by {entry['judge']}{flag}: {_main(result)}{_UNITS.get(entry['form'], '')} "
+            f"{interval(result['ci_clustered']) or '(no interval: one question)'}, {bias}{_without_verdict(result)}{partial}{trust}."
+        )
+    if entry.get("delta") is not None:
+        found.append(f"{label}, aligned minus base by {entry['judge']}{flag}: {difference(entry['delta'], entry['delta_ci'])}.")
+    for model, agreement in (entry.get("agreement") or {}).items():
+        if model != "with":
+            kappa = number(agreement["kappa"], 2)
+            found.append(
+                f"{label}, {model}: {entry['judge']} and {entry['agreement']['with']} agree with κ = {kappa} on "
+                f"{agreement['n_games']} games."
+            )
+    return found
+
+
+def _without_verdict(result: Record) -> str:
+    if not result["n_unjudged"]:
+        return f"{result['n_null']} of {result['n_games']} games without a verdict"
+    judged = result["n_games"] - result["n_unjudged"]
+    return (
+        f"{result['n_null']} of {judged} judged games without a verdict, {result['n_unjudged']} more decided without the judge "
+        "(an empty or cut answer)"
+    )
+
+
+def judge_counts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How often each verdict was given: (where, counts)."""
+    return [
+        (place.replace("_", " "), ", ".join(f"{verdict} × {count}" for verdict, count in counts.items()))
+        for place, counts in entry["verdicts"].items()
+    ]
+
+
+def _row(model: str, result: Record, entry: Mapping[str, Any]) -> dict[str, str]:
+    trusted = result["trusted"] and not entry["demonstration"]
+    row = {
+        "model": model,
+        _name(result): _main(result),
+        "interval by question": interval(result["ci_clustered"]) or NONE,
+        "interval by game": interval(result["ci"]) or NONE,
+    }
+    if "style_controlled" in result:
+        row["style controlled"] = number((result["style_controlled"] or {}).get("score"))
+    if entry["orders"]:
+        row["position bias"] = signed(result["position_bias"], 2)
+    if lengths := result.get("lengths"):
+        sides = (lengths["candidate"], lengths["baseline"])
+        row[lengths["unit"]] = " against ".join(number(side["mean"], 0) for side in sides)
+        longer = lengths["longer_won"]
+        row["longer won"] = NONE if longer is None else f"{number(100 * longer, 0)} %"
+    elif "lengths" in result and "wb_reward" in result:
+        row |= {"characters": number(result["mean_characters"], 0), "longer won": NONE}
+    elif "mean_characters" in result:
+        row["characters"] = number(result["mean_characters"], 0)
+    return {
+        **row,
+        "games": str(result["n_games"]),
+        "not judged": str(result["n_unjudged"]),
+        "without verdict": str(result["n_null"]),
+        "questions": f"{result['n_questions']}/{result['n_expected']}" + (" partial" if result["partial"] else ""),
+        "trusted": "yes" if trusted else "untrusted",
+    }
+
+
+def _name(result: Mapping[str, Any]) -> str:
+    return next(label for key, label in _SCORES.items() if key in result)
+
+
+def _main(result: Mapping[str, Any]) -> str:
+    return number(next(result[key] for key in _SCORES if key in result))
+
+
+def _label(game: Record) -> str:
+    verdict = game["verdict"]
+    if not was_asked(game):
+        return "not judged"
+    return "none" if verdict is None else verdict if isinstance(verdict, str) else f"{verdict:g}"
+
+
+def _of(games: list[Record], model: str) -> list[Record]:
+    return [game for game in games if game["candidate"] == model]

@@ -1,0 +1,247 @@
+"""What a run found, as one JSON object: the alignment tax with its intervals, the judges, training, times and contents.
+
+The table and the notes that terminal, report and Prefect show are made from it here, so that they say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.formats import NONE, difference, interval, number, p_value
+from evaluation.paired import Record, compare_scores, correct_and_judge, read_json, read_records, read_scores
+from evaluation.report._judged import add_agreement, judge_entry, judge_notes
+from evaluation.report.dev_set import read_dev
+from evaluation.report.lm_eval import cross_check_of, tasks_of
+from evaluation.report.rounds import summarize_rounds
+
+MODELS = ("base", "aligned")
+
+
+def summarize(inputs: Mapping[str, Any]) -> Record:
+    """The content of summary.json; rates and differences in percent, unrounded.
+
+    Args:
+        inputs: What the report stage collects: `recipe`, `name`, `models` and `digests` by model, `scores`
+            {benchmark: {model: folder}}, `judges` {benchmark: folder}, the folders `train`, `shifts`, `data` (or None), `stages`
+            (one entry per task), `versions`, `machine`, and where there are any `cross_checks` {benchmark: {model: folder}},
+            `lm_eval` {task: {model: folder}} and `rounds`, one {stage: folder} per on-policy round. One model alone is evaluated
+            without differences.
+
+    Raises:
+        ValueError: where a stage's file is ill-formed.
+    """
+    benchmarks = {name: _benchmark(folders) for name, folders in inputs["scores"].items()}
+    correct_and_judge([entry for entry in benchmarks.values() if "delta" in entry])
+    for name, folders in inputs.get("cross_checks", {}).items():
+        for model, folder in folders.items():
+            benchmarks[name][model]["cross_check"] = cross_check_of(Path(folder))
+    judges = {name: judge_entry(Path(folder)) for name, folder in inputs["judges"].items()}
+    add_agreement(judges, inputs["judges"])
+    summary = {
+        "name": inputs["name"],
+        "models": {role: {"model": model, "digest": inputs["digests"].get(role)} for role, model in inputs["models"].items()},
+        "alignment_tax": [_tax_row(name, entry) for name, entry in benchmarks.items() if "delta" in entry],
+        "benchmarks": benchmarks,
+        "judges": judges,
+        "lm_eval": tasks_of(inputs.get("lm_eval", {})),
+        "train": _train(inputs["train"]),
+        "rounds": summarize_rounds(inputs.get("rounds", ())),
+        "shifts": read_json(Path(inputs["shifts"]) / "shifts.json") if inputs["shifts"] else None,
+        "data": read_json(Path(inputs["data"]) / "ledger.json") if inputs["data"] else None,
+        "contamination": {
+            name: read_json(Path(folder) / "contamination.json") for name, folder in inputs.get("contamination", {}).items()
+        },
+        "stages": list(inputs["stages"]),
+        "seconds": sum(stage["seconds"] for stage in inputs["stages"]),
+        "versions": dict(inputs["versions"]),
+        "machine": inputs["machine"],
+        "recipe": inputs["recipe"],
+    }
+    finite: Record = _finite(summary)
+    return finite
+
+
+def label(name: str, entry: Mapping[str, Any]) -> str:
+    """A benchmark's name as it is shown everywhere: `gsm8k (sample)` is never taken for GSM8K."""
+    source = entry.get("source")
+    if source in (None, "hub", "own"):
+        return name
+    return f"{name} (sample)" if source == "sample" else f"{name} (own file)"
+
+
+def table_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The table of results: one row per benchmark, every row with the same columns, all as text. Rates in percent."""
+    compared = any("delta" in entry for entry in summary["benchmarks"].values())
+    return [_compared_row(name, entry) if compared else _row(name, entry) for name, entry in summary["benchmarks"].items()]
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What has to be read with the table."""
+    entries = summary["benchmarks"]
+    compared = any("delta" in entry for entry in entries.values())
+    found = []
+    if entries:
+        found.append(
+            "Intervals are 95 % and cover the choice of items only: this is one run with one seed, and a claim about an objective "
+            "needs several."
+        )
+    if compared:
+        found.append(
+            "Noise: the paired interval holds 0, the exact test's p after Holm's correction is 0.05 or more, or the difference is "
+            "below one point (served elsewhere, the same weights flip that many items)."
+        )
+    if any(entry["source"] == "sample" for entry in entries.values()):
+        found.append(
+            "(sample): items that this project generated in the benchmark's format; not the benchmark, and not comparable with "
+            "published figures."
+        )
+    found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
+    found += [text for name, entry in entries.items() for text in _cross_checked(name, entry)]
+    found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
+    found += [text for name, entry in summary.get("contamination", {}).items() if (text := _contaminated(name, entry))]
+    trained = summary["train"] or {}
+    weight, elsewhere = trained.get("reference_mismatch"), trained.get("reference_made_elsewhere")
+    if weight is not None or elsewhere is not None:
+        why = f"made elsewhere: {elsewhere}" if elsewhere else f"mean weight {weight:.3f} before the first step, where it is 1"
+        found.append(
+            f"The cached reference was not of the arithmetic that trained ({why}): training computed one of its own, of the same weights."
+        )
+    found += [
+        f"{_task(stage)} was made by other code than today's ({', '.join(stage['other_code'])}) and kept as it was."
+        for stage in summary["stages"]
+        if stage["other_code"]
+    ]
+    return found
+
+
+def _contaminated(name: str, entry: Mapping[str, Any]) -> str | None:
+    matched = entry["num_exact"] + entry["num_overlapping"]
+    if not matched:
+        return None
+    return (
+        f"{name}: the training data hold {entry['num_exact']} of its {entry['num_items']} items word for word, and share "
+        f"{entry['ngram_words']} words in succession with {entry['num_overlapping']} more; contamination.jsonl names them."
+    )
+
+
+def _task(stage: Mapping[str, Any]) -> str:
+    return "-".join(filter(None, (stage["stage"], stage["model"], stage["benchmark"])))
+
+
+def _benchmark(folders: Mapping[str, str]) -> Record:
+    """A benchmark's entry: each model's score, and what changed where there are both."""
+    summaries = {model: read_json(Path(folder) / "summary.json") for model, folder in folders.items()}
+    first = next(iter(summaries.values()))
+    shared = {"title": first.get("title"), "source": first.get("source"), "n_benchmark": first["n_benchmark"]}
+    if set(summaries) != set(MODELS):
+        return {**shared, **summaries}
+    base, aligned = (read_scores(Path(folders[model])) for model in MODELS)
+    changes = {
+        f"{rate}_delta": _subtract(summaries["aligned"].get(rate), summaries["base"].get(rate))
+        for rate in ("no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
+    }
+    return {**shared, **summaries, **compare_scores(base, aligned), **changes}
+
+
+def _tax_row(name: str, entry: Mapping[str, Any]) -> Record:
+    """What alignment gained and cost on one benchmark; rates in percent, differences in points, lengths in tokens."""
+    rates = ("accuracy", "no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
+    row: Record = {"benchmark": label(name, entry)}
+    for rate in rates:
+        base, aligned = (entry[model].get(rate) for model in MODELS)
+        row[rate] = {"base": base, "aligned": aligned, "delta": _subtract(aligned, base)}
+    shared = ("delta", "delta_ci", "delta_ci_bootstrap", "mcnemar_p", "mcnemar_p_holm", "flips", "verdict", "n_paired")
+    return {
+        **row,
+        **{key: entry[key] for key in shared},
+        "n": {model: entry[model]["n"] for model in MODELS},
+        "n_expected": {model: entry[model]["n_expected"] for model in MODELS},
+        "n_benchmark": entry["n_benchmark"],
+    }
+
+
+def _subtract(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
+
+
+def _train(folder: str | None) -> Record | None:
+    """train_summary.json, what was logged of the first and the last step, and every evaluation of the dev set."""
+    if folder is None:
+        return None
+    logged = [record for record in read_records(Path(folder) / "metrics.jsonl") if "loss" in record]
+    ends = {"first": logged[0], "last": logged[-1]} if logged else {}
+    dev = read_dev(Path(folder))
+    return {**read_json(Path(folder) / "train_summary.json"), **ends, **({"dev": dev} if dev is not None else {})}
+
+
+def _finite(value: Any) -> Any:
+    """Not-a-number and the infinities are no JSON: None stands in their place."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    score = next(entry[model] for model in MODELS if model in entry)
+    return {
+        "benchmark": label(name, entry),
+        "accuracy": f"{number(score['accuracy'])} {interval(score['ci'])}".rstrip(),
+        "no answer": number(score["no_answer"]),
+        "n": _items([score]),
+    }
+
+
+def _compared_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    base, aligned = (entry.get(model) for model in MODELS)
+    return {
+        "benchmark": label(name, entry),
+        "base": number(base["accuracy"]) if base else NONE,
+        "aligned": number(aligned["accuracy"]) if aligned else NONE,
+        "Δ [95 %]": difference(entry.get("delta"), entry.get("delta_ci")),
+        "verdict": entry.get("verdict") or NONE,
+        "p (Holm)": p_value(entry.get("mcnemar_p_holm")),
+        "no answer": " → ".join(number(score["no_answer"]) if score else NONE for score in (base, aligned)),
+        "n": _items([score for score in (base, aligned) if score]),
+    }
+
+
+def _items(scores: list[Record]) -> str:
+    """`128/128`; `425/721` of a partial one; `12/12 of 1319` where the protocol has more than was asked for."""
+    least = min(scores, key=lambda score: int(score["n"]))
+    full = "" if least["n_benchmark"] in (None, least["n_expected"]) else f" of {least['n_benchmark']}"
+    return f"{least['n']}/{least['n_expected']}{full}"
+
+
+def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
+    found = [
+        f"{label(name, entry)}, {model}: partial, {entry[model]['n']}/{entry[model]['n_expected']} items; missing ones count as wrong"
+        for model in MODELS
+        if model in entry and entry[model]["partial"]
+    ]
+    left_out = next((entry[model].get("left_out") for model in MODELS if model in entry), None)
+    if left_out:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+        found.append(f"{label(name, entry)}: {sum(left_out.values())} of the rows that were read are no items ({reasons})")
+    if "delta" in entry and any(entry[model]["n"] != entry["n_paired"] or entry[model]["partial"] for model in MODELS):
+        found.append(f"{label(name, entry)}: Δ is over the {entry['n_paired']} items that both models have")
+    return found
+
+
+def _cross_checked(name: str, entry: Mapping[str, Any]) -> list[str]:
+    found = []
+    for model in MODELS:
+        checked = entry.get(model, {}).get("cross_check")
+        if checked is None:
+            continue
+        main = checked["main"]
+        found.append(
+            f"{label(name, entry)}, {model}: {number(entry[model]['accuracy_of_present'], 2)} here, {number(main['value'], 2)} by "
+            f"lm-eval's {main['task']} ({main['filter']}, {main['metric']}) on the same completions; they differ on "
+            f"{checked['n_disagreements']} of {checked['n']} items."
+        )
+    return found

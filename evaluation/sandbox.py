@@ -1,0 +1,155 @@
+"""Calls into a library that may never return, in a child process that is killed when a call takes too long.
+
+For code that reads what a model wrote and has no bound of its own (computer algebra, foreign metrics): a signal can't interrupt a
+power of huge integers in C, a kill can. The child may write no files, and has a limit on memory; a text that brings it down
+costs its own result and no other's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY_BYTES = 2 << 30
+START_LIMIT_S = 300.0
+_PR_SET_PDEATHSIG = 1
+
+
+class BoundedCalls:
+    """Calls of one function in a child process, each in `limit_s` seconds; usable as a context manager.
+
+    Args:
+        function: `module:name`, a function that is called once in the child with `setup` and gives the one that is called for
+            each argument. Arguments and results are JSON.
+    """
+
+    def __init__(self, function: str, setup: dict[str, Any], *, limit_s: float) -> None:
+        self._command = [sys.executable, "-P", "-m", "evaluation.sandbox", function]
+        self._setup, self._limit_s = setup, limit_s
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, argument: Any, *, limit_s: float | None = None) -> Any:
+        """The function's result; None where it raised, took too long (`limit_s` in place of the usual), or brought the child down.
+
+        Raises:
+            RuntimeError: where the child can't begin; the message is the child's own.
+        """
+        if self._child is None:
+            self._start()
+        assert self._child is not None and self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(argument).encode() + b"\n")
+            self._child.stdin.flush()
+            answer = self._read(self._limit_s if limit_s is None else limit_s)
+        except BrokenPipeError:
+            answer = None
+        if answer is None:
+            self.close()
+            return None
+        return answer["result"]
+
+    def close(self) -> None:
+        """Ends the child at once; a further call starts another."""
+        if self._child is not None:
+            assert self._child.stdin is not None and self._child.stdout is not None
+            self._child.kill()
+            self._child.wait()
+            self._child.stdout.close()
+            with contextlib.suppress(BrokenPipeError):  # what was left to write has no reader any more
+                self._child.stdin.close()
+            self._child = None
+
+    def __enter__(self) -> BoundedCalls:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "PYTHONPATH": path, "BNF_PARENT_PID": str(os.getpid())}
+        self._child = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        )
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps(self._setup).encode() + b"\n")
+        self._child.stdin.flush()
+        ready = self._read(START_LIMIT_S)
+        if ready is None or "error" in ready:
+            self.close()
+            reason = "it ended without a word" if ready is None else ready["error"]
+            raise RuntimeError(f"{self._command[-1]} must start in a child process, got {reason}")
+
+    def _read(self, limit_s: float) -> dict[str, Any] | None:
+        """The child's next line; None where it ended, or where there is none in time."""
+        assert self._child is not None and self._child.stdout is not None
+        deadline_s, data = time.monotonic() + limit_s, b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._child.stdout, selectors.EVENT_READ)
+            while not data.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline_s - time.monotonic())):
+                    return None
+                part = os.read(self._child.stdout.fileno(), 1 << 16)
+                if not part:
+                    return None
+                data += part
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+
+def main(function: str) -> None:
+    """The child: a line of setup, then one line out for each line in, until there are none."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints can't be taken for an answer
+    _die_with_parent()
+    module, _, name = function.partition(":")
+    try:
+        call = getattr(importlib.import_module(module), name)(**json.loads(sys.stdin.readline()))
+    except Exception as error:
+        answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
+        return
+    _limit_resources()
+    answers.write(json.dumps({"ready": True}) + "\n")
+    for line in sys.stdin:
+        try:
+            result = call(json.loads(line))
+        except Exception:
+            # Foreign code over hostile text may raise anything; the caller counts it.
+            result = None
+        answers.write(json.dumps({"result": result}) + "\n")
+
+
+def _limit_resources() -> None:
+    if sys.platform != "linux":  # elsewhere the time limit alone holds
+        return
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    memory = pages * resource.getpagesize() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _die_with_parent() -> None:
+    """A call that is stuck doesn't see that its input has ended: Linux kills it with the process that waits for it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ["BNF_PARENT_PID"]):
+            raise SystemExit("the parent process ended before this one began")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,307 @@
+"""Scores stored completions: a verdict per item and the aggregate. No model, no execution; rescoring never regenerates.
+
+Rates are in percent, unrounded. `accuracy` and `no_answer` divide by the items that were asked for, so a missing item counts as
+wrong and makes the result partial; `accuracy_of_present` divides by the completions there are, `accuracy_of_parsed` by those in
+which an answer was found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from evaluation.statistics import percent, standard_error, wilson_interval
+from evaluation.types import Item, Progress, Verdict
+
+SCORER_VERSION = "5"  # goes up with every change that can change a verdict
+
+# What an item is called and filed under: sources differ in it where they ask the same.
+_LABELS = ("id", "level", "subject")
+_STEP = 256  # items between two reports of progress
+
+
+def score_records(
+    benchmark: str,
+    items: Sequence[Item],
+    completions: Sequence[dict[str, Any]],
+    progress: Progress | None = None,
+    *,
+    boxed: bool = False,
+) -> list[dict[str, Any]]:
+    """One record per completion, in the order of the completions: the verdict, what it rests on, and the raw text.
+
+    `cluster` is equal for items that ask the same question, `content` where the gold answer is the same too: runs are paired by it.
+    A benchmark's `second_metrics`, where it has any, are worked out last.
+
+    Args:
+        boxed: Whether ZeroEval's boxed rule is tried; upstream tries it for Llama 3.1 alone.
+
+    Raises:
+        ValueError: where a completion's id is no item's.
+    """
+    module = _module(benchmark)
+    by_id = {item["id"]: item for item in items}
+    records: list[dict[str, Any]] = []
+    for number, completion in enumerate(completions):
+        if completion["id"] not in by_id:
+            raise ValueError(
+                f"completions must be of the {len(by_id)} items, got the id {completion['id']!r}; "
+                "give the items that they were generated from"
+            )
+        records.append(_record(module, by_id[completion["id"]], completion, boxed))
+        if progress is not None and number % _STEP == 0:
+            progress(number, len(completions), "")
+    if hasattr(module, "second_metrics"):
+        asked = [by_id[record["id"]] for record in records]
+        found = module.second_metrics(asked, [record["answer"] for record in records], progress)
+        for record, metrics in zip(records, found, strict=True):
+            record["metrics"] = {**record["metrics"], **metrics}
+    if progress is not None:
+        progress(len(completions), len(completions), "")
+    return records
+
+
+def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int) -> dict[str, Any]:
+    """The benchmark's result over `n_expected` items; the interval is Wilson's, `stderr` is the sample's as in lm-eval.
+
+    `groups` divides by the items there are: of each level, each subject, where the benchmark's items name them.
+
+    Raises:
+        ValueError: where there are more records than items were expected.
+    """
+    module = _module(benchmark)
+    n = len(records)
+    if n > n_expected:
+        raise ValueError(f"completions must be of at most {n_expected} items of {benchmark}, got {n}; give one per item")
+    outcomes = Counter(record["outcome"] for record in records)
+    num_right, num_parsed = outcomes["correct"], n - outcomes["no_answer"] - outcomes["error"]
+    finished = [record for record in records if record["finish_reason"] is not None]
+    lengths = [record["num_completion_tokens"] for record in records if record["num_completion_tokens"] is not None]
+    stderr = standard_error([1.0] * num_right + [0.0] * (n_expected - num_right))
+    return {
+        "benchmark": benchmark,
+        "title": module.TITLE,
+        "model": None,
+        "n": n,
+        "n_expected": n_expected,
+        "n_benchmark": module.NUM_ITEMS,
+        "missing": n_expected - n,
+        "partial": n < n_expected,
+        "accuracy": percent(num_right, n_expected),
+        "accuracy_of_present": percent(num_right, n),
+        "accuracy_of_parsed": percent(num_right, num_parsed),
+        "no_answer": percent(outcomes["no_answer"], n_expected),
+        "error": percent(outcomes["error"], n_expected),
+        "truncated": percent(sum(record["finish_reason"] == "length" for record in finished), len(finished)),
+        "mean_completion_tokens": sum(lengths) / len(lengths) if lengths else None,
+        "ci": list(wilson_interval(num_right, n_expected)),
+        "ci_method": "wilson",
+        "stderr": None if math.isnan(stderr) else stderr,
+        "rules": dict(Counter(record["rule"] for record in records).most_common()),
+        "metrics": {
+            name: percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
+            for name in sorted({name for record in records for name in record["metrics"]})
+        },
+        "groups": {name: _by_group(records, name) for name in getattr(module, "GROUPS", ())},
+        "scorer": SCORER_VERSION,
+    }
+
+
+def _by_group(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    groups: dict[str, list[str]] = {}
+    for record in records:
+        if record["groups"].get(name) is not None:
+            groups.setdefault(str(record["groups"][name]), []).append(record["outcome"])
+    return {
+        group: {
+            "n": len(outcomes),
+            "accuracy": percent(outcomes.count("correct"), len(outcomes)),
+            "no_answer": percent(outcomes.count("no_answer"), len(outcomes)),
+        }
+        for group, outcomes in sorted(groups.items())
+    }
+
+
+def content_digest(item: Item) -> str:
+    """What the item asks and its gold answer, as 32 hex digits; neither its id, which may be a row's number, nor its labels."""
+    content = {key: value for key, value in item.items() if key not in _LABELS}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def items_digest(items: Sequence[Item]) -> str:
+    """sha256 (hex) of the items' content and order, wherever they came from: equal digests are the same benchmark data."""
+    return hashlib.sha256("".join(content_digest(item) + "\n" for item in items).encode()).hexdigest()
+
+
+def score_folder(
+    benchmark: str, completions_dir: Path, output_dir: Path, *, source: str, limit: int | None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Scores a generation's items.jsonl and completions.jsonl; writes scores.jsonl and summary.json and returns the latter.
+
+    The items that were generated for are the items that are expected; `items_digest` tells which they are, and `left_out` how many
+    rows of the source are none of them, by reason.
+
+    Args:
+        source: `hub`, `file` or `sample`; goes into the summary, so that a sample is never taken for the benchmark.
+
+    Raises:
+        FileNotFoundError, ValueError: where the folder's files are missing or ill-formed.
+    """
+    items = _read_items(completions_dir / "items.jsonl")
+    completions = read_completions(completions_dir / "completions.jsonl")
+    records = score_records(benchmark, items, completions, progress)
+    left_out = completions_dir / "left_out.json"
+    summary = {
+        **aggregate(benchmark, records, len(items)),
+        "source": source,
+        "limit": limit,
+        "items_digest": items_digest(items),
+        "left_out": json.loads(left_out.read_bytes()) if left_out.exists() else {},
+    }
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write(output_dir / "scores.jsonl", (json.dumps(record) + "\n" for record in records))
+    _write(output_dir / "summary.json", [json.dumps(summary, indent=2) + "\n"])
+    return summary
+
+
+def score_completions(
+    benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native", lm_eval: bool = False
+) -> dict[str, Any]:
+    """The aggregate of one file of completions, over the items that were asked for.
+
+    A native file has its items.jsonl beside it, and these are expected, as in the score stage; a ZeroEval file holds gold answers and
+    a model's name, and the protocol's number is expected. Either is `partial` where it has fewer items than the protocol
+    (`n_benchmark`). With `lm_eval` the result has `cross_check` and `disagreements` as `evaluation.harness.replay.cross_check`
+    gives them.
+
+    Raises:
+        FileNotFoundError, ValueError: where a file is missing or ill-formed.
+    """
+    answers = load_answers(benchmark, file, format=format)
+    records = score_records(benchmark, answers.items, answers.completions, boxed=answers.boxed)
+    # A ZeroEval file has no items but those that were answered.
+    n_expected = _module(benchmark).NUM_ITEMS if format == "zeroeval" else len(answers.items)
+    result = {**aggregate(benchmark, records, n_expected), "model": answers.model, "items_digest": items_digest(answers.items)}
+    # A run knows that it asked for less than there is; a file by itself stands for the benchmark.
+    result["partial"] = result["n"] < max(n_expected, result["n_benchmark"] or 0)
+    if lm_eval:
+        from evaluation.harness.replay import cross_check
+
+        result["cross_check"], result["disagreements"] = cross_check(benchmark, answers.items, records)
+    return result
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A file of completions and the items they are of; `boxed` says whether ZeroEval's boxed rule applies to the model."""
+
+    model: str | None
+    items: list[Item]
+    completions: list[dict[str, Any]]
+    boxed: bool
+
+
+def load_answers(benchmark: str, file: Path, *, format: Literal["native", "zeroeval"]) -> Answers:
+    """Reads a file of completions in either format; raises as `score_completions` does."""
+    if format == "native":
+        # The named file first: what is wrong with it is said before anything about its neighbour.
+        completions = read_completions(file)
+        return Answers(None, _read_items(file.with_name("items.jsonl")), completions, False)
+    from evaluation.scoring.zeroeval import load_zeroeval_results
+
+    results = load_zeroeval_results(file, benchmark)
+    return Answers(results.model, results.items, results.completions, results.boxed)
+
+
+def read_completions(path: Path) -> list[dict[str, Any]]:
+    """The records of a completions.jsonl.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where a line has no id and completion of its own; the message names the file and the line.
+    """
+    return _read_lines(path, {"id": str, "completion": str, "finish_reason": str | None, "num_completion_tokens": int | None})
+
+
+def _read_items(path: Path) -> list[Item]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must hold the items that the completions are of, got no such file; put it there")
+    return _read_lines(path, {"id": str})
+
+
+def _read_lines(path: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """The file's records, each with an id of its own; `fields` gives the types that `isinstance` checks."""
+    records: list[dict[str, Any]] = []
+    lines: dict[str, int] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"on line {number}; correct or remove it"
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path} must hold a JSON object per line, got {line[:60]!r} {where}") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{path} must hold a JSON object per line, got {type(record).__name__} {where}")
+            for name, kind in fields.items():
+                if not isinstance(record.get(name), kind):
+                    expected = getattr(kind, "__name__", str(kind))
+                    raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
+            if record["id"] in lines:
+                raise ValueError(
+                    f"{path} must have each id once, got {record['id']!r} of line {lines[record['id']]} again {where}"
+                )
+            lines[record["id"]] = number
+            records.append(record)
+    return records
+
+
+def _module(benchmark: str) -> ModuleType:
+    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
+    if not hasattr(module, "score"):
+        raise ValueError(f"benchmark must be scored by a rule, got {benchmark}, which a judge scores; use its judge")
+    return module
+
+
+def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: bool) -> dict[str, Any]:
+    finish_reason = completion.get("finish_reason")
+    if (finish_reason or "").startswith("error"):
+        verdict = Verdict("error", None, "generation_failed")
+    else:
+        verdict = module.score(item, completion["completion"], finish_reason or "", **({"boxed": True} if boxed else {}))
+    return {
+        "id": item["id"],
+        "outcome": verdict.outcome,
+        "answer": verdict.answer,
+        "rule": verdict.rule,
+        "metrics": verdict.metrics,
+        "finish_reason": finish_reason,
+        "num_completion_tokens": completion.get("num_completion_tokens"),
+        "groups": {name: item.get(name) for name in getattr(module, "GROUPS", ())},
+        "cluster": _cluster(item),
+        "content": content_digest(item),
+        "completion": completion["completion"],
+        "scorer": SCORER_VERSION,
+    }
+
+
+def _cluster(item: Item) -> str:
+    """What items that ask the same question share: MMLU has some in two subjects."""
+    asked = [item.get("question"), item.get("choices")]
+    return item["id"] if asked == [None, None] else hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Under another name first. ASCII: an answer can hold half a surrogate pair, which UTF-8 cannot."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="ascii") as file:
+        file.writelines(lines)
+    os.replace(partial, path)

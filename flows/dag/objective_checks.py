@@ -1,0 +1,146 @@
+"""Whether the data give what a recipe's objective and masks need: pairs, or scores. What a source gives, its file says (`GIVES`)."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from bnf.objectives import load_objective
+from data.parse import Parser, gives
+from data.preparing.config import PrepareConfig
+from data.reading.records import DataSource, Reader, is_hub_id
+from data.rows import Row
+from flows.dag.checks import Check
+from flows.errors import RecipeError
+from flows.recipe.config import Recipe
+from tasks.nodes import Node
+
+# Of a source that doesn't give pairs by itself these many rows, at most, are looked through for one.
+_MOST_ROWS = 20_000
+_FIRST_ROWS = 20
+_MASKS = ("mask_fraction", "mask_to_chosen", "mask_to_rejected")
+
+
+def sources_of(node: Node) -> list[DataSource]:
+    """The sources that a `prepare` node reads: none where it reads labelled samples."""
+    found = []
+    for number, settings in enumerate(node.settings.get("sources", ())):
+        path = node.files.get(f"source{number}")
+        given = {name: value for name, value in settings.items() if name != "version"}
+        found.append(DataSource(**(given | {"path": str(path)} if path else given)))
+    return found
+
+
+def objective_checks(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[Check]:
+    """The checks of a recipe that trains.
+
+    Raises:
+        RecipeError: a source's file doesn't say what it gives.
+    """
+    config, prepare = recipe.train_config(), recipe.prepare
+    objective = load_objective(config.objective, config.objective_options)
+    name = f"objective {config.objective}"
+    sources = [source for node in nodes if node.stage == "prepare" for source in sources_of(node)]
+    try:
+        kinds = {source.source: gives(source.source) for source in sources}
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    wanting = None
+    if objective.needs_pairs:
+        wanting = f"train.objective={config.objective}"
+    elif config.length_normalization == "pair_min":
+        wanting = "train.length_normalization=pair_min"
+    masks = [mask for mask in _MASKS if getattr(prepare, mask)]
+    problem = _prompts_alone(kinds)
+    if problem is None and wanting:
+        problem = _without_pairs(wanting, sources, kinds, recipe)
+    if problem is None and objective.needs_pairs and masks:
+        masked = " and ".join(masks)
+        problem = f"prepare.{masked} must be 0 for {config.objective}, which needs pairs, got {prepare.masked_share}; remove it"
+    elif problem is None and masks:
+        problem = _nothing_to_mask(masks, sources, kinds, recipe)
+    if problem is None and objective.needs_scores:
+        problem = next(filter(None, (_without_scores(config.objective, one, kinds) for one in sources)), None)
+    needs = "pairs" if wanting else "scores" if objective.needs_scores else ""
+    yield Check(name, problem, f"needs {needs}" if needs else "takes single completions")
+
+
+def _prompts_alone(kinds: Mapping[str, str]) -> str | None:
+    source = next((source for source, kind in kinds.items() if kind == "prompts"), None)
+    return source and f"data.source must give preferences, got {source}, which gives prompts alone; put it under sample"
+
+
+def _without_pairs(who: str, sources: Sequence[DataSource], kinds: Mapping[str, str], recipe: Recipe) -> str | None:
+    """Why a source gives no pair to what needs some; None where each does, or its first rows don't tell."""
+    single = [source for source, kind in kinds.items() if kind == "labels"]
+    remedy = "take an objective for single completions (bnf, kto), or data with pairs"
+    if recipe.prepare.pairing == "none" and single:
+        return (
+            f"{who} must have pairs, got data.source={', '.join(single)}: {', '.join(single)} hold no pairs; {remedy}; where several rows "
+            "share a prompt, prepare.pairing=all makes some of them"
+        )
+    if recipe.prepare.pairing == "none":
+        needing = who.rpartition("=")[2]
+        return f"prepare.pairing must be best_worst or all for {needing}, got none; set prepare.pairing=best_worst"
+    for source, has in _pairs(sources, kinds, recipe):
+        if has is False:
+            labelled = kinds[source.source] == "labels"
+            why = ", one preferred and one dispreferred" if labelled else " that prepare.ratings labels differently"
+            return (
+                f"{who} must have pairs, got {source.path}: these {source.source} hold no pairs, no prompt has two completions{why}; "
+                f"{remedy}"
+            )
+    return None
+
+
+def _nothing_to_mask(
+    masks: Sequence[str], sources: Sequence[DataSource], kinds: Mapping[str, str], recipe: Recipe
+) -> str | None:
+    """Why there is no pair of which a mask could take a side; None where there is one, or the first rows don't tell."""
+    pairing = recipe.prepare.pairing
+    none = recipe.sample is not None if pairing == "none" else False
+    if sources and not none:
+        none = all(has is False for _, has in _pairs(sources, kinds, recipe))
+    if not none:
+        return None
+    remedy = "set prepare.pairing to best_worst or all, or remove the mask" if pairing == "none" else "remove the mask"
+    what = ", ".join(kinds) or "samples"
+    return f"prepare.{' and '.join(masks)} must have pairs to mask, got {what} without any under prepare.pairing={pairing}; {remedy}"
+
+
+def _pairs(sources: Sequence[DataSource], kinds: Mapping[str, str], recipe: Recipe) -> Iterator[tuple[DataSource, bool | None]]:
+    """Each source, and whether it gives a pair; None where that isn't known before it is read whole, or fetched."""
+    # A row's own pair stands by itself: with other sources' completions it makes no other.
+    scanned = [source for source in sources if kinds[source.source] != "pairs" and not _is_elsewhere(source)]
+    found: list[bool | None] = [None] * len(scanned)
+    if scanned:
+        from data.preparing.foresight import gives_pairs
+
+        # What can't be read, the check of the source itself says.
+        with contextlib.suppress(ValueError, OSError):
+            found = gives_pairs(scanned, PrepareConfig.from_dict(recipe.prepare.model_dump()), _MOST_ROWS)
+    known = dict(zip(map(id, scanned), found, strict=True))
+    for source in sources:
+        yield source, True if kinds[source.source] == "pairs" else known.get(id(source))
+
+
+def _is_elsewhere(source: DataSource) -> bool:
+    return is_hub_id(source.path) or "://" in source.path
+
+
+def _without_scores(objective: str, source: DataSource, kinds: Mapping[str, str]) -> str | None:
+    """Why a source's completions have no scores; None where its first rows have."""
+    problem = f"train.objective={objective} must have scores, got {source.path}, whose completions have none; take rated data"
+    if kinds[source.source] == "labels":
+        return problem
+    if _is_elsewhere(source):
+        return None
+    parse = Parser(source)
+    try:
+        rows = [parse(raw)[1] for raw in itertools.islice(Reader(source), _FIRST_ROWS)]
+    except (ValueError, OSError):
+        # The check of the source itself says what is wrong.
+        return None
+    labelled = [one for row in rows if isinstance(row, Row) for one in row.candidates if one.label is not None]
+    return problem if any(one.score is None for one in labelled) else None

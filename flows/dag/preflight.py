@@ -1,0 +1,390 @@
+"""The checks before anything costly starts: everything a recipe names is there and fits together, and the machine has the room."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bnf.training.config import TrainConfig
+from bnf.training.loggers import lacking
+from data.parse import Parser
+from data.reading.records import Bad, DataSource, Reader, is_hub_id
+from data.sampling.prompts import load_prompts
+from flows.dag import hub
+from flows.dag.checks import Check
+from flows.dag.objective_checks import objective_checks, sources_of
+from flows.dag.parts import keyed
+from flows.dag.trainable import problems_before
+from flows.errors import RecipeError
+from flows.recipe.config import Recipe
+from tasks.nodes import Forecast, Node, input_path
+
+GIB = 1 << 30
+PROBE_TIMEOUT_S = 10.0
+_FIRST_ROWS = 20
+# The check that this home can be written, which a plan needs not.
+HOME = "home"
+
+
+def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
+    """Check what the tasks that will run need. Nothing is checked for tasks whose output is cached."""
+    todo = [entry.node for entry in forecasts if entry.cached is not True]
+    return [*_checks(recipe, forecasts, todo, home), *_dev_samples(recipe, forecasts)]
+
+
+def problems(checks: Iterable[Check]) -> list[str]:
+    """What is wrong, each thing once."""
+    return list(dict.fromkeys(check.problem for check in checks if check.problem))
+
+
+def require(checks: Iterable[Check]) -> None:
+    """Raise RecipeError with every problem found."""
+    if found := problems(checks):
+        raise RecipeError("\n".join(found))
+
+
+def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node], home: Path) -> Iterator[Check]:
+    stages = {node.stage for node in todo}
+    models = {node.id: _resolved(node) for node in todo if node.stage == "resolve"}
+    yield from models.values()
+    for node in todo:
+        if "engine" in node.settings:
+            yield _engine(node, _engine_key(node))
+        if node.stage == "generate":
+            yield _benchmark(node, recipe)
+        if node.stage == "lm_eval" and node.model == "base":
+            yield _lm_eval(node)
+        if node.stage == "judge" and node.files:
+            yield _judged_files(node)
+        if node.stage == "prepare" and "sources" in node.settings:
+            yield from _sources(node)
+        if node.stage == "sample" and node.settings["round"] == 1:
+            yield from _prompts(node)
+    if "train" in stages:
+        nodes = [entry.node for entry in forecasts]
+        first = [*objective_checks(recipe, nodes), *_training_packages(recipe.train_config())]
+        yield from first
+        yield _memory(_base_weights(forecasts), recipe.train_config())
+        if not any(check.problem for check in [*first, *models.values()]):
+            yield from (Check(name, problem, "can be trained") for name, problem in problems_before(recipe, forecasts))
+    if stages:
+        yield disk(home)
+
+
+def _resolved(node: Node) -> Check:
+    key = _model_key(node)
+    return _model(node.files["model"], key) if "model" in node.files else _hub_model(node, key)
+
+
+def _model_key(node: Node) -> str:
+    """Where the recipe names the model that the node resolves."""
+    section = {"base": "", "judge": "judge.", "second": "judge.second.", "labeler": "label.judge."}[str(node.model)]
+    return f"{section}model_name_or_path"
+
+
+def _engine_key(node: Node) -> str:
+    """The section of the recipe that says which engine the node runs on."""
+    if node.stage == "judge":
+        return "judge.second" if node.session == "judge/second" else "judge"
+    return {"sample": "sample", "label": "label.judge"}.get(node.stage, "evaluation")
+
+
+def _model(folder: Path, key: str) -> Check:
+    name = f"model {folder.name}"
+    for file in ("config.json", "tokenizer_config.json"):
+        if not (folder / file).is_file():
+            return Check(name, f"{key} must be a folder with {file}, got {folder} without it; save model and tokenizer there")
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    if "chat_template" not in tokenizer and not (folder / "chat_template.jinja").is_file():
+        return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
+    if not any(folder.glob("*.safetensors")):
+        return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
+    return Check(name, None, f"{hub.weights_bytes(folder) / GIB:.2f} GiB of weights, chat template")
+
+
+def _hub_model(node: Node, key: str) -> Check:
+    """A model that has to be fetched must be on the hub or in this machine's cache of it, and be what the pipeline reads."""
+    name = node.settings["model_name_or_path"]
+    found = hub.ask("model", name, node.settings["revision"])
+    if found.wrong is None and found.folder is not None:
+        check = _model(found.folder, key)
+        return replace(check, name=f"model {name}", seen=f"{check.seen}; {found.seen}")
+    wrong, seen = found.wrong, found.seen
+    if wrong is None and found.files is not None:
+        files = found.files.keys()
+        missing = [file for file in ("config.json", "tokenizer_config.json") if file not in files]
+        if not any(file.endswith(".safetensors") for file in files):
+            missing.append("safetensors weights")
+        wrong = f"it has no {missing[0]}" if missing else None
+        seen = f"{(found.weights_bytes or 0) / GIB:.2f} GiB of weights, on the hub"
+    problem = f"{key} must be a folder or a hub id that can be fetched, got {name!r}: {wrong}; name a folder, or correct the id"
+    return Check(f"model {name}", problem if wrong else None, seen)
+
+
+def _hub_set(key: str, name: str, revision: str | None, remedy: str) -> Check:
+    """A data set that has to be fetched must be on the hub or in this machine's cache of it."""
+    found = hub.ask("dataset", name, revision)
+    problem = f"{key} must be a data set that the hub gives, got {name!r}: {found.wrong}; {remedy}"
+    return Check(f"data set {name}", problem if found.wrong else None, found.seen)
+
+
+def _engine(node: Node, key: str) -> Check:
+    name = node.settings["engine"]["name"]
+    package = {"reward_model": "transformers"}.get(name, name)
+    if importlib.util.find_spec(package) is None:
+        return Check(
+            f"engine {name}",
+            f"{key}.engine must be installed, got {name} without the package {package}; set {key}.engine=transformers",
+        )
+    if name == "openai":
+        return _endpoint(node, key)
+    return Check(f"engine {name}", None, str(node.settings["engine"]["version"]))
+
+
+def _endpoint(node: Node, key: str) -> Check:
+    """An endpoint must answer before a run spends hours on the way to it, and have a price where there is a cap."""
+    import openai
+
+    from evaluation.engines.openai import connect
+    from evaluation.spending import Meter
+
+    engine, limits = node.settings["engine"], node.unkeyed.get("spending") or {}
+    connection = node.unkeyed.get("connection") or {}
+    name = f"endpoint {engine['base_url'] or 'api.openai.com'}"
+    if node.unkeyed.get("key_in_block"):
+        return Check(name, None, "the key is in a Prefect block; the first call will tell")
+    try:
+        Meter.of_run(limits.get("prices"), limits.get("max_usd")).price(engine["model"])
+        api = engine.get("api", "openai")
+        client = connect(
+            engine["base_url"], api, connection.get("api_version"), connection.get("api_key_variable"), PROBE_TIMEOUT_S
+        )
+        # Azure lists models, not the deployments that are asked for.
+        served = None if api == "azure" else [model.id for model in client.models.list()]
+    except openai.OpenAIError as error:
+        return Check(
+            name, f"{key}.base_url must answer, got {type(error).__name__} ({error}); start the server, and set OPENAI_API_KEY"
+        )
+    except ValueError as error:
+        return Check(name, str(error))
+    if served is not None and engine["model"] not in served:
+        return Check(
+            name,
+            f"{key}.model must be served by {engine['base_url']}, got {engine['model']!r}; it serves {', '.join(served[:5])}",
+        )
+    return Check(name, None, f"serves {engine['model']}" if served is not None else "key, address and version are set")
+
+
+def _benchmark(node: Node, recipe: Recipe) -> Check:
+    settings, benchmark = node.settings, node.settings["benchmark"]
+    section = "evaluation" if benchmark in recipe.evaluation.benchmarks else "judge"
+    name, key = f"benchmark {benchmark}", f"{section}.benchmarks.{benchmark}.source"
+    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
+    if settings["source"] == "hub" and hasattr(module, "HUB"):
+        return _hub_set(key, module.HUB.id, None, "name a local file, or `sample`")
+    try:
+        # A benchmark that no hub has says so.
+        source = {"file": str(node.files.get("source")), "sample": "sample"}.get(settings["source"])
+        items = module.load(source, settings["limit"])
+    except (ValueError, OSError) as error:
+        text = str(error)
+        return Check(name, text.replace(f"{benchmark}.source", key, 1) if f"{benchmark}.source" in text else f"{key}: {text}")
+    return Check(name, None, f"{len(items)} items ({settings['source']})")
+
+
+def _lm_eval(node: Node) -> Check:
+    """The task's name must be one; its data come from the hub when the stage runs, unless its definition says otherwise."""
+    from evaluation.harness.tasks import unknown_task
+
+    folder = node.unkeyed["include_path"]
+    return Check(
+        f"lm-eval {node.benchmark}", unknown_task(str(node.benchmark), Path(folder) if folder else None), "known to lm-eval"
+    )
+
+
+def _judged_files(node: Node) -> Check:
+    """Recorded answers and references must be readable before anything is generated for them."""
+    from evaluation.benchmarks.mt_bench import read_references
+    from evaluation.judging.answers import read_answers
+
+    name = f"judge.benchmarks.{node.settings['benchmark']}"
+    readers: dict[str, Callable[[Path], str]] = {
+        "baseline": lambda path: f"{len(read_answers(path).turns)} recorded answers",
+        "references": lambda path: f"{len(read_references(str(path)))} references",
+    }
+    seen = []
+    for role, read in readers.items():
+        try:
+            seen += [read(node.files[role])] if role in node.files else []
+        except (ValueError, OSError) as error:
+            return Check(name, f"{name}.{role}: {error}")
+    return Check(name, None, ", ".join(seen))
+
+
+def _sources(node: Node) -> Iterator[Check]:
+    """The first rows of each source, at least, must be what the source reads."""
+    sources = sources_of(node)
+    for number, source in enumerate(sources):
+        key = "data" if len(sources) == 1 else f"data.{number}"
+        if is_hub_id(source.path):
+            yield _hub_set(f"{key}.path", source.path, source.revision, "name a file or folder, or correct the id")
+        else:
+            yield _source(source, key)
+
+
+def _dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Check]:
+    """What the evaluations on the way will sample of dev prompts."""
+    known = {entry.node.id: entry for entry in forecasts}
+    trainings = [entry.node for entry in forecasts if entry.node.stage == "train" and entry.cached is not True]
+    if not trainings or recipe.prepare.dev_fraction == 0:
+        return
+    from bnf.data.groups import DEV
+
+    config = recipe.train_config()
+    data = known[trainings[0].inputs["data"]]
+    prepared = data.artifact.path if data.cached is True and data.artifact is not None else None
+    num_groups, num_dev = (_num_groups(prepared / part) if prepared else None for part in ("", DEV))
+    if prepared and num_dev is None:
+        return
+    samples = config.num_dev_samples(num_dev) if num_dev is not None else config.dev_prompts
+    evaluations = config.num_evaluations(num_groups)
+    most = config.num_dev_samples(sys.maxsize)
+    number = f"{samples} samples" if samples is not None else f"a sample of each dev prompt, {most} at most,"
+    up_to = "" if num_groups is not None else "up to "
+    times = f"{up_to}{evaluations} evaluations" if evaluations is not None else f"evaluations every {config.eval_steps:g} steps"
+    rounds = f" in each of {len(trainings)} trainings" if len(trainings) > 1 else ""
+    total = ""
+    if evaluations is not None:
+        total = f": at most {(samples or most) * config.dev_max_new_tokens * evaluations * len(trainings):,} tokens"
+    yield Check(
+        "dev samples",
+        None,
+        f"{number} of up to {config.dev_max_new_tokens} tokens (train.dev_prompts, train.dev_max_new_tokens) at {times} "
+        f"(train.eval_steps){rounds}{total}",
+        is_cost=True,
+    )
+
+
+def _num_groups(folder: Path) -> int | None:
+    """How many groups a prepared data set holds; None where there is none."""
+    from safetensors import safe_open
+
+    from bnf.data.groups import GROUPS_FILE
+
+    if not (folder / GROUPS_FILE).is_file():
+        return None
+
+    with safe_open(folder / GROUPS_FILE, framework="numpy") as file:
+        (number,) = file.get_slice("prompt_lengths").get_shape()
+    return int(number)
+
+
+def _prompts(node: Node) -> Iterator[Check]:
+    """The pool and the held-out prompts must be there, as far as they don't come from elsewhere when the stage runs."""
+    settings, local = node.settings, node.files.get("prompts")
+    name, number = f"prompts of {settings['source']}", settings["num_prompts"] + settings["held_out_prompts"]
+    module = importlib.import_module(f"data.sources.{settings['source']}")
+    if local is None and not hasattr(module, "make"):
+        path, revision = settings["path"], settings["place"].get("revision")
+        if path is None:
+            sets = dict.fromkeys((one.path, one.revision) for one in module.HUB)
+        else:
+            # A URL has answered when its version was asked for.
+            sets = {} if "://" in path else {(path, revision): None}
+        for hub_id, of in sets:
+            yield _hub_set("sample.path", hub_id, of, "name a file or folder")
+        return
+    try:
+        prompts = load_prompts(settings["source"], str(local) if local else None, number, **settings["place"])
+    except (ValueError, OSError) as error:
+        yield Check(name, keyed(error, "data", "sample"))
+    else:
+        yield Check(name, None, f"{len(prompts)} prompts")
+
+
+def _source(source: DataSource, key: str) -> Check:
+    name = f"source {source.source}"
+    parse = Parser(source)
+    try:
+        first = [(raw, parse(raw)[1]) for raw in itertools.islice(Reader(source), _FIRST_ROWS)]
+    except (ValueError, OSError) as error:
+        return Check(
+            name, f"{key}.path must be readable by the source {source.source}, got {source.path}: {keyed(error, 'data', key)}"
+        )
+    bad = [(raw, row) for raw, row in first if isinstance(row, Bad)]
+    if len(bad) == len(first):
+        seen = f"line {bad[0][0].where}: {bad[0][1].detail}" if bad else "no row"
+        return Check(
+            name, f"{key}.path must hold rows of the source {source.source}, got {source.path}, {seen}; check {key}.columns"
+        )
+    return Check(name, None, Path(source.path).name)
+
+
+def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
+    """Bytes of the base model's weights; None where they aren't here and the hub wasn't reached."""
+    base = next(entry for entry in forecasts if entry.node.id == "resolve/base")
+    if "model" in base.node.files:
+        return hub.weights_bytes(base.node.files["model"])
+    if base.artifact is not None:
+        return hub.weights_bytes(input_path("model", base.artifact.path))
+    return hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"]).weights_bytes
+
+
+def _memory(weights: int | None, config: TrainConfig) -> Check:
+    """Training on a CPU keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times bfloat16 weights; beside
+    adapters the weights alone. Each process has its own.
+    """
+    if weights is None:
+        return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
+    available = available_memory()
+    needed = (2 if config.lora_r else 8) * weights * config.nproc_per_node
+    if available is not None and shutil.which("nvidia-smi") is None and needed > available:
+        return Check(
+            "memory",
+            f"memory must hold {needed / GIB:.1f} GiB to train, got {available / GIB:.1f} GiB free; take a smaller model",
+        )
+    return Check(
+        "memory",
+        None,
+        "unknown" if available is None else f"{available / GIB:.1f} GiB free, {needed / GIB:.1f} GiB for weights",
+    )
+
+
+def _training_packages(config: TrainConfig) -> Iterator[Check]:
+    """What a training imports beside torch and transformers."""
+    for logger in config.loggers:
+        wrong = lacking(logger)
+        yield Check(f"logger {logger}", f"train.report_to={logger} {wrong}" if wrong else None, "installed")
+    if config.lora_r:
+        wrong = "must have the package peft, got an installation without it; pip install peft"
+        there = importlib.util.find_spec("peft") is not None
+        yield Check("package peft", None if there else f"train.lora_r={config.lora_r} {wrong}", "installed")
+
+
+def available_memory() -> int | None:
+    """Memory that can be had without swapping, in bytes; None where the system doesn't say."""
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def disk(home: Path) -> Check:
+    """Whether the home, or the folder that it would be made in, can be written, and has room."""
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if not os.access(existing, os.W_OK):
+        return Check(HOME, f"BNF_HOME must be a folder that can be written, got {home}; set BNF_HOME to another folder")
+    problem = (
+        f"the disk of {home} must have 1 GiB free, got {free / GIB:.2f} GiB; free some or move BNF_HOME" if free < GIB else None
+    )
+    return Check("disk", problem, f"{free / GIB:.0f} GiB free")

@@ -1,0 +1,151 @@
+"""Which stages of a run may execute, and which must come from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.dag.graph import EVALUATION_STAGES, STAGES
+from flows.errors import RecipeError
+from flows.recipe.config import Recipe
+from flows.runs.record import MODELS, find_run
+from tasks.nodes import Forecast, Node, ancestors, forecast
+from tasks.store import Artifact, Store
+
+# What of a recipe is about the evaluation of a model, however that was made.
+EVALUATION_SECTIONS = ("evaluation", "judge", "spending")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a recipe is run: what may execute, what must, and what is accepted as it is.
+
+    Args:
+        only: the stages that may execute; what they need besides must be cached.
+        from_stage: the first stage that may execute.
+        refresh: stages that execute although they are cached.
+        keep: stages whose artifacts are taken where they differ in code alone.
+        verify: compare artifacts with their manifests by content, not by size alone.
+        evaluate_run: the run whose models are taken as they are; evaluation stages alone execute.
+    """
+
+    only: Sequence[str] | None = None
+    from_stage: str | None = None
+    refresh: Sequence[str] | None = None
+    keep: Sequence[str] | None = None
+    verify: bool = False
+    evaluate_run: str | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Node ids that the run needs and those of them that may execute; stages that are forced, and that are kept."""
+
+    needed: frozenset[str]
+    allowed: frozenset[str]
+    refresh: frozenset[str]
+    keep: frozenset[str]
+    option: str
+
+    def refusal(self, node: Node) -> str:
+        return (
+            f"{self.option} must select every stage that has to execute, got none for {node.label}, which is not cached; "
+            f"add {node.stage}, or run the recipe without {self.option.split()[0]}"
+        )
+
+    def problems(self, known: Mapping[str, Forecast], pinned: Mapping[str, Artifact]) -> list[str]:
+        """What of the needed nodes is sure to fail under this selection: a stage outside it that is not cached, or nothing to keep."""
+        found = []
+        for name, entry in known.items():
+            if entry.cached is False and name not in self.allowed | pinned.keys():
+                found.append(self.refusal(entry.node))
+            elif entry.cached is False and entry.node.stage in self.keep:
+                other = (
+                    ", ".join(change["key"] for change in entry.changed if not change["key"].startswith("code."))
+                    or "no artifact"
+                )
+                found.append(
+                    f"--keep {entry.node.stage} must find an artifact that differs in code alone, got {other}; run without --keep"
+                )
+        # One that isn't there keeps the others from being there.
+        return found[:1]
+
+    def check(self, nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact]) -> None:
+        """Refuses before anything runs what is sure to fail.
+
+        Raises:
+            RecipeError: the first of the problems.
+        """
+        known = forecast([node for node in nodes if node.id in self.needed], store, last, pinned, self.keep)
+        for problem in self.problems(known, pinned):
+            raise RecipeError(problem)
+
+
+def select(nodes: Sequence[Node], options: Options) -> Selection:
+    """The selection that the options ask for.
+
+    Raises:
+        RecipeError: for an unknown stage, with those there are, or options that contradict one another.
+    """
+    only, from_stage = options.only, options.from_stage
+    named = {
+        "--only": only,
+        "--from": [from_stage] if from_stage else None,
+        "--refresh": options.refresh,
+        "--keep": options.keep,
+    }
+    for option, names in named.items():
+        for name in names or ():
+            if name not in STAGES:
+                raise RecipeError(f"{option} must name stages, got {name!r}; the stages are {', '.join(STAGES)}")
+    if only and from_stage:
+        raise RecipeError("--only must stand without --from, got both; name the stages with --only")
+    refresh, keep = frozenset(options.refresh or ()), frozenset(options.keep or ())
+    if refresh & keep:
+        raise RecipeError(f"--refresh must name other stages than --keep, got {', '.join(sorted(refresh & keep))} in both")
+    needed = {node.id for node in nodes}
+    stages: Sequence[str] = STAGES
+    option = ""
+    if only:
+        stages, option = [*only, "resolve"], f"--only {','.join(only)}"
+        needed = ancestors(nodes, [node.id for node in nodes if node.stage in only])
+        if not needed:
+            raise RecipeError(
+                f"{option} must name stages of this recipe, got none of its {', '.join(sorted({n.stage for n in nodes}))}"
+            )
+    elif from_stage:
+        stages, option = [*STAGES[STAGES.index(from_stage) :], "resolve"], f"--from {from_stage}"
+    elif options.evaluate_run:
+        stages, option = EVALUATION_STAGES, f"evaluate {options.evaluate_run}"
+    allowed = {node.id for node in nodes if node.stage in (*stages, *refresh)}
+    return Selection(frozenset(needed), frozenset(allowed & needed), refresh, keep, option)
+
+
+def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Recipe:
+    """The recipe as it is run: of one that evaluates another run's models, how they were made is that run's business.
+
+    Raises:
+        RecipeError: there is no such run.
+    """
+    if evaluate_run is None:
+        return recipe
+    asked = {name: getattr(recipe, name) for name in ("name", *EVALUATION_SECTIONS)}
+    return find_run(home, evaluate_run, MODELS).recipe.model_copy(update=asked)
+
+
+def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store: Store) -> dict[str, Artifact]:
+    """The artifacts of a run that stand for the stages an evaluation doesn't execute, whatever their keys would be now.
+
+    Raises:
+        RecipeError: one of them is gone or altered.
+    """
+    artifacts = find_run(home, evaluate_run, MODELS).artifacts
+    pinned = {name: artifact for name, artifact in artifacts.items() if name in selection.needed - selection.allowed}
+    for name, artifact in pinned.items():
+        if not store.available(artifact):
+            wrong = store.damage(artifact)
+            raise RecipeError(
+                f"{evaluate_run} must have its artifact of {name}, got a damaged one ({wrong}); run its recipe again"
+            )
+    return pinned

@@ -1,0 +1,76 @@
+"""What only a training would refuse, asked before it: of the model and the machine at once, of the groups as soon as they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from bnf.training.config import TrainConfig
+from flows.recipe.config import Recipe
+from tasks.nodes import Forecast, Node, input_path
+
+# What reads the groups of a training's data at a cost.
+TRAINING_STAGES = ("reference", "train")
+
+
+def problems_before(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[tuple[str, str | None]]:
+    """Of each check its name and what is wrong: the machine, the model where its folder is here, groups that are prepared already."""
+    config = recipe.train_config()
+    yield "training", _problem(lambda: _check_machine(config))
+    known = {entry.node.id: entry for entry in forecasts}
+    folder = _model_folder(known["resolve/base"])
+    if folder is not None:
+        yield f"training {folder.name}", model_problem(recipe, folder)
+    for entry in forecasts:
+        data = known[entry.node.inputs["data"]] if entry.node.stage == "train" else None
+        if data is not None and entry.cached is not True and data.cached and data.artifact and data.artifact.path.is_dir():
+            yield f"training on {data.node.label}", groups_problem(config, data.artifact.path)
+
+
+def model_problem(recipe: Recipe, folder: Path) -> str | None:
+    """What keeps this model from being trained as the recipe says; None where nothing does."""
+    return _problem(lambda: _check_model(recipe, folder))
+
+
+def groups_problem(config: TrainConfig, folder: Path) -> str | None:
+    """What keeps a training from taking these groups; None where nothing does."""
+    return _problem(lambda: _check_groups(config, folder))
+
+
+def _model_folder(entry: Forecast) -> Path | None:
+    """Where the base model's files lie; None where they are still to be fetched."""
+    node: Node = entry.node
+    if "model" in node.files:
+        return node.files["model"]
+    return input_path("model", entry.artifact.path) if entry.cached and entry.artifact else None
+
+
+def _problem(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except (ValueError, OSError) as error:
+        first = str(error).split(" ", 1)[0]
+        return f"train.{error}" if first in {known.name for known in fields(TrainConfig)} else str(error)
+    return None
+
+
+# torch and transformers are imported where something is going to be trained, and nowhere else.
+
+
+def _check_machine(config: TrainConfig) -> None:
+    from bnf.training.checks import check_machine
+
+    check_machine(config)
+
+
+def _check_model(recipe: Recipe, folder: Path) -> None:
+    from bnf.training.checks import check_model_dir
+
+    check_model_dir(recipe.train_config(), folder, evaluates=recipe.prepare.dev_fraction > 0)
+
+
+def _check_groups(config: TrainConfig, folder: Path) -> None:
+    from bnf.training.checks import check_groups_dir
+
+    check_groups_dir(config, folder)

@@ -1,0 +1,326 @@
+"""The recipe: what a run is, as pydantic models. A recipe states only what differs from the defaults; unknown keys are refused.
+
+Paths in a recipe are looked up from the working folder first, then beside the recipe, then from the project's root.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.annotated_handlers import GetJsonSchemaHandler
+
+from bnf.data.chat_template import DEFAULT_DATE, is_day
+from bnf.plain_yaml import read, read_setting
+from bnf.training.config import TrainConfig
+from flows.errors import RecipeError
+from flows.recipe.messages import as_written, explain
+from flows.recipe.paths import MayBeLocal, find_path, located
+from flows.recipe.sections import (
+    ONE,
+    SEVERAL,
+    Data,
+    Evaluation,
+    Judge,
+    Label,
+    Prepare,
+    Sample,
+    Section,
+    Spending,
+    one_or_several,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What a person calls the newest run, and so no recipe.
+LATEST = "latest"
+
+
+class _TrainForm:
+    """The JSON schema of bnf.training.config.TrainConfig, from which the Prefect UI makes a form; the values stay a plain mapping."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = TypeAdapter(TrainConfig).json_schema()
+        return {
+            "type": "object",
+            "title": "Train",
+            "properties": {name: {**value, "title": name} for name, value in schema["properties"].items() if name != "seed"},
+        }
+
+
+class _OneListOfChoices:
+    """The JSON schema of alternatives within alternatives as one list: the Prefect UI has no name for an inner one."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        schema["anyOf"] = [choice for entry in schema["anyOf"] for choice in entry.get("oneOf", [entry])]
+        return schema
+
+
+OneOrMixture = Annotated[
+    Annotated[Data, Tag(ONE)] | Annotated[list[Data], Tag(SEVERAL), Field(min_length=1, title="mixture")],
+    Discriminator(one_or_several),
+]
+# Names that are no keys of the recipe: in them `-` and `_` differ.
+_HOLD_NAMES = frozenset({"columns", "lm_eval", "prices"})
+
+
+class Recipe(Section):
+    """One run. `data` and `sample` are two ways to preferences, `sample.offline_mix` joins them; with neither, the model is evaluated
+    as it is.
+    """
+
+    name: str = Field("recipe", description="runs are called after it; of a recipe file, the file's name")
+    model_name_or_path: Annotated[str, MayBeLocal()] = Field(
+        description="a folder with safetensors and a chat template, or a hub id"
+    )
+    revision: str | None = Field(None, description="of a hub id")
+    # NumPy and vLLM take no larger one.
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of sampling, preparation and training")
+    date: str = Field(DEFAULT_DATE, description="the day that chat templates are told it is, wherever they ask")
+    data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
+        None, description="preferences from outside: one source, or a mixture"
+    )
+    sample: Sample | None = Field(None, description="preferences from the policy's own samples")
+    label: Label | None = Field(None, description="what decides which samples are preferred; with sample alone")
+    prepare: Prepare = Field(Prepare(), description="from records to prompt groups")
+    train: Annotated[dict[str, Any], _TrainForm] | None = Field(
+        None, description="the objective and how it is trained (bnf.training.config.TrainConfig); with data or sample alone"
+    )
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation, description="benchmarks, of the base and the aligned model alike"
+    )
+    judge: Judge | None = Field(None, description="who judges answers to open questions, and which")
+    spending: Spending = Field(Spending(), description="what the run may pay to endpoints")
+
+    # Of a recipe file its folder.
+    _beside: Path | None = PrivateAttr(None)
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(
+                f"must be letters, digits, '.', '_' and '-', a letter or digit first, 100 at most, as runs' folders are called "
+                f"after it, got {value!r}; write name={_as_name(value)}"
+            )
+        if value == LATEST:
+            raise ValueError(f"must be another name than {LATEST!r}, which means the newest run; write name={LATEST}-recipe")
+        return value
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _is_a_day(cls, value: Any) -> str:
+        # YAML has a type for days.
+        text = value.isoformat() if type(value) is datetime.date else value
+        if not isinstance(text, str) or not is_day(text):
+            raise ValueError(f"must be a day as YYYY-MM-DD, got {as_written(value)}; write date={DEFAULT_DATE}")
+        return text
+
+    @field_validator("train")
+    @classmethod
+    def _valid_train(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        if "seed" in value:
+            raise ValueError("seed must not be set, it is the recipe's `seed`; write seed=… at the top level")
+        _refuse_infinite(value)
+        if isinstance(value.get("objective"), str):
+            # The name of one of the project's files.
+            value = {**value, "objective": value["objective"].replace("-", "_")}
+        try:
+            return {k: v for k, v in TrainConfig.from_dict(value).to_dict().items() if k != "seed"}
+        except ValueError as error:
+            # The library's messages name its own keys, one of them as a recipe does.
+            raise ValueError(str(error).removeprefix("train.")) from error
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.sample and bool(self.data) != bool(self.sample.offline_mix):
+            raise ValueError(
+                f"data must stand beside sample where sample.offline_mix takes a share from it and nowhere else, got offline_mix "
+                f"{self.sample.offline_mix:g} {'with' if self.data else 'without'} data; set one or remove the other"
+            )
+        if (self.train is None) != (self.data is None and self.sample is None):
+            given, missing = ("train", "data or sample") if self.train is not None else ("data or sample", "train")
+            hint = "; an empty section is written train: {}" if missing == "train" else ""
+            raise ValueError(
+                f"train must come with data or sample, and they with train, got {given} without {missing}; add the section that is "
+                f"missing{hint}"
+            )
+        weights = [source.weight for source in self.sources()]
+        if None in weights and any(weights):
+            raise ValueError(
+                f"data.weight must be set for every source of a mixture or for none, got {weights}; set the others"
+            )
+        if self.sample and not self.label:
+            raise ValueError("label must say how samples are labelled, got none; add `label: {labeler: verifier}`")
+        if self.label and not self.sample:
+            raise ValueError("label must come with sample, whose completions it labels, got label without sample; remove it")
+        if self.train is not None:
+            self._check_read(self.train)
+        return self
+
+    def find(self, key: str, path: str) -> Path:
+        """The file or folder that a path of this recipe leads to; `key` is where it stands. Raises RecipeError like `find_path`."""
+        return find_path(path, key, self._beside)
+
+    def _check_read(self, train: Mapping[str, Any]) -> None:
+        """Refuses settings of the training that nothing reads because of what another section says."""
+        epochs = self.sample.epochs_per_round if self.sample else None
+        if epochs is not None and train["num_train_epochs"] not in (TrainConfig.num_train_epochs, epochs):
+            raise ValueError(
+                f"train.num_train_epochs must be left out beside sample.epochs_per_round ({epochs:g}), got {train['num_train_epochs']:g}; "
+                "set one of them"
+            )
+        if epochs is not None and train["max_steps"] > 0:
+            raise ValueError(
+                f"sample.epochs_per_round must be left out beside train.max_steps ({train['max_steps']}), got {epochs:g}; set one of them"
+            )
+        if not self.prepare.dev_fraction:
+            try:
+                self.train_config().check_unevaluated()
+            except ValueError as error:
+                raise ValueError(f"train.{error}") from error
+
+    def sources(self) -> list[Data]:
+        """The sources of `data`: of a mixture all of them."""
+        return self.data if isinstance(self.data, list) else [self.data] if self.data else []
+
+    def train_config(self) -> TrainConfig:
+        """The training's settings, of every round alike."""
+        assert self.train is not None
+        epochs = self.sample.epochs_per_round if self.sample else None
+        given = {"num_train_epochs": epochs} if epochs is not None else {}
+        return TrainConfig.from_dict({**self.train, **given, "seed": self.seed})
+
+
+def _as_name(text: str) -> str:
+    """The nearest name of a recipe to any text."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:100] or "recipe"
+
+
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file with `key=value` overrides applied and its paths made absolute, as `located` does.
+
+    Raises:
+        RecipeError: naming the key, the rule, the value and the remedy.
+    """
+    file = find_path(path)
+    if file.is_dir():
+        raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; the project's own lie in flows/recipes")
+    raw = read_values(file, path)
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} must be a mapping of recipe keys, got {type(raw).__name__}; see docs/recipes.md")
+    raw.setdefault("name", _as_name(file.stem))
+    return make_recipe(raw, overrides, beside=file.parent)
+
+
+def read_values(file: Path, name: str) -> Any:
+    """What a recipe's file holds, not yet checked; `name` is what messages call the file. Raises RecipeError where it is no YAML."""
+    try:
+        return read(file.read_bytes(), name)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside: Path | None = None) -> Recipe:
+    """A recipe from plain values, with `key=value` overrides applied. Raises RecipeError like `load_recipe`."""
+    merged = apply_overrides(raw, overrides)
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError("\n".join(explain(entry, Recipe) for entry in error.errors())) from None
+    recipe._beside = beside
+    return located(recipe, beside)
+
+
+def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of a recipe's values with dotted `key=value` settings put in; values are YAML."""
+    merged: dict[str, Any] = _copied(dict(raw))
+    given: list[list[str]] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"overrides must be key=value, got {override!r}; write e.g. train.learning_rate=2e-5")
+        try:
+            value = read_setting(key, text)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        parts = _parts(key)
+        # The same key again is as on any command line: the later value counts. A section would take others with it.
+        undone = next((earlier for earlier in given if len(earlier) > len(parts) and earlier[: len(parts)] == parts), None)
+        if undone is not None:
+            raise RecipeError(
+                f"{key} must stand before {'.'.join(undone)}, which it would undo, got {override} after it; move it"
+            )
+        given.append(parts)
+        *parents, last = parts
+        place = merged
+        for parent in parents:
+            if isinstance(place.get(parent), list):
+                if any(isinstance(entry, dict) for entry in place[parent]):
+                    raise RecipeError(
+                        f"{key} must name one of several, got a list of {len(place[parent])} in {parent}; edit the recipe"
+                    )
+                place[parent] = _copied({name: {} for name in place[parent]}, parent)
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
+            if not isinstance(place, dict):
+                raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {place!r}")
+        place[last] = value
+    return merged
+
+
+def _copied(value: Any, key: str = "") -> Any:
+    """A copy in which nothing stands twice, for what an anchor of YAML names is set in one of its places alone, and keys have `_`.
+
+    Raises:
+        RecipeError: for a key that stands there with `-` and with `_`.
+    """
+    if isinstance(value, list):
+        return [_copied(entry, key) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    copy: dict[Any, Any] = {}
+    for name, entry in value.items():
+        called = name.replace("-", "_") if isinstance(name, str) and key.rpartition(".")[2] not in _HOLD_NAMES else name
+        whole = f"{key}.{called}" if key else str(called)
+        if called in copy:
+            raise RecipeError(f"{whole} must be given once, got it with - and with _; remove one")
+        copy[called] = _copied(entry, whole)
+    return copy
+
+
+def _parts(key: str) -> list[str]:
+    """The parts of a dotted key. `-` and `_` are the same in the recipe's own keys and in the names of benchmarks."""
+    parts: list[str] = []
+    for part in key.split("."):
+        parts.append(part if parts and parts[-1] in _HOLD_NAMES else part.replace("-", "_"))
+    return parts
+
+
+def _refuse_infinite(value: Any, key: str = "") -> None:
+    """No setting of a training is infinite or no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be a finite number, got {value}; correct it")
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, entry in entries:
+        _refuse_infinite(entry, f"{key}.{name}" if key else str(name))

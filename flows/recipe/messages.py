@@ -1,0 +1,99 @@
+"""What is said of a recipe that breaks a rule: pydantic's findings as the project's messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from flows.recipe.sections import (
+    ONE,
+    SEVERAL,
+    Benchmark,
+    Data,
+    Evaluation,
+    Judge,
+    JudgedBenchmark,
+    JudgeModel,
+    Label,
+    LmEvalTask,
+    Prepare,
+    Ratings,
+    Sample,
+    Spending,
+    TokenPrice,
+)
+
+# What a value must be, by pydantic's name of the error, and the remedy.
+_RULES = {
+    "int_type": ("a whole number", "write it as 8, without quotes, point or a 0 before it"),
+    "float_type": ("a number", "write it as 0.5 or 1e-5, without quotes"),
+    "finite_number": ("a finite number", "correct it"),
+    "bool_type": ("true or false", "write one of these, without quotes"),
+    "string_type": ("text", "put it in quotes"),
+    "dict_type": ("a mapping of keys to values", "leave it out, or write {} for an empty one"),
+    "model_type": ("a mapping of its keys", "leave it out, or write {} for its defaults"),
+    "list_type": ("a list", "write [a, b]"),
+    "less_than": ("below {lt:.15g}", "correct it, or leave it out for the default"),
+    "less_than_equal": ("at most {le:.15g}", "correct it, or leave it out for the default"),
+    "greater_than": ("above {gt:.15g}", "correct it, or leave it out for the default"),
+    "greater_than_equal": ("at least {ge:.15g}", "correct it, or leave it out for the default"),
+    "too_short": ("{min_length} or more", "add one, or leave it out"),
+    "literal_error": ("{expected}", "write one of these, or leave it out for the default"),
+}
+
+
+def explain(error: Any, recipe: type[BaseModel]) -> str:
+    """A validation error of `recipe` as a message that names the key, the rule, the value and the remedy."""
+    location = [str(part) for part in error["loc"] if part not in (ONE, SEVERAL, "[key]")]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        known = list((_section(location[:-1]) or recipe).model_fields)
+        nearest = difflib.get_close_matches(location[-1], known, n=1)
+        remedy = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+        return f"{key} must be a key of the recipe, got an unknown one; {remedy}"
+    if error["type"] == "value_error":
+        # The project's own validators say all of it but where their section stands; pydantic's prefix adds nothing.
+        said = str(error["ctx"]["error"])
+        return f"{key} {said}" if said.startswith("must ") else f"{key}.{said}" if key else said
+    if error["type"] == "missing":
+        return f"{key} must be given, got nothing; add it to the recipe or write {key}=…"
+    if error["type"] == "invalid_key" or error["loc"][-1:] == ("[key]",):
+        return f"{key} must be a key of text, got {error['input']!r} as a key; put it in quotes if it is a name"
+    if error["type"] in _RULES:
+        rule, remedy = _RULES[error["type"]]
+        if error["input"] is None and error["type"] == "string_type":
+            remedy = "write one, or leave the key out for its default"
+        return f"{key} must be {rule.format(**error.get('ctx', {}))}, got {as_written(error['input'])}; {remedy}"
+    return f"{key} must be valid ({error['msg']}), got {as_written(error['input'])}"
+
+
+def as_written(value: Any) -> str:
+    """A value as a recipe has it."""
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _section(location: Sequence[str]) -> type[BaseModel] | None:
+    """The section of a recipe at a place; None of the recipe itself."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": Data,
+        "sample": Sample,
+        "label": Label,
+        "prepare": Prepare,
+        "evaluation": Evaluation,
+        "judge": Judge,
+        "spending": Spending,
+    }
+    if "benchmarks" in location:
+        return JudgedBenchmark if location[0] == "judge" else Benchmark
+    if location[-1:] == ["second"] or location == ["label", "judge"]:
+        return JudgeModel
+    if "prices" in location:
+        return TokenPrice
+    if location[:2] == ["prepare", "ratings"]:
+        return Ratings
+    if "lm_eval" in location:
+        return LmEvalTask
+    return sections[location[0]] if location else None

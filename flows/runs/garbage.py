@@ -1,0 +1,87 @@
+"""Dropping what no run names: older artifacts of a forced stage, those of runs whose folders were deleted, stale partial work."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flows.errors import RecipeError
+from flows.runs.home import require_writable
+from flows.runs.record import all_runs
+from tasks.store import Store
+
+
+@contextlib.contextmanager
+def using(home: Path) -> Iterator[None]:
+    """Keep `collect` away while a run is at work: what it has found, but not yet named, must stay."""
+    home.mkdir(parents=True, exist_ok=True)
+    with _lock_file(home).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+
+
+def collect(home: Path, *, dry_run: bool) -> list[dict[str, Any]]:
+    """Drop every artifact of this home that no run names, and partial work that no run left to be gone on with.
+
+    Returns:
+        What was dropped, or with `dry_run` would be: stage, folder's name, bytes.
+
+    Raises:
+        RecipeError: a run is at work.
+    """
+    lock = _lock_file(home)
+    if not home.exists() or (dry_run and not lock.exists()):
+        # No run was ever at work here, and to look nothing is written.
+        return _collect(home, dry_run)
+    if not dry_run:
+        require_writable(home)
+    with lock.open("r" if dry_run else "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecipeError(
+                f"gc must have {home} for itself, got a run or another gc at work there; wait for it, or cancel the run"
+            ) from None
+        return _collect(home, dry_run)
+
+
+def _collect(home: Path, dry_run: bool) -> list[dict[str, Any]]:
+    runs = all_runs(home)
+    named = {artifact.path.name for run in runs for artifact in run.artifacts.values()}
+    working = [run.record["working"] for run in runs if run.record.get("working")]
+    unfinished = {entry["key"] for entry in working}
+    store = Store(home / "artifacts")
+    dropped = []
+    for folder in sorted(path for path in store.root.glob("*/*") if path.is_dir()):
+        key = folder.name.split(".")[0]
+        if folder.name.endswith(".work"):
+            # Partial work of a key that another run has finished since is of no use.
+            keep = key in unfinished and store.find(folder.parent.name, key) is None
+        else:
+            # A run that died between making an artifact and naming it is gone on with by taking it.
+            keep = folder.name in named or (key in unfinished and not folder.name.endswith(".part"))
+        if keep:
+            continue
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        dropped.append({"stage": folder.parent.name, "folder": folder.name, "bytes": size})
+        if not dry_run:
+            _drop(store, folder, home / "prefect" / "records")
+    return dropped
+
+
+def _drop(store: Store, folder: Path, records: Path) -> None:
+    """Delete a folder, manifest first: what is left of it after a kill is no artifact. Then what pointed to it."""
+    stage, key = folder.parent.name, folder.name.split(".")[0]
+    (folder / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(folder)
+    if store.problem(stage, key) is not None:
+        for path in (store.root / stage / f"{key}.json", store.root / stage / f"{key}.lock", records / f"{stage}-{key}.json"):
+            path.unlink(missing_ok=True)
+
+
+def _lock_file(home: Path) -> Path:
+    return home / "gc.lock"

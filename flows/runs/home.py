@@ -1,0 +1,120 @@
+"""The home folder of all state (`BNF_HOME`), and the Prefect settings that keep everything inside it and on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+from flows.errors import RecipeError
+from flows.recipe.paths import person_path
+from tasks.remote import Remote, RemoteError
+from tasks.store import Store, read_json
+
+DEFAULT = ".bnf"
+
+
+def home_folder() -> Path:
+    """`BNF_HOME`, by default `.bnf` in the working folder.
+
+    Raises:
+        RecipeError: it is a file, or would lie below one, or no file system takes its name.
+    """
+    home = person_path(os.environ.get("BNF_HOME") or DEFAULT).resolve()
+    try:
+        nearest = next(path for path in (home, *home.parents) if path.exists())
+    except OSError as error:
+        raise RecipeError(f"BNF_HOME must be a folder, got {str(home)[:80]!r} ({error.strerror}); set another") from error
+    if not nearest.is_dir():
+        raise RecipeError(f"BNF_HOME must be a folder, got {home}, where {nearest} is a file; set another")
+    return home
+
+
+def open_store(home: Path, *, verify: bool = False) -> Store:
+    """The home's artifacts, with the shared store that `BNF_STORE` names behind them.
+
+    Raises:
+        RecipeError: `BNF_STORE` is no URL of a store.
+    """
+    url = os.environ.get("BNF_STORE")
+    try:
+        remote = Remote(url) if url else None
+    except RemoteError as error:
+        raise RecipeError(str(error)) from error
+    return Store(home / "artifacts", remote, verify=verify)
+
+
+def require_writable(home: Path) -> None:
+    """Make the home where there is none, say where it lies then, and refuse one that can't be written.
+
+    Raises:
+        RecipeError: naming the home.
+    """
+    is_new = not home.exists()
+    try:
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(home, str(error.strerror)) from error
+    for folder in (home, home / "prefect"):
+        if not os.access(folder, os.W_OK):
+            raise _unwritable(home, f"{folder} is read-only here")
+    if is_new:
+        print(f"home {home}, new: artifacts, runs and Prefect's records; BNF_HOME names another", file=sys.stderr)
+
+
+def _unwritable(home: Path, why: str) -> RecipeError:
+    return RecipeError(f"BNF_HOME must be a folder that can be written, got {home} ({why}); set another")
+
+
+def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
+    """Point Prefect at this home; must happen before prefect is imported. What the person has set besides PREFECT_HOME stays.
+
+    Prefect 3.7 does not derive the storage, memo and logging paths from PREFECT_HOME: unset, they would lie in the person's home.
+
+    Raises:
+        RecipeError: the home can't be written.
+    """
+    require_writable(home)
+    prefect = home / "prefect"
+    # A server is this home's by it: another's records and database have no place here.
+    os.environ["PREFECT_HOME"] = str(prefect)
+    settings = {
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(prefect / "storage"),
+        "PREFECT_SERVER_MEMO_STORE_PATH": str(prefect / "memo_store.toml"),
+        "PREFECT_LOGGING_CONFIG_PATH": str(prefect / "logging.yml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # Without it the UI of any other port asks the API of port 4200.
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "DO_NOT_TRACK": "1",
+    }
+    if not debug:
+        # The UI keeps Prefect's own lines; the terminal shows ours.
+        settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        # Prefect calls it an error each time that waiting for the accelerator is asked for once more.
+        settings["PREFECT_INTERNAL_LOGGING_LEVEL"] = "CRITICAL"
+    if not any(re.match("PREFECT_(API|SERVER)_DATABASE_(CONNECTION_URL|DRIVER|HOST|NAME)$", name) for name in os.environ):
+        settings |= database_setting(prefect)
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def database_setting(prefect: Path) -> dict[str, str]:
+    """Prefect's database in this folder, where the folder's name has characters that mean something in a URL.
+
+    Prefect puts the path into one as it is: what follows a `?` would be left out, and two homes would share a database.
+    """
+    path = f"{prefect}/prefect.db"
+    if quote(path) == path:
+        return {}
+    from sqlalchemy import URL
+
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": URL.create("sqlite+aiosqlite", database=path).render_as_string()}
+
+
+def own_server(home: Path) -> bool:
+    """Whether the Prefect server in use is the one that this home keeps for itself."""
+    kept = home / "prefect" / "server.json"
+    return kept.exists() and os.environ.get("PREFECT_API_URL") == f"{read_json(kept)['url']}/api"

@@ -1,0 +1,171 @@
+"""The Prefect server of a home: started when the first command needs it, shared, and gone with the last.
+
+Every command that uses it holds a shared flock on `prefect/users.lock`. A keeper process starts the server and then waits for the
+lock exclusively: the kernel grants it when the last user is gone, however it ended, and the keeper stops the server.
+Run as `python -m flows.service.server HOME PORT` it is the keeper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from flows.runs.home import set_prefect_environment
+from tasks.keys import ROOT
+from tasks.store import read_json, write_json
+
+START_TIMEOUT_S = 180
+STOP_GRACE_S = 5
+DRAIN_TIMEOUT_S = 10
+DEFAULT_PORT = 4200
+
+
+class ServerError(RuntimeError):
+    """The Prefect server could not be started or reached."""
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """The UI's address of a running server for this home; PREFECT_API_URL is set meanwhile, and respected where it is already.
+
+    `meanwhile` is called while the server boots: importing Prefect takes about as long. At the end, logs and events still on their
+    way are sent first.
+
+    Raises:
+        ServerError: it did not become healthy; with the end of its log.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        meanwhile()
+        try:
+            yield os.environ["PREFECT_API_URL"].removesuffix("/api")
+        finally:
+            _drain()
+        return
+    folder = home / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "users.lock").open("w") as users:
+        # While a keeper stops a server it holds the lock alone; then this waits, and starts another.
+        fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            url = _ensure(home, meanwhile)
+            try:
+                yield url
+            finally:
+                _drain()
+        finally:
+            os.environ.pop("PREFECT_API_URL", None)
+
+
+def _drain() -> None:
+    """Send what Prefect's background workers still hold: at the interpreter's exit the server may be gone."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=DRAIN_TIMEOUT_S)
+
+
+def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
+    """The address of this home's server, after starting it where none answers; one that another command starts is waited for."""
+    folder = home / "prefect"
+    with (folder / "start.lock").open("w") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        if (folder / "server.json").exists():
+            url = str(read_json(folder / "server.json")["url"])
+            if _serves(url, folder):
+                os.environ["PREFECT_API_URL"] = f"{url}/api"
+                meanwhile()
+                return url
+        with _port() as port:
+            url, log = f"http://127.0.0.1:{port}", folder / "server.log"
+            with log.open("ab") as output:
+                keeper = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "flows.service.server", str(home), str(port)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                )
+            # Prefect reads its settings when it is imported.
+            os.environ["PREFECT_API_URL"] = f"{url}/api"
+            meanwhile()
+            deadline_s = time.monotonic() + START_TIMEOUT_S
+            while not _serves(url, folder):
+                if keeper.poll() is not None or time.monotonic() > deadline_s:
+                    end = log.read_text(errors="replace")[-1500:]
+                    raise ServerError(f"the Prefect server must become healthy at {url}, got none; the end of {log}:\n{end}")
+                time.sleep(0.1)
+        write_json(folder / "server.json", {"url": url, "keeper": keeper.pid})
+        return url
+
+
+def _serves(url: str, folder: Path) -> bool:
+    """Whether a server answers there that keeps its state in this folder: another home's may have taken the port."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/admin/settings", timeout=5) as answer:
+            return Path(json.load(answer)["home"]) == folder
+    except (urllib.error.URLError, OSError, ValueError, KeyError):
+        return False
+
+
+@contextlib.contextmanager
+def _port() -> Iterator[int]:
+    """A free port, for as long as a server takes to bind it: Prefect's own where nobody else is about to take it, else any."""
+    with Path(tempfile.gettempdir(), f"bnf-port-{os.getuid()}.lock").open("w") as claim:
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ports = [DEFAULT_PORT, 0]
+        except BlockingIOError:
+            # Another home's server is starting, and has not bound the port yet.
+            ports = [0]
+        yield _free(ports)
+
+
+def _free(ports: Sequence[int]) -> int:
+    for port in ports:
+        with socket.socket() as probe:
+            # A port that an earlier server has just left is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServerError("a free port must be there, got none; close some programs")
+
+
+def keep(home: Path, port: int) -> None:
+    """Run the server until nobody uses it."""
+    set_prefect_environment(home)
+    prefect = Path(sys.executable).parent / "prefect"
+    command = [str(prefect), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "prefect" / "users.lock").open("w") as users:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        # A server that dies is noticed by its users; the keeper then has nothing left to do.
+        signal.signal(signal.SIGCHLD, lambda *_: sys.exit(1) if server.poll() is not None else None)
+        fcntl.flock(users, fcntl.LOCK_EX)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        (home / "prefect" / "server.json").unlink(missing_ok=True)
+        server.terminate()
+        try:
+            server.wait(timeout=STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,85 @@
+"""Plug-ins are found by their files' names and held to their contracts."""
+
+from typing import Protocol
+
+import pytest
+
+from bnf import plugins
+from bnf.plugins import Kind, default, load, names
+
+
+class Greeter(Protocol):
+    LANGUAGE: str
+    LOUD: bool = False
+
+    def greet(self, name: str) -> str: ...
+
+    @default
+    def greet_all(self, people: list[str]) -> list[str]:
+        """Each of them by `greet`."""
+        return [self.greet(one) for one in people]
+
+
+WHOLE = "LANGUAGE = 'en'\ndef greet(name):\n    return f'Hello {name}'\n"
+
+
+@pytest.fixture
+def kind(tmp_path, monkeypatch, request):
+    package = f"greeters_{abs(hash(request.node.name)) % 10**8}"
+    (tmp_path / package).mkdir()
+    monkeypatch.setattr(plugins, "_ROOT", tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(**files):
+        for name, text in files.items():
+            (tmp_path / package / f"{name}.py").write_text(text)
+        return Kind("greeter", package, Greeter)
+
+    return write
+
+
+def test_a_file_is_found_by_its_name(kind):
+    greeters = kind(english=WHOLE, _shared="", __init__="")
+    assert names(greeters) == ["english"]
+    english = load(greeters, "english")
+    assert english.greet("Ada") == "Hello Ada" and english.LANGUAGE == "en"
+
+
+def test_what_is_left_out_has_the_contracts_default(kind):
+    english = load(kind(english=WHOLE), "english")
+    assert english.LOUD is False
+    assert english.greet_all(["Ada", "Ben"]) == ["Hello Ada", "Hello Ben"]
+    own = load(kind(own=WHOLE + "LOUD = True\ndef greet_all(people):\n    return ['all']\n"), "own")
+    assert own.LOUD is True and own.greet_all(["Ada"]) == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def greet(name):\n    return ''\n", "in which LANGUAGE is missing; write what is missing"),
+        ("LANGUAGE = 'en'\n", r"in which greet\(\) is missing"),
+        ("LANGUAGE = 'en'\ngreet = 1\n", "in which greet is no function"),
+        ("LANGUAGE = 'en'\ndef greet(who):\n    return ''\n", r"in which greet\(\) doesn't take name"),
+        (WHOLE + "def greet_all(names):\n    return names\n", r"in which greet_all\(\) doesn't take people"),
+    ],
+)
+def test_a_file_that_breaks_the_contract_is_refused_by_what_is_missing(kind, text, message):
+    greeters = kind(broken=text)
+    with pytest.raises(TypeError, match=rf"broken must keep the contract Greeter of {greeters.package}, got a file {message}"):
+        load(greeters, "broken")
+
+
+def test_a_function_may_take_whatever_it_is_given(kind):
+    greeters = kind(wide="LANGUAGE = 'en'\ndef greet(**given):\n    return given['name']\n")
+    assert load(greeters, "wide").greet(name="Ada") == "Ada"
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(kind):
+    greeters = kind(english=WHOLE, french=WHOLE)
+    with pytest.raises(ValueError, match=r"greeter must be one of english, french, got 'dutch'; .* add greeters_\d+/dutch\.py"):
+        load(greeters, "dutch")
+
+
+def test_an_attribute_that_neither_has_is_an_error_of_attributes(kind):
+    with pytest.raises(AttributeError, match="shout"):
+        load(kind(english=WHOLE), "english").shout  # noqa: B018

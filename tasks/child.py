@@ -10,14 +10,13 @@ import re
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bnf.process import module_command, module_environment, signal_group, stop_group
 from tasks.failures import Cause
-from tasks.keys import ROOT
 
 TAIL_LINES = 12
 # Of the output these many lines are kept: a traceback among them may be long.
@@ -82,24 +81,15 @@ class Child:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log = log_path.open("ab")
         read_end, write_end = os.pipe()
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            # -P: a folder named `data` or `tasks` where the person works must not stand in for the project's.
-            [sys.executable, "-P", "-m", "tasks.worker"],
+            module_command("tasks.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
             pass_fds=[write_end],
             start_new_session=True,
-            env={
-                **ENVIRONMENT,
-                **os.environ,
-                **environment,
-                "PYTHONPATH": path,
-                "BNF_REPORT_FD": str(write_end),
-                "BNF_PARENT_PID": str(os.getpid()),
-            },
+            env={**ENVIRONMENT, **module_environment({**environment, "BNF_REPORT_FD": str(write_end)})},
         )
         os.close(write_end)
         self._reports = os.fdopen(read_end, "rb")
@@ -215,24 +205,13 @@ class Child:
             self._process.wait(timeout=STOP_GRACE_S)
         except subprocess.TimeoutExpired:
             self.kill()
-        self._end_group(signal.SIGKILL)
+        signal_group(self._process.pid, signal.SIGKILL)
         self._release()
 
     def kill(self) -> None:
         """End the process and everything it started, now."""
-        self._end_group(signal.SIGTERM)
-        try:
-            self._process.wait(timeout=STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._end_group(signal.SIGKILL)
-            self._process.wait()
-        self._end_group(signal.SIGKILL)
+        stop_group(self._process, STOP_GRACE_S)
         self._release()
-
-    def _end_group(self, number: int) -> None:
-        # No such group: everything in it has ended.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
 
     def _release(self) -> None:
         assert self._process.stdout is not None

@@ -6,11 +6,9 @@ all benchmarks of a model share one engine.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -18,17 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from bnf.process import die_with_parent
 from tasks.failures import cause_of
 from tasks.job import Job
 
-PR_SET_PDEATHSIG = 1
 PROGRESS_INTERVAL_S = 0.5
 
 
 def main() -> None:
     # os.fdopen first: whatever a library prints to standard output later can't be taken for a report.
     reports = os.fdopen(int(os.environ["BNF_REPORT_FD"]), "w", buffering=1)
-    die_with_parent(int(os.environ["BNF_PARENT_PID"]))
+    die_with_parent()
     for line in sys.stdin:
         message = json.loads(line)
         try:
@@ -67,14 +65,6 @@ def _progress(reports: TextIO) -> Callable[[int, int, str], None]:
             _send(reports, {"event": "progress", "done": done, "total": total, "note": note})
 
     return progress
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Ask Linux to kill this process when its parent dies, even by kill -9."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:
-            raise SystemExit("the parent process ended before this one began")
 
 
 if __name__ == "__main__":

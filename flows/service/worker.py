@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+from bnf.process import die_with_parent
 from flows.dag.selection import Options
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import person_path
 from flows.runs.home import home_folder, set_prefect_environment
 from tasks.keys import ROOT
-from tasks.worker import die_with_parent
 
 # A flow run that is told to stop ends its stage, says so to the server, and needs a few seconds for that.
 STOP_GRACE_S = 30

@@ -1,8 +1,16 @@
 """A tiny, randomly initialised model folder, for tests that need a model and no particular one."""
 
+import gc
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_stays() -> None:
+    """Every training ends with a garbage collection, which would look through all modules of torch and transformers each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A tiny, randomly initialised model folder, for tests that need a model and no particular one."""
+"""What all unit tests share: one reading of the tokenizer, little for the garbage collector, and a tiny model of random weights."""
 
 import copy
 import functools

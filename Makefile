@@ -13,9 +13,9 @@ env:
 test-env:
 	@$(PYTHON) requirements/bootstrap.py --test
 
-# The other tests wait a lot, for servers and engines that start: two files at a time.
+# The other tests wait a lot, for servers and engines that start: two files at a time, as the tests of a file share homes.
 test: unit
-	$(BIN)/python -m pytest --ignore=tests/unit -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --ignore=tests/unit -n 2 --dist loadfile --no-loadscope-reorder
 
 # Two processes: the threads of one would get in the way of the other's.
 unit: test-env

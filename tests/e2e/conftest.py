@@ -32,15 +32,6 @@ SMALL = (
 START_TIMEOUT_S = 120
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several pytest processes (`-n 2 --dist loadgroup`) one runs all of a file, whose tests share homes."""
-    for item in items:
-        # Both compare with the quick start's first run.
-        name = "test_quickstart" if item.path.stem == "test_chaos" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(name))
-
-
 class Bnf:
     """The command line on one home; of another checkout and with other variables where they are given."""
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo env test-env test check nightly lock clean
+.PHONY: demo env test-env test unit check nightly lock clean
 
 demo: env
 	$(BIN)/bnf run flows/recipes/quickstart.yaml
@@ -13,8 +13,13 @@ env:
 test-env:
 	@$(PYTHON) requirements/bootstrap.py --test
 
-test: test-env
-	$(BIN)/python -m pytest
+# The other tests wait a lot, for servers and engines that start: two files at a time, as the tests of a file share homes.
+test: unit
+	$(BIN)/python -m pytest --ignore=tests/unit -n 2 --dist loadfile --no-loadscope-reorder
+
+# Two processes: the threads of one would get in the way of the other's.
+unit: test-env
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/unit -n 2 --dist worksteal
 
 check: test-env
 	$(BIN)/ruff check .

@@ -1,13 +1,17 @@
 """Runs of the real pipeline through its command line: real model, real vLLM, real Prefect, in a home of their own."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,7 @@ SMALL = (
     "judge.benchmarks={arena_hard: {source: sample, limit: 2}}",
     "judge.max_new_tokens=16",
 )
+START_TIMEOUT_S = 120
 
 
 class Bnf:
@@ -103,10 +108,59 @@ class Bnf:
             assert time.monotonic() < deadline, self.processes()
             time.sleep(0.2)
 
+    @contextlib.contextmanager
+    def served(self) -> Iterator[None]:
+        """The home's own server stays up meanwhile, as for somebody who watches it: else every command starts and stops one."""
+        process = self.process("ui")
+        try:
+            # It prints the address when the server answers.
+            lines = [process.stdout.readline() for _ in range(2)]
+            assert lines[1].startswith("http"), (lines, process.communicate())
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+
     def executed(self, run: str = "latest") -> set[str]:
         """The tasks that a run executed itself; the others came from the cache."""
         tasks = self.json("show", run)["tasks"]
         return {name for name, entry in tasks.items() if not entry["cached"]}
+
+
+@contextlib.contextmanager
+def prefect_server(folder: Path) -> Iterator[str]:
+    """The API's address of a running Prefect server that belongs to no home."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    quiet = {"PREFECT_HOME": str(folder / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True)
+        try:
+            _wait_until_healthy(f"http://127.0.0.1:{port}/api", server)
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=30)
+
+
+def _wait_until_healthy(api: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{api}/health", timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError("the Prefect server did not become healthy")
+
+
+@pytest.fixture(scope="module")
+def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server for homes of a module that is not about their own, each of which takes seconds to start."""
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

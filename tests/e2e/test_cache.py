@@ -42,9 +42,9 @@ def s3(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(model, s3, tmp_path_factory) -> Bnf:
+def done(model, s3, shared_api, tmp_path_factory) -> Bnf:
     """A home with one finished run, whose artifacts the shared store has too."""
-    bnf = Bnf(tmp_path_factory.mktemp("done"), **s3)
+    bnf = Bnf(tmp_path_factory.mktemp("done"), PREFECT_API_URL=shared_api, **s3)
     bnf("run", *WORDS)
     return bnf
 
@@ -67,8 +67,8 @@ def test_keys_are_the_same_under_another_hash_seed_folder_entry_point_and_checko
         assert keys(elsewhere) == expected
 
 
-def test_a_comment_changes_nothing_and_an_edit_reruns_what_uses_it_unless_it_is_kept(done, checkout):
-    edited = Bnf(done.home, checkout)
+def test_a_comment_changes_nothing_and_an_edit_reruns_what_uses_it_unless_it_is_kept(done, checkout, shared_api):
+    edited = Bnf(done.home, checkout, PREFECT_API_URL=shared_api)
     objective = checkout / "bnf" / "objectives" / "bnf.py"
     source = objective.read_text()
     try:
@@ -110,15 +110,16 @@ def test_a_setting_reruns_the_stages_that_read_it(done, change, first):
 
 def test_a_second_machine_with_the_same_store_computes_nothing(done, s3, tmp_path):
     second = Bnf(tmp_path, **s3)
-    shown = second.json("run", *WORDS)
-    # A model's folder is a matter of the machine.
-    assert second.executed() == {"resolve/base"}
-    assert shown["summary"]["benchmarks"] == done.json("show", "latest")["summary"]["benchmarks"]
-    assert (Path(shown["folder"]) / "report.html").exists()
-    # Nothing asked for the policy's weights here.
-    assert not list((tmp_path / "state" / "artifacts" / "train").glob("*/policy"))
-    # An evaluation does: it brings them.
-    second("evaluate", "latest", "evaluation.max_new_tokens=4")
+    with second.served():
+        shown = second.json("run", *WORDS)
+        # A model's folder is a matter of the machine.
+        assert second.executed() == {"resolve/base"}
+        assert shown["summary"]["benchmarks"] == done.json("show", "latest")["summary"]["benchmarks"]
+        assert (Path(shown["folder"]) / "report.html").exists()
+        # Nothing asked for the policy's weights here.
+        assert not list((tmp_path / "state" / "artifacts" / "train").glob("*/policy"))
+        # An evaluation does: it brings them.
+        second("evaluate", "latest", "evaluation.max_new_tokens=4")
     assert list((tmp_path / "state" / "artifacts" / "train").glob("*/policy/*.safetensors"))
 
 
@@ -127,9 +128,9 @@ def test_homes_do_not_know_each_other(done, tmp_path):
 
 
 @pytest.mark.parametrize(("damage", "options"), [("truncate", ()), ("delete", ()), ("alter", ("--verify",))])
-def test_a_damaged_artifact_is_noticed_and_made_anew(done, tmp_path, damage, options):
+def test_a_damaged_artifact_is_noticed_and_made_anew(done, shared_api, tmp_path, damage, options):
     shutil.copytree(done.home / "state", tmp_path / "state", symlinks=True, ignore=shutil.ignore_patterns("prefect"))
-    bnf = Bnf(tmp_path)
+    bnf = Bnf(tmp_path, PREFECT_API_URL=shared_api)
     [groups] = (tmp_path / "state" / "artifacts" / "prepare").glob("*/groups.jsonl")
     content = groups.read_bytes()
     if damage == "delete":

@@ -1,5 +1,6 @@
 """Judging through the command line: a run that is killed while an endpoint judges, a cap, two judges, MT-bench's two turns."""
 
+import contextlib
 import itertools
 import json
 import signal
@@ -49,7 +50,7 @@ def test_a_run_that_is_killed_while_the_endpoint_judges_goes_on_and_pays_nothing
             return "500"
         return verdict(messages)
 
-    with StubServer(behave) as server:
+    with StubServer(behave) as server, contextlib.ExitStack() as rest:
         process = bnf.process(*words(server, tmp_path))
         path = bnf.home / "state" / "judgments" / "stub-judge.jsonl"
         bnf.wait(process, lambda: path.exists() and len(path.read_text().splitlines()) >= 3)
@@ -74,6 +75,7 @@ def test_a_run_that_is_killed_while_the_endpoint_judges_goes_on_and_pays_nothing
         report = (bnf.home / "state" / "runs" / shown["run"] / "report.html").read_text()
         assert "stub-judge" in report and "Not as published" in report
 
+        rest.enter_context(bnf.served())
         # Another question costs what is new alone; a second judge is asked everything, and agrees with itself.
         second = f"judge.second={{engine: openai, model: stub-judge, base_url: {server.url}, max_judgment_tokens: 512}}"
         requests = len(server.requests)

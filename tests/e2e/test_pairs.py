@@ -12,8 +12,8 @@ RECIPE = "flows/recipes/pairs.yaml"
 SMALL = ("train.max_steps=2", "evaluation.benchmarks={number_comparison: {limit: 4}}", "evaluation.engine=transformers")
 
 
-def test_masked_pairs_go_through_the_same_flow(model, tmp_path):
-    bnf = Bnf(tmp_path)
+def test_masked_pairs_go_through_the_same_flow(model, shared_api, tmp_path):
+    bnf = Bnf(tmp_path, PREFECT_API_URL=shared_api)
     rows = [json.dumps({"prompt": f"Say {n}.", "chosen": f"{n}", "rejected": f"No. {n} {n}"}) for n in range(12)]
     (tmp_path / "mine.jsonl").write_text("\n".join([*rows, "{broken"]) + "\n")
     shown = bnf.json("run", RECIPE, "data.path=mine.jsonl", "prepare.mask_fraction=0.5", *SMALL)
@@ -50,8 +50,8 @@ def test_a_benchmark_file_of_the_wrong_form_is_refused_with_its_line(model, tmp_
     assert "evaluation.benchmarks.gsm8k.source" in bnf.err and "Traceback" not in bnf.err
 
 
-def test_any_model_folder_can_be_evaluated(model, tmp_path):
-    bnf = Bnf(tmp_path)
+def test_any_model_folder_can_be_evaluated(model, shared_api, tmp_path):
+    bnf = Bnf(tmp_path, PREFECT_API_URL=shared_api)
     small = ("evaluation.benchmarks={number_comparison: {limit: 4}}", "evaluation.engine=transformers")
     shown = bnf.json("evaluate", str(model), *small)
     entry = shown["summary"]["benchmarks"]["number_comparison"]

@@ -12,6 +12,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
 GENERATED = {"number_comparison", "gsm8k", "arena_hard"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def served(bnf, first):
+    """The first run has had its own server; the commands after it share one."""
+    with bnf.served():
+        yield
+
+
 def test_every_stage_is_executed_and_the_summary_has_its_shape(bnf, first):
     assert first["state"] == "completed"
     expected = {"resolve/base", "sample", "label", "prepare", "reference", "train", "analyze", "judge/arena_hard", "report"}

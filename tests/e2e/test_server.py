@@ -1,56 +1,25 @@
 """A Prefect server of its own: runs use it by PREFECT_API_URL, and the home starts none."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from flows.recipe.config import load_recipe
 from flows.runs.record import start_run
-from tests.e2e.conftest import Bnf
+from tests.e2e.conftest import Bnf, prefect_server
 
 pytestmark = [pytest.mark.e2e]
 
 WORDS = ("run", "flows/recipes/pairs.yaml", "evaluation.benchmarks={}", "--only", "prepare")
-START_TIMEOUT_S = 120
 
 
 @pytest.fixture
 def api(tmp_path):
-    """The address of a running server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    quiet = {"PREFECT_HOME": str(tmp_path / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True)
-        try:
-            wait_until_healthy(f"http://127.0.0.1:{port}/api", server)
-            yield f"http://127.0.0.1:{port}/api"
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(timeout=30)
-
-
-def wait_until_healthy(api: str, server: subprocess.Popen) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{api}/health", timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError("the Prefect server did not become healthy")
+    """The address of a running server that has seen nothing yet."""
+    with prefect_server(tmp_path) as address:
+        yield address
 
 
 def test_runs_use_the_server_that_is_named(model, api, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,8 +65,24 @@ def whole(model, tmp_path_factory) -> Bnf:
     return bnf
 
 
-def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(whole, tmp_path):
-    bnf = Bnf(tmp_path)
+@pytest.fixture(scope="module")
+def before_training(whole, tmp_path_factory) -> Path:
+    """The artifacts that its training began with."""
+    folder = tmp_path_factory.mktemp("before") / "artifacts"
+    for stage in ("resolve", "prepare", "reference"):
+        shutil.copytree(whole.home / "state" / "artifacts" / stage, folder / stage, symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def prepared(before_training, tmp_path) -> Bnf:
+    """A home of its own where nothing is left to do but the training."""
+    shutil.copytree(before_training, tmp_path / "state" / "artifacts", symlinks=True)
+    return Bnf(tmp_path)
+
+
+def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(whole, prepared):
+    bnf = prepared
     assert stop_while_training(bnf, signal.SIGTERM) == 143
     assert re.search(STOPPED.format(by="SIGTERM"), bnf.err) and "Traceback" not in bnf.err
     bnf.wait_for_no_processes()
@@ -81,8 +98,9 @@ def test_stopped_and_killed_runs_go_on_to_the_policy_of_one_that_was_not(whole, 
     assert {run["state"] for run in bnf.json("runs")["runs"]} == {"stopped", "crashed", "completed"}
 
 
-def test_a_reference_of_other_arithmetic_is_replaced_by_the_trainings_own(whole):
+def test_a_reference_of_other_arithmetic_is_replaced_by_the_trainings_own(before_training, whole):
     """As from another machine's processor: the same weights, rows and key, and values that are off in their last digits."""
+    # What other tests begin with has been copied by now.
     before = weights(whole)
     shard = next((whole.home / "state" / "artifacts" / "reference").glob("*/reference-00000.safetensors"))
     with safe_open(shard, framework="pt") as file:
@@ -95,8 +113,8 @@ def test_a_reference_of_other_arithmetic_is_replaced_by_the_trainings_own(whole)
     assert whole.executed() == {"train"} and weights(whole) == before
 
 
-def test_ctrl_c_in_a_terminal_says_what_was_stopped_and_ends_with_130(model, tmp_path):
-    bnf = Bnf(tmp_path)
+def test_ctrl_c_in_a_terminal_says_what_was_stopped_and_ends_with_130(prepared, tmp_path):
+    bnf = prepared
     write_pairs(bnf)
     terminal, end = os.openpty()
     process = subprocess.Popen(

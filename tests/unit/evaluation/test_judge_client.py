@@ -307,6 +307,7 @@ def test_a_killed_judge_loses_no_answer_and_pays_none_twice(tmp_path):
         assert died.returncode == -9, died.stderr.decode()
         kept = len((tmp_path / "calls.jsonl").read_text().splitlines())
         assert kept >= 9
+        time.sleep(1)  # what was under way is answered, and paid for, all the same
         under_way = len(server.billed) - kept
         assert under_way <= 2, "only what was under way is not there"
         calls = tmp_path / "calls.jsonl"

@@ -20,9 +20,14 @@ class TokenIds(Sequence[int]):
         """Copies the ids, but for those that are TokenIds already.
 
         Raises:
-            OverflowError: where an id has more than 32 bits.
+            OverflowError: where a Python number has more than 32 bits.
         """
-        self._array: Array = ids._array if isinstance(ids, TokenIds) else np.array(ids, dtype=np.int32)
+        self._array: Array
+        if isinstance(ids, TokenIds):
+            self._array = ids._array
+        else:
+            self._array = np.array(ids, dtype=np.int32)
+            self._array.setflags(write=False)
 
     @classmethod
     def view(cls, array: Array) -> "TokenIds":

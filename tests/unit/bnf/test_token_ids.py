@@ -29,7 +29,7 @@ def test_token_ids_compare_hash_slice_and_add_up_as_a_tuple() -> None:
 def test_any_sequence_of_numbers_makes_token_ids_of_their_own(kind) -> None:  # type: ignore[no-untyped-def]
     given = kind([3, 1, 2])
     ids = TokenIds(given)
-    assert ids == (3, 1, 2) and np.asarray(ids).dtype == np.int32
+    assert ids == (3, 1, 2) and np.asarray(ids).dtype == np.int32 and not np.asarray(ids).flags.writeable
     if not isinstance(given, tuple):
         given[0] = 8
         assert ids == (3, 1, 2)

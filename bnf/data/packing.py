@@ -13,10 +13,11 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bnf.data.groups import PromptGroup, tokens_digest
+from bnf.data.groups import ChosenGroups, PromptGroup, tokens_digest
 from bnf.data.longest import too_long
 
 # Rows that are still being filled at once: enough for tight rows, and packing stays linear in the number of groups.
@@ -55,7 +56,7 @@ class Span:
 class Row:
     """Groups that are computed together, and their tensors: T tokens, N completion tokens, C completions, P pairs."""
 
-    groups: tuple[PromptGroup, ...]
+    groups: Sequence[PromptGroup]
     # The groups' places in the data set.
     indices: tuple[int, ...]
     # False: plain packing.
@@ -93,13 +94,13 @@ class Row:
     @property
     def input_ids(self) -> Tensor:
         """(1, T)"""
-        ids: list[int] = []
+        parts: list[Sequence[int]] = []
         for group in self.groups:
             for number, completion in enumerate(group.completions):
                 if number == 0 or not self.share_prompts:
-                    ids.extend(group.prompt_ids)
-                ids.extend(completion.token_ids)
-        return torch.tensor([ids])
+                    parts.append(group.prompt_ids)
+                parts.append(completion.token_ids)
+        return _joined(parts)[None]
 
     @property
     def position_ids(self) -> Tensor:
@@ -124,9 +125,7 @@ class Row:
     @property
     def targets(self) -> Tensor:
         """(N,) the completion tokens, group by group and completion by completion."""
-        return torch.tensor(
-            [token for group in self.groups for completion in group.completions for token in completion.token_ids]
-        )
+        return _joined([completion.token_ids for group in self.groups for completion in group.completions])
 
     @property
     def predicting_prompts(self) -> Tensor:
@@ -139,7 +138,7 @@ class Row:
     @property
     def prompt_targets(self) -> Tensor:
         """(M,) the prompts' tokens after the first, group by group."""
-        return torch.tensor([token for group in self.groups for token in group.prompt_ids[1:]], dtype=torch.long)
+        return _joined([group.prompt_ids[1:] for group in self.groups])
 
     @property
     def prompt_lengths(self) -> Tensor:
@@ -235,7 +234,7 @@ def pack(
         open_rows[place] = (row, free - size)
         if len(row) == max_groups_per_row:
             open_rows.pop(place)
-    return [Row(tuple(groups[index] for index in row), tuple(row), share_prompts) for row in rows]
+    return [Row(ChosenGroups(groups, tuple(row)), tuple(row), share_prompts) for row in rows]
 
 
 def step_bounds(sizes: Sequence[int], num_steps: int) -> list[int]:
@@ -259,6 +258,11 @@ def tokens_in_row(group: PromptGroup, share_prompts: bool) -> int:
     """The tokens of a row that a group takes."""
     copies = 1 if share_prompts else len(group.completions)
     return group.num_tokens + (copies - 1) * len(group.prompt_ids)
+
+
+def _joined(parts: Sequence[Sequence[int]]) -> Tensor:
+    """All token ids in a row. (T,)"""
+    return torch.from_numpy(np.concatenate([np.asarray(ids) for ids in parts], dtype=np.int64))
 
 
 def rows_digest(rows: Sequence[Row]) -> str:

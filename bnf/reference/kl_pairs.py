@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bnf.data.groups import PromptGroup
+from bnf.data.groups import LazyGroups, PromptGroup
 from bnf.data.packing import Row
 from bnf.model.logps import row_logps
 from bnf.training.losses import RowReference
+
+# A group, as the groups of its row and its place among them.
+_Place = tuple[Sequence[PromptGroup], int]
 
 
 def mismatched_rows(rows: Sequence[Row]) -> list[Row]:
@@ -29,26 +32,47 @@ def mismatched_rows(rows: Sequence[Row]) -> list[Row]:
     Raises:
         ValueError: where there is only one prompt.
     """
-    groups = [group for row in rows for group in row.groups]
-    if len({group.prompt_ids for group in groups}) < 2:
+    prompts = (group.prompt_ids for row in rows for group in row.groups)
+    first = next(prompts, None)
+    if all(prompt_ids == first for prompt_ids in prompts):
         raise ValueError(
             "groups must hold at least 2 different prompts to mismatch their completions, got 1; "
             "add prompts, or take an objective that needs no mismatched completions"
         )
-    longest = max(len(group.prompt_ids) + len(completion.token_ids) for group in groups for completion in group.completions)
+    longest = max(
+        len(group.prompt_ids) + len(completion.token_ids)
+        for row in rows
+        for group in row.groups
+        for completion in group.completions
+    )
+    places = [(row.groups, place) for row in rows for place in range(len(row.groups))]
     mismatched: list[Row] = []
     start = 0
     for row in rows:
-        own: list[PromptGroup] = []
+        others: list[_Place] = []
         for place, group in enumerate(row.groups):
-            before = _before(row.groups, place, groups, start)
-            other = next(candidate for candidate in before if candidate.prompt_ids != group.prompt_ids)
-            room = longest - len(group.prompt_ids)
-            completions = tuple(replace(each, token_ids=each.token_ids[:room]) for each in other.completions)
-            own.append(PromptGroup(f"{group.id} with {other.id}", group.prompt_ids, completions))
-        mismatched.append(Row(tuple(own), row.indices, row.share_prompts))
+            before = _before(row.groups, place, places, start)
+            others.append(next((own, at) for own, at in before if own[at].prompt_ids != group.prompt_ids))
+        mismatched.append(Row(_MismatchedGroups(row.groups, others, longest), row.indices, row.share_prompts))
         start += len(row.groups)
     return mismatched
+
+
+class _MismatchedGroups(LazyGroups):
+    """The prompts of groups, each with the completions of the group at another place, cut where both are longer than `longest`."""
+
+    def __init__(self, groups: Sequence[PromptGroup], others: Sequence[_Place], longest: int) -> None:
+        self._groups, self._others, self._longest = groups, others, longest
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def _make(self, place: int) -> PromptGroup:
+        groups, at = self._others[place]
+        group, other = self._groups[place], groups[at]
+        room = self._longest - len(group.prompt_ids)
+        completions = tuple(replace(each, token_ids=each.token_ids[:room]) for each in other.completions)
+        return PromptGroup(f"{group.id} with {other.id}", group.prompt_ids, completions)
 
 
 def mean_logratio(model: PreTrainedModel, references: Sequence[RowReference | None], *, bf16: bool) -> Tensor:
@@ -69,9 +93,9 @@ def mean_logratio(model: PreTrainedModel, references: Sequence[RowReference | No
     return total / num_completions
 
 
-def _before(own: Sequence[PromptGroup], place: int, groups: Sequence[PromptGroup], start: int) -> Iterator[PromptGroup]:
-    """Groups in the order in which they are taken: backwards through the row, then through all rows from the one before."""
+def _before(own: Sequence[PromptGroup], place: int, places: Sequence[_Place], start: int) -> Iterator[_Place]:
+    """Places of groups in the order in which they are taken: backwards through the row, then through all rows from the one before."""
     for back in range(1, len(own)):
-        yield own[place - back]
-    for back in range(1, len(groups) + 1):
-        yield groups[start - back]
+        yield own, place - back
+    for back in range(1, len(places) + 1):
+        yield places[start - back]

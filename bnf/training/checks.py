@@ -4,6 +4,7 @@ Training itself refuses the same; here it is asked at once, without weights and 
 to be quick: torch and transformers are imported only for what can't be known without them.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -132,19 +133,22 @@ def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:
                     f"group {group.id!r} must have scores for objective {name!r}, got one without; label the samples"
                 )
     totals = count(objective, groups)
-    completions = [completion for group in groups for completion in group.completions]
     preferred, dispreferred = label_weights(config.label_weighting, groups)
     if objective.needs_pairs or not totals.num_completions:
         learns = totals.num_pairs > 0
     else:
         weights = {1: preferred, -1: dispreferred}
-        learns = any(weights[completion.label] > 0 and objective.learns_from(completion) for completion in completions)
+        learns = any(
+            weights[completion.label] > 0 and objective.learns_from(completion)
+            for group in groups
+            for completion in group.completions
+        )
     if not learns:
-        num_preferred = sum(completion.label > 0 for completion in completions)
+        labels = Counter(completion.label for group in groups for completion in group.completions)
         options = f", with objective_options {config.objective_options}" if config.objective_options else ""
         raise ValueError(
-            f"groups must hold something for objective {name!r} to learn from, got {num_preferred} preferred completions of weight "
-            f"{preferred:g} and {len(completions) - num_preferred} dispreferred ones of weight {dispreferred:g}{options}; look at the "
+            f"groups must hold something for objective {name!r} to learn from, got {labels[1]} preferred completions of weight "
+            f"{preferred:g} and {labels[-1]} dispreferred ones of weight {dispreferred:g}{options}; look at the "
             "labels, and at train.label_weighting"
         )
 

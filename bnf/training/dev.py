@@ -34,7 +34,7 @@ class Sample:
 
 def prompts_to_sample(groups: Sequence[PromptGroup], count: int) -> list[tuple[int, ...]]:
     """The first `count` prompts, from the start again where there are fewer."""
-    return [groups[index % len(groups)].prompt_ids for index in range(count)]
+    return [tuple(groups[index % len(groups)].prompt_ids) for index in range(count)]
 
 
 def stop_tokens(model: PreTrainedModel) -> list[int]:

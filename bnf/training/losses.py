@@ -2,6 +2,7 @@
 split into rows.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,10 +65,8 @@ def label_weights(weighting: str | dict[str, float], groups: Sequence[PromptGrou
         return weighting["preferred"], weighting["dispreferred"]
     if weighting == "none":
         return 1.0, 1.0
-    labels = [completion.label for group in groups for completion in group.completions]
-    num_preferred = sum(label > 0 for label in labels)
-    num_dispreferred = len(labels) - num_preferred
-    return len(labels) / (2 * max(num_preferred, 1)), len(labels) / (2 * max(num_dispreferred, 1))
+    labels = Counter(completion.label for group in groups for completion in group.completions)
+    return labels.total() / (2 * max(labels[1], 1)), labels.total() / (2 * max(labels[-1], 1))
 
 
 def assemble(

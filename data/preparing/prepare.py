@@ -131,9 +131,9 @@ def _write_groups(
             prompt_ids.frombytes(ids)
             group = PromptGroup(
                 id,
-                tuple(prompt_ids),
+                prompt_ids,
                 tuple(
-                    Completion(tuple(one.ids), label, one.score, "/".join(filter(None, [origins[one.source], one.origin])))
+                    Completion(one.ids, label, one.score, "/".join(filter(None, [origins[one.source], one.origin])))
                     for one, label in completions
                 ),
                 pairs,

@@ -20,8 +20,8 @@ def run(job: Job) -> None:
     groups = [
         PromptGroup(
             record["id"],
-            tuple(record["prompt_ids"]),
-            tuple(Completion(tuple(one["token_ids"]), 1) for one in record["completions"] if one["token_ids"]),
+            record["prompt_ids"],
+            tuple(Completion(one["token_ids"], 1) for one in record["completions"] if one["token_ids"]),
         )
         for record in records
         if any(one["token_ids"] for one in record["completions"])

@@ -1,10 +1,20 @@
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
 
 from bnf.data.groups import Completion, GroupsWriter, PromptGroup, read_groups, tokens_digest, write_groups
+from bnf.data.packing import pack, rows_digest
+from bnf.data.token_ids import TokenIds
+from bnf.reference.kl_pairs import mismatched_rows
 from tests.unit.bnf.helpers import random_groups
 
 
@@ -86,3 +96,147 @@ def test_tokens_digest_sees_tokens_and_their_split_alone() -> None:
         digest((1, 2), (3, 4), (6,)),
     ]
     assert len({base, *others}) == 5
+
+
+def test_files_and_digests_stay_what_they_are(tmp_path: Path) -> None:
+    """Keys of artifacts and caches of references hang on them."""
+    write_groups(tmp_path, random_groups(20))
+    digests = {name: sha256((tmp_path / name).read_bytes()).hexdigest()[:16] for name in ("groups.safetensors", "groups.jsonl")}
+    assert digests == {"groups.safetensors": "9bb3e8c3117f0941", "groups.jsonl": "aaaf78be177617eb"}
+    groups = read_groups(tmp_path)
+    assert tokens_digest(groups).startswith("5aa24a3e674b2be5")
+    assert rows_digest(pack(groups, 64)).startswith("871e5d42e4226bfb")
+    assert rows_digest(pack(groups, 64, share_prompts=False)).startswith("39c47122979d1205")
+    assert rows_digest(mismatched_rows(pack(groups, 64))).startswith("d9279fda073ed86c")
+
+
+def test_groups_are_made_when_asked_for_and_hold_views_of_the_file(tmp_path: Path) -> None:
+    plain = [
+        *random_groups(6),
+        PromptGroup("日本/é", (7,), (Completion((8, 9), 1, -2.5, "größe"), Completion((1,), -1, None, "")), ((0, 1),)),
+        PromptGroup("", (2147483647, 0), (Completion((3,), -1, 0.0),)),
+    ]
+    write_groups(tmp_path, plain)
+    groups = read_groups(tmp_path)
+    assert len(groups) == 8 and groups == plain and plain == groups and groups == read_groups(tmp_path)
+    assert groups != plain[:7] and groups != [*plain[1:], plain[0]]
+    assert groups[-1] == plain[-1] and list(groups[2:7:2]) == plain[2:7:2] and groups[:3][-1] == plain[2]
+    assert [group.num_tokens for group in groups] == [group.num_tokens for group in plain]
+    with pytest.raises(IndexError):
+        groups[8]
+    group = groups[6]
+    assert (group.id, group.pairs) == ("日本/é", ((0, 1),)) and hash(group) == hash(plain[6])
+    assert [(one.label, one.score, one.source) for one in group.completions] == [(1, -2.5, "größe"), (-1, None, "")]
+    assert type(group.completions[0].label) is int and type(group.pairs[0][0]) is int
+    prompt, completion = np.asarray(group.prompt_ids), np.asarray(group.completions[0].token_ids)
+    assert prompt.dtype == completion.dtype == np.int32 and prompt.base is completion.base
+    assert not prompt.flags.writeable and isinstance(group.prompt_ids, TokenIds)
+
+
+def test_a_file_of_another_writer_reads_the_same(tmp_path: Path) -> None:
+    """The format alone counts, not the order of the arrays."""
+    arrays = {
+        "token_ids": np.array([1, 2, 3, 4, 5, 6], dtype=np.int32),
+        "prompt_lengths": np.array([2, 1], dtype=np.int32),
+        "completion_offsets": np.array([0, 1, 2]),
+        "completion_lengths": np.array([1, 2], dtype=np.int32),
+        "labels": np.array([1, -1], dtype=np.int8),
+        "scores": np.array([np.nan, 0.5]),
+        "pair_offsets": np.array([0, 0, 0]),
+        "pairs": np.zeros((0, 2), dtype=np.int32),
+        "id_bytes": np.frombuffer(b"onetwo", dtype=np.uint8),
+        "id_offsets": np.array([0, 3, 6]),
+        "source_bytes": np.frombuffer(b"x", dtype=np.uint8),
+        "source_offsets": np.array([0, 1, 1]),
+    }
+    save_file(arrays, tmp_path / "groups.safetensors", metadata={"format": "bnf.groups/1"})
+    assert read_groups(tmp_path) == [
+        PromptGroup("one", (1, 2), (Completion((3,), 1, None, "x"),)),
+        PromptGroup("two", (4,), (Completion((5, 6), -1, 0.5, ""),)),
+    ]
+
+
+def _set(name: str, place: Any, value: int) -> Callable[[dict[str, Any]], None]:
+    def change(arrays: dict[str, Any]) -> None:
+        arrays[name][place] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("prompt_lengths", 1, 0), "group 'g1': prompt_ids must hold at least one token"),
+        (_set("completion_offsets", 1, 0), "group 'g0': completions must hold at least one completion"),
+        (_set("completion_lengths", 0, 0), "group 'g0': completion 0 must hold at least one token"),
+        (_set("completion_lengths", -1, 0), "group 'g2': completion . must hold at least one token"),
+        (_set("token_ids", 0, -100), "group 'g0': prompt_ids must be non-negative, got -100"),
+        (_set("token_ids", -1, -3), "group 'g2': completion .'s token_ids must be non-negative, got -3"),
+        (_set("labels", 0, 0), "group 'g0': completion 0's label must be 1 or -1, got 0"),
+        (_set("pairs", (0, 1), 9), "group 'g0': pairs must name two different"),
+        (_set("pairs", (0, 1), 0), "group 'g0': pairs must name two different"),
+    ],
+)
+def test_a_file_with_an_invalid_group_is_refused_before_a_group_is_read(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    write_groups(tmp_path, random_groups(3, seed=1))
+    path = tmp_path / "groups.safetensors"
+    arrays = load_file(path)
+    change(arrays)
+    save_file(arrays, path, metadata={"format": "bnf.groups/1"})
+    with pytest.raises(ValueError, match=message):
+        read_groups(tmp_path)
+
+
+def test_a_file_that_was_cut_or_is_of_another_format_is_refused(tmp_path: Path) -> None:
+    write_groups(tmp_path, random_groups(3))
+    path = tmp_path / "groups.safetensors"
+    whole = path.read_bytes()
+    for size in (4, 200, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SafetensorError):
+            read_groups(tmp_path)
+    path.write_bytes(whole)
+    save_file(load_file(path), path, metadata={"format": "bnf.groups/9"})
+    with pytest.raises(ValueError, match=r"must be of format 'bnf.groups/1', got 'bnf.groups/9'; prepare the data again"):
+        read_groups(tmp_path)
+
+
+def _memory_of_reading(source: Path | Sequence[PromptGroup], file: Path, answer: Connection) -> None:
+    """Says how many bytes of the mapped file the process has when it has read all token ids, and how many of its own it took."""
+
+    def own() -> int:
+        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+        return int(line.split()[1]) * 1024
+
+    before = own()
+    groups = read_groups(source) if isinstance(source, Path) else source
+    total = sum(int(np.sum(ids)) for group in groups for ids in (group.prompt_ids, group.completions[0].token_ids))
+    added = own() - before
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    [start] = [number for number, line in enumerate(lines) if line.endswith(str(file))]
+    kinds = dict(line.split(":", 1) for line in lines[start + 1 : start + 20])
+    mapped = {name: int(kinds[name].split()[0]) * 1024 for name in ("Rss", "Pss", "Anonymous")}
+    answer.send({"total": total, "added": added, **mapped})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_share_the_pages_of_one_file(tmp_path: Path, method: str) -> None:
+    """A process that was forked goes on with its parent's groups, one that was spawned reads them itself: neither has a copy."""
+    ids, num_groups = np.arange(1000, dtype=np.int32), 2000
+    write_groups(tmp_path, [PromptGroup(f"g{number}", ids, (Completion(ids, 1),)) for number in range(num_groups)])
+    size = 4 * 2 * 1000 * num_groups
+    groups = read_groups(tmp_path)
+    assert sum(len(group.prompt_ids) for group in groups) == 1000 * num_groups
+    context, (ours, theirs) = multiprocessing.get_context(method), multiprocessing.Pipe()
+    source = groups if method == "fork" else tmp_path
+    process = context.Process(target=_memory_of_reading, args=(source, tmp_path / "groups.safetensors", theirs))
+    process.start()
+    assert ours.poll(120), "the process gave no answer"
+    found = ours.recv()
+    process.join()
+    assert found["total"] == 2 * num_groups * int(ids.sum())
+    assert found["Rss"] > 0.9 * size and found["Anonymous"] == 0 and found["added"] < size / 4
+    assert found["Pss"] < 0.6 * found["Rss"], "every page counts half for each of the two"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -14,13 +13,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from bnf.plugins import load
 from tasks.child import Cancelled, Child, StageFailed
 from tasks.failures import Cause, cause_of
 from tasks.keys import Ingredients
-from tasks.nodes import Node, environment, input_path
+from tasks.nodes import Node, input_path
 from tasks.remote import RemoteError
+from tasks.stages import STAGES
 from tasks.store import Artifact, Store
 
 # What a result may depend on; a manifest names their versions.
@@ -58,8 +58,8 @@ class Children:
         self.close()
         if _needs_accelerator(node):
             self._held.enter_context(self.accelerator())
-        log = self.log_folder / f"{(node.session or node.id).replace('/', '-')}.log"
-        self._current = Child({**environment(node), **self.environment}, log, on_log, on_progress, self.cancelled)
+        variables = {**_engine_environment(node), **self.environment}
+        self._current = Child(variables, self.log_folder / node.log_name, on_log, on_progress, self.cancelled)
         self._session = node.session
         return self._current
 
@@ -92,12 +92,15 @@ class Execution:
 def _needs_accelerator(node: Node) -> bool:
     """Stages with an engine do, unless an endpoint computes for them; of the others, those that say so."""
     engine = node.settings.get("engine")
-    return engine["name"] != "openai" if engine else getattr(stage_module(node), "ACCELERATOR", False)
+    return engine["name"] != "openai" if engine else load(STAGES, node.stage).ACCELERATOR
 
 
-def stage_module(node: Node) -> Any:
-    """The stage's module: what it writes (`CONTENT`), `run`, and what else it says of itself."""
-    return importlib.import_module(f"tasks.stages.{node.stage}")
+def _engine_environment(node: Node) -> dict[str, str]:
+    """Variables that the engine of a node's process needs from the process's very start."""
+    from evaluation.judging.open_judge import environment
+
+    engine = node.settings.get("engine")
+    return environment(engine["name"]) if engine else {}
 
 
 def execute(
@@ -137,28 +140,26 @@ def _let_others(execution: Execution) -> None:
 
 
 def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], execution: Execution, refresh: bool) -> Artifact:
-    store, stage, needed = execution.store, stage_module(node), MIN_FREE_BYTES
+    store, stage, needed = execution.store, load(STAGES, node.stage), MIN_FREE_BYTES
     started_s = time.monotonic()
     try:
         work = store.work_folder(node.stage, made_of.key())
-        leave_out = getattr(stage, "LEAVES_OUT", ())
-        fetched = {role: store.fetch(artifact, leave_out, lambda: _let_others(execution)) for role, artifact in inputs.items()}
-        paths = {role: input_path(role, folder) for role, folder in fetched.items()}
-        needed = _space_needed(paths)
+        fetched = {
+            role: store.fetch(artifact, stage.LEAVES_OUT, lambda: _let_others(execution)) for role, artifact in inputs.items()
+        }
+        paths = {role: input_path(node.stage, role, folder) for role, folder in fetched.items()}
+        needed = MIN_FREE_BYTES + stage.disk_bytes(paths)
         if shutil.disk_usage(work).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _run_child(node, made_of, paths, work, execution, refresh)
-        identity = stage.identity(work) if hasattr(stage, "identity") else {}
+        identity = {name: value for name, value in vars(stage.identity(work)).items() if value is not None}
+        fingerprint = identity.pop("fingerprint", None)
         seconds = round(time.monotonic() - started_s, 3)
         about = {"seconds": seconds, "versions": _versions(), "machine": machine(), **identity}
-        fingerprint = about.pop("fingerprint", None)
         artifact = store.commit(made_of, work, content=stage.CONTENT, fingerprint=fingerprint, about=about)
     except StageFailed as error:
         if error.cause is Cause.MEMORY:
-            raise StageFailed(
-                f"{error}\n{node.label} ran out of memory; {getattr(stage, 'MEMORY_REMEDY', 'close other programs')}",
-                error.cause,
-            ) from error
+            raise StageFailed(f"{error}\n{node.label} ran out of memory; {stage.MEMORY_REMEDY}", error.cause) from error
         if error.cause is Cause.DISK:
             raise StageFailed(f"{_full_disk(node, needed, store)}\n{error}", error.cause) from error
         raise
@@ -181,20 +182,12 @@ def _run_child(
             node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
         )
         settings, files = {**node.settings, **node.unkeyed}, {**paths, **node.files}
-        child.run(stage_module(node).__name__, settings, files, work, fingerprints=made_of.inputs, refresh=refresh)
+        child.run(f"{STAGES.package}.{node.stage}", settings, files, work, fingerprints=made_of.inputs, refresh=refresh)
     except BaseException:
         execution.children.kill()
         raise
     if node.session is None:
         execution.children.close()
-
-
-def _space_needed(inputs: Mapping[str, Path]) -> int:
-    """Bytes of disk: a stage that writes a model needs the room of one with its optimizer's checkpoint; the others little."""
-    if not {"model", "data", "reference"} <= inputs.keys():
-        return MIN_FREE_BYTES
-    # A checkpoint holds float32 weights and two moments: six times bfloat16 weights, and one more for the policy.
-    return MIN_FREE_BYTES + 7 * sum(file.stat().st_size for file in inputs["model"].glob("*.safetensors"))
 
 
 def _full_disk(node: Node, needed: int, store: Store) -> str:
@@ -215,7 +208,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, str | int | float | None]:
     """What of the machine belongs to a measurement: processor, cores and memory, without its name."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

@@ -14,7 +14,6 @@ import dataclasses
 import fcntl
 import fnmatch
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -28,7 +27,8 @@ from bnf.model.digests import file_state, model_digest
 from bnf.permissions import open_to_readers
 from data.reading.files import files_inside
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
-from tasks.remote import MANIFEST, Remote
+from tasks.manifest import MANIFEST, Manifest, file_sha256, read_manifest
+from tasks.remote import Remote
 
 LOCK_INTERVAL_S = 0.2
 
@@ -43,11 +43,11 @@ class Artifact:
     path: Path
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / MANIFEST)
+    def manifest(self) -> Manifest:
+        return read_manifest(self.path)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Artifact:
+    def from_json(cls, value: Mapping[str, str]) -> Artifact:
         return cls(value["stage"], value["key"], value["fingerprint"], Path(value["path"]))
 
     def as_json(self) -> dict[str, str]:
@@ -103,7 +103,7 @@ class Store:
             self.remote is not None and self.remote.damage(f"{artifact.stage}/{artifact.path.name}") is None
         )
 
-    def manifest(self, artifact: Artifact) -> dict[str, Any]:
+    def manifest(self, artifact: Artifact) -> Manifest:
         """An artifact's manifest, from here or from the shared store.
 
         Raises:
@@ -228,7 +228,7 @@ class Store:
         *,
         content: Sequence[str],
         fingerprint: str | None,
-        about: dict[str, Any],
+        about: Mapping[str, object],
     ) -> Artifact:
         """Turn a finished work folder into an artifact: manifest last, then a rename, then the pointer.
 
@@ -293,10 +293,8 @@ def damage(artifact: Artifact, *, hashes: bool = False) -> str | None:
         manifest = artifact.manifest
     except FileNotFoundError:
         return f"{artifact.path} has no {MANIFEST}"
-    except ValueError as error:  # no JSON, or no text
-        return f"{artifact.path / MANIFEST} is not JSON ({error})"
-    if not isinstance(manifest, dict) or not {"files", "fingerprint", "ingredients"} <= manifest.keys():
-        return f"{artifact.path / MANIFEST} is no manifest"
+    except ValueError as error:
+        return str(error)
     for name, entry in manifest["files"].items():
         path = artifact.path / name
         try:
@@ -320,15 +318,12 @@ def _outside_sha256(path: Path, state: str) -> str:
     return file_sha256(path)
 
 
-def file_sha256(path: Path, *, durable: bool = False) -> str:
-    """The sha256 of a file's bytes; with `durable` they are on the disk itself before this returns."""
-    with path.open("rb") as handle:
-        if durable:
-            os.fsync(handle.fileno())
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is no JSON.
+    """
     value: dict[str, Any] = json.loads(path.read_text())
     return value
 

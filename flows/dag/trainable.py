@@ -7,8 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from bnf.training.config import TrainConfig
+from flows.dag.on_policy import BASE
 from flows.recipe.config import Recipe
-from tasks.nodes import Forecast, Node, input_path
+from tasks.nodes import Forecast, Node, model_folder
 
 # What reads the groups of a training's data at a cost.
 TRAINING_STAGES = ("reference", "train")
@@ -19,7 +20,7 @@ def problems_before(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[t
     config = recipe.train_config()
     yield "training", _problem(lambda: _check_machine(config))
     known = {entry.node.id: entry for entry in forecasts}
-    folder = _model_folder(known["resolve/base"])
+    folder = _model_folder(known[BASE])
     if folder is not None:
         yield f"training {folder.name}", model_problem(recipe, folder)
     for entry in forecasts:
@@ -43,7 +44,7 @@ def _model_folder(entry: Forecast) -> Path | None:
     node: Node = entry.node
     if "model" in node.files:
         return node.files["model"]
-    return input_path("model", entry.artifact.path) if entry.cached and entry.artifact else None
+    return model_folder(entry.artifact.path) if entry.cached and entry.artifact else None
 
 
 def _problem(check: Callable[[], None]) -> str | None:

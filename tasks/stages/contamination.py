@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from tasks.job import Job
 
+ORDER = 140
+READS = {"data*": "prepare", "source": "file"}
 CONTENT = ("contamination.json", "contamination.jsonl")
+EVALUATES = True
+REPORT = "contamination"
 # Texts are compared, not token ids.
 LEAVES_OUT = ("*.safetensors",)
 

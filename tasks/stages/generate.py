@@ -17,14 +17,12 @@ from evaluation.types import Sampling
 from tasks.job import Job
 from tasks.keys import code_digests, digest
 
+ORDER = 90
+READS = {"model": "model", "source": "file"}
 CONTENT = ("completions.jsonl", "items.jsonl", "left_out.json")
+EVALUATES = True
+REPORT = "generations"
 MEMORY_REMEDY = "lower evaluation.max_new_tokens, or take a smaller model"
-
-
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    from evaluation.engines import environment
-
-    return environment(settings["engine"]["name"])
 
 
 def run(job: Job) -> None:

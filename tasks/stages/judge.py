@@ -13,15 +13,15 @@ from evaluation.judging.answers import Answers, completions_by_question, read_an
 from evaluation.judging.deviations import deviations
 from evaluation.judging.run import Baseline, judge
 from evaluation.types import Item
-from tasks.job import Job
+from tasks.job import Identity, Job
 from tasks.stages._judgments import calls_file
 
+ORDER = 130
+READS = {"answers_*": "generate", "judge": "model", "baseline": "file", "references": "file"}
 CONTENT = ("games.jsonl", "summary.json")
+EVALUATES = True
+REPORT = "judges"
 MEMORY_REMEDY = "lower judge.max_judgment_tokens, or take a smaller judge"
-
-
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    return _open.environment(settings["engine"]["name"])
 
 
 def run(job: Job) -> None:
@@ -54,9 +54,9 @@ def run(job: Job) -> None:
     )
 
 
-def identity(output: Path) -> dict[str, Any]:
+def identity(output: Path) -> Identity:
     """Games whose requests failed, as with an endpoint that was away: another run that comes by asks them again."""
-    return {"open": sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl"))}
+    return Identity(open=sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl")))
 
 
 def _baseline(job: Job, answers: Mapping[str, Answers]) -> Baseline:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import Any
 
 from tasks.job import Job
 from tasks.stages._judgments import calls_file
 
+ORDER = 30
+READS = {"samples": "sample", "judge": "model", "file": "file"}
 CONTENT = ("labelled.jsonl",)
-
-
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    from evaluation.engines import environment
-
-    if "engine" not in settings:
-        return {}
-    # A reward model runs in transformers.
-    return environment({"reward_model": "transformers"}.get(settings["engine"]["name"], settings["engine"]["name"]))
 
 
 def run(job: Job) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from tasks.job import Job
 
+ORDER = 50
+READS = {"model": "model", "source*": "file", "labelled": "label", "offline": "prepare"}
 CONTENT = ("groups.safetensors", "groups.jsonl", "dev/groups.safetensors", "dev/groups.jsonl")
+REPORT = "data"
 
 
 def run(job: Job) -> None:

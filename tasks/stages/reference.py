@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tasks.job import Job
 
+ORDER = 60
+READS = {"model": "model", "data": "prepare"}
 CONTENT = ("*.safetensors", "index.json", "dev/index.json")
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"
@@ -12,14 +14,6 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 def run(job: Job) -> None:
     from bnf.reference.cache import cache_reference
 
-    cache_reference(
-        job.inputs["model"],
-        job.inputs["data"],
-        job.output,
-        max_tokens_per_row=job.settings["max_tokens_per_row"],
-        max_groups_per_row=job.settings["max_groups_per_row"],
-        share_prompts=job.settings["share_prompts"],
-        bf16=job.settings["bf16"],
-        mismatched=job.settings["mismatched"],
-        progress=job.progress,
-    )
+    # The kind of device is part of the key alone.
+    settings = {name: value for name, value in job.settings.items() if name != "device"}
+    cache_reference(job.inputs["model"], job.inputs["data"], job.output, progress=job.progress, **settings)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from tasks.job import Job
 
+ORDER = 110
+READS = {"completions": "generate"}
 CONTENT = ("scores.jsonl", "summary.json")
+EVALUATES = True
+REPORT = "scores"
 
 
 def run(job: Job) -> None:
     from evaluation.scoring.score import score_folder
 
-    s = job.settings
-    score_folder(
-        s["benchmark"], job.inputs["completions"], job.output, source=s["source"], limit=s["limit"], progress=job.progress
-    )
+    score_folder(completions_dir=job.inputs["completions"], output_dir=job.output, progress=job.progress, **job.settings)

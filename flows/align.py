@@ -38,6 +38,7 @@ from flows.service.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution
 from tasks.keys import Ingredients
+from tasks.names import TaskName
 from tasks.nodes import Node, ingredients, model_folder, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
 from tasks.stages import STAGES
@@ -168,7 +169,6 @@ class Runner:
         self.execution = Execution(self.store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
         self.results: dict[str, Artifact] = dict(self.pinned)
         self.other_code: dict[str, list[str]] = {}
-        self.trains = any(node.stage == "train" and node.id in self.selection.allowed for node in nodes)
         with _ended(children):
             for node in nodes:
                 if self.cancelled():
@@ -230,7 +230,9 @@ class Runner:
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
         """Before anything is computed for a training: what it would refuse of the model, once that is fetched, and of the groups."""
-        if node.stage not in ALIGNMENT_STAGES or not self.trains:
+        if node.stage not in ALIGNMENT_STAGES or not any(
+            TaskName.from_id(one).stage == "train" for one in self.selection.allowed
+        ):
             return
         problem = None
         if "model" in inputs and node.inputs["model"] == BASE:

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, TypeGuard
+from typing import NotRequired, TypedDict, TypeGuard
+
+from tasks.job import Settings
 
 MANIFEST = "manifest.json"
 _REQUIRED = {"files", "fingerprint", "ingredients"}
@@ -17,6 +19,16 @@ class FileEntry(TypedDict):
 
     size: int
     sha256: str
+
+
+class MadeOf(TypedDict):
+    """What an artifact's key was made of, as `tasks.keys.Ingredients` says it."""
+
+    stage: str
+    settings: Settings
+    inputs: dict[str, str]
+    code: dict[str, str]
+    libraries: NotRequired[dict[str, str | None]]
 
 
 class Manifest(TypedDict):
@@ -31,7 +43,7 @@ class Manifest(TypedDict):
     stage: str
     key: str
     fingerprint: str
-    ingredients: dict[str, Any]  # as `tasks.keys.Ingredients` takes them
+    ingredients: MadeOf
     files: dict[str, FileEntry]
 
 

@@ -6,15 +6,14 @@ import dataclasses
 import functools
 import importlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from evaluation.engines import Engine
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
 from evaluation.generation.turns import generate_turns
 from evaluation.types import Sampling
-from tasks.job import Job
+from tasks.job import Job, Settings
 from tasks.keys import code_digests, digest
 
 ORDER = 90
@@ -58,8 +57,8 @@ def benchmark_source(job: Job) -> str | None:
 
 
 def open_model(
-    engine: Mapping[str, Any], model: Path | None, date: str | None, spending: Mapping[str, Any] | None = None
-) -> tuple[Any, Any]:
+    engine: Settings, model: Path | None, date: str | None, spending: Settings | None = None
+) -> tuple[Engine, object]:
     """The engine of a node's settings with its model loaded, and the tokenizer, whose template is told that it is the day `date`;
     kept for the process's next job."""
     return _open(engine["name"], model, engine.get("base_url"), engine.get("model"), date, json.dumps(spending, sort_keys=True))
@@ -68,7 +67,7 @@ def open_model(
 @functools.lru_cache(maxsize=1)
 def _open(
     name: str, model: Path | None, base_url: str | None, served_model: str | None, date: str | None, spending: str
-) -> tuple[Any, Any]:
+) -> tuple[Engine, object]:
     from bnf.data.rendering import load_tokenizer
     from evaluation.engines import open_engine
     from evaluation.spending import Meter

@@ -6,7 +6,6 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from evaluation.judging import open_judge as _open
 from evaluation.judging.answers import Answers, completions_by_question, read_answers
@@ -77,5 +76,5 @@ def _questions(job: Job, generations: Path) -> list[Item]:
     return [{**item, "references": references[item["id"]]} if item["id"] in references else item for item in questions]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[Item]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -20,7 +20,7 @@ class TaskName:
         role: whose task it is, where a stage has one for each of several models, judges or kinds of data.
         round: the on-policy round, counted from 1, where there are several.
         benchmark: the benchmark, or the task of lm-eval.
-        variant: the judge protocol, where it isn't the benchmark's own.
+        variant: the judge protocol, where it isn't the first one that the recipe has for the benchmark.
     """
 
     stage: str

@@ -51,7 +51,7 @@ def build(recipe: Recipe) -> list[Node]:
     models: list[Role] = ["base"] if recipe.train is None else ["base", "aligned"]
     evaluated = _evaluation(recipe, models)
     judged = _judged(recipe, models)
-    # All that a model generates follows one another, so that it shares one engine.
+    # What one model generates comes in a row: it shares an engine's process, which ends before the next model's starts.
     engines = [session("generate", model) for model in models]
     nodes += [node for engine in engines for node in (*evaluated, *judged) if node.session == engine]
     nodes += [node for node in (*evaluated, *judged) if node.session not in engines]
@@ -77,17 +77,10 @@ def _alignment(recipe: Recipe) -> list[Node]:
     return [*nodes, Node("analyze", recipe.train_config().row_settings(), reads)]
 
 
-def _prepare(recipe: Recipe) -> Settings:
-    return {"prepare": {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed, "date": recipe.date}}
-
-
-def _num_proc(recipe: Recipe) -> Settings:
-    return {"num_proc": recipe.prepare.num_proc}
-
-
 def _prepare_sources(recipe: Recipe) -> Node:
-    """Preparation of the recipe's `data`: of local files the content counts, of a URL what its server says of it, of a hub's set its
-    name and revision."""
+    """The node that prepares the recipe's `data`. Its key has the content of local files, what the server of a URL says of it, and
+    the name and revision of a hub's data set.
+    """
     settings, files = [], {}
     for number, one in enumerate(recipe.sources()):
         key = f"data.{number}" if isinstance(recipe.data, list) else "data"
@@ -109,14 +102,22 @@ def _prepare_sources(recipe: Recipe) -> Node:
                 raise
             settings[-1] |= {"path": one.path}
     plugins = dict.fromkeys(f"data.sources.{given['source']}" for given in settings)
-    given = {**_prepare(recipe), "sources": settings}
-    # Beside sampled groups it is a node of its own.
+    prepare = {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed, "date": recipe.date}
+    # Each round prepares its samples in a node of its own beside it.
     role: Role | None = "offline" if recipe.sample is not None else None
-    return Node("prepare", given, {"model": BASE}, list(plugins), files, _num_proc(recipe), role=role)
+    return Node(
+        "prepare",
+        {"prepare": prepare, "sources": settings},
+        {"model": BASE},
+        list(plugins),
+        files,
+        {"num_proc": recipe.prepare.num_proc},
+        role=role,
+    )
 
 
 def _contamination(recipe: Recipe) -> list[Node]:
-    """One check per benchmark, of all its items: a limit changes nothing here."""
+    """A check of each benchmark against the training data. It takes all items of the benchmark: `limit` is no part of it."""
     judged = recipe.judge.benchmarks if recipe.judge else {}
     nodes = []
     for name, benchmark in {**recipe.evaluation.benchmarks, **judged}.items():
@@ -199,7 +200,7 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
             f"evaluation.lm_eval_include_path must be a folder of task definitions, got {folder}; name its folder"
         )
     engine = engine_settings(evaluation.engine, evaluation.base_url, evaluation.model)
-    # Definitions are files of any name and depth, and so no input by role: their content is part of the settings.
+    # The folder's files may have any name and depth, so they have no roles: their content is part of the settings.
     settings = {
         "task": name,
         **evaluation.lm_eval[name].model_dump(),
@@ -253,13 +254,13 @@ def _judged(recipe: Recipe, models: list[Role]) -> list[Node]:
         resolved, reads = judge_nodes(role, one, recipe, key)
         nodes += resolved
         for name, benchmark in judge.benchmarks.items():
-            for form in _forms(name, benchmark):
-                nodes.append(_judge(recipe, role, one, name, form, models, reads))
+            for protocol in _protocols(name, benchmark):
+                nodes.append(_judge(recipe, role, one, name, protocol, models, reads))
     return nodes
 
 
-def _forms(name: str, benchmark: JudgedBenchmark) -> list[str]:
-    """The forms a benchmark is judged in; the first is its own."""
+def _protocols(name: str, benchmark: JudgedBenchmark) -> list[str]:
+    """The judge protocols that the recipe asks for; the first is the benchmark's own unless the recipe names others."""
     own = list(importlib.import_module(f"evaluation.benchmarks.{name}").FORMS)
     asked = [
         plugin("evaluation.judging.protocols", form, f"judge.benchmarks.{name}.forms") for form in benchmark.forms or own[:1]
@@ -271,12 +272,12 @@ def _forms(name: str, benchmark: JudgedBenchmark) -> list[str]:
 
 
 def _judge(
-    recipe: Recipe, role: Role, one: JudgeModel, name: str, form: str, models: list[Role], reads: dict[str, str]
+    recipe: Recipe, role: Role, one: JudgeModel, name: str, protocol: str, models: list[Role], reads: dict[str, str]
 ) -> Node:
     judge = recipe.judge
     assert judge is not None
     benchmark = judge.benchmarks[name]
-    compares = importlib.import_module(f"evaluation.judging.protocols.{form}").COMPARES
+    compares = importlib.import_module(f"evaluation.judging.protocols.{protocol}").COMPARES
     files = {}
     if compares and benchmark.baseline is not None:
         files["baseline"] = recipe.find(f"judge.benchmarks.{name}.baseline", benchmark.baseline)
@@ -293,14 +294,14 @@ def _judge(
         "benchmark": name,
         "source": source_kind(name, benchmark),
         "limit": benchmark.limit,
-        "form": form,
+        "form": protocol,
         "models": judged,
         "demonstration": judge.demonstration,
         "orders": judge.orders,
         "max_new_tokens": judge.max_new_tokens,
         **judge_settings(one, recipe.date),
     }
-    code = [f"evaluation.benchmarks.{name}", f"evaluation.judging.protocols.{form}"]
+    code = [f"evaluation.benchmarks.{name}", f"evaluation.judging.protocols.{protocol}"]
     if one.engine != "reward_model":
         code.append(f"evaluation.engines.{one.engine}")
     return Node(
@@ -312,7 +313,7 @@ def _judge(
         unkeyed=endpoint(one, recipe),
         role=role,
         benchmark=name,
-        variant=form if form != _forms(name, benchmark)[0] else None,
+        variant=protocol if protocol != _protocols(name, benchmark)[0] else None,
         session=session("judge", role),
     )
 
@@ -350,7 +351,7 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     # The recipe is shown in the report, and so is part of its key.
     settings = {"recipe": portable(recipe).model_dump(), "models": models}
     templates = sorted((ROOT / "evaluation" / "report" / "templates").iterdir())
-    # What a stage is called in the report is said in its file.
+    # Under which name the report gets a stage's folders is said in the stage's file.
     sections = [
         f"tasks.stages.{stage}:REPORT" for stage in dict.fromkeys(node.stage for node in nodes) if load(STAGES, stage).REPORT
     ]

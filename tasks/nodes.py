@@ -1,4 +1,4 @@
-"""The DAG's nodes, and what is known of them without running anything: keys, hits, and what changed."""
+"""The nodes of a run's DAG, and the forecast of each: its key, whether it is cached, and what changed since the last run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.names import TaskName
 from tasks.stages import MODEL, STAGES, kind_of_input
 from tasks.store import Artifact, Store
 
-# What differs between two dicts of ingredients: dotted key, old and new value, which are settings.
+# A difference between two sets of ingredients: `key` (dotted), `old`, `new`.
 Change = dict[str, Any]
 
 
@@ -47,7 +47,14 @@ class Node(TaskName):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is known of a node before the run. `cached` is None where it depends on whether the stage before gives the same bits."""
+    """What a plan says of a node. `cached` is None where it depends on whether the stage before gives the same bits again.
+
+    Attributes:
+        key: None where an input has never been made.
+        changed: in what the node differs from the last run's.
+        problem: what is wrong with the artifact that there is.
+        kept: whether an artifact is taken that other code made.
+    """
 
     node: Node
     key: str | None
@@ -55,7 +62,7 @@ class Forecast:
     artifact: Artifact | None
     changed: list[Change]
     problem: str | None = None
-    kept: bool = False  # taken although other code made it
+    kept: bool = False
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -92,14 +99,14 @@ def other_code(node: Node, manifest: Manifest) -> list[str]:
 
 
 def with_other_code(node: Node, other: Mapping[str, Sequence[str]]) -> Node:
-    """The node as it runs: a report says which artifacts other code made (node id → modules), and so they are part of its key."""
+    """The node as it runs: to a report's settings, which artifacts other code made (node id → modules) is added, as the report says it."""
     if node.stage != "report" or not other:
         return node
     return replace(node, settings={**node.settings, "other_code": {name: list(modules) for name, modules in other.items()}})
 
 
 def not_done_again(node: Node, artifact: Artifact) -> str | None:
-    """What a cached stage doesn't do though settings outside its key ask for it; None where there is nothing, or its files aren't here."""
+    """What settings outside the key ask of a cached stage, and it doesn't do again. None: nothing, or the artifact's files aren't here."""
     if not (artifact.path / MANIFEST).exists():
         return None
     return load(STAGES, node.stage).not_done_again({**node.settings, **node.unkeyed}, artifact.path)
@@ -111,13 +118,13 @@ def input_path(stage: str, role: str, folder: Path) -> Path:
 
 
 def model_folder(artifact: Path) -> Path:
-    """Where the model lies that an artifact is, which may be outside the store."""
+    """The model's folder, of an artifact that is a model. It may lie outside the store."""
     manifest = read_manifest(artifact)
     return Path(manifest["model_path"]) if "model_path" in manifest else artifact / manifest["model_folder"]
 
 
 def check_inputs(nodes: Iterable[Node]) -> None:
-    """Holds every node to what its stage says that it reads.
+    """Compares what every node reads with what its stage says that it reads.
 
     Raises:
         ValueError: a stage's `READS` lacks a role, or has another stage under it than the one that is read.
@@ -194,7 +201,7 @@ def _forecast(
 
 
 def _old_ingredients(previous: Artifact | None) -> dict[str, object]:
-    """What the last run's artifact was made of; nothing where that can't be read any more: it only explains a miss."""
+    """What the last run's artifact was made of; empty where it can't be read any more, as it only explains a miss."""
     try:
         return dict(previous.manifest["ingredients"]) if previous is not None else {}
     except (OSError, ValueError, KeyError, TypeError):

@@ -28,7 +28,7 @@ from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Artifact
 
-# An update of a progress artifact costs about 10 ms.
+# Prefect takes about 10 ms for an update of a progress artifact.
 PROGRESS_INTERVAL_S = 2.0
 # Before each new try of what may pass by itself: a network, a busy endpoint.
 RETRY_DELAYS_S = [2.0, 8.0, 30.0]
@@ -39,7 +39,7 @@ Made = dict[str, str]
 
 @dataclass
 class ArtifactKey(CachePolicy):
-    """The stage's key, with Prefect's record of it brought in line with the store first.
+    """Prefect's cache key of a task: the stage's own key. Computing it first makes Prefect's record agree with the store.
 
     The manifest is the truth: an artifact without a record gets one, so the task run shows as Cached; a record without a valid
     artifact is removed, so Prefect sees a plain miss.
@@ -74,8 +74,8 @@ def run_node(
 ) -> Made:
     """Run one node as a Prefect task. `inputs` are the results of the tasks before it, which draws the edges of the UI's graph.
 
-    A failure that may pass by itself is tried again, with growing delays; `on_retry` is told. Others are not: a schema stays wrong
-    and memory stays too small.
+    A failure that may pass by itself, such as a network's, is tried again with growing delays, and `on_retry` is told. Others are not:
+    a wrong schema stays wrong.
 
     Returns:
         The artifact as plain JSON: stage, key, fingerprint, path.

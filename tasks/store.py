@@ -1,4 +1,4 @@
-"""The artifact store: complete, verifiable folders found by key, and the partial work beside them.
+"""The artifact store: one folder per artifact, found by its key and checked against its manifest, and partial work beside them.
 
 artifacts/<stage>/<key>.json                 pointer to the newest artifact of this key, swapped atomically
 artifacts/<stage>/<key>.<fingerprint>/       the artifact; its manifest.json is written last
@@ -35,7 +35,7 @@ LOCK_INTERVAL_S = 0.2
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete output of a stage."""
+    """A complete output of a stage: its folder, its key, and the digest of its content (`fingerprint`)."""
 
     stage: str
     key: str
@@ -68,7 +68,7 @@ class Store:
         self._verified: set[Path] = set()
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The valid artifact of a key, or None. What is altered counts as absent; `problem` says what is wrong with it.
+        """The valid artifact of a key, or None. One that was altered counts as none; `problem` says what is wrong with it.
 
         One that only the shared store has is found too; `fetch` brings its files.
         """
@@ -117,9 +117,9 @@ class Store:
         return manifest
 
     def open_part(self, artifact: Artifact) -> str | None:
-        """What of an artifact could not be made when its stage ended, and can be at another time; None where nothing is open.
+        """Which requests of an artifact failed and can be made at another time, in words; None where there are none.
 
-        Of one that only the shared store has, nothing is said: a plan would ask the store once more for every artifact.
+        None also for an artifact that only the shared store has: a plan would have to ask the store once more for every artifact.
         """
         number = artifact.manifest.get("open") if (artifact.path / MANIFEST).exists() else None
         return f"{number} of its requests failed and are made again" if number else None
@@ -150,9 +150,9 @@ class Store:
         return artifact.path
 
     def publish(self, artifact: Artifact, *, replace: bool = False) -> Artifact:
-        """Put an artifact into the shared store and return the one that holds there: another machine's, where it was first.
+        """Put an artifact into the shared store and return the one that counts there: another machine's, where that was first.
 
-        `replace` makes this one hold. An artifact that stands for a model folder outside the store stays on this machine.
+        With `replace` this one counts. An artifact that stands for a model folder outside the store stays on this machine.
         """
         if self.remote is None or self.damage(artifact) is not None or "model_path" in artifact.manifest:
             return artifact
@@ -230,17 +230,22 @@ class Store:
         fingerprint: str | None,
         about: Mapping[str, object],
     ) -> Artifact:
-        """Turn a finished work folder into an artifact: manifest last, then a rename, then the pointer.
+        """Turn a finished work folder into an artifact: its manifest is written last, then it is renamed, then the pointer is set.
 
-        `content` are the patterns of the files whose bytes make the fingerprint, unless the stage gives one itself (a model's
-        digest); logs, timings and metrics stay outside it.
+        Args:
+            content: patterns of the files whose bytes make the fingerprint: all but logs, times and metrics.
+            fingerprint: the output's own digest, where it has one (a model's).
+            about: what the manifest says besides.
+
+        Raises:
+            ValueError: no file matches `content`.
         """
         stage, key = ingredients.stage, ingredients.key()
-        # A process that was killed here or while it wrote a file left these.
+        # Left by a process that was killed at this place, or while it wrote a file.
         (work / MANIFEST).unlink(missing_ok=True)
         for unfinished in work.rglob("*.partial"):
             unfinished.unlink()
-        # Whatever library wrote them: a home may be shared.
+        # Some libraries write files that only their owner may read, and a home may be shared.
         open_to_readers(work)
         files = {
             str(path.relative_to(work)): {"size": path.stat().st_size, "sha256": file_sha256(path, durable=True)}
@@ -279,7 +284,7 @@ class Store:
             )
         if path.is_dir():
             home = self.root.parent
-            # A plan makes no home.
+            # A plan must not create the home.
             return model_digest(path, home / "digests.json" if home.exists() else None, fresh=self.verify)
         return _outside_sha256(path, file_state(path))
 

@@ -49,7 +49,7 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     """The reference pass of a round and the training on it: `inputs` are the training's model and what else it reads."""
     config = recipe.train_config()
     train = config.to_dict()
-    # Kinds of devices compute a reference in other parts: what one of them made is not the other's to the bit.
+    # Kinds of devices differ in the last bits of a reference.
     settings = {**config.reference_settings(), "device": device_kind()}
     made = Node("reference", settings, {"model": reference, "data": data}, round=round_)
     return [
@@ -77,10 +77,10 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
         shared = {name: config[name] for name in REFERENCE_FIELDS}
         nodes.append(Node("measure", shared, {"samples": samples, "policy": before, "model": BASE}, round=round_))
     prepare = {
-        # Samples come as token ids: nothing is rendered here, and no date has a say.
+        # Samples are token ids: no chat template is applied that could read a date.
         **recipe.prepare.model_dump(exclude={"num_proc"}),
         "seed": recipe.seed,
-        # Without offline groups a round's data are what its samples are.
+        # Which offline groups are mixed in depends on the round; a round's samples alone don't.
         **({"offline_mix": sample.offline_mix, "round": number} if offline is not None else {}),
     }
     reads = {"labelled": labelled, "model": BASE} | ({"offline": offline.id} if offline is not None else {})

@@ -53,8 +53,10 @@ def _cache_file(job: Job, sampling: Sampling) -> Path:
 def open_model(
     engine: Settings, model: Path | None, date: str | None, spending: Settings | None = None
 ) -> tuple[Engine, object]:
-    """The engine of a node's settings with its model loaded, and the tokenizer, whose template is told that it is the day `date`;
-    kept for the process's next job."""
+    """The engine of a node's settings with its model loaded, and the tokenizer; both are kept for the process's next job.
+
+    `date` is the day that the tokenizer's chat template is told. An engine that is an endpoint has no tokenizer here.
+    """
     return _open(engine["name"], model, engine.get("base_url"), engine.get("model"), date, json.dumps(spending, sort_keys=True))
 
 

@@ -1,4 +1,4 @@
-"""Judge: the models' answers to one benchmark, judged in one form by one judge. All benchmarks of a judge share this process."""
+"""Judge: the models' answers to one benchmark, by one judge under one protocol. All benchmarks of a judge share this process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run(job: Job) -> None:
 
 
 def identity(output: Path) -> Identity:
-    """Games whose requests failed, as with an endpoint that was away: another run that comes by asks them again."""
+    """How many requests to the judge failed, as with an endpoint that was away: the next run asks them again."""
     return Identity(open=sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl")))
 
 

@@ -27,7 +27,7 @@ def run(job: Job) -> None:
         given = {"path": job.inputs["file"]} if "file" in job.inputs else {}
         labeler.label(*files, benchmark=benchmark, progress=job.progress, **given)
     records = read_repaired(labelled)
-    # A verifier's reward is the benchmark's verdict already.
+    # A verifier's reward is the benchmark's verdict itself.
     if benchmark is not None and job.settings["labeler"] != "verifier":
         add_gold(records, benchmark)
         write_whole(labelled, records)

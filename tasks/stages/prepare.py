@@ -32,7 +32,7 @@ def run(job: Job) -> None:
 
 
 def outcome(output: Path) -> str:
-    """What became of the rows, in a line: whoever trains on them has to have seen it."""
+    """How many rows were kept and dropped, and why, in a line: who trains on them should have seen it."""
     ledger = json.loads((output / "ledger.json").read_text(encoding="utf-8"))
     counts = sorted(ledger["rows"].items(), key=lambda entry: -entry[1])
     rows = ", ".join(f"{number} {name}" for name, number in counts)

@@ -46,6 +46,11 @@ class Artifact:
     def manifest(self) -> Manifest:
         return read_manifest(self.path)
 
+    @property
+    def folder(self) -> str:
+        """Where it lies in a store: `<stage>/<key>.<fingerprint>`."""
+        return f"{self.stage}/{self.path.name}"
+
     @classmethod
     def from_json(cls, value: Mapping[str, str]) -> Artifact:
         return cls(value["stage"], value["key"], value["fingerprint"], Path(value["path"]))
@@ -75,18 +80,16 @@ class Store:
         artifact = self._pointed(stage, key)
         if artifact is not None and self.damage(artifact) is None:
             return artifact
-        fingerprint = self.remote.fingerprint(stage, key) if self.remote else None
-        if self.remote is None or fingerprint is None or self.remote.damage(f"{stage}/{key}.{fingerprint}") is not None:
-            return None
-        return self._artifact(stage, key, fingerprint)
+        shared = self._shared(stage, key)
+        return shared if shared is not None and self._damage_there(shared) is None else None
 
     def problem(self, stage: str, key: str) -> str | None:
         """Why the artifact that a pointer names, here or in the shared store, can't be used; None where it can or there is none."""
         artifact = self._pointed(stage, key)
         if artifact is not None:
             return self.damage(artifact)
-        fingerprint = self.remote.fingerprint(stage, key) if self.remote else None
-        return self.remote.damage(f"{stage}/{key}.{fingerprint}") if self.remote and fingerprint else None
+        shared = self._shared(stage, key)
+        return self._damage_there(shared) if shared is not None else None
 
     def damage(self, artifact: Artifact) -> str | None:
         """What is wrong with an artifact on disk, by its manifest; None where nothing is. Hashes are compared once per process."""
@@ -99,9 +102,7 @@ class Store:
 
     def available(self, artifact: Artifact) -> bool:
         """Whether the artifact is whole here, or in the shared store."""
-        return self.damage(artifact) is None or (
-            self.remote is not None and self.remote.damage(f"{artifact.stage}/{artifact.path.name}") is None
-        )
+        return self.damage(artifact) is None or (self.remote is not None and self._damage_there(artifact) is None)
 
     def manifest(self, artifact: Artifact) -> Manifest:
         """An artifact's manifest, from here or from the shared store.
@@ -111,7 +112,7 @@ class Store:
         """
         if self.remote is None or (artifact.path / MANIFEST).exists():
             return artifact.manifest
-        manifest = self.remote.manifest(f"{artifact.stage}/{artifact.path.name}")
+        manifest = self.remote.manifest(artifact.folder)
         if manifest is None:
             raise FileNotFoundError(f"{artifact.path} must be a complete artifact here or in {self.remote.url}, got none")
         return manifest
@@ -141,7 +142,7 @@ class Store:
             if self.damage(artifact) is None:
                 return artifact.path
             part = artifact.path.with_name(f"{artifact.path.name}.part")
-            self.remote.download(f"{artifact.stage}/{artifact.path.name}", part, leave_out)
+            self.remote.download(artifact.folder, part, leave_out)
             if damage(dataclasses.replace(artifact, path=part)) is not None:
                 return part
             shutil.rmtree(artifact.path, ignore_errors=True)
@@ -172,6 +173,16 @@ class Store:
             if canonical({**artifact.manifest["ingredients"], "code": None}) == canonical(wanted):
                 return artifact
         return None
+
+    def _shared(self, stage: str, key: str) -> Artifact | None:
+        """The artifact that the shared store has under a key, by its pointer there."""
+        fingerprint = self.remote.fingerprint(stage, key) if self.remote is not None else None
+        return self._artifact(stage, key, fingerprint) if fingerprint is not None else None
+
+    def _damage_there(self, artifact: Artifact) -> str | None:
+        """What is wrong with an artifact in the shared store; None where nothing is."""
+        assert self.remote is not None
+        return self.remote.damage(artifact.folder)
 
     def _pointed(self, stage: str, key: str) -> Artifact | None:
         try:

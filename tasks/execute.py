@@ -93,7 +93,7 @@ class Execution:
 
 
 def _needs_accelerator(node: Node) -> bool:
-    """Whether it does: a node with an engine does unless the engine is an endpoint, any other if its stage says so."""
+    """Whether a node needs it: with an engine that is no endpoint, or because its stage says so."""
     engine = node.settings.get("engine")
     return engine["name"] != "openai" if engine else load(STAGES, node.stage).ACCELERATOR
 

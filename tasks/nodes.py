@@ -51,8 +51,8 @@ class Forecast:
 
     Attributes:
         key: None where an input has never been made.
-        changed: in what the node differs from the last run's.
-        problem: what is wrong with the artifact that there is.
+        changed: what differs from the last run's node.
+        problem: what is wrong with the artifact in the store.
         kept: whether an artifact is taken that other code made.
     """
 
@@ -99,14 +99,14 @@ def other_code(node: Node, manifest: Manifest) -> list[str]:
 
 
 def with_other_code(node: Node, other: Mapping[str, Sequence[str]]) -> Node:
-    """The node as it runs: to a report's settings, which artifacts other code made (node id → modules) is added, as the report says it."""
+    """The node as it runs. A report names the artifacts that other code made: they go into its settings as node id → modules."""
     if node.stage != "report" or not other:
         return node
     return replace(node, settings={**node.settings, "other_code": {name: list(modules) for name, modules in other.items()}})
 
 
 def not_done_again(node: Node, artifact: Artifact) -> str | None:
-    """What settings outside the key ask of a cached stage, and it doesn't do again. None: nothing, or the artifact's files aren't here."""
+    """What a cached stage doesn't do again though settings outside its key ask for it; None also where its files aren't here."""
     if not (artifact.path / MANIFEST).exists():
         return None
     return load(STAGES, node.stage).not_done_again({**node.settings, **node.unkeyed}, artifact.path)

@@ -15,5 +15,14 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 def run(job: Job) -> None:
     from bnf.analysis.likelihood_shift import analyze
 
-    inputs = job.inputs
-    analyze(inputs["policy"], inputs["data"], inputs["reference"], job.output, progress=job.progress, **job.settings)
+    analyze(
+        job.inputs["policy"],
+        job.inputs["data"],
+        job.inputs["reference"],
+        job.output,
+        max_tokens_per_row=job.settings["max_tokens_per_row"],
+        max_groups_per_row=job.settings["max_groups_per_row"],
+        share_prompts=job.settings["share_prompts"],
+        bf16=job.settings["bf16"],
+        progress=job.progress,
+    )

@@ -14,6 +14,14 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 def run(job: Job) -> None:
     from bnf.reference.cache import cache_reference
 
-    # The kind of device is part of the key alone.
-    settings = {name: value for name, value in job.settings.items() if name != "device"}
-    cache_reference(job.inputs["model"], job.inputs["data"], job.output, progress=job.progress, **settings)
+    cache_reference(
+        job.inputs["model"],
+        job.inputs["data"],
+        job.output,
+        max_tokens_per_row=job.settings["max_tokens_per_row"],
+        max_groups_per_row=job.settings["max_groups_per_row"],
+        share_prompts=job.settings["share_prompts"],
+        bf16=job.settings["bf16"],
+        mismatched=job.settings["mismatched"],
+        progress=job.progress,
+    )

@@ -14,4 +14,7 @@ REPORT = "scores"
 def run(job: Job) -> None:
     from evaluation.scoring.score import score_folder
 
-    score_folder(completions_dir=job.inputs["completions"], output_dir=job.output, progress=job.progress, **job.settings)
+    s = job.settings
+    score_folder(
+        s["benchmark"], job.inputs["completions"], job.output, source=s["source"], limit=s["limit"], progress=job.progress
+    )

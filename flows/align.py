@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled as cancelled_state
 
+from bnf.plugins import load
 from evaluation.spending import LEDGER_VARIABLE
 from flows.dag.graph import build
 from flows.dag.on_policy import BASE
@@ -35,10 +36,12 @@ from flows.service.crashed import mark_crashed
 from flows.service.keys import service_keys
 from flows.service.worker import begin
 from tasks.child import Cancelled
-from tasks.execute import Children, Execution, stage_module
+from tasks.execute import Children, Execution
 from tasks.keys import Ingredients
-from tasks.nodes import Node, ingredients, input_path, not_done_again, other_code, with_other_code
+from tasks.names import TaskName
+from tasks.nodes import Node, ingredients, model_folder, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
+from tasks.stages import STAGES
 from tasks.store import Artifact, Store, read_json
 
 # What is computed on the way to a policy.
@@ -227,11 +230,13 @@ class Runner:
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
         """Before anything is computed for a training: what it would refuse of the model, once that is fetched, and of the groups."""
-        if node.stage not in ALIGNMENT_STAGES or not any(name.split("/")[0] == "train" for name in self.selection.allowed):
+        if node.stage not in ALIGNMENT_STAGES or not any(
+            TaskName.from_id(one).stage == "train" for one in self.selection.allowed
+        ):
             return
         problem = None
         if "model" in inputs and node.inputs["model"] == BASE:
-            problem = self._ask("model", lambda: model_problem(self.recipe, input_path("model", inputs["model"].path)))
+            problem = self._ask("model", lambda: model_problem(self.recipe, model_folder(inputs["model"].path)))
         if problem is None and node.stage in TRAINING_STAGES:
             folder = self.store.fetch(inputs["data"])
             problem = self._ask(node.inputs["data"], lambda: groups_problem(self.recipe.train_config(), folder))
@@ -250,9 +255,8 @@ class Runner:
         self.listener.on_done(node, cached, seconds)
         if cached and (said := not_done_again(node, artifact)):
             self.listener.on_message(f"    {said}")
-        outcome = getattr(stage_module(node), "outcome", None)
-        if outcome is not None and artifact.path.exists():
-            self.listener.on_message(f"    {outcome(artifact.path)}")
+        if artifact.path.exists() and (outcome := load(STAGES, node.stage).outcome(artifact.path)):
+            self.listener.on_message(f"    {outcome}")
 
     def _other_code(self, node: Node, artifact: Artifact) -> None:
         """Remember and say which modules have changed since an artifact was made that is used all the same."""

@@ -11,6 +11,7 @@ from flows.display import print_table, settings_rows
 from flows.errors import RecipeError
 from flows.runs.home import home_folder, open_store
 from flows.runs.record import COMPARABLE, Run, differing_settings
+from tasks.names import TaskName
 from tasks.store import Store
 
 
@@ -64,10 +65,10 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
 def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
     """A run's scores by benchmark and model."""
     folders: dict[str, dict[str, Path]] = {}
-    for name, artifact in run.artifacts.items():
-        stage, *rest = name.split("/")
-        if stage == "score":
-            folders.setdefault(rest[1], {})[rest[0]] = store.fetch(artifact)
+    for task, artifact in run.artifacts.items():
+        name = TaskName.from_id(task)
+        if name.stage == "score":
+            folders.setdefault(str(name.benchmark), {})[str(name.role)] = store.fetch(artifact)
     return folders
 
 
@@ -75,7 +76,7 @@ def _dev(run: Run, store: Store) -> tuple[dict[str, Any], dict[str, Any]] | None
     """What the run's training, of several rounds the last, measured on its dev set, and how, as `compare_dev` takes them."""
     from evaluation.report.dev_set import read_dev
 
-    last = {name.split("/")[0]: artifact for name, artifact in run.artifacts.items()}
+    last = {artifact.stage: artifact for artifact in run.artifacts.values()}
     if "train" not in last or "prepare" not in last:
         return None
     dev = read_dev(store.fetch(last["train"], ("*.safetensors",)))

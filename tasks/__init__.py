@@ -1,1 +1,15 @@
-"""The stages as cached, resumable tasks: keys, the artifact store, child processes, and one thin Prefect task around each stage."""
+"""The stages of a run as cached tasks: each is computed once per key, in a child process, and goes on where it was killed.
+
+names: the name of a task in fields, and the ids that are made from them
+nodes: a task of a run with all that it reads; what a plan says of it
+stages: what each stage reads, writes and does, one file each
+keys: what a stage's output depends on, as one hash
+manifest: what an artifact says of itself
+store: the artifacts of a home
+remote: a store that several machines share
+execute: make one artifact, or take it from the store
+child: the process that stages run in, seen from outside; worker: seen from inside
+job: what a stage's `run` is given, and what it says of its output
+failures: what kinds of errors there are
+prefect_task: a stage as a Prefect task
+"""

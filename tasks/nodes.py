@@ -1,69 +1,72 @@
-"""The DAG's nodes, and what is known of them without running anything: keys, hits, and what changed."""
+"""The nodes of a run's DAG, and the forecast of each: its key, whether it is cached, and what changed since the last run."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bnf.plugins import load, names
+from tasks.job import Settings
 from tasks.keys import Ingredients, changes, code_digests, library_versions
-from tasks.remote import MANIFEST
-from tasks.store import Artifact, Store, read_json
+from tasks.manifest import MANIFEST, Manifest, read_manifest
+from tasks.names import TaskName
+from tasks.stages import MODEL, STAGES, kind_of_input
+from tasks.store import Artifact, Store
 
-# Roles whose input is a model folder, wherever it lies.
-MODEL_ROLES = frozenset({"model", "policy", "judge", "reference_model"})
+# A difference between two sets of ingredients: `key` (dotted), `old`, `new`.
+Change = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Node:
+class Node(TaskName):
     """One task of a run: a stage with the part of the recipe it reads.
 
-    `inputs` maps roles to the ids of the nodes it reads and `files` to files or model folders from outside, whose content is what
-    counts. `plugins` are the code that the recipe chose by name (an objective, a benchmark's functions), in the form `code_digests`
-    takes. `unkeyed` settings reach the stage without being part of its key. `session` names the child process that the node shares
-    with its neighbours.
+    Attributes:
+        settings: the part of the recipe that decides the output, as plain JSON.
+        inputs: the ids of the nodes it reads, by role.
+        plugins: the code that the recipe chose by name (an objective, a benchmark's functions), in the form `code_digests` takes.
+        files: files or model folders from outside, by role; their content is what counts.
+        unkeyed: settings that reach the stage without being part of its key.
+        session: the name of the child process that the node shares with its neighbours.
     """
 
-    stage: str
-    settings: Mapping[str, Any]
+    settings: Settings
     inputs: Mapping[str, str] = field(default_factory=dict)
     plugins: Sequence[str] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
-    unkeyed: Mapping[str, Any] = field(default_factory=dict)
-    model: str | None = None
-    benchmark: str | None = None
+    unkeyed: Settings = field(default_factory=dict)
     session: str | None = None
 
     @property
-    def id(self) -> str:
-        return "/".join(filter(None, [self.stage, self.model, self.benchmark]))
-
-    @property
-    def label(self) -> str:
-        """The task run's name: `generate-aligned-gsm8k`."""
-        return self.id.replace("/", "-")
+    def log_name(self) -> str:
+        """The file in a run's `logs/` with what its process said: nodes of a session share one."""
+        return f"{(self.session or self.id).replace('/', '-')}.log"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is known of a node before the run. `cached` is None where it depends on whether the stage before gives the same bits."""
+    """What a plan says of a node. `cached` is None where it depends on whether the stage before gives the same bits again.
+
+    Attributes:
+        key: None where an input has never been made.
+        changed: what differs from the last run's node.
+        problem: what is wrong with the artifact in the store.
+        kept: whether an artifact is taken that other code made.
+    """
 
     node: Node
     key: str | None
     cached: bool | None
     artifact: Artifact | None
-    changed: list[dict[str, Any]]
+    changed: list[Change]
     problem: str | None = None
-    kept: bool = False  # taken although other code made it
+    kept: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        node = self.node
+    def as_json(self) -> dict[str, object]:
         return {
-            "stage": node.stage,
-            "model": node.model,
-            "benchmark": node.benchmark,
+            **self.node.as_json(),
             "cached": self.cached,
             "key": self.key,
             "kept": self.kept,
@@ -89,40 +92,53 @@ def _code(node: Node) -> dict[str, str]:
     return code_digests([f"tasks.stages.{node.stage}", *node.plugins])
 
 
-def other_code(node: Node, manifest: Mapping[str, Any]) -> list[str]:
+def other_code(node: Node, manifest: Manifest) -> list[str]:
     """The modules of an artifact's stage that have changed, come or gone since it was made."""
     now = _code(node)
     return [change["key"].removeprefix("code.") for change in changes({"code": manifest["ingredients"]["code"]}, {"code": now})]
 
 
 def with_other_code(node: Node, other: Mapping[str, Sequence[str]]) -> Node:
-    """The node as it runs: a report says which artifacts other code made (node id → modules), and so they are part of its key."""
+    """The node as it runs. A report names the artifacts that other code made: they go into its settings as node id → modules."""
     if node.stage != "report" or not other:
         return node
     return replace(node, settings={**node.settings, "other_code": {name: list(modules) for name, modules in other.items()}})
 
 
 def not_done_again(node: Node, artifact: Artifact) -> str | None:
-    """What a cached stage doesn't do though settings outside its key ask for it; None where there is nothing, or its files aren't here."""
-    stage = importlib.import_module(f"tasks.stages.{node.stage}")
-    if not hasattr(stage, "not_done_again") or not (artifact.path / MANIFEST).exists():
+    """What a cached stage doesn't do again though settings outside its key ask for it; None also where its files aren't here."""
+    if not (artifact.path / MANIFEST).exists():
         return None
-    said: str | None = stage.not_done_again({**node.settings, **node.unkeyed}, artifact.path)
-    return said
+    return load(STAGES, node.stage).not_done_again({**node.settings, **node.unkeyed}, artifact.path)
 
 
-def environment(node: Node) -> dict[str, str]:
-    """Variables that the node's child process needs from its very start."""
-    stage = importlib.import_module(f"tasks.stages.{node.stage}")
-    return stage.environment(node.settings) if hasattr(stage, "environment") else {}
+def input_path(stage: str, role: str, folder: Path) -> Path:
+    """Where a stage reads an input: the artifact's folder, or the model's, where the role is a model."""
+    return model_folder(folder) if kind_of_input(stage, role) == MODEL else folder
 
 
-def input_path(role: str, folder: Path) -> Path:
-    """Where a stage reads an input: the artifact's folder, or for a model the model's, which may be outside the store."""
-    if role not in MODEL_ROLES:
-        return folder
-    manifest = read_json(folder / MANIFEST)
-    return Path(manifest["model_path"]) if "model_path" in manifest else folder / manifest["model_folder"]
+def model_folder(artifact: Path) -> Path:
+    """The model's folder, of an artifact that is a model. It may lie outside the store."""
+    manifest = read_manifest(artifact)
+    return Path(manifest["model_path"]) if "model_path" in manifest else artifact / manifest["model_folder"]
+
+
+def check_inputs(nodes: Iterable[Node]) -> None:
+    """Compares what every node reads with what its stage says that it reads.
+
+    Raises:
+        ValueError: a stage's `READS` lacks a role, or has another stage under it than the one that is read.
+    """
+    by_id = {node.id: node for node in nodes}
+    for node in by_id.values():
+        for role in node.files:
+            kind_of_input(node.stage, role)
+        for role, name in node.inputs.items():
+            kind = kind_of_input(node.stage, role)
+            if kind in names(STAGES) and kind != by_id[name].stage:
+                raise ValueError(
+                    f"{role} of {node.id} must be an output of {kind}, got {name}; correct READS of {node.stage}, or the node"
+                )
 
 
 def forecast(
@@ -184,8 +200,8 @@ def _forecast(
     return Forecast(node, key, False, None, changes(old, made_of.as_json()) if old else [], store.problem(node.stage, key))
 
 
-def _old_ingredients(previous: Artifact | None) -> dict[str, Any]:
-    """What the last run's artifact was made of; nothing where that can't be read any more: it only explains a miss."""
+def _old_ingredients(previous: Artifact | None) -> dict[str, object]:
+    """What the last run's artifact was made of; empty where it can't be read any more, as it only explains a miss."""
     try:
         return dict(previous.manifest["ingredients"]) if previous is not None else {}
     except (OSError, ValueError, KeyError, TypeError):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from prefect import State, Task, get_run_logger
@@ -23,20 +23,23 @@ from prefect.transactions import get_transaction
 from tasks.child import StageFailed
 from tasks.execute import Execution, execute
 from tasks.failures import Cause
+from tasks.job import Settings
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Artifact
 
-# An update of a progress artifact costs about 10 ms.
+# Prefect takes about 10 ms for an update of a progress artifact.
 PROGRESS_INTERVAL_S = 2.0
 # Before each new try of what may pass by itself: a network, a busy endpoint.
 RETRY_DELAYS_S = [2.0, 8.0, 30.0]
 RETRY_JITTER = 0.3
+# An artifact as plain JSON: what a task gives, and what the tasks after it are given.
+Made = dict[str, str]
 
 
 @dataclass
 class ArtifactKey(CachePolicy):
-    """The stage's key, with Prefect's record of it brought in line with the store first.
+    """Prefect's cache key of a task: the stage's own key. Computing it first makes Prefect's record agree with the store.
 
     The manifest is the truth: an artifact without a record gets one, so the task run shows as Cached; a record without a valid
     artifact is removed, so Prefect sees a plain miss.
@@ -46,7 +49,7 @@ class ArtifactKey(CachePolicy):
     artifact_of: Callable[[], tuple[str, Artifact | None]] | None = None
 
     def compute_key(
-        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+        self, task_ctx: TaskRunContext, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
     ) -> str | None:
         assert self.artifact_of is not None
         key, artifact = self.artifact_of()
@@ -61,18 +64,18 @@ class ArtifactKey(CachePolicy):
 def run_node(
     node: Node,
     made_of: Ingredients,
-    inputs: Mapping[str, dict[str, str]],
+    inputs: Mapping[str, Made],
     execution: Execution,
     *,
     refresh: bool,
     complete: bool,
     records: Path,
     on_retry: Callable[[str], None],
-) -> dict[str, str]:
+) -> Made:
     """Run one node as a Prefect task. `inputs` are the results of the tasks before it, which draws the edges of the UI's graph.
 
-    A failure that may pass by itself is tried again, with growing delays; `on_retry` is told. Others are not: a schema stays wrong
-    and memory stays too small.
+    A failure that may pass by itself, such as a network's, is tried again with growing delays, and `on_retry` is told. Others are not:
+    a wrong schema stays wrong.
 
     Returns:
         The artifact as plain JSON: stage, key, fingerprint, path.
@@ -80,7 +83,7 @@ def run_node(
     progress = _ProgressArtifact(node.label)
     tries = itertools.count()
 
-    def body(settings: dict[str, Any], inputs: dict[str, dict[str, str]]) -> dict[str, str]:
+    def body(settings: Settings, inputs: dict[str, Made]) -> Made:
         transaction = get_transaction()
         if transaction is None or not transaction.key:
             raise RuntimeError(f"{node.label} must have a cache key, got none; see the error above")
@@ -100,7 +103,7 @@ def run_node(
         logger.info("artifact %s (fingerprint %s)", artifact.path, artifact.fingerprint)
         return artifact.as_json()
 
-    def may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    def may_pass(task: Task[[Settings, dict[str, Made]], Made], task_run: TaskRun, state: State[Made]) -> bool:
         error = state.result(raise_on_failure=False)
         if not (isinstance(error, StageFailed) and error.cause is Cause.PASSING):
             return False
@@ -111,7 +114,7 @@ def run_node(
         key = made_of.key()
         return f"{node.stage}-{key}.json", execution.store.find(node.stage, key)
 
-    task: Task[..., dict[str, str]] = Task(
+    task: Task[[Settings, dict[str, Made]], Made] = Task(
         body,
         name=node.stage,
         task_run_name=node.label,
@@ -128,7 +131,7 @@ def run_node(
         result_serializer="json",
         log_prints=False,
     )
-    return task(settings=json.loads(json.dumps(dict(node.settings))), inputs=dict(inputs))
+    return task(json.loads(json.dumps(dict(node.settings))), dict(inputs))
 
 
 def artifact_key(text: str) -> str:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-MANIFEST = "manifest.json"
+from tasks.manifest import MANIFEST, Manifest, file_sha256, is_manifest, read_manifest
 
 
 class RemoteError(OSError):
@@ -49,15 +47,16 @@ class Remote:
         """The fingerprint that the key's pointer names, asked once per process; None where there is no readable pointer."""
         name = f"{stage}/{key}.json"
         if name not in self._pointers:
-            fingerprint = (self._read(name) or {}).get("fingerprint")
+            pointer = self._read(name)
+            fingerprint = pointer.get("fingerprint") if isinstance(pointer, dict) else None
             # It becomes part of a path: nothing but a digest will do.
             self._pointers[name] = fingerprint if isinstance(fingerprint, str) and fingerprint.isalnum() else None
         return self._pointers[name]
 
-    def manifest(self, folder: str) -> dict[str, Any] | None:
+    def manifest(self, folder: str) -> Manifest | None:
         """The manifest of `<stage>/<key>.<fingerprint>`, or None where there is no readable one."""
         found = self._read(f"{folder}/{MANIFEST}")
-        if found is None or not {"files", "fingerprint", "ingredients"} <= found.keys():
+        if not is_manifest(found):
             return None
         # Files are written here under these names: none may lead out of the artifact's folder.
         paths = [PurePosixPath(name) for name in found["files"]]
@@ -98,10 +97,10 @@ class Remote:
                 continue
             path = to / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not (path.exists() and _sha256(path) == entry["sha256"]):
+            if not (path.exists() and file_sha256(path) == entry["sha256"]):
                 with self._reaching():
                     self._files.get_file(f"{self._root}/{folder}/{name}", str(path))
-            if _sha256(path) != entry["sha256"]:
+            if file_sha256(path) != entry["sha256"]:
                 path.unlink()
                 raise RemoteError(
                     f"{self.url}/{folder}/{name} must have sha256 {entry['sha256']}, got another; run again with --refresh "
@@ -123,7 +122,7 @@ class Remote:
         if replace or self.damage(folder) is not None:
             self._put(folder, artifact)
         pointer = json.dumps({"fingerprint": fingerprint}).encode()
-        # A pointer to nothing, or one that can't be read, is in nobody's favour.
+        # A pointer that names nothing whole, or that can't be read, is replaced; a pointer that somebody has put meanwhile is not.
         mode = "overwrite" if replace or (self._exists(name) and known == self._fresh_fingerprint(stage, key)) else "create"
         with contextlib.suppress(FileExistsError), self._reaching():
             self._files.pipe_file(f"{self._root}/{name}", pointer, mode=mode)
@@ -135,7 +134,7 @@ class Remote:
     def _put(self, folder: str, artifact: Path) -> None:
         """Put an artifact's files, manifest last; one that is there is taken away first, so that what has a manifest is whole."""
         target = f"{self._root}/{folder}"
-        manifest = json.loads((artifact / MANIFEST).read_text())
+        manifest = read_manifest(artifact)
         if self._exists(f"{folder}/{MANIFEST}"):
             with self._reaching():
                 self._files.rm_file(f"{target}/{MANIFEST}")
@@ -164,19 +163,15 @@ class Remote:
                 f"BNF_STORE must be reachable, got {type(error).__name__} from {self.url} ({error}); check its keys and endpoint"
             ) from error
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _read(self, name: str) -> object:
+        """A JSON file of the store; None where there is none that can be read."""
         with self._reaching():
             try:
                 content = self._files.cat_file(f"{self._root}/{name}")
             except FileNotFoundError:
                 return None
         try:
-            value = json.loads(content)
+            value: object = json.loads(content)
         except ValueError:  # no JSON, or no text: as good as absent
             return None
-        return value if isinstance(value, dict) else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        return value

@@ -1,4 +1,4 @@
-"""The artifact store: complete, verifiable folders found by key, and the partial work beside them.
+"""The artifact store: one folder per artifact, found by its key and checked against its manifest, and partial work beside them.
 
 artifacts/<stage>/<key>.json                 pointer to the newest artifact of this key, swapped atomically
 artifacts/<stage>/<key>.<fingerprint>/       the artifact; its manifest.json is written last
@@ -14,7 +14,6 @@ import dataclasses
 import fcntl
 import fnmatch
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -28,14 +27,15 @@ from bnf.model.digests import file_state, model_digest
 from bnf.permissions import open_to_readers
 from data.reading.files import files_inside
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
-from tasks.remote import MANIFEST, Remote
+from tasks.manifest import MANIFEST, Manifest, file_sha256, read_manifest
+from tasks.remote import Remote
 
 LOCK_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete output of a stage."""
+    """A complete output of a stage: its folder, its key, and the digest of its content (`fingerprint`)."""
 
     stage: str
     key: str
@@ -43,11 +43,16 @@ class Artifact:
     path: Path
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / MANIFEST)
+    def manifest(self) -> Manifest:
+        return read_manifest(self.path)
+
+    @property
+    def folder(self) -> str:
+        """Where it lies in a store: `<stage>/<key>.<fingerprint>`."""
+        return f"{self.stage}/{self.path.name}"
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Artifact:
+    def from_json(cls, value: Mapping[str, str]) -> Artifact:
         return cls(value["stage"], value["key"], value["fingerprint"], Path(value["path"]))
 
     def as_json(self) -> dict[str, str]:
@@ -68,25 +73,23 @@ class Store:
         self._verified: set[Path] = set()
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The valid artifact of a key, or None. What is altered counts as absent; `problem` says what is wrong with it.
+        """The valid artifact of a key, or None. One that was altered counts as none; `problem` says what is wrong with it.
 
         One that only the shared store has is found too; `fetch` brings its files.
         """
         artifact = self._pointed(stage, key)
         if artifact is not None and self.damage(artifact) is None:
             return artifact
-        fingerprint = self.remote.fingerprint(stage, key) if self.remote else None
-        if self.remote is None or fingerprint is None or self.remote.damage(f"{stage}/{key}.{fingerprint}") is not None:
-            return None
-        return self._artifact(stage, key, fingerprint)
+        shared = self._shared(stage, key)
+        return shared if shared is not None and self._damage_there(shared) is None else None
 
     def problem(self, stage: str, key: str) -> str | None:
         """Why the artifact that a pointer names, here or in the shared store, can't be used; None where it can or there is none."""
         artifact = self._pointed(stage, key)
         if artifact is not None:
             return self.damage(artifact)
-        fingerprint = self.remote.fingerprint(stage, key) if self.remote else None
-        return self.remote.damage(f"{stage}/{key}.{fingerprint}") if self.remote and fingerprint else None
+        shared = self._shared(stage, key)
+        return self._damage_there(shared) if shared is not None else None
 
     def damage(self, artifact: Artifact) -> str | None:
         """What is wrong with an artifact on disk, by its manifest; None where nothing is. Hashes are compared once per process."""
@@ -99,11 +102,9 @@ class Store:
 
     def available(self, artifact: Artifact) -> bool:
         """Whether the artifact is whole here, or in the shared store."""
-        return self.damage(artifact) is None or (
-            self.remote is not None and self.remote.damage(f"{artifact.stage}/{artifact.path.name}") is None
-        )
+        return self.damage(artifact) is None or (self.remote is not None and self._damage_there(artifact) is None)
 
-    def manifest(self, artifact: Artifact) -> dict[str, Any]:
+    def manifest(self, artifact: Artifact) -> Manifest:
         """An artifact's manifest, from here or from the shared store.
 
         Raises:
@@ -111,15 +112,15 @@ class Store:
         """
         if self.remote is None or (artifact.path / MANIFEST).exists():
             return artifact.manifest
-        manifest = self.remote.manifest(f"{artifact.stage}/{artifact.path.name}")
+        manifest = self.remote.manifest(artifact.folder)
         if manifest is None:
             raise FileNotFoundError(f"{artifact.path} must be a complete artifact here or in {self.remote.url}, got none")
         return manifest
 
     def open_part(self, artifact: Artifact) -> str | None:
-        """What of an artifact could not be made when its stage ended, and can be at another time; None where nothing is open.
+        """Which requests of an artifact failed and can be made at another time, in words; None where there are none.
 
-        Of one that only the shared store has, nothing is said: a plan would ask the store once more for every artifact.
+        None also for an artifact that only the shared store has: a plan would have to ask the store once more for every artifact.
         """
         number = artifact.manifest.get("open") if (artifact.path / MANIFEST).exists() else None
         return f"{number} of its requests failed and are made again" if number else None
@@ -141,7 +142,7 @@ class Store:
             if self.damage(artifact) is None:
                 return artifact.path
             part = artifact.path.with_name(f"{artifact.path.name}.part")
-            self.remote.download(f"{artifact.stage}/{artifact.path.name}", part, leave_out)
+            self.remote.download(artifact.folder, part, leave_out)
             if damage(dataclasses.replace(artifact, path=part)) is not None:
                 return part
             shutil.rmtree(artifact.path, ignore_errors=True)
@@ -150,9 +151,9 @@ class Store:
         return artifact.path
 
     def publish(self, artifact: Artifact, *, replace: bool = False) -> Artifact:
-        """Put an artifact into the shared store and return the one that holds there: another machine's, where it was first.
+        """Put an artifact into the shared store and return the one that counts there: another machine's, where that was first.
 
-        `replace` makes this one hold. An artifact that stands for a model folder outside the store stays on this machine.
+        With `replace` this one counts. An artifact that stands for a model folder outside the store stays on this machine.
         """
         if self.remote is None or self.damage(artifact) is not None or "model_path" in artifact.manifest:
             return artifact
@@ -172,6 +173,16 @@ class Store:
             if canonical({**artifact.manifest["ingredients"], "code": None}) == canonical(wanted):
                 return artifact
         return None
+
+    def _shared(self, stage: str, key: str) -> Artifact | None:
+        """The artifact that the shared store has under a key, by its pointer there."""
+        fingerprint = self.remote.fingerprint(stage, key) if self.remote is not None else None
+        return self._artifact(stage, key, fingerprint) if fingerprint is not None else None
+
+    def _damage_there(self, artifact: Artifact) -> str | None:
+        """What is wrong with an artifact in the shared store; None where nothing is."""
+        assert self.remote is not None
+        return self.remote.damage(artifact.folder)
 
     def _pointed(self, stage: str, key: str) -> Artifact | None:
         try:
@@ -228,19 +239,24 @@ class Store:
         *,
         content: Sequence[str],
         fingerprint: str | None,
-        about: dict[str, Any],
+        about: Mapping[str, object],
     ) -> Artifact:
-        """Turn a finished work folder into an artifact: manifest last, then a rename, then the pointer.
+        """Turn a finished work folder into an artifact: its manifest is written last, then it is renamed, then the pointer is set.
 
-        `content` are the patterns of the files whose bytes make the fingerprint, unless the stage gives one itself (a model's
-        digest); logs, timings and metrics stay outside it.
+        Args:
+            content: patterns of the files whose bytes make the fingerprint: all but logs, times and metrics.
+            fingerprint: the output's own digest, where it has one (a model's).
+            about: what the manifest says besides.
+
+        Raises:
+            ValueError: no file matches `content`.
         """
         stage, key = ingredients.stage, ingredients.key()
-        # A process that was killed here or while it wrote a file left these.
+        # Left by a process that was killed at this place, or while it wrote a file.
         (work / MANIFEST).unlink(missing_ok=True)
         for unfinished in work.rglob("*.partial"):
             unfinished.unlink()
-        # Whatever library wrote them: a home may be shared.
+        # Some libraries write files that only their owner may read, and a home may be shared.
         open_to_readers(work)
         files = {
             str(path.relative_to(work)): {"size": path.stat().st_size, "sha256": file_sha256(path, durable=True)}
@@ -279,7 +295,7 @@ class Store:
             )
         if path.is_dir():
             home = self.root.parent
-            # A plan makes no home.
+            # A plan must not create the home.
             return model_digest(path, home / "digests.json" if home.exists() else None, fresh=self.verify)
         return _outside_sha256(path, file_state(path))
 
@@ -293,10 +309,8 @@ def damage(artifact: Artifact, *, hashes: bool = False) -> str | None:
         manifest = artifact.manifest
     except FileNotFoundError:
         return f"{artifact.path} has no {MANIFEST}"
-    except ValueError as error:  # no JSON, or no text
-        return f"{artifact.path / MANIFEST} is not JSON ({error})"
-    if not isinstance(manifest, dict) or not {"files", "fingerprint", "ingredients"} <= manifest.keys():
-        return f"{artifact.path / MANIFEST} is no manifest"
+    except ValueError as error:
+        return str(error)
     for name, entry in manifest["files"].items():
         path = artifact.path / name
         try:
@@ -320,15 +334,12 @@ def _outside_sha256(path: Path, state: str) -> str:
     return file_sha256(path)
 
 
-def file_sha256(path: Path, *, durable: bool = False) -> str:
-    """The sha256 of a file's bytes; with `durable` they are on the disk itself before this returns."""
-    with path.open("rb") as handle:
-        if durable:
-            os.fsync(handle.fileno())
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is no JSON.
+    """
     value: dict[str, Any] = json.loads(path.read_text())
     return value
 

@@ -6,7 +6,6 @@ all benchmarks of a model share one engine.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -16,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from bnf.plugins import Kind, load
 from bnf.process import die_with_parent
 from tasks.failures import cause_of
 from tasks.job import Job
+from tasks.stages import Stage
 
 PROGRESS_INTERVAL_S = 0.5
 
@@ -30,7 +31,8 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         try:
-            importlib.import_module(message["module"]).run(
+            package, _, stage = message["module"].rpartition(".")
+            load(Kind("stage", package, Stage), stage).run(
                 Job(
                     settings=message["settings"],
                     inputs={role: Path(path) for role, path in message["inputs"].items()},

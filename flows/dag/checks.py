@@ -1,4 +1,4 @@
-"""What a check before a run says."""
+"""The result of a check before a run."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class Check:
     name: str
     problem: str | None
     seen: str = ""
-    # Said when a run begins: what it will cost.
+    # Whether it says what the run will cost: that is shown when the run begins.
     is_cost: bool = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+from bnf.plugins import load
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id
@@ -19,6 +19,7 @@ from flows.dag.parts import (
     keyed,
     plugin,
     resolve_node,
+    session,
     source_files,
     source_kind,
     url_version,
@@ -27,14 +28,13 @@ from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import portable
 from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
+from tasks.job import Settings
 from tasks.keys import LIBRARIES, ROOT, digest, package_version
-from tasks.nodes import Node
-from tasks.store import file_sha256
+from tasks.manifest import file_sha256
+from tasks.names import Role, TaskName
+from tasks.nodes import Node, check_inputs
+from tasks.stages import STAGES
 
-EVALUATION_STAGES = ("resolve", "generate", "lm_eval", "score", "cross_check", "judge", "contamination", "report")
-STAGES = ("resolve", "sample", "label", "measure", "prepare", "reference", "train", "analyze", *EVALUATION_STAGES[1:])
-# What runs the model, in the engine process that all of a model's tasks share.
-ENGINE_STAGES = ("generate", "lm_eval")
 # What of a benchmark decides its scores.
 _SCORING = ("score", "second_metrics", "GROUPS")
 
@@ -48,13 +48,15 @@ def build(recipe: Recipe) -> list[Node]:
     nodes = [resolve_node("base", recipe.model_name_or_path, recipe.revision, recipe, "model_name_or_path")]
     if recipe.train is not None:
         nodes += _alignment(recipe)
-    models = ["base", *(["aligned"] if recipe.train is not None else [])]
+    models: list[Role] = ["base"] if recipe.train is None else ["base", "aligned"]
     evaluated = _evaluation(recipe, models)
     judged = _judged(recipe, models)
-    # All that a model generates follows one another, so that it shares one engine.
-    nodes += [node for model in models for node in (*evaluated, *judged) if node.stage in ENGINE_STAGES and node.model == model]
-    nodes += [node for node in (*evaluated, *judged) if node.stage not in ENGINE_STAGES]
+    # What one model generates comes in a row: it shares an engine's process, which ends before the next model's starts.
+    engines = [session("generate", model) for model in models]
+    nodes += [node for engine in engines for node in (*evaluated, *judged) if node.session == engine]
+    nodes += [node for node in (*evaluated, *judged) if node.session not in engines]
     nodes.append(_report(recipe, nodes))
+    check_inputs(nodes)
     return nodes
 
 
@@ -75,17 +77,10 @@ def _alignment(recipe: Recipe) -> list[Node]:
     return [*nodes, Node("analyze", recipe.train_config().row_settings(), reads)]
 
 
-def _prepare(recipe: Recipe) -> dict[str, Any]:
-    return {"prepare": {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed, "date": recipe.date}}
-
-
-def _num_proc(recipe: Recipe) -> dict[str, Any]:
-    return {"num_proc": recipe.prepare.num_proc}
-
-
 def _prepare_sources(recipe: Recipe) -> Node:
-    """Preparation of the recipe's `data`: of local files the content counts, of a URL what its server says of it, of a hub's set its
-    name and revision."""
+    """The node that prepares the recipe's `data`. Its key has the content of local files, what the server of a URL says of it, and
+    the name and revision of a hub's data set.
+    """
     settings, files = [], {}
     for number, one in enumerate(recipe.sources()):
         key = f"data.{number}" if isinstance(recipe.data, list) else "data"
@@ -107,14 +102,22 @@ def _prepare_sources(recipe: Recipe) -> Node:
                 raise
             settings[-1] |= {"path": one.path}
     plugins = dict.fromkeys(f"data.sources.{given['source']}" for given in settings)
-    given = {**_prepare(recipe), "sources": settings}
-    # Beside sampled groups it is a node of its own.
-    name = "offline" if recipe.sample is not None else None
-    return Node("prepare", given, {"model": BASE}, list(plugins), files, _num_proc(recipe), model=name)
+    prepare = {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed, "date": recipe.date}
+    # Each round prepares its samples in a node of its own beside it.
+    role: Role | None = "offline" if recipe.sample is not None else None
+    return Node(
+        "prepare",
+        {"prepare": prepare, "sources": settings},
+        {"model": BASE},
+        list(plugins),
+        files,
+        {"num_proc": recipe.prepare.num_proc},
+        role=role,
+    )
 
 
 def _contamination(recipe: Recipe) -> list[Node]:
-    """One check per benchmark, of all its items: a limit changes nothing here."""
+    """A check of each benchmark against the training data. It takes all items of the benchmark: `limit` is no part of it."""
     judged = recipe.judge.benchmarks if recipe.judge else {}
     nodes = []
     for name, benchmark in {**recipe.evaluation.benchmarks, **judged}.items():
@@ -133,7 +136,7 @@ def _contamination(recipe: Recipe) -> list[Node]:
     return nodes
 
 
-def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
+def _evaluation(recipe: Recipe, models: list[Role]) -> list[Node]:
     settings = recipe.evaluation
     nodes = []
     for name, benchmark in settings.benchmarks.items():
@@ -146,8 +149,8 @@ def _evaluation(recipe: Recipe, models: list[str]) -> list[Node]:
         nodes += [_generate(model, name, benchmark, engine, settings.max_new_tokens, recipe) for model in models]
         for model in models:
             asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit}
-            reads = {"completions": f"generate/{model}/{name}"}
-            nodes.append(Node("score", asked, reads, [_part(name, *_SCORING)], model=model, benchmark=name))
+            reads = {"completions": _completions(model, name)}
+            nodes.append(Node("score", asked, reads, [_part(name, *_SCORING)], role=model, benchmark=name))
             if settings.cross_check and hasattr(module, "LM_EVAL_TASKS"):
                 nodes.append(_cross_check(model, name))
     return nodes + [_lm_eval(recipe, model, name) for model in models for name in settings.lm_eval]
@@ -163,18 +166,31 @@ def _part(benchmark: str, *names: str) -> str:
     return f"evaluation.benchmarks.{benchmark}:{','.join(name for name in names if hasattr(module, name))}"
 
 
-def _cross_check(model: str, benchmark: str) -> Node:
+def _completions(model: Role, benchmark: str) -> str:
+    """The id of the node that generates a model's completions of a benchmark."""
+    return TaskName("generate", role=model, benchmark=benchmark).id
+
+
+def _weights(recipe: Recipe, model: Role) -> str:
+    """The id of the node whose output is the model."""
+    return policy_node(recipe) if model == "aligned" else BASE
+
+
+def _cross_check(model: Role, benchmark: str) -> Node:
     return Node(
         "cross_check",
         {"benchmark": benchmark, **_lm_eval_versions()},
-        {"completions": f"generate/{model}/{benchmark}", "scores": f"score/{model}/{benchmark}"},
+        {
+            "completions": _completions(model, benchmark),
+            "scores": TaskName("score", role=model, benchmark=benchmark).id,
+        },
         [_part(benchmark, "LM_EVAL_TASKS", "LM_EVAL_MAIN", "lm_eval_document")],
-        model=model,
+        role=model,
         benchmark=benchmark,
     )
 
 
-def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
+def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
     evaluation = recipe.evaluation
     folder = None
     if evaluation.lm_eval_include_path is not None:
@@ -184,7 +200,7 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
             f"evaluation.lm_eval_include_path must be a folder of task definitions, got {folder}; name its folder"
         )
     engine = engine_settings(evaluation.engine, evaluation.base_url, evaluation.model)
-    # Definitions are files of any name and depth, and so no input by role: their content is part of the settings.
+    # The folder's files may have any name and depth, so they have no roles: their content is part of the settings.
     settings = {
         "task": name,
         **evaluation.lm_eval[name].model_dump(),
@@ -196,16 +212,16 @@ def _lm_eval(recipe: Recipe, model: str, name: str) -> Node:
     return Node(
         "lm_eval",
         settings,
-        {"model": policy_node(recipe) if model == "aligned" else f"resolve/{model}"},
+        {"model": _weights(recipe, model)},
         [f"evaluation.engines.{engine['name']}"],
         unkeyed={"include_path": str(folder) if folder is not None else None},
-        model=model,
+        role=model,
         benchmark=name,
-        session=f"generate/{model}",
+        session=session("generate", model),
     )
 
 
-def _lm_eval_versions() -> dict[str, Any]:
+def _lm_eval_versions() -> Settings:
     """lm-eval's version, and those of what its tasks on mathematics compare answers with."""
     return {
         "lm_eval": package_version("lm-eval"),
@@ -219,7 +235,7 @@ def folder_digest(folder: Path) -> str:
     return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
 
 
-def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
+def _judged(recipe: Recipe, models: list[Role]) -> list[Node]:
     judge = recipe.judge
     if judge is None:
         return []
@@ -231,19 +247,20 @@ def _judged(recipe: Recipe, models: list[str]) -> list[Node]:
             raise RecipeError(f"judge.benchmarks must be judged ones, got {name}, which has a scorer; put it under evaluation")
         nodes += [_generate(model, name, benchmark, engine, judge.max_new_tokens, recipe) for model in models]
     # The benchmarks of one judge follow one another, so that they share its engine.
-    for role, one in (("judge", judge), ("second", judge.second)):
+    judges: list[tuple[Role, str, JudgeModel | None]] = [("judge", "judge", judge), ("second", "judge.second", judge.second)]
+    for role, key, one in judges:
         if one is None:
             continue
-        resolved, reads = judge_nodes(role, one, recipe, "judge" if role == "judge" else f"judge.{role}")
+        resolved, reads = judge_nodes(role, one, recipe, key)
         nodes += resolved
         for name, benchmark in judge.benchmarks.items():
-            for form in _forms(name, benchmark):
-                nodes.append(_judge(recipe, role, one, name, form, models, reads))
+            for protocol in _protocols(name, benchmark):
+                nodes.append(_judge(recipe, role, one, name, protocol, models, reads))
     return nodes
 
 
-def _forms(name: str, benchmark: JudgedBenchmark) -> list[str]:
-    """The forms a benchmark is judged in; the first is its own."""
+def _protocols(name: str, benchmark: JudgedBenchmark) -> list[str]:
+    """The judge protocols that the recipe asks for; the first is the benchmark's own unless the recipe names others."""
     own = list(importlib.import_module(f"evaluation.benchmarks.{name}").FORMS)
     asked = [
         plugin("evaluation.judging.protocols", form, f"judge.benchmarks.{name}.forms") for form in benchmark.forms or own[:1]
@@ -254,11 +271,13 @@ def _forms(name: str, benchmark: JudgedBenchmark) -> list[str]:
     return asked
 
 
-def _judge(recipe: Recipe, role: str, one: JudgeModel, name: str, form: str, models: list[str], reads: dict[str, str]) -> Node:
+def _judge(
+    recipe: Recipe, role: Role, one: JudgeModel, name: str, protocol: str, models: list[Role], reads: dict[str, str]
+) -> Node:
     judge = recipe.judge
     assert judge is not None
     benchmark = judge.benchmarks[name]
-    compares = importlib.import_module(f"evaluation.judging.protocols.{form}").COMPARES
+    compares = importlib.import_module(f"evaluation.judging.protocols.{protocol}").COMPARES
     files = {}
     if compares and benchmark.baseline is not None:
         files["baseline"] = recipe.find(f"judge.benchmarks.{name}.baseline", benchmark.baseline)
@@ -269,23 +288,20 @@ def _judge(recipe: Recipe, role: str, one: JudgeModel, name: str, form: str, mod
     if benchmark.references is not None:
         files["references"] = recipe.find(f"judge.benchmarks.{name}.references", benchmark.references)
     # The base model's answers are the baseline where no others are.
-    judged = ["aligned"] if compares and "baseline" not in files else models
-    inputs = {f"answers_{model}": f"generate/{model}/{name}" for model in models}
-    variant = "-".join(
-        part for part in (role if role != "judge" else "", form if form != _forms(name, benchmark)[0] else "") if part
-    )
+    judged: list[Role] = ["aligned"] if compares and "baseline" not in files else models
+    inputs = {f"answers_{model}": _completions(model, name) for model in models}
     settings = {
         "benchmark": name,
         "source": source_kind(name, benchmark),
         "limit": benchmark.limit,
-        "form": form,
+        "form": protocol,
         "models": judged,
         "demonstration": judge.demonstration,
         "orders": judge.orders,
         "max_new_tokens": judge.max_new_tokens,
         **judge_settings(one, recipe.date),
     }
-    code = [f"evaluation.benchmarks.{name}", f"evaluation.judging.protocols.{form}"]
+    code = [f"evaluation.benchmarks.{name}", f"evaluation.judging.protocols.{protocol}"]
     if one.engine != "reward_model":
         code.append(f"evaluation.engines.{one.engine}")
     return Node(
@@ -295,14 +311,15 @@ def _judge(recipe: Recipe, role: str, one: JudgeModel, name: str, form: str, mod
         code,
         files=files,
         unkeyed=endpoint(one, recipe),
-        model=variant or None,
+        role=role,
         benchmark=name,
-        session=f"judge/{role}",
+        variant=protocol if protocol != _protocols(name, benchmark)[0] else None,
+        session=session("judge", role),
     )
 
 
 def _generate(
-    model: str, name: str, benchmark: Benchmark, engine: dict[str, Any], max_new_tokens: int | None, recipe: Recipe
+    model: Role, name: str, benchmark: Benchmark, engine: Settings, max_new_tokens: int | None, recipe: Recipe
 ) -> Node:
     module = importlib.import_module(f"evaluation.benchmarks.{name}")
     limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
@@ -319,20 +336,25 @@ def _generate(
             # An endpoint's server has a template, and a clock, of its own.
             **({} if engine["name"] == "openai" else {"date": recipe.date}),
         },
-        {"model": policy_node(recipe) if model == "aligned" else f"resolve/{model}"},
+        {"model": _weights(recipe, model)},
         [f"evaluation.benchmarks.{name}:{asked}", f"evaluation.engines.{engine['name']}"],
         files=source_files(name, benchmark, recipe),
         unkeyed={"spending": recipe.spending.model_dump()} if engine["name"] == "openai" else {},
-        model=model,
+        role=model,
         benchmark=name,
-        session=f"generate/{model}",
+        session=session("generate", model),
     )
 
 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
-    models = {node.model: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
+    models = {node.role: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
     # The recipe is shown in the report, and so is part of its key.
     settings = {"recipe": portable(recipe).model_dump(), "models": models}
     templates = sorted((ROOT / "evaluation" / "report" / "templates").iterdir())
+    # Under which name the report gets a stage's folders is said in the stage's file.
+    sections = [
+        f"tasks.stages.{stage}:REPORT" for stage in dict.fromkeys(node.stage for node in nodes) if load(STAGES, stage).REPORT
+    ]
     # Templates are no Python: as files they are part of the key all the same.
-    return Node("report", settings, {node.id: node.id for node in nodes}, files={path.name: path for path in templates})
+    files = {path.name: path for path in templates}
+    return Node("report", settings, {node.id: node.id for node in nodes}, sections, files)

@@ -16,9 +16,13 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of a hub id: `wrong` is why it can't be had, `seen` what there is, `folder` where it lies in the cache.
+    """What the hub or the cache has of a model or data set.
 
-    `files` are the names and sizes that the hub gives; None where it wasn't reached.
+    Attributes:
+        wrong: why it can't be had; None where it can.
+        seen: what there is, in words.
+        folder: where it lies in the cache, where it came from there.
+        files: the names and sizes that the hub gives; None where it wasn't reached.
     """
 
     wrong: str | None
@@ -44,7 +48,7 @@ def weights_bytes(folder: Path) -> int:
 @functools.cache
 def ask(kind: Literal["model", "dataset"], name: str, revision: str | None) -> Found:
     """Ask the hub for a model or a data set, and where it can't be reached, this machine's cache of it. Asked once per process."""
-    # Read when the library is imported; the stages' processes have it too.
+    # Must be set before the library is imported, as it is for the stages' processes.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

@@ -1,4 +1,4 @@
-"""Whether the data give what a recipe's objective and masks need: pairs, or scores. What a source gives, its file says (`GIVES`)."""
+"""Whether the data have what the recipe's objective and masks need: pairs, or scores. A source's file says what it gives (`GIVES`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from tasks.nodes import Node
 
-# Of a source that doesn't give pairs by itself these many rows, at most, are looked through for one.
+# At most so many rows of a source are searched for a pair, where its rows are no pairs by themselves.
 _MOST_ROWS = 20_000
 _FIRST_ROWS = 20
 _MASKS = ("mask_fraction", "mask_to_chosen", "mask_to_rejected")
@@ -97,7 +97,7 @@ def _without_pairs(who: str, sources: Sequence[DataSource], kinds: Mapping[str, 
 def _nothing_to_mask(
     masks: Sequence[str], sources: Sequence[DataSource], kinds: Mapping[str, str], recipe: Recipe
 ) -> str | None:
-    """Why there is no pair of which a mask could take a side; None where there is one, or the first rows don't tell."""
+    """Why there is no pair that could be masked; None where there is one, or the first rows don't tell."""
     pairing = recipe.prepare.pairing
     none = recipe.sample is not None if pairing == "none" else False
     if sources and not none:
@@ -111,7 +111,7 @@ def _nothing_to_mask(
 
 def _pairs(sources: Sequence[DataSource], kinds: Mapping[str, str], recipe: Recipe) -> Iterator[tuple[DataSource, bool | None]]:
     """Each source, and whether it gives a pair; None where that isn't known before it is read whole, or fetched."""
-    # A row's own pair stands by itself: with other sources' completions it makes no other.
+    # Rows that are pairs are never paired with completions of other sources.
     scanned = [source for source in sources if kinds[source.source] != "pairs" and not _is_elsewhere(source)]
     found: list[bool | None] = [None] * len(scanned)
     if scanned:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 from bnf.model.device import device_kind
 from bnf.training.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
@@ -19,21 +18,22 @@ from flows.dag.parts import endpoint, engine_settings, judge_nodes, judge_settin
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.sections import Label, Sample
+from tasks.job import Settings
+from tasks.names import TaskName
 from tasks.nodes import Node
 
-BASE = "resolve/base"
+BASE = TaskName("resolve", role="base").id
 
 
 def policy_node(recipe: Recipe) -> str:
     """The id of the node whose output is the aligned model."""
-    return _of_round("train", recipe.sample.rounds, recipe.sample) if recipe.sample else "train"
+    return _of_round("train", recipe.sample.rounds if recipe.sample else 1, recipe.sample)
 
 
 def data_nodes(recipe: Recipe) -> list[str]:
     """The ids of the nodes whose groups are trained on."""
-    if recipe.sample is None:
-        return ["prepare"]
-    return [_of_round("prepare", number, recipe.sample) for number in range(1, recipe.sample.rounds + 1)]
+    rounds = recipe.sample.rounds if recipe.sample else 1
+    return [_of_round("prepare", number, recipe.sample) for number in range(1, rounds + 1)]
 
 
 def rounds(recipe: Recipe, offline: Node | None) -> list[Node]:
@@ -45,61 +45,64 @@ def rounds(recipe: Recipe, offline: Node | None) -> list[Node]:
     return nodes
 
 
-def training_nodes(recipe: Recipe, suffix: str | None, inputs: dict[str, str], reference: str, data: str) -> list[Node]:
-    """The reference pass and the training on it: `inputs` are the training's model and what else it reads."""
+def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], reference: str, data: str) -> list[Node]:
+    """The reference pass of a round and the training on it: `inputs` are the training's model and what else it reads."""
     config = recipe.train_config()
     train = config.to_dict()
+    # Kinds of devices differ in the last bits of a reference.
+    settings = {**config.reference_settings(), "device": device_kind()}
+    made = Node("reference", settings, {"model": reference, "data": data}, round=round_)
     return [
-        Node(
-            "reference",
-            # Kinds of devices compute it in other parts: what one of them made is not the other's to the bit.
-            {**config.reference_settings(), "device": device_kind()},
-            {"model": reference, "data": data},
-            model=suffix,
-        ),
+        made,
         Node(
             "train",
             {name: value for name, value in train.items() if name not in BOOKKEEPING_FIELDS},
-            {**inputs, "data": data, "reference": "/".join(filter(None, ("reference", suffix)))},
+            {**inputs, "data": data, "reference": made.id},
             [f"bnf.objectives.{train['objective']}"],
             unkeyed={name: train[name] for name in BOOKKEEPING_FIELDS},
-            model=suffix,
+            round=round_,
         ),
     ]
 
 
 def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) -> list[Node]:
-    suffix = f"round{number}" if sample.rounds > 1 else None
+    round_ = _round_of(number, sample)
     before = BASE if number == 1 else _of_round("train", number - 1, sample)
     samples, labelled, data = (_of_round(stage, number, sample) for stage in ("sample", "label", "prepare"))
-    nodes = [_sample(recipe, sample, number, before, suffix)]
+    nodes = [_sample(recipe, sample, number, before)]
     assert recipe.label is not None
-    nodes += _label(recipe, sample, recipe.label, samples, suffix, first=number == 1)
+    nodes += _label(recipe, sample, recipe.label, samples, number)
     if sample.rounds > 1:
         config = recipe.train_config().to_dict()
         shared = {name: config[name] for name in REFERENCE_FIELDS}
-        nodes.append(Node("measure", shared, {"samples": samples, "policy": before, "model": BASE}, model=suffix))
+        nodes.append(Node("measure", shared, {"samples": samples, "policy": before, "model": BASE}, round=round_))
     prepare = {
-        # Samples come as token ids: nothing is rendered here, and no date has a say.
+        # Samples are token ids: no chat template is applied that could read a date.
         **recipe.prepare.model_dump(exclude={"num_proc"}),
         "seed": recipe.seed,
-        # Without offline groups a round's data are what its samples are.
+        # Which offline groups are mixed in depends on the round; a round's samples alone don't.
         **({"offline_mix": sample.offline_mix, "round": number} if offline is not None else {}),
     }
     reads = {"labelled": labelled, "model": BASE} | ({"offline": offline.id} if offline is not None else {})
-    nodes.append(Node("prepare", {"prepare": prepare}, reads, unkeyed={"num_proc": recipe.prepare.num_proc}, model=suffix))
+    nodes.append(Node("prepare", {"prepare": prepare}, reads, unkeyed={"num_proc": recipe.prepare.num_proc}, round=round_))
     starts = {"model": before}
     reference = before
     if sample.reference == "fixed" and number > 1:
         reference, starts = BASE, {"model": before, "reference_model": BASE}
-    return nodes + training_nodes(recipe, suffix, starts, reference, data)
+    return nodes + training_nodes(recipe, round_, starts, reference, data)
 
 
-def _of_round(stage: str, number: int, sample: Sample) -> str:
-    return f"{stage}/round{number}" if sample.rounds > 1 else stage
+def _round_of(number: int, sample: Sample | None) -> int | None:
+    """A round as nodes name it: a single one has no number."""
+    return number if sample is not None and sample.rounds > 1 else None
 
 
-def _sample(recipe: Recipe, sample: Sample, number: int, model: str, suffix: str | None) -> Node:
+def _of_round(stage: str, number: int, sample: Sample | None) -> str:
+    """The id of a stage's node of a round."""
+    return TaskName(stage, round=_round_of(number, sample)).id
+
+
+def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
     source = plugin("data.sources", sample.source, "sample.source")
     try:
         check_source(source, sample.path)
@@ -136,7 +139,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str, suffix: str
             settings["path"] = path
             if "://" in path:
                 settings["version"] = url_version("sample.path", path)
-    return Node("sample", settings, {"model": model}, code, files=files, model=suffix)
+    return Node("sample", settings, {"model": model}, code, files=files, round=_round_of(number, sample))
 
 
 def verifiable(source: str) -> str | None:
@@ -150,7 +153,7 @@ def _prompts_of(benchmark: str) -> str:
     return ",".join(name for name in ("messages", "train_items") if hasattr(module, name))
 
 
-def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: str | None, *, first: bool) -> list[Node]:
+def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, number: int) -> list[Node]:
     """The label stage: by the benchmark's own scorer, by ratings, or by a judge of the recipe's choice."""
     labeler = plugin("data.labelers", label.labeler, "label.labeler")
     code = [f"data.labelers.{labeler}"]
@@ -169,9 +172,10 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: s
     scorer = benchmark if labeler == "verifier" or sample.held_out_prompts else None
     if scorer is not None:
         code.append(f"evaluation.benchmarks.{scorer}:score")
-    settings: dict[str, Any] = {"labeler": labeler, "benchmark": scorer}
+    settings: Settings = {"labeler": labeler, "benchmark": scorer}
+    round_ = _round_of(number, sample)
     if not hasattr(importlib.import_module(f"data.labelers.{labeler}"), "open_judge"):
-        return [Node("label", settings, {"samples": samples}, code, files=_label_file(recipe, label, labeler), model=suffix)]
+        return [Node("label", settings, {"samples": samples}, code, files=_label_file(recipe, label, labeler), round=round_)]
     if label.judge is None:
         raise RecipeError(f"label.judge must name a judge for the labeler {labeler}, got none; add `judge: {{…}}` under label")
     if (labeler == "reward_model") != (label.judge.engine == "reward_model"):
@@ -182,9 +186,9 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, suffix: s
     resolved, reads = judge_nodes("labeler", label.judge, recipe, "label.judge")
     if label.judge.engine != "reward_model":
         code.append(f"evaluation.engines.{label.judge.engine}")
-    settings |= judge_settings(label.judge, recipe.date)
-    node = Node("label", settings, {"samples": samples, **reads}, code, unkeyed=endpoint(label.judge, recipe), model=suffix)
-    return [*(resolved if first else []), node]
+    settings = {**settings, **judge_settings(label.judge, recipe.date)}
+    node = Node("label", settings, {"samples": samples, **reads}, code, unkeyed=endpoint(label.judge, recipe), round=round_)
+    return [*(resolved if number == 1 else []), node]
 
 
 def _label_file(recipe: Recipe, label: Label, labeler: str) -> dict[str, Path]:

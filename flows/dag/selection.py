@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.dag.graph import EVALUATION_STAGES, STAGES
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.runs.record import MODELS, find_run
 from tasks.nodes import Forecast, Node, ancestors, forecast
+from tasks.stages import evaluation_stages, in_order
 from tasks.store import Artifact, Store
 
 # What of a recipe is about the evaluation of a model, however that was made.
@@ -95,17 +95,18 @@ def select(nodes: Sequence[Node], options: Options) -> Selection:
         "--refresh": options.refresh,
         "--keep": options.keep,
     }
+    every = in_order()
     for option, names in named.items():
         for name in names or ():
-            if name not in STAGES:
-                raise RecipeError(f"{option} must name stages, got {name!r}; the stages are {', '.join(STAGES)}")
+            if name not in every:
+                raise RecipeError(f"{option} must name stages, got {name!r}; the stages are {', '.join(every)}")
     if only and from_stage:
         raise RecipeError("--only must stand without --from, got both; name the stages with --only")
     refresh, keep = frozenset(options.refresh or ()), frozenset(options.keep or ())
     if refresh & keep:
         raise RecipeError(f"--refresh must name other stages than --keep, got {', '.join(sorted(refresh & keep))} in both")
     needed = {node.id for node in nodes}
-    stages: Sequence[str] = STAGES
+    stages: Sequence[str] = every
     option = ""
     if only:
         stages, option = [*only, "resolve"], f"--only {','.join(only)}"
@@ -115,9 +116,9 @@ def select(nodes: Sequence[Node], options: Options) -> Selection:
                 f"{option} must name stages of this recipe, got none of its {', '.join(sorted({n.stage for n in nodes}))}"
             )
     elif from_stage:
-        stages, option = [*STAGES[STAGES.index(from_stage) :], "resolve"], f"--from {from_stage}"
+        stages, option = [*every[every.index(from_stage) :], "resolve"], f"--from {from_stage}"
     elif options.evaluate_run:
-        stages, option = EVALUATION_STAGES, f"evaluate {options.evaluate_run}"
+        stages, option = evaluation_stages(), f"evaluate {options.evaluate_run}"
     allowed = {node.id for node in nodes if node.stage in (*stages, *refresh)}
     return Selection(frozenset(needed), frozenset(allowed & needed), refresh, keep, option)
 

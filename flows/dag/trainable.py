@@ -1,4 +1,4 @@
-"""What only a training would refuse, asked before it: of the model and the machine at once, of the groups as soon as they are there."""
+"""What a training would refuse, found before it starts: of the model and the machine at once, of the groups once they are prepared."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from dataclasses import fields
 from pathlib import Path
 
 from bnf.training.config import TrainConfig
+from flows.dag.on_policy import BASE
 from flows.recipe.config import Recipe
-from tasks.nodes import Forecast, Node, input_path
+from tasks.nodes import Forecast, Node, model_folder
 
-# What reads the groups of a training's data at a cost.
+# Stages that compute with all groups of a training, which takes long.
 TRAINING_STAGES = ("reference", "train")
 
 
 def problems_before(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[tuple[str, str | None]]:
-    """Of each check its name and what is wrong: the machine, the model where its folder is here, groups that are prepared already."""
+    """The checks that can be made now, each with its name and what is wrong: of the machine, of the model where its folder is on this
+    machine, and of groups that are prepared already."""
     config = recipe.train_config()
     yield "training", _problem(lambda: _check_machine(config))
     known = {entry.node.id: entry for entry in forecasts}
-    folder = _model_folder(known["resolve/base"])
+    folder = _model_folder(known[BASE])
     if folder is not None:
         yield f"training {folder.name}", model_problem(recipe, folder)
     for entry in forecasts:
@@ -43,7 +45,7 @@ def _model_folder(entry: Forecast) -> Path | None:
     node: Node = entry.node
     if "model" in node.files:
         return node.files["model"]
-    return input_path("model", entry.artifact.path) if entry.cached and entry.artifact else None
+    return model_folder(entry.artifact.path) if entry.cached and entry.artifact else None
 
 
 def _problem(check: Callable[[], None]) -> str | None:

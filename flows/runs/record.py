@@ -20,8 +20,8 @@ from flows.errors import RecipeError
 from flows.recipe.config import LATEST as LATEST
 from flows.recipe.config import Recipe, make_recipe, read_values
 from flows.recipe.paths import located
+from tasks.manifest import MANIFEST
 from tasks.nodes import Node
-from tasks.remote import MANIFEST
 from tasks.store import Artifact, read_json, write_json
 
 RUNNING = "running"
@@ -148,7 +148,7 @@ class Need:
     met: Callable[[Run], bool]
 
 
-SCORES = Need("scores", lambda run: any(name.startswith("score/") for name in run.artifacts))
+SCORES = Need("scores", lambda run: any(artifact.stage == "score" for artifact in run.artifacts.values()))
 COMPARABLE = Need("scores or a dev set", lambda run: SCORES.met(run) or _has_dev_set(run))
 # A recipe that trains nothing names the model.
 MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
@@ -156,7 +156,7 @@ REPORT = Need("a report", lambda run: (run.folder / "report.html").exists())
 
 
 def _has_dev_set(run: Run) -> bool:
-    return run.recipe.prepare.dev_fraction > 0 and any(name.split("/")[0] == "train" for name in run.artifacts)
+    return run.recipe.prepare.dev_fraction > 0 and any(artifact.stage == "train" for artifact in run.artifacts.values())
 
 
 def find_run(home: Path, name: str, need: Need | None = None) -> Run:

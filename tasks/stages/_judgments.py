@@ -1,4 +1,4 @@
-"""Where judges' answers are kept."""
+"""Where the answers of judges are kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from tasks.job import Job
 
 
 def calls_file(job: Job) -> Path:
-    """The home's record of what a judge was asked: beside the artifacts, as every run shares it and none may drop it."""
+    """The file with all answers of a judge. It lies beside the artifacts: all runs share it, and `bnf gc` leaves it."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", job.settings["judge_name"]).strip("-.")
     return job.output.parents[2] / "judgments" / f"{name}.jsonl"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from tasks.job import Job
 
+ORDER = 80
+READS = {"policy": "model", "data": "prepare", "reference": "reference"}
 CONTENT = ("shifts.json",)
+REPORT = "shifts"
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from tasks.job import Job
+from tasks.stages._sources import benchmark_source
 
+ORDER = 140
+READS = {"data*": "prepare", "source": "file"}
 CONTENT = ("contamination.json", "contamination.jsonl")
+EVALUATES = True
+REPORT = "contamination"
 # Texts are compared, not token ids.
 LEAVES_OUT = ("*.safetensors",)
 
 
 def run(job: Job) -> None:
     from data.contamination import check_contamination
-    from tasks.stages.generate import benchmark_source
 
     # Of several rounds each has data of its own.
     folders = [folder for role, folder in job.inputs.items() if role.startswith("data")]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from tasks.job import Job
 
+ORDER = 120
+READS = {"completions": "generate", "scores": "score"}
 CONTENT = ("cross_check.json", "disagreements.jsonl")
+EVALUATES = True
+REPORT = "cross_checks"
 
 
 def run(job: Job) -> None:

@@ -6,25 +6,23 @@ import dataclasses
 import functools
 import importlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from evaluation.engines import Engine
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
 from evaluation.generation.turns import generate_turns
 from evaluation.types import Sampling
-from tasks.job import Job
+from tasks.job import Job, Settings
 from tasks.keys import code_digests, digest
+from tasks.stages._sources import benchmark_source
 
+ORDER = 90
+READS = {"model": "model", "source": "file"}
 CONTENT = ("completions.jsonl", "items.jsonl", "left_out.json")
+EVALUATES = True
+REPORT = "generations"
 MEMORY_REMEDY = "lower evaluation.max_new_tokens, or take a smaller model"
-
-
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    from evaluation.engines import environment
-
-    return environment(settings["engine"]["name"])
 
 
 def run(job: Job) -> None:
@@ -52,25 +50,20 @@ def _cache_file(job: Job, sampling: Sampling) -> Path:
     return job.output.parents[1] / "completions" / f"{digest(decides)}.jsonl"
 
 
-def benchmark_source(job: Job) -> str | None:
-    """What a benchmark's `load` takes: a local path, "sample", or None for its hub id."""
-    if job.settings["source"] == "file":
-        return str(job.inputs["source"])
-    return "sample" if job.settings["source"] == "sample" else None
-
-
 def open_model(
-    engine: Mapping[str, Any], model: Path | None, date: str | None, spending: Mapping[str, Any] | None = None
-) -> tuple[Any, Any]:
-    """The engine of a node's settings with its model loaded, and the tokenizer, whose template is told that it is the day `date`;
-    kept for the process's next job."""
+    engine: Settings, model: Path | None, date: str | None, spending: Settings | None = None
+) -> tuple[Engine, object]:
+    """The engine of a node's settings with its model loaded, and the tokenizer; both are kept for the process's next job.
+
+    `date` is the day that the tokenizer's chat template is told. An engine that is an endpoint has no tokenizer here.
+    """
     return _open(engine["name"], model, engine.get("base_url"), engine.get("model"), date, json.dumps(spending, sort_keys=True))
 
 
 @functools.lru_cache(maxsize=1)
 def _open(
     name: str, model: Path | None, base_url: str | None, served_model: str | None, date: str | None, spending: str
-) -> tuple[Any, Any]:
+) -> tuple[Engine, object]:
     from bnf.data.rendering import load_tokenizer
     from evaluation.engines import open_engine
     from evaluation.spending import Meter

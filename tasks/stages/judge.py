@@ -1,4 +1,4 @@
-"""Judge: the models' answers to one benchmark, judged in one form by one judge. All benchmarks of a judge share this process."""
+"""Judge: the models' answers to one benchmark, by one judge under one protocol. All benchmarks of a judge share this process."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from evaluation.judging import open_judge as _open
 from evaluation.judging.answers import Answers, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
 from evaluation.judging.run import Baseline, judge
 from evaluation.types import Item
-from tasks.job import Job
+from tasks.job import Identity, Job
 from tasks.stages._judgments import calls_file
 
+ORDER = 130
+READS = {"answers_*": "generate", "judge": "model", "baseline": "file", "references": "file"}
 CONTENT = ("games.jsonl", "summary.json")
+EVALUATES = True
+REPORT = "judges"
 MEMORY_REMEDY = "lower judge.max_judgment_tokens, or take a smaller judge"
-
-
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    return _open.environment(settings["engine"]["name"])
 
 
 def run(job: Job) -> None:
@@ -54,9 +53,9 @@ def run(job: Job) -> None:
     )
 
 
-def identity(output: Path) -> dict[str, Any]:
-    """Games whose requests failed, as with an endpoint that was away: another run that comes by asks them again."""
-    return {"open": sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl"))}
+def identity(output: Path) -> Identity:
+    """How many requests to the judge failed, as with an endpoint that was away: the next run asks them again."""
+    return Identity(open=sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl")))
 
 
 def _baseline(job: Job, answers: Mapping[str, Answers]) -> Baseline:
@@ -77,5 +76,5 @@ def _questions(job: Job, generations: Path) -> list[Item]:
     return [{**item, "references": references[item["id"]]} if item["id"] in references else item for item in questions]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[Item]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

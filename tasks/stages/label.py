@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import Any
 
 from tasks.job import Job
 from tasks.stages._judgments import calls_file
 
+ORDER = 30
+READS = {"samples": "sample", "judge": "model", "file": "file"}
 CONTENT = ("labelled.jsonl",)
-
-
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    from evaluation.engines import environment
-
-    if "engine" not in settings:
-        return {}
-    # A reward model runs in transformers.
-    return environment({"reward_model": "transformers"}.get(settings["engine"]["name"], settings["engine"]["name"]))
 
 
 def run(job: Job) -> None:
@@ -36,7 +27,7 @@ def run(job: Job) -> None:
         given = {"path": job.inputs["file"]} if "file" in job.inputs else {}
         labeler.label(*files, benchmark=benchmark, progress=job.progress, **given)
     records = read_repaired(labelled)
-    # A verifier's reward is the benchmark's verdict already.
+    # A verifier's reward is the benchmark's verdict itself.
     if benchmark is not None and job.settings["labeler"] != "verifier":
         add_gold(records, benchmark)
         write_whole(labelled, records)

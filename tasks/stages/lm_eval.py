@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tasks.job import Job
 from tasks.stages.generate import open_model
 
+ORDER = 100
+READS = {"model": "model"}
 CONTENT = ("results.json", "samples.jsonl")
+EVALUATES = True
+REPORT = "lm_eval"
 MEMORY_REMEDY = "take a smaller model"
-
-
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    from evaluation.engines import environment
-
-    return environment(settings["engine"]["name"])
 
 
 def run(job: Job) -> None:

@@ -6,6 +6,8 @@ import json
 
 from tasks.job import Job
 
+ORDER = 40
+READS = {"samples": "sample", "policy": "model", "model": "model"}
 CONTENT = ("divergence.json",)
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from tasks.job import Job
 
+ORDER = 50
+READS = {"model": "model", "source*": "file", "labelled": "label", "offline": "prepare"}
 CONTENT = ("groups.safetensors", "groups.jsonl", "dev/groups.safetensors", "dev/groups.jsonl")
+REPORT = "data"
 
 
 def run(job: Job) -> None:
@@ -29,7 +32,7 @@ def run(job: Job) -> None:
 
 
 def outcome(output: Path) -> str:
-    """What became of the rows, in a line: whoever trains on them has to have seen it."""
+    """How many rows were kept and dropped, and why, in a line: who trains on them should have seen it."""
     ledger = json.loads((output / "ledger.json").read_text(encoding="utf-8"))
     counts = sorted(ledger["rows"].items(), key=lambda entry: -entry[1])
     rows = ", ".join(f"{number} {name}" for name, number in counts)

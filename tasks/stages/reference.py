@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tasks.job import Job
 
+ORDER = 60
+READS = {"model": "model", "data": "prepare"}
 CONTENT = ("*.safetensors", "index.json", "dev/index.json")
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"

@@ -2,98 +2,95 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from tasks.job import Job
+from bnf.plugins import load
+from tasks.job import Job, Settings
+from tasks.manifest import read_manifest
+from tasks.names import TaskName
+from tasks.stages import STAGES
 
+ORDER = 150
+READS = {"*": "any"}
 CONTENT = ("summary.json", "report.html")
+EVALUATES = True
 # The report shows what training logged; weights stay where they are.
 LEAVES_OUT = ("*.safetensors",)
+# What the report is told of even where no stage gave it.
+_BY_BENCHMARK = ("scores", "generations", "judges", "contamination", "cross_checks", "lm_eval")
+_FOLDERS = ("train", "shifts", "data")
+_MODELS = ("base", "aligned")
 
 
 def run(job: Job) -> None:
     from evaluation.report.build import build_report
 
-    artifacts = {node: folder for node, folder in job.inputs.items() if folder.is_dir()}
+    artifacts = {task: folder for task, folder in job.inputs.items() if folder.is_dir()}
     build_report(collect(job.settings, artifacts), job.output)
 
 
-def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[str, Any]:
-    """What the report is made from: the folders of the run's artifacts by their node ids, and what their manifests say of them."""
-    found: dict[str, Any] = {
-        "scores": {},
-        "generations": {},
-        "judges": {},
-        "contamination": {},
-        "cross_checks": {},
-        "lm_eval": {},
-        "models": {},
-        "digests": {},
-        "rounds": {},
-        "stages": [],
-    }
-    by_benchmark = {"score": "scores", "generate": "generations", "cross_check": "cross_checks", "lm_eval": "lm_eval"}
+def collect(settings: Settings, artifacts: Mapping[str, Path]) -> dict[str, object]:
+    """What the report is made from, as `evaluation.report.summary.summarize` takes it: the folders of the run's artifacts by their
+    tasks' ids, and what their manifests say of them.
+
+    A folder is named by its stage's `REPORT`: those of benchmarks by benchmark, and those of the models' benchmarks by benchmark and
+    model. Of several rounds the last one's counts, as what led to the aligned model.
+    """
+    of_model: dict[str, dict[str, dict[str, str]]] = {}
+    of_benchmark: dict[str, dict[str, str]] = {}
+    last: dict[str, str] = {}
+    rounds: dict[int, dict[str, str]] = {}
+    models: dict[str, str] = {}
+    digests: dict[str, str] = {}
     versions: dict[str, str] = {}
-    # Of several rounds the last one's, as what led to the aligned model.
-    folders = {"train": "train", "analyze": "shifts", "prepare": "data"}
-    for node, folder in artifacts.items():
-        manifest = json.loads((folder / "manifest.json").read_text())
-        stage, model, benchmark = [*node.split("/"), None, None][:3]
-        if stage in by_benchmark:
-            found[by_benchmark[stage]].setdefault(benchmark, {})[model] = str(folder)
-        elif stage == "judge":
-            # `judge/arena_hard`; another form or another judge of a benchmark is `judge/checklist_pairwise/wildbench`.
-            benchmark, model = (benchmark, model) if benchmark else (model, None)
-            found["judges"]["/".join(filter(None, (benchmark, model)))] = str(folder)
-        elif stage == "contamination":
-            benchmark, model = model, None
-            found["contamination"][benchmark] = str(folder)
-        elif stage in folders:
-            found[folders[stage]] = str(folder)
-        if stage in ("label", "measure", "prepare", "train"):
-            number = int((model or "round1").removeprefix("round")) if model != "offline" else 0
-            found["rounds"].setdefault(number, {})[stage] = str(folder)
-        if stage == "resolve":
-            found["models"][model] = settings["models"][model]
-            found["digests"][model] = manifest["fingerprint"]
-        if stage == "train":
-            found["models"]["aligned"] = f"{found['models']['base']} aligned with {settings['recipe']['train']['objective']}"
-            found["digests"]["aligned"] = manifest["fingerprint"]
+    stages: list[dict[str, object]] = []
+    for task, folder in artifacts.items():
+        name, manifest = TaskName.from_id(task), read_manifest(folder)
+        section = load(STAGES, name.stage).REPORT
+        if section is not None and name.benchmark is None:
+            last[section] = str(folder)
+        elif section is not None and name.role in _MODELS:
+            of_model.setdefault(section, {}).setdefault(str(name.benchmark), {})[name.role] = str(folder)
+        elif section is not None:
+            # `arena_hard`; by another protocol or judge it is `wildbench/second-checklist_pairwise`.
+            of_benchmark.setdefault(section, {})["/".join(filter(None, (name.benchmark, name.which)))] = str(folder)
+        if name.benchmark is None and name.role is None:
+            rounds.setdefault(name.round or 1, {})[name.stage] = str(folder)
+        if name.stage == "resolve":
+            models[str(name.role)] = settings["models"][name.role]
+            digests[str(name.role)] = manifest["fingerprint"]
+        if name.stage == "train":
+            models["aligned"] = f"{models['base']} aligned with {settings['recipe']['train']['objective']}"
+            digests["aligned"] = manifest["fingerprint"]
         versions |= manifest["versions"]
-        found["stages"].append(
+        stages.append(
             {
-                "stage": stage,
-                "model": model,
-                "benchmark": benchmark,
+                **name.as_json(),
                 "key": manifest["key"],
                 "fingerprint": manifest["fingerprint"],
                 "seconds": manifest["seconds"],
-                "other_code": settings.get("other_code", {}).get(node, []),
+                "other_code": settings.get("other_code", {}).get(task, []),
             }
         )
-    # Only on-policy data come in rounds, and a run from before there were rewards.json is evaluated without.
-    rounds = [
-        folders
-        for _, folders in sorted(found["rounds"].items())
-        if "label" in folders and (Path(folders["label"]) / "rewards.json").is_file()
-    ]
+    *_, newest = artifacts.values()
     return {
-        **found,
-        "rounds": rounds,
-        "train": found.get("train"),
-        "shifts": found.get("shifts"),
-        "data": found.get("data"),
+        **dict.fromkeys(_FOLDERS),
+        **{section: {} for section in _BY_BENCHMARK},
+        **last,
+        **of_benchmark,
+        **of_model,
+        "models": models,
+        "digests": digests,
+        "rounds": [folders for _, folders in sorted(rounds.items()) if _is_on_policy(folders)],
+        "stages": stages,
         "recipe": settings["recipe"],
         "name": settings["recipe"]["name"],
         "versions": versions,
-        "machine": manifest_machine(artifacts),
+        "machine": read_manifest(newest)["machine"],
     }
 
 
-def manifest_machine(artifacts: Mapping[str, Path]) -> dict[str, Any]:
-    """The machine that the last of the inputs was made on."""
-    *_, last = artifacts.values()
-    return dict(json.loads((last / "manifest.json").read_text())["machine"])
+def _is_on_policy(folders: Mapping[str, str]) -> bool:
+    """Only on-policy data come in rounds, and a run from before there were rewards.json is evaluated without."""
+    return "label" in folders and (Path(folders["label"]) / "rewards.json").is_file()

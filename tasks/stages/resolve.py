@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from tasks.job import Job
+from tasks.job import Identity, Job
 
+ORDER = 10
+READS = {"model": "model"}
 CONTENT = ("model.json",)
+EVALUATES = True
 
 
 def run(job: Job) -> None:
@@ -19,10 +21,10 @@ def run(job: Job) -> None:
     (job.output / "model.json").write_text(json.dumps({"path": str(folder), "digest": model_digest(folder)}))
 
 
-def identity(output: Path) -> dict[str, Any]:
+def identity(output: Path) -> Identity:
     """The artifact is the model: its digest is the fingerprint, and its files stay where they are."""
     model = json.loads((output / "model.json").read_text())
-    return {"fingerprint": model["digest"], "model_path": model["path"]}
+    return Identity(fingerprint=model["digest"], model_path=model["path"])
 
 
 def _download(name: str, revision: str | None) -> Path:

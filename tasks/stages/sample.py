@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tasks.job import Job
 
+ORDER = 20
+READS = {"model": "model", "prompts": "file"}
 CONTENT = ("samples.jsonl",)
 MEMORY_REMEDY = "lower sample.max_new_tokens, or take a smaller model"
-
-
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    from evaluation.engines import environment
-
-    return environment(settings["engine"]["name"])
 
 
 def run(job: Job) -> None:

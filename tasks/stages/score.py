@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from tasks.job import Job
 
+ORDER = 110
+READS = {"completions": "generate"}
 CONTENT = ("scores.jsonl", "summary.json")
+EVALUATES = True
+REPORT = "scores"
 
 
 def run(job: Job) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from tasks.job import Job
+from tasks.job import Identity, Job, Settings
 
+ORDER = 70
+READS = {"model": "model", "data": "prepare", "reference": "reference", "reference_model": "model"}
 CONTENT = ("policy/*",)
+REPORT = "train"
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row, or set train.gradient_checkpointing=true"
 POLICY = "policy"
@@ -33,7 +35,12 @@ def run(job: Job) -> None:
     )
 
 
-def not_done_again(settings: Mapping[str, Any], output: Path) -> str | None:
+def disk_bytes(inputs: Mapping[str, Path]) -> int:
+    """A checkpoint holds float32 weights and two moments: six times bfloat16 weights, and one more for the policy."""
+    return 7 * sum(file.stat().st_size for file in inputs["model"].glob("*.safetensors"))
+
+
+def not_done_again(settings: Settings, output: Path) -> str | None:
     """What a complete training does not do again though its settings ask for it now; None where there is nothing."""
     asked = settings.get("report_to", "none")
     asked = {asked} if isinstance(asked, str) else set(asked)
@@ -46,8 +53,8 @@ def not_done_again(settings: Mapping[str, Any], output: Path) -> str | None:
     return f"the training is complete, and nothing is logged anew to {', '.join(new)}; --refresh train trains again and logs"
 
 
-def identity(output: Path) -> dict[str, Any]:
+def identity(output: Path) -> Identity:
     """The artifact is the policy: a model's digest is one function wherever the model comes from."""
     from bnf.model.digests import model_digest
 
-    return {"fingerprint": model_digest(output / POLICY), "model_folder": POLICY}
+    return Identity(fingerprint=model_digest(output / POLICY), model_folder=POLICY)

@@ -31,7 +31,7 @@ def run_of(home: Path, name: str, number: int, *, scores: str | None = None, tra
     if trained:
         run.add(Node("train", {}), make(home, "train", "x"), cached=False, seconds=1.0)
     if scores is not None:
-        node = Node("score", {}, model="aligned", benchmark="gsm8k")
+        node = Node("score", {}, role="aligned", benchmark="gsm8k")
         run.add(node, make(home, "score", scores), cached=False, seconds=1.0)
     run.end("completed" if scores else "failed")
     return run

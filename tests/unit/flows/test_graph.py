@@ -235,7 +235,7 @@ def test_labels_made_elsewhere_need_their_file(tmp_path):
 
 
 def test_benchmarks_keep_the_recipes_order():
-    scored = [node.benchmark for node in nodes().values() if node.stage == "score" and node.model == "base"]
+    scored = [node.benchmark for node in nodes().values() if node.stage == "score" and node.role == "base"]
     assert scored == ["number_comparison", "gsm8k", "crux", "mmlu_redux"]
 
 

@@ -9,11 +9,11 @@ from tasks.nodes import Node
 from tasks.store import Store
 
 DAG = [
-    Node("resolve", {"model_name_or_path": "m"}, model="base"),
+    Node("resolve", {"model_name_or_path": "m"}, role="base"),
     Node("sample", {}, {"model": "resolve/base"}),
     Node("train", {}, {"data": "sample"}),
-    Node("generate", {}, {"model": "train"}, model="aligned", benchmark="gsm8k"),
-    Node("score", {}, {"completions": "generate/aligned/gsm8k"}, model="aligned", benchmark="gsm8k"),
+    Node("generate", {}, {"model": "train"}, role="aligned", benchmark="gsm8k"),
+    Node("score", {}, {"completions": "generate/aligned/gsm8k"}, role="aligned", benchmark="gsm8k"),
     Node("judge", {}, {"candidate": "generate/aligned/gsm8k"}, benchmark="arena_hard"),
     Node("report", {}, {"score": "score/aligned/gsm8k", "judge": "judge/arena_hard"}),
 ]

@@ -1,5 +1,6 @@
 """What only training would refuse is found by the preflight where it can be, and else before anything is computed for it."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -102,7 +103,8 @@ def test_groups_are_looked_at_as_soon_as_they_are_there(all_negative):
 
 
 def test_a_model_is_looked_at_once_it_is_fetched(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"model_path": "models/SmolLM2-135M-Instruct"}')
+    manifest = {"model_path": "models/SmolLM2-135M-Instruct", "files": {}, "fingerprint": "print", "ingredients": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     resolved = Artifact("resolve", "key", "print", tmp_path)
     recipe = load_recipe(PAIRS, ["train.lora_r=2", "train.lora_target_modules=[q_porj]"])
     node = {node.id: node for node in build(recipe)}["prepare"]

@@ -7,14 +7,15 @@ from collections import namedtuple
 
 import pytest
 
+from bnf.plugins import Kind
 from tasks import execute as module
 from tasks.child import Cancelled, StageFailed
 from tasks.execute import Children, Execution, execute
 from tasks.failures import Cause
 from tasks.keys import Ingredients
 from tasks.nodes import Node
+from tasks.stages import Stage
 from tasks.store import Store
-from tests.unit.tasks.jobs import work
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -22,8 +23,7 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Execute a node whose stage is `jobs.work`; its parts are attributes."""
-    monkeypatch.setattr(module, "stage_module", lambda node: work)
-    monkeypatch.setattr(module, "environment", lambda node: {})
+    monkeypatch.setattr(module, "STAGES", Kind("stage", "tests.unit.tasks.jobs", Stage))
     held = []
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from bnf.data.groups import Completion, PromptGroup, write_groups
 from bnf.training.checks import check_groups_dir
 from bnf.training.config import BOOKKEEPING_FIELDS, TrainConfig
 from tasks.job import Job
-from tasks.stages import reference, train
+from tasks.stages import analyze, reference, train
 from tests.unit.bnf.helpers import random_groups
 
 
@@ -28,6 +28,9 @@ def test_what_an_objective_needs_comes_with_the_reference(objective: str, tiny_m
     assert (index["mismatched"] is not None) == (objective == "kto")
     train.run(job({k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING_FIELDS}, tmp_path / "train"))
     assert (tmp_path / "train" / "policy" / "model.safetensors").is_file()
+    inputs["policy"] = tmp_path / "train" / "policy"
+    analyze.run(job(config.row_settings(), tmp_path / "analyze"))
+    assert (tmp_path / "analyze" / "shifts.json").is_file()
 
 
 def test_the_longest_group_is_named_before_the_pass(tiny_model_dir: Path, tmp_path: Path) -> None:

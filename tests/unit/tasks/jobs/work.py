@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+ORDER = 0
+READS: dict[str, str] = {}
 CONTENT = ("out.txt",)
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"

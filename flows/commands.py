@@ -14,16 +14,16 @@ from typing import Any, Literal
 from uuid import UUID
 
 from flows.dag.parts import plugin
-from flows.dag.plan import examine
-from flows.dag.preflight import HOME, require
-from flows.dag.selection import EVALUATION_SECTIONS, Options
+from flows.dag.plan import make_plan
+from flows.dag.preflight import HOME, problems, require
+from flows.dag.selection import EVALUATION_SECTIONS, MODELS, Options
 from flows.display import Display, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import Recipe, load_recipe, make_recipe
 from flows.recipe.paths import find_path, person_path
 from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
-from flows.runs.record import LATEST, MODELS, REPORT, RUNNING, Need, Run, all_runs, dotted, find_run, passed_over, run_sizes
+from flows.runs.record import LATEST, REPORT, RUNNING, Need, Run, all_runs, dotted, find_run, passed_over, run_sizes
 from tasks.child import Cancelled
 from tasks.store import read_json
 
@@ -31,25 +31,26 @@ from tasks.store import read_json
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
     """Check a recipe, run its flow with live output, and show what came out of it."""
     home = home_folder()
-    checks = examine(home, recipe, options).checks
-    require(checks)
+    plan = make_plan(home, recipe, options)
+    require(plan.checks)
     set_prefect_environment(home, debug=debug)
     from flows.service.server import prefect_server
 
     display = Display()
-    for found in checks:
+    for found in plan.checks:
         if found.is_cost:
             display.message(f"{found.name}: {found.seen}")
     try:
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
 
-            from flows.align import LISTENER, Listener, align
+            from flows.align import LISTENER, PLAN, Listener, align
 
             def started(run: Run) -> None:
                 display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record['flow_run_id']}")
 
             LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
+            PLAN.set(plan)
             try:
                 name = align(recipe, **dataclasses.asdict(options))
             except CancelledRun as error:
@@ -141,17 +142,17 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
         RecipeError: with the problems for which `run` would refuse it.
     """
     home = home_folder()
-    found = examine(home, recipe, options)
-    known = found.known
+    plan = make_plan(home, recipe, options)
+    known = plan.forecasts
     if as_json:
         stages = [entry.as_json() for entry in known.values()]
-        print_json({"stages": stages, "settings": dotted(recipe.model_dump()), "problems": found.problems})
+        print_json({"stages": stages, "settings": dotted(recipe.model_dump()), "problems": problems(plan.checks)})
     else:
         print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
         count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
         print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
     # To look at a home that can't be written is no fault; `run` and `doctor` say that it is.
-    require(check for check in found.checks if check.name != HOME)
+    require(check for check in plan.checks if check.name != HOME)
 
 
 def show_runs(*, as_json: bool) -> None:

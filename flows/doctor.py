@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.dag.checks import Check
-from flows.dag.plan import examine
+from flows.dag.plan import make_plan
 from flows.dag.preflight import GIB, HOME, available_memory, disk
 from flows.dag.selection import Options
 from flows.display import print_table
@@ -30,10 +30,10 @@ def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool
         if offline:
             # Read when the hub's libraries are imported.
             os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-        examination = examine(home, recipe, Options())
-        checks += examination.checks
+        plan = make_plan(home, recipe, Options())
+        checks += plan.checks
         if offline:
-            checks += _elsewhere([entry.node for entry in examination.known.values() if entry.cached is not True])
+            checks += _elsewhere([entry.node for entry in plan.forecasts.values() if entry.cached is not True])
     # Several tasks ask for the same thing.
     checks = list(dict.fromkeys(checks))
     if as_json:

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.dag.graph import EVALUATION_STAGES, STAGES
+from flows.dag.on_policy import policy_node
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from flows.runs.record import MODELS, find_run
-from tasks.nodes import Forecast, Node, ancestors, forecast
+from flows.runs.record import Need, find_run
+from tasks.nodes import Forecast, Node, ancestors
 from tasks.store import Artifact, Store
 
 # What of a recipe is about the evaluation of a model, however that was made.
 EVALUATION_SECTIONS = ("evaluation", "judge", "spending")
+# A recipe that trains nothing names the model.
+MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,6 @@ class Selection:
                 )
         # One that isn't there keeps the others from being there.
         return found[:1]
-
-    def check(self, nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact]) -> None:
-        """Refuses before anything runs what is sure to fail.
-
-        Raises:
-            RecipeError: the first of the problems.
-        """
-        known = forecast([node for node in nodes if node.id in self.needed], store, last, pinned, self.keep)
-        for problem in self.problems(known, pinned):
-            raise RecipeError(problem)
 
 
 def select(nodes: Sequence[Node], options: Options) -> Selection:

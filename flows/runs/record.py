@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from bnf.plain_yaml import dump
-from flows.dag.on_policy import policy_node
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST as LATEST
 from flows.recipe.config import Recipe, make_recipe, read_values
@@ -150,8 +149,6 @@ class Need:
 
 SCORES = Need("scores", lambda run: any(name.startswith("score/") for name in run.artifacts))
 COMPARABLE = Need("scores or a dev set", lambda run: SCORES.met(run) or _has_dev_set(run))
-# A recipe that trains nothing names the model.
-MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
 REPORT = Need("a report", lambda run: (run.folder / "report.html").exists())
 
 

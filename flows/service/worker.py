@@ -18,9 +18,7 @@ from pathlib import Path
 from uuid import UUID
 
 from bnf.process import die_with_parent
-from flows.dag.selection import Options
 from flows.errors import RecipeError
-from flows.recipe.config import Recipe
 from flows.recipe.paths import person_path
 from flows.runs.home import home_folder, set_prefect_environment
 from tasks.keys import ROOT
@@ -113,19 +111,6 @@ def _cancel_flow_runs(worker_pid: int) -> None:
             if all(state is not None and state.is_final() for state in states):
                 return
             time.sleep(0.2)
-
-
-def begin(recipe: Recipe, options: Options) -> None:
-    """What a run that came from a form or the API does first: the checks that the command line does before it starts one.
-
-    Raises:
-        RecipeError: naming everything that is wrong.
-    """
-    die_with_parent(os.getppid())
-    from flows.dag.plan import examine
-    from flows.dag.preflight import require
-
-    require(examine(home_folder(), recipe, options).checks)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from prefect import State, flow, get_run_logger
@@ -73,7 +72,7 @@ def align(
     keep: list[str] | None = None,
     verify: bool = False,
     evaluate_run: str | None = None,
-) -> str | State[Any]:
+) -> str | State[str]:
     """Run a recipe's stages and return the run's name.
 
     Args:
@@ -98,10 +97,10 @@ def align(
         return _align(plan)
 
 
-def _align(plan: Plan) -> str | State[Any]:
+def _align(plan: Plan) -> str | State[str]:
     listener = LISTENER.get()
     flow_run_id = UUID(str(flow_run.get_id()))
-    run = start_run(plan.home, plan.recipe, {"flow_run_id": str(flow_run_id), "overrides": dataclasses.asdict(plan.options)})
+    run = start_run(plan.home, plan.recipe, str(flow_run_id), dataclasses.asdict(plan.options))
     _name(flow_run_id, run, plan)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)
@@ -132,7 +131,7 @@ def _name(flow_run_id: UUID, run: Run, plan: Plan) -> None:
     model = recipe.model_name_or_path.rstrip("/").rsplit("/", 1)[-1]
     tags = [recipe.name, model]
     if recipe.train is not None:
-        tags.append(recipe.train["objective"])
+        tags.append(recipe.train_config().objective)
     if plan.options.evaluate_run or recipe.train is None:
         tags.append("evaluation")
     with get_client(sync_client=True) as client:
@@ -278,7 +277,7 @@ def _publish(run: Run) -> None:
 
     summary = read_json(run.folder / "summary.json")
     rows = table_rows(summary)
-    key = artifact_key(run.record["recipe"])
+    key = artifact_key(run.record.recipe)
     if rows:
         create_table_artifact(rows, key=f"{key}-results", description=f"Results of {run.id}")
     report = run.folder / "report.html"

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
 from rich.console import Console
 from rich.table import Table
@@ -77,7 +77,7 @@ class Display:
         self.console.print(f"  {len(self.times)} tasks, {hits} from the cache, {made:.0f} s of work")
 
 
-def print_table(title: str, rows: Sequence[dict[str, Any]], *, words: bool = False) -> None:
+def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:
     """Rows of equal keys as a table; the first column is a name, the others are numbers, aligned right, unless they are words."""
     if not rows:
         return
@@ -91,7 +91,7 @@ def print_table(title: str, rows: Sequence[dict[str, Any]], *, words: bool = Fal
     console.print(table)
 
 
-def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
+def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, str]]:
     """The plan as table rows: what each task would do, and why."""
     states = {True: "cached", None: "cached if unchanged", False: "to run"}
     rows = []
@@ -104,17 +104,23 @@ def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
     return rows
 
 
-def settings_rows(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Recipe keys with every run's value, a column for each run."""
-    return [{"key": entry["key"]} | {run: _value(value) for run, value in entry["values"].items()} for entry in settings]
+class ListedRun(TypedDict):
+    """A run as `bnf runs --json` lists it. `bytes_of_its_own` are the artifacts that no other run names: what `bnf gc` frees once
+    the run's folder is deleted.
+    """
+
+    run: str
+    state: str
+    started: str
+    ended: str | None
+    recipe: str
+    tasks: int
+    bytes: int
+    bytes_of_its_own: int
 
 
-def _value(value: object) -> str:
-    return "–" if value is None else str(value)
-
-
-def run_row(row: Mapping[str, Any]) -> dict[str, str]:
-    """A line of `bnf runs`. `own` is what only this run names: what `bnf gc` frees once its folder is deleted."""
+def run_row(row: ListedRun) -> dict[str, str]:
+    """A line of `bnf runs`."""
     started = datetime.fromisoformat(row["started"])
     return {
         "run": row["run"],

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     Discriminator,
@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from bnf.data.chat_template import DEFAULT_DATE, is_day
 from bnf.plain_yaml import read, read_setting
@@ -53,7 +55,7 @@ class _TrainForm:
     """The JSON schema of bnf.training.config.TrainConfig, from which the Prefect UI makes a form; the values stay a plain mapping."""
 
     @staticmethod
-    def __get_pydantic_json_schema__(core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = TypeAdapter(TrainConfig).json_schema()
         return {
             "type": "object",
@@ -66,7 +68,7 @@ class _OneListOfChoices:
     """The JSON schema of alternatives within alternatives as one list: the Prefect UI has no name for an inner one."""
 
     @staticmethod
-    def __get_pydantic_json_schema__(core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
         schema["anyOf"] = [choice for entry in schema["anyOf"] for choice in entry.get("oneOf", [entry])]
         return schema
@@ -99,7 +101,7 @@ class Recipe(Section):
     sample: Sample | None = Field(None, description="preferences from the policy's own samples")
     label: Label | None = Field(None, description="what decides which samples are preferred; with sample alone")
     prepare: Prepare = Field(Prepare(), description="from records to prompt groups")
-    train: Annotated[dict[str, Any], _TrainForm] | None = Field(
+    train: Annotated[dict[str, object], _TrainForm] | None = Field(
         None, description="the objective and how it is trained (bnf.training.config.TrainConfig); with data or sample alone"
     )
     evaluation: Evaluation = Field(
@@ -125,7 +127,7 @@ class Recipe(Section):
 
     @field_validator("date", mode="before")
     @classmethod
-    def _is_a_day(cls, value: Any) -> str:
+    def _is_a_day(cls, value: object) -> str:
         # YAML has a type for days.
         text = value.isoformat() if type(value) is datetime.date else value
         if not isinstance(text, str) or not is_day(text):
@@ -134,15 +136,15 @@ class Recipe(Section):
 
     @field_validator("train")
     @classmethod
-    def _valid_train(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _valid_train(cls, value: dict[str, object] | None) -> dict[str, object] | None:
         if value is None:
             return None
         if "seed" in value:
             raise ValueError("seed must not be set, it is the recipe's `seed`; write seed=… at the top level")
         _refuse_infinite(value)
-        if isinstance(value.get("objective"), str):
+        if isinstance(objective := value.get("objective"), str):
             # The name of one of the project's files.
-            value = {**value, "objective": value["objective"].replace("-", "_")}
+            value = {**value, "objective": objective.replace("-", "_")}
         try:
             return {k: v for k, v in TrainConfig.from_dict(value).to_dict().items() if k != "seed"}
         except ValueError as error:
@@ -173,24 +175,24 @@ class Recipe(Section):
         if self.label and not self.sample:
             raise ValueError("label must come with sample, whose completions it labels, got label without sample; remove it")
         if self.train is not None:
-            self._check_read(self.train)
+            self._check_read(TrainConfig.from_dict({**self.train, "seed": self.seed}))
         return self
 
     def find(self, key: str, path: str) -> Path:
         """The file or folder that a path of this recipe leads to; `key` is where it stands. Raises RecipeError like `find_path`."""
         return find_path(path, key, self._beside)
 
-    def _check_read(self, train: Mapping[str, Any]) -> None:
+    def _check_read(self, train: TrainConfig) -> None:
         """Refuses settings of the training that nothing reads because of what another section says."""
         epochs = self.sample.epochs_per_round if self.sample else None
-        if epochs is not None and train["num_train_epochs"] not in (TrainConfig.num_train_epochs, epochs):
+        if epochs is not None and train.num_train_epochs not in (TrainConfig.num_train_epochs, epochs):
             raise ValueError(
-                f"train.num_train_epochs must be left out beside sample.epochs_per_round ({epochs:g}), got {train['num_train_epochs']:g}; "
+                f"train.num_train_epochs must be left out beside sample.epochs_per_round ({epochs:g}), got {train.num_train_epochs:g}; "
                 "set one of them"
             )
-        if epochs is not None and train["max_steps"] > 0:
+        if epochs is not None and train.max_steps > 0:
             raise ValueError(
-                f"sample.epochs_per_round must be left out beside train.max_steps ({train['max_steps']}), got {epochs:g}; set one of them"
+                f"sample.epochs_per_round must be left out beside train.max_steps ({train.max_steps}), got {epochs:g}; set one of them"
             )
         if not self.prepare.dev_fraction:
             try:
@@ -224,23 +226,28 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     file = find_path(path)
     if file.is_dir():
         raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; the project's own lie in flows/recipes")
-    raw = read_values(file, path)
-    raw = {} if raw is None else raw
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path} must be a mapping of recipe keys, got {type(raw).__name__}; see docs/recipes.md")
-    raw.setdefault("name", _as_name(file.stem))
-    return make_recipe(raw, overrides, beside=file.parent)
+    return make_recipe({"name": _as_name(file.stem), **read_values(file, path)}, overrides, beside=file.parent)
 
 
-def read_values(file: Path, name: str) -> Any:
-    """What a recipe's file holds, not yet checked; `name` is what messages call the file. Raises RecipeError where it is no YAML."""
+def read_values(file: Path, name: str) -> dict[str, object]:
+    """The keys and values of a recipe's file, not yet checked.
+
+    Args:
+        name: what messages call the file.
+
+    Raises:
+        RecipeError: it is no YAML, or no mapping.
+    """
     try:
-        return read(file.read_bytes(), name)
+        values = read(file.read_bytes(), name)
     except ValueError as error:
         raise RecipeError(str(error)) from error
+    if not isinstance(values, dict | None):
+        raise RecipeError(f"{name} must be a mapping of recipe keys, got {type(values).__name__}; see docs/recipes.md")
+    return values or {}
 
 
-def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside: Path | None = None) -> Recipe:
+def make_recipe(raw: Mapping[str, object], overrides: Sequence[str] = (), *, beside: Path | None = None) -> Recipe:
     """A recipe from plain values, with `key=value` overrides applied. Raises RecipeError like `load_recipe`."""
     merged = apply_overrides(raw, overrides)
     try:
@@ -251,9 +258,9 @@ def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside
     return located(recipe, beside)
 
 
-def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
     """A copy of a recipe's values with dotted `key=value` settings put in; values are YAML."""
-    merged: dict[str, Any] = _copied(dict(raw))
+    merged = _copied_section(raw)
     given: list[list[str]] = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -274,33 +281,37 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         *parents, last = parts
         place = merged
         for parent in parents:
-            if isinstance(place.get(parent), list):
-                if any(isinstance(entry, dict) for entry in place[parent]):
+            inner = place.get(parent)
+            if isinstance(inner, list):
+                if any(isinstance(entry, dict) for entry in inner):
                     raise RecipeError(
-                        f"{key} must name one of several, got a list of {len(place[parent])} in {parent}; edit the recipe"
+                        f"{key} must name one of several, got a list of {len(inner)} in {parent}; edit the recipe"
                     )
-                place[parent] = _copied({name: {} for name in place[parent]}, parent)
-            if place.get(parent) is None:
-                place[parent] = {}
-            place = place[parent]
-            if not isinstance(place, dict):
-                raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {place!r}")
+                inner = _copied_section({name: {} for name in inner}, parent)
+            inner = {} if inner is None else inner
+            if not isinstance(inner, dict):
+                raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {inner!r}")
+            place[parent] = inner
+            place = inner
         place[last] = value
     return merged
 
 
-def _copied(value: Any, key: str = "") -> Any:
-    """A copy in which nothing stands twice, for what an anchor of YAML names is set in one of its places alone, and keys have `_`.
+def _copied(value: object, key: str) -> object:
+    """A copy in which nothing is shared, so that an override changes one of the places that a YAML anchor fills."""
+    if isinstance(value, list):
+        return [_copied(entry, key) for entry in value]
+    return _copied_section(value, key) if isinstance(value, dict) else value
+
+
+def _copied_section(section: Mapping[str, object], key: str = "") -> dict[str, object]:
+    """A copy of a section, as `_copied` makes it, whose own keys have `_` for `-`.
 
     Raises:
         RecipeError: for a key that stands there with `-` and with `_`.
     """
-    if isinstance(value, list):
-        return [_copied(entry, key) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    copy: dict[Any, Any] = {}
-    for name, entry in value.items():
+    copy: dict[str, object] = {}
+    for name, entry in section.items():
         called = name.replace("-", "_") if isinstance(name, str) and key.rpartition(".")[2] not in _HOLD_NAMES else name
         whole = f"{key}.{called}" if key else str(called)
         if called in copy:
@@ -317,7 +328,7 @@ def _parts(key: str) -> list[str]:
     return parts
 
 
-def _refuse_infinite(value: Any, key: str = "") -> None:
+def _refuse_infinite(value: object, key: str = "") -> None:
     """No setting of a training is infinite or no number."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}; correct it")

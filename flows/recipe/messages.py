@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from flows.recipe.sections import (
     ONE,
@@ -45,7 +45,7 @@ _RULES = {
 }
 
 
-def explain(error: Any, recipe: type[BaseModel]) -> str:
+def explain(error: ErrorDetails, recipe: type[BaseModel]) -> str:
     """A validation error of `recipe` as a message that names the key, the rule, the value and the remedy."""
     location = [str(part) for part in error["loc"] if part not in (ONE, SEVERAL, "[key]")]
     key = ".".join(location)
@@ -70,7 +70,7 @@ def explain(error: Any, recipe: type[BaseModel]) -> str:
     return f"{key} must be valid ({error['msg']}), got {as_written(error['input'])}"
 
 
-def as_written(value: Any) -> str:
+def as_written(value: object) -> str:
     """A value as a recipe has it."""
     return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 

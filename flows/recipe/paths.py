@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -111,7 +111,7 @@ def _with_paths(model: Model, change: Callable[[str, str], str], key: str) -> Mo
     return model.model_copy(update=changed)
 
 
-def _inside(value: Any, change: Callable[[str, str], str], key: str) -> Any:
+def _inside(value: object, change: Callable[[str, str], str], key: str) -> object:
     if isinstance(value, BaseModel):
         return _with_paths(value, change, key)
     if isinstance(value, list):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -49,7 +49,7 @@ class Section(BaseModel):
 ONE, SEVERAL = "(one)", "(several)"
 
 
-def one_or_several(value: Any) -> str:
+def one_or_several(value: object) -> str:
     return SEVERAL if isinstance(value, list) else ONE
 
 
@@ -218,12 +218,12 @@ class Evaluation(Section):
 
     @field_validator("benchmarks", mode="before")
     @classmethod
-    def _names_alone(cls, value: Any) -> Any:
+    def _names_alone(cls, value: object) -> object:
         return _benchmarks(value)
 
     @field_validator("lm_eval", mode="before")
     @classmethod
-    def _task_names_alone(cls, value: Any) -> Any:
+    def _task_names_alone(cls, value: object) -> object:
         return _by_name(value)
 
     @model_validator(mode="after")
@@ -332,18 +332,18 @@ class Judge(JudgeModel):
 
     @field_validator("benchmarks", mode="before")
     @classmethod
-    def _names_alone(cls, value: Any) -> Any:
+    def _names_alone(cls, value: object) -> object:
         return _benchmarks(value)
 
 
-def _by_name(value: Any, as_called: Callable[[str], str] = lambda name: name) -> Any:
+def _by_name(value: object, as_called: Callable[[str], str] = lambda name: name) -> object:
     """A list of names is the same as a mapping without settings."""
     if isinstance(value, str):
         raise ValueError(f"must be a list of names, or a mapping of names to settings, got {value!r}; write [{value}]")
     if not isinstance(value, list | dict):
         return value
-    entries = [(name, {}) for name in value] if isinstance(value, list) else list(value.items())
-    named: dict[Any, Any] = {}
+    entries: list[tuple[object, object]] = [(name, {}) for name in value] if isinstance(value, list) else list(value.items())
+    named: dict[str, object] = {}
     for given, settings in entries:
         if not isinstance(given, str):
             example = (
@@ -356,6 +356,6 @@ def _by_name(value: Any, as_called: Callable[[str], str] = lambda name: name) ->
     return named
 
 
-def _benchmarks(value: Any) -> Any:
+def _benchmarks(value: object) -> object:
     """Benchmarks by name, where `-` is the same as `_`."""
     return _by_name(value, lambda name: name.replace("-", "_"))

@@ -7,12 +7,20 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
 from flows.runs.record import all_runs
 from tasks.store import Store
+
+
+class Dropped(TypedDict):
+    """A folder that goes: its stage, its name, its bytes."""
+
+    stage: str
+    folder: str
+    bytes: int
 
 
 @contextlib.contextmanager
@@ -24,11 +32,11 @@ def using(home: Path) -> Iterator[None]:
         yield
 
 
-def collect(home: Path, *, dry_run: bool) -> list[dict[str, Any]]:
+def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
     """Drop every artifact of this home that no run names, and partial work that no run left to be gone on with.
 
     Returns:
-        What was dropped, or with `dry_run` would be: stage, folder's name, bytes.
+        What was dropped, or with `dry_run` would be.
 
     Raises:
         RecipeError: a run is at work.
@@ -49,13 +57,12 @@ def collect(home: Path, *, dry_run: bool) -> list[dict[str, Any]]:
         return _collect(home, dry_run)
 
 
-def _collect(home: Path, dry_run: bool) -> list[dict[str, Any]]:
+def _collect(home: Path, dry_run: bool) -> list[Dropped]:
     runs = all_runs(home)
     named = {artifact.path.name for run in runs for artifact in run.artifacts.values()}
-    working = [run.record["working"] for run in runs if run.record.get("working")]
-    unfinished = {entry["key"] for entry in working}
+    unfinished = {run.record.working.key for run in runs if run.record.working}
     store = Store(home / "artifacts")
-    dropped = []
+    dropped: list[Dropped] = []
     for folder in sorted(path for path in store.root.glob("*/*") if path.is_dir()):
         key = folder.name.split(".")[0]
         if folder.name.endswith(".work"):

@@ -27,13 +27,13 @@ PROCESS_POOL, DOCKER_POOL = "bnf-process", "bnf-docker"
 IMAGE = "bnf:cpu"
 
 
-def recipe_parameter(path: str) -> dict[str, Any]:
+def recipe_parameter(path: str) -> dict[str, object]:
     """Build step: a recipe file's keys as the default of a deployment's form. What it leaves out, the form shows by its default."""
     # A worker's container has the project in another place.
     return {"recipe": portable(load_recipe(path)).model_dump(exclude_unset=True)}
 
 
-def enter_project() -> dict[str, Any]:
+def enter_project() -> dict[str, object]:
     """Pull step, in the run's process: relative paths of a recipe are the project's, wherever the worker was started.
 
     Otherwise they would be looked up in a temporary folder. The code itself is installed with the worker or its image.
@@ -94,7 +94,7 @@ def _create_pools(home: Path, pool: str | None) -> None:
                 ) from None
 
 
-def docker_defaults(home: Path) -> dict[str, Any]:
+def docker_defaults(home: Path) -> dict[str, object]:
     """Job variables of the Docker pool: containers share the home under its own path and as its owner, so that a run's record and
     links mean the same inside and outside."""
     state = str(home)
@@ -108,7 +108,7 @@ def docker_defaults(home: Path) -> dict[str, Any]:
     }
 
 
-def with_defaults(template: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(template: Mapping[str, Any], defaults: Mapping[str, object]) -> dict[str, object]:
     """A base job template whose variables have these defaults; in the UI each can be changed for a pool, a deployment or a run."""
     variables = template["variables"]
     properties = dict(variables["properties"])

@@ -30,21 +30,11 @@ from bnf.data.chat_template import DEFAULT_DATE, is_day
 from bnf.plain_yaml import read, read_setting
 from bnf.training.config import TrainConfig
 from flows.errors import RecipeError
+from flows.recipe.data_sections import Data, Prepare
 from flows.recipe.messages import as_written, explain
 from flows.recipe.paths import MayBeLocal, find_path, located
-from flows.recipe.sections import (
-    ONE,
-    SEVERAL,
-    Data,
-    Evaluation,
-    Judge,
-    Label,
-    Prepare,
-    Sample,
-    Section,
-    Spending,
-    one_or_several,
-)
+from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
+from flows.recipe.sections import Evaluation, Judge, Label, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # What a person calls the newest run, and so no recipe.
@@ -87,22 +77,30 @@ class Recipe(Section):
     as it is.
     """
 
-    name: str = Field("recipe", description="runs are called after it; of a recipe file, the file's name")
+    name: str = Field(
+        "recipe", description="runs are called after it; left out: the file's name; not `latest`, which is the newest run"
+    )
     model_name_or_path: Annotated[str, MayBeLocal()] = Field(
         description="a folder with safetensors and a chat template, or a hub id"
     )
-    revision: str | None = Field(None, description="of a hub id")
+    revision: str | None = Field(None, description="of a hub id: a branch, tag or commit")
     # NumPy and vLLM take no larger one.
     seed: int = Field(0, ge=0, le=2**32 - 1, description="of sampling, preparation and training")
-    date: str = Field(DEFAULT_DATE, description="the day that chat templates are told it is, wherever they ask")
+    date: str = Field(
+        DEFAULT_DATE,
+        description=(
+            "the day that chat templates are told it is, wherever they ask; the default is what Llama 3's own "
+            "name without being told"
+        ),
+    )
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
-        None, description="preferences from outside: one source, or a mixture"
+        None, description="preferences from outside: a source, or a list of them, which is a mixture"
     )
     sample: Sample | None = Field(None, description="preferences from the policy's own samples")
-    label: Label | None = Field(None, description="what decides which samples are preferred; with sample alone")
+    label: Label | None = Field(None, description="what decides which samples are preferred; with `sample` alone")
     prepare: Prepare = Field(Prepare(), description="from records to prompt groups")
     train: Annotated[dict[str, object], _TrainForm] | None = Field(
-        None, description="the objective and how it is trained (bnf.training.config.TrainConfig); with data or sample alone"
+        None, description="the objective and how it is trained; with `data` or `sample` alone"
     )
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="benchmarks, of the base and the aligned model alike"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
+from bnf.paths import person_path
 from flows.dag.parts import plugin
 from flows.dag.plan import make_plan
 from flows.dag.preflight import HOME, problems, require
@@ -20,7 +21,7 @@ from flows.dag.selection import EVALUATION_SECTIONS, MODELS, Options
 from flows.display import Display, ListedRun, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST, Recipe, load_recipe, make_recipe
-from flows.recipe.paths import find_path, person_path
+from flows.recipe.paths import find_path
 from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.record import REPORT, RUNNING, Need, Run, all_runs, dotted, find_run, passed_over, run_sizes

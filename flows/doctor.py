@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bnf.model.device import device_kind
 from flows.dag.checks import Check
 from flows.dag.plan import make_plan
 from flows.dag.preflight import GIB, HOME, available_memory, disk
@@ -74,7 +74,7 @@ def _room(home: Path) -> list[Check]:
     about = machine()
     room = disk(home)
     memory = available_memory()
-    accelerator = "CUDA driver found" if shutil.which("nvidia-smi") else "none: everything runs on the CPU"
+    accelerator = "CUDA" if device_kind() == "cuda" else "none: everything runs on the CPU"
     return [
         Check("processor", None, f"{about['cpu']}, {about['cores']} cores"),
         Check("accelerator", None, accelerator),

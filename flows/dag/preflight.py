@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bnf.model.device import device_kind
 from bnf.training.config import TrainConfig
 from bnf.training.loggers import lacking
 from data.parse import Parser
@@ -20,7 +21,7 @@ from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
 from flows.dag import hub
 from flows.dag.checks import Check
-from flows.dag.objective_checks import objective_checks, sources_of
+from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
 from flows.dag.parts import keyed
 from flows.dag.trainable import problems_before
 from flows.errors import RecipeError
@@ -29,7 +30,6 @@ from tasks.nodes import Forecast, Node, input_path
 
 GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
-_FIRST_ROWS = 20
 # The check that this home can be written, which a plan needs not.
 HOME = "home"
 
@@ -80,7 +80,13 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
 
 
 def _resolved(node: Node) -> Check:
-    key = _model_key(node)
+    key, revision = _model_key(node), node.settings["revision"]
+    if "model" in node.files and revision is not None:
+        folder = node.files["model"]
+        return Check(
+            f"model {folder.name}",
+            f"revision must be left out for a folder, got {revision!r} for {folder}; remove it, or name a hub id",
+        )
     return _model(node.files["model"], key) if "model" in node.files else _hub_model(node, key)
 
 
@@ -236,6 +242,9 @@ def _sources(node: Node) -> Iterator[Check]:
         key = "data" if len(sources) == 1 else f"data.{number}"
         if is_hub_id(source.path):
             yield _hub_set(f"{key}.path", source.path, source.revision, "name a file or folder, or correct the id")
+        elif source.streaming:
+            problem = f"{key}.streaming must be left out for files, got true for {source.path}; remove it"
+            yield Check(f"source {source.source}", problem)
         else:
             yield _source(source, key)
 
@@ -346,7 +355,7 @@ def _memory(weights: int | None, config: TrainConfig) -> Check:
         return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
     available = available_memory()
     needed = (2 if config.lora_r else 8) * weights * config.nproc_per_node
-    if available is not None and shutil.which("nvidia-smi") is None and needed > available:
+    if available is not None and device_kind() == "cpu" and needed > available:
         return Check(
             "memory",
             f"memory must hold {needed / GIB:.1f} GiB to train, got {available / GIB:.1f} GiB free; take a smaller model",

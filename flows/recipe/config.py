@@ -164,6 +164,10 @@ class Recipe(Section):
                 f"missing{hint}"
             )
         weights = [source.weight for source in self.sources()]
+        if len(weights) == 1 and weights[0] is not None:
+            raise ValueError(
+                f"data.weight must be left out for one source, got {weights[0]:g}; remove it, or add another source"
+            )
         if None in weights and any(weights):
             raise ValueError(
                 f"data.weight must be set for every source of a mixture or for none, got {weights}; set the others"

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from bnf.paths import person_path
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 
@@ -21,11 +22,6 @@ class MayBeLocal:
     """Marks a key of the recipe that may name a file or folder of this machine; `other_words` are values that never do."""
 
     other_words: tuple[str, ...] = ()
-
-
-def person_path(path: str) -> Path:
-    """A path with `~` as the person's home, as a shell has it where a path begins a word."""
-    return Path(os.path.expanduser(path))
 
 
 def find_path(path: str, key: str = "", beside: Path | None = None) -> Path:

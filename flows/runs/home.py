@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+from bnf.paths import person_path
 from flows.errors import RecipeError
-from flows.recipe.paths import person_path
 from tasks.remote import Remote, RemoteError
 from tasks.store import Store, read_json
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+from bnf.paths import person_path
 from bnf.process import die_with_parent
 from flows.errors import RecipeError
-from flows.recipe.paths import person_path
 from flows.runs.home import home_folder, set_prefect_environment
 from tasks.keys import ROOT
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+from pydantic import Field
 
 from flows.recipe.section import Section, read_as
 
@@ -18,7 +19,7 @@ def test_what_is_the_same_in_both_is_a_section():
     @read_as(Config, unread=("num_proc",))
     class Same(Section):
         limit: int | None = 3
-        names: list[str] = []
+        names: list[str] = Field(default_factory=list)
         num_proc: int = 1
 
     assert Same().limit == 3

@@ -47,7 +47,7 @@ ALIGNMENT_STAGES = ("sample", "prepare", *TRAINING_STAGES)
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what a run does, besides Prefect: the terminal."""
+    """What the terminal does when a run tells it something."""
 
     on_run: Callable[[Run], None] = lambda run: None
     on_start: Callable[[Node], None] = lambda node: None
@@ -222,7 +222,7 @@ class Runner:
         self._done(node, artifact, cached=node.id not in executed, seconds=round(seconds, 3))
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
-        """Before anything is computed for a training: what it would refuse of the model, once that is fetched, and of the groups."""
+        """Refuse a model or groups that the training would refuse, as soon as they are there and before anything is computed for it."""
         if node.stage not in ALIGNMENT_STAGES or not any(name.split("/")[0] == "train" for name in self.plan.selection.allowed):
             return
         problem = None
@@ -235,7 +235,7 @@ class Runner:
             raise RecipeError(problem)
 
     def _ask(self, what: str, problem: Callable[[], str | None]) -> str | None:
-        """Each thing is asked about once in a run."""
+        """The answer to a question, which is asked once in a run."""
         if what not in self.asked:
             self.asked[what] = problem()
         return self.asked[what]
@@ -260,7 +260,7 @@ class Runner:
 
 @contextlib.contextmanager
 def _ended(children: Children) -> Iterator[None]:
-    """No child process outlives the run: it is closed in order, and killed where the run breaks off."""
+    """End the child processes with the run: in order, or by a kill where the run breaks off."""
     try:
         yield
     except BaseException:
@@ -270,7 +270,7 @@ def _ended(children: Children) -> Iterator[None]:
 
 
 def _publish(run: Run) -> None:
-    """The results and the report's place on the flow run's page in the UI."""
+    """Show the results and the report's place on the flow run's page in the UI."""
     if not (run.folder / "summary.json").exists():
         return
     from evaluation.report.summary import table_rows

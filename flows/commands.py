@@ -110,7 +110,7 @@ def evaluate_target(
 
 
 def _evaluated_run(home: Path, target: str) -> Run | None:
-    """The run that is to be evaluated; None where the target is a model: a folder, or a hub id, which has a slash."""
+    """The run whose models are to be evaluated; None where the target is a model: a folder, or a hub id, which has a slash."""
     if person_path(target).exists() or "/" in target:
         if target in {name for run in all_runs(home) for name in (run.id, run.record.recipe, LATEST)}:
             raise RecipeError(
@@ -127,7 +127,7 @@ def _evaluated_run(home: Path, target: str) -> Run | None:
 
 
 def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
-    """The run that a name stands for. Where it isn't the run's own, standard error says which was taken, and what was passed over."""
+    """The run that a name stands for. Where that isn't the run's own name, standard error says which was taken and passed over."""
     run = find_run(home, name, need)
     over = ", ".join(f"{one.id} ({one.state})" for one in passed_over(home, name, run))
     if run.id != name:
@@ -152,7 +152,7 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
         print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
         count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
         print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
-    # To look at a home that can't be written is no fault; `run` and `doctor` say that it is.
+    # A home that can't be written may be looked at; `run` and `doctor` refuse it.
     require(check for check in plan.checks if check.name != HOME)
 
 
@@ -281,7 +281,7 @@ def cancel_run(name: str, *, as_json: bool) -> None:
 
 
 def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
-    """Drop what no run names, and say what it was."""
+    """Drop what no run names, and print it."""
     home = home_folder()
     dropped = collect(home, dry_run=dry_run)
     if as_json:

@@ -1,4 +1,4 @@
-"""What `bnf compare` does: runs against each other, and what of their recipes differs."""
+"""`bnf compare`: the results of runs against each other, and the recipe keys in which they differ."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
 
 
 def _dev(run: Run, store: Store) -> tuple[dict[str, object], dict[str, object]] | None:
-    """What the run's training, of several rounds the last, measured on its dev set, and how, as `compare_dev` takes them."""
+    """The dev set results of the run's last training, and the settings they were measured with, as `compare_dev` takes them."""
     from evaluation.report.dev_set import read_dev
 
     last = {name.split("/")[0]: artifact for name, artifact in run.artifacts.items()}

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: a line per task, live progress, and at the end the results and the times."""
+"""What the terminal shows: a line per task with live progress, tables, and sizes and times as people read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tasks.nodes import Forecast, Node
 
-# Without a terminal, one line of progress in so many seconds.
+# Without a terminal, seconds between two lines of progress.
 QUIET_INTERVAL_S = 15.0
 
 
@@ -78,7 +78,7 @@ class Display:
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:
-    """Rows of equal keys as a table; the first column is a name, the others are numbers, aligned right, unless they are words."""
+    """Print rows of equal keys as a table. The first column is a name, the others are numbers unless they are `words`."""
     if not rows:
         return
     # Piped output is not folded at eighty columns: whoever reads it wants whole names.
@@ -92,7 +92,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
 
 
 def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, str]]:
-    """The plan as table rows: what each task would do, and why."""
+    """A table of what each task would do, and why."""
     states = {True: "cached", None: "cached if unchanged", False: "to run"}
     rows = []
     for entry in forecasts:

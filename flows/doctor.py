@@ -84,7 +84,7 @@ def _room(home: Path) -> list[Check]:
 
 
 def _elsewhere(nodes: Sequence[Node]) -> list[Check]:
-    """URLs and endpoints that the tasks would ask: the hub, which has a cache, is the preflight's."""
+    """A check for every URL and endpoint that the tasks would ask. The hub, which has a cache, is checked by the preflight."""
     found = []
     for node in nodes:
         engine = node.settings.get("engine") or {}

@@ -1,4 +1,4 @@
-"""The checks before anything costly starts: everything a recipe names is there and fits together, and the machine has the room."""
+"""The checks before a run: everything that the recipe names is there and fits together, and the machine has the room."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tasks.nodes import Forecast, Node, input_path
 
 GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
-# The check that this home can be written, which a plan needs not.
+# The name of the check that the home can be written. A plan doesn't need it.
 HOME = "home"
 
 
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
-    """Check what the tasks that will run need. Nothing is checked for tasks whose output is cached."""
+    """The checks of what the tasks that will run need. Tasks whose output is cached need nothing."""
     todo = [entry.node for entry in forecasts if entry.cached is not True]
     return [*_checks(recipe, forecasts, todo, home), *_dev_samples(recipe, forecasts)]
 
@@ -156,7 +156,7 @@ def _engine(node: Node, key: str) -> Check:
 
 
 def _endpoint(node: Node, key: str) -> Check:
-    """An endpoint must answer before a run spends hours on the way to it, and have a price where there is a cap."""
+    """An endpoint must answer now, not hours into the run, and its model must have a price where there is a cap."""
     import openai
 
     from evaluation.engines.openai import connect
@@ -197,7 +197,7 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
     if settings["source"] == "hub" and hasattr(module, "HUB"):
         return _hub_set(key, module.HUB.id, None, "name a local file, or `sample`")
     try:
-        # A benchmark that no hub has says so.
+        # A benchmark that is on no hub says in its error that it needs a file.
         source = {"file": str(node.files.get("source")), "sample": "sample"}.get(settings["source"])
         items = module.load(source, settings["limit"])
     except (ValueError, OSError) as error:
@@ -207,7 +207,7 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
 
 
 def _lm_eval(node: Node) -> Check:
-    """The task's name must be one; its data come from the hub when the stage runs, unless its definition says otherwise."""
+    """The task must be known to lm-eval. Its data come from the hub when the stage runs, unless its definition says otherwise."""
     from evaluation.harness.tasks import unknown_task
 
     folder = node.unkeyed["include_path"]
@@ -236,7 +236,7 @@ def _judged_files(node: Node) -> Check:
 
 
 def _sources(node: Node) -> Iterator[Check]:
-    """The first rows of each source, at least, must be what the source reads."""
+    """The first rows of each local source must be ones that it reads; a hub must have the others."""
     sources = sources_of(node)
     for number, source in enumerate(sources):
         key = "data" if len(sources) == 1 else f"data.{number}"
@@ -250,7 +250,7 @@ def _sources(node: Node) -> Iterator[Check]:
 
 
 def _dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Check]:
-    """What the evaluations on the way will sample of dev prompts."""
+    """How many samples of dev prompts the evaluations during training will cost."""
     known = {entry.node.id: entry for entry in forecasts}
     trainings = [entry.node for entry in forecasts if entry.node.stage == "train" and entry.cached is not True]
     if not trainings or recipe.prepare.dev_fraction == 0:
@@ -283,7 +283,7 @@ def _dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Chec
 
 
 def _num_groups(folder: Path) -> int | None:
-    """How many groups a prepared data set holds; None where there is none."""
+    """The number of groups in a prepared folder; None where it has none."""
     from safetensors import safe_open
 
     from bnf.data.groups import GROUPS_FILE
@@ -297,7 +297,7 @@ def _num_groups(folder: Path) -> int | None:
 
 
 def _prompts(node: Node) -> Iterator[Check]:
-    """The pool and the held-out prompts must be there, as far as they don't come from elsewhere when the stage runs."""
+    """The pool and the held-out prompts must be there; those that the stage will fetch are only asked for."""
     settings, local = node.settings, node.files.get("prompts")
     name, number = f"prompts of {settings['source']}", settings["num_prompts"] + settings["held_out_prompts"]
     module = importlib.import_module(f"data.sources.{settings['source']}")
@@ -338,7 +338,7 @@ def _source(source: DataSource, key: str) -> Check:
 
 
 def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
-    """Bytes of the base model's weights; None where they aren't here and the hub wasn't reached."""
+    """The size of the base model's weights; None where they aren't here and the hub wasn't reached."""
     base = next(entry for entry in forecasts if entry.node.id == "resolve/base")
     if "model" in base.node.files:
         return hub.weights_bytes(base.node.files["model"])
@@ -348,8 +348,8 @@ def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
 
 
 def _memory(weights: int | None, config: TrainConfig) -> Check:
-    """Training on a CPU keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times bfloat16 weights; beside
-    adapters the weights alone. Each process has its own.
+    """Whether a training on a CPU has the memory. It keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times
+    the bfloat16 weights; with adapters the weights alone. Each process has its own.
     """
     if weights is None:
         return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
@@ -368,7 +368,7 @@ def _memory(weights: int | None, config: TrainConfig) -> Check:
 
 
 def _training_packages(config: TrainConfig) -> Iterator[Check]:
-    """What a training imports beside torch and transformers."""
+    """The packages that a training imports beside torch and transformers."""
     for logger in config.loggers:
         wrong = lacking(logger)
         yield Check(f"logger {logger}", f"train.report_to={logger} {wrong}" if wrong else None, "installed")
@@ -379,7 +379,7 @@ def _training_packages(config: TrainConfig) -> Iterator[Check]:
 
 
 def available_memory() -> int | None:
-    """Memory that can be had without swapping, in bytes; None where the system doesn't say."""
+    """Bytes of memory that are free without swapping; None where the system doesn't say."""
     info = Path("/proc/meminfo")
     if not info.exists():
         return None
@@ -388,7 +388,7 @@ def available_memory() -> int | None:
 
 
 def disk(home: Path) -> Check:
-    """Whether the home, or the folder that it would be made in, can be written, and has room."""
+    """Whether the home, or the folder that it would be made in, can be written and has room."""
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if not os.access(existing, os.W_OK):

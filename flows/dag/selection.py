@@ -1,4 +1,4 @@
-"""Which stages of a run may execute, and which must come from the cache."""
+"""The options of a run, and which of its tasks they let execute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flows.runs.record import Need, find_run
 from tasks.nodes import Forecast, Node, ancestors
 from tasks.store import Artifact, Store
 
-# What of a recipe is about the evaluation of a model, however that was made.
+# The sections of a recipe that say how a model is evaluated.
 EVALUATION_SECTIONS = ("evaluation", "judge", "spending")
 # A recipe that trains nothing names the model.
 MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
@@ -22,7 +22,7 @@ MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy
 
 @dataclass(frozen=True)
 class Options:
-    """How a recipe is run: what may execute, what must, and what is accepted as it is.
+    """How a recipe is run: which stages may execute, which must, and which artifacts are taken as they are.
 
     Args:
         only: the stages that may execute; what they need besides must be cached.
@@ -43,7 +43,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Selection:
-    """Node ids that the run needs and those of them that may execute; stages that are forced, and that are kept."""
+    """The ids of the nodes that a run needs, those of them that may execute, and the stages that are forced or kept.
+
+    `option` is the option that limits the run, as messages name it.
+    """
 
     needed: frozenset[str]
     allowed: frozenset[str]
@@ -52,13 +55,14 @@ class Selection:
     option: str
 
     def refusal(self, node: Node) -> str:
+        """The message for a node that would have to execute and may not."""
         return (
             f"{self.option} must select every stage that has to execute, got none for {node.label}, which is not cached; "
             f"add {node.stage}, or run the recipe without {self.option.split()[0]}"
         )
 
     def problems(self, known: Mapping[str, Forecast], pinned: Mapping[str, Artifact]) -> list[str]:
-        """What of the needed nodes is sure to fail under this selection: a stage outside it that is not cached, or nothing to keep."""
+        """What is sure to fail: a node that may not execute and is not cached, or a stage to keep of which nothing can be kept."""
         found = []
         for name, entry in known.items():
             if entry.cached is False and name not in self.allowed | pinned.keys():
@@ -71,7 +75,7 @@ class Selection:
                 found.append(
                     f"--keep {entry.node.stage} must find an artifact that differs in code alone, got {other}; run without --keep"
                 )
-        # One that isn't there keeps the others from being there.
+        # The nodes after the first one fail because of it.
         return found[:1]
 
 
@@ -116,7 +120,7 @@ def select(nodes: Sequence[Node], options: Options) -> Selection:
 
 
 def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Recipe:
-    """The recipe as it is run: of one that evaluates another run's models, how they were made is that run's business.
+    """The recipe as it is run. To evaluate a run's models is to run that run's recipe, with the name and the evaluation of this one.
 
     Raises:
         RecipeError: there is no such run.
@@ -128,7 +132,7 @@ def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Re
 
 
 def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store: Store) -> dict[str, Artifact]:
-    """The artifacts of a run that stand for the stages an evaluation doesn't execute, whatever their keys would be now.
+    """The artifacts of a run that an evaluation takes for the stages that it doesn't execute, whatever their keys would be now.
 
     Raises:
         RecipeError: one of them is gone or altered.

@@ -37,7 +37,7 @@ from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
 from flows.recipe.sections import Evaluation, Judge, Label, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What a person calls the newest run, and so no recipe.
+# The name that stands for the newest run. No recipe may have it.
 LATEST = "latest"
 
 
@@ -68,13 +68,13 @@ OneOrMixture = Annotated[
     Annotated[Data, Tag(ONE)] | Annotated[list[Data], Tag(SEVERAL), Field(min_length=1, title="mixture")],
     Discriminator(one_or_several),
 ]
-# Names that are no keys of the recipe: in them `-` and `_` differ.
+# Keys under which a person's own names stand: in these `-` and `_` differ.
 _HOLD_NAMES = frozenset({"columns", "lm_eval", "prices"})
 
 
 class Recipe(Section):
-    """One run. `data` and `sample` are two ways to preferences, `sample.offline_mix` joins them; with neither, the model is evaluated
-    as it is.
+    """What a run is. Preferences come from `data`, from `sample`, or with `sample.offline_mix` from both; with neither, the model is
+    evaluated as it is.
     """
 
     name: str = Field(
@@ -108,7 +108,7 @@ class Recipe(Section):
     judge: Judge | None = Field(None, description="who judges answers to open questions, and which")
     spending: Spending = Field(Spending(), description="what the run may pay to endpoints")
 
-    # Of a recipe file its folder.
+    # The folder of the recipe's file, where it comes from one.
     _beside: Path | None = PrivateAttr(None)
 
     @field_validator("name")
@@ -181,11 +181,11 @@ class Recipe(Section):
         return self
 
     def find(self, key: str, path: str) -> Path:
-        """The file or folder that a path of this recipe leads to; `key` is where it stands. Raises RecipeError like `find_path`."""
+        """The file or folder that a path of this recipe leads to. `key` is where the path stands. Raises RecipeError like `find_path`."""
         return find_path(path, key, self._beside)
 
     def _check_read(self, train: TrainConfig) -> None:
-        """Refuses settings of the training that nothing reads because of what another section says."""
+        """Refuse settings of the training that nothing reads because of what another section says."""
         epochs = self.sample.epochs_per_round if self.sample else None
         if epochs is not None and train.num_train_epochs not in (TrainConfig.num_train_epochs, epochs):
             raise ValueError(
@@ -215,7 +215,7 @@ class Recipe(Section):
 
 
 def _as_name(text: str) -> str:
-    """The nearest name of a recipe to any text."""
+    """A name that a recipe may have, made from any text."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:100] or "recipe"
 
 
@@ -273,7 +273,7 @@ def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict
         except ValueError as error:
             raise RecipeError(str(error)) from error
         parts = _parts(key)
-        # The same key again is as on any command line: the later value counts. A section would take others with it.
+        # Of the same key twice the later value counts, as on any command line. A whole section would undo its keys set before.
         undone = next((earlier for earlier in given if len(earlier) > len(parts) and earlier[: len(parts)] == parts), None)
         if undone is not None:
             raise RecipeError(
@@ -331,7 +331,7 @@ def _parts(key: str) -> list[str]:
 
 
 def _refuse_infinite(value: object, key: str = "") -> None:
-    """No setting of a training is infinite or no number."""
+    """Refuse a setting of the training that is infinite or not a number."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}; correct it")
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -11,14 +11,16 @@ from pydantic.fields import FieldInfo
 
 
 class Section(BaseModel):
-    """A part of the recipe. Its validators' messages begin with `must` where they speak of their field, and with a key of their
-    section elsewhere; `flows.recipe.config` puts what stands above before it.
+    """A part of the recipe.
+
+    The message of a field's validator begins with `must`, that of a section's validator with a key of the section;
+    `flows.recipe.messages` puts the rest of the key before it.
     """
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        # Numbers, texts and switches are such: true is no number, "8" neither, and no setting can be infinite.
+        # Values keep their types: neither true nor "8" is a number. No setting is infinite.
         strict=True,
         allow_inf_nan=False,
         protected_namespaces=(),
@@ -27,7 +29,7 @@ class Section(BaseModel):
     )
 
 
-# A tag in brackets says which form a value has, and is no key: an error speaks of one form only.
+# Tags of a value that may be one or several. pydantic puts them into the place of an error; the brackets tell them from keys.
 ONE, SEVERAL = "(one)", "(several)"
 
 

@@ -82,7 +82,7 @@ class Sample(Section):
         return self
 
     def place(self) -> dict[str, str]:
-        """Of the prompts' place, what a path alone does not say."""
+        """What says where the prompts lie beside a path."""
         given = {"split": self.split, "config": self.config, "revision": self.revision}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -108,7 +108,7 @@ class LmEvalTask(Section):
 
 
 class Evaluation(Section):
-    """Generation and scoring, of the base and the aligned model alike."""
+    """Generation and scoring, the same for the base and the aligned model."""
 
     engine: EngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
     max_new_tokens: int | None = Field(None, gt=0, description="an upper limit beside each benchmark's own")
@@ -156,7 +156,7 @@ class TokenPrice(Section):
 
 
 class Spending(Section):
-    """What a run may pay to endpoints, for answers, judgments and labels together."""
+    """What a run may pay to endpoints for answers, judgments and labels together."""
 
     max_usd: float | None = Field(
         None,
@@ -175,7 +175,7 @@ class Spending(Section):
 
 
 class JudgedBenchmark(Benchmark):
-    """Which questions, in which forms, against whose answers."""
+    """Which questions, by which judge protocols, against whose answers."""
 
     forms: list[str] | None = Field(
         None, description="how its answers are judged: files in `evaluation/judging/protocols`; left out: the benchmark's first"
@@ -235,13 +235,13 @@ class JudgeModel(Section):
 
     @property
     def name(self) -> str:
-        """The judge as it is called in results and keys, wherever the project or the model's folder lies."""
+        """The judge's name in results and keys, the same wherever the project or the model's folder lies."""
         folder = Path(in_project(str(self.model_name_or_path)))
         return self.model or (folder.name if folder.is_absolute() else str(folder))
 
     @property
     def said(self) -> str:
-        """How its verdicts are said."""
+        """How the judge says its verdict: as `verdict` asks, or as its engine does by default."""
         return self.verdict or {"openai": "text", "reward_model": "reward"}.get(self.engine, "choice")
 
     @property
@@ -272,7 +272,9 @@ class Label(Section):
 
 
 class Judge(JudgeModel):
-    """Answers judged: the aligned model's against the base model's, or every model's against recorded ones or on a scale."""
+    """A judge and its benchmarks: the aligned model's answers against the base model's, or every model's against recorded answers or on
+    a scale.
+    """
 
     demonstration: bool = Field(
         False, description="flags the verdicts as meaningless wherever they stand: the judge is there to show the stage"

@@ -1,4 +1,4 @@
-"""Dropping what no run names: older artifacts of a forced stage, those of runs whose folders were deleted, stale partial work."""
+"""`bnf gc`: drop what no run names, which is older artifacts of a forced stage, those of deleted runs, and stale partial work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Dropped(TypedDict):
 
 @contextlib.contextmanager
 def using(home: Path) -> Iterator[None]:
-    """Keep `collect` away while a run is at work: what it has found, but not yet named, must stay."""
+    """Keep `collect` away while a run is at work: artifacts that it has found, but not yet named, must stay."""
     home.mkdir(parents=True, exist_ok=True)
     with _lock_file(home).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_SH)
@@ -33,7 +33,7 @@ def using(home: Path) -> Iterator[None]:
 
 
 def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
-    """Drop every artifact of this home that no run names, and partial work that no run left to be gone on with.
+    """Drop every artifact of this home that no run names, and partial work that no run would go on with.
 
     Returns:
         What was dropped, or with `dry_run` would be.
@@ -69,7 +69,7 @@ def _collect(home: Path, dry_run: bool) -> list[Dropped]:
             # Partial work of a key that another run has finished since is of no use.
             keep = key in unfinished and store.find(folder.parent.name, key) is None
         else:
-            # A run that died between making an artifact and naming it is gone on with by taking it.
+            # A run may have died between making an artifact and naming it. The next run takes it.
             keep = folder.name in named or (key in unfinished and not folder.name.endswith(".part"))
         if keep:
             continue
@@ -81,7 +81,7 @@ def _collect(home: Path, dry_run: bool) -> list[Dropped]:
 
 
 def _drop(store: Store, folder: Path, records: Path) -> None:
-    """Delete a folder, manifest first: what is left of it after a kill is no artifact. Then what pointed to it."""
+    """Delete a folder, manifest first, so that after a kill the rest is no artifact; then the files that point to it."""
     stage, key = folder.parent.name, folder.name.split(".")[0]
     (folder / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""The runs of a home: one folder each, with the resolved recipe, which artifact every task had, the summary and the report."""
+"""The runs of a home: a folder each, with the recipe, the record of its tasks, the summary and the report."""
 
 from __future__ import annotations
 
@@ -116,11 +116,11 @@ class Run:
 
     @property
     def state(self) -> str:
-        """`running`, `completed`, `failed`, `stopped`, `cancelled`; or `crashed` where the process is gone without a word."""
+        """`running`, `completed`, `failed`, `stopped`, `cancelled`; or `crashed` where the process is gone and has said nothing."""
         if self.record.state != RUNNING or self._alive is not None:
             return self.record.state
         try:
-            # Shared: several may ask at once, and only the run itself holds the lock alone. Nothing is written for it.
+            # Several may ask at once: they share the lock, which the run alone holds exclusively. Nothing is written.
             with (self.folder / "alive.lock").open() as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -131,7 +131,7 @@ class Run:
 
     @property
     def where(self) -> str:
-        """The state, and of a run that ended early the task that was at work and why."""
+        """The state; for a run that ended early, also the task that was at work and why it ended."""
         state, working, why = self.state, self.record.working, self.record.why
         if state in (RUNNING, "completed"):
             return state
@@ -216,7 +216,7 @@ def _age(run: Run) -> tuple[datetime, str]:
 
 @dataclass(frozen=True)
 class Need:
-    """What a command needs of a run: in words, and whether a run has it."""
+    """What a command needs of a run: its name in messages, and whether a run has it."""
 
     what: str
     met: Callable[[Run], bool]
@@ -260,7 +260,7 @@ def find_run(home: Path, name: str, need: Need | None = None) -> Run:
 
 
 def passed_over(home: Path, name: str, run: Run) -> list[Run]:
-    """The newer runs that `name` fits as well as the one that `find_run` took, and that lack what was needed."""
+    """The newer runs that `name` fits too, and that `find_run` passed over because they lack what was needed."""
     fit = [one for one in all_runs(home) if name in (LATEST, one.record.recipe) and name != run.id]
     return list(itertools.takewhile(lambda one: one.id != run.id, fit))
 
@@ -277,7 +277,7 @@ def _written(folder: Path) -> dict[str, object]:
 
 
 def settings(run: Run) -> dict[str, object]:
-    """The recipe that a run ran, by dotted keys: as it was written down, valid today or not."""
+    """A run's recipe by dotted keys, as it was written down, whether it is valid today or not."""
     return dotted(_written(run.folder))
 
 
@@ -287,7 +287,7 @@ def dotted(recipe: object) -> dict[str, object]:
 
 
 def _leaves(value: object, key: str) -> Iterator[tuple[str, object]]:
-    """The settings inside a value; the entries of a list of mappings are told apart by their place."""
+    """The settings inside a value by dotted keys; in a list of mappings the key is the place."""
     inside: Iterable[tuple[object, object]] = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         inside = enumerate(value)
@@ -313,7 +313,7 @@ def differing_settings(runs: Sequence[Run]) -> list[DifferingSetting]:
 
 
 def last_artifacts(home: Path, recipe: Recipe) -> dict[str, Artifact]:
-    """The newest artifact of every task over the runs of the same recipe: what `bnf plan` compares with."""
+    """The newest artifact of every task, from the runs of the same recipe: what `bnf plan` compares with."""
     found: dict[str, Artifact] = {}
     for run in all_runs(home):
         if run.record.recipe == recipe.name:
@@ -330,7 +330,7 @@ class RunSize:
 
 
 def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
-    """How much each run holds, by its artifacts' manifests; what is gone or unreadable counts nothing."""
+    """The size of each run's artifacts, by their manifests; what is gone or unreadable counts as nothing."""
     named = {run.id: {artifact.path for artifact in run.artifacts.values()} for run in runs}
     users = Counter(path for paths in named.values() for path in paths)
     bytes_of = {path: _bytes(path) for path in users}

@@ -1,4 +1,4 @@
-"""Runs whose process is gone: Prefect would show them as running, and hold their slots, for ever."""
+"""Runs whose process is gone. Prefect would show them as running for ever, and hold their slots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.service.accelerator import free
 
 
 def mark_crashed(home: Path) -> None:
-    """Write down that runs without a process have crashed, here and in Prefect's records, and free the slots they held."""
+    """Mark runs without a process as crashed, in the home and in Prefect's records, and free their slots."""
     runs = all_runs(home)
     gone = [run for run in runs if run.record.state == RUNNING and run.state == CRASHED]
     if gone:

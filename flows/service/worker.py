@@ -1,7 +1,7 @@
 """`bnf worker`: a Prefect worker on this machine, on the home's server or the one of PREFECT_API_URL.
 
-Whatever it starts ends with it: a signal to the command cancels the flow runs first and ends the worker then; when the command is
-killed, the kernel ends the worker (PR_SET_PDEATHSIG), and with the worker its flow runs and with those their stages.
+Whatever it starts ends with it. A signal to the command cancels the flow runs first, and then ends the worker. When the command is
+killed, the kernel ends the worker (PR_SET_PDEATHSIG), with the worker its flow runs, and with those their stages.
 Run as `python -m flows.service.worker PARENT_PID …` it becomes the worker.
 """
 
@@ -65,7 +65,7 @@ def serve(*, pool: str, limit: int, healthcheck: bool) -> int:
 
 
 def _require_pool(pool: str) -> None:
-    """Prefect would create one, without deployments and with settings of its own."""
+    """Refuse a pool that doesn't exist. Prefect would create one, without deployments and with settings of its own."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 

@@ -9,5 +9,6 @@ preflight: the checks
 objective_checks: whether the data give what the objective needs
 trainable: whether the model and the groups can be trained
 hub: what a hub has of a model or a data set
+costs: what the samples of dev prompts will cost
 checks: `Check`, what one check says
 """

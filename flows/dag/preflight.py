@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
 from flows.dag import hub
 from flows.dag.checks import Check
+from flows.dag.costs import dev_samples
 from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
 from flows.dag.parts import keyed
 from flows.dag.trainable import problems_before
@@ -37,7 +37,7 @@ HOME = "home"
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
     """The checks of what the tasks that will run need. Tasks whose output is cached need nothing."""
     todo = [entry.node for entry in forecasts if entry.cached is not True]
-    return [*_checks(recipe, forecasts, todo, home), *_dev_samples(recipe, forecasts)]
+    return [*_checks(recipe, forecasts, todo, home), *dev_samples(recipe, forecasts)]
 
 
 def problems(checks: Iterable[Check]) -> list[str]:
@@ -247,53 +247,6 @@ def _sources(node: Node) -> Iterator[Check]:
             yield Check(f"source {source.source}", problem)
         else:
             yield _source(source, key)
-
-
-def _dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Check]:
-    """How many samples of dev prompts the evaluations during training will cost."""
-    known = {entry.node.id: entry for entry in forecasts}
-    trainings = [entry.node for entry in forecasts if entry.node.stage == "train" and entry.cached is not True]
-    if not trainings or recipe.prepare.dev_fraction == 0:
-        return
-    from bnf.data.groups import DEV
-
-    config = recipe.train_config()
-    data = known[trainings[0].inputs["data"]]
-    prepared = data.artifact.path if data.cached is True and data.artifact is not None else None
-    num_groups, num_dev = (_num_groups(prepared / part) if prepared else None for part in ("", DEV))
-    if prepared and num_dev is None:
-        return
-    samples = config.num_dev_samples(num_dev) if num_dev is not None else config.dev_prompts
-    evaluations = config.num_evaluations(num_groups)
-    most = config.num_dev_samples(sys.maxsize)
-    number = f"{samples} samples" if samples is not None else f"a sample of each dev prompt, {most} at most,"
-    up_to = "" if num_groups is not None else "up to "
-    times = f"{up_to}{evaluations} evaluations" if evaluations is not None else f"evaluations every {config.eval_steps:g} steps"
-    rounds = f" in each of {len(trainings)} trainings" if len(trainings) > 1 else ""
-    total = ""
-    if evaluations is not None:
-        total = f": at most {(samples or most) * config.dev_max_new_tokens * evaluations * len(trainings):,} tokens"
-    yield Check(
-        "dev samples",
-        None,
-        f"{number} of up to {config.dev_max_new_tokens} tokens (train.dev_prompts, train.dev_max_new_tokens) at {times} "
-        f"(train.eval_steps){rounds}{total}",
-        is_cost=True,
-    )
-
-
-def _num_groups(folder: Path) -> int | None:
-    """The number of groups in a prepared folder; None where it has none."""
-    from safetensors import safe_open
-
-    from bnf.data.groups import GROUPS_FILE
-
-    if not (folder / GROUPS_FILE).is_file():
-        return None
-
-    with safe_open(folder / GROUPS_FILE, framework="numpy") as file:
-        (number,) = file.get_slice("prompt_lengths").get_shape()
-    return int(number)
 
 
 def _prompts(node: Node) -> Iterator[Check]:

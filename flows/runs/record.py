@@ -138,8 +138,14 @@ class Run:
         return state + (f" in {working.task}" if working else "") + (f": {why}" if why else "")
 
     @property
+    def written_recipe(self) -> dict[str, object]:
+        """The recipe as the run wrote it down, whether it is valid today or not."""
+        file = self.folder / "recipe.yaml"
+        return read_values(file, str(file))
+
+    @property
     def recipe(self) -> Recipe:
-        return make_recipe(_written(self.folder))
+        return make_recipe(self.written_recipe)
 
     @property
     def artifacts(self) -> dict[str, Artifact]:
@@ -270,17 +276,6 @@ def _listed(runs: Sequence[Run], most: int = 8) -> str:
     return ", ".join([*names, *([f"and {len(runs) - most} more"] if len(runs) > most else [])])
 
 
-def _written(folder: Path) -> dict[str, object]:
-    """The recipe as the run wrote it down."""
-    file = folder / "recipe.yaml"
-    return read_values(file, str(file))
-
-
-def settings(run: Run) -> dict[str, object]:
-    """A run's recipe by dotted keys, as it was written down, whether it is valid today or not."""
-    return dotted(_written(run.folder))
-
-
 def dotted(recipe: object) -> dict[str, object]:
     """A recipe's plain values by dotted keys."""
     return dict(_leaves(recipe, ""))
@@ -306,7 +301,7 @@ class DifferingSetting(TypedDict):
 
 def differing_settings(runs: Sequence[Run]) -> list[DifferingSetting]:
     """The recipe keys that are not the same in all runs, but for the recipes' names, which are the runs' own."""
-    of = {run.id: settings(run) for run in runs}
+    of = {run.id: dotted(run.written_recipe) for run in runs}
     keys = dict.fromkeys(key for values in of.values() for key in values if key != "name")
     found = {key: {name: values.get(key) for name, values in of.items()} for key in keys}
     return [{"key": key, "values": values} for key, values in found.items() if len(set(map(repr, values.values()))) > 1]

@@ -63,8 +63,8 @@ def _takes(key: JsonSchemaValue) -> str:
     for choices in ("anyOf", "oneOf"):
         if choices in key:
             return " or ".join(dict.fromkeys(_takes(one) for one in key[choices] if one.get("type") != "null"))
-    if "enum" in key:
-        return ", ".join(f"`{value}`" for value in key["enum"])
+    if "enum" in key or "const" in key:
+        return ", ".join(f"`{value}`" for value in key.get("enum", [key.get("const")]))
     if "$ref" in key:
         return "section"
     bounds = [f"{sign} {_default(key[bound])}" for bound, sign in _BOUNDS.items() if bound in key]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bnf.objectives import load_objective
+from bnf.paths import person_path
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
 
@@ -23,14 +24,14 @@ from bnf.training.config import TrainConfig
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; 0 done, 1 the training failed, 2 a wrong setting or path."""
     parser = argparse.ArgumentParser(prog="python -m bnf.train", description="Train a model on prompt groups.")
-    parser.add_argument("config", type=_person_path, help="YAML or JSON file with a recipe's train section")
-    parser.add_argument("--model", type=_person_path, required=True, help="folder of the model to start from")
-    parser.add_argument("--groups", type=_person_path, required=True, help="folder with groups.safetensors")
-    parser.add_argument("--reference", type=_person_path, help="folder of cached reference log-probabilities")
+    parser.add_argument("config", type=person_path, help="YAML or JSON file with a recipe's train section")
+    parser.add_argument("--model", type=person_path, required=True, help="folder of the model to start from")
+    parser.add_argument("--groups", type=person_path, required=True, help="folder with groups.safetensors")
+    parser.add_argument("--reference", type=person_path, help="folder of cached reference log-probabilities")
     parser.add_argument(
-        "--reference-model", type=_person_path, help="folder of the model they are of, where that is not --model"
+        "--reference-model", type=person_path, help="folder of the model they are of, where that is not --model"
     )
-    parser.add_argument("--output", type=_person_path, required=True, help="folder to write to; resumes what is there")
+    parser.add_argument("--output", type=person_path, required=True, help="folder to write to; resumes what is there")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     # Read when torch is imported, below: threads that spin while they wait cost several times the work where a core is shared.
@@ -124,11 +125,6 @@ class _Printer:
         if now - self.last >= 1 or done == total:
             self.last = now
             print(f"{self.stage}: {done} of {total} {note}", file=sys.stderr, flush=True)
-
-
-def _person_path(text: str) -> Path:
-    """A path with `~` as the person's home: the shell leaves it to the program in `--model=~/m`."""
-    return Path(os.path.expanduser(text))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -1,1 +1,14 @@
-"""The command line, the recipes, and the flows that wire the stages together."""
+"""The command line, the recipes, and the flow that runs a recipe's stages.
+
+cli: the commands' words and options
+commands: what the commands do
+comparison: `bnf compare`
+doctor: `bnf doctor`
+align: the Prefect flow, which runs a plan
+service: Prefect: its server, workers, deployments and limits
+dag: from a recipe to a plan: the tasks, and the checks before a run
+runs: the home, and the records of the runs in it
+recipe: what a recipe may say, and how it is read
+display: tables and live output
+errors: what a person can mend
+"""

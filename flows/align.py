@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from prefect import State, flow, get_run_logger
@@ -19,22 +18,23 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled as cancelled_state
 
 from bnf.plugins import load
+from bnf.process import die_with_parent
 from evaluation.spending import LEDGER_VARIABLE
-from flows.dag.graph import build
 from flows.dag.on_policy import BASE
-from flows.dag.selection import Options, Selection, evaluated_recipe, pinned_artifacts, select
+from flows.dag.plan import Plan, make_plan
+from flows.dag.preflight import require
+from flows.dag.selection import Options
 from flows.dag.trainable import TRAINING_STAGES, groups_problem, model_problem
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import located
 from flows.runs.garbage import using
-from flows.runs.home import home_folder, open_store
-from flows.runs.record import Run, last_artifacts, start_run
+from flows.runs.home import home_folder
+from flows.runs.record import Run, start_run
 from flows.service.accelerator import accelerator
 from flows.service.cancel import cancellation, was_cancelled
 from flows.service.crashed import mark_crashed
 from flows.service.keys import service_keys
-from flows.service.worker import begin
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution
 from tasks.keys import Ingredients
@@ -42,7 +42,7 @@ from tasks.names import TaskName
 from tasks.nodes import Node, ingredients, model_folder, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
 from tasks.stages import STAGES
-from tasks.store import Artifact, Store, read_json
+from tasks.store import Artifact, read_json
 
 # What is computed on the way to a policy.
 ALIGNMENT_STAGES = ("sample", "prepare", *TRAINING_STAGES)
@@ -50,7 +50,7 @@ ALIGNMENT_STAGES = ("sample", "prepare", *TRAINING_STAGES)
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what a run does, besides Prefect: the terminal."""
+    """What the terminal does when a run tells it something."""
 
     on_run: Callable[[Run], None] = lambda run: None
     on_start: Callable[[Node], None] = lambda node: None
@@ -60,7 +60,10 @@ class Listener:
 
 
 SILENT = Listener()
+# What a command hands to the flow that it calls: who listens, and the plan that it has made. Both are no parameters of the flow,
+# which are JSON.
 LISTENER: contextvars.ContextVar[Listener] = contextvars.ContextVar("bnf_listener", default=SILENT)
+PLAN: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("bnf_plan", default=None)
 
 
 @flow(name="align", flow_run_name="{recipe.name}", validate_parameters=True)
@@ -72,7 +75,7 @@ def align(
     keep: list[str] | None = None,
     verify: bool = False,
     evaluate_run: str | None = None,
-) -> str | State[Any]:
+) -> str | State[str]:
     """Run a recipe's stages and return the run's name.
 
     Args:
@@ -85,34 +88,29 @@ def align(
         evaluate_run: take the models of this run, and its recipe but for `name`, `evaluation`, `judge` and `spending`, and execute
             evaluation stages alone.
     """
-    # The paths of a form are relative to where its worker runs.
-    recipe = located(recipe)
-    home, options = home_folder(), Options(only, from_stage, refresh, keep, verify, evaluate_run)
     if deployment.get_id():
-        begin(recipe, options)
-    with using(home):
-        mark_crashed(home)
-        return _align(home, recipe, options)
+        die_with_parent(os.getppid())
+    plan = PLAN.get()
+    if plan is None:
+        # The paths of a form are relative to where its worker runs.
+        plan = make_plan(home_folder(), located(recipe), Options(only, from_stage, refresh, keep, verify, evaluate_run))
+        require(plan.checks)
+    with using(plan.home):
+        mark_crashed(plan.home)
+        return _align(plan)
 
 
-def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
-    listener, evaluate_run = LISTENER.get(), options.evaluate_run
-    recipe = evaluated_recipe(home, recipe, evaluate_run)
-    store = open_store(home, verify=options.verify)
-    nodes = build(recipe)
-    selection = select(nodes, options)
-    pinned = pinned_artifacts(home, evaluate_run, selection, store) if evaluate_run else {}
-    selection.check(nodes, store, last_artifacts(home, recipe), pinned)
+def _align(plan: Plan) -> str | State[str]:
+    listener = LISTENER.get()
     flow_run_id = UUID(str(flow_run.get_id()))
-    run = start_run(home, recipe, {"flow_run_id": str(flow_run_id), "overrides": dataclasses.asdict(options)})
-    _name(flow_run_id, run, recipe, evaluate_run)
+    run = start_run(plan.home, plan.recipe, str(flow_run_id), dataclasses.asdict(plan.options))
+    _name(flow_run_id, run, plan)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)
     state, why = "failed", None
     try:
         with cancellation(flow_run_id) as cancelled:
-            runner = Runner(selection, pinned, store, run, listener, cancelled, service_keys(recipe), recipe)
-            runner.run([node for node in nodes if node.id in selection.needed])
+            Runner(plan, run, listener, cancelled, service_keys(plan.recipe)).run()
         state = "completed"
     except Cancelled as error:
         state = "cancelled"
@@ -130,13 +128,14 @@ def _align(home: Path, recipe: Recipe, options: Options) -> str | State[Any]:
     return run.id
 
 
-def _name(flow_run_id: UUID, run: Run, recipe: Recipe, evaluate_run: str | None) -> None:
-    """The run's own name and its tags on the flow run. Tags of the flow are no tags of its tasks, each of which would cost time."""
+def _name(flow_run_id: UUID, run: Run, plan: Plan) -> None:
+    """Give the flow run the run's name, and its tags. The flow's tags are not its tasks', each of which would cost time."""
+    recipe = plan.recipe
     model = recipe.model_name_or_path.rstrip("/").rsplit("/", 1)[-1]
     tags = [recipe.name, model]
     if recipe.train is not None:
-        tags.append(recipe.train["objective"])
-    if evaluate_run or recipe.train is None:
+        tags.append(recipe.train_config().objective)
+    if plan.options.evaluate_run or recipe.train is None:
         tags.append("evaluation")
     with get_client(sync_client=True) as client:
         known = client.read_flow_run(flow_run_id).tags
@@ -145,51 +144,48 @@ def _name(flow_run_id: UUID, run: Run, recipe: Recipe, evaluate_run: str | None)
 
 @dataclass
 class Runner:
-    """Runs nodes one after another and keeps the run's record."""
+    """Runs a plan's nodes one after another and keeps the run's record."""
 
-    selection: Selection
-    pinned: Mapping[str, Artifact]
-    store: Store
-    run_: Run
+    plan: Plan
+    record: Run
     listener: Listener
     cancelled: Callable[[], bool]
     keys: Mapping[str, str]
-    recipe: Recipe
     asked: dict[str, str | None] = dataclasses.field(default_factory=dict)
 
-    def run(self, nodes: Sequence[Node]) -> None:
+    def run(self) -> None:
         """Take every node's artifact from the store, or make it."""
         listener = self.listener
         children = Children(
-            self.run_.folder / "logs",
+            self.record.folder / "logs",
             lambda: accelerator(self.cancelled, lambda: listener.on_message("waiting for other runs' accelerator")),
             self.cancelled,
-            {LEDGER_VARIABLE: str(self.run_.folder / "spending.jsonl"), **self.keys},
+            {LEDGER_VARIABLE: str(self.record.folder / "spending.jsonl"), **self.keys},
         )
-        self.execution = Execution(self.store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
-        self.results: dict[str, Artifact] = dict(self.pinned)
+        self.execution = Execution(self.plan.store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
+        self.results: dict[str, Artifact] = dict(self.plan.pinned)
         self.other_code: dict[str, list[str]] = {}
         with _ended(children):
-            for node in nodes:
+            for node in self.plan.nodes:
                 if self.cancelled():
                     raise Cancelled("the run was cancelled")
-                if node.id in self.pinned:
-                    self._other_code(node, self.pinned[node.id])
-                    self._done(node, self.pinned[node.id], cached=True, seconds=0.0)
+                if node.id in self.plan.pinned:
+                    self._other_code(node, self.plan.pinned[node.id])
+                    self._done(node, self.plan.pinned[node.id], cached=True, seconds=0.0)
                 else:
                     self._run(node)
 
     def _run(self, node: Node) -> None:
         node = with_other_code(node, self.other_code)
         inputs = {role: self.results[name] for role, name in node.inputs.items()}
-        made_of = ingredients(node, inputs, self.store)
-        refresh = node.stage in self.selection.refresh
-        found = None if refresh else self.store.find(node.stage, made_of.key())
-        problem = self.store.problem(node.stage, made_of.key())
+        made_of = ingredients(node, inputs, self.plan.store)
+        refresh = node.stage in self.plan.selection.refresh
+        found = None if refresh else self.plan.store.find(node.stage, made_of.key())
+        problem = self.plan.store.problem(node.stage, made_of.key())
         if problem:
             self.listener.on_message(f"{node.label}: not used, {'fetched' if found else 'made'} anew: {problem}")
-        if found is None and node.stage in self.selection.keep:
-            found = self.store.same_but_code(made_of)
+        if found is None and node.stage in self.plan.selection.keep:
+            found = self.plan.store.same_but_code(made_of)
             if found is None:
                 raise RecipeError(
                     f"--keep {node.stage} must find an artifact that differs in code alone, got none after the stages before it "
@@ -198,16 +194,16 @@ class Runner:
             # Under its own key it is a hit like any other.
             made_of = Ingredients(**found.manifest["ingredients"])
             self._other_code(node, found)
-        if not refresh and found is None and node.id not in self.selection.allowed:
-            raise RecipeError(self.selection.refusal(node))
+        if not refresh and found is None and node.id not in self.plan.selection.allowed:
+            raise RecipeError(self.plan.selection.refusal(node))
         if found is None:
             self._check_training(node, inputs)
         open_part = None
-        if found is not None and node.id in self.selection.allowed:
-            open_part = self.store.open_part(found)
+        if found is not None and node.id in self.plan.selection.allowed:
+            open_part = self.plan.store.open_part(found)
         if open_part:
             self.listener.on_message(f"{node.label}: {open_part}")
-        self.run_.begin(node, made_of.key())
+        self.record.begin(node, made_of.key())
         self.listener.on_start(node)
         started_s = time.monotonic()
         result = run_node(
@@ -217,41 +213,41 @@ class Runner:
             self.execution,
             refresh=refresh,
             complete=open_part is not None,
-            records=self.store.root.parent / "prefect" / "records",
+            records=self.plan.store.root.parent / "prefect" / "records",
             on_retry=lambda message: self.listener.on_message(f"{node.label}: tried again after: {message}"),
         )
         executed = self.execution.executed
         seconds = executed.get(node.id, time.monotonic() - started_s)
-        artifact = self.store.publish(Artifact.from_json(result), replace=refresh or open_part is not None)
+        artifact = self.plan.store.publish(Artifact.from_json(result), replace=refresh or open_part is not None)
         if node.stage == "report":
             # The run's folder shows the report: this machine needs its files.
-            self.store.fetch(artifact)
+            self.plan.store.fetch(artifact)
         self._done(node, artifact, cached=node.id not in executed, seconds=round(seconds, 3))
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
         """Before anything is computed for a training: what it would refuse of the model, once that is fetched, and of the groups."""
         if node.stage not in ALIGNMENT_STAGES or not any(
-            TaskName.from_id(one).stage == "train" for one in self.selection.allowed
+            TaskName.from_id(one).stage == "train" for one in self.plan.selection.allowed
         ):
             return
         problem = None
         if "model" in inputs and node.inputs["model"] == BASE:
-            problem = self._ask("model", lambda: model_problem(self.recipe, model_folder(inputs["model"].path)))
+            problem = self._ask("model", lambda: model_problem(self.plan.recipe, model_folder(inputs["model"].path)))
         if problem is None and node.stage in TRAINING_STAGES:
-            folder = self.store.fetch(inputs["data"])
-            problem = self._ask(node.inputs["data"], lambda: groups_problem(self.recipe.train_config(), folder))
+            folder = self.plan.store.fetch(inputs["data"])
+            problem = self._ask(node.inputs["data"], lambda: groups_problem(self.plan.recipe.train_config(), folder))
         if problem is not None:
             raise RecipeError(problem)
 
     def _ask(self, what: str, problem: Callable[[], str | None]) -> str | None:
-        """Each thing is asked about once in a run."""
+        """The answer to a question, which is asked once in a run."""
         if what not in self.asked:
             self.asked[what] = problem()
         return self.asked[what]
 
     def _done(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float) -> None:
         self.results[node.id] = artifact
-        self.run_.add(node, artifact, cached=cached, seconds=seconds, other_code=self.other_code.get(node.id, []))
+        self.record.add(node, artifact, cached=cached, seconds=seconds, other_code=self.other_code.get(node.id, []))
         self.listener.on_done(node, cached, seconds)
         if cached and (said := not_done_again(node, artifact)):
             self.listener.on_message(f"    {said}")
@@ -260,7 +256,7 @@ class Runner:
 
     def _other_code(self, node: Node, artifact: Artifact) -> None:
         """Remember and say which modules have changed since an artifact was made that is used all the same."""
-        modules = other_code(node, self.store.manifest(artifact))
+        modules = other_code(node, self.plan.store.manifest(artifact))
         if modules:
             self.other_code[node.id] = modules
             self.listener.on_message(f"{node.label}: kept, though other code made it ({', '.join(modules)})")
@@ -268,7 +264,7 @@ class Runner:
 
 @contextlib.contextmanager
 def _ended(children: Children) -> Iterator[None]:
-    """No child process outlives the run: it is closed in order, and killed where the run breaks off."""
+    """End the child processes with the run: in order, or by a kill where the run breaks off."""
     try:
         yield
     except BaseException:
@@ -278,14 +274,14 @@ def _ended(children: Children) -> Iterator[None]:
 
 
 def _publish(run: Run) -> None:
-    """The results and the report's place on the flow run's page in the UI."""
+    """Show the results and the report's place on the flow run's page in the UI."""
     if not (run.folder / "summary.json").exists():
         return
     from evaluation.report.summary import table_rows
 
     summary = read_json(run.folder / "summary.json")
     rows = table_rows(summary)
-    key = artifact_key(run.record["recipe"])
+    key = artifact_key(run.record.recipe)
     if rows:
         create_table_artifact(rows, key=f"{key}-results", description=f"Results of {run.id}")
     report = run.folder / "report.html"

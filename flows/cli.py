@@ -6,7 +6,8 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -297,7 +298,7 @@ def main() -> None:
         _fail(f"failed: {type(error).__name__}: {error}; with --debug it shows where", 1, debug)
 
 
-def _stop(number: int, frame: Any) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 

@@ -10,20 +10,21 @@ import time
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
+from bnf.paths import person_path
 from flows.dag.parts import plugin
-from flows.dag.plan import examine
-from flows.dag.preflight import HOME, require
-from flows.dag.selection import EVALUATION_SECTIONS, Options
-from flows.display import Display, plan_rows, print_table, run_row, size
+from flows.dag.plan import make_plan
+from flows.dag.preflight import HOME, problems, require
+from flows.dag.selection import EVALUATION_SECTIONS, MODELS, Options
+from flows.display import Display, ListedRun, plan_rows, print_table, run_row, size
 from flows.errors import RecipeError, Stopped
-from flows.recipe.config import Recipe, load_recipe, make_recipe
-from flows.recipe.paths import find_path, person_path
+from flows.recipe.config import LATEST, Recipe, load_recipe, make_recipe
+from flows.recipe.paths import find_path
 from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
-from flows.runs.record import LATEST, MODELS, REPORT, RUNNING, Need, Run, all_runs, dotted, find_run, passed_over, run_sizes
+from flows.runs.record import REPORT, RUNNING, Need, Run, all_runs, dotted, find_run, passed_over, run_sizes
 from tasks.child import Cancelled
 from tasks.store import read_json
 
@@ -31,25 +32,26 @@ from tasks.store import read_json
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
     """Check a recipe, run its flow with live output, and show what came out of it."""
     home = home_folder()
-    checks = examine(home, recipe, options).checks
-    require(checks)
+    plan = make_plan(home, recipe, options)
+    require(plan.checks)
     set_prefect_environment(home, debug=debug)
     from flows.service.server import prefect_server
 
     display = Display()
-    for found in checks:
+    for found in plan.checks:
         if found.is_cost:
             display.message(f"{found.name}: {found.seen}")
     try:
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
 
-            from flows.align import LISTENER, Listener, align
+            from flows.align import LISTENER, PLAN, Listener, align
 
             def started(run: Run) -> None:
-                display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record['flow_run_id']}")
+                display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}")
 
             LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
+            PLAN.set(plan)
             try:
                 name = align(recipe, **dataclasses.asdict(options))
             except CancelledRun as error:
@@ -108,15 +110,15 @@ def evaluate_target(
 
 
 def _evaluated_run(home: Path, target: str) -> Run | None:
-    """The run that is to be evaluated; None where the target is a model: a folder, or a hub id, which has a slash."""
+    """The run whose models are to be evaluated; None where the target is a model: a folder, or a hub id, which has a slash."""
     if person_path(target).exists() or "/" in target:
-        if target in {name for run in all_runs(home) for name in (run.id, run.record["recipe"], LATEST)}:
+        if target in {name for run in all_runs(home) for name in (run.id, run.record.recipe, LATEST)}:
             raise RecipeError(
                 f"RUN|MODEL must be one of both, got {target!r}, which is a run and a folder here; write ./{target} for the folder"
             )
         return None
     runs = all_runs(home)
-    if target != LATEST and not any(target == run.record["recipe"] or run.id.startswith(target) for run in runs):
+    if target != LATEST and not any(target == run.record.recipe or run.id.startswith(target) for run in runs):
         newest = ", ".join(run.id for run in runs[:3]) or "none yet"
         raise RecipeError(
             f"RUN must be a run of {home}, or MODEL a folder or a hub id such as owner/name, got {target!r}; the newest runs: {newest}"
@@ -125,7 +127,7 @@ def _evaluated_run(home: Path, target: str) -> Run | None:
 
 
 def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
-    """The run that a name stands for. Where it isn't the run's own, standard error says which was taken, and what was passed over."""
+    """The run that a name stands for. Where that isn't the run's own name, standard error says which was taken and passed over."""
     run = find_run(home, name, need)
     over = ", ".join(f"{one.id} ({one.state})" for one in passed_over(home, name, run))
     if run.id != name:
@@ -141,31 +143,31 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
         RecipeError: with the problems for which `run` would refuse it.
     """
     home = home_folder()
-    found = examine(home, recipe, options)
-    known = found.known
+    plan = make_plan(home, recipe, options)
+    known = plan.forecasts
     if as_json:
         stages = [entry.as_json() for entry in known.values()]
-        print_json({"stages": stages, "settings": dotted(recipe.model_dump()), "problems": found.problems})
+        print_json({"stages": stages, "settings": dotted(recipe.model_dump()), "problems": problems(plan.checks)})
     else:
         print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
         count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
         print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
-    # To look at a home that can't be written is no fault; `run` and `doctor` say that it is.
-    require(check for check in found.checks if check.name != HOME)
+    # A home that can't be written may be looked at; `run` and `doctor` refuse it.
+    require(check for check in plan.checks if check.name != HOME)
 
 
 def show_runs(*, as_json: bool) -> None:
     home = home_folder()
     runs = all_runs(home)
     sizes = run_sizes(runs)
-    rows = [
+    rows: list[ListedRun] = [
         {
             "run": run.id,
             "state": run.state,
-            "started": run.record["started"],
-            "ended": run.record.get("ended"),
-            "recipe": run.record["recipe"],
-            "tasks": len(run.record["tasks"]),
+            "started": run.record.started,
+            "ended": run.record.ended,
+            "recipe": run.record.recipe,
+            "tasks": len(run.record.tasks),
             "bytes": sizes[run.id].artifacts,
             "bytes_of_its_own": sizes[run.id].own,
         }
@@ -188,11 +190,11 @@ def show_run(name: str, *, as_json: bool) -> None:
     tasks = [
         {
             "task": name,
-            "": ("other code" if entry.get("other_code") else "cached") if entry["cached"] else "done",
-            "seconds": f"{entry['seconds']:.1f}",
-            "artifact": entry["fingerprint"][:12],
+            "": ("other code" if task.other_code else "cached") if task.cached else "done",
+            "seconds": f"{task.seconds:.1f}",
+            "artifact": task.artifact.fingerprint[:12],
         }
-        for name, entry in run.record["tasks"].items()
+        for name, task in run.record.tasks.items()
     ]
     print_table("", tasks)
     show_results(run)
@@ -224,11 +226,11 @@ def show_results(run: Run) -> None:
     print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
 
 
-def _shown(run: Run) -> dict[str, Any]:
+def _shown(run: Run) -> dict[str, object]:
     path = run.folder / "summary.json"
     return {
         "run": run.id,
-        **run.record,
+        **run.record.to_json(),
         "state": run.state,
         "folder": str(run.folder),
         "summary": read_json(path) if path.exists() else None,
@@ -263,7 +265,7 @@ def cancel_run(name: str, *, as_json: bool) -> None:
         from flows.service.cancel import cancel
 
         try:
-            cancel(UUID(run.record["flow_run_id"]))
+            cancel(UUID(run.record.flow_run_id))
         except ObjectNotFound:
             raise RecipeError(
                 f"RUN must be known to the Prefect server, got {run.id}, which {os.environ['PREFECT_API_URL']} has not; set "
@@ -279,7 +281,7 @@ def cancel_run(name: str, *, as_json: bool) -> None:
 
 
 def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
-    """Drop what no run names, and say what it was."""
+    """Drop what no run names, and print it."""
     home = home_folder()
     dropped = collect(home, dry_run=dry_run)
     if as_json:
@@ -326,7 +328,7 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
         print_table(f"items on which {checked['main']['task']} ({checked['main']['filter']}) differs", main, words=True)
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     """A value as people read it, its numbers to two places; `--json` has all of them."""
     if isinstance(value, dict):
         return {name: _rounded(entry) for name, entry in value.items()}
@@ -369,6 +371,6 @@ def _file(given: Path, what: str) -> Path:
     return file
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     print()

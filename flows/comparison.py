@@ -1,16 +1,15 @@
-"""What `bnf compare` does: runs against each other, and what of their recipes differs."""
+"""`bnf compare`: the results of runs against each other, and the recipe keys in which they differ."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flows.commands import print_json, taken_run
-from flows.display import print_table, settings_rows
+from flows.display import print_table
 from flows.errors import RecipeError
 from flows.runs.home import home_folder, open_store
-from flows.runs.record import COMPARABLE, Run, differing_settings
+from flows.runs.record import COMPARABLE, DifferingSetting, Run, differing_settings
 from tasks.names import TaskName
 from tasks.store import Store
 
@@ -43,7 +42,8 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         scored.append((run.id, scores))
         devs += [(run.id, *dev)] if dev is not None else []
     result = compare(scored) | {"dev": compare_dev(devs)}
-    result["settings"] = differing_settings(list(runs.values()))
+    settings = differing_settings(list(runs.values()))
+    result["settings"] = settings
     if as_json:
         print_json(result)
         return
@@ -55,11 +55,16 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         for note in result["dev"]["notes"]:
             print(f"  {note}")
     print()
-    if result["settings"]:
+    if settings:
         print("recipe keys that differ")
-        print_table("", settings_rows(result["settings"]), words=True)
+        print_table("", [_setting_row(entry) for entry in settings], words=True)
     else:
         print("the recipes of these runs are the same")
+
+
+def _setting_row(setting: DifferingSetting) -> dict[str, str]:
+    """A recipe key with every run's value, a column for each run."""
+    return {"key": setting["key"]} | {run: "–" if value is None else str(value) for run, value in setting["values"].items()}
 
 
 def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
@@ -72,8 +77,8 @@ def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
     return folders
 
 
-def _dev(run: Run, store: Store) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """What the run's training, of several rounds the last, measured on its dev set, and how, as `compare_dev` takes them."""
+def _dev(run: Run, store: Store) -> tuple[dict[str, object], dict[str, object]] | None:
+    """The dev set results of the run's last training, and the settings they were measured with, as `compare_dev` takes them."""
     from evaluation.report.dev_set import read_dev
 
     last = {artifact.stage: artifact for artifact in run.artifacts.values()}

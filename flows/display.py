@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: a line per task, live progress, and at the end the results and the times."""
+"""What the terminal shows: a line per task with live progress, tables, and sizes and times as people read them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
 from rich.console import Console
 from rich.table import Table
 
 from tasks.nodes import Forecast, Node
 
-# Without a terminal, one line of progress in so many seconds.
+# Without a terminal, seconds between two lines of progress.
 QUIET_INTERVAL_S = 15.0
 
 
@@ -77,8 +77,8 @@ class Display:
         self.console.print(f"  {len(self.times)} tasks, {hits} from the cache, {made:.0f} s of work")
 
 
-def print_table(title: str, rows: Sequence[dict[str, Any]], *, words: bool = False) -> None:
-    """Rows of equal keys as a table; the first column is a name, the others are numbers, aligned right, unless they are words."""
+def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:
+    """Print rows of equal keys as a table. The first column is a name, the others are numbers unless they are `words`."""
     if not rows:
         return
     # Piped output is not folded at eighty columns: whoever reads it wants whole names.
@@ -91,8 +91,8 @@ def print_table(title: str, rows: Sequence[dict[str, Any]], *, words: bool = Fal
     console.print(table)
 
 
-def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
-    """The plan as table rows: what each task would do, and why."""
+def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, str]]:
+    """A table of what each task would do, and why."""
     states = {True: "cached", None: "cached if unchanged", False: "to run"}
     rows = []
     for entry in forecasts:
@@ -104,17 +104,23 @@ def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
     return rows
 
 
-def settings_rows(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Recipe keys with every run's value, a column for each run."""
-    return [{"key": entry["key"]} | {run: _value(value) for run, value in entry["values"].items()} for entry in settings]
+class ListedRun(TypedDict):
+    """A run as `bnf runs --json` lists it. `bytes_of_its_own` are the artifacts that no other run names: what `bnf gc` frees once
+    the run's folder is deleted.
+    """
+
+    run: str
+    state: str
+    started: str
+    ended: str | None
+    recipe: str
+    tasks: int
+    bytes: int
+    bytes_of_its_own: int
 
 
-def _value(value: object) -> str:
-    return "–" if value is None else str(value)
-
-
-def run_row(row: Mapping[str, Any]) -> dict[str, str]:
-    """A line of `bnf runs`. `own` is what only this run names: what `bnf gc` frees once its folder is deleted."""
+def run_row(row: ListedRun) -> dict[str, str]:
+    """A line of `bnf runs`."""
     started = datetime.fromisoformat(row["started"])
     return {
         "run": row["run"],

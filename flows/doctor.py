@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bnf.model.device import device_kind
 from flows.dag.checks import Check
-from flows.dag.plan import examine
+from flows.dag.plan import make_plan
 from flows.dag.preflight import GIB, HOME, available_memory, disk
 from flows.dag.selection import Options
 from flows.display import print_table
@@ -30,10 +30,10 @@ def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool
         if offline:
             # Read when the hub's libraries are imported.
             os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-        examination = examine(home, recipe, Options())
-        checks += examination.checks
+        plan = make_plan(home, recipe, Options())
+        checks += plan.checks
         if offline:
-            checks += _elsewhere([entry.node for entry in examination.known.values() if entry.cached is not True])
+            checks += _elsewhere([entry.node for entry in plan.forecasts.values() if entry.cached is not True])
     # Several tasks ask for the same thing.
     checks = list(dict.fromkeys(checks))
     if as_json:
@@ -74,7 +74,7 @@ def _room(home: Path) -> list[Check]:
     about = machine()
     room = disk(home)
     memory = available_memory()
-    accelerator = "CUDA driver found" if shutil.which("nvidia-smi") else "none: everything runs on the CPU"
+    accelerator = "CUDA" if device_kind() == "cuda" else "none: everything runs on the CPU"
     return [
         Check("processor", None, f"{about['cpu']}, {about['cores']} cores"),
         Check("accelerator", None, accelerator),
@@ -84,7 +84,7 @@ def _room(home: Path) -> list[Check]:
 
 
 def _elsewhere(nodes: Sequence[Node]) -> list[Check]:
-    """URLs and endpoints that the tasks would ask: the hub, which has a cache, is the preflight's."""
+    """A check for every URL and endpoint that the tasks would ask. The hub, which has a cache, is checked by the preflight."""
     found = []
     for node in nodes:
         engine = node.settings.get("engine") or {}

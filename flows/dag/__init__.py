@@ -1,0 +1,14 @@
+"""From a recipe to the plan of a run: its tasks, which of them may execute, and the checks before the first.
+
+plan: `make_plan`, the plan that every command and the flow take
+graph: the tasks of a recipe
+on_policy: the tasks of rounds of sampling, labelling and training
+parts: what several tasks are made from
+selection: the options of a run, and which tasks they let execute
+preflight: the checks
+objective_checks: whether the data give what the objective needs
+trainable: whether the model and the groups can be trained
+hub: what a hub has of a model or a data set
+costs: what the samples of dev prompts will cost
+checks: `Check`, what one check says
+"""

@@ -1,51 +1,77 @@
-"""What is known of a recipe before it runs: its tasks, what of them is cached, and what is wrong.
-
-`plan`, `doctor` and `run` all ask here, and so find the same.
-"""
+"""The plan of a run: everything that is decided before its first stage. `run`, `plan`, `doctor` and deployments all take it from here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.dag.checks import Check
 from flows.dag.graph import build
-from flows.dag.preflight import preflight, problems
-from flows.dag.selection import Options, evaluated_recipe, pinned_artifacts, select
+from flows.dag.preflight import preflight
+from flows.dag.selection import Options, Selection, evaluated_recipe, pinned_artifacts, select
 from flows.recipe.config import Recipe
 from flows.runs.home import open_store
 from flows.runs.record import last_artifacts
-from tasks.nodes import Forecast, forecast
+from tasks.nodes import Forecast, Node, forecast
+from tasks.store import Artifact, Store
 
 
 @dataclass(frozen=True)
-class Examination:
-    """The tasks that a run needs, by id, and the checks of them."""
+class Plan:
+    """A recipe as it is run, and what is known of the run.
 
-    known: Mapping[str, Forecast]
-    checks: list[Check]
+    Args:
+        home: the home that the run belongs to.
+        options: what the person asked for besides the recipe.
+        recipe: the recipe as it is run: of an evaluation of a run, that run's with the evaluation that was asked for.
+        nodes: the tasks that the run needs, in the order of execution.
+        selection: which of them may execute.
+        store: where artifacts are looked up and put.
+        pinned: artifacts that are taken as they are, by node id.
+        forecasts: what each task would do, by node id.
+        checks: what was looked at before the run, and what is wrong.
+    """
 
-    @property
-    def problems(self) -> list[str]:
-        return problems(self.checks)
+    home: Path
+    options: Options
+    recipe: Recipe
+    nodes: Sequence[Node]
+    selection: Selection
+    store: Store
+    pinned: Mapping[str, Artifact]
+    forecasts: Mapping[str, Forecast]
+    checks: Sequence[Check]
 
 
-def examine(home: Path, recipe: Recipe, options: Options) -> Examination:
-    """Everything that can be known before the first stage: names, files, the selection, the machine's room.
+def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
+    """Plan a run and check everything that can be checked before its first stage: names, files, the selection, the machine's room.
 
-    It is what a run does first, and so a plan finds what a run would refuse. Nothing is loaded but a few rows of the data, the items of
-    local benchmarks, and what a hub or endpoint says in ten seconds.
+    Nothing is loaded but a few rows of the data, the items of local benchmarks, and what a hub or endpoint says in ten seconds.
 
     Raises:
-        RecipeError: a name or file of the recipe is unknown, or the options contradict one another.
+        RecipeError: a name or file of the recipe is unknown, or the options contradict one another. What the checks find is not
+            raised, but part of the plan: `require(plan.checks)` raises it.
     """
     recipe = evaluated_recipe(home, recipe, options.evaluate_run)
-    nodes = build(recipe)
-    selection = select(nodes, options)
+    dag = build(recipe)
+    selection = select(dag, options)
+    nodes = [node for node in dag if node.id in selection.needed]
     store = open_store(home, verify=options.verify)
     pinned = pinned_artifacts(home, options.evaluate_run, selection, store) if options.evaluate_run else {}
-    needed = [node for node in nodes if node.id in selection.needed]
-    known = forecast(needed, store, last_artifacts(home, recipe), pinned, selection.keep)
-    checks = [Check("selection", problem) for problem in selection.problems(known, pinned)]
-    return Examination(known, [*checks, *preflight(recipe, list(known.values()), home)])
+    forecasts = _forecasts(nodes, store, last_artifacts(home, recipe), pinned, selection)
+    checks = [Check("selection", problem) for problem in selection.problems(forecasts, pinned)]
+    checks += preflight(recipe, list(forecasts.values()), home)
+    return Plan(home, options, recipe, nodes, selection, store, pinned, forecasts, checks)
+
+
+def _forecasts(
+    nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact], selection: Selection
+) -> dict[str, Forecast]:
+    """The forecast of every node. A folder that is no model is not read: it may be any, and its checksums could take hours."""
+    unread = {node.id for node in nodes if "model" in node.files and not (node.files["model"] / "config.json").exists()}
+    for node in nodes:
+        if not unread.isdisjoint(node.inputs.values()):
+            unread.add(node.id)
+    known = forecast([node for node in nodes if node.id not in unread], store, last, pinned, selection.keep)
+    return {node.id: known.get(node.id) or Forecast(node, None, False, None, []) for node in nodes}

@@ -1,4 +1,4 @@
-"""The checks before anything costly starts: everything a recipe names is there and fits together, and the machine has the room."""
+"""The checks before a run: everything that the recipe names is there and fits together, and the machine has the room."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import itertools
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bnf.model.device import device_kind
 from bnf.training.config import TrainConfig
 from bnf.training.loggers import lacking
 from data.parse import Parser
@@ -20,7 +20,8 @@ from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
 from flows.dag import hub
 from flows.dag.checks import Check
-from flows.dag.objective_checks import objective_checks, sources_of
+from flows.dag.costs import dev_samples
+from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
 from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed
 from flows.dag.trainable import problems_before
@@ -30,15 +31,14 @@ from tasks.nodes import Forecast, Node, model_folder
 
 GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
-_FIRST_ROWS = 20
-# The check that this home can be written, which a plan needs not.
+# The name of the check that the home can be written. A plan doesn't need it.
 HOME = "home"
 
 
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
-    """Check what the tasks that will run need. Nothing is checked for tasks whose output is cached."""
+    """The checks of what the tasks that will run need. Tasks whose output is cached need nothing."""
     todo = [entry.node for entry in forecasts if entry.cached is not True]
-    return [*_checks(recipe, forecasts, todo, home), *_dev_samples(recipe, forecasts)]
+    return [*_checks(recipe, forecasts, todo, home), *dev_samples(recipe, forecasts)]
 
 
 def problems(checks: Iterable[Check]) -> list[str]:
@@ -81,7 +81,13 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
 
 
 def _resolved(node: Node) -> Check:
-    key = _model_key(node)
+    key, revision = _model_key(node), node.settings["revision"]
+    if "model" in node.files and revision is not None:
+        folder = node.files["model"]
+        return Check(
+            f"model {folder.name}",
+            f"revision must be left out for a folder, got {revision!r} for {folder}; remove it, or name a hub id",
+        )
     return _model(node.files["model"], key) if "model" in node.files else _hub_model(node, key)
 
 
@@ -151,7 +157,7 @@ def _engine(node: Node, key: str) -> Check:
 
 
 def _endpoint(node: Node, key: str) -> Check:
-    """An endpoint must answer before a run spends hours on the way to it, and have a price where there is a cap."""
+    """An endpoint must answer now, not hours into the run, and its model must have a price where there is a cap."""
     import openai
 
     from evaluation.engines.openai import connect
@@ -192,7 +198,7 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
     if settings["source"] == "hub" and hasattr(module, "HUB"):
         return _hub_set(key, module.HUB.id, None, "name a local file, or `sample`")
     try:
-        # A benchmark that no hub has says so.
+        # A benchmark that is on no hub says in its error that it needs a file.
         source = {"file": str(node.files.get("source")), "sample": "sample"}.get(settings["source"])
         items = module.load(source, settings["limit"])
     except (ValueError, OSError) as error:
@@ -202,7 +208,7 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
 
 
 def _lm_eval(node: Node) -> Check:
-    """The task's name must be one; its data come from the hub when the stage runs, unless its definition says otherwise."""
+    """The task must be known to lm-eval. Its data come from the hub when the stage runs, unless its definition says otherwise."""
     from evaluation.harness.tasks import unknown_task
 
     folder = node.unkeyed["include_path"]
@@ -231,65 +237,21 @@ def _judged_files(node: Node) -> Check:
 
 
 def _sources(node: Node) -> Iterator[Check]:
-    """The first rows of each source, at least, must be what the source reads."""
+    """The first rows of each local source must be ones that it reads; a hub must have the others."""
     sources = sources_of(node)
     for number, source in enumerate(sources):
         key = "data" if len(sources) == 1 else f"data.{number}"
         if is_hub_id(source.path):
             yield _hub_set(f"{key}.path", source.path, source.revision, "name a file or folder, or correct the id")
+        elif source.streaming:
+            problem = f"{key}.streaming must be left out for files, got true for {source.path}; remove it"
+            yield Check(f"source {source.source}", problem)
         else:
             yield _source(source, key)
 
 
-def _dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Check]:
-    """What the evaluations on the way will sample of dev prompts."""
-    known = {entry.node.id: entry for entry in forecasts}
-    trainings = [entry.node for entry in forecasts if entry.node.stage == "train" and entry.cached is not True]
-    if not trainings or recipe.prepare.dev_fraction == 0:
-        return
-    from bnf.data.groups import DEV
-
-    config = recipe.train_config()
-    data = known[trainings[0].inputs["data"]]
-    prepared = data.artifact.path if data.cached is True and data.artifact is not None else None
-    num_groups, num_dev = (_num_groups(prepared / part) if prepared else None for part in ("", DEV))
-    if prepared and num_dev is None:
-        return
-    samples = config.num_dev_samples(num_dev) if num_dev is not None else config.dev_prompts
-    evaluations = config.num_evaluations(num_groups)
-    most = config.num_dev_samples(sys.maxsize)
-    number = f"{samples} samples" if samples is not None else f"a sample of each dev prompt, {most} at most,"
-    up_to = "" if num_groups is not None else "up to "
-    times = f"{up_to}{evaluations} evaluations" if evaluations is not None else f"evaluations every {config.eval_steps:g} steps"
-    rounds = f" in each of {len(trainings)} trainings" if len(trainings) > 1 else ""
-    total = ""
-    if evaluations is not None:
-        total = f": at most {(samples or most) * config.dev_max_new_tokens * evaluations * len(trainings):,} tokens"
-    yield Check(
-        "dev samples",
-        None,
-        f"{number} of up to {config.dev_max_new_tokens} tokens (train.dev_prompts, train.dev_max_new_tokens) at {times} "
-        f"(train.eval_steps){rounds}{total}",
-        is_cost=True,
-    )
-
-
-def _num_groups(folder: Path) -> int | None:
-    """How many groups a prepared data set holds; None where there is none."""
-    from safetensors import safe_open
-
-    from bnf.data.groups import GROUPS_FILE
-
-    if not (folder / GROUPS_FILE).is_file():
-        return None
-
-    with safe_open(folder / GROUPS_FILE, framework="numpy") as file:
-        (number,) = file.get_slice("prompt_lengths").get_shape()
-    return int(number)
-
-
 def _prompts(node: Node) -> Iterator[Check]:
-    """The pool and the held-out prompts must be there, as far as they don't come from elsewhere when the stage runs."""
+    """The pool and the held-out prompts must be there; those that the stage will fetch are only asked for."""
     settings, local = node.settings, node.files.get("prompts")
     name, number = f"prompts of {settings['source']}", settings["num_prompts"] + settings["held_out_prompts"]
     module = importlib.import_module(f"data.sources.{settings['source']}")
@@ -330,7 +292,7 @@ def _source(source: DataSource, key: str) -> Check:
 
 
 def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
-    """Bytes of the base model's weights; None where they aren't here and the hub wasn't reached."""
+    """The size of the base model's weights; None where they aren't here and the hub wasn't reached."""
     base = next(entry for entry in forecasts if entry.node.id == BASE)
     if "model" in base.node.files:
         return hub.weights_bytes(base.node.files["model"])
@@ -340,14 +302,14 @@ def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
 
 
 def _memory(weights: int | None, config: TrainConfig) -> Check:
-    """Training on a CPU keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times bfloat16 weights; beside
-    adapters the weights alone. Each process has its own.
+    """Whether a training on a CPU has the memory. It keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times
+    the bfloat16 weights; with adapters the weights alone. Each process has its own.
     """
     if weights is None:
         return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
     available = available_memory()
     needed = (2 if config.lora_r else 8) * weights * config.nproc_per_node
-    if available is not None and shutil.which("nvidia-smi") is None and needed > available:
+    if available is not None and device_kind() == "cpu" and needed > available:
         return Check(
             "memory",
             f"memory must hold {needed / GIB:.1f} GiB to train, got {available / GIB:.1f} GiB free; take a smaller model",
@@ -360,7 +322,7 @@ def _memory(weights: int | None, config: TrainConfig) -> Check:
 
 
 def _training_packages(config: TrainConfig) -> Iterator[Check]:
-    """What a training imports beside torch and transformers."""
+    """The packages that a training imports beside torch and transformers."""
     for logger in config.loggers:
         wrong = lacking(logger)
         yield Check(f"logger {logger}", f"train.report_to={logger} {wrong}" if wrong else None, "installed")
@@ -371,7 +333,7 @@ def _training_packages(config: TrainConfig) -> Iterator[Check]:
 
 
 def available_memory() -> int | None:
-    """Memory that can be had without swapping, in bytes; None where the system doesn't say."""
+    """Bytes of memory that are free without swapping; None where the system doesn't say."""
     info = Path("/proc/meminfo")
     if not info.exists():
         return None
@@ -380,7 +342,7 @@ def available_memory() -> int | None:
 
 
 def disk(home: Path) -> Check:
-    """Whether the home, or the folder that it would be made in, can be written, and has room."""
+    """Whether the home, or the folder that it would be made in, can be written and has room."""
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if not os.access(existing, os.W_OK):

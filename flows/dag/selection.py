@@ -1,4 +1,4 @@
-"""Which stages of a run may execute, and which must come from the cache."""
+"""The options of a run, and which of its tasks they let execute."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.dag.on_policy import policy_node
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from flows.runs.record import MODELS, find_run
-from tasks.nodes import Forecast, Node, ancestors, forecast
+from flows.runs.record import Need, find_run
+from tasks.nodes import Forecast, Node, ancestors
 from tasks.stages import evaluation_stages, in_order
 from tasks.store import Artifact, Store
 
-# What of a recipe is about the evaluation of a model, however that was made.
+# The sections of a recipe that say how a model is evaluated.
 EVALUATION_SECTIONS = ("evaluation", "judge", "spending")
+# A recipe that trains nothing names the model.
+MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a recipe is run: what may execute, what must, and what is accepted as it is.
+    """How a recipe is run: which stages may execute, which must, and which artifacts are taken as they are.
 
     Args:
         only: the stages that may execute; what they need besides must be cached.
@@ -40,7 +43,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Selection:
-    """Node ids that the run needs and those of them that may execute; stages that are forced, and that are kept."""
+    """The ids of the nodes that a run needs, those of them that may execute, and the stages that are forced or kept.
+
+    `option` is the option that limits the run, as messages name it.
+    """
 
     needed: frozenset[str]
     allowed: frozenset[str]
@@ -49,13 +55,14 @@ class Selection:
     option: str
 
     def refusal(self, node: Node) -> str:
+        """The message for a node that would have to execute and may not."""
         return (
             f"{self.option} must select every stage that has to execute, got none for {node.label}, which is not cached; "
             f"add {node.stage}, or run the recipe without {self.option.split()[0]}"
         )
 
     def problems(self, known: Mapping[str, Forecast], pinned: Mapping[str, Artifact]) -> list[str]:
-        """What of the needed nodes is sure to fail under this selection: a stage outside it that is not cached, or nothing to keep."""
+        """What is sure to fail: a node that may not execute and is not cached, or a stage to keep of which nothing can be kept."""
         found = []
         for name, entry in known.items():
             if entry.cached is False and name not in self.allowed | pinned.keys():
@@ -68,18 +75,8 @@ class Selection:
                 found.append(
                     f"--keep {entry.node.stage} must find an artifact that differs in code alone, got {other}; run without --keep"
                 )
-        # One that isn't there keeps the others from being there.
+        # The nodes after the first one fail because of it.
         return found[:1]
-
-    def check(self, nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact]) -> None:
-        """Refuses before anything runs what is sure to fail.
-
-        Raises:
-            RecipeError: the first of the problems.
-        """
-        known = forecast([node for node in nodes if node.id in self.needed], store, last, pinned, self.keep)
-        for problem in self.problems(known, pinned):
-            raise RecipeError(problem)
 
 
 def select(nodes: Sequence[Node], options: Options) -> Selection:
@@ -124,7 +121,7 @@ def select(nodes: Sequence[Node], options: Options) -> Selection:
 
 
 def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Recipe:
-    """The recipe as it is run: of one that evaluates another run's models, how they were made is that run's business.
+    """The recipe as it is run. To evaluate a run's models is to run that run's recipe, with the name and the evaluation of this one.
 
     Raises:
         RecipeError: there is no such run.
@@ -136,7 +133,7 @@ def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Re
 
 
 def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store: Store) -> dict[str, Artifact]:
-    """The artifacts of a run that stand for the stages an evaluation doesn't execute, whatever their keys would be now.
+    """The artifacts of a run that an evaluation takes for the stages that it doesn't execute, whatever their keys would be now.
 
     Raises:
         RecipeError: one of them is gone or altered.

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     Discriminator,
@@ -23,29 +23,21 @@ from pydantic import (
     model_validator,
 )
 from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from bnf.data.chat_template import DEFAULT_DATE, is_day
 from bnf.plain_yaml import read, read_setting
 from bnf.training.config import TrainConfig
 from flows.errors import RecipeError
+from flows.recipe.data_sections import Data, Prepare
 from flows.recipe.messages import as_written, explain
 from flows.recipe.paths import MayBeLocal, find_path, located
-from flows.recipe.sections import (
-    ONE,
-    SEVERAL,
-    Data,
-    Evaluation,
-    Judge,
-    Label,
-    Prepare,
-    Sample,
-    Section,
-    Spending,
-    one_or_several,
-)
+from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
+from flows.recipe.sections import Evaluation, Judge, Label, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What a person calls the newest run, and so no recipe.
+# The name that stands for the newest run. No recipe may have it.
 LATEST = "latest"
 
 
@@ -53,7 +45,7 @@ class _TrainForm:
     """The JSON schema of bnf.training.config.TrainConfig, from which the Prefect UI makes a form; the values stay a plain mapping."""
 
     @staticmethod
-    def __get_pydantic_json_schema__(core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = TypeAdapter(TrainConfig).json_schema()
         return {
             "type": "object",
@@ -66,7 +58,7 @@ class _OneListOfChoices:
     """The JSON schema of alternatives within alternatives as one list: the Prefect UI has no name for an inner one."""
 
     @staticmethod
-    def __get_pydantic_json_schema__(core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
         schema["anyOf"] = [choice for entry in schema["anyOf"] for choice in entry.get("oneOf", [entry])]
         return schema
@@ -76,31 +68,39 @@ OneOrMixture = Annotated[
     Annotated[Data, Tag(ONE)] | Annotated[list[Data], Tag(SEVERAL), Field(min_length=1, title="mixture")],
     Discriminator(one_or_several),
 ]
-# Names that are no keys of the recipe: in them `-` and `_` differ.
+# Keys under which a person's own names stand: in these `-` and `_` differ.
 _HOLD_NAMES = frozenset({"columns", "lm_eval", "prices"})
 
 
 class Recipe(Section):
-    """One run. `data` and `sample` are two ways to preferences, `sample.offline_mix` joins them; with neither, the model is evaluated
-    as it is.
+    """What a run is. Preferences come from `data`, from `sample`, or with `sample.offline_mix` from both; with neither, the model is
+    evaluated as it is.
     """
 
-    name: str = Field("recipe", description="runs are called after it; of a recipe file, the file's name")
+    name: str = Field(
+        "recipe", description="runs are called after it; left out: the file's name; not `latest`, which is the newest run"
+    )
     model_name_or_path: Annotated[str, MayBeLocal()] = Field(
         description="a folder with safetensors and a chat template, or a hub id"
     )
-    revision: str | None = Field(None, description="of a hub id")
+    revision: str | None = Field(None, description="of a hub id: a branch, tag or commit")
     # NumPy and vLLM take no larger one.
     seed: int = Field(0, ge=0, le=2**32 - 1, description="of sampling, preparation and training")
-    date: str = Field(DEFAULT_DATE, description="the day that chat templates are told it is, wherever they ask")
+    date: str = Field(
+        DEFAULT_DATE,
+        description=(
+            "the day that chat templates are told it is, wherever they ask; the default is what Llama 3's own "
+            "name without being told"
+        ),
+    )
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
-        None, description="preferences from outside: one source, or a mixture"
+        None, description="preferences from outside: a source, or a list of them, which is a mixture"
     )
     sample: Sample | None = Field(None, description="preferences from the policy's own samples")
-    label: Label | None = Field(None, description="what decides which samples are preferred; with sample alone")
+    label: Label | None = Field(None, description="what decides which samples are preferred; with `sample` alone")
     prepare: Prepare = Field(Prepare(), description="from records to prompt groups")
-    train: Annotated[dict[str, Any], _TrainForm] | None = Field(
-        None, description="the objective and how it is trained (bnf.training.config.TrainConfig); with data or sample alone"
+    train: Annotated[dict[str, object], _TrainForm] | None = Field(
+        None, description="the objective and how it is trained; with `data` or `sample` alone"
     )
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="benchmarks, of the base and the aligned model alike"
@@ -108,7 +108,7 @@ class Recipe(Section):
     judge: Judge | None = Field(None, description="who judges answers to open questions, and which")
     spending: Spending = Field(Spending(), description="what the run may pay to endpoints")
 
-    # Of a recipe file its folder.
+    # The folder of the recipe's file, where it comes from one.
     _beside: Path | None = PrivateAttr(None)
 
     @field_validator("name")
@@ -125,7 +125,7 @@ class Recipe(Section):
 
     @field_validator("date", mode="before")
     @classmethod
-    def _is_a_day(cls, value: Any) -> str:
+    def _is_a_day(cls, value: object) -> str:
         # YAML has a type for days.
         text = value.isoformat() if type(value) is datetime.date else value
         if not isinstance(text, str) or not is_day(text):
@@ -134,15 +134,15 @@ class Recipe(Section):
 
     @field_validator("train")
     @classmethod
-    def _valid_train(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _valid_train(cls, value: dict[str, object] | None) -> dict[str, object] | None:
         if value is None:
             return None
         if "seed" in value:
             raise ValueError("seed must not be set, it is the recipe's `seed`; write seed=… at the top level")
         _refuse_infinite(value)
-        if isinstance(value.get("objective"), str):
+        if isinstance(objective := value.get("objective"), str):
             # The name of one of the project's files.
-            value = {**value, "objective": value["objective"].replace("-", "_")}
+            value = {**value, "objective": objective.replace("-", "_")}
         try:
             return {k: v for k, v in TrainConfig.from_dict(value).to_dict().items() if k != "seed"}
         except ValueError as error:
@@ -164,6 +164,10 @@ class Recipe(Section):
                 f"missing{hint}"
             )
         weights = [source.weight for source in self.sources()]
+        if len(weights) == 1 and weights[0] is not None:
+            raise ValueError(
+                f"data.weight must be left out for one source, got {weights[0]:g}; remove it, or add another source"
+            )
         if None in weights and any(weights):
             raise ValueError(
                 f"data.weight must be set for every source of a mixture or for none, got {weights}; set the others"
@@ -173,24 +177,24 @@ class Recipe(Section):
         if self.label and not self.sample:
             raise ValueError("label must come with sample, whose completions it labels, got label without sample; remove it")
         if self.train is not None:
-            self._check_read(self.train)
+            self._check_read(TrainConfig.from_dict({**self.train, "seed": self.seed}))
         return self
 
     def find(self, key: str, path: str) -> Path:
-        """The file or folder that a path of this recipe leads to; `key` is where it stands. Raises RecipeError like `find_path`."""
+        """The file or folder that a path of this recipe leads to. `key` is where the path stands. Raises RecipeError like `find_path`."""
         return find_path(path, key, self._beside)
 
-    def _check_read(self, train: Mapping[str, Any]) -> None:
-        """Refuses settings of the training that nothing reads because of what another section says."""
+    def _check_read(self, train: TrainConfig) -> None:
+        """Refuse settings of the training that nothing reads because of what another section says."""
         epochs = self.sample.epochs_per_round if self.sample else None
-        if epochs is not None and train["num_train_epochs"] not in (TrainConfig.num_train_epochs, epochs):
+        if epochs is not None and train.num_train_epochs not in (TrainConfig.num_train_epochs, epochs):
             raise ValueError(
-                f"train.num_train_epochs must be left out beside sample.epochs_per_round ({epochs:g}), got {train['num_train_epochs']:g}; "
+                f"train.num_train_epochs must be left out beside sample.epochs_per_round ({epochs:g}), got {train.num_train_epochs:g}; "
                 "set one of them"
             )
-        if epochs is not None and train["max_steps"] > 0:
+        if epochs is not None and train.max_steps > 0:
             raise ValueError(
-                f"sample.epochs_per_round must be left out beside train.max_steps ({train['max_steps']}), got {epochs:g}; set one of them"
+                f"sample.epochs_per_round must be left out beside train.max_steps ({train.max_steps}), got {epochs:g}; set one of them"
             )
         if not self.prepare.dev_fraction:
             try:
@@ -211,7 +215,7 @@ class Recipe(Section):
 
 
 def _as_name(text: str) -> str:
-    """The nearest name of a recipe to any text."""
+    """A name that a recipe may have, made from any text."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:100] or "recipe"
 
 
@@ -224,23 +228,28 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     file = find_path(path)
     if file.is_dir():
         raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; the project's own lie in flows/recipes")
-    raw = read_values(file, path)
-    raw = {} if raw is None else raw
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path} must be a mapping of recipe keys, got {type(raw).__name__}; see docs/recipes.md")
-    raw.setdefault("name", _as_name(file.stem))
-    return make_recipe(raw, overrides, beside=file.parent)
+    return make_recipe({"name": _as_name(file.stem), **read_values(file, path)}, overrides, beside=file.parent)
 
 
-def read_values(file: Path, name: str) -> Any:
-    """What a recipe's file holds, not yet checked; `name` is what messages call the file. Raises RecipeError where it is no YAML."""
+def read_values(file: Path, name: str) -> dict[str, object]:
+    """The keys and values of a recipe's file, not yet checked.
+
+    Args:
+        name: what messages call the file.
+
+    Raises:
+        RecipeError: it is no YAML, or no mapping.
+    """
     try:
-        return read(file.read_bytes(), name)
+        values = read(file.read_bytes(), name)
     except ValueError as error:
         raise RecipeError(str(error)) from error
+    if not isinstance(values, dict | None):
+        raise RecipeError(f"{name} must be a mapping of recipe keys, got {type(values).__name__}; see docs/recipes.md")
+    return values or {}
 
 
-def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside: Path | None = None) -> Recipe:
+def make_recipe(raw: Mapping[str, object], overrides: Sequence[str] = (), *, beside: Path | None = None) -> Recipe:
     """A recipe from plain values, with `key=value` overrides applied. Raises RecipeError like `load_recipe`."""
     merged = apply_overrides(raw, overrides)
     try:
@@ -251,9 +260,9 @@ def make_recipe(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, beside
     return located(recipe, beside)
 
 
-def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
     """A copy of a recipe's values with dotted `key=value` settings put in; values are YAML."""
-    merged: dict[str, Any] = _copied(dict(raw))
+    merged = _copied_section(raw)
     given: list[list[str]] = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -264,7 +273,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         except ValueError as error:
             raise RecipeError(str(error)) from error
         parts = _parts(key)
-        # The same key again is as on any command line: the later value counts. A section would take others with it.
+        # Of the same key twice the later value counts, as on any command line. A whole section would undo its keys set before.
         undone = next((earlier for earlier in given if len(earlier) > len(parts) and earlier[: len(parts)] == parts), None)
         if undone is not None:
             raise RecipeError(
@@ -274,33 +283,37 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         *parents, last = parts
         place = merged
         for parent in parents:
-            if isinstance(place.get(parent), list):
-                if any(isinstance(entry, dict) for entry in place[parent]):
+            inner = place.get(parent)
+            if isinstance(inner, list):
+                if any(isinstance(entry, dict) for entry in inner):
                     raise RecipeError(
-                        f"{key} must name one of several, got a list of {len(place[parent])} in {parent}; edit the recipe"
+                        f"{key} must name one of several, got a list of {len(inner)} in {parent}; edit the recipe"
                     )
-                place[parent] = _copied({name: {} for name in place[parent]}, parent)
-            if place.get(parent) is None:
-                place[parent] = {}
-            place = place[parent]
-            if not isinstance(place, dict):
-                raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {place!r}")
+                inner = _copied_section({name: {} for name in inner}, parent)
+            inner = {} if inner is None else inner
+            if not isinstance(inner, dict):
+                raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {inner!r}")
+            place[parent] = inner
+            place = inner
         place[last] = value
     return merged
 
 
-def _copied(value: Any, key: str = "") -> Any:
-    """A copy in which nothing stands twice, for what an anchor of YAML names is set in one of its places alone, and keys have `_`.
+def _copied(value: object, key: str) -> object:
+    """A copy in which nothing is shared, so that an override changes one of the places that a YAML anchor fills."""
+    if isinstance(value, list):
+        return [_copied(entry, key) for entry in value]
+    return _copied_section(value, key) if isinstance(value, dict) else value
+
+
+def _copied_section(section: Mapping[str, object], key: str = "") -> dict[str, object]:
+    """A copy of a section, as `_copied` makes it, whose own keys have `_` for `-`.
 
     Raises:
         RecipeError: for a key that stands there with `-` and with `_`.
     """
-    if isinstance(value, list):
-        return [_copied(entry, key) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    copy: dict[Any, Any] = {}
-    for name, entry in value.items():
+    copy: dict[str, object] = {}
+    for name, entry in section.items():
         called = name.replace("-", "_") if isinstance(name, str) and key.rpartition(".")[2] not in _HOLD_NAMES else name
         whole = f"{key}.{called}" if key else str(called)
         if called in copy:
@@ -317,8 +330,8 @@ def _parts(key: str) -> list[str]:
     return parts
 
 
-def _refuse_infinite(value: Any, key: str = "") -> None:
-    """No setting of a training is infinite or no number."""
+def _refuse_infinite(value: object, key: str = "") -> None:
+    """Refuse a setting of the training that is infinite or not a number."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}; correct it")
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -4,27 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
 
-from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
-from flows.recipe.sections import (
-    ONE,
-    SEVERAL,
-    Benchmark,
-    Data,
-    Evaluation,
-    Judge,
-    JudgedBenchmark,
-    JudgeModel,
-    Label,
-    LmEvalTask,
-    Prepare,
-    Ratings,
-    Sample,
-    Spending,
-    TokenPrice,
-)
+from flows.recipe.section import ONE, SEVERAL, Section, inner_section
 
 # What a value must be, by pydantic's name of the error, and the remedy.
 _RULES = {
@@ -45,12 +28,12 @@ _RULES = {
 }
 
 
-def explain(error: Any, recipe: type[BaseModel]) -> str:
+def explain(error: ErrorDetails, recipe: type[Section]) -> str:
     """A validation error of `recipe` as a message that names the key, the rule, the value and the remedy."""
     location = [str(part) for part in error["loc"] if part not in (ONE, SEVERAL, "[key]")]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
-        known = list((_section(location[:-1]) or recipe).model_fields)
+        known = list(_section_at(location[:-1], recipe).model_fields)
         nearest = difflib.get_close_matches(location[-1], known, n=1)
         remedy = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
         return f"{key} must be a key of the recipe, got an unknown one; {remedy}"
@@ -70,30 +53,15 @@ def explain(error: Any, recipe: type[BaseModel]) -> str:
     return f"{key} must be valid ({error['msg']}), got {as_written(error['input'])}"
 
 
-def as_written(value: Any) -> str:
+def as_written(value: object) -> str:
     """A value as a recipe has it."""
     return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _section(location: Sequence[str]) -> type[BaseModel] | None:
-    """The section of a recipe at a place; None of the recipe itself."""
-    sections: dict[str, type[BaseModel]] = {
-        "data": Data,
-        "sample": Sample,
-        "label": Label,
-        "prepare": Prepare,
-        "evaluation": Evaluation,
-        "judge": Judge,
-        "spending": Spending,
-    }
-    if "benchmarks" in location:
-        return JudgedBenchmark if location[0] == "judge" else Benchmark
-    if location[-1:] == ["second"] or location == ["label", "judge"]:
-        return JudgeModel
-    if "prices" in location:
-        return TokenPrice
-    if location[:2] == ["prepare", "ratings"]:
-        return Ratings
-    if "lm_eval" in location:
-        return LmEvalTask
-    return sections[location[0]] if location else None
+def _section_at(location: Sequence[str], recipe: type[Section]) -> type[Section]:
+    """The section of a recipe at a place; names and numbers in the place lead no further in."""
+    section = recipe
+    for part in location:
+        key = section.model_fields.get(part)
+        section = (key and inner_section(key.annotation)) or section
+    return section

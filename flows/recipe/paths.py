@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
+from bnf.paths import person_path
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 
@@ -18,14 +19,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class MayBeLocal:
-    """Marks a key of the recipe that may name a file or folder of this machine; `other_words` are values that never do."""
+    """Marks a key of the recipe that may name a file or folder of this machine. `other_words` are values that never do."""
 
     other_words: tuple[str, ...] = ()
-
-
-def person_path(path: str) -> Path:
-    """A path with `~` as the person's home, as a shell has it where a path begins a word."""
-    return Path(os.path.expanduser(path))
 
 
 def find_path(path: str, key: str = "", beside: Path | None = None) -> Path:
@@ -44,7 +40,7 @@ def find_path(path: str, key: str = "", beside: Path | None = None) -> Path:
         searched = "" if person_path(path).is_absolute() else f" in {' or '.join(map(str, _folders(beside)))}"
         named = f"{key}: {path}" if key else path
         raise RecipeError(f"{named} must exist, got no such file or folder{searched}; check the path")
-    # The project's files are there to be stood in for; of the two others nobody can tell which is meant.
+    # A file of one's own may stand in for the project's. Between the working folder's and the recipe's nobody can tell which is meant.
     for other in found[1:]:
         if beside is not None and other == beside / path and not os.path.samefile(found[0], other):
             raise RecipeError(
@@ -65,16 +61,16 @@ def _places(path: str, beside: Path | None) -> list[Path]:
 
 
 def _plain(path: Path) -> Path:
-    """The path without `..`, so that a place has one name, but with its links: what one leads to may be called otherwise."""
+    """The path without `..`, so that a place has one name. Links stay: what one leads to may have another name."""
     plain = Path(os.path.normpath(path))
     # Behind a link `..` is another folder than the text says.
     return plain if plain.exists() and plain.samefile(path) else path
 
 
 def located(model: Model, beside: Path | None = None) -> Model:
-    """A recipe, or section of one, whose paths that lead to something are absolute, so that they lead there from any working folder.
+    """A recipe, or a section of one, with absolute paths, so that it means the same from any working folder.
 
-    What leads nowhere stays as it is: it may be a hub id, or is refused where it is needed.
+    A path that leads nowhere stays as it is: it may be a hub id, or is refused where it is needed.
 
     Raises:
         RecipeError: as in `find_path`, for a path with two meanings.
@@ -87,12 +83,12 @@ def located(model: Model, beside: Path | None = None) -> Model:
 
 
 def portable(model: Model) -> Model:
-    """A recipe as keys, reports and deployments have it: with the project's own files as `in_project` calls them."""
+    """A recipe as keys, reports and deployments have it: paths inside the project count from the project's root."""
     return _with_paths(model, lambda key, path: in_project(path), "")
 
 
 def in_project(path: str) -> str:
-    """A path without the folder where this machine has the project, where it leads into that."""
+    """A path from the project's root, where it leads into the project; else the path as it is."""
     given = Path(path)
     return str(given.relative_to(ROOT)) if given.is_absolute() and given.is_relative_to(ROOT) else path
 
@@ -111,7 +107,7 @@ def _with_paths(model: Model, change: Callable[[str, str], str], key: str) -> Mo
     return model.model_copy(update=changed)
 
 
-def _inside(value: Any, change: Callable[[str, str], str], key: str) -> Any:
+def _inside(value: object, change: Callable[[str, str], str], key: str) -> object:
     if isinstance(value, BaseModel):
         return _with_paths(value, change, key)
     if isinstance(value, list):

@@ -1,0 +1,6 @@
+"""The home folder and the runs in it.
+
+home: where the home is, its store, and Prefect's settings in it
+record: a run's record, and which run a name stands for
+garbage: dropping what no run names
+"""

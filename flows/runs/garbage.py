@@ -1,4 +1,4 @@
-"""Dropping what no run names: older artifacts of a forced stage, those of runs whose folders were deleted, stale partial work."""
+"""`bnf gc`: drop what no run names, which is older artifacts of a forced stage, those of deleted runs, and stale partial work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
@@ -15,20 +15,28 @@ from flows.runs.record import all_runs
 from tasks.store import Store
 
 
+class Dropped(TypedDict):
+    """A folder that goes: its stage, its name, its bytes."""
+
+    stage: str
+    folder: str
+    bytes: int
+
+
 @contextlib.contextmanager
 def using(home: Path) -> Iterator[None]:
-    """Keep `collect` away while a run is at work: what it has found, but not yet named, must stay."""
+    """Keep `collect` away while a run is at work: artifacts that it has found, but not yet named, must stay."""
     home.mkdir(parents=True, exist_ok=True)
     with _lock_file(home).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_SH)
         yield
 
 
-def collect(home: Path, *, dry_run: bool) -> list[dict[str, Any]]:
-    """Drop every artifact of this home that no run names, and partial work that no run left to be gone on with.
+def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
+    """Drop every artifact of this home that no run names, and partial work that no run would go on with.
 
     Returns:
-        What was dropped, or with `dry_run` would be: stage, folder's name, bytes.
+        What was dropped, or with `dry_run` would be.
 
     Raises:
         RecipeError: a run is at work.
@@ -49,20 +57,19 @@ def collect(home: Path, *, dry_run: bool) -> list[dict[str, Any]]:
         return _collect(home, dry_run)
 
 
-def _collect(home: Path, dry_run: bool) -> list[dict[str, Any]]:
+def _collect(home: Path, dry_run: bool) -> list[Dropped]:
     runs = all_runs(home)
     named = {artifact.path.name for run in runs for artifact in run.artifacts.values()}
-    working = [run.record["working"] for run in runs if run.record.get("working")]
-    unfinished = {entry["key"] for entry in working}
+    unfinished = {run.record.working.key for run in runs if run.record.working}
     store = Store(home / "artifacts")
-    dropped = []
+    dropped: list[Dropped] = []
     for folder in sorted(path for path in store.root.glob("*/*") if path.is_dir()):
         key = folder.name.split(".")[0]
         if folder.name.endswith(".work"):
             # Partial work of a key that another run has finished since is of no use.
             keep = key in unfinished and store.find(folder.parent.name, key) is None
         else:
-            # A run that died between making an artifact and naming it is gone on with by taking it.
+            # A run may have died between making an artifact and naming it. The next run takes it.
             keep = folder.name in named or (key in unfinished and not folder.name.endswith(".part"))
         if keep:
             continue
@@ -74,7 +81,7 @@ def _collect(home: Path, dry_run: bool) -> list[dict[str, Any]]:
 
 
 def _drop(store: Store, folder: Path, records: Path) -> None:
-    """Delete a folder, manifest first: what is left of it after a kill is no artifact. Then what pointed to it."""
+    """Delete a folder, manifest first, so that after a kill the rest is no artifact; then the files that point to it."""
     stage, key = folder.parent.name, folder.name.split(".")[0]
     (folder / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(folder)

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+from bnf.paths import person_path
 from flows.errors import RecipeError
-from flows.recipe.paths import person_path
 from tasks.remote import Remote, RemoteError
 from tasks.store import Store, read_json
 
@@ -47,7 +47,7 @@ def open_store(home: Path, *, verify: bool = False) -> Store:
 
 
 def require_writable(home: Path) -> None:
-    """Make the home where there is none, say where it lies then, and refuse one that can't be written.
+    """Make the home where there is none, and say where; refuse one that can't be written.
 
     Raises:
         RecipeError: naming the home.
@@ -78,7 +78,7 @@ def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
     """
     require_writable(home)
     prefect = home / "prefect"
-    # A server is this home's by it: another's records and database have no place here.
+    # It is by this folder that a server is the home's. Another home's records and database don't belong here.
     os.environ["PREFECT_HOME"] = str(prefect)
     settings = {
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(prefect / "storage"),
@@ -102,9 +102,9 @@ def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
 
 
 def database_setting(prefect: Path) -> dict[str, str]:
-    """Prefect's database in this folder, where the folder's name has characters that mean something in a URL.
+    """The setting of Prefect's database in this folder, where the folder's name has characters that mean something in a URL.
 
-    Prefect puts the path into one as it is: what follows a `?` would be left out, and two homes would share a database.
+    Prefect puts the path into a URL as it is: what follows a `?` would be left out, and two homes would share a database.
     """
     path = f"{prefect}/prefect.db"
     if quote(path) == path:

@@ -1,4 +1,4 @@
-"""The runs of a home: one folder each, with the resolved recipe, which artifact every task had, the summary and the report."""
+"""The runs of a home: a folder each, with the recipe, the record of its tasks, the summary and the report."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from bnf.plain_yaml import dump
-from flows.dag.on_policy import policy_node
 from flows.errors import RecipeError
-from flows.recipe.config import LATEST as LATEST
-from flows.recipe.config import Recipe, make_recipe, read_values
+from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
 from flows.recipe.paths import located
 from tasks.manifest import MANIFEST
 from tasks.nodes import Node
@@ -28,12 +26,88 @@ RUNNING = "running"
 CRASHED = "crashed"
 
 
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task that has finished: its artifact, and how it came by it. `other_code` are modules that have changed since it was made."""
+
+    artifact: Artifact
+    cached: bool
+    seconds: float
+    other_code: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, object]:
+        entry = {**self.artifact.as_json(), "cached": self.cached, "seconds": self.seconds}
+        return {**entry, "other_code": list(self.other_code)} if self.other_code else entry
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], home: Path) -> TaskRecord:
+        """A task of a run of this home, which may have been moved since: the artifact's path is the one it has now."""
+        artifact = Artifact.from_json(value)
+        artifact = replace(artifact, path=home / "artifacts" / artifact.stage / artifact.path.name)
+        return cls(artifact, value["cached"], value["seconds"], value.get("other_code", ()))
+
+
+@dataclass(frozen=True)
+class Working:
+    """The task that a run is at: its partial work is worth keeping until another run has done it."""
+
+    stage: str
+    key: str
+    task: str
+
+
+@dataclass
+class RunRecord:
+    """What `run.json` holds."""
+
+    run: str
+    recipe: str
+    state: str
+    started: str
+    flow_run_id: str
+    overrides: Mapping[str, object] | None = None
+    tasks: dict[str, TaskRecord] = field(default_factory=dict)
+    working: Working | None = None
+    ended: str | None = None
+    why: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The record as JSON. What a run has not come to yet is left out."""
+        value: dict[str, object] = {
+            "run": self.run,
+            "recipe": self.recipe,
+            "state": self.state,
+            "started": self.started,
+            "flow_run_id": self.flow_run_id,
+        }
+        if self.overrides is not None:
+            value["overrides"] = dict(self.overrides)
+        value["tasks"] = {name: task.to_json() for name, task in self.tasks.items()}
+        if self.working is not None or self.tasks:
+            value["working"] = vars(self.working) if self.working is not None else None
+        if self.ended is not None:
+            value |= {"ended": self.ended, "why": self.why}
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], home: Path) -> RunRecord:
+        working = value.get("working")
+        return cls(
+            **{name: value[name] for name in ("run", "recipe", "state", "started", "flow_run_id")},
+            overrides=value.get("overrides"),
+            tasks={name: TaskRecord.from_json(entry, home) for name, entry in value["tasks"].items()},
+            working=Working(**working) if working else None,
+            ended=value.get("ended"),
+            why=value.get("why"),
+        )
+
+
 @dataclass
 class Run:
     """A run and its record on disk, which is rewritten whole with every change."""
 
     folder: Path
-    record: dict[str, Any]
+    record: RunRecord
     _alive: IO[str] | None = field(default=None, repr=False)
 
     @property
@@ -42,11 +116,11 @@ class Run:
 
     @property
     def state(self) -> str:
-        """`running`, `completed`, `failed`, `stopped`, `cancelled`; or `crashed` where the process is gone without a word."""
-        if self.record["state"] != RUNNING or self._alive is not None:
-            return str(self.record["state"])
+        """`running`, `completed`, `failed`, `stopped`, `cancelled`; or `crashed` where the process is gone and has said nothing."""
+        if self.record.state != RUNNING or self._alive is not None:
+            return self.record.state
         try:
-            # Shared: several may ask at once, and only the run itself holds the lock alone. Nothing is written for it.
+            # Several may ask at once: they share the lock, which the run alone holds exclusively. Nothing is written.
             with (self.folder / "alive.lock").open() as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -57,92 +131,98 @@ class Run:
 
     @property
     def where(self) -> str:
-        """The state, and of a run that ended early the task that was at work and why."""
-        state, working, why = self.state, self.record.get("working"), self.record.get("why")
+        """The state; for a run that ended early, also the task that was at work and why it ended."""
+        state, working, why = self.state, self.record.working, self.record.why
         if state in (RUNNING, "completed"):
             return state
-        task = working.get("task", working["stage"]) if working else ""
-        return state + (f" in {task}" if task else "") + (f": {why}" if why else "")
+        return state + (f" in {working.task}" if working else "") + (f": {why}" if why else "")
+
+    @property
+    def written_recipe(self) -> dict[str, object]:
+        """The recipe as the run wrote it down, whether it is valid today or not."""
+        file = self.folder / "recipe.yaml"
+        return read_values(file, str(file))
 
     @property
     def recipe(self) -> Recipe:
-        return make_recipe(_written(self.folder))
+        return make_recipe(self.written_recipe)
 
     @property
     def artifacts(self) -> dict[str, Artifact]:
         """The artifact of every task that finished, by node id."""
-        return {name: Artifact.from_json(entry) for name, entry in self.record["tasks"].items()}
+        return {name: task.artifact for name, task in self.record.tasks.items()}
 
     def begin(self, node: Node, key: str) -> None:
-        """Record which task is at work: its partial work is worth keeping until another run has done it."""
-        self.record["working"] = {"stage": node.stage, "key": key, "task": node.label}
+        """Record which task is at work."""
+        self.record.working = Working(node.stage, key, node.label)
         self.save()
 
     def add(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float, other_code: Sequence[str] = ()) -> None:
-        """Record a finished task and link its artifact. `other_code` are modules that have changed since it was made."""
-        entry = {**artifact.as_json(), "cached": cached, "seconds": seconds}
-        self.record["tasks"][node.id] = {**entry, "other_code": list(other_code)} if other_code else entry
-        self.record["working"] = None
+        """Record a finished task and link its artifact; of a report also copy the files that people open."""
+        self.record.tasks[node.id] = TaskRecord(artifact, cached, seconds, other_code)
+        self.record.working = None
         link = self.folder / "artifacts" / node.label
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(os.path.relpath(artifact.path, link.parent))
-        for name in ("summary.json", "report.html"):
-            if node.stage == "report":
+        if node.stage == "report":
+            for name in ("summary.json", "report.html"):
                 shutil.copyfile(artifact.path / name, self.folder / name)
         self.save()
 
     def end(self, state: str, why: str | None = None) -> None:
         """Record how the run ended; `why` is the message of what ended it."""
-        self.record |= {"state": state, "ended": now(), "why": why}
+        self.record.state, self.record.ended, self.record.why = state, now(), why
         self.save(durable=True)
         if self._alive is not None:
             self._alive.close()
             self._alive = None
 
     def save(self, *, durable: bool = False) -> None:
-        write_json(self.folder / "run.json", self.record, durable=durable)
+        write_json(self.folder / "run.json", self.record.to_json(), durable=durable)
 
 
 def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def start_run(home: Path, recipe: Recipe, about: Mapping[str, Any]) -> Run:
-    """A new run's folder. Its lock is held until the process ends, so that a run that died is told from one at work."""
+def start_run(home: Path, recipe: Recipe, flow_run_id: str, overrides: Mapping[str, object] | None = None) -> Run:
+    """Make a new run's folder. Its lock is held until the process ends, so that a run that died is told from one at work.
+
+    Args:
+        flow_run_id: the run's id on the Prefect server.
+        overrides: what was asked for besides the recipe, for the record.
+    """
     name = f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = home / "runs" / name
     folder.mkdir(parents=True)
     alive = (folder / "alive.lock").open("w")
     fcntl.flock(alive, fcntl.LOCK_EX)
     (folder / "recipe.yaml").write_text(dump(located(recipe).model_dump()))
-    run = Run(folder, {"run": name, "recipe": recipe.name, "state": RUNNING, "started": now(), **about, "tasks": {}}, alive)
+    run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides), alive)
     run.save()
     return run
 
 
 def all_runs(home: Path) -> list[Run]:
-    """Every run of the home, newest first. A record that a power cut left unreadable is none."""
+    """Every run of the home, newest first. A record that a power cut left unreadable is left out."""
     runs = []
     for path in (home / "runs").glob("*/run.json"):
         try:
             record = read_json(path)
         except ValueError:
             continue
-        for entry in record["tasks"].values():
-            # Where the artifacts lie now: the home may have been moved since.
-            entry["path"] = str(home / "artifacts" / entry["stage"] / Path(entry["path"]).name)
-        runs.append(Run(path.parent, record))
+        runs.append(Run(path.parent, RunRecord.from_json(record, home)))
     return sorted(runs, key=_age, reverse=True)
 
 
 def _age(run: Run) -> tuple[datetime, str]:
-    return datetime.fromisoformat(run.record["started"]), run.id
+    return datetime.fromisoformat(run.record.started), run.id
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a command needs of a run: in words, and whether a run has it."""
+    """What a command needs of a run: its name in messages, and whether a run has it."""
 
     what: str
     met: Callable[[Run], bool]
@@ -150,8 +230,6 @@ class Need:
 
 SCORES = Need("scores", lambda run: any(artifact.stage == "score" for artifact in run.artifacts.values()))
 COMPARABLE = Need("scores or a dev set", lambda run: SCORES.met(run) or _has_dev_set(run))
-# A recipe that trains nothing names the model.
-MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
 REPORT = Need("a report", lambda run: (run.folder / "report.html").exists())
 
 
@@ -171,7 +249,7 @@ def find_run(home: Path, name: str, need: Need | None = None) -> Run:
     fit = [run for run in runs if run.id == name]
     if fit:
         return fit[0]
-    fit = runs if name == LATEST else [run for run in runs if run.record["recipe"] == name]
+    fit = runs if name == LATEST else [run for run in runs if run.record.recipe == name]
     for run in fit:
         if need is None or need.met(run):
             return run
@@ -188,8 +266,8 @@ def find_run(home: Path, name: str, need: Need | None = None) -> Run:
 
 
 def passed_over(home: Path, name: str, run: Run) -> list[Run]:
-    """The newer runs that `name` fits as well as the one that `find_run` took, and that lack what was needed."""
-    fit = [one for one in all_runs(home) if name in (LATEST, one.record["recipe"]) and name != run.id]
+    """The newer runs that `name` fits too, and that `find_run` passed over because they lack what was needed."""
+    fit = [one for one in all_runs(home) if name in (LATEST, one.record.recipe) and name != run.id]
     return list(itertools.takewhile(lambda one: one.id != run.id, fit))
 
 
@@ -198,25 +276,14 @@ def _listed(runs: Sequence[Run], most: int = 8) -> str:
     return ", ".join([*names, *([f"and {len(runs) - most} more"] if len(runs) > most else [])])
 
 
-def _written(folder: Path) -> Any:
-    """The recipe as the run wrote it down."""
-    file = folder / "recipe.yaml"
-    return read_values(file, str(file))
-
-
-def settings(run: Run) -> dict[str, Any]:
-    """The recipe that a run ran, by dotted keys: as it was written down, valid today or not."""
-    return dotted(_written(run.folder))
-
-
-def dotted(recipe: Any) -> dict[str, Any]:
+def dotted(recipe: object) -> dict[str, object]:
     """A recipe's plain values by dotted keys."""
     return dict(_leaves(recipe, ""))
 
 
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """The settings inside a value; the entries of a list of mappings are told apart by their place."""
-    inside: Any = value.items() if isinstance(value, dict) else ()
+def _leaves(value: object, key: str) -> Iterator[tuple[str, object]]:
+    """The settings inside a value by dotted keys; in a list of mappings the key is the place."""
+    inside: Iterable[tuple[object, object]] = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         inside = enumerate(value)
     if not inside:
@@ -225,22 +292,26 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(entry, f"{key}.{name}" if key else str(name))
 
 
-def differing_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The recipe keys that are not the same in all runs, each with every run's value; None where its recipe has none.
+class DifferingSetting(TypedDict):
+    """A recipe key that is not the same in all runs, with every run's value; None where its recipe has none."""
 
-    The recipes' names are left out: they are the runs' own.
-    """
-    of = {run.id: settings(run) for run in runs}
+    key: str
+    values: dict[str, object]
+
+
+def differing_settings(runs: Sequence[Run]) -> list[DifferingSetting]:
+    """The recipe keys that are not the same in all runs, but for the recipes' names, which are the runs' own."""
+    of = {run.id: dotted(run.written_recipe) for run in runs}
     keys = dict.fromkeys(key for values in of.values() for key in values if key != "name")
     found = {key: {name: values.get(key) for name, values in of.items()} for key in keys}
     return [{"key": key, "values": values} for key, values in found.items() if len(set(map(repr, values.values()))) > 1]
 
 
 def last_artifacts(home: Path, recipe: Recipe) -> dict[str, Artifact]:
-    """The newest artifact of every task over the runs of the same recipe: what `bnf plan` compares with."""
+    """The newest artifact of every task, from the runs of the same recipe: what `bnf plan` compares with."""
     found: dict[str, Artifact] = {}
     for run in all_runs(home):
-        if run.record["recipe"] == recipe.name:
+        if run.record.recipe == recipe.name:
             found = {**run.artifacts, **found}
     return found
 
@@ -254,7 +325,7 @@ class RunSize:
 
 
 def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
-    """How much each run holds, by its artifacts' manifests; what is gone or unreadable counts nothing."""
+    """The size of each run's artifacts, by their manifests; what is gone or unreadable counts as nothing."""
     named = {run.id: {artifact.path for artifact in run.artifacts.values()} for run in runs}
     users = Counter(path for paths in named.values() for path in paths)
     bytes_of = {path: _bytes(path) for path in users}

@@ -1,0 +1,10 @@
+"""Prefect, as far as it is more than a library: servers, workers, deployments, limits.
+
+server: the home's Prefect server
+worker: `bnf worker`
+deploy: `bnf deploy`, and the steps of prefect.yaml
+accelerator: one stage at a time on a machine's accelerator
+cancel: cancelling a run from outside
+crashed: runs whose process is gone
+keys: services' keys from Prefect's blocks
+"""

@@ -1,6 +1,6 @@
-"""One stage at a time on a machine's accelerator (its GPUs, or without any its cores): a concurrency limit that the UI shows.
+"""One stage at a time on a machine's accelerator, which is its GPUs, or without any its cores: a concurrency limit that the UI shows.
 
-Its number of slots can be changed there. A holder that is killed leaves its slot until the lease ends; `free` gives it back sooner.
+Its number of slots can be changed there. A process that is killed holds its slot until the lease ends; `free` gives it back sooner.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def accelerator(cancelled: Callable[[], bool], on_wait: Callable[[], None]) -> I
 
 
 def free() -> None:
-    """Give back every slot: for a server all of whose runs have ended."""
+    """Give back every slot. For a server whose runs have all ended."""
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
         client.update_global_concurrency_limit(limit_name(), GlobalConcurrencyLimitUpdate(active_slots=0))
 

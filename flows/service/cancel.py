@@ -1,7 +1,7 @@
 """Cancelling a run from outside: from the UI, or by `bnf cancel`.
 
-Prefect tells a flow that a worker started of its cancellation by a signal. One that a command started is told nothing; so a
-thread asks for the flow run's state.
+Prefect sends a signal to a flow that a worker started. A flow that a command started is told nothing, so a thread asks for the state of
+its flow run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def cancellation(flow_run_id: UUID) -> Iterator[Callable[[], bool]]:
 
 
 def was_cancelled(flow_run_id: UUID) -> bool:
-    """Whether somebody has cancelled the flow run, asked now: a worker tells its flow runs of it by a signal alone."""
+    """Whether somebody has cancelled the flow run, asked of the server: the signal of a worker doesn't say why it is sent."""
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(flow_run_id).state
     return state is not None and state.type in CANCELLED

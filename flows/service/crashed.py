@@ -1,4 +1,4 @@
-"""Runs whose process is gone: Prefect would show them as running, and hold their slots, for ever."""
+"""Runs whose process is gone. Prefect would show them as running for ever, and hold their slots."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from flows.service.accelerator import free
 
 
 def mark_crashed(home: Path) -> None:
-    """Write down that runs without a process have crashed, here and in Prefect's records, and free the slots they held."""
+    """Mark runs without a process as crashed, in the home and in Prefect's records, and free their slots."""
     runs = all_runs(home)
-    gone = [run for run in runs if run.record["state"] == RUNNING and run.state == CRASHED]
+    gone = [run for run in runs if run.record.state == RUNNING and run.state == CRASHED]
     if gone:
         with get_client(sync_client=True) as client:
             for run in gone:
                 # Another server's run: this one knows nothing of it.
                 with contextlib.suppress(ObjectNotFound):
-                    client.set_flow_run_state(
-                        UUID(run.record["flow_run_id"]), Crashed(message="its process is gone"), force=True
-                    )
+                    client.set_flow_run_state(UUID(run.record.flow_run_id), Crashed(message="its process is gone"), force=True)
                 run.end(CRASHED)
     # On a server of several homes the slot may be another's; there the lease's end frees it.
     if own_server(home) and not any(run.state == RUNNING for run in runs):

@@ -27,16 +27,16 @@ PROCESS_POOL, DOCKER_POOL = "bnf-process", "bnf-docker"
 IMAGE = "bnf:cpu"
 
 
-def recipe_parameter(path: str) -> dict[str, Any]:
-    """Build step: a recipe file's keys as the default of a deployment's form. What it leaves out, the form shows by its default."""
+def recipe_parameter(path: str) -> dict[str, object]:
+    """Build step: the keys of a recipe file become defaults of a deployment's form; other keys have the defaults of any recipe."""
     # A worker's container has the project in another place.
     return {"recipe": portable(load_recipe(path)).model_dump(exclude_unset=True)}
 
 
-def enter_project() -> dict[str, Any]:
-    """Pull step, in the run's process: relative paths of a recipe are the project's, wherever the worker was started.
+def enter_project() -> dict[str, object]:
+    """Pull step, in the run's process: enter the project's folder, so that relative paths of a recipe count from there.
 
-    Otherwise they would be looked up in a temporary folder. The code itself is installed with the worker or its image.
+    Prefect starts the process in a temporary folder. The code itself is installed with the worker or its image.
     """
     os.chdir(ROOT)
     return {}
@@ -68,7 +68,7 @@ def deploy(*, pool: str | None, debug: bool) -> None:
 
 
 def _create_pools(home: Path, pool: str | None) -> None:
-    """A pool that is there already stays as it is: it may have been adapted."""
+    """Create the pools that are missing. One that exists stays as it is: it may have been adapted."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -94,9 +94,10 @@ def _create_pools(home: Path, pool: str | None) -> None:
                 ) from None
 
 
-def docker_defaults(home: Path) -> dict[str, Any]:
-    """Job variables of the Docker pool: containers share the home under its own path and as its owner, so that a run's record and
-    links mean the same inside and outside."""
+def docker_defaults(home: Path) -> dict[str, object]:
+    """Job variables of the Docker pool. Containers have the home under its own path and run as its owner, so that a run's record and
+    links mean the same inside and outside.
+    """
     state = str(home)
     owner = home.stat()
     return {
@@ -108,7 +109,7 @@ def docker_defaults(home: Path) -> dict[str, Any]:
     }
 
 
-def with_defaults(template: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(template: Mapping[str, Any], defaults: Mapping[str, object]) -> dict[str, object]:
     """A base job template whose variables have these defaults; in the UI each can be changed for a pool, a deployment or a run."""
     variables = template["variables"]
     properties = dict(variables["properties"])

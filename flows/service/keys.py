@@ -1,4 +1,4 @@
-"""Keys of services from Prefect Secret blocks: read when a run starts, handed to its processes, written nowhere."""
+"""Keys of services from Prefect Secret blocks. They are read when a run starts, go to its processes, and are written nowhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flows.recipe.config import Recipe
 
 
 def service_keys(recipe: Recipe) -> dict[str, str]:
-    """The variables that the judges' blocks fill, by name. Without blocks the keys come from the environment as it is.
+    """The environment variables that the judges' blocks fill, with their values. Without a block a key comes from the environment.
 
     Raises:
         RecipeError: no such block, or two blocks for one variable.

@@ -1,4 +1,4 @@
-"""The Prefect server of a home: started when the first command needs it, shared, and gone with the last.
+"""The Prefect server of a home: the first command that needs it starts it, others share it, and it ends with the last.
 
 Every command that uses it holds a shared flock on `prefect/users.lock`. A keeper process starts the server and then waits for the
 lock exclusively: the kernel grants it when the last user is gone, however it ended, and the keeper stops the server.
@@ -123,7 +123,7 @@ def _serves(url: str, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _port() -> Iterator[int]:
-    """A free port, for as long as a server takes to bind it: Prefect's own where nobody else is about to take it, else any."""
+    """A free port, kept from others until the server has bound it: Prefect's own where nobody is about to take that, else any."""
     with Path(tempfile.gettempdir(), f"bnf-port-{os.getuid()}.lock").open("w") as claim:
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)

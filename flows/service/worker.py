@@ -1,7 +1,7 @@
 """`bnf worker`: a Prefect worker on this machine, on the home's server or the one of PREFECT_API_URL.
 
-Whatever it starts ends with it: a signal to the command cancels the flow runs first and ends the worker then; when the command is
-killed, the kernel ends the worker (PR_SET_PDEATHSIG), and with the worker its flow runs and with those their stages.
+Whatever it starts ends with it. A signal to the command cancels the flow runs first, and then ends the worker. When the command is
+killed, the kernel ends the worker (PR_SET_PDEATHSIG), with the worker its flow runs, and with those their stages.
 Run as `python -m flows.service.worker PARENT_PID …` it becomes the worker.
 """
 
@@ -17,11 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+from bnf.paths import person_path
 from bnf.process import die_with_parent
-from flows.dag.selection import Options
 from flows.errors import RecipeError
-from flows.recipe.config import Recipe
-from flows.recipe.paths import person_path
 from flows.runs.home import home_folder, set_prefect_environment
 from tasks.keys import ROOT
 
@@ -67,7 +65,7 @@ def serve(*, pool: str, limit: int, healthcheck: bool) -> int:
 
 
 def _require_pool(pool: str) -> None:
-    """Prefect would create one, without deployments and with settings of its own."""
+    """Refuse a pool that doesn't exist. Prefect would create one, without deployments and with settings of its own."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
@@ -113,19 +111,6 @@ def _cancel_flow_runs(worker_pid: int) -> None:
             if all(state is not None and state.is_final() for state in states):
                 return
             time.sleep(0.2)
-
-
-def begin(recipe: Recipe, options: Options) -> None:
-    """What a run that came from a form or the API does first: the checks that the command line does before it starts one.
-
-    Raises:
-        RecipeError: naming everything that is wrong.
-    """
-    die_with_parent(os.getppid())
-    from flows.dag.plan import examine
-    from flows.dag.preflight import require
-
-    require(examine(home_folder(), recipe, options).checks)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_runs_use_the_server_that_is_named(model, api, tmp_path):
         seen = [(run["name"], run["state_type"]) for run in json.load(answer)]
     assert seen == [(first["run"], "COMPLETED"), (again["run"], "COMPLETED")]
     # A run at work that another server knows can't be cancelled through this one.
-    elsewhere = start_run(tmp_path / "state", load_recipe(WORDS[1]), {"flow_run_id": str(uuid4())})
+    elsewhere = start_run(tmp_path / "state", load_recipe(WORDS[1]), str(uuid4()))
     bnf("cancel", elsewhere.id, code=2)
     assert f"got {elsewhere.id}, which {api} has not; set PREFECT_API_URL as it was" in bnf.err
 

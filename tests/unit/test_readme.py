@@ -8,6 +8,7 @@ import yaml
 
 from bnf.training.config import TrainConfig
 from data.rows import Candidate, Fields, Row
+from flows.recipe import docs
 from flows.recipe.config import make_recipe
 from flows.recipe.sections import LmEvalTask
 from tasks.keys import ROOT
@@ -96,3 +97,10 @@ def test_the_source_that_contributing_shows_reads_its_record():
     exec(code, module)
     row = module["row"](Fields({"question": "q", "reply": "a", "stars": 4}, module["COLUMNS"]))
     assert row == Row([{"role": "user", "content": "q"}], (Candidate("a", None, 4.0),))
+
+
+def test_the_tables_of_recipe_keys_are_those_of_the_code():
+    assert docs.with_tables(RECIPES) == RECIPES, "run `python -m flows.recipe.docs`"
+    shown = set(re.findall(r"^<!-- keys of (\S+) -->$", RECIPES, re.M))
+    # Other judges have the keys of the first one.
+    assert docs.sections().keys() - shown == {"judge.second", "label.judge"} and shown <= docs.sections().keys()

@@ -26,8 +26,8 @@ def make(home: Path, stage: str, fill: str) -> Artifact:
 
 def run_of(home: Path, name: str, number: int, *, scores: str | None = None, trained: bool = False, **changes) -> Run:
     """A run called `name`, the `number`th of the home."""
-    run = start_run(home, make_recipe({**BASE, "name": name, **changes}), {"flow_run_id": "x"})
-    run.record["started"] = f"2026-01-01T00:{number:02}:00+00:00"
+    run = start_run(home, make_recipe({**BASE, "name": name, **changes}), "x")
+    run.record.started = f"2026-01-01T00:{number:02}:00+00:00"
     if trained:
         run.add(Node("train", {}), make(home, "train", "x"), cached=False, seconds=1.0)
     if scores is not None:

@@ -30,13 +30,14 @@ def ends(monkeypatch, capsys, tmp_path):
                 call(display)
             raise error
 
-        flow = SimpleNamespace(align=align, LISTENER=SimpleNamespace(set=lambda listener: None), Listener=lambda *args: None)
+        variable = SimpleNamespace(set=lambda value: None)
+        flow = SimpleNamespace(align=align, LISTENER=variable, PLAN=variable, Listener=lambda *args: None)
         monkeypatch.setitem(sys.modules, "flows.align", flow)
         server = SimpleNamespace(prefect_server=lambda home, meanwhile: contextlib.nullcontext("http://x"))
         monkeypatch.setitem(sys.modules, "flows.service.server", server)
         monkeypatch.setenv("BNF_HOME", str(tmp_path))
         monkeypatch.setattr(commands, "Display", lambda: display)
-        monkeypatch.setattr(commands, "examine", lambda *args: SimpleNamespace(checks=[]))
+        monkeypatch.setattr(commands, "make_plan", lambda *args: SimpleNamespace(checks=[]))
         monkeypatch.setattr(commands, "set_prefect_environment", lambda *args, **kwargs: None)
         monkeypatch.setattr(cli, "app", lambda: commands.run_recipe(RECIPE, Options()))
         with pytest.raises(SystemExit) as ended:

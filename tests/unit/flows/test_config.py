@@ -31,6 +31,7 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
             r"data\.0\.pth must be a key of the recipe, got an unknown one; did you mean path\?",
         ),
         (["data=[{source: a, path: x, weight: 1}, {source: b, path: y}]"], r"data\.weight must be set for every source"),
+        (["data.weight=2"], r"data\.weight must be left out for one source, got 2; remove it"),
         (
             ["prepare.mask_to_chosen=0.6", "prepare.mask_to_rejected=0.5"],
             r"mask_to_rejected must sum to 1 at most .*0\.6, 0\.5",

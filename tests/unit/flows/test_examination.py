@@ -120,6 +120,20 @@ def test_what_the_data_do_not_give_is_found_by_all(home, capsys, monkeypatch, da
     assert not problems if problem is None else any(problem in one for one in problems), problems
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"revision": "main"}, "revision must be left out for a folder, got 'main' for "),
+        ({"data": {**PAIRS, "revision": "main"}}, "data.revision must be left out for files, got main for "),
+        ({"data": {**PAIRS, "streaming": True}}, "data.streaming must be left out for files, got true for "),
+    ],
+)
+def test_what_only_a_hub_has_is_refused_of_what_lies_here(home, capsys, monkeypatch, changes, problem):
+    monkeypatch.setattr(commands, "set_prefect_environment", begin)
+    [told] = found({"name": "r", "model_name_or_path": MODEL, "data": PAIRS, "train": {}, **changes}, home, capsys)
+    assert problem in told
+
+
 def begin(*args, **kwargs):
     raise SystemExit("begun")
 

@@ -82,9 +82,9 @@ def read_only(tmp_path):
     (work / "scores.jsonl").write_text('{"id": "a", "verdict": "correct", "outcome": "correct"}\n')
     artifact = store.commit(made_of, work, content=("*.jsonl",), fingerprint=None, about={})
     for name in ("one", "two"):
-        run = start_run(place, make_recipe({**RECIPE, "name": name}), {"flow_run_id": "x"})
+        run = start_run(place, make_recipe({**RECIPE, "name": name}), "x")
         run.add(Node("score", {"limit": 3}), artifact, cached=False, seconds=1.0)
-        run.record["state"] = RUNNING if name == "one" else "completed"
+        run.record.state = RUNNING if name == "one" else "completed"
         run.save()
         run._alive.close()
     (place / "gc.lock").touch()
@@ -123,7 +123,7 @@ def test_a_cached_run_is_refused_in_a_read_only_home_too(read_only):
 
 
 def test_a_dead_run_is_dead_however_many_ask(tmp_path):
-    run = start_run(tmp_path, make_recipe(RECIPE), {"flow_run_id": "x"})
+    run = start_run(tmp_path, make_recipe(RECIPE), "x")
     assert all_runs(tmp_path)[0].state == RUNNING
     asked = threading.Barrier(8)
     states = []

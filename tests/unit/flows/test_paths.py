@@ -97,7 +97,7 @@ def test_the_recipe_kept_with_a_run_is_one_from_any_folder(folder, tmp_path, mon
     monkeypatch.chdir(folder)
     # As from a form: nobody has looked at its paths yet.
     form = make_recipe({"name": "r", "model_name_or_path": "none/such"}).model_copy(update={"model_name_or_path": "model"})
-    run = start_run(tmp_path / "home", form, {"flow_run_id": "x"})
+    run = start_run(tmp_path / "home", form, "x")
     run.end("completed")
     monkeypatch.chdir(tmp_path)
     kept = read((run.folder / "recipe.yaml").read_bytes(), "recipe.yaml")

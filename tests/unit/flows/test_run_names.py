@@ -6,9 +6,10 @@ import pytest
 
 from flows import commands
 from flows.comparison import compare_runs
+from flows.dag.selection import MODELS
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
-from flows.runs.record import MODELS, SCORES, find_run, passed_over
+from flows.runs.record import SCORES, find_run, passed_over
 from tests.unit.flows.run_folders import run_of
 
 

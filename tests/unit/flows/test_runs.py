@@ -1,5 +1,6 @@
 """The runs of a home: found where the home is now, whatever a power cut left of one."""
 
+import json
 import shutil
 
 import pytest
@@ -26,7 +27,7 @@ def make(home):
 
 
 def run_of(home, **changes):
-    run = start_run(home, make_recipe({**TRAINED, **changes}), {"flow_run_id": "x"})
+    run = start_run(home, make_recipe({**TRAINED, **changes}), "x")
     run.add(NODE, make(home), cached=False, seconds=1.0)
     run.end("completed")
     return run
@@ -58,7 +59,7 @@ def test_runs_are_listed_though_a_manifest_cannot_be_read(tmp_path, text):
 
 
 def test_what_a_run_made_last_stays_though_it_died_before_it_could_name_it(tmp_path):
-    run = start_run(tmp_path, make_recipe(TRAINED), {"flow_run_id": "x"})
+    run = start_run(tmp_path, make_recipe(TRAINED), "x")
     run.begin(NODE, MADE_OF.key())
     artifact = make(tmp_path)
     assert collect(tmp_path, dry_run=False) == [] and artifact.path.exists()
@@ -78,12 +79,32 @@ def test_how_an_evaluated_model_was_made_is_its_own_runs_business(tmp_path):
 
 
 def test_a_run_that_ended_early_says_in_which_task_and_why(tmp_path):
-    run = start_run(tmp_path, make_recipe(TRAINED), {"flow_run_id": "x"})
+    run = start_run(tmp_path, make_recipe(TRAINED), "x")
     run.begin(NODE, MADE_OF.key())
     assert run.where == "running"
     run.end("failed", "limit must be positive, got -1; leave it out")
     assert find_run(tmp_path, "latest").where == "failed in score: limit must be positive, got -1; leave it out"
     assert run_of(tmp_path).where == "completed"
-    stopped = start_run(tmp_path, make_recipe(TRAINED), {"flow_run_id": "x"})
+    stopped = start_run(tmp_path, make_recipe(TRAINED), "x")
     stopped.end("stopped")
     assert stopped.where == "stopped"
+
+
+def test_a_record_says_what_a_run_has_come_to_and_no_more(tmp_path):
+    """Its keys and their order are what people and their tools read."""
+
+    def keys():
+        return list(json.loads((run.folder / "run.json").read_text()))
+
+    run = start_run(tmp_path, make_recipe(TRAINED), "x", {"only": ["score"]})
+    begun = ["run", "recipe", "state", "started", "flow_run_id", "overrides", "tasks"]
+    assert keys() == begun
+    run.begin(NODE, MADE_OF.key())
+    assert keys() == [*begun, "working"]
+    run.add(NODE, make(tmp_path), cached=True, seconds=0.5, other_code=["tasks.stages.score"])
+    run.end("failed", "why")
+    assert keys() == [*begun, "working", "ended", "why"]
+    written = json.loads((run.folder / "run.json").read_text())
+    [task] = written["tasks"].values()
+    assert list(task) == ["stage", "key", "fingerprint", "path", "cached", "seconds", "other_code"]
+    assert written["working"] is None and find_run(tmp_path, "latest").record.to_json() == written

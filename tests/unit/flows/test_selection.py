@@ -2,10 +2,12 @@
 
 import pytest
 
+from flows.dag.checks import Check
+from flows.dag.preflight import require
 from flows.dag.selection import Options, select
 from flows.errors import RecipeError
 from tasks.keys import Ingredients
-from tasks.nodes import Node
+from tasks.nodes import Node, forecast
 from tasks.store import Store
 
 DAG = [
@@ -62,22 +64,29 @@ def test_what_is_refused(options, message):
         select(DAG, Options(**options))
 
 
+def check(dag, options, store, last):
+    selection = select(dag, options)
+    needed = [node for node in dag if node.id in selection.needed]
+    known = forecast(needed, store, last, {}, selection.keep)
+    require(Check("selection", problem) for problem in selection.problems(known, {}))
+
+
 def test_a_needed_stage_outside_the_selection_that_is_not_cached_is_named(tmp_path):
     dag = [Node("sample", {}), *DAG[2:]]
     with pytest.raises(
         RecipeError, match=r"--only score must select every stage .* got none for sample, which is not cached; add sample"
     ):
-        select(dag, Options(only=["score"])).check(dag, Store(tmp_path), {}, {})
+        check(dag, Options(only=["score"]), Store(tmp_path), {})
 
 
 def test_nothing_to_keep_is_refused_with_what_differs_besides_code(tmp_path):
     dag = [Node("train", {"learning_rate": 1})]
     with pytest.raises(RecipeError, match="--keep train must find an artifact that differs in code alone, got no artifact"):
-        select(dag, Options(keep=["train"])).check(dag, Store(tmp_path), {}, {})
+        check(dag, Options(keep=["train"]), Store(tmp_path), {})
     store = Store(tmp_path)
     made_of = Ingredients("train", {"learning_rate": 2}, {}, {"bnf.training.trainer": "old"})
     work = store.work_folder("train", made_of.key())
     (work / "out").write_text("weights")
     last = {"train": store.commit(made_of, work, content=("out",), fingerprint=None, about={})}
     with pytest.raises(RecipeError, match=r"got settings\.learning_rate; run without --keep"):
-        select(dag, Options(keep=["train"])).check(dag, store, last, {})
+        check(dag, Options(keep=["train"]), store, last)

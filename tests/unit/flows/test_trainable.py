@@ -89,7 +89,8 @@ def test_where_the_groups_are_prepared_already(tmp_path, all_negative, overrides
 
 def runner(recipe, allowed=("reference", "train")):
     store = SimpleNamespace(fetch=lambda artifact: artifact.path)
-    return Runner(SimpleNamespace(allowed=frozenset(allowed)), {}, store, None, None, None, {}, recipe)
+    plan = SimpleNamespace(selection=SimpleNamespace(allowed=frozenset(allowed)), store=store, recipe=recipe)
+    return Runner(plan, None, None, None, {})
 
 
 def test_groups_are_looked_at_as_soon_as_they_are_there(all_negative):

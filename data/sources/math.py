@@ -12,6 +12,7 @@ from evaluation.benchmarks._math import HUB as TEST_HUB
 from evaluation.scoring.boxed import last_boxed
 from evaluation.types import Item
 
+GIVES = "problems"
 HUB = tuple(DataSource("math", TEST_HUB.id, config=subject, split="train") for subject in TEST_HUB.configs)
 COLUMNS = {
     "problem": ("problem", "question"),

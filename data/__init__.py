@@ -9,5 +9,6 @@ sources: what the records of each kind of data mean
 reading: records from files and hubs
 rows: a record's prompt and completions, and how a source reads its fields
 messages: messages as chat templates take them
+words: the words of a text, for comparing texts
 scripts: scripts without blanks between words
 """

@@ -19,7 +19,7 @@ from evaluation.records import Record, write_whole
 from evaluation.types import Item, Progress
 
 NGRAM_WORDS = 13
-# Texts with fewer words that hold a letter (a choice, a list of numbers) are found in anything.
+# Texts with fewer words that hold a letter (a choice, a list of numbers) occur anywhere.
 _FEWEST_WORDS = 6
 
 # In quarters of a word, as data/words.py counts.

@@ -11,7 +11,7 @@ from evaluation.json_files import Decoder
 from evaluation.records import Record
 from evaluation.types import Message
 
-# What data sets call the roles, in small letters. A role that is not here stays as it is, for the template to know.
+# What data sets call the roles, in small letters. Another role stays as it is: the template may know it.
 _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "chatbot", "bing", "bard", "model", "ai"), "assistant"),
@@ -43,7 +43,7 @@ def as_messages(value: object, author: str, unread: set[str] | None = None) -> l
     ShareGPT's `from` and `value`. The names of keys that hold text and are not read are added to `unread`.
 
     Raises:
-        ValueError: the value is none of these, or a message holds what is no text.
+        ValueError: the value is none of these, or a message's content is no text.
     """
     if isinstance(value, str):
         return [{"role": author, "content": value}]

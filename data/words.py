@@ -39,7 +39,7 @@ def words_of(text: str) -> tuple[list[str], list[int]]:
 
 
 def _plain(text: str) -> str:
-    """The text in one of the forms that Unicode has for it, so that full-width letters, ligatures and parted accents make no difference."""
+    """The text in one of Unicode's forms, without case: full-width letters, ligatures and parted accents make no difference."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _UNSEEN.sub("", text)).casefold())
 
 

@@ -55,7 +55,7 @@ def resolve_all(staging: Staging, config: PrepareConfig) -> None:
 
 
 def resolve(rows: Sequence[RowEntry], config: PrepareConfig) -> Resolved:
-    """The preferences of one prompt's rows, and what is left out of them."""
+    """The preferences of one prompt's rows, and the outcomes of what gives none."""
     resolved = Resolved()
     single: list[CandidateEntry] = []
     lines: dict[tuple[str, str], int] = {}  # (chosen, rejected) of rows that are pairs → line
@@ -192,7 +192,7 @@ def _pair_up(
 
 
 def _named_apart(preferences: Sequence[Preference]) -> list[Preference]:
-    """The preferences, with a number behind every name that one before has: rows of a prompt may share an id, as they do a `prompt_id`."""
+    """The preferences with different names: a repeated one gets a number behind it. Rows of a prompt may share an id (a `prompt_id`)."""
     seen: Counter[str] = Counter()
     found = []
     for one in preferences:
@@ -208,7 +208,7 @@ def _row_outcomes(rows: Sequence[RowEntry], resolved: Resolved) -> None:
         if row.no in resolved.rows or any(one.no in used for one in row.candidates):
             continue
         outcomes = {resolved.candidates.get(one.no, one.outcome) for one in row.candidates}
-        # These two hold for all of a prompt's completions that were left, whatever became of the others.
+        # These two outcomes are given to all of a prompt's completions that nothing else had left out.
         of_prompt = outcomes & {"reward_gap", "no_contrast"}
         outcome = (of_prompt or outcomes).pop() if of_prompt or len(outcomes) == 1 else ""
         if row.listed and outcome not in NOT_LOST:

@@ -75,7 +75,7 @@ class SelectedPreference:
     Attributes:
         row: the row that it comes from.
         sides: those that are kept; `masked` are those that a mask hides.
-        signs: what each side's label is multiplied by, −1 where noise flips it; both where noise contradicts it.
+        signs: what the labels are multiplied by: −1 where noise flips the preference, both signs where noise contradicts it.
     """
 
     row: int
@@ -167,9 +167,9 @@ class Staging:
     def _free_id(self, row: RenderedRow, digest: bytes) -> tuple[str, str]:
         """(the row's id, what is wrong with it): two prompts never have the same id.
 
-        Where another prompt has the row's id already, the row gets another: its file's name before the id where the other row lies in
-        another file (each may count its rows from 0), or the row's number behind it where one of the two ids is a line (of a row that
-        has none). The same id for two prompts in one file is a fault.
+        Where a row of another prompt has the id already, this row gets another: its file's name before the id where that row lies in
+        another file (each file may count its rows from 0), or its own number behind it where one of the two ids is its row's line (a row
+        without an id goes by its line). Otherwise one file gives two prompts the same id, which is a fault.
         """
         id = row.id
         while True:
@@ -273,7 +273,7 @@ class Staging:
         self.run("update rows set outcome = 'kept' where outcome = ''")
 
     def _mask_rows_without_a_kept_side(self) -> None:
-        """Sets rows to masked of whose completions no preference keeps one, as where each row has one side of a pair."""
+        """Marks rows as masked where no preference keeps one of their completions: two rows may have had a side each of a pair."""
         for (prompt,) in self.run("select distinct prompt from preferences where keeps != 'both' order by 1").fetchall():
             kept = {no for one in self.selected(prompt) for no, _ in one.sides}
             candidates = self.candidates(prompt)
@@ -289,7 +289,7 @@ def _is_place(id: str, line: int, file: str, source: int) -> bool:
 
 
 def _named_place(row: RenderedRow, line: int, file: str, source: int) -> str:
-    """Where another row lies, as a message about this row says it; sources count from 0, as in ids."""
+    """Where another row lies, for messages about this row; sources count from 0, as in ids."""
     return f"line {line}" + (f" of {file}" if file else "") + (f" of source {source}" if source != row.source else "")
 
 

@@ -21,7 +21,7 @@ class RewardStatistics:
         num_labels: completions with a reward; one that could not be labelled has none.
         reward_best: the mean of each prompt's best reward.
         gold_mean: the mean of what the benchmark itself says, where it can score the prompts.
-        pass_at_k: by k, for the powers of two that every prompt has samples for; None, as the next two, where no reward says what is right.
+        pass_at_k: by k, for the powers of two that every prompt has samples for. None where no reward says what is right, as the next two.
         all_right: the share of prompts of which every completion is right; `all_wrong`, of which none is. Both lack a contrast.
         distinct: the mean share of different texts among a prompt's completions.
         tokens: the mean length of a completion.
@@ -61,7 +61,7 @@ class Rewards:
 def add_gold(records: Sequence[Record], benchmark: str) -> None:
     """Gives each completion of a held-out prompt the benchmark's own verdict as `gold`: 1 correct, 0 not.
 
-    Beside it a judge's or a reward model's reward shows where it departs from what it stands for.
+    Compared with it, a judge's or a reward model's reward shows when it no longer measures what it should.
     """
     score = importlib.import_module(f"evaluation.benchmarks.{benchmark}").score
     for record in records:

@@ -1,7 +1,7 @@
 """What the records of each kind of data mean: a source's file names the columns and makes a row, or a problem, of a record.
 
-A source gives preferences or prompts, record by record (`row`), or the problems of the benchmark of its own name, which can score what is
-sampled from them (`item` for a record's, or `make` where the project makes them).
+Most sources give preferences or prompts, a row for each record (`row`). Others give problems that the benchmark of the same name can score:
+one for each record (`item`), or those that the project makes (`make`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.preparing.counts import KEPT, NOT_LOST, GroupStatistics, LedgerCounts
+from data.preparing.render import named_place
 from data.preparing.staging import Staging
 from evaluation.records import Record, write_whole
 
@@ -86,8 +87,7 @@ class Ledger:
             got = "none"
             if first:
                 file, line, outcome, detail = first
-                place = f"line {line}" + (f" of {file}" if file else "")
-                got = f"{rows.total()} that are all lost (first {place}: {outcome}" + (f", {detail})" if detail else ")")
+                got = f"{rows.total()} that are all lost (first {_lost_row(named_place(line, file), outcome, detail)})"
             raise ValueError(
                 f"data.{number} must give rows, got {got} in {name}; correct the data or data.columns, or take the source out "
                 f"({ledger_file} lists every row)"
@@ -111,10 +111,9 @@ class Ledger:
         source, file, line, outcome, detail = self._staging.run(
             f"select source, file, line, outcome, detail from rows where outcome in ({marks}) order by no limit 1", *counts
         ).fetchone()
-        place = f"line {line}" + (f" of {file}" if file else "")
         # The number tells sources of one name apart.
-        place += f" of source {source} ({self._names[source]})" if len(self._names) > 1 else ""
-        first = f"{place}: {outcome}" + (f", {detail}" if detail else "")
+        place = named_place(line, file, f"{source} ({self._names[source]})" if len(self._names) > 1 else "")
+        first = _lost_row(place, outcome, detail)
         rule = f"be at most {max_dropped_share:.0%}" if kept else "leave at least one row"
         raise ValueError(
             f"the share of dropped rows must {rule}, got {self.dropped_share:.1%} of {num_rows} ({reasons}; first {first}); "
@@ -139,3 +138,7 @@ class Ledger:
             while waiting is not None and waiting[0] == no:
                 yield {**place, "id": id, "completion": waiting[1], "outcome": waiting[2]}
                 waiting = left_out.fetchone()
+
+
+def _lost_row(place: str, outcome: str, detail: str) -> str:
+    return f"{place}: {outcome}" + (f", {detail}" if detail else "")

@@ -174,7 +174,7 @@ class RowRenderer:
     ) -> RenderedRow:
         """The row with its token ids, as far as they keep within the limits."""
         config = self._config
-        where = f"line {row.line}" + (f" of {row.file}" if row.file else "")
+        where = named_place(row.line, row.file)
         truncated = ""
         if len(prompt_ids) > config.max_prompt_length and config.truncation == "truncate_prompt":
             prompt_ids, truncated = prompt_ids[-config.max_prompt_length :], "prompt"
@@ -227,6 +227,11 @@ def check_length(name: str, length: int, config: PrepareConfig, where: str) -> N
         if config.truncation == "raise":
             raise ValueError(f"{detail} at {where}; raise the limit or set prepare.truncation=drop")
         raise Left("over_length", detail)
+
+
+def named_place(line: int, file: str, source: str = "") -> str:
+    """Where a row lies, for messages: its line, its file and its source, as far as they are named."""
+    return f"line {line}" + (f" of {file}" if file else "") + (f" of source {source}" if source else "")
 
 
 def prompt_digest(messages: Sequence[Message], context: Context = NO_CONTEXT) -> bytes:

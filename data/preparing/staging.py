@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.preparing.render import RenderedRow, prompt_digest
+from data.preparing.render import RenderedRow, named_place, prompt_digest
 
 _SCHEMA = """
 create table prompts (
@@ -161,7 +161,7 @@ class Staging:
         content = hashlib.sha256(digest + repr(said).encode()).digest()[:16]
         same = self.run("select line, file, source from rows where content = ? limit 1", content).fetchone()
         if same:
-            return "duplicate", f"the same row as on {_named_place(row, *same)}", content, digest
+            return "duplicate", f"the same row as on {_other_place(row, *same)}", content, digest
         return "", "", content, digest
 
     def _free_id(self, row: RenderedRow, digest: bytes) -> tuple[str, str]:
@@ -185,7 +185,7 @@ class Staging:
             elif _is_place(row.id, row.line, row.file, row.source) or _is_place(id, line, file, source):
                 return f"{row.id}#{self.number('select max(no) from rows') + 1}", ""
             else:
-                return row.id, f"the same id as on {_named_place(row, line, file, source)}, of another prompt"
+                return row.id, f"the same id as on {_other_place(row, line, file, source)}, of another prompt"
 
     def _prompt(self, row: RenderedRow, digest: bytes) -> int:
         found = self.run("select no from prompts where digest = ?", digest).fetchone()
@@ -288,9 +288,9 @@ def _is_place(id: str, line: int, file: str, source: int) -> bool:
     return id in (place, f"{source}:{place}")
 
 
-def _named_place(row: RenderedRow, line: int, file: str, source: int) -> str:
+def _other_place(row: RenderedRow, line: int, file: str, source: int) -> str:
     """Where another row lies, for messages about this row; sources count from 0, as in ids."""
-    return f"line {line}" + (f" of {file}" if file else "") + (f" of source {source}" if source != row.source else "")
+    return named_place(line, file, str(source) if source != row.source else "")
 
 
 def _ints(blob: bytes) -> array[int]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK_PROMPTS = 8
-SAMPLES_FILE = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def sample_prompts(
             path,
             ({**prompt, "prompt_ids": ids[index], "completions": completions[index]} for index, prompt in enumerate(chunk)),
         )
-    write_whole(output_dir / SAMPLES_FILE, (record for path in paths for record in read_repaired(path)))
+    write_whole(output_dir / "samples.jsonl", (record for path in paths for record in read_repaired(path)))
     shutil.rmtree(chunks_dir)
     progress(len(prompts), len(prompts), "")
 

@@ -1,17 +1,17 @@
-"""Messages as data sets write them become messages as chat templates take them: roles, calls, reasoning, parts, and lists held as text."""
+"""Turns messages as data sets write them into messages as chat templates take them: roles, calls, reasoning, parts, lists held as text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from bnf.data.chat_template import REASONING_KEYS
-from data.scripts import UNDIVIDED as _UNDIVIDED
+from data.scripts import UNDIVIDED
 from evaluation.json_files import Decoder
+from evaluation.records import Record
 from evaluation.types import Message
 
-# What data sets call the roles, in small letters. A role that is not here stays as it is, for the template to know.
+# What data sets call the roles, in small letters. Another role stays as it is: the template may know it.
 _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "chatbot", "bing", "bard", "model", "ai"), "assistant"),
@@ -22,7 +22,7 @@ _ROLES = {
 # ShareGPT's: an assistant's message that is the JSON of a call.
 _CALL_ROLES = ("function_call", "tool_call")
 _KEYS = frozenset({"role", "from", "content", "value", "tool_calls", "function_call", "name", "tool_call_id", *REASONING_KEYS})
-# A list of messages, or one, as Python or NumPy print it, of dictionaries or of objects; or as JSON that was cut.
+# A message, or a list of them, that Python or NumPy printed, as dictionaries or objects; or JSON that was cut.
 _PRINTED = re.compile(
     r"""\s*(?:array\(\s*)?[\[(]?\s*(?:\{\s*['"]\w+['"]\s*:|\w+\(\s*(?:\w+\s*=|[\[{(]+\s*['"]\w+['"]\s*[,:]))"""
 )
@@ -31,20 +31,19 @@ _ROLE_KEY, _TEXT_KEY = (
 )
 _OBJECT = re.compile(r"[A-Za-z]\w*\(")
 _AROUND = " \t\r\n\ufeff"
-# What may hold a conversation alone.
+# An object that has one of these keys alone is the conversation under it.
 _FRAMES = ("messages", "conversations", "conversation")
-# Of a part of a content: what says nothing that a template could write.
+# Keys of a part of a content beside which nothing is there that a template could write.
 _PART_KEYS = frozenset({"type", "text", "cache_control"})
 _SHOWN = 80
 
 
-def as_messages(value: Any, author: str, unread: set[str] | None = None) -> list[Message]:
-    """Text as one message by `author`; one message, or a list of them, with `role` and `content` or ShareGPT's `from` and `value`.
-
-    `unread` takes the names of the messages' keys that hold text and are not read.
+def as_messages(value: object, author: str, unread: set[str] | None = None) -> list[Message]:
+    """The messages of a value: a text is one message by `author`; else it is a message, or a list of them, with `role` and `content` or
+    ShareGPT's `from` and `value`. The names of keys that hold text and are not read are added to `unread`.
 
     Raises:
-        ValueError: where it is none of these, or holds what no message can.
+        ValueError: the value is none of these, or a message's content is no text.
     """
     if isinstance(value, str):
         return [{"role": author, "content": value}]
@@ -55,11 +54,11 @@ def as_messages(value: Any, author: str, unread: set[str] | None = None) -> list
     return [_as_message(message, unread) for message in value]
 
 
-def decoded(text: str) -> Any:
-    """A conversation that a text holds as JSON, as its list of messages; any other text as it is.
+def decoded(text: str) -> object:
+    """The messages that a text holds as JSON; any other text as it is.
 
     Raises:
-        ValueError: where it holds one as Python or NumPy print it, or as a part of its JSON.
+        ValueError: the text holds messages as Python or NumPy print them, or JSON that was cut or has a key twice.
     """
     start = text[:40].lstrip(_AROUND) or text.lstrip(_AROUND)[:40]
     if not start.startswith(("[", "{", "(", '"')) and not _OBJECT.match(start):
@@ -86,10 +85,10 @@ def decoded(text: str) -> Any:
     return value
 
 
-def carried_texts(value: Any) -> Iterator[str]:
-    """The texts in a value that have several words, or letters of a script that writes them without blanks."""
+def carried_texts(value: object) -> Iterator[str]:
+    """The texts in a value that have several words, or several letters of a script without blanks between words."""
     if isinstance(value, str):
-        if len(value.split(maxsplit=1)) > 1 or len(_UNDIVIDED.findall(value)) > 1:
+        if len(value.split(maxsplit=1)) > 1 or len(UNDIVIDED.findall(value)) > 1:
             yield value
     elif isinstance(value, dict):
         for inside in value.values():
@@ -99,35 +98,35 @@ def carried_texts(value: Any) -> Iterator[str]:
             yield from carried_texts(inside)
 
 
-def as_tools(value: Any) -> list[dict[str, Any]]:
-    """Tools as apply_chat_template takes them, of a list or its JSON; a bare function is put into its usual frame.
+def as_tools(value: object) -> list[Record]:
+    """Tools as apply_chat_template takes them, from a list or its JSON; a bare function gets `{"type": "function", …}` around it.
 
     Raises:
-        ValueError: where it is no list of objects.
+        ValueError: the value is no list of objects.
     """
     tools = _objects(value)
     return [{"type": "function", "function": tool} if "name" in tool and "function" not in tool else tool for tool in tools]
 
 
-def as_documents(value: Any) -> list[dict[str, Any]]:
-    """Documents as apply_chat_template takes them, of a list of texts or objects, or its JSON.
+def as_documents(value: object) -> list[Record]:
+    """Documents as apply_chat_template takes them, from a list of texts or objects, or the JSON of a list of objects.
 
     Raises:
-        ValueError: where it is neither.
+        ValueError: the value is neither.
     """
     if isinstance(value, list):
         value = [{"text": one} if isinstance(one, str) else one for one in value]
     return _objects(value)
 
 
-def _is_message(value: Any) -> bool:
+def _is_message(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     openai = isinstance(value.get("role"), str) and bool({"content", "tool_calls"} & value.keys())
     return openai or (isinstance(value.get("from"), str) and "value" in value)
 
 
-def _as_message(message: Any, unread: set[str] | None) -> Message:
+def _as_message(message: object, unread: set[str] | None) -> Message:
     if not isinstance(message, dict):
         raise _no_message(message)
     role, content = _only(message, "role", "from"), _only(message, "content", "value")
@@ -149,7 +148,7 @@ def _as_message(message: Any, unread: set[str] | None) -> Message:
         if given := message.get(key):
             if not isinstance(given, str):
                 raise ValueError(f"must hold messages whose {key} is text, got {str(given)[:_SHOWN]}")
-            if given not in (known.get(other) for other in REASONING_KEYS):  # said under two names
+            if given not in (known.get(other) for other in REASONING_KEYS):  # the same reasoning may stand under two names
                 known[key] = given
     if calls:
         known["tool_calls"] = calls
@@ -158,12 +157,12 @@ def _as_message(message: Any, unread: set[str] | None) -> Message:
     return known
 
 
-def _no_message(message: Any) -> ValueError:
+def _no_message(message: object) -> ValueError:
     return ValueError(f"must hold messages with role and content as text, got {str(message)[:_SHOWN]}")
 
 
-def _only(message: Mapping[str, Any], *keys: str) -> Any:
-    """The value that stands under one of the keys; the same under several is one."""
+def _only(message: Mapping[str, object], *keys: str) -> object:
+    """The value under one of the keys, or None; under several it must be the same."""
     found = [message[key] for key in keys if message.get(key) is not None]
     if any(other != found[0] for other in found[1:]):
         raise ValueError(
@@ -172,29 +171,31 @@ def _only(message: Mapping[str, Any], *keys: str) -> Any:
     return found[0] if found else None
 
 
-def _calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A message's tool calls, the one of OpenAI's older `function_call` among them."""
+def _calls(message: Mapping[str, object]) -> list[Record]:
+    """A message's tool calls, with that of OpenAI's older `function_call`."""
     found = [*(_objects(message["tool_calls"]) if message.get("tool_calls") else ())]
     found += [message["function_call"]] if message.get("function_call") else []
     return [_call(one) for one in found]
 
 
-def _call(call: Any) -> dict[str, Any]:
-    """A call in OpenAI's frame, its arguments as an object, as transformers' convention has them."""
-    function = call.get("function", call) if isinstance(call, dict) else None
+def _call(call: object) -> Record:
+    """A call as OpenAI writes it, but with its arguments as an object, which transformers' templates take."""
+    frame = call if isinstance(call, dict) else {}
+    function = frame.get("function", call)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError(f"must hold tool calls with a name and arguments, got {str(call)[:_SHOWN]}")
     key = "arguments" if "arguments" in function else "parameters"
     arguments = function.get(key, {})
     if isinstance(arguments, str):
         arguments = _from_json(arguments, "must hold tool calls whose arguments are JSON")
-    frame = call if "function" in call else {"type": "function"}
+    if "function" not in frame:
+        frame = {"type": "function"}
     rest = {name: value for name, value in function.items() if name != key}
     return {**frame, "function": {**rest, "arguments": arguments}}
 
 
-def _joined(parts: list[Any]) -> str:
-    """The texts of a content in parts, a line each, as servers join them for templates that take text."""
+def _joined(parts: list[object]) -> str:
+    """The texts of a content in parts, joined by line breaks, as servers do for templates that take text."""
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     kinds = [part.get("type", "text") if isinstance(part, dict) else "text" for part in parts]
     for kind, text in zip(kinds, texts, strict=True):
@@ -208,7 +209,7 @@ def _joined(parts: list[Any]) -> str:
     return "\n".join(str(text) for text in texts)
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
+def _objects(value: object) -> list[Record]:
     if isinstance(value, str):
         value = _from_json(value, "must be a list of objects or its JSON")
     if isinstance(value, dict):
@@ -218,7 +219,7 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return value
 
 
-def _from_json(text: str, rule: str) -> Any:
+def _from_json(text: str, rule: str) -> object:
     """The value that a text holds as JSON.
 
     Raises:

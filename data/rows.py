@@ -1,4 +1,4 @@
-"""What a preference source gives for one record of its data: a prompt and completions with what is known about them."""
+"""What a source of preferences makes of one record: a prompt, and completions with what the data say of them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import SupportsFloat
 
 from bnf.data.marked import Context
 from data.messages import as_documents, as_messages, as_tools, carried_texts, decoded
+from evaluation.records import Record
 from evaluation.types import Message
 
-# Columns of a source: what a role is called in its data, the likeliest first. A dot goes into an object.
+# Role → the names that its column may have, the likeliest first. A dot goes into an object.
 Columns = Mapping[str, Sequence[str]]
 
-# What every source reads beside its own roles. Only where the prompt's column is called `instruction`, as Alpaca has it, `input` is
-# what the instruction is about; elsewhere it may be anything, and `columns` must name it.
+# The roles that every source has beside its own. `input` is what an Alpaca instruction is about, and read by itself only beside a
+# prompt whose column is called `instruction`; elsewhere it may be anything, and `columns` must name it.
 SHARED: Columns = {"system": ("system", "system_prompt"), "tools": ("tools",), "documents": ("documents",), "input": ()}
 _ALPACA = ("instruction", "input")
 
 # A completion: its text, or the assistant's message where that holds more.
 Reply = str | Message
 
-# Columns that hold what no template of text writes, whatever they hold it as.
+# Names of columns that hold what no template of text can write.
 _NO_TEXT = re.compile(r"(?:^|_)(?:images?|pictures?|audios?|videos?)$", re.IGNORECASE)
-# Columns whose words are about a row and not of it.
+# Names of columns whose texts describe a row and are no part of it.
 _ABOUT = re.compile(
     r"(?:^|_)(?:ids?|uuid|idx|index|sources?|datasets?|origin|models?|meta(?:data)?|tags?|labels?|categor(?:y|ies)|domains?|"
     r"type|lang(?:uages?)?|url|licen[cs]e|date|time(?:stamp)?|created|at|split|version|hash|names?|annotators?|scores?|ratings?)$",
@@ -36,10 +37,10 @@ _ABOUT = re.compile(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A completion as the data has it.
+    """A completion as the data have it.
 
-    `label` is +1 (preferred), −1 (dispreferred), 0 in a tie, or None where its rating `score` decides; with neither it is unrated,
-    and left out. `origin` says who wrote it, where the data does.
+    `label` is +1 (preferred), −1 (dispreferred), 0 in a tie, or None where the rating `score` decides; a completion with neither is left
+    out as unrated. `origin` is the model that wrote it, where the data name it.
     """
 
     reply: Reply
@@ -49,15 +50,15 @@ class Candidate:
 
     @property
     def text(self) -> str:
-        """What tells the completion from others: its text, or its message as JSON."""
+        """The completion's text, or its message as JSON: completions of one text are the same."""
         return self.reply if isinstance(self.reply, str) else json.dumps(self.reply, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt's messages and its candidates. Two candidates with labels +1 and −1 are a pair; `tie` says that a vote had no winner.
+    """A prompt's messages and its candidates; `tie` says that a vote had no winner.
 
-    `context` holds the `tools` and `documents` that come with the prompt; `unread` names columns that hold text and were not read.
+    `context` holds the `tools` and `documents` that come with the prompt; `unread` names the columns that hold text and were not read.
     """
 
     messages: list[Message]
@@ -66,40 +67,42 @@ class Row:
     context: Context = field(default_factory=dict)
     unread: tuple[str, ...] = ()
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether one of two candidates is preferred and the other dispreferred."""
+        return sorted(one.label or 0 for one in self.candidates) == [-1, 1]
+
 
 class RowError(ValueError):
-    """A record that gives no row: `reason` is a word for the ledger, the message a sentence for people."""
+    """A record that gives no row: `reason` is its outcome in the ledger, the message a sentence for people."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        # A column may hold half of a surrogate pair, which no ledger can write.
+        # A column may hold half of a surrogate pair, which UTF-8 can't write.
         super().__init__(detail.encode(errors="backslashreplace").decode())
         self.reason = reason
 
 
 class Fields:
-    """A record's values by the roles that its source's columns name.
+    """A record's values by the roles of its source's columns. A method raises `RowError` for a value that is missing or of another type."""
 
-    What a method reads is refused as a `RowError` where it is missing or of another type.
-    """
-
-    def __init__(self, record: Mapping[str, Any], columns: Columns) -> None:
+    def __init__(self, record: Mapping[str, object], columns: Columns) -> None:
         self._record, self._columns = record, columns
         self._read: set[str] = set()
         self._unread_keys: set[str] = set()
 
-    def inside(self, record: Mapping[str, Any]) -> Fields:
-        """The same columns, looked up in an object that stands inside the record."""
+    def inside(self, record: Mapping[str, object]) -> Fields:
+        """The fields of an object inside the record, by the same columns."""
         return Fields(record, self._columns)
 
     def has(self, role: str) -> bool:
-        """Whether the record has a value for the role; null is none."""
+        """Whether the record has a value for the role that isn't null."""
         return self._value(role) is not None
 
-    def need(self, role: str) -> Any:
-        """The role's value, of any type; a text that holds messages as JSON is these.
+    def need(self, role: str) -> object:
+        """The role's value, of any type; messages that a text holds as JSON are decoded.
 
         Raises:
-            RowError: also where a text holds them in another way.
+            RowError: there is no value, or a text holds messages in another form.
         """
         value = self._value(role)
         if isinstance(value, str):
@@ -127,24 +130,24 @@ class Fields:
     def numbers(self, role: str) -> list[float]:
         return [self._as_number(role, value) for value in self.items(role)]
 
-    def items(self, role: str) -> list[Any]:
+    def items(self, role: str) -> list[object]:
         value = self.need(role)
         if not isinstance(value, list):
             raise self.error(role, f"must be a list, got {type(value).__name__}")
         return value
 
     def messages(self, role: str, author: str = "user") -> list[Message]:
-        """Text as one message by `author`, with its `input` after it; messages as they are."""
+        """The role's messages; a text is one message by `author`, with the record's `input` after it."""
         value = self.need(role)
         if isinstance(value, str) and (more := self._input(role)):
             value = f"{value}\n\n{more}"
         return self._as_messages(role, value, author)
 
     def whole_prompt(self, role: str, *replies: str) -> list[Message]:
-        """The prompt; where replies come as whole conversations, of which the prompt is a part, the messages before the last turn.
+        """The prompt; where `replies` are whole conversations that the prompt is a part of, their messages before the last turn.
 
         Raises:
-            RowError: where these conversations have different prompts.
+            RowError: these conversations have different prompts.
         """
         given, whole = self.messages(role), None
         for reply in replies:
@@ -161,8 +164,8 @@ class Fields:
         """A completion given as text, as the assistant's message, or as the whole conversation that ends with it."""
         return self.as_completion(role, self.need(role), prompt)
 
-    def as_completion(self, role: str, value: Any, prompt: Sequence[Message]) -> Reply:
-        """As `completion`, of a value that stands inside the role's."""
+    def as_completion(self, role: str, value: object, prompt: Sequence[Message]) -> Reply:
+        """As `completion`, for a value inside the role's."""
         if isinstance(value, str):
             value = self._decoded(role, value)
         if isinstance(value, str):
@@ -177,19 +180,19 @@ class Fields:
         return _reply(messages[0])
 
     def conversation(self, role: str) -> tuple[list[Message], Reply]:
-        """A whole conversation as its prompt and the assistant's last turn."""
+        """A whole conversation, parted into its prompt and the assistant's last turn."""
         return split_last_turn(self.messages(role), self._name(role))
 
     def completed(self, row: Row, unused: Sequence[str] = ()) -> Row:
-        """The row with what stands beside its messages: a `system` text before them, `tools` and `documents`; and with the names of
-        the columns that hold text and that nothing has read, but for those that are `unused` on purpose."""
+        """The row with the record's `system` message, `tools` and `documents`, and with the names of the columns that hold text and that
+        nothing has read; `unused` ones are left out on purpose and not named."""
         self._read.update(unused)
         if self._given("system") and (system := self.text("system")).strip():
             if row.messages[0]["role"] != "system":
                 row = replace(row, messages=[{"role": "system", "content": system}, *row.messages])
             elif row.messages[0]["content"].strip() != system.strip():
                 raise self.error("system", "must be the messages' own system message where they have one, got another")
-        context = {}
+        context: Record = {}
         for role, read in (("tools", as_tools), ("documents", as_documents)):
             if self._given(role) and (value := self._value(role)) and not (isinstance(value, str) and not value.strip()):
                 try:
@@ -202,7 +205,7 @@ class Fields:
         return role in self._columns and self.has(role)
 
     def _input(self, role: str) -> str:
-        """The text that an instruction works on, where the data have it in a column beside the instruction (Alpaca's `input`)."""
+        """The text that an instruction is about, from a column beside it (Alpaca's `input`); empty where there is none."""
         names = self._columns.get("input", ())
         if not names and self._name(role) == _ALPACA[0]:
             names = _ALPACA[1:]
@@ -224,18 +227,18 @@ class Fields:
             texts = [value] if name in _ALPACA and isinstance(value, str) and value.strip() else list(carried_texts(value))
             if texts and said is None:
                 said = [*(str(one["content"]) for one in row.messages), *(one.text for one in row.candidates)]
-            # What repeats the row, as a whole conversation beside its parts, adds nothing to it.
+            # A column may repeat the row's texts, as a whole conversation beside its parts does.
             if any(not any(text.strip() in one for one in said or ()) for text in texts):
                 names.append(name)
         return tuple(names)
 
-    def _decoded(self, role: str, text: str) -> Any:
+    def _decoded(self, role: str, text: str) -> object:
         try:
             return decoded(text)
         except ValueError as error:
             raise self.error(role, str(error)) from error
 
-    def _as_messages(self, role: str, value: Any, author: str) -> list[Message]:
+    def _as_messages(self, role: str, value: object, author: str) -> list[Message]:
         keys: set[str] = set()
         try:
             found = as_messages(value, author, keys)
@@ -248,17 +251,19 @@ class Fields:
     def error(self, role: str, rule: str) -> RowError:
         return RowError("bad_schema", f"{self._name(role)} {rule}")
 
-    def _as_number(self, role: str, value: Any) -> float:
+    def _as_number(self, role: str, value: object) -> float:
         try:
             # UltraFeedback writes its ratings as text.
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):  # an integer of 400 digits is no float
+            number = (
+                float(value) if isinstance(value, str | bytes | SupportsFloat) and not isinstance(value, bool) else math.nan
+            )
+        except (ValueError, OverflowError):  # an integer of 400 digits is no float
             number = math.nan
         if not math.isfinite(number):
             raise self.error(role, f"must be a number, got {value!r:.40}")
         return number
 
-    def _value(self, role: str) -> Any:
+    def _value(self, role: str) -> object:
         for name in self._columns[role]:
             value = dig(self._record, name)
             if value is not None:
@@ -267,12 +272,12 @@ class Fields:
         return None
 
     def _name(self, role: str) -> str:
-        """The role's column, as the record has it."""
+        """The name of the role's column in this record."""
         return next((name for name in self._columns[role] if dig(self._record, name) is not None), self._columns[role][0])
 
 
-def dig(record: Any, name: str) -> Any:
-    """A record's value by its column; `metadata.score` is the `score` in the `metadata`, unless a column has that very name."""
+def dig(record: object, name: str) -> object:
+    """A record's value in a column; `metadata.score` is the `score` in the `metadata`, unless a column has that very name."""
     if not isinstance(record, Mapping):
         return None
     if name in record:
@@ -282,7 +287,7 @@ def dig(record: Any, name: str) -> Any:
 
 
 def _is_part(prompt: Sequence[Message], conversation: Sequence[Message]) -> bool:
-    """Whether a prompt is what a conversation ends with; or, as a text alone, any of the user's messages in it."""
+    """Whether a conversation ends with the prompt; a prompt that is one text may be any of the user's messages in it."""
     if len(prompt) == 1 and prompt[0]["role"] == "user":
         return any(one["role"] == "user" and one["content"].strip() == prompt[0]["content"].strip() for one in conversation)
     return list(conversation[-len(prompt) :]) == list(prompt)
@@ -293,10 +298,10 @@ def _reply(message: Message) -> Reply:
 
 
 def split_last_turn(messages: list[Message], name: str) -> tuple[list[Message], Reply]:
-    """A conversation as what stands before the assistant's last turn, and that turn.
+    """A conversation's messages before the assistant's last turn, and that turn; `name` is the conversation's in messages.
 
     Raises:
-        RowError: where the assistant doesn't have the last word, or has the only one.
+        RowError: the last turn isn't the assistant's, or there is none before it.
     """
     if messages[-1]["role"] != "assistant":
         raise RowError("no_assistant_turn", f"{name} must end with the assistant's turn, got one by {messages[-1]['role']}")
@@ -309,7 +314,7 @@ def same_prompt(first: list[Message], second: list[Message]) -> list[Message]:
     """The prompt of two conversations.
 
     Raises:
-        RowError: where they are not replies to the same messages.
+        RowError: they have different ones.
     """
     if first != second:
         raise RowError(
@@ -319,7 +324,7 @@ def same_prompt(first: list[Message], second: list[Message]) -> list[Message]:
 
 
 def pair(messages: list[Message], chosen: Candidate, rejected: Candidate) -> Row:
-    """A pair; equal scores on both sides make it a tie, whatever the columns say."""
+    """The row of a pair; where both sides have the same score, a tie."""
     if chosen.score is not None and chosen.score == rejected.score:
         return Row(messages, tuple(replace(one, label=0) for one in (chosen, rejected)), tie=True)
     return Row(messages, (chosen, rejected))

@@ -1,4 +1,4 @@
-"""Judge: a completion is worth what a language model rates it, from 1 to 10, without a checklist.
+"""Judge: a language model rates each completion from 1 to 10, without a checklist.
 
 The reward is (rating − 1) / 9, so that a completion counts as preferred from a rating of 6 on. `label.judge` names the judge; a
 completion without a rating has the outcome "error", and prepare leaves it out.
@@ -15,12 +15,21 @@ from evaluation.judging.run import rate
 from evaluation.records import read_repaired, write_whole
 from evaluation.types import Progress
 
-# WildBench's form: it takes a whole conversation, and a checklist may be absent.
-_FORM = "checklist_score"
+ASKS_JUDGE = True
+
+# WildBench's judge protocol: it takes a whole conversation, and needs no checklist.
+_PROTOCOL = "checklist_score"
 
 
 def label(
-    samples_file: Path, output_file: Path, *, judge: Judge, calls_file: Path, fresh: bool = False, progress: Progress
+    samples_file: Path,
+    output_file: Path,
+    *,
+    judge: Judge,
+    calls_file: Path,
+    fresh: bool = False,
+    progress: Progress,
+    **rest: object,
 ) -> None:
     """Writes the samples with a `reward` and an `outcome` ("rated" or "error") for each completion."""
     records = read_repaired(samples_file)
@@ -34,8 +43,8 @@ def label(
     answers = [
         ({"id": record["id"], "conversation": record["messages"]}, completion["text"]) for record, completion in completions
     ]
-    rated = rate(judge, _FORM, answers, calls_file=calls_file, progress=progress, fresh=fresh)
-    for (_, completion), game in zip(completions, rated, strict=True):
-        completion["reward"] = 0.0 if game["verdict"] is None else (game["verdict"] - 1) / 9
-        completion["outcome"] = "error" if game["verdict"] is None else "rated"
+    rated = rate(judge, _PROTOCOL, answers, calls_file=calls_file, progress=progress, fresh=fresh)
+    for (_, completion), rating in zip(completions, rated, strict=True):
+        completion["reward"] = 0.0 if rating["verdict"] is None else (rating["verdict"] - 1) / 9
+        completion["outcome"] = "error" if rating["verdict"] is None else "rated"
     write_whole(output_file, records)

@@ -1,4 +1,4 @@
-"""Ratings: a completion is worth what people, or any model outside this pipeline, have rated it.
+"""Ratings: people, or a model outside this pipeline, have rated each completion.
 
 `label.path` names a file (JSON Lines, JSON, CSV, Parquet) of rows with the prompt's `id`, the `completion`'s text and its `rating`.
 `bnf run RECIPE --only sample` writes the samples to be rated: samples.jsonl of the sample stage.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.reading.formats import parse_line
 from data.reading.records import Bad, DataSource, Reader
 from data.rows import Fields, RowError
 from evaluation.records import read_repaired, write_whole
@@ -19,13 +18,13 @@ READS_FILE = True
 _COLUMNS = {"id": ("id",), "completion": ("completion",), "rating": ("rating",)}
 
 
-def label(samples_file: Path, output_file: Path, *, benchmark: str | None, path: Path, progress: Progress) -> None:
-    """Writes the samples with each completion's rating as its `reward` and the outcome "own_scale": prepare makes labels of them by
-    `prepare.ratings`. One without a rating has the outcome "unrated", and prepare leaves it out.
+def label(samples_file: Path, output_file: Path, *, path: Path, progress: Progress, **rest: object) -> None:
+    """Writes the samples with each completion's rating as its `reward` and the outcome "own_scale": `prepare.ratings` then makes labels.
+    A completion without a rating has the outcome "unrated", and prepare leaves it out.
 
     Raises:
-        ValueError: where a line of the file has no id, completion or rating, rates a completion twice and differently, or rates
-            something that was not sampled.
+        ValueError: a line of the file has no id, completion or rating, gives a completion another rating than a line before, or rates
+            what was not sampled.
     """
     records = read_repaired(samples_file)
     ratings = _read(path)
@@ -51,7 +50,7 @@ def _read(path: Path) -> dict[tuple[str, str], tuple[float, int]]:
     """(prompt's id, completion) → (rating, line)."""
     ratings: dict[tuple[str, str], tuple[float, int]] = {}
     for raw in Reader(DataSource("ratings", str(path))):
-        value = parse_line(raw.value, raw.line) if isinstance(raw.value, bytes) else raw.value
+        value = raw.parsed()
         try:
             if isinstance(value, Bad):
                 raise RowError(value.reason, value.detail)

@@ -1,7 +1,7 @@
-"""Reward model: a completion is worth what a sequence classifier gives it, compared with the other completions of its prompt.
+"""Reward model: a sequence classifier rewards each completion, compared with the other completions of its prompt.
 
-Rewards have no zero of their own: what is kept is σ(reward − mean over the prompt's completions), so that one above the mean counts as
-preferred, and the order is the reward model's. `label.judge` names the model (`engine: reward_model`); a completion that is too long for
+Its rewards have no zero of their own. The reward is σ(its reward − its mean over the prompt's completions): one above the mean counts
+as preferred, and the order is the reward model's. `label.judge` names the model (`engine: reward_model`); a completion that is too long for
 it has the outcome "error", and prepare leaves it out.
 """
 
@@ -17,14 +17,23 @@ from evaluation.judging.run import reward
 from evaluation.records import read_repaired, write_whole
 from evaluation.types import Progress
 
+ASKS_JUDGE = True
+
 
 def label(
-    samples_file: Path, output_file: Path, *, judge: RewardJudge, calls_file: Path, fresh: bool = False, progress: Progress
+    samples_file: Path,
+    output_file: Path,
+    *,
+    judge: RewardJudge,
+    calls_file: Path,
+    fresh: bool = False,
+    progress: Progress,
+    **rest: object,
 ) -> None:
     """Writes the samples with a `reward`, the model's own as `raw_reward`, and an `outcome` ("rated" or "error") for each completion.
 
     Raises:
-        ValueError: where the judge is no reward model.
+        ValueError: the judge is no reward model, or a prompt has tools or documents, which it isn't given.
     """
     if judge.mode != "reward":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Verifier: a completion is worth 1 where the benchmark's own scorer calls it correct, and 0 where it does not."""
+"""Verifier: a completion's reward is 1 where the benchmark's own scorer calls it correct, and 0 where it does not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evaluation.records import read_repaired, write_whole
 from evaluation.types import Progress
 
 
-def label(samples_file: Path, output_file: Path, *, benchmark: str, progress: Progress) -> None:
+def label(samples_file: Path, output_file: Path, *, benchmark: str, progress: Progress, **rest: object) -> None:
     """Writes the samples with a `reward` and the scorer's `outcome` for each completion.
 
     A completion on which the scorer fails has the outcome "error"; prepare leaves it out.

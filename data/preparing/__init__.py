@@ -1,0 +1,15 @@
+"""Records become prompt groups and a ledger of what became of every row.
+
+config: the recipe's `prepare` section
+prepare: groups of sources or of labelled samples
+foresight: whether sources will give pairs, before anything is prepared
+render: a record as a row with token ids
+pool: rendering by several processes
+languages: the language of a prompt
+staging: the rows between reading and writing
+label_resolution: what rows say of a prompt, as preferences
+select: the mixture, the dev set, masks and noise
+counts: the outcomes of rows, and what ledger.json holds
+group_counter: statistics of groups as they are written
+ledger: the ledger's lines, counts and refusals
+"""

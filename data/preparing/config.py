@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Literal
 
 from bnf.data.chat_template import DEFAULT_DATE
+from evaluation.records import Record
 
 Truncation = Literal["drop", "raise", "truncate_prompt", "truncate_completion"]
 
@@ -15,9 +16,9 @@ Truncation = Literal["drop", "raise", "truncate_prompt", "truncate_completion"]
 class RatingRule:
     """How ratings become labels.
 
-    With a `threshold`: preferred from threshold + margin on, dispreferred from threshold − margin down. Without: of each prompt's
-    rated completions the upper `quantile` are preferred and the lower dispreferred, at least one each. What is between is dropped,
-    or with `middle="keep"` labelled by the side of the threshold, or of the prompt's median, that it lies on.
+    With a `threshold`, ratings from threshold + margin on are preferred, and from threshold − margin down dispreferred. Without one, each
+    prompt's upper `quantile` of rated completions is preferred and the lower one dispreferred, at least one each. What lies between is
+    dropped, or with `middle="keep"` labelled by its side of the threshold or of the prompt's median.
     """
 
     threshold: float | None = None
@@ -30,7 +31,7 @@ class RatingRule:
 class PrepareConfig:
     """The recipe's `prepare` section; `flows.recipe.sections.Prepare` describes each key, and docs/data.md what they do together.
 
-    `offline_mix` and `round` come from the `sample` section: which share of a round's prompts is taken from the recipe's `data`.
+    `offline_mix`, the share of a round's prompts that is taken from the recipe's `data`, and `round` come from the `sample` section.
     """
 
     max_preferred: int | None = None
@@ -58,7 +59,7 @@ class PrepareConfig:
     date: str = DEFAULT_DATE
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PrepareConfig:
+    def from_dict(cls, values: Record) -> PrepareConfig:
         """The section from plain JSON values."""
         given = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         if isinstance(given.get("ratings"), Mapping):
@@ -66,9 +67,9 @@ class PrepareConfig:
         return cls(**given)
 
     def num_masked(self, num_pairs: int) -> tuple[int, int]:
-        """How many of the pairs keep the chosen side alone, and how many the rejected one; a single fraction is halved between them,
-        the odd one chosen."""
+        """(how many of the pairs keep the chosen side alone, how many the rejected one). `mask_fraction` is halved between the two; an odd
+        pair keeps the chosen one."""
         total = round(self.mask_fraction * num_pairs)
         num_chosen, num_rejected = round(self.mask_to_chosen * num_pairs), round(self.mask_to_rejected * num_pairs)
-        # Two halves that are both rounded up are one pair too many.
+        # Two shares that are both rounded up may be one pair too many.
         return total - total // 2 + num_chosen, total // 2 + min(num_rejected, num_pairs - num_chosen)

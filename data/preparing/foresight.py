@@ -1,4 +1,4 @@
-"""What preparation will find, seen from the first rows of the sources, without a tokenizer: whether a source gives pairs."""
+"""Foresees from the first rows of the sources, without a tokenizer, whether preparation will make pairs of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import itertools
 from array import array
 from collections.abc import Mapping, Sequence
 
-from data.parse import Parser, is_pair
+from data.parse import Parser
 from data.preparing.config import PrepareConfig
-from data.preparing.label_resolution import RowEntry, settle
+from data.preparing.label_resolution import RowEntry, resolve
 from data.preparing.render import prompt_digest
 from data.preparing.staging import CandidateEntry
 from data.reading.records import Bad, DataSource, Reader
@@ -16,12 +16,12 @@ from data.rows import Row
 
 
 def gives_pairs(sources: Sequence[DataSource], config: PrepareConfig, most_rows: int) -> list[bool | None]:
-    """For each source whether `prepare` makes a pair of a completion of its; None where its first `most_rows` rows don't tell.
+    """For each source, whether `prepare` puts one of its completions into a pair; None where its first `most_rows` rows don't tell.
 
-    Rows are settled as `prepare` settles them, prompt by prompt and over all sources: two sources may have one side each.
+    Labels are resolved as in `prepare`, prompt by prompt over all sources: a pair may have a side from each of two sources.
 
     Raises:
-        FileNotFoundError, ValueError: where a source can't be read.
+        FileNotFoundError, ValueError: a source can't be read.
     """
     by_prompt: dict[bytes, list[RowEntry]] = {}
     paired: set[int] = set()
@@ -34,7 +34,7 @@ def gives_pairs(sources: Sequence[DataSource], config: PrepareConfig, most_rows:
             if not isinstance(row, Bad):
                 entry = _entry(row, id, number, raw.line, next(numbers))
                 by_prompt.setdefault(prompt_digest(row.messages, row.context), []).append(entry)
-            # At the first rows, and then each time that their number has doubled.
+            # Each time that the number of rows has doubled.
             if rows & (rows - 1) == 0:
                 paired |= _paired(by_prompt, config)
                 if number in paired:
@@ -46,13 +46,13 @@ def gives_pairs(sources: Sequence[DataSource], config: PrepareConfig, most_rows:
 
 
 def _paired(by_prompt: Mapping[bytes, Sequence[RowEntry]], config: PrepareConfig) -> set[int]:
-    """The sources of which a completion is in a pair."""
+    """The sources that have a completion in a pair."""
     found = set()
     for rows in by_prompt.values():
         source_of = {one.no: one.source for row in rows for one in row.candidates}
-        for verdict in settle(rows, config).verdicts:
-            if verdict.second is not None:
-                found |= {source_of[verdict.first], source_of[verdict.second]}
+        for preference in resolve(rows, config).preferences:
+            if preference.second is not None:
+                found |= {source_of[preference.first], source_of[preference.second]}
     return found
 
 
@@ -62,4 +62,4 @@ def _entry(row: Row, id: str, source: int, line: int, no: int) -> RowEntry:
         for place, one in enumerate(row.candidates)
         if one.text.strip() and (one.label is not None or one.score is not None)
     ]
-    return RowEntry(no, id, line, row.tie, len(candidates) > 1 and not is_pair(row) and not row.tie, candidates)
+    return RowEntry(no, id, line, row.tie, len(candidates) > 1 and not row.is_pair and not row.tie, candidates)

@@ -1,4 +1,4 @@
-"""Rendering by several processes, in the rows' own order and with a bounded number of rows at hand."""
+"""Renders rows by several processes, in the rows' own order, with a bounded number of rows in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data.reading.records import DataSource, Raw, Reader
 from evaluation.types import Progress
 
 CHUNK_ROWS = 256
-# Starting processes takes seconds: below so many chunks this one does the work.
+# Starting processes takes seconds: with fewer chunks this process does the work.
 _CHUNKS_WORTH_A_POOL = 8
 
 Chunk = list[tuple[int, Raw]]
@@ -39,7 +39,7 @@ def render_rows(
         for chunk in itertools.chain(first, chunks):
             yield from render(chunk)
         return
-    # Spawned, not forked: this process may hold threads of torch and of the tokenizer.
+    # Not forked: this process may have threads of torch and of the tokenizer.
     with ProcessPoolExecutor(
         num_proc, multiprocessing.get_context("spawn"), initializer=_start, initargs=(model_dir, sources, config)
     ) as pool:
@@ -56,7 +56,7 @@ def render_rows(
 
 
 def num_cores() -> int:
-    """The cores that this process may use; macOS doesn't say, and gives all."""
+    """How many cores this process may use; on macOS, which doesn't say, all of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -82,7 +82,7 @@ _renderer: RowRenderer
 
 
 def _start(model_dir: Path, sources: Sequence[DataSource], config: PrepareConfig) -> None:
-    """Sets a worker process up; it ends with its parent, however that one ended."""
+    """Prepares a worker process, which ends when its parent has ended in any way."""
     global _renderer
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -92,7 +92,7 @@ def _start(model_dir: Path, sources: Sequence[DataSource], config: PrepareConfig
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    # The processes are the parallelism.
+    # One thread in each process is enough.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _renderer = RowRenderer(model_dir, sources, config)
 

@@ -1,4 +1,5 @@
-"""Raw records become rows with token ids, or a word for the ledger. It runs in worker processes, a chunk of records at a time."""
+"""Makes rows with token ids of raw records, or gives the outcome that says why there is none. Runs in worker processes, on a chunk of
+records at a time."""
 
 from __future__ import annotations
 
@@ -9,24 +10,23 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from bnf.data.chat_template import RenderingError
 from bnf.data.marked import NO_CONTEXT, Context, texts_of
-from data.parse import Parser, is_pair
+from data.parse import Parser
 from data.preparing.config import PrepareConfig
-from data.preparing.languages import language_of
+from data.preparing.languages import language_of_prompt
 from data.reading.records import Bad, DataSource, Raw
 from data.rows import Candidate, Row
 from evaluation.types import Message
 
-# What JSON's \ud800 becomes when its other half is missing.
+# Half of a surrogate pair, as JSON's \ud800 gives without its other half.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class RenderedCandidate:
-    """A candidate with its token ids, or with the `outcome` that says why it has none."""
+    """A candidate with its token ids, or with the `outcome` that says why there are none."""
 
     candidate: Candidate
     ids: Sequence[int] = ()
@@ -36,7 +36,7 @@ class RenderedCandidate:
 
 @dataclass(frozen=True)
 class RenderedRow:
-    """One record's row, or with `outcome` and `detail` why it gave none. `listed`: it came with a list of completions."""
+    """One record's row, or the `outcome` and `detail` that say why there is none. `listed`: it is a list of completions, no pair."""
 
     file: str
     line: int
@@ -56,7 +56,7 @@ class RenderedRow:
 
 
 class Left(Exception):
-    """A row or completion that is left out: its outcome for the ledger, and a detail."""
+    """A row or completion is left out, with this outcome in the ledger and a detail for people."""
 
     def __init__(self, outcome: str, detail: str = "") -> None:
         super().__init__(outcome, detail)
@@ -95,17 +95,17 @@ class RowRenderer:
                     raise Left(parsed.reason, parsed.detail)
                 row = self._checked(row, parsed)
             except Left as left:
-                # An id may be what can't be written.
+                # The id itself may be what can't be written.
                 row = replace(row, id=_SURROGATES.sub("\ufffd", row.id), outcome=left.outcome, detail=left.detail)
             found.append(row)
         return self._rendered(found)
 
     def _checked(self, row: RenderedRow, parsed: Row) -> RenderedRow:
-        """The row with its candidates, as text."""
+        """The row with its messages and its candidates' texts, checked."""
         said = texts_of(parsed.messages, parsed.context)
         texts = [row.id, *said, *(text for one in parsed.candidates for text in (one.text, one.origin))]
         if parsed.context or any(len(message) > 2 for message in parsed.messages):
-            texts.append(json.dumps([parsed.messages, parsed.context], ensure_ascii=False))  # with the names of what they hold
+            texts.append(json.dumps([parsed.messages, parsed.context], ensure_ascii=False))  # the keys of calls and tools too
         for text in texts:
             if _SURROGATES.search(text):
                 raise Left("not_utf8", "a text holds half of a surrogate pair, which no encoding can write")
@@ -116,7 +116,7 @@ class RowRenderer:
             raise Left("unrenderable", f"a prompt's text must hold no control token, got {control}; remove it from the data")
         if not parsed.candidates:
             raise Left("no_completion", "the row holds no completion")
-        paired = is_pair(parsed)
+        paired = parsed.is_pair
         if paired or parsed.tie:
             for side, one in zip(("chosen", "rejected"), parsed.candidates, strict=False):
                 if not one.text.strip():
@@ -124,14 +124,13 @@ class RowRenderer:
             if len({one.text for one in parsed.candidates}) < len(parsed.candidates):
                 raise Left("identical_pair", "chosen and rejected are the same text")
         candidates = [RenderedCandidate(one, (), _unusable(one)) for one in parsed.candidates]
-        user = " ".join(message["content"] for message in parsed.messages if message["role"] == "user")
         return replace(
             row,
             messages=parsed.messages,
             candidates=candidates,
             tie=parsed.tie,
             listed=len(candidates) > 1 and not paired and not parsed.tie,
-            language=language_of(user),
+            language=language_of_prompt(parsed.messages),
             context=parsed.context,
             unread=parsed.unread,
         )
@@ -170,10 +169,12 @@ class RowRenderer:
                 finished.append(replace(row, outcome=left.outcome, detail=left.detail, messages=[], candidates=()))
         return finished
 
-    def _within_limits(self, row: RenderedRow, prompt_ids: list[int], completions: Sequence[Any]) -> RenderedRow:
-        """The row with what the limits leave of it."""
+    def _within_limits(
+        self, row: RenderedRow, prompt_ids: list[int], completions: Sequence[list[int] | Exception]
+    ) -> RenderedRow:
+        """The row with its token ids, as far as they keep within the limits."""
         config = self._config
-        where = f"line {row.line}" + (f" of {row.file}" if row.file else "")
+        where = named_place(row.line, row.file)
         truncated = ""
         if len(prompt_ids) > config.max_prompt_length and config.truncation == "truncate_prompt":
             prompt_ids, truncated = prompt_ids[-config.max_prompt_length :], "prompt"
@@ -207,17 +208,18 @@ class RowRenderer:
 
 
 def _unusable(one: Candidate) -> str:
-    """The outcome of a completion from which nothing can be learned, or none."""
+    """The outcome of a completion from which nothing can be learned; empty for any other."""
     if not one.text.strip():
         return "empty"
     return "unrated" if one.label is None and one.score is None else ""
 
 
 def check_length(name: str, length: int, config: PrepareConfig, where: str) -> None:
-    """Leaves out what is longer than `prepare.<name>`.
+    """Refuses a length above `prepare.<name>`.
 
     Raises:
-        ValueError: instead, where `truncation` is "raise".
+        Left: the row is left out.
+        ValueError: `truncation` is "raise".
     """
     limit = getattr(config, name)
     if length > limit:
@@ -227,7 +229,12 @@ def check_length(name: str, length: int, config: PrepareConfig, where: str) -> N
         raise Left("over_length", detail)
 
 
+def named_place(line: int, file: str, source: str = "") -> str:
+    """Where a row lies, for messages: its line, its file and its source, as far as they are named."""
+    return f"line {line}" + (f" of {file}" if file else "") + (f" of source {source}" if source else "")
+
+
 def prompt_digest(messages: Sequence[Message], context: Context = NO_CONTEXT) -> bytes:
-    """What two rows of one prompt have in common."""
+    """A digest that two rows share exactly where they have the same prompt."""
     said = [messages, context] if context else messages
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).digest()[:16]

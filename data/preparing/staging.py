@@ -1,11 +1,11 @@
-"""Where prepare keeps rows between reading and writing: a SQLite file, so that memory doesn't grow with the data.
+"""Staging: a SQLite file that holds rows between reading and writing, so that memory doesn't grow with the data.
 
-A row belongs to a prompt and has candidates. What is made of them are verdicts: a pair of candidates, or one with its label.
+A row belongs to a prompt and has candidates, which are completions. Label resolution makes preferences of them: a preference is a pair
+of candidates, or one candidate with its label.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import sqlite3
@@ -13,9 +13,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from data.preparing.render import RenderedRow, prompt_digest
+from data.preparing.render import RenderedRow, named_place, prompt_digest
 
 _SCHEMA = """
 create table prompts (
@@ -31,17 +30,17 @@ create table candidates (
     no integer primary key, source integer, row integer, prompt integer, position integer, text text, ids blob, label integer,
     score real, origin text, outcome text);
 create index candidates_prompt on candidates (prompt);
-create table verdicts (
+create table preferences (
     no integer primary key, prompt integer, first integer, second integer, label integer, row integer,
     mask_rank blob, flip_rank blob, contradict_rank blob, keeps text default 'both', flipped integer default 0,
     contradicted integer default 0);
-create index verdicts_prompt on verdicts (prompt);
+create index preferences_prompt on preferences (prompt);
 """
 
 
 @dataclass
 class CandidateEntry:
-    """A candidate as it lies on the workbench."""
+    """A candidate in staging; `outcome` says why it is left out, where it is."""
 
     no: int
     source: int
@@ -56,10 +55,10 @@ class CandidateEntry:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the data says of a prompt's completions: `first` is better than `second`, or `first` alone has the `label`.
+class Preference:
+    """What the data say of a prompt's completions: a pair, of which `first` is better than `second`, or a labelled completion.
 
-    `name` is what its place in every seeded choice is drawn from.
+    The place of a preference in every seeded choice follows from its `name`.
     """
 
     first: int
@@ -70,26 +69,34 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Ruling:
-    """A verdict after every choice: the sides that it keeps, as (candidate, label), and the signs that these are taken with, −1 where
-    noise turns them round."""
+class SelectedPreference:
+    """A preference after every choice: its sides as (candidate, label).
 
+    Attributes:
+        row: the row that it comes from.
+        sides: those that are kept; `masked` are those that a mask hides.
+        signs: what the labels are multiplied by: −1 where noise flips the preference, both signs where noise contradicts it.
+    """
+
+    row: int
     sides: list[tuple[int, int]]
+    masked: list[tuple[int, int]]
     signs: tuple[int, ...]
 
 
 def dev_threshold(dev_fraction: float) -> bytes:
-    """Prompts whose `dev_rank` lies below it are that share of all prompts."""
+    """The `dev_rank` below which that share of all prompts lies, on average."""
     return int(dev_fraction * 2**64).to_bytes(8, "big")
 
 
-class Workbench:
-    """The rows of one preparation, in a file that is gone when it is closed."""
+class Staging:
+    """The rows of one preparation, in a file in its output folder that is deleted when the block ends."""
 
-    def __init__(self, path: Path, seed: int) -> None:
-        path.unlink(missing_ok=True)
-        self._path, self._seed = path, seed
-        self._base = sqlite3.connect(path, isolation_level=None)
+    def __init__(self, output_dir: Path, seed: int) -> None:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        self._path, self._seed = output_dir / "staging.sqlite", seed
+        self._path.unlink(missing_ok=True)
+        self._base = sqlite3.connect(self._path, isolation_level=None)
         self.run("pragma journal_mode = off")
         self.run("pragma synchronous = off")
         self.run("pragma cache_size = -65536")  # KiB
@@ -97,31 +104,31 @@ class Workbench:
         for statement in _SCHEMA.split(";"):
             self.run(statement)
 
-    def __enter__(self) -> Workbench:
+    def __enter__(self) -> Staging:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._base.close()
         self._path.unlink()
 
-    def run(self, statement: str, *values: Any) -> sqlite3.Cursor:
+    def run(self, statement: str, *values: object) -> sqlite3.Cursor:
         return self._base.execute(statement, values)
 
-    def number(self, statement: str, *values: Any) -> int:
+    def number(self, statement: str, *values: object) -> int:
         """The one number that a query gives."""
         return int(self.run(statement, *values).fetchone()[0] or 0)
 
     def rank(self, choice: str, name: str) -> bytes:
-        """A place in the order of a seeded choice, which depends on nothing but the seed, the choice and the name: of two shares
-        the smaller one's items are among the larger one's."""
+        """The place of an item in the order of a seeded choice. It depends on the seed, the choice and the item's name alone, so that the
+        items of a smaller share are among those of a larger one."""
         return hashlib.sha256(f"{self._seed}:{choice}:{name}".encode()).digest()[:8]
 
     def is_put_aside(self, digest: bytes, dev_fraction: float) -> bool:
-        """Whether a prompt is one of the dev set where that follows from the prompt alone, as in rounds."""
+        """Whether a prompt is of the dev set where the prompt alone decides, as in rounds."""
         return self.rank("dev", digest.hex()) < dev_threshold(dev_fraction)
 
     def add(self, row: RenderedRow) -> None:
-        """Puts a row on the bench; one that repeats another, or has the id of another prompt's, is marked so."""
+        """Adds a row; one that repeats another, or has the id of another prompt's row, gets the outcome that says so."""
         outcome, detail, content, prompt, digest = row.outcome, row.detail, None, None, b""
         if not outcome:
             outcome, detail, content, digest = self._compared(row)
@@ -148,21 +155,21 @@ class Workbench:
             )
 
     def _compared(self, row: RenderedRow) -> tuple[str, str, bytes, bytes]:
-        """(outcome, detail, the content's digest, the prompt's digest) of a row, compared with those before it."""
+        """(outcome, detail, the content's digest, the prompt's digest) of a row: a duplicate where a row before has the same content."""
         digest = prompt_digest(row.messages, row.context)
         said = [(one.candidate.text, one.candidate.label, one.candidate.score) for one in row.candidates]
         content = hashlib.sha256(digest + repr(said).encode()).digest()[:16]
         same = self.run("select line, file, source from rows where content = ? limit 1", content).fetchone()
         if same:
-            return "duplicate", f"the same row as on {_named_place(row, *same)}", content, digest
+            return "duplicate", f"the same row as on {_other_place(row, *same)}", content, digest
         return "", "", content, digest
 
     def _free_id(self, row: RenderedRow, digest: bytes) -> tuple[str, str]:
-        """The id that the row goes by, and what is wrong with it: an id is one prompt's alone.
+        """(the row's id, what is wrong with it): two prompts never have the same id.
 
-        The files of a folder may each count their rows from 0, and a row without an id goes by its line, which another row may have
-        for its id or, in an array that is all on one line, for its line too: none of these is a fault, and the later row goes by
-        another id. Two prompts that one file itself gives the same id are one.
+        Where a row of another prompt has the id already, this row gets another: its file's name before the id where that row lies in
+        another file (each file may count its rows from 0), or its own number behind it where one of the two ids is its row's line (a row
+        without an id goes by its line). Otherwise one file gives two prompts the same id, which is a fault.
         """
         id = row.id
         while True:
@@ -178,7 +185,7 @@ class Workbench:
             elif _is_place(row.id, row.line, row.file, row.source) or _is_place(id, line, file, source):
                 return f"{row.id}#{self.number('select max(no) from rows') + 1}", ""
             else:
-                return row.id, f"the same id as on {_named_place(row, line, file, source)}, of another prompt"
+                return row.id, f"the same id as on {_other_place(row, line, file, source)}, of another prompt"
 
     def _prompt(self, row: RenderedRow, digest: bytes) -> int:
         found = self.run("select no from prompts where digest = ?", digest).fetchone()
@@ -214,29 +221,31 @@ class Workbench:
             for no, source, row, position, text, ids, label, score, origin, outcome in found
         ]
 
-    def add_verdicts(self, prompt: int, verdicts: Sequence[Verdict]) -> None:
-        for one in verdicts:
+    def add_preferences(self, prompt: int, preferences: Sequence[Preference]) -> None:
+        for one in preferences:
             ranks = [self.rank(choice, one.name) for choice in ("mask", "flip", "contradict")]
             self.run(
-                "insert into verdicts (prompt, first, second, label, row, mask_rank, flip_rank, contradict_rank) values (?,?,?,?,?,?,?,?)",
+                "insert into preferences (prompt, first, second, label, row, mask_rank, flip_rank, contradict_rank) "
+                "values (?,?,?,?,?,?,?,?)",
                 *(prompt, one.first, one.second, one.label, one.row, *ranks),
             )
-        if verdicts:
+        if preferences:
             self.run("update prompts set live = 1 where no = ?", prompt)
 
-    def verdicts(self, prompt: int) -> list[Ruling]:
-        """A prompt's verdicts, in their order."""
+    def selected(self, prompt: int) -> list[SelectedPreference]:
+        """A prompt's preferences as the choices leave them, in their order."""
         found = self.run(
-            "select first, second, label, keeps, flipped, contradicted from verdicts where prompt = ? order by no", prompt
+            "select row, first, second, label, keeps, flipped, contradicted from preferences where prompt = ? order by no",
+            prompt,
         )
-        rulings = []
-        for first, second, label, keeps, flipped, contradicted in found:
+        selected = []
+        for row, first, second, label, keeps, flipped, contradicted in found:
             sides = [(first, label), *([(second, -1)] if second is not None else [])]
-            if keeps != "both":
-                sides = [sides[0] if keeps == "chosen" else sides[1]]
+            masked = {"both": sides[:0], "chosen": sides[1:], "rejected": sides[:1]}[keeps]
+            sides = [side for side in sides if side not in masked]
             sign = -1 if flipped else 1
-            rulings.append(Ruling(sides, (sign, -sign) if contradicted else (sign,)))
-        return rulings
+            selected.append(SelectedPreference(row, sides, masked, (sign, -sign) if contradicted else (sign,)))
+        return selected
 
     def set_row(self, row: int, outcome: str, detail: str = "") -> None:
         self.run("update rows set outcome = ?, detail = ? where no = ?", outcome, detail, row)
@@ -244,52 +253,44 @@ class Workbench:
     def set_candidate(self, candidate: int, outcome: str) -> None:
         self.run("update candidates set outcome = ? where no = ?", outcome, candidate)
 
-    def say_what_became_of_rows(self) -> None:
-        """Gives every row that has none yet its word: unsampled, dev, masked or kept; and marks those that noise has changed."""
+    def set_row_outcomes(self) -> None:
+        """Gives every row without an outcome its own (unsampled, dev, masked or kept), and marks the rows that noise changed."""
         for outcome, which in (("unsampled", "live = 2"), ("dev", "live = 1 and dev = 1")):
             self.run(
                 f"update rows set outcome = ? where outcome = '' and prompt in (select no from prompts where {which})", outcome
             )
         for row, second, keeps in self.run(
-            "select verdicts.row, candidates.row, keeps from verdicts join candidates on candidates.no = second where keeps != 'both'"
+            "select preferences.row, candidates.row, keeps from preferences join candidates on candidates.no = second where keeps != 'both'"
         ).fetchall():
             if row == second:
                 self.set_row(row, "masked")
                 self.run("update rows set more = json_set(more, '$.side', ?) where no = ?", keeps, row)
-        self._say_which_lost_their_last()
+        self._mask_rows_without_a_kept_side()
         for mark in ("flipped", "contradicted"):
             self.run(
-                f"update rows set more = json_set(more, '$.{mark}', json('true')) where no in (select row from verdicts where {mark})"
+                f"update rows set more = json_set(more, '$.{mark}', json('true')) where no in (select row from preferences where {mark})"
             )
         self.run("update rows set outcome = 'kept' where outcome = ''")
 
-    def _say_which_lost_their_last(self) -> None:
-        """Rows of one completion whose partner is another row's are masked where no verdict keeps theirs."""
-        for (prompt,) in self.run("select distinct prompt from verdicts where keeps != 'both' order by 1").fetchall():
-            kept = {no for ruling in self.verdicts(prompt) for no, _ in ruling.sides}
+    def _mask_rows_without_a_kept_side(self) -> None:
+        """Marks rows as masked where no preference keeps one of their completions: two rows may have had a side each of a pair."""
+        for (prompt,) in self.run("select distinct prompt from preferences where keeps != 'both' order by 1").fetchall():
+            kept = {no for one in self.selected(prompt) for no, _ in one.sides}
             candidates = self.candidates(prompt)
             alive = {one.row for one in candidates if one.no in kept}
             for row in {one.row for one in candidates} - alive:
                 self.run("update rows set outcome = 'masked' where no = ? and outcome = ''", row)
 
 
-@contextlib.contextmanager
-def workbench(output_dir: Path, seed: int) -> Iterator[Workbench]:
-    """A workbench in the output folder, gone when the block ends."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with Workbench(output_dir / "workbench.sqlite", seed) as bench:
-        yield bench
-
-
 def _is_place(id: str, line: int, file: str, source: int) -> bool:
-    """Whether the id is what a row without one goes by: its line, behind its file and its source where there are several."""
+    """Whether the id is the place of a row that has none: its line, after its file and its source where there are several."""
     place = f"{file}:{line}" if file else str(line)
     return id in (place, f"{source}:{place}")
 
 
-def _named_place(row: RenderedRow, line: int, file: str, source: int) -> str:
-    """Where another row lies, for people who look at this one; sources count from 0, as they do in ids."""
-    return f"line {line}" + (f" of {file}" if file else "") + (f" of source {source}" if source != row.source else "")
+def _other_place(row: RenderedRow, line: int, file: str, source: int) -> str:
+    """Where another row lies, for messages about this row; sources count from 0, as in ids."""
+    return named_place(line, file, str(source) if source != row.source else "")
 
 
 def _ints(blob: bytes) -> array[int]:

@@ -1,26 +1,32 @@
-"""Which files a source's path names, and how they are opened: a local file or folder, or an fsspec URL.
+"""Finds the files that a source's path names, and opens them: a local file or folder, or an fsspec URL.
 
-A folder's splits go by its names, as the hub's do (https://huggingface.co/docs/datasets/repository_structure), and are asked for by
-their whole names: `train_prefs` is no part of `train`. Where no name says a split, all is `train`.
+Files are of the split that their names or their folders' say, as on the hub
+(https://huggingface.co/docs/datasets/repository_structure), and a split is asked for by its whole name: `train_prefs` is no part of
+`train`. Where no name says a split, all files are `train`.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
+
+# A file that is open for reading bytes, packed or not; those of fsspec read alike.
+ByteFile = io.BufferedReader | gzip.GzipFile
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow")
-# Words that a split's name has one of, the hub's.
+# The hub's: a split's name has one of these words.
 _SPLIT_WORDS = ("train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation")
 _SPLIT_WORD = re.compile(rf"(^|[-._ 0-9])({'|'.join(_SPLIT_WORDS)})($|[-._ 0-9])", re.IGNORECASE)
-# What a part of a split is numbered with: `-00000-of-00002`, `_1`, `.part-3`.
+# The number of a part of a split: `-00000-of-00002`, `_1`, `.part-3`.
 _NUMBER = re.compile(r"([-._ ]+(of|part|shard)?[-._ ]*\d+)+$", re.IGNORECASE)
 # A split that is written in parts may have any name.
 _PART = re.compile(r".-\d{5}-of-\d{5,}$")
-# What the datasets library writes beside data, in JSON.
+# JSON files that the datasets library writes beside data.
 _NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 _logger = logging.getLogger(__name__)
@@ -35,10 +41,8 @@ class DataFile(NamedTuple):
 
 
 def list_files(path: str, split: str | None = None) -> list[DataFile]:
-    """A file, or a folder's data files by name; hidden ones and the datasets library's own notes are left out, and of others that
-    are not read the log has the names.
-
-    Links are followed, and a file that several names lead to is read once.
+    """The file at the path, or a folder's data files sorted by name. Hidden files and the datasets library's own notes are left out; the
+    log names other files that are not read. Links are followed, and a file that several names lead to is read once.
 
     Raises:
         FileNotFoundError: where there is nothing, or a link leads to nothing.
@@ -72,7 +76,7 @@ def list_files(path: str, split: str | None = None) -> list[DataFile]:
 
 
 def as_local(path: str) -> str:
-    """A `file://` URL as the path that it is; anything else as it was."""
+    """The local path of a `file://` URL; anything else as it is."""
     if not path.startswith(("file://", "local://")):
         return path
     import fsspec
@@ -81,7 +85,7 @@ def as_local(path: str) -> str:
 
 
 def files_inside(folder: Path, called: str) -> list[Path]:
-    """A local folder's files but hidden ones, with those of linked folders; a link back to a folder that it lies in is not gone round.
+    """A local folder's files, without hidden ones, with those of linked folders; a link back to a folder above it is not followed.
 
     `called` is what a message calls the folder.
 
@@ -121,7 +125,7 @@ def _once(files: Sequence[DataFile]) -> list[DataFile]:
 
 
 def _single(file: DataFile, split: str | None) -> list[DataFile]:
-    """A file that was named itself. It is one split: its own name's, or `train`, as it is for the hub."""
+    """A file that the path names itself. As on the hub it is one split: the one that its name says, or `train`."""
     if not is_known(file.path):
         raise ValueError(f"data.path must end in one of {', '.join(FORMATS)} (.gz too), got {file.path}; convert or rename it")
     own = _split_of(file.path.rpartition("/")[2]) or "train"
@@ -169,8 +173,8 @@ def _chosen(path: str, files: Sequence[DataFile], split: str | None) -> list[Dat
 
 
 def _split_of(name: str) -> str | None:
-    """The split that a file or its folder is named after: `train` of `data/train-00000-of-00002.parquet`, `test_sft` of
-    `test_sft/a.jsonl`; None where it is named after none."""
+    """The split that a file or its folder is named after, or None: `train` for `data/train-00000-of-00002.parquet`, `test_sft` for
+    `test_sft/a.jsonl`."""
     *folders, file = name.split("/")
     stem = file[: -len(ending_of(file) + (".gz" if is_gzip(file) else "")) or None]
     for part in (*folders, stem):
@@ -180,6 +184,7 @@ def _split_of(name: str) -> str | None:
 
 
 def is_known(path: str) -> bool:
+    """Whether the name ends in one of `FORMATS`, `.gz` aside."""
     return ending_of(path) in FORMATS
 
 
@@ -193,15 +198,16 @@ def ending_of(path: str) -> str:
 
 
 def _is_about(path: str) -> bool:
-    """Whether the file is one of those that lie beside data and hold none."""
+    """Whether the file is about the data and holds none: a README or a license."""
     name = Path(path).name.upper()
     return name.endswith(".MD") or name.startswith(("README", "LICENSE"))
 
 
-def open_file(path: str) -> BinaryIO:
+def open_file(path: str) -> io.BufferedReader:
+    """A local file or a URL's, opened to read bytes."""
     if "://" not in path:
         return Path(path).open("rb")
     import fsspec
 
-    file: BinaryIO = fsspec.open(path, "rb").open()
+    file: io.BufferedReader = fsspec.open(path, "rb").open()
     return file

@@ -1,4 +1,4 @@
-"""JSON in files, as it is met: one object per line, one array, or objects that go over several lines or stand one behind another."""
+"""Reads the forms that JSON files have: an object per line, one array, or objects over several lines or one behind another."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TextIO
 
+from data.reading.files import ByteFile
 from evaluation.json_files import Decoder
+from evaluation.records import Record
 
 # What bytes that are not UTF-8 become under `surrogateescape`.
 LOST_BYTES = re.compile("[\udc80-\udcff]")
@@ -18,16 +20,16 @@ LOST_BYTES = re.compile("[\udc80-\udcff]")
 
 @dataclass(frozen=True)
 class Bad:
-    """What stands where no record could be read: `reason` is a word for the ledger, `detail` a sentence for people."""
+    """A record that could not be read: its outcome in the ledger as `reason`, and a sentence for people as `detail`."""
 
     reason: str
     detail: str
 
 
-def parse_line(line: bytes, number: int) -> dict[str, Any] | Bad:
-    """Line `number` of a JSON Lines file as its object, or what is wrong with it."""
+def parse_line(line: bytes, number: int) -> Record | Bad:
+    """The object on line `number` of a JSON Lines file, or what is wrong with the line."""
     try:
-        # Each of the files that were joined may have its mark.
+        # A file that was joined from several may have a byte order mark on any line.
         value, fault = Decoder().whole(line.decode("utf-8-sig").strip())
     except UnicodeDecodeError as error:
         return Bad("not_utf8", f"byte {error.start} is not UTF-8")
@@ -38,8 +40,8 @@ def parse_line(line: bytes, number: int) -> dict[str, Any] | Bad:
     return _record(value, fault)
 
 
-def check_utf8(file: Any, path: str) -> None:
-    """Refuses text in another encoding, as far as its first bytes tell; the file is at its beginning before and after.
+def check_utf8(file: ByteFile, path: str) -> None:
+    """Refuses text whose first bytes show another encoding; the file is at its beginning before and after.
 
     Raises:
         ValueError: naming the encoding.
@@ -50,8 +52,8 @@ def check_utf8(file: Any, path: str) -> None:
         raise ValueError(f"data.path must be UTF-8, got {path}, which is {encoding.upper()}; convert it, as with iconv")
 
 
-def json_records(file: Any, path: str, chunk_size: int) -> Iterator[tuple[int, bytes | dict[str, Any] | Bad]]:
-    """A file's records, each with the line that it begins on: whole lines as they are, other objects decoded as they come.
+def json_records(file: ByteFile, path: str, chunk_size: int) -> Iterator[tuple[int, bytes | Record | Bad]]:
+    """A file's records, each with the line that it begins on: JSON Lines as bytes, objects of any other form decoded.
 
     Args:
         chunk_size: characters read at once where objects don't end with lines.
@@ -69,8 +71,8 @@ def json_records(file: Any, path: str, chunk_size: int) -> Iterator[tuple[int, b
         yield from _values(file, path, chunk_size, is_array=False)
 
 
-def _goes_by_lines(file: Any) -> bool:
-    """Whether records end where lines do, as far as the first of them tells; the file is at its beginning before and after."""
+def _goes_by_lines(file: ByteFile) -> bool:
+    """Whether records end where lines do, judged by the first of them; the file is at its beginning before and after."""
     lines = (line.decode("utf-8-sig", "surrogateescape").strip() for line in file)
     full = (line for line in lines if line)
     first, second = next(full, ""), next(full, "")
@@ -78,22 +80,21 @@ def _goes_by_lines(file: Any) -> bool:
     try:
         _, end, _ = Decoder()(first)
     except json.JSONDecodeError as error:
-        # An object that is not over goes on, unless the next line is a whole one: then this line was cut.
+        # An object that isn't closed goes on in the next line, unless that holds a whole object: then this line was cut.
         return error.pos < len(first) or isinstance(parse_line(second.encode(errors="surrogateescape"), 2), dict)
     except RecursionError:
         return True
     return first[end:].lstrip("\ufeff \t\r")[:1] != "{"
 
 
-def _values(file: Any, path: str, chunk_size: int, *, is_array: bool) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """The objects of a JSON array, or those that stand one behind another, decoded as they come; an object's line is the one that it
-    begins on."""
+def _values(file: ByteFile, path: str, chunk_size: int, *, is_array: bool) -> Iterator[tuple[int, Record | Bad]]:
+    """The objects of a JSON array, or objects one behind another, each with the line that it begins on."""
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape")
     decode = Decoder()
     buffer, position, line, size = text.read(chunk_size), 0, 1, chunk_size
     whole, awaited, column = not buffer, "[" if is_array else "", 0  # column: characters of the first line that were dropped
     while True:
-        # What stands before the next object: white space, and the bracket or comma that is awaited.
+        # Skips white space before the next object, and the bracket or comma that is awaited.
         start = position
         while position < len(buffer) and (
             buffer[position].isspace() or buffer[position] == awaited or (buffer[position] == "\ufeff" and not is_array)
@@ -113,7 +114,7 @@ def _values(file: Any, path: str, chunk_size: int, *, is_array: bool) -> Iterato
         except (json.JSONDecodeError, RecursionError) as error:
             if whole:
                 raise _ill_formed(path, buffer, position, line, column, error, is_array=is_array) from error
-            # Cut in its middle, or wrong: with more of the file it shows.
+            # The buffer may end in the middle of the object; more of the file tells.
             more = text.read(size)
             whole, size = not more, 2 * size
             last = buffer.rfind("\n", 0, position)
@@ -129,8 +130,8 @@ def _values(file: Any, path: str, chunk_size: int, *, is_array: bool) -> Iterato
         position, awaited, size = end, "," if is_array else "", chunk_size
 
 
-def _end(text: io.TextIOWrapper, rest: str, path: str, line: int) -> None:
-    """Refuses a file that goes on after its array: what stands there would be lost."""
+def _end(text: TextIO, rest: str, path: str, line: int) -> None:
+    """Refuses a file that goes on after its array: the rest would be lost."""
     while rest:
         beyond = rest.lstrip()
         line += rest.count("\n", 0, len(rest) - len(beyond))
@@ -154,7 +155,7 @@ def _ill_formed(
     return ValueError(f"data.path must be {form}, got {path}: {message}; correct it, or write one object per line as .jsonl")
 
 
-def _record(value: Any, fault: str) -> dict[str, Any] | Bad:
+def _record(value: object, fault: str) -> Record | Bad:
     if not isinstance(value, dict):
         return Bad("bad_schema", f"must be a JSON object, got {type(value).__name__}")
     return Bad("bad_schema", fault) if fault else value

@@ -1,7 +1,6 @@
-"""Records out of files and hubs, one at a time, each with its line: JSON Lines, JSON arrays, CSV, Parquet and Arrow.
+"""Reads a source's records one at a time, each with its line: JSON Lines, JSON arrays, CSV, Parquet and Arrow.
 
-A local file or folder, an fsspec URL, or a hub's data set; the whole of a file is never in memory. JSON itself is in
-data/reading/formats.py.
+The source is a local file or folder, an fsspec URL, or a data set of the hub. No file is ever whole in memory.
 """
 
 from __future__ import annotations
@@ -11,15 +10,20 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING
 
-from data.reading.files import as_local, ending_of, is_gzip, is_known, list_files, open_file
-from data.reading.formats import LOST_BYTES, check_utf8, json_records
-from data.reading.formats import Bad as Bad  # a record is one, or none
+from data.reading.files import ByteFile, as_local, ending_of, is_gzip, is_known, list_files, open_file
+from data.reading.formats import LOST_BYTES, check_utf8, json_records, parse_line
+from data.reading.formats import Bad as Bad  # a `Raw` holds one where it holds no record
+from evaluation.records import Record
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
 
 _CHUNK_BYTES = 1 << 20
 # What pandas, and so the datasets library, takes for a missing value in CSV; nothing at all stays an empty text.
@@ -31,8 +35,8 @@ _MISSING |= {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 class DataSource:
     """One source of a recipe's `data`: which file of `data/sources` reads it, where it lies, and what its columns are called.
 
-    `path` is a local file or folder, an fsspec URL, or a hub id; `split`, `config`, `revision` and `streaming` are load_dataset's for
-    the latter, and `split` picks a folder's files too. `weight` is its part of a mixture, None for all of it.
+    `path` is a local file or folder, an fsspec URL, or a hub id. `split`, `config`, `revision` and `streaming` are load_dataset's, for a
+    hub id; `split` picks a folder's files too. `weight` is its part of a mixture; None takes all of it.
     """
 
     source: str
@@ -47,13 +51,19 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Raw:
-    """One record as it was found: its file (empty where there is only one), its line from 1, and a JSON line that is not yet parsed,
-    an object, or what is wrong. `alone` says that it is all that a JSON file holds."""
+    """One record as it was read, not yet parsed where it is a line of JSON Lines.
+
+    `file` is empty where there is only one file, `line` counts from 1, and `alone` says that a JSON file holds nothing else.
+    """
 
     file: str
     line: int
-    value: bytes | dict[str, Any] | Bad
+    value: bytes | Record | Bad
     alone: bool = False
+
+    def parsed(self) -> Record | Bad:
+        """The record, or what is wrong with it."""
+        return parse_line(self.value, self.line) if isinstance(self.value, bytes) else self.value
 
     @property
     def where(self) -> str:
@@ -71,7 +81,7 @@ class Reader:
     def __init__(self, source: DataSource) -> None:
         self._source = source
         self._done = self._total = 0
-        self._open: BinaryIO | None = None
+        self._open: ByteFile | None = None
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -95,17 +105,17 @@ class Reader:
                 yield Raw(file.name if len(files) > 1 else "", line, value, alone)
             self._done, self._open = self._done + file.num_bytes, None
 
-    def _set(self, rows: Any) -> Iterator[Raw]:
-        self._total = len(rows) if hasattr(rows, "__len__") else 0
+    def _set(self, rows: Iterable[Mapping[str, object]]) -> Iterator[Raw]:
+        self._total = len(rows) if isinstance(rows, Sized) else 0
         for line, row in enumerate(rows, start=1):
             self._done = line
             yield Raw("", line, dict(row))
 
-    def _file(self, path: str) -> Iterator[tuple[int, bytes | dict[str, Any] | Bad]]:
+    def _file(self, path: str) -> Iterator[tuple[int, bytes | Record | Bad]]:
         ending = ending_of(path)
         with closing(open_file(path)) as file:
             self._open = file
-            unpacked: Any = gzip.GzipFile(fileobj=file) if is_gzip(path) else file
+            unpacked: ByteFile = gzip.GzipFile(fileobj=file) if is_gzip(path) else file
             try:
                 if ending in (".jsonl", ".ndjson", ".json"):
                     check_utf8(unpacked, path)
@@ -116,16 +126,16 @@ class Reader:
                 else:
                     yield from _arrow(unpacked, path, ending)
                 if is_gzip(path) and not file.tell():
-                    # gzip takes it for one that holds nothing; packed nothing has a header.
+                    # The gzip module takes a file without a byte for a packed empty one, which would have a header.
                     raise EOFError("it holds no byte")
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise ValueError(f"data.path must be a whole gzip file, got {path} ({error}); fetch it again") from error
 
 
 def _marked_alone(
-    records: Iterator[tuple[int, bytes | dict[str, Any] | Bad]], path: str
-) -> Iterator[tuple[int, bytes | dict[str, Any] | Bad, bool]]:
-    """The records, each with whether it is all that a JSON file holds; a single line of JSON Lines is a row like any other."""
+    records: Iterator[tuple[int, bytes | Record | Bad]], path: str
+) -> Iterator[tuple[int, bytes | Record | Bad, bool]]:
+    """The records, each with whether a JSON file holds nothing else; a single line of JSON Lines is a row like any other."""
     first, second = next(records, None), next(records, None)
     if first is not None:
         over_lines = ending_of(path) in (".jsonl", ".ndjson") and isinstance(first[1], dict)
@@ -136,7 +146,7 @@ def _marked_alone(
 
 
 def _check_local(source: DataSource) -> None:
-    """Refuses what only a hub's set has."""
+    """Refuses for local files what only a set of the hub has."""
     for name in ("config", "revision"):
         if getattr(source, name) is not None:
             raise ValueError(
@@ -151,7 +161,7 @@ def is_hub_id(path: str) -> bool:
     return path.count("/") == 1 and "://" not in path and not begins_locally and not is_known(path) and not Path(path).exists()
 
 
-def _load_hub(source: DataSource) -> Any:
+def _load_hub(source: DataSource) -> Iterable[Mapping[str, object]]:
     import datasets
 
     try:
@@ -166,7 +176,7 @@ def _load_hub(source: DataSource) -> Any:
         ) from error
 
 
-def _saved_set(source: DataSource) -> Any:
+def _saved_set(source: DataSource) -> datasets.Dataset | None:
     """A folder that datasets' save_to_disk wrote, or None."""
     folder, split = Path(source.path), source.split
     if (folder / "dataset_dict.json").is_file():
@@ -184,10 +194,11 @@ def _saved_set(source: DataSource) -> Any:
     return found
 
 
-def _csv(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """CSV with a header. A cell may be as long as it likes; a quote that is not closed would make one cell of all that follows.
+def _csv(file: ByteFile, path: str) -> Iterator[tuple[int, Record | Bad]]:
+    """Rows of a CSV file with a header, a cell of any length. Words for a missing value become None: they would be learned as text.
 
-    What stands for a missing value is none: it would be learned as a text.
+    Raises:
+        ValueError: a quote is not closed, which would make one cell of all that follows.
     """
     csv.field_size_limit((1 << 31) - 1)
     rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""), strict=True)
@@ -215,7 +226,7 @@ def _csv(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
 
 
 def _different(header: list[str], path: str) -> list[str]:
-    """The header, whose columns must have different names; those without a name can't be asked for, and may be several."""
+    """The header. Its columns must have different names; several may have none, as nothing can ask for these."""
     if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), None)):
         raise ValueError(
             f"data.path must be CSV with commas, got {path}, whose header has {other!r} instead; write it with commas"
@@ -228,7 +239,7 @@ def _different(header: list[str], path: str) -> list[str]:
     return header
 
 
-def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+def _arrow(file: ByteFile, path: str, ending: str) -> Iterator[tuple[int, Record | Bad]]:
     import pyarrow
 
     try:
@@ -237,19 +248,19 @@ def _arrow(file: Any, path: str, ending: str) -> Iterator[tuple[int, dict[str, A
 
             batches = pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=256)
         else:
-            batches = _arrow_batches(pyarrow, file)
+            batches = _arrow_batches(file)
         number = 0
         for batch in batches:
             _check_names(batch.schema, path, "columns")
             for row in _rows(batch):
                 number += 1
                 yield number, row
-    # Bytes that can't be unpacked are an OSError of pyarrow's, as is a file that ends in its middle.
+    # pyarrow raises an OSError for bytes that can't be unpacked, and for a file that ends in its middle.
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"data.path must be a whole {ending} file, got {path} ({error}); fetch it again") from error
 
 
-def _check_names(fields: Any, path: str, kind: str) -> None:
+def _check_names(fields: Iterable[pyarrow.Field], path: str, kind: str) -> None:
     """Refuses columns, or fields inside one, of the same name: one of them would be lost."""
     names = [field.name for field in fields]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -259,10 +270,10 @@ def _check_names(fields: Any, path: str, kind: str) -> None:
         _check_names([one.type.field(place) for place in range(one.type.num_fields)], path, f"fields of {one.name}")
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:
-    """A batch's rows. Formats call text UTF-8 that writers never looked at: it costs its own row and no other."""
+def _rows(batch: pyarrow.RecordBatch) -> Iterator[Record | Bad]:
+    """A batch's rows. Text that isn't UTF-8, which writers don't check, makes its own row bad and no other."""
     try:
-        rows: list[dict[str, Any] | Bad] = batch.to_pylist()
+        rows: list[Record | Bad] = batch.to_pylist()
     except UnicodeDecodeError:
         if batch.num_rows == 1:
             rows = [Bad("not_utf8", "holds bytes that are not UTF-8")]
@@ -271,12 +282,14 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:
     yield from rows
 
 
-def _arrow_batches(pyarrow: Any, file: Any) -> Iterator[Any]:
+def _arrow_batches(file: ByteFile) -> Iterator[pyarrow.RecordBatch]:
     """Batches of Arrow's stream format, which datasets writes, or of its file format.
 
     pyarrow takes a stream that stops between two batches for a whole one. Writers put a mark at the end, as the format
     (https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format) lets them, and a stream without it was cut.
     """
+    import pyarrow
+
     if file.read(6) == b"ARROW1":
         file.seek(0)
         reader = pyarrow.ipc.open_file(file)

@@ -1,0 +1,4 @@
+"""Small preference pairs of the project's own.
+
+make: writes pairs.jsonl
+"""

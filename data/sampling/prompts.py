@@ -1,7 +1,6 @@
-"""The prompts that a policy is asked to complete: a pool to train on, and others that are held out.
+"""Loads the prompts that a policy is asked to complete, from any source.
 
-Three kinds of `data/sources/<name>.py` give them: those with `make` write their own; those with `item` read problems that a
-benchmark of the same name can score; and of every preference source the prompts alone can be had.
+Problems come with what the benchmark of the same name scores completions against; a source of preferences gives its prompts alone.
 """
 
 from __future__ import annotations
@@ -12,40 +11,52 @@ import importlib
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TypedDict, Unpack
 
+from bnf.plugins import load
 from data.parse import Parser
-from data.reading.formats import parse_line
 from data.reading.records import Bad, DataSource, Raw, Reader
 from data.rows import Fields, RowError
+from data.sources import SOURCES, Source
 from evaluation.records import Record
 
 _logger = logging.getLogger(__name__)
 
 
-def load_prompts(source: str, path: str | None, num_prompts: int, **place: str) -> list[Record]:
-    """The first `num_prompts` different prompts of a source: {"id", "messages", "item"}, where `item` is what a verifier scores
-    against and empty where there is nothing to score; with `tools` and `documents` where the prompt has them.
+class Place(TypedDict, total=False):
+    """What of a hub's set or a folder is read, as in a `DataSource`."""
 
-    `path` is as in the recipe's `data`; None is what the source has of its own, or its hub id. `place` are `split`, `config` and
-    `revision` of a `DataSource`, as far as they are given.
+    split: str
+    config: str
+    revision: str
+
+
+def load_prompts(source: str, path: str | None, num_prompts: int, **place: Unpack[Place]) -> list[Record]:
+    """The first `num_prompts` different prompts of a source: {"id", "messages", "item"}, with `tools` and `documents` where the prompt has
+    them. `item` is what a verifier scores against, and empty where no benchmark can score.
+
+    Args:
+        path: as in the recipe's `data`; None reads from the source's own `HUB`, or takes the prompts that it makes.
+        place: which split, config and revision, where they are asked for.
 
     Raises:
-        FileNotFoundError: where there is nothing at the path.
-        ValueError: where a row can't be read, or there are not so many prompts.
+        FileNotFoundError: there is nothing at the path.
+        ValueError: a row can't be read, or there are fewer prompts.
     """
-    module = importlib.import_module(f"data.sources.{source}")
-    if hasattr(module, "make"):
+    found = load(SOURCES, source)
+    if found.MAKES_PROMPTS:
         for name, given in {"path": path, **place}.items():
             if given is not None:
                 raise ValueError(
                     f"sample.{name} must be left out for {source}, which makes its own prompts, got {given}; remove it"
                 )
-        made: list[Record] = module.make(num_prompts)
-        return made
-    prompts = list(itertools.islice(_different(_read(source, module, path, place)), num_prompts))
+        return found.make(num_prompts)
+    check_source(source, path)
+    places = found.HUB if path is None else [DataSource(source, path)]
+    asked = (dataclasses.replace(one, **place) for one in places)
+    each = itertools.chain.from_iterable(_problems(found, one) if found.GIVES == "problems" else _prompts(one) for one in asked)
+    prompts = list(itertools.islice(_different(each), num_prompts))
     if len(prompts) < num_prompts:
         raise ValueError(
             f"sample.num_prompts and held_out_prompts must be at most {len(prompts)} together for {path or source}, got "
@@ -55,7 +66,7 @@ def load_prompts(source: str, path: str | None, num_prompts: int, **place: str) 
 
 
 def prompts_of_round(pool: Sequence[Record], number: int, size: int | None) -> list[Record]:
-    """The prompts of round `number` (from 1): the next `size` of the pool, from its start again after its end; None takes all."""
+    """The prompts of round `number` (from 1): the next `size` of the pool, beginning again after its end; None takes all."""
     if size is None:
         return list(pool)
     first = (number - 1) * size
@@ -68,26 +79,22 @@ def check_source(source: str, path: str | None) -> None:
     Raises:
         ValueError: naming what to add.
     """
-    module = importlib.import_module(f"data.sources.{source}")
-    if path is None and not hasattr(module, "make") and not hasattr(module, "HUB"):
+    found = load(SOURCES, source)
+    if path is None and not found.MAKES_PROMPTS and not found.HUB:
         raise ValueError(f"sample.path must say where the source {source} reads, got nothing; add the file, folder or hub id")
 
 
-def _read(source: str, module: ModuleType, path: str | None, place: Mapping[str, Any]) -> Iterator[Record]:
-    check_source(source, path)
-    sources: Sequence[DataSource] = module.HUB if path is None else [DataSource(source, path)]
-    for one in (dataclasses.replace(one, **place) for one in sources):
-        yield from _problems(module, one) if hasattr(module, "item") else _prompts(one)
-
-
-def _problems(module: ModuleType, place: DataSource) -> Iterator[Record]:
+def _problems(source: Source, place: DataSource) -> Iterator[Record]:
     benchmark = importlib.import_module(f"evaluation.benchmarks.{place.source}")
     for raw in Reader(place):
         try:
-            item = module.item(Fields(_record(raw), module.COLUMNS))
+            value = raw.parsed()
+            if isinstance(value, Bad):
+                raise RowError(value.reason, value.detail)
+            item = source.item(Fields(value, source.COLUMNS))
         except RowError as error:
             raise _unreadable(place, raw, str(error)) from error
-        # Named by its content: the same problem has the same id wherever it lies.
+        # The content gives the id, so that a problem has the same one wherever its file lies.
         id = f"{place.source}-train-{hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()[:16]}"
         item = {"id": id, **item}
         yield {"id": id, "messages": benchmark.messages(item), "item": item}
@@ -105,13 +112,6 @@ def _prompts(place: DataSource) -> Iterator[Record]:
         said = [row.messages, row.context] if row.context else row.messages
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
         yield {"id": f"{place.source}-{digest}", "messages": row.messages, **row.context, "item": {}}
-
-
-def _record(raw: Raw) -> Record:
-    value = parse_line(raw.value, raw.line) if isinstance(raw.value, bytes) else raw.value
-    if isinstance(value, Bad):
-        raise RowError(value.reason, value.detail)
-    return value
 
 
 def _different(prompts: Iterator[Record]) -> Iterator[Record]:

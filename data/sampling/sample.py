@@ -1,32 +1,34 @@
 """On-policy samples: several completions of each training prompt by the current policy.
 
-The unit is a fixed chunk of prompts, seeded by itself with an empty prefix cache and generated whole, so a text depends on the
-seed, the round, the model and the chunk's prompts alone: a run that was killed and started again gives the texts of one that was not.
+Prompts are completed in fixed chunks, each with a seed of its own and an empty prefix cache. So a text depends on the seed, the round,
+the model and the chunk's prompts alone: a run that was killed and started again gives the texts of one that was not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bnf.data.chat_template import DEFAULT_DATE, RenderingError
 from bnf.data.marked import context_of
-from data.sampling.prompts import load_prompts, prompts_of_round
+from data.sampling.prompts import Place, load_prompts, prompts_of_round
 from evaluation.engines import Engine, open_engine
 from evaluation.records import Record, read_repaired, write_whole
 from evaluation.types import Progress, Sampling
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 CHUNK_PROMPTS = 8
-SAMPLES_FILE = "samples.jsonl"
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """The recipe's `sample` section as far as it decides the samples of one round; `flows.recipe.sections.Sample` describes each key."""
+    """What of the recipe's `sample` section decides the samples of one round; `flows.recipe.sections.Sample` describes each key."""
 
     source: str
     num_prompts: int
@@ -41,7 +43,7 @@ class SampleConfig:
     date: str = DEFAULT_DATE
 
     def samplings(self) -> list[Sampling]:
-        """One per temperature; the samples are shared out among them, the first ones taking what is over."""
+        """One per temperature: each gives the same number of samples, the first ones one more where that doesn't come out even."""
         counts = [len(range(place, self.samples_per_prompt, len(self.temperatures))) for place in range(len(self.temperatures))]
         return [
             Sampling(max_new_tokens=self.max_new_tokens, temperature=temperature, top_p=self.top_p, n=count)
@@ -55,14 +57,13 @@ def sample(
     model_dir: Path,
     output_dir: Path,
     path: str | None,
-    place: Mapping[str, str],
+    place: Place,
     engine: str,
     progress: Progress,
 ) -> None:
-    """Samples a round's prompts, and those that are held out, with the named engine into output_dir/samples.jsonl.
+    """Completes a round's prompts and the held-out ones by the named engine, and writes output_dir/samples.jsonl.
 
-    `path` and `place` say where the source's prompts lie, as for `load_prompts`. Records of held-out prompts say `"held_out": true`: they
-    are measured, not trained on.
+    `path` and `place` are those of `load_prompts`. Records of held-out prompts have `"held_out": true`: they are measured, not trained on.
     """
     from bnf.data.rendering import load_tokenizer
 
@@ -81,16 +82,16 @@ def sample(
 
 def sample_prompts(
     engine: Engine,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Record],
     config: SampleConfig,
     output_dir: Path,
     progress: Progress,
 ) -> None:
-    """As `sample`, with an engine that is open; `prompts` are {"id", "messages", "item", "held_out"}.
+    """As `sample`, with an open engine, for `prompts` of {"id", "messages", "item", "held_out"}.
 
     Raises:
-        ValueError: where the engine takes messages: the ids that the model sampled are needed for training.
+        ValueError: the engine takes messages and gives no token ids, which training needs.
     """
     if engine.takes != "ids":
         raise ValueError("sample.engine must give token ids, got one that takes messages; use vllm or transformers")
@@ -120,12 +121,12 @@ def sample_prompts(
             path,
             ({**prompt, "prompt_ids": ids[index], "completions": completions[index]} for index, prompt in enumerate(chunk)),
         )
-    write_whole(output_dir / SAMPLES_FILE, (record for path in paths for record in read_repaired(path)))
+    write_whole(output_dir / "samples.jsonl", (record for path in paths for record in read_repaired(path)))
     shutil.rmtree(chunks_dir)
     progress(len(prompts), len(prompts), "")
 
 
-def _ids(tokenizer: Any, prompt: Record) -> list[int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Record) -> list[int]:
     from bnf.data.rendering import render_prompt
 
     try:
@@ -137,6 +138,6 @@ def _ids(tokenizer: Any, prompt: Record) -> list[int]:
 
 
 def chunk_seed(seed: int, chunk: int, round: int = 1, temperature: int = 0) -> int:
-    """A seed for one chunk at one of a round's temperatures; two runs' chunks share none by accident, as a sum would."""
+    """The seed of a chunk at one of a round's temperatures: a hash, since sums would give two runs' chunks the same seed."""
     names = f"{seed}:{chunk}" if (round, temperature) == (1, 0) else f"{seed}:{chunk}:{round}:{temperature}"
     return int.from_bytes(hashlib.sha256(names.encode()).digest()[:4]) & 0x7FFFFFFF

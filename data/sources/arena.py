@@ -1,8 +1,8 @@
 """Chatbot Arena's votes: lmsys/chatbot_arena_conversations, mt_bench_human_judgments and their kin.
 
 `conversation_a` and `conversation_b` with a `winner`: model_a, model_b, tie, or tie (bothbad), which calls both dispreferred.
-A vote is about the reply of its `turn`: what follows that in the conversation is cut off, and where the replies before it differ,
-as in mt_bench_human_judgments' second turns, the two have different prompts and are no pair. https://arxiv.org/abs/2306.05685
+A vote is about the reply of its `turn`: what follows in the conversation is cut off. Where the replies before it differ, as in
+mt_bench_human_judgments' second turns, the two conversations have different prompts and are no pair. https://arxiv.org/abs/2306.05685
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def row(fields: Fields) -> Row:
 
 
 def _judged(fields: Fields, role: str) -> tuple[list[Message], Reply]:
-    """A conversation up to its vote's turn, as the prompt and the reply."""
+    """The prompt and the reply that the vote is about."""
     if not fields.has("turn"):
         return fields.conversation(role)
     messages, turn = fields.messages(role), fields.number("turn")

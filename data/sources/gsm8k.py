@@ -1,4 +1,4 @@
-"""GSM8K's training split, to sample from: rows with `question` and a worked `answer` that ends with `#### ` and a number.
+"""GSM8K's training split, to sample from: rows with a `question`, and an `answer` worked out that ends with `#### ` and a number.
 
 https://arxiv.org/abs/2110.14168
 """
@@ -9,6 +9,7 @@ from data.reading.records import DataSource
 from data.rows import Fields
 from evaluation.types import Item
 
+GIVES = "problems"
 HUB = (DataSource("gsm8k", "openai/gsm8k", config="main", split="train"),)
 COLUMNS = {"question": ("question",), "answer": ("answer",)}
 

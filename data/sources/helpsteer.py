@@ -1,7 +1,7 @@
 """HelpSteer and HelpSteer2: a `response` to a `prompt` with ratings from 0 to 4; the rows of one prompt become one group.
 
 The rating is `helpfulness`; `columns: {rating: correctness}` takes another of correctness, coherence, complexity, verbosity.
-HelpSteer2 writes earlier turns into the prompt, parted by lines `<extra_id_1>User` and `<extra_id_1>Assistant`.
+HelpSteer2 writes earlier turns into the prompt, separated by lines `<extra_id_1>User` and `<extra_id_1>Assistant`.
 https://arxiv.org/abs/2406.08673
 """
 

@@ -1,4 +1,4 @@
-"""Anthropic's HH-RLHF: `chosen` and `rejected` are transcripts of `Human:` and `Assistant:` turns that part at the last reply.
+"""Anthropic's HH-RLHF: `chosen` and `rejected` are transcripts of `Human:` and `Assistant:` turns that differ in the last reply.
 
 https://arxiv.org/abs/2204.05862
 """
@@ -18,7 +18,7 @@ _AUTHORS = {"Human": "user", "Assistant": "assistant"}
 
 
 def row(fields: Fields) -> Row:
-    """The pair; two transcripts that part before the last reply have different prompts and are no pair."""
+    """The pair; two transcripts that differ before the last reply have different prompts and are no pair."""
     first, better = split_last_turn(_turns(fields, "chosen"), "chosen")
     second, worse = split_last_turn(_turns(fields, "rejected"), "rejected")
     return pair(same_prompt(first, second), Candidate(better, 1), Candidate(worse, -1))

@@ -1,7 +1,7 @@
-"""Preference pairs of plain text without a prompt: TRL's implicit prompt, what `chosen` and `rejected` both begin with, up to a blank.
+"""Preference pairs of plain text without a prompt. The prompt is what `chosen` and `rejected` both begin with, up to a blank, as in TRL.
 
-It is a source of its own, and not what `pairs` does with a row that has no prompt: a column that is called otherwise would give
-prompts of a few shared words. https://huggingface.co/docs/trl/dataset_formats#preference
+`pairs` doesn't do this with a row that has no prompt: where the prompt's column has another name, it would make prompts of the few
+words that both sides share. https://huggingface.co/docs/trl/dataset_formats#preference
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ COLUMNS = {"id": ("id",), "chosen": ("chosen",), "rejected": ("rejected",)}
 
 
 def row(fields: Fields) -> Row:
-    """The pair, parted from what its sides share."""
+    """The pair, and the text that both sides begin with as its prompt."""
     chosen, rejected = fields.text("chosen"), fields.text("rejected")
     common = min(len(chosen), len(rejected))
     common = next((n for n, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), common)

@@ -1,9 +1,12 @@
-"""Prompts for on-policy sampling: which of two numbers is larger. Training items are disjoint from the benchmark's own."""
+"""Problems to sample from that the project makes: which of two numbers is larger? None of them is one of the benchmark's own."""
 
 from __future__ import annotations
 
 from evaluation.benchmarks import number_comparison
 from evaluation.records import Record
+
+GIVES = "problems"
+MAKES_PROMPTS = True
 
 
 def make(num_prompts: int) -> list[Record]:

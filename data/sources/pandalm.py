@@ -1,6 +1,6 @@
-"""PandaLM's human votes: two responses to an `instruction` with an `input`, and three annotators' verdicts 1, 2 or 0 (alike).
+"""PandaLM's human votes: two responses to an `instruction` with an `input`, and three annotators' votes for 1, 2 or 0 (alike).
 
-The majority decides; where there is none, or it says alike, the row is a tie. https://arxiv.org/abs/2306.05087
+The majority decides; without one, or with a majority for alike, the row is a tie. https://arxiv.org/abs/2306.05087
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UNUSED = ("motivation_app",)
 
 
 def row(fields: Fields) -> Row:
-    """The winner before the loser; of a tie, both as they stand."""
+    """The winner before the loser; of a tie, both in the data's order."""
     messages = fields.messages("prompt")
     votes = Counter(fields.number(vote) for vote in ("vote1", "vote2", "vote3") if fields.has(vote))
     if not votes or votes.keys() - {0, 1, 2}:

@@ -1,7 +1,7 @@
 """Prometheus' evaluation sets: a judge's whole prompt in `instruction`, with several scores from 1 to 5 in `gpt4_score`.
 
-The instruction and the response are the judge's prompt's own sections; the rating is the mean of the scores, and the rows of one
-instruction become one group. https://arxiv.org/abs/2310.08491
+The instruction and the response are sections of the judge's prompt; the rating is the mean of the scores. The rows of one instruction
+become one group. https://arxiv.org/abs/2310.08491
 """
 
 from __future__ import annotations

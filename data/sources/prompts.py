@@ -1,5 +1,5 @@
-"""Prompts without completions, to sample from: rows with a `prompt`, as text or as messages. What is better, a judge, a reward model
-or ratings say."""
+"""Prompts without completions, to sample from: rows with a `prompt`, as text or as messages. A judge, a reward model or ratings say which
+completions are better."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ COLUMNS = {"id": ("id", "prompt_id"), "prompt": ("prompt", "messages", "question
 
 
 def row(fields: Fields) -> Row:
-    """The prompt, without candidates; of a whole conversation what stands before its last reply."""
+    """The prompt without candidates; of a whole conversation the messages before its last reply."""
     messages = fields.messages("prompt")
     return Row(messages[:-1] if messages[-1]["role"] == "assistant" else messages, ())

@@ -1,7 +1,7 @@
 """The SimPO family's on-policy sets: princeton-nlp/llama3-ultrafeedback, …-armorm, gemma2-ultrafeedback-armorm and their kin.
 
-Of several samples of a prompt, `chosen` is the one with the highest and `rejected` the one with the lowest reward. For all of the
-samples with their rewards, read the same data with the source `ratings`. https://arxiv.org/abs/2405.14734
+`chosen` is the prompt's sample with the highest reward, `rejected` that with the lowest. The source `ratings` reads all samples with
+their rewards from the same data. https://arxiv.org/abs/2405.14734
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COLUMNS = {
 
 
 def row(fields: Fields) -> Row:
-    """The pair; its sides have their rewards where the row lists them, and are a tie where these are equal."""
+    """The pair, with its sides' rewards where the row lists them; a tie where these are equal."""
     found = pairs.row(fields)
     if not (fields.has("completions") and fields.has("ratings")):
         return found

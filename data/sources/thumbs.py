@@ -1,4 +1,4 @@
-"""Thumbs up and down, KTO's form: one completion of a prompt with a `label`, true or false.
+"""Thumbs up and down, as KTO takes them: one completion of a prompt with a `label`, true or false.
 
 `prompt` and `completion` are text or messages (TRL's unpaired preference); or `messages` hold the whole conversation.
 https://huggingface.co/docs/trl/dataset_formats#unpaired-preference https://arxiv.org/abs/2402.01306

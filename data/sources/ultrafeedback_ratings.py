@@ -6,8 +6,6 @@ https://arxiv.org/abs/2310.01377
 
 from __future__ import annotations
 
-from typing import Any
-
 from data.rows import Candidate, Fields, Row
 
 GIVES = "ratings"
@@ -23,10 +21,10 @@ UNUSED = ("correct_answers", "incorrect_answers")
 
 
 def row(fields: Fields) -> Row:
-    """Candidates with their ratings; one that GPT-4 gave none has no score.
+    """Candidates with their ratings; one that GPT-4 didn't rate has no score.
 
     Raises:
-        RowError: also where no completion has a rating's column: then the column is misnamed.
+        RowError: no completion has a rating, so that its column must be misnamed.
     """
     completions = [_inside(fields, value) for value in fields.items("completions")]
     if completions and not any(one.has("rating") for one in completions):
@@ -34,7 +32,7 @@ def row(fields: Fields) -> Row:
     return Row(fields.messages("prompt"), tuple(_candidate(one) for one in completions))
 
 
-def _inside(fields: Fields, value: Any) -> Fields:
+def _inside(fields: Fields, value: object) -> Fields:
     if not isinstance(value, dict):
         raise fields.error("completions", f"must hold objects, got {type(value).__name__}")
     return fields.inside(value)

@@ -7,10 +7,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from bnf.objectives import load_objective
-from data.parse import Parser, gives
+from data.parse import Parser
 from data.preparing.config import PrepareConfig
 from data.reading.records import DataSource, Reader, is_hub_id
 from data.rows import Row
+from data.sources import load_preferences
 from flows.dag.checks import Check
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -43,7 +44,7 @@ def objective_checks(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[Check]:
     name = f"objective {config.objective}"
     sources = [source for node in nodes if node.stage == "prepare" for source in sources_of(node)]
     try:
-        kinds = {source.source: gives(source.source) for source in sources}
+        kinds = {source.source: load_preferences(source.source).GIVES for source in sources}
     except ValueError as error:
         raise RecipeError(str(error)) from error
     wanting = None

@@ -10,10 +10,13 @@ import importlib
 from pathlib import Path
 
 from bnf.model.device import device_kind
+from bnf.plugins import load
 from bnf.training.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
+from data.labelers import LABELERS
 from data.reading.files import as_local
 from data.reading.records import is_hub_id
 from data.sampling.prompts import check_source
+from data.sources import SOURCES
 from flows.dag.parts import endpoint, engine_settings, judge_nodes, judge_settings, plugin, url_version
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -144,8 +147,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
 
 def verifiable(source: str) -> str | None:
     """The benchmark whose scorer can say which completions of a source's prompts are right; None where there is none."""
-    module = importlib.import_module(f"data.sources.{source}")
-    return source if hasattr(module, "make") or hasattr(module, "item") else None
+    return source if load(SOURCES, source).GIVES == "problems" else None
 
 
 def _prompts_of(benchmark: str) -> str:
@@ -174,7 +176,7 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, number: i
         code.append(f"evaluation.benchmarks.{scorer}:score")
     settings: Settings = {"labeler": labeler, "benchmark": scorer}
     round_ = _round_of(number, sample)
-    if not hasattr(importlib.import_module(f"data.labelers.{labeler}"), "open_judge"):
+    if not load(LABELERS, labeler).ASKS_JUDGE:
         return [Node("label", settings, {"samples": samples}, code, files=_label_file(recipe, label, labeler), round=round_)]
     if label.judge is None:
         raise RecipeError(f"label.judge must name a judge for the labeler {labeler}, got none; add `judge: {{…}}` under label")
@@ -192,7 +194,7 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, number: i
 
 
 def _label_file(recipe: Recipe, label: Label, labeler: str) -> dict[str, Path]:
-    reads = getattr(importlib.import_module(f"data.labelers.{labeler}"), "READS_FILE", False)
+    reads = load(LABELERS, labeler).READS_FILE
     if reads != (label.path is not None):
         rule, got = ("name the file with the labels", "none") if reads else ("be left out", label.path)
         raise RecipeError(f"label.path must {rule} for the labeler {labeler}, got {got}; correct the label section")

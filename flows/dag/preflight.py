@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from bnf.model.device import device_kind
+from bnf.plugins import load
 from bnf.training.config import TrainConfig
 from bnf.training.loggers import lacking
 from data.parse import Parser
 from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
+from data.sources import SOURCES
 from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.costs import dev_samples
@@ -254,11 +256,11 @@ def _prompts(node: Node) -> Iterator[Check]:
     """The pool and the held-out prompts must be there; those that the stage will fetch are only asked for."""
     settings, local = node.settings, node.files.get("prompts")
     name, number = f"prompts of {settings['source']}", settings["num_prompts"] + settings["held_out_prompts"]
-    module = importlib.import_module(f"data.sources.{settings['source']}")
-    if local is None and not hasattr(module, "make"):
+    source = load(SOURCES, settings["source"])
+    if local is None and not source.MAKES_PROMPTS:
         path, revision = settings["path"], settings["place"].get("revision")
         if path is None:
-            sets = dict.fromkeys((one.path, one.revision) for one in module.HUB)
+            sets = dict.fromkeys((one.path, one.revision) for one in source.HUB)
         else:
             # A URL has answered when its version was asked for.
             sets = {} if "://" in path else {(path, revision): None}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 from tasks.job import Job
 from tasks.stages._judgments import calls_file
 
@@ -13,22 +11,30 @@ CONTENT = ("labelled.jsonl",)
 
 
 def run(job: Job) -> None:
+    from bnf.plugins import load
+    from data.labelers import LABELERS
     from data.sampling.rewards import add_gold, reward_statistics
     from evaluation.records import read_repaired, write_whole
 
-    labeler = importlib.import_module(f"data.labelers.{job.settings['labeler']}")
+    labeler = load(LABELERS, job.settings["labeler"])
     labelled = job.output / "labelled.jsonl"
-    files = (job.inputs["samples"] / "samples.jsonl", labelled)
-    benchmark = job.settings["benchmark"]
-    if hasattr(labeler, "open_judge"):
+    benchmark, judge, calls = job.settings["benchmark"], None, None
+    if labeler.ASKS_JUDGE:
         judge = labeler.open_judge(job.settings, job.inputs.get("judge"), job.fingerprints.get("judge"))
-        labeler.label(*files, judge=judge, calls_file=calls_file(job), fresh=job.refresh, progress=job.progress)
-    else:
-        given = {"path": job.inputs["file"]} if "file" in job.inputs else {}
-        labeler.label(*files, benchmark=benchmark, progress=job.progress, **given)
+        calls = calls_file(job)
+    labeler.label(
+        job.inputs["samples"] / "samples.jsonl",
+        labelled,
+        benchmark=benchmark,
+        path=job.inputs.get("file"),
+        judge=judge,
+        calls_file=calls,
+        fresh=job.refresh,
+        progress=job.progress,
+    )
     records = read_repaired(labelled)
     # A verifier's reward is the benchmark's verdict itself.
     if benchmark is not None and job.settings["labeler"] != "verifier":
         add_gold(records, benchmark)
         write_whole(labelled, records)
-    write_whole(job.output / "rewards.json", [reward_statistics(records)])
+    write_whole(job.output / "rewards.json", [reward_statistics(records).to_json()])

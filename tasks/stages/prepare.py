@@ -33,12 +33,13 @@ def run(job: Job) -> None:
 
 def outcome(output: Path) -> str:
     """How many rows were kept and dropped, and why, in a line: who trains on them should have seen it."""
-    ledger = json.loads((output / "ledger.json").read_text(encoding="utf-8"))
-    counts = sorted(ledger["rows"].items(), key=lambda entry: -entry[1])
-    rows = ", ".join(f"{number} {name}" for name, number in counts)
-    changed = f", {ledger['num_changed']} of them changed by the chat template" if ledger["num_changed"] else ""
+    from data.preparing.counts import LedgerCounts
+
+    counts = LedgerCounts.from_json(json.loads((output / "ledger.json").read_text(encoding="utf-8")))
+    rows = ", ".join(f"{number} {name}" for name, number in sorted(counts.rows.items(), key=lambda entry: -entry[1]))
+    changed = f", {counts.num_changed} of them changed by the chat template" if counts.num_changed else ""
     unread = "".join(
         f"; columns of {source} not read: {', '.join(f'{name} ({number} rows)' for name, number in columns.items())}"
-        for source, columns in ledger.get("columns_not_read", {}).items()
+        for source, columns in counts.columns_not_read.items()
     )
-    return f"{ledger['num_rows']} rows: {rows}{changed}; {ledger['num_groups']} groups{unread}; each row in {output / 'ledger.jsonl'}"
+    return f"{counts.num_rows} rows: {rows}{changed}; {counts.groups.num_groups} groups{unread}; each row in {output / 'ledger.jsonl'}"

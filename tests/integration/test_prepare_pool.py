@@ -48,7 +48,7 @@ def test_what_a_worker_process_refuses_reaches_the_caller(tmp_path):
     config = replace(LENIENT, max_length=80, truncation="raise")
     with pytest.raises(ValueError, match=r"prepare.max_length must hold the row, got \d+ tokens against 80 at line \d+; raise"):
         prepare(tmp_path / "out", ("pairs", write_rows(tmp_path / "p.jsonl", rows)), config=config, num_proc=2)
-    assert not (tmp_path / "out" / "groups.safetensors").exists() and not (tmp_path / "out" / "workbench.sqlite").exists()
+    assert not (tmp_path / "out" / "groups.safetensors").exists() and not (tmp_path / "out" / "staging.sqlite").exists()
 
 
 def _running(pid):

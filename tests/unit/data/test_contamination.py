@@ -35,7 +35,7 @@ def _check(tmp_path, items, texts, dev=()):
     if dev:
         _groups(tmp_path / "data" / "dev", dev)
     (tmp_path / "out").mkdir()
-    counts = check_contamination([tmp_path / "data"], "gsm8k", str(items), tmp_path / "out", progress=no_progress)
+    counts = check_contamination([tmp_path / "data"], "gsm8k", str(items), tmp_path / "out", progress=no_progress).to_json()
     assert counts == json.loads((tmp_path / "out" / "contamination.json").read_text())
     return counts, [json.loads(line) for line in (tmp_path / "out" / "contamination.jsonl").read_text().splitlines()]
 

@@ -7,7 +7,10 @@ import unicodedata
 import pytest
 
 from data import contamination
-from data.contamination import _HALF, _UNDIVIDED, _grams, _words
+from data.scripts import UNDIVIDED as _UNDIVIDED
+from data.words import HALF as _HALF
+from data.words import ngrams as _grams
+from data.words import words_of as _words
 from tests.unit.data.test_contamination import _check
 
 CHINESE = "小明有十二个苹果，他把其中的一半送给了小红，然后又从商店买了三十个苹果，请问小明现在一共有多少个苹果？请写出完整的计算过程。"
@@ -142,10 +145,10 @@ def test_digits_of_these_scripts_are_numbers():
 
 
 def test_messages_with_other_fields_are_searched_too():
-    index = contamination._Index([{"id": "a", "question": ENGLISH}])
+    index = contamination.ItemIndex([{"id": "a", "question": ENGLISH}])
     message = {"role": "assistant", "content": None, "tool_calls": [{"arguments": {"q": ENGLISH}}]}
     group = {"id": "g", "messages": [message], "completions": []}
-    assert [match["match"] for match in index.matches(group)] == ["exact"]
+    assert [match.kind for match in index.matches(group)] == ["exact"]
 
 
 VIETNAMESE = "Một cửa hàng bán được bốn mươi tám chiếc kẹp vào tháng tư và sau đó bán được một nửa số đó"
@@ -195,6 +198,6 @@ def test_signs_of_vowels_and_accents_make_no_words():
     ],
 )
 def test_what_stands_beside_a_prompt_and_in_a_completions_message_is_looked_at(group):
-    index = contamination._Index([{"id": "one", "question": ENGLISH}])
+    index = contamination.ItemIndex([{"id": "one", "question": ENGLISH}])
     known = {"id": "g", "messages": [{"role": "user", "content": "Hi"}], "completions": [{"text": "Hello"}]}
-    assert [match["match"] for match in index.matches(known | group)] == ["exact"]
+    assert [match.kind for match in index.matches(known | group)] == ["exact"]

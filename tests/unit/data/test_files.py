@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from data.parse import parse_line
 from data.reading.files import files_inside, list_files
+from data.reading.formats import parse_line
 from data.reading.records import DataSource, Reader
 from tasks.store import Store
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from data.parse import KINDS, gives
 from data.preparing.config import PrepareConfig, RatingRule
 from data.preparing.foresight import gives_pairs
 from data.reading.records import DataSource
+from data.sources import KINDS, load_preferences
 from tasks.keys import ROOT
 from tests.unit.data.helpers import needs_model, prepare, write_rows
 
@@ -27,7 +27,7 @@ def rated(prompt, *ratings):
 def test_every_source_of_preferences_says_what_it_gives():
     for path in ROOT.joinpath("data", "sources").glob("[!_]*.py"):
         if "\ndef row(" in path.read_text(encoding="utf-8"):
-            assert gives(path.stem) in KINDS
+            assert load_preferences(path.stem).GIVES in KINDS
 
 
 CASES = {

@@ -7,7 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data.parse import Parser, parse_line
+from data.parse import Parser
+from data.reading.formats import parse_line
 from data.reading.records import Bad, DataSource, Reader
 
 ROWS = [{"id": f"r{n}", "prompt": f"Größe {n}?", "chosen": {"role": "assistant", "content": "ja\n"}, "n": n} for n in range(4)]

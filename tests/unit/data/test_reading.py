@@ -12,8 +12,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data.parse import parse_line
 from data.reading.files import list_files
+from data.reading.formats import parse_line
 from data.reading.records import Bad, DataSource, Reader, is_hub_id
 
 ROWS = [

@@ -30,7 +30,7 @@ def test_statistics_by_hand():
             record(completion(0.0, "a"), completion(0.0, "b")),
             record(completion(1.0, "c", gold=0.0), held_out=True),
         ]
-    )
+    ).to_json()
     assert (found["num_prompts"], found["num_samples"], found["num_labels"], found["num_tokens"]) == (3, 6, 6, 14)
     assert found["reward_mean"] == 0.5 and found["reward_best"] == pytest.approx(2 / 3)
     assert found["pass_at_k"] == {"1": 0.5, "2": pytest.approx(2 / 3)}
@@ -49,11 +49,11 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_one():
 
 
 def test_what_has_no_reward_or_no_right_scale_says_nothing_of_it():
-    found = reward_statistics([record(completion(0.0, outcome="error"), completion(1.0))])
+    found = reward_statistics([record(completion(0.0, outcome="error"), completion(1.0))]).to_json()
     assert found["num_samples"] == 2 and found["num_labels"] == 1 and found["pass_at_k"] == {"1": 1.0}
-    found = reward_statistics([record(completion(7.0, outcome="own_scale"), completion(None, outcome="unrated"))])
+    found = reward_statistics([record(completion(7.0, outcome="own_scale"), completion(None, outcome="unrated"))]).to_json()
     assert found["reward_mean"] == 7.0 and found["pass_at_k"] is None and found["all_right"] is None
-    found = reward_statistics([record(completion(0.5, outcome="rated", raw_reward=3.0))])
+    found = reward_statistics([record(completion(0.5, outcome="rated", raw_reward=3.0))]).to_json()
     assert found["reward_mean"] == 3.0 and found["pass_at_k"] is None
 
 

@@ -295,12 +295,14 @@ class TrainConfig:
         """What reference, training and analysis share: the rows, and the dtype they are computed in."""
         return {name: getattr(self, name) for name in REFERENCE_FIELDS} | {"max_groups_per_row": self.max_groups_per_row}
 
-    def reference_settings(self) -> dict[str, Any]:
-        """What the cached reference depends on: the rows and their dtype, and whether the objective reads mismatched
-        completions.
-        """
-        needs_mismatched = load_objective(self.objective, self.objective_options).needs_mismatched
-        return self.row_settings() | {"mismatched": needs_mismatched}
+    @property
+    def needs_kl_pairs(self) -> bool:
+        """Whether the objective reads KL pairs (`bnf.reference.kl_pairs`)."""
+        return load_objective(self.objective, self.objective_options).needs_kl_pairs
+
+    def reference_settings(self) -> dict[str, object]:
+        """The settings of the reference stage: the rows and their dtype, and whether it caches KL pairs (`mismatched`)."""
+        return self.row_settings() | {"mismatched": self.needs_kl_pairs}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `from_dict` takes them."""

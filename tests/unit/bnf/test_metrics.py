@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bnf.model.logps import TokenLogps
-from bnf.objectives import load_objective
-from bnf.objectives._base import RowLogps
+from bnf.objectives import RowLogps, load_objective
+from bnf.training.identity import IdentityCheck
 from bnf.training.metrics import StepMetrics, area_under_curve
 from tests.unit.bnf.helpers import row_of
 
@@ -19,7 +19,7 @@ def logged(name: str, *rows: RowLogps, entropies: bool = True) -> dict[str, floa
     metrics = StepMetrics()
     for row in rows:
         rest = torch.full_like(row.per_token_logps, math.log(4)) if entropies else None
-        metrics.add(load_objective(name), row, TokenLogps(row.per_token_logps, row.per_token_log_odds, rest), 10)
+        metrics.add_row(load_objective(name), row, TokenLogps(row.per_token_logps, row.per_token_log_odds, rest), 10)
     assert metrics.num_tokens == 10 * len(rows)
     return metrics.pop()
 
@@ -45,8 +45,8 @@ def test_a_pair_by_hand() -> None:
 
 
 def test_rows_are_averaged_by_what_they_hold() -> None:
-    first = row_of([[HALF], [HALF], [THREE]], [1, 1, -1], reference=[[HALF], [HALF], [THREE]], mismatched_logratio=0.7)
-    second = row_of([[QUARTER]], [1], reference=[[HALF]], mismatched_logratio=0.7)
+    first = row_of([[HALF], [HALF], [THREE]], [1, 1, -1], reference=[[HALF], [HALF], [THREE]], kl_pair_logratio=0.7)
+    second = row_of([[QUARTER]], [1], reference=[[HALF]], kl_pair_logratio=0.7)
     found = logged("kto", first, second, entropies=False)
     assert found["logps/chosen"] == pytest.approx((2 * HALF + QUARTER) / 3)
     assert found["logps/rejected"] == pytest.approx(THREE)
@@ -76,7 +76,7 @@ def test_one_label_alone_has_no_margin_and_nothing_added_logs_nothing() -> None:
     found = logged("nll_signed", row_of([[HALF]], [1]), entropies=False)
     assert set(found) == {"logps/chosen", "logps_sum/chosen", "rewards/chosen"}
     metrics = StepMetrics()
-    assert metrics.pop() == {} and metrics.mean_weight() is None
+    assert metrics.pop() == {} and IdentityCheck(None, lora_dropout=0.0).mean_weight() is None
 
 
 def test_a_value_that_is_not_finite_is_counted_where_it_belongs() -> None:

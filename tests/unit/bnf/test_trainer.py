@@ -221,7 +221,7 @@ def test_a_difference_that_stays_under_its_own_reference_ends_the_training(
 ) -> None:
     for name in ("model", "groups", "reference_False"):
         (tmp_path / name).symlink_to(workplace / name)
-    monkeypatch.setattr("bnf.training.metrics.StepMetrics.mean_weight", lambda self: 0.9)
+    monkeypatch.setattr("bnf.training.identity.IdentityCheck.mean_weight", lambda self: 0.9)
     with pytest.raises(ReferenceMismatch):
         run(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="computed this reference itself") as caught:

@@ -8,7 +8,7 @@ without whole numbers that begin with 0 (10 or 8?), and with `2_048` and `1e3` a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
@@ -41,8 +41,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either version of YAML would take for something else than text."""
 
 
-def _scalar(kind: str, value_of: Any) -> Any:
-    def construct(loader: _Loader, node: yaml.ScalarNode) -> Any:
+def _scalar(kind: str, value_of: Callable[[str], object]) -> Callable[[_Loader, yaml.ScalarNode], object]:
+    def construct(loader: _Loader, node: yaml.ScalarNode) -> object:
         text = loader.construct_scalar(node)
         # A tag may stand before any text: `!!int abc`.
         if not (_KINDS[kind].fullmatch(text) or (kind == "float" and _WHOLE.fullmatch(text))):
@@ -65,7 +65,7 @@ def _float(text: str) -> float:
     return float(text.replace(".", "", 1) if text.lower().lstrip("+-") in (".inf", ".nan") else text)
 
 
-def _plain_map(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+def _plain_map(loader: _Loader, node: yaml.MappingNode) -> object:
     return loader.construct_mapping(node, deep=True)
 
 
@@ -77,7 +77,7 @@ def _unknown(loader: _Loader, node: yaml.Node) -> None:
     raise ConstructorError(None, None, f"the tag {node.tag.replace(_TAG, '!!')}", node.start_mark)
 
 
-def _plain_list(loader: _Loader, node: yaml.SequenceNode) -> list[Any]:
+def _plain_list(loader: _Loader, node: yaml.SequenceNode) -> object:
     return loader.construct_sequence(node, deep=True)
 
 
@@ -115,12 +115,12 @@ def read_setting(key: str, text: str) -> Any:
     return _read(text, key, key)
 
 
-def dump(value: Any) -> str:
+def dump(value: object) -> str:
     """YAML text that `read` gives the same value of, as readers of YAML 1.1 do."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _read(text: str | bytes, name: str, key: str) -> Any:
+def _read(text: str | bytes, name: str, key: str) -> object:
     # A byte order mark and UTF-16 are told apart by the reader, where it is given bytes.
     try:
         loader = _Loader(text)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bnf.data.marked import KNOWN_ROLES, NO_CONTEXT, Context, Marked, Message, shape_of, split
 
@@ -135,7 +135,7 @@ class ChatTemplate:
         day = getattr(tokenizer, "template_day", None) or datetime.strptime(DEFAULT_DATE, _DAY)
         # Variables come before the function of the same name, which would ask the clock.
         self._variables = {"strftime_now": day.strftime, "date_string": day.strftime("%d %b %Y")}
-        self._patterns: dict[Any, _Pattern] = {}
+        self._patterns: dict[Hashable, _Pattern] = {}
 
     def conversation(
         self,
@@ -199,14 +199,14 @@ class ChatTemplate:
         lost = pattern.first_lost(texts, whole[len(prompt) :], range(first, len(texts)))
         return whole, None if lost is None else _lost(Marked(messages, context, reply), lost)
 
-    def _remember(self, key: Any, pattern: _Pattern) -> _Pattern:
+    def _remember(self, key: Hashable, pattern: _Pattern) -> _Pattern:
         # Calls have ids, and each of them makes a shape of its own.
         if len(self._patterns) >= _MOST_PATTERNS:
             self._patterns.clear()
         self._patterns[key] = pattern
         return pattern
 
-    def _pattern(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> _Pattern:
+    def _pattern(self, messages: Sequence[Message], context: Context, options: Mapping[str, bool]) -> _Pattern:
         marked = Marked(messages, context)
         rendering = self._written(marked.messages, marked.context, options)
         literals, order = split(rendering)
@@ -216,7 +216,7 @@ class ChatTemplate:
                 return _Pattern(order, literals, refused)
         return _Pattern(order, literals)
 
-    def _role_fault(self, marked: Marked, number: int, role: str, rendering: str, options: Mapping[str, Any]) -> str:
+    def _role_fault(self, marked: Marked, number: int, role: str, rendering: str, options: Mapping[str, bool]) -> str:
         """What is wrong with what the template makes of a role; it may take one that it doesn't know for another."""
         if role in ("user", "assistant"):
             return ""
@@ -247,7 +247,7 @@ class ChatTemplate:
             return _Pattern(order, literals)
         return _Pattern([number for number in split(whole)[1] if number >= first], None)
 
-    def _written(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> str:
+    def _written(self, messages: Sequence[Message], context: Context, options: Mapping[str, bool]) -> str:
         from jinja2 import TemplateError
 
         shown = [self._as_known(message) for message in messages]
@@ -266,7 +266,7 @@ class ChatTemplate:
                 f"messages must be what the chat template takes, got roles {roles}, which it refuses: {error}; leave the row out"
             ) from error
 
-    def _applied(self, messages: list[Message], context: Context, options: Mapping[str, Any]) -> str:
+    def _applied(self, messages: list[Message], context: Context, options: Mapping[str, bool]) -> str:
         return str(
             self._tokenizer.apply_chat_template(messages, tokenize=False, **context, **options, **self._variables)  # type: ignore[arg-type]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ class Place:
 class Shape:
     """A conversation's texts, and all else of it as a key that conversations of one shape have in common."""
 
-    key: Any
+    key: Hashable
     texts: list[str]
 
 
@@ -77,7 +77,7 @@ class Marked:
                 marked[key] = self._inside(replace(place, key=key), value, key)
         return marked
 
-    def _inside(self, place: Place, value: Any, key: str) -> Any:
+    def _inside(self, place: Place, value: object, key: str) -> object:
         """The value with marks. Names are texts where the data chose them: those of a call's arguments and of a tool's properties."""
         if isinstance(value, str):
             return self._text(place, value)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -32,7 +32,7 @@ def load_tokenizer(model_dir: Path, date: str = DEFAULT_DATE) -> PreTrainedToken
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The tokens that end generation: those of generation_config.json beside the tokenizer, and the tokenizer's `eos_token`."""
-    declared: Any = []
+    declared: int | list[int] = []
     config = Path(tokenizer.name_or_path) / "generation_config.json"
     if config.is_file():
         declared = json.loads(config.read_text(encoding="utf-8")).get("eos_token_id") or []

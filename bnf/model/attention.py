@@ -7,7 +7,6 @@ FlexAttention, or FlashAttention's variable-length kernel where prompts are not 
 """
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +55,7 @@ def segment_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface over a packed row; `segments` comes through the model's forward.
 

@@ -5,8 +5,7 @@ window, soft-capped or not, where nothing else carries from token to token, and 
 The families listed are those whose values and gradients the tests compare with padded computation by transformers itself.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from transformers import PretrainedConfig
 
@@ -128,7 +127,7 @@ def _any_set(config: PretrainedConfig, *names: str) -> bool:
     return any(getattr(config, name, None) for name in names)
 
 
-def _rope_types(parameters: dict[str, Any]) -> list[str]:
+def _rope_types(parameters: Mapping[str, object]) -> list[str]:
     """Of all layers, or of each kind of layer where they differ."""
-    by_kind = [part for part in parameters.values() if isinstance(part, dict)]
+    by_kind: list[Mapping[str, object]] = [part for part in parameters.values() if isinstance(part, dict)]
     return [str(part.get("rope_type", "default")) for part in by_kind or [parameters]]

@@ -9,10 +9,11 @@ the same to the bit.
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedModel
 
@@ -60,7 +61,7 @@ def keep_less(model: PreTrainedModel) -> None:
 
 
 @cache
-def _with(kind: Any, of: Any) -> type[nn.Module]:
+def _with(kind: type[nn.Module], of: type[nn.Module]) -> type[nn.Module]:
     """The class `of` with another forward, under its own name: error messages and PEFT show it."""
     return type(of.__name__, (kind, of), {})
 
@@ -133,12 +134,12 @@ class _Inputs(torch.autograd.Function):
     """Keeps tensors for the backward pass, of which it is no part."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, anchor: Tensor, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
         return torch.empty(0)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> None:
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> None:
         raise AssertionError("never reached: nothing is computed from the output")
 
 

@@ -7,7 +7,7 @@ is float32. Log-odds come straight from the head, `z_y − logsumexp of the othe
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -110,10 +110,25 @@ def head_logps(
     return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
 
 
+class _HeadContext(Protocol):
+    """What the head's forward pass keeps for its backward pass, and what autograd gives of it."""
+
+    logits: Tensor | None
+    softcap: float | None
+    chunk: int
+    weight_dtype: torch.dtype
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
+
+
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _HeadContext,
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
@@ -151,7 +166,7 @@ class _ChunkedHead(torch.autograd.Function):
         return logsigmoid(log_odds), log_odds, rest_entropies
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _HeadContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, log_odds, log_norm = ctx.saved_tensors
         softcap, chunk, wide = ctx.softcap, ctx.chunk, _num_wide(len(weight))
         hidden_grads = []

@@ -7,12 +7,15 @@ prompt's end), so a window is as long in a row as it is in the padded sequence.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bnf.data.packing import Span
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 # Up to this many tokens a group is one block: what is wasted on masked positions is less than what more calls cost.
 _ONE_BLOCK_TOKENS = 512
@@ -76,7 +79,7 @@ class SegmentPlan:
         self.is_plain = all(len(span.completion_lengths) == 1 for span in self.spans)
         self.pieces = tuple(self._cut())
         # FlexAttention's, by window and device (`bnf.model.cuda_attention`).
-        self.block_masks: dict[tuple[int | None, torch.device], Any] = {}
+        self.block_masks: dict[tuple[int | None, torch.device], BlockMask] = {}
         self._blocks: dict[tuple[int | None, int | None], tuple[Block, ...]] = {}
         self._vectors: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 

@@ -4,7 +4,7 @@ A step holds the same rows as in one process, and its loss is divided by the sam
 order in which floating-point numbers are added.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import wraps
 from typing import TypeVar, cast
 
@@ -113,7 +113,7 @@ def accept_rows(model: PreTrainedModel) -> None:
 
     A wrapper such as DistributedDataParallel adds up gradients only of what went through its own forward.
     """
-    plain: Callable[..., object] = model.forward
+    plain = model.forward
 
     @wraps(plain)
     def forward(*args: object, row: Row | None = None, **kwargs: object) -> object:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row, pack
-from bnf.reference.cache import read_reference
-from bnf.reference.kl_pairs import kl_pair_rows
 from bnf.reference.values import RowReference
 from bnf.training.config import TrainConfig
 
@@ -42,6 +40,10 @@ def with_reference(config: TrainConfig, rows: Sequence[Row], reference_dir: Path
     Raises:
         FileNotFoundError, ValueError: as `read_reference`.
     """
+    # They import transformers, which a plan's look at the rows does not need.
+    from bnf.reference.cache import read_reference
+    from bnf.reference.kl_pairs import kl_pair_rows
+
     if not rows or reference_dir is None:
         return [TrainRow(row, None) for row in rows]
     references = read_reference(

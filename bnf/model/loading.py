@@ -17,8 +17,8 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
     """The model of a folder in float32 with `bnf.model.attention`, on the accelerator where there is one.
 
     Raises:
-        FileNotFoundError: where there is no such folder.
-        ValueError: where the model is of a family, or has a part, that packed rows do not support.
+        FileNotFoundError: there is no such folder.
+        ValueError: the model is of a family, or has a part, that packed rows do not support.
     """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
@@ -36,7 +36,7 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
 
 
 def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
-    """The same model without weights, on the meta device: what can be seen of it at once, and nothing to compute with.
+    """The same model without weights, on the meta device: it shows the layers at once, and can't compute.
 
     Raises:
         FileNotFoundError, ValueError: as `load_model`.

@@ -1,8 +1,9 @@
 """Train: the policy, aligned with the recipe's objective.
 
 Its key counts what decides the policy, and whether there is one: rows, losses, the update, the step-0 check, the rules of a collapse and
-what they look at. What is only logged or summed up for the report (metrics.jsonl, train_summary.json) does not count: it changes no weight,
-and nothing but the report reads it. See `SHOWS_OR_REFUSES` in `tasks/keys.py`.
+what they look at. What is only logged or summed up (metrics.jsonl, train_summary.json) does not count: it changes no weight, and only the
+report and `not_done_again` read it. `SHOWS_OR_REFUSES` in `tasks/keys.py` lists the modules. `bnf.training.worker` does not count either:
+it only carries the call to one of several processes.
 """
 
 from __future__ import annotations

@@ -16,6 +16,13 @@ def test_progress_and_its_like_are_in_no_key_and_what_computes_is(stage):
     assert {"bnf.data.packing", "bnf.model.logps", "bnf.model.loading"} <= code.keys()
 
 
+@pytest.mark.parametrize("stage", ["reference", "analyze", "measure"])
+def test_how_a_policy_is_trained_is_in_no_key_of_a_pass(stage):
+    """An edit to an objective, or to the training, computes no reference anew."""
+    code = code_digests([f"tasks.stages.{stage}"])
+    assert not [module for module in code if module.startswith(("bnf.training", "bnf.objectives"))]
+
+
 @pytest.mark.parametrize("module", sorted(WITHOUT_EFFECT))
 def test_nothing_that_computes_is_hidden_behind_them(module):
     """They import none of the project's modules, so that no other is left out with them."""

@@ -12,11 +12,11 @@ from torch import Tensor
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row
 from bnf.objectives import BaseObjective, Losses, RowLogps
+from bnf.reference.values import RowReference
 
 if TYPE_CHECKING:
-    # They import transformers, which counting does not need.
+    # It imports transformers, which counting does not need.
     from bnf.model.logps import TokenLogps
-    from bnf.reference.values import RowReference
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def label_weights(weighting: str | dict[str, float], groups: Sequence[PromptGrou
 def assemble(
     row: Row,
     policy: "TokenLogps",
-    reference: "RowReference | None",
+    reference: RowReference | None,
     *,
     length_normalization: str = "own",
     kl_pair_logratio: Tensor | None = None,

@@ -1,4 +1,4 @@
-"""The console script `bnf`: it hands over to the pipeline's command line in the checkout around this package."""
+"""The console script `bnf`: runs the pipeline's command line from the checkout around this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run `flows.cli` of this checkout; a bare wheel holds the library alone and says where the pipeline is to be had."""
+    """Runs `flows.cli` of this checkout. A bare wheel holds the library alone; then it says where to get the pipeline."""
     root = Path(__file__).resolve().parent.parent
     if not (root / "flows" / "cli.py").is_file():
         if sys.argv[1:] == ["--version"]:

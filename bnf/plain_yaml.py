@@ -1,14 +1,14 @@
-"""YAML as its writer means it: the scalars of YAML 1.2's core schema, text as keys, and every key once.
+"""YAML that reads as it looks: the scalars of YAML 1.2's core schema, text as keys, and every key once.
 
 PyYAML reads YAML 1.1, where `1e-5` is text, `no` is false, `010` is 8 and `20:48` is 1248, and where the second of two equal keys wins.
-Here text stays text unless everybody reads the same number, boolean or null in it: https://yaml.org/spec/1.2.2/#103-core-schema,
-without whole numbers that begin with 0 (10 or 8?), and with `2_048` and `1e3` as whole numbers.
+Here a scalar is text unless it is a number, boolean or null of https://yaml.org/spec/1.2.2/#103-core-schema. Whole numbers that begin
+with 0 are text (10 or 8?), and `2_048` and `1e3` are whole numbers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
@@ -17,7 +17,7 @@ from yaml.constructor import ConstructorError
 _TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
-# Python's int has no more digits than some thousands, and no setting that many.
+# At most 100 digits: Python's int refuses some thousands, and no setting has that many.
 _WHOLE = re.compile(
     r"[-+]?(0|[1-9][0-9]{0,99})|[-+]?[1-9][0-9]{0,2}(_[0-9]{3}){1,9}|0o[0-7]{1,99}|0x[0-9a-fA-F]{1,99}"
     r"|[-+]?[1-9][0-9]{0,99}[eE]\+?0*(1[0-5]|[0-9])"
@@ -32,17 +32,17 @@ class _Loader(yaml.SafeLoader):
     """Values of JSON's types alone: no dates, sets or bytes."""
 
 
-# Nothing of YAML 1.1's scalars is inherited.
+# Without YAML 1.1's scalars.
 _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would take for something else than text."""
+    """Quotes text that either version of YAML would read as something else."""
 
 
-def _scalar(kind: str, value_of: Any) -> Any:
-    def construct(loader: _Loader, node: yaml.ScalarNode) -> Any:
+def _scalar(kind: str, value_of: Callable[[str], object]) -> Callable[[_Loader, yaml.ScalarNode], object]:
+    def construct(loader: _Loader, node: yaml.ScalarNode) -> object:
         text = loader.construct_scalar(node)
         # A tag may stand before any text: `!!int abc`.
         if not (_KINDS[kind].fullmatch(text) or (kind == "float" and _WHOLE.fullmatch(text))):
@@ -65,7 +65,7 @@ def _float(text: str) -> float:
     return float(text.replace(".", "", 1) if text.lower().lstrip("+-") in (".inf", ".nan") else text)
 
 
-def _plain_map(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+def _plain_map(loader: _Loader, node: yaml.MappingNode) -> object:
     return loader.construct_mapping(node, deep=True)
 
 
@@ -77,7 +77,7 @@ def _unknown(loader: _Loader, node: yaml.Node) -> None:
     raise ConstructorError(None, None, f"the tag {node.tag.replace(_TAG, '!!')}", node.start_mark)
 
 
-def _plain_list(loader: _Loader, node: yaml.SequenceNode) -> list[Any]:
+def _plain_list(loader: _Loader, node: yaml.SequenceNode) -> object:
     return loader.construct_sequence(node, deep=True)
 
 
@@ -100,8 +100,8 @@ def read(text: str | bytes, name: str) -> Any:
     """The value of a YAML file; None where it is empty.
 
     Raises:
-        ValueError: naming the lines, where the text is not YAML or holds a second document, where a key stands twice or is not text,
-            or where an alias stands inside what it names.
+        ValueError: the text is not YAML or holds a second document, a key stands twice or is not text, or an alias stands inside what
+            it names. The message gives the lines.
     """
     return _read(text, name, "")
 
@@ -110,18 +110,18 @@ def read_setting(key: str, text: str) -> Any:
     """The value of `key=text` on the command line.
 
     Raises:
-        ValueError: as in `read`, or a comment would cut the text off.
+        ValueError: as `read`, or a comment would cut the text off.
     """
     return _read(text, key, key)
 
 
-def dump(value: Any) -> str:
-    """YAML text that `read` gives the same value of, as readers of YAML 1.1 do."""
+def dump(value: object) -> str:
+    """YAML text of a value. `read`, and readers of YAML 1.1 too, give the same value of it."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _read(text: str | bytes, name: str, key: str) -> Any:
-    # A byte order mark and UTF-16 are told apart by the reader, where it is given bytes.
+def _read(text: str | bytes, name: str, key: str) -> object:
+    # Given bytes, the reader handles a byte order mark and UTF-16.
     try:
         loader = _Loader(text)
         if not loader.check_node():
@@ -158,7 +158,7 @@ def _ill_formed(rule: str, error: yaml.MarkedYAMLError) -> str:
 
 
 def _problems(node: yaml.Node, path: str, seen: dict[int, bool], file: str) -> Iterator[str]:
-    """What is wrong with the keys of a node and of those in it; `seen` tells nodes that are being looked at from those that were."""
+    """What is wrong with the keys of a node and of the nodes in it. `seen` maps a node to whether it is still being looked at."""
     if id(node) in seen:
         if seen[id(node)]:
             yield f"{path} must not be part of itself, got an alias of the whole {_line(node)}; write it out"

@@ -1,4 +1,4 @@
-"""What a training says of itself while it runs: step, loss, tokens a second, time left."""
+"""What a training reports while it runs: step, loss, tokens a second, time left."""
 
 import math
 import time
@@ -12,7 +12,7 @@ _INTERVAL_S = 1.0
 
 
 class TrainingProgress:
-    """Reports each optimizer step once, and during an evaluation what is being measured, once a second."""
+    """Reports each optimizer step once, and the progress of an evaluation once a second."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -28,13 +28,13 @@ class TrainingProgress:
         self.started_s = time.monotonic()
 
     def end_step(self, step: int, logged: Mapping[str, float]) -> None:
-        """Of a step, with what was last logged."""
+        """Reports a step, with what was last logged."""
         self.step, self.logged = step, logged
         words = [f"loss {logged['loss']:.4f}", f"{logged['tokens_per_second']:.0f} tokens/s"] if logged else []
         self.progress(step, self.num_steps, ", ".join(["steps", *words, f"{clock(self.left_s())} left"]))
 
     def left_s(self) -> float:
-        """Seconds until the end: steps and evaluations to come, as long as those so far."""
+        """Seconds until the end, if the steps and evaluations to come take as long as those so far."""
         training_s = time.monotonic() - self.started_s - sum(self.evaluation_s)
         left_s = training_s / max(self.step - self.first_step, 1) * (self.num_steps - self.step)
         if self.evaluation_s and self.step < self.num_steps:
@@ -49,11 +49,11 @@ class TrainingProgress:
         self.evaluation_s.append(time.monotonic() - self.evaluation_started_s)
 
     def on_dev_row(self, done: int, total: int) -> None:
-        """So many of the dev groups' rows were computed."""
+        """Reports how many of the dev groups' rows are computed."""
         self._say(f"dev: {done} of {total} rows")
 
     def on_samples(self, done: int, total: int, tokens: int, most_left: int) -> None:
-        """So many samples are done, so many tokens sampled, and at most so many more to come."""
+        """Reports how many samples are done, how many tokens are sampled, and how many more there are at most."""
         if not tokens:
             self.sampling_started_s = time.monotonic()
             return
@@ -68,5 +68,5 @@ class TrainingProgress:
 
 
 def clock(seconds: float) -> str:
-    """`0:02:05`"""
+    """Seconds as `0:02:05`."""
     return str(timedelta(seconds=round(seconds)))

@@ -1,8 +1,8 @@
 """Training on its own, without the pipeline: `python -m bnf.train CONFIG --model DIR --groups DIR --output DIR [--reference
 DIR [--reference-model DIR]]`.
 
-CONFIG is a YAML or JSON file with the keys of a recipe's `train` section, or with that section among others: then `seed` beside
-it is read too, and what isn't read is named. Where the objective needs a reference and none is given, the model's own
+CONFIG is a YAML or JSON file with the keys of a recipe's `train` section, or a recipe with that section. Of a recipe, `seed` is read too,
+and the sections that are not read are named. Where the objective needs a reference and none is given, the model's own
 log-probabilities are cached in OUTPUT/reference first. Groups in the folder's subfolder `dev` are evaluated.
 """
 
@@ -13,12 +13,16 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bnf.objectives import load_objective
 from bnf.paths import person_path
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    # It imports torch.
+    from bnf.training.summary import TrainSummary
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=person_path, required=True, help="folder to write to; resumes what is there")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
-    # Read when torch is imported, below: threads that spin while they wait cost several times the work where a core is shared.
+    # Torch reads it when it is imported, below. Threads that spin while they wait cost several times the work where a core is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = TrainConfig.from_dict(_read_config(options.config))
@@ -46,9 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
             options.output,
             reference_model_dir=options.reference_model,
         )
-        print(json.dumps(summary, indent=1))
+        print(json.dumps(summary.to_json(), indent=1))
     except KeyboardInterrupt:
-        # Of what the shell is told: 128 and the signal's number.
+        # A shell expects 128 and the signal's number.
         return _failed("stopped; the same command goes on from the last checkpoint", 130, options.debug)
     except (ValueError, OSError) as error:
         return _failed(f"error: {error}", 2, options.debug)
@@ -74,12 +78,13 @@ def run(
     output_dir: Path,
     *,
     reference_model_dir: Path | None = None,
-) -> dict[str, Any]:
+) -> "TrainSummary":
     """Caches the reference where it is needed and not given, and trains; returns the summary."""
     from bnf.data.groups import DEV
-    from bnf.model.digests import model_digest
-    from bnf.reference.cache import INDEX_FILE, cache_reference
+    from bnf.reference.index import INDEX_FILE
     from bnf.training.checks import check_groups_dir, check_machine, check_model_dir
+    from bnf.training.launch import launch
+    from bnf.training.own_reference import cache_for, is_of
     from bnf.training.trainer import train
 
     # What training would refuse is refused before the pass, not after it.
@@ -91,17 +96,10 @@ def run(
     check_groups_dir(config, groups_dir)
     if reference_dir is None and load_objective(config.objective, config.objective_options).needs_reference:
         reference_dir = output_dir / "reference"
-        cache_reference(
-            model_dir,
-            groups_dir,
-            reference_dir,
-            **config.reference_settings(),
-            progress=_Printer("reference"),
-        )
-    same_weights = False
-    if reference_dir is not None and (reference_dir / INDEX_FILE).is_file():
-        same_weights = json.loads((reference_dir / INDEX_FILE).read_text())["model"] == model_digest(model_dir)
-    return train(
+        cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))
+    same_weights = reference_dir is not None and (reference_dir / INDEX_FILE).is_file() and is_of(reference_dir, model_dir)
+    begin = launch if config.nproc_per_node > 1 else train
+    return begin(
         config,
         model_dir=model_dir,
         groups_dir=groups_dir,
@@ -127,11 +125,12 @@ class _Printer:
             print(f"{self.stage}: {done} of {total} {note}", file=sys.stderr, flush=True)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, object]:
     """The settings of a file.
 
     Raises:
-        FileNotFoundError, ValueError: it isn't there, can't be read, or holds no mapping, or a key twice.
+        FileNotFoundError: the file isn't there.
+        ValueError: it can't be read, holds no mapping, or holds a key twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"config must be a YAML or JSON file, got {path}; write the train section of a recipe into one")
@@ -154,7 +153,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return section
 
 
-def _mapping(values: object, what: str) -> dict[str, Any]:
+def _mapping(values: object, what: str) -> dict[str, object]:
     if not isinstance(values, dict):
         raise ValueError(
             f"config must be a mapping of settings, got {type(values).__name__} in {what}; write one `key: value` a line"
@@ -162,9 +161,9 @@ def _mapping(values: object, what: str) -> dict[str, Any]:
     return values
 
 
-def _read_json(path: Path) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+def _read_json(path: Path) -> object:
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        values: dict[str, object] = {}
         for key, value in pairs:
             if key in values:
                 raise ValueError(f"{key} must be given once, got it twice; remove one")

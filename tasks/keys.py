@@ -27,7 +27,19 @@ LIBRARIES = {
 }
 
 # Modules that say, refuse or permit something and compute nothing of a result: an edit to them must not make anybody train again.
-WITHOUT_EFFECT = frozenset({"bnf.training.loggers", "bnf.permissions", "bnf.model.plain_models", "bnf.process", "bnf.progress"})
+WITHOUT_EFFECT = frozenset(
+    {"bnf.training.loggers", "bnf.permissions", "bnf.model.plain_models", "bnf.plugins", "bnf.process", "bnf.progress"}
+)
+# The same of modules that read others. Those that they import count, so nothing that computes is hidden behind them.
+SHOWS_OR_REFUSES = frozenset(
+    {
+        "bnf.data.longest",
+        "bnf.training.checks",
+        "bnf.training.metrics",
+        "bnf.training.remedies",
+        "bnf.training.summary",
+    }
+)
 
 
 def canonical(value: object) -> str:
@@ -107,11 +119,12 @@ def code_digests(entries: Iterable[str]) -> dict[str, str]:
 
     An entry is a module (`tasks.stages.train`) or functions of one (`evaluation.benchmarks.gsm8k:load,messages`). Of the latter
     only the definitions that those functions use count, and only the imports inside them: so an edit to a benchmark's scoring
-    leaves its generations alone. Comments, docstrings, formatting and the modules of `WITHOUT_EFFECT` never count; imports inside
-    functions do.
+    leaves its generations alone. Comments, docstrings, formatting and the modules of `WITHOUT_EFFECT` and `SHOWS_OR_REFUSES` never
+    count; imports inside functions do.
     """
     digests: dict[str, str] = {}
     waiting: list[str] = []
+    passed_over = set(WITHOUT_EFFECT)
     for entry in entries:
         module, _, names = entry.partition(":")
         if names:
@@ -121,10 +134,14 @@ def code_digests(entries: Iterable[str]) -> dict[str, str]:
             waiting.append(module)
     while waiting:
         module = waiting.pop()
-        if module in digests or module in WITHOUT_EFFECT:
+        if module in digests or module in passed_over:
             continue
-        digests[module], imported = _module(_source_file(module))
+        digest_of_module, imported = _module(_source_file(module))
         waiting.extend(imported)
+        if module in SHOWS_OR_REFUSES:
+            passed_over.add(module)
+        else:
+            digests[module] = digest_of_module
     return digests
 
 

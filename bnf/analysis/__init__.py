@@ -1,0 +1,5 @@
+"""Analysis: what training did to a policy, from its log-probabilities and the reference's.
+
+likelihood_shift: on the data it saw, token by token.
+policy_divergence: on completions that it sampled itself.
+"""

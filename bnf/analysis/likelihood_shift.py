@@ -1,5 +1,5 @@
-"""What training did to the likelihood of the data it saw: every completion token under the policy against the same token
-under the reference.
+"""What training did to the likelihood of the data: every completion token under the policy against the same token under the
+reference.
 
 A collapse shows here first: likelihood that falls on preferred completions too, or a few tokens that fell by tens of nats.
 """
@@ -7,8 +7,8 @@ A collapse shows here first: likelihood that falls on preferred completions too,
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from bnf.data.groups import DEV, read_groups
 from bnf.data.packing import Row, pack
 from bnf.progress import Progress
 from bnf.reference.cache import cache_reference, read_reference
-from bnf.training.losses import RowReference
+from bnf.reference.values import RowReference
 
 SHIFTS_FILE = "shifts.json"
 
@@ -29,7 +29,76 @@ _NUM_LARGEST = 20
 _CONTEXT_TOKENS = 8
 
 
-def analyze(
+@dataclass(frozen=True)
+class ByModel:
+    """A mean log-probability under both models, in nats."""
+
+    reference: float
+    policy: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many tokens shifted by how many nats: `counts` has one more than `edges`, its first and last are open."""
+
+    edges: Sequence[float]
+    counts: Sequence[int]
+
+
+@dataclass(frozen=True)
+class MovedToken:
+    """A token that moved far: where it stands, the text before it, and its log-probabilities."""
+
+    group: str
+    completion: int
+    position: int
+    context: str
+    token: str
+    reference_logp: float
+    policy_logp: float
+
+
+@dataclass(frozen=True)
+class LabelShift:
+    """The shift of all completions of one label, which has some.
+
+    `logps_per_token` and `logps_sum` are means over completions, of their mean and of their summed log-probability. Shifts are of
+    log-probabilities per token, in nats; those of log-odds say how far the token's logit moved against all others.
+    """
+
+    completions: int
+    tokens: int
+    logps_per_token: ByModel
+    logps_sum: ByModel
+    shift_quantiles: dict[str, float]
+    log_odds_shift_quantiles: dict[str, float]
+    share_of_tokens_down: float
+    shift_histogram: Histogram
+    policy_entropy: float
+    largest_rises: Sequence[MovedToken]
+    largest_falls: Sequence[MovedToken]
+
+
+@dataclass(frozen=True)
+class LikelihoodShift:
+    """The shift by label, None for a label without completions; and that of the dev groups, where the data set has some."""
+
+    groups: int
+    preferred: LabelShift | None
+    dispreferred: LabelShift | None
+    dev: "LikelihoodShift | None" = None
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as shifts.json holds them."""
+        labels = {"preferred": self.preferred, "dispreferred": self.dispreferred}
+        return {
+            "groups": self.groups,
+            **{name: {"completions": 0, "tokens": 0} if one is None else asdict(one) for name, one in labels.items()},
+            **({} if self.dev is None else {DEV: self.dev.to_json()}),
+        }
+
+
+def likelihood_shift(
     policy_dir: Path,
     groups_dir: Path,
     reference_dir: Path,
@@ -40,17 +109,12 @@ def analyze(
     progress: Progress,
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
-) -> dict[str, Any]:
-    """Scores all groups under the policy, resuming what is there, and compares with the cached reference; returns what
-    shifts.json holds.
-
-    Per label: mean log-probability per token and summed, over completions, under both models; quantiles and a histogram of
-    the per-token shifts in nats; quantiles of the log-odds shifts (how far the label's logit moved against all others); the
-    policy's entropy in nats; the tokens that rose and fell most. The same of the data set's dev groups, where it has some,
-    under `dev`: likelihood that moved on prompts that were not trained on.
+) -> LikelihoodShift:
+    """Scores all groups under the policy, keeping what an earlier call scored, and compares with the cached reference. Returns what it
+    writes to shifts.json.
 
     Raises:
-        ValueError: where the reference was made for other groups or settings.
+        ValueError: the reference was made for other groups or settings.
     """
     cache_dir = output_dir / "policy_logps"
     cache_reference(
@@ -66,27 +130,22 @@ def analyze(
     )
     tokenizer = AutoTokenizer.from_pretrained(policy_dir, local_files_only=True, trust_remote_code=False)
 
-    def compared(part: str) -> dict[str, Any]:
+    def compared(part: str, dev: LikelihoodShift | None = None) -> LikelihoodShift:
         groups = read_groups(groups_dir / part)
         rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
         policies, references = (
             read_reference(folder / part, rows, max_tokens_per_row=max_tokens_per_row, bf16=bf16)
             for folder in (cache_dir, reference_dir)
         )
-        by_label = {
-            name: _compare(rows, policies, references, sign, tokenizer)
-            for name, sign in (("preferred", 1), ("dispreferred", -1))
-        }
-        return {"groups": sum(len(row.groups) for row in rows), **by_label}
+        preferred, dispreferred = (_compare(rows, policies, references, sign, tokenizer) for sign in (1, -1))
+        return LikelihoodShift(sum(len(row.groups) for row in rows), preferred, dispreferred, dev)
 
-    shifts = compared("")
-    if (groups_dir / DEV).is_dir():
-        shifts[DEV] = compared(DEV)
+    shift = compared("", compared(DEV) if (groups_dir / DEV).is_dir() else None)
     output_dir.mkdir(parents=True, exist_ok=True)
     partial = output_dir / (SHIFTS_FILE + ".partial")
-    partial.write_text(json.dumps(shifts, indent=1, ensure_ascii=False) + "\n")
+    partial.write_text(json.dumps(shift.to_json(), indent=1, ensure_ascii=False) + "\n")
     os.replace(partial, output_dir / SHIFTS_FILE)
-    return shifts
+    return shift
 
 
 def _compare(
@@ -95,33 +154,39 @@ def _compare(
     references: Sequence[RowReference],
     sign: int,
     tokenizer: PreTrainedTokenizerBase,
-) -> dict[str, Any]:
-    """All completions of one label."""
+) -> LabelShift | None:
+    """The shift of all completions of one label; None where there are none."""
     of_tokens = [row.labels[row.completion_of_token] == sign for row in rows]
     policy = torch.cat([values.logps[own] for values, own in zip(policies, of_tokens, strict=True)])
     if not len(policy):
-        return {"completions": 0, "tokens": 0}
+        return None
     reference = torch.cat([values.logps[own] for values, own in zip(references, of_tokens, strict=True)])
     odds_shift = torch.cat(
         [(ours.log_odds - theirs.log_odds)[own] for ours, theirs, own in zip(policies, references, of_tokens, strict=True)]
     )
     entropies = [values.entropies[own] for values, own in zip(policies, of_tokens, strict=True) if values.entropies is not None]
-    models = {"reference": references, "policy": policies}
     shift = policy - reference
     bins = torch.bucketize(shift, torch.tensor(_EDGES))
-    return {
-        "completions": sum(int((row.labels == sign).sum()) for row in rows),
-        "tokens": len(policy),
-        "logps_per_token": {name: _mean_logp(rows, values, sign, per_token=True) for name, values in models.items()},
-        "logps_sum": {name: _mean_logp(rows, values, sign, per_token=False) for name, values in models.items()},
-        "shift_quantiles": _quantiles(shift),
-        "log_odds_shift_quantiles": _quantiles(odds_shift),
-        "share_of_tokens_down": float((shift < 0).double().mean()),
-        "shift_histogram": {"edges": list(_EDGES), "counts": bins.bincount(minlength=len(_EDGES) + 1).tolist()},
-        "policy_entropy": float(torch.cat(entropies).double().mean()),
-        "largest_rises": _largest(rows, policies, references, of_tokens, shift, tokenizer, descending=True),
-        "largest_falls": _largest(rows, policies, references, of_tokens, shift, tokenizer, descending=False),
-    }
+
+    def by_model(*, per_token: bool) -> ByModel:
+        return ByModel(*(_mean_logp(rows, values, sign, per_token=per_token) for values in (references, policies)))
+
+    def largest(*, descending: bool) -> list[MovedToken]:
+        return _largest(rows, policies, references, of_tokens, shift, tokenizer, descending=descending)
+
+    return LabelShift(
+        completions=sum(int((row.labels == sign).sum()) for row in rows),
+        tokens=len(policy),
+        logps_per_token=by_model(per_token=True),
+        logps_sum=by_model(per_token=False),
+        shift_quantiles=_quantiles(shift),
+        log_odds_shift_quantiles=_quantiles(odds_shift),
+        share_of_tokens_down=float((shift < 0).double().mean()),
+        shift_histogram=Histogram(list(_EDGES), bins.bincount(minlength=len(_EDGES) + 1).tolist()),
+        policy_entropy=float(torch.cat(entropies).double().mean()),
+        largest_rises=largest(descending=True),
+        largest_falls=largest(descending=False),
+    )
 
 
 def _mean_logp(rows: Sequence[Row], values: Sequence[RowReference], sign: int, *, per_token: bool) -> float:
@@ -148,8 +213,8 @@ def _largest(
     tokenizer: PreTrainedTokenizerBase,
     *,
     descending: bool,
-) -> list[dict[str, Any]]:
-    """The tokens that moved most, with what stands before them."""
+) -> list[MovedToken]:
+    """The tokens that moved most, with the text before them."""
     row_of = torch.cat([torch.full((int(own.sum()),), number) for number, own in enumerate(of_tokens)])
     place_of = torch.cat([own.nonzero()[:, 0] for own in of_tokens])
     order = shift.argsort(descending=descending, stable=True)[:_NUM_LARGEST].tolist()
@@ -164,14 +229,14 @@ def _largest(
         within_group = completion - int((row.group_of_completion < group_number).sum())
         before = (*group.prompt_ids, *group.completions[within_group].token_ids[:position])[-_CONTEXT_TOKENS:]
         largest.append(
-            {
-                "group": group.id,
-                "completion": within_group,
-                "position": position,
-                "context": tokenizer.decode(list(before)),
-                "token": tokenizer.decode([int(row.targets[place])]),
-                "reference_logp": float(references[number].logps[place]),
-                "policy_logp": float(policies[number].logps[place]),
-            }
+            MovedToken(
+                group=group.id,
+                completion=within_group,
+                position=position,
+                context=str(tokenizer.decode(list(before))),
+                token=str(tokenizer.decode([int(row.targets[place])])),
+                reference_logp=float(references[number].logps[place]),
+                policy_logp=float(policies[number].logps[place]),
+            )
         )
     return largest

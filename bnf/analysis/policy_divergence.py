@@ -1,10 +1,12 @@
-"""How far a policy is from the reference on completions that the policy itself sampled: entropy and KL, from both models' passes.
+"""How far a policy is from the reference on completions that the policy itself sampled: entropy and KL, from a pass of each model.
 
-KL(policy ‖ reference) is estimated token by token as in `bnf.training.dev`, and is that of the distribution the completions came from where
-they were sampled at temperature 1 and with all of the vocabulary; at another temperature it is the divergence where the policy goes.
+The estimate of KL(policy ‖ reference) is `bnf.reference.divergence`'s. It is that of the distribution which the completions came from if
+they were sampled at temperature 1 from the whole vocabulary. At another temperature it is the divergence on the texts that the policy
+then writes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -14,10 +16,24 @@ from bnf.data.packing import pack
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.loading import load_model
 from bnf.model.logps import row_logps
-from bnf.training.dev import kl
+from bnf.progress import Progress
+from bnf.reference.divergence import sampled_kl
 
 
-def divergence(
+@dataclass(frozen=True)
+class PolicyDivergence:
+    """In nats: the policy's entropy per token, and its KL to the reference per completion and per token."""
+
+    entropy: float
+    kl: float
+    kl_per_token: float
+
+    def to_json(self) -> dict[str, float]:
+        """The fields as divergence.json holds them."""
+        return asdict(self)
+
+
+def policy_divergence(
     groups: Sequence[PromptGroup],
     policy_dir: Path,
     reference_dir: Path,
@@ -25,12 +41,12 @@ def divergence(
     max_tokens_per_row: int,
     bf16: bool,
     share_prompts: bool = True,
-    progress: Callable[[int, int, str], None],
-) -> dict[str, float]:
-    """`entropy` per token of the policy, `kl_per_token`, and `kl` per completion, in nats. Only one model is in memory at a time.
+    progress: Progress,
+) -> PolicyDivergence:
+    """The divergence of one model from another (both model folders) on these completions. One model is in memory at a time.
 
     Raises:
-        ValueError: where a group is longer than a row, or a model is not supported.
+        ValueError: a group is longer than a row, or a model is not supported.
     """
     rows = pack(groups, max_tokens_per_row, share_prompts=share_prompts)
     num_passes = 1 if policy_dir == reference_dir else 2
@@ -52,9 +68,5 @@ def divergence(
     total = 0.0
     if num_passes == 2:
         theirs, _ = values(reference_dir, len(rows), entropies=False)
-        total = kl(own, theirs)
-    return {
-        "entropy": float(entropy.mean()),
-        "kl": total / num_completions,
-        "kl_per_token": total / len(own),
-    }
+        total = sampled_kl(own, theirs)
+    return PolicyDivergence(float(entropy.mean()), total / num_completions, total / len(own))

@@ -1,0 +1,9 @@
+"""Prompt groups, and how conversations become token ids and rows.
+
+groups: the data set of a training, in memory and on disk.
+packing: groups as rows of tokens.
+longest: the longest group, which a row has to hold.
+rendering: chat messages as token ids.
+chat_template: what a chat template writes, checked.
+marked: messages, their context, and their texts.
+"""

@@ -1,4 +1,4 @@
-"""What a model's chat template writes of a conversation, and that it writes all of it.
+"""Conversations as a model's chat template writes them, and the check that it writes all of them.
 
 A template is a program of the model's makers. It may not know a role, a message's reasoning or its tool calls, may rewrite a text, and
 may ask what day it is. So each rendering is checked. The template also writes a conversation of the same shape with a mark in the place
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bnf.data.marked import KNOWN_ROLES, NO_CONTEXT, Context, Marked, Message, shape_of, split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The day that Llama 3's templates name where they aren't told one.
+# The day that Llama 3's templates name by default.
 DEFAULT_DATE = "2024-07-26"
 _DAY = "%Y-%m-%d"
 # Templates have no common name for it.
@@ -28,12 +28,12 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 _ROLE_MARK = "bNfRoLe"
 _MOST_PATTERNS = 1024
-# What may stand or not between a text and the template's words around it: a number is written without quotes. At most so much of it.
+# Characters that may stand between a text and the template's words around it (a number is written without quotes), and how many.
 _LOOSE = " \t\r\n\"'"
 _MOST_LOOSE = 64
-# How Python's own words for JSON's are written where a template prints a value.
+# How a template that prints a value writes JSON's words: as Python's.
 _PYTHON = {"true": "True", "false": "False", "null": "None"}
-# What a template's own code may raise on data that it doesn't expect.
+# What a template's code may raise for data that it doesn't expect.
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError)
 
 
@@ -50,10 +50,10 @@ class LostText(RenderingError):
 
 
 def set_date(tokenizer: PreTrainedTokenizerBase, date: str) -> None:
-    """Tells the tokenizer's template what day it is (YYYY-MM-DD), whenever it is asked.
+    """Sets the day (YYYY-MM-DD) that the tokenizer's template takes for the current one.
 
     Raises:
-        ValueError: where that is no day.
+        ValueError: `date` is not a day.
     """
     if not is_day(date):
         raise ValueError(f"date must be a day as YYYY-MM-DD, got {date!r}; write date={DEFAULT_DATE}")
@@ -72,7 +72,7 @@ def is_day(text: str) -> bool:
 class _Pattern:
     """What the template writes around the texts: `order[i]` is the number of the text between the literals i and i + 1.
 
-    `literals` is None where it is known only which texts are written, and in which order.
+    `literals` is None where only the texts' order is known. `refused` says what is wrong with the conversation's roles.
     """
 
     order: list[int]
@@ -82,8 +82,8 @@ class _Pattern:
     def first_lost(
         self, texts: Sequence[str], rendering: str, expected: Iterable[int], free: Collection[int] = ()
     ) -> int | None:
-        """The number of the first of the `expected` texts that isn't in the rendering whole and at its place, or None. Those that are
-        `free` must be written, and may be changed."""
+        """The number of the first `expected` text that isn't whole and at its place in the rendering, or None. Texts in `free` must be
+        written, but may be changed."""
         written = set(self.order)
         absent = next((number for number in expected if number not in written), None)
         if absent is not None:
@@ -102,9 +102,9 @@ class _Pattern:
         return None
 
     def _end(self, form: str, place: int, rendering: str, position: int) -> int | None:
-        """Where the text at a place of the order, in this form, ends from the position on; None where it doesn't stand there.
+        """Where a text, in this form, ends in the rendering, searched from the position on; None where it isn't found.
 
-        The template's own word must stand before or after it: a text may be a word that the template writes anyway, such as `user`.
+        The template's word before or after it must be there too: the text may be a word that the template writes anyway, such as `user`.
         """
         around = ["", ""] if self.literals is None else self.literals[place : place + 2]
         before, after = (around[0].rstrip(_LOOSE).split() or [""])[-1], (around[1].lstrip(_LOOSE).split() or [""])[0]
@@ -128,14 +128,14 @@ class _Pattern:
 
 
 class ChatTemplate:
-    """Writes conversations by a tokenizer's chat template and checks what it wrote; shapes that were seen are remembered."""
+    """Writes conversations with a tokenizer's chat template and checks the rendering. It remembers the shapes that it has seen."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         day = getattr(tokenizer, "template_day", None) or datetime.strptime(DEFAULT_DATE, _DAY)
         # Variables come before the function of the same name, which would ask the clock.
         self._variables = {"strftime_now": day.strftime, "date_string": day.strftime("%d %b %Y")}
-        self._patterns: dict[Any, _Pattern] = {}
+        self._patterns: dict[Hashable, _Pattern] = {}
 
     def conversation(
         self,
@@ -150,8 +150,8 @@ class ChatTemplate:
         change texts of the assistant, as templates do that leave the reasoning of earlier turns out.
 
         Raises:
-            RenderingError: where the template refuses it.
-            LostText: where it leaves out or changes a text, or writes another role for a message's.
+            RenderingError: the template refuses the conversation.
+            LostText: it leaves out or changes a text, or writes a message under another role.
         """
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         rendering = self._written(messages, context, options)
@@ -175,14 +175,14 @@ class ChatTemplate:
     def turn(
         self, messages: Sequence[Message], reply: Message, prompt: str, context: Context = NO_CONTEXT, *, header: bool = True
     ) -> tuple[str, LostText | None]:
-        """The conversation with the assistant's `reply` after the `prompt`, which `conversation` gave for the messages; and what of
-        the reply isn't in it whole.
+        """The conversation with the assistant's `reply` after the `prompt`, which `conversation` gave for the messages; and the error of a
+        reply's text that isn't whole in it.
 
         Args:
             header: Whether the prompt ends with the header of the assistant's turn.
 
         Raises:
-            RenderingError: where the template refuses it, or writes the prompt in another way before the reply.
+            RenderingError: the template refuses it, or writes the prompt otherwise when a reply follows.
         """
         whole = self._written([*messages, reply], context, {"add_generation_prompt": False})
         if not whole.startswith(prompt):
@@ -199,25 +199,25 @@ class ChatTemplate:
         lost = pattern.first_lost(texts, whole[len(prompt) :], range(first, len(texts)))
         return whole, None if lost is None else _lost(Marked(messages, context, reply), lost)
 
-    def _remember(self, key: Any, pattern: _Pattern) -> _Pattern:
-        # Calls have ids, and each of them makes a shape of its own.
+    def _remember(self, key: Hashable, pattern: _Pattern) -> _Pattern:
+        # Calls have ids, so there may be as many shapes as conversations.
         if len(self._patterns) >= _MOST_PATTERNS:
             self._patterns.clear()
         self._patterns[key] = pattern
         return pattern
 
-    def _pattern(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> _Pattern:
+    def _pattern(self, messages: Sequence[Message], context: Context, options: Mapping[str, bool]) -> _Pattern:
         marked = Marked(messages, context)
         rendering = self._written(marked.messages, marked.context, options)
         literals, order = split(rendering)
-        # Of a message that isn't written the text is what is lost, and one without a text loses nothing.
+        # Only messages with a written text: an unwritten text is found as lost, and a message without text loses nothing.
         for number in sorted({place for text in order if (place := marked.places[text].message) is not None}):
             if refused := self._role_fault(marked, number, str(messages[number]["role"]), rendering, options):
                 return _Pattern(order, literals, refused)
         return _Pattern(order, literals)
 
-    def _role_fault(self, marked: Marked, number: int, role: str, rendering: str, options: Mapping[str, Any]) -> str:
-        """What is wrong with what the template makes of a role; it may take one that it doesn't know for another."""
+    def _role_fault(self, marked: Marked, number: int, role: str, rendering: str, options: Mapping[str, bool]) -> str:
+        """What is wrong with a message's role in the rendering: a template may take a role that it doesn't know for another."""
         if role in ("user", "assistant"):
             return ""
 
@@ -247,7 +247,7 @@ class ChatTemplate:
             return _Pattern(order, literals)
         return _Pattern([number for number in split(whole)[1] if number >= first], None)
 
-    def _written(self, messages: Sequence[Message], context: Context, options: Mapping[str, Any]) -> str:
+    def _written(self, messages: Sequence[Message], context: Context, options: Mapping[str, bool]) -> str:
         from jinja2 import TemplateError
 
         shown = [self._as_known(message) for message in messages]
@@ -266,13 +266,14 @@ class ChatTemplate:
                 f"messages must be what the chat template takes, got roles {roles}, which it refuses: {error}; leave the row out"
             ) from error
 
-    def _applied(self, messages: list[Message], context: Context, options: Mapping[str, Any]) -> str:
+    def _applied(self, messages: list[Message], context: Context, options: Mapping[str, bool]) -> str:
         return str(
             self._tokenizer.apply_chat_template(messages, tokenize=False, **context, **options, **self._variables)  # type: ignore[arg-type]
         )
 
     def _as_known(self, message: Message) -> Message:
-        """The message with `developer` as system where the template has no such role, and reasoning under the name that it reads."""
+        """The message in the template's terms: `developer` becomes system where it has no such role, and reasoning gets the key that it
+        reads."""
         if message["role"] == "developer" and not self._names("developer"):
             message = {**message, "role": "system"}
         for key in REASONING_KEYS:
@@ -282,7 +283,7 @@ class ChatTemplate:
         return message
 
     def _names(self, word: str) -> bool:
-        """Whether the template's source has the word as a name or a text of its own."""
+        """Whether the template's source has the word as a name or in quotes."""
         return re.search(rf"[.'\"]{re.escape(word)}\b", str(self._tokenizer.chat_template)) is not None
 
 
@@ -299,7 +300,7 @@ def _with_arguments_as_text(message: Message) -> Message:
 
 
 def _forms(text: str) -> set[str]:
-    """The text as a template may write it: without white space at its ends, as JSON, or as JSON inside of JSON."""
+    """The forms in which a template may write a text: without white space at its ends, as JSON, or as JSON inside JSON."""
     forms = {text.strip(), _PYTHON.get(text, text.strip())}
     for part in {text, text.strip()}:
         for ascii in (False, True):

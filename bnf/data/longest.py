@@ -1,4 +1,4 @@
-"""The longest group of a data set: what a row has to hold at least. Known from the lengths alone, without torch."""
+"""The longest group of a data set, which a row has to hold; found from the stored lengths, without torch."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def check_longest(groups_dir: Path, *, max_tokens_per_row: int, share_prompts: b
     """Checks that a row holds every group of a data set, dev groups too.
 
     Raises:
-        ValueError: naming the longest group where one is too long.
+        ValueError: the longest group, which is named, is too long.
     """
     folders = [folder for folder in (groups_dir, groups_dir / DEV) if (folder / GROUPS_FILE).is_file()]
     group, num_tokens = max((longest_group(folder, share_prompts) for folder in folders), key=lambda found: found[1])
@@ -21,7 +21,7 @@ def check_longest(groups_dir: Path, *, max_tokens_per_row: int, share_prompts: b
 
 
 def longest_group(folder: Path, share_prompts: bool) -> tuple[str, int]:
-    """The id of the group that takes the most tokens of a row, and how many; without shared prompts each completion has a copy."""
+    """The id of the group that takes the most tokens of a row, and how many; without shared prompts each completion counts its copy."""
     names = ("prompt_lengths", "completion_lengths", "completion_offsets", "id_offsets", "id_bytes")
     with safe_open(folder / GROUPS_FILE, framework="numpy") as file:
         prompts, completions, offsets, id_offsets, ids = (file.get_tensor(name) for name in names)

@@ -1,40 +1,40 @@
-"""A conversation with a mark in the place of every text, to see where a chat template writes which one."""
+"""Conversations with a mark in the place of every text: the marks show where a chat template writes which text."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-# `role` and `content` as text, and of REASONING_KEYS, `tool_calls`, `name` and `tool_call_id` those that it has.
+# `role` and `content` as text; where the message has them, `tool_calls`, `name`, `tool_call_id` and its reasoning.
 Message = dict[str, Any]
 # What stands beside a conversation: `tools` and `documents`, as apply_chat_template takes them.
 Context = Mapping[str, Any]
 NO_CONTEXT: Context = {}
 CONTEXT_KEYS = ("tools", "documents")
 
-# Of a tool or a call: what says how to read it, and no words of its own.
+# Keys of a tool or a call that say how to read it, and hold no text of the conversation.
 _STRUCTURE = frozenset({"type", "id", "index", "required", "strict", "additionalProperties", "$schema"})
 KNOWN_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _MARK = re.compile(r"bNf(\d{4,})PaRt")
 
 
 def context_of(record: Mapping[str, Any]) -> Context:
-    """What stands beside the conversation of a record: of a sample, or of a line of groups.jsonl."""
+    """The context of a record (a sample, or a line of groups.jsonl): its tools and documents."""
     return {key: record[key] for key in CONTEXT_KEYS if key in record}
 
 
 def texts_of(messages: Sequence[Message], context: Context = NO_CONTEXT) -> list[str]:
-    """Every text of a conversation that a template has to write, roles that aren't the usual ones among them."""
+    """Every text of a conversation that a template has to write, including unusual roles."""
     roles = [message["role"] for message in messages if message["role"] not in KNOWN_ROLES]
     return roles + shape_of(messages, context).texts
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a text stands: the message's number from 0 and its role, or of the context neither; and under which key."""
+    """Where a text stands: its message's number from 0 and role (in the context None and ""), and its key."""
 
     message: int | None
     role: str
@@ -47,9 +47,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Shape:
-    """A conversation's texts, and all else of it as a key that conversations of one shape have in common."""
+    """A conversation's texts, and a key of everything else, which conversations of the same shape share."""
 
-    key: Any
+    key: Hashable
     texts: list[str]
 
 
@@ -77,8 +77,8 @@ class Marked:
                 marked[key] = self._inside(replace(place, key=key), value, key)
         return marked
 
-    def _inside(self, place: Place, value: Any, key: str) -> Any:
-        """The value with marks. Names are texts where the data chose them: those of a call's arguments and of a tool's properties."""
+    def _inside(self, place: Place, value: object, key: str) -> object:
+        """The value with marks. Names count as texts where the data chose them: a call's arguments, a tool's properties."""
         if isinstance(value, str):
             return self._text(place, value)
         if isinstance(value, list | tuple):
@@ -102,6 +102,7 @@ class Marked:
 
 
 def shape_of(messages: Sequence[Message], context: Context) -> Shape:
+    """The texts and the shape of a conversation."""
     if not context and all(len(message) == 2 and isinstance(message["content"], str) for message in messages):
         texts = [message["content"] for message in messages]
         blank = [text if not text or text.isspace() else None for text in texts]
@@ -114,7 +115,7 @@ def shape_of(messages: Sequence[Message], context: Context) -> Shape:
 
 
 def _linked(messages: Sequence[Message]) -> set[tuple[int, str]]:
-    """Names and ids of tools' messages that only repeat which call they answer: the calls before them say it in the same order."""
+    """The (message, key) of names and ids in tools' messages that only repeat those of the call that they answer, in the calls' order."""
     linked: set[tuple[int, str]] = set()
     calls: list[Mapping[str, Any]] = []
     for number, message in enumerate(messages):
@@ -132,5 +133,6 @@ def _linked(messages: Sequence[Message]) -> set[tuple[int, str]]:
 
 
 def split(rendering: str) -> tuple[list[str], list[int]]:
+    """What stands around the marks of a rendering, and the marks' numbers in its order."""
     parts = _MARK.split(rendering)
     return parts[::2], [int(number) for number in parts[1::2]]

@@ -1,9 +1,9 @@
 """Rows: prompt groups packed flat into a token budget, each prompt once, followed by its completions.
 
-A row is what is computed at once, by the reference pass and by training alike. Rows depend on the data, the budget and the
-most groups that a row may hold, never on a seed: the training seed permutes whole rows. Within a group the positions of every
-completion continue from the prompt's end, and each completion attends to the prompt and to itself (`bnf.model.segments`). In plain
-packing, for kernels and comparisons that need it, every completion has a copy of the prompt of its own.
+A row is computed at once, by the reference pass and by training alike. Rows depend on the data, the token budget and the most groups that
+a row may hold, never on a seed: the training seed permutes whole rows. Within a group the positions of every completion continue from
+the prompt's end, and each completion attends to the prompt and to itself (`bnf.model.segments`). In plain packing, for kernels and
+comparisons that need it, every completion has its own copy of the prompt.
 """
 
 from bisect import bisect_left
@@ -20,14 +20,14 @@ from torch import Tensor
 from bnf.data.groups import ChosenGroups, PromptGroup, tokens_digest
 from bnf.data.longest import too_long
 
-# Rows that are still being filled at once: enough for tight rows, and packing stays linear in the number of groups.
+# How many rows are filled at the same time: enough for tight rows, and packing stays linear in the number of groups.
 _OPEN_ROWS = 32
 
 
 @dataclass(frozen=True)
 class Span:
-    """Where a group, or in plain packing a completion with its prompt, lies in its row: its first token, its prompt's length and
-    its completions' lengths.
+    """The place in a row of a group, or in plain packing of a prompt with one completion: its first token, and the lengths of prompt and
+    completions.
     """
 
     start: int
@@ -36,7 +36,7 @@ class Span:
 
     @property
     def num_tokens(self) -> int:
-        """The prompt's and all completions'."""
+        """Tokens of the prompt and all completions."""
         return self.prompt_length + sum(self.completion_lengths)
 
     @property
@@ -75,7 +75,7 @@ class Row:
         return tuple(spans)
 
     def _first_spans(self) -> list[Span]:
-        """Of each group the span with its prompt, in plain packing the first."""
+        """Of each group the span that holds its prompt; in plain packing the first of those."""
         if self.share_prompts:
             return list(self.spans)
         sizes = [len(group.completions) for group in self.groups]
@@ -114,7 +114,9 @@ class Row:
 
     @property
     def predicting(self) -> Tensor:
-        """(N,) where in the row the hidden state lies that predicts each completion token; the prompt's last for the first."""
+        """(N,) the place in the row of the hidden state that predicts each completion token; for a completion's first token it is that of
+        the prompt's last.
+        """
         places: list[int] = []
         for span in self.spans:
             for start, length in span.completion_starts():
@@ -129,7 +131,7 @@ class Row:
 
     @property
     def predicting_prompts(self) -> Tensor:
-        """(M,) where in the row the hidden state lies that predicts each prompt token; nothing predicts a prompt's first."""
+        """(M,) the place in the row of the hidden state that predicts each prompt token; nothing predicts a prompt's first token."""
         spans = self._first_spans()
         return torch.tensor(
             [place for span in spans for place in range(span.start, span.start + span.prompt_length - 1)], dtype=torch.long
@@ -184,7 +186,7 @@ class Row:
 
     @property
     def shortest_of_pair(self) -> Tensor:
-        """(C,) the length of the shortest completion among each completion and those it is paired with."""
+        """(C,) the least length among each completion and those that it is paired with."""
         shortest = self.lengths.clone()
         for chosen, rejected in self.pairs.tolist():
             pair_min = min(int(self.lengths[chosen]), int(self.lengths[rejected]))
@@ -200,16 +202,14 @@ def pack(
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
 ) -> list[Row]:
-    """Packs all groups into rows of at most `max_tokens_per_row` tokens and `max_groups_per_row` groups; the same groups give
-    the same rows, always.
+    """Packs all groups into rows of at most `max_tokens_per_row` tokens and `max_groups_per_row` groups. The same groups always give the
+    same rows.
 
-    The order is a shuffle that the token ids' digest fixes, so that neighbours in the data set (one source, one length) are
-    spread over rows.
-
-    A group is never split, in plain packing neither: objectives compare its completions.
+    The groups are shuffled by the digest of their token ids, so that neighbours in the data set (one source, one length) are spread over
+    rows. A group is never split, also not in plain packing: objectives compare its completions.
 
     Raises:
-        ValueError: naming the longest group, where it is longer than a row.
+        ValueError: the longest group, which is named, is longer than a row.
     """
     sizes = [tokens_in_row(group, share_prompts) for group in groups]
     longest = max(range(len(groups)), key=sizes.__getitem__, default=None)
@@ -238,10 +238,10 @@ def pack(
 
 
 def step_bounds(sizes: Sequence[int], num_steps: int) -> list[int]:
-    """Splits rows of `sizes` groups, in the order given, into `num_steps` steps of about equally many groups; one past the last
-    row of each step.
+    """Splits rows of `sizes` groups, in the order given, into `num_steps` steps of about equally many groups. Gives for each step the
+    index after its last row.
 
-    A step ends at the row where the groups so far come nearest to its share of all. Each has a row at least.
+    A step ends at the row where the groups so far come nearest to its share of all groups. It has at least one row.
     """
     ends = list(accumulate(sizes))
     bounds: list[int] = []
@@ -255,7 +255,7 @@ def step_bounds(sizes: Sequence[int], num_steps: int) -> list[int]:
 
 
 def tokens_in_row(group: PromptGroup, share_prompts: bool) -> int:
-    """The tokens of a row that a group takes."""
+    """How many tokens of a row a group takes."""
     copies = 1 if share_prompts else len(group.completions)
     return group.num_tokens + (copies - 1) * len(group.prompt_ids)
 
@@ -266,7 +266,7 @@ def _joined(parts: Sequence[Sequence[int]]) -> Tensor:
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
-    """A digest of the rows' token ids and layout: equal where cached log-probabilities fit these rows."""
+    """A digest of the rows' token ids and layout. Cached log-probabilities fit rows of the same digest."""
     digest = sha256()
     for row in rows:
         digest.update(f"{row.indices}{tokens_digest(row.groups)}".encode())

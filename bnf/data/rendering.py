@@ -1,7 +1,7 @@
-"""Chat messages become token ids here and nowhere else, so that training, sampling and evaluation see the same ids.
+"""Chat messages become token ids here and nowhere else, so training, sampling and evaluation see the same ids.
 
-The border between prompt and completion is exact by ids: what `render_prompt` gives is what an engine continues, and what
-`render_completion` gives is what the model would have to generate after it, up to and with the token that ends its turn.
+The border between prompt and completion is exact in ids: an engine continues what `render_prompt` gives, and `render_completion` gives
+what the model would have to generate after it, up to and including the token that ends its turn.
 """
 
 import json
@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -18,10 +18,10 @@ from bnf.data.marked import NO_CONTEXT, Context, Message, texts_of
 
 
 def load_tokenizer(model_dir: Path, date: str = DEFAULT_DATE) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder, whose chat template is told that it is the day `date` (YYYY-MM-DD).
+    """The tokenizer of a model folder. Its chat template takes `date` (YYYY-MM-DD) for the current day.
 
     Raises:
-        ValueError: where it has no chat template, or `date` is no day.
+        ValueError: it has no chat template, or `date` is not a day.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     if not tokenizer.chat_template:
@@ -32,7 +32,7 @@ def load_tokenizer(model_dir: Path, date: str = DEFAULT_DATE) -> PreTrainedToken
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The tokens that end generation: those of generation_config.json beside the tokenizer, and the tokenizer's `eos_token`."""
-    declared: Any = []
+    declared: int | list[int] = []
     config = Path(tokenizer.name_or_path) / "generation_config.json"
     if config.is_file():
         declared = json.loads(config.read_text(encoding="utf-8")).get("eos_token_id") or []
@@ -52,8 +52,8 @@ def prompt_text(
     """The conversation as the template writes it, up to where the assistant's turn begins; `own_turns` as in `ChatTemplate`.
 
     Raises:
-        RenderingError: where there is no message, the assistant has the last word already, or the template refuses the messages or
-            doesn't write all of them.
+        RenderingError: there is no message, the last one is the assistant's, or the template refuses the messages or doesn't write all
+            of them.
     """
     return _prompt(ChatTemplate(tokenizer), messages, context, own_turns=own_turns)
 
@@ -105,8 +105,8 @@ def render_completion(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
 
 
 class Conversation(NamedTuple):
-    """A prompt's messages, what the assistant may reply to them (a text, or its message where that holds more), and what stands
-    beside the messages."""
+    """A prompt's messages, the assistant's replies to them (each a text, or a message where that holds more), and the context: tools and
+    documents."""
 
     messages: Sequence[Message]
     replies: Sequence[str | Message]
@@ -115,7 +115,7 @@ class Conversation(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendered:
-    """A prompt's token ids, and each of its completions' ids or why it has none; `changed` are the numbers of those that the
+    """A prompt's token ids, and for each completion its ids or why it has none. `changed` holds the numbers of completions that the
     template doesn't write whole."""
 
     prompt_ids: list[int]
@@ -126,18 +126,18 @@ class Rendered:
 class Renderer:
     """Turns conversations into token ids, many at a time; each prompt is tokenized once for all of its completions.
 
-    A completion's ids are what the model would have to generate after the prompt's ids, up to and with the token that ends its
-    turn. Prompt ids and these ids together are the template's own tokenization of the whole conversation up to the terminator.
-    The one exception is a text whose first characters would merge with the prompt's last ones into one token: a model that
-    continues the prompt cannot generate that token, so the text is tokenized by itself. What the template writes after the
-    terminator (a line break, say) is no label and is left out.
+    A completion's ids are what the model would have to generate after the prompt's ids, up to and including the token that ends its turn.
+    Prompt and completion ids together are the template's own tokenization of the whole conversation up to that token. The one exception
+    is a text whose first characters would merge with the prompt's last ones into one token: a model that continues the prompt can't
+    generate that token, so the text is tokenized by itself. What the template writes after the end token (a line break, say) is left
+    out.
 
     With `span="simpo"` the border and the end are those of SimPO's published training code: the assistant's header belongs to
-    the completion, what the template writes after the terminator stays, and an EOS is added where it isn't the last token.
+    the completion, what the template writes after the end token stays, and an EOS is added where it isn't the last token.
     https://github.com/princeton-nlp/SimPO/blob/main/scripts/simpo_trainer.py
 
-    A completion that the template doesn't write whole (one that strips its reasoning, say) is refused, or with
-    `changed="as_rendered"` is what the template writes of it.
+    A completion that the template doesn't write whole (it strips the reasoning, say) is refused; with `changed="as_rendered"` it is what
+    the template writes of it.
     """
 
     def __init__(
@@ -156,8 +156,7 @@ class Renderer:
         names |= {token.content for token in added.values() if token.special and token.content in template}
         # The longest first: one name may begin another.
         self._control = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
-        # Text is cut at these tokens before anything else is done with it, so what stands before one has no say in what
-        # stands after it.
+        # The tokenizer cuts text at these tokens first, so the text before one doesn't change the tokens after it.
         self._separators = {
             token
             for token, about in added.items()
@@ -167,16 +166,16 @@ class Renderer:
         self._checked = not tokenizer.is_fast
 
     def control_tokens(self, text: str) -> list[str]:
-        """The control tokens that a text spells out: as part of a conversation they would begin or end turns."""
+        """The control tokens that a text spells out. In a conversation they would begin or end turns."""
         return sorted(set(self._control.findall(text)))
 
     def render(
         self, conversations: Sequence[Conversation | tuple[Sequence[Message], Sequence[str | Message]]]
     ) -> list[Rendered | RenderingError]:
-        """Token ids of conversations, or what is wrong with a prompt.
+        """Token ids of each conversation, or the error of its prompt.
 
-        A completion's error says that its text holds a control token (it would end the turn early) or isn't written whole, that the
-        template gives no exact border, or that it does not end the turn with one of `stop_token_ids`.
+        A completion's error says that its text holds a control token (which would end the turn early) or isn't written whole, that there
+        is no exact border, or that the template doesn't end the turn with one of `stop_token_ids`.
         """
         whole_ones = [Conversation(*one) for one in conversations]
         rendered: dict[int, Rendered | RenderingError] = {}
@@ -269,7 +268,7 @@ class Renderer:
         return ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
 
     def _check_once(self, whole: str, prompt_ids: list[int], position: int, token: int) -> None:
-        """The first conversation shows that this tokenizer cuts text at its separators as it is relied on to do."""
+        """Checks with the first conversation that this tokenizer cuts text at its separators; the borders rely on it."""
         if self._checked:
             return
         self._checked = True
@@ -291,7 +290,7 @@ def _check_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> None:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """What `apply_chat_template(tokenize=True)` does with its text: special tokens are those that the text spells out."""
+    """The ids that `apply_chat_template(tokenize=True)` makes of its text: with no special tokens but those in the text."""
     if not texts:
         return []
     encoded = tokenizer(

@@ -1,6 +1,7 @@
-"""The C library's allocator, told what training does: it frees tensors of many megabytes and asks for the same again a moment later.
+"""Settings of the C library's allocator for training, which frees tensors of many megabytes and soon needs as many again.
 
-glibc gives such memory back to the kernel, which then clears every page of the next one: hundreds of thousands of page faults a step.
+By default glibc gives such memory back to the kernel, which clears every page of the next one: hundreds of thousands of page faults a
+step.
 """
 
 import ctypes
@@ -18,10 +19,10 @@ _NEVER = -1
 
 
 def keep_freed_memory() -> None:
-    """Has this process keep what it frees, but for the largest blocks, for its next tensors, up to the peak that it reaches anyway.
+    """Makes this process keep freed memory for its next tensors, except the largest blocks. It holds no more than at its peak.
 
-    For processes that do nothing but train or score: it holds for all that they allocate, until they end. Does nothing where tensors
-    lie on an accelerator, or where the C library is another.
+    For processes that only train or score: the setting holds for all allocations until they end. It does nothing where tensors lie on an
+    accelerator, or where the C library is not glibc.
     """
     if torch.cuda.is_available() or platform.libc_ver()[0] != "glibc":
         return

@@ -1,5 +1,5 @@
-"""Attention over packed rows: each completion attends to its group's prompt and to itself, each prompt to itself, nothing
-else to anything (`bnf.model.segments` has the rule).
+"""Attention over packed rows: each completion attends to its group's prompt and to itself, each prompt to itself
+(`bnf.model.segments` has the rule).
 
 Registered with transformers under its own name, for which transformers builds no mask. `serving` says which kernel serves
 where: blocks of the row through torch's scaled_dot_product_attention on CPU and wherever there is no CUDA; on CUDA
@@ -7,7 +7,6 @@ FlexAttention, or FlashAttention's variable-length kernel where prompts are not 
 """
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from bnf.model.segments import SegmentPlan
 
 ATTENTION = "bnf_segments"
 
-# What models hand to attention besides what it computes with; anything else that is set is refused.
+# Arguments that models pass to attention and that change nothing here. Any other that is set is refused.
 _WITHOUT_EFFECT = frozenset(
     {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "is_causal"}
 )
@@ -29,12 +28,12 @@ _WITHOUT_EFFECT = frozenset(
 # 0.6 against 2.2 ms; 155 queries of 800 keys: 11.0 against 13.4; 256 of 1000: 19.5 against 17.7).
 _FLOAT32_QUERIES = 192
 
-# Queries in a block where scores are formed or a window cuts keys off: bounds the scores, and the keys that no query sees.
+# Queries in a block under soft-capping or a window: it bounds the scores in memory, and the keys that no query sees.
 _BLOCK_QUERIES = 256
 
 
 def serving(device: torch.device, dtype: torch.dtype, plan: SegmentPlan, softcap: float | None) -> str:
-    """Which kernel serves: `blocks`, `flex` or `varlen`.
+    """The kernel that serves: `blocks`, `flex` or `varlen`.
 
     FlashAttention computes in half precision, knows no shared prompts, and torch's interface to it knows no soft-capping.
     """
@@ -56,14 +55,14 @@ def segment_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface over a packed row; `segments` comes through the model's forward.
 
     query (1, H, T, D), key and value (1, H_kv, T, D) → (1, T, H, D).
 
     Raises:
-        ValueError: without `segments`, or for a part of attention that is not computed here.
+        ValueError: `segments` is missing, or the model asks for a part of attention that is not computed here.
     """
     if segments is None:
         raise ValueError(
@@ -79,7 +78,7 @@ def segment_attention(
         )
     assert attention_mask is None and query.shape[0] == 1 and query.shape[2] == segments.num_tokens
     device = query.device.type
-    # Autocast's dtype where that is entered: rotated queries and keys come in float32.
+    # Under autocast its dtype: rotated queries and keys come in float32.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     window = segments.window(sliding_window)
     kernel = serving(query.device, dtype, segments, softcap)
@@ -104,7 +103,7 @@ def _blocks_attention(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """Block by block; (1, T, H, D)."""
+    """Attention block by block; (1, T, H, D)."""
     # Split once: the gradient of a slice would be as large as the row, for every block.
     sizes = [piece.num_tokens for piece in plan.pieces]
     # Heads that share keys lie along the second dimension: keys are then repeated without a copy.

@@ -1,4 +1,4 @@
-"""Which kind of device torch will compute on, found without importing torch: keys are made of it, and a plan has to be quick."""
+"""The kind of device that torch will compute on, found without importing torch: it is part of keys, and a plan has to be quick."""
 
 import ctypes
 import functools
@@ -14,7 +14,7 @@ def device_kind() -> str:
 
 
 def _built_for_cuda() -> bool:
-    """By torch's own version.py, which names the CUDA that it was built with, or None."""
+    """Whether torch was built with CUDA; its version.py says so."""
     torch = importlib.util.find_spec("torch")
     if torch is None or torch.origin is None:
         return False
@@ -22,7 +22,7 @@ def _built_for_cuda() -> bool:
 
 
 def _num_devices() -> int:
-    """Those that the driver shows; none where there is no driver."""
+    """How many devices the driver shows; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,7 +1,6 @@
 """Content digests of model folders: equal weights, tokenizers and settings have equal digests, wherever they lie.
 
-A stage's key holds the digest of the model it reads, so that moving or copying a folder invalidates nothing and replacing a
-file invalidates all.
+A stage's key holds the digest of the model that it reads. So moving or copying a folder changes no key, and replacing a file changes all.
 """
 
 import json
@@ -10,7 +9,7 @@ import time
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-# Everything that decides what a model computes or how text becomes tokens; logs, readmes and training states are left out.
+# The files that decide what a model computes or how text becomes tokens; not logs, readmes and training states.
 _PATTERNS = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -38,11 +37,11 @@ _memo: _Memo = {}
 
 
 def file_state(path: Path) -> str:
-    """What tells a file, without reading it, from one that was changed or put in its place: to be asked for before it is read.
+    """A text that changes when a file is changed or replaced, known without reading it. Take it before reading the file.
 
-    Size and modification time alone don't: whoever copies or restores a file may set them back. The inode and the time of the
-    last change to it are the file system's own. They also change where the content doesn't (a mode, a hard link): then the file
-    is read again, and its digest is the same.
+    Size and modification time alone would not do: whoever copies or restores a file may set them back. The inode and the time of its last
+    change are the file system's own. They also change where the content doesn't (a mode, a hard link): then the file is read again,
+    and its digest is the same.
     """
     status = path.stat()
     age_s = time.time() - status.st_ctime
@@ -58,14 +57,13 @@ def companion_files(folder: Path) -> list[Path]:
 
 
 def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = False) -> str:
-    """The sha256 (hex) of a model folder's weights, config, tokenizer, chat template and generation config, by content and
-    file name.
+    """The sha256 (hex) of a model folder's weights, config, tokenizer, chat template and generation config, by content and file name.
 
-    A file is read once per path and `file_state`; `memo_file` (JSON) keeps that knowledge from one process to the next, where its
-    folder can be written. `fresh` reads every file again: a disk may fail without a trace.
+    A file is read once per path and `file_state`. `memo_file` (JSON) keeps the digests from one process to the next, where its folder can
+    be written. `fresh` reads every file again, to find what a disk has changed by itself.
 
     Raises:
-        FileNotFoundError: where the folder holds no config.json or no safetensors weights, or a link among its files leads to nothing.
+        FileNotFoundError: the folder holds no config.json or no safetensors weights, or a link among its files leads to nothing.
     """
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     names = [path.relative_to(folder).as_posix() for path in files]
@@ -109,5 +107,5 @@ def _read_memo(memo_file: Path) -> _Memo:
         return {}
     if not isinstance(memo, dict):
         return {}
-    # What another version of the project wrote in another form counts as absent, too.
+    # Entries that another version of the project wrote otherwise are left out too.
     return {place: (entry[0], entry[1]) for place, entry in memo.items() if isinstance(entry, list) and len(entry) == 2}

@@ -1,12 +1,11 @@
-"""Which models packed rows are made for; everything else is refused by name.
+"""Which models can be computed on packed rows. All others are refused by name.
 
 A model is supported where its attention is no more than scores of rotated queries and keys under a causal mask or a sliding
 window, soft-capped or not, where nothing else carries from token to token, and where its head is a matrix, soft-capped or not.
 The families listed are those whose values and gradients the tests compare with padded computation by transformers itself.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from transformers import PretrainedConfig
 
@@ -19,8 +18,8 @@ _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
-# What a configuration may set that changes the computation, and the families whose layers or head here compute it. Set anywhere
-# else it is an attribute that transformers reads past, and other programs may not.
+# Settings of a configuration that change the computation, and the families that are computed with them here. Set for any other family,
+# transformers ignores them, and other programs may not.
 _COMPUTED_BY: dict[str, frozenset[str]] = {
     "sliding_window": _WINDOWED,
     "attn_logit_softcapping": frozenset({"gemma2"}),
@@ -37,7 +36,7 @@ _COMPUTED_BY: dict[str, frozenset[str]] = {
     "num_local_experts": frozenset(),
 }
 
-# Why a family that is not listed cannot simply be added, by what its configuration shows; the first that holds is told.
+# Why a family that is not listed can't simply be added, as its configuration shows it. The message gives the first that holds.
 _OBSTACLES: tuple[tuple[Callable[[PretrainedConfig], bool], str], ...] = (
     (
         lambda config: bool(config.is_encoder_decoder),
@@ -71,10 +70,10 @@ _OBSTACLES: tuple[tuple[Callable[[PretrainedConfig], bool], str], ...] = (
 
 
 def check_model(config: PretrainedConfig) -> None:
-    """Refuses by name what packed rows were not made for.
+    """Checks that a model can be computed on packed rows.
 
     Raises:
-        ValueError: for a model family, or a part of one, that is not supported.
+        ValueError: its family, or a part of it, is not supported.
     """
     family = config.model_type
     text = config.get_text_config()
@@ -115,7 +114,7 @@ def check_model(config: PretrainedConfig) -> None:
 
 
 def head_softcap(config: PretrainedConfig) -> float | None:
-    """`c` where the model's logits are `c·tanh(z/c)`; None where they are the head's own."""
+    """`c` of a model whose logits are `c·tanh(z/c)`; None for one without a soft cap."""
     softcap: float | None = getattr(config.get_text_config(), "final_logit_softcapping", None)
     return softcap
 
@@ -128,7 +127,7 @@ def _any_set(config: PretrainedConfig, *names: str) -> bool:
     return any(getattr(config, name, None) for name in names)
 
 
-def _rope_types(parameters: dict[str, Any]) -> list[str]:
-    """Of all layers, or of each kind of layer where they differ."""
-    by_kind = [part for part in parameters.values() if isinstance(part, dict)]
+def _rope_types(parameters: Mapping[str, object]) -> list[str]:
+    """The rotary embedding's type, or that of each kind of layer."""
+    by_kind: list[Mapping[str, object]] = [part for part in parameters.values() if isinstance(part, dict)]
     return [str(part.get("rope_type", "default")) for part in by_kind or [parameters]]

@@ -1,24 +1,25 @@
-"""Layers that keep less for their backward pass: what a norm or a gate gives is cheap to compute and large to keep.
+"""Layers that keep less for their backward pass: the outputs of norms and gates are cheap to compute and large to keep.
 
-Of a token and layer of SmolLM2-135M, transformers' layers keep 34 KiB in bf16: a norm keeps float32 products, each projection behind
-it a bf16 copy of the norm's output, a gate its activation, the projection behind that the gate's output. Here norms, gates and the
-joined outputs of attention's blocks keep their inputs alone, which are there anyway. The projections behind them keep nothing: in the
-backward pass what they were given is computed once more, by the same code, for their gradients and for those before them. Values are
-the same to the bit.
+transformers' layers of SmolLM2-135M keep 34 KiB per token and layer in bf16: a norm keeps float32 products, each projection behind it a
+bf16 copy of the norm's output, a gate its activation, and the projection behind that the gate's output. Here norms, gates and the
+joined outputs of attention's blocks keep only their inputs, which are kept anyway. The projections behind them keep nothing: in the
+backward pass the same code computes their inputs once more, for their gradients and for those before them. Values are the same to the
+bit.
 """
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedModel
 
 
 class _Norm(nn.Module):
-    """A norm whose output goes to projections and nowhere else."""
+    """A norm whose output only projections read."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return replayable(self._normed, hidden_states)
@@ -48,7 +49,7 @@ class _Mlp(nn.Module):
 
 
 def keep_less(model: PreTrainedModel) -> None:
-    """Has the decoder layers of the families of `bnf.model.families` keep less, within `replaying`; their parameters and names stay."""
+    """Makes the decoder layers of a supported model keep less, within `replaying`. Parameters and names stay."""
     for layer in model.modules():
         if hasattr(layer, "input_layernorm") and hasattr(layer, "mlp"):
             before_mlp = (
@@ -60,14 +61,15 @@ def keep_less(model: PreTrainedModel) -> None:
 
 
 @cache
-def _with(kind: Any, of: Any) -> type[nn.Module]:
-    """The class `of` with another forward, under its own name: error messages and PEFT show it."""
+def _with(kind: type[nn.Module], of: type[nn.Module]) -> type[nn.Module]:
+    """The class `of` with the forward of `kind`, under its own name, which error messages and PEFT show."""
     return type(of.__name__, (kind, of), {})
 
 
 def replayable(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """`function(*inputs)`, of which the inputs are kept for the backward pass and nothing between; within `replaying` not the
-    output either. It must be cheap and deterministic, and its output a tensor of its own.
+    """`function(*inputs)`, keeping only the inputs for the backward pass: nothing in between and, within `replaying`, not the output.
+
+    The function must be cheap and deterministic, and its output no view of an input.
     """
     if not torch.is_grad_enabled():
         return function(*inputs)
@@ -80,9 +82,9 @@ def replayable(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def replaying() -> saved_tensors_hooks:
-    """A context for a forward pass: what was `replayable` is not kept but computed again in the backward pass.
+    """A context for a forward pass: the outputs of `replayable` functions are computed again in the backward pass instead of kept.
 
-    Layers that are checkpointed as a whole keep nothing anyway, and take no part in it.
+    Layers that are checkpointed as a whole keep nothing anyway, and are not affected.
     """
     return saved_tensors_hooks(_packed, _unpacked)
 
@@ -91,9 +93,9 @@ _CALL = "_bnf_call"
 
 
 class _Call:
-    """A function's call that can be made again. It lives as long as the graph does that reads from it.
+    """A function's call that can be made again. It lives as long as the graph that reads from it.
 
-    torch.utils.checkpoint makes a call again for the function's own graph alone, not for who kept its output.
+    torch.utils.checkpoint would not do: it makes a call again for the function's own graph, and not for those that keep its output.
     """
 
     def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
@@ -130,15 +132,15 @@ class _Call:
 
 
 class _Inputs(torch.autograd.Function):
-    """Keeps tensors for the backward pass, of which it is no part."""
+    """Keeps tensors for the backward pass without taking part in it."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, anchor: Tensor, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
         return torch.empty(0)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> None:
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> None:
         raise AssertionError("never reached: nothing is computed from the output")
 
 

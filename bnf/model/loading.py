@@ -1,8 +1,9 @@
 """Loading a model to train or to score: float32 weights, attention over packed rows, nothing from outside the folder."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
@@ -16,8 +17,8 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
     """The model of a folder in float32 with `bnf.model.attention`, on the accelerator where there is one.
 
     Raises:
-        FileNotFoundError: where there is no such folder.
-        ValueError: where the model is of a family, or has a part, that packed rows do not support.
+        FileNotFoundError: there is no such folder.
+        ValueError: the model is of a family, or has a part, that packed rows do not support.
     """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
@@ -35,7 +36,7 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
 
 
 def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
-    """The same model without weights, on the meta device: what can be seen of it at once, and nothing to compute with.
+    """The same model without weights, on the meta device: it shows the layers at once, and can't compute.
 
     Raises:
         FileNotFoundError, ValueError: as `load_model`.
@@ -87,13 +88,32 @@ def stored_dtype(model_dir: Path) -> torch.dtype:
     return dtype
 
 
-def numerics() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Numerics:
     """What the bits of a forward pass depend on besides weights, rows and dtype.
 
-    On CPU the number of threads is part of it: it decides how matrix products are split, and so the order of their sums. AMX
-    is something that the kernel grants, or doesn't, to each process.
+    On CPU the number of threads counts: it decides how matrix products are split, and so the order of their sums. AMX counts too:
+    the kernel grants it to each process, or doesn't.
     """
+
+    torch: str
+    device: str
+    num_threads: int | None
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """The fields as numerics.json holds them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> "Numerics":
+        """What numerics.json holds."""
+        num_threads = found.get("num_threads")
+        return cls(str(found.get("torch")), str(found.get("device")), num_threads if isinstance(num_threads, int) else None)
+
+
+def numerics() -> Numerics:
+    """The numerics of this process."""
     if torch.cuda.is_available():
-        return {"torch": torch.__version__, "device": torch.cuda.get_device_name(), "num_threads": None}
+        return Numerics(torch.__version__, torch.cuda.get_device_name(), None)
     kernels = torch.backends.cpu.get_cpu_capability() + (" and AMX" if torch.cpu._init_amx() else "")
-    return {"torch": torch.__version__, "device": f"CPU with {kernels}", "num_threads": torch.get_num_threads()}
+    return Numerics(torch.__version__, f"CPU with {kernels}", torch.get_num_threads())

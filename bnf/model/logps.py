@@ -1,13 +1,13 @@
-"""Label tokens' log-probabilities of a packed row, with logits only where completions are predicted, a chunk at a time.
+"""The log-probabilities of a packed row's completion tokens. Logits are computed only where completions are predicted.
 
-The head's logits exist for a few positions at once, as many as a constant budget of logits holds, and are computed again in
-the backward pass, all but the last chunk's: memory grows with neither the row nor the vocabulary. From the logits on everything
-is float32. Log-odds come straight from the head, `z_y − logsumexp of the others`, and the log-probability from them,
-`−softplus(−log odds)`: both are exact to rounding for p → 0 and p → 1.
+Logits exist for a few positions at once, as many as a constant budget of logits holds. In the backward pass all but the last chunk's are
+computed again. So memory grows neither with the row nor with the vocabulary. From the logits on everything is float32. Log-odds come
+straight from the head, `z_y − logsumexp of the others`, and the log-probability from them, `−softplus(−log odds)`: both are exact to
+rounding for p → 0 and p → 1.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,12 +19,12 @@ from bnf.model.families import head_softcap
 from bnf.model.lean import replaying
 from bnf.model.segments import SegmentPlan
 
-# Logits that exist at once, in the dtype of the hidden states; the same for policy and reference. An accelerator takes more: with
-# few positions a chunk would take longer to read the weights than to multiply them.
+# Logits that exist at once, in the dtype of the hidden states; the same for policy and reference. On an accelerator there are more: a
+# chunk of few positions would take longer to read the weights than to multiply them.
 _LOGITS = 2**25
 _LOGITS_ON_ACCELERATOR = 2**27
 
-# Of a chunk's logits, the share that exists in float32 at once.
+# One part in so many of a chunk's logits exists in float32 at once.
 _WIDE_SHARE = 8
 
 # Rows × columns of the weight's gradient that are formed before they are added up.
@@ -33,8 +33,8 @@ _WEIGHT_PART = 2**23
 
 @dataclass(frozen=True)
 class TokenLogps:
-    """Of each completion token: `logps` (N,) with gradient, `log_odds` (N,) without, and the entropy of the other tokens (N,)
-    where asked for. Where asked for, `prompt_logps` (M,) of the prompts' tokens after the first, with gradient.
+    """The values of each completion token: `logps` (N,) with gradient and `log_odds` (N,) without; where asked for, the entropy of the
+    other tokens (N,), and `prompt_logps` (M,) of the prompts' tokens after the first, with gradient.
     """
 
     logps: Tensor
@@ -44,7 +44,7 @@ class TokenLogps:
 
     @property
     def entropies(self) -> Tensor:
-        """The policy's entropy at each position, from its label's part and the rest's. (N,)"""
+        """The policy's entropy at each position, from the parts of the completion token and of the others. (N,)"""
         assert self.rest_entropies is not None
         logps, log_rest = self.logps.detach(), logsigmoid(-self.log_odds)
         return -logps.exp() * logps + log_rest.exp() * (self.rest_entropies - log_rest)
@@ -54,7 +54,7 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
     """Log-probability and log-odds of every completion token of a row, on the model's device; with `prompts`, the prompts'
     log-probabilities too.
 
-    `bf16` computes under autocast, over weights of whatever type: policy and reference have to be given alike.
+    `bf16` computes under autocast, whatever the weights' dtype. Policy and reference need the same setting.
     """
     device = model.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), replaying():
@@ -73,19 +73,19 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
 
     values = head(row.predicting, row.targets, entropies)
     if prompts:
-        # By themselves, so that the completions' chunks stay those of the reference pass.
+        # In chunks of their own, so that the completions' chunks stay those of the reference pass.
         of_prompts = head(row.predicting_prompts, row.prompt_targets, False)
         values = replace(values, prompt_logps=of_prompts.logps)
     return values
 
 
 def logits_budget() -> int:
-    """How many logits exist at once on the device that a model is loaded to (`bnf.model.loading`)."""
+    """How many logits exist at once, on the device that `bnf.model.loading` loads models to."""
     return _LOGITS_ON_ACCELERATOR if torch.cuda.is_available() else _LOGITS
 
 
 def head_chunk(vocabulary: int) -> int:
-    """Positions whose logits exist at once, for a vocabulary of that size."""
+    """How many positions' logits exist at once, for a vocabulary of that size."""
     chunk = logits_budget() // vocabulary
     return chunk // 32 * 32 if chunk >= 32 else max(chunk, 1)
 
@@ -110,10 +110,25 @@ def head_logps(
     return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
 
 
+class _HeadContext(Protocol):
+    """What the head's forward pass keeps for its backward pass, and what autograd gives of it."""
+
+    logits: Tensor | None
+    softcap: float | None
+    chunk: int
+    weight_dtype: torch.dtype
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
+
+
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _HeadContext,
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
@@ -151,7 +166,7 @@ class _ChunkedHead(torch.autograd.Function):
         return logsigmoid(log_odds), log_odds, rest_entropies
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _HeadContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, log_odds, log_norm = ctx.saved_tensors
         softcap, chunk, wide = ctx.softcap, ctx.chunk, _num_wide(len(weight))
         hidden_grads = []
@@ -175,7 +190,7 @@ class _ChunkedHead(torch.autograd.Function):
 
 
 def _num_wide(vocabulary: int) -> int:
-    """Positions whose logits exist in float32 at once."""
+    """How many positions' logits exist in float32 at once."""
     return max(1, logits_budget() // _WIDE_SHARE // vocabulary)
 
 
@@ -199,7 +214,7 @@ def _logits_grad(
 
 
 def _add_outer(weight_grad: Tensor, logits_grad: Tensor, states: Tensor, *, first: bool) -> None:
-    """Adds a chunk's part to the weight's gradient (V, D), or begins it; where it has another dtype, some rows at a time."""
+    """Adds a chunk's part to the weight's gradient (V, D); the first chunk's replaces it. Of another dtype, it is added in parts."""
     if weight_grad.dtype == states.dtype:
         # With beta 0 what was there is not read.
         weight_grad.addmm_(logits_grad.T, states, beta=0 if first else 1)

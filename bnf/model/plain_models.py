@@ -1,54 +1,53 @@
-"""Models that are known to be trainable from two small files, without torch and transformers, whose import takes seconds.
+"""Models that two small files show to be trainable, without torch and transformers, whose import takes seconds.
 
-`bnf.training.checks` asks transformers itself about every other model, so what isn't named here costs time and is refused nowhere.
+`bnf.training.checks` asks transformers itself about every other model. So a model that isn't known here is not refused; it takes longer.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 # Of `bnf.model.families.FAMILIES` those whose layers have no choices but the ones below.
 _PLAIN_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _DTYPES = ("bfloat16", "float16", "float32")
 
-_Rules = Mapping[str, Callable[[Any], bool]]
+_Rules = Mapping[str, Callable[[object], bool]]
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: object) -> bool:
     return type(value) is int and value > 0
 
 
-def _is_token(value: Any) -> bool:
+def _is_token(value: object) -> bool:
     return value is None or (type(value) is int and value >= 0)
 
 
-def _is_share(value: Any) -> bool:
+def _is_share(value: object) -> bool:
     return type(value) is float and 0 < value <= 1
 
 
-def _is_base(value: Any) -> bool:
-    return type(value) in (int, float) and value > 0
+def _is_base(value: object) -> bool:
+    return (type(value) is int or type(value) is float) and value > 0
 
 
-def _is_switch(value: Any) -> bool:
+def _is_switch(value: object) -> bool:
     return type(value) is bool
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return type(value) is str
 
 
-def _is_off(value: Any) -> bool:
+def _is_off(value: object) -> bool:
     return value is None or value is False or (type(value) in (int, float) and value == 0)
 
 
-def _is_end(value: Any) -> bool:
+def _is_end(value: object) -> bool:
     tokens = value if type(value) is list and value else [value]
     return value is None or all(_is_size(token) or token == 0 for token in tokens)
 
 
-def _is_plain_rope(value: Any) -> bool:
+def _is_plain_rope(value: object) -> bool:
     known = {"rope_theta": _is_base, "rope_type": lambda kind: kind == "default"}
     return value is None or (type(value) is dict and _keeps(value, known))
 
@@ -89,9 +88,9 @@ _GENERATION: _Rules = {
 
 
 def is_plain(model_dir: Path, *, evaluates: bool) -> bool:
-    """Whether this model is sure to be trainable with all of its weights; False says nothing.
+    """Whether this model is sure to be trainable with all of its weights. False means that it isn't known.
 
-    `evaluates` says that samples are drawn of it, which end where its files say so.
+    With `evaluates` its files must name an end token too: evaluations draw samples.
     """
     config, file = _values(model_dir / "config.json"), model_dir / "generation_config.json"
     generation = _values(file) if file.exists() else {}
@@ -99,21 +98,22 @@ def is_plain(model_dir: Path, *, evaluates: bool) -> bool:
         return False
     if "model_type" not in config or not config.keys() >= _SIZES.keys():
         return False
-    if config["hidden_size"] % config["num_attention_heads"] or config["num_attention_heads"] % config["num_key_value_heads"]:
+    whole = {name: value for name, value in config.items() if isinstance(value, int)}
+    if whole["hidden_size"] % whole["num_attention_heads"] or whole["num_attention_heads"] % whole["num_key_value_heads"]:
         return False
-    if (config.get("pad_token_id") or 0) >= config["vocab_size"]:
+    if whole.get("pad_token_id", 0) >= whole["vocab_size"]:
         return False
     return not evaluates or any(values.get("eos_token_id") is not None for values in (generation, config))
 
 
-def _keeps(values: Mapping[str, Any], rules: _Rules) -> bool:
-    """Whether each value is known, and as it must be."""
+def _keeps(values: Mapping[str, object], rules: _Rules) -> bool:
+    """Whether each value has a rule and keeps it."""
     return all(name in rules and rules[name](value) for name, value in values.items())
 
 
-def _values(file: Path) -> dict[str, Any] | None:
+def _values(file: Path) -> dict[str, object] | None:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # what is wrong with it is said by who reads it next
+    except (OSError, ValueError):  # transformers reads it next, and says what is wrong
         return None
     return values if isinstance(values, dict) else None

@@ -1,4 +1,4 @@
-"""Which token of a packed row sees which: the rule itself, and the row cut into blocks of queries with their keys.
+"""Which tokens of a packed row each token sees: the rule itself, and the row cut into blocks of queries with their keys.
 
 A segment is a prompt or a completion. A token sees its own segment and its group's prompt, up to its own position, and with a
 sliding window only the last `window` positions of those. Positions are logical ones (each completion's continue from its
@@ -7,14 +7,17 @@ prompt's end), so a window is as long in a row as it is in the padded sequence.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bnf.data.packing import Span
 
-# Up to this many tokens a group is one block: what is wasted on masked positions is less than what more calls cost.
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+# Up to this many tokens a group is one block: more calls would cost more than the masked positions do.
 _ONE_BLOCK_TOKENS = 512
 
 # Neighbouring completions share a block up to this many tokens, for the same reason.
@@ -26,18 +29,18 @@ MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a row that is split off once: a prompt, a run of completions, or a whole short group."""
+    """A part of a row: a prompt, a run of completions, or a whole short group. Tensors are split into pieces once."""
 
     start: int
     stop: int
-    # The number of the piece that is its prompt; None where it is a prompt, or holds its own.
+    # The number of the piece that is its prompt; None where the piece is a prompt or holds its own.
     prompt: int | None
-    # It is one prompt or one completion.
+    # Whether it is one prompt or one completion.
     is_segment: bool
 
     @property
     def num_tokens(self) -> int:
-        """Its length."""
+        """Tokens of the piece."""
         return self.stop - self.start
 
 
@@ -47,15 +50,15 @@ class Block:
 
     piece: int
     queries: tuple[int, int]
-    # Of the prompt's piece; None where that is out of sight, or is the piece itself.
+    # Keys in the prompt's piece; None where the window hides it, or it is the piece itself.
     prompt_keys: tuple[int, int] | None
     own_keys: tuple[int, int]
-    # (queries, keys), True where seen; None where each query sees all keys up to its own place.
+    # (queries, keys), True where the query sees the key; None where each query sees all keys up to its own place.
     visible: Tensor | None
     _masks: dict[tuple[torch.dtype, torch.device], Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def mask(self, like: Tensor) -> Tensor | None:
-        """`visible` as what is added to the scores, in the dtype and on the device of `like`."""
+        """The mask that is added to the scores, in the dtype and on the device of `like`: 0 where visible, else −∞."""
         if self.visible is None:
             return None
         key = (like.dtype, like.device)
@@ -66,7 +69,7 @@ class Block:
 
 
 class SegmentPlan:
-    """The spans of a row in the forms that attention takes; each made once for all layers."""
+    """The spans of a row, in the forms that the kernels take. Each form is made once for all layers."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self.spans = tuple(spans)
@@ -76,16 +79,16 @@ class SegmentPlan:
         self.is_plain = all(len(span.completion_lengths) == 1 for span in self.spans)
         self.pieces = tuple(self._cut())
         # FlexAttention's, by window and device (`bnf.model.cuda_attention`).
-        self.block_masks: dict[tuple[int | None, torch.device], Any] = {}
+        self.block_masks: dict[tuple[int | None, torch.device], BlockMask] = {}
         self._blocks: dict[tuple[int | None, int | None], tuple[Block, ...]] = {}
         self._vectors: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     def window(self, sliding_window: int | None) -> int | None:
-        """A layer's window, None where it is as long as anything in the row."""
+        """A layer's window; None where no sequence of the row is longer."""
         return None if sliding_window is None or sliding_window >= self.longest_path else sliding_window
 
     def visible(self, queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-        """True where the query sees the key; tokens' places in the row, of shapes that broadcast."""
+        """True where the query sees the key. Both are tokens' places in the row, of shapes that broadcast."""
         segment, prompt, position = self.vectors(queries.device)
         key_segment = segment[keys]
         related = (key_segment == segment[queries]) | (key_segment == prompt[queries])
@@ -100,7 +103,7 @@ class SegmentPlan:
         return lambda batch, head, query, key: self.visible(query, key, window)
 
     def vectors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each token its segment's number, its prompt's segment's number, and its position; (T,) each."""
+        """For each token the number of its segment, the number of its prompt's segment, and its position; (T,) each."""
         if device not in self._vectors:
             lengths: list[int] = []
             prompts: list[int] = []
@@ -118,7 +121,7 @@ class SegmentPlan:
         return self._vectors[device]
 
     def blocks(self, window: int | None, most_queries: int | None = None) -> tuple[Block, ...]:
-        """The row as blocks, in its order; at most `most_queries` queries each, and no keys that a window hides from all."""
+        """The row as blocks, in order: each of at most `most_queries` queries, without keys that the window hides from all of them."""
         key = (window, most_queries)
         if key not in self._blocks:
             self._blocks[key] = tuple(self._make_blocks(window, most_queries))

@@ -1,31 +1,51 @@
-"""Objectives: one file each, whose name is its name in a recipe. Nothing is registered.
+"""Objectives: what a training minimises. Each is a file of this folder, whose name is its name in a recipe; nothing is registered.
 
-A new objective is a new file here with a dataclass `Objective` (see `_base.py` for what it gives and gets); its fields are
-its options.
+A new objective is a new file with a dataclass `Objective`, a `BaseObjective` whose fields are its options.
+
+RowLogps: what an objective gets of a row.
+Losses: what it gives.
 """
 
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from bnf.objectives._base import BaseObjective
+from bnf.objectives._base import BaseObjective, Losses, RowLogps
+from bnf.plugins import Kind, load, names
 
-_FOLDER = Path(__file__).parent
+__all__ = [
+    "OBJECTIVES",
+    "BaseObjective",
+    "Losses",
+    "ObjectiveFile",
+    "RowLogps",
+    "load_objective",
+    "objective_names",
+    "option_types",
+]
+
+
+class ObjectiveFile(Protocol):
+    """What an objective's file holds."""
+
+    Objective: type[BaseObjective]
+
+
+OBJECTIVES = Kind("objective", "bnf.objectives", ObjectiveFile)
 
 
 def objective_names() -> list[str]:
-    """The names of all objectives: the files of this folder that do not start with an underscore."""
-    return sorted(path.stem for path in _FOLDER.glob("[!_]*.py"))
+    """The names of all objectives, sorted."""
+    return names(OBJECTIVES)
 
 
-def load_objective(name: str, options: Mapping[str, Any] | None = None) -> BaseObjective:
+def load_objective(name: str, options: Mapping[str, object] | None = None) -> BaseObjective:
     """The objective `name` with its options set; nothing heavy is imported.
 
     Raises:
-        ValueError: for an unknown objective or option, naming those there are, or an option that breaks its rule.
+        ValueError: there is no such objective or option (the message names those there are), or an option breaks its rule.
+        TypeError: the objective's file doesn't keep the contract.
     """
     if not isinstance(options, Mapping | None):
         raise ValueError(f"objective_options must be a mapping of options to values, got {options!r}; write {{}} for none")
@@ -41,17 +61,16 @@ def option_types(name: str) -> dict[str, str]:
     """The options of the objective `name`, each with its type as its file declares it.
 
     Raises:
-        ValueError: for an unknown objective.
+        ValueError: there is no such objective.
     """
     return {option.name: str(option.type) for option in fields(_objective_class(name))}
 
 
 def _objective_class(name: str) -> type[BaseObjective]:
-    names = objective_names()
-    if name not in names:
-        nearest = get_close_matches(str(name).lower(), names, n=1)
+    known = objective_names()
+    if name not in known:
+        nearest = get_close_matches(str(name).lower(), known, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         new = f"a new one is a file bnf/objectives/{name}.py" if str(name).isidentifier() else "correct the name"
-        raise ValueError(f"objective must be one of {', '.join(names)}, got {name!r}; {hint}{new}")
-    found: type[BaseObjective] = import_module(f"bnf.objectives.{name}").Objective
-    return found
+        raise ValueError(f"objective must be one of {', '.join(known)}, got {name!r}; {hint}{new}")
+    return load(OBJECTIVES, name).Objective

@@ -1,10 +1,10 @@
 """What an objective gets and gives.
 
-An objective sees the completions of one row at a time (`RowLogps`) and returns one loss per completion, one per pair, or both
-(`Losses`). The trainer adds them up over the global batch, `Σ weight·completion losses / number of completions + Σ pair
-losses / number of pairs`, where the numbers are what `num_completions` and `num_pairs` say of all groups in the global batch.
-So a loss depends neither on batch mates nor on how the batch was split into rows; where the objective needs mismatched
-completions, it depends on the global batch through one number.
+An objective gets the completions of one row at a time (`RowLogps`). It gives one loss per completion, one per pair, or both (`Losses`).
+The trainer adds them up over the global batch: `Σ weight·completion losses / number of completions + Σ pair losses / number of pairs`.
+The numbers are the sums of `num_completions` and `num_pairs` over all groups of the global batch. So a loss depends neither on the
+other groups nor on how the batch was split into rows. Where the objective needs KL pairs, it depends on the global batch through one
+number.
 
 Torch is not imported here or at the top of an objective: a recipe's objective and options are checked without it.
 """
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowLogps:
-    """The label tokens of a row's completions: N tokens in C completions of G groups, with P pairs among the completions.
+    """The completion tokens of a row: N tokens in C completions of G groups, with P pairs among the completions.
 
-    Logs are natural, float32 (float64 in tests). Gradient flows into `per_token_logps` and `prompt_logps` alone.
+    Logarithms are natural, in float32 (float64 in tests). Gradient flows into `per_token_logps` and `prompt_logps` alone.
     """
 
-    per_token_logps: Tensor  # (N,) log p of the label token under the policy
+    per_token_logps: Tensor  # (N,) log p of the token under the policy
     per_token_log_odds: Tensor  # (N,) log p/(1−p), without gradient
     reference_per_token_logps: Tensor | None  # (N,)
     reference_per_token_log_odds: Tensor | None  # (N,)
@@ -43,7 +43,7 @@ class RowLogps:
     pairs: Tensor  # (P, 2) indices of chosen and rejected
     prompt_logps: Tensor | None = None  # (G,) summed log-probability of each prompt's tokens after the first
     prompt_lengths: Tensor | None = None  # (G,) how many those are
-    mismatched_logratio: Tensor | None = None  # scalar, of the global batch, without gradient: bnf.reference.kl_pairs
+    kl_pair_logratio: Tensor | None = None  # scalar: the global batch's mean over its KL pairs, without gradient
 
     def sum_by_completion(self, per_token: Tensor) -> Tensor:
         """(N,) → (C,)"""
@@ -85,7 +85,7 @@ class RowLogps:
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of one row, each in nats: per completion (zero where one takes no part), per pair, or both."""
+    """The losses of one row, in nats: per completion (zero for one that the objective doesn't learn from), per pair, or both."""
 
     completions: Tensor | None = None  # (C,)
     pairs: Tensor | None = None  # (P,), or one per group where an objective ranks a group's completions
@@ -99,16 +99,16 @@ class BaseObjective(ABC):
     needs_reference: ClassVar[bool] = False
     # Has a term over (chosen, rejected): data without pairs are an error.
     needs_pairs: ClassVar[bool] = False
-    # Reads the policy's log-ratio to the reference on mismatched completions: an extra pass before a step's first backward.
-    needs_mismatched: ClassVar[bool] = False
+    # Reads the policy's mean log-ratio to the reference on KL pairs: an extra pass before a step's first backward.
+    needs_kl_pairs: ClassVar[bool] = False
     # Reads the completions' scores.
     needs_scores: ClassVar[bool] = False
-    # Which it reads of the settings that not every objective does: of `bnf.training.config.READ_BY_SOME`. The others must be left alone.
+    # Settings that it reads, of those that only some objectives read. A recipe that sets one of the others is refused.
     reads: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs_prompts(self) -> bool:
-        """Whether it reads the policy's log-probabilities of the prompts: the head then computes their positions too."""
+        """Whether it reads the policy's log-probabilities of the prompts, which the head then computes too."""
         return False
 
     @abstractmethod
@@ -116,7 +116,7 @@ class BaseObjective(ABC):
         """The losses of a row's completions and pairs; gradient flows into `row.per_token_logps`."""
 
     def learns_from(self, completion: Completion) -> bool:
-        """Whether its loss of a single completion has a weight above 0, `label_weighting` aside."""
+        """Whether the completion's loss has a weight above 0, before `label_weighting`."""
         return True
 
     def num_completions(self, group: PromptGroup) -> int:
@@ -128,25 +128,25 @@ class BaseObjective(ABC):
         return len(group.pairs)
 
     def rewards(self, row: RowLogps) -> Tensor:
-        """The reward that the objective implies for each completion, for the log; log-ratios to the reference unless
-        overridden. (C,)
+        """The reward that the objective implies for each completion, for the log: the log-ratio to the reference, or without one the
+        mean log-probability. (C,)
         """
         return row.logratios if row.reference_per_token_logps is not None else row.average_logps
 
 
 def check_option(holds: bool, key: str, rule: str, value: object, remedy: str) -> None:
-    """Raises the ValueError of an objective's option that breaks its rule."""
+    """Raises ValueError unless the rule of an objective's option holds."""
     if not holds:
         raise ValueError(f"objective_options.{key} must {rule}, got {value!r}; {remedy}")
 
 
 def check_positive(key: str, value: object, remedy: str) -> None:
-    """An option that must be a finite number above zero."""
+    """Raises ValueError unless an option is a finite number above zero."""
     check_option(_is_number(value) and value > 0, key, "be a number above 0", value, remedy)  # type: ignore[operator]
 
 
 def check_non_negative(key: str, value: object, remedy: str) -> None:
-    """An option that must be a finite number of at least zero."""
+    """Raises ValueError unless an option is a finite number of at least zero."""
     check_option(_is_number(value) and value >= 0, key, "be a number of at least 0", value, remedy)  # type: ignore[operator]
 
 
@@ -162,7 +162,7 @@ def negative_log_sigmoid(x: Tensor) -> Tensor:
 
 
 def log_odds_of(logps: Tensor) -> Tensor:
-    """`log p − log(1−p)`, finite up to p = 1, where it stays at what float32 can tell from 1. Shapes alike."""
+    """`log p − log(1−p)`; p is taken as at most the largest float32 below 1, so the result is finite. Same shapes."""
     import torch
 
     logps = logps.clamp(max=-torch.finfo(torch.float32).eps)
@@ -170,7 +170,7 @@ def log_odds_of(logps: Tensor) -> Tensor:
 
 
 def stack(terms: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Scalars as one vector; empty, on the device of `like`, where there are none."""
+    """Scalars as one vector; without any, an empty one on the device of `like`."""
     import torch
 
     return torch.stack(list(terms)) if terms else like.new_zeros(0)

@@ -1,6 +1,4 @@
-"""Best-of-n fine-tuning: `−A` on the m best of a prompt's first n samples by score; of equal scores the earlier sample is
-taken.
-"""
+"""Best-of-n fine-tuning: `−A` on the m best of a prompt's first n samples by score; of equal scores the earlier sample counts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """KTO (arXiv 2402.01306, eq. 8): `λ_w·(1 − σ(β(S_w − S_w^ref − z)))` of a preferred completion, `λ_l·(1 − σ(β(z − S_l +
 S_l^ref)))` of a dispreferred one; no pairs.
 
-z, the reference point, is the mean log-ratio of the global batch's mismatched completions (every prompt with those of another
-prompt), but at least 0. It is one number for the whole batch, and no gradient flows through it.
+z, the reference point, is the mean log-ratio of the global batch's KL pairs (every prompt with another prompt's completions), but at
+least 0. It is one number for the whole batch, and no gradient flows through it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Objective(BaseObjective):
     needs_reference: ClassVar[bool] = True
-    needs_mismatched: ClassVar[bool] = True
+    needs_kl_pairs: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("label_weighting",)
 
     beta: float = 0.1
@@ -40,8 +40,8 @@ class Objective(BaseObjective):
         )
 
     def losses(self, row: RowLogps) -> Losses:
-        assert row.mismatched_logratio is not None
-        gains = row.labels * (row.logratios - row.mismatched_logratio.clamp(min=0))
+        assert row.kl_pair_logratio is not None
+        gains = row.labels * (row.logratios - row.kl_pair_logratio.clamp(min=0))
         preferred = row.labels > 0
         weights = self.desirable_weight * preferred + self.undesirable_weight * ~preferred
         # 1 − σ(x) = σ(−x), which keeps its precision for large x.

@@ -1,4 +1,4 @@
-"""Signed negative log-likelihood, `−s·A`: BNF with every weight 1, the collapse that BNF is there to prevent."""
+"""Signed negative log-likelihood, `−s·A`: BNF with every weight 1: the loss whose collapse BNF's weights prevent."""
 
 from __future__ import annotations
 

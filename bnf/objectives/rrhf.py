@@ -1,9 +1,8 @@
 """RRHF (arXiv 2304.05302, eq. 2–4): `Σ max(0, A_j − A_i)` over all completions of a prompt with reward i > j, less `λ·S` of
 the best one.
 
-Rewards are the scores, or the labels where a group has a completion without a score. One term per prompt whose rewards
-differ; prompts whose completions are all equally good say nothing and are left out. The likelihood term is summed over
-tokens, unlike the paper's code.
+Rewards are the scores, or the labels where a group has a completion without a score. Each prompt whose rewards differ gives one term;
+a prompt whose completions are equally good gives none. The likelihood term is summed over tokens, unlike in the paper's code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the preferred completions, `−A_w`; the others are not learnt from."""
+"""Supervised fine-tuning on the preferred completions, `−A_w`; the others give no loss."""
 
 from __future__ import annotations
 

@@ -1,0 +1,8 @@
+"""The reference model's log-probabilities of every completion: computed once, cached, and read by training and analysis.
+
+values: what is cached of a row.
+cache: the pass that writes the cache, and reading it.
+index: what a cache was made from and with.
+kl_pairs: prompts with other prompts' completions, for objectives that estimate the KL to the reference.
+divergence: KL to the reference on completions that the policy sampled.
+"""

@@ -1,8 +1,8 @@
-"""Mismatched completions: every prompt with the completions of another prompt.
+"""KL pairs: each prompt with the (mismatched) completions of another prompt.
 
-How far the policy has moved from the reference on them estimates its divergence, one number for a whole global batch, which
-some objectives measure their rewards against (KTO, arXiv 2402.01306, section 4.2). They are fixed with the rows, so that the
-reference's values of them are cached like those of the completions themselves.
+The policy's log-ratio to the reference on them estimates its divergence: one number for a whole global batch, against which some
+objectives measure their rewards (KTO, arXiv 2402.01306, section 4.2). The pairs follow from the rows. So the reference's values of
+them are cached like those of the completions themselves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,21 @@ from transformers import PreTrainedModel
 from bnf.data.groups import LazyGroups, PromptGroup
 from bnf.data.packing import Row
 from bnf.model.logps import row_logps
-from bnf.training.losses import RowReference
+from bnf.reference.values import RowReference
 
 # A group, as the groups of its row and its place among them.
 _Place = tuple[Sequence[PromptGroup], int]
 
 
-def mismatched_rows(rows: Sequence[Row]) -> list[Row]:
-    """For each row the row of its prompts, each with the completions of the group before it in the row, the first with the
-    last's.
+def kl_pair_rows(rows: Sequence[Row]) -> list[Row]:
+    """For each row a row of its KL pairs: its prompts, each with the completions of the group before it; the first has the last's.
 
-    So a row's completions and its mismatched ones are the same set, and their tokens as many. Where the row holds no other
-    prompt, the nearest group of another prompt in the rows before gives its completions. A completion is cut where it would
-    make prompt and completion longer than the longest of the data.
+    So a row and its KL pairs hold the same completions and as many tokens. Where a row holds no other prompt, the nearest group of
+    another prompt in the rows before gives its completions. A completion is cut where prompt and completion together would be longer
+    than the longest of the data.
 
     Raises:
-        ValueError: where there is only one prompt.
+        ValueError: there is only one prompt.
     """
     prompts = (group.prompt_ids for row in rows for group in row.groups)
     first = next(prompts, None)
@@ -46,19 +45,19 @@ def mismatched_rows(rows: Sequence[Row]) -> list[Row]:
         for completion in group.completions
     )
     places = [(row.groups, place) for row in rows for place in range(len(row.groups))]
-    mismatched: list[Row] = []
+    pairs: list[Row] = []
     start = 0
     for row in rows:
         others: list[_Place] = []
         for place, group in enumerate(row.groups):
             before = _before(row.groups, place, places, start)
             others.append(next((own, at) for own, at in before if own[at].prompt_ids != group.prompt_ids))
-        mismatched.append(Row(_MismatchedGroups(row.groups, others, longest), row.indices, row.share_prompts))
+        pairs.append(Row(_KLPairGroups(row.groups, others, longest), row.indices, row.share_prompts))
         start += len(row.groups)
-    return mismatched
+    return pairs
 
 
-class _MismatchedGroups(LazyGroups):
+class _KLPairGroups(LazyGroups):
     """The prompts of groups, each with the completions of the group at another place, cut where both are longer than `longest`."""
 
     def __init__(self, groups: Sequence[PromptGroup], others: Sequence[_Place], longest: int) -> None:
@@ -76,19 +75,19 @@ class _MismatchedGroups(LazyGroups):
 
 
 def mean_logratio(model: PreTrainedModel, references: Sequence[RowReference | None], *, bf16: bool) -> Tensor:
-    """Mean over the mismatched completions of all these rows of their summed log-ratio to the reference, in nats. Scalar,
-    without gradient; dropout is off.
+    """The mean over the KL pairs of all these rows of their summed log-ratio to the reference, in nats. Scalar, without gradient or
+    dropout.
     """
     was_training = model.training
     model.eval()
     total, num_completions = torch.zeros((), dtype=torch.float64, device=model.device), 0
     with torch.no_grad():
         for reference in references:
-            assert reference is not None and reference.mismatched is not None
-            policy = row_logps(model, reference.mismatched.row, bf16=bf16)
+            assert reference is not None and reference.kl_pairs is not None
+            policy = row_logps(model, reference.kl_pairs.row, bf16=bf16)
             # Per token first: where policy and reference are one, every difference is exactly zero.
-            total += (policy.logps - reference.mismatched.logps.to(model.device)).double().sum()
-            num_completions += len(reference.mismatched.row.lengths)
+            total += (policy.logps - reference.kl_pairs.logps.to(model.device)).double().sum()
+            num_completions += len(reference.kl_pairs.row.lengths)
     model.train(was_training)
     return total / num_completions
 

@@ -1,14 +1,16 @@
 """LoRA (arXiv 2106.09685) through peft: low-rank adapters are trained beside frozen weights.
 
-The frozen weights are the reference as long as the training starts from them: with the adapter disabled the model is the
-reference, and no second copy of the weights is needed.
+Where the training starts from the reference, the frozen weights are the reference: the model with its adapters disabled. So no second
+copy of the weights is needed.
+
+An adapted model is peft's wrapper, which passes on what it doesn't define itself. It is typed as the model that it stands for.
 """
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -17,13 +19,13 @@ from bnf.permissions import open_to_readers
 from bnf.training.config import TrainConfig
 
 
-def add_adapter(model: PreTrainedModel, config: TrainConfig) -> Any:
-    """The model with adapters of rank `lora_r`, which alone are trained; they add exactly zero before the first step.
+def add_adapter(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel:
+    """The model with adapters of rank `lora_r`. They alone are trained, and add exactly zero before the first step.
 
-    The adapters' first values depend on the seed alone.
+    Their first values depend on the seed alone.
 
     Raises:
-        ValueError: where peft is not installed, or the target modules are not in the model, or are its embeddings or head.
+        ValueError: peft is not installed, or the target modules are not in the model, or are its embeddings or head.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -43,17 +45,17 @@ def add_adapter(model: PreTrainedModel, config: TrainConfig) -> Any:
             adapted = get_peft_model(model, lora)
         except (ValueError, re.error) as error:
             raise _wrong_modules(config, str(error).splitlines()[0]) from error
-    tuner: Any = adapted.base_model
+    targeted = cast(list[str], adapted.base_model.targeted_module_names)
     for name in config.lora_target_modules if isinstance(config.lora_target_modules, list) else []:
-        # peft passes over a name that no module has, where another one has some.
-        if not any(f".{module}".endswith(f".{name}") for module in tuner.targeted_module_names):
+        # peft passes over a name that no module has, as long as another name has some.
+        if not any(f".{module}".endswith(f".{name}") for module in targeted):
             raise _wrong_modules(config, f"no module is called {name}")
     # The chunked head reads the head's weight itself, and tied embeddings are the head.
     if any(isinstance(module, LoraLayer) for module in (model.get_input_embeddings(), model.get_output_embeddings())):
         raise ValueError(
             f"lora_target_modules must leave out embeddings and head, got {config.lora_target_modules!r}; use all-linear"
         )
-    return adapted
+    return cast(PreTrainedModel, adapted)
 
 
 def _wrong_modules(config: TrainConfig, why: str) -> ValueError:
@@ -68,20 +70,19 @@ def is_adapted(model: torch.nn.Module) -> bool:
     return hasattr(model, "peft_config")
 
 
-def transformers_model(model: Any) -> PreTrainedModel:
-    """The transformers model itself, in whose layers the adapters lie where there are some."""
-    inner: PreTrainedModel = model.get_base_model() if is_adapted(model) else model
-    return inner
+def transformers_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformers model itself, without peft's wrapper; adapters, where there are some, lie in its layers."""
+    return _peft(model).get_base_model() if is_adapted(model) else model
 
 
 @contextmanager
-def without_adapter(model: Any) -> Iterator[Any]:
+def without_adapter(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """The frozen weights alone: the model that the training started from."""
-    with model.disable_adapter():
+    with _peft(model).disable_adapter():
         yield model
 
 
-def save_adapter(model: Any, folder: Path) -> None:
+def save_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Writes the adapters and their configuration as peft reads them."""
     model.save_pretrained(folder)
     # A template of a model card, with nothing filled in.
@@ -89,7 +90,20 @@ def save_adapter(model: Any, folder: Path) -> None:
     open_to_readers(folder)
 
 
-def merge(model: Any) -> PreTrainedModel:
+def merge(model: PreTrainedModel) -> PreTrainedModel:
     """The model with the adapters added to its weights: the same function, as a plain transformers model."""
-    merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
-    return merged
+    return _peft(model).merge_and_unload(safe_merge=True)
+
+
+class _Peft(Protocol):
+    """What peft's wrapper gives beside what a model has."""
+
+    def get_base_model(self) -> PreTrainedModel: ...
+
+    def disable_adapter(self) -> AbstractContextManager[None]: ...
+
+    def merge_and_unload(self, *, safe_merge: bool) -> PreTrainedModel: ...
+
+
+def _peft(model: PreTrainedModel) -> _Peft:
+    return cast(_Peft, model)

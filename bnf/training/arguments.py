@@ -1,4 +1,4 @@
-"""transformers' own arguments for a training's configuration."""
+"""transformers' own arguments for a training's settings."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from bnf.training.config import TrainConfig
 
 
 def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates: bool) -> TrainingArguments:
-    """transformers' arguments for a configuration; a batch is an optimizer step's rows, whatever their number.
+    """transformers' arguments for these settings. A batch is an optimizer step's rows, whatever their number.
 
     Raises:
-        ValueError: where other than `nproc_per_node` processes were started.
+        ValueError: the number of started processes is not `nproc_per_node`.
     """
     arguments = TrainingArguments(
         output_dir=str(checkpoints_dir),
@@ -35,7 +35,7 @@ def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates:
         save_steps=config.save_steps,
         save_total_limit=1,
         seed=config.seed,
-        # TensorBoard's writer is given its folder by bnf.training.trainer: transformers would put it among the checkpoints.
+        # bnf.training.trainer adds TensorBoard's logger with a folder of its own; transformers would write among the checkpoints.
         report_to=[name for name in config.loggers if name != "tensorboard"],
         disable_tqdm=True,
         remove_unused_columns=False,

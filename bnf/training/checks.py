@@ -1,7 +1,7 @@
-"""What a training would refuse, found before anything costly: by the model's folder, by the groups, and by the machine.
+"""What a training would refuse, found before anything costly: from the model's folder, the groups, and the machine.
 
-Training itself refuses the same; here it is asked at once, without weights and before the reference pass. A plan asks too, and has
-to be quick: torch and transformers are imported only for what can't be known without them.
+Training itself refuses the same. Here it is found without weights and before the reference pass. A plan checks it too and has to be
+quick, so torch and transformers are imported only for what can't be known without them. Nothing of a policy is computed here.
 """
 
 from collections import Counter
@@ -9,23 +9,21 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import cast
 
 from bnf.data.groups import DEV, PromptGroup, read_groups
 from bnf.model.device import device_kind
 from bnf.model.plain_models import is_plain
 from bnf.objectives import load_objective
 from bnf.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from bnf.data.packing import Row
+from bnf.training.loggers import lacking
 
 # Optimizers of torch itself, which every installation has.
 _TORCH_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
 
 
 def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) -> None:
-    """Whether this model can be trained so; `evaluates` says that there are dev groups.
+    """Checks that this model can be trained with these settings; `evaluates` says that there are dev groups.
 
     Raises:
         FileNotFoundError, ValueError: for what `load_model`, `add_adapter`, the optimizer, the samples of an evaluation or the
@@ -48,10 +46,10 @@ def _ask_transformers(config: TrainConfig, model_dir: Path, evaluates: bool) -> 
 
 
 def check_machine(config: TrainConfig) -> None:
-    """Whether this machine and its installation can train so.
+    """Checks that this machine and its installation can train with these settings.
 
     Raises:
-        ValueError: naming the setting that it can't serve.
+        ValueError: naming the setting that they can't serve.
     """
     if device_kind() != "cpu":
         _check_devices(config)
@@ -79,8 +77,8 @@ def _check_optimizer(config: TrainConfig) -> None:
     # transformers' own defaults, without what making its arguments does to the process.
     defaults = {known.name: known.default for known in fields(TrainingArguments)}
     try:
-        arguments: Any = SimpleNamespace(**(defaults | {"optim": OptimizerNames(config.optim), "parallel_mode": None}))
-        optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        arguments = SimpleNamespace(**(defaults | {"optim": OptimizerNames(config.optim), "parallel_mode": None}))
+        optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(cast(TrainingArguments, arguments))
         optimizer([torch.nn.Parameter(torch.zeros(1))], **settings)
     except (ValueError, ImportError, NotImplementedError, TypeError) as error:
         raise ValueError(
@@ -90,24 +88,26 @@ def _check_optimizer(config: TrainConfig) -> None:
 
 
 def check_groups_dir(config: TrainConfig, groups_dir: Path) -> None:
-    """Whether the groups of a folder, and its dev groups, are what the objective needs, and make rows and steps.
+    """Checks that the groups of a folder, and its dev groups, are what the objective needs, and fit into rows.
 
     Raises:
-        FileNotFoundError: where the folder holds no groups.
+        FileNotFoundError: the folder holds no groups.
         ValueError: naming what does not fit.
     """
+    from bnf.training.rows import training_rows
+
     groups = read_groups(groups_dir)
     check_data(config, groups)
     rows = training_rows(config, groups)
-    check_processes(config, rows)
+    check_processes(config, len(rows))
     sets = [rows]
     if (groups_dir / DEV).is_dir():
         sets.append(training_rows(config, read_groups(groups_dir / DEV)))
-    if load_objective(config.objective, config.objective_options).needs_mismatched:
-        from bnf.reference.kl_pairs import mismatched_rows
+    if config.needs_kl_pairs:
+        from bnf.reference.kl_pairs import kl_pair_rows
 
         for each in sets:
-            mismatched_rows(each)
+            kl_pair_rows(each)
 
 
 def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:
@@ -153,30 +153,25 @@ def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:
         )
 
 
-def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> "list[Row]":
-    """The rows of a training.
+def check_loggers(config: TrainConfig) -> None:
+    """Checks that this machine has what the loggers need.
 
     Raises:
-        ValueError: naming the longest group, where it is longer than a row.
+        ValueError: naming what is missing.
     """
-    from bnf.data.packing import pack
-
-    return pack(
-        groups,
-        config.max_tokens_per_row,
-        max_groups_per_row=config.max_groups_per_row,
-        share_prompts=config.share_prompts,
-    )
+    for logger in config.loggers:
+        if wrong := lacking(logger):
+            raise ValueError(f"report_to={logger} {wrong}")
 
 
-def check_processes(config: TrainConfig, rows: "Sequence[Row]") -> None:
-    """Every process must have a row to compute.
+def check_processes(config: TrainConfig, num_rows: int) -> None:
+    """Checks that every process has a row to compute.
 
     Raises:
-        ValueError: where there are more processes than rows.
+        ValueError: there are more processes than rows.
     """
-    if config.nproc_per_node > len(rows):
+    if config.nproc_per_node > num_rows:
         raise ValueError(
-            f"nproc_per_node must be at most the {len(rows)} rows that the data make, got {config.nproc_per_node}; lower it, or for more "
+            f"nproc_per_node must be at most the {num_rows} rows that the data make, got {config.nproc_per_node}; lower it, or for more "
             f"rows global_batch_size (now {config.global_batch_size}) or max_tokens_per_row (now {config.max_tokens_per_row})"
         )

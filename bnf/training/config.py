@@ -1,13 +1,13 @@
-"""The `train` section of a recipe: what a training run is, under the names of transformers.TrainingArguments where those exist.
+"""The `train` section of a recipe: a training's settings, under the names of transformers.TrainingArguments where those exist.
 
-Nothing here imports torch, so that a recipe is checked within a fraction of a second.
+Nothing here imports torch, so a recipe is checked within a fraction of a second.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Literal
 
 from bnf.objectives import load_objective, option_types
 from bnf.training.loggers import LOGGERS
@@ -15,38 +15,38 @@ from bnf.training.schedule import SCHEDULES
 
 # The settings that reference and training share: the rows, and the dtype they are computed in.
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
-# Where and how often a training writes: nothing of what it computes depends on these.
+# Where and how often a training writes. Nothing that it computes depends on them.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
-# Settings that some objectives read, and say so in `reads`.
+# Settings that only some objectives read: those that name them in `reads`.
 READ_BY_SOME = ("label_weighting", "length_normalization")
-# Settings of the evaluations of dev groups: without such groups nothing reads them.
+# Settings of evaluations. Without dev groups nothing reads them.
 EVALUATION_FIELDS = ("eval_steps", "dev_prompts", "dev_max_new_tokens")
-# A row of more groups than this is no faster: larger batches are made of several rows, so that they share these rows.
+# More groups in a row make it no faster. Larger batches are several rows, so batches of different sizes have the same rows.
 _MOST_GROUPS_PER_ROW = 32
 
 _AT_LEAST_1 = (
     *("global_batch_size", "max_tokens_per_row", "logging_steps", "lora_alpha"),
     *("dev_prompts", "dev_max_new_tokens", "nproc_per_node"),
 )
-# Dev prompts that are sampled where the recipe names no number: over 64, a share of 10 % is known to 4 points.
+# Dev prompts that are sampled where the recipe gives no number: of 64 samples, a share of 10 % has a standard error of 4 points.
 _MOST_DEV_SAMPLES = 64
 
 
 def _about(description: str) -> dict[str, str]:
-    """A field's metadata: its meaning, which the form of a run shows."""
+    """A field's metadata: its meaning, for the JSON schema and the form made from it."""
     return {"description": description}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of one training run; every value is checked when it is made.
+    """The settings of one training, checked when it is made.
 
     Raises:
-        ValueError: naming the key, the rule, the value and the remedy.
+        ValueError: a value breaks its rule; the message names key, rule, value and remedy.
     """
 
     objective: str = field(default="bnf", metadata=_about("a file in bnf/objectives"))
-    objective_options: dict[str, Any] = field(default_factory=dict, metadata=_about("the objective's own options, by name"))
+    objective_options: dict[str, object] = field(default_factory=dict, metadata=_about("the objective's own options, by name"))
     label_weighting: str | dict[str, float] = field(
         default="none",
         metadata=_about(
@@ -189,7 +189,7 @@ class TrainConfig:
         self._check_unread()
 
     def _check_unread(self) -> None:
-        """Refuses what is set and read by nothing: it would look as if it had been tried."""
+        """Refuses a setting that nothing reads: the run would look as if it had been tried."""
         reads = load_objective(self.objective, self.objective_options).reads
         for name in READ_BY_SOME:
             if name not in reads:
@@ -210,10 +210,10 @@ class TrainConfig:
         _check(value == default, name, f"be left {'out' if default is None else f'at {default}'} {where}", value, remedy)
 
     def check_unevaluated(self) -> None:
-        """For data without dev groups.
+        """Checks the settings for data without dev groups.
 
         Raises:
-            ValueError: where a setting of their evaluations is given.
+            ValueError: a setting of evaluations is given.
         """
         for name in EVALUATION_FIELDS:
             self._check_unset(name, "where there are no dev groups to evaluate (prepare.dev_fraction puts some aside)")
@@ -225,11 +225,11 @@ class TrainConfig:
         return [name for name in names if name != "none"]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The configuration of a recipe's `train` section.
+    def from_dict(cls, values: Mapping[str, object]) -> "TrainConfig":
+        """The settings of a recipe's `train` section.
 
         Raises:
-            ValueError: for a key that does not exist, naming the nearest that does; for any value that breaks its rule.
+            ValueError: a key does not exist (the message names the nearest that does), or a value breaks its rule.
         """
         names = [known.name for known in fields(cls)]
         for key in values:
@@ -244,30 +244,28 @@ class TrainConfig:
                 raise ValueError(f"train.{key} must be a known key, got {key!r}; {hint}")
         types = {known.name: _kind(known.type) for known in fields(cls)}
         given = {key: _plain(value, types[key], key) for key, value in values.items()}
-        if isinstance(given.get("label_weighting"), dict):
-            given["label_weighting"] = {key: _plain(value, "float") for key, value in given["label_weighting"].items()}
-        if isinstance(given.get("objective_options"), dict):
+        weighting, options = given.get("label_weighting"), given.get("objective_options")
+        if isinstance(weighting, dict):
+            given["label_weighting"] = {key: _plain(value, "float") for key, value in weighting.items()}
+        if isinstance(options, dict):
             declared = option_types(str(given.get("objective", cls.objective)))
-            options = given["objective_options"].items()
-            given["objective_options"] = {key: _plain(value, declared.get(key, "")) for key, value in options}
-        return cls(**given)
+            given["objective_options"] = {key: _plain(value, declared.get(key, "")) for key, value in options.items()}
+        # `__post_init__` checks the types.
+        return cls(**given)  # type: ignore[arg-type]
 
     @property
     def max_groups_per_row(self) -> int:
-        """Where a row is closed that has room for more groups: a step takes as many rows of it as there are processes, or a
-        multiple of that.
+        """The most groups in a row: at most 32, and so few that a step has as many full rows as there are processes, or a multiple.
 
-        Smaller batches have rows of their own; from 32 groups on, batches that are multiples of 32 share their rows, and so the
-        reference.
+        Batches that are multiples of 32 have the same rows, and so share the cached reference.
         """
         rows_per_process = math.ceil(self.global_batch_size / (_MOST_GROUPS_PER_ROW * self.nproc_per_node))
         return self.global_batch_size // (rows_per_process * self.nproc_per_node)
 
     def steps_per_epoch(self, num_groups: int) -> int:
-        """The optimizer steps of an epoch: those that bring the mean batch nearest to `global_batch_size` groups.
+        """The optimizer steps of an epoch: so many that the mean batch is nearest to `global_batch_size` groups.
 
-        The groups are spread evenly over them. With n steps the mean is within 1/(2n) of what was asked for: 5 % from ten steps
-        on.
+        The groups are spread evenly over them. With n steps the mean is within 1/(2n) of `global_batch_size`: 5 % from ten steps on.
         """
         return max(1, round(num_groups / self.global_batch_size))
 
@@ -276,9 +274,7 @@ class TrainConfig:
         return min(num_prompts, _MOST_DEV_SAMPLES) if self.dev_prompts is None else self.dev_prompts
 
     def num_evaluations(self, num_groups: int | None) -> int | None:
-        """How often dev groups are evaluated in a training on so many groups; None where that takes their number, which is
-        not known.
-        """
+        """How often a training on so many groups evaluates its dev groups; None where that depends on an unknown number of groups."""
         steps: float = self.max_steps
         if steps < 0 and num_groups is not None:
             steps = math.ceil(self.num_train_epochs * self.steps_per_epoch(num_groups))
@@ -291,18 +287,20 @@ class TrainConfig:
         # Before the first step, and after the last.
         return 1 + between
 
-    def row_settings(self) -> dict[str, Any]:
+    def row_settings(self) -> dict[str, object]:
         """What reference, training and analysis share: the rows, and the dtype they are computed in."""
         return {name: getattr(self, name) for name in REFERENCE_FIELDS} | {"max_groups_per_row": self.max_groups_per_row}
 
-    def reference_settings(self) -> dict[str, Any]:
-        """What the cached reference depends on: the rows and their dtype, and whether the objective reads mismatched
-        completions.
-        """
-        needs_mismatched = load_objective(self.objective, self.objective_options).needs_mismatched
-        return self.row_settings() | {"mismatched": needs_mismatched}
+    @property
+    def needs_kl_pairs(self) -> bool:
+        """Whether the objective reads KL pairs (`bnf.reference.kl_pairs`)."""
+        return load_objective(self.objective, self.objective_options).needs_kl_pairs
 
-    def to_dict(self) -> dict[str, Any]:
+    def reference_settings(self) -> dict[str, object]:
+        """The settings of the reference stage: the rows and their dtype, and whether it caches KL pairs (`mismatched`)."""
+        return self.row_settings() | {"mismatched": self.needs_kl_pairs}
+
+    def to_dict(self) -> dict[str, object]:
         """Plain values, as `from_dict` takes them."""
         return asdict(self)
 
@@ -312,14 +310,14 @@ def _check(holds: bool, key: str, rule: str, value: object, remedy: str) -> None
         raise ValueError(f"{key} must {rule}, got {value!r}; {remedy}")
 
 
-def _kind(declared: Any) -> str:
-    """A declared type's name: float is "float", and so is a string that says so."""
+def _kind(declared: object) -> str:
+    """A declared type's name: "float" for float, and for the text "float"."""
     return str(getattr(declared, "__name__", declared))
 
 
-def _plain(value: Any, declared: str, key: str = "") -> Any:
-    """A value of a recipe as the one that it stands for, so that the keys that are made of it are the same: 0 is 0.0 and 1e3 is
-    1000. A whole number of `…_steps` is no share and stays one.
+def _plain(value: object, declared: str, key: str = "") -> object:
+    """A recipe's value in the declared type, so that equal values make equal keys: 0 is 0.0 and 1e3 is 1000. In `…_steps` whole
+    numbers are steps and stay whole; others are shares.
     """
     if declared.startswith("float"):
         if key.endswith("_steps"):
@@ -331,7 +329,7 @@ def _plain(value: Any, declared: str, key: str = "") -> Any:
 
 
 def _check_type(key: str, declared: str, value: object) -> None:
-    """Numbers and switches must be such: a quoted `"false"` is true."""
+    """Refuses a value of another type than declared; a quoted `"false"` would count as true."""
     if value is None and declared.endswith(" | None"):
         return
     declared = declared.removesuffix(" | None")

@@ -1,31 +1,25 @@
-"""The policy's own samples of dev prompts: how far it has moved from the reference where it really goes, and whether it still
-ends what it says.
-
-KL(policy ‖ reference) is the mean of `r/p − 1 − log(r/p)` over tokens that the policy itself samples at temperature 1: unbiased,
-as the plain log-ratio is, but never negative and with less noise (k3 of http://joschu.net/blog/kl-approx.html). On the data's
-completions it would be neither.
-"""
+"""Evaluations on the way: the policy's own samples of dev prompts, and the figures by which a collapse is known."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from bnf.data.groups import Completion, PromptGroup
-from bnf.data.packing import pack
-from bnf.model.logps import row_logps
+from bnf.data.groups import PromptGroup
+from bnf.objectives import RowLogps
 from bnf.training.adapters import transformers_model
+from bnf.training.collapse import NUM_SAMPLES, SHIFT, UNTERMINATED
+from bnf.training.means import Means
 
-# progress(samples that are done, of how many, tokens so far, at most how many more), first before the first token
+# progress(samples done, of how many, tokens so far, at most how many more); the first call comes before the first token
 SampleProgress = Callable[[int, int, int, int], None]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the policy said to a prompt; `is_terminated` where it ended by itself."""
+    """A completion that the policy gave to a prompt; `is_terminated` where it ended with an end token."""
 
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
@@ -33,15 +27,15 @@ class Sample:
 
 
 def prompts_to_sample(groups: Sequence[PromptGroup], count: int) -> list[tuple[int, ...]]:
-    """The first `count` prompts, from the start again where there are fewer."""
+    """The first `count` prompts; where there are fewer, they are repeated from the start."""
     return [tuple(groups[index % len(groups)].prompt_ids) for index in range(count)]
 
 
 def stop_tokens(model: PreTrainedModel) -> list[int]:
-    """The tokens that end a completion, by the model's generation config or its config.
+    """The tokens that end a completion: from the model's generation config, or else its config.
 
     Raises:
-        ValueError: where neither names one.
+        ValueError: neither names one.
     """
     for config in (model.generation_config, model.config):
         found = getattr(config, "eos_token_id", None)
@@ -51,7 +45,7 @@ def stop_tokens(model: PreTrainedModel) -> list[int]:
 
 
 def sample(
-    model: Any,
+    model: PreTrainedModel,
     prompts: Sequence[tuple[int, ...]],
     *,
     max_new_tokens: int,
@@ -60,9 +54,9 @@ def sample(
     bf16: bool,
     progress: SampleProgress = lambda *_: None,
 ) -> list[Sample]:
-    """A completion of each prompt at temperature 1, without changing any state of the model or of the random generators.
+    """A completion of each prompt at temperature 1. The model's state and the random generators stay as they were.
 
-    Prompts of like length are continued together, as many as `max_tokens` of cached keys and values allow. What is drawn for a
+    Prompts of similar length are continued together, as many as `max_tokens` of cached keys and values allow. What is drawn for a
     prompt depends on the seed and its place alone, not on the prompts beside it.
     """
     inner = transformers_model(model)
@@ -102,7 +96,7 @@ def sample(
 
 
 def _batches(prompts: Sequence[tuple[int, ...]], max_new_tokens: int, max_tokens: int) -> Iterator[list[int]]:
-    """Places of prompts that are continued together, the longest first: one prompt at least, however long."""
+    """Places of prompts that are continued together, the longest prompts first; at least one prompt in each batch."""
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     while order:
         size = max(1, max_tokens // (len(prompts[order[0]]) + max_new_tokens))
@@ -111,7 +105,7 @@ def _batches(prompts: Sequence[tuple[int, ...]], max_new_tokens: int, max_tokens
 
 
 class _Drawing(LogitsProcessor):
-    """Leaves of each distribution the token in whose share the row's random number falls.
+    """Draws a token of each distribution: the one in whose share the row's random number falls. All others get −∞.
 
     `draws` (B, N) in [0, 1), one for each row and new token.
     """
@@ -122,48 +116,32 @@ class _Drawing(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # (B, T), (B, V)
         step = input_ids.shape[1] - self.num_prompt_tokens
         shares = scores.softmax(-1).cumsum(-1, dtype=torch.float64)
-        # Not above the last: rounding may leave the sum below 1.
+        # Times the last sum: rounding may leave it below 1.
         drawn = torch.searchsorted(shares, self.draws[:, step, None] * shares[:, -1:], right=True)
         self.on_token(step + 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn.clamp_max_(scores.shape[1] - 1), 0.0)
 
 
-def sample_metrics(samples: Sequence[Sample], policy: Any, reference: Any, *, bf16: bool) -> dict[str, float]:
-    """KL to the reference per token and per completion, entropy per token, in nats; mean length; share without an end.
+class DevFigures:
+    """What the rules of `bnf.training.collapse` look at in an evaluation, under its names in the log."""
 
-    `reference` is a model, a context manager that gives one, or None where it is the policy itself.
-    """
-    groups = [
-        PromptGroup(f"sample {index}", each.prompt_ids, (Completion(each.token_ids, 1),)) for index, each in enumerate(samples)
-    ]
-    rows = pack(groups, max(group.num_tokens for group in groups))
-    with torch.no_grad():
-        own = [row_logps(policy, row, bf16=bf16, entropies=True) for row in rows]
-        logps = torch.cat([values.logps for values in own]).double()
-        entropy = float(torch.cat([values.entropies for values in own]).double().mean())
-        divergence = 0.0
-        if reference is not None:
-            with reference as model:
-                theirs = torch.cat([row_logps(model, row, bf16=bf16).logps for row in rows]).double()
-            divergence = kl(logps, theirs)
-    return {
-        "samples/number": len(samples),
-        "samples/kl": divergence / len(samples),
-        "samples/kl_per_token": divergence / len(logps),
-        "samples/entropy": entropy,
-        "samples/tokens": len(logps) / len(samples),
-        "samples/unterminated": sum(not each.is_terminated for each in samples) / len(samples),
-    }
+    def __init__(self) -> None:
+        self._means = Means()
 
+    def add_row(self, row: RowLogps) -> None:
+        """Adds a row of dev groups."""
+        if row.reference_per_token_logps is not None:
+            self._means.add(SHIFT, row.logratios / row.lengths, row.labels == 1)
 
-def kl(own: torch.Tensor, theirs: torch.Tensor) -> float:
-    """KL(policy ‖ reference), summed over the tokens that the policy sampled, from both models' log-probabilities. (N,), (N,)"""
-    return float(((theirs - own).expm1() - (theirs - own)).sum())
+    def logged(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """The figures of all rows that were added, and of the policy's samples."""
+        unterminated = sum(not each.is_terminated for each in samples) / len(samples)
+        return {**self._means.pop(), NUM_SAMPLES: len(samples), UNTERMINATED: unterminated}
 
 
 @contextmanager
 def _generating(model: PreTrainedModel) -> Iterator[None]:
-    """Attention over a padded batch, and a generation config of the caller's alone: a model's own may warp its distribution."""
+    """Gives the model attention over padded batches and an empty generation config: its own may warp the distribution."""
     attention, own = model.config._attn_implementation, model.generation_config
     # The kernels of sdpa know no soft-capping.
     model.set_attn_implementation("eager" if getattr(model.config, "attn_logit_softcapping", None) else "sdpa")

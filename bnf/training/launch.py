@@ -1,27 +1,28 @@
-"""Training in several processes of one machine: torchrun starts them, each calls `bnf.training.trainer.train`, the first one reports.
+"""Training in several processes of one machine. torchrun starts them, each runs `bnf.training.worker`, the first one reports.
 
 They end with the process that launched them, however that one ends.
 """
 
-import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from bnf.progress import Progress
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
 from bnf.training.own_reference import ReferenceMismatch
+from bnf.training.preparation import Folders, prepare
+from bnf.training.summary import TrainSummary, read_summary
 
-_IS_WORKER = "BNF_TRAINING_PROCESS"
-_PARENT = "BNF_TRAINING_PARENT"
-_MARK = "bnf.progress "
-_PR_SET_PDEATHSIG = 1
-_KINDS: dict[str, type[Exception]] = {
+WORKER = "bnf.training.worker"
+# How a line on stdout begins that reports progress.
+MARK = "bnf.progress "
+# Errors that a process reports by name and message; the message is all there is to know.
+REPORTED: dict[str, type[Exception]] = {
     "ValueError": ValueError,
     "FileNotFoundError": FileNotFoundError,
     "ReferenceMismatch": ReferenceMismatch,
@@ -29,108 +30,92 @@ _KINDS: dict[str, type[Exception]] = {
 }
 
 
-def is_worker() -> bool:
-    """Whether this process was started by `launch`."""
-    return _IS_WORKER in os.environ
+@dataclass(frozen=True)
+class Call:
+    """What the processes are told: `launch.json`."""
+
+    config: TrainConfig
+    folders: Folders
+    step0_check: bool
+
+    def to_json(self) -> dict[str, object]:
+        """The call as launch.json holds it."""
+        folders = {name: None if path is None else str(path) for name, path in asdict(self.folders).items()}
+        return {"config": self.config.to_dict(), "folders": folders, "step0_check": self.step0_check}
+
+    @classmethod
+    def from_json(cls, text: str) -> "Call":
+        """The call that a file's text holds."""
+        found = json.loads(text)
+        path: dict[str, Path | None] = {name: value and Path(value) for name, value in found["folders"].items()}
+        model_dir, groups_dir, output_dir = path["model_dir"], path["groups_dir"], path["output_dir"]
+        assert model_dir and groups_dir and output_dir
+        folders = Folders(model_dir, groups_dir, path["reference_dir"], output_dir, path["reference_model_dir"])
+        return cls(TrainConfig.from_dict(found["config"]), folders, found["step0_check"])
 
 
 def launch(
-    config: TrainConfig, arguments: Mapping[str, Any], output_dir: Path, progress: Callable[[int, int, str], None]
-) -> None:
-    """Calls `bnf.training.trainer.train` with `config` and `arguments` (paths as such, or plain values) in `nproc_per_node` processes.
+    config: TrainConfig,
+    *,
+    model_dir: Path,
+    groups_dir: Path,
+    reference_dir: Path | None,
+    output_dir: Path,
+    step0_check: bool,
+    progress: Progress,
+    reference_model_dir: Path | None = None,
+) -> TrainSummary:
+    """As `bnf.training.trainer.train`, in `nproc_per_node` processes.
 
     Raises:
-        ValueError, FileNotFoundError, ReferenceMismatch, TrainingCollapsed: what a process raised.
-        RuntimeError: where one failed otherwise; its traceback is on stderr.
+        ValueError, FileNotFoundError, ReferenceMismatch, TrainingCollapsed: as `train`.
+        RuntimeError: a process failed otherwise; its traceback is on stderr.
     """
-    call = output_dir / "launch.json"
+    folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
+    prepared = prepare(config, folders, step0_check=step0_check, progress=progress)
+    if prepared.finished is not None:
+        return prepared.finished
+    _run(Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check), progress)
+    summary = read_summary(output_dir)
+    assert summary is not None
+    return summary
+
+
+def _run(call: Call, progress: Progress) -> None:
+    """Starts the processes, passes their progress on, and raises what one of them raised."""
+    output_dir = call.folders.output_dir
+    call_file = output_dir / "launch.json"
     for stale in output_dir.glob("launch*.json"):
         stale.unlink()
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
-    paths = [name for name, value in arguments.items() if isinstance(value, Path)]
-    call.write_text(json.dumps({"config": config.to_dict(), "arguments": plain, "paths": paths}))
+    call_file.write_text(json.dumps(call.to_json()))
     # This package, and nothing that bears a module's name where the person works.
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-m", "bnf.training.launch", str(call)],
+        [sys.executable, "-m", WORKER, "start", str(call_file), str(os.getpid())],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", _PARENT: str(os.getpid())},
+        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
     )
     assert process.stdout is not None
     try:
         for line in process.stdout:
-            if line.startswith(_MARK):
-                progress(*json.loads(line[len(_MARK) :]))
+            if line.startswith(MARK):
+                progress(*json.loads(line[len(MARK) :]))
             else:
                 print(line, end="", file=sys.stderr)
         process.wait()
     finally:
-        # Nothing is left to kill but where the progress was interrupted; the processes end with the one that started them.
+        # Alive only where the progress was interrupted; the other processes end with the one that started them.
         process.kill()
         process.wait()
     errors = [json.loads(report.read_text()) for report in sorted(output_dir.glob("launch-error-*.json"))]
-    # One that says what is wrong before those of the processes that lost their peer by it.
-    for error in sorted(errors, key=lambda error: error["kind"] not in _KINDS):
-        raise _KINDS.get(error["kind"], RuntimeError)(error["message"])
+    # The one that says what is wrong comes before those of processes that lost it as their peer.
+    for error in sorted(errors, key=_is_unknown):
+        raise REPORTED.get(error["kind"], RuntimeError)(error["message"])
     if process.returncode != 0:
         raise RuntimeError(f"the training's processes must end with 0, got {process.returncode}; their output says why")
-    call.unlink()
+    call_file.unlink()
 
 
-def _start(call: Path) -> None:
-    """The process that watches over the others: torchrun."""
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main
-
-    processes = json.loads(call.read_text())["config"]["nproc_per_node"]
-    os.environ[_IS_WORKER] = "1"
-    os.environ[_PARENT] = str(os.getpid())
-    # A process that failed has failed for good: what the training can go on from lies in its checkpoints.
-    try:
-        main(["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", "-m", "bnf.training.launch", str(call)])
-    except ChildFailedError:
-        # The processes have left their reports, or their tracebacks above.
-        sys.exit(1)
-
-
-def _train(call: Path) -> None:
-    """One of the training's processes."""
-    import torch
-
-    from bnf.training.trainer import train
-
-    what = json.loads(call.read_text())
-    rank = int(os.environ["RANK"])
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-
-    def progress(done: int, total: int, note: str) -> None:
-        if rank == 0:
-            print(_MARK + json.dumps([done, total, note]), flush=True)
-
-    arguments: dict[str, Any] = {
-        name: Path(value) if name in what["paths"] else value for name, value in what["arguments"].items()
-    }
-    try:
-        train(TrainConfig.from_dict(what["config"]), **arguments, progress=progress)
-    except Exception as error:
-        report = {"kind": type(error).__name__, "message": str(error)}
-        call.with_name(f"launch-error-{rank:05d}.json").write_text(json.dumps(report))
-        if report["kind"] not in _KINDS:
-            raise
-        # What the message says is all there is to know.
-        sys.exit(1)
-
-
-def _die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent dies, even by kill -9."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ[_PARENT]):
-            raise SystemExit("the parent process ended before this one began")
-
-
-if __name__ == "__main__":
-    _die_with_parent()
-    (_train if is_worker() else _start)(Path(sys.argv[1]))
+def _is_unknown(error: Mapping[str, str]) -> bool:
+    return error["kind"] not in REPORTED

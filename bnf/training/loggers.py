@@ -1,10 +1,10 @@
-"""The loggers of transformers that `report_to` may name, and what each needs of the machine. Nothing heavy is imported to know it."""
+"""The loggers of transformers that `report_to` may name, and what each needs on the machine; nothing heavy is imported."""
 
 import os
 from importlib.util import find_spec
 
-# Name → (the modules it imports, what pip installs, the variable that must be set). transformers.integrations.INTEGRATION_TO_CALLBACK
-# has the same names; a test compares both, and what transformers says of the loggers that aren't here.
+# Name → (the modules it imports, what pip installs, the variable that must be set). A test compares it with
+# transformers.integrations.INTEGRATION_TO_CALLBACK, and with what transformers says of missing loggers.
 LOGGERS: dict[str, tuple[tuple[str, ...], str, str | None]] = {
     "azure_ml": (("azureml.core.run",), "azureml-sdk", None),
     "clearml": (("clearml",), "clearml", None),
@@ -24,7 +24,7 @@ LOGGERS: dict[str, tuple[tuple[str, ...], str, str | None]] = {
 
 
 def lacking(logger: str) -> str | None:
-    """What this machine lacks for a logger, as `…, got …; remedy`; None where it lacks nothing."""
+    """What this machine lacks for a logger, as the rest of a message (`must have …, got …; remedy`); None where it lacks nothing."""
     modules, packages, variable = LOGGERS[logger]
     missing = [module for module in modules if not _is_there(module)]
     if missing:

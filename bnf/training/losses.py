@@ -1,5 +1,5 @@
-"""From an objective's per-completion and per-pair losses to the one number that is minimised, independent of how a batch is
-split into rows.
+"""The number that is minimised, from an objective's losses of completions and pairs. It doesn't depend on how a batch is split into
+rows.
 """
 
 from collections import Counter
@@ -12,40 +12,23 @@ from torch import Tensor
 
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row
-from bnf.objectives._base import BaseObjective, Losses, RowLogps
+from bnf.objectives import BaseObjective, Losses, RowLogps
+from bnf.reference.values import RowReference
 
 if TYPE_CHECKING:
-    # It imports transformers, which counting needs not.
+    # It imports transformers, which counting does not need.
     from bnf.model.logps import TokenLogps
 
 
 @dataclass(frozen=True)
-class MismatchedReference:
-    """A row's mismatched completions (`bnf.reference.kl_pairs`), and the reference's log-probabilities of their tokens: float32, (N,)."""
-
-    row: Row
-    logps: Tensor
-
-
-@dataclass(frozen=True)
-class RowReference:
-    """Cached values of a row's completion tokens under one model: float32, (N,) each."""
-
-    logps: Tensor
-    log_odds: Tensor
-    entropies: Tensor | None = None
-    mismatched: MismatchedReference | None = None
-
-
-@dataclass(frozen=True)
 class Totals:
-    """What the rows of a global batch share: what their losses are divided by, and the mean log-ratio of its mismatched
-    completions where the objective reads it.
+    """What the rows of a global batch share: what their losses are divided by, and the mean log-ratio of its KL pairs where the
+    objective reads it.
     """
 
     num_completions: int
     num_pairs: int
-    mismatched_logratio: Tensor | None = None
+    kl_pair_logratio: Tensor | None = None
 
 
 def count(objective: BaseObjective, groups: Iterable[PromptGroup]) -> Totals:
@@ -58,9 +41,7 @@ def count(objective: BaseObjective, groups: Iterable[PromptGroup]) -> Totals:
 
 
 def label_weights(weighting: str | dict[str, float], groups: Sequence[PromptGroup]) -> tuple[float, float]:
-    """(weight of preferred, weight of dispreferred) for `label_weighting`, from the data set's counts: `balanced` is N /
-    2N_s.
-    """
+    """(weight of preferred, weight of dispreferred) for `label_weighting`; `balanced` is N / 2N_s, from the data set's counts."""
     if isinstance(weighting, dict):
         return weighting["preferred"], weighting["dispreferred"]
     if weighting == "none":
@@ -75,7 +56,7 @@ def assemble(
     reference: RowReference | None,
     *,
     length_normalization: str = "own",
-    mismatched_logratio: Tensor | None = None,
+    kl_pair_logratio: Tensor | None = None,
 ) -> RowLogps:
     """What an objective sees of a row, on the policy's device and in its dtype."""
     like = policy.logps
@@ -92,7 +73,7 @@ def assemble(
         scores=row.scores.to(like),
         group_of_completion=row.group_of_completion.to(like.device),
         pairs=row.pairs.to(like.device),
-        mismatched_logratio=mismatched_logratio,
+        kl_pair_logratio=kl_pair_logratio,
         prompt_logps=None if policy.prompt_logps is None else _sum_by_prompt(row, policy.prompt_logps),
         prompt_lengths=row.prompt_lengths.to(like),
     )
@@ -100,7 +81,7 @@ def assemble(
 
 def total_loss(losses: Losses, row: RowLogps, totals: Totals, weights: tuple[float, float] = (1.0, 1.0)) -> Tensor:
     """A row's share of the global batch's loss: `Σ weight·completions / num_completions + Σ pairs / num_pairs`. Scalar."""
-    # A row may have nothing that the objective learns from; its loss is zero, with a gradient of zero.
+    # Where a row has nothing that the objective learns from, its loss is zero, with a gradient of zero.
     loss = row.per_token_logps.sum() * 0.0
     if losses.completions is not None:
         by_label = torch.where(row.labels > 0, weights[0], weights[1])

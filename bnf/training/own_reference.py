@@ -1,9 +1,8 @@
-"""A reference of the training's own, for where the cached one doesn't fit the arithmetic of the process that trains.
+"""The reference that a training computes itself, where the cached one doesn't fit the arithmetic of the process that trains.
 
-The cache may come from another machine, whose processor sums in another order, or from a process that was given other kernels.
-The step-0 assertion sees it. It is noted beside the training, which then fails; the next process to take the training up computes
-the reference itself, of the same weights, and the assertion is made again. Where the cache says that another kind of device made
-it, nothing has to fail first.
+The cache may come from another machine, whose processor sums in another order, or from a process with other kernels. The step-0 check
+finds that. Then it is noted beside the training, which fails. The next try computes the reference itself, from the same weights, and
+is checked again. Where the cache says that another kind of device made it, the first try does so.
 """
 
 import json
@@ -15,7 +14,8 @@ from pathlib import Path
 
 from bnf.model.digests import model_digest
 from bnf.progress import Progress
-from bnf.reference.cache import INDEX_FILE, cache_reference
+from bnf.reference.cache import cache_reference
+from bnf.reference.index import read_index
 from bnf.training.config import TrainConfig
 
 _NOTE_FILE = "reference_mismatch.json"
@@ -23,7 +23,7 @@ _FOLDER = "own_reference"
 
 
 class ReferenceMismatch(ValueError):
-    """Policy and cached reference are the same weights, and yet their log-probabilities differ."""
+    """Policy and cached reference have the same weights, and different log-probabilities. `mean_weight` is BNF's mean weight."""
 
     def __init__(self, message: str, mean_weight: float = math.nan) -> None:
         super().__init__(message)
@@ -32,13 +32,14 @@ class ReferenceMismatch(ValueError):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Why the cached reference is not taken: the mean weight under it before the first step, or what another device did otherwise."""
+    """Why the cached reference is not taken: the mean weight under it before the first step, or how another device computed it."""
 
     mean_weight: float | None = None
     elsewhere: str | None = None
 
 
 def note_mismatch(output_dir: Path, mismatch: Mismatch) -> None:
+    """Notes it beside the training, for the next try."""
     output_dir.mkdir(parents=True, exist_ok=True)
     partial = (output_dir / _NOTE_FILE).with_suffix(".partial")
     partial.write_text(json.dumps(asdict(mismatch)) + "\n")
@@ -46,29 +47,42 @@ def note_mismatch(output_dir: Path, mismatch: Mismatch) -> None:
 
 
 def noted_mismatch(output_dir: Path) -> Mismatch | None:
-    """What was found of the cached reference, where it was found not to fit."""
+    """What an earlier try noted; None where it noted nothing."""
     file = output_dir / _NOTE_FILE
     return Mismatch(**json.loads(file.read_text())) if file.is_file() else None
 
 
 def is_of(reference_dir: Path, model_dir: Path) -> bool:
-    """Whether the cache was computed from these very weights."""
-    return bool(json.loads((reference_dir / INDEX_FILE).read_text())["model"] == model_digest(model_dir))
+    """Whether the cache was computed from this model."""
+    return read_index(reference_dir).identity.model == model_digest(model_dir)
 
 
 def own_reference(config: TrainConfig, model_dir: Path, groups_dir: Path, output_dir: Path, progress: Progress) -> Path:
-    """The folder of the training's own cache, computed where it is not there yet."""
-    cache_reference(
-        model_dir,
-        groups_dir,
-        output_dir / _FOLDER,
-        **config.reference_settings(),
-        progress=lambda done, total, note: progress(done, total, f"reference: {note}"),
-    )
+    """Computes the training's own cache where it is not there yet; returns its folder."""
+
+    def report(done: int, total: int, note: str) -> None:
+        progress(done, total, f"reference: {note}")
+
+    cache_for(config, model_dir, groups_dir, output_dir / _FOLDER, report)
     return output_dir / _FOLDER
 
 
+def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
+    """Caches the reference that this training needs, as the reference stage does."""
+    cache_reference(
+        model_dir,
+        groups_dir,
+        reference_dir,
+        max_tokens_per_row=config.max_tokens_per_row,
+        max_groups_per_row=config.max_groups_per_row,
+        share_prompts=config.share_prompts,
+        bf16=config.bf16,
+        kl_pairs=config.needs_kl_pairs,
+        progress=progress,
+    )
+
+
 def drop_own_reference(output_dir: Path) -> None:
-    """After the training's end nothing reads it."""
+    """Removes the cache and the note: after the training's end nothing reads them."""
     shutil.rmtree(output_dir / _FOLDER, ignore_errors=True)
     (output_dir / _NOTE_FILE).unlink(missing_ok=True)

@@ -1,16 +1,17 @@
 """Data parallelism over whole rows: the processes of one training share the rows of each optimizer step.
 
-A step holds the same rows as in one process, and its loss is divided by the same totals, so that the number of processes changes
-nothing but the order in which floating-point numbers are added.
+A step holds the same rows as in one process, and its loss is divided by the same totals. So the number of processes changes only the
+order in which floating-point numbers are added.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedModel
 
 from bnf.data.packing import Row, step_bounds
 from bnf.model.logps import row_logps
@@ -25,28 +26,28 @@ def num_processes() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and reports."""
+    """Whether this process is the one that writes files and reports."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def process_number() -> int:
-    """Which of them this one is."""
+    """This process's number among them, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def wait_for_all() -> None:
-    """Goes on when all processes are here."""
+    """Waits until all processes have called it."""
     if dist.is_initialized():
         dist.barrier()
 
 
-def sum_totals(own: Totals, num_mismatched: int, device: torch.device) -> Totals:
-    """What all rows of a step share, from what each process knows of its own; `num_mismatched` weighs its mean log-ratio."""
+def sum_totals(own: Totals, num_kl_pairs: int, device: torch.device) -> Totals:
+    """The totals of a step over all processes, from those of this process's rows; `num_kl_pairs` weighs its mean log-ratio."""
     if num_processes() == 1:
         return own
-    mean = own.mismatched_logratio
-    weighted = 0.0 if mean is None else float(mean) * num_mismatched
-    sums = torch.tensor([own.num_completions, own.num_pairs, num_mismatched, weighted], dtype=torch.float64, device=device)
+    mean = own.kl_pair_logratio
+    weighted = 0.0 if mean is None else float(mean) * num_kl_pairs
+    sums = torch.tensor([own.num_completions, own.num_pairs, num_kl_pairs, weighted], dtype=torch.float64, device=device)
     dist.all_reduce(sums)
     # A process without a row of its own computes nothing that would read the mean.
     logratio = None if mean is None else sums[3] / sums[2]
@@ -54,19 +55,20 @@ def sum_totals(own: Totals, num_mismatched: int, device: torch.device) -> Totals
 
 
 def gather(value: _T) -> list[_T]:
-    """The value of each process, in their order."""
+    """The value of each process, in the order of their numbers."""
     if num_processes() == 1:
         return [value]
-    values: list[Any] = [None] * num_processes()
+    values: list[_T | None] = [None] * num_processes()
     dist.all_gather_object(values, value)
-    return values
+    return cast(list[_T], values)
 
 
 class SeededSteps(Sampler[list[int]]):
-    """The rows of each optimizer step of an epoch that one process computes: the rows in a permutation that the seed and the
-    epoch's number fix, split into steps (`bnf.data.packing.step_bounds`), whose rows the processes take in turn.
+    """The rows of each optimizer step of an epoch that one process computes, as indices.
 
-    A process that gets no row of a step computes the index `len(sizes)`, which stands for nothing, so that all of them take part.
+    The seed and the epoch's number fix a permutation of the rows. It is split into steps (`bnf.data.packing.step_bounds`), whose rows the
+    processes take in turn. A process that gets no row of a step gets the index `len(sizes)`: the row that stands for nothing, so that
+    all processes take part.
     """
 
     def __init__(self, sizes: Sequence[int], seed: int, *, num_steps: int, process: int = 0, num_processes: int = 1) -> None:
@@ -89,31 +91,32 @@ class SeededSteps(Sampler[list[int]]):
             first = last
 
 
-class StepLoader(DataLoader[Any]):
+class StepLoader(DataLoader[_T]):
     """Gives a process its rows of one optimizer step after another."""
 
-    def __init__(self, rows: Sequence[Any], steps: SeededSteps) -> None:
-        """`rows` are those that `steps` names, and last the one that stands for nothing."""
+    def __init__(self, rows: Sequence[_T], steps: SeededSteps) -> None:
+        """`rows` are those that `steps` numbers, and last the one that stands for nothing."""
         super().__init__(rows, batch_sampler=steps, collate_fn=_together)  # type: ignore[arg-type]
+        self._steps = steps
 
     def set_epoch(self, epoch: int) -> None:
-        """transformers calls it before each epoch; a resumed epoch's loader is another, whose sampler it finds by itself."""
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        """transformers calls it before each epoch. For a resumed epoch it makes another loader, and finds that one's sampler by itself."""
+        self._steps.set_epoch(epoch)
 
 
-def _together(rows: list[Any]) -> dict[str, list[Any]]:
+def _together(rows: list[_T]) -> dict[str, list[_T]]:
     return {"rows": rows}
 
 
-def accept_rows(model: Any) -> None:
-    """Makes `model(row=…)` compute `row_logps`, beside all that `model` took before.
+def accept_rows(model: PreTrainedModel) -> None:
+    """Makes `model(row=…)` compute `row_logps`; all other calls of `model` stay as they are.
 
-    A wrapper such as DistributedDataParallel adds up the gradients of what went through its own forward, and of nothing else.
+    A wrapper such as DistributedDataParallel adds up gradients only of what went through its own forward.
     """
     plain = model.forward
 
     @wraps(plain)
-    def forward(*args: Any, row: Row | None = None, **kwargs: Any) -> Any:
-        return plain(*args, **kwargs) if row is None else row_logps(model, row, **kwargs)
+    def forward(*args: object, row: Row | None = None, **kwargs: object) -> object:
+        return plain(*args, **kwargs) if row is None else row_logps(model, row, **kwargs)  # type: ignore[arg-type]
 
     model.forward = forward

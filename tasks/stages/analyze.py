@@ -13,9 +13,9 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
 def run(job: Job) -> None:
-    from bnf.analysis.likelihood_shift import analyze
+    from bnf.analysis.likelihood_shift import likelihood_shift
 
-    analyze(
+    likelihood_shift(
         job.inputs["policy"],
         job.inputs["data"],
         job.inputs["reference"],

@@ -14,7 +14,7 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
 def run(job: Job) -> None:
-    from bnf.analysis.policy_divergence import divergence
+    from bnf.analysis.policy_divergence import policy_divergence
     from bnf.data.groups import Completion, PromptGroup
     from evaluation.records import read_repaired
 
@@ -28,7 +28,7 @@ def run(job: Job) -> None:
         for record in records
         if any(one["token_ids"] for one in record["completions"])
     ]
-    found = divergence(
+    found = policy_divergence(
         groups,
         job.inputs["policy"],
         job.inputs["model"],
@@ -38,4 +38,4 @@ def run(job: Job) -> None:
         bf16=job.settings["bf16"],
         progress=job.progress,
     )
-    (job.output / "divergence.json").write_text(json.dumps(found, indent=1) + "\n")
+    (job.output / "divergence.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")

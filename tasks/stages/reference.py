@@ -22,6 +22,6 @@ def run(job: Job) -> None:
         max_groups_per_row=job.settings["max_groups_per_row"],
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
-        mismatched=job.settings["mismatched"],
+        kl_pairs=job.settings["mismatched"],
         progress=job.progress,
     )

@@ -1,4 +1,10 @@
-"""Train: the policy, aligned with the recipe's objective."""
+"""Train: the policy, aligned with the recipe's objective.
+
+Its key counts what decides the policy, and whether there is one: rows, losses, the update, the step-0 check, the rules of a collapse and
+what they look at. What is only logged or summed up (metrics.jsonl, train_summary.json) does not count: it changes no weight, and only the
+report and `not_done_again` read it. `SHOWS_OR_REFUSES` in `tasks/keys.py` lists the modules. `bnf.training.worker` does not count either:
+it only carries the call to one of several processes.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +25,13 @@ POLICY = "policy"
 
 def run(job: Job) -> None:
     from bnf.training.config import TrainConfig
+    from bnf.training.launch import launch
     from bnf.training.trainer import train
 
-    train(
-        TrainConfig.from_dict(job.settings),
+    config = TrainConfig.from_dict(job.settings)
+    begin = launch if config.nproc_per_node > 1 else train
+    begin(
+        config,
         model_dir=job.inputs["model"],
         groups_dir=job.inputs["data"],
         reference_dir=job.inputs["reference"],

@@ -16,11 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bnf.data.groups import read_groups
-from bnf.training.checks import training_rows
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
 from bnf.training.own_reference import ReferenceMismatch
 from bnf.training.parallel import SeededSteps
+from bnf.training.rows import training_rows
 from tests.unit.bnf.training import metrics, run, weights
 
 pytestmark = pytest.mark.integration

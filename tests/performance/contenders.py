@@ -33,7 +33,8 @@ from bnf.model.allocator import keep_freed_memory
 from bnf.model.loading import load_model
 from bnf.model.logps import row_logps
 from bnf.objectives import load_objective
-from bnf.training.losses import RowReference, assemble, count, total_loss
+from bnf.reference.values import RowReference
+from bnf.training.losses import assemble, count, total_loss
 
 # {"prompt": ids, "completions": [ids, …]}; the first completion is the preferred one.
 Batch = list[dict[str, Any]]

@@ -41,7 +41,7 @@ def dev_workplace(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         folder / "reference_False",
         max_tokens_per_row=48,
         bf16=False,
-        mismatched=True,
+        kl_pairs=True,
         progress=ignore,
     )
     return folder

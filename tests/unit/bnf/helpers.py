@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bnf.data.groups import Completion, PromptGroup
-from bnf.objectives._base import RowLogps
+from bnf.objectives import RowLogps
 
 VOCABULARY = 97
 
@@ -76,7 +76,7 @@ def row_of(
     scores: Sequence[float] | None = None,
     groups: Sequence[int] | None = None,
     prompts: Sequence[Sequence[float]] | None = None,
-    mismatched_logratio: float | None = None,
+    kl_pair_logratio: float | None = None,
 ) -> RowLogps:
     """A row in float64 from the log-probabilities of each completion's tokens, and of each prompt's after its first;
     `per_token_logps` and `prompt_logps` are leaves with gradient.
@@ -105,5 +105,5 @@ def row_of(
         pairs=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
         prompt_logps=None if prompts is None else torch.tensor([sum(each) for each in prompts]).double().requires_grad_(),
         prompt_lengths=None if prompts is None else torch.tensor([len(each) for each in prompts]).double(),
-        mismatched_logratio=None if mismatched_logratio is None else torch.tensor(mismatched_logratio).double(),
+        kl_pair_logratio=None if kl_pair_logratio is None else torch.tensor(kl_pair_logratio).double(),
     )

@@ -8,8 +8,8 @@ import pytest
 from bnf.data.groups import Completion, PromptGroup, write_groups
 from bnf.data.longest import longest_group
 from bnf.data.packing import Row, pack, step_bounds, tokens_in_row
-from bnf.reference.cache import cache_reference
 from bnf.training.config import TrainConfig
+from bnf.training.own_reference import cache_for
 from bnf.training.parallel import SeededSteps
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
@@ -117,7 +117,7 @@ def test_many_short_groups_beside_a_long_one_train_with_a_small_batch(workplace:
         config = TrainConfig(**(BASE | {"max_tokens_per_row": budget, "global_batch_size": 4}))
         folders = {"model_dir": workplace / "model", "groups_dir": tmp_path / "groups"}
         reference, output = tmp_path / f"reference_{budget}", tmp_path / f"out_{budget}"
-        cache_reference(**folders, output_dir=reference, **config.reference_settings(), progress=ignore)
+        cache_for(config, **folders, reference_dir=reference, progress=ignore)
         summary = train(config, **folders, reference_dir=reference, output_dir=output, step0_check=True, progress=ignore)
-        assert summary["steps"] == 10 and summary["groups_per_step"] == 4.1
+        assert summary.steps == 10 and summary.groups_per_step == 4.1
         assert metrics(output)[0]["weights/chosen"] == 1

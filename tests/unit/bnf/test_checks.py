@@ -184,7 +184,7 @@ def test_one_prompt_alone_has_nothing_to_mismatch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", objective_names())
 def test_lengths_are_normalized_where_an_objective_says_so(name: str) -> None:
-    values = {"reference": [[-2.0, -1.5], [-0.7]], "scores": [1.0, 0.0], "prompts": [[-1.0]], "mismatched_logratio": 0.1}
+    values = {"reference": [[-2.0, -1.5], [-0.7]], "scores": [1.0, 0.0], "prompts": [[-1.0]], "kl_pair_logratio": 0.1}
     row = row_of([[-1.0, -2.5], [-0.5]], [1, -1], pairs=[(0, 1)], **values)
     objective = load_objective(name)
 

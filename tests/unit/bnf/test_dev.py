@@ -15,7 +15,8 @@ from bnf.model.loading import load_model
 from bnf.reference.cache import cache_reference
 from bnf.training.collapse import TrainingCollapsed, check_evaluations
 from bnf.training.config import TrainConfig
-from bnf.training.dev import Sample, prompts_to_sample, sample, sample_metrics
+from bnf.training.dev import Sample, prompts_to_sample, sample
+from bnf.training.metrics import sample_metrics
 from tests.unit.bnf.helpers import padded_logps, random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
 
@@ -186,12 +187,12 @@ def test_sample_metrics_are_those_of_a_padded_computation(workplace: Path, tiny_
     reference = load_model(workplace / "model")
     with torch.no_grad():
         reference.model.layers[0].mlp.down_proj.weight.mul_(1.3)
-    found = sample_metrics(samples, packed, nullcontext(reference), bf16=False)
+    found = sample_metrics(samples, packed, nullcontext(reference), bf16=False).to_json()
     assert found["samples/kl"] == pytest.approx(float(divergence) / 2, abs=1e-4)
     assert found["samples/kl_per_token"] == pytest.approx(float(divergence) / 6, abs=1e-4)
     assert found["samples/entropy"] == pytest.approx(float(torch.cat(entropies).mean()), abs=1e-4)
     assert found["samples/tokens"] == 3 and found["samples/unterminated"] == 0.5
-    assert sample_metrics(samples, packed, None, bf16=False)["samples/kl"] == 0
+    assert sample_metrics(samples, packed, None, bf16=False).kl == 0
 
 
 def test_samples_are_compared_with_the_reference_that_was_cached(dev_workplace: Path, tmp_path: Path) -> None:

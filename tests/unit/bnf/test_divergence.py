@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bnf.analysis.policy_divergence import divergence
+from bnf.analysis.policy_divergence import policy_divergence
 from bnf.data.groups import Completion, PromptGroup
 from bnf.model.loading import load_model
-from bnf.training.dev import Sample, sample_metrics
+from bnf.training.dev import Sample
+from bnf.training.metrics import sample_metrics
 from tests.unit.bnf.training import ignore
 
 GROUPS = [
@@ -26,12 +27,12 @@ def test_a_policy_against_another_model(tiny_model_dir: Path, tmp_path: Path) ->
     other.save_pretrained(tmp_path / "policy")
     seen: list[tuple[int, int]] = []
     settings = {"max_tokens_per_row": 7, "bf16": False}
-    found = divergence(
+    found = policy_divergence(
         GROUPS, tmp_path / "policy", tiny_model_dir, **settings, progress=lambda done, total, note: seen.append((done, total))
-    )
+    ).to_json()
     samples = [Sample(group.prompt_ids, one.token_ids, True) for group in GROUPS for one in group.completions]
     policy, reference = load_model(tmp_path / "policy"), load_model(tiny_model_dir)
-    expected = sample_metrics(samples, policy, nullcontext(reference), bf16=False)
+    expected = sample_metrics(samples, policy, nullcontext(reference), bf16=False).to_json()
     assert found["kl"] > 1e-4
     for name in ("kl", "kl_per_token", "entropy"):
         assert found[name] == pytest.approx(expected[f"samples/{name}"], rel=1e-4)
@@ -39,5 +40,5 @@ def test_a_policy_against_another_model(tiny_model_dir: Path, tmp_path: Path) ->
 
 
 def test_a_model_is_not_away_from_itself(tiny_model_dir: Path) -> None:
-    found = divergence(GROUPS, tiny_model_dir, tiny_model_dir, max_tokens_per_row=64, bf16=True, progress=ignore)
-    assert found["kl"] == 0 and found["entropy"] > 0
+    found = policy_divergence(GROUPS, tiny_model_dir, tiny_model_dir, max_tokens_per_row=64, bf16=True, progress=ignore)
+    assert found.kl == 0 and found.entropy > 0

@@ -16,8 +16,9 @@ from bnf.data.packing import Row, pack
 from bnf.model.attention import ATTENTION
 from bnf.model.logps import TokenLogps, row_logps
 from bnf.objectives import load_objective, objective_names
-from bnf.reference.kl_pairs import mean_logratio, mismatched_rows
-from bnf.training.losses import MismatchedReference, RowReference, Totals, assemble, count, label_weights, total_loss
+from bnf.reference.kl_pairs import kl_pair_rows, mean_logratio
+from bnf.reference.values import KlPairReference, RowReference
+from bnf.training.losses import Totals, assemble, count, label_weights, total_loss
 from tests.unit.bnf.helpers import padded_logps, padded_prompt_logps, random_groups
 from tests.unit.bnf.test_attention import make
 
@@ -40,7 +41,7 @@ def reference_of(row: Row, others: dict[int, PromptGroup]) -> RowReference:
     """Made-up values of a row's completions, and of the mismatched ones of its groups."""
     logps = made_up(row)
     other = Row(tuple(others[index] for index in row.indices), row.indices)
-    return RowReference(logps, log_odds(logps), mismatched=MismatchedReference(other, 3 * made_up(other)))
+    return RowReference(logps, log_odds(logps), kl_pairs=KlPairReference(other, 3 * made_up(other)))
 
 
 def log_odds(logps: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def log_odds(logps: Tensor) -> Tensor:
 
 def mismatched_of(groups: list[PromptGroup]) -> dict[int, PromptGroup]:
     """One mismatched group for each, the same however the groups are split into rows."""
-    (row,) = mismatched_rows(pack(groups, 1000))
+    (row,) = kl_pair_rows(pack(groups, 1000))
     return dict(zip(row.indices, row.groups, strict=True))
 
 
@@ -63,13 +64,13 @@ def step(
     rows = pack(groups, max_tokens_per_row)
     references = [reference_of(row, mismatched_of(groups)) for row in rows]
     totals = count(objective, groups)
-    z = mean_logratio(model, references, bf16=False) if objective.needs_mismatched else None
+    z = mean_logratio(model, references, bf16=False) if objective.needs_kl_pairs else None
     # Not clamped to 0, where it would count nothing.
     assert z is None or z > 0
     loss = 0.0
     for row, reference in zip(rows, references, strict=True):
         policy = row_logps(model, row, bf16=False, prompts=objective.needs_prompts)
-        seen = assemble(row, policy, reference, length_normalization=normalization, mismatched_logratio=z)
+        seen = assemble(row, policy, reference, length_normalization=normalization, kl_pair_logratio=z)
         part = total_loss(objective.losses(seen), seen, totals, (0.7, 1.3))
         part.backward()
         loss += float(part.detach())
@@ -100,14 +101,14 @@ def test_packed_equals_padded(name: str, options: dict[str, Any]) -> None:
     model.set_attn_implementation("eager")
     (row,) = pack(groups, 1000)
     reference = reference_of(row, mismatched_of(groups))
-    assert reference.mismatched is not None
+    assert reference.kl_pairs is not None
     logps = padded_logps(model, row.groups)
     policy = TokenLogps(logps, log_odds(logps), prompt_logps=padded_prompt_logps(model, row.groups))
     # Mismatched prompts and completions in a padded batch of their own.
     with torch.no_grad():
-        ratios = padded_logps(model, reference.mismatched.row.groups) - reference.mismatched.logps
-    z = ratios.sum() / len(reference.mismatched.row.lengths)
-    seen = assemble(row, policy, reference, mismatched_logratio=z)
+        ratios = padded_logps(model, reference.kl_pairs.row.groups) - reference.kl_pairs.logps
+    z = ratios.sum() / len(reference.kl_pairs.row.lengths)
+    seen = assemble(row, policy, reference, kl_pair_logratio=z)
     objective = load_objective(name, options)
     total_loss(objective.losses(seen), seen, count(objective, groups), (0.7, 1.3)).backward()
     torch.testing.assert_close(packed, gradient(model), rtol=1e-4, atol=1e-5)
@@ -126,7 +127,7 @@ def test_a_groups_losses_do_not_depend_on_its_row_mates(name: str, options: dict
         prompts = -2 - torch.sin(torch.arange(97, dtype=torch.float64))[row.prompt_targets]
         reference = reference_of(row, mismatched_of(groups))
         policy = TokenLogps(values, log_odds(values), prompt_logps=prompts)
-        seen = assemble(row, policy, reference, length_normalization="pair_min", mismatched_logratio=torch.tensor(0.3))
+        seen = assemble(row, policy, reference, length_normalization="pair_min", kl_pair_logratio=torch.tensor(0.3))
         found = objective.losses(seen)
         kinds = {"completions": found.completions, "pairs": found.pairs}
         return {kind: [] if each is None else each[each != 0].tolist() for kind, each in kinds.items()}

@@ -1,27 +1,29 @@
 """What is logged of a step, by hand and against the slow way."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from bnf.model.logps import TokenLogps
-from bnf.objectives import load_objective
-from bnf.objectives._base import RowLogps
-from bnf.training.metrics import StepMetrics, area_under_curve
+from bnf.objectives import RowLogps, load_objective
+from bnf.training.identity import IdentityCheck
+from bnf.training.metrics import SampleMetrics, StepMetrics, area_under_curve
 from tests.unit.bnf.helpers import row_of
+from tests.unit.bnf.training import metrics, run, same, weights
 
 HALF, QUARTER, THREE = math.log(0.5), math.log(0.25), math.log(0.75)
 
 
 def logged(name: str, *rows: RowLogps, entropies: bool = True) -> dict[str, float]:
     """Metrics of rows whose rest is uniform over 4 tokens at every position."""
-    metrics = StepMetrics()
+    step = StepMetrics()
     for row in rows:
         rest = torch.full_like(row.per_token_logps, math.log(4)) if entropies else None
-        metrics.add(load_objective(name), row, TokenLogps(row.per_token_logps, row.per_token_log_odds, rest), 10)
-    assert metrics.num_tokens == 10 * len(rows)
-    return metrics.pop()
+        step.add_row(load_objective(name), row, TokenLogps(row.per_token_logps, row.per_token_log_odds, rest), 10)
+    assert step.num_tokens == 10 * len(rows)
+    return step.pop()
 
 
 def test_a_pair_by_hand() -> None:
@@ -45,8 +47,8 @@ def test_a_pair_by_hand() -> None:
 
 
 def test_rows_are_averaged_by_what_they_hold() -> None:
-    first = row_of([[HALF], [HALF], [THREE]], [1, 1, -1], reference=[[HALF], [HALF], [THREE]], mismatched_logratio=0.7)
-    second = row_of([[QUARTER]], [1], reference=[[HALF]], mismatched_logratio=0.7)
+    first = row_of([[HALF], [HALF], [THREE]], [1, 1, -1], reference=[[HALF], [HALF], [THREE]], kl_pair_logratio=0.7)
+    second = row_of([[QUARTER]], [1], reference=[[HALF]], kl_pair_logratio=0.7)
     found = logged("kto", first, second, entropies=False)
     assert found["logps/chosen"] == pytest.approx((2 * HALF + QUARTER) / 3)
     assert found["logps/rejected"] == pytest.approx(THREE)
@@ -75,8 +77,8 @@ def test_area_under_curve_equals_all_combinations() -> None:
 def test_one_label_alone_has_no_margin_and_nothing_added_logs_nothing() -> None:
     found = logged("nll_signed", row_of([[HALF]], [1]), entropies=False)
     assert set(found) == {"logps/chosen", "logps_sum/chosen", "rewards/chosen"}
-    metrics = StepMetrics()
-    assert metrics.pop() == {} and metrics.mean_weight() is None
+    step = StepMetrics()
+    assert step.pop() == {} and IdentityCheck(None, lora_dropout=0.0).mean_weight() is None
 
 
 def test_a_value_that_is_not_finite_is_counted_where_it_belongs() -> None:
@@ -102,3 +104,19 @@ def test_implicit_rewards(name: str, options: dict[str, float], expected: float)
     """β-free log-ratios for BNF, β·(S − S^ref) for DPO's family, β·A for SimPO, β·S for CPO, λ·A for ORPO."""
     row = row_of([[-1.0, -2.0], [-3.0]], [1, -1], reference=[[-1.5, -2.0], [-2.0]], pairs=[(0, 1)])
     assert float(load_objective(name, options).rewards(row).detach()[0]) == pytest.approx(expected)
+
+
+def test_what_is_logged_decides_nothing(dev_workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the policy is the same to the bit, and the rules of a collapse see what they look at."""
+    settings = {"dev_prompts": 4, "dev_max_new_tokens": 4}
+    run(dev_workplace, tmp_path / "logged", **settings)
+    monkeypatch.setattr(StepMetrics, "add_row", lambda self, *row: None)
+    nothing = SampleMetrics(number=0, kl=0.0, kl_per_token=0.0, entropy=0.0, tokens=0.0, unterminated=0.0)
+    monkeypatch.setattr("bnf.training.row_trainer.sample_metrics", lambda *args, **kwargs: nothing)
+    run(dev_workplace, tmp_path / "not_logged", **settings)
+    assert same(weights(tmp_path / "logged"), weights(tmp_path / "not_logged"))
+    logged, without = (metrics(tmp_path / name) for name in ("logged", "not_logged"))
+    for name in ("eval_logps_shift/chosen", "eval_samples/number", "eval_samples/unterminated"):
+        figures = [line[name] for line in logged if name in line]
+        assert len(figures) > 1 and figures == [line[name] for line in without if name in line]
+    assert "rewards/margins" in logged[1] and "rewards/margins" not in without[1]

@@ -13,7 +13,8 @@ from bnf.data.packing import Row
 from bnf.model.logps import TokenLogps, head_logps
 from bnf.objectives import load_objective
 from bnf.objectives.bnf import dtd_cross_entropy, feedback_weights
-from bnf.training.losses import RowReference, Totals, assemble, count, total_loss
+from bnf.reference.values import RowReference
+from bnf.training.losses import Totals, assemble, count, total_loss
 from bnf.training.metrics import StepMetrics
 from tests.unit.bnf.helpers import row_of
 
@@ -103,7 +104,7 @@ def test_author_formula_agrees_where_the_reference_is_not_tiny(lengths: tuple[in
     assert expected.abs().max() > 0.01
 
     metrics = StepMetrics()
-    metrics.add(objective, seen, policy, 0)
+    metrics.add_row(objective, seen, policy, 0)
     assert 2 * metrics.pop()["dtd_loss"] == pytest.approx(theirs.item(), rel=1e-4)
 
 

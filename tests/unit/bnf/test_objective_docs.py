@@ -31,7 +31,7 @@ def test_the_row_is_true(name: str) -> None:
     flags = {
         "reference": objective.needs_reference,
         "pairs": objective.needs_pairs,
-        "mismatched completions": objective.needs_mismatched,
+        "mismatched completions": objective.needs_kl_pairs,
         "scores": objective.needs_scores,
     }
     always = needs.partition(";")[0]

@@ -14,7 +14,7 @@ from bnf.data.groups import write_groups
 from bnf.data.packing import pack
 from bnf.model.loading import load_model
 from bnf.reference.cache import cache_reference, read_reference
-from bnf.reference.kl_pairs import mean_logratio, mismatched_rows
+from bnf.reference.kl_pairs import kl_pair_rows, mean_logratio
 from bnf.training.config import TrainConfig
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import padded_logps, random_groups
@@ -44,9 +44,9 @@ def workplace(tiny_model_dir: Path, float32_model: Path, tmp_path_factory: pytes
     def cache(name: str, model_dir: Path, **settings: Any) -> None:
         cache_reference(model_dir, folder / "groups", folder / name, **(ROWS | settings), progress=ignore)
 
-    cache("reference_True", tiny_model_dir, mismatched=True)
+    cache("reference_True", tiny_model_dir, kl_pairs=True)
     cache("reference_without", tiny_model_dir)
-    cache("reference_False", float32_model, mismatched=True, bf16=False)
+    cache("reference_False", float32_model, kl_pairs=True, bf16=False)
     return folder
 
 
@@ -75,12 +75,12 @@ def run(
 def test_the_cache_holds_the_references_own_values(tiny_model_dir: Path, workplace: Path) -> None:
     """To the bit: the mean log-ratio of a policy that is the reference is exactly zero."""
     rows = pack(random_groups(24), 64)
-    references = read_reference(workplace / "reference_True", rows, **ROWS, mismatched=mismatched_rows(rows))
+    references = read_reference(workplace / "reference_True", rows, **ROWS, kl_pairs=kl_pair_rows(rows))
     assert len(rows) > 3
     assert float(mean_logratio(load_model(tiny_model_dir), references, bf16=True)) == 0
-    for reference, row in zip(references, mismatched_rows(rows), strict=True):
-        assert reference.mismatched is not None and reference.mismatched.logps.dtype == torch.float32
-        assert len(reference.mismatched.logps) == row.num_completion_tokens
+    for reference, row in zip(references, kl_pair_rows(rows), strict=True):
+        assert reference.kl_pairs is not None and reference.kl_pairs.logps.dtype == torch.float32
+        assert len(reference.kl_pairs.logps) == row.num_completion_tokens
 
 
 def test_other_objectives_references_are_as_if_there_were_no_kto(workplace: Path) -> None:
@@ -113,7 +113,7 @@ def test_one_number_for_all_rows_of_a_step(float32_model: Path, workplace: Path,
     labels = [completion.label for group in random_groups(24) for completion in group.completions]
     assert first["loss"] == pytest.approx(0.5 * labels.count(1) / len(labels))
 
-    rows = mismatched_rows(pack(random_groups(24), 64))
+    rows = kl_pair_rows(pack(random_groups(24), 64))
     models = [AutoModelForCausalLM.from_pretrained(folder) for folder in (tmp_path / "one" / "policy", float32_model)]
     groups = [group for row in rows for group in row.groups]
     with torch.no_grad():

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from bnf.data.groups import Completion, PromptGroup
-from bnf.objectives import load_objective, objective_names
-from bnf.objectives._base import RowLogps
+from bnf.objectives import RowLogps, load_objective, objective_names
 from bnf.training.losses import Totals, total_loss
 from tests.unit.bnf.helpers import row_of
 
@@ -42,7 +41,7 @@ def pair() -> RowLogps:
         pairs=[(0, 1)],
         scores=[1.0, 0.0],
         prompts=[[-0.5, -4.0]],
-        mismatched_logratio=0.25,
+        kl_pair_logratio=0.25,
     )
 
 
@@ -178,7 +177,7 @@ def test_orpos_likelihood_may_include_the_prompt() -> None:
 def test_ktos_reference_point_is_not_below_zero() -> None:
     """A mean mismatched log-ratio of −3 counts as 0; each completion is on its own, whatever its partner's label."""
     for z in (-3.0, 0.0):
-        row = row_of([[-1.0], [-2.0]], [1, 1], reference=[[-2.0], [-1.0]], mismatched_logratio=z)
+        row = row_of([[-1.0], [-2.0]], [1, 1], reference=[[-2.0], [-1.0]], kl_pair_logratio=z)
         losses = load_objective("kto", {"beta": 2.0}).losses(row).completions
         assert losses is not None and losses.tolist() == pytest.approx([sigmoid(-2.0), sigmoid(2.0)])
 
@@ -249,7 +248,7 @@ def test_losses_stay_finite_at_extremes(name: str) -> None:
             reference=[[-1.0], [-1.0]],
             pairs=[(0, 1)],
             scores=[1, 0],
-            mismatched_logratio=1000.0,
+            kl_pair_logratio=1000.0,
         )
         loss = total_loss(load_objective(name).losses(row), row, Totals(2, 1))
         loss.backward()

@@ -12,8 +12,7 @@ from torch import Tensor
 from bnf.data.packing import Row
 from bnf.model.attention import ATTENTION
 from bnf.model.logps import row_logps
-from bnf.objectives import load_objective
-from bnf.objectives._base import RowLogps
+from bnf.objectives import RowLogps, load_objective
 from bnf.training.losses import Totals, assemble, count, total_loss
 from tests.unit.bnf.helpers import random_groups, row_of
 from tests.unit.bnf.test_attention import make
@@ -217,7 +216,7 @@ def test_kto(seed: int, drift: float) -> None:
 
     z = (torch.cat(mismatched).sum() - mismatched_reference.sum()) / num
     assert (float(z) > 0) == (drift > 0)
-    seen = replace(row, labels=torch.tensor(labels, dtype=torch.float64), mismatched_logratio=z)
+    seen = replace(row, labels=torch.tensor(labels, dtype=torch.float64), kl_pair_logratio=z)
     objective = load_objective("kto", {"beta": 0.3, "desirable_weight": 1.25, "undesirable_weight": 0.75})
     compare(seen, total_loss(objective.losses(seen), seen, Totals(num, 0)), theirs)
     rewards = objective.rewards(seen).detach()[torch.tensor(labels) > 0].mean()

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnf.analysis.likelihood_shift import analyze
+from bnf.analysis.likelihood_shift import likelihood_shift
 from bnf.model import device
-from bnf.reference.cache import cache_reference, made_elsewhere
+from bnf.reference.cache import cache_reference
+from bnf.reference.index import made_elsewhere
 from tests.unit.bnf.training import ignore, metrics, run, same, weights
 
 ON_CUDA = 2**27
@@ -21,7 +22,7 @@ def elsewhere(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("model", "groups"):
         (tmp_path / name).symlink_to(workplace / name)
     with monkeypatch.context() as there:
-        there.setattr("bnf.reference.cache.logits_budget", lambda: ON_CUDA)
+        there.setattr("bnf.reference.index.logits_budget", lambda: ON_CUDA)
         arguments = {"max_tokens_per_row": 48, "bf16": False, "progress": ignore}
         cache_reference(workplace / "model", workplace / "groups", tmp_path / "reference_False", **arguments)
     return tmp_path
@@ -65,8 +66,10 @@ def test_what_cannot_be_computed_again_says_so(elsewhere: Path, workplace: Path)
 
 def test_an_analysis_takes_values_that_are_near(elsewhere: Path, tmp_path: Path) -> None:
     arguments = {"max_tokens_per_row": 48, "bf16": False, "progress": ignore}
-    shifts = analyze(elsewhere / "model", elsewhere / "groups", elsewhere / "reference_False", tmp_path / "shifts", **arguments)
-    assert shifts["preferred"]["tokens"] > 0
+    shifts = likelihood_shift(
+        elsewhere / "model", elsewhere / "groups", elsewhere / "reference_False", tmp_path / "shifts", **arguments
+    )
+    assert shifts.preferred is not None and shifts.preferred.tokens > 0
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bnf.data.groups import write_groups
-from bnf.reference.cache import cache_reference
 from bnf.training.config import TrainConfig
+from bnf.training.own_reference import cache_for
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import ignore
@@ -27,7 +27,7 @@ def test_policy_adapters_and_reference_have_the_permissions_of_any_new_file(
         write_groups(tmp_path / "groups", random_groups(4))
         config = TrainConfig(max_tokens_per_row=64, global_batch_size=2, lora_r=2, save_steps=1)
         reference, output = tmp_path / "reference", tmp_path / "out"
-        cache_reference(tiny_model_dir, tmp_path / "groups", reference, **config.reference_settings(), progress=ignore)
+        cache_for(config, tiny_model_dir, tmp_path / "groups", reference, ignore)
         folders = {"model_dir": tiny_model_dir, "groups_dir": tmp_path / "groups", "reference_dir": reference}
         seen: set[int] = set()
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bnf.analysis.likelihood_shift import analyze
+from bnf.analysis.likelihood_shift import likelihood_shift
 from bnf.data.groups import DEV, write_groups
 from bnf.data.packing import pack
 from bnf.reference.cache import cache_reference
@@ -27,7 +27,9 @@ def test_shifts_compare_policy_and_reference_by_label(tiny_model_dir: Path, tmp_
 
     settings = SETTINGS | {"bf16": False}
     cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "reference", **settings, progress=ignore)
-    shifts = analyze(policy_dir, tmp_path / "groups", tmp_path / "reference", tmp_path / "out", **settings, progress=ignore)
+    shifts = likelihood_shift(
+        policy_dir, tmp_path / "groups", tmp_path / "reference", tmp_path / "out", **settings, progress=ignore
+    ).to_json()
     assert shifts == json.loads((tmp_path / "out" / "shifts.json").read_text())
 
     ordered = [groups[index] for row in pack(groups, 64) for index in row.indices]
@@ -59,7 +61,9 @@ def test_shifts_compare_policy_and_reference_by_label(tiny_model_dir: Path, tmp_
 def test_nothing_shifts_where_policy_is_the_reference(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_groups(tmp_path / "groups", random_groups(6))
     cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "reference", **SETTINGS, progress=ignore)
-    shifts = analyze(tiny_model_dir, tmp_path / "groups", tmp_path / "reference", tmp_path / "out", **SETTINGS, progress=ignore)
+    shifts = likelihood_shift(
+        tiny_model_dir, tmp_path / "groups", tmp_path / "reference", tmp_path / "out", **SETTINGS, progress=ignore
+    ).to_json()
     for name in ("preferred", "dispreferred"):
         assert set(shifts[name]["shift_quantiles"].values()) == {0.0}
         assert shifts[name]["share_of_tokens_down"] == 0
@@ -79,9 +83,9 @@ def test_dev_groups_have_their_own_part(tiny_model_dir: Path, tmp_path: Path) ->
         if name == "with":
             write_groups(folder / "groups" / DEV, random_groups(6, seed=1))
         cache_reference(tiny_model_dir, folder / "groups", folder / "reference", **SETTINGS, progress=ignore)
-        found[name] = analyze(
+        found[name] = likelihood_shift(
             tmp_path / "policy", folder / "groups", folder / "reference", folder / "out", **SETTINGS, progress=ignore
-        )
+        ).to_json()
     # The figures of the dev groups are those they have as a data set of their own.
     assert found["with"][DEV] == found["alone"] and "dev" not in found["alone"]
     assert found["with"]["preferred"] != found["alone"]["preferred"]

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,9 +116,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the command gives to the training, in place of one."""
     found: list[Any] = []
 
-    def take(*args: object, **kwargs: object) -> dict[str, object]:
+    def take(*args: object, **kwargs: object) -> SimpleNamespace:
         found.extend([*args, kwargs["reference_model_dir"]])
-        return {}
+        return SimpleNamespace(to_json=dict)
 
     monkeypatch.setattr("bnf.train.run", take)
     return found

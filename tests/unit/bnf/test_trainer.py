@@ -19,7 +19,7 @@ from bnf.reference.cache import cache_reference
 from bnf.training.arguments import training_arguments
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
-from bnf.training.own_reference import ReferenceMismatch
+from bnf.training.own_reference import ReferenceMismatch, cache_for
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
@@ -73,9 +73,7 @@ def test_one_row_or_several_make_the_same_step(workplace: Path, tmp_path: Path) 
         reference_dir = tmp_path / f"reference_{name}"
         changes = {"max_tokens_per_row": tokens, "share_prompts": share_prompts}
         config = TrainConfig(**(BASE | changes | {"global_batch_size": 24, "optim": "sgd", "warmup_ratio": 0.0}))
-        cache_reference(
-            workplace / "model", workplace / "groups", reference_dir, **config.reference_settings(), progress=ignore
-        )
+        cache_for(config, workplace / "model", workplace / "groups", reference_dir, ignore)
         summary = train(
             config,
             model_dir=workplace / "model",
@@ -85,7 +83,7 @@ def test_one_row_or_several_make_the_same_step(workplace: Path, tmp_path: Path) 
             step0_check=True,
             progress=ignore,
         )
-        assert summary["steps"] == 1 and (summary["rows_per_step"] == 1) == (name != "many")
+        assert summary.steps == 1 and (summary.rows_per_step == 1) == (name != "many")
     start, many = load_file(workplace / "model" / "model.safetensors"), weights(tmp_path / "many")
     for other in ("one", "plain"):
         first, second = (metrics(tmp_path / name)[0] for name in ("many", other))
@@ -221,7 +219,7 @@ def test_a_difference_that_stays_under_its_own_reference_ends_the_training(
 ) -> None:
     for name in ("model", "groups", "reference_False"):
         (tmp_path / name).symlink_to(workplace / name)
-    monkeypatch.setattr("bnf.training.metrics.StepMetrics.mean_weight", lambda self: 0.9)
+    monkeypatch.setattr("bnf.training.identity.IdentityCheck.mean_weight", lambda self: 0.9)
     with pytest.raises(ReferenceMismatch):
         run(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="computed this reference itself") as caught:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from bnf.training.config import TrainConfig
+from bnf.training.launch import launch
 from bnf.training.trainer import train
 
 BASE: dict[str, Any] = {"learning_rate": 1e-3, "max_tokens_per_row": 48, "global_batch_size": 6, "bf16": False}
@@ -27,7 +28,8 @@ def run(
     **settings: Any,
 ) -> dict[str, Any]:
     config = TrainConfig(**(BASE | settings))
-    return train(
+    begin = launch if config.nproc_per_node > 1 else train
+    summary = begin(
         config,
         model_dir=workplace / "model",
         groups_dir=workplace / "groups",
@@ -37,6 +39,7 @@ def run(
         progress=progress,
         reference_model_dir=reference_model_dir,
     )
+    return summary.to_json()
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:

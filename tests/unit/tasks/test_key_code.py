@@ -1,15 +1,26 @@
 """What only shows, refuses or permits is in no key: its edit makes nobody train again."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
-from tasks.keys import PROJECT_PACKAGES, ROOT, WITHOUT_EFFECT, _imports, _tree, code_digests
+from tasks import keys
+from tasks.keys import PROJECT_PACKAGES, ROOT, SHOWS_OR_REFUSES, WITHOUT_EFFECT, _imports, _tree, code_digests
 
 
 @pytest.mark.parametrize("stage", ["reference", "train", "analyze"])
 def test_progress_and_its_like_are_in_no_key_and_what_computes_is(stage):
     code = code_digests([f"tasks.stages.{stage}"])
-    assert not WITHOUT_EFFECT & code.keys()
+    assert not (WITHOUT_EFFECT | SHOWS_OR_REFUSES) & code.keys()
     assert {"bnf.data.packing", "bnf.model.logps", "bnf.model.loading"} <= code.keys()
+
+
+@pytest.mark.parametrize("stage", ["reference", "analyze", "measure"])
+def test_how_a_policy_is_trained_is_in_no_key_of_a_pass(stage):
+    """An edit to an objective, or to the training, computes no reference anew."""
+    code = code_digests([f"tasks.stages.{stage}"])
+    assert not [module for module in code if module.startswith(("bnf.training", "bnf.objectives"))]
 
 
 @pytest.mark.parametrize("module", sorted(WITHOUT_EFFECT))
@@ -18,3 +29,55 @@ def test_nothing_that_computes_is_hidden_behind_them(module):
     assert module.split(".")[0] in PROJECT_PACKAGES
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     assert not _imports(_tree(path).body, path)
+
+
+@pytest.mark.parametrize("module", sorted(SHOWS_OR_REFUSES))
+def test_what_they_import_counts_all_the_same(module):
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    imported = _imports(_tree(path).body, path)
+    assert imported <= code_digests(imported).keys() | WITHOUT_EFFECT | SHOWS_OR_REFUSES
+    assert imported <= code_digests([module]).keys() | WITHOUT_EFFECT | SHOWS_OR_REFUSES
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "counts"),
+    [
+        # A new metric, and one that is computed otherwise.
+        (
+            "bnf/training/metrics.py",
+            "class StepMetrics",
+            "def longest(row):\n    return row.lengths.max()\n\n\nclass StepMetrics",
+            False,
+        ),
+        ("bnf/training/metrics.py", "(margins > 0)", "(margins >= 0)", False),
+        ("bnf/training/metrics.py", "kl / len(samples)", "kl", False),
+        ("bnf/training/summary.py", "padding_share=0.0", "padding_share=1.0", False),
+        ("bnf/training/remedies.py", "or fewer steps", "or other data", False),
+        ("bnf/progress.py", "tokens/s", "tokens a second", False),
+        ("bnf/training/losses.py", "max(totals.num_pairs, 1)", "1", True),
+        ("bnf/training/row_trainer.py", "loss * num_processes()", "loss * 2", True),
+        ("bnf/training/schedule.py", "/ 2 * left", "/ 3 * left", True),
+        ("bnf/objectives/bnf.py", "clamp(max=0)", "clamp(max=1)", True),
+        # What decides whether there is a policy.
+        ("bnf/training/identity.py", "1e-6", "1e-5", True),
+        ("bnf/training/collapse.py", "_MOST_NATS_DOWN = 1.0", "_MOST_NATS_DOWN = 2.0", True),
+        ("bnf/training/dev.py", "not each.is_terminated", "each.is_terminated", True),
+    ],
+)
+def test_a_logged_metric_trains_nobody_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, counts: bool
+) -> None:
+    entries = ["tasks.stages.train", "bnf.objectives.bnf"]
+    before = code_digests(entries)
+    for package in ("bnf", "evaluation", "data", "tasks"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(keys, "ROOT", tmp_path)
+    assert code_digests(entries) == before
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    for memo in (keys._tree, keys._module):
+        memo.cache_clear()
+    after = code_digests(entries)
+    module = file.removesuffix(".py").replace("/", ".")
+    assert [name for name in after if after[name] != before.get(name)] == ([module] if counts else [])

@@ -1,0 +1,143 @@
+"""What a cache of the reference was made from and with: `index.json`, and `numerics.json` beside it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from bnf.model.attention import ATTENTION
+from bnf.model.loading import Numerics
+from bnf.model.logps import logits_budget
+
+INDEX_FILE = "index.json"
+NUMERICS_FILE = "numerics.json"
+
+
+@dataclass(frozen=True)
+class DevicePass:
+    """What of a pass depends on the kind of device: how many logits exist at once, and the attention function."""
+
+    head_logits: int
+    attention: str
+
+
+def device_pass() -> DevicePass:
+    """What a pass on this machine would do."""
+    return DevicePass(logits_budget(), ATTENTION)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the cached values depend on. Two caches of equal identity hold equal values, up to the machine that computed them."""
+
+    rows: str
+    model: str
+    max_tokens_per_row: int
+    share_prompts: bool
+    bf16: bool
+    device: DevicePass
+    entropies: bool
+    # The digest of the rows of KL pairs; None where the cache has none.
+    kl_pairs: str | None
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as index.json holds them."""
+        return {
+            "rows": self.rows,
+            "model": self.model,
+            "max_tokens_per_row": self.max_tokens_per_row,
+            "share_prompts": self.share_prompts,
+            "bf16": self.bf16,
+            **asdict(self.device),
+            "entropies": self.entropies,
+            "mismatched": self.kl_pairs,
+        }
+
+    @property
+    def key(self) -> str:
+        """The digest by which a shard is known as part of this cache."""
+        return sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of the cache, and the rows in it: (first, one past the last)."""
+
+    file: str
+    rows: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ReferenceIndex:
+    """`index.json`: the cache's identity, its size and its shards. It is written last: where it exists, the cache is complete."""
+
+    key: str
+    identity: Identity
+    num_rows: int
+    num_tokens: int
+    num_completion_tokens: int
+    shards: tuple[Shard, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as index.json holds them."""
+        return {
+            "key": self.key,
+            **self.identity.to_json(),
+            "num_rows": self.num_rows,
+            "num_tokens": self.num_tokens,
+            "num_completion_tokens": self.num_completion_tokens,
+            "shards": [{"file": shard.file, "rows": list(shard.rows)} for shard in self.shards],
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> "ReferenceIndex":
+        """The index that a file's text holds."""
+        found = json.loads(text)
+        identity = Identity(
+            found["rows"],
+            found["model"],
+            found["max_tokens_per_row"],
+            found["share_prompts"],
+            found["bf16"],
+            DevicePass(found["head_logits"], found["attention"]),
+            found["entropies"],
+            found["mismatched"],
+        )
+        shards = tuple(Shard(shard["file"], tuple(shard["rows"])) for shard in found["shards"])
+        return cls(found["key"], identity, found["num_rows"], found["num_tokens"], found["num_completion_tokens"], shards)
+
+
+def read_index(reference_dir: Path) -> ReferenceIndex:
+    """The index of a complete cache.
+
+    Raises:
+        FileNotFoundError: the cache is not complete.
+    """
+    index_file = reference_dir / INDEX_FILE
+    if not index_file.is_file():
+        raise FileNotFoundError(
+            f"reference_dir must hold {INDEX_FILE}, got {reference_dir} without it; run the reference stage"
+        )
+    return ReferenceIndex.from_json(index_file.read_text())
+
+
+def made_elsewhere(reference_dir: Path) -> str | None:
+    """How the pass differed from one on this kind of device, in words. Then the cached values are close to this device's, and not
+    equal to the bit. None where it didn't differ.
+
+    Raises:
+        FileNotFoundError: the cache is not complete.
+    """
+    made, here = (asdict(each) for each in (read_index(reference_dir).identity.device, device_pass()))
+    different = [f"{name} {made[name]}, here {own}" for name, own in here.items() if made[name] != own]
+    return ", ".join(different) or None
+
+
+def reference_numerics(reference_dir: Path) -> Numerics | None:
+    """The numerics that the cache was computed with; None where it doesn't say."""
+    file = reference_dir / NUMERICS_FILE
+    if not file.is_file():
+        return None
+    found: Mapping[str, object] = json.loads(file.read_text())
+    return Numerics.from_json(found)

@@ -1,0 +1,138 @@
+"""What every training begins with, in one process or in several: its checks, its folder, and the choice of its reference."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+from bnf.data.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
+from bnf.data.packing import Row
+from bnf.model.digests import model_digest
+from bnf.objectives import load_objective
+from bnf.progress import Progress
+from bnf.reference.index import made_elsewhere, read_index
+from bnf.training.checks import check_data, check_loggers, check_machine, check_processes
+from bnf.training.config import BOOKKEEPING_FIELDS, TrainConfig
+from bnf.training.own_reference import Mismatch, is_of, note_mismatch, noted_mismatch, own_reference
+from bnf.training.rows import training_rows
+from bnf.training.summary import TrainSummary, read_summary
+
+_IDENTITY_FILE = "training.json"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders that a training reads and writes."""
+
+    model_dir: Path
+    groups_dir: Path
+    reference_dir: Path | None
+    output_dir: Path
+    # Of the reference's model, where that is not the model that the training starts from.
+    reference_model_dir: Path | None
+
+    @property
+    def referred_model_dir(self) -> Path:
+        """The folder of the reference's model."""
+        return self.reference_model_dir or self.model_dir
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training goes on with."""
+
+    groups: Sequence[PromptGroup]
+    rows: Sequence[Row]
+    # The cached reference, or the training's own one where that doesn't fit (`mismatch`).
+    reference_dir: Path | None
+    mismatch: Mismatch | None
+    # Of a training that has ended already: nothing is left to do.
+    finished: TrainSummary | None
+
+
+def prepare(config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress) -> Prepared:
+    """Checks settings, data, machine and output folder, and computes the training's own reference where the cached one doesn't fit.
+
+    Raises:
+        FileNotFoundError: the model, the groups or the reference are not there.
+        ValueError: the objective's needs, the rows or the output folder do not fit.
+    """
+    groups_dir, reference_dir, output_dir = folders.groups_dir, folders.reference_dir, folders.output_dir
+    check_loggers(config)
+    groups = read_groups(groups_dir)
+    if load_objective(config.objective, config.objective_options).needs_reference and reference_dir is None:
+        raise ValueError(
+            f"reference_dir must be given for objective {config.objective!r}, got None; run the reference stage first"
+        )
+    check_data(config, groups)
+    rows = training_rows(config, groups)
+    check_processes(config, len(rows))
+    check_machine(config)
+    if reference_dir is not None and (groups_dir / DEV).is_dir():
+        _check_reference_model(reference_dir, folders.referred_model_dir)
+    _claim(output_dir, config, folders.model_dir, groups_dir)
+    finished = read_summary(output_dir)
+    mismatch = None
+    if reference_dir is not None and finished is None:
+        mismatch = _mismatch(reference_dir, folders.referred_model_dir, output_dir, step0_check=step0_check)
+        if mismatch is not None:
+            reference_dir = own_reference(config, folders.referred_model_dir, groups_dir, output_dir, progress)
+    return Prepared(groups, rows, reference_dir, mismatch, finished)
+
+
+def _mismatch(reference_dir: Path, reference_model_dir: Path, output_dir: Path, *, step0_check: bool) -> Mismatch | None:
+    """Why training has to compute the reference itself; None where it takes the cached one.
+
+    An earlier try may have noted a mismatch, or the cache may come from another kind of device.
+    """
+    noted = noted_mismatch(output_dir)
+    if noted is not None:
+        return noted if step0_check or noted.elsewhere else None
+    elsewhere = made_elsewhere(reference_dir)
+    if elsewhere is None:
+        return None
+    if not is_of(reference_dir, reference_model_dir):
+        raise ValueError(
+            f"reference_dir must be of this kind of device, got {reference_dir} with {elsewhere}, and of other weights than "
+            f"{reference_model_dir}, from which it can't be computed again; name the reference's model, or cache it here"
+        )
+    mismatch = Mismatch(elsewhere=elsewhere)
+    note_mismatch(output_dir, mismatch)
+    return mismatch
+
+
+def _check_reference_model(reference_dir: Path, model_dir: Path) -> None:
+    """The policy's samples are compared with the model whose values are cached, and no other."""
+    if read_index(reference_dir).identity.model != model_digest(model_dir):
+        raise ValueError(
+            f"reference_model_dir must be the model that {reference_dir} was made from, got {model_dir} with other weights or files; "
+            "name the reference's folder"
+        )
+
+
+def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: Path) -> None:
+    """Notes what is trained in this folder, so that nothing else is resumed there."""
+    identity: dict[str, object] = {
+        "config": {name: value for name, value in config.to_dict().items() if name not in BOOKKEEPING_FIELDS},
+        "model": model_digest(model_dir),
+    }
+    for name, path in (("groups", groups_dir / GROUPS_FILE), ("dev groups", groups_dir / DEV / GROUPS_FILE)):
+        if path.is_file():
+            with path.open("rb") as file:
+                identity[name] = file_digest(file, "sha256").hexdigest()
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / _IDENTITY_FILE
+    if path.is_file():
+        found = json.loads(path.read_text())
+        different = [name for name in identity | found if found.get(name) != identity.get(name)]
+        if different:
+            raise ValueError(
+                f"output_dir must be new or hold the same training, got {output_dir} with another {' and '.join(different)}; "
+                "choose another folder or delete this one"
+            )
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(identity, indent=1) + "\n")
+    os.replace(partial, path)

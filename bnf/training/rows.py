@@ -1,0 +1,56 @@
+"""The rows of a training, and the reference's values with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnf.data.groups import PromptGroup
+from bnf.data.packing import Row, pack
+from bnf.reference.values import RowReference
+from bnf.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class TrainRow:
+    """A row, and the reference's values of it where there is a reference."""
+
+    row: Row
+    reference: RowReference | None
+    # False of a row that only keeps a process busy while others compute the rest of a step.
+    counts: bool = True
+
+
+def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> list[Row]:
+    """The rows that the groups are packed into.
+
+    Raises:
+        ValueError: the longest group, which is named, is longer than a row.
+    """
+    return pack(
+        groups,
+        config.max_tokens_per_row,
+        max_groups_per_row=config.max_groups_per_row,
+        share_prompts=config.share_prompts,
+    )
+
+
+def with_reference(config: TrainConfig, rows: Sequence[Row], reference_dir: Path | None) -> list[TrainRow]:
+    """Each row with the reference's values of it, where there is a reference.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_reference`.
+    """
+    # They import transformers, which a plan's look at the rows does not need.
+    from bnf.reference.cache import read_reference
+    from bnf.reference.kl_pairs import kl_pair_rows
+
+    if not rows or reference_dir is None:
+        return [TrainRow(row, None) for row in rows]
+    references = read_reference(
+        reference_dir,
+        rows,
+        max_tokens_per_row=config.max_tokens_per_row,
+        bf16=config.bf16,
+        kl_pairs=kl_pair_rows(rows) if config.needs_kl_pairs else None,
+    )
+    return [TrainRow(row, reference) for row, reference in zip(rows, references, strict=True)]

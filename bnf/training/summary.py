@@ -1,0 +1,120 @@
+"""train_summary.json: how a training went, for the report. Nothing of the policy depends on it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from bnf.data.groups import PromptGroup
+from bnf.data.packing import Row
+from bnf.training.metrics import peak_memory_gb
+from bnf.training.own_reference import Mismatch
+from bnf.training.row_trainer import LearningRates, RowTrainer
+
+SUMMARY_FILE = "train_summary.json"
+
+
+@dataclass(frozen=True)
+class DevSummary:
+    """What was logged of the dev groups before the first step and after the last."""
+
+    groups: int
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """How a training went; `final` is what was logged of its last step."""
+
+    steps: int
+    resumed_from_step: int
+    seconds: float
+    tokens_per_second: float
+    groups: int
+    rows: int
+    rows_per_step: float
+    groups_per_step: float
+    tokens_per_epoch: int
+    label_weights: Sequence[float]
+    learning_rates: LearningRates
+    padding_share: float
+    report_to: Sequence[str]
+    peak_memory_gb: float
+    final: Mapping[str, float]
+    # None where there are no dev groups.
+    dev: DevSummary | None
+    # Why training computed the reference itself, where it did: the mean weight under the cached one, or how another device made it.
+    reference_mismatch: float | None
+    reference_made_elsewhere: str | None
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as train_summary.json holds them."""
+        return {name: value for name, value in asdict(self).items() if name != "dev" or value is not None}
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainSummary":
+        """The summary that a file's text holds.
+
+        Raises:
+            ValueError: another version of the project wrote it.
+        """
+        found = json.loads(text)
+        found.setdefault("dev", None)
+        known = {field.name for field in fields(cls)}
+        if found.keys() != known:
+            raise ValueError(
+                f"{SUMMARY_FILE} must hold what this version writes, got it with other keys ({', '.join(sorted(found.keys() ^ known))}); "
+                "delete it to train again, or choose another output folder"
+            )
+        rates, dev = LearningRates(**found.pop("learning_rates")), found.pop("dev")
+        return cls(**found, learning_rates=rates, dev=None if dev is None else DevSummary(**dev))
+
+
+def summarize(
+    trainer: RowTrainer,
+    rows: Sequence[Row],
+    groups: Sequence[PromptGroup],
+    dev_groups: Sequence[PromptGroup],
+    *,
+    resumed_from: int,
+    seconds: float,
+    mismatch: Mismatch | None,
+) -> TrainSummary:
+    """The summary of a training that has ended, `seconds` after it began."""
+    state = trainer.state
+    logged = [entry for entry in state.log_history if "loss" in entry]
+    evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
+    num_tokens = sum(row.num_tokens for row in rows)
+    num_steps = trainer.steps.num_steps
+    trained_tokens = num_tokens / num_steps * (state.global_step - resumed_from)
+    return TrainSummary(
+        steps=state.global_step,
+        resumed_from_step=resumed_from,
+        seconds=round(seconds, 3),
+        tokens_per_second=round(trained_tokens / (seconds - trainer.evaluation_seconds), 1),
+        groups=len(groups),
+        rows=len(rows),
+        rows_per_step=round(len(rows) / num_steps, 2),
+        groups_per_step=round(len(groups) / num_steps, 2),
+        tokens_per_epoch=num_tokens,
+        label_weights=list(trainer.weights),
+        learning_rates=trainer.applied_rates(),
+        padding_share=0.0,
+        report_to=trainer.config.loggers,
+        peak_memory_gb=peak_memory_gb(),
+        final=logged[-1] if logged else {},
+        dev=DevSummary(len(dev_groups), evaluated[0], evaluated[-1]) if evaluated else None,
+        reference_mismatch=None if mismatch is None else mismatch.mean_weight,
+        reference_made_elsewhere=None if mismatch is None else mismatch.elsewhere,
+    )
+
+
+def read_summary(output_dir: Path) -> TrainSummary | None:
+    """The summary of the training in that folder; None where it has not ended.
+
+    Raises:
+        ValueError: another version of the project wrote it.
+    """
+    file = output_dir / SUMMARY_FILE
+    return TrainSummary.from_json(file.read_text()) if file.is_file() else None

@@ -1,0 +1,88 @@
+"""The processes that `bnf.training.launch` starts: torchrun, which watches over the others, and those that train.
+
+    python -m bnf.training.worker start|train CALL PARENT
+
+CALL is the launcher's launch.json, PARENT the process that starts this one. Nothing imports this module.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from bnf.training.launch import MARK, REPORTED, WORKER, Call
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> None:
+    """Starts the processes, or trains as one of them."""
+    role, call, parent = arguments
+    _die_with(int(parent))
+    if role == "start":
+        _start(Path(call))
+    else:
+        _train(Path(call))
+
+
+def _start(call: Path) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    num_processes = Call.from_json(call.read_text()).config.nproc_per_node
+    # A process that failed has failed for good: what the training can go on from lies in its checkpoints.
+    options = ["--standalone", f"--nproc-per-node={num_processes}", "--max-restarts=0"]
+    try:
+        torchrun([*options, "-m", WORKER, "train", str(call), str(os.getpid())])
+    except ChildFailedError:
+        # The processes have left their reports, or their tracebacks above.
+        sys.exit(1)
+
+
+def _train(call_file: Path) -> None:
+    import torch
+
+    from bnf.training.trainer import train
+
+    call = Call.from_json(call_file.read_text())
+    rank = int(os.environ["RANK"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+    def progress(done: int, total: int, note: str) -> None:
+        if rank == 0:
+            print(MARK + json.dumps([done, total, note]), flush=True)
+
+    folders = call.folders
+    try:
+        train(
+            call.config,
+            model_dir=folders.model_dir,
+            groups_dir=folders.groups_dir,
+            reference_dir=folders.reference_dir,
+            output_dir=folders.output_dir,
+            reference_model_dir=folders.reference_model_dir,
+            step0_check=call.step0_check,
+            progress=progress,
+        )
+    except Exception as error:
+        kind = type(error).__name__
+        report = {"kind": kind, "message": str(error)}
+        call_file.with_name(f"launch-error-{rank:05d}.json").write_text(json.dumps(report))
+        if kind not in REPORTED:
+            raise
+        sys.exit(1)
+
+
+def _die_with(parent: int) -> None:
+    """Asks Linux to kill this process when its parent dies, even by kill -9."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            raise SystemExit("the parent process ended before this one began")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

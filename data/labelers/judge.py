@@ -15,8 +15,8 @@ from evaluation.judging.run import rate
 from evaluation.records import read_repaired, write_whole
 from evaluation.types import Progress
 
-# WildBench's form: it takes a whole conversation, and a checklist may be absent.
-_FORM = "checklist_score"
+# WildBench's protocol: it takes a whole conversation, and a checklist may be absent.
+_PROTOCOL = "checklist_score"
 
 
 def label(
@@ -34,8 +34,8 @@ def label(
     answers = [
         ({"id": record["id"], "conversation": record["messages"]}, completion["text"]) for record, completion in completions
     ]
-    rated = rate(judge, _FORM, answers, calls_file=calls_file, progress=progress, fresh=fresh)
-    for (_, completion), game in zip(completions, rated, strict=True):
-        completion["reward"] = 0.0 if game["verdict"] is None else (game["verdict"] - 1) / 9
-        completion["outcome"] = "error" if game["verdict"] is None else "rated"
+    ratings = rate(judge, _PROTOCOL, answers, calls_file=calls_file, progress=progress, fresh=fresh)
+    for (_, completion), rating in zip(completions, ratings, strict=True):
+        completion["reward"] = 0.0 if rating is None else (rating - 1) / 9
+        completion["outcome"] = "error" if rating is None else "rated"
     write_whole(output_file, records)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from evaluation.judging.aggregates.wildbench import CUT
 from evaluation.types import Message
@@ -13,7 +12,7 @@ from evaluation.types import Message
 _NUMBER = re.compile(r"\s*[0-9]+(?:\.[0-9]*)?\s*")
 
 
-def json_field(reply: str, name: str) -> Any:
+def json_field(reply: str, name: str) -> object:
     """A field of the reply's JSON object, which may stand in a fence or after a few words; None where there is none."""
     decoder = json.JSONDecoder(strict=False)
     start = reply.find("{")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.formats import NONE, difference, interval, number, signed
 from evaluation.judging.aggregates.agreement import judges_agreement
-from evaluation.judging.aggregates.asked import was_asked
+from evaluation.judging.aggregates.judgment import Judgment
 from evaluation.paired import Record, read_json, read_records
 
 # What the main figure of a result is called, and its unit.
@@ -22,15 +22,13 @@ def judge_entry(folder: Path) -> Record:
     summary = read_json(folder / "summary.json")
     compared = summary.get("orders") is not None
     verdicts: dict[str, Counter[str]] = {}
-    unjudged: Counter[str] = Counter()
-    for game in read_records(folder / "games.jsonl"):
-        place = ("baseline_first" if game["game"] == 1 else "candidate_first") if compared else f"turn_{game['game']}"
-        verdicts.setdefault(place, Counter())[_label(game)] += 1
-        unjudged[game["candidate"]] += not was_asked(game)
+    for judgment in _judgments(folder):
+        place = ("baseline_first" if judgment.number == 1 else "candidate_first") if compared else f"turn_{judgment.number}"
+        verdicts.setdefault(place, Counter())[_label(judgment)] += 1
     return {
         **summary,
-        # Also of a summary that was made before it had this count.
-        "models": {model: {"n_unjudged": unjudged[model], **result} for model, result in summary["models"].items()},
+        # First of all: it says of how many judgments the counts that follow are.
+        "models": {model: {"n_unjudged": result["n_unjudged"], **result} for model, result in summary["models"].items()},
         "verdicts": {place: dict(sorted(counts.items())) for place, counts in verdicts.items()},
     }
 
@@ -43,10 +41,10 @@ def add_agreement(entries: Mapping[str, Record], folders: Mapping[str, str]) -> 
             continue
         form = variant.removeprefix("second").removeprefix("-")
         first = "/".join(filter(None, (benchmark, form)))
-        games = [list(read_records(Path(folders[other]) / "games.jsonl")) for other in (first, name)]
+        both = [_judgments(Path(folders[other])) for other in (first, name)]
         entry["agreement"] = {
             "with": entries[first]["judge"],
-            **{model: judges_agreement(*(_of(part, model) for part in games)) for model in entry["models"]},
+            **{model: _agreement(model, *both) for model in entry["models"]},
         }
 
 
@@ -137,12 +135,16 @@ def _main(result: Mapping[str, Any]) -> str:
     return number(next(result[key] for key in _SCORES if key in result))
 
 
-def _label(game: Record) -> str:
-    verdict = game["verdict"]
-    if not was_asked(game):
+def _label(judgment: Judgment) -> str:
+    verdict = judgment.verdict
+    if not judgment.asked:
         return "not judged"
     return "none" if verdict is None else verdict if isinstance(verdict, str) else f"{verdict:g}"
 
 
-def _of(games: list[Record], model: str) -> list[Record]:
-    return [game for game in games if game["candidate"] == model]
+def _judgments(folder: Path) -> list[Judgment]:
+    return [Judgment.from_json(record) for record in read_records(folder / "games.jsonl")]
+
+
+def _agreement(model: str, first: Sequence[Judgment], second: Sequence[Judgment]) -> Record:
+    return judges_agreement(*([one for one in part if one.candidate == model] for part in (first, second))).to_json()

@@ -83,8 +83,10 @@ def scored(
 
 def judged(folder: Path, verdicts: Sequence[tuple[str | None, str | None]], *, demonstration: bool = True) -> str:
     """The folder of a judge stage: per question the verdict with the baseline first, and with the candidate first."""
-    from evaluation.judging.protocols import pairwise
-    from evaluation.judging.results import summarize_games
+    from bnf.plugins import load
+    from evaluation.judging.aggregates.judgment import Judgment
+    from evaluation.judging.protocols import PROTOCOLS
+    from evaluation.judging.results import summarize_judgments
 
     games = [
         {"question_id": f"q{index}", "candidate": "aligned", "game": game, "verdict": verdict, "letter_mass": None}
@@ -92,8 +94,13 @@ def judged(folder: Path, verdicts: Sequence[tuple[str | None, str | None]], *, d
         for game, verdict in enumerate(both, start=1)
     ]
     write_lines(folder / "games.jsonl", games)
-    results = summarize_games(
-        pairwise, games, ["aligned"], [{"id": str(n)} for n in range(len(verdicts))], "both", demonstration
+    results = summarize_judgments(
+        load(PROTOCOLS, "pairwise"),
+        list(map(Judgment.from_json, games)),
+        ["aligned"],
+        [{"id": str(n)} for n in range(len(verdicts))],
+        "both",
+        demonstration,
     )
     cost = {"num_requests": 4, "num_prompt_tokens": 400, "num_completion_tokens": 40, "usd": 0.01}
     summary = {"judge": "a-judge", "baseline": "base", "form": "pairwise", "orders": "both", "demonstration": demonstration}

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from evaluation.judging.drained import drained
 from evaluation.spending import Meter
 from tests.stub_server import StubServer, completion
 from tests.unit.evaluation.test_judge_client import PRICE, QUESTIONS, fair, judged
@@ -133,13 +132,6 @@ def test_an_error_of_whoever_takes_the_replies_keeps_those_under_way(tmp_path, m
     with StubServer(behave) as server, pytest.raises(OSError, match="the pipe is closed"):
         judged(server, tmp_path, max_concurrency=4)
     assert len(on_file(tmp_path)) == sum(server.billed.values()) < 24
-
-
-def test_what_cannot_be_told_ends_with_the_error():
-    with pytest.raises(KeyError):
-        list(drained(iter([1, 2]), KeyError("x")))
-    with pytest.raises(KeyError):
-        list(drained((number for number in range(3)), KeyError("x")))
 
 
 def test_nothing_is_asked_for_nobody(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation.report.inputs import ReportInputs
 from tasks.job import Job
 
 CONTENT = ("summary.json", "report.html")
@@ -21,7 +22,7 @@ def run(job: Job) -> None:
     build_report(collect(job.settings, artifacts), job.output)
 
 
-def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[str, Any]:
+def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> ReportInputs:
     """What the report is made from: the folders of the run's artifacts by their node ids, and what their manifests say of them."""
     found: dict[str, Any] = {
         "scores": {},
@@ -32,9 +33,9 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
         "lm_eval": {},
         "models": {},
         "digests": {},
-        "rounds": {},
         "stages": [],
     }
+    by_round: dict[int, dict[str, Path]] = {}
     by_benchmark = {"score": "scores", "generate": "generations", "cross_check": "cross_checks", "lm_eval": "lm_eval"}
     versions: dict[str, str] = {}
     # Of several rounds the last one's, as what led to the aligned model.
@@ -43,19 +44,19 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
         manifest = json.loads((folder / "manifest.json").read_text())
         stage, model, benchmark = [*node.split("/"), None, None][:3]
         if stage in by_benchmark:
-            found[by_benchmark[stage]].setdefault(benchmark, {})[model] = str(folder)
+            found[by_benchmark[stage]].setdefault(benchmark, {})[model] = folder
         elif stage == "judge":
             # `judge/arena_hard`; another form or another judge of a benchmark is `judge/checklist_pairwise/wildbench`.
             benchmark, model = (benchmark, model) if benchmark else (model, None)
-            found["judges"]["/".join(filter(None, (benchmark, model)))] = str(folder)
+            found["judges"]["/".join(filter(None, (benchmark, model)))] = folder
         elif stage == "contamination":
             benchmark, model = model, None
-            found["contamination"][benchmark] = str(folder)
+            found["contamination"][benchmark] = folder
         elif stage in folders:
-            found[folders[stage]] = str(folder)
+            found[folders[stage]] = folder
         if stage in ("label", "measure", "prepare", "train"):
             number = int((model or "round1").removeprefix("round")) if model != "offline" else 0
-            found["rounds"].setdefault(number, {})[stage] = str(folder)
+            by_round.setdefault(number, {})[stage] = folder
         if stage == "resolve":
             found["models"][model] = settings["models"][model]
             found["digests"][model] = manifest["fingerprint"]
@@ -77,20 +78,17 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
     # Only on-policy data come in rounds, and a run from before there were rewards.json is evaluated without.
     rounds = [
         folders
-        for _, folders in sorted(found["rounds"].items())
-        if "label" in folders and (Path(folders["label"]) / "rewards.json").is_file()
+        for _, folders in sorted(by_round.items())
+        if "label" in folders and (folders["label"] / "rewards.json").is_file()
     ]
-    return {
+    return ReportInputs(
         **found,
-        "rounds": rounds,
-        "train": found.get("train"),
-        "shifts": found.get("shifts"),
-        "data": found.get("data"),
-        "recipe": settings["recipe"],
-        "name": settings["recipe"]["name"],
-        "versions": versions,
-        "machine": manifest_machine(artifacts),
-    }
+        rounds=rounds,
+        recipe=settings["recipe"],
+        name=settings["recipe"]["name"],
+        versions=versions,
+        machine=manifest_machine(artifacts),
+    )
 
 
 def manifest_machine(artifacts: Mapping[str, Path]) -> dict[str, Any]:

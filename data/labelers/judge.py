@@ -1,4 +1,4 @@
-"""Judge: a completion is worth what a language model rates it, from 1 to 10, without a checklist.
+"""Judge: a completion's reward is what a language model rates it, from 1 to 10, without a checklist.
 
 The reward is (rating − 1) / 9, so that a completion counts as preferred from a rating of 6 on. `label.judge` names the judge; a
 completion without a rating has the outcome "error", and prepare leaves it out.

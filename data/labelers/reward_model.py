@@ -1,4 +1,4 @@
-"""Reward model: a completion is worth what a sequence classifier gives it, compared with the other completions of its prompt.
+"""Reward model: a completion's reward is what a sequence classifier gives it, compared with the other completions of its prompt.
 
 Rewards have no zero of their own: what is kept is σ(reward − mean over the prompt's completions), so that one above the mean counts as
 preferred, and the order is the reward model's. `label.judge` names the model (`engine: reward_model`); a completion that is too long for

@@ -66,7 +66,12 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reply says: a verdict, or None; and how much of the probability lay on the letters, where those were asked for."""
+    """What a reply says.
+
+    Attributes:
+        verdict: None where the reply has none that counts.
+        choice_mass: How much of the probability lay on the letters, where those were asked for.
+    """
 
     verdict: Verdict | None
     choice_mass: float | None = None
@@ -132,7 +137,7 @@ class ModelJudge:
         return self._meter.estimate(str(self.identity["model"]), conversations, sampling.max_new_tokens, sampling.schema)
 
     def _whole(self) -> tuple[str, ...]:
-        """How a reply ends that shows whether the constraint took effect: one token is all that is asked for letters."""
+        """The finish reasons of replies that show whether the constraint took effect. A letter is one token and ends at the limit."""
         return ("stop", "length") if self.mode == "logprobs" else ("stop",)
 
     def _took_effect(self, protocol: JudgeProtocol, reply: Generation) -> bool:
@@ -207,7 +212,7 @@ def _likelier_letter(protocol: JudgeProtocol, top_logprobs: Mapping[str, float])
     assert protocol.LETTERS is not None
     mass = dict.fromkeys(protocol.LETTERS, 0.0)
     for token, logprob in top_logprobs.items():
-        # Vocabularies have a letter with and without a space before it, some with marks for the space.
+        # A vocabulary has a letter both with and without a space before it; some write the space as a mark.
         letter = token.strip(" \u2581\u0120")
         if letter in mass:
             mass[letter] += math.exp(logprob)

@@ -1,4 +1,4 @@
-"""What a judging gives: the line of games.jsonl for each judgment, and the results of all models from their judgments."""
+"""What judging gives: a line of games.jsonl for each judgment, and the models' results from all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's judges found, for summary.json, the terminal and the report: one entry per benchmark, form and judge."""
+"""What a run's judges found, for summary.json, the terminal and the report: one entry per benchmark, judge protocol and judge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNITS = {"pairwise": " %", "turn_score": " of 10"}
 
 
 def judge_entry(folder: Path) -> Record:
-    """The stage's own summary, and how often each verdict was given: by order where answers are compared."""
+    """The judge stage's summary, and how often each verdict was given: by order where answers are compared, else by turn."""
     summary = read_json(folder / "summary.json")
     compared = summary.get("orders") is not None
     verdicts: dict[str, Counter[str]] = {}
@@ -34,13 +34,13 @@ def judge_entry(folder: Path) -> Record:
 
 
 def add_agreement(entries: Mapping[str, Record], folders: Mapping[str, Path]) -> None:
-    """Adds Cohen's κ with the first judge to the entries of a second one."""
+    """Adds to the entries of a second judge how far it agrees with the first."""
     for name, entry in entries.items():
         benchmark, _, variant = name.partition("/")
         if not variant.startswith("second"):
             continue
-        form = variant.removeprefix("second").removeprefix("-")
-        first = "/".join(filter(None, (benchmark, form)))
+        protocol = variant.removeprefix("second").removeprefix("-")
+        first = "/".join(filter(None, (benchmark, protocol)))
         both = [_judgments(folders[other]) for other in (first, name)]
         entry["agreement"] = {
             "with": entries[first]["judge"],

@@ -17,7 +17,7 @@ NUM_SHOWN = 50
 
 
 def cross_check_of(folder: Path) -> Record:
-    """A cross-check's columns, and the items on which its main one differs from our verdict."""
+    """A cross-check's columns, and the items that its main column and our scorer decide differently."""
     found = read_json(folder / "cross_check.json")
     differing = [entry for entry in read_records(folder / "disagreements.jsonl") if is_main(entry, found)]
     return {**found, "disagreements": differing[:NUM_SHOWN], "n_disagreements": len(differing)}
@@ -74,7 +74,7 @@ def _value(entry: Record | None) -> str:
 
 
 def _with_error(entry: Record, digits: int) -> str:
-    """A standard error of 0 is no certainty: all documents have one value, and none of them tells how others would differ."""
+    """`value ± standard error`. One of 0 is left out: where all documents have one value, nothing tells how others would vary."""
     return f"{number(entry['value'], digits)} ± {number(entry['stderr'] or None, digits)}"
 
 

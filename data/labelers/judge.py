@@ -43,8 +43,8 @@ def label(
     answers = [
         ({"id": record["id"], "conversation": record["messages"]}, completion["text"]) for record, completion in completions
     ]
-    rated = rate(judge, _PROTOCOL, answers, calls_file=calls_file, progress=progress, fresh=fresh)
-    for (_, completion), rating in zip(completions, rated, strict=True):
-        completion["reward"] = 0.0 if rating["verdict"] is None else (rating["verdict"] - 1) / 9
-        completion["outcome"] = "error" if rating["verdict"] is None else "rated"
+    ratings = rate(judge, _PROTOCOL, answers, calls_file=calls_file, progress=progress, fresh=fresh)
+    for (_, completion), rating in zip(completions, ratings, strict=True):
+        completion["reward"] = 0.0 if rating is None else (rating - 1) / 9
+        completion["outcome"] = "error" if rating is None else "rated"
     write_whole(output_file, records)

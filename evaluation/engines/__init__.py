@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -11,6 +11,13 @@ from evaluation.types import Generation, Message, Sampling
 
 # A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
 Prompt = Sequence[int] | Sequence[Message]
+# Index of the prompt, and its `sampling.n` completions.
+Completed = tuple[int, list[Generation]]
+Received = Callable[[int, list[Generation]], None]
+
+
+def unheard(index: int, completions: list[Generation]) -> None:
+    """For whoever takes completions as they are yielded, and loses those under way where it stops early."""
 
 
 class Engine(Protocol):
@@ -27,10 +34,16 @@ class Engine(Protocol):
     @property
     def max_model_len(self) -> int | None: ...
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, received: Received = unheard
+    ) -> Generator[Completed, None, None]:
         """Yields (index of the prompt, its `sampling.n` completions) as they finish, in any order.
 
         A completion's `finish_reason` is "stop", "length", "prompt_too_long" (nothing was generated) or "error: …".
+
+        Args:
+            received: Called with the same before it is yielded, at the moment it is there and in the thread that has it. An engine that
+                is paid for calls it even for requests under way when the generator is closed, and closing waits for these.
         """
         ...
 

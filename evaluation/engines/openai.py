@@ -12,12 +12,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Prompt
+from evaluation.engines import Completed, Prompt, Received, unheard
 from evaluation.engines._chat_reply import completions, usage
 from evaluation.spending import Meter, Reservation, most_prompt_tokens, prompt_tokens
 from evaluation.types import Generation, Sampling
@@ -116,11 +116,12 @@ class OpenaiEngine:
         # Waits differ between processes on purpose: jitter that is seeded alike would let them all come back at once.
         self._jitter = random.Random()
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
-        """As every engine; what is under way when something stops the rest is waited for and yielded, as it may be paid for.
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, received: Received = unheard
+    ) -> Generator[Completed, None, None]:
+        """As every engine. Whatever ends it early, requests under way may be paid for: they are waited for, and `received` gets them.
 
-        That holds for an error of a request, for an interrupt, and for an error that is thrown in (`generator.throw`); after a second
-        interrupt nothing more is yielded.
+        After an error of a request, and after an interrupt, they are also yielded; after a second interrupt no longer.
 
         Raises:
             SpendingCapReached: where the next request could exceed the cap.
@@ -133,31 +134,35 @@ class OpenaiEngine:
         running: dict[Future[list[Generation] | None], int] = {}
         failure: BaseException | None = None
         stop = threading.Event()
+
+        def ask(index: int, messages: Prompt) -> list[Generation] | None:
+            found = self._complete(messages, sampling, seed, stop)
+            if found is not None:
+                received(index, found)
+            return found
+
         pool = ThreadPoolExecutor(self._max_concurrency)
         try:
             while True:
+                # No more is submitted than runs: when the caller stops, nothing that costs money is still queued.
+                while failure is None and len(running) < self._max_concurrency and (following := next(waiting, None)):
+                    running[pool.submit(ask, *following)] = following[0]
+                if not running:
+                    break
                 try:
-                    # No more is submitted than runs: when the caller stops, nothing that costs money is still queued.
-                    while failure is None and len(running) < self._max_concurrency and (following := next(waiting, None)):
-                        running[pool.submit(self._complete, following[1], sampling, seed, stop)] = following[0]
-                    if not running:
-                        break
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        index = running.pop(future)
-                        error = future.exception()
-                        if error is None:
-                            if (found := future.result()) is not None:
-                                yield index, found
-                        else:
-                            failure = failure or error
-                            stop.set()
-                except GeneratorExit:
-                    raise  # nobody takes what would be yielded
-                except BaseException as error:
-                    if failure is not None and not isinstance(error, Exception):
+                    done = wait(running, return_when=FIRST_COMPLETED).done
+                except KeyboardInterrupt as interrupt:
+                    if failure is not None:
                         raise
-                    failure = failure or error
+                    failure, done = interrupt, set()
                     stop.set()
+                for future in done:
+                    index = running.pop(future)
+                    if (error := future.exception()) is not None:
+                        failure = failure or error
+                        stop.set()
+                    elif (found := future.result()) is not None:
+                        yield index, found
             if failure is not None:
                 raise failure
         finally:

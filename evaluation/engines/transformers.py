@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Prompt, cut_left, too_long
+from evaluation.engines import Completed, Prompt, Received, cut_left, too_long, unheard
 from evaluation.types import Generation, Sampling
 
 
@@ -47,20 +47,25 @@ class TransformersEngine:
         self.max_model_len: int | None = min(known) if known else None
         self._batch_size = batch_size
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, received: Received = unheard
+    ) -> Generator[Completed, None, None]:
         if sampling.seed is not None:
             self.reseed(sampling.seed)
         ids: list[list[int]] = [list(prompt) for prompt in prompts]  # type: ignore[arg-type]
         fitting = []
         for index, prompt in enumerate(ids):
             if nothing := too_long(prompt, sampling, self.max_model_len):
+                received(index, nothing)
                 yield index, nothing
             else:
                 fitting.append(index)
         fitting.sort(key=lambda index: len(ids[index]))  # little padding; stable, so the batches are fixed
         for start in range(0, len(fitting), self._batch_size):
             batch = fitting[start : start + self._batch_size]
-            yield from zip(batch, self._batch([ids[index] for index in batch], sampling), strict=True)
+            for index, found in zip(batch, self._batch([ids[index] for index in batch], sampling), strict=True):
+                received(index, found)
+                yield index, found
 
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, tuple[float, bool]]]:
         order = sorted(range(len(pairs)), key=lambda index: len(pairs[index][0]) + len(pairs[index][1]))

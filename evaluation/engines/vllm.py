@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Prompt, cut_left, too_long
+from evaluation.engines import Completed, Prompt, Received, cut_left, too_long, unheard
 from evaluation.types import Generation, Sampling
 
 
@@ -65,7 +65,9 @@ class VllmEngine:
         self._ids = itertools.count()
         self._seed: int | None = None
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, received: Received = unheard
+    ) -> Generator[Completed, None, None]:
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -96,12 +98,16 @@ class VllmEngine:
                 request = str(next(self._ids))
                 engine.add_request(request, TokensPrompt(prompt_token_ids=prompt), params)
                 running[request] = index
-            yield from refused
+            for index, nothing in refused:
+                received(index, nothing)
+                yield index, nothing
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
                         index = running.pop(str(output.request_id))
-                        yield index, [_generation(output, one, sampling) for one in output.outputs]  # type: ignore[union-attr]
+                        found = [_generation(output, one, sampling) for one in output.outputs]  # type: ignore[union-attr]
+                        received(index, found)
+                        yield index, found
         finally:
             if running:  # the caller stopped early, or something failed
                 engine.abort_request(list(running))

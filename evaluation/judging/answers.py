@@ -1,13 +1,13 @@
-"""Recorded answers of a model, in the formats in which benchmarks publish them and in our own."""
+"""A model's answers, and the formats in which benchmarks and this project record them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evaluation.json_files import UNREADABLE, BadRow, read_rows
+from evaluation.records import Record
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,16 @@ def read_answers(path: Path) -> Answers:
     return Answers(model or path.name.split(".json")[0], turns)
 
 
-def completions_by_question(records: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+def completions_by_question(records: Iterable[Record]) -> dict[str, list[str]]:
     """The turns of each question from the records of a completions.jsonl, which has one per turn."""
     turns: dict[str, dict[int, str]] = {}
     for record in records:
-        turns.setdefault(record.get("question_id", record["id"]), {})[record.get("turn", 1)] = record["completion"]
+        question: str = record["question_id" if "question_id" in record else "id"]
+        turns.setdefault(question, {})[record.get("turn", 1)] = record["completion"]
     return {question: [by_turn[turn] for turn in sorted(by_turn)] for question, by_turn in turns.items()}
 
 
-def _answer(row: dict[str, Any]) -> tuple[str, list[str], str] | None:
+def _answer(row: Record) -> tuple[str, list[str], str] | None:
     """(question, texts, model); None where the record is of no known format."""
     try:
         if "messages" in row:
@@ -83,7 +84,7 @@ def _answer(row: dict[str, Any]) -> tuple[str, list[str], str] | None:
     return str(question), list(texts), str(model)
 
 
-def _rows(path: Path) -> list[Any]:
+def _rows(path: Path) -> list[object]:
     data = path.read_bytes()
     try:
         return read_rows(data)

@@ -1,58 +1,80 @@
 """Who is asked: a model that runs here, one behind an endpoint, or a reward model; and how each says its verdict.
 
-`text`: free text, read by the form's rule. `choice`: one of the form's labels, by structured output of an engine that runs here.
-`structured`: a JSON object with reasons and a label, by structured output of a server. `logprobs`: the likelier of two letters.
+`text`: free text, read by the judge protocol's rule. `choice`: one of the protocol's labels, by structured output of an engine that runs
+here. `structured`: a JSON object with reasons and a label, by structured output of a server. `logprobs`: the likelier of two letters.
 Whatever constrains a reply is checked on the reply: servers ignore what they don't know.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from bnf.data.chat_template import RenderingError
 from evaluation.engines import Engine
 from evaluation.generation.generate import render
-from evaluation.judging.drained import drained
+from evaluation.judging.aggregates.judgment import Verdict
+from evaluation.judging.protocols import JudgeProtocol
 from evaluation.judging.replies import json_field
 from evaluation.judging.reward_model import RewardModel
+from evaluation.records import Record
 from evaluation.spending import Estimate, Meter
 from evaluation.types import Generation, Message, Sampling
 
 Mode = Literal["text", "choice", "structured", "logprobs", "reward"]
+# keep(index of the conversation, reply)
+Keep = Callable[[int, Generation], None]
 
-# So many replies in a row that don't have the form they were held to: the server ignores it.
+# After so many replies that don't obey what constrains them, the server is taken to ignore it.
 NUM_IGNORED = 3
-# The longest label has seven tokens or so in any vocabulary.
+# The longest label has about seven tokens in any vocabulary.
 _CHOICE_TOKENS = 32
 _TOP_LOGPROBS = 20
 
 
+class SpecialTokens(Protocol):
+    """What a judge needs of its tokenizer besides the chat template."""
+
+    @property
+    def all_special_tokens(self) -> Sequence[str]: ...
+
+
 class Judge(Protocol):
-    """Something that can be asked. `identity` and `parameters` are part of every record's key."""
+    """Something that can be asked. `identity` and `parameters` are part of every request's key."""
 
     mode: Mode
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
 
-    def parameters(self, form: Any) -> dict[str, Any]: ...
-
-    def ask(self, conversations: Sequence[list[Message]], form: Any) -> Iterator[tuple[int, Generation]]:
-        """Yields (index, reply) as the replies come."""
+    def parameters(self, protocol: JudgeProtocol) -> Mapping[str, object]:
+        """How it decodes and says its verdict."""
         ...
 
-    def estimate(self, conversations: Sequence[list[Message]], form: Any) -> Estimate | None:
+    def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol, keep: Keep) -> None:
+        """Asks them all and gives each reply to `keep` at the moment it arrives, in the thread that has it.
+
+        Whatever ends the asking early, the replies to requests under way are waited for and kept too.
+        """
+        ...
+
+    def estimate(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol) -> Estimate | None:
         """What asking would cost; None where nothing is paid."""
         ...
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reply says: a verdict (None: null), and how much of the probability lay on the letters, where those were asked for."""
+    """What a reply says.
 
-    verdict: Any
-    letter_mass: float | None = None
+    Attributes:
+        verdict: None where the reply has none that counts.
+        choice_mass: How much of the probability lay on the letters, where those were asked for.
+    """
+
+    verdict: Verdict | None
+    choice_mass: float | None = None
 
 
 class ModelJudge:
@@ -66,8 +88,8 @@ class ModelJudge:
     def __init__(
         self,
         engine: Engine,
-        tokenizer: Any,
-        identity: Mapping[str, Any],
+        tokenizer: SpecialTokens | None,
+        identity: Mapping[str, object],
         mode: Mode,
         max_judgment_tokens: int = 4096,
         meter: Meter | None = None,
@@ -81,10 +103,10 @@ class ModelJudge:
         self._engine, self._tokenizer, self._meter = engine, tokenizer, meter
         self._max_tokens = max_judgment_tokens
 
-    def parameters(self, form: Any) -> dict[str, Any]:
-        return {"verdict": self.mode, **asdict(self._sampling(form))}
+    def parameters(self, protocol: JudgeProtocol) -> Mapping[str, object]:
+        return {"verdict": self.mode, **asdict(self._sampling(protocol))}
 
-    def ask(self, conversations: Sequence[list[Message]], form: Any) -> Iterator[tuple[int, Generation]]:
+    def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol, keep: Keep) -> None:
         shown = conversations if self._tokenizer is None else [_harmless(self._tokenizer, one) for one in conversations]
         try:
             prompts, _ = render(self._engine, self._tokenizer, shown)
@@ -92,60 +114,57 @@ class ModelJudge:
             raise ValueError(
                 f"judge.model_name_or_path must have a chat template that writes all it is asked: {error}"
             ) from error
-        replies = self._engine.generate(prompts, self._sampling(form))
-        checked, ignored = False, 0
-        try:
-            for index, (reply,) in replies:
-                yield index, reply
+        # Closed before an error leaves: an endpoint's replies under way then still find the record open.
+        with contextlib.closing(
+            self._engine.generate(prompts, self._sampling(protocol), lambda index, found: keep(index, found[0]))
+        ) as replies:
+            checked, ignored = False, 0
+            for _, (reply,) in replies:
                 if checked or reply.finish_reason not in self._whole():
                     continue
-                checked = self._took_effect(form, reply)
+                checked = self._took_effect(protocol, reply)
                 ignored += not checked
                 if ignored >= NUM_IGNORED:
                     raise ValueError(
                         f"judge.verdict must be what the server can do, got {self.mode}, which its first {ignored} replies ignore "
                         f"(the last: {reply.completion[:80]!r}); set judge.verdict=text"
                     )
-        except BaseException as error:
-            # Where the check fails too, the replies under way are paid for.
-            for index, (reply,) in drained(replies, error):
-                yield index, reply
 
-    def estimate(self, conversations: Sequence[list[Message]], form: Any) -> Estimate | None:
+    def estimate(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol) -> Estimate | None:
         if self._meter is None:
             return None
-        sampling = self._sampling(form)
+        sampling = self._sampling(protocol)
         return self._meter.estimate(str(self.identity["model"]), conversations, sampling.max_new_tokens, sampling.schema)
 
     def _whole(self) -> tuple[str, ...]:
-        """How a reply ends that shows whether the constraint took effect: one token is all that is asked for letters."""
+        """The finish reasons of replies that show whether the constraint took effect. A letter is one token and ends at the limit."""
         return ("stop", "length") if self.mode == "logprobs" else ("stop",)
 
-    def _took_effect(self, form: Any, reply: Generation) -> bool:
+    def _took_effect(self, protocol: JudgeProtocol, reply: Generation) -> bool:
         if self.mode == "logprobs":
             return bool(reply.top_logprobs)
         if self.mode == "structured":
-            label = json_field(reply.completion, form.VERDICT)
-            return isinstance(label, str) and label in form.LABELS
+            label = json_field(reply.completion, protocol.VERDICT)
+            return isinstance(label, str) and label in protocol.LABELS
         return True
 
-    def _sampling(self, form: Any) -> Sampling:
+    def _sampling(self, protocol: JudgeProtocol) -> Sampling:
         if self.mode == "choice":
-            return Sampling(_CHOICE_TOKENS, choices=list(form.LABELS))
+            return Sampling(_CHOICE_TOKENS, choices=list(protocol.LABELS))
         if self.mode == "structured":
-            return Sampling(self._max_tokens, schema=schema(form))
+            return Sampling(self._max_tokens, schema=schema(protocol))
         if self.mode == "logprobs":
-            if form.LETTERS is None:
+            if protocol.LETTERS is None:
                 raise ValueError(
-                    f"judge.verdict must be text, choice or structured for a form that rates, got logprobs for {form.__name__}; "
+                    f"judge.verdict must be text, choice or structured for a form that rates, got logprobs for {protocol.__name__}; "
                     "set judge.verdict"
                 )
             return Sampling(1, top_logprobs=_TOP_LOGPROBS)
         return Sampling(self._max_tokens)
 
 
-def _harmless(tokenizer: Any, messages: Sequence[Message]) -> list[Message]:
-    """The messages without control tokens: an answer that holds one would end the judge's turn, and could give the verdict itself."""
+def _harmless(tokenizer: SpecialTokens, messages: Sequence[Message]) -> list[Message]:
+    """The messages without control tokens: with one, an answer could end the user's turn and write the judge's verdict itself."""
     cleaned = []
     for message in messages:
         content = message["content"]
@@ -155,51 +174,52 @@ def _harmless(tokenizer: Any, messages: Sequence[Message]) -> list[Message]:
     return cleaned
 
 
-def schema(form: Any) -> dict[str, Any]:
+def schema(protocol: JudgeProtocol) -> Record:
     """The JSON schema of a structured reply: the reasons before the verdict, so that they can lead to it."""
-    names = [*form.REASONS, form.VERDICT]
-    properties: dict[str, Any] = {name: {"type": "string"} for name in form.REASONS}
-    properties[form.VERDICT] = {"type": "string", "enum": list(form.LABELS)}
+    names = [*protocol.REASONS, protocol.VERDICT]
+    properties: Record = {name: {"type": "string"} for name in protocol.REASONS}
+    properties[protocol.VERDICT] = {"type": "string", "enum": list(protocol.LABELS)}
     return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
 
 
-def instructions(form: Any, mode: Mode) -> str:
-    """What the judge is told."""
+def instructions(protocol: JudgeProtocol, mode: Mode) -> str:
+    """The system text: what the judge is to do, and how it says its verdict."""
     asks = {
-        "text": form.ASK_TEXT,
-        "choice": f"Reply with exactly one of {', '.join(form.LABELS)} and nothing else.",
-        "structured": f'Give your reasons first; "{form.VERDICT}" is exactly one of {", ".join(form.LABELS)}.',
+        "text": protocol.ASK_TEXT,
+        "choice": f"Reply with exactly one of {', '.join(protocol.LABELS)} and nothing else.",
+        "structured": f'Give your reasons first; "{protocol.VERDICT}" is exactly one of {", ".join(protocol.LABELS)}.',
         "logprobs": "Reply with one letter and nothing else: the better assistant's, A or B.",
     }
-    return f"{form.TASK}\n\n{asks[mode]}"
+    return f"{protocol.TASK}\n\n{asks[mode]}"
 
 
-def read(form: Any, mode: Mode, reply: Mapping[str, Any]) -> Reading:
-    """The verdict of a recorded reply."""
-    text: str = reply["reply"]
-    if reply["finish_reason"] not in ("stop", "length"):
+def read(protocol: JudgeProtocol, mode: Mode, reply: Generation) -> Reading:
+    """The verdict of a reply."""
+    text = reply.completion
+    if reply.finish_reason not in ("stop", "length"):
         return Reading(None)
     if mode == "text":
-        return Reading(form.parse(text))
+        return Reading(protocol.parse(text))
     if mode == "choice":
-        return Reading(form.LABELS.get(text))
+        return Reading(protocol.LABELS.get(text))
     if mode == "structured":
-        label = json_field(text, form.VERDICT)
-        return Reading(form.LABELS.get(label) if isinstance(label, str) else None)
-    return _likelier_letter(form, reply["top_logprobs"] or {})
+        label = json_field(text, protocol.VERDICT)
+        return Reading(protocol.LABELS.get(label) if isinstance(label, str) else None)
+    return _likelier_letter(protocol, reply.top_logprobs or {})
 
 
-def _likelier_letter(form: Any, top_logprobs: Mapping[str, float]) -> Reading:
-    mass = dict.fromkeys(form.LETTERS, 0.0)
+def _likelier_letter(protocol: JudgeProtocol, top_logprobs: Mapping[str, float]) -> Reading:
+    assert protocol.LETTERS is not None
+    mass = dict.fromkeys(protocol.LETTERS, 0.0)
     for token, logprob in top_logprobs.items():
-        # Vocabularies have a letter with and without a space before it, some with marks for the space.
+        # A vocabulary has a letter both with and without a space before it; some write the space as a mark.
         letter = token.strip(" \u2581\u0120")
         if letter in mass:
             mass[letter] += math.exp(logprob)
     (first, p), (second, q) = mass.items()
     if p + q == 0:
         return Reading(None, 0.0)
-    return Reading("A=B" if p == q else form.LETTERS[first if p > q else second], p + q)
+    return Reading("A=B" if p == q else protocol.LETTERS[first if p > q else second], p + q)
 
 
 class RewardJudge:
@@ -210,15 +230,16 @@ class RewardJudge:
 
     mode: Mode = "reward"
 
-    def __init__(self, scorer: RewardModel, identity: Mapping[str, Any]) -> None:
+    def __init__(self, scorer: RewardModel, identity: Mapping[str, object]) -> None:
         self.identity = identity
         self._scorer = scorer
 
-    def parameters(self, form: Any = None) -> dict[str, Any]:
+    def parameters(self, protocol: JudgeProtocol | None) -> Mapping[str, object]:
         return {"verdict": self.mode}
 
-    def ask(self, conversations: Sequence[list[Message]], form: Any = None) -> Iterator[tuple[int, Generation]]:
-        yield from self._scorer.rewards(conversations)
+    def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol | None, keep: Keep) -> None:
+        for index, reply in self._scorer.rewards(conversations):
+            keep(index, reply)
 
-    def estimate(self, conversations: Sequence[list[Message]], form: Any) -> Estimate | None:
+    def estimate(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol) -> Estimate | None:
         return None

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
-from typing import Any
+from typing import Protocol
+
+from bnf.plugins import load
+from evaluation.judging.protocols import PROTOCOLS
+from evaluation.records import Record
 
 
-def deviations(benchmark: ModuleType, settings: Mapping[str, Any], baseline: str | None) -> list[str]:
+class Published(Protocol):
+    """What a judged benchmark says of its published figures.
+
+    Attributes:
+        FORMS: The judge of the published figures by judge protocol; None where no figures are published.
+    """
+
+    FORMS: Mapping[str, str | None]
+    NUM_ITEMS: int | None
+    MAX_NEW_TOKENS: int
+    BASELINE: str | None
+
+
+def deviations(benchmark: Published, settings: Record, baseline: str | None) -> list[str]:
     """In words, of a judge stage's settings; empty for a question set without published figures."""
     published = benchmark.FORMS[settings["form"]]
     if published is None:
@@ -24,8 +40,7 @@ def deviations(benchmark: ModuleType, settings: Mapping[str, Any], baseline: str
     most = settings["max_new_tokens"]
     if most is not None and most < benchmark.MAX_NEW_TOKENS:
         found.append(f"answers of at most {most} instead of {benchmark.MAX_NEW_TOKENS} tokens")
-    # Published WB-Rewards are of one game in a random order, Arena-Hard's of two.
-    orders = {"pairwise": "both", "checklist_pairwise": "one"}.get(settings["form"], settings["orders"])
+    orders = load(PROTOCOLS, settings["form"]).ORDERS or settings["orders"]
     if settings["orders"] != orders:
         found.append(f"games in {settings['orders']} order{'s' if settings['orders'] == 'both' else ''} instead of {orders}")
     if settings["verdict"] != "text":

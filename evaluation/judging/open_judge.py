@@ -1,24 +1,26 @@
-"""A judge from plain settings: as a stage or a labeler names one."""
+"""Opens a judge from a stage's or a labeler's settings."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from evaluation.judging.client import Judge, ModelJudge, RewardJudge
+from evaluation.engines import Engine
+from evaluation.judging.client import Judge, ModelJudge, RewardJudge, SpecialTokens
+from evaluation.judging.reward_model import RewardModel
+from evaluation.records import Record
 from evaluation.spending import Meter
 
 
-def open_judge(settings: Mapping[str, Any], folder: Path | None, fingerprint: str | None) -> Judge:
+def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -> Judge:
     """The judge, with its model loaded once per process.
 
     Args:
         settings: `engine` (name and, of an endpoint, base_url, model, api), `verdict`, `max_judgment_tokens`; of an endpoint also
             `connection` and `spending`, of a model that runs here `date`.
-        folder: Of a model that runs here; `fingerprint` is its content's, so that another model there is another judge.
+        folder: Of a model that runs here.
+        fingerprint: Of that folder's content, so that another model there is another judge.
     """
     engine = settings["engine"]
     if engine["name"] == "reward_model":
@@ -43,7 +45,7 @@ def environment(engine_name: str) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, folder: Path, date: str) -> tuple[Any, Any]:
+def _loaded(name: str, folder: Path, date: str) -> tuple[Engine, SpecialTokens]:
     from bnf.data.rendering import load_tokenizer
     from evaluation.engines import open_engine
 
@@ -51,14 +53,12 @@ def _loaded(name: str, folder: Path, date: str) -> tuple[Any, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def _reward_model(folder: Path, date: str) -> Any:
-    from evaluation.judging.reward_model import RewardModel
-
+def _reward_model(folder: Path, date: str) -> RewardModel:
     return RewardModel(folder, date=date)
 
 
 @functools.lru_cache(maxsize=1)
-def _connected(settings: str) -> tuple[Any, Meter]:
+def _connected(settings: str) -> tuple[Engine, Meter]:
     from evaluation.engines import open_engine
 
     engine, connection, spending = json.loads(settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from evaluation.judging.aggregates.wildbench import CUT
 from evaluation.types import Message
@@ -13,8 +12,8 @@ from evaluation.types import Message
 _NUMBER = re.compile(r"\s*[0-9]+(?:\.[0-9]*)?\s*")
 
 
-def json_field(reply: str, name: str) -> Any:
-    """A field of the reply's JSON object, which may stand in a fence or after a few words; None where there is none."""
+def json_field(reply: str, name: str) -> object:
+    """A field of the JSON object in the reply, which may stand in a fence or after other words; None where there is none."""
     decoder = json.JSONDecoder(strict=False)
     start = reply.find("{")
     if start < 0:
@@ -27,7 +26,7 @@ def json_field(reply: str, name: str) -> Any:
 
 
 def rating(value: object) -> float | None:
-    """A number from 1 to 10, also as text; whatever else a judge wrote is no verdict."""
+    """A number from 1 to 10, also as text; None for anything else."""
     # Python itself reads more as a number, such as `1_0`.
     if isinstance(value, bool) or not (isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value))):
         return None
@@ -41,7 +40,7 @@ def rating(value: object) -> float | None:
 def conversation_texts(
     conversation: Sequence[Message], last_heading: str, max_words: int | None = None
 ) -> list[tuple[str, str]]:
-    """The turns before the last message, where there are any, and the last message: (heading, text)."""
+    """(heading, text) of the turns before the last message, where there are any, and of the last message."""
     *history, last = conversation
     parts = []
     if history:

@@ -1,33 +1,81 @@
-"""The results of all models from the games' records."""
+"""What judging gives: a line of games.jsonl for each judgment, and the models' results from all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
+from evaluation.judging.aggregates.judgment import NOT_ASKED, Judgment
+from evaluation.judging.protocols import JudgeProtocol
 from evaluation.records import Record
-from evaluation.types import Item
+from evaluation.types import Generation, Item
 
-# Below this the letters were not what the judge wanted to say, whatever they seem to.
-MIN_LETTER_MASS = 0.5
+# Below this share of the probability, the letters were not what the judge was about to say.
+MIN_CHOICE_MASS = 0.5
 
 
-def summarize_games(
-    form: Any, records: Sequence[Record], models: Sequence[str], questions: Sequence[Item], orders: str, demonstration: bool
+@dataclass(frozen=True)
+class JudgmentRecord:
+    """A judgment with the replies that it was read from.
+
+    Attributes:
+        compares: Whether two answers were compared, or one was rated.
+    """
+
+    judgment: Judgment
+    keys: Sequence[str]
+    judge: str
+    protocol: str
+    compares: bool
+    baseline: str | None
+    replies: Sequence[Generation]
+
+    def to_json(self) -> Record:
+        """A line of games.jsonl. Its `finish_reason` is "failed" where the judge gave no reply at all."""
+        one = self.judgment
+        costs = [reply.cost_usd for reply in self.replies if reply.cost_usd is not None]
+        return {
+            "key": " ".join(self.keys),
+            "question_id": one.question_id,
+            "game": one.number,
+            "judge": self.judge,
+            "form": self.protocol,
+            "candidate": one.candidate,
+            "baseline": self.baseline,
+            **one.facts.to_json(),
+            **({} if self.compares else {"category": one.category}),
+            "verdict": one.verdict,
+            "letter_mass": one.choice_mass,
+            "reply": "\n".join(reply.completion for reply in self.replies),
+            "attempts": len(self.replies),
+            "finish_reason": self.replies[-1].finish_reason if self.replies else "failed" if one.asked else NOT_ASKED,
+            "num_prompt_tokens": sum(reply.num_prompt_tokens for reply in self.replies),
+            "num_completion_tokens": sum(reply.num_completion_tokens for reply in self.replies),
+            "cost_usd": sum(costs) if costs else None,
+        }
+
+
+def summarize_judgments(
+    protocol: JudgeProtocol,
+    judgments: Sequence[Judgment],
+    models: Sequence[str],
+    questions: Sequence[Item],
+    orders: str,
+    demonstration: bool,
 ) -> Record:
-    """`models` with each one's result, and what the form says of all of them together."""
-    games = {model: [record for record in records if record["candidate"] == model] for model in models}
+    """`models` with each one's result, and what the protocol says of all of them together."""
+    by_model = {model: [one for one in judgments if one.candidate == model] for model in models}
     results: dict[str, Record] = {}
-    for model, found in games.items():
-        result: Record = form.aggregate(
+    for model, found in by_model.items():
+        result = protocol.aggregate(
             found, num_expected=len(questions), orders=orders, demonstration=demonstration, questions=questions
         )
-        masses = [record["letter_mass"] for record in found if record["letter_mass"] is not None]
-        result["letter_mass"] = sum(masses) / len(masses) if masses else None
-        if masses and result["letter_mass"] < MIN_LETTER_MASS:
-            reason = f"the letters have {result['letter_mass']:.0%} of the probability (at least {MIN_LETTER_MASS:.0%})"
+        masses = [one.choice_mass for one in found if one.choice_mass is not None]
+        mean = sum(masses) / len(masses) if masses else None
+        result["letter_mass"] = mean
+        if mean is not None and mean < MIN_CHOICE_MASS:
+            reason = f"the letters have {mean:.0%} of the probability (at least {MIN_CHOICE_MASS:.0%})"
             result["trusted"] = False
             result["untrusted_reason"] = "; ".join(filter(None, [result["untrusted_reason"], reason]))
         results[model] = result
-    together: Record = form.across(results, games)
-    return {"models": results, **together}
+    return {"models": results, **protocol.across(results, by_model)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, LostText, RenderingError
 from evaluation.types import Generation, Message
@@ -26,7 +25,7 @@ class RewardModel:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(model, date)
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype)
+        loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype)
         if loaded.config.num_labels != 1:
             raise ValueError(
                 f"a reward model must have one output, got {loaded.config.num_labels} from {model}; give a sequence classifier "
@@ -43,8 +42,10 @@ class RewardModel:
         self._batch_size = 1 if self._pad is None else batch_size
 
     def rewards(self, conversations: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Generation]]:
-        """Yields (index, the reward as text); one that is longer than the model can read is "prompt_too_long": cut, it would be rated
-        without its end; one whose answer the chat template doesn't write whole is an error.
+        """Yields (index, the reward as text).
+
+        A conversation that is longer than the model can read has the finish reason "prompt_too_long": cut, it would be rated without its
+        end. One whose answer the chat template doesn't write whole has an "error".
 
         Raises:
             ValueError: where the chat template doesn't write all that stands before an answer.

@@ -8,18 +8,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from evaluation import formats
-from evaluation.paired import Record, read_records
-from evaluation.report import _data_section, charts
-from evaluation.report._examples import examples
-from evaluation.report._judged import judge_counts, judge_notes, judge_rows
-from evaluation.report.charts import Curve
+from evaluation.records import Record
+from evaluation.report import charts, likelihoods, training_data
 from evaluation.report.dev_set import MEANING, dev_rows, dev_title
+from evaluation.report.examples import examples
+from evaluation.report.facts import facts
+from evaluation.report.inputs import ReportInputs
+from evaluation.report.judged import judge_counts, judge_notes, judge_rows
 from evaluation.report.lm_eval import cross_check_rows, task_rows
 from evaluation.report.rounds import round_rows
 from evaluation.report.summary import MODELS, label, notes, summarize, table_rows
@@ -27,37 +28,28 @@ from evaluation.report.summary import MODELS, label, notes, summarize, table_row
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
 
-_TRAINING_CHARTS: list[tuple[str, list[Curve]]] = [
-    ("Loss", [Curve("loss", "training", "aligned"), Curve("eval_loss", "dev", "base")]),
-    (
-        "Rewards",
-        [Curve("rewards/chosen", "preferred", "preferred"), Curve("rewards/rejected", "dispreferred", "dispreferred")],
-    ),
-    (
-        "Log-probability per token",
-        [Curve("logps/chosen", "preferred", "preferred"), Curve("logps/rejected", "dispreferred", "dispreferred")],
-    ),
-    (
-        "Share of preferred above dispreferred rewards",
-        [Curve("rewards/accuracies", "training", "aligned"), Curve("eval_rewards/accuracies", "dev", "base")],
-    ),
-    (
-        "BNF's mean weight w",
-        [Curve("weights/chosen", "preferred", "preferred"), Curve("weights/rejected", "dispreferred", "dispreferred")],
-    ),
-    ("Gradient norm", [Curve("grad_norm", "gradient norm", "base")]),
-]
 
-_LABELS = ("preferred", "dispreferred")
-# Of the tokens that moved most, so many are shown.
-_NUM_LARGEST = 5
+@dataclass(frozen=True)
+class GroupRow:
+    """A group of a benchmark's items, such as a level or a subject: how many it has, and each model's figures."""
+
+    group: str
+    n: int
+    models: Mapping[str, Record]
 
 
-def build_report(inputs: Mapping[str, Any], output_dir: Path) -> Record:
+@dataclass(frozen=True)
+class CheckedScore:
+    """lm-eval's reading of a model's completions of a benchmark, and its columns as rows of text."""
+
+    benchmark: str
+    model: str
+    checked: Record
+    rows: list[dict[str, str]]
+
+
+def build_report(inputs: ReportInputs, output_dir: Path) -> Record:
     """Writes summary.json and report.html; returns the summary. The same inputs give the same bytes.
-
-    Args:
-        inputs: As `evaluation.report.summary.summarize` takes them, and `generations` {benchmark: {model: folder}} for the examples.
 
     Raises:
         ValueError: where a stage's file is ill-formed.
@@ -69,7 +61,7 @@ def build_report(inputs: Mapping[str, Any], output_dir: Path) -> Record:
     return summary
 
 
-def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def render(inputs: ReportInputs, summary: Record) -> str:
     """The report's HTML for a summary and the inputs it was made from."""
     import yaml
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -82,8 +74,8 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for form in (formats.number, formats.signed, formats.interval, formats.p_value, formats.duration):
-        environment.filters[form.__name__] = form
+    for shown in (formats.number, formats.signed, formats.interval, formats.p_value, formats.duration):
+        environment.filters[shown.__name__] = shown
     return environment.get_template("report.html.j2").render(
         s=summary,
         rows=table_rows(summary),
@@ -92,40 +84,40 @@ def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         judge_rows=judge_rows,
         judge_counts=judge_counts,
         compared={name: entry for name, entry in summary["benchmarks"].items() if "delta" in entry},
-        facts=_facts(summary),
+        facts=facts(summary),
         differences=_differences(summary),
         judged=[text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)],
         groups=_groups(summary),
         checks=_checks(summary),
         lm_eval_rows=task_rows(summary),
         rounds=round_rows(summary["rounds"]),
-        training=_training(inputs["train"]),
+        training=likelihoods.training(inputs.train),
         dev_title=dev_title,
         dev_rows=dev_rows,
         dev_meaning=MEANING,
-        shifts=_shifts(summary["shifts"]),
-        data_tables=_data_section.tables(summary["data"]) if summary["data"] else [],
-        data_figures=_data_section.figures(summary["data"]) if summary["data"] else [],
+        shifts=likelihoods.shifts(summary["shifts"]),
+        data_tables=training_data.tables(summary["data"]) if summary["data"] else [],
+        data_figures=training_data.figures(summary["data"]) if summary["data"] else [],
         examples=[
-            (label(name, entry), examples(_in_order(inputs["scores"][name]), inputs["generations"].get(name, {})))
+            (label(name, entry), examples(_in_order(inputs.scores[name]), inputs.generations.get(name, {})))
             for name, entry in summary["benchmarks"].items()
         ],
         recipe=yaml.safe_dump(summary["recipe"], sort_keys=False, allow_unicode=True),
     )
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> str:
     """What an expression of the template puts out, before it is escaped."""
     if isinstance(value, Markup):
         return value
     return formats.NONE if value is None else formats.visible(str(value))
 
 
-def _in_order(folders: Mapping[str, str]) -> dict[str, str]:
+def _in_order(folders: Mapping[str, Path]) -> dict[str, Path]:
     return {model: folders[model] for model in MODELS if model in folders}
 
 
-def _differences(summary: Mapping[str, Any]) -> Markup | None:
+def _differences(summary: Record) -> Markup | None:
     rows = [
         (label(name, entry), entry["delta"], entry["delta_ci"], entry["verdict"])
         for name, entry in summary["benchmarks"].items()
@@ -134,19 +126,19 @@ def _differences(summary: Mapping[str, Any]) -> Markup | None:
     return charts.differences(rows) if rows else None
 
 
-def _groups(summary: Mapping[str, Any]) -> list[tuple[str, str, list[Record]]]:
-    """(benchmark, field, one row per group) of every benchmark whose items name a level, a subject or the like."""
+def _groups(summary: Record) -> list[tuple[str, str, list[GroupRow]]]:
+    """(benchmark, field, rows) of every benchmark whose items name a level, a subject or the like."""
     found = []
     for name, entry in summary["benchmarks"].items():
         models = [model for model in MODELS if model in entry]
         first = entry[models[0]].get("groups") or {}
         for field, groups in first.items():
             rows = [
-                {
-                    "group": group,
-                    "n": result["n"],
-                    "models": {model: (entry[model].get("groups") or {}).get(field, {}).get(group, {}) for model in models},
-                }
+                GroupRow(
+                    group,
+                    result["n"],
+                    {model: (entry[model].get("groups") or {}).get(field, {}).get(group, {}) for model in models},
+                )
                 for group, result in groups.items()
             ]
             if rows:
@@ -154,126 +146,13 @@ def _groups(summary: Mapping[str, Any]) -> list[tuple[str, str, list[Record]]]:
     return found
 
 
-def _checks(summary: Mapping[str, Any]) -> list[tuple[str, str, Record, list[dict[str, str]]]]:
-    """(benchmark, model, cross-check, its rows)."""
+def _checks(summary: Record) -> list[CheckedScore]:
     return [
-        (label(name, entry), model, entry[model]["cross_check"], cross_check_rows(entry[model]["cross_check"]))
+        CheckedScore(label(name, entry), model, entry[model]["cross_check"], cross_check_rows(entry[model]["cross_check"]))
         for name, entry in summary["benchmarks"].items()
         for model in MODELS
         if entry.get(model, {}).get("cross_check")
     ]
-
-
-def _training(folder: str | None) -> list[tuple[str, list[Curve], Markup]]:
-    """(title, lines, chart) of everything that was logged."""
-    if folder is None:
-        return []
-    steps = [record for record in read_records(Path(folder) / "metrics.jsonl") if "step" in record]
-    logged = {name for record in steps for name in record}
-    found = [(title, [line for line in lines if line.key in logged]) for title, lines in _TRAINING_CHARTS]
-    drawn = [(title, lines, charts.curves(steps, lines, title)) for title, lines in found]
-    return [(title, lines, chart) for title, lines, chart in drawn if chart is not None]
-
-
-def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was run, in words."""
-    recipe, train, data = summary["recipe"], summary["train"], summary["data"]
-    facts = [("Model", str(recipe["model_name_or_path"]))]
-    if recipe.get("sample"):
-        sample, labeler = recipe["sample"], (recipe.get("label") or {}).get("labeler")
-        facts.append(
-            (
-                "Preferences",
-                f"the model's own completions: {_prompts(sample)} of {sample['source']}, {sample['samples_per_prompt']} samples each "
-                f"at temperature {_temperatures(sample)}, labelled by {labeler}" + _offline(recipe),
-            )
-        )
-    elif recipe.get("data"):
-        facts.append(("Preferences", _data_section.preferences(recipe)))
-    if data:
-        pairs = f", {data['num_pairs']} pairs" if data["num_pairs"] else ", no pairs"
-        facts.append(
-            (
-                "Training data" + _of_last(summary),
-                f"{data['num_groups']} prompt groups: {data['num_preferred']} preferred and {data['num_dispreferred']} dispreferred "
-                f"completions{pairs}",
-            )
-        )
-    if recipe.get("train"):
-        settings = recipe["train"]
-        options = "".join(f", {key} {value}" for key, value in settings.get("objective_options", {}).items())
-        weighting = settings.get("label_weighting", "none")
-        facts.append(
-            ("Objective", f"{settings['objective']}{options}" + ("" if weighting == "none" else f", labels {weighting}"))
-        )
-        steps = f"{train['steps']} steps of about {train['groups_per_step']:g} prompt groups, " if train else ""
-        facts.append(
-            (
-                "Training" + _of_last(summary),
-                f"{steps}learning rate {_rates(settings, train)}, seed {recipe.get('seed', 0)}",
-            )
-        )
-    if summary["benchmarks"]:
-        engine = recipe["evaluation"].get("engine", "")
-        names = ", ".join(label(name, entry) for name, entry in summary["benchmarks"].items())
-        facts.append(("Evaluation", f"{names}; one greedy completion per item, by {engine}"))
-    for name, entry in summary["judges"].items():
-        flag = ", as a demonstration" if entry["demonstration"] else ""
-        facts.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
-    return facts
-
-
-def _rates(settings: Mapping[str, Any], train: Mapping[str, Any] | None) -> str:
-    """The learning rates that the optimizer was given, or, of a policy that doesn't say, the one that was set."""
-    rates, schedule = (train or {}).get("learning_rates"), settings["lr_scheduler_type"]
-    if rates is None:
-        return f"{settings['learning_rate']:g} ({schedule})"
-    warmup = f", warm-up steps: {rates['warmup_steps']}" if rates["warmup_steps"] else ""
-    first, highest, last = (f"{rates[name]:.3g}" for name in ("first", "highest", "last"))
-    return f"{first} in the first step, {highest} at most, {last} in the last ({schedule}{warmup})"
-
-
-def _of_last(summary: Mapping[str, Any]) -> str:
-    return " of the last round" if len(summary["rounds"]) > 1 else ""
-
-
-def _prompts(sample: Mapping[str, Any]) -> str:
-    rounds, each = sample["rounds"], sample["prompts_per_round"] or sample["num_prompts"]
-    return f"{each} prompts" if rounds == 1 else f"{rounds} rounds ({sample['reference']} reference) of {each} prompts"
-
-
-def _temperatures(sample: Mapping[str, Any]) -> str:
-    given = sample["temperature"]
-    return ", ".join(f"{one:g}" for one in given) if isinstance(given, list) else f"{given:g}"
-
-
-def _offline(recipe: Mapping[str, Any]) -> str:
-    share = recipe["sample"]["offline_mix"]
-    return f"; {100 * share:g} % of the prompts from {_data_section.preferences(recipe)}" if share else ""
-
-
-def _shifts(found: Mapping[str, Any] | None) -> Record | None:
-    """The charts and tables of what training did to the likelihood of its data; None where nothing was analyzed."""
-    # A data set may have one label only.
-    rows = [(name, found[name]) for name in _LABELS if found[name]["completions"]] if found else []
-    if not rows:
-        return None
-    means = [(name, row["logps_per_token"]["reference"], row["logps_per_token"]["policy"], name) for name, row in rows]
-    # A token that became impossible has no finite log-probability, and nor has the mean.
-    drawn = [row for row in means if None not in row]
-    bins = [(row["shift_histogram"]["counts"], name) for name, row in rows]
-    largest = [
-        (f"{name} completions, largest {kind}s", row[f"largest_{kind}s"][:_NUM_LARGEST])
-        for name, row in rows
-        for kind in ("rise", "fall")
-    ]
-    return {
-        "means": charts.likelihoods(drawn) if drawn else None,
-        "distribution": charts.histogram(rows[0][1]["shift_histogram"]["edges"], bins),
-        "lines": [Curve("", name, name) for name, _ in rows],
-        "rows": rows,
-        "largest": largest,
-    }
 
 
 def _write(path: Path, text: str) -> None:

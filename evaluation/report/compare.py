@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from evaluation.formats import difference, number, p_value
-from evaluation.paired import Record, compare_scores, correct_and_judge, is_correct, read_json, read_scores
+from evaluation.paired import compare_scores, correct_and_judge, is_correct, read_json, read_scores
+from evaluation.records import Record
 from evaluation.report.summary import label
 from evaluation.statistics import percent
 
 # benchmark → model → folder of its scores
-Scored = Mapping[str, Mapping[str, str | Path]]
+Scored = Mapping[str, Mapping[str, Path]]
 
 
 def compare(runs: Sequence[tuple[str, Scored]]) -> Record:
@@ -53,7 +53,7 @@ def compare(runs: Sequence[tuple[str, Scored]]) -> Record:
     }
 
 
-def comparison_rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
+def comparison_rows(result: Record) -> list[dict[str, str]]:
     """One row of text per comparison, all with the same columns; rates in percent."""
     return [
         {
@@ -74,9 +74,9 @@ def comparison_rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
 class _Result:
     """A run's scores on one benchmark: of its aligned model where it has one."""
 
-    def __init__(self, folders: Mapping[str, str | Path]) -> None:
+    def __init__(self, folders: Mapping[str, Path]) -> None:
         self.model = "aligned" if "aligned" in folders else next(iter(folders))
-        folder = Path(folders[self.model])
+        folder = folders[self.model]
         self.summary = read_json(folder / "summary.json")
         self.scores = _by_content(folder)
 

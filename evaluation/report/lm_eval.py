@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from evaluation.formats import NONE, interval, number, signed
-from evaluation.paired import Record, read_json, read_records
+from evaluation.paired import read_json, read_records
+from evaluation.records import Record
+from evaluation.report.inputs import ByModel
 from evaluation.statistics import paired_difference
 
 MODELS = ("base", "aligned")
@@ -16,18 +17,18 @@ NUM_SHOWN = 50
 
 
 def cross_check_of(folder: Path) -> Record:
-    """A cross-check's columns, and the items on which its main one differs from our verdict."""
+    """A cross-check's columns, and the items that its main column and our scorer decide differently."""
     found = read_json(folder / "cross_check.json")
     differing = [entry for entry in read_records(folder / "disagreements.jsonl") if is_main(entry, found)]
     return {**found, "disagreements": differing[:NUM_SHOWN], "n_disagreements": len(differing)}
 
 
-def is_main(disagreement: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+def is_main(disagreement: Record, found: Record) -> bool:
     """Whether a disagreement is one of the cross-check's main column."""
     return all(disagreement[key] == found["main"][key] for key in ("task", "filter", "metric"))
 
 
-def cross_check_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
+def cross_check_rows(found: Record) -> list[dict[str, str]]:
     """One row of text per column, in percent; `agreement` is the share of items on which lm-eval and we say the same."""
     return [
         {
@@ -43,16 +44,16 @@ def cross_check_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def tasks_of(folders: Mapping[str, Mapping[str, str]]) -> Record:
+def tasks_of(folders: ByModel) -> Record:
     """lm-eval's results by task and metric: {task: {metric: {base, aligned, delta, delta_ci, …}}}, on lm-eval's own scale.
 
     `folders` has the folder of each task's results by model. A difference is paired by document where the metric is one number for
     each of them.
     """
-    return {name: _task({model: Path(folder) for model, folder in by_model.items()}) for name, by_model in folders.items()}
+    return {name: _task(by_model) for name, by_model in folders.items()}
 
 
-def task_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+def task_rows(summary: Record) -> list[dict[str, str]]:
     """One row of text per task and metric."""
     return [
         {
@@ -68,12 +69,12 @@ def task_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _value(entry: Mapping[str, Any] | None) -> str:
+def _value(entry: Record | None) -> str:
     return NONE if entry is None else _with_error(entry, 4)
 
 
-def _with_error(entry: Mapping[str, Any], digits: int) -> str:
-    """A standard error of 0 is no certainty: all documents have one value, and none of them tells how others would differ."""
+def _with_error(entry: Record, digits: int) -> str:
+    """`value ± standard error`. One of 0 is left out: where all documents have one value, nothing tells how others would vary."""
     return f"{number(entry['value'], digits)} ± {number(entry['stderr'] or None, digits)}"
 
 

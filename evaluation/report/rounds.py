@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation import formats
-from evaluation.paired import Record, read_json
+from evaluation.paired import read_json
+from evaluation.records import Record
 
 
-def summarize_rounds(folders: Sequence[Mapping[str, str]]) -> list[Record]:
+def summarize_rounds(folders: Sequence[Mapping[str, Path]]) -> list[Record]:
     """One entry per round from its artifacts' folders: `label`, `prepare` and `train`, and where there are several `measure`.
 
     An entry's rewards, entropy and KL are those of the policy that the round starts from; `spent` counts samples, labels, sampled
@@ -18,15 +19,15 @@ def summarize_rounds(folders: Sequence[Mapping[str, str]]) -> list[Record]:
     spent = {"samples": 0, "labels": 0, "tokens": 0, "updates": 0}
     entries = []
     for number, stages in enumerate(folders, start=1):
-        rewards = read_json(Path(stages["label"]) / "rewards.json")
-        ledger = read_json(Path(stages["prepare"]) / "ledger.json")
-        steps = read_json(Path(stages["train"]) / "train_summary.json")["steps"]
+        rewards = read_json(stages["label"] / "rewards.json")
+        ledger = read_json(stages["prepare"] / "ledger.json")
+        steps = read_json(stages["train"] / "train_summary.json")["steps"]
         for part in filter(None, (rewards, rewards["held_out"])):
             spent["samples"] += part["num_samples"]
             spent["labels"] += part["num_labels"]
             spent["tokens"] += part["num_tokens"]
         spent["updates"] += steps
-        measured = read_json(Path(stages["measure"]) / "divergence.json") if "measure" in stages else {}
+        measured = read_json(stages["measure"] / "divergence.json") if "measure" in stages else {}
         entries.append(
             {
                 "round": number,

@@ -8,63 +8,54 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from evaluation.formats import NONE, difference, interval, number, p_value
-from evaluation.paired import Record, compare_scores, correct_and_judge, read_json, read_records, read_scores
-from evaluation.report._judged import add_agreement, judge_entry, judge_notes
+from evaluation.paired import compare_scores, correct_and_judge, read_json, read_records, read_scores
+from evaluation.records import Record
 from evaluation.report.dev_set import read_dev
+from evaluation.report.inputs import ReportInputs
+from evaluation.report.judged import add_agreement, judge_entry, judge_notes
 from evaluation.report.lm_eval import cross_check_of, tasks_of
 from evaluation.report.rounds import summarize_rounds
 
 MODELS = ("base", "aligned")
 
 
-def summarize(inputs: Mapping[str, Any]) -> Record:
+def summarize(inputs: ReportInputs) -> Record:
     """The content of summary.json; rates and differences in percent, unrounded.
-
-    Args:
-        inputs: What the report stage collects: `recipe`, `name`, `models` and `digests` by model, `scores`
-            {benchmark: {model: folder}}, `judges` {benchmark: folder}, the folders `train`, `shifts`, `data` (or None), `stages`
-            (one entry per task), `versions`, `machine`, and where there are any `cross_checks` {benchmark: {model: folder}},
-            `lm_eval` {task: {model: folder}} and `rounds`, one {stage: folder} per on-policy round. One model alone is evaluated
-            without differences.
 
     Raises:
         ValueError: where a stage's file is ill-formed.
     """
-    benchmarks = {name: _benchmark(folders) for name, folders in inputs["scores"].items()}
+    benchmarks = {name: _benchmark(folders) for name, folders in inputs.scores.items()}
     correct_and_judge([entry for entry in benchmarks.values() if "delta" in entry])
-    for name, folders in inputs.get("cross_checks", {}).items():
+    for name, folders in inputs.cross_checks.items():
         for model, folder in folders.items():
-            benchmarks[name][model]["cross_check"] = cross_check_of(Path(folder))
-    judges = {name: judge_entry(Path(folder)) for name, folder in inputs["judges"].items()}
-    add_agreement(judges, inputs["judges"])
+            benchmarks[name][model]["cross_check"] = cross_check_of(folder)
+    judges = {name: judge_entry(folder) for name, folder in inputs.judges.items()}
+    add_agreement(judges, inputs.judges)
     summary = {
-        "name": inputs["name"],
-        "models": {role: {"model": model, "digest": inputs["digests"].get(role)} for role, model in inputs["models"].items()},
+        "name": inputs.name,
+        "models": {role: {"model": model, "digest": inputs.digests.get(role)} for role, model in inputs.models.items()},
         "alignment_tax": [_tax_row(name, entry) for name, entry in benchmarks.items() if "delta" in entry],
         "benchmarks": benchmarks,
         "judges": judges,
-        "lm_eval": tasks_of(inputs.get("lm_eval", {})),
-        "train": _train(inputs["train"]),
-        "rounds": summarize_rounds(inputs.get("rounds", ())),
-        "shifts": read_json(Path(inputs["shifts"]) / "shifts.json") if inputs["shifts"] else None,
-        "data": read_json(Path(inputs["data"]) / "ledger.json") if inputs["data"] else None,
-        "contamination": {
-            name: read_json(Path(folder) / "contamination.json") for name, folder in inputs.get("contamination", {}).items()
-        },
-        "stages": list(inputs["stages"]),
-        "seconds": sum(stage["seconds"] for stage in inputs["stages"]),
-        "versions": dict(inputs["versions"]),
-        "machine": inputs["machine"],
-        "recipe": inputs["recipe"],
+        "lm_eval": tasks_of(inputs.lm_eval),
+        "train": _train(inputs.train),
+        "rounds": summarize_rounds(inputs.rounds),
+        "shifts": read_json(inputs.shifts / "shifts.json") if inputs.shifts else None,
+        "data": read_json(inputs.data / "ledger.json") if inputs.data else None,
+        "contamination": {name: read_json(folder / "contamination.json") for name, folder in inputs.contamination.items()},
+        "stages": list(inputs.stages),
+        "seconds": sum(stage["seconds"] for stage in inputs.stages),
+        "versions": dict(inputs.versions),
+        "machine": inputs.machine,
+        "recipe": inputs.recipe,
     }
-    finite: Record = _finite(summary)
-    return finite
+    return {key: _finite(value) for key, value in summary.items()}
 
 
-def label(name: str, entry: Mapping[str, Any]) -> str:
+def label(name: str, entry: Record) -> str:
     """A benchmark's name as it is shown everywhere: `gsm8k (sample)` is never taken for GSM8K."""
     source = entry.get("source")
     if source in (None, "hub", "own"):
@@ -72,13 +63,13 @@ def label(name: str, entry: Mapping[str, Any]) -> str:
     return f"{name} (sample)" if source == "sample" else f"{name} (own file)"
 
 
-def table_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+def table_rows(summary: Record) -> list[dict[str, str]]:
     """The table of results: one row per benchmark, every row with the same columns, all as text. Rates in percent."""
     compared = any("delta" in entry for entry in summary["benchmarks"].values())
     return [_compared_row(name, entry) if compared else _row(name, entry) for name, entry in summary["benchmarks"].items()]
 
 
-def notes(summary: Mapping[str, Any]) -> list[str]:
+def notes(summary: Record) -> list[str]:
     """What has to be read with the table."""
     entries = summary["benchmarks"]
     compared = any("delta" in entry for entry in entries.values())
@@ -117,7 +108,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _contaminated(name: str, entry: Mapping[str, Any]) -> str | None:
+def _contaminated(name: str, entry: Record) -> str | None:
     matched = entry["num_exact"] + entry["num_overlapping"]
     if not matched:
         return None
@@ -127,18 +118,18 @@ def _contaminated(name: str, entry: Mapping[str, Any]) -> str | None:
     )
 
 
-def _task(stage: Mapping[str, Any]) -> str:
+def _task(stage: Record) -> str:
     return "-".join(filter(None, (stage["stage"], stage["model"], stage["benchmark"])))
 
 
-def _benchmark(folders: Mapping[str, str]) -> Record:
+def _benchmark(folders: Mapping[str, Path]) -> Record:
     """A benchmark's entry: each model's score, and what changed where there are both."""
-    summaries = {model: read_json(Path(folder) / "summary.json") for model, folder in folders.items()}
+    summaries = {model: read_json(folder / "summary.json") for model, folder in folders.items()}
     first = next(iter(summaries.values()))
     shared = {"title": first.get("title"), "source": first.get("source"), "n_benchmark": first["n_benchmark"]}
     if set(summaries) != set(MODELS):
         return {**shared, **summaries}
-    base, aligned = (read_scores(Path(folders[model])) for model in MODELS)
+    base, aligned = (read_scores(folders[model]) for model in MODELS)
     changes = {
         f"{rate}_delta": _subtract(summaries["aligned"].get(rate), summaries["base"].get(rate))
         for rate in ("no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
@@ -146,7 +137,7 @@ def _benchmark(folders: Mapping[str, str]) -> Record:
     return {**shared, **summaries, **compare_scores(base, aligned), **changes}
 
 
-def _tax_row(name: str, entry: Mapping[str, Any]) -> Record:
+def _tax_row(name: str, entry: Record) -> Record:
     """What alignment gained and cost on one benchmark; rates in percent, differences in points, lengths in tokens."""
     rates = ("accuracy", "no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
     row: Record = {"benchmark": label(name, entry)}
@@ -167,18 +158,18 @@ def _subtract(after: float | None, before: float | None) -> float | None:
     return None if after is None or before is None else after - before
 
 
-def _train(folder: str | None) -> Record | None:
+def _train(folder: Path | None) -> Record | None:
     """train_summary.json, what was logged of the first and the last step, and every evaluation of the dev set."""
     if folder is None:
         return None
-    logged = [record for record in read_records(Path(folder) / "metrics.jsonl") if "loss" in record]
+    logged = [record for record in read_records(folder / "metrics.jsonl") if "loss" in record]
     ends = {"first": logged[0], "last": logged[-1]} if logged else {}
-    dev = read_dev(Path(folder))
-    return {**read_json(Path(folder) / "train_summary.json"), **ends, **({"dev": dev} if dev is not None else {})}
+    dev = read_dev(folder)
+    return {**read_json(folder / "train_summary.json"), **ends, **({"dev": dev} if dev is not None else {})}
 
 
-def _finite(value: Any) -> Any:
-    """Not-a-number and the infinities are no JSON: None stands in their place."""
+def _finite(value: object) -> object:
+    """The value with None in place of not-a-number and the infinities, which are no JSON."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -186,7 +177,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+def _row(name: str, entry: Record) -> dict[str, str]:
     score = next(entry[model] for model in MODELS if model in entry)
     return {
         "benchmark": label(name, entry),
@@ -196,7 +187,7 @@ def _row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _compared_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+def _compared_row(name: str, entry: Record) -> dict[str, str]:
     base, aligned = (entry.get(model) for model in MODELS)
     return {
         "benchmark": label(name, entry),
@@ -217,7 +208,7 @@ def _items(scores: list[Record]) -> str:
     return f"{least['n']}/{least['n_expected']}{full}"
 
 
-def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
+def _incomplete(name: str, entry: Record) -> list[str]:
     found = [
         f"{label(name, entry)}, {model}: partial, {entry[model]['n']}/{entry[model]['n_expected']} items; missing ones count as wrong"
         for model in MODELS
@@ -232,7 +223,7 @@ def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _cross_checked(name: str, entry: Mapping[str, Any]) -> list[str]:
+def _cross_checked(name: str, entry: Record) -> list[str]:
     found = []
     for model in MODELS:
         checked = entry.get(model, {}).get("cross_check")

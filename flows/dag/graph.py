@@ -10,6 +10,7 @@ from bnf.plugins import load
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id
+from evaluation.judging.protocols import PROTOCOLS
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
 from flows.dag.parts import (
     endpoint,
@@ -277,7 +278,7 @@ def _judge(
     judge = recipe.judge
     assert judge is not None
     benchmark = judge.benchmarks[name]
-    compares = importlib.import_module(f"evaluation.judging.protocols.{protocol}").COMPARES
+    compares = load(PROTOCOLS, protocol).COMPARES
     files = {}
     if compares and benchmark.baseline is not None:
         files["baseline"] = recipe.find(f"judge.benchmarks.{name}.baseline", benchmark.baseline)

@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from bnf.plugins import load
 from evaluation.judging import open_judge as _open
 from evaluation.judging.answers import Answers, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
-from evaluation.judging.run import Baseline, judge
+from evaluation.judging.protocols import PROTOCOLS
+from evaluation.judging.run import judge
 from evaluation.types import Item
 from tasks.job import Identity, Job
 from tasks.stages._judgments import calls_file
@@ -24,21 +26,21 @@ MEMORY_REMEDY = "lower judge.max_judgment_tokens, or take a smaller judge"
 
 
 def run(job: Job) -> None:
-    s = job.settings
+    s = dict(job.settings)
     benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
     generated = {role.removeprefix("answers_"): path for role, path in job.inputs.items() if role.startswith("answers_")}
     answers = {
         model: Answers(model, completions_by_question(_lines(path / "completions.jsonl"))) for model, path in generated.items()
     }
     baseline = _baseline(job, answers)
-    form = importlib.import_module(f"evaluation.judging.protocols.{s['form']}")
+    compares = load(PROTOCOLS, s["form"]).COMPARES
     judge(
         _open.open_judge(s, job.inputs.get("judge"), job.fingerprints.get("judge")),
         s["form"],
         judge_name=s["judge_name"],
         questions=_questions(job, next(iter(generated.values()))),
         models={model: answers[model] for model in s["models"]},
-        baseline=baseline if form.COMPARES else None,
+        baseline=baseline if compares else None,
         output_dir=job.output,
         calls_file=calls_file(job),
         progress=job.progress,
@@ -48,21 +50,18 @@ def run(job: Job) -> None:
         about={
             "source": s["source"],
             "n_benchmark": benchmark.NUM_ITEMS,
-            "deviations": deviations(benchmark, s, baseline.name if form.COMPARES else None),
+            "deviations": deviations(benchmark, s, baseline.model if compares else None),
         },
     )
 
 
 def identity(output: Path) -> Identity:
-    """How many requests to the judge failed, as with an endpoint that was away: the next run asks them again."""
+    """How many judgments got no reply at all, as from an endpoint that was away: the next run that may judge asks for them again."""
     return Identity(open=sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl")))
 
 
-def _baseline(job: Job, answers: Mapping[str, Answers]) -> Baseline:
-    if "baseline" in job.inputs:
-        recorded = read_answers(job.inputs["baseline"])
-        return Baseline(recorded.model, recorded.turns)
-    return Baseline("base", answers["base"].turns)
+def _baseline(job: Job, answers: Mapping[str, Answers]) -> Answers:
+    return read_answers(job.inputs["baseline"]) if "baseline" in job.inputs else answers["base"]
 
 
 def _questions(job: Job, generations: Path) -> list[Item]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bnf.plugins import load
+from evaluation.records import Record
+from evaluation.report.inputs import ReportInputs
 from tasks.job import Job, Settings
 from tasks.manifest import read_manifest
 from tasks.names import TaskName
@@ -17,9 +19,6 @@ CONTENT = ("summary.json", "report.html")
 EVALUATES = True
 # The report shows what training logged; weights stay where they are.
 LEAVES_OUT = ("*.safetensors",)
-# What the report is told of even where no stage gave it.
-_BY_BENCHMARK = ("scores", "generations", "judges", "contamination", "cross_checks", "lm_eval")
-_FOLDERS = ("train", "shifts", "data")
 _MODELS = ("base", "aligned")
 
 
@@ -30,33 +29,33 @@ def run(job: Job) -> None:
     build_report(collect(job.settings, artifacts), job.output)
 
 
-def collect(settings: Settings, artifacts: Mapping[str, Path]) -> dict[str, object]:
-    """What the report is made from, as `evaluation.report.summary.summarize` takes it: the folders of the run's artifacts by their
+def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:
+    """What the report is made from: the folders of the run's artifacts by their
     tasks' ids, and what their manifests say of them.
 
     A folder is named by its stage's `REPORT`: those of benchmarks by benchmark, and those of the models' benchmarks by benchmark and
     model. Of several rounds the last one's counts, as what led to the aligned model.
     """
-    of_model: dict[str, dict[str, dict[str, str]]] = {}
-    of_benchmark: dict[str, dict[str, str]] = {}
-    last: dict[str, str] = {}
-    rounds: dict[int, dict[str, str]] = {}
+    of_model: dict[str, dict[str, dict[str, Path]]] = {}
+    of_benchmark: dict[str, dict[str, Path]] = {}
+    last: dict[str, Path] = {}
+    rounds: dict[int, dict[str, Path]] = {}
     models: dict[str, str] = {}
     digests: dict[str, str] = {}
     versions: dict[str, str] = {}
-    stages: list[dict[str, object]] = []
+    stages: list[Record] = []
     for task, folder in artifacts.items():
         name, manifest = TaskName.from_id(task), read_manifest(folder)
         section = load(STAGES, name.stage).REPORT
         if section is not None and name.benchmark is None:
-            last[section] = str(folder)
+            last[section] = folder
         elif section is not None and name.role in _MODELS:
-            of_model.setdefault(section, {}).setdefault(str(name.benchmark), {})[name.role] = str(folder)
+            of_model.setdefault(section, {}).setdefault(str(name.benchmark), {})[name.role] = folder
         elif section is not None:
             # `arena_hard`; by another protocol or judge it is `wildbench/second-checklist_pairwise`.
-            of_benchmark.setdefault(section, {})["/".join(filter(None, (name.benchmark, name.which)))] = str(folder)
+            of_benchmark.setdefault(section, {})["/".join(filter(None, (name.benchmark, name.which)))] = folder
         if name.benchmark is None and name.role is None:
-            rounds.setdefault(name.round or 1, {})[name.stage] = str(folder)
+            rounds.setdefault(name.round or 1, {})[name.stage] = folder
         if name.stage == "resolve":
             models[str(name.role)] = settings["models"][name.role]
             digests[str(name.role)] = manifest["fingerprint"]
@@ -74,23 +73,20 @@ def collect(settings: Settings, artifacts: Mapping[str, Path]) -> dict[str, obje
             }
         )
     *_, newest = artifacts.values()
-    return {
-        **dict.fromkeys(_FOLDERS),
-        **{section: {} for section in _BY_BENCHMARK},
-        **last,
-        **of_benchmark,
-        **of_model,
-        "models": models,
-        "digests": digests,
-        "rounds": [folders for _, folders in sorted(rounds.items()) if _is_on_policy(folders)],
-        "stages": stages,
-        "recipe": settings["recipe"],
-        "name": settings["recipe"]["name"],
-        "versions": versions,
-        "machine": read_manifest(newest)["machine"],
-    }
+    sections: Record = {**last, **of_benchmark, **of_model}
+    return ReportInputs(
+        name=settings["recipe"]["name"],
+        recipe=settings["recipe"],
+        models=models,
+        digests=digests,
+        stages=stages,
+        versions=versions,
+        machine=read_manifest(newest)["machine"],
+        rounds=[folders for _, folders in sorted(rounds.items()) if _is_on_policy(folders)],
+        **sections,
+    )
 
 
-def _is_on_policy(folders: Mapping[str, str]) -> bool:
+def _is_on_policy(folders: Mapping[str, Path]) -> bool:
     """Only on-policy data come in rounds, and a run from before there were rewards.json is evaluated without."""
-    return "label" in folders and (Path(folders["label"]) / "rewards.json").is_file()
+    return "label" in folders and (folders["label"] / "rewards.json").is_file()

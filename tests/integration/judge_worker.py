@@ -12,12 +12,12 @@ from evaluation.engines import open_engine
 from evaluation.generation.generate import generate
 from evaluation.judging.answers import Answers, completions_by_question
 from evaluation.judging.client import ModelJudge
-from evaluation.judging.run import Baseline, judge
+from evaluation.judging.run import judge
 from evaluation.types import Sampling
 from tests.integration.vllm_worker import MODEL
 
 QUESTIONS = arena_hard.load("sample", 6)
-BASELINE = Baseline("recorded", {item["id"]: ["I don't know what to say to that."] for item in QUESTIONS})
+BASELINE = Answers("recorded", {item["id"]: ["I don't know what to say to that."] for item in QUESTIONS})
 KILLED_AFTER = 5
 
 

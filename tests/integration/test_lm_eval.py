@@ -124,7 +124,7 @@ def test_a_generating_task_with_a_few_shots_a_limit_and_a_comparison(definitions
     first = run_task(*engine, "bnf_echo", tmp_path / "base", _quiet, include_path=definitions, limit=4)
     second = run_task(*engine, "bnf_echo", tmp_path / "aligned", _quiet, include_path=definitions, limit=4, num_fewshot=0)
     assert first["num_fewshot"]["bnf_echo"] == 1 and second["num_fewshot"]["bnf_echo"] == 0
-    found = tasks_of({"bnf_echo": {name: str(tmp_path / name) for name in ("base", "aligned")}})
+    found = tasks_of({"bnf_echo": {name: tmp_path / name for name in ("base", "aligned")}})
     entry = found["bnf_echo"]["bnf_echo"]["exact_match,none"]
     assert entry["n"] == entry["n_paired"] == 4
     assert entry["delta"] == entry["aligned"]["value"] - entry["base"]["value"]

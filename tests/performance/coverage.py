@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from scipy.stats import multinomial
 
+from evaluation.judging.aggregates.judgment import Judgment
 from evaluation.judging.aggregates.win_rate import aggregate
 from evaluation.statistics import Z_95, paired_interval, tango_interval
 
@@ -93,12 +94,12 @@ def question_cell(num_questions: int, won: tuple[float, float], repeats: int, se
     held = 0
     for _ in range(repeats):
         drawn = rng.choice(len(verdicts), size=num_questions, p=[both, one, 1 - both - one])
-        games = [
-            {"question_id": str(number), "game": game, "verdict": verdict}
+        judgments = [
+            Judgment(str(number), order, verdict)
             for number, kind in enumerate(drawn)
-            for game, verdict in enumerate(verdicts[kind], start=1)
+            for order, verdict in enumerate(verdicts[kind], start=1)
         ]
-        held += _holds(aggregate(games, num_expected=num_questions)["ci_clustered"], 100 * (both + one / 2))
+        held += _holds(aggregate(judgments, num_expected=num_questions)["ci_clustered"], 100 * (both + one / 2))
     return held / repeats
 
 

@@ -1,12 +1,26 @@
-"""How far two judges agree beyond chance: Cohen's κ over the games that both judged."""
+"""How far two judges agree beyond chance: Cohen's κ over the comparisons or answers that both judged."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
 
-from evaluation.judging.aggregates.asked import was_asked
+from evaluation.judging.aggregates.judgment import Judgment, Verdict
 from evaluation.records import Record
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """κ over the verdicts and over their winners alone, and the share of equal verdicts; None where there is no such number."""
+
+    n_games: int
+    kappa: float | None
+    kappa_winner: float | None
+    same_verdict: float | None
+
+    def to_json(self) -> Record:
+        return asdict(self)
 
 
 def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
@@ -20,27 +34,22 @@ def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
     return None if expected == 1 else (observed - expected) / (1 - expected)
 
 
-def judges_agreement(first: Sequence[Record], second: Sequence[Record]) -> Record:
-    """κ over the verdicts of the same games, and over their winners alone; games that one of them left null, or that were decided
-    without them, don't count."""
-    verdicts = {_place(game): game["verdict"] for game in second if _is_judged(game)}
-    pairs = [(game["verdict"], verdicts[_place(game)]) for game in first if _is_judged(game) and _place(game) in verdicts]
-    return {
-        "n_games": len(pairs),
-        "kappa": cohen_kappa(pairs),
-        "kappa_winner": cohen_kappa([(_winner(a), _winner(b)) for a, b in pairs]),
-        "same_verdict": sum(a == b for a, b in pairs) / len(pairs) if pairs else None,
-    }
+def judges_agreement(first: Sequence[Judgment], second: Sequence[Judgment]) -> Agreement:
+    """The agreement of two judges' judgments of one model. Those without a verdict, or decided without a judge, don't count."""
+    verdicts = {one.place: one.verdict for one in second if one.asked and one.verdict is not None}
+    pairs = [
+        (one.verdict, other)
+        for one in first
+        if one.asked and one.verdict is not None and (other := verdicts.get(one.place)) is not None
+    ]
+    return Agreement(
+        len(pairs),
+        cohen_kappa(pairs),
+        cohen_kappa([(_winner(a), _winner(b)) for a, b in pairs]),
+        sum(a == b for a, b in pairs) / len(pairs) if pairs else None,
+    )
 
 
-def _is_judged(game: Record) -> bool:
-    return was_asked(game) and game["verdict"] is not None
-
-
-def _place(game: Record) -> Hashable:
-    return game["question_id"], game["game"]
-
-
-def _winner(verdict: str | float) -> Hashable:
-    """Of a pairwise verdict the side it favours; a score is its own label."""
+def _winner(verdict: Verdict) -> Verdict:
+    """The side that a comparison's verdict favours; a rating is its own label."""
     return verdict.replace(">>", ">") if isinstance(verdict, str) else verdict

@@ -10,10 +10,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from evaluation.judging.aggregates.judgment import Judgment, Style
 from evaluation.records import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 FEATURES = ("tokens", "headers", "lists", "bold")
 # Upstream counts a GPT tokenizer's tokens, which need its vocabulary from a network: here words and marks are counted.
@@ -30,73 +37,71 @@ _RIDGE = 1.0
 _LN10 = math.log(10)
 _MAX_STEPS = 100
 
+# A comparison with a verdict, what the candidate got (1, ½, 0), and as how many battles it counts.
+Battles = tuple[Judgment, float, int]
 
-def style(text: str) -> Record:
+
+def style(text: str) -> Style:
     """Counts of an answer: characters and tokens of all of it; headers, list items and bold spans outside of code blocks."""
     prose = _CODE.sub("", text)
     counts = {name: sum(1 for _ in pattern.finditer(prose)) for name, pattern in _COUNTED.items()}
     return {"characters": len(text), "tokens": sum(1 for _ in _TOKEN.finditer(text)), **counts}
 
 
-def style_lengths(games: Sequence[Record], won: Sequence[int | None]) -> Record | None:
-    """`length_statistics` of the answers, in tokens; None where no record has its answers' style."""
+def style_lengths(judgments: Sequence[Judgment], won: Sequence[int | None]) -> Record | None:
+    """`length_statistics` of the answers, in tokens; None where no comparison has its answers' style."""
     styled = [
-        ((game["question_id"], game["candidate_style"]["tokens"], game["baseline_style"]["tokens"]), result)
-        for game, result in zip(games, won, strict=True)
-        if game.get("candidate_style") and game.get("baseline_style")
+        ((one.question_id, styles[0]["tokens"], styles[1]["tokens"]), result)
+        for one, result in zip(judgments, won, strict=True)
+        if (styles := _styles(one)) is not None
     ]
     return length_statistics([lengths for lengths, _ in styled], [result for _, result in styled], "words and marks")
 
 
-def length_statistics(games: Sequence[tuple[str, int, int]], won: Sequence[float | None], unit: str) -> dict[str, Any] | None:
-    """Mean and median length of either side over the questions, and how often the longer answer won; None without games.
+def length_statistics(lengths: Sequence[tuple[Hashable, int, int]], won: Sequence[float | None], unit: str) -> Record | None:
+    """Mean and median length of either side over the questions, and how often the longer answer won; None without comparisons.
 
-    `longer_won` is over decided games between answers of different length: 0.5 for a judge that does not care for length.
+    `longer_won` is over decided comparisons of answers of different length: 0.5 for a judge that does not care for length.
 
     Args:
-        games: Per game its question, the candidate's length and the baseline's.
-        won: Per game above 0 where the candidate won, below where the baseline did; 0 or None where neither.
+        lengths: Per comparison its question, the candidate's length and the baseline's.
+        won: Per comparison above 0 where the candidate won, below where the baseline did; 0 or None where neither.
     """
     import statistics
 
-    if not games:
+    if not lengths:
         return None
-    pairs = {question: (candidate, baseline) for question, candidate, baseline in games}
+    pairs = {question: (candidate, baseline) for question, candidate, baseline in lengths}
     decided = [
         (result > 0) == (candidate > baseline)
-        for (_, candidate, baseline), result in zip(games, won, strict=True)
+        for (_, candidate, baseline), result in zip(lengths, won, strict=True)
         if result and candidate != baseline
     ]
     sides = dict(zip(("candidate", "baseline"), zip(*pairs.values(), strict=True), strict=True))
     return {
         "unit": unit,
-        **{
-            name: {"mean": statistics.fmean(lengths), "median": float(statistics.median(lengths))}
-            for name, lengths in sides.items()
-        },
+        **{name: {"mean": statistics.fmean(found), "median": float(statistics.median(found))} for name, found in sides.items()},
         "longer_won": sum(decided) / len(decided) if decided else None,
     }
 
 
-def style_controlled(games_by_model: Mapping[str, Sequence[tuple[Record, float, int]]]) -> Record | None:
-    """Scores with the style held at the baseline's, in percent, from one regression over all models' games.
-
-    Args:
-        games_by_model: per model (record with both answers' style, what the candidate got, battles).
+def style_controlled(by_model: Mapping[str, Sequence[Battles]]) -> Record | None:
+    """Scores with the style held at the baseline's, in percent, from one regression over all models' comparisons.
 
     Returns:
-        `features` (the version), `scores` by model, `coefficients` by feature (in logits per standard deviation); None where a game
-        lacks the style of its answers, so that the regression would be over other games than the score.
+        `features` (the version), `scores` by model, `coefficients` by feature (in logits per standard deviation); None where a
+        comparison lacks the style of its answers, so that the regression would be over other comparisons than the score.
     """
     import numpy as np
 
-    rows = [(model, *game) for model, games in games_by_model.items() for game in games]
-    if not rows or not all(game.get("candidate_style") and game.get("baseline_style") for _, game, _, _ in rows):
+    rows = [(model, *one) for model, judged in by_model.items() for one in judged]
+    styles = [found for _, judgment, _, _ in rows if (found := _styles(judgment)) is not None]
+    if not rows or len(styles) < len(rows):
         return None
-    names = list(games_by_model)
+    names = list(by_model)
     models = np.zeros((len(rows), len(names)))
     models[np.arange(len(rows)), [names.index(model) for model, *_ in rows]] = _LN10  # strengths on Elo's scale, as upstream's
-    differences = np.array([_difference(game) for _, game, _, _ in rows])  # (N, features)
+    differences = np.array([_difference(*both) for both in styles])  # (N, features)
     spread = differences.std(axis=0)
     scaled = np.divide(differences, spread, out=np.zeros_like(differences), where=spread > 0)
     weights = fit_logistic(
@@ -110,11 +115,9 @@ def style_controlled(games_by_model: Mapping[str, Sequence[tuple[Record, float, 
     }
 
 
-def with_style_control(
-    results: Mapping[str, Record], games_by_model: Mapping[str, Sequence[tuple[Record, float, int]]]
-) -> None:
+def with_style_control(results: Mapping[str, Record], by_model: Mapping[str, Sequence[Battles]]) -> None:
     """Adds `style_controlled` to every model's result, from one regression over all of them: the coefficients are the judge's."""
-    judged = {model: games for model, games in games_by_model.items() if games}
+    judged = {model: found for model, found in by_model.items() if found}
     controlled = style_controlled(judged)
     for model, result in results.items():
         result["style_controlled"] = controlled and {
@@ -125,8 +128,13 @@ def with_style_control(
         }
 
 
-def fit_logistic(inputs: Any, outcomes: Any, counts: Any, ridge: float) -> Any:
-    """Weights of a logistic regression without intercept by Newton's method: counts of rows (N, F) with outcomes in [0, 1].
+def fit_logistic(inputs: Floats, outcomes: Floats, counts: Floats, ridge: float) -> Floats:
+    """Weights (F,) of a logistic regression without intercept, by Newton's method.
+
+    Args:
+        inputs: (N, F)
+        outcomes: (N,), in [0, 1].
+        counts: (N,), how often each row counts.
 
     Raises:
         ValueError: where it does not converge (without a ridge, separable data have no optimum).
@@ -147,6 +155,12 @@ def fit_logistic(inputs: Any, outcomes: Any, counts: Any, ridge: float) -> Any:
     raise ValueError(f"the regression must converge within {_MAX_STEPS} steps, got separable games; use a ridge above 0")
 
 
-def _difference(game: Record) -> list[float]:
-    pairs = [(game["candidate_style"][name], game["baseline_style"][name]) for name in FEATURES]
+def _styles(judgment: Judgment) -> tuple[Style, Style] | None:
+    """The candidate's and the baseline's, where the judgment has both."""
+    candidate, baseline = judgment.facts.candidate_style, judgment.facts.baseline_style
+    return (candidate, baseline) if candidate and baseline else None
+
+
+def _difference(first: Style, second: Style) -> list[float]:
+    pairs = [(first[name], second[name]) for name in FEATURES]
     return [(candidate - baseline) / (candidate + baseline + 1) for candidate, baseline in pairs]

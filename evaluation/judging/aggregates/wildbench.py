@@ -3,16 +3,15 @@
 WB-Score = (mean of 1…10 − 5) × 2, shown ×10. WB-Reward: much better ±1, slightly better ±½, tie 0, over all items, shown ×100; with
 a length margin K ≥ 0 a slight win is a tie where the winner is more than K characters longer. Outputs that were cut or are empty
 leave WB-Reward's numerator and stay in its denominator. The task means use an item's primary and secondary tags. As upstream does,
-every record counts, also of a question that is there several times. An empty answer scores 1 by the protocol, and a game with an empty
-or cut output is worth nothing whatever a judge says: neither tells anything of the judge, and its trust rests on the others.
+every judgment counts, also of a question that is given several times. An empty answer scores 1 by the protocol, and a comparison with an
+empty or cut output is worth nothing whatever a judge says: neither tells anything of the judge, and its trust rests on the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
 
-from evaluation.judging.aggregates.asked import was_asked
+from evaluation.judging.aggregates.judgment import Judgment, Output
 from evaluation.judging.aggregates.style_control import length_statistics
 from evaluation.judging.aggregates.win_rate import NUM_RESAMPLES, distrust, position_bias, resampled_interval
 from evaluation.records import Record
@@ -64,29 +63,33 @@ def rescaled(mean_score: float) -> float:
 
 
 def aggregate_scores(
-    records: Sequence[Record],
+    judgments: Sequence[Judgment],
     *,
     num_expected: int,
     tasks: Mapping[str, Sequence[str]] | None = None,
     demonstration: bool = False,
     seed: int = 0,
 ) -> Record:
-    """WB-Score over records with `question_id`, `score` (None where there is no verdict) and `output` (`characters`, `empty`, `cut`).
+    """WB-Score over rated answers.
 
     `tasks` are the task groups by question: with them there is `wb_score_macro`; cut and empty outputs don't count for it.
     """
-    scored = [(record["question_id"], record["score"]) for record in records if record["score"] is not None]
-    num_null = len(records) - len(scored)
+    outputs = [_output(one) for one in judgments]
+    scored = [(one.question_id, one.rating) for one in judgments if one.rating is not None]
+    num_null = len(judgments) - len(scored)
     values = [score for _, score in scored]
-    judged = [record["score"] for record in records if was_asked(record) and not record["output"]["empty"]]
+    judged = [one.rating for one, output in zip(judgments, outputs, strict=True) if one.asked and not output.empty]
     by_judge = [score for score in judged if score is not None]
     null_share = (len(judged) - len(by_judge)) / len(judged) if judged else 0.0
     reason = distrust(len(by_judge), null_share, demonstration=demonstration)
     if len(by_judge) > 1 and len(set(by_judge)) == 1:
         reason = "; ".join(filter(None, [reason, f"every answer has the score {by_judge[0]:g}"]))
-    by_task = _by_task(
-        [(r["question_id"], r["score"]) for r in records if r["score"] is not None and not _left_out(r["output"])], tasks
-    )
+    kept = [
+        (one.question_id, one.rating)
+        for one, output in zip(judgments, outputs, strict=True)
+        if one.rating is not None and not output.is_left_out
+    ]
+    by_task = _by_task(kept, tasks)
     ci = _mean_interval([_totals(scored)], seed, (1.0, 10.0))
     shown = None if ci is None else [rescaled(bound) for bound in ci]
     return {
@@ -97,8 +100,8 @@ def aggregate_scores(
         "ci_clustered": shown,
         "wb_score_macro": None if by_task is None else _macro({task: rescaled(mean) for task, mean in by_task.items()}),
         "wb_score_by_task": None if by_task is None else {task: rescaled(mean) for task, mean in by_task.items()},
-        **_counts(records, num_expected, num_null=num_null, num_unjudged=len(records) - len(judged), null_share=null_share),
-        **_outputs([record["output"] for record in records]),
+        **_counts(judgments, num_expected, num_null=num_null, num_unjudged=len(judgments) - len(judged), null_share=null_share),
+        **_outputs(outputs),
         "position_bias": None,
         "trusted": not reason,
         "untrusted_reason": reason,
@@ -107,36 +110,34 @@ def aggregate_scores(
 
 
 def aggregate_rewards(
-    records: Sequence[Record],
+    judgments: Sequence[Judgment],
     *,
     num_expected: int,
     tasks: Mapping[str, Sequence[str]] | None = None,
     demonstration: bool = False,
     seed: int = 0,
 ) -> Record:
-    """WB-Reward over records with `question_id`, `game` (1: the candidate is B), `verdict`, and both `output`s.
+    """WB-Reward over comparisons that have both outputs.
 
     `wb_reward_by_margin` has the published margins. `lengths` are of outputs that were neither cut nor are empty.
     """
-    judged = [record for record in records if was_asked(record) and not _is_void(record)]
-    num_null = sum(record["verdict"] is None for record in judged)
+    judged = [one for one in judgments if one.asked and not any(output.is_void for output in one.outputs)]
+    num_null = sum(one.verdict is None for one in judged)
     null_share = num_null / len(judged) if judged else 0.0
-    any_verdict = any(record["verdict"] is not None for record in records)
-    by_margin = {margin: [_reward(record, margin) for record in records] for margin in MARGINS}
+    any_verdict = any(one.verdict is not None for one in judgments)
+    by_margin = {margin: [_reward(one, margin) for one in judgments] for margin in MARGINS}
     # What was left out or not judged adds nothing and is still counted.
     points = {
         margin: 100 * sum(reward or 0.0 for reward in rewards) / len(rewards) if rewards else None
         for margin, rewards in by_margin.items()
     }
-    kept = [
-        (record["question_id"], reward) for record, reward in zip(records, by_margin[-1], strict=True) if reward is not None
-    ]
+    kept = [(one.question_id, reward) for one, reward in zip(judgments, by_margin[-1], strict=True) if reward is not None]
     by_task = _by_task(kept, tasks)
     bias, covered = position_bias(judged)
     reason = distrust(
         len(judged) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
     )
-    shown = reward_interval([records], seed) if any_verdict else None
+    shown = reward_interval([judgments], seed) if any_verdict else None
     return {
         "wb_reward": points[-1] if any_verdict else None,
         "ci": shown,
@@ -144,11 +145,11 @@ def aggregate_rewards(
         "wb_reward_by_margin": {str(margin): value for margin, value in points.items()},
         "wb_reward_macro": None if by_task is None else _macro({task: 100 * mean for task, mean in by_task.items()}),
         "wb_reward_by_task": None if by_task is None else {task: 100 * mean for task, mean in by_task.items()},
-        **_counts(records, num_expected, num_null=num_null, num_unjudged=len(records) - len(judged), null_share=null_share),
-        "n_left_out": sum(_left_out(r["output"]) or _left_out(r["baseline_output"]) for r in records),
-        **_outputs([record["output"] for record in records]),
-        "baseline_mean_characters": _mean_characters([record["baseline_output"] for record in records]),
-        "lengths": reward_lengths(records),
+        **_counts(judgments, num_expected, num_null=num_null, num_unjudged=len(judgments) - len(judged), null_share=null_share),
+        "n_left_out": sum(_is_left_out(one) for one in judgments),
+        **_outputs([one.outputs[0] for one in judgments]),
+        "baseline_mean_characters": _mean_characters([one.outputs[1] for one in judgments]),
+        "lengths": reward_lengths([(one.question_id, one) for one in judgments]),
         "position_bias": bias,
         "position_bias_coverage": covered,
         "trusted": not reason,
@@ -157,51 +158,50 @@ def aggregate_rewards(
     }
 
 
-def reward_interval(references: Sequence[Sequence[Record]], seed: int = 0) -> list[float] | None:
-    """WB-Reward's interval by question; of several references' comparisons, that of their mean, which share their questions."""
-    totals = [_totals([(record["question_id"], _reward(record, -1) or 0.0) for record in records]) for records in references]
+def reward_interval(references: Sequence[Sequence[Judgment]], seed: int = 0) -> list[float] | None:
+    """WB-Reward's interval by question; of comparisons with several references on the same questions, that of their mean."""
+    totals = [_totals([(one.question_id, _reward(one, -1) or 0.0) for one in judgments]) for judgments in references]
     ci = _mean_interval(totals, seed, (-1.0, 1.0))
     return None if ci is None else [100 * bound for bound in ci]
 
 
-def reward_lengths(records: Sequence[Record]) -> Record | None:
-    """Lengths of both outputs in characters, and how often the longer one won."""
-    kept = [record for record in records if not _left_out(record["output"]) and not _left_out(record["baseline_output"])]
-    lengths = [
-        (record["question_id"], record["output"]["characters"], record["baseline_output"]["characters"]) for record in kept
-    ]
-    return length_statistics(lengths, [_reward(record, -1) for record in kept], "characters")
+def reward_lengths(judgments: Sequence[tuple[Hashable, Judgment]]) -> Record | None:
+    """Lengths of both outputs in characters, and how often the longer one won, over (question, comparison)."""
+    kept = [(question, one) for question, one in judgments if not _is_left_out(one)]
+    lengths = [(question, one.outputs[0].characters, one.outputs[1].characters) for question, one in kept]
+    return length_statistics(lengths, [_reward(one, -1) for _, one in kept], "characters")
 
 
-def output_facts(text: str) -> Record:
-    """What WB-Score needs of an output: its length, and whether it is empty or was cut, told as upstream tells it."""
-    return {"characters": len(text), "empty": text == "", "cut": text.endswith(CUT)}
+def output_facts(text: str) -> Output:
+    """What WB-Score needs of an output: its length, and by upstream's rules whether it is empty or was cut."""
+    return Output(characters=len(text), empty=text == "", cut=text.endswith(CUT))
 
 
-def compared_output_facts(text: str) -> Record:
-    """What WB-Reward needs of an output: in comparisons an empty one may be there as the words that the judge was shown for it."""
-    return output_facts(text) | {"empty": text in ("", EMPTY)}
+def compared_output_facts(text: str) -> Output:
+    """What WB-Reward needs of an output: in recorded comparisons the words that the judge was shown may stand for an empty one."""
+    return Output(characters=len(text), empty=text in ("", EMPTY), cut=text.endswith(CUT))
 
 
-# An output that a record lacks.
-NO_OUTPUT: Record = {"characters": 0, "empty": False, "cut": False, "missing": True}
+# An output that a recorded judgment lacks.
+NO_OUTPUT = Output(characters=0, empty=False, cut=False, missing=True)
 
 
-def _left_out(output: Mapping[str, Any]) -> bool:
-    return bool(output["empty"] or output["cut"] or output.get("missing"))
+def _output(judgment: Judgment) -> Output:
+    assert judgment.facts.output is not None
+    return judgment.facts.output
 
 
-def _is_void(record: Record) -> bool:
-    """Whether the game is worth nothing whatever the judge says: an output is empty or was cut. One that the record lacks is a fault."""
-    return any(record[side]["empty"] or record[side]["cut"] for side in ("output", "baseline_output"))
+def _is_left_out(judgment: Judgment) -> bool:
+    return any(output.is_left_out for output in judgment.outputs)
 
 
-def _reward(record: Record, margin: int) -> float | None:
-    """The candidate's reward of a game; None for a null, and where an output was cut or is empty."""
-    if record["verdict"] is None or _left_out(record["output"]) or _left_out(record["baseline_output"]):
+def _reward(judgment: Judgment, margin: int) -> float | None:
+    """The candidate's reward of a comparison; None without a verdict, and where an output was cut or is empty."""
+    if judgment.label is None or _is_left_out(judgment):
         return None
-    reward = REWARDS[record["verdict"]] * (-1 if record["game"] == 1 else 1)
-    longer = record["output"]["characters"] - record["baseline_output"]["characters"]
+    reward = REWARDS[judgment.label] * (-1 if judgment.number == 1 else 1)
+    output, baseline_output = judgment.outputs
+    longer = output.characters - baseline_output.characters
     if margin >= 0 and abs(reward) == 0.5 and longer * (1 if reward > 0 else -1) > margin:
         return 0.0
     return reward
@@ -256,12 +256,12 @@ def _macro(by_task: Mapping[str, float]) -> float:
     return sum(TASK_WEIGHTS[task] * value for task, value in by_task.items()) / sum(TASK_WEIGHTS.values())
 
 
-def _counts(records: Sequence[Record], num_expected: int, *, num_null: int, num_unjudged: int, null_share: float) -> Record:
-    n = len({record["question_id"] for record in records})
+def _counts(judgments: Sequence[Judgment], num_expected: int, *, num_null: int, num_unjudged: int, null_share: float) -> Record:
+    n = len({one.question_id for one in judgments})
     return {
         "n": n,
         "n_questions": n,
-        "n_games": len(records),
+        "n_games": len(judgments),
         "n_unjudged": num_unjudged,
         "n_null": num_null,
         "null_share": null_share,
@@ -271,15 +271,15 @@ def _counts(records: Sequence[Record], num_expected: int, *, num_null: int, num_
     }
 
 
-def _outputs(outputs: Sequence[Record]) -> Record:
+def _outputs(outputs: Sequence[Output]) -> Record:
     return {
-        "n_empty": sum(output["empty"] for output in outputs),
-        "n_cut": sum(output["cut"] for output in outputs),
+        "n_empty": sum(output.empty for output in outputs),
+        "n_cut": sum(output.cut for output in outputs),
         "mean_characters": _mean_characters(outputs),
     }
 
 
-def _mean_characters(outputs: Sequence[Record]) -> float | None:
+def _mean_characters(outputs: Sequence[Output]) -> float | None:
     """As published: over outputs that are neither empty nor cut."""
-    kept = [output["characters"] for output in outputs if not _left_out(output)]
+    kept = [output.characters for output in outputs if not output.is_left_out]
     return sum(kept) / len(kept) if kept else None

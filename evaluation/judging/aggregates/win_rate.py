@@ -1,8 +1,8 @@
-"""From games to a score: weighted win rate with its intervals, and what says whether the judge can be trusted.
+"""From comparisons to a score: weighted win rate with its intervals, and what says whether the judge can be trusted.
 
 With one baseline and no penalty the Bradley–Terry strength that Arena-Hard reports (https://arxiv.org/abs/2406.11939) is the
-weighted mean of the games, a much better answer counting three times. Rows of one question are not independent: the interval
-that resamples questions stands beside the published one, which resamples rows.
+weighted mean of the comparisons, a much better answer counting three times. Comparisons on one question are not independent: the
+interval that resamples questions stands beside the published one, which resamples comparisons.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from evaluation.judging.aggregates.asked import was_asked
+from evaluation.judging.aggregates.judgment import Judgment
 from evaluation.judging.aggregates.style_control import style_lengths
 from evaluation.records import Record
 from evaluation.statistics import bootstrap_interval, unanimous_interval
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 # A verdict: whom it favours (+1: A, −1: B, 0: neither), and how many battles it counts as.
 VERDICTS = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0, 1), "B>A": (-1, 1), "B>>A": (-1, 3)}
+
+Place = TypeVar("Place", bound=Hashable)
 
 NUM_RESAMPLES = 1000
 MOST_RATED_APART = 9.0  # ratings are from 1 to 10
@@ -29,26 +35,26 @@ MIN_BIAS_COVERAGE = 0.9
 
 
 def aggregate(
-    games: Sequence[Record], *, num_expected: int, demonstration: bool = False, orders: str = "both", seed: int = 0
+    judgments: Sequence[Judgment], *, num_expected: int, demonstration: bool = False, orders: str = "both", seed: int = 0
 ) -> Record:
-    """The candidate's result over its games: records with `question_id`, `game` (in 1 the candidate is B, in 2 A), `verdict`.
+    """The candidate's result over its comparisons.
 
     Score and intervals are percentages. `position_bias` is the mean of +1 for a verdict for A, −1 for B and 0 for neither: 1 for a
     judge that always says A, about 0 for one that does not care for the order; `position_bias_coverage` is the share of the
     questions that it was measured on. `order_agreement` is the share of questions with both verdicts that name the same winner.
-    `lengths` is there where the records have `candidate_style` and `baseline_style`. A game that is there several times counts as
-    often. What is said of the judge (bias, agreement, share of nulls) is over the games that it was asked for; `n_unjudged` others
-    were decided without it.
+    `lengths` is None where a comparison lacks the style of its answers. A comparison that is given several times counts as often. Bias,
+    agreement and the share without a verdict describe the judge, and so are over the comparisons that it was asked for; `n_unjudged`
+    others were decided without it.
     """
-    rows = [row for game in games if (row := _row(game)) is not None]
-    judged = [game for game in games if was_asked(game)]
-    num_null = sum(game["verdict"] is None for game in judged)
+    rows = battles(judgments)
+    judged = [one for one in judgments if one.asked]
+    num_null = sum(one.verdict is None for one in judged)
     null_share = num_null / len(judged) if judged else 0.0
     both = _both_orders(judged)
     bias, covered = position_bias(judged)
     agreement = sum(first == -second for first, second in both) / len(both) if both else None
-    questions = {game["question_id"] for game in games}
-    places = {(game["question_id"], game["game"]) for game in games}
+    questions = {one.question_id for one in judgments}
+    places = {one.place for one in judgments}
     complete = len(places) == (2 if orders == "both" else 1) * len(questions) and len(questions) >= num_expected
     ci, ci_clustered = _intervals(rows, seed)
     reason = distrust(
@@ -58,8 +64,8 @@ def aggregate(
         "score": weighted_mean(rows),
         "ci": ci,
         "ci_clustered": ci_clustered,
-        "n_games": len(games),
-        "n_unjudged": len(games) - len(judged),
+        "n_games": len(judgments),
+        "n_unjudged": len(judgments) - len(judged),
         "n_null": num_null,
         "null_share": null_share,
         "n_questions": len(questions),
@@ -68,67 +74,66 @@ def aggregate(
         "position_bias": bias,
         "position_bias_coverage": covered,
         "order_agreement": agreement,
-        "lengths": style_lengths(games, [_won(game) for game in games]),
+        "lengths": style_lengths(judgments, [_won(one) for one in judgments]),
         "trusted": not reason,
         "untrusted_reason": reason,
         "demonstration": demonstration,
     }
 
 
-def position_bias(games: Sequence[Record]) -> tuple[float | None, float]:
+def position_bias(judgments: Sequence[Judgment]) -> tuple[float | None, float]:
     """Whom the verdicts favour by position, and the share of the questions that this was measured on.
 
-    Where nearly all questions have both games, it is the mean over those with both verdicts. Otherwise the questions of one order
-    stand for those of the other, as where each has one game in a random order: the mean of both orders' means, None where an order
-    has no verdict. They can do so only in equal numbers: what one order has in excess of the other, beyond what chance gives (two
+    Where nearly all questions were compared in both orders, it is the mean over those with both verdicts. Otherwise the questions of one
+    order stand for those of the other, as where each is compared once in a random order: the mean of both orders' means, None where an
+    order has no verdict. They can do so only in equal numbers: what one order has in excess of the other, beyond what chance gives (two
     standard deviations, 2√n), is not covered.
     """
-    played: dict[str, set[int]] = {}
+    compared: dict[str, set[int]] = {}
     judged: dict[str, set[int]] = {}
     favours: dict[int, list[int]] = {1: [], 2: []}
-    for game in games:
-        played.setdefault(game["question_id"], set()).add(game["game"])
-        if game["verdict"] is not None:
-            judged.setdefault(game["question_id"], set()).add(game["game"])
-            favours[game["game"]].append(VERDICTS[game["verdict"]][0])
+    for one in judgments:
+        compared.setdefault(one.question_id, set()).add(one.number)
+        if one.label is not None:
+            judged.setdefault(one.question_id, set()).add(one.number)
+            favours[one.number].append(VERDICTS[one.label][0])
     in_both = sum(len(orders) == 2 for orders in judged.values())
-    if not played:
+    if not compared:
         return None, 0.0
-    if sum(len(orders) == 2 for orders in played.values()) >= MIN_BIAS_COVERAGE * len(played):
-        both = _both_orders(games)
-        return sum(first + second for first, second in both) / (2 * len(both)) if both else None, in_both / len(played)
+    if sum(len(orders) == 2 for orders in compared.values()) >= MIN_BIAS_COVERAGE * len(compared):
+        both = _both_orders(judgments)
+        return sum(first + second for first, second in both) / (2 * len(both)) if both else None, in_both / len(compared)
     if not favours[1] or not favours[2]:
         return None, 0.0
     in_one = Counter(next(iter(orders)) for orders in judged.values() if len(orders) == 1)
     excess = max(0.0, abs(in_one[1] - in_one[2]) - 2 * math.sqrt(in_one.total()))
     means = [sum(found) / len(found) for found in favours.values()]
-    return sum(means) / 2, (in_both + in_one.total() - excess) / len(played)
+    return sum(means) / 2, (in_both + in_one.total() - excess) / len(compared)
 
 
 Row = tuple[str, float, int]  # question, what the candidate got (1, ½, 0), battles
 
 
-def battles(games: Sequence[Record]) -> list[Row]:
-    """The games with a verdict as battles of the candidate."""
-    return [row for game in games if (row := _row(game)) is not None]
+def battles(judgments: Sequence[Judgment]) -> list[Row]:
+    """The comparisons with a verdict as battles of the candidate."""
+    return [(one.question_id, got, count) for one, got, count in with_battles(judgments)]
 
 
-def with_battles(games: Sequence[Record]) -> list[tuple[Record, float, int]]:
-    """Each game with a verdict, with what the candidate got and how many battles it counts as."""
-    return [(game, got, count) for game in games for _, got, count in battles([game])]
+def with_battles(judgments: Sequence[Judgment]) -> list[tuple[Judgment, float, int]]:
+    """Each comparison with a verdict, with what the candidate got and how many battles it counts as."""
+    return [
+        (one, (1 + won) / 2, VERDICTS[one.label][1])
+        for one in judgments
+        if one.label is not None and (won := _won(one)) is not None
+    ]
 
 
-def _row(game: Record) -> Row | None:
-    won = _won(game)
-    return None if won is None else (game["question_id"], (1 + won) / 2, VERDICTS[game["verdict"]][1])
-
-
-def _won(game: Record) -> int | None:
+def _won(judgment: Judgment) -> int | None:
     """+1 where the candidate is better, −1 where the baseline is, 0 for a tie; None without a verdict."""
-    if game["verdict"] is None:
+    if judgment.label is None:
         return None
-    favours = VERDICTS[game["verdict"]][0]
-    return -favours if game["game"] == 1 else favours
+    favours = VERDICTS[judgment.label][0]
+    return -favours if judgment.number == 1 else favours
 
 
 def weighted_mean(rows: Sequence[Row]) -> float | None:
@@ -137,13 +142,13 @@ def weighted_mean(rows: Sequence[Row]) -> float | None:
     return 100 * sum(got * count for _, got, count in rows) / total if total else None
 
 
-def _both_orders(games: Sequence[Record]) -> list[tuple[int, int]]:
-    """Per question with two verdicts, whom each favours by position; a pair that is there several times, as often."""
+def _both_orders(judgments: Sequence[Judgment]) -> list[tuple[int, int]]:
+    """Per question with two verdicts, whom each favours by position; a pair that is given several times, as often."""
     favours: dict[str, dict[int, list[int]]] = {}
-    for game in games:
-        if game["verdict"] is not None:
-            favours.setdefault(game["question_id"], {1: [], 2: []})[game["game"]].append(VERDICTS[game["verdict"]][0])
-    return [pair for by_game in favours.values() for pair in zip(by_game[1], by_game[2], strict=False)]
+    for one in judgments:
+        if one.label is not None:
+            favours.setdefault(one.question_id, {1: [], 2: []})[one.number].append(VERDICTS[one.label][0])
+    return [pair for by_order in favours.values() for pair in zip(by_order[1], by_order[2], strict=False)]
 
 
 def _intervals(rows: Sequence[Row], seed: int) -> tuple[list[float] | None, list[float] | None]:
@@ -173,8 +178,8 @@ def question_sums(rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, floa
     return got, weight
 
 
-def resampled_interval(drawn: Any, n: int, scale: tuple[float, float]) -> list[float] | None:
-    """The 2.5 and 97.5 percentiles of resampled values of `n` games or questions, between the ends of their scale.
+def resampled_interval(drawn: NDArray[np.float64], n: int, scale: tuple[float, float]) -> list[float] | None:
+    """The 2.5 and 97.5 percentiles of resampled values of `n` comparisons or questions, between the ends of their scale.
 
     Where resampling changes nothing, because all say the same, `unanimous_interval`. A single one has no interval.
     """
@@ -187,7 +192,7 @@ def resampled_interval(drawn: Any, n: int, scale: tuple[float, float]) -> list[f
     return [float(bound) for bound in np.percentile(drawn, [2.5, 97.5])]
 
 
-def score_delta(base: Sequence[Record], aligned: Sequence[Record], seed: int = 0) -> Record:
+def score_delta(base: Sequence[Judgment], aligned: Sequence[Judgment], seed: int = 0) -> Record:
     """How much more the aligned model scores against the same baseline, in points, with a question-clustered paired interval."""
     import numpy as np
 
@@ -198,7 +203,7 @@ def score_delta(base: Sequence[Record], aligned: Sequence[Record], seed: int = 0
         return {"delta": None, "delta_ci": None}
     rng = np.random.default_rng(seed)
     times = rng.multinomial(len(shared), np.full(len(shared), 1 / len(shared)), size=NUM_RESAMPLES)
-    scores: Mapping[str, Any] = {
+    scores = {
         model: [np.array([part[question] for question in shared]) for part in (got, weight)]
         for model, (got, weight) in sums.items()
     }
@@ -211,11 +216,11 @@ def score_delta(base: Sequence[Record], aligned: Sequence[Record], seed: int = 0
 
 
 def paired_delta(
-    base: Mapping[Any, float | None],
-    aligned: Mapping[Any, float | None],
+    base: Mapping[Place, float | None],
+    aligned: Mapping[Place, float | None],
     *,
     scale: float,
-    clusters: Callable[[Any], Hashable] | None = None,
+    clusters: Callable[[Place], Hashable] | None = None,
 ) -> Record:
     """How much higher the aligned model is rated where both are, times `scale`, with a bootstrap interval by question."""
     pairs = {

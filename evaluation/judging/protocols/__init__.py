@@ -1,38 +1,88 @@
-"""The forms of judging. One file per form; its name is its name in a recipe.
+"""The judge protocols: what a judge is shown, how it is asked, how its reply is read, and what its verdicts add up to.
 
-A form says what a judge is shown and how its reply is read. Its module has
+- `pairwise`: Arena-Hard's, two answers compared by five labels
+- `checklist_score`: WildBench's WB-Score, one answer rated with a checklist
+- `checklist_pairwise`: WildBench's WB-Reward, two answers compared with a checklist
+- `turn_score`: MT-bench's, each turn's answer rated
 
-- `COMPARES`: whether two answers are compared, or one is rated;
-- `LABELS`: the replies that a constrained judge chooses from, each with its verdict; `LETTERS`, where the form has them, for verdicts
-  from the log-probabilities of single letters;
-- `REASONS`, `VERDICT`: the names in a structured reply, the reasons first;
-- `TASK`, `ASK_TEXT`, `ASK_AGAIN`: the judge's instructions in words of our own, how free text is asked for, and how it is asked to go
-  on where a reply has no verdict (None: it is not asked);
-- `texts(item, turn)`: what stands before the answers; `parse(reply)`: the verdict of free text; `wants_more(reply)`;
-- `facts(answer, baseline)`: what a record holds besides the verdict (a `verdict` in it needs no judge);
-- `aggregate(records, …)`: a model's result; `across(results, games)`: what is said of several models together.
+A file here is a protocol. Its name is the protocol's in a recipe, under `judge.benchmarks.NAME.forms`; `JudgeProtocol` says what it holds.
 """
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+from bnf.plugins import Kind, default
+from evaluation.judging.aggregates.judgment import Facts, Judgment, Verdict
+from evaluation.records import Record
+from evaluation.types import Item
+
+# Whether two answers are compared in one order, or in both.
+Orders = Literal["one", "both"]
 
 
-def names() -> list[str]:
-    """The forms there are."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+class JudgeProtocol(Protocol):
+    """What a protocol's file holds.
 
-
-def form(name: str) -> Any:
-    """The module of a form.
-
-    Raises:
-        ValueError: where there is no such form.
+    Attributes:
+        COMPARES: Whether two answers are compared, or one is rated.
+        LABELS: The replies that a constrained judge chooses from, each with its verdict.
+        LETTERS: The verdict of each letter, where a verdict can be the likelier of two letters.
+        REASONS: The names of the reasons in a structured reply. They come before the verdict, so that they can lead to it.
+        VERDICT: The name of the verdict in a structured reply.
+        TASK: What the judge is told to do, in words of this project.
+        ASK_TEXT: How free text is asked for.
+        ASK_AGAIN: How a judge is asked to go on whose free text has no verdict. None: it is not asked.
+        MAX_WORDS: The most words of each text that the judge is shown.
+        ORDERS: The orders of the published figures. None: they say nothing of orders.
     """
-    if name not in names():
-        raise ValueError(
-            f"forms must be among {', '.join(names())}, got {name!r}; correct it, or add evaluation/judging/protocols/{name}.py"
-        )
-    return importlib.import_module(f"evaluation.judging.protocols.{name}")
+
+    __name__: str
+    COMPARES: bool
+    LABELS: Mapping[str, Verdict]
+    LETTERS: Mapping[str, str] | None = None
+    REASONS: Sequence[str]
+    VERDICT: str
+    TASK: str
+    ASK_TEXT: str
+    ASK_AGAIN: str | None = None
+    MAX_WORDS: int | None = None
+    ORDERS: Orders | None = None
+
+    def texts(self, item: Item, turn: int) -> list[tuple[str, str]]:
+        """What the judge reads before the answers: (heading, text)."""
+        ...
+
+    def parse(self, reply: str) -> Verdict | None:
+        """The verdict of a reply in free text; None where it has none that counts."""
+        ...
+
+    @default
+    def wants_more(self, reply: str) -> bool:
+        """Whether a judge that replied this in free text is asked to go on."""
+        return False
+
+    def facts(self, answer: str, baseline: str | None) -> Facts:
+        """What a judgment records of the answers. With a `verdict` in it no judge is asked."""
+        ...
+
+    def aggregate(
+        self,
+        judgments: Sequence[Judgment],
+        *,
+        num_expected: int,
+        orders: str,
+        demonstration: bool,
+        questions: Sequence[Item],
+    ) -> Record:
+        """One model's result. It has `trusted` and `untrusted_reason`, and the counts of judgments by what became of them."""
+        ...
+
+    @default
+    def across(self, results: Mapping[str, Record], judgments: Mapping[str, Sequence[Judgment]]) -> Record:
+        """What is said of several models together, by the judgments of each; it may add to their results."""
+        return {}
+
+
+PROTOCOLS = Kind("form", "evaluation.judging.protocols", JudgeProtocol)

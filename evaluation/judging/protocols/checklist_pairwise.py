@@ -1,12 +1,13 @@
-"""WildBench's WB-Reward form: two answers to the last turn of a conversation, with a checklist; five choices.
+"""WildBench's WB-Reward protocol: two answers to the last turn of a conversation, with a checklist; five choices.
 
 https://arxiv.org/abs/2406.04770 · https://github.com/allenai/WildBench
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.wildbench import aggregate_rewards, compared_output_facts
 from evaluation.judging.protocols.checklist_score import MAX_WORDS as MAX_WORDS
 from evaluation.judging.protocols.checklist_score import tasks_of
@@ -16,6 +17,7 @@ from evaluation.records import Record
 from evaluation.types import Item
 
 COMPARES = True
+ORDERS = "one"  # in a random order
 LABELS = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "B+": "B>A", "B++": "B>>A"}
 LETTERS = {"A": "A>B", "B": "B>A"}
 REASONS = ("analysis of A", "analysis of B", "reason of A=B", "reason of A>B", "reason of B>A")
@@ -33,7 +35,6 @@ ASK_TEXT = (
     + ", ".join(f'"{name}"' for name in REASONS)
     + ', each with your words, and last "choice", with exactly one of the five choices.'
 )
-ASK_AGAIN = None
 
 
 def texts(item: Item, turn: int) -> list[tuple[str, str]]:
@@ -42,30 +43,21 @@ def texts(item: Item, turn: int) -> list[tuple[str, str]]:
 
 
 def parse(reply: str) -> str | None:
-    """The choice of a JSON reply as a verdict; None where it isn't one of the five."""
+    """The verdict of a JSON reply; None where its choice isn't one of the five."""
     choice = json_field(reply, VERDICT)
     return LABELS.get(choice.strip()) if isinstance(choice, str) else None
 
 
-def wants_more(reply: str) -> bool:
-    return False
-
-
-def facts(answer: str, baseline: str | None) -> Record:
-    """Length and state of both answers. A game with one that is empty or was cut leaves the numerator: no judge is asked."""
+def facts(answer: str, baseline: str | None) -> Facts:
+    """Length and state of both answers. Where one is empty or was cut, the comparison is worth nothing and no judge is asked."""
     assert baseline is not None
-    outputs = {"output": compared_output_facts(answer), "baseline_output": compared_output_facts(baseline)}
-    left_out = any(output["empty"] or output["cut"] for output in outputs.values())
-    return outputs | ({"verdict": "A=B"} if left_out else {})
+    output, baseline_output = compared_output_facts(answer), compared_output_facts(baseline)
+    is_void = output.is_void or baseline_output.is_void
+    return Facts(output=output, baseline_output=baseline_output, verdict="A=B" if is_void else None)
 
 
 def aggregate(
-    records: Sequence[Record], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
+    judgments: Sequence[Judgment], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
 ) -> Record:
     """WB-Reward; by task where the questions have WildBench's tags."""
-    return aggregate_rewards(records, num_expected=num_expected, tasks=tasks_of(questions), demonstration=demonstration)
-
-
-def across(results: Mapping[str, Record], games: Mapping[str, Sequence[Record]]) -> Record:
-    """Nothing: each model's reward stands for itself."""
-    return {}
+    return aggregate_rewards(judgments, num_expected=num_expected, tasks=tasks_of(questions), demonstration=demonstration)

@@ -1,4 +1,4 @@
-"""WildBench's WB-Score form: one answer to the last turn of a conversation, with a checklist, rated from 1 to 10.
+"""WildBench's WB-Score protocol: one answer to the last turn of a conversation, with a checklist, rated from 1 to 10.
 
 An empty answer is rated 1 without asking. https://arxiv.org/abs/2406.04770 · https://github.com/allenai/WildBench
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.wildbench import aggregate_scores, output_facts, task_groups
 from evaluation.judging.aggregates.win_rate import paired_delta
 from evaluation.judging.replies import conversation_texts, json_field, rating
@@ -15,8 +16,7 @@ from evaluation.types import Item
 
 COMPARES = False
 LABELS = {str(score): float(score) for score in range(1, 11)}
-LETTERS = None
-MAX_WORDS = 1000  # of each text that the judge is shown
+MAX_WORDS = 1000
 REASONS = ("strengths", "weaknesses")
 VERDICT = "score"
 
@@ -30,7 +30,6 @@ ASK_TEXT = (
     'Reply with one JSON object and nothing else. Its keys are "strengths" and "weaknesses", each with your words, and last "score", '
     "with a whole number from 1 to 10."
 )
-ASK_AGAIN = None
 
 
 def texts(item: Item, turn: int) -> list[tuple[str, str]]:
@@ -46,33 +45,28 @@ def parse(reply: str) -> float | None:
     return rating(json_field(reply, VERDICT))
 
 
-def wants_more(reply: str) -> bool:
-    return False
-
-
-def facts(answer: str, baseline: str | None) -> Record:
-    """Length and state of the answer; an empty one has its verdict without a judge."""
-    return {"output": output_facts(answer)} | ({} if answer.strip() else {"verdict": 1.0})
+def facts(answer: str, baseline: str | None) -> Facts:
+    """Length and state of the answer; an empty one is rated 1."""
+    return Facts(output=output_facts(answer), verdict=None if answer.strip() else 1.0)
 
 
 def aggregate(
-    records: Sequence[Record], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
+    judgments: Sequence[Judgment], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
 ) -> Record:
     """WB-Score; by task where the questions have WildBench's tags."""
-    scored = [{**record, "score": record["verdict"]} for record in records]
-    return aggregate_scores(scored, num_expected=num_expected, tasks=tasks_of(questions), demonstration=demonstration)
+    return aggregate_scores(judgments, num_expected=num_expected, tasks=tasks_of(questions), demonstration=demonstration)
 
 
-def across(results: Mapping[str, Record], games: Mapping[str, Sequence[Record]]) -> Record:
+def across(results: Mapping[str, Record], judgments: Mapping[str, Sequence[Judgment]]) -> Record:
     """What an aligned model gained over its base, on WB-Score's scale."""
-    if not {"base", "aligned"} <= set(games):
+    if not {"base", "aligned"} <= set(judgments):
         return {}
-    scores = [{record["question_id"]: record["verdict"] for record in games[model]} for model in ("base", "aligned")]
-    return paired_delta(*scores, scale=20)
+    base, aligned = ({one.question_id: one.rating for one in judgments[model]} for model in ("base", "aligned"))
+    return paired_delta(base, aligned, scale=20)
 
 
 def tasks_of(questions: Sequence[Item]) -> dict[str, list[str]] | None:
-    """The task groups of WildBench's questions; other sets have none."""
+    """The task groups of WildBench's questions; None for other sets."""
     if not all("primary_tag" in item for item in questions):
         return None
     return {item["id"]: task_groups(item["primary_tag"], item["secondary_tags"]) for item in questions}

@@ -1,6 +1,6 @@
-"""Arena-Hard's form: two answers to one question, five labels; the baseline is A in the first game and B in the second.
+"""Arena-Hard's protocol: two answers to one question, five labels; the baseline is A in the first comparison and B in the second.
 
-Free text is read by the protocol's rule: exactly one distinct label in double brackets. A reply without any is asked once to go on.
+Free text is read by upstream's rule: exactly one distinct label in double brackets. A judge whose reply has none is asked once to go on.
 https://arxiv.org/abs/2406.11939 · https://github.com/lmarena/arena-hard-auto
 """
 
@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.style_control import style, with_style_control
 from evaluation.judging.aggregates.win_rate import VERDICTS, score_delta, with_battles
-from evaluation.judging.aggregates.win_rate import aggregate as aggregate_games
+from evaluation.judging.aggregates.win_rate import aggregate as win_rate
 from evaluation.judging.replies import conversation_texts
 from evaluation.records import Record
 from evaluation.types import Item
 
 COMPARES = True
+ORDERS = "both"
 LABELS = {f"[[{verdict}]]": verdict for verdict in VERDICTS}
 LETTERS = {"A": "A>B", "B": "B>A"}
 REASONS = ("reasons",)
@@ -44,31 +46,31 @@ def texts(item: Item, turn: int) -> list[tuple[str, str]]:
 
 
 def parse(reply: str) -> str | None:
-    """The label of a free-text judgment, without brackets; None where there is none, or more than one distinct, or no known one."""
+    """The label of a reply, without brackets; None where it has no label, several different ones, or an unknown one."""
     found = set(_LABEL.findall(reply))
     label = found.pop() if len(found) == 1 else None
     return label if label in VERDICTS else None
 
 
 def wants_more(reply: str) -> bool:
-    """Whether the judge is asked to go on: it has given no label at all. Two different ones are an answer, if none that counts."""
+    """Whether the reply has no label at all. One with two different labels is an answer, though it doesn't count."""
     return _LABEL.search(reply) is None
 
 
-def facts(answer: str, baseline: str | None) -> Record:
+def facts(answer: str, baseline: str | None) -> Facts:
     """The style of both answers: for lengths and style control."""
     assert baseline is not None
-    return {"candidate_style": style(answer), "baseline_style": style(baseline)}
+    return Facts(candidate_style=style(answer), baseline_style=style(baseline))
 
 
 def aggregate(
-    records: Sequence[Record], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
+    judgments: Sequence[Judgment], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
 ) -> Record:
     """The win rate in percent."""
-    return aggregate_games(records, num_expected=num_expected, orders=orders, demonstration=demonstration)
+    return win_rate(judgments, num_expected=num_expected, orders=orders, demonstration=demonstration)
 
 
-def across(results: Mapping[str, Record], games: Mapping[str, Sequence[Record]]) -> Record:
-    """Adds `style_controlled` to every result; what an aligned model gained over its base against the same baseline."""
-    with_style_control(results, {model: with_battles(found) for model, found in games.items()})
-    return score_delta(games["base"], games["aligned"]) if {"base", "aligned"} <= set(games) else {}
+def across(results: Mapping[str, Record], judgments: Mapping[str, Sequence[Judgment]]) -> Record:
+    """What an aligned model gained over its base against the same baseline; adds `style_controlled` to every result."""
+    with_style_control(results, {model: with_battles(found) for model, found in judgments.items()})
+    return score_delta(judgments["base"], judgments["aligned"]) if {"base", "aligned"} <= set(judgments) else {}

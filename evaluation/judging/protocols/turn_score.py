@@ -1,6 +1,6 @@
-"""MT-bench's form: one answer of a conversation of two turns, rated from 1 to 10; the score is the mean over both turns.
+"""MT-bench's protocol: one answer of a conversation of two turns, rated from 1 to 10; the score is the mean over both turns.
 
-Read as `[[n]]`, then as `[n]`; what holds neither is unparsed and counted. https://arxiv.org/abs/2306.05685
+A rating is read as `[[n]]`, then as `[n]`; a reply that holds neither is counted as one without a verdict. https://arxiv.org/abs/2306.05685
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.style_control import style
 from evaluation.judging.aggregates.win_rate import distrust, paired_delta
 from evaluation.judging.replies import rating
@@ -17,8 +18,7 @@ from evaluation.types import Item
 
 COMPARES = False
 LABELS = {f"[[{score}]]": float(score) for score in range(1, 11)}
-SCALE = (1.0, 10.0)
-LETTERS = None
+_SCALE = (1.0, 10.0)
 REASONS = ("explanation",)
 VERDICT = "rating"
 
@@ -28,12 +28,11 @@ TASK = (
     "alone, from 1 to 10."
 )
 ASK_TEXT = "Explain your rating in a few sentences and end with it in double brackets, for example [[5]]."
-ASK_AGAIN = None
 _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 
 def texts(item: Item, turn: int) -> list[tuple[str, str]]:
-    """The references of all turns up to this one, where the question has them."""
+    """The reference answers of all turns up to this one, where the question has them."""
     return [
         (f"Reference answer of turn {number}", reference)
         for number, reference in enumerate(item.get("references", [])[:turn], start=1)
@@ -41,6 +40,7 @@ def texts(item: Item, turn: int) -> list[tuple[str, str]]:
 
 
 def parse(reply: str) -> float | None:
+    """The rating in brackets; None where there is none from 1 to 10."""
     for pattern in _RATINGS:
         found = pattern.search(reply)
         if found:
@@ -48,44 +48,41 @@ def parse(reply: str) -> float | None:
     return None
 
 
-def wants_more(reply: str) -> bool:
-    return False
-
-
-def facts(answer: str, baseline: str | None) -> Record:
+def facts(answer: str, baseline: str | None) -> Facts:
     """The answer's length."""
-    return {"candidate_style": style(answer)}
+    return Facts(candidate_style=style(answer))
 
 
 def aggregate(
-    records: Sequence[Record], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
+    judgments: Sequence[Judgment], *, num_expected: int, orders: str, demonstration: bool, questions: Sequence[Item]
 ) -> Record:
-    """The mean rating from 1 to 10 over both turns, with its interval by question; records with `question_id`, `game`, `verdict`."""
-    rated = [record for record in records if record["verdict"] is not None]
-    num_null = len(records) - len(rated)
-    judged = {record["question_id"] for record in records}
-    reason = distrust(len(rated), num_null / len(records) if records else 0.0, demonstration=demonstration)
-    if len(rated) > 1 and len({record["verdict"] for record in rated}) == 1:
-        reason = "; ".join(filter(None, [reason, f"every answer has the score {rated[0]['verdict']:g}"]))
-    values = [float(record["verdict"]) for record in rated]
-    clusters = [record["question_id"] for record in rated]
+    """The mean rating from 1 to 10 over both turns, with its interval by question."""
+    rated = [(one, one.rating) for one in judgments if one.rating is not None]
+    values = [float(rating) for _, rating in rated]
+    clusters = [one.question_id for one, _ in rated]
+    num_null = len(judgments) - len(rated)
+    null_share = num_null / len(judgments) if judgments else 0.0
+    judged = {one.question_id for one in judgments}
+    reason = distrust(len(rated), null_share, demonstration=demonstration)
+    if len(values) > 1 and len(set(values)) == 1:
+        reason = "; ".join(filter(None, [reason, f"every answer has the score {values[0]:g}"]))
     return {
         "score": _mean(values),
         "ci": _interval(values, None),
         "ci_clustered": _interval(values, clusters),
-        "by_turn": {str(turn): _mean([r["verdict"] for r in rated if r["game"] == turn]) for turn in (1, 2)},
+        "by_turn": {str(turn): _mean([rating for one, rating in rated if one.number == turn]) for turn in (1, 2)},
         "by_category": {
-            category: _mean([r["verdict"] for r in rated if r.get("category") == category])
-            for category in dict.fromkeys(r["category"] for r in rated if r.get("category"))
+            category: _mean([rating for one, rating in rated if one.category == category])
+            for category in dict.fromkeys(one.category for one, _ in rated if one.category)
         },
         "n": len(judged),
         "n_questions": len(judged),
-        "n_games": len(records),
+        "n_games": len(judgments),
         "n_unjudged": 0,
         "n_null": num_null,
-        "null_share": num_null / len(records) if records else 0.0,
+        "null_share": null_share,
         "n_expected": num_expected,
-        "partial": len(judged) < num_expected or len(records) < 2 * len(judged),
+        "partial": len(judged) < num_expected or len(judgments) < 2 * len(judged),
         "position_bias": None,
         "trusted": not reason,
         "untrusted_reason": reason,
@@ -93,18 +90,16 @@ def aggregate(
     }
 
 
-def across(results: Mapping[str, Record], games: Mapping[str, Sequence[Record]]) -> Record:
+def across(results: Mapping[str, Record], judgments: Mapping[str, Sequence[Judgment]]) -> Record:
     """What an aligned model gained over its base, in rating points, by question and turn."""
-    if not {"base", "aligned"} <= set(games):
+    if not {"base", "aligned"} <= set(judgments):
         return {}
-    ratings = [
-        {(record["question_id"], record["game"]): record["verdict"] for record in games[model]} for model in ("base", "aligned")
-    ]
-    return paired_delta(*ratings, scale=1, clusters=lambda place: place[0])
+    base, aligned = ({one.place: one.rating for one in judgments[model]} for model in ("base", "aligned"))
+    return paired_delta(base, aligned, scale=1, clusters=lambda place: place[0])
 
 
 def _interval(values: Sequence[float], clusters: Sequence[str] | None) -> list[float] | None:
-    ci = bootstrap_interval(values, clusters, scale=SCALE)
+    ci = bootstrap_interval(values, clusters, scale=_SCALE)
     # The statistics module speaks in percent.
     return None if ci is None else [bound / 100 for bound in ci]
 

@@ -1,12 +1,16 @@
-"""Recorded judgments of Arena-Hard: a line per question with two games, in 1 the baseline is A. Whose questions they are, and against
-whom, the row says: v2.0 has two categories with a baseline each, and a score each. https://github.com/lmarena/arena-hard-auto
+"""Recorded judgments of Arena-Hard: a line per question with two comparisons ("games"), in the first of which the baseline is A.
+
+The row names its category and its baseline: v2.0 has two categories, each with a baseline and a score of its own.
+https://github.com/lmarena/arena-hard-auto
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
+from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.style_control import style
 from evaluation.judging.aggregates.win_rate import VERDICTS
 from evaluation.judging.recorded.rows import Fault, Key, Read, UnreadableRowError
@@ -44,8 +48,8 @@ _ANSWERS = re.compile(
 )
 
 
-def arena_row(row: dict[str, Any], file_judge: str | None) -> Read:
-    """The games of a row. Of v0.1 a null drops its game; of v2.0 it drops both games of its question, as upstream's code does."""
+def arena_row(row: Record, file_judge: str | None) -> Read:
+    """The comparisons of a row. As in upstream's code, one without a verdict doesn't count, and in v2.0 nor does the other of its row."""
     question = row.get("question_id", row.get("uid"))
     if not isinstance(question, str | int) or isinstance(question, bool):
         raise UnreadableRowError("have a question_id or a uid", repr(question))
@@ -60,30 +64,30 @@ def arena_row(row: dict[str, Any], file_judge: str | None) -> Read:
         many = f"{len(games)} games, of which the first two count" if isinstance(games, list) and games else repr(games)
         fault = Fault("have one or two games", many)
     # As upstream does, the first two count.
-    played = [
+    counted = [
         (number, game) for number, game in enumerate(games[:2] if isinstance(games, list) else [], start=1) if game is not None
     ]
     version = CATEGORIES[category].version
-    records = []
-    for number, game in played:
+    judgments = []
+    for number, game in counted:
         label = game.get("score") if isinstance(game, dict) else None
         if not isinstance(game, dict) or not isinstance(label, str | None):
             fault = fault or Fault("have games with a score that is a label or null", repr(game))
         elif label and label not in _LABELS[version]:
             fault = fault or Fault(f"have games with a label among {', '.join(_LABELS[version])}", repr(label))
         verdict = _LABELS[version].get(label) if isinstance(label, str) else None
-        record: Record = {"question_id": str(question), "game": number, "verdict": verdict}
-        records.append(record | (_styles(game, number) if isinstance(game, dict) else {}))
-    if version == "v2.0" and (len(records) < 2 or any(record["verdict"] is None for record in records)):
-        records = [{**record, "verdict": None} for record in records]
-    return key, records, fault
+        facts = _styles(game, number) if isinstance(game, dict) else Facts()
+        judgments.append(Judgment(str(question), number, verdict, facts))
+    if version == "v2.0" and (len(judgments) < 2 or any(one.verdict is None for one in judgments)):
+        judgments = [replace(one, verdict=None) for one in judgments]
+    return key, judgments, fault
 
 
-def _category(row: dict[str, Any]) -> tuple[str, str]:
-    """The row's category and baseline. Of v0.1's older rows neither is written; what only one of them names is the protocol's.
+def _category(row: Record) -> tuple[str, str]:
+    """The row's category and baseline. Older rows of v0.1 have neither; where a row has one of them, the protocol gives the other.
 
     Raises:
-        UnreadableRowError: where the category is unknown, or can't be known.
+        UnreadableRowError: where the row's category is none of Arena-Hard's, or it has none and its baseline doesn't tell.
     """
     category, baseline = row.get("category"), row.get("baseline")
     if not isinstance(baseline, str | None):
@@ -99,13 +103,13 @@ def _category(row: dict[str, Any]) -> tuple[str, str]:
     return category, baseline or CATEGORIES[category].baseline
 
 
-def _styles(game: dict[str, Any], number: int) -> Record:
+def _styles(game: Record, number: int) -> Facts:
     """The style of both answers, which stand in the judge's prompt: a text, or a conversation that ends with it."""
     prompt = game.get("user_prompt", game.get("prompt"))
     if isinstance(prompt, list) and prompt and isinstance(prompt[-1], dict):
         prompt = prompt[-1].get("content")
     found = _ANSWERS.search(prompt) if isinstance(prompt, str) else None
     if found is None:
-        return {}
-    sides = ("baseline_style", "candidate_style") if number == 1 else ("candidate_style", "baseline_style")
-    return {side: style(text) for side, text in zip(sides, found.groups(), strict=True)}
+        return Facts()
+    first, second = map(style, found.groups())
+    return Facts(second, first) if number == 1 else Facts(first, second)

@@ -1,15 +1,18 @@
-"""Who judged, and who is the reference, in recorded judgments: much of it upstream says in the names of files and folders alone."""
+"""Who judged, and who is the reference, in recorded judgments: much of it stands only in upstream's names of files and folders."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
+
+from evaluation.records import Record
 
 _WILDBENCH_REFERENCES = ("gpt-4-turbo-2024-04-09", "claude-3-haiku-20240307", "Llama-2-70b-chat")
 
 
-def arena_judge(rows: list[Any], path: Path) -> str | None:
+def arena_judge(rows: Sequence[object], path: Path) -> str | None:
     """The judge of Arena-Hard rows that don't name theirs: the one that the others name, or upstream's folder."""
     named = {row["judge"] for row in rows if isinstance(row, dict) and isinstance(row.get("judge"), str)}
     if len(named) == 1:
@@ -18,12 +21,13 @@ def arena_judge(rows: list[Any], path: Path) -> str | None:
     return folder.name if not named and folder.parent.name == "model_judgment" else None
 
 
-def is_comparison(row: object) -> bool:
+def is_comparison(row: object) -> TypeGuard[Record]:
     return isinstance(row, dict) and "model_A" in row and "model_B" in row
 
 
-def wildbench_reference(rows: list[Any], path: Path) -> str:
-    """Which of the two models is the reference: the records don't say. The path's `ref=…` does, the published references, the name.
+def wildbench_reference(rows: Sequence[object], path: Path) -> str:
+    """Which of the two models of every row is the reference. Rows don't say: the path's `ref=…` does, or a reference that is known, or the
+    file's name.
 
     Raises:
         ValueError: where none of them tells.
@@ -52,7 +56,7 @@ def _last(model: str) -> str:
     return model.rsplit("/", 1)[-1]
 
 
-def wildbench_judge(row: dict[str, Any], path: Path, model: str) -> str | None:
+def wildbench_judge(row: Record, path: Path, model: str) -> str | None:
     """The judge of a WildBench row: `eval.py` writes it; else upstream names it in the path alone.
 
     That is a folder `eval=<judge>`, or a file `….eval=<judge>.<model>.json`, whose model need not be spelt as in the rows.

@@ -1,21 +1,21 @@
-"""Recorded judgments in the formats in which they are published, and in our own: readers that give one kind of record.
+"""Recorded judgments in the formats in which they are published, and in our own.
 
 Arena-Hard v0.1 and v2.0 (https://github.com/lmarena/arena-hard-auto): `model_judgment/<judge>/<model>.jsonl`, read by
-`_recorded_arena.py`. WildBench v2 (https://github.com/allenai/WildBench): `eval_results/…/<model>.json`, one list of scores or of
+`arena.py`. WildBench v2 (https://github.com/allenai/WildBench): `eval_results/…/<model>.json`, one list of scores or of
 comparisons, and what its `eval.py` writes. Our own: a judge stage's games.jsonl. All of them as JSON Lines or a list, plain or gzipped.
 
-As upstream does, every row counts, also of a question that is there again; in our own format a later game replaces an earlier one,
-because a stage that asks again appends. A row that can't be read is a null, or missing, and is counted.
+As upstream does, every row counts, also one on a question that has been there before; in our own format a later judgment replaces an
+earlier one. A row with faults is a judgment without a verdict, or none, and is counted.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from evaluation.json_files import UNREADABLE, BadRow, read_rows
+from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.wildbench import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 from evaluation.judging.aggregates.win_rate import VERDICTS
 from evaluation.judging.recorded.arena import arena_row
@@ -26,23 +26,26 @@ from evaluation.records import Record
 
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
 
-# What a game of our own says of outputs, by form.
+# The outputs that a judgment of our own has, by protocol.
 _OUTPUTS = {"pairwise": (), "checklist_score": ("output",), "checklist_pairwise": ("output", "baseline_output")}
 
 
 @dataclass
 class Judgments:
-    """What one judge said of one model in one form: `pairwise`, `checklist_score` or `checklist_pairwise`.
+    """What one judge said of one model by one protocol: `pairwise`, `checklist_score` or `checklist_pairwise`.
 
-    `num_repeated` rows are of a question that was there before, `num_faulty` could not be read as they should be.
+    Attributes:
+        num_repeated: How many rows are on a question that was there before.
+        num_faulty: How many rows are not as they should be; `first_fault` says what is wrong with the first of them.
+        native: Whether all rows are of our own format.
     """
 
     model: str
     judge: str | None
-    form: str
+    protocol: str
     baseline: str | None
     category: str | None = None
-    records: list[Record] = field(default_factory=list)
+    judgments: list[Judgment] = field(default_factory=list)
     num_repeated: int = 0
     num_faulty: int = 0
     first_fault: str | None = None
@@ -50,28 +53,22 @@ class Judgments:
 
     @property
     def key(self) -> Key:
-        return Key(self.model, self.judge, self.form, self.baseline, self.category)
+        return Key(self.model, self.judge, self.protocol, self.baseline, self.category)
 
-    def add(self, records: list[Record]) -> None:
-        """Adds what further rows say; in our own format it replaces what is known of the same games."""
+    def add(self, judgments: list[Judgment]) -> None:
+        """Adds further judgments; in our own format they replace those of the same comparisons or answers."""
         known = self.places()
-        self.num_repeated += len({record["question_id"] for record in records if place_of(record) in known})
+        self.num_repeated += len({one.question_id for one in judgments if one.place in known})
+        self.judgments = self.judgments + judgments
         if self.native:
-            self.records = list(({place_of(r): r for r in self.records} | {place_of(r): r for r in records}).values())
-        else:
-            self.records = self.records + records
+            self.judgments = list({one.place: one for one in self.judgments}.values())
 
     def add_faults(self, number: int, first: str | None) -> None:
         self.num_faulty += number
         self.first_fault = self.first_fault or first
 
     def places(self) -> set[tuple[str, int]]:
-        return {place_of(record) for record in self.records}
-
-
-def place_of(record: Record) -> tuple[str, int]:
-    """Which game a record is of."""
-    return record["question_id"], record["game"]
+        return {one.place for one in self.judgments}
 
 
 def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -> list[Judgments]:
@@ -84,7 +81,7 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
     rows = _read(path)
     judge = arena_judge(rows, path)
     reference = wildbench_reference(rows, path) if benchmark == "wildbench" and any(map(is_comparison, rows)) else None
-    found: dict[Key, tuple[list[Record], bool]] = {}
+    found: dict[Key, tuple[list[list[Judgment]], bool]] = {}
     faults: list[tuple[Key | None, str]] = []
     for number, row in enumerate(rows, start=1):
         if isinstance(row, BadRow):
@@ -97,40 +94,35 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
                 f"give a file of {benchmark}'s judgments in that format, or leave the format open"
             )
         try:
-            key, games, fault = _judgment(row, benchmark, reference, judge, path)
+            key, judgments, fault = _judgment(row, benchmark, reference, judge, path)
         except UnreadableRowError as error:
             faults.append((None, f"{error.fault} in record {number}"))
             continue
         if fault is not None:
             faults.append((key, f"{fault} in record {number}"))
-        found.setdefault(key, ([], native))[0].append({"games": games})
+        found.setdefault(key, ([], native))[0].append(judgments)
     results = [_judgments(key, read, native) for key, (read, native) in found.items()]
-    if len(faults) == len(rows) and not any(_says_something(record) for result in results for record in result.records):
+    if len(faults) == len(rows) and all(one.verdict is None for result in results for one in result.judgments):
         raise ValueError(f"{path} {faults[0][1]}; give a file of {benchmark}'s judgments")
     for result in results:
-        # Whose a row is that says nothing can't be known: it is told with every result of the file.
+        # A row that doesn't say whose it is may be any result's: its fault stands with every one.
         own = [text for key, text in faults if key in (None, result.key)]
         result.add_faults(len(own), f"{path.name} {own[0]}" if own else None)
     return results
 
 
-def _judgments(key: Key, rows: list[Record], native: bool) -> Judgments:
+def _judgments(key: Key, rows: list[list[Judgment]], native: bool) -> Judgments:
     """All rows of one key in one step: files have thousands."""
     result = Judgments(*key, native=native)
-    known: dict[tuple[str, int], Record] = {}
+    known: dict[tuple[str, int], Judgment] = {}
     for row in rows:
-        games = row["games"]
-        result.num_repeated += any(place_of(game) in known for game in games)
-        known.update({place_of(game): game for game in games})
-    result.records = list(known.values()) if native else [game for row in rows for game in row["games"]]
+        result.num_repeated += any(one.place in known for one in row)
+        known.update({one.place: one for one in row})
+    result.judgments = list(known.values()) if native else [one for row in rows for one in row]
     return result
 
 
-def _says_something(record: Record) -> bool:
-    return record.get("verdict") is not None or record.get("score") is not None
-
-
-def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None, path: Path) -> Read:
+def _judgment(row: object, benchmark: str, reference: str | None, judge: str | None, path: Path) -> Read:
     if not isinstance(row, dict):
         raise UnreadableRowError("hold one object per record", type(row).__name__)
     if "verdict" in row and "form" in row:
@@ -142,12 +134,12 @@ def _judgment(row: Any, benchmark: str, reference: str | None, judge: str | None
     return _evaluated_comparison(row, path) if "ref_generator" in row or "assignment" in row else _score(row, path)
 
 
-def _native(row: dict[str, Any], benchmark: str) -> Read:
-    forms = {"arena_hard": ("pairwise",), "wildbench": ("checklist_score", "checklist_pairwise")}[benchmark]
-    if row["form"] not in forms:
-        raise UnreadableRowError(f"hold games of the form {' or '.join(forms)}", repr(row["form"]))
-    kinds: dict[str, Any] = {"question_id": str, "candidate": str, "judge": str | None}
-    bad = [name for name, kind in kinds.items() if name not in row or not isinstance(row[name], kind)]
+def _native(row: Record, benchmark: str) -> Read:
+    protocols = {"arena_hard": ("pairwise",), "wildbench": ("checklist_score", "checklist_pairwise")}[benchmark]
+    if row["form"] not in protocols:
+        raise UnreadableRowError(f"hold games of the form {' or '.join(protocols)}", repr(row["form"]))
+    bad = [name for name in ("question_id", "candidate") if not isinstance(row.get(name), str)]
+    bad += [] if "judge" in row and isinstance(row["judge"], str | None) else ["judge"]
     if not isinstance(row.get("baseline"), str | None):
         bad.append("baseline")
     if row.get("game") not in (1, 2) or isinstance(row["game"], bool):
@@ -157,11 +149,11 @@ def _native(row: dict[str, Any], benchmark: str) -> Read:
         raise UnreadableRowError(f"have {', '.join(bad)} as a judge stage writes it", [row.get(name) for name in bad])
     key = Key(row["candidate"], row["judge"], row["form"], row.get("baseline"))
     if row["form"] == "checklist_score":
-        return key, [{**row, "score": rating(row["verdict"])}], None
+        return key, [replace(Judgment.from_json(row), verdict=rating(row["verdict"]))], None
     if row["verdict"] is None or (isinstance(row["verdict"], str) and row["verdict"] in VERDICTS):
-        return key, [row], None
+        return key, [Judgment.from_json(row)], None
     fault = Fault(f"have a verdict among {', '.join(VERDICTS)} or null", row["verdict"])
-    return key, [{**row, "verdict": None}], fault
+    return key, [replace(Judgment.from_json(row), verdict=None)], fault
 
 
 def _is_output(value: object) -> bool:
@@ -172,7 +164,7 @@ def _is_output(value: object) -> bool:
     return all(isinstance(flag, bool) for flag in flags) and type(length) is int and length >= 0
 
 
-def _score(row: dict[str, Any], path: Path) -> Read:
+def _score(row: Record, path: Path) -> Read:
     model = row.get("model_test", row.get("generator"))
     if not isinstance(row.get("session_id"), str) or not isinstance(model, str):
         raise UnreadableRowError("have a session_id and a model_test", list(row))
@@ -181,13 +173,13 @@ def _score(row: dict[str, Any], path: Path) -> Read:
     if score is None and isinstance(parsed, dict):
         score = parsed.get("score")
     key = Key(model, wildbench_judge(row, path, model), "checklist_score", None)
-    record: Record = {"question_id": row["session_id"], "game": 1, "score": None, "output": NO_OUTPUT}
     if "criteria" in row:
         raise UnreadableRowError("be the score of a whole answer", "one of a single criterion")
     text = _text(row.get("model_output"))
     if text is None:
-        return key, [record], Fault("have a model_output", repr(row.get("model_output")))
-    return key, [record | {"score": rating(score), "output": output_facts(text)}], None
+        fault = Fault("have a model_output", repr(row.get("model_output")))
+        return key, [Judgment(row["session_id"], 1, None, Facts(output=NO_OUTPUT))], fault
+    return key, [Judgment(row["session_id"], 1, rating(score), Facts(output=output_facts(text)))], None
 
 
 def _text(output: object) -> str | None:
@@ -195,7 +187,7 @@ def _text(output: object) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> Read:
+def _comparison(row: Record, reference: str | None, path: Path) -> Read:
     models, outputs = [row["model_A"], row["model_B"]], row.get("model_outputs")
     if not isinstance(row.get("session_id"), str):
         raise UnreadableRowError("have a session_id", repr(row.get("session_id")))
@@ -215,12 +207,12 @@ def _comparison(row: dict[str, Any], reference: str | None, path: Path) -> Read:
     if not all(isinstance(found.get(model), str) for model in models):
         fault = Fault("have both model_outputs", outputs if outputs is None else found)
     key = Key(candidate, wildbench_judge(row, path, candidate), "checklist_pairwise", reference)
-    game = 1 if models[0] == reference else 2
-    return key, [_compared(row["session_id"], game, choice, found.get(candidate), found.get(reference))], fault
+    number = 1 if models[0] == reference else 2
+    return key, [_compared(row["session_id"], number, choice, found.get(candidate), found.get(reference))], fault
 
 
-def _evaluated_comparison(row: dict[str, Any], path: Path) -> Read:
-    """What upstream's `eval.py` writes itself: choices by letter, and whole outputs, of which the judge saw the first words."""
+def _evaluated_comparison(row: Record, path: Path) -> Read:
+    """A row that upstream's `eval.py` writes: the choice is by letter, and outputs are whole where the judge saw their first words."""
     candidate, reference = row.get("generator"), row.get("ref_generator")
     assignment, parsed, config = row.get("assignment"), row.get("parsed_result"), row.get("eval_config")
     if not isinstance(row.get("session_id"), str) or not isinstance(candidate, str) or not isinstance(reference, str):
@@ -244,19 +236,17 @@ def _evaluated_comparison(row: dict[str, Any], path: Path) -> Read:
     return key, [_compared(row["session_id"], 1 if sides[0] == reference else 2, choice, *shown)], fault
 
 
-def _compared(question: str, game: int, choice: object, candidate: str | None, reference: str | None) -> Record:
-    read = isinstance(candidate, str) and isinstance(reference, str)
-    return {
-        "question_id": question,
-        "game": game,
-        "verdict": _WILDBENCH_CHOICES.get(choice.strip()) if read and isinstance(choice, str) else None,
-        "output": compared_output_facts(candidate) if isinstance(candidate, str) else NO_OUTPUT,
-        "baseline_output": compared_output_facts(reference) if isinstance(reference, str) else NO_OUTPUT,
-    }
+def _compared(question: str, number: int, choice: object, candidate: str | None, reference: str | None) -> Judgment:
+    output, baseline_output = (
+        compared_output_facts(text) if isinstance(text, str) else NO_OUTPUT for text in (candidate, reference)
+    )
+    has_verdict = isinstance(choice, str) and not output.missing and not baseline_output.missing
+    verdict = _WILDBENCH_CHOICES.get(choice.strip()) if has_verdict and isinstance(choice, str) else None
+    return Judgment(question, number, verdict, Facts(output=output, baseline_output=baseline_output))
 
 
-def _read(path: Path) -> list[Any]:
-    """The records of a file; a line that is no JSON is among them."""
+def _read(path: Path) -> list[object]:
+    """The rows of a file; a line that is no JSON is among them."""
     data = path.read_bytes()
     try:
         rows = read_rows(data)

@@ -1,19 +1,19 @@
-"""What a reader of recorded judgments gives for a row: whose it is, its games, what is wrong with it."""
+"""What a reader of recorded judgments gives for a row: whose it is, its judgments, what is wrong with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluation.records import Record
+from evaluation.judging.aggregates.judgment import Judgment
 
 
 class Key(NamedTuple):
-    """What judgments are kept apart by; `category` is Arena-Hard's."""
+    """What judgments are kept apart by; `category` is Arena-Hard's. `protocol` is a judge protocol's name, `form` in files."""
 
     model: str
     judge: str | None
-    form: str
+    protocol: str
     baseline: str | None
     category: str | None = None
 
@@ -30,12 +30,12 @@ class Fault:
 
 
 class UnreadableRowError(ValueError):
-    """A row says neither of what nor by whom it is."""
+    """Nothing of a row can be used: it doesn't even say whose judgment it is."""
 
     def __init__(self, rule: str, got: object) -> None:
         super().__init__()
         self.fault = Fault(rule, got)
 
 
-# Whose row it is, its games, and what is wrong with it.
-Read = tuple[Key, list[Record], Fault | None]
+# Whose row it is, its judgments, and what is wrong with it.
+Read = tuple[Key, list[Judgment], Fault | None]

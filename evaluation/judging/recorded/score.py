@@ -5,20 +5,21 @@ https://github.com/lmarena/arena-hard-auto (v0.1 and v2.0), https://github.com/a
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from evaluation.benchmarks import arena_hard, wildbench
 from evaluation.judging.aggregates.agreement import judges_agreement
+from evaluation.judging.aggregates.judgment import Judgment
 from evaluation.judging.aggregates.style_control import with_style_control
 from evaluation.judging.aggregates.wildbench import aggregate_rewards, aggregate_scores, reward_interval, reward_lengths
 from evaluation.judging.aggregates.win_rate import aggregate, with_battles
 from evaluation.judging.recorded.arena import CATEGORIES, V01
-from evaluation.judging.recorded.readers import Judgments, place_of, read_judgments
+from evaluation.judging.recorded.readers import Judgments, read_judgments
 from evaluation.judging.recorded.rows import Key
 from evaluation.judging.recorded.tables import judgment_rows as judgment_rows
 from evaluation.records import Record
@@ -35,10 +36,10 @@ def judge_score(
 ) -> Record:
     """The result of every model in the files, over the protocol's number of questions.
 
-    Where several judges judged one model in one form, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
+    Where several judges judged one model by one protocol, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
     two judges. Arena-Hard v2.0 has one result per category, called `model, category`, against the baseline of its rows. WildBench's
-    score and comparisons of one model, each with another reference, are one entry, with the mean of the rewards: what is said of its
-    trust and counts is of all of them.
+    ratings and comparisons of one model are one entry, also where comparisons are with several references: their rewards' mean, and trust
+    and counts over all of them.
 
     Args:
         file_format: Refuses files of the other format; None reads both.
@@ -51,11 +52,11 @@ def judge_score(
     """
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark must be {' or '.join(BENCHMARKS)}, got {benchmark!r}; `bnf score` takes the others")
-    num_expected: int = importlib.import_module(f"evaluation.benchmarks.{benchmark}").NUM_ITEMS
+    num_expected = {"arena_hard": arena_hard, "wildbench": wildbench}[benchmark].NUM_ITEMS
     # A link may lie in a folder that names another judge: a file is told by its place, not by what it points to.
     paths = {os.path.abspath(path): path for path in files}.values()
     found = _merged([(path, judgments) for path in paths for judgments in read_judgments(benchmark, path, file_format)])
-    tasks = importlib.import_module("evaluation.benchmarks.wildbench").load_tasks(questions) if questions is not None else None
+    tasks = wildbench.load_tasks(questions) if questions is not None else None
     several = _judged_by_several(found)
     named = [(f"{part.model} ({part.judge})" if part.model in several else part.model, part) for part in found]
     models = _arena(named) if benchmark == "arena_hard" else _wildbench(named, num_expected, tasks)
@@ -63,7 +64,7 @@ def judge_score(
 
 
 def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
-    """One entry per model, judge, form, baseline and category, also where its games lie in several files.
+    """One entry per model, judge, protocol, baseline and category, also where its judgments lie in several files.
 
     Raises:
         ValueError: where two files judge the same questions of a model and don't say which judge that was.
@@ -78,7 +79,7 @@ def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
         if part.judge is None and known.places() & part.places():
             remedy = (
                 "give each row its `judge`"
-                if part.form == "pairwise"
+                if part.protocol == "pairwise"
                 else "put each file into a folder called eval=<judge>, as upstream does"
             )
             raise ValueError(
@@ -86,22 +87,22 @@ def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
                 f"for {part.model}; {remedy}, or leave one of them out"
             )
         known.native = known.native and part.native
-        known.add(part.records)
+        known.add(part.judgments)
         known.num_repeated += part.num_repeated
         known.add_faults(part.num_faulty, part.first_fault)
     return list(merged.values())
 
 
 def _judged_by_several(parts: Sequence[Judgments]) -> set[str]:
-    """The models that have one form, of Arena-Hard v2.0 one category, judged by several judges."""
+    """The models that several judges judged by one protocol, and of Arena-Hard v2.0 in one category."""
     judges: dict[tuple[str, str, str | None], set[str | None]] = {}
     for part in parts:
-        judges.setdefault((part.model, part.form, part.category), set()).add(part.judge)
+        judges.setdefault((part.model, part.protocol, part.category), set()).add(part.judge)
     return {model for (model, *_), found in judges.items() if len(found) > 1}
 
 
 def _arena(named: Sequence[tuple[str, Judgments]]) -> dict[str, Record]:
-    """A result for each model, category and baseline. Our own games are of v0.1's questions."""
+    """A result for each model, category and baseline. Our own comparisons are on v0.1's questions."""
     protocols = {part.key: CATEGORIES[part.category or V01] for _, part in named}
     called = [(f"{name}, {part.category}" if protocols[part.key].version != "v0.1" else name, part) for name, part in named]
     times = Counter(name for name, _ in called)
@@ -115,13 +116,13 @@ def _arena(named: Sequence[tuple[str, Judgments]]) -> dict[str, Record]:
             "version": protocol.version,
             "published_baseline": protocol.baseline,
         }
-        results[name] = about | aggregate(part.records, num_expected=protocol.num_questions)
+        results[name] = about | aggregate(part.judgments, num_expected=protocol.num_questions)
     for place in {(part.judge, part.baseline, part.category) for _, part in entries}:
-        games = {name: part.records for name, part in entries if (part.judge, part.baseline, part.category) == place}
-        battles = {name: with_battles(found) for name, found in games.items()}
+        judged = {name: part.judgments for name, part in entries if (part.judge, part.baseline, part.category) == place}
+        battles = {name: with_battles(found) for name, found in judged.items()}
         # The features are v0.1's: v2.0's regression has others.
         version = CATEGORIES[place[2] or V01].version
-        with_style_control({name: results[name] for name in games}, battles if version == "v0.1" else {})
+        with_style_control({name: results[name] for name in judged}, battles if version == "v0.1" else {})
     return results
 
 
@@ -130,21 +131,21 @@ def _wildbench(
 ) -> dict[str, Record]:
     parts: dict[str, list[tuple[Judgments, Record]]] = {}
     for name, part in named:
-        measure = aggregate_scores if part.form == "checklist_score" else aggregate_rewards
-        result = _about(part) | measure(part.records, num_expected=num_expected, tasks=tasks)
+        aggregated = aggregate_scores if part.protocol == "checklist_score" else aggregate_rewards
+        result = _about(part) | aggregated(part.judgments, num_expected=num_expected, tasks=tasks)
         parts.setdefault(name, []).append((part, result))
     return {name: _entry(found) for name, found in parts.items()}
 
 
 def _entry(parts: Sequence[tuple[Judgments, Record]]) -> Record:
     """What there is of one model: its score, its rewards against each reference and their mean."""
-    scores = [result for part, result in parts if part.form == "checklist_score"]
-    rewards = {str(part.baseline): result for part, result in parts if part.form != "checklist_score"}
+    scores = [result for part, result in parts if part.protocol == "checklist_score"]
+    rewards = {str(part.baseline): result for part, result in parts if part.protocol != "checklist_score"}
     if not rewards:
         return scores[0]
     reward = next(iter(rewards.values()))
     if len(rewards) > 1:
-        reward = _mix(rewards, [part.records for part, _ in parts if part.form != "checklist_score"])
+        reward = _mix(rewards, [part.judgments for part, _ in parts if part.protocol != "checklist_score"])
     entry = {**reward, "wb_reward_ci": reward["ci"], "references": rewards}
     if not scores:
         return entry
@@ -152,7 +153,7 @@ def _entry(parts: Sequence[tuple[Judgments, Record]]) -> Record:
     return {**entry, **scores[0], **_together({"WB-Score": scores[0], "WB-Reward": reward}), "checklist_score": scores[0]}
 
 
-def _mix(by_reference: Mapping[str, Record], games: Sequence[Sequence[Record]]) -> Record:
+def _mix(by_reference: Mapping[str, Record], judgments: Sequence[Sequence[Judgment]]) -> Record:
     """The mean of several references' rewards, which is published as Mix, and what can be said of them together."""
     parts = list(by_reference.values())
     by_margin = {
@@ -163,7 +164,7 @@ def _mix(by_reference: Mapping[str, Record], games: Sequence[Sequence[Record]]) 
         shared = [task for task in parts[0]["wb_reward_by_task"] if all(task in part["wb_reward_by_task"] for part in parts)]
         by_task = {task: _mean([part["wb_reward_by_task"][task] for part in parts]) for task in shared}
     value = _mean([part["wb_reward"] for part in parts])
-    ci = None if value is None else reward_interval(games)
+    ci = None if value is None else reward_interval(judgments)
     return {
         "wb_reward": value,
         "ci": ci,
@@ -174,9 +175,7 @@ def _mix(by_reference: Mapping[str, Record], games: Sequence[Sequence[Record]]) 
         **{key: sum(part[key] for part in parts) for key in ("n_left_out", "n_empty", "n_cut")},
         **{key: _mean([part[key] for part in parts]) for key in ("mean_characters", "baseline_mean_characters")},
         # A question is another pair of outputs with each reference.
-        "lengths": reward_lengths(
-            [{**game, "question_id": (number, game["question_id"])} for number, part in enumerate(games) for game in part]
-        ),
+        "lengths": reward_lengths([((number, one.question_id), one) for number, part in enumerate(judgments) for one in part]),
         "demonstration": any(part["demonstration"] for part in parts),
         "baseline": None,
         **_together(by_reference),
@@ -230,26 +229,21 @@ def _about(part: Judgments) -> Record:
     }
 
 
-def _agreement(parts: Sequence[Judgments]) -> list[dict[str, Any]]:
-    """Of each two judges of one model, form, baseline and category."""
+def _agreement(parts: Sequence[Judgments]) -> list[Record]:
+    """Of each two judges of one model, protocol, baseline and category."""
     return [
         {
             "model": first.model,
-            "form": first.form,
+            "form": first.protocol,
             "category": first.category,
             "judges": [first.judge, second.judge],
-            **_kappa(first, second),
+            **judges_agreement(_last(first), _last(second)).to_json(),
         }
         for first, second in itertools.combinations(parts, 2)
         if first.key._replace(judge=None) == second.key._replace(judge=None)
     ]
 
 
-def _kappa(first: Judgments, second: Judgments) -> Record:
-    field = "score" if first.form == "checklist_score" else "verdict"
-    # A game that is there several times is one game of the agreement.
-    sides = [
-        list({place_of(record): {**record, "verdict": record[field]} for record in part.records}.values())
-        for part in (first, second)
-    ]
-    return judges_agreement(*sides)
+def _last(part: Judgments) -> list[Judgment]:
+    """What was judged several times counts once for an agreement, by its last verdict."""
+    return list({one.place: one for one in part.judgments}.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from evaluation.formats import NONE, interval, number, signed
 from evaluation.records import Record
@@ -16,7 +15,7 @@ Table = tuple[str, list[dict[str, str]]]
 
 
 def judgment_rows(result: Record) -> list[Table]:
-    """(title, rows): scores, what they rest on, lengths, and in words what speaks against them; every row has the table's columns."""
+    """Tables as (title, rows): scores, what they rest on, lengths, agreement, and notes on what speaks against them."""
     parts = [part for name, found in result["models"].items() for part in _parts(name, found)]
     row = _win_rate_row if result["benchmark"] == "arena_hard" else _wildbench_row
     scores: dict[str, list[dict[str, str]]] = {}
@@ -35,7 +34,7 @@ def judgment_rows(result: Record) -> list[Table]:
 
 
 def _heading(benchmark: str, found: Record) -> str:
-    """What a table's scores are of: scores of different questions, or against different baselines, stand apart."""
+    """The title of a score's table: scores on other questions, or against another baseline, have a table of their own."""
     heading = benchmark.replace("_", "-")
     if found.get("version", "v0.1") != "v0.1":
         heading += f" {found['version']}, {found['category']}"
@@ -46,7 +45,7 @@ def _heading(benchmark: str, found: Record) -> str:
 
 
 def _parts(name: str, found: Record) -> Iterator[tuple[str, str, Record]]:
-    """(model, what is measured, its result): of a WildBench entry each score by itself, and the mean of several references first."""
+    """(model, what is measured, its result). A WildBench entry has several: each score by itself, before them the mean over references."""
     if "score" in found:
         yield name, "score", found
     if "wb_score" in found:
@@ -60,7 +59,7 @@ def _parts(name: str, found: Record) -> Iterator[tuple[str, str, Record]]:
 
 
 def _rewards_alone(found: Record) -> Record:
-    """Of an entry that may have a score as well: the mean reward, with the counts of the comparisons."""
+    """An entry's mean reward with the counts of the comparisons alone: the entry's own may be those of a WB-Score."""
     parts = list(found["references"].values())
     return {
         **found,
@@ -164,13 +163,13 @@ def _wrapped(note: str) -> list[str]:
 
 
 def _folded(row: Mapping[str, str]) -> list[dict[str, str]]:
-    """The row, and below it what of its names has no room: a name is never cut, and takes no room from the figures."""
+    """The row, with a long name folded into rows below it: a name is never cut, and takes no room from the figures."""
     pieces = {key: textwrap.wrap(value, _NAME_WIDTHS[key]) if key in _NAME_WIDTHS else [value] for key, value in row.items()}
     height = max(len(lines) for lines in pieces.values())
     return [{key: lines[line] if line < len(lines) else "" for key, lines in pieces.items()} for line in range(height)]
 
 
-def _agreement_row(entry: Mapping[str, Any]) -> dict[str, str]:
+def _agreement_row(entry: Record) -> dict[str, str]:
     judges: Sequence[object] = entry["judges"]
     return {
         "model": entry["model"],

@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable
 
+from evaluation.engines import unheard
 from evaluation.types import Generation
 
 
@@ -20,12 +21,14 @@ class FakeEngine:
         self._answer, self._kill_after = answer, kill_after
         self._rng = random.Random(0)
 
-    def generate(self, prompts, sampling):
+    def generate(self, prompts, sampling, received=unheard):
         for index, prompt in enumerate(prompts):
             if self._kill_after is not None and len(self.asked) == self._kill_after:
                 os.kill(os.getpid(), signal.SIGKILL)
             self.asked.append(prompt)
-            yield index, [self._one(prompt, sampling) for _ in range(sampling.n)]
+            found = [self._one(prompt, sampling) for _ in range(sampling.n)]
+            received(index, found)
+            yield index, found
 
     def _one(self, prompt, sampling):
         if self._answer is None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.report.inputs import ReportInputs
+
 OUTCOMES = {"+": "correct", "-": "wrong", "0": "no_answer"}
 
 
@@ -31,7 +33,7 @@ def scored(
     first_id: int = 0,
     contents: Sequence[str] | None = None,
     scorer: str = "3",
-) -> tuple[str, str]:
+) -> tuple[Path, Path]:
     """The folders of a score and a generate stage; an outcome per character: + correct, - wrong, 0 no answer (cut off).
 
     Items are called i0, i1, …, and ask what is called so too, or `contents`; `texts` replaces some completions.
@@ -78,13 +80,15 @@ def scored(
     )
     write_lines(folder / "generate" / "completions.jsonl", [{**record, "prompt": "a prompt"} for record in shared])
     write_lines(folder / "generate" / "items.jsonl", [{"id": id, "question": f"question {id}", "answer": "42"} for id in ids])
-    return str(folder / "score"), str(folder / "generate")
+    return folder / "score", folder / "generate"
 
 
-def judged(folder: Path, verdicts: Sequence[tuple[str | None, str | None]], *, demonstration: bool = True) -> str:
+def judged(folder: Path, verdicts: Sequence[tuple[str | None, str | None]], *, demonstration: bool = True) -> Path:
     """The folder of a judge stage: per question the verdict with the baseline first, and with the candidate first."""
-    from evaluation.judging.protocols import pairwise
-    from evaluation.judging.results import summarize_games
+    from bnf.plugins import load
+    from evaluation.judging.aggregates.judgment import Judgment
+    from evaluation.judging.protocols import PROTOCOLS
+    from evaluation.judging.results import summarize_judgments
 
     games = [
         {"question_id": f"q{index}", "candidate": "aligned", "game": game, "verdict": verdict, "letter_mass": None}
@@ -92,18 +96,23 @@ def judged(folder: Path, verdicts: Sequence[tuple[str | None, str | None]], *, d
         for game, verdict in enumerate(both, start=1)
     ]
     write_lines(folder / "games.jsonl", games)
-    results = summarize_games(
-        pairwise, games, ["aligned"], [{"id": str(n)} for n in range(len(verdicts))], "both", demonstration
+    results = summarize_judgments(
+        load(PROTOCOLS, "pairwise"),
+        list(map(Judgment.from_json, games)),
+        ["aligned"],
+        [{"id": str(n)} for n in range(len(verdicts))],
+        "both",
+        demonstration,
     )
     cost = {"num_requests": 4, "num_prompt_tokens": 400, "num_completion_tokens": 40, "usd": 0.01}
     summary = {"judge": "a-judge", "baseline": "base", "form": "pairwise", "orders": "both", "demonstration": demonstration}
     write_object(
         folder / "summary.json", {**summary, **results, "source": "sample", "deviations": ["judge a-judge"], "cost": cost}
     )
-    return str(folder)
+    return folder
 
 
-def trained(folder: Path) -> str:
+def trained(folder: Path) -> Path:
     steps = [
         {"step": step, "loss": 1 / step, "grad_norm": 2.0, "rewards/chosen": 0.1 * step, "rewards/rejected": -0.1 * step}
         for step in (1, 2, 3, 4)
@@ -112,10 +121,10 @@ def trained(folder: Path) -> str:
     summary = {"steps": 4, "seconds": 12.0, "tokens_per_second": 100.0, "groups_per_step": 2.0, "peak_memory_gb": 1.5}
     rates = {"first": 5e-6, "highest": 2e-5, "last": 1e-7, "warmup_steps": 2}
     write_object(folder / "train_summary.json", {**summary, "learning_rates": rates})
-    return str(folder)
+    return folder
 
 
-def analyzed(folder: Path, labels: Sequence[str] = ("preferred", "dispreferred")) -> str:
+def analyzed(folder: Path, labels: Sequence[str] = ("preferred", "dispreferred")) -> Path:
     """The folder of an analyze stage: preferred completions rose by half a nat per token, dispreferred ones fell by one."""
     shifts: dict[str, Any] = {"preferred": {"completions": 0, "tokens": 0}, "dispreferred": {"completions": 0, "tokens": 0}}
     for name in labels:
@@ -135,10 +144,10 @@ def analyzed(folder: Path, labels: Sequence[str] = ("preferred", "dispreferred")
             "largest_falls": [token],
         }
     write_object(folder / "shifts.json", shifts)
-    return str(folder)
+    return folder
 
 
-def prepared(folder: Path) -> str:
+def prepared(folder: Path) -> Path:
     lengths = {"min": 1, "p10": 1, "median": 2, "p90": 3, "max": 4, "mean": 2.0}
     write_object(
         folder / "ledger.json",
@@ -168,20 +177,20 @@ def prepared(folder: Path) -> str:
             },
         },
     )
-    return str(folder)
+    return folder
 
 
-def searched(folder: Path, benchmark: str, *, exact: int, overlapping: int) -> str:
+def searched(folder: Path, benchmark: str, *, exact: int, overlapping: int) -> Path:
     """The folder of a contamination stage."""
     counts = {"num_exact": exact, "num_overlapping": overlapping, "num_groups": exact + overlapping}
     write_object(
         folder / "contamination.json",
         {"benchmark": benchmark, "num_items": 20, "num_items_compared": 19, "ngram_words": 13, **counts},
     )
-    return str(folder)
+    return folder
 
 
-def inputs(folder: Path, benchmarks: dict[str, dict[str, tuple[str, str]]], **more: Any) -> dict[str, Any]:
+def inputs(folder: Path, benchmarks: dict[str, dict[str, tuple[Path, Path]]], **more: Any) -> ReportInputs:
     """What the report stage collects; `benchmarks` has what `scored` gives, by benchmark and model."""
     models = {model for by_model in benchmarks.values() for model in by_model}
     recipe = {
@@ -199,12 +208,8 @@ def inputs(folder: Path, benchmarks: dict[str, dict[str, tuple[str, str]]], **mo
         "digests": {model: "d" * 64 for model in sorted(models)},
         "scores": {name: {model: pair[0] for model, pair in by_model.items()} for name, by_model in benchmarks.items()},
         "generations": {name: {model: pair[1] for model, pair in by_model.items()} for name, by_model in benchmarks.items()},
-        "judges": {},
-        "train": None,
-        "shifts": None,
-        "data": None,
         "stages": [{**stage, "seconds": 2.5, "other_code": []}],
         "versions": {"torch": "2.13.0"},
         "machine": {"cpu": "a cpu", "cores": 2},
     }
-    return collected | more
+    return ReportInputs(**(collected | more))

@@ -31,7 +31,7 @@ def evaluation(step: int, **changes: Any) -> dict[str, Any]:
     return {"step": step, **{f"eval_{name}": value for name, value in (values | changes).items()}}
 
 
-def trained_with_dev(folder: Path, last: dict[str, Any] | None = None, **changes: Any) -> str:
+def trained_with_dev(folder: Path, last: dict[str, Any] | None = None, **changes: Any) -> Path:
     trained(folder)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     evaluations = [evaluation(step, **changes) for step in (0, 2)] + [last or evaluation(4, **changes)]
@@ -39,7 +39,7 @@ def trained_with_dev(folder: Path, last: dict[str, Any] | None = None, **changes
     summary = json.loads((folder / "train_summary.json").read_text())
     dev = {"groups": 8, "before": evaluations[0], "after": evaluations[-1]}
     write_object(folder / "train_summary.json", {**summary, "dev": dev})
-    return str(folder)
+    return folder
 
 
 def test_every_evaluation_is_a_row(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from evaluation.benchmarks import arena_hard
 from evaluation.engines import open_engine
 from evaluation.judging.answers import Answers
 from evaluation.judging.client import ModelJudge
-from evaluation.judging.run import Baseline, judge
+from evaluation.judging.run import judge
 from evaluation.spending import Meter, Price, SpendingCapReached
 from evaluation.types import Sampling
 from tests.stub_server import FAULTS, StubServer
@@ -23,7 +23,7 @@ from tests.unit.evaluation.fake_engine import no_progress
 ROOT = Path(__file__).parents[3]
 QUESTIONS = arena_hard.load("sample", None)
 GOOD = Answers("new", {item["id"]: [f"good {item['id']}"] for item in QUESTIONS})
-POOR = Baseline("old", {item["id"]: [f"poor {item['id']}"] for item in QUESTIONS})
+POOR = Answers("old", {item["id"]: [f"poor {item['id']}"] for item in QUESTIONS})
 PRICE = Price(10.0, 30.0)
 # 100 tokens read and 10 written, as the stub says.
 COST = (100 * 10 + 10 * 30) / 1e6

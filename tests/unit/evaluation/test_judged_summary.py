@@ -1,11 +1,10 @@
 """What the report says of judges: every form, two judges, deviations, cost."""
 
 import json
-from pathlib import Path
 
 from evaluation.benchmarks import arena_hard, mt_bench, questions, wildbench
 from evaluation.judging.deviations import deviations
-from evaluation.report._judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
+from evaluation.report.judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.test_judging import GOOD, MT, TASKS, fair, play, scored
 
@@ -73,8 +72,8 @@ def test_every_form_has_its_rows_and_sentences(tmp_path):
 def test_two_judges_agreement_stands_with_the_second(tmp_path):
     play(FakeEngine(fair), tmp_path / "first", models={"aligned": GOOD})
     play(FakeEngine(lambda m: "[[A>B]]"), tmp_path / "second", models={"aligned": GOOD})
-    folders = {"arena_hard": str(tmp_path / "first"), "arena_hard/second": str(tmp_path / "second")}
-    entries = {name: judge_entry(Path(folder)) for name, folder in folders.items()}
+    folders = {"arena_hard": tmp_path / "first", "arena_hard/second": tmp_path / "second"}
+    entries = {name: judge_entry(folder) for name, folder in folders.items()}
     add_agreement(entries, folders)
     assert entries["arena_hard/second"]["agreement"]["aligned"]["n_games"] == 24
     assert entries["arena_hard/second"]["agreement"]["aligned"]["kappa"] == 0.0, "one always says A, the other half the time"

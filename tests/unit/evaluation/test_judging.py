@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from bnf.plugins import load, names
 from evaluation.benchmarks import arena_hard, mt_bench, questions, wildbench
 from evaluation.judging.answers import Answers
 from evaluation.judging.client import ModelJudge, schema
-from evaluation.judging.protocols import form, names
-from evaluation.judging.run import Baseline, judge, rate
+from evaluation.judging.protocols import PROTOCOLS
+from evaluation.judging.run import judge, rate
 from evaluation.types import Generation
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
@@ -26,7 +27,7 @@ def play(engine, folder, form_name="pairwise", *, items=QUESTIONS, models=None, 
         judge_name="judge-1",
         questions=items,
         models={name: Answers(name, turns) for name, turns in models.items()},
-        baseline=Baseline("old", baseline) if baseline else None,
+        baseline=Answers("old", baseline) if baseline else None,
         output_dir=folder,
         progress=no_progress,
         **options,
@@ -79,9 +80,9 @@ def test_a_judge_with_choices_is_held_to_the_labels(tmp_path):
     seen = []
 
     class Choosing(FakeEngine):
-        def generate(self, prompts, sampling):
+        def generate(self, prompts, sampling, received):
             seen.append(sampling.choices)
-            return super().generate(prompts, sampling)
+            return super().generate(prompts, sampling, received)
 
     play(Choosing(lambda _: "[[A=B]]", choices=True), tmp_path, mode="choice")
     assert seen[0] == ["[[A>>B]]", "[[A>B]]", "[[A=B]]", "[[B>A]]", "[[B>>A]]"]
@@ -111,7 +112,7 @@ def test_another_judge_or_other_parameters_are_other_records(tmp_path):
             judge_name="judge-1",
             questions=QUESTIONS,
             models={"new": Answers("new", GOOD)},
-            baseline=Baseline("old", POOR),
+            baseline=Answers("old", POOR),
             output_dir=tmp_path,
             progress=no_progress,
         )
@@ -259,7 +260,7 @@ def test_wildbench_rewards(tmp_path):
     ],
 )
 def test_what_counts_as_a_score(reply, score):
-    assert form("checklist_score").parse(reply) == score
+    assert load(PROTOCOLS, "checklist_score").parse(reply) == score
 
 
 # MT-bench
@@ -295,7 +296,7 @@ def test_mt_bench_rates_both_turns_with_their_history_and_references(tmp_path):
     ],
 )
 def test_what_counts_as_a_rating(reply, score):
-    assert form("turn_score").parse(reply) == score
+    assert load(PROTOCOLS, "turn_score").parse(reply) == score
 
 
 def test_unparsed_ratings_are_counted_and_a_judge_without_opinion_is_flagged(tmp_path):
@@ -349,9 +350,9 @@ def test_own_questions_in_two_forms(tmp_path):
         questions.load(str(path), None)
 
 
-def test_every_form_is_complete():
-    for name in names():
-        module = form(name)
+def test_every_form_is_complete(tmp_path):
+    for name in names(PROTOCOLS):
+        module = load(PROTOCOLS, name)
         for attribute in ("COMPARES", "LABELS", "LETTERS", "REASONS", "VERDICT", "TASK", "ASK_TEXT", "ASK_AGAIN"):
             assert hasattr(module, attribute), f"{name} lacks {attribute}"
         asked = schema(module)
@@ -360,7 +361,7 @@ def test_every_form_is_complete():
             free = json.dumps({module.VERDICT: label}) if name.startswith("checklist") else f"So: {label}"
             assert module.parse(free) == verdict, f"{name}: {label}"
     with pytest.raises(ValueError, match=r"forms must be among .*pairwise.*, got 'best'.*evaluation/judging/protocols/best.py"):
-        form("best")
+        play(FakeEngine(fair), tmp_path, "best")
 
 
 def test_ratings_of_single_answers(tmp_path):
@@ -369,4 +370,4 @@ def test_ratings_of_single_answers(tmp_path):
     asked = ModelJudge(engine, None, {"model": "j"}, "text")
     options = {"calls_file": tmp_path / "calls.jsonl", "progress": no_progress}
     found = rate(asked, "checklist_score", [(item, "well"), (item, "bad"), (item, "well")], **options)
-    assert [record["verdict"] for record in found] == [9.0, None, 9.0] and len(engine.asked) == 2
+    assert found == [9.0, None, 9.0] and len(engine.asked) == 2

@@ -3,14 +3,18 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 
 import pytest
 
-from evaluation.judging.drained import drained
-from evaluation.spending import Meter
+from evaluation.engines import open_engine
+from evaluation.spending import Meter, SpendingCapReached
+from evaluation.types import Sampling
 from tests.stub_server import StubServer, completion
-from tests.unit.evaluation.test_judge_client import PRICE, QUESTIONS, fair, judged
+from tests.unit.evaluation.test_judge_client import PRICE, QUESTIONS, ROOT, fair, judged
 
 
 def on_file(folder):
@@ -135,17 +139,88 @@ def test_an_error_of_whoever_takes_the_replies_keeps_those_under_way(tmp_path, m
     assert len(on_file(tmp_path)) == sum(server.billed.values()) < 24
 
 
-def test_what_cannot_be_told_ends_with_the_error():
-    with pytest.raises(KeyError):
-        list(drained(iter([1, 2]), KeyError("x")))
-    with pytest.raises(KeyError):
-        list(drained((number for number in range(3)), KeyError("x")))
+def test_an_interrupt_while_a_reply_is_looked_at_keeps_those_under_way_and_a_rerun_asks_the_rest(tmp_path, monkeypatch):
+    """The interrupt comes outside of the engine: nobody takes its replies any more."""
+
+    def interrupted(self, protocol, reply):
+        raise KeyboardInterrupt
+
+    def behave(messages, attempt):
+        time.sleep(0.05 * (len(server.requests) % 4))
+        return fair(messages)
+
+    with StubServer(behave) as server:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("evaluation.judging.client.ModelJudge._took_effect", interrupted)
+            judged(server, tmp_path, max_concurrency=4)
+        assert 1 < len(on_file(tmp_path)) == sum(server.billed.values()) < 24
+        assert judged(server, tmp_path)["models"]["new"]["score"] == 100.0
+    assert set(server.billed.values()) == {1} and len(server.billed) == 24
+    games = [json.loads(line) for line in (tmp_path / "out" / "games.jsonl").read_text().splitlines()]
+    assert [(game["question_id"], game["game"]) for game in games] == [(item["id"], n) for item in QUESTIONS for n in (1, 2)]
+
+
+def test_a_cap_that_is_reached_with_requests_under_way_keeps_their_replies(tmp_path):
+    def behave(messages, attempt):
+        time.sleep(0.05 * (len(server.requests) % 4))
+        return fair(messages)
+
+    with StubServer(behave) as server:
+        with pytest.raises(SpendingCapReached):
+            judged(server, tmp_path, cap=0.03, max_concurrency=4)
+        assert 4 <= len(on_file(tmp_path)) == sum(server.billed.values()) < 24
+        assert judged(server, tmp_path, cap=1.0)["models"]["new"]["score"] == 100.0
+    assert set(server.billed.values()) == {1} and len(server.billed) == 24
+
+
+def test_a_kill_loses_no_reply_that_had_arrived(tmp_path):
+    """The process looks at the first reply for ever; the others that were under way arrive meanwhile, and then comes kill -9."""
+    script = f"""
+        import os, signal, sys, threading, time
+        from pathlib import Path
+        from types import SimpleNamespace
+        sys.path.insert(0, {str(ROOT)!r})
+        from evaluation.judging.client import ModelJudge
+        from tests.unit.evaluation import test_judge_client as t
+        path = Path({str(tmp_path)!r})
+        ModelJudge._took_effect = lambda *_: time.sleep(600)
+        def kill():
+            while not (path / "calls.jsonl").exists() or len((path / "calls.jsonl").read_text().splitlines()) < 4:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        threading.Thread(target=kill, daemon=True).start()
+        t.judged(SimpleNamespace(url=sys.argv[1]), path, max_concurrency=4)
+    """
+
+    def behave(messages, attempt):
+        time.sleep(0.1 * (len(server.requests) % 4))
+        return fair(messages)
+
+    with StubServer(behave) as server:
+        command = [sys.executable, "-c", textwrap.dedent(script), server.url]
+        died = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+        assert died.returncode == -9, died.stderr.decode()
+        assert len(on_file(tmp_path)) == sum(server.billed.values()) == 4
+        assert judged(server, tmp_path)["models"]["new"]["score"] == 100.0
+    assert set(server.billed.values()) == {1} and len(server.billed) == 24
+
+
+def test_replies_are_handed_over_though_nobody_takes_them():
+    received = []
+    with StubServer(lambda *_: "x") as server:
+        engine = open_engine("openai", "m", base_url=server.url, max_concurrency=3)
+        prompts = [[{"role": "user", "content": str(number)}] for number in range(3)]
+        replies = engine.generate(prompts, Sampling(4), lambda index, found: received.append((index, found[0].completion)))
+        next(replies)
+        deadline = time.monotonic() + 30
+        while len(received) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert sorted(received) == [(0, "x"), (1, "x"), (2, "x")]
+        replies.close()
+        engine.close()
 
 
 def test_nothing_is_asked_for_nobody(tmp_path):
-    from evaluation.engines import open_engine
-    from evaluation.types import Sampling
-
     with StubServer(lambda *_: "x") as server:
         engine = open_engine("openai", "m", base_url=server.url, max_concurrency=2)
         replies = engine.generate([[{"role": "user", "content": str(number)}] for number in range(9)], Sampling(4))

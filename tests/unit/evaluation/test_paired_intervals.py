@@ -174,7 +174,7 @@ def test_lm_evals_standard_error_of_nothing_is_no_certainty(tmp_path):
         (tmp_path / model / "results.json").write_text(
             '{"results": {"t": {"acc,none": {"value": 0.0, "stderr": 0.0}, "ppl,none": {"value": 3.5, "stderr": 0.5}}}}'
         )
-    found = tasks_of({"t": {model: str(tmp_path / model) for model in ("base", "aligned")}})
+    found = tasks_of({"t": {model: tmp_path / model for model in ("base", "aligned")}})
     assert found["t"]["t"]["acc,none"]["delta_ci"] == pytest.approx([-0.242494, 0.242494], abs=1e-5)
     assert found["t"]["t"]["ppl,none"]["delta_ci"] is None
     accuracy, perplexity = task_rows({"lm_eval": found})

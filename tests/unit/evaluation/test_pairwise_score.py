@@ -6,6 +6,7 @@ import random
 import pytest
 
 from evaluation.judging.aggregates.agreement import cohen_kappa, judges_agreement
+from evaluation.judging.aggregates.judgment import Judgment
 from evaluation.judging.aggregates.style_control import fit_logistic, style, style_controlled
 from evaluation.judging.aggregates.win_rate import aggregate, paired_delta, score_delta, with_battles
 from evaluation.judging.protocols.pairwise import parse, wants_more
@@ -20,7 +21,7 @@ def games_of(*verdicts, styles=None):
             sides = (dict(zip(("candidate_style", "baseline_style"), styles[number], strict=True))).items()
             facts = {side: {"characters": 5 * n, "tokens": n, "headers": 0, "lists": 0, "bold": 0} for side, n in sides}
         records += [
-            {"question_id": f"q{number}", "game": game, "verdict": verdict, **facts}
+            Judgment.from_json({"question_id": f"q{number}", "game": game, "verdict": verdict, **facts})
             for game, verdict in enumerate(pair, start=1)
         ]
     return records
@@ -91,18 +92,15 @@ def test_an_indifferent_judge_has_no_bias():
 
 def test_one_game_a_question_in_a_random_order_shows_the_bias_as_well():
     """The candidate is better in 70 %: games in either order alone would look biased."""
-    always_a = [{"question_id": str(n), "game": 1 + n % 2, "verdict": "A>B"} for n in range(50)]
+    always_a = [Judgment(str(n), 1 + n % 2, "A>B") for n in range(50)]
     assert aggregate(always_a, num_expected=50, orders="one")["position_bias"] == 1.0
-    fair = [
-        {"question_id": str(n), "game": 1 + n % 2, "verdict": "B>A" if (n % 2 == 0) == (n // 2 % 10 < 7) else "A>B"}
-        for n in range(200)
-    ]
+    fair = [Judgment(str(n), 1 + n % 2, "B>A" if (n % 2 == 0) == (n // 2 % 10 < 7) else "A>B") for n in range(200)]
     found = aggregate(fair, num_expected=200, orders="one")
     assert found["position_bias"] == pytest.approx(0.0) and found["score"] == pytest.approx(70) and not found["partial"]
 
 
 def single(number, game, verdict="A>B"):
-    return {"question_id": f"s{number}", "game": game, "verdict": verdict}
+    return Judgment(f"s{number}", game, verdict)
 
 
 @pytest.mark.parametrize("pair", [("A>B", "B>A"), ("B>A", "A>B"), ("A=B", "A=B")])
@@ -185,7 +183,7 @@ def test_no_verdict_at_all():
 
 def test_missing_questions_or_second_games_are_partial():
     assert result_of(("B>A", "A>B"), num_expected=2)["partial"] is True
-    result = aggregate([{"question_id": "q", "game": 1, "verdict": "B>A"}], num_expected=1)
+    result = aggregate([Judgment("q", 1, "B>A")], num_expected=1)
     assert result["partial"] is True and result["trusted"] is False and "both orders" in result["untrusted_reason"]
 
 
@@ -243,7 +241,7 @@ def test_kappa_by_hand():
 
 def test_two_judges_agreement_is_over_games_that_both_decided():
     first, second = games_of(("A>B", "B>A"), ("A>>B", None)), games_of(("A>B", "B>A"), ("A>B", "A>B"))
-    found = judges_agreement(first, second)
+    found = judges_agreement(first, second).to_json()
     assert found["n_games"] == 3 and found["kappa_winner"] == 1.0 and found["same_verdict"] == pytest.approx(2 / 3)
     assert found["kappa"] == pytest.approx((2 / 3 - 3 / 9) / (1 - 3 / 9))
 

@@ -2,14 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from evaluation.report._examples import examples
 from evaluation.report.build import build_report
+from evaluation.report.examples import examples
+from evaluation.report.inputs import ReportInputs
 from tests.unit.evaluation.report_folders import analyzed, inputs, judged, prepared, scored, searched, trained
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} & \x00\x1b[31m \u202egnp.exe \ud800 \r ok"
@@ -47,7 +48,7 @@ class Page(HTMLParser):
             self.text += data
 
 
-def built(folder: Path, collected: dict[str, Any]) -> tuple[str, Page]:
+def built(folder: Path, collected: ReportInputs) -> tuple[str, Page]:
     build_report(collected, folder)
     html = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(html)
@@ -55,7 +56,7 @@ def built(folder: Path, collected: dict[str, Any]) -> tuple[str, Page]:
     return html, page
 
 
-def everything(folder: Path, texts: dict[str, str] | None = None) -> dict[str, Any]:
+def everything(folder: Path, texts: dict[str, str] | None = None) -> ReportInputs:
     benchmarks = {
         "crux": {
             "base": scored(folder / "crux" / "base", "++----00", texts=texts),
@@ -119,9 +120,11 @@ def test_what_is_in_it(tmp_path: Path) -> None:
 
 def test_what_models_wrote_is_inert_and_visible(tmp_path: Path) -> None:
     collected = everything(tmp_path, {f"i{index}": HOSTILE for index in range(8)})
-    collected["name"] = collected["models"]["base"] = collected["machine"]["cpu"] = HOSTILE
-    collected["recipe"]["model_name_or_path"] = HOSTILE
-    collected["stages"][0]["model"] = HOSTILE
+    collected = replace(
+        collected, name=HOSTILE, models={**collected.models, "base": HOSTILE}, machine={**collected.machine, "cpu": HOSTILE}
+    )
+    collected.recipe["model_name_or_path"] = HOSTILE
+    collected.stages[0]["model"] = HOSTILE
     html, page = built(tmp_path / "out", collected)
     assert "script" not in page.tags and "img" not in page.tags
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
@@ -169,11 +172,13 @@ def test_a_run_that_only_trained(tmp_path: Path) -> None:
 def test_what_was_run_in_words(tmp_path: Path) -> None:
     collected = inputs(tmp_path, {}, train=trained(tmp_path / "train"), data=prepared(tmp_path / "data"))
     settings = {"learning_rate": 2e-5, "lr_scheduler_type": "cosine", "objective_options": {"beta": 0.1}}
-    collected["recipe"] |= {
-        "data": {"source": "pairs", "path": "pairs.jsonl"},
-        "prepare": {"mask_fraction": 0.25},
-        "train": {"objective": "dpo", "label_weighting": "none", **settings},
-    }
+    collected.recipe.update(
+        {
+            "data": {"source": "pairs", "path": "pairs.jsonl"},
+            "prepare": {"mask_fraction": 0.25},
+            "train": {"objective": "dpo", "label_weighting": "none", **settings},
+        }
+    )
     _, page = built(tmp_path / "out", collected)
     for expected in (
         "pairs from pairs.jsonl; 25 % of the pairs keep one side only",
@@ -192,7 +197,7 @@ def test_shifts_of_one_label_alone(tmp_path: Path) -> None:
     path = tmp_path / "one" / "shifts.json"
     path.write_text(path.read_text().replace('"policy": -0.75', '"policy": -Infinity'))
     assert "−1.250 → –" in built(tmp_path / "out", collected)[1].text
-    collected["shifts"] = analyzed(tmp_path / "none", [])
+    collected = replace(collected, shifts=analyzed(tmp_path / "none", []))
     assert "Likelihood" not in built(tmp_path / "out", collected)[1].text
 
 
@@ -230,16 +235,21 @@ def test_items_without_a_completion_are_no_examples(tmp_path: Path) -> None:
 
 
 def test_the_data_section_has_the_ledgers_counts_and_what_the_benchmarks_share_with_the_data(tmp_path):
-    collected = inputs(tmp_path, {"gsm8k": {"base": scored(tmp_path / "base", "+-")}}, data=prepared(tmp_path / "data"))
-    collected["contamination"] = {
+    contamination = {
         "gsm8k": searched(tmp_path / "c1", "gsm8k", exact=2, overlapping=1),
         "crux": searched(tmp_path / "c2", "crux", exact=0, overlapping=0),
     }
-    collected["recipe"]["data"] = [
+    collected = inputs(
+        tmp_path,
+        {"gsm8k": {"base": scored(tmp_path / "base", "+-")}},
+        data=prepared(tmp_path / "data"),
+        contamination=contamination,
+    )
+    collected.recipe["data"] = [
         {"source": "pairs", "path": "a.jsonl", "weight": 2.0},
         {"source": "thumbs", "path": "b.jsonl", "weight": None},
     ]
-    collected["recipe"]["prepare"] = {"mask_fraction": 0.25, "flip_fraction": 0.1}
+    collected.recipe["prepare"] = {"mask_fraction": 0.25, "flip_fraction": 0.1}
     _, page = built(tmp_path / "report", collected)
     text = " ".join(page.text.split())
     assert (

@@ -9,7 +9,7 @@ from data.labelers import reward_model as reward_labeler
 from evaluation.judging.answers import Answers
 from evaluation.judging.client import ModelJudge, RewardJudge
 from evaluation.judging.reward_model import RewardModel
-from evaluation.judging.run import Baseline, judge, reward
+from evaluation.judging.run import judge, reward
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} w2 {% endfor %}"
@@ -78,7 +78,7 @@ def test_the_answer_with_the_higher_reward_wins_in_either_order(scorer, tmp_path
         judge_name="rm",
         questions=ITEMS,
         models={"new": Answers("new", own)},
-        baseline=Baseline("old", other),
+        baseline=Answers("old", other),
         output_dir=tmp_path,
         progress=no_progress,
     )

@@ -21,13 +21,13 @@ PART = {
 
 
 def folders(tmp_path, number, *, held_out=None, measured=None):
-    places = {stage: str(tmp_path / f"{stage}{number}") for stage in ("label", "prepare", "train")}
+    places = {stage: tmp_path / f"{stage}{number}" for stage in ("label", "prepare", "train")}
     write_object(tmp_path / f"label{number}" / "rewards.json", {**PART, "held_out": held_out})
     write_object(tmp_path / f"prepare{number}" / "ledger.json", {"num_groups": 3, "num_offline": 1})
     write_object(tmp_path / f"train{number}" / "train_summary.json", {"steps": 5})
     if measured:
         write_object(tmp_path / f"measure{number}" / "divergence.json", measured)
-        places["measure"] = str(tmp_path / f"measure{number}")
+        places["measure"] = tmp_path / f"measure{number}"
     return places
 
 

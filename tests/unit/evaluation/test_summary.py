@@ -12,7 +12,7 @@ from evaluation.statistics import tango_interval
 from tests.unit.evaluation.report_folders import inputs, judged, prepared, scored, trained, write_lines
 
 
-def pair(folder: Path, base: str, aligned: str, **settings: object) -> dict[str, tuple[str, str]]:
+def pair(folder: Path, base: str, aligned: str, **settings: object) -> dict[str, tuple[Path, Path]]:
     return {
         "base": scored(folder / "base", base, **settings),  # type: ignore[arg-type]
         "aligned": scored(folder / "aligned", aligned, **settings),  # type: ignore[arg-type]
@@ -96,11 +96,11 @@ def test_a_reference_that_training_made_itself_is_said(tmp_path: Path) -> None:
     for mismatch in (None, 0.98528):
         kept = json.loads((folder / "train_summary.json").read_text())
         (folder / "train_summary.json").write_text(json.dumps({**kept, "reference_mismatch": mismatch}))
-        said = " ".join(notes(summarize({**inputs(tmp_path, {}), "train": str(folder)})))
+        said = " ".join(notes(summarize(inputs(tmp_path, {}, train=folder))))
         assert ("mean weight 0.985 before the first step" in said) == (mismatch is not None)
     kept |= {"reference_mismatch": None, "reference_made_elsewhere": "head_logits 1, here 2"}
     (folder / "train_summary.json").write_text(json.dumps(kept))
-    said = " ".join(notes(summarize({**inputs(tmp_path, {}), "train": str(folder)})))
+    said = " ".join(notes(summarize(inputs(tmp_path, {}, train=folder))))
     assert "(made elsewhere: head_logits 1, here 2): training computed one of its own" in said
 
 
@@ -188,7 +188,7 @@ def test_training_data_and_times_are_taken_over(tmp_path: Path) -> None:
 def test_numbers_that_are_no_json_become_null(tmp_path: Path) -> None:
     folder = Path(trained(tmp_path / "train"))
     write_lines(folder / "metrics.jsonl", [{"step": 1, "loss": math.nan, "grad_norm": math.inf}])
-    summary = summarize(inputs(tmp_path, {}, train=str(folder)))
+    summary = summarize(inputs(tmp_path, {}, train=folder))
     assert summary["train"]["last"] == {"step": 1, "loss": None, "grad_norm": None}
     json.dumps(summary, allow_nan=False)
 
@@ -264,8 +264,8 @@ def test_a_cross_check_stands_beside_the_score(tmp_path: Path) -> None:
     )
     checked = {"benchmark": "gsm8k", "n": 2, "columns": columns, "main": columns[1]}
     (folder / "cross_check.json").write_text(json.dumps(checked))
-    found = inputs(tmp_path, {"gsm8k": {"base": scored(tmp_path / "1", "+-")}})
-    found["cross_checks"] = {"gsm8k": {"base": str(folder)}}
+    checks = {"gsm8k": {"base": folder}}
+    found = inputs(tmp_path, {"gsm8k": {"base": scored(tmp_path / "1", "+-")}}, cross_checks=checks)
     summary = summarize(found)
     checked = summary["benchmarks"]["gsm8k"]["base"]["cross_check"]
     assert checked["n_disagreements"] == 1

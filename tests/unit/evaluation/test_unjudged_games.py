@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from evaluation.judging.aggregates.judgment import Judgment
 from evaluation.judging.aggregates.wildbench import CUT, aggregate_rewards
 from evaluation.judging.recorded.score import judge_score
-from evaluation.report._judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
+from evaluation.report.judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.judgment_files import REFERENCE, comparison, notes, scores_file, wildbench_file
 from tests.unit.evaluation.test_judging import TASKS, games_in, play, scored
@@ -118,7 +119,7 @@ def test_empty_answers_hide_no_constant_score_and_no_nulls(tmp_path):
 def test_they_are_counted_apart_and_shown(tmp_path):
     rewards(tmp_path / "first")
     rewards(tmp_path / "second", lambda m: json.dumps({"choice": "B+"}))
-    folders = {"wildbench": str(tmp_path / "first"), "wildbench/second": str(tmp_path / "second")}
+    folders = {"wildbench": tmp_path / "first", "wildbench/second": tmp_path / "second"}
     entries = {name: judge_entry(tmp_path / place) for name, place in (("wildbench", "first"), ("wildbench/second", "second"))}
     entry = entries["wildbench"]
     assert judge_counts(entry)[0] == ("baseline first", "A>B × 4, not judged × 16")
@@ -133,7 +134,7 @@ def test_they_are_counted_apart_and_shown(tmp_path):
 
 
 def test_an_output_that_a_record_lacks_is_a_null_and_not_an_empty_answer():
-    games = [
+    judgments = [
         {
             "question_id": f"s{n}",
             "game": game,
@@ -144,5 +145,5 @@ def test_an_output_that_a_record_lacks_is_a_null_and_not_an_empty_answer():
         for n in range(10)
         for game in (1, 2)
     ]
-    found = aggregate_rewards(games, num_expected=10)
+    found = aggregate_rewards(list(map(Judgment.from_json, judgments)), num_expected=10)
     assert found["n_null"] == 2 and found["null_share"] == 0.1 and found["n_unjudged"] == 0 and found["n_left_out"] == 2

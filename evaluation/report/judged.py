@@ -1,16 +1,16 @@
-"""What a run's judges found, for summary.json, the terminal and the report: one entry per benchmark, form and judge."""
+"""What a run's judges found, for summary.json, the terminal and the report: one entry per benchmark, judge protocol and judge."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from evaluation.formats import NONE, difference, interval, number, signed
 from evaluation.judging.aggregates.agreement import judges_agreement
-from evaluation.judging.aggregates.asked import was_asked
-from evaluation.paired import Record, read_json, read_records
+from evaluation.judging.aggregates.judgment import Judgment
+from evaluation.paired import read_json, read_records
+from evaluation.records import Record
 
 # What the main figure of a result is called, and its unit.
 _SCORES = {"score": "score", "wb_score": "WB-Score", "wb_reward": "WB-Reward"}
@@ -18,44 +18,42 @@ _UNITS = {"pairwise": " %", "turn_score": " of 10"}
 
 
 def judge_entry(folder: Path) -> Record:
-    """The stage's own summary, and how often each verdict was given: by order where answers are compared."""
+    """The judge stage's summary, and how often each verdict was given: by order where answers are compared, else by turn."""
     summary = read_json(folder / "summary.json")
     compared = summary.get("orders") is not None
     verdicts: dict[str, Counter[str]] = {}
-    unjudged: Counter[str] = Counter()
-    for game in read_records(folder / "games.jsonl"):
-        place = ("baseline_first" if game["game"] == 1 else "candidate_first") if compared else f"turn_{game['game']}"
-        verdicts.setdefault(place, Counter())[_label(game)] += 1
-        unjudged[game["candidate"]] += not was_asked(game)
+    for judgment in _judgments(folder):
+        place = ("baseline_first" if judgment.number == 1 else "candidate_first") if compared else f"turn_{judgment.number}"
+        verdicts.setdefault(place, Counter())[_label(judgment)] += 1
     return {
         **summary,
-        # Also of a summary that was made before it had this count.
-        "models": {model: {"n_unjudged": unjudged[model], **result} for model, result in summary["models"].items()},
+        # First of all: it says of how many judgments the counts that follow are.
+        "models": {model: {"n_unjudged": result["n_unjudged"], **result} for model, result in summary["models"].items()},
         "verdicts": {place: dict(sorted(counts.items())) for place, counts in verdicts.items()},
     }
 
 
-def add_agreement(entries: Mapping[str, Record], folders: Mapping[str, str]) -> None:
-    """Adds Cohen's κ with the first judge to the entries of a second one."""
+def add_agreement(entries: Mapping[str, Record], folders: Mapping[str, Path]) -> None:
+    """Adds to the entries of a second judge how far it agrees with the first."""
     for name, entry in entries.items():
         benchmark, _, variant = name.partition("/")
         if not variant.startswith("second"):
             continue
-        form = variant.removeprefix("second").removeprefix("-")
-        first = "/".join(filter(None, (benchmark, form)))
-        games = [list(read_records(Path(folders[other]) / "games.jsonl")) for other in (first, name)]
+        protocol = variant.removeprefix("second").removeprefix("-")
+        first = "/".join(filter(None, (benchmark, protocol)))
+        both = [_judgments(folders[other]) for other in (first, name)]
         entry["agreement"] = {
             "with": entries[first]["judge"],
-            **{model: judges_agreement(*(_of(part, model) for part in games)) for model in entry["models"]},
+            **{model: _agreement(model, *both) for model in entry["models"]},
         }
 
 
-def judge_rows(name: str, entry: Mapping[str, Any]) -> list[dict[str, str]]:
+def judge_rows(name: str, entry: Record) -> list[dict[str, str]]:
     """A row per model; every row of an entry has the same columns, all as text."""
     return [_row(model, result, entry) for model, result in entry["models"].items()]
 
 
-def judge_notes(label: str, entry: Mapping[str, Any]) -> list[str]:
+def judge_notes(label: str, entry: Record) -> list[str]:
     """What is said of an entry in one sentence per model, and of both models together."""
     flag = " (DEMONSTRATION: the judge cannot judge, its verdicts mean nothing)" if entry["demonstration"] else ""
     against = f" against {entry['baseline']}" if entry["baseline"] else ""
@@ -90,7 +88,7 @@ def _without_verdict(result: Record) -> str:
     )
 
 
-def judge_counts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+def judge_counts(entry: Record) -> list[tuple[str, str]]:
     """How often each verdict was given: (where, counts)."""
     return [
         (place.replace("_", " "), ", ".join(f"{verdict} × {count}" for verdict, count in counts.items()))
@@ -98,7 +96,7 @@ def judge_counts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _row(model: str, result: Record, entry: Mapping[str, Any]) -> dict[str, str]:
+def _row(model: str, result: Record, entry: Record) -> dict[str, str]:
     trusted = result["trusted"] and not entry["demonstration"]
     row = {
         "model": model,
@@ -129,20 +127,24 @@ def _row(model: str, result: Record, entry: Mapping[str, Any]) -> dict[str, str]
     }
 
 
-def _name(result: Mapping[str, Any]) -> str:
+def _name(result: Record) -> str:
     return next(label for key, label in _SCORES.items() if key in result)
 
 
-def _main(result: Mapping[str, Any]) -> str:
+def _main(result: Record) -> str:
     return number(next(result[key] for key in _SCORES if key in result))
 
 
-def _label(game: Record) -> str:
-    verdict = game["verdict"]
-    if not was_asked(game):
+def _label(judgment: Judgment) -> str:
+    verdict = judgment.verdict
+    if not judgment.asked:
         return "not judged"
     return "none" if verdict is None else verdict if isinstance(verdict, str) else f"{verdict:g}"
 
 
-def _of(games: list[Record], model: str) -> list[Record]:
-    return [game for game in games if game["candidate"] == model]
+def _judgments(folder: Path) -> list[Judgment]:
+    return [Judgment.from_json(record) for record in read_records(folder / "games.jsonl")]
+
+
+def _agreement(model: str, first: Sequence[Judgment], second: Sequence[Judgment]) -> Record:
+    return judges_agreement(*([one for one in part if one.candidate == model] for part in (first, second))).to_json()

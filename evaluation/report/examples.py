@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evaluation.formats import cut
-from evaluation.paired import Record, is_correct, read_records, read_scores
+from evaluation.paired import is_correct, read_records, read_scores
+from evaluation.records import Record
 
 # Whether each model was right → what that is called, and how many are shown. In this order.
 _KINDS: dict[tuple[bool, ...], tuple[str, int]] = {
@@ -57,7 +57,7 @@ class Example:
     answers: list[Answer]
 
 
-def examples(scores: Mapping[str, str], generations: Mapping[str, str]) -> list[Example]:
+def examples(scores: Mapping[str, Path], generations: Mapping[str, Path]) -> list[Example]:
     """Examples of one benchmark: of each kind of item (flipped to right, flipped to wrong, …) those whose ids hash lowest.
 
     Args:
@@ -67,10 +67,10 @@ def examples(scores: Mapping[str, str], generations: Mapping[str, str]) -> list[
     models = [model for model in scores if model in generations]
     if not models:
         return []
-    verdicts = {model: read_scores(Path(scores[model])) for model in models}
+    verdicts = {model: read_scores(scores[model]) for model in models}
     chosen = dict(_choose(list(verdicts.values())))
-    completions = {model: _chosen_records(Path(generations[model]) / "completions.jsonl", chosen) for model in models}
-    items = _chosen_records(Path(generations[models[0]]) / "items.jsonl", chosen)
+    completions = {model: _chosen_records(generations[model] / "completions.jsonl", chosen) for model in models}
+    items = _chosen_records(generations[models[0]] / "items.jsonl", chosen)
     return [
         Example(
             id=id,
@@ -110,7 +110,7 @@ def _answer(model: str, verdict: Record, completion: Record) -> Answer:
     )
 
 
-def _field(value: Any) -> Excerpt:
+def _field(value: object) -> Excerpt:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return Excerpt(*cut(text, _FIELD_CHARACTERS, _FIELD_LINES))
 

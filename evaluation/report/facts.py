@@ -1,0 +1,84 @@
+"""What was run, in words: the head of a report."""
+
+from __future__ import annotations
+
+from evaluation.records import Record
+from evaluation.report.summary import label
+from evaluation.report.training_data import preferences
+
+
+def facts(summary: Record) -> list[tuple[str, str]]:
+    """(what, in words) of model, data, training, evaluation and judges."""
+    recipe, train, data = summary["recipe"], summary["train"], summary["data"]
+    found = [("Model", str(recipe["model_name_or_path"]))]
+    if recipe.get("sample"):
+        sample, labeler = recipe["sample"], (recipe.get("label") or {}).get("labeler")
+        found.append(
+            (
+                "Preferences",
+                f"the model's own completions: {_prompts(sample)} of {sample['source']}, {sample['samples_per_prompt']} samples each "
+                f"at temperature {_temperatures(sample)}, labelled by {labeler}" + _offline(recipe),
+            )
+        )
+    elif recipe.get("data"):
+        found.append(("Preferences", preferences(recipe)))
+    if data:
+        pairs = f", {data['num_pairs']} pairs" if data["num_pairs"] else ", no pairs"
+        found.append(
+            (
+                "Training data" + _of_last(summary),
+                f"{data['num_groups']} prompt groups: {data['num_preferred']} preferred and {data['num_dispreferred']} dispreferred "
+                f"completions{pairs}",
+            )
+        )
+    if recipe.get("train"):
+        settings = recipe["train"]
+        options = "".join(f", {key} {value}" for key, value in settings.get("objective_options", {}).items())
+        weighting = settings.get("label_weighting", "none")
+        found.append(
+            ("Objective", f"{settings['objective']}{options}" + ("" if weighting == "none" else f", labels {weighting}"))
+        )
+        steps = f"{train['steps']} steps of about {train['groups_per_step']:g} prompt groups, " if train else ""
+        found.append(
+            (
+                "Training" + _of_last(summary),
+                f"{steps}learning rate {_rates(settings, train)}, seed {recipe.get('seed', 0)}",
+            )
+        )
+    if summary["benchmarks"]:
+        engine = recipe["evaluation"].get("engine", "")
+        names = ", ".join(label(name, entry) for name, entry in summary["benchmarks"].items())
+        found.append(("Evaluation", f"{names}; one greedy completion per item, by {engine}"))
+    for name, entry in summary["judges"].items():
+        flag = ", as a demonstration" if entry["demonstration"] else ""
+        found.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
+    return found
+
+
+def _rates(settings: Record, train: Record | None) -> str:
+    """The learning rates that the optimizer was given, or, of a policy that doesn't say, the one that was set."""
+    rates, schedule = (train or {}).get("learning_rates"), settings["lr_scheduler_type"]
+    if rates is None:
+        return f"{settings['learning_rate']:g} ({schedule})"
+    warmup = f", warm-up steps: {rates['warmup_steps']}" if rates["warmup_steps"] else ""
+    first, highest, last = (f"{rates[name]:.3g}" for name in ("first", "highest", "last"))
+    return f"{first} in the first step, {highest} at most, {last} in the last ({schedule}{warmup})"
+
+
+def _of_last(summary: Record) -> str:
+    return " of the last round" if len(summary["rounds"]) > 1 else ""
+
+
+def _prompts(sample: Record) -> str:
+    rounds, each = sample["rounds"], sample["prompts_per_round"] or sample["num_prompts"]
+    return f"{each} prompts" if rounds == 1 else f"{rounds} rounds ({sample['reference']} reference) of {each} prompts"
+
+
+def _temperatures(sample: Record) -> str:
+    given = sample["temperature"]
+    return ", ".join(f"{one:g}" for one in given) if isinstance(given, list) else f"{given:g}"
+
+
+def _offline(recipe: Record) -> str:
+    share = recipe["sample"]["offline_mix"]
+    return f"; {100 * share:g} % of the prompts from {preferences(recipe)}" if share else ""

@@ -112,11 +112,13 @@ def test_dev_sets_of_runs_beside_each_other(tmp_path: Path) -> None:
 
 
 def run_of(name: str, folder: Path, scores: str | None) -> SimpleNamespace:
-    artifacts: dict[str, Any] = {"score/aligned/gsm8k": SimpleNamespace(path=scores)} if scores else {}
+    artifacts: dict[str, Any] = {"score/aligned/gsm8k": SimpleNamespace(stage="score", path=scores)} if scores else {}
     # Of several rounds the last one's counts.
     for round_number in (1, 2):
-        artifacts[f"prepare/round{round_number}"] = SimpleNamespace(fingerprint=f"data{round_number}")
-        artifacts[f"train/round{round_number}"] = SimpleNamespace(path=folder if round_number == 2 else folder / "nothing")
+        artifacts[f"prepare/round{round_number}"] = SimpleNamespace(stage="prepare", fingerprint=f"data{round_number}")
+        artifacts[f"train/round{round_number}"] = SimpleNamespace(
+            stage="train", path=folder if round_number == 2 else folder / "nothing"
+        )
     recipe = SimpleNamespace(train_config=lambda: SimpleNamespace(objective="bnf", dev_max_new_tokens=256))
     return SimpleNamespace(id=name, artifacts=artifacts, state="completed", recipe=recipe)
 

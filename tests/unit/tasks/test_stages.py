@@ -1,5 +1,6 @@
 """Stages declare themselves: order, inputs, evaluation and the report follow from their files, also for a new one."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from bnf.plugins import load, names
+from evaluation.report.inputs import ReportInputs
 from tasks.keys import ROOT
 from tasks.nodes import Node, check_inputs
 from tasks.stages import STAGES, evaluation_stages, in_order, kind_of_input
@@ -94,17 +96,21 @@ print(json.dumps({
     "outcome": load(STAGES, "count").outcome(artifact.path),
     "not done again": not_done_again(node, artifact),
     "code": sorted(artifact.manifest["ingredients"]["code"]),
-    "report": collect(settings, {node.id: artifact.path}),
+    "report": {"counts": collect(settings, {node.id: artifact.path}).counts},
     "folder": str(artifact.path),
-}))
+}, default=str))
 """
 
 
-def test_a_new_stage_is_its_file_and_its_node(tmp_path):
+def test_a_new_stage_is_its_file_its_node_and_its_section_of_the_report(tmp_path):
     """In a copy of the tree: found, put into the order, selected, executed in a child process, and given to the report."""
     for package in ("bnf", "data", "evaluation", "flows", "tasks"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tasks" / "stages" / "count.py").write_text(TOY)
+    inputs = tmp_path / "evaluation" / "report" / "inputs.py"
+    first = "    scores: ByModel"
+    assert first in inputs.read_text()
+    inputs.write_text(inputs.read_text().replace(first, f"    counts: ByModel = field(default_factory=dict)\n{first}"))
     done = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -118,3 +124,8 @@ def test_a_new_stage_is_its_file_and_its_node(tmp_path):
 def test_every_stage_keeps_the_contract():
     for name in names(STAGES):
         load(STAGES, name)
+
+
+def test_what_a_stage_gives_to_the_report_is_a_field_of_the_reports_inputs():
+    fields = {field.name for field in dataclasses.fields(ReportInputs)}
+    assert {load(STAGES, name).REPORT for name in names(STAGES)} - {None} <= fields

@@ -8,7 +8,7 @@ from typing import Any
 
 from bnf.data.chat_template import REASONING_KEYS
 from data.scripts import UNDIVIDED as _UNDIVIDED
-from evaluation.json_files import Decoder
+from evaluation.records import Decoder
 from evaluation.types import Message
 
 # What data sets call the roles, in small letters. A role that is not here stays as it is, for the template to know.

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from evaluation.records import Record, read_records
 from evaluation.statistics import holm, paired_difference
-
-Record = dict[str, Any]
 
 # Differences below this many points are noise even where their interval says otherwise: the same weights, served on other
 # hardware or in other batches, give other tokens on some items.
 NOISE_POINTS = 1.0
 ALPHA = 0.05
-
-
-def read_records(path: Path) -> Iterator[Record]:
-    """The objects of a JSON Lines file, one at a time.
-
-    Raises:
-        ValueError: where a line is not a JSON object.
-    """
-    with path.open("rb") as file:
-        for line_number, line in enumerate(file, start=1):
-            yield _parse(line, f"{path}, line {line_number},")
-
-
-def read_json(path: Path) -> Record:
-    """Raises ValueError where the file is not one JSON object."""
-    return _parse(path.read_bytes(), str(path))
-
-
-def _parse(data: bytes, where: str) -> Record:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must be a JSON object, got {data[:60]!r}; run the stage that writes it again")
-    return value
 
 
 def read_scores(folder: Path) -> dict[str, Record]:

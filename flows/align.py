@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled as cancelled_state
 
+from evaluation.records import read_json
 from evaluation.spending import LEDGER_VARIABLE
 from flows.dag.graph import build
 from flows.dag.on_policy import BASE
@@ -39,7 +40,7 @@ from tasks.execute import Children, Execution, stage_module
 from tasks.keys import Ingredients
 from tasks.nodes import Node, ingredients, input_path, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
-from tasks.store import Artifact, Store, read_json
+from tasks.store import Artifact, Store
 
 # What is computed on the way to a policy.
 ALIGNMENT_STAGES = ("sample", "prepare", *TRAINING_STAGES)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
+from evaluation.records import read_json
 from flows.dag.parts import plugin
 from flows.dag.plan import examine
 from flows.dag.preflight import HOME, require
@@ -25,7 +26,6 @@ from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.record import LATEST, MODELS, REPORT, RUNNING, Need, Run, all_runs, dotted, find_run, passed_over, run_sizes
 from tasks.child import Cancelled
-from tasks.store import read_json
 
 
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:

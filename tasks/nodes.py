@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from evaluation.records import read_json
 from tasks.keys import Ingredients, changes, code_digests, library_versions
 from tasks.remote import MANIFEST
-from tasks.store import Artifact, Store, read_json
+from tasks.store import Artifact, Store
 
 # Roles whose input is a model folder, wherever it lies.
 MODEL_ROLES = frozenset({"model", "policy", "judge", "reference_model"})

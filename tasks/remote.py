@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from evaluation.records import read_json, write_json
+
 MANIFEST = "manifest.json"
 
 
@@ -107,7 +109,7 @@ class Remote:
                     f"{self.url}/{folder}/{name} must have sha256 {entry['sha256']}, got another; run again with --refresh "
                     f"{folder.split('/')[0]}, which makes it anew and replaces it there"
                 )
-        (to / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        write_json(to / MANIFEST, manifest, indent=2, ensure_ascii=False)
 
     def upload(self, stage: str, key: str, fingerprint: str, artifact: Path, *, replace: bool) -> str:
         """Put an artifact, unless another machine was first with this key and what it put is whole.
@@ -135,7 +137,7 @@ class Remote:
     def _put(self, folder: str, artifact: Path) -> None:
         """Put an artifact's files, manifest last; one that is there is taken away first, so that what has a manifest is whole."""
         target = f"{self._root}/{folder}"
-        manifest = json.loads((artifact / MANIFEST).read_text())
+        manifest = read_json(artifact / MANIFEST)
         if self._exists(f"{folder}/{MANIFEST}"):
             with self._reaching():
                 self._files.rm_file(f"{target}/{MANIFEST}")

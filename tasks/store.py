@@ -15,7 +15,6 @@ import fcntl
 import fnmatch
 import functools
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -24,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bnf.files
 from bnf.model.digests import file_state, model_digest
-from bnf.permissions import open_to_readers
 from data.reading.files import files_inside
+from evaluation.records import read_json
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
 from tasks.remote import MANIFEST, Remote
 
@@ -241,7 +241,7 @@ class Store:
         for unfinished in work.rglob("*.partial"):
             unfinished.unlink()
         # Whatever library wrote them: a home may be shared.
-        open_to_readers(work)
+        bnf.files.open_to_readers(work)
         files = {
             str(path.relative_to(work)): {"size": path.stat().st_size, "sha256": file_sha256(path, durable=True)}
             for path in sorted(work.rglob("*"))
@@ -328,18 +328,7 @@ def file_sha256(path: Path, *, durable: bool = False) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text())
-    return value
-
-
 def write_json(path: Path, value: object, *, durable: bool = False) -> None:
-    """Write a JSON file whole: to a neighbour first, then swapped in. With `durable` that outlasts a power cut."""
+    """Writes a file of the home whole, whoever else writes it at the same time. With `durable` it outlasts a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w") as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(partial, path)
+    bnf.files.write_json(path, value, indent=2, ensure_ascii=False, suffix=f".{os.getpid()}.partial", durable=durable)

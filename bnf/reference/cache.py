@@ -23,12 +23,12 @@ from safetensors.torch import save_file
 from bnf.data.groups import DEV, read_groups
 from bnf.data.longest import check_longest
 from bnf.data.packing import Row, pack, rows_digest
+from bnf.files import open_to_readers
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.attention import ATTENTION
 from bnf.model.digests import model_digest
 from bnf.model.loading import load_model, numerics
 from bnf.model.logps import logits_budget, row_logps
-from bnf.permissions import open_to_readers
 from bnf.progress import Progress
 from bnf.reference.kl_pairs import mismatched_rows
 from bnf.training.losses import MismatchedReference, RowReference

@@ -24,10 +24,10 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback
 
 from bnf.data.packing import Row
+from bnf.files import open_to_readers
 from bnf.model.loading import load_model, numerics
 from bnf.model.logps import TokenLogps, row_logps
 from bnf.objectives._base import BaseObjective
-from bnf.permissions import open_to_readers
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
 from bnf.training.adapters import is_adapted, without_adapter

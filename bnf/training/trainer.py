@@ -18,11 +18,11 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.data.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
 from bnf.data.packing import Row
+from bnf.files import open_to_readers
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files, model_digest
 from bnf.model.loading import load_model, stored_dtype
 from bnf.objectives import load_objective
-from bnf.permissions import open_to_readers
 from bnf.progress import Progress
 from bnf.reference.cache import INDEX_FILE, made_elsewhere, read_reference, reference_numerics
 from bnf.reference.kl_pairs import mismatched_rows

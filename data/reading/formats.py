@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.json_files import Decoder
+from evaluation.records import Decoder
 
 # What bytes that are not UTF-8 become under `surrogateescape`.
 LOST_BYTES = re.compile("[\udc80-\udcff]")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 from data.reading.files import as_local, ending_of, is_gzip, is_known, list_files, open_file
 from data.reading.formats import LOST_BYTES, check_utf8, json_records
 from data.reading.formats import Bad as Bad  # a record is one, or none
+from evaluation.records import read_json
 
 _CHUNK_BYTES = 1 << 20
 # What pandas, and so the datasets library, takes for a missing value in CSV; nothing at all stays an empty text.
@@ -170,7 +170,7 @@ def _saved_set(source: DataSource) -> Any:
     """A folder that datasets' save_to_disk wrote, or None."""
     folder, split = Path(source.path), source.split
     if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        splits = read_json(folder / "dataset_dict.json", "save the data set there again")["splits"]
         if split is None or split not in splits:
             raise ValueError(f"data.split must be one of {', '.join(splits)}, got {split}; set data.split={splits[0]}")
         folder, split = folder / split, None

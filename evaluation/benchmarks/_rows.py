@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.json_files import Decoder
+from evaluation.records import Decoder
 from evaluation.types import Item
 
 SAMPLES = Path(__file__).parent / "samples"

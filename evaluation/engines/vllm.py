@@ -8,7 +8,6 @@ vLLM keeps its own defaults and each request gets a seed of its own.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from evaluation.engines import Prompt, cut_left, too_long
+from evaluation.records import read_json
 from evaluation.types import Generation, Sampling
 
 
@@ -166,7 +166,7 @@ def _loglikelihood(output: Any, num_tokens: int) -> tuple[float, bool]:
 
 
 def _model_len(model: Path) -> int | None:
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_json(model / "config.json", "save the model there again")
     length: int | None = config.get("max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings"))
     return length
 

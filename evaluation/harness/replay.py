@@ -9,12 +9,11 @@ killable child process, since some of its metrics are computer algebra. https://
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.records import write_whole
+from evaluation.records import Record, read_records, write_json, write_whole
 from evaluation.sandbox import BoundedCalls
 from evaluation.statistics import percent, standard_error
 from evaluation.types import Item, Progress
@@ -25,8 +24,6 @@ CHUNK = 128
 # Of a chunk: its fixed part, and per item. MATH's metrics take 0.15 s an item.
 LIMIT_S, LIMIT_PER_ITEM_S = 20.0, 0.25
 _INDEX = "bnf_index"  # the field of lm-eval's documents that says which item they are
-
-Record = dict[str, Any]
 
 
 def tasks_of(benchmark: str) -> tuple[str, ...]:
@@ -83,13 +80,9 @@ def cross_check(
 
 def cross_check_folder(benchmark: str, generation: Path, scores: Path, output_dir: Path, progress: Progress | None) -> None:
     """Cross-checks a score stage's records of a generation; writes cross_check.json and disagreements.jsonl."""
-    # As bytes: as text, lines would also end at the line separators that an item may hold.
-    items, records = (
-        [json.loads(line) for line in path.read_bytes().splitlines()]
-        for path in (generation / "items.jsonl", scores / "scores.jsonl")
-    )
+    items, records = (list(read_records(path)) for path in (generation / "items.jsonl", scores / "scores.jsonl"))
     found, disagreements = cross_check(benchmark, items, records, progress)
-    (output_dir / CROSS_CHECK_FILE).write_text(json.dumps(found, indent=2) + "\n")
+    write_json(output_dir / CROSS_CHECK_FILE, found, indent=2)
     write_whole(output_dir / DISAGREEMENTS_FILE, disagreements)
 
 

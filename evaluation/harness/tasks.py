@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import json
 import math
 import re
 from importlib.util import find_spec
@@ -17,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.engines import Engine
-from evaluation.records import write_whole
+from evaluation.records import Record, write_json, write_whole
 from evaluation.types import Progress
 
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.jsonl"
 
 _NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#]+)["']?\s*$""", re.M)
-
-Record = dict[str, Any]
 
 
 def unknown_task(name: str, include_path: Path | None = None) -> str | None:
@@ -121,7 +118,7 @@ def run_task(
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     write_whole(output_dir / SAMPLES_FILE, (_sample(task, one) for task, rows in found["samples"].items() for one in rows))
-    (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    write_json(output_dir / RESULTS_FILE, results, indent=2)
     return results
 
 

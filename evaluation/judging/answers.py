@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.json_files import UNREADABLE, BadRow, read_rows
+from evaluation.records import UNREADABLE, BadRow, read_rows
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.formats import cut
-from evaluation.paired import Record, is_correct, read_records, read_scores
+from evaluation.paired import is_correct, read_scores
+from evaluation.records import Record, read_records
 
 # Whether each model was right → what that is called, and how many are shown. In this order.
 _KINDS: dict[tuple[bool, ...], tuple[str, int]] = {

@@ -10,7 +10,7 @@ from typing import Any
 from evaluation.formats import NONE, difference, interval, number, signed
 from evaluation.judging.aggregates.agreement import judges_agreement
 from evaluation.judging.aggregates.asked import was_asked
-from evaluation.paired import Record, read_json, read_records
+from evaluation.records import Record, read_json, read_records
 
 # What the main figure of a result is called, and its unit.
 _SCORES = {"score": "score", "wb_score": "WB-Score", "wb_reward": "WB-Reward"}

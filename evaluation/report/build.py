@@ -5,8 +5,6 @@ Everything that comes from models or data is escaped by the template's autoescap
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from evaluation import formats
-from evaluation.paired import Record, read_records
+from evaluation.records import Record, read_records, replacing, write_json
 from evaluation.report import _data_section, charts
 from evaluation.report._examples import examples
 from evaluation.report._judged import judge_counts, judge_notes, judge_rows
@@ -64,8 +62,9 @@ def build_report(inputs: Mapping[str, Any], output_dir: Path) -> Record:
     """
     summary = summarize(inputs)
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write(output_dir / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    _write(output_dir / REPORT_FILE, render(inputs, summary))
+    write_json(output_dir / SUMMARY_FILE, summary, indent=1, allow_nan=False)
+    with replacing(output_dir / REPORT_FILE) as partial:
+        partial.write_text(render(inputs, summary), encoding="utf-8")
     return summary
 
 
@@ -274,9 +273,3 @@ def _shifts(found: Mapping[str, Any] | None) -> Record | None:
         "rows": rows,
         "largest": largest,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

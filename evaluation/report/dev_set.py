@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluation.formats import NONE, number, signed
-from evaluation.paired import Record, read_json, read_records
+from evaluation.records import Record, read_json, read_records
 
 
 class _Column(NamedTuple):

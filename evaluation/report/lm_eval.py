@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.formats import NONE, interval, number, signed
-from evaluation.paired import Record, read_json, read_records
+from evaluation.records import Record, read_json, read_records
 from evaluation.statistics import paired_difference
 
 MODELS = ("base", "aligned")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.formats import NONE, difference, interval, number, p_value
-from evaluation.paired import Record, compare_scores, correct_and_judge, read_json, read_records, read_scores
+from evaluation.paired import compare_scores, correct_and_judge, read_scores
+from evaluation.records import Record, read_json, read_records
 from evaluation.report._judged import add_agreement, judge_entry, judge_notes
 from evaluation.report.dev_set import read_dev
 from evaluation.report.lm_eval import cross_check_of, tasks_of

@@ -11,14 +11,14 @@ import hashlib
 import importlib
 import json
 import math
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from evaluation.records import read_json, read_numbered, write_json, write_whole
 from evaluation.statistics import percent, standard_error, wilson_interval
 from evaluation.types import Item, Progress, Verdict
 
@@ -165,11 +165,12 @@ def score_folder(
         "source": source,
         "limit": limit,
         "items_digest": items_digest(items),
-        "left_out": json.loads(left_out.read_bytes()) if left_out.exists() else {},
+        "left_out": read_json(left_out) if left_out.exists() else {},
     }
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write(output_dir / "scores.jsonl", (json.dumps(record) + "\n" for record in records))
-    _write(output_dir / "summary.json", [json.dumps(summary, indent=2) + "\n"])
+    # ASCII: an answer can hold half a surrogate pair, which UTF-8 cannot.
+    write_whole(output_dir / "scores.jsonl", records, ensure_ascii=True)
+    write_json(output_dir / "summary.json", summary, indent=2)
     return summary
 
 
@@ -242,25 +243,16 @@ def _read_lines(path: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
     """The file's records, each with an id of its own; `fields` gives the types that `isinstance` checks."""
     records: list[dict[str, Any]] = []
     lines: dict[str, int] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"on line {number}; correct or remove it"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path} must hold a JSON object per line, got {line[:60]!r} {where}") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{path} must hold a JSON object per line, got {type(record).__name__} {where}")
-            for name, kind in fields.items():
-                if not isinstance(record.get(name), kind):
-                    expected = getattr(kind, "__name__", str(kind))
-                    raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
-            if record["id"] in lines:
-                raise ValueError(
-                    f"{path} must have each id once, got {record['id']!r} of line {lines[record['id']]} again {where}"
-                )
-            lines[record["id"]] = number
-            records.append(record)
+    for number, record in read_numbered(path, "correct or remove it"):
+        where = f"on line {number}; correct or remove it"
+        for name, kind in fields.items():
+            if not isinstance(record.get(name), kind):
+                expected = getattr(kind, "__name__", str(kind))
+                raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
+        if record["id"] in lines:
+            raise ValueError(f"{path} must have each id once, got {record['id']!r} of line {lines[record['id']]} again {where}")
+        lines[record["id"]] = number
+        records.append(record)
     return records
 
 
@@ -297,11 +289,3 @@ def _cluster(item: Item) -> str:
     """What items that ask the same question share: MMLU has some in two subjects."""
     asked = [item.get("question"), item.get("choices")]
     return item["id"] if asked == [None, None] else hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Under another name first. ASCII: an answer can hold half a surrogate pair, which UTF-8 cannot."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="ascii") as file:
-        file.writelines(lines)
-    os.replace(partial, path)

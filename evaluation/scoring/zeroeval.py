@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.json_files import UNREADABLE, Decoder, unpacked
+from evaluation.records import UNREADABLE, Decoder, unpacked
 from evaluation.types import Item
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
-import json
 import os
 import shutil
 import sys
@@ -18,6 +17,7 @@ from bnf.training.loggers import lacking
 from data.parse import Parser
 from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
+from evaluation.records import read_json
 from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.objective_checks import objective_checks, sources_of
@@ -102,7 +102,7 @@ def _model(folder: Path, key: str) -> Check:
     for file in ("config.json", "tokenizer_config.json"):
         if not (folder / file).is_file():
             return Check(name, f"{key} must be a folder with {file}, got {folder} without it; save model and tokenizer there")
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer = read_json(folder / "tokenizer_config.json", "save model and tokenizer there")
     if "chat_template" not in tokenizer and not (folder / "chat_template.jinja").is_file():
         return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):

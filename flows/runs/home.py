@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.recipe.paths import person_path
 from tasks.remote import Remote, RemoteError
-from tasks.store import Store, read_json
+from tasks.store import Store
 
 DEFAULT = ".bnf"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bnf.plain_yaml import dump
+from evaluation.records import read_json
 from flows.dag.on_policy import policy_node
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST as LATEST
@@ -22,7 +23,7 @@ from flows.recipe.config import Recipe, make_recipe, read_values
 from flows.recipe.paths import located
 from tasks.nodes import Node
 from tasks.remote import MANIFEST
-from tasks.store import Artifact, read_json, write_json
+from tasks.store import Artifact, write_json
 
 RUNNING = "running"
 CRASHED = "crashed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from evaluation.judging import open_judge as _open
 from evaluation.judging.answers import Answers, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
 from evaluation.judging.run import Baseline, judge
+from evaluation.records import read_records
 from evaluation.types import Item
 from tasks.job import Job
 from tasks.stages._judgments import calls_file
@@ -29,7 +29,8 @@ def run(job: Job) -> None:
     benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
     generated = {role.removeprefix("answers_"): path for role, path in job.inputs.items() if role.startswith("answers_")}
     answers = {
-        model: Answers(model, completions_by_question(_lines(path / "completions.jsonl"))) for model, path in generated.items()
+        model: Answers(model, completions_by_question(list(read_records(path / "completions.jsonl"))))
+        for model, path in generated.items()
     }
     baseline = _baseline(job, answers)
     form = importlib.import_module(f"evaluation.judging.protocols.{s['form']}")
@@ -56,7 +57,7 @@ def run(job: Job) -> None:
 
 def identity(output: Path) -> dict[str, Any]:
     """Games whose requests failed, as with an endpoint that was away: another run that comes by asks them again."""
-    return {"open": sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl"))}
+    return {"open": sum(game["finish_reason"] == "failed" for game in read_records(output / "games.jsonl"))}
 
 
 def _baseline(job: Job, answers: Mapping[str, Answers]) -> Baseline:
@@ -68,14 +69,10 @@ def _baseline(job: Job, answers: Mapping[str, Answers]) -> Baseline:
 
 def _questions(job: Job, generations: Path) -> list[Item]:
     """The questions that were answered; with the reference answers of a file of their own."""
-    questions = _lines(generations / "items.jsonl")
+    questions = list(read_records(generations / "items.jsonl"))
     if "references" not in job.inputs:
         return questions
     from evaluation.benchmarks.mt_bench import read_references
 
     references = read_references(str(job.inputs["references"]))
     return [{**item, "references": references[item["id"]]} if item["id"] in references else item for item in questions]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from evaluation.records import read_json
 from tasks.job import Job
 
 CONTENT = ("groups.safetensors", "groups.jsonl", "dev/groups.safetensors", "dev/groups.jsonl")
@@ -30,7 +30,7 @@ def run(job: Job) -> None:
 
 def outcome(output: Path) -> str:
     """What became of the rows, in a line: whoever trains on them has to have seen it."""
-    ledger = json.loads((output / "ledger.json").read_text(encoding="utf-8"))
+    ledger = read_json(output / "ledger.json")
     counts = sorted(ledger["rows"].items(), key=lambda entry: -entry[1])
     rows = ", ".join(f"{number} {name}" for name, number in counts)
     changed = f", {ledger['num_changed']} of them changed by the chat template" if ledger["num_changed"] else ""

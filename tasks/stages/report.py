@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation.records import read_json
 from tasks.job import Job
 
 CONTENT = ("summary.json", "report.html")
@@ -40,7 +40,7 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
     # Of several rounds the last one's, as what led to the aligned model.
     folders = {"train": "train", "analyze": "shifts", "prepare": "data"}
     for node, folder in artifacts.items():
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_json(folder / "manifest.json")
         stage, model, benchmark = [*node.split("/"), None, None][:3]
         if stage in by_benchmark:
             found[by_benchmark[stage]].setdefault(benchmark, {})[model] = str(folder)
@@ -96,4 +96,4 @@ def collect(settings: Mapping[str, Any], artifacts: Mapping[str, Path]) -> dict[
 def manifest_machine(artifacts: Mapping[str, Path]) -> dict[str, Any]:
     """The machine that the last of the inputs was made on."""
     *_, last = artifacts.values()
-    return dict(json.loads((last / "manifest.json").read_text())["machine"])
+    return dict(read_json(last / "manifest.json")["machine"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from evaluation.records import read_json, write_json
 from tasks.job import Job
 
 CONTENT = ("model.json",)
@@ -16,12 +16,12 @@ def run(job: Job) -> None:
     from bnf.model.digests import model_digest
 
     folder = job.inputs.get("model") or _download(job.settings["model_name_or_path"], job.settings["revision"])
-    (job.output / "model.json").write_text(json.dumps({"path": str(folder), "digest": model_digest(folder)}))
+    write_json(job.output / "model.json", {"path": str(folder), "digest": model_digest(folder)})
 
 
 def identity(output: Path) -> dict[str, Any]:
     """The artifact is the model: its digest is the fingerprint, and its files stay where they are."""
-    model = json.loads((output / "model.json").read_text())
+    model = read_json(output / "model.json")
     return {"fingerprint": model["digest"], "model_path": model["path"]}
 
 

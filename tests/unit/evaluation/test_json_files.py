@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evaluation.json_files import BadRow, read_rows
 from evaluation.judging.answers import read_answers
 from evaluation.judging.recorded.score import judge_score
+from evaluation.records import BadRow, read_rows
 from evaluation.scoring.zeroeval import load_zeroeval_results
 
 GOOD = [{"id": "a", "n": 1}, {"id": "b", "n": [2, {"c": "ü"}]}]

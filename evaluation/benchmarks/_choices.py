@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.benchmarks._zeroeval import LETTERS
-from evaluation.scoring import parsing
+from evaluation.answers import parsing
 from evaluation.types import Item, Verdict
 
 

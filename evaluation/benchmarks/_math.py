@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.benchmarks._rows import Hub, Row
-from evaluation.scoring.boxed import last_boxed
+from evaluation.answers.boxed import last_boxed
 from evaluation.types import Item
 
 HUB = Hub(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.scoring.math_verify import Verifier
+from evaluation.answers.math_verify import Verifier
 from evaluation.types import Item, Progress
 
 

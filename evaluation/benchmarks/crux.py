@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.benchmarks._rows import Hub, Row, load_items
 from evaluation.benchmarks._zeroeval import question_messages
-from evaluation.scoring import parsing
+from evaluation.answers import parsing
 from evaluation.types import Item, Message, Verdict
 
 TITLE = "CRUX"

@@ -1,7 +1,7 @@
 """Symbolic equality of two answers by math-verify (https://github.com/huggingface/Math-Verify), in a killable child process.
 
 Only its LaTeX reader is used: its other one hands plain expressions to SymPy's `parse_expr`, which evaluates them as Python. It is given
-the answers in their one form (`evaluation.scoring.latex`), in which decimals are fractions: by itself it compares decimals to
+the answers in their one form (`evaluation.answers.latex`), in which decimals are fractions: by itself it compares decimals to
 six places, where
 `0.0000672` is `0.000067`.
 """
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 
 from evaluation.sandbox import BoundedCalls
-from evaluation.scoring import latex
-from evaluation.scoring.latex_terms import rational
+from evaluation.answers import latex
+from evaluation.answers.latex_terms import rational
 
 LIMIT_S = 5.0
 
@@ -27,7 +27,7 @@ class Verifier:
     """Compares answers one by one; a context manager, at whose end the child process ends."""
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
-        self._calls = BoundedCalls("evaluation.scoring.math_verify:make_comparison", {}, limit_s=limit_s)
+        self._calls = BoundedCalls("evaluation.answers.math_verify:make_comparison", {}, limit_s=limit_s)
 
     def equal(self, gold: str, answer: str) -> bool | None:
         """Whether the answers, in LaTeX or plain, are symbolically equal; None where the comparison was killed or failed.

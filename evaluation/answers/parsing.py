@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.scoring.arithmetic import ArithmeticTextError, evaluate
+from evaluation.answers.arithmetic import ArithmeticTextError, evaluate
 
 _BRACE = re.compile(r"[{}]")
 # Upstream tries a quoted value on one line and then across lines; the first of its two patterns matches across lines too.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from evaluation.scoring.latex_text import as_latex
+from evaluation.answers.latex_text import as_latex
 
 _MAX_NUMBER_CHARACTERS = 300
 _INTEGER = re.compile("[0-9]{1,300}")

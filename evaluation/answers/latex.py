@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from evaluation.scoring.latex_form import TooDeepError, form
-from evaluation.scoring.latex_terms import group_content
-from evaluation.scoring.latex_text import cleaned, with_plain_numbers, without_units
+from evaluation.answers.latex_form import TooDeepError, form
+from evaluation.answers.latex_terms import group_content
+from evaluation.answers.latex_text import cleaned, with_plain_numbers, without_units
 
 MAX_CHARACTERS = 2000
 

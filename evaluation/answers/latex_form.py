@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from evaluation.scoring.latex_terms import FUNCTIONS, NUMBER, commands, fraction, group_content, settled, split_at_commas
+from evaluation.answers.latex_terms import FUNCTIONS, NUMBER, commands, fraction, group_content, settled, split_at_commas
 
 MAX_DEPTH = 24
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evaluation.engines import is_remote
 from tasks.child import Cancelled, Child, StageFailed
 from tasks.failures import Cause, cause_of
 from tasks.keys import Ingredients
@@ -92,7 +93,7 @@ class Execution:
 def _needs_accelerator(node: Node) -> bool:
     """Stages with an engine do, unless an endpoint computes for them; of the others, those that say so."""
     engine = node.settings.get("engine")
-    return engine["name"] != "openai" if engine else getattr(stage_module(node), "ACCELERATOR", False)
+    return not is_remote(engine["name"]) if engine else getattr(stage_module(node), "ACCELERATOR", False)
 
 
 def stage_module(node: Node) -> Any:

@@ -27,7 +27,7 @@ LIBRARIES = {
 }
 
 # Modules that say, refuse or permit something and compute nothing of a result: an edit to them must not make anybody train again.
-WITHOUT_EFFECT = frozenset({"bnf.training.loggers", "bnf.model.plain_models", "bnf.progress"})
+WITHOUT_EFFECT = frozenset({"bnf.plugins", "bnf.training.loggers", "bnf.model.plain_models", "bnf.progress"})
 
 
 def canonical(value: object) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from data.reading.records import DataSource
 from data.rows import Fields
-from evaluation.benchmarks._math import HUB as TEST_HUB
 from evaluation.answers.boxed import last_boxed
+from evaluation.benchmarks._math import HUB as TEST_HUB
 from evaluation.types import Item
 
 HUB = tuple(DataSource("math", TEST_HUB.id, config=subject, split="train") for subject in TEST_HUB.configs)

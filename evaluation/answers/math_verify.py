@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 from types import TracebackType
 
-from evaluation.sandbox import BoundedCalls
 from evaluation.answers import latex
 from evaluation.answers.latex_terms import rational
+from evaluation.sandbox import BoundedCalls
 
 LIMIT_S = 5.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.benchmarks._zeroeval import LETTERS
 from evaluation.answers import parsing
+from evaluation.benchmarks._zeroeval import LETTERS
 from evaluation.types import Item, Verdict
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.benchmarks._rows import Hub, Row
 from evaluation.answers.boxed import last_boxed
+from evaluation.benchmarks._rows import Hub, Row
 from evaluation.types import Item
 
 HUB = Hub(

@@ -11,9 +11,9 @@ import ast
 import warnings
 from typing import Any
 
+from evaluation.answers import parsing
 from evaluation.benchmarks._rows import Hub, Row, load_items
 from evaluation.benchmarks._zeroeval import question_messages
-from evaluation.answers import parsing
 from evaluation.types import Item, Message, Verdict
 
 TITLE = "CRUX"

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from evaluation.answers import latex, parsing
 from evaluation.benchmarks._math import HUB, math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
-from evaluation.answers import latex, parsing
 from evaluation.types import Item, Message, Progress, Verdict
 
 TITLE = "MATH"

@@ -17,11 +17,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Prompt
+from evaluation.engines import Feature, Prompt
 from evaluation.engines._chat_reply import completions, usage
 from evaluation.spending import Meter, Reservation, most_prompt_tokens, prompt_tokens
 from evaluation.types import Generation, Sampling
 
+LIBRARY = "openai"
+PACKAGES = ()  # the server generates, not the client
+REMOTE = True
+SUPPORTS: frozenset[Feature] = frozenset({"schema", "logprobs"})
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
@@ -89,7 +93,7 @@ class OpenaiEngine:
     """A model behind a chat completions endpoint; the server applies its own chat template."""
 
     takes: ClassVar[Literal["ids", "messages"]] = "messages"
-    supports_choices: ClassVar[bool] = False
+    supports_choices: ClassVar[bool] = "choices" in SUPPORTS
 
     def __init__(
         self,

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Prompt, cut_left, too_long
+from evaluation.engines import Feature, Prompt, cut_left, too_long
 from evaluation.types import Generation, Sampling
+
+LIBRARY = "transformers"
+PACKAGES = ("transformers",)
+SUPPORTS: frozenset[Feature] = frozenset({"choices"})
 
 
 def environment() -> dict[str, str]:
@@ -25,7 +29,7 @@ class TransformersEngine:
     """One model in transformers, in bfloat16, on the first CUDA device, Apple's GPU, or the CPU."""
 
     takes: ClassVar[Literal["ids", "messages"]] = "ids"
-    supports_choices: ClassVar[bool] = True
+    supports_choices: ClassVar[bool] = "choices" in SUPPORTS
 
     def __init__(self, model: Path, max_model_len: int | None, batch_size: int) -> None:
         import torch

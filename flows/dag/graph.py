@@ -10,6 +10,7 @@ from typing import Any
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id
+from evaluation.engines import is_remote
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
 from flows.dag.parts import (
     endpoint,
@@ -317,12 +318,12 @@ def _generate(
             "max_new_tokens": min(limits),
             "engine": engine,
             # An endpoint's server has a template, and a clock, of its own.
-            **({} if engine["name"] == "openai" else {"date": recipe.date}),
+            **({} if is_remote(engine["name"]) else {"date": recipe.date}),
         },
         {"model": policy_node(recipe) if model == "aligned" else f"resolve/{model}"},
         [f"evaluation.benchmarks.{name}:{asked}", f"evaluation.engines.{engine['name']}"],
         files=source_files(name, benchmark, recipe),
-        unkeyed={"spending": recipe.spending.model_dump()} if engine["name"] == "openai" else {},
+        unkeyed={"spending": recipe.spending.model_dump()} if is_remote(engine["name"]) else {},
         model=model,
         benchmark=name,
         session=f"generate/{model}",

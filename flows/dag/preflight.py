@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bnf.plugins import load
 from bnf.training.config import TrainConfig
 from bnf.training.loggers import lacking
 from data.parse import Parser
 from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
+from evaluation.engines import ENGINES
 from evaluation.records import read_json
 from flows.dag import hub
 from flows.dag.checks import Check
@@ -138,7 +140,7 @@ def _hub_set(key: str, name: str, revision: str | None, remedy: str) -> Check:
 
 def _engine(node: Node, key: str) -> Check:
     name = node.settings["engine"]["name"]
-    package = {"reward_model": "transformers"}.get(name, name)
+    package = "transformers" if name == "reward_model" else load(ENGINES, name).LIBRARY
     if importlib.util.find_spec(package) is None:
         return Check(
             f"engine {name}",

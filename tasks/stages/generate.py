@@ -72,10 +72,10 @@ def _open(
     name: str, model: Path | None, base_url: str | None, served_model: str | None, date: str | None, spending: str
 ) -> tuple[Any, Any]:
     from bnf.data.rendering import load_tokenizer
-    from evaluation.engines import open_engine
+    from evaluation.engines import is_remote, open_engine
     from evaluation.spending import Meter
 
-    if name == "openai":
+    if is_remote(name):
         assert served_model is not None
         limits = json.loads(spending) or {}
         meter = Meter.of_run(limits.get("prices"), limits.get("max_usd"))

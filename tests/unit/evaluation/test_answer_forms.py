@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from data.labelers import verifier
-from evaluation.benchmarks import math
 from evaluation.answers.boxed import last_boxed
 from evaluation.answers.latex import MAX_CHARACTERS, equivalent, normalized
 from evaluation.answers.math_verify import Verifier
+from evaluation.benchmarks import math
 from evaluation.scoring.score import score_records
 from tests.unit.evaluation.answer_forms import CHANGED, HARMLESS, changes, completions
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType, ModuleType
@@ -16,7 +16,7 @@ from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Kind(Generic[T]):
 
     @property
     def folder(self) -> Path:
-        return _ROOT.joinpath(*self.package.split("."))
+        return ROOT.joinpath(*self.package.split("."))
 
 
 def default(method: F) -> F:
@@ -70,18 +70,23 @@ def load(kind: Kind[T], name: str) -> T:
     return cast(T, _PlugIn(module, kind.contract))
 
 
+def own_names(plug_in: object, among: Sequence[str]) -> list[str]:
+    """Those of these names that a loaded plug-in's own file has; for the others what its contract gives holds."""
+    return [name for name in among if hasattr(cast(_PlugIn, plug_in).module, name)]
+
+
 class _PlugIn:
     """A module, and behind it its contract's defaults. Functions are looked up at every call, as in the module itself."""
 
     def __init__(self, module: ModuleType, contract: type) -> None:
-        self._module = module
+        self.module = module
         self._contract = contract
         self.__name__ = module.__name__
         self.__doc__ = module.__doc__
 
     def __getattr__(self, name: str) -> object:
-        if hasattr(self._module, name):
-            return getattr(self._module, name)
+        if hasattr(self.module, name):
+            return getattr(self.module, name)
         value: object = getattr(self._contract, name)
         return MethodType(value, self) if inspect.isfunction(value) else value
 

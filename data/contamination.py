@@ -10,7 +10,6 @@ Japanese, a quarter in Thai, Lao, Khmer and Burmese, which is about what words h
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import unicodedata
@@ -20,8 +19,10 @@ from typing import Any
 
 from bnf.data.groups import DEV, TEXTS_FILE
 from bnf.data.marked import context_of
+from bnf.plugins import load
 from data.scripts import HALF_WORDS, QUARTER_WORDS
 from data.scripts import UNDIVIDED as _UNDIVIDED
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record, write_whole
 from evaluation.types import Item, Progress
 
@@ -56,7 +57,7 @@ def check_contamination(
     Raises:
         FileNotFoundError, ValueError: where the benchmark's items can't be loaded.
     """
-    items = importlib.import_module(f"evaluation.benchmarks.{benchmark}").load(source, None)
+    items = load(BENCHMARKS, benchmark).load(source, None)
     index = _Index(items)
     found: list[Record] = []
     files = [folder / TEXTS_FILE for one in groups_dirs for folder in (one, one / DEV) if (folder / TEXTS_FILE).is_file()]

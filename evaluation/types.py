@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,3 +67,16 @@ class Verdict:
     answer: str | None
     rule: str
     metrics: dict[str, bool | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set on the hub: its id, the configurations that are read one after another, and the split.
+
+    `config_field` is the field that a row's configuration is put into, where rows don't say it themselves.
+    """
+
+    id: str
+    configs: Sequence[str | None]
+    split: str = "test"
+    config_field: str | None = None

@@ -16,10 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from bnf.plugins import load
 from data.parse import Parser
 from data.reading.formats import parse_line
 from data.reading.records import Bad, DataSource, Raw, Reader
 from data.rows import Fields, RowError
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record
 
 _logger = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ def _read(source: str, module: ModuleType, path: str | None, place: Mapping[str,
 
 
 def _problems(module: ModuleType, place: DataSource) -> Iterator[Record]:
-    benchmark = importlib.import_module(f"evaluation.benchmarks.{place.source}")
+    benchmark = load(BENCHMARKS, place.source)
     for raw in Reader(place):
         try:
             item = module.item(Fields(_record(raw), module.COLUMNS))

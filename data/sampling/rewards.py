@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record
 
 # A reward above it counts as right, as it counts as preferred.
@@ -18,7 +19,7 @@ def add_gold(records: Sequence[Record], benchmark: str) -> None:
 
     Beside it a reward that a judge or a reward model gives can be seen to part from what it stands for.
     """
-    score = importlib.import_module(f"evaluation.benchmarks.{benchmark}").score
+    score = load(BENCHMARKS, benchmark).score
     for record in records:
         if record["held_out"]:
             for completion in record["completions"]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from data.reading.records import DataSource
 from data.rows import Fields
 from evaluation.answers.boxed import last_boxed
-from evaluation.benchmarks._math import HUB as TEST_HUB
+from evaluation.hub_sets import MATH
 from evaluation.types import Item
 
-HUB = tuple(DataSource("math", TEST_HUB.id, config=subject, split="train") for subject in TEST_HUB.configs)
+HUB = tuple(DataSource("math", MATH.id, config=subject, split="train") for subject in MATH.configs)
 COLUMNS = {
     "problem": ("problem", "question"),
     "level": ("level",),

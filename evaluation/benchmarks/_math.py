@@ -5,21 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.answers.boxed import last_boxed
-from evaluation.benchmarks._rows import Hub, Row
+from evaluation.benchmarks._rows import Row
 from evaluation.types import Item
-
-HUB = Hub(
-    "EleutherAI/hendrycks_math",
-    [
-        "algebra",
-        "counting_and_probability",
-        "geometry",
-        "intermediate_algebra",
-        "number_theory",
-        "prealgebra",
-        "precalculus",
-    ],
-)
 
 
 def read_problem(row: Row) -> Item:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.records import Decoder
+from evaluation.types import Hub as Hub
 from evaluation.types import Item
 
 SAMPLES = Path(__file__).parent / "samples"
-
-
-@dataclass(frozen=True)
-class Hub:
-    """A data set on the hub: its id, the configurations that are read one after another, and the split.
-
-    `config_field` is the field that a row's configuration is put into, where rows don't say it themselves.
-    """
-
-    id: str
-    configs: Sequence[str | None]
-    split: str = "test"
-    config_field: str | None = None
 
 
 class Items(list[Item]):

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.answers import latex, parsing
-from evaluation.benchmarks._math import HUB, math_row, read_problem
+from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
+from evaluation.hub_sets import MATH
 from evaluation.types import Item, Message, Progress, Verdict
 
 TITLE = "MATH"
@@ -23,6 +24,8 @@ MAX_NEW_TOKENS = 4096
 LM_EVAL_TASKS = ("minerva_math/minerva_math500", "hendrycks_math/hendrycks_math500")
 LM_EVAL_MAIN = ("minerva_math500", "none", "math_verify")
 GROUPS = ("level", "subject")
+
+HUB = MATH
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:

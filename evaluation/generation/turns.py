@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from evaluation.benchmarks import Conversation
 from evaluation.engines import Engine
 from evaluation.generation.generate import COMPLETIONS_FILE, ITEMS_FILE, generate
 from evaluation.records import Record, read_repaired, write_whole
@@ -25,15 +25,12 @@ def generate_turns(
     engine: Engine,
     tokenizer: Any,
     items: Sequence[Item],
-    benchmark: ModuleType,
+    benchmark: Conversation,
     max_new_tokens: int,
     output_dir: Path,
     progress: Progress,
 ) -> None:
     """Writes items.jsonl and completions.jsonl into `output_dir`.
-
-    Args:
-        benchmark: Has `NUM_TURNS`, `messages(item, answers)` and `temperature(item)`.
 
     Raises:
         ValueError, RuntimeError: as `generate`.
@@ -44,8 +41,7 @@ def generate_turns(
     total, done = benchmark.NUM_TURNS * len(items), 0
 
     def conversation(item: Item) -> list[Message]:
-        messages: list[Message] = benchmark.messages(item, answers[item["id"]])
-        return messages
+        return benchmark.messages(item, answers[item["id"]])
 
     for turn in range(1, benchmark.NUM_TURNS + 1):
         found: dict[str, Record] = {}

@@ -8,11 +8,12 @@ killable child process, since some of its metrics are computer algebra. https://
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record, read_records, write_json, write_whole
 from evaluation.sandbox import BoundedCalls
 from evaluation.statistics import percent, standard_error
@@ -24,18 +25,6 @@ CHUNK = 128
 # Of a chunk: its fixed part, and per item. MATH's metrics take 0.15 s an item.
 LIMIT_S, LIMIT_PER_ITEM_S = 20.0, 0.25
 _INDEX = "bnf_index"  # the field of lm-eval's documents that says which item they are
-
-
-def tasks_of(benchmark: str) -> tuple[str, ...]:
-    """The lm-eval tasks that can read a benchmark's completions, as `folder/task`; empty where it has none that may.
-
-    A benchmark names them as `LM_EVAL_TASKS`, gives an item in their data set's form with `lm_eval_document(item)`, and says as
-    `LM_EVAL_MAIN` which (task, filter, metric) reads completions of its prompt best: of lm-eval's filters most look for phrases
-    that our prompts don't ask for.
-    """
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
-    tasks: tuple[str, ...] = getattr(module, "LM_EVAL_TASKS", ())
-    return tasks
 
 
 def cross_check(
@@ -55,14 +44,14 @@ def cross_check(
         ValueError: where lm-eval has no task for the benchmark.
         RuntimeError: where lm-eval can't begin.
     """
-    tasks = tasks_of(benchmark)
+    checked = load(BENCHMARKS, benchmark)
+    tasks = list(checked.LM_EVAL_TASKS)
     if not tasks:
         raise ValueError(
             f"benchmark must be one that lm-eval can read without executing answers, got {benchmark}; leave the cross-check out"
         )
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
     by_id = {item["id"]: item for item in items}
-    documents = [module.lm_eval_document(by_id[record["id"]]) for record in records]
+    documents = [checked.lm_eval_document(by_id[record["id"]]) for record in records]
     completions = [record["completion"] for record in records]
     columns: list[Record] = []
     disagreements: list[Record] = []
@@ -74,7 +63,7 @@ def cross_check(
             step = _part_of(progress, number, len(tasks), len(records), task)
             rows = _replay(calls, task, completions, step)
             columns += _columns(task.rpartition("/")[2], rows, records, disagreements)
-    main = next(column for column in columns if (column["task"], column["filter"], column["metric"]) == module.LM_EVAL_MAIN)
+    main = next(column for column in columns if (column["task"], column["filter"], column["metric"]) == checked.LM_EVAL_MAIN)
     return {"benchmark": benchmark, "n": len(records), "main": main, "columns": columns}, disagreements
 
 

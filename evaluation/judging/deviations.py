@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
+from evaluation.benchmarks import Benchmark
 
-def deviations(benchmark: ModuleType, settings: Mapping[str, Any], baseline: str | None) -> list[str]:
+
+def deviations(benchmark: Benchmark, settings: Mapping[str, Any], baseline: str | None) -> list[str]:
     """In words, of a judge stage's settings; empty for a question set without published figures."""
     published = benchmark.FORMS[settings["form"]]
     if published is None:

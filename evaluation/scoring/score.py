@@ -7,17 +7,18 @@ which an answer was found.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import importlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
+from bnf.plugins import load, own_names
+from evaluation.benchmarks import BENCHMARKS, ZEROEVAL_BENCHMARKS, Benchmark
 from evaluation.records import read_json, read_numbered, write_json, write_whole
 from evaluation.statistics import percent, standard_error, wilson_interval
 from evaluation.types import Item, Progress, Verdict
@@ -48,7 +49,8 @@ def score_records(
     Raises:
         ValueError: where a completion's id is no item's.
     """
-    module = _module(benchmark)
+    scored = _scored(benchmark)
+    score = functools.partial(load(ZEROEVAL_BENCHMARKS, benchmark).score, boxed=True) if boxed else scored.score
     by_id = {item["id"]: item for item in items}
     records: list[dict[str, Any]] = []
     for number, completion in enumerate(completions):
@@ -57,14 +59,13 @@ def score_records(
                 f"completions must be of the {len(by_id)} items, got the id {completion['id']!r}; "
                 "give the items that they were generated from"
             )
-        records.append(_record(module, by_id[completion["id"]], completion, boxed))
+        records.append(_record(by_id[completion["id"]], completion, score, scored.GROUPS))
         if progress is not None and number % _STEP == 0:
             progress(number, len(completions), "")
-    if hasattr(module, "second_metrics"):
-        asked = [by_id[record["id"]] for record in records]
-        found = module.second_metrics(asked, [record["answer"] for record in records], progress)
-        for record, metrics in zip(records, found, strict=True):
-            record["metrics"] = {**record["metrics"], **metrics}
+    asked = [by_id[record["id"]] for record in records]
+    found = scored.second_metrics(asked, [record["answer"] for record in records], progress)
+    for record, metrics in zip(records, found, strict=True):
+        record["metrics"] = {**record["metrics"], **metrics}
     if progress is not None:
         progress(len(completions), len(completions), "")
     return records
@@ -78,7 +79,7 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
     Raises:
         ValueError: where there are more records than items were expected.
     """
-    module = _module(benchmark)
+    scored = _scored(benchmark)
     n = len(records)
     if n > n_expected:
         raise ValueError(f"completions must be of at most {n_expected} items of {benchmark}, got {n}; give one per item")
@@ -89,11 +90,11 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
     stderr = standard_error([1.0] * num_right + [0.0] * (n_expected - num_right))
     return {
         "benchmark": benchmark,
-        "title": module.TITLE,
+        "title": scored.TITLE,
         "model": None,
         "n": n,
         "n_expected": n_expected,
-        "n_benchmark": module.NUM_ITEMS,
+        "n_benchmark": scored.NUM_ITEMS,
         "missing": n_expected - n,
         "partial": n < n_expected,
         "accuracy": percent(num_right, n_expected),
@@ -111,7 +112,7 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
             name: percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
             for name in sorted({name for record in records for name in record["metrics"]})
         },
-        "groups": {name: _by_group(records, name) for name in getattr(module, "GROUPS", ())},
+        "groups": {name: _by_group(records, name) for name in scored.GROUPS},
         "scorer": SCORER_VERSION,
     }
 
@@ -190,10 +191,11 @@ def score_completions(
     answers = load_answers(benchmark, file, format=format)
     records = score_records(benchmark, answers.items, answers.completions, boxed=answers.boxed)
     # A ZeroEval file has no items but those that were answered.
-    n_expected = _module(benchmark).NUM_ITEMS if format == "zeroeval" else len(answers.items)
+    n_benchmark = _scored(benchmark).NUM_ITEMS or 0
+    n_expected = n_benchmark if format == "zeroeval" else len(answers.items)
     result = {**aggregate(benchmark, records, n_expected), "model": answers.model, "items_digest": items_digest(answers.items)}
     # A run knows that it asked for less than there is; a file by itself stands for the benchmark.
-    result["partial"] = result["n"] < max(n_expected, result["n_benchmark"] or 0)
+    result["partial"] = result["n"] < max(n_expected, n_benchmark)
     if lm_eval:
         from evaluation.harness.replay import cross_check
 
@@ -256,19 +258,21 @@ def _read_lines(path: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
     return records
 
 
-def _module(benchmark: str) -> ModuleType:
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
-    if not hasattr(module, "score"):
+def _scored(benchmark: str) -> Benchmark:
+    found = load(BENCHMARKS, benchmark)
+    if not own_names(found, ["score"]):
         raise ValueError(f"benchmark must be scored by a rule, got {benchmark}, which a judge scores; use its judge")
-    return module
+    return found
 
 
-def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: bool) -> dict[str, Any]:
+def _record(
+    item: Item, completion: dict[str, Any], score: Callable[[Item, str, str], Verdict], groups: Sequence[str]
+) -> dict[str, Any]:
     finish_reason = completion.get("finish_reason")
     if (finish_reason or "").startswith("error"):
         verdict = Verdict("error", None, "generation_failed")
     else:
-        verdict = module.score(item, completion["completion"], finish_reason or "", **({"boxed": True} if boxed else {}))
+        verdict = score(item, completion["completion"], finish_reason or "")
     return {
         "id": item["id"],
         "outcome": verdict.outcome,
@@ -277,7 +281,7 @@ def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: b
         "metrics": verdict.metrics,
         "finish_reason": finish_reason,
         "num_completion_tokens": completion.get("num_completion_tokens"),
-        "groups": {name: item.get(name) for name in getattr(module, "GROUPS", ())},
+        "groups": {name: item.get(name) for name in groups},
         "cluster": _cluster(item),
         "content": content_digest(item),
         "completion": completion["completion"],

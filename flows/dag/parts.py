@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -77,8 +77,7 @@ def endpoint(judge: JudgeModel, recipe: Recipe) -> dict[str, Any]:
 def source_kind(name: str, benchmark: Benchmark) -> str:
     """`own`, `hub`, `sample` or `file`: where a file lies is no part of a key, its content is."""
     if benchmark.source is None:
-        module = importlib.import_module(f"evaluation.benchmarks.{name}")
-        return "own" if getattr(module, "MAKES_ITS_ITEMS", False) else "hub"
+        return "own" if load(BENCHMARKS, name).MAKES_ITS_ITEMS else "hub"
     return "sample" if benchmark.source == "sample" else "file"
 
 

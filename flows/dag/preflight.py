@@ -18,6 +18,7 @@ from bnf.training.loggers import lacking
 from data.parse import Parser
 from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES
 from evaluation.records import read_json
 from flows.dag import hub
@@ -189,8 +190,8 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
     settings, benchmark = node.settings, node.settings["benchmark"]
     section = "evaluation" if benchmark in recipe.evaluation.benchmarks else "judge"
     name, key = f"benchmark {benchmark}", f"{section}.benchmarks.{benchmark}.source"
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
-    if settings["source"] == "hub" and hasattr(module, "HUB"):
+    module = load(BENCHMARKS, benchmark)
+    if settings["source"] == "hub" and module.HUB is not None:
         return _hub_set(key, module.HUB.id, None, "name a local file, or `sample`")
     try:
         # A benchmark that no hub has says so.
@@ -214,13 +215,12 @@ def _lm_eval(node: Node) -> Check:
 
 def _judged_files(node: Node) -> Check:
     """Recorded answers and references must be readable before anything is generated for them."""
-    from evaluation.benchmarks.mt_bench import read_references
     from evaluation.judging.answers import read_answers
 
-    name = f"judge.benchmarks.{node.settings['benchmark']}"
+    name, benchmark = f"judge.benchmarks.{node.settings['benchmark']}", load(BENCHMARKS, node.settings["benchmark"])
     readers: dict[str, Callable[[Path], str]] = {
         "baseline": lambda path: f"{len(read_answers(path).turns)} recorded answers",
-        "references": lambda path: f"{len(read_references(str(path)))} references",
+        "references": lambda path: f"{len(benchmark.read_references(str(path)))} references",
     }
     seen = []
     for role, read in readers.items():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
 from evaluation.generation.turns import generate_turns
@@ -29,11 +30,12 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def run(job: Job) -> None:
     s = job.settings
-    benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
+    benchmark = load(BENCHMARKS, s["benchmark"])
     items = benchmark.load(benchmark_source(job), s["limit"])
     engine, tokenizer = open_model(s["engine"], job.inputs["model"], s.get("date"), s.get("spending"))
-    if hasattr(benchmark, "NUM_TURNS"):
-        generate_turns(engine, tokenizer, items, benchmark, s["max_new_tokens"], job.output, job.progress)
+    if benchmark.NUM_TURNS > 1:
+        conversation = load(CONVERSATIONS, s["benchmark"])
+        generate_turns(engine, tokenizer, items, conversation, s["max_new_tokens"], job.output, job.progress)
         return
     sampling = Sampling(max_new_tokens=s["max_new_tokens"])
     cache = CompletionCache(_cache_file(job, sampling), read=not job.refresh)

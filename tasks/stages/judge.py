@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.judging import open_judge as _open
 from evaluation.judging.answers import Answers, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
@@ -26,7 +28,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def run(job: Job) -> None:
     s = job.settings
-    benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
+    benchmark = load(BENCHMARKS, s["benchmark"])
     generated = {role.removeprefix("answers_"): path for role, path in job.inputs.items() if role.startswith("answers_")}
     answers = {
         model: Answers(model, completions_by_question(list(read_records(path / "completions.jsonl"))))
@@ -72,7 +74,5 @@ def _questions(job: Job, generations: Path) -> list[Item]:
     questions = list(read_records(generations / "items.jsonl"))
     if "references" not in job.inputs:
         return questions
-    from evaluation.benchmarks.mt_bench import read_references
-
-    references = read_references(str(job.inputs["references"]))
+    references = load(BENCHMARKS, job.settings["benchmark"]).read_references(str(job.inputs["references"]))
     return [{**item, "references": references[item["id"]]} if item["id"] in references else item for item in questions]

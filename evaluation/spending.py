@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.progress import estimated_cost
 from evaluation.records import Record, read_repaired, to_line
 from evaluation.types import Message
 
@@ -65,11 +66,9 @@ class Estimate:
     most_usd: float | None
 
     def __str__(self) -> str:
-        more = f"at most {self.max_completion_tokens:,} in the replies"
-        tokens = f"{self.num_requests} requests, about {self.num_prompt_tokens:,} tokens in the prompts, {more}"
-        if self.least_usd is None or self.most_usd is None:
-            return f"{tokens}; no price is known, set spending.prices"
-        return f"{tokens}; ${self.least_usd:.4f} for the prompts, at most ${self.most_usd:.4f} in all"
+        return estimated_cost(
+            self.num_requests, self.num_prompt_tokens, self.max_completion_tokens, self.least_usd, self.most_usd
+        )
 
 
 @dataclass(frozen=True)

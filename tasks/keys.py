@@ -26,8 +26,17 @@ LIBRARIES = {
     "py3langid": ("py3langid",),
 }
 
-# Modules that say, refuse or permit something and compute nothing of a result: an edit to them must not make anybody train again.
-WITHOUT_EFFECT = frozenset({"bnf.plugins", "bnf.training.loggers", "bnf.model.plain_models", "bnf.progress"})
+# Modules that say, refuse or find something and compute nothing of a result: an edit to them must not make anybody train again.
+WITHOUT_EFFECT = frozenset(
+    {
+        "bnf.plugins",
+        "bnf.training.loggers",
+        "bnf.model.plain_models",
+        "bnf.progress",
+        "evaluation.formats",
+        "evaluation.progress",
+    }
+)
 
 
 def canonical(value: object) -> str:
@@ -107,11 +116,13 @@ def code_digests(entries: Iterable[str]) -> dict[str, str]:
 
     An entry is a module (`tasks.stages.train`) or functions of one (`evaluation.benchmarks.gsm8k:load,messages`). Of the latter
     only the definitions that those functions use count, and only the imports inside them: so an edit to a benchmark's scoring
-    leaves its generations alone. Comments, docstrings, formatting and the modules of `WITHOUT_EFFECT` never count; imports inside
-    functions do.
+    leaves its generations alone. Comments, docstrings and formatting never count; imports inside functions do. A module of
+    `WITHOUT_EFFECT` counts only where it is an entry itself: what a report shows is its result.
     """
     digests: dict[str, str] = {}
     waiting: list[str] = []
+    entries = list(entries)
+    without_effect = WITHOUT_EFFECT - set(entries)
     for entry in entries:
         module, _, names = entry.partition(":")
         if names:
@@ -121,7 +132,7 @@ def code_digests(entries: Iterable[str]) -> dict[str, str]:
             waiting.append(module)
     while waiting:
         module = waiting.pop()
-        if module in digests or module in WITHOUT_EFFECT:
+        if module in digests or module in without_effect:
             continue
         digests[module], imported = _module(_source_file(module))
         waiting.extend(imported)

@@ -14,6 +14,7 @@ from bnf.data.chat_template import RenderingError
 from evaluation.engines import Engine, Prompt
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
+from evaluation.progress import generating
 from evaluation.records import read_repaired, to_line, write_whole
 from evaluation.types import Generation, Item, Message, Progress, Sampling
 
@@ -88,7 +89,7 @@ def generate(
             num_tokens += generation.num_completion_tokens
             elapsed_s = max(time.monotonic() - started, 1e-9)
             left_s = elapsed_s / number * (len(missing) - number)
-            progress(len(done), len(items), f"{num_tokens / elapsed_s:.0f} tokens/s, {duration(left_s)} left")
+            progress(len(done), len(items), generating(num_tokens, elapsed_s, duration(left_s)))
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(items)} items failed, the others are kept; first {failed[0]}; run again to retry"

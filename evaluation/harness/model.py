@@ -17,6 +17,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bnf.data.chat_template import ChatTemplate
 from evaluation.engines import Engine
+from evaluation.progress import GENERATING, WEIGHING
 from evaluation.types import Progress, Sampling
 
 # What an engine without a bound of its own is taken to hold.
@@ -72,7 +73,7 @@ class EngineModel(TemplateLM):
                     raise RuntimeError(f"the engine must answer every request, got {generation.finish_reason}; run again")
                 texts[indices[place]] = postprocess_generated_text(generation.completion, sampling.stop, None)
                 done += 1
-                self._progress(done, len(requests), "generating")
+                self._progress(done, len(requests), GENERATING)
         return texts
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -98,7 +99,7 @@ class EngineModel(TemplateLM):
         weights: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, bool]] = {}
         for index, weight in self._engine.loglikelihoods(distinct):  # type: ignore[attr-defined]
             weights[distinct[index]] = weight
-            self._progress(len(weights), len(distinct), "weighing")
+            self._progress(len(weights), len(distinct), WEIGHING)
         return [weights[tuple(context), tuple(continuation)] for context, continuation in pairs]
 
     def _by_decoding(self, requests: Sequence[Instance]) -> Iterator[tuple[Sampling, list[int]]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.progress import cross_checking
 from evaluation.records import Record, read_records, write_json, write_whole
 from evaluation.sandbox import BoundedCalls
 from evaluation.statistics import percent, standard_error
@@ -205,6 +206,6 @@ def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any
 def _part_of(progress: Progress | None, number: int, of: int, size: int, task: str) -> Callable[[int], None]:
     def step(done: int) -> None:
         if progress is not None:
-            progress(number * size + done, of * size, f"lm-eval {task.rpartition('/')[2]}")
+            progress(number * size + done, of * size, cross_checking(task))
 
     return step

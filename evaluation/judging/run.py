@@ -21,6 +21,7 @@ from evaluation.judging.drained import drained
 from evaluation.judging.protocols import form as load_form
 from evaluation.judging.replies import cut_words
 from evaluation.judging.results import summarize_games
+from evaluation.progress import spent_so_far
 from evaluation.records import Record, write_whole
 from evaluation.types import Generation, Item, Message, Progress
 
@@ -358,8 +359,7 @@ class _Table:
         return call_key(self._judge.identity, messages, self._parameters)
 
     def _spent(self) -> str:
-        usd = _totals(self._new)["usd"]
-        return "" if usd is None else f"${usd:.4f} so far"
+        return spent_so_far(_totals(self._new)["usd"])
 
 
 def _totals(calls: Collection[Record]) -> Record:

@@ -19,7 +19,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Upstream tries the boxed rule for these models alone.
 _BOXED_MODELS = "Llama-3.1"
 # Ours and upstream's names.
-_DATASETS = {"gsm8k": "gsm", "math_l5": "math-l5", "crux": "crux", "mmlu_redux": "mmlu-redux"}
+DATASETS = {"gsm8k": "gsm", "math_l5": "math-l5", "crux": "crux", "mmlu_redux": "mmlu-redux"}
 # The function and the call that upstream's CRUX prompts end with.
 _CRUX_QUESTION = re.compile(r"\[PYTHON\]\n(?P<code>.*)\nassert f\((?P<input>.*)\) == \?\?\n\[/PYTHON\]\s*\Z", re.DOTALL)
 
@@ -44,8 +44,8 @@ def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
         FileNotFoundError: where there is no such file.
         ValueError: where it is not such a file, or another benchmark's; the message names the record, or the line that is no JSON.
     """
-    if benchmark not in _DATASETS:
-        known = ", ".join(_DATASETS)
+    if benchmark not in DATASETS:
+        known = ", ".join(DATASETS)
         raise ValueError(f"benchmark must be one that ZeroEval has, got {benchmark!r}; known are {known}")
     rows = _read(path)
     seen: dict[str, int] = {}
@@ -59,7 +59,7 @@ def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
         if not isinstance(row, dict):
             raise error("hold a list of records", type(row).__name__)
         dataset = row.get("dataset") or None
-        if dataset not in (None, benchmark, _DATASETS[benchmark]):
+        if dataset not in (None, benchmark, DATASETS[benchmark]):
             raise error(f"hold records of {benchmark}", f"the dataset {dataset!r}")
         output = row.get("output")
         if not isinstance(output, list) or not output or not isinstance(output[0], str):

@@ -334,5 +334,11 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     # The recipe is shown in the report, and so is part of its key.
     settings = {"recipe": portable(recipe).model_dump(), "models": models}
     templates = sorted((ROOT / "evaluation" / "report" / "templates").iterdir())
-    # Templates are no Python: as files they are part of the key all the same.
-    return Node("report", settings, {node.id: node.id for node in nodes}, files={path.name: path for path in templates})
+    # How numbers are shown is in no other stage's key. Templates are no Python: as files they are part of the key all the same.
+    return Node(
+        "report",
+        settings,
+        {node.id: node.id for node in nodes},
+        ["evaluation.formats"],
+        {path.name: path for path in templates},
+    )

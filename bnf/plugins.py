@@ -115,5 +115,7 @@ def _not_taken(method: Callable[..., object], found: Callable[..., object]) -> l
     given = inspect.signature(found).parameters.values()
     if any(one.kind is one.VAR_KEYWORD for one in given):
         return []
-    asked = [name for name in inspect.signature(method).parameters if name != "self"]
+    # `**options` in a contract stands for whatever the plug-in takes besides.
+    parameters = inspect.signature(method).parameters.values()
+    asked = [one.name for one in parameters if one.name != "self" and one.kind is not one.VAR_KEYWORD]
     return [name for name in asked if name not in {one.name for one in given}]

@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def read_repaired(path: Path) -> list[Record]:
     return [record for _, record in read_numbered(path, "remove it")]
 
 
-def to_line(record: Record) -> str:
+def to_line(record: Mapping[str, object]) -> str:
     """The record on one line that UTF-8 can hold: escaped where a server's reply holds half a surrogate pair."""
     line = json.dumps(record, ensure_ascii=False)
     try:
@@ -105,13 +105,13 @@ def to_line(record: Record) -> str:
     return line + "\n"
 
 
-def write_whole(path: Path, records: Iterable[Record], *, ensure_ascii: bool = False) -> None:
+def write_whole(path: Path, records: Iterable[Mapping[str, object]], *, ensure_ascii: bool = False) -> None:
     """Writes a JSON Lines file, which exists only when it is complete."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" if ensure_ascii else to_line(record) for record in records)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes, Any]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes, object]]:
     """Each line with its number and the value that it is; None where it is not JSON."""
     # As bytes: as text, lines would also end at the line separators that a text may hold.
     with path.open("rb") as file:
@@ -119,7 +119,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, Any]]:
             yield number, line, _value(line)
 
 
-def _value(data: bytes) -> Any:
+def _value(data: bytes) -> object:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -135,7 +135,7 @@ class Decoder:
         decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_int=self._integer)
         self._raw_decode = decoder.raw_decode
 
-    def __call__(self, text: str, start: int = 0) -> tuple[Any, int, str]:
+    def __call__(self, text: str, start: int = 0) -> tuple[object, int, str]:
         """The value that begins at `start`, where it ends, and what is wrong with it, if anything.
 
         Raises:
@@ -145,7 +145,7 @@ class Decoder:
         value, end = self._raw_decode(text, start)
         return value, end, self._fault
 
-    def whole(self, text: str) -> tuple[Any, str]:
+    def whole(self, text: str) -> tuple[object, str]:
         """The one value that the text is, blanks at its ends aside, and what is wrong with it.
 
         Raises:
@@ -156,7 +156,7 @@ class Decoder:
             raise json.JSONDecodeError("Extra data", text, end)
         return value, fault
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) != len(pairs):
             names = [name for name, _ in pairs]
@@ -186,7 +186,7 @@ def unpacked(data: bytes) -> str:
     return (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode("utf-8-sig")
 
 
-def read_rows(data: bytes) -> list[Any]:
+def read_rows(data: bytes) -> list[object]:
     """The records of a file's content; one that can't be read, such as a line that is no JSON, is a `BadRow` among them.
 
     Raises:
@@ -211,20 +211,20 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _parse(line: str) -> Any:
+def _parse(line: str) -> object:
     try:
         return _row(*Decoder().whole(line))
     except (json.JSONDecodeError, RecursionError):
         return BadRow(f"must hold a JSON object per line, got {line[:60]!r}")
 
 
-def _row(value: Any, fault: str) -> Any:
+def _row(value: object, fault: str) -> object:
     return BadRow(fault) if fault else value
 
 
-def _members(text: str) -> list[Any]:
+def _members(text: str) -> list[object]:
     """The members of a list, decoded one by one: so a fault is that of one of them."""
-    decode, found = Decoder(), list[Any]()
+    decode, found = Decoder(), list[object]()
     place = _after_blanks(text, _after_blanks(text, 0) + 1)
     while found or text[place : place + 1] != "]":
         value, place, fault = decode(text, place)
@@ -240,9 +240,9 @@ def _members(text: str) -> list[Any]:
     return found
 
 
-def _objects(text: str) -> list[Any]:
+def _objects(text: str) -> list[object]:
     """Objects that are written over several lines each, as pretty-printers do; none where that is not what the text holds."""
-    decode, found, place = Decoder(), list[Any](), 0
+    decode, found, place = Decoder(), list[object](), 0
     try:
         while (place := _after_blanks(text, place)) < len(text):
             value, place, fault = decode(text, place)

@@ -17,9 +17,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from evaluation.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_BYTES = 2 << 30
@@ -35,12 +37,12 @@ class BoundedCalls:
             each argument. Arguments and results are JSON.
     """
 
-    def __init__(self, function: str, setup: dict[str, Any], *, limit_s: float) -> None:
+    def __init__(self, function: str, setup: Mapping[str, object], *, limit_s: float) -> None:
         self._command = [sys.executable, "-P", "-m", "evaluation.sandbox", function]
         self._setup, self._limit_s = setup, limit_s
         self._child: subprocess.Popen[bytes] | None = None
 
-    def __call__(self, argument: Any, *, limit_s: float | None = None) -> Any:
+    def __call__(self, argument: object, *, limit_s: float | None = None) -> object:
         """The function's result; None where it raised, took too long (`limit_s` in place of the usual), or brought the child down.
 
         Raises:
@@ -92,7 +94,7 @@ class BoundedCalls:
             reason = "it ended without a word" if ready is None else ready["error"]
             raise RuntimeError(f"{self._command[-1]} must start in a child process, got {reason}")
 
-    def _read(self, limit_s: float) -> dict[str, Any] | None:
+    def _read(self, limit_s: float) -> Record | None:
         """The child's next line; None where it ended, or where there is none in time."""
         assert self._child is not None and self._child.stdout is not None
         deadline_s, data = time.monotonic() + limit_s, b""
@@ -105,7 +107,7 @@ class BoundedCalls:
                 if not part:
                     return None
                 data += part
-        answer: dict[str, Any] = json.loads(data)
+        answer: Record = json.loads(data)
         return answer
 
 

@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evaluation.progress import estimated_cost
 from evaluation.records import Record, read_repaired, to_line
@@ -124,7 +123,7 @@ class Meter:
         model: str,
         conversations: Sequence[Sequence[Message]],
         max_new_tokens: int,
-        schema: Mapping[str, Any] | None = None,
+        schema: Mapping[str, object] | None = None,
     ) -> Estimate:
         """What asking these would cost; nothing is reserved. The number of tokens and the least are about right, the most is a bound."""
         prompt, most = sum(map(prompt_tokens, conversations)), max_new_tokens * len(conversations)
@@ -172,7 +171,7 @@ class Meter:
         self._end(reserved, "unknown", reserved.usd, model=model)
         return reserved.usd if model in self._prices else None
 
-    def _end(self, reserved: Reservation, outcome: str, cost: float, **about: Any) -> None:
+    def _end(self, reserved: Reservation, outcome: str, cost: float, **about: object) -> None:
         with self._changed:
             self._reserved_usd -= reserved.usd
             if abs(self._reserved_usd) < 1e-12:  # floats that don't cancel must not look like a call under way
@@ -182,7 +181,7 @@ class Meter:
             self._changed.notify_all()
             self._write(reserved, outcome, cost, **about)
 
-    def _write(self, reserved: Reservation, outcome: str, cost: float, **about: Any) -> None:
+    def _write(self, reserved: Reservation, outcome: str, cost: float, **about: object) -> None:
         if self._ledger is None:
             return
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +194,7 @@ def prompt_tokens(messages: Sequence[Message]) -> int:
     return sum(len(message["content"].encode("utf-8", "replace")) // BYTES_PER_TOKEN + MESSAGE_TOKENS for message in messages)
 
 
-def most_prompt_tokens(messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> int:
+def most_prompt_tokens(messages: Sequence[Message], schema: Mapping[str, object] | None = None) -> int:
     """How many tokens a conversation has at most: no token is shorter than a byte. A server may show the model the schema too."""
     texts = [text for message in messages for text in message.values()]
     texts += [json.dumps(schema)] if schema is not None else []

@@ -12,6 +12,9 @@ Item = dict[str, Any]
 # A chat message: {"role": "user", "content": "…"}, and what else a chat template may read of it, such as "tool_calls".
 Message = dict[str, Any]
 
+# A JSON schema.
+Schema = dict[str, object]
+
 # progress(done, total, note)
 Progress = Callable[[int, int, str], None]
 
@@ -50,7 +53,7 @@ class Sampling:
     n: int = 1
     choices: list[str] | None = None
     seed: int | None = None
-    schema: dict[str, Any] | None = None
+    schema: Schema | None = None
     top_logprobs: int | None = None
     stop: list[str] | None = None
 

@@ -42,8 +42,8 @@ class Verifier:
         forms = latex.normalized(gold), latex.normalized(answer)
         if not all(map(_is_algebra, forms)) or _differ_by_notation(*forms):
             return False
-        result: bool | None = self._calls([form.replace(",", ", ") for form in forms])  # `1,234` is a list here
-        return result
+        result = self._calls([form.replace(",", ", ") for form in forms])  # `1,234` is a list here
+        return None if result is None else bool(result)
 
     def __enter__(self) -> Verifier:
         return self

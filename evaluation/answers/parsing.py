@@ -14,7 +14,6 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation.answers.arithmetic import ArithmeticTextError, evaluate
 
@@ -34,7 +33,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 class Extraction:
     """What stands in the answer field, of any JSON type, and the rule that found it; the rule is "none" where nothing did."""
 
-    value: Any
+    value: object
     rule: str
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from evaluation.answers.boxed import last_boxed
 from evaluation.benchmarks._rows import Row
 from evaluation.types import Item
@@ -31,7 +29,7 @@ def read_problem(row: Row) -> Item:
     }
 
 
-def math_row(item: Item) -> dict[str, Any]:
+def math_row(item: Item) -> dict[str, object]:
     """An item as a row of the data set again, with a solution that is nothing but its boxed answer."""
     return {
         "problem": item.get("question", ""),

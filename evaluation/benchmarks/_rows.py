@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from evaluation.records import Decoder
+from evaluation.records import Decoder, Record
 from evaluation.types import Hub as Hub
 from evaluation.types import Item
 
+T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
 
 
@@ -30,17 +31,18 @@ class Row:
     benchmark: str
     number: int
     where: str
-    values: dict[str, Any]
+    values: Record
 
-    def get(self, *names: str, kind: type) -> Any:
+    def get(self, *names: str, kind: type[T]) -> T:
         """The first of the named fields that the row has.
 
         Raises:
             ValueError: where it has none of them, or the value is of another kind.
         """
         for name in names:
-            if isinstance(self.values.get(name), kind):
-                return self.values[name]
+            value = self.values.get(name)
+            if isinstance(value, kind):
+                return value
         found = {name: self.values[name] for name in names if name in self.values}
         raise self.error(
             f"have {' or '.join(names)} as {kind.__name__} in each row", found or "fields " + str(list(self.values))

@@ -8,7 +8,6 @@ ZeroEval's prompt, zero-shot, JSON with reasoning and answer, greedy, 4096 token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from evaluation.answers import latex, parsing
 from evaluation.benchmarks._math import math_row, read_problem
@@ -65,6 +64,6 @@ def second_metrics(
     return math_verify_metrics(items, answers, progress)
 
 
-def lm_eval_document(item: Item) -> dict[str, Any]:
+def lm_eval_document(item: Item) -> dict[str, object]:
     """The item as a row of EleutherAI/hendrycks_math."""
     return math_row(item)

@@ -8,7 +8,6 @@ and answer, greedy, 4096 tokens. https://arxiv.org/abs/2103.03874
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
@@ -65,7 +64,7 @@ def second_metrics(
     return math_verify_metrics(items, answers, progress)
 
 
-def lm_eval_document(item: Item) -> dict[str, Any]:
+def lm_eval_document(item: Item) -> dict[str, object]:
     """The item as a row of EleutherAI/hendrycks_math."""
     return math_row(item)
 

@@ -9,7 +9,6 @@ whole conversation as it was, greedy, 4096 tokens. https://arxiv.org/abs/2406.04
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from evaluation.benchmarks._rows import Hub, Row, load_items
 from evaluation.types import Item, Message
@@ -103,7 +102,7 @@ def _tagged(row: Row) -> Item:
     }
 
 
-def _is_turn(turn: Any) -> bool:
+def _is_turn(turn: object) -> bool:
     return (
         isinstance(turn, dict) and turn.get("role") in ("user", "assistant", "system") and isinstance(turn.get("content"), str)
     )

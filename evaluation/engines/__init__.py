@@ -6,7 +6,7 @@ The contracts of an engine (`Engine`, `LikelihoodEngine`) and of its file (`Engi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
@@ -77,8 +77,8 @@ class EngineFile(Protocol):
     REMOTE: bool = False
     SUPPORTS: frozenset[Feature] = frozenset()
 
-    def open(self, model: str | Path) -> Engine:
-        """Loads the model of a folder, or connects to one. Further keyword arguments, with their types, are the engine's options."""
+    def open(self, model: str | Path, **options: object) -> Engine:
+        """Loads the model of a folder, or connects to one. Its file names the options, with their types, as keyword arguments."""
         ...
 
     def environment(self) -> dict[str, str]:
@@ -100,8 +100,7 @@ def open_engine(name: str, model: str | Path, /, **options: object) -> Engine:
     Raises:
         ValueError: where there is no such engine.
     """
-    opened: Callable[..., Engine] = load(ENGINES, name).open
-    return opened(model, **options)
+    return load(ENGINES, name).open(model, **options)
 
 
 def environment(name: str) -> dict[str, str]:

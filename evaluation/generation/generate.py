@@ -8,15 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bnf.data.chat_template import RenderingError
 from evaluation.engines import Engine, Prompt
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.progress import generating
-from evaluation.records import read_repaired, to_line, write_whole
+from evaluation.records import Record, read_repaired, to_line, write_whole
 from evaluation.types import Generation, Item, Message, Progress, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 COMPLETIONS_FILE = "completions.jsonl"
 ITEMS_FILE = "items.jsonl"
@@ -25,7 +28,7 @@ LEFT_OUT_FILE = "left_out.json"
 
 def generate(
     engine: Engine,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
     items: Sequence[Item],
     messages_fn: Callable[[Item], list[Message]],
     sampling: Sampling,
@@ -99,7 +102,9 @@ def generate(
     write_whole(output_dir / COMPLETIONS_FILE, [records[item_id] for item_id in ids])
 
 
-def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:
+def render(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase | None, conversations: Sequence[list[Message]]
+) -> tuple[list[Prompt], list[str]]:
     """The conversations as `engine` takes them, and as text for the record. A model's own earlier answers are as its template writes
     them: it may leave their reasoning out.
 
@@ -109,6 +114,7 @@ def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]
     if engine.takes == "messages":
         texts = ["\n\n".join(f"{message['role']}: {message['content']}" for message in messages) for messages in conversations]
         return list(conversations), texts
+    assert tokenizer is not None
     from bnf.data.rendering import prompt_text, render_prompt
 
     return (
@@ -117,7 +123,7 @@ def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]
     )
 
 
-def _record(item: Item, prompt: str, generation: Generation) -> dict[str, Any]:
+def _record(item: Item, prompt: str, generation: Generation) -> Record:
     return {
         "id": item["id"],
         "prompt": prompt,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evaluation.benchmarks import Conversation
 from evaluation.engines import Engine
@@ -17,13 +17,16 @@ from evaluation.generation.generate import COMPLETIONS_FILE, ITEMS_FILE, generat
 from evaluation.records import Record, read_repaired, write_whole
 from evaluation.types import Item, Message, Progress, Sampling
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 # One seed for all models: their samples differ by the model alone.
 _SEED = 0
 
 
 def generate_turns(
     engine: Engine,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
     items: Sequence[Item],
     benchmark: Conversation,
     max_new_tokens: int,

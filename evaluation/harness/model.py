@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -20,6 +20,9 @@ from evaluation.engines import Engine
 from evaluation.progress import GENERATING, WEIGHING
 from evaluation.types import Progress, Sampling
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 # What an engine without a bound of its own is taken to hold.
 DEFAULT_MAX_LENGTH = 4096
 
@@ -27,7 +30,7 @@ DEFAULT_MAX_LENGTH = 4096
 class EngineModel(TemplateLM):
     """Generates and weighs text with an engine that takes token ids."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, progress: Progress) -> None:
+    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase | None, progress: Progress) -> None:
         super().__init__()
         if engine.takes != "ids" or tokenizer is None:
             raise ValueError(
@@ -56,7 +59,7 @@ class EngineModel(TemplateLM):
             chat_history, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt
         )
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: object) -> list[int]:
         """As lm-eval does for decoder models: without special tokens, unless they are asked for."""
         ids: list[int] = self.tokenizer(string, add_special_tokens=bool(add_special_tokens))["input_ids"]
         return ids
@@ -89,7 +92,7 @@ class EngineModel(TemplateLM):
         return totals
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: object
     ) -> list[tuple[float, bool]]:
         return self._weigh([(context, continuation) for _, context, continuation in requests])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
@@ -130,7 +130,7 @@ def _replay(
     while waiting:
         chunk = waiting.pop()
         pairs = [[index, completions[index]] for index in chunk]
-        found = calls([task, pairs], limit_s=LIMIT_S + LIMIT_PER_ITEM_S * len(chunk))
+        found = cast("list[Record] | None", calls([task, pairs], limit_s=LIMIT_S + LIMIT_PER_ITEM_S * len(chunk)))
         if found is None and len(chunk) > 1:
             # One text brought the whole chunk down: it is found by halving.
             waiting += [chunk[len(chunk) // 2 :], chunk[: len(chunk) // 2]]
@@ -142,7 +142,7 @@ def _replay(
     return rows
 
 
-def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any]], list[Record]]:
+def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[tuple[str, list[tuple[int, str]]]], list[Record]]:
     """In the child: a function of a task and [index, completion] pairs, which gives a row per index and filter of the task."""
     import logging
 
@@ -157,7 +157,7 @@ def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any
     datasets.disable_progress_bars()
     rows = datasets.Dataset.from_list([{**document, _INDEX: index} for index, document in enumerate(documents)])
 
-    def dataset(**_: Any) -> dict[str, Any]:
+    def dataset(**_: object) -> dict[str, object]:
         return {"train": rows, "test": rows, "validation": rows}
 
     # The folders of these task definitions alone: reading all of them takes 13 s.
@@ -183,7 +183,7 @@ def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any
 
     model = Replay()
 
-    def replay(argument: list[Any]) -> list[Record]:
+    def replay(argument: tuple[str, list[tuple[int, str]]]) -> list[Record]:
         task, pairs = argument
         name = task.rpartition("/")[2]
         model.completions = {index: completion for index, completion in pairs}

@@ -13,11 +13,14 @@ import math
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evaluation.engines import Engine
 from evaluation.records import Record, write_json, write_whole
 from evaluation.types import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.jsonl"
@@ -64,7 +67,7 @@ def _names_in(folder: Path) -> dict[str, Path]:
 
 def run_task(
     engine: Engine,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
     name: str,
     output_dir: Path,
     progress: Progress,
@@ -143,7 +146,7 @@ def _metrics(values: Record) -> Record:
     return found
 
 
-def _finite(value: Any) -> float | None:
+def _finite(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from evaluation.formats import difference, visible
+from evaluation.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # matplotlib draws in these colours, which stand for variables of the page's style sheet.
 _VARIABLES = {
@@ -46,7 +50,7 @@ class Curve:
 def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) -> Markup:
     """Differences with their intervals around zero; a row is (label, points, interval, verdict)."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         ends = [0.0, *(end for _, delta, ci, _ in rows for end in (delta, *(ci or ())))]
         low, high = min(ends), max(ends)
         room = max(high - low, 2.0)
@@ -73,13 +77,13 @@ def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) 
     return _svg(draw, "Differences in points with their intervals", (7.6, 0.55 + 0.36 * len(rows)))
 
 
-def curves(steps: Sequence[Mapping[str, Any]], lines: Sequence[Curve], title: str) -> Markup | None:
+def curves(steps: Sequence[Record], lines: Sequence[Curve], title: str) -> Markup | None:
     """The metrics of `lines` over the training steps; None where none of them was logged."""
     points = [(line, found) for line in lines if (found := _points(steps, line.key))]
     if not points:
         return None
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for line, found in points:
             marker = "o" if len(found) == 1 else None
             axes.plot(*zip(*found, strict=True), color=_COLOR[line.color], linewidth=1.7, marker=marker, markersize=4)
@@ -93,7 +97,7 @@ def curves(steps: Sequence[Mapping[str, Any]], lines: Sequence[Curve], title: st
 def likelihoods(rows: Sequence[tuple[str, float, float, str]]) -> Markup:
     """From before to after, an arrow per row; a row is (label, before, after, colour)."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         values = [value for _, before, after, _ in rows for value in (before, after)]
         room = max(max(values) - min(values), 0.05)
         for place, (_, before, after, color) in enumerate(rows):
@@ -129,7 +133,7 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
     0. A row is (counts, colour) and has one count more than there are edges.
     """
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         width = 0.84 / len(rows)
         for place, (counts, color) in enumerate(rows):
             total = max(sum(counts), 1)
@@ -153,7 +157,7 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
 def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], title: str, unit: str) -> Markup:
     """Shares, in percent, of what lies from each edge up to the next; bins are drawn equally wide. A row is (counts, colour)."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         width = 0.84 / len(rows)
         for place, (numbers, color) in enumerate(rows):
             total = max(sum(numbers), 1)
@@ -170,7 +174,7 @@ def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], ti
     return _svg(draw, title, (4.7, 2.05))
 
 
-def _points(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+def _points(steps: Sequence[Record], key: str) -> list[tuple[float, float]]:
     """(step, value) where the metric is a finite number; averaged in bins of steps where they are too many."""
     found = [
         (float(step["step"]), float(step[key]))
@@ -182,13 +186,13 @@ def _points(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, f
     return [(math.fsum(x for x, _ in part) / len(part), math.fsum(y for _, y in part) / len(part)) for part in bins]
 
 
-def _svg(draw: Callable[[Any], None], title: str, size_in: tuple[float, float]) -> Markup:
+def _svg(draw: Callable[[Axes], None], title: str, size_in: tuple[float, float]) -> Markup:
     import matplotlib
     from matplotlib import style
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "svg.fonttype": "none",
         "svg.hashsalt": title,
         "text.parse_math": False,

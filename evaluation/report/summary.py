@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from evaluation.formats import NONE, difference, interval, number, p_value
 from evaluation.paired import compare_scores, correct_and_judge, read_scores
@@ -21,7 +20,7 @@ from evaluation.report.rounds import summarize_rounds
 MODELS = ("base", "aligned")
 
 
-def summarize(inputs: Mapping[str, Any]) -> Record:
+def summarize(inputs: Record) -> Record:
     """The content of summary.json; rates and differences in percent, unrounded.
 
     Args:
@@ -61,11 +60,10 @@ def summarize(inputs: Mapping[str, Any]) -> Record:
         "machine": inputs["machine"],
         "recipe": inputs["recipe"],
     }
-    finite: Record = _finite(summary)
-    return finite
+    return {key: _finite(value) for key, value in summary.items()}
 
 
-def label(name: str, entry: Mapping[str, Any]) -> str:
+def label(name: str, entry: Record) -> str:
     """A benchmark's name as it is shown everywhere: `gsm8k (sample)` is never taken for GSM8K."""
     source = entry.get("source")
     if source in (None, "hub", "own"):
@@ -73,13 +71,13 @@ def label(name: str, entry: Mapping[str, Any]) -> str:
     return f"{name} (sample)" if source == "sample" else f"{name} (own file)"
 
 
-def table_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+def table_rows(summary: Record) -> list[dict[str, str]]:
     """The table of results: one row per benchmark, every row with the same columns, all as text. Rates in percent."""
     compared = any("delta" in entry for entry in summary["benchmarks"].values())
     return [_compared_row(name, entry) if compared else _row(name, entry) for name, entry in summary["benchmarks"].items()]
 
 
-def notes(summary: Mapping[str, Any]) -> list[str]:
+def notes(summary: Record) -> list[str]:
     """What has to be read with the table."""
     entries = summary["benchmarks"]
     compared = any("delta" in entry for entry in entries.values())
@@ -118,7 +116,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _contaminated(name: str, entry: Mapping[str, Any]) -> str | None:
+def _contaminated(name: str, entry: Record) -> str | None:
     matched = entry["num_exact"] + entry["num_overlapping"]
     if not matched:
         return None
@@ -128,7 +126,7 @@ def _contaminated(name: str, entry: Mapping[str, Any]) -> str | None:
     )
 
 
-def _task(stage: Mapping[str, Any]) -> str:
+def _task(stage: Record) -> str:
     return "-".join(filter(None, (stage["stage"], stage["model"], stage["benchmark"])))
 
 
@@ -147,7 +145,7 @@ def _benchmark(folders: Mapping[str, str]) -> Record:
     return {**shared, **summaries, **compare_scores(base, aligned), **changes}
 
 
-def _tax_row(name: str, entry: Mapping[str, Any]) -> Record:
+def _tax_row(name: str, entry: Record) -> Record:
     """What alignment gained and cost on one benchmark; rates in percent, differences in points, lengths in tokens."""
     rates = ("accuracy", "no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
     row: Record = {"benchmark": label(name, entry)}
@@ -178,7 +176,7 @@ def _train(folder: str | None) -> Record | None:
     return {**read_json(Path(folder) / "train_summary.json"), **ends, **({"dev": dev} if dev is not None else {})}
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """Not-a-number and the infinities are no JSON: None stands in their place."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -187,7 +185,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+def _row(name: str, entry: Record) -> dict[str, str]:
     score = next(entry[model] for model in MODELS if model in entry)
     return {
         "benchmark": label(name, entry),
@@ -197,7 +195,7 @@ def _row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _compared_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+def _compared_row(name: str, entry: Record) -> dict[str, str]:
     base, aligned = (entry.get(model) for model in MODELS)
     return {
         "benchmark": label(name, entry),
@@ -218,7 +216,7 @@ def _items(scores: list[Record]) -> str:
     return f"{least['n']}/{least['n_expected']}{full}"
 
 
-def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
+def _incomplete(name: str, entry: Record) -> list[str]:
     found = [
         f"{label(name, entry)}, {model}: partial, {entry[model]['n']}/{entry[model]['n_expected']} items; missing ones count as wrong"
         for model in MODELS
@@ -233,7 +231,7 @@ def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _cross_checked(name: str, entry: Mapping[str, Any]) -> list[str]:
+def _cross_checked(name: str, entry: Record) -> list[str]:
     found = []
     for model in MODELS:
         checked = entry.get(model, {}).get("cross_check")

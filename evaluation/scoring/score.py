@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Literal, NotRequired, TypedDict
 
 from bnf.plugins import load, own_names
 from evaluation.benchmarks import BENCHMARKS, ZEROEVAL_BENCHMARKS, Benchmark
-from evaluation.records import read_json, read_numbered, write_json, write_whole
+from evaluation.records import Record, read_json, read_numbered, write_json, write_whole
 from evaluation.statistics import percent, standard_error, wilson_interval
-from evaluation.types import Item, Progress, Verdict
+from evaluation.types import Item, Outcome, Progress, Verdict
 
 SCORER_VERSION = "5"  # goes up with every change that can change a verdict
 
@@ -30,14 +31,72 @@ _LABELS = ("id", "level", "subject")
 _STEP = 256  # items between two reports of progress
 
 
+class ScoreRecord(TypedDict):
+    """A line of scores.jsonl: what the rule says of one completion, and what it rests on."""
+
+    id: str
+    outcome: Outcome
+    answer: str | None
+    rule: str
+    metrics: dict[str, bool | float]
+    finish_reason: str | None
+    num_completion_tokens: int | None
+    groups: dict[str, str | None]
+    cluster: str
+    content: str
+    completion: str
+    scorer: str
+
+
+class GroupScore(TypedDict):
+    """The result of the items of one level or subject, in percent of these."""
+
+    n: int
+    accuracy: float | None
+    no_answer: float | None
+
+
+class Score(TypedDict):
+    """A benchmark's result; summary.json of a score stage, or what `bnf score` prints. Rates are in percent."""
+
+    benchmark: str
+    title: str
+    model: str | None
+    n: int
+    n_expected: int
+    n_benchmark: int | None
+    missing: int
+    partial: bool
+    accuracy: float | None
+    accuracy_of_present: float | None
+    accuracy_of_parsed: float | None
+    no_answer: float | None
+    error: float | None
+    truncated: float | None
+    mean_completion_tokens: float | None
+    ci: list[float]
+    ci_method: str
+    stderr: float | None
+    rules: dict[str, int]
+    metrics: dict[str, float | None]
+    groups: dict[str, dict[str, GroupScore]]
+    scorer: str
+    source: NotRequired[str]
+    limit: NotRequired[int | None]
+    items_digest: NotRequired[str]
+    left_out: NotRequired[dict[str, int]]
+    cross_check: NotRequired[Record]
+    disagreements: NotRequired[list[Record]]
+
+
 def score_records(
     benchmark: str,
     items: Sequence[Item],
-    completions: Sequence[dict[str, Any]],
+    completions: Sequence[Record],
     progress: Progress | None = None,
     *,
     boxed: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[ScoreRecord]:
     """One record per completion, in the order of the completions: the verdict, what it rests on, and the raw text.
 
     `cluster` is equal for items that ask the same question, `content` where the gold answer is the same too: runs are paired by it.
@@ -52,7 +111,7 @@ def score_records(
     scored = _scored(benchmark)
     score = functools.partial(load(ZEROEVAL_BENCHMARKS, benchmark).score, boxed=True) if boxed else scored.score
     by_id = {item["id"]: item for item in items}
-    records: list[dict[str, Any]] = []
+    records: list[ScoreRecord] = []
     for number, completion in enumerate(completions):
         if completion["id"] not in by_id:
             raise ValueError(
@@ -71,7 +130,7 @@ def score_records(
     return records
 
 
-def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int) -> dict[str, Any]:
+def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -> Score:
     """The benchmark's result over `n_expected` items; the interval is Wilson's, `stderr` is the sample's as in lm-eval.
 
     `groups` divides by the items there are: of each level, each subject, where the benchmark's items name them.
@@ -117,7 +176,7 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
     }
 
 
-def _by_group(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+def _by_group(records: Sequence[ScoreRecord], name: str) -> dict[str, GroupScore]:
     groups: dict[str, list[str]] = {}
     for record in records:
         if record["groups"].get(name) is not None:
@@ -145,7 +204,7 @@ def items_digest(items: Sequence[Item]) -> str:
 
 def score_folder(
     benchmark: str, completions_dir: Path, output_dir: Path, *, source: str, limit: int | None, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Score:
     """Scores a generation's items.jsonl and completions.jsonl; writes scores.jsonl and summary.json and returns the latter.
 
     The items that were generated for are the items that are expected; `items_digest` tells which they are, and `left_out` how many
@@ -161,7 +220,7 @@ def score_folder(
     completions = read_completions(completions_dir / "completions.jsonl")
     records = score_records(benchmark, items, completions, progress)
     left_out = completions_dir / "left_out.json"
-    summary = {
+    summary: Score = {
         **aggregate(benchmark, records, len(items)),
         "source": source,
         "limit": limit,
@@ -177,7 +236,7 @@ def score_folder(
 
 def score_completions(
     benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native", lm_eval: bool = False
-) -> dict[str, Any]:
+) -> Score:
     """The aggregate of one file of completions, over the items that were asked for.
 
     A native file has its items.jsonl beside it, and these are expected, as in the score stage; a ZeroEval file holds gold answers and
@@ -193,13 +252,17 @@ def score_completions(
     # A ZeroEval file has no items but those that were answered.
     n_benchmark = _scored(benchmark).NUM_ITEMS or 0
     n_expected = n_benchmark if format == "zeroeval" else len(answers.items)
-    result = {**aggregate(benchmark, records, n_expected), "model": answers.model, "items_digest": items_digest(answers.items)}
+    result: Score = {
+        **aggregate(benchmark, records, n_expected),
+        "model": answers.model,
+        "items_digest": items_digest(answers.items),
+    }
     # A run knows that it asked for less than there is; a file by itself stands for the benchmark.
     result["partial"] = result["n"] < max(n_expected, n_benchmark)
     if lm_eval:
         from evaluation.harness.replay import cross_check
 
-        result["cross_check"], result["disagreements"] = cross_check(benchmark, answers.items, records)
+        result["cross_check"], result["disagreements"] = cross_check(benchmark, answers.items, [dict(one) for one in records])
     return result
 
 
@@ -209,7 +272,7 @@ class Answers:
 
     model: str | None
     items: list[Item]
-    completions: list[dict[str, Any]]
+    completions: list[Record]
     boxed: bool
 
 
@@ -225,7 +288,7 @@ def load_answers(benchmark: str, file: Path, *, format: Literal["native", "zeroe
     return Answers(results.model, results.items, results.completions, results.boxed)
 
 
-def read_completions(path: Path) -> list[dict[str, Any]]:
+def read_completions(path: Path) -> list[Record]:
     """The records of a completions.jsonl.
 
     Raises:
@@ -241,9 +304,9 @@ def _read_items(path: Path) -> list[Item]:
     return _read_lines(path, {"id": str})
 
 
-def _read_lines(path: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _read_lines(path: Path, fields: dict[str, type | UnionType]) -> list[Record]:
     """The file's records, each with an id of its own; `fields` gives the types that `isinstance` checks."""
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
     lines: dict[str, int] = {}
     for number, record in read_numbered(path, "correct or remove it"):
         where = f"on line {number}; correct or remove it"
@@ -265,9 +328,7 @@ def _scored(benchmark: str) -> Benchmark:
     return found
 
 
-def _record(
-    item: Item, completion: dict[str, Any], score: Callable[[Item, str, str], Verdict], groups: Sequence[str]
-) -> dict[str, Any]:
+def _record(item: Item, completion: Record, score: Callable[[Item, str, str], Verdict], groups: Sequence[str]) -> ScoreRecord:
     finish_reason = completion.get("finish_reason")
     if (finish_reason or "").startswith("error"):
         verdict = Verdict("error", None, "generation_failed")

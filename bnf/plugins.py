@@ -16,7 +16,7 @@ from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
-ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Kind(Generic[T]):
 
     @property
     def folder(self) -> Path:
-        return ROOT.joinpath(*self.package.split("."))
+        return _ROOT.joinpath(*self.package.split("."))
 
 
 def default(method: F) -> F:

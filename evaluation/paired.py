@@ -1,4 +1,4 @@
-"""Two sets of verdicts on the same items: what `report` and `compare` say of any two models."""
+"""Two models' scores on the same items: what `report` and `compare` say of their difference."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) ->
     """What changed from `first` to `second`, over the items both have.
 
     `delta` in points with its standard error and 95 % intervals (Tango's and bootstrap), clustered where items ask the same question;
-    `delta_stderr_unpaired` is what it would be for different items. McNemar's exact p, and `flips`: items gained and lost. None
-    stands where there is no such number: without shared items, for an interval around a single item, and for a standard error where
-    nothing varies, which is no certainty.
+    `delta_stderr_unpaired` is the standard error that different items would give. `mcnemar_p` is McNemar's exact p, and `flips` counts the
+    items gained and lost. A number is None where it is undefined: without shared items, an interval from a single item, and a standard
+    error where all items change alike, which proves nothing.
     """
     shared = [id for id in first if id in second]
     if not shared:
@@ -63,7 +63,7 @@ def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) ->
 
 
 def correct_and_judge(comparisons: Sequence[Record]) -> None:
-    """Adds to each comparison of one report `mcnemar_p_holm`, corrected for all of them, and its `verdict`.
+    """Adds to each comparison of one report `mcnemar_p_holm`, corrected for all of them, and its conclusion, as `verdict`.
 
     `gain` or `loss` where the interval excludes 0, the corrected p is below 0.05 and the difference is at least one point, else
     `noise`; None where nothing was compared.
@@ -72,10 +72,10 @@ def correct_and_judge(comparisons: Sequence[Record]) -> None:
     corrected = iter(holm([comparison["mcnemar_p"] for comparison in tested]))
     for comparison in comparisons:
         comparison["mcnemar_p_holm"] = None if comparison["mcnemar_p"] is None else next(corrected)
-        comparison["verdict"] = _verdict(comparison)
+        comparison["verdict"] = _conclusion(comparison)
 
 
-def _verdict(comparison: Record) -> str | None:
+def _conclusion(comparison: Record) -> str | None:
     delta, ci, p = comparison["delta"], comparison["delta_ci"], comparison["mcnemar_p_holm"]
     if delta is None:
         return None

@@ -1,8 +1,8 @@
 """Calls into a library that may never return, in a child process that is killed when a call takes too long.
 
-For code that reads what a model wrote and has no bound of its own (computer algebra, foreign metrics): a signal can't interrupt a
-power of huge integers in C, a kill can. The child may write no files, and has a limit on memory; a text that brings it down
-costs its own result and no other's.
+For code that reads what a model wrote and may run without end (computer algebra, foreign metrics): a signal doesn't interrupt a power of
+huge integers in C, a kill does. The child may write no files and has limited memory. A text that makes it fail loses its own result and
+no other's.
 """
 
 from __future__ import annotations

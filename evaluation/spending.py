@@ -1,8 +1,8 @@
 """What calls to paid endpoints cost: a price table, an estimate before the first call, and a cap for all of a run.
 
-Money is counted in US dollars from the token counts that the server reports. The cap holds before a call is made: what it can cost
-at most is reserved first, in the ledger too. A call whose outcome is unknown counts as if it had cost that: a time-out, a cut
-connection, a reply without token counts, and one that was under way when its process was killed.
+Costs are in US dollars, from the token counts that the server reports. Before a call is made, the most that it can cost is reserved, in
+the ledger too; a call that doesn't fit below the cap is not made. A call of unknown outcome counts with what was reserved: after a
+time-out, a cut connection, a reply without token counts, or a kill of its process.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Reservation:
-    """What is set aside for a call under way; it ends in one of `Meter.settle`, `release` and `lose`."""
+    """The money set aside for a call under way. One of `Meter.settle`, `release` and `lose` ends it."""
 
     id: str
     usd: float
@@ -125,7 +125,7 @@ class Meter:
         max_new_tokens: int,
         schema: Mapping[str, object] | None = None,
     ) -> Estimate:
-        """What asking these would cost; nothing is reserved. The number of tokens and the least are about right, the most is a bound."""
+        """What these calls would cost. The number of tokens and the least cost are estimates, the most is a bound. Nothing is reserved."""
         prompt, most = sum(map(prompt_tokens, conversations)), max_new_tokens * len(conversations)
         price = self._prices.get(model)
         least = price.cost(prompt, 0) if price else None
@@ -149,7 +149,7 @@ class Meter:
                     )
                 self._changed.wait()
             reservation = Reservation(uuid.uuid4().hex, most)
-            # Before the call is made: a process that is killed has left word of what it may have spent.
+            # Before the call is made: the ledger then knows what a killed process may have spent.
             self._write(reservation, "reserved", most, model=model)
             self._reserved_usd += most
         return reservation

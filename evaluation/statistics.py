@@ -31,7 +31,7 @@ class PairedDifference:
 
 
 def percent(count: float, of: int) -> float | None:
-    """The share in percent, unrounded; None of nothing.
+    """The share in percent, unrounded; None where the whole is 0.
 
     In ZeroEval's order of operations: 439 of 800 shows as 54.87 there, and `100 * count / of` as 54.88.
     """
@@ -72,7 +72,7 @@ def standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None 
 
 
 def normal_interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Interval | None:
-    """The mean ± 1.96 standard errors, in percent; None where the standard error is 0 or undefined: that is no certainty."""
+    """The mean ± 1.96 standard errors, in percent; None where the standard error is 0 or undefined, which proves nothing."""
     stderr = standard_error(values, clusters)
     if not stderr > 0:
         return None

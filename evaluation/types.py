@@ -41,10 +41,10 @@ class Generation:
 class Sampling:
     """How to decode: greedy by default.
 
-    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form: an engine
-    that runs here takes the former, a server the latter. `top_logprobs` asks for so many log-probabilities of the first token.
+    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form. Which of them an
+    engine can do, its file says (`SUPPORTS`). `top_logprobs` asks for so many log-probabilities of the first token.
 
-    After one of the texts in `stop` an engine may end; it need not, and the texts may be in the completion: whoever asks cuts it.
+    After one of the texts in `stop` an engine may end, and need not: the caller cuts the completion there.
     """
 
     max_new_tokens: int
@@ -62,8 +62,8 @@ class Sampling:
 class Verdict:
     """What a benchmark says of one completion.
 
-    `answer` is what was compared (None where nothing was found), `rule` names the rule that found it, and `metrics` holds
-    second metrics under their own names; they never enter the accuracy.
+    `answer` is what was compared (None where nothing was found), and `rule` names the rule that found it. `metrics` holds further
+    metrics by name, which never enter the accuracy.
     """
 
     outcome: Outcome

@@ -1,8 +1,8 @@
 """Arithmetic that a model wrote, evaluated without executing anything and in bounded time.
 
-Python's parser reads the text, so numbers and precedence mean what they mean in Python. Upstream's scorers hand such text to `eval`:
-what gives a number there without a name of its own (`6/2 or 3`, `round(22/7)`, `5//2`, `~3 + 1/2`) gives the same here, and nothing
-else is run. Left out, so that the text's first number counts where upstream has a value: texts, lists and sets (`str(31/2)`,
+Python's parser reads the text, so numbers and precedence mean what they mean in Python. Upstream's scorers hand such text to `eval`.
+Expressions of numbers give the same value here (`6/2 or 3`, `round(22/7)`, `5//2`, `~3 + 1/2`); nothing else is evaluated. These have a
+value upstream and none here, where the text's first number counts instead: texts, lists and sets (`str(31/2)`,
 `3/4 in [1]`), `is` (`7 is 3/4`), conditions (`1/2 if 1 else 2`), and functions other than `abs`, `float`, `int` and `round` of one value.
 """
 
@@ -93,7 +93,7 @@ def _value(node: ast.expr) -> int | float:
 
 
 def _first_decisive(node: ast.BoolOp) -> int | float:
-    """Python's `or` gives its first true operand and `and` its first false one, else the last; what follows is not looked at."""
+    """As in Python, `or` gives its first true operand, `and` its first false one, and both else the last; the rest is not evaluated."""
     decides = isinstance(node.op, ast.Or)
     for operand in node.values[:-1]:
         value = _value(operand)

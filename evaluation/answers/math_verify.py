@@ -1,9 +1,8 @@
 """Symbolic equality of two answers by math-verify (https://github.com/huggingface/Math-Verify), in a killable child process.
 
-Only its LaTeX reader is used: its other one hands plain expressions to SymPy's `parse_expr`, which evaluates them as Python. It is given
-the answers in their one form (`evaluation.answers.latex`), in which decimals are fractions: by itself it compares decimals to
-six places, where
-`0.0000672` is `0.000067`.
+Only its LaTeX reader is used: its other reader hands plain expressions to SymPy's `parse_expr`, which evaluates them as Python. It gets
+the answers in normal form (`evaluation.answers.latex`), where decimals are fractions: by itself it compares decimals to six places, so
+that `0.0000672` would equal `0.000067`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 
 class Items(list[Item]):
-    """A benchmark's items, and how many rows of the source are none of them, by reason (of the rows that were read)."""
+    """A benchmark's items. `left_out` counts the rows, of those that were read, that are no items, by reason."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,14 +70,14 @@ class Row:
 def load_items(
     benchmark: str, source: str | None, limit: int | None, hub: Hub, num_items: int | None, to_item: Callable[[Row], Item | str]
 ) -> Items:
-    """The first `limit` items; a row for which `to_item` gives a text is none, for that reason.
+    """The first `limit` items. A row for which `to_item` gives a text is no item, for that reason.
 
-    Where the protocol has a number of items, the whole source is read whatever the limit: the first rows of another data set look
-    like the benchmark's.
+    Where the protocol fixes the number of items, the whole source is read whatever the limit, and counted: the first rows of another
+    data set may look like the benchmark's.
 
     Args:
         source: None for the hub, "sample" for the project's own items, else the path of a JSON Lines file.
-        num_items: How many the protocol has: the whole hub data set must give as many, a file can't give more. None: nobody says.
+        num_items: How many the protocol has: the hub's data set must give as many, and a file no more. None: the protocol doesn't say.
 
     Raises:
         FileNotFoundError: where the source is not there.
@@ -138,7 +138,7 @@ def load_file(
 
 
 def id_prefix(benchmark: str, source: str | None) -> str:
-    """What ids start with where upstream has none; the project's own sample is never named as the benchmark."""
+    """The start of ids where upstream has none. Ids of the project's own sample say so."""
     return f"{benchmark}-sample" if source == "sample" else benchmark
 
 

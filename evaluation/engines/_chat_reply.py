@@ -1,4 +1,4 @@
-"""What a chat completion says. The client hands on whatever JSON a server sends: nothing in it is taken for what it should be."""
+"""Reads a chat completion. The client passes on whatever JSON a server sends, so every field is checked before it is used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def completions(reply: object, num: int, *, with_logprobs: bool) -> list[Complet
     """The reply's `num` completions; log-probabilities are read only where they were asked for.
 
     Raises:
-        ValueError: where the reply is not what the protocol foresees.
+        ValueError: where the reply breaks the protocol.
     """
     choices = getattr(reply, "choices", None)
     if not isinstance(choices, list) or len(choices) != num:
@@ -35,7 +35,7 @@ def completions(reply: object, num: int, *, with_logprobs: bool) -> list[Complet
 
 
 def usage(reply: object) -> tuple[int, int] | None:
-    """The tokens of the prompt and of all completions; None where the server doesn't tell, or tells what can't be."""
+    """The tokens of the prompt and of all completions; None where the server doesn't say, or says an impossible number."""
     told = getattr(reply, "usage", None)
     num_prompt, num_completion = getattr(told, "prompt_tokens", None), getattr(told, "completion_tokens", None)
     return (num_prompt, num_completion) if _is_count(num_prompt) and _is_count(num_completion) else None

@@ -35,7 +35,7 @@ _MAX_STOPS = 4  # the protocol takes no more
 
 
 def environment() -> dict[str, str]:
-    """Nothing has to be set but the key, which is the user's."""
+    """No variables: the key is the user's to set."""
     return {}
 
 
@@ -223,7 +223,7 @@ class OpenaiEngine:
             self.meter.lose(self._model, reserved)
             return None, f"{type(error).__name__}: {error}", self._wait_s(attempt)
         except (openai.OpenAIError, ValueError, RecursionError) as error:  # a body that is no JSON, or not the protocol's
-            # It was answered, and so most likely billed: another try in the same run would pay twice for one game.
+            # It was answered, and so most likely billed: another try in the same run would pay twice for one request.
             self.meter.lose(self._model, reserved)
             return None, f"{type(error).__name__}: {error}", None
         except BaseException:

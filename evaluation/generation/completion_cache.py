@@ -26,7 +26,7 @@ class CompletionCache:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            # Nobody is in the middle of a line while this holds: an unfinished one was left by a kill, and is cut off.
+            # Under the lock nobody is writing a line: an unfinished one was left by a kill, and is cut off.
             fcntl.flock(file, fcntl.LOCK_EX)
             records = read_repaired(path)
         self._known: dict[str, Record] = {record["key"]: record for record in records} if read else {}
@@ -39,7 +39,7 @@ class CompletionCache:
         return Generation(record["completion"], [], record["finish_reason"], *counts)
 
     def put(self, prompt: Prompt, generation: Generation) -> None:
-        """Keeps a completion; one that is no answer of the model (it failed, its prompt was too long) is not kept."""
+        """Keeps a completion. One that the model did not give (it failed, its prompt was too long) is not kept."""
         if generation.finish_reason not in ("stop", "length"):
             return
         record = {

@@ -105,8 +105,8 @@ def generate(
 def render(
     engine: Engine, tokenizer: PreTrainedTokenizerBase | None, conversations: Sequence[list[Message]]
 ) -> tuple[list[Prompt], list[str]]:
-    """The conversations as `engine` takes them, and as text for the record. A model's own earlier answers are as its template writes
-    them: it may leave their reasoning out.
+    """The conversations as `engine` takes them, and as text for the record. The model's template writes its own earlier answers, and
+    may leave their reasoning out.
 
     Raises:
         RenderingError: where the model's chat template refuses one of them, or doesn't write all of it.

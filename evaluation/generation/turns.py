@@ -1,7 +1,7 @@
 """A model's answers to conversations of several turns: every later turn follows the model's own earlier answers.
 
-completions.jsonl has a line per turn: `id` is the question's with the turn, `question_id` and `turn` say which. Resumable by turn and
-item like `generate`; where a temperature is above 0 a resume gives no gap and no double, and other texts.
+completions.jsonl has a line per turn: `id` is made of the question's id and the turn, which `question_id` and `turn` name. It is resumable
+by turn and item like `generate`: no answer is missing and none is there twice. At a temperature above 0 a resumed run gives other texts.
 """
 
 from __future__ import annotations

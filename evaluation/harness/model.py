@@ -1,4 +1,4 @@
-"""A language model in lm-evaluation-harness's terms over one of the project's engines, so that its tasks run on any of them.
+"""A language model for lm-evaluation-harness that generates with one of the project's engines.
 
 lm-eval has a vLLM model of its own; it loads the weights a second time, and asks for a distribution called `vllm`, which the CPU
 build is not. https://github.com/EleutherAI/lm-evaluation-harness

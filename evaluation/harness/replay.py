@@ -1,9 +1,9 @@
 """Stored completions scored by lm-evaluation-harness's own tasks: a cross-check beside our score, never the record.
 
-A language model that answers with the stored completions goes through lm-eval's evaluator, so its filters and metrics are the ones
-at work; the tasks' data sets are put in place from the items at hand, so nothing is fetched. Our prompts are not lm-eval's, and the
-`until` strings that would have ended a generation there cut nothing here: what is compared is how the same text is read. Runs in a
-killable child process, since some of its metrics are computer algebra. https://github.com/EleutherAI/lm-evaluation-harness
+lm-eval's evaluator asks a language model that answers with the stored completions, and applies its own filters and metrics. The tasks'
+data sets are made from the items at hand, so nothing is fetched. Our prompts are not lm-eval's, and the `until` strings that would
+have ended a generation there cut nothing here: the comparison is of how the same text is read. It runs in a killable child process,
+since some of its metrics are computer algebra. https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INDEX = "bnf_index"  # the field of lm-eval's documents that says which item th
 def cross_check(
     benchmark: str, items: Sequence[Item], records: Sequence[Record], progress: Progress | None = None
 ) -> tuple[Record, list[Record]]:
-    """lm-eval's reading of scored completions, and every item on which it and our verdict differ.
+    """lm-eval's scores of completions, and every item on which they differ from the project's verdict.
 
     Args:
         items: The benchmark's items.

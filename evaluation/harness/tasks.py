@@ -1,8 +1,8 @@
-"""lm-evaluation-harness's own tasks, by name, run on the project's engines: for the suites that people know.
+"""Runs lm-evaluation-harness's own tasks, by name, on the project's engines.
 
-Their scores stand in a section of their own, on lm-eval's scale and with its standard errors. Tasks of one's own come from a folder of
-YAML files; those may name Python functions beside them, which are the user's code and run. Tasks that execute what a model wrote
-are refused. https://github.com/EleutherAI/lm-evaluation-harness
+Their scores have a section of their own, on lm-eval's scale and with its standard errors. A user's own tasks come from a folder of YAML
+files. These may name Python functions beside them, which are the user's code and are run. Tasks that execute what a model wrote are
+refused. https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#]+)["']?\s*$
 
 
 def unknown_task(name: str, include_path: Path | None = None) -> str | None:
-    """What is wrong with a task's name; None where there is such a task, group or tag."""
+    """What is wrong with a task's name, as a message; None where a task, group or tag has that name."""
     folders = _folders(include_path)
     names = [_names_in(folder) for folder in folders]
     if any(name in found for found in names):

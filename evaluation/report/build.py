@@ -222,7 +222,7 @@ def _facts(summary: Record) -> list[tuple[str, str]]:
 
 
 def _rates(settings: Record, train: Record | None) -> str:
-    """The learning rates that the optimizer was given, or, of a policy that doesn't say, the one that was set."""
+    """The learning rates that the optimizer used; where the policy doesn't record them, the one that was set."""
     rates, schedule = (train or {}).get("learning_rates"), settings["lr_scheduler_type"]
     if rates is None:
         return f"{settings['learning_rate']:g} ({schedule})"

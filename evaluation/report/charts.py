@@ -48,15 +48,15 @@ class Curve:
 
 
 def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) -> Markup:
-    """Differences with their intervals around zero; a row is (label, points, interval, verdict)."""
+    """Differences with their intervals around zero; a row is (label, points, interval, conclusion)."""
 
     def draw(axes: Axes) -> None:
         ends = [0.0, *(end for _, delta, ci, _ in rows for end in (delta, *(ci or ())))]
         low, high = min(ends), max(ends)
         room = max(high - low, 2.0)
         axes.axvline(0, color=_COLOR["muted"], linewidth=0.9)
-        for place, (_, delta, ci, verdict) in enumerate(rows):
-            color = _COLOR[verdict if verdict in ("gain", "loss") else "muted"]
+        for place, (_, delta, ci, conclusion) in enumerate(rows):
+            color = _COLOR[conclusion if conclusion in ("gain", "loss") else "muted"]
             if ci is not None:
                 axes.plot(ci, [place, place], color=color, linewidth=2.2, solid_capstyle="round")
             axes.plot([delta], [place], marker="o", markersize=6.5, color=color)

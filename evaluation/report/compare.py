@@ -1,4 +1,4 @@
-"""Runs against each other, item by item: is one better than another, or is it noise?"""
+"""Compares runs item by item: whether one is better than another, or the difference is noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training measured on its dev set: the figures by which settings are chosen, as terminal, report and `compare` show them."""
+"""A training's measurements on its dev set, by which settings are chosen, as the terminal, the report and `compare` show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness says, as a run's summary and its tables show it: cross-checks of our scores, and its own tasks."""
+"""lm-evaluation-harness's results for the summary and the tables: cross-checks of the project's scores, and lm-eval's own tasks."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _value(entry: Record | None) -> str:
 
 
 def _with_error(entry: Record, digits: int) -> str:
-    """A standard error of 0 is no certainty: all documents have one value, and none of them tells how others would differ."""
+    """A standard error of 0 is not shown: all documents have one value, and so say nothing of how others would differ."""
     return f"{number(entry['value'], digits)} ± {number(entry['stderr'] or None, digits)}"
 
 

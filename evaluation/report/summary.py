@@ -78,7 +78,7 @@ def table_rows(summary: Record) -> list[dict[str, str]]:
 
 
 def notes(summary: Record) -> list[str]:
-    """What has to be read with the table."""
+    """The notes without which the table would mislead."""
     entries = summary["benchmarks"]
     compared = any("delta" in entry for entry in entries.values())
     found = []
@@ -177,7 +177,7 @@ def _train(folder: str | None) -> Record | None:
 
 
 def _finite(value: object) -> object:
-    """Not-a-number and the infinities are no JSON: None stands in their place."""
+    """The value with None in place of NaN and the infinities, which JSON doesn't have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Scores stored completions: a verdict per item and the aggregate. No model, no execution; rescoring never regenerates.
+"""Scores stored completions: a verdict per item, and the result over all. No model runs, and nothing that one wrote is executed.
 
 Rates are in percent, unrounded. `accuracy` and `no_answer` divide by the items that were asked for, so a missing item counts as
 wrong and makes the result partial; `accuracy_of_present` divides by the completions there are, `accuracy_of_parsed` by those in
@@ -26,7 +26,7 @@ from evaluation.types import Item, Outcome, Progress, Verdict
 
 SCORER_VERSION = "5"  # goes up with every change that can change a verdict
 
-# What an item is called and filed under: sources differ in it where they ask the same.
+# An item's names and labels: sources give the same question different ones.
 _LABELS = ("id", "level", "subject")
 _STEP = 256  # items between two reports of progress
 
@@ -207,8 +207,8 @@ def score_folder(
 ) -> Score:
     """Scores a generation's items.jsonl and completions.jsonl; writes scores.jsonl and summary.json and returns the latter.
 
-    The items that were generated for are the items that are expected; `items_digest` tells which they are, and `left_out` how many
-    rows of the source are none of them, by reason.
+    The items that the completions were generated for are expected. `items_digest` identifies them, and `left_out` counts the rows of
+    the source that are no items, by reason.
 
     Args:
         source: `hub`, `file` or `sample`; goes into the summary, so that a sample is never taken for the benchmark.
@@ -279,7 +279,7 @@ class Answers:
 def load_answers(benchmark: str, file: Path, *, format: Literal["native", "zeroeval"]) -> Answers:
     """Reads a file of completions in either format; raises as `score_completions` does."""
     if format == "native":
-        # The named file first: what is wrong with it is said before anything about its neighbour.
+        # The named file first: its faults are reported before those of the file beside it.
         completions = read_completions(file)
         return Answers(None, _read_items(file.with_name("items.jsonl")), completions, False)
     from evaluation.scoring.zeroeval import load_zeroeval_results

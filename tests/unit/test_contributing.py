@@ -25,7 +25,7 @@ def capitals(tmp_path_factory, monkeypatch):
     root = tmp_path_factory.mktemp("root")
     folder = root / "evaluation" / "benchmarks"
     folder.mkdir(parents=True)
-    monkeypatch.setattr("bnf.plugins.ROOT", root)
+    monkeypatch.setattr("bnf.plugins._ROOT", root)
     source = re.search(r'```python\n("""Capitals.*?)```', (ROOT / "CONTRIBUTING.md").read_text(), re.S).group(1)
     path = folder / "capitals.py"
     path.write_text(source)
@@ -78,7 +78,8 @@ def test_it_is_found_by_its_file_name_and_its_halves_have_keys_of_their_own(capi
     for path in ROOT.joinpath("evaluation", "benchmarks").iterdir():
         if path.name != "capitals.py":  # somebody who follows CONTRIBUTING.md has it already
             (folder / path.name).symlink_to(path)
-    for module in ("bnf.plugins", "flows.dag.parts", "tasks.keys", "flows.recipe.paths"):
+    monkeypatch.setattr("bnf.plugins._ROOT", tmp_path)
+    for module in ("flows.dag.parts", "tasks.keys", "flows.recipe.paths"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     benchmarks = {"capitals": {"source": str(tmp_path / "rows.jsonl")}}
     recipe = make_recipe({"name": "r", "model_name_or_path": "some/model", "evaluation": {"benchmarks": benchmarks}})

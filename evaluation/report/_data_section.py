@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup
+from collections.abc import Mapping
+from typing import Any
 
-from evaluation.records import Record
 from evaluation.report import charts
 from evaluation.report.charts import Curve
 
 _LABELS = ("preferred", "dispreferred")
 
 
-def preferences(recipe: Record) -> str:
+def preferences(recipe: Mapping[str, Any]) -> str:
     """Where the recipe takes its preferences from, and what is done to them, in words."""
     given = recipe["data"] if isinstance(recipe["data"], list) else [recipe["data"]]
     sources = [
@@ -33,7 +33,7 @@ def preferences(recipe: Record) -> str:
     return "; ".join([", ".join(sources), *changes])
 
 
-def figures(data: Record) -> list[tuple[str, Markup, list[Curve]]]:
+def figures(data: Mapping[str, Any]) -> list[tuple[str, Any, list[Curve]]]:
     """(title, chart, lines) of the ledger's histograms."""
     found = data.get("histograms")
     if not found or not data["num_groups"]:
@@ -56,10 +56,10 @@ def figures(data: Record) -> list[tuple[str, Markup, list[Curve]]]:
     return drawn
 
 
-def tables(data: Record) -> list[tuple[str, Record]]:
+def tables(data: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(title, name → count) of what the ledger counted."""
     noise = {name: data.get(f"num_{name}") for name in ("truncated", "changed", "flipped", "contradicted")}
-    found: list[tuple[str, Record]] = [
+    found: list[tuple[str, dict[str, Any]]] = [
         ("Rows", data["rows"]),
         *((f"Rows of {one['source']}", one["rows"]) for one in data.get("sources", ())),
         ("Completions left out of kept rows", data["completions_left_out"]),

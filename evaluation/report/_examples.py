@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evaluation.formats import cut
 from evaluation.paired import is_correct, read_scores
@@ -110,7 +111,7 @@ def _answer(model: str, verdict: Record, completion: Record) -> Answer:
     )
 
 
-def _field(value: object) -> Excerpt:
+def _field(value: Any) -> Excerpt:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return Excerpt(*cut(text, _FIELD_CHARACTERS, _FIELD_LINES))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evaluation.formats import NONE, difference, interval, number, signed
 from evaluation.judging.aggregates.agreement import judges_agreement
@@ -49,12 +50,12 @@ def add_agreement(entries: Mapping[str, Record], folders: Mapping[str, str]) -> 
         }
 
 
-def judge_rows(name: str, entry: Record) -> list[dict[str, str]]:
+def judge_rows(name: str, entry: Mapping[str, Any]) -> list[dict[str, str]]:
     """A row per model; every row of an entry has the same columns, all as text."""
     return [_row(model, result, entry) for model, result in entry["models"].items()]
 
 
-def judge_notes(label: str, entry: Record) -> list[str]:
+def judge_notes(label: str, entry: Mapping[str, Any]) -> list[str]:
     """What is said of an entry in one sentence per model, and of both models together."""
     flag = " (DEMONSTRATION: the judge cannot judge, its verdicts mean nothing)" if entry["demonstration"] else ""
     against = f" against {entry['baseline']}" if entry["baseline"] else ""
@@ -89,7 +90,7 @@ def _without_verdict(result: Record) -> str:
     )
 
 
-def judge_counts(entry: Record) -> list[tuple[str, str]]:
+def judge_counts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How often each verdict was given: (where, counts)."""
     return [
         (place.replace("_", " "), ", ".join(f"{verdict} × {count}" for verdict, count in counts.items()))
@@ -97,7 +98,7 @@ def judge_counts(entry: Record) -> list[tuple[str, str]]:
     ]
 
 
-def _row(model: str, result: Record, entry: Record) -> dict[str, str]:
+def _row(model: str, result: Record, entry: Mapping[str, Any]) -> dict[str, str]:
     trusted = result["trusted"] and not entry["demonstration"]
     row = {
         "model": model,
@@ -128,11 +129,11 @@ def _row(model: str, result: Record, entry: Record) -> dict[str, str]:
     }
 
 
-def _name(result: Record) -> str:
+def _name(result: Mapping[str, Any]) -> str:
     return next(label for key, label in _SCORES.items() if key in result)
 
 
-def _main(result: Record) -> str:
+def _main(result: Mapping[str, Any]) -> str:
     return number(next(result[key] for key in _SCORES if key in result))
 
 

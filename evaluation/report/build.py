@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -50,7 +51,7 @@ _LABELS = ("preferred", "dispreferred")
 _NUM_LARGEST = 5
 
 
-def build_report(inputs: Record, output_dir: Path) -> Record:
+def build_report(inputs: Mapping[str, Any], output_dir: Path) -> Record:
     """Writes summary.json and report.html; returns the summary. The same inputs give the same bytes.
 
     Args:
@@ -67,7 +68,7 @@ def build_report(inputs: Record, output_dir: Path) -> Record:
     return summary
 
 
-def render(inputs: Record, summary: Record) -> str:
+def render(inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """The report's HTML for a summary and the inputs it was made from."""
     import yaml
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -112,7 +113,7 @@ def render(inputs: Record, summary: Record) -> str:
     )
 
 
-def _shown(value: object) -> str:
+def _shown(value: Any) -> Any:
     """What an expression of the template puts out, before it is escaped."""
     if isinstance(value, Markup):
         return value
@@ -123,7 +124,7 @@ def _in_order(folders: Mapping[str, str]) -> dict[str, str]:
     return {model: folders[model] for model in MODELS if model in folders}
 
 
-def _differences(summary: Record) -> Markup | None:
+def _differences(summary: Mapping[str, Any]) -> Markup | None:
     rows = [
         (label(name, entry), entry["delta"], entry["delta_ci"], entry["verdict"])
         for name, entry in summary["benchmarks"].items()
@@ -132,7 +133,7 @@ def _differences(summary: Record) -> Markup | None:
     return charts.differences(rows) if rows else None
 
 
-def _groups(summary: Record) -> list[tuple[str, str, list[Record]]]:
+def _groups(summary: Mapping[str, Any]) -> list[tuple[str, str, list[Record]]]:
     """(benchmark, field, one row per group) of every benchmark whose items name a level, a subject or the like."""
     found = []
     for name, entry in summary["benchmarks"].items():
@@ -152,7 +153,7 @@ def _groups(summary: Record) -> list[tuple[str, str, list[Record]]]:
     return found
 
 
-def _checks(summary: Record) -> list[tuple[str, str, Record, list[dict[str, str]]]]:
+def _checks(summary: Mapping[str, Any]) -> list[tuple[str, str, Record, list[dict[str, str]]]]:
     """(benchmark, model, cross-check, its rows)."""
     return [
         (label(name, entry), model, entry[model]["cross_check"], cross_check_rows(entry[model]["cross_check"]))
@@ -173,7 +174,7 @@ def _training(folder: str | None) -> list[tuple[str, list[Curve], Markup]]:
     return [(title, lines, chart) for title, lines, chart in drawn if chart is not None]
 
 
-def _facts(summary: Record) -> list[tuple[str, str]]:
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was run, in words."""
     recipe, train, data = summary["recipe"], summary["train"], summary["data"]
     facts = [("Model", str(recipe["model_name_or_path"]))]
@@ -221,8 +222,8 @@ def _facts(summary: Record) -> list[tuple[str, str]]:
     return facts
 
 
-def _rates(settings: Record, train: Record | None) -> str:
-    """The learning rates that the optimizer used; where the policy doesn't record them, the one that was set."""
+def _rates(settings: Mapping[str, Any], train: Mapping[str, Any] | None) -> str:
+    """The learning rates that the optimizer was given, or, of a policy that doesn't say, the one that was set."""
     rates, schedule = (train or {}).get("learning_rates"), settings["lr_scheduler_type"]
     if rates is None:
         return f"{settings['learning_rate']:g} ({schedule})"
@@ -231,26 +232,26 @@ def _rates(settings: Record, train: Record | None) -> str:
     return f"{first} in the first step, {highest} at most, {last} in the last ({schedule}{warmup})"
 
 
-def _of_last(summary: Record) -> str:
+def _of_last(summary: Mapping[str, Any]) -> str:
     return " of the last round" if len(summary["rounds"]) > 1 else ""
 
 
-def _prompts(sample: Record) -> str:
+def _prompts(sample: Mapping[str, Any]) -> str:
     rounds, each = sample["rounds"], sample["prompts_per_round"] or sample["num_prompts"]
     return f"{each} prompts" if rounds == 1 else f"{rounds} rounds ({sample['reference']} reference) of {each} prompts"
 
 
-def _temperatures(sample: Record) -> str:
+def _temperatures(sample: Mapping[str, Any]) -> str:
     given = sample["temperature"]
     return ", ".join(f"{one:g}" for one in given) if isinstance(given, list) else f"{given:g}"
 
 
-def _offline(recipe: Record) -> str:
+def _offline(recipe: Mapping[str, Any]) -> str:
     share = recipe["sample"]["offline_mix"]
     return f"; {100 * share:g} % of the prompts from {_data_section.preferences(recipe)}" if share else ""
 
 
-def _shifts(found: Record | None) -> Record | None:
+def _shifts(found: Mapping[str, Any] | None) -> Record | None:
     """The charts and tables of what training did to the likelihood of its data; None where nothing was analyzed."""
     # A data set may have one label only.
     rows = [(name, found[name]) for name in _LABELS if found[name]["completions"]] if found else []

@@ -8,17 +8,13 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from markupsafe import Markup
 
 from evaluation.formats import difference, visible
-from evaluation.records import Record
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # matplotlib draws in these colours, which stand for variables of the page's style sheet.
 _VARIABLES = {
@@ -48,15 +44,15 @@ class Curve:
 
 
 def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) -> Markup:
-    """Differences with their intervals around zero; a row is (label, points, interval, conclusion)."""
+    """Differences with their intervals around zero; a row is (label, points, interval, verdict)."""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Any) -> None:
         ends = [0.0, *(end for _, delta, ci, _ in rows for end in (delta, *(ci or ())))]
         low, high = min(ends), max(ends)
         room = max(high - low, 2.0)
         axes.axvline(0, color=_COLOR["muted"], linewidth=0.9)
-        for place, (_, delta, ci, conclusion) in enumerate(rows):
-            color = _COLOR[conclusion if conclusion in ("gain", "loss") else "muted"]
+        for place, (_, delta, ci, verdict) in enumerate(rows):
+            color = _COLOR[verdict if verdict in ("gain", "loss") else "muted"]
             if ci is not None:
                 axes.plot(ci, [place, place], color=color, linewidth=2.2, solid_capstyle="round")
             axes.plot([delta], [place], marker="o", markersize=6.5, color=color)
@@ -77,13 +73,13 @@ def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) 
     return _svg(draw, "Differences in points with their intervals", (7.6, 0.55 + 0.36 * len(rows)))
 
 
-def curves(steps: Sequence[Record], lines: Sequence[Curve], title: str) -> Markup | None:
+def curves(steps: Sequence[Mapping[str, Any]], lines: Sequence[Curve], title: str) -> Markup | None:
     """The metrics of `lines` over the training steps; None where none of them was logged."""
     points = [(line, found) for line in lines if (found := _points(steps, line.key))]
     if not points:
         return None
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Any) -> None:
         for line, found in points:
             marker = "o" if len(found) == 1 else None
             axes.plot(*zip(*found, strict=True), color=_COLOR[line.color], linewidth=1.7, marker=marker, markersize=4)
@@ -97,7 +93,7 @@ def curves(steps: Sequence[Record], lines: Sequence[Curve], title: str) -> Marku
 def likelihoods(rows: Sequence[tuple[str, float, float, str]]) -> Markup:
     """From before to after, an arrow per row; a row is (label, before, after, colour)."""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Any) -> None:
         values = [value for _, before, after, _ in rows for value in (before, after)]
         room = max(max(values) - min(values), 0.05)
         for place, (_, before, after, color) in enumerate(rows):
@@ -133,7 +129,7 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
     0. A row is (counts, colour) and has one count more than there are edges.
     """
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Any) -> None:
         width = 0.84 / len(rows)
         for place, (counts, color) in enumerate(rows):
             total = max(sum(counts), 1)
@@ -157,7 +153,7 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
 def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], title: str, unit: str) -> Markup:
     """Shares, in percent, of what lies from each edge up to the next; bins are drawn equally wide. A row is (counts, colour)."""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Any) -> None:
         width = 0.84 / len(rows)
         for place, (numbers, color) in enumerate(rows):
             total = max(sum(numbers), 1)
@@ -174,7 +170,7 @@ def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], ti
     return _svg(draw, title, (4.7, 2.05))
 
 
-def _points(steps: Sequence[Record], key: str) -> list[tuple[float, float]]:
+def _points(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """(step, value) where the metric is a finite number; averaged in bins of steps where they are too many."""
     found = [
         (float(step["step"]), float(step[key]))
@@ -186,13 +182,13 @@ def _points(steps: Sequence[Record], key: str) -> list[tuple[float, float]]:
     return [(math.fsum(x for x, _ in part) / len(part), math.fsum(y for _, y in part) / len(part)) for part in bins]
 
 
-def _svg(draw: Callable[[Axes], None], title: str, size_in: tuple[float, float]) -> Markup:
+def _svg(draw: Callable[[Any], None], title: str, size_in: tuple[float, float]) -> Markup:
     import matplotlib
     from matplotlib import style
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": title,
         "text.parse_math": False,

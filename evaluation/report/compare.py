@@ -1,10 +1,11 @@
-"""Compares runs item by item: whether one is better than another, or the difference is noise."""
+"""Runs against each other, item by item: is one better than another, or is it noise?"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evaluation.formats import difference, number, p_value
 from evaluation.paired import compare_scores, correct_and_judge, is_correct, read_scores
@@ -53,7 +54,7 @@ def compare(runs: Sequence[tuple[str, Scored]]) -> Record:
     }
 
 
-def comparison_rows(result: Record) -> list[dict[str, str]]:
+def comparison_rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row of text per comparison, all with the same columns; rates in percent."""
     return [
         {

@@ -1,10 +1,10 @@
-"""A training's measurements on its dev set, by which settings are chosen, as the terminal, the report and `compare` show them."""
+"""What a training measured on its dev set: the figures by which settings are chosen, as terminal, report and `compare` show them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evaluation.formats import NONE, number, signed
 from evaluation.records import Record, read_json, read_records
@@ -47,13 +47,13 @@ def read_dev(folder: Path) -> Record | None:
     return {**dev, "evaluations": evaluations}
 
 
-def dev_title(dev: Record) -> str:
+def dev_title(dev: Mapping[str, Any]) -> str:
     """`dev set: 8 groups, 8 samples of their prompts`"""
     samples = dev["after"].get("eval_samples/number")
     return f"dev set: {dev['groups']} groups" + (f", {samples} samples of their prompts" if samples is not None else "")
 
 
-def dev_rows(dev: Record) -> list[dict[str, str]]:
+def dev_rows(dev: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row of text per evaluation. A figure that the objective doesn't report has no column."""
     return [
         {"step": str(entry["step"]), **{column.title: _shown(entry, column) for column in _columns(dev["evaluations"])}}
@@ -61,7 +61,7 @@ def dev_rows(dev: Record) -> list[dict[str, str]]:
     ]
 
 
-def compare_dev(runs: Sequence[tuple[str, Record, Record]]) -> Record | None:
+def compare_dev(runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> Record | None:
     """The dev sets of runs beside each other; None where no run has one.
 
     A run is its name, its dev set, and how that was measured: `objective`, `data` (a digest), `dev_max_new_tokens`.
@@ -87,7 +87,7 @@ def compare_dev(runs: Sequence[tuple[str, Record, Record]]) -> Record | None:
     return {"runs": {name: {**how, **dev} for name, dev, how in runs}, "notes": notes}
 
 
-def compared_dev_rows(compared: Record) -> list[dict[str, str]]:
+def compared_dev_rows(compared: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row of text per figure, a column per run: before the first step → after the last."""
     runs = compared["runs"]
     columns = _columns([run[when] for run in runs.values() for when in ("before", "after")])
@@ -103,11 +103,11 @@ def compared_dev_rows(compared: Record) -> list[dict[str, str]]:
     ]
 
 
-def _columns(evaluations: Sequence[Record]) -> list[_Column]:
+def _columns(evaluations: Sequence[Mapping[str, Any]]) -> list[_Column]:
     return [column for column in _COLUMNS if any(entry.get(column.metric) is not None for entry in evaluations)]
 
 
-def _shown(entry: Record, column: _Column) -> str:
+def _shown(entry: Mapping[str, Any], column: _Column) -> str:
     value = entry.get(column.metric)
     if value is None:
         return NONE

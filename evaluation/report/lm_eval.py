@@ -1,9 +1,10 @@
-"""lm-evaluation-harness's results for the summary and the tables: cross-checks of the project's scores, and lm-eval's own tasks."""
+"""What lm-evaluation-harness says, as a run's summary and its tables show it: cross-checks of our scores, and its own tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evaluation.formats import NONE, interval, number, signed
 from evaluation.records import Record, read_json, read_records
@@ -21,12 +22,12 @@ def cross_check_of(folder: Path) -> Record:
     return {**found, "disagreements": differing[:NUM_SHOWN], "n_disagreements": len(differing)}
 
 
-def is_main(disagreement: Record, found: Record) -> bool:
+def is_main(disagreement: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """Whether a disagreement is one of the cross-check's main column."""
     return all(disagreement[key] == found["main"][key] for key in ("task", "filter", "metric"))
 
 
-def cross_check_rows(found: Record) -> list[dict[str, str]]:
+def cross_check_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row of text per column, in percent; `agreement` is the share of items on which lm-eval and we say the same."""
     return [
         {
@@ -51,7 +52,7 @@ def tasks_of(folders: Mapping[str, Mapping[str, str]]) -> Record:
     return {name: _task({model: Path(folder) for model, folder in by_model.items()}) for name, by_model in folders.items()}
 
 
-def task_rows(summary: Record) -> list[dict[str, str]]:
+def task_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row of text per task and metric."""
     return [
         {
@@ -67,12 +68,12 @@ def task_rows(summary: Record) -> list[dict[str, str]]:
     ]
 
 
-def _value(entry: Record | None) -> str:
+def _value(entry: Mapping[str, Any] | None) -> str:
     return NONE if entry is None else _with_error(entry, 4)
 
 
-def _with_error(entry: Record, digits: int) -> str:
-    """A standard error of 0 is not shown: all documents have one value, and so say nothing of how others would differ."""
+def _with_error(entry: Mapping[str, Any], digits: int) -> str:
+    """A standard error of 0 is no certainty: all documents have one value, and none of them tells how others would differ."""
     return f"{number(entry['value'], digits)} ± {number(entry['stderr'] or None, digits)}"
 
 

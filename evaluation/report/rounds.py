@@ -1,4 +1,4 @@
-"""On-policy rounds: the rewards of each round's samples, how far its policy had moved, and the work done until then."""
+"""On-policy rounds: what each round's samples were worth, how far its policy had moved, and what was spent until then."""
 
 from __future__ import annotations
 

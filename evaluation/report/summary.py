@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evaluation.formats import NONE, difference, interval, number, p_value
 from evaluation.paired import compare_scores, correct_and_judge, read_scores
@@ -20,7 +21,7 @@ from evaluation.report.rounds import summarize_rounds
 MODELS = ("base", "aligned")
 
 
-def summarize(inputs: Record) -> Record:
+def summarize(inputs: Mapping[str, Any]) -> Record:
     """The content of summary.json; rates and differences in percent, unrounded.
 
     Args:
@@ -60,10 +61,11 @@ def summarize(inputs: Record) -> Record:
         "machine": inputs["machine"],
         "recipe": inputs["recipe"],
     }
-    return {key: _finite(value) for key, value in summary.items()}
+    finite: Record = _finite(summary)
+    return finite
 
 
-def label(name: str, entry: Record) -> str:
+def label(name: str, entry: Mapping[str, Any]) -> str:
     """A benchmark's name as it is shown everywhere: `gsm8k (sample)` is never taken for GSM8K."""
     source = entry.get("source")
     if source in (None, "hub", "own"):
@@ -71,14 +73,14 @@ def label(name: str, entry: Record) -> str:
     return f"{name} (sample)" if source == "sample" else f"{name} (own file)"
 
 
-def table_rows(summary: Record) -> list[dict[str, str]]:
+def table_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The table of results: one row per benchmark, every row with the same columns, all as text. Rates in percent."""
     compared = any("delta" in entry for entry in summary["benchmarks"].values())
     return [_compared_row(name, entry) if compared else _row(name, entry) for name, entry in summary["benchmarks"].items()]
 
 
-def notes(summary: Record) -> list[str]:
-    """The notes without which the table would mislead."""
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What has to be read with the table."""
     entries = summary["benchmarks"]
     compared = any("delta" in entry for entry in entries.values())
     found = []
@@ -116,7 +118,7 @@ def notes(summary: Record) -> list[str]:
     return found
 
 
-def _contaminated(name: str, entry: Record) -> str | None:
+def _contaminated(name: str, entry: Mapping[str, Any]) -> str | None:
     matched = entry["num_exact"] + entry["num_overlapping"]
     if not matched:
         return None
@@ -126,7 +128,7 @@ def _contaminated(name: str, entry: Record) -> str | None:
     )
 
 
-def _task(stage: Record) -> str:
+def _task(stage: Mapping[str, Any]) -> str:
     return "-".join(filter(None, (stage["stage"], stage["model"], stage["benchmark"])))
 
 
@@ -145,7 +147,7 @@ def _benchmark(folders: Mapping[str, str]) -> Record:
     return {**shared, **summaries, **compare_scores(base, aligned), **changes}
 
 
-def _tax_row(name: str, entry: Record) -> Record:
+def _tax_row(name: str, entry: Mapping[str, Any]) -> Record:
     """What alignment gained and cost on one benchmark; rates in percent, differences in points, lengths in tokens."""
     rates = ("accuracy", "no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
     row: Record = {"benchmark": label(name, entry)}
@@ -176,8 +178,8 @@ def _train(folder: str | None) -> Record | None:
     return {**read_json(Path(folder) / "train_summary.json"), **ends, **({"dev": dev} if dev is not None else {})}
 
 
-def _finite(value: object) -> object:
-    """The value with None in place of NaN and the infinities, which JSON doesn't have."""
+def _finite(value: Any) -> Any:
+    """Not-a-number and the infinities are no JSON: None stands in their place."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -185,7 +187,7 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(name: str, entry: Record) -> dict[str, str]:
+def _row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
     score = next(entry[model] for model in MODELS if model in entry)
     return {
         "benchmark": label(name, entry),
@@ -195,7 +197,7 @@ def _row(name: str, entry: Record) -> dict[str, str]:
     }
 
 
-def _compared_row(name: str, entry: Record) -> dict[str, str]:
+def _compared_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
     base, aligned = (entry.get(model) for model in MODELS)
     return {
         "benchmark": label(name, entry),
@@ -216,7 +218,7 @@ def _items(scores: list[Record]) -> str:
     return f"{least['n']}/{least['n_expected']}{full}"
 
 
-def _incomplete(name: str, entry: Record) -> list[str]:
+def _incomplete(name: str, entry: Mapping[str, Any]) -> list[str]:
     found = [
         f"{label(name, entry)}, {model}: partial, {entry[model]['n']}/{entry[model]['n_expected']} items; missing ones count as wrong"
         for model in MODELS
@@ -231,7 +233,7 @@ def _incomplete(name: str, entry: Record) -> list[str]:
     return found
 
 
-def _cross_checked(name: str, entry: Record) -> list[str]:
+def _cross_checked(name: str, entry: Mapping[str, Any]) -> list[str]:
     found = []
     for model in MODELS:
         checked = entry.get(model, {}).get("cross_check")

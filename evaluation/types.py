@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,6 +35,21 @@ class Generation:
     num_completion_tokens: int
     top_logprobs: dict[str, float] | None = None
     cost_usd: float | None = None
+
+    def to_json(self) -> dict[str, str | int]:
+        """What files keep of it."""
+        return {
+            "completion": self.completion,
+            "finish_reason": self.finish_reason,
+            "num_prompt_tokens": self.num_prompt_tokens,
+            "num_completion_tokens": self.num_completion_tokens,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Generation:
+        """The generation of a file's record; its token ids are not kept."""
+        counts = (record["num_prompt_tokens"], record["num_completion_tokens"])
+        return cls(record["completion"], [], record["finish_reason"], *counts)
 
 
 @dataclass(frozen=True)

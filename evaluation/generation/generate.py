@@ -15,7 +15,7 @@ from evaluation.engines import Engine, Prompt
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.progress import generating
-from evaluation.records import Record, read_repaired, to_line, write_whole
+from evaluation.records import read_repaired, to_line, write_whole
 from evaluation.types import Generation, Item, Message, Progress, Sampling
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def generate(
     with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
 
         def keep(index: int, generation: Generation) -> None:
-            file.write(to_line(_record(left[index], texts[index], generation)))
+            file.write(to_line({"id": left[index]["id"], "prompt": texts[index], **generation.to_json()}))
             file.flush()
             done.add(left[index]["id"])
 
@@ -121,14 +121,3 @@ def render(
         [render_prompt(tokenizer, messages, own_turns="as_written") for messages in conversations],
         [prompt_text(tokenizer, messages, own_turns="as_written") for messages in conversations],
     )
-
-
-def _record(item: Item, prompt: str, generation: Generation) -> Record:
-    return {
-        "id": item["id"],
-        "prompt": prompt,
-        "completion": generation.completion,
-        "finish_reason": generation.finish_reason,
-        "num_prompt_tokens": generation.num_prompt_tokens,
-        "num_completion_tokens": generation.num_completion_tokens,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -98,3 +99,11 @@ class Hub:
     configs: Sequence[str | None]
     split: str = "test"
     config_field: str | None = None
+
+
+class Items(list[Item]):
+    """A benchmark's items. `left_out` counts the rows, of those that were read, that are no items, by reason."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: Counter[str] = Counter()

@@ -11,17 +11,10 @@ from typing import TypeVar
 from evaluation.records import Decoder, Record
 from evaluation.types import Hub as Hub
 from evaluation.types import Item
+from evaluation.types import Items as Items
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
-
-
-class Items(list[Item]):
-    """A benchmark's items. `left_out` counts the rows, of those that were read, that are no items, by reason."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left_out: Counter[str] = Counter()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.progress import generating
 from evaluation.records import read_repaired, to_line, write_whole
-from evaluation.types import Generation, Item, Message, Progress, Sampling
+from evaluation.types import Generation, Item, Items, Message, Progress, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,7 +55,7 @@ def generate(
             f"output_dir must hold completions of these items alone, got {min(done - set(ids))!r} too; empty {output_dir}"
         )
     write_whole(output_dir / ITEMS_FILE, items)
-    write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(getattr(items, "left_out", {}).items()))])
+    write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(items.left_out.items())) if isinstance(items, Items) else {}])
 
     left = [item for item in items if item["id"] not in done]
     try:

@@ -65,7 +65,7 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
 
 
 def _readings(answer: str) -> list[object]:
-    """The values an answer may stand for: a literal's, else that of a string without its quotes, with its escapes or as it is.
+    """The values that an answer may stand for: that of a literal, else that of a string without quotes, with or without escapes.
 
     A line break inside a literal is an escape that a JSON reader decoded.
     """

@@ -60,7 +60,7 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
 def second_metrics(
     items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
 ) -> list[dict[str, bool | float]]:
-    """math-verify's verdict on each answer."""
+    """Whether math-verify finds each answer equal to the gold one."""
     return math_verify_metrics(items, answers, progress)
 
 

@@ -60,7 +60,7 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
 def second_metrics(
     items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
 ) -> list[dict[str, bool | float]]:
-    """math-verify's verdict on each answer."""
+    """Whether math-verify finds each answer equal to the gold one."""
     return math_verify_metrics(items, answers, progress)
 
 
@@ -70,7 +70,7 @@ def lm_eval_document(item: Item) -> dict[str, object]:
 
 
 def is_whole_number(answer: str) -> bool:
-    """The rule of the 721: Python's int() reads the text. It also reads `11_2`, a number in base two."""
+    """Whether Python's int() reads the text: the rule that gives the 721. It also accepts `11_2`, a number in base two."""
     try:
         int(answer)
     except ValueError:

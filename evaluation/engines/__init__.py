@@ -113,7 +113,7 @@ def environment(name: str) -> dict[str, str]:
 
 
 def too_long(prompt_ids: Sequence[int], sampling: Sampling, max_model_len: int | None) -> list[Generation]:
-    """What an engine gives for a prompt that leaves no room: for a token, or for a whole choice. Empty where there is room."""
+    """The completions of a prompt that leaves no room for a token, or for a whole choice; empty where there is room."""
     least = sampling.max_new_tokens if sampling.choices else 1
     if max_model_len is None or len(prompt_ids) + least <= max_model_len:
         return []
@@ -121,8 +121,7 @@ def too_long(prompt_ids: Sequence[int], sampling: Sampling, max_model_len: int |
 
 
 def cut_left(context: Sequence[int], continuation: Sequence[int], max_tokens: int | None) -> list[int]:
-    """Context and continuation as one, without as much of the beginning as is over `max_tokens`; one token before the
-    continuation stays.
+    """Context and continuation joined, cut from the left to `max_tokens`; at least one token of the context stays.
 
     Raises:
         ValueError: where the continuation alone leaves no room for one.

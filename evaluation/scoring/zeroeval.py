@@ -15,7 +15,7 @@ from evaluation.records import UNREADABLE, Decoder, Record, unpacked
 from evaluation.types import Item
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# Upstream tries the boxed rule for these models alone.
+# Upstream tries the boxed rule for these models only.
 _BOXED_MODELS = "Llama-3.1"
 # Ours and upstream's names.
 DATASETS = {"gsm8k": "gsm", "math_l5": "math-l5", "crux": "crux", "mmlu_redux": "mmlu-redux"}
@@ -87,7 +87,7 @@ def _name(row: Record, number: int, error: Callable[[str, object], ValueError]) 
 
 
 def _asked(row: Record, benchmark: str) -> Item:
-    """What the record says of its question, in the fields of the benchmark's items: equal items have equal contents."""
+    """The record's question in the fields of the benchmark's items, so that equal items have equal digests."""
     question = row.get("problem" if benchmark == "math_l5" else "question")
     if not isinstance(question, str):
         return {}

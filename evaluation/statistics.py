@@ -189,7 +189,7 @@ def _design_effect(differences: Sequence[float], clusters: Sequence[Hashable], n
 
 
 def mcnemar_exact(num_gained: int, num_lost: int) -> float:
-    """McNemar's exact two-sided p: the chance of flips as uneven as these or more so if both directions are equally likely; 1 without flips."""
+    """McNemar's exact two-sided p: the chance of flips at least this uneven if both directions are equally likely; 1 without flips."""
     from scipy.stats import binomtest
 
     flips = num_gained + num_lost

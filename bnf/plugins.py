@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType, ModuleType
@@ -70,18 +70,23 @@ def load(kind: Kind[T], name: str) -> T:
     return cast(T, _PlugIn(module, kind.contract))
 
 
+def own_names(plug_in: object, among: Sequence[str]) -> list[str]:
+    """Those of these names that a loaded plug-in's own file has; for the others what its contract gives holds."""
+    return [name for name in among if hasattr(cast(_PlugIn, plug_in).module, name)]
+
+
 class _PlugIn:
     """A module, and behind it its contract's defaults. Functions are looked up at every call, as in the module itself."""
 
     def __init__(self, module: ModuleType, contract: type) -> None:
-        self._module = module
+        self.module = module
         self._contract = contract
         self.__name__ = module.__name__
         self.__doc__ = module.__doc__
 
     def __getattr__(self, name: str) -> object:
-        if hasattr(self._module, name):
-            return getattr(self._module, name)
+        if hasattr(self.module, name):
+            return getattr(self.module, name)
         value: object = getattr(self._contract, name)
         return MethodType(value, self) if inspect.isfunction(value) else value
 
@@ -110,5 +115,7 @@ def _not_taken(method: Callable[..., object], found: Callable[..., object]) -> l
     given = inspect.signature(found).parameters.values()
     if any(one.kind is one.VAR_KEYWORD for one in given):
         return []
-    asked = [name for name in inspect.signature(method).parameters if name != "self"]
+    # `**options` in a contract stands for whatever the plug-in takes besides.
+    parameters = inspect.signature(method).parameters.values()
+    asked = [one.name for one in parameters if one.name != "self" and one.kind is not one.VAR_KEYWORD]
     return [name for name in asked if name not in {one.name for one in given}]

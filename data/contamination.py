@@ -6,7 +6,6 @@ its 13-grams, the length that GPT-3's authors used (appendix C of https://arxiv.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,9 @@ from pathlib import Path
 
 from bnf.data.groups import DEV, TEXTS_FILE
 from bnf.data.marked import context_of
+from bnf.plugins import load
 from data.words import WORD_LENGTH, ngrams, words_of
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record, write_whole
 from evaluation.types import Item, Progress
 
@@ -74,7 +75,7 @@ def check_contamination(
     Raises:
         FileNotFoundError, ValueError: the benchmark's items can't be loaded.
     """
-    items = importlib.import_module(f"evaluation.benchmarks.{benchmark}").load(source, None)
+    items = load(BENCHMARKS, benchmark).load(source, None)
     index = ItemIndex(items)
     found: list[Match] = []
     files = [folder / TEXTS_FILE for one in groups_dirs for folder in (one, one / DEV) if (folder / TEXTS_FILE).is_file()]

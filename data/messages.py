@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from bnf.data.chat_template import REASONING_KEYS
 from data.scripts import UNDIVIDED
-from evaluation.json_files import Decoder
-from evaluation.records import Record
+from evaluation.records import Decoder, Record
 from evaluation.types import Message
 
 # What data sets call the roles, in small letters. Another role stays as it is: the template may know it.

@@ -1,4 +1,4 @@
-"""Numbers and foreign text as people read them: in the terminal, in the report, in Prefect's tables."""
+"""Shows numbers, durations and foreign text to people: in the terminal, in the report and in Prefect's tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _JOINERS = "\u200c\u200d"
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """`84.4`; a dash where there is no number."""
+    """`84.4`; a dash for None."""
     return NONE if value is None else _minus(f"{round(value, digits) + 0.0:.{digits}f}")
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """`+64.1`, `−3.0`; nothing has no sign."""
+    """`+64.1`, `−3.0`; 0 has no sign, and None is a dash."""
     if value is None:
         return NONE
     rounded = round(value, digits)
@@ -57,7 +57,7 @@ def duration(seconds: float | None) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with everything that a reader can't see made visible; line feeds and tabs stay.
+    """The text with its invisible characters made visible; line feeds and tabs stay.
 
     Control characters become their pictures (`␀`, `␛`); other invisible ones, those that reverse the reading direction among
     them, and halves of surrogate pairs, which no UTF-8 file can hold, become `⟨U+202E⟩`.

@@ -1,46 +1,17 @@
-"""Two sets of verdicts on the same items: what `report` and `compare` say of any two models."""
+"""Two models' scores on the same items: what `report` and `compare` say of their difference."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from evaluation.records import Record, read_records
 from evaluation.statistics import holm, paired_difference
-
-Record = dict[str, Any]
 
 # Differences below this many points are noise even where their interval says otherwise: the same weights, served on other
 # hardware or in other batches, give other tokens on some items.
 NOISE_POINTS = 1.0
 ALPHA = 0.05
-
-
-def read_records(path: Path) -> Iterator[Record]:
-    """The objects of a JSON Lines file, one at a time.
-
-    Raises:
-        ValueError: where a line is not a JSON object.
-    """
-    with path.open("rb") as file:
-        for line_number, line in enumerate(file, start=1):
-            yield _parse(line, f"{path}, line {line_number},")
-
-
-def read_json(path: Path) -> Record:
-    """Raises ValueError where the file is not one JSON object."""
-    return _parse(path.read_bytes(), str(path))
-
-
-def _parse(data: bytes, where: str) -> Record:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must be a JSON object, got {data[:60]!r}; run the stage that writes it again")
-    return value
 
 
 def read_scores(folder: Path) -> dict[str, Record]:
@@ -65,9 +36,9 @@ def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) ->
     """What changed from `first` to `second`, over the items both have.
 
     `delta` in points with its standard error and 95 % intervals (Tango's and bootstrap), clustered where items ask the same question;
-    `delta_stderr_unpaired` is what it would be for different items. McNemar's exact p, and `flips`: items gained and lost. None
-    stands where there is no such number: without shared items, for an interval around a single item, and for a standard error where
-    nothing varies, which is no certainty.
+    `delta_stderr_unpaired` is the standard error that different items would give. `mcnemar_p` is McNemar's exact p, and `flips` counts the
+    items gained and lost. A number is None where it is undefined: without shared items, an interval from a single item, and a standard
+    error where all items change alike, which proves nothing.
     """
     shared = [id for id in first if id in second]
     if not shared:
@@ -92,7 +63,7 @@ def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) ->
 
 
 def correct_and_judge(comparisons: Sequence[Record]) -> None:
-    """Adds to each comparison of one report `mcnemar_p_holm`, corrected for all of them, and its `verdict`.
+    """Adds to each comparison of one report `mcnemar_p_holm`, corrected for all of them, and its conclusion, as `verdict`.
 
     `gain` or `loss` where the interval excludes 0, the corrected p is below 0.05 and the difference is at least one point, else
     `noise`; None where nothing was compared.
@@ -101,10 +72,10 @@ def correct_and_judge(comparisons: Sequence[Record]) -> None:
     corrected = iter(holm([comparison["mcnemar_p"] for comparison in tested]))
     for comparison in comparisons:
         comparison["mcnemar_p_holm"] = None if comparison["mcnemar_p"] is None else next(corrected)
-        comparison["verdict"] = _verdict(comparison)
+        comparison["verdict"] = _conclusion(comparison)
 
 
-def _verdict(comparison: Record) -> str | None:
+def _conclusion(comparison: Record) -> str | None:
     delta, ci, p = comparison["delta"], comparison["delta_ci"], comparison["mcnemar_p_holm"]
     if delta is None:
         return None

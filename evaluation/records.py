@@ -1,18 +1,86 @@
-"""JSON Lines files that are appended to while a stage runs, and read again after it was killed."""
+"""Every JSON file that is read or written: the project's own, and those that others wrote.
+
+The project's own files hold one JSON object, or one on each line (JSON Lines). They are replaced as a whole, or appended to while a stage
+runs and repaired after it was killed. Files of others may be a list, JSON Lines or objects over several lines; plain or gzipped; with a
+byte order mark or without; with either line ending.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
-import os
-from collections.abc import Iterable
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnf.files import replacing as replacing
+from bnf.files import write_json as write_json
+
 Record = dict[str, Any]
+
+_RUN_AGAIN = "run the stage that writes it again"
+_GZIP_MAGIC = b"\x1f\x8b"
+_BLANKS = re.compile(r"\s*")
+# Python reads no longer integer: the time that it takes grows with the square of the length.
+_MAX_DIGITS = 4300
+# What a file that can't be read at all raises in `unpacked` and `read_rows`.
+UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError, RecursionError)
+
+
+def read_json(path: Path, remedy: str = _RUN_AGAIN) -> Record:
+    """The object of a JSON file.
+
+    Args:
+        remedy: What the error message tells the user to do.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it does not hold one JSON object.
+    """
+    data = path.read_bytes()
+    value = _value(data)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must be a JSON object, got {data[:60]!r}; {remedy}")
+    return value
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The objects of a stage's JSON Lines file, one at a time.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where a line is not a JSON object.
+    """
+    for number, line, value in _lines(path):
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}, line {number}, must be a JSON object, got {line[:60]!r}; {_RUN_AGAIN}")
+        yield value
+
+
+def read_numbered(path: Path, remedy: str) -> Iterator[tuple[int, Record]]:
+    """The objects of a JSON Lines file that anybody may have written, each with the number of its line from 1.
+
+    Args:
+        remedy: What the error message tells the user to do.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where a line is not a JSON object.
+    """
+    for number, line, value in _lines(path):
+        if not isinstance(value, dict):
+            got = repr(line[:60]) if value is None else type(value).__name__
+            raise ValueError(f"{path} must hold a JSON object per line, got {got} on line {number}; {remedy}")
+        yield number, value
 
 
 def read_repaired(path: Path) -> list[Record]:
-    """The file's records; a last line that a kill left unfinished is cut off, in the file too. No file is no records.
+    """The records of a file that is appended to; a last line that a kill left unfinished is cut off, in the file too.
+
+    A file that is not there has no records.
 
     Raises:
         ValueError: where any other line is not a JSON object.
@@ -20,23 +88,14 @@ def read_repaired(path: Path) -> list[Record]:
     if not path.exists():
         return []
     data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) != len(data):
+    end = data.rfind(b"\n") + 1
+    if end != len(data):
         with path.open("r+b") as file:
-            file.truncate(len(whole))
-    records = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ValueError(
-                f"{path} must hold a JSON object per line, got {line[:60]!r} on line {number}; remove it"
-            ) from error
-        records.append(record)
-    return records
+            file.truncate(end)
+    return [record for _, record in read_numbered(path, "remove it")]
 
 
-def to_line(record: Record) -> str:
+def to_line(record: Mapping[str, object]) -> str:
     """The record on one line that UTF-8 can hold: escaped where a server's reply holds half a surrogate pair."""
     line = json.dumps(record, ensure_ascii=False)
     try:
@@ -46,9 +105,154 @@ def to_line(record: Record) -> str:
     return line + "\n"
 
 
-def write_whole(path: Path, records: Iterable[Record]) -> None:
-    """Writes the file under another name and then renames it: it exists only if it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(map(to_line, records))
-    os.replace(partial, path)
+def write_whole(path: Path, records: Iterable[Mapping[str, object]], *, ensure_ascii: bool = False) -> None:
+    """Writes a JSON Lines file, which exists only when it is complete."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" if ensure_ascii else to_line(record) for record in records)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, object]]:
+    """Each line with its number and the value that it is; None where it is not JSON."""
+    # As bytes: as text, lines would also end at the line separators that a text may hold.
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            yield number, line, _value(line)
+
+
+def _value(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+class Decoder:
+    """Decodes JSON values. What Python's decoder would lose or stumble on is a fault of the record that it is in: a key that an object
+    has twice, and an integer without end."""
+
+    def __init__(self) -> None:
+        self._fault = ""
+        decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_int=self._integer)
+        self._raw_decode = decoder.raw_decode
+
+    def __call__(self, text: str, start: int = 0) -> tuple[object, int, str]:
+        """The value that begins at `start`, where it ends, and what is wrong with it, if anything.
+
+        Raises:
+            json.JSONDecodeError, RecursionError: where there is none.
+        """
+        self._fault = ""
+        value, end = self._raw_decode(text, start)
+        return value, end, self._fault
+
+    def whole(self, text: str) -> tuple[object, str]:
+        """The one value that the text is, blanks at its ends aside, and what is wrong with it.
+
+        Raises:
+            json.JSONDecodeError, RecursionError: where it is none, or more than one.
+        """
+        value, end, fault = self(text, _after_blanks(text, 0))
+        if (end := _after_blanks(text, end)) < len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+        return value, fault
+
+    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            self._fault = f"must have each key once, got {next(name for name in names if names.count(name) > 1)!r} twice"
+        return found
+
+    def _integer(self, digits: str) -> int:
+        if len(digits) > _MAX_DIGITS:
+            self._fault = f"must hold integers of at most {_MAX_DIGITS} digits, got one of {len(digits.lstrip('-'))}"
+            return 0
+        return int(digits)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """What stands where no record could be read; `fault` is what is wrong, from `must` on."""
+
+    fault: str
+
+
+def unpacked(data: bytes) -> str:
+    """A file's text, without its byte-order mark.
+
+    Raises:
+        OSError, EOFError, zlib.error, UnicodeDecodeError: where it is neither plain nor gzipped text in UTF-8.
+    """
+    return (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode("utf-8-sig")
+
+
+def read_rows(data: bytes) -> list[object]:
+    """The records of a file's content; one that can't be read, such as a line that is no JSON, is a `BadRow` among them.
+
+    Raises:
+        json.JSONDecodeError: where a list is no JSON.
+        OSError, EOFError, zlib.error, UnicodeDecodeError, RecursionError: where it is neither plain nor gzipped JSON in UTF-8.
+    """
+    text = unpacked(data)
+    if text.lstrip()[:1] == "[":
+        return _members(text)
+    # Files that were joined have a mark inside.
+    lines = [line for line in (line.removeprefix("\ufeff") for line in text.split("\n")) if line.strip()]
+    if lines and not _is_json(lines[0]) and (objects := _objects(text)):
+        return objects
+    return [_parse(line) for line in lines]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        Decoder().whole(line)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _parse(line: str) -> object:
+    try:
+        return _row(*Decoder().whole(line))
+    except (json.JSONDecodeError, RecursionError):
+        return BadRow(f"must hold a JSON object per line, got {line[:60]!r}")
+
+
+def _row(value: object, fault: str) -> object:
+    return BadRow(fault) if fault else value
+
+
+def _members(text: str) -> list[object]:
+    """The members of a list, decoded one by one: so a fault is that of one of them."""
+    decode, found = Decoder(), list[object]()
+    place = _after_blanks(text, _after_blanks(text, 0) + 1)
+    while found or text[place : place + 1] != "]":
+        value, place, fault = decode(text, place)
+        found.append(_row(value, fault))
+        place = _after_blanks(text, place)
+        if text[place : place + 1] == "]":
+            break
+        if text[place : place + 1] != ",":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, place)
+        place = _after_blanks(text, place + 1)
+    if (end := _after_blanks(text, place + 1)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return found
+
+
+def _objects(text: str) -> list[object]:
+    """Objects that are written over several lines each, as pretty-printers do; none where that is not what the text holds."""
+    decode, found, place = Decoder(), list[object](), 0
+    try:
+        while (place := _after_blanks(text, place)) < len(text):
+            value, place, fault = decode(text, place)
+            found.append(_row(value, fault))
+    except (json.JSONDecodeError, RecursionError):
+        return []
+    return found
+
+
+def _after_blanks(text: str, place: int) -> int:
+    match = _BLANKS.match(text, place)
+    assert match is not None
+    return match.end()

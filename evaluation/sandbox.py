@@ -1,8 +1,8 @@
 """Calls into a library that may never return, in a child process that is killed when a call takes too long.
 
-For code that reads what a model wrote and has no bound of its own (computer algebra, foreign metrics): a signal can't interrupt a
-power of huge integers in C, a kill can. The child may write no files, and has a limit on memory; a text that brings it down
-costs its own result and no other's.
+For code that reads what a model wrote and may run without end (computer algebra, foreign metrics): a signal doesn't interrupt a power of
+huge integers in C, a kill does. The child may write no files and has limited memory. A text that makes it fail loses its own result and
+no other's.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from evaluation.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_BYTES = 2 << 30
@@ -35,12 +37,12 @@ class BoundedCalls:
             each argument. Arguments and results are JSON.
     """
 
-    def __init__(self, function: str, setup: dict[str, Any], *, limit_s: float) -> None:
+    def __init__(self, function: str, setup: Mapping[str, object], *, limit_s: float) -> None:
         self._command = [sys.executable, "-P", "-m", "evaluation.sandbox", function]
         self._setup, self._limit_s = setup, limit_s
         self._child: subprocess.Popen[bytes] | None = None
 
-    def __call__(self, argument: Any, *, limit_s: float | None = None) -> Any:
+    def __call__(self, argument: object, *, limit_s: float | None = None) -> object:
         """The function's result; None where it raised, took too long (`limit_s` in place of the usual), or brought the child down.
 
         Raises:
@@ -92,7 +94,7 @@ class BoundedCalls:
             reason = "it ended without a word" if ready is None else ready["error"]
             raise RuntimeError(f"{self._command[-1]} must start in a child process, got {reason}")
 
-    def _read(self, limit_s: float) -> dict[str, Any] | None:
+    def _read(self, limit_s: float) -> Record | None:
         """The child's next line; None where it ended, or where there is none in time."""
         assert self._child is not None and self._child.stdout is not None
         deadline_s, data = time.monotonic() + limit_s, b""
@@ -105,7 +107,7 @@ class BoundedCalls:
                 if not part:
                     return None
                 data += part
-        answer: dict[str, Any] = json.loads(data)
+        answer: Record = json.loads(data)
         return answer
 
 

@@ -1,8 +1,8 @@
 """What calls to paid endpoints cost: a price table, an estimate before the first call, and a cap for all of a run.
 
-Money is counted in US dollars from the token counts that the server reports. The cap holds before a call is made: what it can cost
-at most is reserved first, in the ledger too. A call whose outcome is unknown counts as if it had cost that: a time-out, a cut
-connection, a reply without token counts, and one that was under way when its process was killed.
+Costs are in US dollars, from the token counts that the server reports. Before a call is made, the most that it can cost is reserved, in
+the ledger too; a call that doesn't fit below the cap is not made. A call of unknown outcome counts with what was reserved: after a
+time-out, a cut connection, a reply without token counts, or a kill of its process.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from evaluation.progress import estimated_cost
 from evaluation.records import Record, read_repaired, to_line
 from evaluation.types import Message
 
@@ -65,16 +65,14 @@ class Estimate:
     most_usd: float | None
 
     def __str__(self) -> str:
-        more = f"at most {self.max_completion_tokens:,} in the replies"
-        tokens = f"{self.num_requests} requests, about {self.num_prompt_tokens:,} tokens in the prompts, {more}"
-        if self.least_usd is None or self.most_usd is None:
-            return f"{tokens}; no price is known, set spending.prices"
-        return f"{tokens}; ${self.least_usd:.4f} for the prompts, at most ${self.most_usd:.4f} in all"
+        return estimated_cost(
+            self.num_requests, self.num_prompt_tokens, self.max_completion_tokens, self.least_usd, self.most_usd
+        )
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """What is set aside for a call under way; it ends in one of `Meter.settle`, `release` and `lose`."""
+    """The money set aside for a call under way. One of `Meter.settle`, `release` and `lose` ends it."""
 
     id: str
     usd: float
@@ -125,9 +123,9 @@ class Meter:
         model: str,
         conversations: Sequence[Sequence[Message]],
         max_new_tokens: int,
-        schema: Mapping[str, Any] | None = None,
+        schema: Mapping[str, object] | None = None,
     ) -> Estimate:
-        """What asking these would cost; nothing is reserved. The number of tokens and the least are about right, the most is a bound."""
+        """What these calls would cost. The number of tokens and the least cost are estimates, the most is a bound. Nothing is reserved."""
         prompt, most = sum(map(prompt_tokens, conversations)), max_new_tokens * len(conversations)
         price = self._prices.get(model)
         least = price.cost(prompt, 0) if price else None
@@ -151,7 +149,7 @@ class Meter:
                     )
                 self._changed.wait()
             reservation = Reservation(uuid.uuid4().hex, most)
-            # Before the call is made: a process that is killed has left word of what it may have spent.
+            # Before the call is made: the ledger then knows what a killed process may have spent.
             self._write(reservation, "reserved", most, model=model)
             self._reserved_usd += most
         return reservation
@@ -173,7 +171,7 @@ class Meter:
         self._end(reserved, "unknown", reserved.usd, model=model)
         return reserved.usd if model in self._prices else None
 
-    def _end(self, reserved: Reservation, outcome: str, cost: float, **about: Any) -> None:
+    def _end(self, reserved: Reservation, outcome: str, cost: float, **about: object) -> None:
         with self._changed:
             self._reserved_usd -= reserved.usd
             if abs(self._reserved_usd) < 1e-12:  # floats that don't cancel must not look like a call under way
@@ -183,7 +181,7 @@ class Meter:
             self._changed.notify_all()
             self._write(reserved, outcome, cost, **about)
 
-    def _write(self, reserved: Reservation, outcome: str, cost: float, **about: Any) -> None:
+    def _write(self, reserved: Reservation, outcome: str, cost: float, **about: object) -> None:
         if self._ledger is None:
             return
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +194,7 @@ def prompt_tokens(messages: Sequence[Message]) -> int:
     return sum(len(message["content"].encode("utf-8", "replace")) // BYTES_PER_TOKEN + MESSAGE_TOKENS for message in messages)
 
 
-def most_prompt_tokens(messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> int:
+def most_prompt_tokens(messages: Sequence[Message], schema: Mapping[str, object] | None = None) -> int:
     """How many tokens a conversation has at most: no token is shorter than a byte. A server may show the model the schema too."""
     texts = [text for message in messages for text in message.values()]
     texts += [json.dumps(schema)] if schema is not None else []

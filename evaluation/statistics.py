@@ -31,7 +31,7 @@ class PairedDifference:
 
 
 def percent(count: float, of: int) -> float | None:
-    """The share in percent, unrounded; None of nothing.
+    """The share in percent, unrounded; None where the whole is 0.
 
     In ZeroEval's order of operations: 439 of 800 shows as 54.87 there, and `100 * count / of` as 54.88.
     """
@@ -72,7 +72,7 @@ def standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None 
 
 
 def normal_interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Interval | None:
-    """The mean ± 1.96 standard errors, in percent; None where the standard error is 0 or undefined: that is no certainty."""
+    """The mean ± 1.96 standard errors, in percent; None where the standard error is 0 or undefined, which proves nothing."""
     stderr = standard_error(values, clusters)
     if not stderr > 0:
         return None
@@ -81,7 +81,7 @@ def normal_interval(values: Sequence[float], clusters: Sequence[Hashable] | None
 
 
 def unanimous_interval(value: float, n: int, lowest: float, highest: float) -> Interval:
-    """The 95 % interval of a mean where all `n` items, or clusters of them, have one value on a scale: no resampling has a width there.
+    """The 95 % interval of a mean where all `n` items, or clusters of them, have one value on a scale, so that resampling gives no width.
 
     Of all there are, a share of at most z² / (n + z²) can be otherwise (Wilson's bound for 0 of n), by as much as the scale allows.
     For right and wrong this is Wilson's interval, for a paired difference Tango's.
@@ -189,7 +189,7 @@ def _design_effect(differences: Sequence[float], clusters: Sequence[Hashable], n
 
 
 def mcnemar_exact(num_gained: int, num_lost: int) -> float:
-    """The two-sided p of flips at least as uneven as these, were either direction as likely; 1 where nothing flipped."""
+    """McNemar's exact two-sided p: the chance of flips at least this uneven if both directions are equally likely; 1 without flips."""
     from scipy.stats import binomtest
 
     flips = num_gained + num_lost
@@ -197,7 +197,7 @@ def mcnemar_exact(num_gained: int, num_lost: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values adjusted for testing all of them (Holm, step-down), in the order given: below α is significant at α."""
+    """The p values corrected for testing all of them (Holm, step-down), in the order given; one below α is significant at α."""
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

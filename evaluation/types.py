@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ Item = dict[str, Any]
 
 # A chat message: {"role": "user", "content": "…"}, and what else a chat template may read of it, such as "tool_calls".
 Message = dict[str, Any]
+
+# A JSON schema.
+Schema = dict[str, object]
 
 # progress(done, total, note)
 Progress = Callable[[int, int, str], None]
@@ -33,15 +37,30 @@ class Generation:
     top_logprobs: dict[str, float] | None = None
     cost_usd: float | None = None
 
+    def to_json(self) -> dict[str, str | int]:
+        """What files keep of it."""
+        return {
+            "completion": self.completion,
+            "finish_reason": self.finish_reason,
+            "num_prompt_tokens": self.num_prompt_tokens,
+            "num_completion_tokens": self.num_completion_tokens,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Generation:
+        """The generation of a file's record; its token ids are not kept."""
+        counts = (record["num_prompt_tokens"], record["num_completion_tokens"])
+        return cls(record["completion"], [], record["finish_reason"], *counts)
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How to decode: greedy by default.
 
-    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form: an engine
-    that runs here takes the former, a server the latter. `top_logprobs` asks for so many log-probabilities of the first token.
+    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form. Which of them an
+    engine can do, its file says (`SUPPORTS`). `top_logprobs` asks for so many log-probabilities of the first token.
 
-    After one of the texts in `stop` an engine may end; it need not, and the texts may be in the completion: whoever asks cuts it.
+    After one of the texts in `stop` an engine may end, and need not: the caller cuts the completion there.
     """
 
     max_new_tokens: int
@@ -50,7 +69,7 @@ class Sampling:
     n: int = 1
     choices: list[str] | None = None
     seed: int | None = None
-    schema: dict[str, Any] | None = None
+    schema: Schema | None = None
     top_logprobs: int | None = None
     stop: list[str] | None = None
 
@@ -59,11 +78,32 @@ class Sampling:
 class Verdict:
     """What a benchmark says of one completion.
 
-    `answer` is what was compared (None where nothing was found), `rule` names the rule that found it, and `metrics` holds
-    second metrics under their own names; they never enter the accuracy.
+    `answer` is what was compared (None where nothing was found), and `rule` names the rule that found it. `metrics` holds further
+    metrics by name, which never enter the accuracy.
     """
 
     outcome: Outcome
     answer: str | None
     rule: str
     metrics: dict[str, bool | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set on the hub: its id, the configurations that are read one after another, and the split.
+
+    `config_field` is the field that a row's configuration is put into, where rows don't say it themselves.
+    """
+
+    id: str
+    configs: Sequence[str | None]
+    split: str = "test"
+    config_field: str | None = None
+
+
+class Items(list[Item]):
+    """A benchmark's items. `left_out` counts the rows, of those that were read, that are no items, by reason."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: Counter[str] = Counter()

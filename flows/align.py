@@ -19,6 +19,7 @@ from prefect.states import Cancelled as cancelled_state
 
 from bnf.plugins import load
 from bnf.process import die_with_parent
+from evaluation.records import read_json
 from evaluation.spending import LEDGER_VARIABLE
 from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan, make_plan
@@ -42,7 +43,7 @@ from tasks.names import TaskName
 from tasks.nodes import Node, ingredients, model_folder, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
 from tasks.stages import STAGES
-from tasks.store import Artifact, read_json
+from tasks.store import Artifact
 
 # What is computed on the way to a policy.
 ALIGNMENT_STAGES = ("sample", "prepare", *TRAINING_STAGES)

@@ -14,6 +14,7 @@ from typing import Literal
 from uuid import UUID
 
 from bnf.paths import person_path
+from evaluation.records import read_json
 from flows.dag.parts import plugin
 from flows.dag.plan import make_plan
 from flows.dag.preflight import HOME, problems, require
@@ -26,7 +27,6 @@ from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.record import REPORT, RUNNING, Need, Run, all_runs, dotted, find_run, passed_over, run_sizes
 from tasks.child import Cancelled
-from tasks.store import read_json
 
 
 def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnf.plugins import load
+from evaluation.engines import is_remote
 from tasks.child import Cancelled, Child, StageFailed
 from tasks.failures import Cause, cause_of
 from tasks.keys import Ingredients
@@ -95,7 +96,7 @@ class Execution:
 def _needs_accelerator(node: Node) -> bool:
     """Whether a node needs it: with an engine that is no endpoint, or because its stage says so."""
     engine = node.settings.get("engine")
-    return engine["name"] != "openai" if engine else load(STAGES, node.stage).ACCELERATOR
+    return not is_remote(engine["name"]) if engine else load(STAGES, node.stage).ACCELERATOR
 
 
 def _engine_environment(node: Node) -> dict[str, str]:

@@ -26,9 +26,17 @@ LIBRARIES = {
     "py3langid": ("py3langid",),
 }
 
-# Modules that say, refuse or permit something and compute nothing of a result: an edit to them must not make anybody train again.
+# Modules that say, refuse, find or permit something and compute nothing of a result: an edit to them must not make anybody train again.
 WITHOUT_EFFECT = frozenset(
-    {"bnf.training.loggers", "bnf.permissions", "bnf.model.plain_models", "bnf.plugins", "bnf.process", "bnf.progress"}
+    {
+        "bnf.model.plain_models",
+        "bnf.plugins",
+        "bnf.process",
+        "bnf.progress",
+        "bnf.training.loggers",
+        "evaluation.formats",
+        "evaluation.progress",
+    }
 )
 # The same of modules that read others. Those that they import count, so nothing that computes is hidden behind them.
 SHOWS_OR_REFUSES = frozenset(
@@ -119,12 +127,13 @@ def code_digests(entries: Iterable[str]) -> dict[str, str]:
 
     An entry is a module (`tasks.stages.train`) or functions of one (`evaluation.benchmarks.gsm8k:load,messages`). Of the latter
     only the definitions that those functions use count, and only the imports inside them: so an edit to a benchmark's scoring
-    leaves its generations alone. Comments, docstrings, formatting and the modules of `WITHOUT_EFFECT` and `SHOWS_OR_REFUSES` never
-    count; imports inside functions do.
+    leaves its generations alone. Comments, docstrings, formatting and the modules of `SHOWS_OR_REFUSES` never count; imports inside
+    functions do. A module of `WITHOUT_EFFECT` counts only where it is an entry itself: what a report shows is its result.
     """
     digests: dict[str, str] = {}
     waiting: list[str] = []
-    passed_over = set(WITHOUT_EFFECT)
+    entries = list(entries)
+    passed_over = set(WITHOUT_EFFECT) - set(entries)
     for entry in entries:
         module, _, names = entry.partition(":")
         if names:

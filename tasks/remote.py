@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from evaluation.records import write_json
 from tasks.manifest import MANIFEST, Manifest, file_sha256, is_manifest, read_manifest
 
 
@@ -106,7 +107,7 @@ class Remote:
                     f"{self.url}/{folder}/{name} must have sha256 {entry['sha256']}, got another; run again with --refresh "
                     f"{folder.split('/')[0]}, which makes it anew and replaces it there"
                 )
-        (to / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        write_json(to / MANIFEST, manifest, indent=2, ensure_ascii=False)
 
     def upload(self, stage: str, key: str, fingerprint: str, artifact: Path, *, replace: bool) -> str:
         """Put an artifact, unless another machine was first with this key and what it put is whole.

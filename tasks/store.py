@@ -14,18 +14,17 @@ import dataclasses
 import fcntl
 import fnmatch
 import functools
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import bnf.files
 from bnf.model.digests import file_state, model_digest
-from bnf.permissions import open_to_readers
 from data.reading.files import files_inside
+from evaluation.records import read_json
 from tasks.keys import KEY_CHARACTERS, Ingredients, canonical, digest
 from tasks.manifest import MANIFEST, Manifest, file_sha256, read_manifest
 from tasks.remote import Remote
@@ -257,7 +256,7 @@ class Store:
         for unfinished in work.rglob("*.partial"):
             unfinished.unlink()
         # Some libraries write files that only their owner may read, and a home may be shared.
-        open_to_readers(work)
+        bnf.files.open_to_readers(work)
         files = {
             str(path.relative_to(work)): {"size": path.stat().st_size, "sha256": file_sha256(path, durable=True)}
             for path in sorted(work.rglob("*"))
@@ -334,23 +333,7 @@ def _outside_sha256(path: Path, state: str) -> str:
     return file_sha256(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such file, or it is no JSON.
-    """
-    value: dict[str, Any] = json.loads(path.read_text())
-    return value
-
-
 def write_json(path: Path, value: object, *, durable: bool = False) -> None:
-    """Write a JSON file whole: to a neighbour first, then swapped in. With `durable` that outlasts a power cut."""
+    """Writes a file of the home whole, whoever else writes it at the same time. With `durable` it outlasts a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w") as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(partial, path)
+    bnf.files.write_json(path, value, indent=2, ensure_ascii=False, suffix=f".{os.getpid()}.partial", durable=durable)

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from bnf.data.marked import CONTEXT_KEYS, context_of
 from bnf.data.token_ids import Array, TokenIds
-from bnf.permissions import open_to_readers
+from bnf.files import open_to_readers
 
 FORMAT = "bnf.groups/1"
 GROUPS_FILE = "groups.safetensors"

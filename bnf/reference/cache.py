@@ -22,11 +22,11 @@ from transformers import PreTrainedModel
 from bnf.data.groups import DEV, read_groups
 from bnf.data.longest import check_longest
 from bnf.data.packing import Row, pack, rows_digest
+from bnf.files import open_to_readers
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import model_digest
 from bnf.model.loading import load_model, numerics
 from bnf.model.logps import row_logps
-from bnf.permissions import open_to_readers
 from bnf.progress import Progress
 from bnf.reference.index import (
     INDEX_FILE,

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import torch
 from transformers import PreTrainedModel
 
-from bnf.permissions import open_to_readers
+from bnf.files import open_to_readers
 from bnf.training.config import TrainConfig
 
 

@@ -22,10 +22,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from bnf.files import open_to_readers
 from bnf.model.loading import load_model
 from bnf.model.logps import TokenLogps, row_logps
 from bnf.objectives import BaseObjective, RowLogps
-from bnf.permissions import open_to_readers
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
 from bnf.training.adapters import is_adapted, without_adapter

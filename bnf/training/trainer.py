@@ -14,11 +14,11 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.data.groups import DEV, read_groups
+from bnf.files import open_to_readers
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files
 from bnf.model.loading import load_model, stored_dtype
 from bnf.objectives import load_objective
-from bnf.permissions import open_to_readers
 from bnf.progress import Progress
 from bnf.reference.index import reference_numerics
 from bnf.training.adapters import add_adapter, merge, save_adapter

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import read_repaired, write_whole
 from evaluation.types import Progress
 
@@ -14,7 +15,7 @@ def label(samples_file: Path, output_file: Path, *, benchmark: str, progress: Pr
 
     A completion on which the scorer fails has the outcome "error"; prepare leaves it out.
     """
-    score = importlib.import_module(f"evaluation.benchmarks.{benchmark}").score
+    score = load(BENCHMARKS, benchmark).score
     records = read_repaired(samples_file)
     for number, record in enumerate(records):
         for completion in record["completions"]:

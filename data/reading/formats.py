@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from data.reading.files import ByteFile
-from evaluation.json_files import Decoder
-from evaluation.records import Record
+from evaluation.records import Decoder, Record
 
 # What bytes that are not UTF-8 become under `surrogateescape`.
 LOST_BYTES = re.compile("[\udc80-\udcff]")

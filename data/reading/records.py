@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import closing
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from data.reading.files import ByteFile, as_local, ending_of, is_gzip, is_known, list_files, open_file
 from data.reading.formats import LOST_BYTES, check_utf8, json_records, parse_line
 from data.reading.formats import Bad as Bad  # a `Raw` holds one where it holds no record
-from evaluation.records import Record
+from evaluation.records import Record, read_json
 
 if TYPE_CHECKING:
     import datasets
@@ -180,7 +179,7 @@ def _saved_set(source: DataSource) -> datasets.Dataset | None:
     """A folder that datasets' save_to_disk wrote, or None."""
     folder, split = Path(source.path), source.split
     if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        splits = read_json(folder / "dataset_dict.json", "save the data set there again")["splits"]
         if split is None or split not in splits:
             raise ValueError(f"data.split must be one of {', '.join(splits)}, got {split}; set data.split={splits[0]}")
         folder, split = folder / split, None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import itertools
 import json
 import logging
@@ -19,6 +18,7 @@ from data.parse import Parser
 from data.reading.records import Bad, DataSource, Raw, Reader
 from data.rows import Fields, RowError
 from data.sources import SOURCES, Source
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record
 
 _logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def check_source(source: str, path: str | None) -> None:
 
 
 def _problems(source: Source, place: DataSource) -> Iterator[Record]:
-    benchmark = importlib.import_module(f"evaluation.benchmarks.{place.source}")
+    benchmark = load(BENCHMARKS, place.source)
     for raw in Reader(place):
         try:
             value = raw.parsed()

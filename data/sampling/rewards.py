@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record
 
 # A reward above it counts as right, as it counts as preferred.
@@ -63,7 +64,7 @@ def add_gold(records: Sequence[Record], benchmark: str) -> None:
 
     Compared with it, a judge's or a reward model's reward shows when it no longer measures what it should.
     """
-    score = importlib.import_module(f"evaluation.benchmarks.{benchmark}").score
+    score = load(BENCHMARKS, benchmark).score
     for record in records:
         if record["held_out"]:
             for completion in record["completions"]:

@@ -8,22 +8,12 @@ from __future__ import annotations
 
 from data.reading.records import DataSource
 from data.rows import Fields
-from evaluation.scoring.boxed import last_boxed
+from evaluation.answers.boxed import last_boxed
+from evaluation.hub_sets import MATH
 from evaluation.types import Item
 
 GIVES = "problems"
-HUB = tuple(
-    DataSource("math", "EleutherAI/hendrycks_math", config=subject, split="train")
-    for subject in (
-        "algebra",
-        "counting_and_probability",
-        "geometry",
-        "intermediate_algebra",
-        "number_theory",
-        "prealgebra",
-        "precalculus",
-    )
-)
+HUB = tuple(DataSource("math", MATH.id, config=subject, split="train") for subject in MATH.configs)
 COLUMNS = {
     "problem": ("problem", "question"),
     "level": ("level",),

@@ -1,0 +1,112 @@
+"""Benchmarks: what a model is asked and how its answer is scored. One file per benchmark, whose name is its name in a recipe.
+
+The contracts of a benchmark (`Benchmark`; `Conversation` of several turns; `ZeroEvalBenchmark`, which ZeroEval has too) and their kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from bnf.plugins import Kind, default
+from evaluation.types import Hub, Item, Message, Progress, Verdict
+
+
+class Benchmark(Protocol):
+    """What a benchmark's file has. One that a rule scores has `score`, one that a judge scores has `FORMS`.
+
+    Attributes:
+        TITLE: What the report calls it.
+        NUM_ITEMS: How many items the published benchmark has; None where nobody says.
+        MAX_NEW_TOKENS: The most tokens of a completion by its protocol.
+        HUB: Its data set on the hub; None where no hub has it.
+        MAKES_ITS_ITEMS: Whether it makes its items itself, so that there is nothing to fetch.
+        GROUPS: Fields of its items by which results are shown apart.
+        FORMS: The judge protocols that it can be judged in, the first by default, each with the judge of the published figures (None:
+            there are no such figures).
+        BASELINE: The model whose answers are compared with in the published figures.
+        NUM_TURNS: How many turns the model answers. A benchmark of more than one keeps the contract `Conversation`.
+        LM_EVAL_TASKS: lm-evaluation-harness's tasks that can read its completions, as `folder/task`. A benchmark with some has
+            `lm_eval_document`.
+        LM_EVAL_MAIN: The (task, filter, metric) among these that reads them best: of lm-eval's filters most look for phrases that our
+            prompts don't ask for.
+    """
+
+    TITLE: str
+    NUM_ITEMS: int | None
+    MAX_NEW_TOKENS: int
+    HUB: Hub | None = None
+    MAKES_ITS_ITEMS: bool = False
+    GROUPS: Sequence[str] = ()
+    FORMS: Mapping[str, str | None] = {}
+    BASELINE: str | None = None
+    NUM_TURNS: int = 1
+    LM_EVAL_TASKS: Sequence[str] = ()
+    LM_EVAL_MAIN: tuple[str, str, str] | None = None
+
+    def load(self, source: str | None, limit: int | None) -> list[Item]:
+        """The first `limit` items.
+
+        Args:
+            source: None for the benchmark's own place, "sample" for the project's own items, else a local file.
+
+        Raises:
+            FileNotFoundError: where the source is not there.
+            ValueError: where it does not hold the benchmark's items.
+        """
+        ...
+
+    def messages(self, item: Item) -> list[Message]:
+        """The conversation that the model is to go on with."""
+        ...
+
+    @default
+    def score(self, item: Item, completion: str, finish_reason: str) -> Verdict:
+        """Whether the completion is right, by a rule."""
+        raise ValueError(f"benchmark must be scored by a rule, got {self.TITLE}, which a judge scores; use its judge")
+
+    @default
+    def second_metrics(
+        self, items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
+    ) -> list[dict[str, bool | float]]:
+        """Metrics that stand beside the accuracy, for each item and the answer found in its completion (None: none was found)."""
+        return [{} for _ in items]
+
+    @default
+    def lm_eval_document(self, item: Item) -> dict[str, object]:
+        """The item as a row of the data set of its lm-eval tasks."""
+        raise ValueError(f"{self.TITLE} must have LM_EVAL_TASKS for a cross-check, got none; leave the cross-check out")
+
+    @default
+    def read_references(self, path: str) -> dict[str, list[str]]:
+        """Reference answers for the judge, by the item's id, from a file of their own.
+
+        Raises:
+            FileNotFoundError, ValueError: where there is no such file, or the benchmark takes none.
+        """
+        raise ValueError(f"must be left out for {self.TITLE}, which takes no reference answers, got {path}; remove it")
+
+
+class Conversation(Benchmark, Protocol):
+    """A benchmark of several turns: each follows the model's own earlier answers."""
+
+    def messages(self, item: Item, answers: Sequence[str] = ()) -> list[Message]:
+        """The conversation up to the turn that follows `answers`."""
+        ...
+
+    def temperature(self, item: Item) -> float:
+        """The temperature at which the item's answers are sampled."""
+        ...
+
+
+class ZeroEvalBenchmark(Benchmark, Protocol):
+    """A benchmark whose completions may have been recorded by ZeroEval."""
+
+    def score(self, item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
+        r"""As `Benchmark.score`; `boxed` adds the `\boxed{…}` rule, which ZeroEval has for Llama 3.1 alone."""
+        ...
+
+
+BENCHMARKS = Kind("benchmark", "evaluation.benchmarks", Benchmark)
+CONVERSATIONS = Kind("benchmark", "evaluation.benchmarks", Conversation)
+ZEROEVAL_BENCHMARKS = Kind("benchmark", "evaluation.benchmarks", ZeroEvalBenchmark)

@@ -10,7 +10,7 @@ _CORRECTED = LETTERS[:6]
 
 
 def annotated_item(row: Row, prefix: str) -> Item | str:
-    """The row's item, or why it is none: the question is faulty, or its gold answer is and nobody corrected it.
+    """The row's item, or the reason why it has none: a faulty question, or a wrong gold answer without a correction.
 
     A row has `question`, `choices`, `error_type`, the right choice's number as `groundtruth_answer` or `answer`, and where the
     annotators give one a corrected letter as `correct_answer`.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from evaluation.answers import parsing
 from evaluation.benchmarks._zeroeval import LETTERS
-from evaluation.scoring import parsing
 from evaluation.types import Item, Verdict
 
 
@@ -20,7 +18,7 @@ def letter_verdict(item: Item, completion: str, *, boxed: bool) -> Verdict:
     return Verdict("correct" if right else "wrong", str(found.value), found.rule)
 
 
-def choice_row(item: Item) -> dict[str, Any]:
+def choice_row(item: Item) -> dict[str, object]:
     """An item as a row of MMLU: four choices or more, and the right one's number."""
     choices = [str(choice) for choice in item.get("choices", ())]
     return {

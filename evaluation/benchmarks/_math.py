@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from evaluation.benchmarks._rows import Hub, Row
-from evaluation.scoring.boxed import last_boxed
+from evaluation.answers.boxed import last_boxed
+from evaluation.benchmarks._rows import Row
 from evaluation.types import Item
-
-HUB = Hub(
-    "EleutherAI/hendrycks_math",
-    [
-        "algebra",
-        "counting_and_probability",
-        "geometry",
-        "intermediate_algebra",
-        "number_theory",
-        "prealgebra",
-        "precalculus",
-    ],
-)
 
 
 def read_problem(row: Row) -> Item:
@@ -44,7 +29,7 @@ def read_problem(row: Row) -> Item:
     }
 
 
-def math_row(item: Item) -> dict[str, Any]:
+def math_row(item: Item) -> dict[str, object]:
     """An item as a row of the data set again, with a solution that is nothing but its boxed answer."""
     return {
         "problem": item.get("question", ""),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.scoring.math_verify import Verifier
+from evaluation.answers.math_verify import Verifier
+from evaluation.progress import MATH_VERIFY
 from evaluation.types import Item, Progress
 
 
@@ -21,5 +22,5 @@ def math_verify_metrics(
             equal = False if answer is None else verifier.equal(item["answer"], answer)
             found.append({"math_verify": bool(equal), **({"math_verify_killed": True} if equal is None else {})})
             if progress is not None and number % 64 == 0:
-                progress(number, len(items), "math-verify")
+                progress(number, len(items), MATH_VERIFY)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluation.scoring import parsing
+from evaluation.answers import parsing
 from evaluation.types import Verdict
 
 

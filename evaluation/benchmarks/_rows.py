@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from evaluation.json_files import Decoder
+from evaluation.records import Decoder, Record
+from evaluation.types import Hub as Hub
 from evaluation.types import Item
+from evaluation.types import Items as Items
 
+T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
-
-
-@dataclass(frozen=True)
-class Hub:
-    """A data set on the hub: its id, the configurations that are read one after another, and the split.
-
-    `config_field` is the field that a row's configuration is put into, where rows don't say it themselves.
-    """
-
-    id: str
-    configs: Sequence[str | None]
-    split: str = "test"
-    config_field: str | None = None
-
-
-class Items(list[Item]):
-    """A benchmark's items, and how many rows of the source are none of them, by reason (of the rows that were read)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left_out: Counter[str] = Counter()
 
 
 @dataclass(frozen=True)
@@ -42,17 +24,18 @@ class Row:
     benchmark: str
     number: int
     where: str
-    values: dict[str, Any]
+    values: Record
 
-    def get(self, *names: str, kind: type) -> Any:
+    def get(self, *names: str, kind: type[T]) -> T:
         """The first of the named fields that the row has.
 
         Raises:
             ValueError: where it has none of them, or the value is of another kind.
         """
         for name in names:
-            if isinstance(self.values.get(name), kind):
-                return self.values[name]
+            value = self.values.get(name)
+            if isinstance(value, kind):
+                return value
         found = {name: self.values[name] for name in names if name in self.values}
         raise self.error(
             f"have {' or '.join(names)} as {kind.__name__} in each row", found or "fields " + str(list(self.values))
@@ -80,14 +63,14 @@ class Row:
 def load_items(
     benchmark: str, source: str | None, limit: int | None, hub: Hub, num_items: int | None, to_item: Callable[[Row], Item | str]
 ) -> Items:
-    """The first `limit` items; a row for which `to_item` gives a text is none, for that reason.
+    """The first `limit` items. A row for which `to_item` gives a text is no item, for that reason.
 
-    Where the protocol has a number of items, the whole source is read whatever the limit: the first rows of another data set look
-    like the benchmark's.
+    Where the protocol fixes the number of items, the whole source is read whatever the limit, and counted: the first rows of another
+    data set may look like the benchmark's.
 
     Args:
         source: None for the hub, "sample" for the project's own items, else the path of a JSON Lines file.
-        num_items: How many the protocol has: the whole hub data set must give as many, a file can't give more. None: nobody says.
+        num_items: How many the protocol has: the hub's data set must give as many, and a file no more. None: the protocol doesn't say.
 
     Raises:
         FileNotFoundError: where the source is not there.
@@ -148,7 +131,7 @@ def load_file(
 
 
 def id_prefix(benchmark: str, source: str | None) -> str:
-    """What ids start with where upstream has none; the project's own sample is never named as the benchmark."""
+    """The start of ids where upstream has none. Ids of the project's own sample say so."""
     return f"{benchmark}-sample" if source == "sample" else benchmark
 
 

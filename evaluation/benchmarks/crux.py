@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import ast
 import warnings
-from typing import Any
 
+from evaluation.answers import parsing
 from evaluation.benchmarks._rows import Hub, Row, load_items
 from evaluation.benchmarks._zeroeval import question_messages
-from evaluation.scoring import parsing
 from evaluation.types import Item, Message, Verdict
 
 TITLE = "CRUX"
@@ -65,8 +64,8 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
     return Verdict("correct" if right else "wrong", answer, found.rule, metrics)
 
 
-def _readings(answer: str) -> list[Any]:
-    """The values an answer may stand for: a literal's, else that of a string without its quotes, with its escapes or as it is.
+def _readings(answer: str) -> list[object]:
+    """The values that an answer may stand for: that of a literal, else that of a string without quotes, with or without escapes.
 
     A line break inside a literal is an escape that a JSON reader decoded.
     """
@@ -77,7 +76,7 @@ def _readings(answer: str) -> list[Any]:
     return [answer, _literal(escaped), *(_literal(f"{quote}{escaped}{quote}") for quote in _QUOTES)]
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> object:
     """The value of a Python literal; any other text itself."""
     if len(text) <= _MAX_LITERAL_CHARACTERS:
         try:
@@ -89,7 +88,7 @@ def _literal(text: str) -> Any:
     return text
 
 
-def _typed(value: Any) -> Any:
+def _typed(value: object) -> object:
     """The value with its type at every depth, keys and members of sets too: 1, 1.0 and True are three values."""
     if isinstance(value, list | tuple):
         return type(value), tuple(map(_typed, value))

@@ -6,8 +6,6 @@ the gold one. Pattern: ZeroEval, zero-shot, JSON with reasoning and answer, gree
 
 from __future__ import annotations
 
-from typing import Any
-
 from evaluation.benchmarks._numbers import number_verdict
 from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
@@ -52,6 +50,6 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
     return number_verdict(item["answer"], completion, boxed=boxed)
 
 
-def lm_eval_document(item: Item) -> dict[str, Any]:
+def lm_eval_document(item: Item) -> dict[str, object]:
     """The item as a row of openai/gsm8k."""
     return {"question": item.get("question", ""), "answer": f"{_MARK} {item['answer']}"}

@@ -8,13 +8,13 @@ and answer, greedy, 4096 tokens. https://arxiv.org/abs/2103.03874
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from evaluation.benchmarks._math import HUB, math_row, read_problem
+from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._numbers import number_verdict
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
+from evaluation.hub_sets import MATH
 from evaluation.types import Item, Message, Progress, Verdict
 
 TITLE = "MATH-L5"
@@ -23,6 +23,8 @@ MAX_NEW_TOKENS = 4096
 LM_EVAL_TASKS = ("minerva_math/minerva_math500", "hendrycks_math/hendrycks_math500")
 LM_EVAL_MAIN = ("minerva_math500", "none", "math_verify")
 GROUPS = ("subject",)
+
+HUB = MATH
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
@@ -58,17 +60,17 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
 def second_metrics(
     items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
 ) -> list[dict[str, bool | float]]:
-    """math-verify's verdict on each answer."""
+    """Whether math-verify finds each answer equal to the gold one."""
     return math_verify_metrics(items, answers, progress)
 
 
-def lm_eval_document(item: Item) -> dict[str, Any]:
+def lm_eval_document(item: Item) -> dict[str, object]:
     """The item as a row of EleutherAI/hendrycks_math."""
     return math_row(item)
 
 
 def is_whole_number(answer: str) -> bool:
-    """The rule of the 721: Python's int() reads the text. It also reads `11_2`, a number in base two."""
+    """Whether Python's int() reads the text: the rule that gives the 721. It also accepts `11_2`, a number in base two."""
     try:
         int(answer)
     except ValueError:

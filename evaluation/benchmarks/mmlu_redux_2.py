@@ -7,8 +7,6 @@ and answer, greedy, 4096 tokens. https://arxiv.org/abs/2406.04127
 
 from __future__ import annotations
 
-from typing import Any
-
 from evaluation.benchmarks._annotated import annotated_item
 from evaluation.benchmarks._choices import choice_row, letter_verdict
 from evaluation.benchmarks._rows import Hub, id_prefix, load_items
@@ -62,6 +60,6 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
     return letter_verdict(item, completion, boxed=boxed)
 
 
-def lm_eval_document(item: Item) -> dict[str, Any]:
+def lm_eval_document(item: Item) -> dict[str, object]:
     """The item as a row of MMLU."""
     return choice_row(item)

@@ -16,10 +16,10 @@ from evaluation.types import Item, Message, Verdict
 TITLE = "Number comparison"
 NUM_ITEMS = 128
 MAX_NEW_TOKENS = 16
-# There is nothing to fetch: its items are the same everywhere.
+# Nothing is fetched: its items are the same everywhere.
 MAKES_ITS_ITEMS = True
 
-# `-47` is a number of its own, and `47.0` is 47; the hyphen of `Answer-47` is none of its signs.
+# `-47` differs from 47, `47.0` is 47, and the hyphen of `Answer-47` is no sign.
 _NUMBER = re.compile(r"(?:(?<!\w)[-−])?[0-9]+(?:\.[0-9]+)?")
 # The order of all pairs is fixed for good: its first NUM_ITEMS are the held-out items, the rest is for training.
 _SHUFFLE_SEED = 20241004
@@ -72,7 +72,7 @@ def score(item: Item, completion: str, finish_reason: str) -> Verdict:
 
 
 def _plain(number: str) -> str:
-    """A number without the zeros that say nothing, of any length: Python doesn't read those of thousands of digits."""
+    """A number without leading and trailing zeros, as text: Python refuses numbers of thousands of digits."""
     whole, _, decimals = number.replace("−", "-").lstrip("-").partition(".")
     decimals = decimals.rstrip("0")
     sign = "" if number[0].isdigit() else "-"

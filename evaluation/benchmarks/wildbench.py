@@ -8,7 +8,7 @@ whole conversation as it was, greedy, 4096 tokens. https://arxiv.org/abs/2406.04
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from evaluation.benchmarks._rows import Hub, Row, load_items
 from evaluation.types import Item, Message
@@ -21,6 +21,22 @@ FORMS = {"checklist_score": "gpt-4o-2024-05-13", "checklist_pairwise": "gpt-4-tu
 BASELINE = "gpt-4-turbo-2024-04-09"
 
 HUB = Hub("allenai/WildBench", ["v2"])
+
+# The task group that each of its tags belongs to.
+TASKS = {
+    "Information seeking": "Information/Advice seeking",
+    "Advice seeking": "Information/Advice seeking",
+    "Creative Writing": "Creative Tasks",
+    "Editing": "Creative Tasks",
+    "Brainstorming": "Creative Tasks",
+    "Role playing": "Creative Tasks",
+    "Others": "Creative Tasks",
+    "Coding & Debugging": "Coding & Debugging",
+    "Reasoning": "Planning & Reasoning",
+    "Planning": "Planning & Reasoning",
+    "Math": "Math & Data Analysis",
+    "Data Analysis": "Math & Data Analysis",
+}
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
@@ -40,10 +56,21 @@ def load_tasks(source: str) -> dict[str, list[str]]:
         FileNotFoundError: where the source is not there.
         ValueError: where a row has no tags of WildBench's.
     """
-    from evaluation.judging.aggregates.wildbench import task_groups
-
     items = load_items("wildbench", None if source == "hub" else source, None, HUB, NUM_ITEMS, _tagged)
     return {item["id"]: task_groups(item["primary_tag"], item["secondary_tags"]) for item in items}
+
+
+def task_groups(primary_tag: str, secondary_tags: Sequence[str]) -> list[str]:
+    """The task groups that an item counts for, each once.
+
+    Raises:
+        ValueError: where a tag is none of WildBench's.
+    """
+    tags = [primary_tag, *secondary_tags]
+    unknown = [tag for tag in tags if tag not in TASKS]
+    if unknown:
+        raise ValueError(f"tags must be WildBench's ({', '.join(TASKS)}), got {unknown[0]!r}; correct the question")
+    return list(dict.fromkeys(TASKS[tag] for tag in tags))
 
 
 def messages(item: Item) -> list[Message]:
@@ -75,7 +102,7 @@ def _tagged(row: Row) -> Item:
     }
 
 
-def _is_turn(turn: Any) -> bool:
+def _is_turn(turn: object) -> bool:
     return (
         isinstance(turn, dict) and turn.get("role") in ("user", "assistant", "system") and isinstance(turn.get("content"), str)
     )

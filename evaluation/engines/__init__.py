@@ -1,13 +1,20 @@
-"""What runs a model. One file per engine; its name is its name in a recipe."""
+"""Engines: what runs a model. One file per engine, whose name is its name in a recipe.
+
+The contracts of an engine (`Engine`, `LikelihoodEngine`) and of its file (`EngineFile`), the kind (`ENGINES`), opening one by its name
+(`open_engine`, `environment`), and what the engines share (`too_long`, `cut_left`).
+"""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
+from bnf.plugins import Kind, load, names
 from evaluation.types import Generation, Message, Sampling
+
+# Fields of `Sampling` that not every engine can do: `choices`, `schema`, and `top_logprobs`.
+Feature = Literal["choices", "schema", "logprobs"]
 
 # A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
 Prompt = Sequence[int] | Sequence[Message]
@@ -67,36 +74,59 @@ class LikelihoodEngine(Engine, Protocol):
         ...
 
 
-def names() -> list[str]:
-    """The engines there are."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+class EngineFile(Protocol):
+    """What an engine's file has. A new engine is one such file: the recipe's choices, the preflight and the keys follow from it.
+
+    Attributes:
+        LIBRARY: The library that it imports and that must be installed.
+        PACKAGES: Distributions of that library; the version of the first that is installed is part of the key of what is generated.
+            Empty where a server generates.
+        REMOTE: Whether the model runs behind an endpoint. Then `open` takes a model's name there, and `base_url` and `meter` too.
+        SUPPORTS: Which fields of `Sampling` it can do besides the plain ones.
+    """
+
+    LIBRARY: str
+    PACKAGES: Sequence[str]
+    REMOTE: bool = False
+    SUPPORTS: frozenset[Feature] = frozenset()
+
+    def open(self, model: str | Path, **options: object) -> Engine:
+        """Loads the model of a folder, or connects to one. Its file names the options, with their types, as keyword arguments."""
+        ...
+
+    def environment(self) -> dict[str, str]:
+        """The variables that must be set before the process that opens the engine starts; what the user has set stays."""
+        ...
 
 
-def open_engine(name: str, model: str | Path, /, **options: Any) -> Engine:
-    """Loads `model` (a folder; for openai the model's name at the endpoint) in the named engine.
+ENGINES = Kind("engine", "evaluation.engines", EngineFile)
 
-    Options: vllm `max_model_len`, `tensor_parallel_size`; transformers `max_model_len`, `batch_size`; openai `base_url`,
-    `max_concurrency`, `max_retries`, `timeout_s`.
+
+def is_remote(name: str) -> bool:
+    """Whether the named engine generates behind an endpoint. A name that is no engine's, such as `reward_model`, does not."""
+    return name in names(ENGINES) and load(ENGINES, name).REMOTE
+
+
+def open_engine(name: str, model: str | Path, /, **options: object) -> Engine:
+    """Loads `model` (a folder; behind an endpoint the model's name there) in the named engine; its file's `open` has the options.
 
     Raises:
         ValueError: where there is no such engine.
     """
-    engine: Engine = _module(name).open(model, **options)
-    return engine
+    return load(ENGINES, name).open(model, **options)
 
 
 def environment(name: str) -> dict[str, str]:
-    """The variables that must be set before the process that opens the engine starts; what the user has set stays.
+    """The variables that must be set before the process that opens the named engine starts; what the user has set stays.
 
     Raises:
         ValueError: where there is no such engine.
     """
-    variables: dict[str, str] = _module(name).environment()
-    return variables
+    return load(ENGINES, name).environment()
 
 
 def too_long(prompt_ids: Sequence[int], sampling: Sampling, max_model_len: int | None) -> list[Generation]:
-    """What an engine gives for a prompt that leaves no room: for a token, or for a whole choice. Empty where there is room."""
+    """The completions of a prompt that leaves no room for a token, or for a whole choice; empty where there is room."""
     least = sampling.max_new_tokens if sampling.choices else 1
     if max_model_len is None or len(prompt_ids) + least <= max_model_len:
         return []
@@ -104,8 +134,7 @@ def too_long(prompt_ids: Sequence[int], sampling: Sampling, max_model_len: int |
 
 
 def cut_left(context: Sequence[int], continuation: Sequence[int], max_tokens: int | None) -> list[int]:
-    """Context and continuation as one, without as much of the beginning as is over `max_tokens`; one token before the
-    continuation stays.
+    """Context and continuation joined, cut from the left to `max_tokens`; at least one token of the context stays.
 
     Raises:
         ValueError: where the continuation alone leaves no room for one.
@@ -116,11 +145,3 @@ def cut_left(context: Sequence[int], continuation: Sequence[int], max_tokens: in
         )
     whole = [*context, *continuation]
     return whole if max_tokens is None else whole[-max_tokens:]
-
-
-def _module(name: str) -> Any:
-    if name not in names():
-        raise ValueError(
-            f"engine must be one of {', '.join(names())}, got {name!r}; correct it, or add evaluation/engines/{name}.py"
-        )
-    return importlib.import_module(f"evaluation.engines.{name}")

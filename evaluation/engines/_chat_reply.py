@@ -1,9 +1,9 @@
-"""What a chat completion says. The client hands on whatever JSON a server sends: nothing in it is taken for what it should be."""
+"""Reads a chat completion. The client passes on whatever JSON a server sends, so every field is checked before it is used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 # Rounding in the server may put a certain token's log-probability just above 0.
 _MOST_LOGPROB = 0.01
@@ -19,11 +19,11 @@ class Completion:
     top_logprobs: dict[str, float] | None
 
 
-def completions(reply: Any, num: int, *, with_logprobs: bool) -> list[Completion]:
+def completions(reply: object, num: int, *, with_logprobs: bool) -> list[Completion]:
     """The reply's `num` completions; log-probabilities are read only where they were asked for.
 
     Raises:
-        ValueError: where the reply is not what the protocol foresees.
+        ValueError: where the reply breaks the protocol.
     """
     choices = getattr(reply, "choices", None)
     if not isinstance(choices, list) or len(choices) != num:
@@ -34,18 +34,18 @@ def completions(reply: Any, num: int, *, with_logprobs: bool) -> list[Completion
     ]
 
 
-def usage(reply: Any) -> tuple[int, int] | None:
-    """The tokens of the prompt and of all completions; None where the server doesn't tell, or tells what can't be."""
+def usage(reply: object) -> tuple[int, int] | None:
+    """The tokens of the prompt and of all completions; None where the server doesn't say, or says an impossible number."""
     told = getattr(reply, "usage", None)
     num_prompt, num_completion = getattr(told, "prompt_tokens", None), getattr(told, "completion_tokens", None)
     return (num_prompt, num_completion) if _is_count(num_prompt) and _is_count(num_completion) else None
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
 
 
-def _text(choice: Any) -> str:
+def _text(choice: object) -> str:
     content = getattr(getattr(choice, "message", None), "content", _ABSENT)
     # Null is within the protocol: the model refused, or thought until its limit.
     if content is None:
@@ -55,7 +55,7 @@ def _text(choice: Any) -> str:
     return content
 
 
-def _top_logprobs(choice: Any) -> dict[str, float] | None:
+def _top_logprobs(choice: object) -> dict[str, float] | None:
     """Those of the first token; None where the server sent none."""
     logprobs = getattr(choice, "logprobs", None)
     if logprobs is None:
@@ -76,5 +76,5 @@ def _top_logprobs(choice: Any) -> dict[str, float] | None:
     return top or None
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return repr(value)[:80]

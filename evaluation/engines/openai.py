@@ -12,16 +12,20 @@ import os
 import random
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Completed, Prompt, Received, unheard
+from evaluation.engines import Completed, Feature, Prompt, Received, unheard
 from evaluation.engines._chat_reply import completions, usage
 from evaluation.spending import Meter, Reservation, most_prompt_tokens, prompt_tokens
-from evaluation.types import Generation, Sampling
+from evaluation.types import Generation, Message, Sampling
 
+LIBRARY = "openai"
+PACKAGES = ()  # the server generates, not the client
+REMOTE = True
+SUPPORTS: frozenset[Feature] = frozenset({"schema", "logprobs"})
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
@@ -31,7 +35,7 @@ _MAX_STOPS = 4  # the protocol takes no more
 
 
 def environment() -> dict[str, str]:
-    """Nothing has to be set but the key, which is the user's."""
+    """No variables: the key is the user's to set."""
     return {}
 
 
@@ -89,7 +93,7 @@ class OpenaiEngine:
     """A model behind a chat completions endpoint; the server applies its own chat template."""
 
     takes: ClassVar[Literal["ids", "messages"]] = "messages"
-    supports_choices: ClassVar[bool] = False
+    supports_choices: ClassVar[bool] = "choices" in SUPPORTS
 
     def __init__(
         self,
@@ -175,9 +179,11 @@ class OpenaiEngine:
     def close(self) -> None:
         self._client.close()
 
-    def _complete(self, messages: Any, sampling: Sampling, seed: int | None, stop: threading.Event) -> list[Generation] | None:
+    def _complete(
+        self, messages: Prompt, sampling: Sampling, seed: int | None, stop: threading.Event
+    ) -> list[Generation] | None:
         """One request with its retries; None where it never went out. `stop` ends the waiting between attempts, never an attempt."""
-        conversation = list(messages)
+        conversation: list[Message] = list(messages)  # type: ignore[arg-type]  # as `takes` says
         size = most_prompt_tokens(conversation, sampling.schema)
         reason = ""
         for attempt in range(self._max_retries + 1):
@@ -194,7 +200,7 @@ class OpenaiEngine:
         return _failed(f"{reason} (tried {self._max_retries + 1} times)", sampling)
 
     def _attempt(
-        self, messages: list[Any], sampling: Sampling, seed: int | None, reserved: Reservation, attempt: int
+        self, messages: list[Message], sampling: Sampling, seed: int | None, reserved: Reservation, attempt: int
     ) -> tuple[list[Generation] | None, str, float | None]:
         """The completions; or why there are none, and how long to wait before the next attempt (None: it would fail as well)."""
         import openai
@@ -222,7 +228,7 @@ class OpenaiEngine:
             self.meter.lose(self._model, reserved)
             return None, f"{type(error).__name__}: {error}", self._wait_s(attempt)
         except (openai.OpenAIError, ValueError, RecursionError) as error:  # a body that is no JSON, or not the protocol's
-            # It was answered, and so most likely billed: another try in the same run would pay twice for one game.
+            # It was answered, and so most likely billed: another try in the same run would pay twice for one request.
             self.meter.lose(self._model, reserved)
             return None, f"{type(error).__name__}: {error}", None
         except BaseException:
@@ -247,8 +253,8 @@ class OpenaiEngine:
             None,
         )
 
-    def _parameters(self, sampling: Sampling, seed: int | None) -> dict[str, Any]:
-        parameters: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
+    def _parameters(self, sampling: Sampling, seed: int | None) -> dict[str, object]:
+        parameters: dict[str, object] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
         parameters[self._limit_name] = sampling.max_new_tokens
         if seed is not None:
             parameters["seed"] = seed
@@ -266,7 +272,7 @@ class OpenaiEngine:
         return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * self._jitter.uniform(0.5, 1.0)
 
 
-def _retry_after_s(headers: Any) -> float | None:
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """What the server asks for: seconds, or a date; None where it asks for nothing that can be read."""
     text = headers.get("retry-after")
     if text is None:

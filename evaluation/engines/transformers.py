@@ -7,8 +7,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Completed, Prompt, Received, cut_left, too_long, unheard
+from evaluation.engines import Completed, Feature, Prompt, Received, cut_left, too_long, unheard
 from evaluation.types import Generation, Sampling
+
+LIBRARY = "transformers"
+PACKAGES = ("transformers",)
+SUPPORTS: frozenset[Feature] = frozenset({"choices"})
 
 
 def environment() -> dict[str, str]:
@@ -25,7 +29,7 @@ class TransformersEngine:
     """One model in transformers, in bfloat16, on the first CUDA device, Apple's GPU, or the CPU."""
 
     takes: ClassVar[Literal["ids", "messages"]] = "ids"
-    supports_choices: ClassVar[bool] = True
+    supports_choices: ClassVar[bool] = "choices" in SUPPORTS
 
     def __init__(self, model: Path, max_model_len: int | None, batch_size: int) -> None:
         import torch

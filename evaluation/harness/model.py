@@ -1,4 +1,4 @@
-"""A language model in lm-evaluation-harness's terms over one of the project's engines, so that its tasks run on any of them.
+"""A language model for lm-evaluation-harness that generates with one of the project's engines.
 
 lm-eval has a vLLM model of its own; it loads the weights a second time, and asks for a distribution called `vllm`, which the CPU
 build is not. https://github.com/EleutherAI/lm-evaluation-harness
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -17,7 +17,11 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bnf.data.chat_template import ChatTemplate
 from evaluation.engines import Engine
+from evaluation.progress import GENERATING, WEIGHING
 from evaluation.types import Progress, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # What an engine without a bound of its own is taken to hold.
 DEFAULT_MAX_LENGTH = 4096
@@ -26,7 +30,7 @@ DEFAULT_MAX_LENGTH = 4096
 class EngineModel(TemplateLM):
     """Generates and weighs text with an engine that takes token ids."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, progress: Progress) -> None:
+    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase | None, progress: Progress) -> None:
         super().__init__()
         if engine.takes != "ids" or tokenizer is None:
             raise ValueError(
@@ -55,7 +59,7 @@ class EngineModel(TemplateLM):
             chat_history, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt
         )
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: object) -> list[int]:
         """As lm-eval does for decoder models: without special tokens, unless they are asked for."""
         ids: list[int] = self.tokenizer(string, add_special_tokens=bool(add_special_tokens))["input_ids"]
         return ids
@@ -72,7 +76,7 @@ class EngineModel(TemplateLM):
                     raise RuntimeError(f"the engine must answer every request, got {generation.finish_reason}; run again")
                 texts[indices[place]] = postprocess_generated_text(generation.completion, sampling.stop, None)
                 done += 1
-                self._progress(done, len(requests), "generating")
+                self._progress(done, len(requests), GENERATING)
         return texts
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -88,7 +92,7 @@ class EngineModel(TemplateLM):
         return totals
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: object
     ) -> list[tuple[float, bool]]:
         return self._weigh([(context, continuation) for _, context, continuation in requests])
 
@@ -98,7 +102,7 @@ class EngineModel(TemplateLM):
         weights: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, bool]] = {}
         for index, weight in self._engine.loglikelihoods(distinct):  # type: ignore[attr-defined]
             weights[distinct[index]] = weight
-            self._progress(len(weights), len(distinct), "weighing")
+            self._progress(len(weights), len(distinct), WEIGHING)
         return [weights[tuple(context), tuple(continuation)] for context, continuation in pairs]
 
     def _by_decoding(self, requests: Sequence[Instance]) -> Iterator[tuple[Sampling, list[int]]]:

@@ -1,20 +1,21 @@
 """Stored completions scored by lm-evaluation-harness's own tasks: a cross-check beside our score, never the record.
 
-A language model that answers with the stored completions goes through lm-eval's evaluator, so its filters and metrics are the ones
-at work; the tasks' data sets are put in place from the items at hand, so nothing is fetched. Our prompts are not lm-eval's, and the
-`until` strings that would have ended a generation there cut nothing here: what is compared is how the same text is read. Runs in a
-killable child process, since some of its metrics are computer algebra. https://github.com/EleutherAI/lm-evaluation-harness
+lm-eval's evaluator asks a language model that answers with the stored completions, and applies its own filters and metrics. The tasks'
+data sets are made from the items at hand, so nothing is fetched. Our prompts are not lm-eval's, and the `until` strings that would
+have ended a generation there cut nothing here: the comparison is of how the same text is read. It runs in a killable child process,
+since some of its metrics are computer algebra. https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from evaluation.records import write_whole
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.progress import cross_checking
+from evaluation.records import Record, read_records, write_json, write_whole
 from evaluation.sandbox import BoundedCalls
 from evaluation.statistics import percent, standard_error
 from evaluation.types import Item, Progress
@@ -26,25 +27,11 @@ CHUNK = 128
 LIMIT_S, LIMIT_PER_ITEM_S = 20.0, 0.25
 _INDEX = "bnf_index"  # the field of lm-eval's documents that says which item they are
 
-Record = dict[str, Any]
-
-
-def tasks_of(benchmark: str) -> tuple[str, ...]:
-    """The lm-eval tasks that can read a benchmark's completions, as `folder/task`; empty where it has none that may.
-
-    A benchmark names them as `LM_EVAL_TASKS`, gives an item in their data set's form with `lm_eval_document(item)`, and says as
-    `LM_EVAL_MAIN` which (task, filter, metric) reads completions of its prompt best: of lm-eval's filters most look for phrases
-    that our prompts don't ask for.
-    """
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
-    tasks: tuple[str, ...] = getattr(module, "LM_EVAL_TASKS", ())
-    return tasks
-
 
 def cross_check(
     benchmark: str, items: Sequence[Item], records: Sequence[Record], progress: Progress | None = None
 ) -> tuple[Record, list[Record]]:
-    """lm-eval's reading of scored completions, and every item on which it and our verdict differ.
+    """lm-eval's scores of completions, and every item on which they differ from the project's verdict.
 
     Args:
         items: The benchmark's items.
@@ -58,14 +45,14 @@ def cross_check(
         ValueError: where lm-eval has no task for the benchmark.
         RuntimeError: where lm-eval can't begin.
     """
-    tasks = tasks_of(benchmark)
+    checked = load(BENCHMARKS, benchmark)
+    tasks = list(checked.LM_EVAL_TASKS)
     if not tasks:
         raise ValueError(
             f"benchmark must be one that lm-eval can read without executing answers, got {benchmark}; leave the cross-check out"
         )
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
     by_id = {item["id"]: item for item in items}
-    documents = [module.lm_eval_document(by_id[record["id"]]) for record in records]
+    documents = [checked.lm_eval_document(by_id[record["id"]]) for record in records]
     completions = [record["completion"] for record in records]
     columns: list[Record] = []
     disagreements: list[Record] = []
@@ -77,19 +64,15 @@ def cross_check(
             step = _part_of(progress, number, len(tasks), len(records), task)
             rows = _replay(calls, task, completions, step)
             columns += _columns(task.rpartition("/")[2], rows, records, disagreements)
-    main = next(column for column in columns if (column["task"], column["filter"], column["metric"]) == module.LM_EVAL_MAIN)
+    main = next(column for column in columns if (column["task"], column["filter"], column["metric"]) == checked.LM_EVAL_MAIN)
     return {"benchmark": benchmark, "n": len(records), "main": main, "columns": columns}, disagreements
 
 
 def cross_check_folder(benchmark: str, generation: Path, scores: Path, output_dir: Path, progress: Progress | None) -> None:
     """Cross-checks a score stage's records of a generation; writes cross_check.json and disagreements.jsonl."""
-    # As bytes: as text, lines would also end at the line separators that an item may hold.
-    items, records = (
-        [json.loads(line) for line in path.read_bytes().splitlines()]
-        for path in (generation / "items.jsonl", scores / "scores.jsonl")
-    )
+    items, records = (list(read_records(path)) for path in (generation / "items.jsonl", scores / "scores.jsonl"))
     found, disagreements = cross_check(benchmark, items, records, progress)
-    (output_dir / CROSS_CHECK_FILE).write_text(json.dumps(found, indent=2) + "\n")
+    write_json(output_dir / CROSS_CHECK_FILE, found, indent=2)
     write_whole(output_dir / DISAGREEMENTS_FILE, disagreements)
 
 
@@ -147,7 +130,7 @@ def _replay(
     while waiting:
         chunk = waiting.pop()
         pairs = [[index, completions[index]] for index in chunk]
-        found = calls([task, pairs], limit_s=LIMIT_S + LIMIT_PER_ITEM_S * len(chunk))
+        found = cast("list[Record] | None", calls([task, pairs], limit_s=LIMIT_S + LIMIT_PER_ITEM_S * len(chunk)))
         if found is None and len(chunk) > 1:
             # One text brought the whole chunk down: it is found by halving.
             waiting += [chunk[len(chunk) // 2 :], chunk[: len(chunk) // 2]]
@@ -159,7 +142,7 @@ def _replay(
     return rows
 
 
-def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any]], list[Record]]:
+def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[tuple[str, list[tuple[int, str]]]], list[Record]]:
     """In the child: a function of a task and [index, completion] pairs, which gives a row per index and filter of the task."""
     import logging
 
@@ -174,7 +157,7 @@ def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any
     datasets.disable_progress_bars()
     rows = datasets.Dataset.from_list([{**document, _INDEX: index} for index, document in enumerate(documents)])
 
-    def dataset(**_: Any) -> dict[str, Any]:
+    def dataset(**_: object) -> dict[str, object]:
         return {"train": rows, "test": rows, "validation": rows}
 
     # The folders of these task definitions alone: reading all of them takes 13 s.
@@ -200,7 +183,7 @@ def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any
 
     model = Replay()
 
-    def replay(argument: list[Any]) -> list[Record]:
+    def replay(argument: tuple[str, list[tuple[int, str]]]) -> list[Record]:
         task, pairs = argument
         name = task.rpartition("/")[2]
         model.completions = {index: completion for index, completion in pairs}
@@ -223,6 +206,6 @@ def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[list[Any
 def _part_of(progress: Progress | None, number: int, of: int, size: int, task: str) -> Callable[[int], None]:
     def step(done: int) -> None:
         if progress is not None:
-            progress(number * size + done, of * size, f"lm-eval {task.rpartition('/')[2]}")
+            progress(number * size + done, of * size, cross_checking(task))
 
     return step

@@ -1,35 +1,35 @@
-"""lm-evaluation-harness's own tasks, by name, run on the project's engines: for the suites that people know.
+"""Runs lm-evaluation-harness's own tasks, by name, on the project's engines.
 
-Their scores stand in a section of their own, on lm-eval's scale and with its standard errors. Tasks of one's own come from a folder of
-YAML files; those may name Python functions beside them, which are the user's code and run. Tasks that execute what a model wrote
-are refused. https://github.com/EleutherAI/lm-evaluation-harness
+Their scores have a section of their own, on lm-eval's scale and with its standard errors. A user's own tasks come from a folder of YAML
+files. These may name Python functions beside them, which are the user's code and are run. Tasks that execute what a model wrote are
+refused. https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
-import json
 import math
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evaluation.engines import Engine
-from evaluation.records import write_whole
+from evaluation.records import Record, write_json, write_whole
 from evaluation.types import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.jsonl"
 
 _NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#]+)["']?\s*$""", re.M)
 
-Record = dict[str, Any]
-
 
 def unknown_task(name: str, include_path: Path | None = None) -> str | None:
-    """What is wrong with a task's name; None where there is such a task, group or tag."""
+    """What is wrong with a task's name, as a message; None where a task, group or tag has that name."""
     folders = _folders(include_path)
     names = [_names_in(folder) for folder in folders]
     if any(name in found for found in names):
@@ -67,7 +67,7 @@ def _names_in(folder: Path) -> dict[str, Path]:
 
 def run_task(
     engine: Engine,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
     name: str,
     output_dir: Path,
     progress: Progress,
@@ -121,7 +121,7 @@ def run_task(
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     write_whole(output_dir / SAMPLES_FILE, (_sample(task, one) for task, rows in found["samples"].items() for one in rows))
-    (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    write_json(output_dir / RESULTS_FILE, results, indent=2)
     return results
 
 
@@ -146,7 +146,7 @@ def _metrics(values: Record) -> Record:
     return found
 
 
-def _finite(value: Any) -> float | None:
+def _finite(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 

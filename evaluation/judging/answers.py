@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.json_files import UNREADABLE, BadRow, read_rows
-from evaluation.records import Record
+from evaluation.records import UNREADABLE, BadRow, Record, read_rows
 
 
 @dataclass(frozen=True)

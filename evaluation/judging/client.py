@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from bnf.data.chat_template import RenderingError
 from evaluation.engines import Engine
@@ -24,6 +24,9 @@ from evaluation.records import Record
 from evaluation.spending import Estimate, Meter
 from evaluation.types import Generation, Message, Sampling
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Mode = Literal["text", "choice", "structured", "logprobs", "reward"]
 # keep(index of the conversation, reply)
 Keep = Callable[[int, Generation], None]
@@ -33,13 +36,6 @@ NUM_IGNORED = 3
 # The longest label has about seven tokens in any vocabulary.
 _CHOICE_TOKENS = 32
 _TOP_LOGPROBS = 20
-
-
-class SpecialTokens(Protocol):
-    """What a judge needs of its tokenizer besides the chat template."""
-
-    @property
-    def all_special_tokens(self) -> Sequence[str]: ...
 
 
 class Judge(Protocol):
@@ -88,7 +84,7 @@ class ModelJudge:
     def __init__(
         self,
         engine: Engine,
-        tokenizer: SpecialTokens | None,
+        tokenizer: PreTrainedTokenizerBase | None,
         identity: Mapping[str, object],
         mode: Mode,
         max_judgment_tokens: int = 4096,
@@ -163,7 +159,7 @@ class ModelJudge:
         return Sampling(self._max_tokens)
 
 
-def _harmless(tokenizer: SpecialTokens, messages: Sequence[Message]) -> list[Message]:
+def _harmless(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[Message]:
     """The messages without control tokens: with one, an answer could end the user's turn and write the judge's verdict itself."""
     cleaned = []
     for message in messages:

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
-
 from bnf.plugins import load
+from evaluation.benchmarks import Benchmark
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.records import Record
 
 
-class Published(Protocol):
-    """What a judged benchmark says of its published figures.
-
-    Attributes:
-        FORMS: The judge of the published figures by judge protocol; None where no figures are published.
-    """
-
-    FORMS: Mapping[str, str | None]
-    NUM_ITEMS: int | None
-    MAX_NEW_TOKENS: int
-    BASELINE: str | None
-
-
-def deviations(benchmark: Published, settings: Record, baseline: str | None) -> list[str]:
+def deviations(benchmark: Benchmark, settings: Record, baseline: str | None) -> list[str]:
     """In words, of a judge stage's settings; empty for a question set without published figures."""
     published = benchmark.FORMS[settings["form"]]
     if published is None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evaluation.engines import Engine
-from evaluation.judging.client import Judge, ModelJudge, RewardJudge, SpecialTokens
+from evaluation.judging.client import Judge, ModelJudge, RewardJudge
 from evaluation.judging.reward_model import RewardModel
 from evaluation.records import Record
 from evaluation.spending import Meter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -> Judge:
@@ -45,7 +49,7 @@ def environment(engine_name: str) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, folder: Path, date: str) -> tuple[Engine, SpecialTokens]:
+def _loaded(name: str, folder: Path, date: str) -> tuple[Engine, PreTrainedTokenizerBase]:
     from bnf.data.rendering import load_tokenizer
     from evaluation.engines import open_engine
 

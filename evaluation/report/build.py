@@ -5,8 +5,6 @@ Everything that comes from models or data is escaped by the template's autoescap
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from evaluation import formats
-from evaluation.records import Record
+from evaluation.records import Record, replacing, write_json
 from evaluation.report import charts, likelihoods, training_data
 from evaluation.report.dev_set import MEANING, dev_rows, dev_title
 from evaluation.report.examples import examples
@@ -56,8 +54,9 @@ def build_report(inputs: ReportInputs, output_dir: Path) -> Record:
     """
     summary = summarize(inputs)
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write(output_dir / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    _write(output_dir / REPORT_FILE, render(inputs, summary))
+    write_json(output_dir / SUMMARY_FILE, summary, indent=1, allow_nan=False)
+    with replacing(output_dir / REPORT_FILE) as partial:
+        partial.write_text(render(inputs, summary), encoding="utf-8")
     return summary
 
 
@@ -153,9 +152,3 @@ def _checks(summary: Record) -> list[CheckedScore]:
         for model in MODELS
         if entry.get(model, {}).get("cross_check")
     ]
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

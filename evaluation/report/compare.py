@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.formats import difference, number, p_value
-from evaluation.paired import compare_scores, correct_and_judge, is_correct, read_json, read_scores
-from evaluation.records import Record
+from evaluation.paired import compare_scores, correct_and_judge, is_correct, read_scores
+from evaluation.records import Record, read_json
 from evaluation.report.summary import label
 from evaluation.statistics import percent
 

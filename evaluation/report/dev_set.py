@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluation.formats import NONE, number, signed
-from evaluation.paired import read_json, read_records
-from evaluation.records import Record
+from evaluation.records import Record, read_json, read_records
 
 
 class _Column(NamedTuple):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.formats import cut
-from evaluation.paired import is_correct, read_records, read_scores
-from evaluation.records import Record
+from evaluation.paired import is_correct, read_scores
+from evaluation.records import Record, read_records
 
 # Whether each model was right → what that is called, and how many are shown. In this order.
 _KINDS: dict[tuple[bool, ...], tuple[str, int]] = {

@@ -9,8 +9,7 @@ from pathlib import Path
 from evaluation.formats import NONE, difference, interval, number, signed
 from evaluation.judging.aggregates.agreement import judges_agreement
 from evaluation.judging.aggregates.judgment import Judgment
-from evaluation.paired import read_json, read_records
-from evaluation.records import Record
+from evaluation.records import Record, read_json, read_records
 
 # What the main figure of a result is called, and its unit.
 _SCORES = {"score": "score", "wb_score": "WB-Score", "wb_reward": "WB-Reward"}

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from evaluation.paired import read_records
-from evaluation.records import Record
+from evaluation.records import Record, read_records
 from evaluation.report import charts
 from evaluation.report.charts import Curve, Figure
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evaluation.formats import NONE, interval, number, signed
-from evaluation.paired import read_json, read_records
-from evaluation.records import Record
+from evaluation.records import Record, read_json, read_records
 from evaluation.report.inputs import ByModel
 from evaluation.statistics import paired_difference
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation import formats
-from evaluation.paired import read_json
-from evaluation.records import Record
+from evaluation.records import Record, read_json
 
 
 def summarize_rounds(folders: Sequence[Mapping[str, Path]]) -> list[Record]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evaluation.formats import NONE, difference, interval, number, p_value
-from evaluation.paired import compare_scores, correct_and_judge, read_json, read_records, read_scores
-from evaluation.records import Record
+from evaluation.paired import compare_scores, correct_and_judge, read_scores
+from evaluation.records import Record, read_json, read_records
 from evaluation.report.dev_set import read_dev
 from evaluation.report.inputs import ReportInputs
 from evaluation.report.judged import add_agreement, judge_entry, judge_notes

@@ -1,0 +1,5 @@
+"""Scoring: whether stored completions are right, and what that gives in all.
+
+score: scores completions with their benchmark's rule, and sums up.
+zeroeval: reads outputs that ZeroEval recorded.
+"""

@@ -1,4 +1,4 @@
-"""Scores stored completions: a verdict per item and the aggregate. No model, no execution; rescoring never regenerates.
+"""Scores stored completions: a verdict per item, and the result over all. No model runs, and nothing that one wrote is executed.
 
 Rates are in percent, unrounded. `accuracy` and `no_answer` divide by the items that were asked for, so a missing item counts as
 wrong and makes the result partial; `accuracy_of_present` divides by the completions there are, `accuracy_of_parsed` by those in
@@ -7,36 +7,96 @@ which an answer was found.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import importlib
 import json
 import math
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from types import UnionType
+from typing import Literal, NotRequired, TypedDict
 
+from bnf.plugins import load, own_names
+from evaluation.benchmarks import BENCHMARKS, ZEROEVAL_BENCHMARKS, Benchmark
+from evaluation.records import Record, read_json, read_numbered, write_json, write_whole
 from evaluation.statistics import percent, standard_error, wilson_interval
-from evaluation.types import Item, Progress, Verdict
+from evaluation.types import Item, Outcome, Progress, Verdict
 
 SCORER_VERSION = "5"  # goes up with every change that can change a verdict
 
-# What an item is called and filed under: sources differ in it where they ask the same.
+# An item's names and labels: sources give the same question different ones.
 _LABELS = ("id", "level", "subject")
 _STEP = 256  # items between two reports of progress
+
+
+class ScoreRecord(TypedDict):
+    """A line of scores.jsonl: what the rule says of one completion, and what it rests on."""
+
+    id: str
+    outcome: Outcome
+    answer: str | None
+    rule: str
+    metrics: dict[str, bool | float]
+    finish_reason: str | None
+    num_completion_tokens: int | None
+    groups: dict[str, str | None]
+    cluster: str
+    content: str
+    completion: str
+    scorer: str
+
+
+class GroupScore(TypedDict):
+    """The result of the items of one level or subject, in percent of these."""
+
+    n: int
+    accuracy: float | None
+    no_answer: float | None
+
+
+class Score(TypedDict):
+    """A benchmark's result; summary.json of a score stage, or what `bnf score` prints. Rates are in percent."""
+
+    benchmark: str
+    title: str
+    model: str | None
+    n: int
+    n_expected: int
+    n_benchmark: int | None
+    missing: int
+    partial: bool
+    accuracy: float | None
+    accuracy_of_present: float | None
+    accuracy_of_parsed: float | None
+    no_answer: float | None
+    error: float | None
+    truncated: float | None
+    mean_completion_tokens: float | None
+    ci: list[float]
+    ci_method: str
+    stderr: float | None
+    rules: dict[str, int]
+    metrics: dict[str, float | None]
+    groups: dict[str, dict[str, GroupScore]]
+    scorer: str
+    source: NotRequired[str]
+    limit: NotRequired[int | None]
+    items_digest: NotRequired[str]
+    left_out: NotRequired[dict[str, int]]
+    cross_check: NotRequired[Record]
+    disagreements: NotRequired[list[Record]]
 
 
 def score_records(
     benchmark: str,
     items: Sequence[Item],
-    completions: Sequence[dict[str, Any]],
+    completions: Sequence[Record],
     progress: Progress | None = None,
     *,
     boxed: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[ScoreRecord]:
     """One record per completion, in the order of the completions: the verdict, what it rests on, and the raw text.
 
     `cluster` is equal for items that ask the same question, `content` where the gold answer is the same too: runs are paired by it.
@@ -48,29 +108,29 @@ def score_records(
     Raises:
         ValueError: where a completion's id is no item's.
     """
-    module = _module(benchmark)
+    scored = _scored(benchmark)
+    score = functools.partial(load(ZEROEVAL_BENCHMARKS, benchmark).score, boxed=True) if boxed else scored.score
     by_id = {item["id"]: item for item in items}
-    records: list[dict[str, Any]] = []
+    records: list[ScoreRecord] = []
     for number, completion in enumerate(completions):
         if completion["id"] not in by_id:
             raise ValueError(
                 f"completions must be of the {len(by_id)} items, got the id {completion['id']!r}; "
                 "give the items that they were generated from"
             )
-        records.append(_record(module, by_id[completion["id"]], completion, boxed))
+        records.append(_record(by_id[completion["id"]], completion, score, scored.GROUPS))
         if progress is not None and number % _STEP == 0:
             progress(number, len(completions), "")
-    if hasattr(module, "second_metrics"):
-        asked = [by_id[record["id"]] for record in records]
-        found = module.second_metrics(asked, [record["answer"] for record in records], progress)
-        for record, metrics in zip(records, found, strict=True):
-            record["metrics"] = {**record["metrics"], **metrics}
+    asked = [by_id[record["id"]] for record in records]
+    found = scored.second_metrics(asked, [record["answer"] for record in records], progress)
+    for record, metrics in zip(records, found, strict=True):
+        record["metrics"] = {**record["metrics"], **metrics}
     if progress is not None:
         progress(len(completions), len(completions), "")
     return records
 
 
-def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int) -> dict[str, Any]:
+def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -> Score:
     """The benchmark's result over `n_expected` items; the interval is Wilson's, `stderr` is the sample's as in lm-eval.
 
     `groups` divides by the items there are: of each level, each subject, where the benchmark's items name them.
@@ -78,7 +138,7 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
     Raises:
         ValueError: where there are more records than items were expected.
     """
-    module = _module(benchmark)
+    scored = _scored(benchmark)
     n = len(records)
     if n > n_expected:
         raise ValueError(f"completions must be of at most {n_expected} items of {benchmark}, got {n}; give one per item")
@@ -89,11 +149,11 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
     stderr = standard_error([1.0] * num_right + [0.0] * (n_expected - num_right))
     return {
         "benchmark": benchmark,
-        "title": module.TITLE,
+        "title": scored.TITLE,
         "model": None,
         "n": n,
         "n_expected": n_expected,
-        "n_benchmark": module.NUM_ITEMS,
+        "n_benchmark": scored.NUM_ITEMS,
         "missing": n_expected - n,
         "partial": n < n_expected,
         "accuracy": percent(num_right, n_expected),
@@ -111,12 +171,12 @@ def aggregate(benchmark: str, records: Sequence[dict[str, Any]], n_expected: int
             name: percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
             for name in sorted({name for record in records for name in record["metrics"]})
         },
-        "groups": {name: _by_group(records, name) for name in getattr(module, "GROUPS", ())},
+        "groups": {name: _by_group(records, name) for name in scored.GROUPS},
         "scorer": SCORER_VERSION,
     }
 
 
-def _by_group(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+def _by_group(records: Sequence[ScoreRecord], name: str) -> dict[str, GroupScore]:
     groups: dict[str, list[str]] = {}
     for record in records:
         if record["groups"].get(name) is not None:
@@ -144,11 +204,11 @@ def items_digest(items: Sequence[Item]) -> str:
 
 def score_folder(
     benchmark: str, completions_dir: Path, output_dir: Path, *, source: str, limit: int | None, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Score:
     """Scores a generation's items.jsonl and completions.jsonl; writes scores.jsonl and summary.json and returns the latter.
 
-    The items that were generated for are the items that are expected; `items_digest` tells which they are, and `left_out` how many
-    rows of the source are none of them, by reason.
+    The items that the completions were generated for are expected. `items_digest` identifies them, and `left_out` counts the rows of
+    the source that are no items, by reason.
 
     Args:
         source: `hub`, `file` or `sample`; goes into the summary, so that a sample is never taken for the benchmark.
@@ -160,22 +220,23 @@ def score_folder(
     completions = read_completions(completions_dir / "completions.jsonl")
     records = score_records(benchmark, items, completions, progress)
     left_out = completions_dir / "left_out.json"
-    summary = {
+    summary: Score = {
         **aggregate(benchmark, records, len(items)),
         "source": source,
         "limit": limit,
         "items_digest": items_digest(items),
-        "left_out": json.loads(left_out.read_bytes()) if left_out.exists() else {},
+        "left_out": read_json(left_out) if left_out.exists() else {},
     }
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write(output_dir / "scores.jsonl", (json.dumps(record) + "\n" for record in records))
-    _write(output_dir / "summary.json", [json.dumps(summary, indent=2) + "\n"])
+    # ASCII: an answer can hold half a surrogate pair, which UTF-8 cannot.
+    write_whole(output_dir / "scores.jsonl", records, ensure_ascii=True)
+    write_json(output_dir / "summary.json", summary, indent=2)
     return summary
 
 
 def score_completions(
     benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native", lm_eval: bool = False
-) -> dict[str, Any]:
+) -> Score:
     """The aggregate of one file of completions, over the items that were asked for.
 
     A native file has its items.jsonl beside it, and these are expected, as in the score stage; a ZeroEval file holds gold answers and
@@ -189,14 +250,19 @@ def score_completions(
     answers = load_answers(benchmark, file, format=format)
     records = score_records(benchmark, answers.items, answers.completions, boxed=answers.boxed)
     # A ZeroEval file has no items but those that were answered.
-    n_expected = _module(benchmark).NUM_ITEMS if format == "zeroeval" else len(answers.items)
-    result = {**aggregate(benchmark, records, n_expected), "model": answers.model, "items_digest": items_digest(answers.items)}
+    n_benchmark = _scored(benchmark).NUM_ITEMS or 0
+    n_expected = n_benchmark if format == "zeroeval" else len(answers.items)
+    result: Score = {
+        **aggregate(benchmark, records, n_expected),
+        "model": answers.model,
+        "items_digest": items_digest(answers.items),
+    }
     # A run knows that it asked for less than there is; a file by itself stands for the benchmark.
-    result["partial"] = result["n"] < max(n_expected, result["n_benchmark"] or 0)
+    result["partial"] = result["n"] < max(n_expected, n_benchmark)
     if lm_eval:
         from evaluation.harness.replay import cross_check
 
-        result["cross_check"], result["disagreements"] = cross_check(benchmark, answers.items, records)
+        result["cross_check"], result["disagreements"] = cross_check(benchmark, answers.items, [dict(one) for one in records])
     return result
 
 
@@ -206,14 +272,14 @@ class Answers:
 
     model: str | None
     items: list[Item]
-    completions: list[dict[str, Any]]
+    completions: list[Record]
     boxed: bool
 
 
 def load_answers(benchmark: str, file: Path, *, format: Literal["native", "zeroeval"]) -> Answers:
     """Reads a file of completions in either format; raises as `score_completions` does."""
     if format == "native":
-        # The named file first: what is wrong with it is said before anything about its neighbour.
+        # The named file first: its faults are reported before those of the file beside it.
         completions = read_completions(file)
         return Answers(None, _read_items(file.with_name("items.jsonl")), completions, False)
     from evaluation.scoring.zeroeval import load_zeroeval_results
@@ -222,7 +288,7 @@ def load_answers(benchmark: str, file: Path, *, format: Literal["native", "zeroe
     return Answers(results.model, results.items, results.completions, results.boxed)
 
 
-def read_completions(path: Path) -> list[dict[str, Any]]:
+def read_completions(path: Path) -> list[Record]:
     """The records of a completions.jsonl.
 
     Raises:
@@ -238,45 +304,36 @@ def _read_items(path: Path) -> list[Item]:
     return _read_lines(path, {"id": str})
 
 
-def _read_lines(path: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _read_lines(path: Path, fields: dict[str, type | UnionType]) -> list[Record]:
     """The file's records, each with an id of its own; `fields` gives the types that `isinstance` checks."""
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
     lines: dict[str, int] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"on line {number}; correct or remove it"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path} must hold a JSON object per line, got {line[:60]!r} {where}") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{path} must hold a JSON object per line, got {type(record).__name__} {where}")
-            for name, kind in fields.items():
-                if not isinstance(record.get(name), kind):
-                    expected = getattr(kind, "__name__", str(kind))
-                    raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
-            if record["id"] in lines:
-                raise ValueError(
-                    f"{path} must have each id once, got {record['id']!r} of line {lines[record['id']]} again {where}"
-                )
-            lines[record["id"]] = number
-            records.append(record)
+    for number, record in read_numbered(path, "correct or remove it"):
+        where = f"on line {number}; correct or remove it"
+        for name, kind in fields.items():
+            if not isinstance(record.get(name), kind):
+                expected = getattr(kind, "__name__", str(kind))
+                raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
+        if record["id"] in lines:
+            raise ValueError(f"{path} must have each id once, got {record['id']!r} of line {lines[record['id']]} again {where}")
+        lines[record["id"]] = number
+        records.append(record)
     return records
 
 
-def _module(benchmark: str) -> ModuleType:
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
-    if not hasattr(module, "score"):
+def _scored(benchmark: str) -> Benchmark:
+    found = load(BENCHMARKS, benchmark)
+    if not own_names(found, ["score"]):
         raise ValueError(f"benchmark must be scored by a rule, got {benchmark}, which a judge scores; use its judge")
-    return module
+    return found
 
 
-def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: bool) -> dict[str, Any]:
+def _record(item: Item, completion: Record, score: Callable[[Item, str, str], Verdict], groups: Sequence[str]) -> ScoreRecord:
     finish_reason = completion.get("finish_reason")
     if (finish_reason or "").startswith("error"):
         verdict = Verdict("error", None, "generation_failed")
     else:
-        verdict = module.score(item, completion["completion"], finish_reason or "", **({"boxed": True} if boxed else {}))
+        verdict = score(item, completion["completion"], finish_reason or "")
     return {
         "id": item["id"],
         "outcome": verdict.outcome,
@@ -285,7 +342,7 @@ def _record(module: ModuleType, item: Item, completion: dict[str, Any], boxed: b
         "metrics": verdict.metrics,
         "finish_reason": finish_reason,
         "num_completion_tokens": completion.get("num_completion_tokens"),
-        "groups": {name: item.get(name) for name in getattr(module, "GROUPS", ())},
+        "groups": {name: item.get(name) for name in groups},
         "cluster": _cluster(item),
         "content": content_digest(item),
         "completion": completion["completion"],
@@ -297,11 +354,3 @@ def _cluster(item: Item) -> str:
     """What items that ask the same question share: MMLU has some in two subjects."""
     asked = [item.get("question"), item.get("choices")]
     return item["id"] if asked == [None, None] else hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Under another name first. ASCII: an answer can hold half a surrogate pair, which UTF-8 cannot."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="ascii") as file:
-        file.writelines(lines)
-    os.replace(partial, path)

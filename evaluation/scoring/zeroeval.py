@@ -10,16 +10,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from evaluation.json_files import UNREADABLE, Decoder, unpacked
+from evaluation.records import UNREADABLE, Decoder, Record, unpacked
 from evaluation.types import Item
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# Upstream tries the boxed rule for these models alone.
+# Upstream tries the boxed rule for these models only.
 _BOXED_MODELS = "Llama-3.1"
 # Ours and upstream's names.
-_DATASETS = {"gsm8k": "gsm", "math_l5": "math-l5", "crux": "crux", "mmlu_redux": "mmlu-redux"}
+DATASETS = {"gsm8k": "gsm", "math_l5": "math-l5", "crux": "crux", "mmlu_redux": "mmlu-redux"}
 # The function and the call that upstream's CRUX prompts end with.
 _CRUX_QUESTION = re.compile(r"\[PYTHON\]\n(?P<code>.*)\nassert f\((?P<input>.*)\) == \?\?\n\[/PYTHON\]\s*\Z", re.DOTALL)
 
@@ -32,7 +31,7 @@ class ZeroEvalResults:
     benchmark: str
     boxed: bool  # whether upstream's boxed rule applies to the model
     items: list[Item]
-    completions: list[dict[str, Any]]
+    completions: list[Record]
 
 
 def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
@@ -44,13 +43,14 @@ def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
         FileNotFoundError: where there is no such file.
         ValueError: where it is not such a file, or another benchmark's; the message names the record, or the line that is no JSON.
     """
-    if benchmark not in _DATASETS:
-        known = ", ".join(_DATASETS)
+    if benchmark not in DATASETS:
+        known = ", ".join(DATASETS)
         raise ValueError(f"benchmark must be one that ZeroEval has, got {benchmark!r}; known are {known}")
     rows = _read(path)
     seen: dict[str, int] = {}
+    generator = ""
     items: list[Item] = []
-    completions: list[dict[str, Any]] = []
+    completions: list[Record] = []
     for number, row in enumerate(rows):
 
         def error(rule: str, got: object, number: int = number) -> ValueError:
@@ -58,8 +58,9 @@ def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
 
         if not isinstance(row, dict):
             raise error("hold a list of records", type(row).__name__)
+        generator = generator if number else str(row.get("generator", ""))
         dataset = row.get("dataset") or None
-        if dataset not in (None, benchmark, _DATASETS[benchmark]):
+        if dataset not in (None, benchmark, DATASETS[benchmark]):
             raise error(f"hold records of {benchmark}", f"the dataset {dataset!r}")
         output = row.get("output")
         if not isinstance(output, list) or not output or not isinstance(output[0], str):
@@ -74,19 +75,19 @@ def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
         items.append({"id": name, "answer": gold, **_asked(row, benchmark)})
         completions.append({"id": name, "completion": output[0]})
     model = path.name.removesuffix(".gz").removesuffix(".json")
-    boxed = _BOXED_MODELS in model or _BOXED_MODELS in str(rows[0].get("generator", ""))
+    boxed = _BOXED_MODELS in model or _BOXED_MODELS in generator
     return ZeroEvalResults(model, benchmark, boxed, items, completions)
 
 
-def _name(row: dict[str, Any], number: int, error: Callable[[str, object], ValueError]) -> str:
+def _name(row: Record, number: int, error: Callable[[str, object], ValueError]) -> str:
     name = next((row[key] for key in ("id", "session_id") if row.get(key) is not None), number)
     if isinstance(name, bool) or not isinstance(name, str | int):
         raise error("have a text or a whole number as id", repr(name))
     return str(name)
 
 
-def _asked(row: dict[str, Any], benchmark: str) -> Item:
-    """What the record says of its question, in the fields of the benchmark's items: equal items have equal contents."""
+def _asked(row: Record, benchmark: str) -> Item:
+    """The record's question in the fields of the benchmark's items, so that equal items have equal digests."""
     question = row.get("problem" if benchmark == "math_l5" else "question")
     if not isinstance(question, str):
         return {}
@@ -105,7 +106,7 @@ def _is_number(gold: str) -> bool:
     return True
 
 
-def _gold(row: dict[str, Any], benchmark: str, error: Callable[[str, object], ValueError]) -> str:
+def _gold(row: Record, benchmark: str, error: Callable[[str, object], ValueError]) -> str:
     if benchmark == "mmlu_redux":
         choices, correct = row.get("choices"), row.get("correct_answer")
         if not isinstance(choices, list) or correct not in choices[: len(_LETTERS)]:
@@ -119,7 +120,7 @@ def _gold(row: dict[str, Any], benchmark: str, error: Callable[[str, object], Va
     return str(answer).replace("#", "").strip()
 
 
-def _read(path: Path) -> list[Any]:
+def _read(path: Path) -> list[object]:
     data = path.read_bytes()
     try:
         rows, fault = Decoder().whole(unpacked(data))

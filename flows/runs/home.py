@@ -9,9 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bnf.paths import person_path
+from evaluation.records import read_json
 from flows.errors import RecipeError
 from tasks.remote import Remote, RemoteError
-from tasks.store import Store, read_json
+from tasks.store import Store
 
 DEFAULT = ".bnf"
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import IO, Any, TypedDict
 
 from bnf.plain_yaml import dump
+from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
 from flows.recipe.paths import located
 from tasks.manifest import MANIFEST
 from tasks.nodes import Node
-from tasks.store import Artifact, read_json, write_json
+from tasks.store import Artifact, write_json
 
 RUNNING = "running"
 CRASHED = "crashed"

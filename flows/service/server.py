@@ -22,9 +22,10 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from evaluation.records import read_json
 from flows.runs.home import set_prefect_environment
 from tasks.keys import ROOT
-from tasks.store import read_json, write_json
+from tasks.store import write_json
 
 START_TIMEOUT_S = 180
 STOP_GRACE_S = 5

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
 from evaluation.engines import Engine
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
@@ -16,6 +18,9 @@ from evaluation.types import Sampling
 from tasks.job import Job, Settings
 from tasks.keys import code_digests, digest
 from tasks.stages._sources import benchmark_source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ORDER = 90
 READS = {"model": "model", "source": "file"}
@@ -27,11 +32,12 @@ MEMORY_REMEDY = "lower evaluation.max_new_tokens, or take a smaller model"
 
 def run(job: Job) -> None:
     s = job.settings
-    benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
+    benchmark = load(BENCHMARKS, s["benchmark"])
     items = benchmark.load(benchmark_source(job), s["limit"])
     engine, tokenizer = open_model(s["engine"], job.inputs["model"], s.get("date"), s.get("spending"))
-    if hasattr(benchmark, "NUM_TURNS"):
-        generate_turns(engine, tokenizer, items, benchmark, s["max_new_tokens"], job.output, job.progress)
+    if benchmark.NUM_TURNS > 1:
+        conversation = load(CONVERSATIONS, s["benchmark"])
+        generate_turns(engine, tokenizer, items, conversation, s["max_new_tokens"], job.output, job.progress)
         return
     sampling = Sampling(max_new_tokens=s["max_new_tokens"])
     cache = CompletionCache(_cache_file(job, sampling), read=not job.refresh)
@@ -52,7 +58,7 @@ def _cache_file(job: Job, sampling: Sampling) -> Path:
 
 def open_model(
     engine: Settings, model: Path | None, date: str | None, spending: Settings | None = None
-) -> tuple[Engine, object]:
+) -> tuple[Engine, PreTrainedTokenizerBase | None]:
     """The engine of a node's settings with its model loaded, and the tokenizer; both are kept for the process's next job.
 
     `date` is the day that the tokenizer's chat template is told. An engine that is an endpoint has no tokenizer here.
@@ -63,12 +69,12 @@ def open_model(
 @functools.lru_cache(maxsize=1)
 def _open(
     name: str, model: Path | None, base_url: str | None, served_model: str | None, date: str | None, spending: str
-) -> tuple[Engine, object]:
+) -> tuple[Engine, PreTrainedTokenizerBase | None]:
     from bnf.data.rendering import load_tokenizer
-    from evaluation.engines import open_engine
+    from evaluation.engines import is_remote, open_engine
     from evaluation.spending import Meter
 
-    if name == "openai":
+    if is_remote(name):
         assert served_model is not None
         limits = json.loads(spending) or {}
         meter = Meter.of_run(limits.get("prices"), limits.get("max_usd"))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.judging import open_judge as _open
 from evaluation.judging.answers import Answers, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.judging.run import judge
+from evaluation.records import read_records
 from evaluation.types import Item
 from tasks.job import Identity, Job
 from tasks.stages._judgments import calls_file
@@ -27,10 +27,11 @@ MEMORY_REMEDY = "lower judge.max_judgment_tokens, or take a smaller judge"
 
 def run(job: Job) -> None:
     s = dict(job.settings)
-    benchmark = importlib.import_module(f"evaluation.benchmarks.{s['benchmark']}")
+    benchmark = load(BENCHMARKS, s["benchmark"])
     generated = {role.removeprefix("answers_"): path for role, path in job.inputs.items() if role.startswith("answers_")}
     answers = {
-        model: Answers(model, completions_by_question(_lines(path / "completions.jsonl"))) for model, path in generated.items()
+        model: Answers(model, completions_by_question(list(read_records(path / "completions.jsonl"))))
+        for model, path in generated.items()
     }
     baseline = _baseline(job, answers)
     compares = load(PROTOCOLS, s["form"]).COMPARES
@@ -57,7 +58,7 @@ def run(job: Job) -> None:
 
 def identity(output: Path) -> Identity:
     """How many judgments got no reply at all, as from an endpoint that was away: the next run that may judge asks for them again."""
-    return Identity(open=sum(game["finish_reason"] == "failed" for game in _lines(output / "games.jsonl")))
+    return Identity(open=sum(game["finish_reason"] == "failed" for game in read_records(output / "games.jsonl")))
 
 
 def _baseline(job: Job, answers: Mapping[str, Answers]) -> Answers:
@@ -66,14 +67,8 @@ def _baseline(job: Job, answers: Mapping[str, Answers]) -> Answers:
 
 def _questions(job: Job, generations: Path) -> list[Item]:
     """The questions that were answered; with the reference answers of a file of their own."""
-    questions = _lines(generations / "items.jsonl")
+    questions = list(read_records(generations / "items.jsonl"))
     if "references" not in job.inputs:
         return questions
-    from evaluation.benchmarks.mt_bench import read_references
-
-    references = read_references(str(job.inputs["references"]))
+    references = load(BENCHMARKS, job.settings["benchmark"]).read_references(str(job.inputs["references"]))
     return [{**item, "references": references[item["id"]]} if item["id"] in references else item for item in questions]
-
-
-def _lines(path: Path) -> list[Item]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from tasks.job import Job
 
 ORDER = 40
@@ -16,7 +14,7 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 def run(job: Job) -> None:
     from bnf.analysis.policy_divergence import policy_divergence
     from bnf.data.groups import Completion, PromptGroup
-    from evaluation.records import read_repaired
+    from evaluation.records import read_repaired, write_json
 
     records = read_repaired(job.inputs["samples"] / "samples.jsonl")
     groups = [
@@ -38,4 +36,4 @@ def run(job: Job) -> None:
         bf16=job.settings["bf16"],
         progress=job.progress,
     )
-    (job.output / "divergence.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    write_json(job.output / "divergence.json", found.to_json(), indent=1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from evaluation.records import read_json
 from tasks.job import Job
 
 ORDER = 50
@@ -35,7 +35,7 @@ def outcome(output: Path) -> str:
     """How many rows were kept and dropped, and why, in a line: who trains on them should have seen it."""
     from data.preparing.counts import LedgerCounts
 
-    counts = LedgerCounts.from_json(json.loads((output / "ledger.json").read_text(encoding="utf-8")))
+    counts = LedgerCounts.from_json(read_json(output / "ledger.json"))
     rows = ", ".join(f"{number} {name}" for name, number in sorted(counts.rows.items(), key=lambda entry: -entry[1]))
     changed = f", {counts.num_changed} of them changed by the chat template" if counts.num_changed else ""
     unread = "".join(

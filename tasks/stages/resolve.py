@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from evaluation.records import read_json, write_json
 from tasks.job import Identity, Job
 
 ORDER = 10
@@ -18,12 +18,12 @@ def run(job: Job) -> None:
     from bnf.model.digests import model_digest
 
     folder = job.inputs.get("model") or _download(job.settings["model_name_or_path"], job.settings["revision"])
-    (job.output / "model.json").write_text(json.dumps({"path": str(folder), "digest": model_digest(folder)}))
+    write_json(job.output / "model.json", {"path": str(folder), "digest": model_digest(folder)})
 
 
 def identity(output: Path) -> Identity:
     """The artifact is the model: its digest is the fingerprint, and its files stay where they are."""
-    model = json.loads((output / "model.json").read_text())
+    model = read_json(output / "model.json")
     return Identity(fingerprint=model["digest"], model_path=model["path"])
 
 

@@ -20,10 +20,14 @@ NAME = "evaluation.benchmarks.capitals"
 
 
 @pytest.fixture
-def capitals(tmp_path, monkeypatch):
+def capitals(tmp_path_factory, monkeypatch):
     """The module, as if its file lay among the benchmarks."""
+    root = tmp_path_factory.mktemp("root")
+    folder = root / "evaluation" / "benchmarks"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("bnf.plugins._ROOT", root)
     source = re.search(r'```python\n("""Capitals.*?)```', (ROOT / "CONTRIBUTING.md").read_text(), re.S).group(1)
-    path = tmp_path / "capitals.py"
+    path = folder / "capitals.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location(NAME, path)
     module = importlib.util.module_from_spec(spec)
@@ -74,6 +78,7 @@ def test_it_is_found_by_its_file_name_and_its_halves_have_keys_of_their_own(capi
     for path in ROOT.joinpath("evaluation", "benchmarks").iterdir():
         if path.name != "capitals.py":  # somebody who follows CONTRIBUTING.md has it already
             (folder / path.name).symlink_to(path)
+    monkeypatch.setattr("bnf.plugins._ROOT", tmp_path)
     for module in ("flows.dag.parts", "tasks.keys", "flows.recipe.paths"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     benchmarks = {"capitals": {"source": str(tmp_path / "rows.jsonl")}}

@@ -10,14 +10,13 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from evaluation.benchmarks.samples.questions import QUESTIONS
 
 SAMPLES = Path(__file__).parent
 NUM_PER_TEMPLATE = 4
 
-Row = dict[str, Any]
+Row = dict[str, object]
 Template = Callable[[random.Random], Row]
 
 NAMES = ("Ada", "Ben", "Carla", "Deniz", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas")
@@ -84,7 +83,7 @@ def _crux() -> list[Row]:
     rows: list[Row] = []
     for code, inputs in FUNCTIONS:
         for text in inputs:
-            scope: dict[str, Any] = {}
+            scope: dict[str, object] = {}
             exec(f"{code}\noutput = f({text})", scope)  # the constants above, never a model's text
             rows.append({"code": code, "input": text, "output": repr(scope["output"]), "id": f"crux-sample-{len(rows)}"})
     return rows

@@ -21,20 +21,6 @@ MARGINS = (-1, 1, 500, 1000, 1500)  # −1: off; the others are those that were 
 CUT = "... (truncated)"
 EMPTY = "[This model response is empty.]"
 
-TASKS = {
-    "Information seeking": "Information/Advice seeking",
-    "Advice seeking": "Information/Advice seeking",
-    "Creative Writing": "Creative Tasks",
-    "Editing": "Creative Tasks",
-    "Brainstorming": "Creative Tasks",
-    "Role playing": "Creative Tasks",
-    "Others": "Creative Tasks",
-    "Coding & Debugging": "Coding & Debugging",
-    "Reasoning": "Planning & Reasoning",
-    "Planning": "Planning & Reasoning",
-    "Math": "Math & Data Analysis",
-    "Data Analysis": "Math & Data Analysis",
-}
 TASK_WEIGHTS = {
     "Creative Tasks": 0.5,
     "Planning & Reasoning": 1.25,
@@ -42,19 +28,6 @@ TASK_WEIGHTS = {
     "Information/Advice seeking": 0.75,
     "Coding & Debugging": 1.25,
 }
-
-
-def task_groups(primary_tag: str, secondary_tags: Sequence[str]) -> list[str]:
-    """The task groups that an item counts for, each once.
-
-    Raises:
-        ValueError: where a tag is none of WildBench's.
-    """
-    tags = [primary_tag, *secondary_tags]
-    unknown = [tag for tag in tags if tag not in TASKS]
-    if unknown:
-        raise ValueError(f"tags must be WildBench's ({', '.join(TASKS)}), got {unknown[0]!r}; correct the question")
-    return list(dict.fromkeys(TASKS[tag] for tag in tags))
 
 
 def rescaled(mean_score: float) -> float:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from evaluation.benchmarks.wildbench import task_groups
 from evaluation.judging.aggregates.judgment import Facts, Judgment
-from evaluation.judging.aggregates.wildbench import aggregate_scores, output_facts, task_groups
+from evaluation.judging.aggregates.wildbench import aggregate_scores, output_facts
 from evaluation.judging.aggregates.win_rate import paired_delta
 from evaluation.judging.replies import conversation_texts, json_field, rating
 from evaluation.records import Record

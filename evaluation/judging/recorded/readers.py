@@ -14,7 +14,6 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evaluation.json_files import UNREADABLE, BadRow, read_rows
 from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.wildbench import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 from evaluation.judging.aggregates.win_rate import VERDICTS
@@ -22,7 +21,7 @@ from evaluation.judging.recorded.arena import arena_row
 from evaluation.judging.recorded.names import arena_judge, is_comparison, wildbench_judge, wildbench_reference
 from evaluation.judging.recorded.rows import Fault, Key, Read, UnreadableRowError
 from evaluation.judging.replies import cut_words, rating
-from evaluation.records import Record
+from evaluation.records import UNREADABLE, BadRow, Record, read_rows
 
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
 

@@ -5,7 +5,7 @@ from typing import Protocol
 import pytest
 
 from bnf import plugins
-from bnf.plugins import Kind, default, load, names
+from bnf.plugins import Kind, default, load, names, own_names
 
 
 class Greeter(Protocol):
@@ -51,6 +51,23 @@ def test_what_is_left_out_has_the_contracts_default(kind):
     assert english.greet_all(["Ada", "Ben"]) == ["Hello Ada", "Hello Ben"]
     own = load(kind(own=WHOLE + "LOUD = True\ndef greet_all(people):\n    return ['all']\n"), "own")
     assert own.LOUD is True and own.greet_all(["Ada"]) == ["all"]
+
+
+def test_what_is_a_files_own_is_told_from_the_contracts_default(kind):
+    english = load(kind(english=WHOLE), "english")
+    assert own_names(english, ["greet", "LOUD", "greet_all", "LANGUAGE", "nothing"]) == ["greet", "LANGUAGE"]
+
+
+class Opener(Protocol):
+    def open(self, path: str, **options: object) -> str: ...
+
+
+def test_options_of_a_contract_are_each_plug_ins_own(kind):
+    package = kind(deep="def open(path, *, depth=1):\n    return path * depth\n", bad="def open():\n    return ''\n").package
+    openers = Kind("opener", package, Opener)
+    assert load(openers, "deep").open("a", depth=2) == "aa"
+    with pytest.raises(TypeError, match=r"open\(\) doesn't take path"):
+        load(openers, "bad")
 
 
 @pytest.mark.parametrize(

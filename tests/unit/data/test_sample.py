@@ -105,7 +105,7 @@ def test_verifier_rewards_what_the_scorer_calls_correct(tmp_path, monkeypatch):
             outcome = "no_answer" if finish_reason == "length" else "correct" if completion == item["gold"] else "wrong"
             return Verdict(outcome, None, "test")
 
-    monkeypatch.setitem(sys.modules, "evaluation.benchmarks.toy", Benchmark)
+    monkeypatch.setattr(verifier, "load", lambda kind, name: Benchmark)
     completions = [
         {"text": text, "token_ids": [5], "finish_reason": reason}
         for text, reason in (("7", "stop"), ("8", "stop"), ("7", "length"))

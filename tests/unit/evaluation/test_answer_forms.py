@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from data.labelers import verifier
+from evaluation.answers.boxed import last_boxed
+from evaluation.answers.latex import MAX_CHARACTERS, equivalent, normalized
+from evaluation.answers.math_verify import Verifier
 from evaluation.benchmarks import math
-from evaluation.scoring.boxed import last_boxed
-from evaluation.scoring.latex import MAX_CHARACTERS, equivalent, normalized
-from evaluation.scoring.math_verify import Verifier
 from evaluation.scoring.score import score_records
 from tests.unit.evaluation.answer_forms import CHANGED, HARMLESS, changes, completions
 
@@ -194,7 +194,7 @@ def test_an_unquoted_value_is_read_without_its_objects_brace():
 def test_the_reader_is_part_of_the_scores_key_and_of_the_labels_and_not_of_the_generations():
     from tasks.keys import code_digests
 
-    reader = {f"evaluation.scoring.latex{part}" for part in ("", "_form", "_terms", "_text")}
+    reader = {f"evaluation.answers.latex{part}" for part in ("", "_form", "_terms", "_text")}
     for entries in (["evaluation.benchmarks.math:score"], ["evaluation.benchmarks.math:second_metrics"]):
         assert reader <= code_digests(entries).keys()
     assert not reader & code_digests(["evaluation.benchmarks.math:load,messages", "tasks.stages.generate"]).keys()

@@ -306,7 +306,7 @@ def test_generations_do_not_hang_on_the_code_that_scores_them(module):
     )
     assert not {f"evaluation.{name}" for name in scorers} & generation.keys()
     if module is not number_comparison:
-        assert {"evaluation.scoring.parsing", "evaluation.scoring.arithmetic"} <= code_digests(
+        assert {"evaluation.answers.parsing", "evaluation.answers.arithmetic"} <= code_digests(
             [f"{module.__name__}:score"]
         ).keys()
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from evaluation.answers.math_verify import Verifier
 from evaluation.sandbox import ROOT, BoundedCalls
-from evaluation.scoring.math_verify import Verifier
 
 FUNCTION = "tests.unit.evaluation.bounded_functions:make"
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evaluation.json_files import BadRow, read_rows
 from evaluation.judging.answers import read_answers
 from evaluation.judging.recorded.score import judge_score
+from evaluation.records import BadRow, read_json, read_numbered, read_records, read_repaired, read_rows, write_whole
 from evaluation.scoring.zeroeval import load_zeroeval_results
 
 GOOD = [{"id": "a", "n": 1}, {"id": "b", "n": [2, {"c": "ü"}]}]
@@ -94,3 +94,30 @@ def test_a_rating_as_text_is_a_plain_number(tmp_path, verdict, score):
     path.write_text(json.dumps(game) + "\n")
     found = judge_score("wildbench", [path])["models"]["m"]["wb_score"]
     assert found == (None if score is None else pytest.approx((score / 10 - 5) * 20))
+
+
+def test_a_line_that_a_kill_left_unfinished_is_cut_off_in_the_file_too(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"id": "a"}\n{"id": "\xc3')
+    assert read_repaired(path) == [{"id": "a"}] and path.read_bytes() == b'{"id": "a"}\n'
+    assert read_repaired(tmp_path / "none.jsonl") == []
+    path.write_bytes(b'{"id": "a"}\n[1]\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl must hold a JSON object per line, got list on line 2; remove it"):
+        read_repaired(path)
+
+
+def test_records_come_back_as_they_were_written(tmp_path):
+    path, records = tmp_path / "a.jsonl", [{"t": "line\u2028end\n"}, {"t": "half \ud83d"}, {"t": "ü"}]
+    for ensure_ascii in (False, True):
+        write_whole(path, records, ensure_ascii=ensure_ascii)
+        assert list(read_records(path)) == records
+        assert [number for number, _ in read_numbered(path, "")] == [1, 2, 3]
+    assert path.read_bytes().isascii()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000])
+def test_a_file_that_is_no_object_says_what_to_do(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"a\.json must be a JSON object, got .*; fetch it again"):
+        read_json(path, "fetch it again")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from evaluation.scoring.boxed import last_boxed
-from evaluation.scoring.latex import equivalent, normalized
-from evaluation.scoring.latex_text import cleaned
+from evaluation.answers.boxed import last_boxed
+from evaluation.answers.latex import equivalent, normalized
+from evaluation.answers.latex_text import cleaned
 
 
 @pytest.mark.parametrize(

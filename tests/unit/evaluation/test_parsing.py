@@ -4,9 +4,9 @@ import time
 
 import pytest
 
+from evaluation.answers.arithmetic import ArithmeticTextError, evaluate
+from evaluation.answers.parsing import Extraction, extract_answer, first_balanced_braces, math_number
 from evaluation.benchmarks import crux, gsm8k, math, math_l5, mmlu_redux, mmlu_redux_2, number_comparison
-from evaluation.scoring.arithmetic import ArithmeticTextError, evaluate
-from evaluation.scoring.parsing import Extraction, extract_answer, first_balanced_braces, math_number
 
 MEBIBYTE = 1 << 20
 

@@ -257,7 +257,7 @@ def test_each_detail_of_the_protocol_is_felt(monkeypatch):
     file = DATA / "math-l5" / "Qwen2-7B-Instruct.json.gz"
     published = score_completions("math_l5", file, format="zeroeval")
     assert published["rules"] == {"json": 425, "quoted_value": 270, "none": 26}
-    monkeypatch.setattr("evaluation.scoring.parsing._FALLBACKS", ())
+    monkeypatch.setattr("evaluation.answers.parsing._FALLBACKS", ())
     strict = score_completions("math_l5", file, format="zeroeval")
     assert strict["no_answer"] == pytest.approx(100 * (270 + 26) / 721) and strict["accuracy"] < published["accuracy"] - 5
 

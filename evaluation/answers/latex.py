@@ -1,4 +1,4 @@
-r"""Whether two final answers written in LaTeX, or as plain text, have the same form.
+r"""Whether two final answers written in LaTeX, or as plain text, have the same normal form.
 
 `\dfrac12`, `\frac{1}{2}`, `1/2` and `0.5` are one answer here, and so are `\left( 3, 4 \right)` and `(3,4)`. What needs algebra to be
 seen as equal (`2x+2` and `2(x+1)`) stays different: that is math-verify's part, which is a metric of its own. The forms that count
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from evaluation.scoring.latex_form import TooDeepError, form
-from evaluation.scoring.latex_terms import group_content
-from evaluation.scoring.latex_text import cleaned, with_plain_numbers, without_units
+from evaluation.answers.latex_form import TooDeepError, form
+from evaluation.answers.latex_terms import group_content
+from evaluation.answers.latex_text import cleaned, with_plain_numbers, without_units
 
 MAX_CHARACTERS = 2000
 
@@ -25,7 +25,7 @@ _CHOICE = re.compile(r"\(?([A-Z])\)")
 
 
 def equivalent(answer: str, gold: str) -> bool:
-    """Whether two final answers have the same form, or are the same rational number.
+    """Whether two final answers have the same normal form, or are the same rational number.
 
     `x=5` is `5`, and not `y=5`. `1,000` is a number, and may as well be a list of two: it equals either.
     """
@@ -33,7 +33,7 @@ def equivalent(answer: str, gold: str) -> bool:
 
 
 def normalized(answer: str) -> str:
-    """The answer in its one form; a text of more than `MAX_CHARACTERS` is no final answer and stays as it is."""
+    """The answer in normal form; a text of more than `MAX_CHARACTERS` is no final answer and stays as it is."""
     return readings(answer)[0]
 
 

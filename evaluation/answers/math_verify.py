@@ -1,9 +1,8 @@
 """Symbolic equality of two answers by math-verify (https://github.com/huggingface/Math-Verify), in a killable child process.
 
-Only its LaTeX reader is used: its other one hands plain expressions to SymPy's `parse_expr`, which evaluates them as Python. It is given
-the answers in their one form (`evaluation.scoring.latex`), in which decimals are fractions: by itself it compares decimals to
-six places, where
-`0.0000672` is `0.000067`.
+Only its LaTeX reader is used: its other reader hands plain expressions to SymPy's `parse_expr`, which evaluates them as Python. It gets
+the answers in normal form (`evaluation.answers.latex`), where decimals are fractions: by itself it compares decimals to six places, so
+that `0.0000672` would equal `0.000067`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import re
 from collections.abc import Callable
 from types import TracebackType
 
+from evaluation.answers import latex
+from evaluation.answers.latex_terms import rational
 from evaluation.sandbox import BoundedCalls
-from evaluation.scoring import latex
-from evaluation.scoring.latex_terms import rational
 
 LIMIT_S = 5.0
 
@@ -27,7 +26,7 @@ class Verifier:
     """Compares answers one by one; a context manager, at whose end the child process ends."""
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
-        self._calls = BoundedCalls("evaluation.scoring.math_verify:make_comparison", {}, limit_s=limit_s)
+        self._calls = BoundedCalls("evaluation.answers.math_verify:make_comparison", {}, limit_s=limit_s)
 
     def equal(self, gold: str, answer: str) -> bool | None:
         """Whether the answers, in LaTeX or plain, are symbolically equal; None where the comparison was killed or failed.
@@ -42,8 +41,8 @@ class Verifier:
         forms = latex.normalized(gold), latex.normalized(answer)
         if not all(map(_is_algebra, forms)) or _differ_by_notation(*forms):
             return False
-        result: bool | None = self._calls([form.replace(",", ", ") for form in forms])  # `1,234` is a list here
-        return result
+        result = self._calls([form.replace(",", ", ") for form in forms])  # `1,234` is a list here
+        return None if result is None else bool(result)
 
     def __enter__(self) -> Verifier:
         return self

@@ -14,9 +14,8 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
-from evaluation.scoring.arithmetic import ArithmeticTextError, evaluate
+from evaluation.answers.arithmetic import ArithmeticTextError, evaluate
 
 _BRACE = re.compile(r"[{}]")
 # Upstream tries a quoted value on one line and then across lines; the first of its two patterns matches across lines too.
@@ -34,7 +33,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 class Extraction:
     """What stands in the answer field, of any JSON type, and the rule that found it; the rule is "none" where nothing did."""
 
-    value: Any
+    value: object
     rule: str
 
 

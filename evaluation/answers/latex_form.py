@@ -1,4 +1,4 @@
-r"""The one form of a final answer's LaTeX: `\dfrac12`, `1/2` and `0.5` come out as `\frac{1}{2}`, whatever stands around them.
+r"""The normal form of a final answer's LaTeX: `\dfrac12`, `1/2` and `0.5` come out as `\frac{1}{2}`, whatever stands around them.
 
 A small reader of LaTeX: arguments are taken as TeX takes them (`\frac 34`, `\sqrt2`), brackets and matrices are nested, and what only
 changes the look is left out. It does no algebra: terms and factors stay in their order. Time and depth are bounded.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from evaluation.scoring.latex_terms import FUNCTIONS, NUMBER, commands, fraction, group_content, settled, split_at_commas
+from evaluation.answers.latex_terms import FUNCTIONS, NUMBER, commands, fraction, group_content, settled, split_at_commas
 
 MAX_DEPTH = 24
 
@@ -52,7 +52,7 @@ class TooDeepError(ValueError):
 
 
 def form(text: str) -> str:
-    """The text in its one form, itself LaTeX.
+    """The text in normal form, itself LaTeX.
 
     Raises:
         TooDeepError: where it is nested too deeply.
@@ -67,7 +67,7 @@ def form(text: str) -> str:
 
 
 class _Reader:
-    """Reads tokens, next one last in `tokens`, into atoms: texts that are one thing each, in the one form."""
+    """Reads tokens, next one last in `tokens`, into atoms: texts that are one thing each, in normal form."""
 
     def __init__(self, text: str) -> None:
         self.tokens = _TOKEN.findall(text)[::-1]

@@ -1,6 +1,6 @@
-r"""Terms of a final answer in their one form: numbers, mixed numbers, quotients and signs. No algebra: terms and factors keep their order.
+r"""Terms of a final answer in normal form: numbers, mixed numbers, quotients and signs. No algebra: terms and factors keep their order.
 
-An atom is a text that is one thing, in the one form: a number, a letter, a command with its arguments, a bracket with its content.
+An atom is a text that is one thing, in normal form: a number, a letter, a command with its arguments, a bracket with its content.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from evaluation.scoring.latex_text import as_latex
+from evaluation.answers.latex_text import as_latex
 
 _MAX_NUMBER_CHARACTERS = 300
 _INTEGER = re.compile("[0-9]{1,300}")
@@ -30,7 +30,7 @@ _TIMES = frozenset([r"\cdot", r"\times"])
 
 
 def rational(text: str) -> Fraction | None:
-    """The number that a text in the one form is; None for anything else."""
+    """The number that a text in normal form is; None for anything else."""
     match = _RATIONAL.fullmatch(text) if len(text) <= _MAX_NUMBER_CHARACTERS else None
     if match is None:
         return None
@@ -55,7 +55,7 @@ def group_content(atom: str) -> str | None:
 
 
 def settled(atoms: list[str]) -> str:
-    """The text of atoms: numbers, quotients and signs of each part between commas, relations and the like in their one form."""
+    """The text of atoms: numbers, quotients and signs of each part between commas, relations and the like in normal form."""
     parts: list[str] = []
     part: list[str] = []
     among_others = "," in atoms

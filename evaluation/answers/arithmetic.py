@@ -1,8 +1,8 @@
 """Arithmetic that a model wrote, evaluated without executing anything and in bounded time.
 
-Python's parser reads the text, so numbers and precedence mean what they mean in Python. Upstream's scorers hand such text to `eval`:
-what gives a number there without a name of its own (`6/2 or 3`, `round(22/7)`, `5//2`, `~3 + 1/2`) gives the same here, and nothing
-else is run. Left out, so that the text's first number counts where upstream has a value: texts, lists and sets (`str(31/2)`,
+Python's parser reads the text, so numbers and precedence mean what they mean in Python. Upstream's scorers hand such text to `eval`.
+Expressions of numbers give the same value here (`6/2 or 3`, `round(22/7)`, `5//2`, `~3 + 1/2`); nothing else is evaluated. These have a
+value upstream and none here, where the text's first number counts instead: texts, lists and sets (`str(31/2)`,
 `3/4 in [1]`), `is` (`7 is 3/4`), conditions (`1/2 if 1 else 2`), and functions other than `abs`, `float`, `int` and `round` of one value.
 """
 
@@ -12,12 +12,11 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 MAX_CHARACTERS = 1000
 MAX_BITS = 1 << 14
 
-_BINARY: dict[type, Callable[[Any, Any], Any]] = {
+_BINARY: dict[type, Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -29,13 +28,13 @@ _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.BitXor: operator.xor,
     ast.RShift: operator.rshift,
 }
-_UNARY: dict[type, Callable[[Any], Any]] = {
+_UNARY: dict[type, Callable[[float], float]] = {
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
     ast.Not: operator.not_,
-    ast.Invert: operator.invert,
+    ast.Invert: operator.invert,  # type: ignore[dict-item]  # of a fraction it raises TypeError
 }
-_COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
+_COMPARISONS: dict[type, Callable[[float, float], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -43,7 +42,7 @@ _COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-_FUNCTIONS: dict[str, Callable[[Any], Any]] = {"abs": abs, "float": float, "int": int, "round": round}
+_FUNCTIONS: dict[str, Callable[[float], float]] = {"abs": abs, "float": float, "int": int, "round": round}
 
 
 class ArithmeticTextError(ValueError):
@@ -94,7 +93,7 @@ def _value(node: ast.expr) -> int | float:
 
 
 def _first_decisive(node: ast.BoolOp) -> int | float:
-    """Python's `or` gives its first true operand and `and` its first false one, else the last; what follows is not looked at."""
+    """As in Python, `or` gives its first true operand, `and` its first false one, and both else the last; the rest is not evaluated."""
     decides = isinstance(node.op, ast.Or)
     for operand in node.values[:-1]:
         value = _value(operand)
@@ -112,8 +111,9 @@ def _power(base: int | float, exponent: int | float) -> int | float:
     return value
 
 
-def _shifted(value: Any, places: Any) -> int:
-    if isinstance(value, int) and isinstance(places, int) and value.bit_length() + places > MAX_BITS:
+def _shifted(value: int | float, places: int | float) -> int:
+    if not (isinstance(value, int) and isinstance(places, int)):
+        raise ArithmeticTextError(f"shifts must be of whole numbers, got {value} shifted by {places}")
+    if value.bit_length() + places > MAX_BITS:
         raise ArithmeticTextError(f"shifts must have at most {MAX_BITS} bits, got {value.bit_length()} shifted by {places}")
-    shifted: int = value << places
-    return shifted
+    return value << places

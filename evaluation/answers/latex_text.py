@@ -10,7 +10,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from evaluation.scoring.boxed import last_boxed
+from evaluation.answers.boxed import last_boxed
 
 # JSON reads `\frac`, `\begin`, `\times`, `\rho` and `\neq` as a control character and the rest of the word. A tab or a line break may
 # also be one, so those count only before what is left of a command.

@@ -1,0 +1,51 @@
+"""Files that are whole or absent, and that others may read. Everything in the project that replaces a file does it here."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, *, suffix: str = ".partial", durable: bool = False) -> Iterator[Path]:
+    """Gives a name beside `path` to write under, and moves that file to `path` at the end: `path` is never half written.
+
+    Args:
+        suffix: What the name has at its end. Processes that write the same file at once need a suffix each.
+        durable: Whether the content outlasts a power cut.
+    """
+    partial = path.with_name(path.name + suffix)
+    yield partial
+    if durable:
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(
+    path: Path,
+    value: object,
+    *,
+    indent: int | None = None,
+    ensure_ascii: bool = True,
+    allow_nan: bool = True,
+    suffix: str = ".partial",
+    durable: bool = False,
+) -> None:
+    """Writes `value` as JSON with a line feed at its end, as `replacing` does."""
+    text = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, allow_nan=allow_nan)
+    with replacing(path, suffix=suffix, durable=durable) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def open_to_readers(path: Path) -> None:
+    """Gives a file, or all files of a folder, the permissions that the umask leaves to a new file.
+
+    safetensors writes its files for their owner alone (0600), whatever the umask says.
+    """
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~mask)

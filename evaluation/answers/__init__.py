@@ -1,0 +1,8 @@
+"""Answers: finds the final answer in a completion, and tells whether two answers are equal. Nothing that a model wrote is executed.
+
+parsing: the answer by ZeroEval's rules.
+boxed: the answer in a solution of MATH.
+arithmetic: the value of an arithmetic expression.
+latex: whether two answers in LaTeX have the same normal form; latex_text, latex_terms and latex_form make that form.
+math_verify: whether two answers are symbolically equal.
+"""

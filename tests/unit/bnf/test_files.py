@@ -1,0 +1,46 @@
+"""A file is replaced whole, or not at all."""
+
+import os
+import stat
+
+import pytest
+
+from bnf.files import open_to_readers, replacing, write_json
+
+
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), replacing(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == '{"a": 1}\n'
+    write_json(path, {"a": 2})
+    assert path.read_text() == '{"a": 2}\n' and list(tmp_path.iterdir()) == [path], "the next writer takes the same other name"
+
+
+def test_json_is_written_as_it_is_asked_for(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"ü": [1]}, indent=1, ensure_ascii=False)
+    assert path.read_bytes() == '{\n "ü": [\n  1\n ]\n}\n'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")}, allow_nan=False)
+    assert "ü" in path.read_text(encoding="utf-8")
+
+
+def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, seen = tmp_path / "a.json", []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(path.exists()))
+    write_json(path, {}, durable=True)
+    assert seen == [False] and path.exists()
+
+
+def test_a_file_is_opened_to_those_whom_the_umask_lets_read(tmp_path):
+    path = tmp_path / "a"
+    path.touch(mode=0o600)
+    before = os.umask(0o027)
+    try:
+        open_to_readers(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -1,9 +1,9 @@
 """The judge protocols: what a judge is shown, how it is asked, how its reply is read, and what its verdicts add up to.
 
-- `pairwise`: Arena-Hard's, two answers compared by five labels
-- `checklist_score`: WildBench's WB-Score, one answer rated with a checklist
-- `checklist_pairwise`: WildBench's WB-Reward, two answers compared with a checklist
-- `turn_score`: MT-bench's, each turn's answer rated
+pairwise: Arena-Hard's, two answers compared by five labels
+checklist_score: WildBench's WB-Score, one answer rated with a checklist
+checklist_pairwise: WildBench's WB-Reward, two answers compared with a checklist
+turn_score: MT-bench's, each turn's answer rated
 
 A file here is a protocol. Its name is the protocol's in a recipe, under `judge.benchmarks.NAME.forms`; `JudgeProtocol` says what it holds.
 """

@@ -8,12 +8,10 @@ no other's.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -21,12 +19,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from bnf.process import die_with_parent, module_command, module_environment
 from evaluation.records import Record
 
-ROOT = Path(__file__).resolve().parent.parent
 MEMORY_BYTES = 2 << 30
 START_LIMIT_S = 300.0
-_PR_SET_PDEATHSIG = 1
 
 
 class BoundedCalls:
@@ -38,7 +35,7 @@ class BoundedCalls:
     """
 
     def __init__(self, function: str, setup: Mapping[str, object], *, limit_s: float) -> None:
-        self._command = [sys.executable, "-P", "-m", "evaluation.sandbox", function]
+        self._command = module_command("evaluation.sandbox", function)
         self._setup, self._limit_s = setup, limit_s
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -80,10 +77,8 @@ class BoundedCalls:
         self.close()
 
     def _start(self) -> None:
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "PYTHONPATH": path, "BNF_PARENT_PID": str(os.getpid())}
         self._child = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=module_environment()
         )
         assert self._child.stdin is not None
         self._child.stdin.write(json.dumps(self._setup).encode() + b"\n")
@@ -115,7 +110,8 @@ def main(function: str) -> None:
     """The child: a line of setup, then one line out for each line in, until there are none."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints can't be taken for an answer
-    _die_with_parent()
+    # A call that is stuck doesn't see that its input has ended.
+    die_with_parent()
     module, _, name = function.partition(":")
     try:
         call = getattr(importlib.import_module(module), name)(**json.loads(sys.stdin.readline()))
@@ -143,14 +139,6 @@ def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _die_with_parent() -> None:
-    """A call that is stuck doesn't see that its input has ended: Linux kills it with the process that waits for it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ["BNF_PARENT_PID"]):
-            raise SystemExit("the parent process ended before this one began")
 
 
 if __name__ == "__main__":

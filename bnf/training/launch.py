@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from bnf.process import module_command, module_environment
 from bnf.progress import Progress
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
@@ -88,13 +89,12 @@ def _run(call: Call, progress: Progress) -> None:
     for stale in output_dir.glob("launch*.json"):
         stale.unlink()
     call_file.write_text(json.dumps(call.to_json()))
-    # This package, and nothing that bears a module's name where the person works.
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-m", WORKER, "start", str(call_file), str(os.getpid())],
+        module_command(WORKER, "start", str(call_file), str(os.getpid())),
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        # For the processes that torchrun starts by itself what `-P` says.
+        env=module_environment({"PYTHONSAFEPATH": "1"}),
     )
     assert process.stdout is not None
     try:

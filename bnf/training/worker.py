@@ -5,22 +5,19 @@
 CALL is the launcher's launch.json, PARENT the process that starts this one. Nothing imports this module.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
+from bnf.process import die_with_parent
 from bnf.training.launch import MARK, REPORTED, WORKER, Call
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
     """Starts the processes, or trains as one of them."""
     role, call, parent = arguments
-    _die_with(int(parent))
+    die_with_parent(int(parent))
     if role == "start":
         _start(Path(call))
     else:
@@ -74,14 +71,6 @@ def _train(call_file: Path) -> None:
         if kind not in REPORTED:
             raise
         sys.exit(1)
-
-
-def _die_with(parent: int) -> None:
-    """Asks Linux to kill this process when its parent dies, even by kill -9."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            raise SystemExit("the parent process ended before this one began")
 
 
 if __name__ == "__main__":

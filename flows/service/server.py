@@ -22,9 +22,9 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from bnf.process import module_command, module_environment
 from evaluation.records import read_json
 from flows.runs.home import set_prefect_environment
-from tasks.keys import ROOT
 from tasks.store import write_json
 
 START_TIMEOUT_S = 180
@@ -93,12 +93,12 @@ def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
             url, log = f"http://127.0.0.1:{port}", folder / "server.log"
             with log.open("ab") as output:
                 keeper = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "flows.service.server", str(home), str(port)],
+                    module_command("flows.service.server", str(home), str(port)),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                    env=module_environment(),
                 )
             # Prefect reads its settings when it is imported.
             os.environ["PREFECT_API_URL"] = f"{url}/api"

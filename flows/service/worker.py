@@ -18,7 +18,7 @@ from pathlib import Path
 from uuid import UUID
 
 from bnf.paths import person_path
-from bnf.process import die_with_parent
+from bnf.process import die_with_parent, module_command, module_environment, signal_group
 from flows.errors import RecipeError
 from flows.runs.home import home_folder, set_prefect_environment
 from tasks.keys import ROOT
@@ -53,12 +53,12 @@ def serve(*, pool: str, limit: int, healthcheck: bool) -> int:
         print(f"worker of {pool} for {home}\nUI {url}\nCtrl-C ends it, and the runs it executes", flush=True)
         words = ["--pool", pool, "--limit", str(limit), *(["--with-healthcheck"] if healthcheck else [])]
         worker = subprocess.Popen(
-            [sys.executable, "-m", "flows.service.worker", str(os.getpid()), *words],
+            module_command("flows.service.worker", str(os.getpid()), *words),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            # A folder named `data` or `tasks` where a run works must not stand in for the project's.
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
+            # For the flow runs that it starts what `-P` says: a folder named `data` where a run works doesn't stand in for the project's.
+            env=module_environment({"PYTHONSAFEPATH": "1"}),
         )
         with _stopped_with(worker):
             return worker.wait()
@@ -85,9 +85,8 @@ def _stopped_with(worker: subprocess.Popen[bytes]) -> Iterator[None]:
         _cancel_flow_runs(worker.pid)
         raise
     finally:
-        # The group is the worker and its flow runs; no such group: all of it has ended.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)
+        # The group is the worker and its flow runs.
+        signal_group(worker.pid, signal.SIGKILL)
         worker.wait()
 
 

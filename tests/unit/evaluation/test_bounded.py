@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from bnf.process import ROOT
 from evaluation.answers.math_verify import Verifier
-from evaluation.sandbox import ROOT, BoundedCalls
+from evaluation.sandbox import BoundedCalls
 
 FUNCTION = "tests.unit.evaluation.bounded_functions:make"
 

@@ -4,8 +4,6 @@ reference.
 A collapse shows here first: likelihood that falls on preferred completions too, or a few tokens that fell by tens of nats.
 """
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bnf.data.groups import DEV, read_groups
 from bnf.data.packing import Row, pack
+from bnf.files import write_json
 from bnf.progress import Progress
 from bnf.reference.cache import cache_reference, read_reference
 from bnf.reference.values import RowReference
@@ -142,9 +141,7 @@ def likelihood_shift(
 
     shift = compared("", compared(DEV) if (groups_dir / DEV).is_dir() else None)
     output_dir.mkdir(parents=True, exist_ok=True)
-    partial = output_dir / (SHIFTS_FILE + ".partial")
-    partial.write_text(json.dumps(shift.to_json(), indent=1, ensure_ascii=False) + "\n")
-    os.replace(partial, output_dir / SHIFTS_FILE)
+    write_json(output_dir / SHIFTS_FILE, shift.to_json(), indent=1, ensure_ascii=False)
     return shift
 
 

@@ -9,6 +9,8 @@ import time
 from hashlib import file_digest, sha256
 from pathlib import Path
 
+from bnf.files import replacing
+
 # The files that decide what a model computes or how text becomes tokens; not logs, readmes and training states.
 _PATTERNS = (
     "*.safetensors",
@@ -93,9 +95,8 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
     is_new = here.items() - stored.items()
     if memo_file is not None and is_new and (not memo_file.parent.exists() or os.access(memo_file.parent, os.W_OK)):
         memo_file.parent.mkdir(parents=True, exist_ok=True)
-        partial = memo_file.with_name(f"{memo_file.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(stored | here, indent=0, sort_keys=True))
-        os.replace(partial, memo_file)
+        with replacing(memo_file, suffix=f".{os.getpid()}.partial") as partial:
+            partial.write_text(json.dumps(stored | here, indent=0, sort_keys=True))
     return digest.hexdigest()
 
 

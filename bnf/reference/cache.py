@@ -7,7 +7,6 @@ Where the objective needs KL pairs, the same pass and the same shards hold their
 """
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -22,7 +21,7 @@ from transformers import PreTrainedModel
 from bnf.data.groups import DEV, read_groups
 from bnf.data.longest import check_longest
 from bnf.data.packing import Row, pack, rows_digest
-from bnf.files import open_to_readers
+from bnf.files import open_to_readers, replacing, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import model_digest
 from bnf.model.loading import load_model, numerics
@@ -125,18 +124,15 @@ def cache_reference(
                 values[name].append(value.float().cpu())
             done += tokens_of_row[place]
             progress(done, num_tokens, "tokens")
-        partial = path.with_name(path.name + ".partial")
-        save_file({name: torch.cat(parts) for name, parts in values.items()}, partial, metadata={"key": key})
-        open_to_readers(partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            save_file({name: torch.cat(parts) for name, parts in values.items()}, partial, metadata={"key": key})
+            open_to_readers(partial)
 
     num_completion_tokens = sum(row.num_completion_tokens for row in rows)
     index = ReferenceIndex(key, identity, len(rows), num_tokens, num_completion_tokens, tuple(shards))
     # Neither in the key nor in the index: another machine's cache is worth trying, and training's first step says whether it fits.
-    (output_dir / NUMERICS_FILE).write_text(json.dumps(numerics().to_json(), indent=1) + "\n")
-    partial = output_dir / (INDEX_FILE + ".partial")
-    partial.write_text(json.dumps(index.to_json(), indent=1) + "\n")
-    os.replace(partial, index_file)
+    write_json(output_dir / NUMERICS_FILE, numerics().to_json(), indent=1)
+    write_json(index_file, index.to_json(), indent=1)
     return index
 
 

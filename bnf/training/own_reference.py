@@ -7,11 +7,11 @@ is checked again. Where the cache says that another kind of device made it, the 
 
 import json
 import math
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bnf.files import write_json
 from bnf.model.digests import model_digest
 from bnf.progress import Progress
 from bnf.reference.cache import cache_reference
@@ -41,9 +41,7 @@ class Mismatch:
 def note_mismatch(output_dir: Path, mismatch: Mismatch) -> None:
     """Notes it beside the training, for the next try."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    partial = (output_dir / _NOTE_FILE).with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(mismatch)) + "\n")
-    os.replace(partial, output_dir / _NOTE_FILE)
+    write_json(output_dir / _NOTE_FILE, asdict(mismatch))
 
 
 def noted_mismatch(output_dir: Path) -> Mismatch | None:

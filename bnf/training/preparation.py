@@ -1,7 +1,6 @@
 """What every training begins with, in one process or in several: its checks, its folder, and the choice of its reference."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from bnf.data.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
 from bnf.data.packing import Row
+from bnf.files import write_json
 from bnf.model.digests import model_digest
 from bnf.objectives import load_objective
 from bnf.progress import Progress
@@ -133,6 +133,4 @@ def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: P
                 "choose another folder or delete this one"
             )
         return
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(identity, indent=1) + "\n")
-    os.replace(partial, path)
+    write_json(path, identity, indent=1)

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from bnf.files import open_to_readers
+from bnf.files import open_to_readers, replacing
 from bnf.model.loading import load_model
 from bnf.model.logps import TokenLogps, row_logps
 from bnf.objectives import BaseObjective, RowLogps
@@ -344,12 +344,11 @@ class _Reporter(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         if is_first():
-            unfinished = self.trainer.metrics_file.with_suffix(".partial")
             lines = [{"step": entry["step"]} | entry for entry in state.log_history]
             for line in lines:
                 line.pop("epoch", None)
-            unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            os.replace(unfinished, self.trainer.metrics_file)
+            with replacing(self.trainer.metrics_file) as unfinished:
+                unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self.trainer.window_started = time.monotonic()
         self.trainer.progress.begin(state.global_step, state.max_steps, state.eval_steps if self.trainer.dev else None)
         if self.trainer.dev and state.global_step == 0:

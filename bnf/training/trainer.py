@@ -3,7 +3,6 @@
 A training that was killed goes on from its last checkpoint, to the same bits.
 """
 
-import json
 import os
 import shutil
 import time
@@ -14,7 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.data.groups import DEV, read_groups
-from bnf.files import open_to_readers
+from bnf.files import open_to_readers, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files
 from bnf.model.loading import load_model, stored_dtype
@@ -130,10 +129,7 @@ def _write(config: TrainConfig, trainer: RowTrainer, model: PreTrainedModel, fol
     trainer.state.save_to_json(str(output_dir / "trainer_state.json"))
     shutil.rmtree(output_dir / _CHECKPOINTS, ignore_errors=True)
     drop_own_reference(output_dir)
-    finished = output_dir / SUMMARY_FILE
-    partial = finished.with_suffix(".partial")
-    partial.write_text(json.dumps(summary.to_json(), indent=1) + "\n")
-    os.replace(partial, finished)
+    write_json(output_dir / SUMMARY_FILE, summary.to_json(), indent=1)
 
 
 def _with_remedy(

@@ -12,6 +12,7 @@ from evaluation.judging.calls import About, Calls, call_key
 from evaluation.judging.client import Judge, Reading, read
 from evaluation.judging.pending import Pending, message
 from evaluation.judging.protocols import JudgeProtocol
+from evaluation.progress import spent_so_far
 from evaluation.records import Record
 from evaluation.types import Generation, Message, Progress
 
@@ -180,8 +181,7 @@ class Asking:
         return call_key(self._judge.identity, messages, self._parameters)
 
     def _spent(self) -> str:
-        usd = Cost.of(self._new).usd
-        return "" if usd is None else f"${usd:.4f} so far"
+        return spent_so_far(Cost.of(self._new).usd)
 
 
 def reward_of(reply: Generation) -> float | None:

@@ -14,9 +14,9 @@ from tests.structure.rooms import PACKAGES, Arrows, arrows, below, direct, floor
 
 PATH = ROOT / "docs" / "images" / "rooms.svg"
 
-WIDTH, MARGIN = 1180, 20
-BOX_WIDTH, BOX_HEIGHT, GAP = 146, 46, 18
-FLOOR_HEIGHT, HEADING = 84, 40
+WIDTH, MARGIN = 1010, 16
+BOX_WIDTH, BOX_HEIGHT, GAP = 146, 42, 18
+FLOOR_HEIGHT, HEADING = 66, 34
 COLOURS = {"flows": "#dbe7f7", "tasks": "#e0f0e4", "data": "#fbeed3", "evaluation": "#f5dfdf", "bnf": "#e6e0f2"}
 
 Place = tuple[float, float]  # the middle of a box's upper edge
@@ -87,8 +87,8 @@ def _box(room: str, place: Place) -> str:
     others = ", ".join(below(room))
     return (
         f'<g><rect x="{x - BOX_WIDTH / 2:.0f}" y="{y:.0f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5" fill="#fff" stroke="#777"/>'
-        f'<text x="{x:.0f}" y="{y + 20:.0f}" font-size="15" text-anchor="middle" fill="#111">{escape(name)}{"/" if folder else ""}</text>'
-        f'<text x="{x:.0f}" y="{y + 37:.0f}" font-size="11" text-anchor="middle" fill="#555">{escape(others)}</text></g>'
+        f'<text x="{x:.0f}" y="{y + (18 if others else 26):.0f}" font-size="15" text-anchor="middle" fill="#111">{escape(name)}{"/" if folder else ""}</text>'
+        f'<text x="{x:.0f}" y="{y + 34:.0f}" font-size="11" text-anchor="middle" fill="#555">{escape(others)}</text></g>'
     )
 
 

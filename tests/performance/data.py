@@ -137,7 +137,7 @@ READERS = {"mapped": read_mapped, "tuples": read_as_tuples}
 
 def measure_reading(read: Callable[[Path], Sequence[Any]], folder: Path) -> dict[str, float]:
     """Seconds to the first group and through all of them once more, and by how much the process's memory grew, per token."""
-    import bnf.groups  # noqa: F401
+    import bnf.data.groups  # noqa: F401
 
     def memory() -> dict[str, int]:
         lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

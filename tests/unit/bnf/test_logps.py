@@ -145,7 +145,7 @@ MEMORY_PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-from bnf import logps
+from bnf.model import logps
 
 def resident(which):
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which)]

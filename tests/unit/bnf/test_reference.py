@@ -31,7 +31,7 @@ def test_cached_values_are_the_policys_own_to_the_bit(tiny_model_dir: Path, tmp_
         tiny_model_dir, tmp_path / "groups", tmp_path / "out", **SETTINGS, progress=lambda d, t, n: reported.append((d, t))
     )
     total = sum(group.num_tokens for group in groups)
-    assert reported[-1] == (total, total) and index["num_tokens"] == total
+    assert reported[-1] == (total, total) and index.num_tokens == total
     rows = pack(groups, 64)
     model = load_model(tiny_model_dir).train()
     for row, values in zip(rows, read_reference(tmp_path / "out", rows, **SETTINGS), strict=True):
@@ -72,9 +72,9 @@ def test_shards_of_other_data_are_not_reused(tiny_model_dir: Path, tmp_path: Pat
     first = cache_reference(tiny_model_dir, tmp_path / "a", tmp_path / "out", **SETTINGS, progress=ignore)
     second = cache_reference(tiny_model_dir, tmp_path / "b", tmp_path / "out", **SETTINGS, progress=ignore)
     fresh = cache_reference(tiny_model_dir, tmp_path / "b", tmp_path / "fresh", **SETTINGS, progress=ignore)
-    assert first["key"] != second["key"] == fresh["key"]
-    for shard in fresh["shards"]:
-        assert (tmp_path / "out" / shard["file"]).read_bytes() == (tmp_path / "fresh" / shard["file"]).read_bytes()
+    assert first.key != second.key == fresh.key
+    for shard in fresh.shards:
+        assert (tmp_path / "out" / shard.file).read_bytes() == (tmp_path / "fresh" / shard.file).read_bytes()
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_tokens_per_row", 128), ("bf16", False)])

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from bnf.process import die_with_parent
-from bnf.training.launch import MARK, REPORTED, WORKER, Call
 
 
 def main(arguments: list[str]) -> None:
     """Starts the processes, or trains as one of them."""
     role, call, parent = arguments
+    # Before the imports below, which take seconds.
     die_with_parent(int(parent))
     if role == "start":
         _start(Path(call))
@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> None:
 def _start(call: Path) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
+
+    from bnf.training.launch import WORKER, Call
 
     num_processes = Call.from_json(call.read_text()).config.nproc_per_node
     # A process that failed has failed for good: what the training can go on from lies in its checkpoints.
@@ -41,6 +43,7 @@ def _start(call: Path) -> None:
 def _train(call_file: Path) -> None:
     import torch
 
+    from bnf.training.launch import MARK, REPORTED, Call
     from bnf.training.trainer import train
 
     call = Call.from_json(call_file.read_text())

@@ -84,11 +84,12 @@ def _box(room: str, place: Place) -> str:
     x, y = place
     name = room.split(".")[1]
     folder = (ROOT / room.replace(".", "/")).is_dir()
-    others = ", ".join(below(room))
+    others, middle = ", ".join(below(room)), 'text-anchor="middle"'
+    title = escape(name) + ("/" if folder else "")
     return (
         f'<g><rect x="{x - BOX_WIDTH / 2:.0f}" y="{y:.0f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5" fill="#fff" stroke="#777"/>'
-        f'<text x="{x:.0f}" y="{y + (18 if others else 26):.0f}" font-size="15" text-anchor="middle" fill="#111">{escape(name)}{"/" if folder else ""}</text>'
-        f'<text x="{x:.0f}" y="{y + 34:.0f}" font-size="11" text-anchor="middle" fill="#555">{escape(others)}</text></g>'
+        f'<text x="{x:.0f}" y="{y + (18 if others else 26):.0f}" font-size="15" {middle} fill="#111">{title}</text>'
+        f'<text x="{x:.0f}" y="{y + 34:.0f}" font-size="11" {middle} fill="#555">{escape(others)}</text></g>'
     )
 
 

@@ -85,4 +85,4 @@ class JudgeProtocol(Protocol):
         return {}
 
 
-PROTOCOLS = Kind("form", "evaluation.judging.protocols", JudgeProtocol)
+PROTOCOLS = Kind("judge protocol", "evaluation.judging.protocols", JudgeProtocol)

@@ -11,7 +11,7 @@ from evaluation.benchmarks._annotated import annotated_item
 from evaluation.benchmarks._choices import choice_row, letter_verdict
 from evaluation.benchmarks._rows import Hub, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import choice_messages
-from evaluation.types import Item, Message, Verdict
+from evaluation.types import Item, Message
 
 TITLE = "MMLU-Redux 2.0"
 NUM_ITEMS = None
@@ -52,14 +52,5 @@ def messages(item: Item) -> list[Message]:
     return choice_messages(item["question"], item["choices"])
 
 
-def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
-    r"""Right is the gold letter, or an answer that contains it before a parenthesis; a null or empty answer is none.
-
-    `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1.
-    """
-    return letter_verdict(item, completion, boxed=boxed)
-
-
-def lm_eval_document(item: Item) -> dict[str, object]:
-    """The item as a row of MMLU."""
-    return choice_row(item)
+score = letter_verdict
+lm_eval_document = choice_row

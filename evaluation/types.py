@@ -13,9 +13,6 @@ Item = dict[str, Any]
 # A chat message: {"role": "user", "content": "…"}, and what else a chat template may read of it, such as "tool_calls".
 Message = dict[str, Any]
 
-# A JSON schema.
-Schema = dict[str, object]
-
 # progress(done, total, note)
 Progress = Callable[[int, int, str], None]
 
@@ -69,7 +66,7 @@ class Sampling:
     n: int = 1
     choices: list[str] | None = None
     seed: int | None = None
-    schema: Schema | None = None
+    schema: dict[str, object] | None = None
     top_logprobs: int | None = None
     stop: list[str] | None = None
 
@@ -92,7 +89,7 @@ class Verdict:
 class Hub:
     """A data set on the hub: its id, the configurations that are read one after another, and the split.
 
-    `config_field` is the field that a row's configuration is put into, where rows don't say it themselves.
+    `config_field` is the field that takes the name of a row's configuration, for a data set whose rows don't name it.
     """
 
     id: str

@@ -8,7 +8,7 @@ from evaluation.types import Item, Verdict
 
 
 def letter_verdict(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
-    r"""Right is the gold letter, or an answer that contains it before a parenthesis; a null or empty answer is none.
+    r"""Correct where the answer is the gold letter, or contains it before a parenthesis. A null or empty answer is a missing one.
 
     `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1.
     """

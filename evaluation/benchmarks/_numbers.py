@@ -7,7 +7,7 @@ from evaluation.types import Item, Verdict
 
 
 def number_verdict(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
-    r"""Right where the first numbers of both answers are equal as floats; a null answer is the text `None`, not a missing one.
+    r"""Correct where the first numbers of answer and gold answer are equal as floats. A null answer is the text `None`, and not missing.
 
     `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1.
     """

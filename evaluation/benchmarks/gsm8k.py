@@ -7,9 +7,9 @@ the gold one. Pattern: ZeroEval, zero-shot, JSON with reasoning and answer, gree
 from __future__ import annotations
 
 from evaluation.benchmarks._numbers import number_verdict
-from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
+from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
-from evaluation.types import Item, Message
+from evaluation.types import Hub, Item, Message
 
 TITLE = "GSM8K"
 NUM_ITEMS = 1319

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from evaluation.benchmarks._annotated import annotated_item, item_of
 from evaluation.benchmarks._choices import choice_row, letter_verdict
-from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
+from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import LETTERS, choice_messages
-from evaluation.types import Item, Message
+from evaluation.types import Hub, Item, Message
 
 TITLE = "MMLU-redux"
 NUM_ITEMS = 2778

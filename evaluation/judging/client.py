@@ -66,7 +66,7 @@ class Reading:
 
     Attributes:
         verdict: None where the reply has none that counts.
-        choice_mass: How much of the probability lay on the letters, where those were asked for.
+        choice_mass: The probability of both letters together, where the verdict is the likelier letter.
     """
 
     verdict: Verdict | None

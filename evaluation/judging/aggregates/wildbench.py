@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from evaluation.judging.aggregates.judgment import Judgment, Output
 from evaluation.judging.aggregates.style_control import length_statistics
-from evaluation.judging.aggregates.win_rate import NUM_RESAMPLES, distrust, position_bias, resampled_interval
+from evaluation.judging.aggregates.win_rate import NUM_RESAMPLES, RESAMPLING_SEED, distrust, position_bias, resampled_interval
 from evaluation.records import Record
 
 REWARDS = {"A>>B": 1.0, "A>B": 0.5, "A=B": 0.0, "B>A": -0.5, "B>>A": -1.0}
@@ -41,7 +41,6 @@ def aggregate_scores(
     num_expected: int,
     tasks: Mapping[str, Sequence[str]] | None = None,
     demonstration: bool = False,
-    seed: int = 0,
 ) -> Record:
     """WB-Score over rated answers.
 
@@ -63,7 +62,7 @@ def aggregate_scores(
         if one.rating is not None and not output.is_left_out
     ]
     by_task = _by_task(kept, tasks)
-    ci = _mean_interval([_totals(scored)], seed, (1.0, 10.0))
+    ci = _mean_interval([_totals(scored)], (1.0, 10.0))
     shown = None if ci is None else [rescaled(bound) for bound in ci]
     return {
         "wb_score": rescaled(sum(values) / len(values)) if values else None,
@@ -88,7 +87,6 @@ def aggregate_rewards(
     num_expected: int,
     tasks: Mapping[str, Sequence[str]] | None = None,
     demonstration: bool = False,
-    seed: int = 0,
 ) -> Record:
     """WB-Reward over comparisons that have both outputs.
 
@@ -110,7 +108,7 @@ def aggregate_rewards(
     reason = distrust(
         len(judged) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
     )
-    shown = reward_interval([judgments], seed) if any_verdict else None
+    shown = reward_interval([judgments]) if any_verdict else None
     return {
         "wb_reward": points[-1] if any_verdict else None,
         "ci": shown,
@@ -131,10 +129,10 @@ def aggregate_rewards(
     }
 
 
-def reward_interval(references: Sequence[Sequence[Judgment]], seed: int = 0) -> list[float] | None:
+def reward_interval(references: Sequence[Sequence[Judgment]]) -> list[float] | None:
     """WB-Reward's interval by question; of comparisons with several references on the same questions, that of their mean."""
     totals = [_totals([(one.question_id, _reward(one, -1) or 0.0) for one in judgments]) for judgments in references]
-    ci = _mean_interval(totals, seed, (-1.0, 1.0))
+    ci = _mean_interval(totals, (-1.0, 1.0))
     return None if ci is None else [100 * bound for bound in ci]
 
 
@@ -189,9 +187,7 @@ def _totals(values: Sequence[tuple[str, float]]) -> dict[str, tuple[float, int]]
     return found
 
 
-def _mean_interval(
-    parts: Sequence[Mapping[str, tuple[float, int]]], seed: int, scale: tuple[float, float]
-) -> list[float] | None:
+def _mean_interval(parts: Sequence[Mapping[str, tuple[float, int]]], scale: tuple[float, float]) -> list[float] | None:
     """Percentile bootstrap over questions, at 95 %, of the mean of the parts' means; None where a part has nothing."""
     if not all(parts):
         return None
@@ -201,7 +197,7 @@ def _mean_interval(
     nothing = (0.0, 0)
     table = np.array([[value for part in parts for value in part.get(question, nothing)] for question in questions])
     distinct, counts = np.unique(table, axis=0, return_counts=True)  # (D, 2 × parts)
-    times = np.random.default_rng(seed).multinomial(len(questions), counts / len(questions), size=NUM_RESAMPLES)
+    times = np.random.default_rng(RESAMPLING_SEED).multinomial(len(questions), counts / len(questions), size=NUM_RESAMPLES)
     drawn = times @ distinct
     totals, numbers = drawn[:, ::2], drawn[:, 1::2]
     # A part with few of the questions can be drawn without any.

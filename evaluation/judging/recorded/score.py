@@ -33,12 +33,12 @@ def judge_score(
     file_format: Literal["native", "upstream"] | None = None,
     questions: str | None = None,
 ) -> Record:
-    """The result of every model in the files, over the protocol's number of questions.
+    """Scores recorded judgments: a result for every model in the files, over the protocol's number of questions.
 
-    Where several judges judged one model by one protocol, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
-    two judges. Arena-Hard v2.0 has one result per category, called `model, category`, against the baseline of its rows. WildBench's
-    ratings and comparisons of one model are one entry, also where comparisons are with several references: their rewards' mean, and trust
-    and counts over all of them.
+    Where several judges judged a model by one protocol, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
+    two judges. Arena-Hard v2.0 has a result for each category, called `model, category`, against the baseline of its rows. WildBench's
+    ratings and comparisons of a model are one entry. Where the comparisons are with several references, the entry's reward is the mean
+    over these, and its trust and counts are over all of them.
 
     Args:
         file_format: Refuses files of the other format; None reads both.

@@ -164,9 +164,9 @@ def paired_interval(differences: Sequence[float], clusters: Sequence[Hashable] |
     """Tango's 95 % interval of differences in right and wrong (1 gained, −1 lost, 0 neither), in points; by cluster where they are given.
 
     Clustered counts are divided by their design effect, as if there were so many fewer items (Rao and Scott 1992, Biometrics 48:577):
-    how many times the clusters raise the variance of the mean, and at least 1. Few flips say little of it. So the estimate, which weighs
-    as much as there are flips, is averaged with the effect that there is where all items of a cluster flip together. This one weighs as
-    much as half of the largest cluster: the least with which simulated intervals hold 93 % (`python -m tests.performance.coverage`).
+    how many times the clusters raise the variance of the mean, and at least 1. A few flips estimate it badly. So the estimate, with the
+    number of flips as its weight, is averaged with the effect of clusters that flip as a whole, with half the size of the largest cluster
+    as its weight: the least with which simulated intervals hold 93 % (`python -m tests.performance.coverage`).
 
     Raises:
         ValueError: where there are no differences.

@@ -54,8 +54,8 @@ class Generation:
 class Sampling:
     """How to decode: greedy by default.
 
-    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form. Which of them an
-    engine can do, its file says (`SUPPORTS`). `top_logprobs` asks for so many log-probabilities of the first token.
+    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form, and
+    `top_logprobs` asks for so many log-probabilities of the first token. An engine's file says which of these it can do (`SUPPORTS`).
 
     After one of the texts in `stop` an engine may end, and need not: the caller cuts the completion there.
     """
@@ -73,7 +73,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a benchmark says of one completion.
+    """A scorer's decision on one completion.
 
     `answer` is what was compared (None where nothing was found), and `rule` names the rule that found it. `metrics` holds further
     metrics by name, which never enter the accuracy.

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Protocol
 from bnf.plugins import Kind, load, names
 from evaluation.types import Generation, Message, Sampling
 
-# Fields of `Sampling` that not every engine can do: `choices`, `schema`, and `top_logprobs`.
+# What not every engine can do: the fields `choices`, `schema` and `top_logprobs` of `Sampling`.
 Feature = Literal["choices", "schema", "logprobs"]
 
 # A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
@@ -24,7 +24,7 @@ Received = Callable[[int, list[Generation]], None]
 
 
 def unheard(index: int, completions: list[Generation]) -> None:
-    """For whoever takes completions as they are yielded, and loses those under way where it stops early."""
+    """The default of `received`: the caller takes completions as they are yielded, and loses those under way where it stops early."""
 
 
 class Engine(Protocol):

@@ -152,8 +152,8 @@ class ModelJudge:
         if self.mode == "logprobs":
             if protocol.LETTERS is None:
                 raise ValueError(
-                    f"judge.verdict must be text, choice or structured for a form that rates, got logprobs for {protocol.__name__}; "
-                    "set judge.verdict"
+                    "judge.verdict must be text, choice or structured for a judge protocol that rates, got logprobs for "
+                    f"{protocol.__name__}; set judge.verdict"
                 )
             return Sampling(1, top_logprobs=_TOP_LOGPROBS)
         return Sampling(self._max_tokens)

@@ -38,7 +38,7 @@ def require(protocol: JudgeProtocol, judge: Judge, baseline: Answers | None) -> 
     if judge.mode == "reward" and not protocol.COMPARES:
         raise ValueError(
             f"judge.engine must be a language model for {protocol.__name__}, which rates on a scale of 1 to 10, got a reward model, "
-            "whose rewards have no scale; use it with a form that compares"
+            "whose rewards have no scale; use it with a judge protocol that compares"
         )
 
 

@@ -91,9 +91,9 @@ class _Result:
 
 
 def _by_content(folder: Path) -> dict[str, Record]:
-    """The scores by what was asked: ids may be row numbers, and other files have other questions in these rows.
+    """The scores by their items' content: ids may be row numbers, and other files have other questions in these rows.
 
-    Items of one content are told apart by which of them each is, in order.
+    Items with the same content are told apart by their order.
     """
     scores: dict[str, Record] = {}
     seen: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from evaluation.judging.aggregates.judgment import Judgment
-from evaluation.judging.aggregates.style_control import style_lengths
+from evaluation.judging.aggregates.style_control import Battles, style_lengths
 from evaluation.records import Record
 from evaluation.statistics import bootstrap_interval, unanimous_interval
 
@@ -31,7 +31,7 @@ RESAMPLING_SEED = 0  # fixed: the same judgments have the same interval
 MOST_RATED_APART = 9.0  # ratings are from 1 to 10
 MAX_NULL_SHARE = 0.05
 MAX_POSITION_BIAS = 0.25
-# Of the questions: below it they do not count as judged in both orders, and a bias measured on fewer says nothing of the rest.
+# The share of the questions that must have both orders to count as compared in both, and that a bias must be measured on.
 MIN_BIAS_COVERAGE = 0.9
 
 
@@ -118,7 +118,7 @@ def battles(judgments: Sequence[Judgment]) -> list[Row]:
     return [(one.question_id, got, count) for one, got, count in with_battles(judgments)]
 
 
-def with_battles(judgments: Sequence[Judgment]) -> list[tuple[Judgment, float, int]]:
+def with_battles(judgments: Sequence[Judgment]) -> list[Battles]:
     """Each comparison with a verdict, with what the candidate got and how many battles it counts as."""
     return [
         (one, (1 + won) / 2, VERDICTS[one.label][1])

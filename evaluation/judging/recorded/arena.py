@@ -49,7 +49,7 @@ _ANSWERS = re.compile(
 
 
 def arena_row(row: Record, file_judge: str | None) -> Read:
-    """The comparisons of a row. As in upstream's code, one without a verdict doesn't count, and in v2.0 nor does the other of its row."""
+    """The comparisons of a row. As upstream does it, one without a verdict doesn't count, nor in v2.0 the other one of its row."""
     question = row.get("question_id", row.get("uid"))
     if not isinstance(question, str | int) or isinstance(question, bool):
         raise UnreadableRowError("have a question_id or a uid", repr(question))

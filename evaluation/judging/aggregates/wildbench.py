@@ -9,7 +9,7 @@ empty or cut output is worth nothing whatever a judge says: neither tells anythi
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from evaluation.judging.aggregates.judgment import Judgment, Output
 from evaluation.judging.aggregates.style_control import length_statistics
@@ -53,15 +53,13 @@ def aggregate_scores(
     judged = [one.rating for one, output in zip(judgments, outputs, strict=True) if one.asked and not output.empty]
     by_judge = [score for score in judged if score is not None]
     null_share = (len(judged) - len(by_judge)) / len(judged) if judged else 0.0
-    reason = distrust(len(by_judge), null_share, demonstration=demonstration)
-    if len(by_judge) > 1 and len(set(by_judge)) == 1:
-        reason = "; ".join(filter(None, [reason, f"every answer has the score {by_judge[0]:g}"]))
+    reason = distrust(len(by_judge), null_share, demonstration=demonstration, ratings=by_judge)
     kept = [
         (one.question_id, one.rating)
         for one, output in zip(judgments, outputs, strict=True)
         if one.rating is not None and not output.is_left_out
     ]
-    by_task = _by_task(kept, tasks)
+    by_task = _by_task(kept, tasks, rescaled)
     ci = _mean_interval([_totals(scored)], (1.0, 10.0))
     shown = None if ci is None else [rescaled(bound) for bound in ci]
     return {
@@ -70,8 +68,8 @@ def aggregate_scores(
         # One row a question, as a rule: the interval by rows is the one by questions.
         "ci": shown,
         "ci_clustered": shown,
-        "wb_score_macro": None if by_task is None else _macro({task: rescaled(mean) for task, mean in by_task.items()}),
-        "wb_score_by_task": None if by_task is None else {task: rescaled(mean) for task, mean in by_task.items()},
+        "wb_score_macro": _macro(by_task),
+        "wb_score_by_task": by_task,
         **_counts(judgments, num_expected, num_null=num_null, num_unjudged=len(judgments) - len(judged), null_share=null_share),
         **_outputs(outputs),
         "position_bias": None,
@@ -103,7 +101,7 @@ def aggregate_rewards(
         for margin, rewards in by_margin.items()
     }
     kept = [(one.question_id, reward) for one, reward in zip(judgments, by_margin[-1], strict=True) if reward is not None]
-    by_task = _by_task(kept, tasks)
+    by_task = _by_task(kept, tasks, lambda mean: 100 * mean)
     bias, covered = position_bias(judged)
     reason = distrust(
         len(judged) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
@@ -114,8 +112,8 @@ def aggregate_rewards(
         "ci": shown,
         "ci_clustered": shown,
         "wb_reward_by_margin": {str(margin): value for margin, value in points.items()},
-        "wb_reward_macro": None if by_task is None else _macro({task: 100 * mean for task, mean in by_task.items()}),
-        "wb_reward_by_task": None if by_task is None else {task: 100 * mean for task, mean in by_task.items()},
+        "wb_reward_macro": _macro(by_task),
+        "wb_reward_by_task": by_task,
         **_counts(judgments, num_expected, num_null=num_null, num_unjudged=len(judgments) - len(judged), null_share=null_share),
         "n_left_out": sum(_is_left_out(one) for one in judgments),
         **_outputs([one.outputs[0] for one in judgments]),
@@ -205,8 +203,10 @@ def _mean_interval(parts: Sequence[Mapping[str, tuple[float, int]]], scale: tupl
     return resampled_interval((totals[complete] / numbers[complete]).mean(axis=1), len(questions), scale)
 
 
-def _by_task(values: Sequence[tuple[str, float]], tasks: Mapping[str, Sequence[str]] | None) -> dict[str, float] | None:
-    """The mean by task group, in a fixed order; None without tags."""
+def _by_task(
+    values: Sequence[tuple[str, float]], tasks: Mapping[str, Sequence[str]] | None, shown: Callable[[float], float]
+) -> dict[str, float] | None:
+    """The mean by task group as it is shown, in a fixed order; None without tags."""
     if tasks is None:
         return None
     found: dict[str, list[float]] = {task: [] for task in TASK_WEIGHTS}
@@ -217,10 +217,12 @@ def _by_task(values: Sequence[tuple[str, float]], tasks: Mapping[str, Sequence[s
             )
         for task in tasks[question]:
             found[task].append(value)
-    return {task: sum(part) / len(part) for task, part in found.items() if part}
+    return {task: shown(sum(part) / len(part)) for task, part in found.items() if part}
 
 
-def _macro(by_task: Mapping[str, float]) -> float:
+def _macro(by_task: Mapping[str, float] | None) -> float | None:
+    if by_task is None:
+        return None
     # As published: the weights of all groups, also of one without items, stand in the denominator.
     return sum(TASK_WEIGHTS[task] * value for task, value in by_task.items()) / sum(TASK_WEIGHTS.values())
 

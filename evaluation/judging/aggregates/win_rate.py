@@ -244,8 +244,9 @@ def distrust(
     bias: float | None = None,
     needs_bias: bool = False,
     bias_coverage: float = 1.0,
+    ratings: Sequence[float] = (),
 ) -> str:
-    """Why the score must not be believed; empty where nothing speaks against it."""
+    """Why the score must not be believed; empty where nothing speaks against it. `ratings` are the verdicts of rated answers."""
     reasons = []
     if demonstration:
         reasons.append("a demonstration: the judge is too small to judge")
@@ -261,4 +262,6 @@ def distrust(
         reasons.append(
             f"the position bias was measured on {bias_coverage:.0%} of the questions (at least {MIN_BIAS_COVERAGE:.0%})"
         )
+    if len(ratings) > 1 and len(set(ratings)) == 1:
+        reasons.append(f"every answer has the score {ratings[0]:g}")
     return "; ".join(reasons)

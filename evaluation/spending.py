@@ -110,7 +110,11 @@ class Meter:
         return cls(table, cap_usd, Path(path) if path else None)
 
     def price(self, model: str) -> Price | None:
-        """Raises ValueError where there is a cap and the model has no price: then nothing could be held below it."""
+        """The model's price; None where it has none.
+
+        Raises:
+            ValueError: where it has none and there is a cap, which could not be kept then.
+        """
         if model not in self._prices and self.cap_usd is not None:
             raise ValueError(
                 f"spending.prices must have the price of {model!r} where spending.max_usd is set, got none; add "

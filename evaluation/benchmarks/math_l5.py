@@ -56,7 +56,7 @@ lm_eval_document = math_row
 
 
 def is_whole_number(answer: str) -> bool:
-    """Whether Python's int() reads the text: the rule that gives the 721. It also accepts `11_2`, a number in base two."""
+    """Whether Python's int() reads the text: the rule that gives the 721 items. It reads `11_2` too, which MATH means in base two."""
     try:
         int(answer)
     except ValueError:

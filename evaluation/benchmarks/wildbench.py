@@ -38,11 +38,11 @@ TASKS = {
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
-    """The tasks, with checklist and tags. None is the hub, "sample" a few of the project's own, else a file of upstream's rows.
+    """The items, with checklist and tags. None is the hub, "sample" a few of the project's own, else a file of upstream's rows.
 
     Raises:
         FileNotFoundError: where the source is not there.
-        ValueError: where a row is no task.
+        ValueError: where a row is no item.
     """
     return load_items("wildbench", source, limit, HUB, NUM_ITEMS, _item)
 

@@ -97,7 +97,7 @@ class Judgment:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Which comparison or answer of a model it is of."""
+        """Question and number: they tell a model's comparisons, or its rated answers, apart."""
         return self.question_id, self.number
 
     @property

@@ -88,7 +88,7 @@ def aggregate_rewards(
 ) -> Record:
     """WB-Reward over comparisons that have both outputs.
 
-    `wb_reward_by_margin` has the published margins. `lengths` are of outputs that were neither cut nor are empty.
+    `wb_reward_by_margin` has a value for each published margin. `lengths` leaves out outputs that are empty or were cut.
     """
     judged = [one for one in judgments if one.asked and not any(output.is_void for output in one.outputs)]
     num_null = sum(one.verdict is None for one in judged)

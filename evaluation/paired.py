@@ -15,10 +15,10 @@ ALPHA = 0.05
 
 
 def read_scores(folder: Path) -> dict[str, Record]:
-    """The records of a score stage by item id, in their order; without the completions, which may be large.
+    """A score stage's records by item id, in the file's order, without the completions, which may be large.
 
     Raises:
-        ValueError: where an item is there twice.
+        ValueError: where an item has two records.
     """
     scores: dict[str, Record] = {}
     for record in read_records(folder / "scores.jsonl"):

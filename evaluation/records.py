@@ -127,8 +127,7 @@ def _value(data: bytes) -> object:
 
 
 class Decoder:
-    """Decodes JSON values. What Python's decoder would lose or stumble on is a fault of the record that it is in: a key that an object
-    has twice, and an integer without end."""
+    """Decodes JSON values, and says what Python's decoder would lose or fail at: a key that an object has twice, an endless integer."""
 
     def __init__(self) -> None:
         self._fault = ""

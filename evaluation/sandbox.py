@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from bnf.process import die_with_parent, module_command, module_environment
 from evaluation.records import Record
@@ -73,7 +72,7 @@ class BoundedCalls:
     def __enter__(self) -> BoundedCalls:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _start(self) -> None:

@@ -79,13 +79,13 @@ class Reservation:
 
 
 class Meter:
-    """Counts what calls cost, for all models of a run, and keeps them below a cap. Safe between threads.
+    """Counts what a run's calls cost, over all models, and keeps the sum below a cap. Safe between threads.
 
     Args:
-        prices: By model name; added to `PRICES`.
+        prices: By model name; they replace those of `PRICES`.
         cap_usd: None for no cap.
-        ledger: A JSON Lines file that is shared by the processes of a run, one after another: a line when a call begins and one with
-            the same `id` when it ends. A call without its end was under way when its process was killed.
+        ledger: A JSON Lines file that the processes of a run share, one after another. A call has a line when it begins, and another
+            with the same `id` when it ends; without the second it was under way when its process was killed.
     """
 
     def __init__(
@@ -110,7 +110,11 @@ class Meter:
         return cls(table, cap_usd, Path(path) if path else None)
 
     def price(self, model: str) -> Price | None:
-        """Raises ValueError where there is a cap and the model has no price: then nothing could be held below it."""
+        """The model's price; None where it has none.
+
+        Raises:
+            ValueError: where it has none and there is a cap, which could not be kept then.
+        """
         if model not in self._prices and self.cap_usd is not None:
             raise ValueError(
                 f"spending.prices must have the price of {model!r} where spending.max_usd is set, got none; add "
@@ -133,10 +137,10 @@ class Meter:
         return Estimate(len(conversations), prompt, most, least, most_usd)
 
     def reserve(self, model: str, most_prompt_tokens: int, max_new_tokens: int) -> Reservation:
-        """Sets aside what a call can cost at most; waits while calls under way could still free it.
+        """Sets aside the most that a call can cost. Where it doesn't fit below the cap, waits for calls under way, which may cost less.
 
         Raises:
-            SpendingCapReached: where it does not fit below the cap any more.
+            SpendingCapReached: where it doesn't fit and no call is under way.
         """
         price = self.price(model)
         most = price.cost(most_prompt_tokens, max_new_tokens) if price else 0.0
@@ -190,7 +194,7 @@ class Meter:
 
 
 def prompt_tokens(messages: Sequence[Message]) -> int:
-    """About how many tokens a conversation has: the server's tokenizer is not at hand."""
+    """An estimate of a conversation's tokens from its bytes: the server's tokenizer is not at hand."""
     return sum(len(message["content"].encode("utf-8", "replace")) // BYTES_PER_TOKEN + MESSAGE_TOKENS for message in messages)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 Z_95 = 1.959963984540054
+_NUM_RESAMPLES = 10_000
 Interval = tuple[float, float]
 
 
@@ -96,7 +97,6 @@ def bootstrap_interval(
     *,
     scale: Interval | None = None,
     seed: int = 0,
-    num_resamples: int = 10_000,
 ) -> Interval | None:
     """The 2.5 and 97.5 percentiles of the mean over resampled items, or over resampled clusters, in percent.
 
@@ -117,8 +117,8 @@ def bootstrap_interval(
         return None if around is None else (100 * around[0], 100 * around[1])
     rng = np.random.default_rng(seed)
     means = []
-    for start in range(0, num_resamples, 500):  # in parts: the whole table of draws would be large
-        drawn = rng.integers(len(sums), size=(min(500, num_resamples - start), len(sums)))
+    for start in range(0, _NUM_RESAMPLES, 500):  # in parts: the whole table of draws would be large
+        drawn = rng.integers(len(sums), size=(min(500, _NUM_RESAMPLES - start), len(sums)))
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return 100 * float(low), 100 * float(high)
@@ -164,9 +164,9 @@ def paired_interval(differences: Sequence[float], clusters: Sequence[Hashable] |
     """Tango's 95 % interval of differences in right and wrong (1 gained, −1 lost, 0 neither), in points; by cluster where they are given.
 
     Clustered counts are divided by their design effect, as if there were so many fewer items (Rao and Scott 1992, Biometrics 48:577):
-    how many times the clusters raise the variance of the mean, and at least 1. Few flips say little of it. So the estimate, which weighs
-    as much as there are flips, is averaged with the effect that there is where all items of a cluster flip together. This one weighs as
-    much as half of the largest cluster: the least with which simulated intervals hold 93 % (`python -m tests.performance.coverage`).
+    how many times the clusters raise the variance of the mean, and at least 1. A few flips estimate it badly. So the estimate, with the
+    number of flips as its weight, is averaged with the effect of clusters that flip as a whole, with half the size of the largest cluster
+    as its weight: the least with which simulated intervals hold 93 % (`python -m tests.performance.coverage`).
 
     Raises:
         ValueError: where there are no differences.
@@ -207,12 +207,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired_difference(
-    base: Sequence[float],
-    aligned: Sequence[float],
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    seed: int = 0,
-    num_resamples: int = 10_000,
+    base: Sequence[float], aligned: Sequence[float], clusters: Sequence[Hashable] | None = None
 ) -> PairedDifference:
     """Compares two models item by item; `base[i]` and `aligned[i]` are the same item.
 
@@ -237,9 +232,7 @@ def paired_difference(
         stderr=standard_error(differences, clusters),
         stderr_unpaired=math.hypot(standard_error(base, clusters), standard_error(aligned, clusters)),
         ci=paired_interval(differences, clusters) if binary else normal_interval(differences, clusters),
-        ci_bootstrap=bootstrap_interval(
-            differences, clusters, scale=(-1.0, 1.0) if binary else None, seed=seed, num_resamples=num_resamples
-        ),
+        ci_bootstrap=bootstrap_interval(differences, clusters, scale=(-1.0, 1.0) if binary else None),
         num_gained=num_gained,
         num_lost=num_lost,
         mcnemar_p=mcnemar_exact(num_gained, num_lost),

@@ -13,9 +13,6 @@ Item = dict[str, Any]
 # A chat message: {"role": "user", "content": "…"}, and what else a chat template may read of it, such as "tool_calls".
 Message = dict[str, Any]
 
-# A JSON schema.
-Schema = dict[str, object]
-
 # progress(done, total, note)
 Progress = Callable[[int, int, str], None]
 
@@ -57,8 +54,8 @@ class Generation:
 class Sampling:
     """How to decode: greedy by default.
 
-    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form. Which of them an
-    engine can do, its file says (`SUPPORTS`). `top_logprobs` asks for so many log-probabilities of the first token.
+    `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form, and
+    `top_logprobs` asks for so many log-probabilities of the first token. An engine's file says which of these it can do (`SUPPORTS`).
 
     After one of the texts in `stop` an engine may end, and need not: the caller cuts the completion there.
     """
@@ -69,14 +66,14 @@ class Sampling:
     n: int = 1
     choices: list[str] | None = None
     seed: int | None = None
-    schema: Schema | None = None
+    schema: dict[str, object] | None = None
     top_logprobs: int | None = None
     stop: list[str] | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a benchmark says of one completion.
+    """A scorer's decision on one completion.
 
     `answer` is what was compared (None where nothing was found), and `rule` names the rule that found it. `metrics` holds further
     metrics by name, which never enter the accuracy.
@@ -92,7 +89,7 @@ class Verdict:
 class Hub:
     """A data set on the hub: its id, the configurations that are read one after another, and the split.
 
-    `config_field` is the field that a row's configuration is put into, where rows don't say it themselves.
+    `config_field` is the field that takes the name of a row's configuration, for a data set whose rows don't name it.
     """
 
     id: str

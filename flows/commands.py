@@ -345,7 +345,8 @@ def score_judgments(
     *,
     as_json: bool,
 ) -> None:
-    from evaluation.judging.recorded.score import BENCHMARKS, judge_score, judgment_rows
+    from evaluation.judging.recorded.score import BENCHMARKS, judge_score
+    from evaluation.judging.recorded.tables import judgment_rows
 
     name = benchmark.replace("-", "_")
     if name not in BENCHMARKS:

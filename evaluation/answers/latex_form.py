@@ -76,7 +76,7 @@ class _Reader:
         self._in_matrix = 0
 
     def sequence(self, stops: frozenset[str]) -> list[str]:
-        """Atoms up to one of the stops, or a brace that closes, which stay unread."""
+        """Atoms up to one of the stops or a closing brace; these stay unread."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise TooDeepError(f"text must be nested at most {MAX_DEPTH} deep")

@@ -1,4 +1,4 @@
-"""ZeroEval's comparison of answers that are letters, and the rows of MMLU that annotators judged."""
+"""The score of a benchmark whose answers are letters, by ZeroEval's rule, and its items as rows of MMLU."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from evaluation.benchmarks._zeroeval import LETTERS
 from evaluation.types import Item, Verdict
 
 
-def letter_verdict(item: Item, completion: str, *, boxed: bool) -> Verdict:
-    """Right is the gold letter, or an answer that contains it before a parenthesis; a null or empty answer is none."""
+def letter_verdict(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
+    r"""Correct where the answer is the gold letter, or contains it before a parenthesis. A null or empty answer is a missing one.
+
+    `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1.
+    """
     found = parsing.extract_answer(completion, boxed=boxed, empty_is_none=True)
     if found.rule == "none":
         return Verdict("no_answer", None, "none")

@@ -12,9 +12,9 @@ from evaluation.types import Item, Progress
 def math_verify_metrics(
     items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
 ) -> list[dict[str, bool | float]]:
-    """`math_verify`, whether gold answer and answer are symbolically equal, for each item, worked out in a killable process.
+    """For each item `math_verify`: whether its gold answer and the answer are symbolically equal, found in a process that can be killed.
 
-    An answer that took too long is not equal, and has `math_verify_killed` beside it.
+    Where the comparison takes too long, they count as unequal, and `math_verify_killed` stands beside it.
     """
     found: list[dict[str, bool | float]] = []
     with Verifier() as verifier:

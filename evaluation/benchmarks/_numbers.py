@@ -1,17 +1,20 @@
-"""ZeroEval's comparison of answers that are numbers, for the mathematical benchmarks."""
+"""The score of a benchmark whose answers are numbers, by ZeroEval's rule."""
 
 from __future__ import annotations
 
 from evaluation.answers import parsing
-from evaluation.types import Verdict
+from evaluation.types import Item, Verdict
 
 
-def number_verdict(gold: str, completion: str, *, boxed: bool) -> Verdict:
-    """Right where the first numbers of both answers are equal as floats; a null answer is the text `None`, not a missing one."""
+def number_verdict(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
+    r"""Correct where the first numbers of answer and gold answer are equal as floats. A null answer is the text `None`, and not missing.
+
+    `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1.
+    """
     found = parsing.extract_answer(completion, boxed=boxed)
     if found.rule == "none":
         return Verdict("no_answer", None, "none")
     answer = str(found.value)
     number = parsing.math_number(answer)
-    right = number is not None and number == parsing.math_number(gold)
+    right = number is not None and number == parsing.math_number(item["answer"])
     return Verdict("correct" if right else "wrong", answer, found.rule)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from evaluation.records import Decoder, Record
-from evaluation.types import Hub as Hub
-from evaluation.types import Item
-from evaluation.types import Items as Items
+from evaluation.types import Hub, Item, Items
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
@@ -36,10 +34,7 @@ class Row:
             value = self.values.get(name)
             if isinstance(value, kind):
                 return value
-        found = {name: self.values[name] for name in names if name in self.values}
-        raise self.error(
-            f"have {' or '.join(names)} as {kind.__name__} in each row", found or "fields " + str(list(self.values))
-        )
+        raise self._lacks(names, kind.__name__)
 
     def id(self, *names: str) -> str:
         """The first of the named fields that the row has, as text; a whole number is an id too.
@@ -51,13 +46,14 @@ class Row:
             value = self.values.get(name)
             if isinstance(value, str | int) and not isinstance(value, bool):
                 return str(value)
-        found = {name: self.values[name] for name in names if name in self.values}
-        raise self.error(
-            f"have {' or '.join(names)} as text or a whole number in each row", found or "fields " + str(list(self.values))
-        )
+        raise self._lacks(names, "text or a whole number")
 
     def error(self, rule: str, got: object) -> ValueError:
         return _error(self.benchmark, rule, got, self.where)
+
+    def _lacks(self, names: Sequence[str], kind: str) -> ValueError:
+        found = {name: self.values[name] for name in names if name in self.values}
+        return self.error(f"have {' or '.join(names)} as {kind} in each row", found or f"fields {list(self.values)}")
 
 
 def load_items(

@@ -1,8 +1,7 @@
 """Arena-Hard v0.1: open-ended questions, answered in one turn and judged against a baseline's answers.
 
-Dataset: lmarena/arena-hard-auto, `question.jsonl` (500 questions). Metric: win rate by a judge
-(`evaluation/judging/protocols/pairwise.py`).
-Pattern: the question as the user's turn, greedy, 4096 tokens. v2.0's questions are others, in two categories with a baseline and a score
+Dataset: lmarena/arena-hard-auto, `question.jsonl` (500 questions). Metric: win rate by a judge (`pairwise.py` of the judge protocols).
+Pattern: the question as the user's turn, greedy, 4096 tokens. v2.0 has other questions, in two categories with a baseline and a score
 each: they are refused here, and `bnf judge-score` reads their judgments. https://arxiv.org/abs/2406.11939
 """
 
@@ -14,7 +13,6 @@ from evaluation.types import Item, Message
 TITLE = "Arena-Hard v0.1"
 NUM_ITEMS = 500
 MAX_NEW_TOKENS = 4096
-# The forms it is judged in, the first by default, with the judge of the published figures.
 FORMS = {"pairwise": "gpt-4-1106-preview"}
 BASELINE = "gpt-4-0314"
 

@@ -11,9 +11,9 @@ import ast
 import warnings
 
 from evaluation.answers import parsing
-from evaluation.benchmarks._rows import Hub, Row, load_items
+from evaluation.benchmarks._rows import Row, load_items
 from evaluation.benchmarks._zeroeval import question_messages
-from evaluation.types import Item, Message, Verdict
+from evaluation.types import Hub, Item, Message, Verdict
 
 TITLE = "CRUX"
 NUM_ITEMS = 800

@@ -7,9 +7,9 @@ the gold one. Pattern: ZeroEval, zero-shot, JSON with reasoning and answer, gree
 from __future__ import annotations
 
 from evaluation.benchmarks._numbers import number_verdict
-from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
+from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
-from evaluation.types import Item, Message, Verdict
+from evaluation.types import Hub, Item, Message
 
 TITLE = "GSM8K"
 NUM_ITEMS = 1319
@@ -45,9 +45,7 @@ def messages(item: Item) -> list[Message]:
     return question_messages(item["question"], answer="the final number alone")
 
 
-def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
-    r"""Compares the first numbers as floats. `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1."""
-    return number_verdict(item["answer"], completion, boxed=boxed)
+score = number_verdict
 
 
 def lm_eval_document(item: Item) -> dict[str, object]:

@@ -7,15 +7,13 @@ ZeroEval's prompt, zero-shot, JSON with reasoning and answer, greedy, 4096 token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from evaluation.answers import latex, parsing
 from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
 from evaluation.hub_sets import MATH
-from evaluation.types import Item, Message, Progress, Verdict
+from evaluation.types import Item, Message, Verdict
 
 TITLE = "MATH"
 NUM_ITEMS = 5000
@@ -57,13 +55,5 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
     return Verdict("correct" if latex.equivalent(answer, item["answer"]) else "wrong", answer, found.rule)
 
 
-def second_metrics(
-    items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
-) -> list[dict[str, bool | float]]:
-    """Whether math-verify finds each answer equal to the gold one."""
-    return math_verify_metrics(items, answers, progress)
-
-
-def lm_eval_document(item: Item) -> dict[str, object]:
-    """The item as a row of EleutherAI/hendrycks_math."""
-    return math_row(item)
+second_metrics = math_verify_metrics
+lm_eval_document = math_row

@@ -7,15 +7,13 @@ and answer, greedy, 4096 tokens. https://arxiv.org/abs/2103.03874
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._numbers import number_verdict
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
 from evaluation.hub_sets import MATH
-from evaluation.types import Item, Message, Progress, Verdict
+from evaluation.types import Item, Message
 
 TITLE = "MATH-L5"
 NUM_ITEMS = 721
@@ -52,25 +50,13 @@ def messages(item: Item) -> list[Message]:
     return question_messages(item["question"], answer="the final number alone")
 
 
-def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
-    r"""Compares the first numbers as floats. `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1."""
-    return number_verdict(item["answer"], completion, boxed=boxed)
-
-
-def second_metrics(
-    items: Sequence[Item], answers: Sequence[str | None], progress: Progress | None = None
-) -> list[dict[str, bool | float]]:
-    """Whether math-verify finds each answer equal to the gold one."""
-    return math_verify_metrics(items, answers, progress)
-
-
-def lm_eval_document(item: Item) -> dict[str, object]:
-    """The item as a row of EleutherAI/hendrycks_math."""
-    return math_row(item)
+score = number_verdict
+second_metrics = math_verify_metrics
+lm_eval_document = math_row
 
 
 def is_whole_number(answer: str) -> bool:
-    """Whether Python's int() reads the text: the rule that gives the 721. It also accepts `11_2`, a number in base two."""
+    """Whether Python's int() reads the text: the rule that gives the 721 items. It reads `11_2` too, which MATH means in base two."""
     try:
         int(answer)
     except ValueError:

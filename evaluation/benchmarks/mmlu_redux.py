@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from evaluation.benchmarks._annotated import annotated_item, item_of
 from evaluation.benchmarks._choices import choice_row, letter_verdict
-from evaluation.benchmarks._rows import Hub, Row, id_prefix, load_items
+from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import LETTERS, choice_messages
-from evaluation.types import Item, Message, Verdict
+from evaluation.types import Hub, Item, Message
 
 TITLE = "MMLU-redux"
 NUM_ITEMS = 2778
@@ -65,14 +65,5 @@ def messages(item: Item) -> list[Message]:
     return choice_messages(item["question"], item["choices"])
 
 
-def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
-    r"""Right is the gold letter, or an answer that contains it before a parenthesis; a null or empty answer is none.
-
-    `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1.
-    """
-    return letter_verdict(item, completion, boxed=boxed)
-
-
-def lm_eval_document(item: Item) -> dict[str, object]:
-    """The item as a row of MMLU."""
-    return choice_row(item)
+score = letter_verdict
+lm_eval_document = choice_row

@@ -1,17 +1,17 @@
 """MMLU-Redux 2.0: 100 questions of each of MMLU's 57 subjects, without those that annotators found to be faulty.
 
-Dataset: edinburgh-dawg/mmlu-redux-2.0 (5700 rows; how many of them are items its authors don't say). Another set than ZeroEval's
-`mmlu_redux`, and not comparable with figures for that one. Metric: the letter. Pattern: ZeroEval, zero-shot, JSON with reasoning
-and answer, greedy, 4096 tokens. https://arxiv.org/abs/2406.04127
+Dataset: edinburgh-dawg/mmlu-redux-2.0 (5700 rows; its authors don't say how many of them are free of faults). It is another set than
+ZeroEval's (`mmlu_redux`), and scores on the two can't be compared. Metric: the letter. Pattern: ZeroEval, zero-shot, JSON with
+reasoning and answer, greedy, 4096 tokens. https://arxiv.org/abs/2406.04127
 """
 
 from __future__ import annotations
 
 from evaluation.benchmarks._annotated import annotated_item
 from evaluation.benchmarks._choices import choice_row, letter_verdict
-from evaluation.benchmarks._rows import Hub, id_prefix, load_items
+from evaluation.benchmarks._rows import id_prefix, load_items
 from evaluation.benchmarks._zeroeval import choice_messages
-from evaluation.types import Item, Message, Verdict
+from evaluation.types import Hub, Item, Message
 
 TITLE = "MMLU-Redux 2.0"
 NUM_ITEMS = None
@@ -52,14 +52,5 @@ def messages(item: Item) -> list[Message]:
     return choice_messages(item["question"], item["choices"])
 
 
-def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
-    r"""Right is the gold letter, or an answer that contains it before a parenthesis; a null or empty answer is none.
-
-    `boxed` adds the `\boxed{…}` rule that upstream keeps for Llama 3.1.
-    """
-    return letter_verdict(item, completion, boxed=boxed)
-
-
-def lm_eval_document(item: Item) -> dict[str, object]:
-    """The item as a row of MMLU."""
-    return choice_row(item)
+score = letter_verdict
+lm_eval_document = choice_row

@@ -1,4 +1,4 @@
-"""A question set of one's own, judged in WildBench's or Arena-Hard's form.
+"""A question set of one's own, judged by WildBench's or Arena-Hard's protocol.
 
 Dataset: JSON lines with `prompt`, or with `messages` that end with the user's; optionally `id`, `category` and a `checklist` (a list of
 points). Metrics: one answer rated with the checklist (`evaluation/judging/protocols/checklist_score.py`), or two compared (`pairwise.py`).
@@ -13,9 +13,8 @@ from evaluation.types import Item, Message
 TITLE = "Own questions"
 NUM_ITEMS = None  # as many as the file has
 MAX_NEW_TOKENS = 4096
-# No figures are published for these, and so no judge is the protocol's.
+# None: no figures are published for these questions.
 FORMS = {"pairwise": None, "checklist_score": None}
-BASELINE = None
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:

@@ -1,22 +1,20 @@
 """WildBench v2: real users' conversations with a checklist each; the last message is answered.
 
 Dataset: allenai/WildBench, configuration v2 (1024 items; locally its rows as JSON lines). Metrics: WB-Score, one answer rated
-(`evaluation/judging/protocols/checklist_score.py`), and WB-Reward, against a reference model's answers
-(`checklist_pairwise.py`). Pattern: the
-whole conversation as it was, greedy, 4096 tokens. https://arxiv.org/abs/2406.04770
+(`evaluation/judging/protocols/checklist_score.py`), and WB-Reward, against a reference model's answers (`checklist_pairwise.py`).
+Pattern: the whole conversation as it was, greedy, 4096 tokens. https://arxiv.org/abs/2406.04770
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.benchmarks._rows import Hub, Row, load_items
-from evaluation.types import Item, Message
+from evaluation.benchmarks._rows import Row, load_items
+from evaluation.types import Hub, Item, Message
 
 TITLE = "WildBench v2"
 NUM_ITEMS = 1024
 MAX_NEW_TOKENS = 4096
-# The forms it is judged in, the first by default, with the judge of the published figures.
 FORMS = {"checklist_score": "gpt-4o-2024-05-13", "checklist_pairwise": "gpt-4-turbo-2024-04-09"}
 BASELINE = "gpt-4-turbo-2024-04-09"
 
@@ -40,11 +38,11 @@ TASKS = {
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
-    """The tasks, with checklist and tags. None is the hub, "sample" a few of the project's own, else a file of upstream's rows.
+    """The items, with checklist and tags. None is the hub, "sample" a few of the project's own, else a file of upstream's rows.
 
     Raises:
         FileNotFoundError: where the source is not there.
-        ValueError: where a row is no task.
+        ValueError: where a row is no item.
     """
     return load_items("wildbench", source, limit, HUB, NUM_ITEMS, _item)
 

@@ -1,7 +1,7 @@
 """Engines: what runs a model. One file per engine, whose name is its name in a recipe.
 
-The contracts of an engine (`Engine`, `LikelihoodEngine`) and of its file (`EngineFile`), the kind (`ENGINES`), opening one by its name
-(`open_engine`, `environment`), and what the engines share (`too_long`, `cut_left`).
+Here are the contracts of an engine (`Engine`, `LikelihoodEngine`) and of its file (`EngineFile`), the kind (`ENGINES`), the functions that
+open an engine by its name (`open_engine`, `environment`), and what engines share (`too_long`, `cut_left`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Protocol
 from bnf.plugins import Kind, load, names
 from evaluation.types import Generation, Message, Sampling
 
-# Fields of `Sampling` that not every engine can do: `choices`, `schema`, and `top_logprobs`.
+# What not every engine can do: the fields `choices`, `schema` and `top_logprobs` of `Sampling`.
 Feature = Literal["choices", "schema", "logprobs"]
 
 # A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
@@ -24,7 +24,7 @@ Received = Callable[[int, list[Generation]], None]
 
 
 def unheard(index: int, completions: list[Generation]) -> None:
-    """For whoever takes completions as they are yielded, and loses those under way where it stops early."""
+    """The default of `received`: the caller takes completions as they are yielded, and loses those under way where it stops early."""
 
 
 class Engine(Protocol):
@@ -103,7 +103,7 @@ ENGINES = Kind("engine", "evaluation.engines", EngineFile)
 
 
 def is_remote(name: str) -> bool:
-    """Whether the named engine generates behind an endpoint. A name that is no engine's, such as `reward_model`, does not."""
+    """Whether the named engine generates behind an endpoint; False for a name that is no engine's, such as `reward_model`."""
     return name in names(ENGINES) and load(ENGINES, name).REMOTE
 
 

@@ -69,7 +69,7 @@ def connect(
     """The client of an endpoint; it never retries by itself, so that every attempt is counted.
 
     Raises:
-        ValueError: where the key is missing, or Azure's endpoint or API version is.
+        ValueError: where the key is missing, or for Azure the endpoint or the API version.
     """
     import openai
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -16,7 +16,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bnf.data.chat_template import ChatTemplate
-from evaluation.engines import Engine
+from evaluation.engines import Engine, LikelihoodEngine
 from evaluation.progress import GENERATING, WEIGHING
 from evaluation.types import Progress, Sampling
 
@@ -38,7 +38,8 @@ class EngineModel(TemplateLM):
                 "set evaluation.engine=vllm or transformers"
             )
         self.tokenizer = tokenizer
-        self._engine, self._progress = engine, progress
+        # An engine that takes token ids has the model's logits.
+        self._engine, self._progress = cast(LikelihoodEngine, engine), progress
         self._template = ChatTemplate(tokenizer)
 
     @property
@@ -100,7 +101,7 @@ class EngineModel(TemplateLM):
         # Choices of one question differ in few tokens, and some are the same as another's: each text is weighed once.
         distinct = list(dict.fromkeys((tuple(context), tuple(continuation)) for context, continuation in pairs))
         weights: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, bool]] = {}
-        for index, weight in self._engine.loglikelihoods(distinct):  # type: ignore[attr-defined]
+        for index, weight in self._engine.loglikelihoods(distinct):
             weights[distinct[index]] = weight
             self._progress(len(weights), len(distinct), WEIGHING)
         return [weights[tuple(context), tuple(continuation)] for context, continuation in pairs]

@@ -186,7 +186,7 @@ def make_replay(tasks: list[str], documents: list[Record]) -> Callable[[tuple[st
     def replay(argument: tuple[str, list[tuple[int, str]]]) -> list[Record]:
         task, pairs = argument
         name = task.rpartition("/")[2]
-        model.completions = {index: completion for index, completion in pairs}
+        model.completions = dict(pairs)
         indices = sorted(model.completions)
         results = evaluate(model, {"tasks": {name: loaded[name]}}, samples={name: indices}, bootstrap_iters=0)
         assert results is not None

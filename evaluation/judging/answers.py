@@ -48,7 +48,7 @@ def read_answers(path: Path) -> Answers:
 
 
 def completions_by_question(records: Iterable[Record]) -> dict[str, list[str]]:
-    """The turns of each question from the records of a completions.jsonl, which has one per turn."""
+    """The answers to each question in the order of its turns, from a completions.jsonl that has a record for each turn."""
     turns: dict[str, dict[int, str]] = {}
     for record in records:
         question: str = record["question_id" if "question_id" in record else "id"]

@@ -16,7 +16,7 @@ from evaluation.progress import spent_so_far
 from evaluation.records import Record
 from evaluation.types import Generation, Message, Progress
 
-# What has to be asked, by its key, and the judgments that it is for.
+# By a request's key the conversation to send, and the judgments that need its reply.
 _Waiting = dict[str, tuple[list[Message], list[Pending]]]
 
 
@@ -45,12 +45,12 @@ class Cost:
 
 
 class Asking:
-    """The judgments' requests and the replies on file.
+    """Asks a judge for judgments, and reads their verdicts from the replies on file.
 
-    A judgment without a verdict is asked again in every run, but once in each. One with a verdict never is.
+    A judgment without a verdict is asked for once in every run; one with a verdict is never asked for again.
 
     Args:
-        protocol_name: As the record of calls has it.
+        protocol_name: The protocol's name in the record of calls.
     """
 
     def __init__(self, judge: Judge, judge_name: str, protocol: JudgeProtocol, protocol_name: str, calls: Calls) -> None:

@@ -21,11 +21,13 @@ from evaluation.types import Generation, Message
 
 @dataclass(frozen=True)
 class About:
-    """Whom a request asks and what for, for people who read the file; a request for a reward alone is for no judgment.
+    """What a line of the record says of its request to people: the judge, its protocol, and the judgment that needs the reply.
+
+    A request for a reward alone has no judgment.
 
     Attributes:
-        number: As of a judgment; `game` in the file.
-        attempt: 2 of a request to go on.
+        number: The judgment's `number`; `game` in the file.
+        attempt: 1, or 2 for a request to go on.
     """
 
     judge: str

@@ -66,7 +66,7 @@ class Reading:
 
     Attributes:
         verdict: None where the reply has none that counts.
-        choice_mass: How much of the probability lay on the letters, where those were asked for.
+        choice_mass: The probability of both letters together, where the verdict is the likelier letter.
     """
 
     verdict: Verdict | None
@@ -152,8 +152,8 @@ class ModelJudge:
         if self.mode == "logprobs":
             if protocol.LETTERS is None:
                 raise ValueError(
-                    f"judge.verdict must be text, choice or structured for a form that rates, got logprobs for {protocol.__name__}; "
-                    "set judge.verdict"
+                    "judge.verdict must be text, choice or structured for a judge protocol that rates, got logprobs for "
+                    f"{protocol.__name__}; set judge.verdict"
                 )
             return Sampling(1, top_logprobs=_TOP_LOGPROBS)
         return Sampling(self._max_tokens)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation import engines
 from evaluation.engines import Engine
 from evaluation.judging.client import Judge, ModelJudge, RewardJudge
 from evaluation.judging.reward_model import RewardModel
@@ -41,19 +42,16 @@ def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -
 
 
 def environment(engine_name: str) -> dict[str, str]:
-    """What must be set before the process that opens the judge starts."""
-    from evaluation.engines import environment
-
+    """The variables that must be set before the process that opens the judge starts."""
     # A reward model runs in transformers.
-    return environment("transformers" if engine_name == "reward_model" else engine_name)
+    return engines.environment("transformers" if engine_name == "reward_model" else engine_name)
 
 
 @functools.lru_cache(maxsize=1)
 def _loaded(name: str, folder: Path, date: str) -> tuple[Engine, PreTrainedTokenizerBase]:
     from bnf.data.rendering import load_tokenizer
-    from evaluation.engines import open_engine
 
-    return open_engine(name, folder), load_tokenizer(folder, date)
+    return engines.open_engine(name, folder), load_tokenizer(folder, date)
 
 
 @functools.lru_cache(maxsize=1)
@@ -63,10 +61,8 @@ def _reward_model(folder: Path, date: str) -> RewardModel:
 
 @functools.lru_cache(maxsize=1)
 def _connected(settings: str) -> tuple[Engine, Meter]:
-    from evaluation.engines import open_engine
-
     engine, connection, spending = json.loads(settings)
     meter = Meter.of_run(spending["prices"], spending["max_usd"])
     meter.price(engine["model"])
     options = {**connection, "base_url": engine["base_url"], "api": engine["api"], "meter": meter}
-    return open_engine("openai", engine["model"], **options), meter
+    return engines.open_engine("openai", engine["model"], **options), meter

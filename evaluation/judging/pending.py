@@ -15,12 +15,12 @@ from evaluation.types import Item, Message
 
 @dataclass(frozen=True)
 class Pending:
-    """A judgment that is to be made.
+    """A judgment that is still to be made.
 
     Attributes:
-        number: 1 where the baseline is A and 2 where it is B; of a rated answer its turn.
-        requests: What is asked: one request, or of a reward model one for each answer. None where the facts have the verdict already.
-        category: The question's, of a rated answer.
+        number: For a comparison 1 where the baseline is A, and 2 where it is B; for a rated answer its turn.
+        requests: The conversations that ask for it: one, or for a reward model one per answer; none where `facts` has the verdict.
+        category: The question's category; for rated answers alone.
     """
 
     model: str
@@ -38,7 +38,7 @@ def require(protocol: JudgeProtocol, judge: Judge, baseline: Answers | None) -> 
     if judge.mode == "reward" and not protocol.COMPARES:
         raise ValueError(
             f"judge.engine must be a language model for {protocol.__name__}, which rates on a scale of 1 to 10, got a reward model, "
-            "whose rewards have no scale; use it with a form that compares"
+            "whose rewards have no scale; use it with a judge protocol that compares"
         )
 
 

@@ -63,7 +63,7 @@ def summarize_judgments(
     orders: str,
     demonstration: bool,
 ) -> Record:
-    """`models` with each one's result, and what the protocol says of all of them together."""
+    """The models' part of summary.json: each model's result under `models`, beside it what the protocol says of all together."""
     by_model = {model: [one for one in judgments if one.candidate == model] for model in models}
     results: dict[str, Record] = {}
     for model, found in by_model.items():

@@ -16,7 +16,7 @@ class RewardModel:
         ValueError: where the model has more than one output, or its tokenizer no chat template.
     """
 
-    def __init__(self, model: Path, *, batch_size: int = 8, max_length: int | None = None, date: str = DEFAULT_DATE) -> None:
+    def __init__(self, model: Path, *, batch_size: int = 8, date: str = DEFAULT_DATE) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
 
@@ -32,9 +32,7 @@ class RewardModel:
                 "that was trained as a reward model"
             )
         self._model = loaded.to(self._device).eval()
-        config = loaded.config.get_text_config()
-        own = getattr(config, "max_position_embeddings", None)
-        self._max_length = min([length for length in (max_length, own) if length is not None], default=None)
+        self._max_length: int | None = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
         # With a batch of one nothing is padded, and a classifier without a padding token works.
         self._pad = self._tokenizer.pad_token_id
         if loaded.config.pad_token_id is None:
@@ -85,6 +83,3 @@ class RewardModel:
                 logits = self._model(input_ids=rows, attention_mask=mask).logits[:, 0]
             for index, reward in zip(batch, logits.float().tolist(), strict=True):
                 yield index, Generation(repr(float(reward)), [], "stop", len(ids[index]), 0)
-
-    def close(self) -> None:
-        self._model = None

@@ -59,6 +59,7 @@ def judge(
         SpendingCapReached: where the next request could exceed the cap; what was answered is kept.
     """
     protocol = _protocol(protocol_name)
+    baseline_name = baseline.model if baseline else None
     output_dir.mkdir(parents=True, exist_ok=True)
     asked = list(pending(protocol, judge, questions, models, baseline, orders))
     with contextlib.closing(Calls(calls_file or output_dir / "calls.jsonl", fresh=fresh)) as calls:
@@ -67,13 +68,7 @@ def judge(
         judgments = [_judgment(one, asking) for one in asked]
         records = [
             JudgmentRecord(
-                judgment,
-                asking.keys(one),
-                judge_name,
-                protocol_name,
-                protocol.COMPARES,
-                baseline.model if baseline else None,
-                asking.replies(one),
+                judgment, asking.keys(one), judge_name, protocol_name, protocol.COMPARES, baseline_name, asking.replies(one)
             )
             for one, judgment in zip(asked, judgments, strict=True)
         ]
@@ -83,7 +78,7 @@ def judge(
         "form": protocol_name,
         **(about or {}),
         "verdict_mode": judge.mode,
-        "baseline": baseline.model if baseline else None,
+        "baseline": baseline_name,
         "orders": orders if protocol.COMPARES else None,
         "demonstration": demonstration,
         **summarize_judgments(protocol, judgments, list(models), questions, orders, demonstration),

@@ -17,11 +17,11 @@ from evaluation.report import charts, likelihoods, training_data
 from evaluation.report.dev_set import MEANING, dev_rows, dev_title
 from evaluation.report.examples import examples
 from evaluation.report.facts import facts
-from evaluation.report.inputs import ReportInputs
+from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import judge_counts, judge_notes, judge_rows
 from evaluation.report.lm_eval import cross_check_rows, task_rows
 from evaluation.report.rounds import round_rows
-from evaluation.report.summary import MODELS, label, notes, summarize, table_rows
+from evaluation.report.summary import label, notes, summarize, table_rows
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"

@@ -1,6 +1,6 @@
 """The report's charts as inline SVG: no script, nothing fetched, the same bytes for the same numbers.
 
-Colours are the page's CSS variables and text is text, so that a chart follows light and dark and can be searched.
+Colours are the page's CSS variables, so that a chart follows light and dark; its text is text, so that it can be searched.
 """
 
 from __future__ import annotations
@@ -142,12 +142,7 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
     """
 
     def draw(axes: Axes) -> None:
-        width = 0.84 / len(rows)
-        for place, (counts, color) in enumerate(rows):
-            total = max(sum(counts), 1)
-            lefts = [index + 0.08 + place * width for index in range(len(counts))]
-            shares = [100 * count / total for count in counts]
-            axes.bar(lefts, shares, width, align="edge", color=_COLOR[color], linewidth=0)
+        _bars(axes, rows)
         zero = edges.index(0)
         axes.axvline(zero + 1, color=_COLOR["muted"], linewidth=0.9)
         # Every other edge has its number, zero among them.
@@ -166,12 +161,7 @@ def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], ti
     """Shares, in percent, of what lies from each edge up to the next; bins are drawn equally wide. A row is (counts, colour)."""
 
     def draw(axes: Axes) -> None:
-        width = 0.84 / len(rows)
-        for place, (numbers, color) in enumerate(rows):
-            total = max(sum(numbers), 1)
-            lefts = [index + 0.08 + place * width for index in range(len(numbers))]
-            shares = [100 * number / total for number in numbers]
-            axes.bar(lefts, shares, width, align="edge", color=_COLOR[color], linewidth=0)
+        _bars(axes, rows)
         axes.set_xticks(range(0, len(edges), 2), [f"{edge:g}" for edge in edges[::2]])
         axes.set_xlim(0, len(edges) - 1)
         axes.grid(axis="x", visible=False)
@@ -180,6 +170,16 @@ def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], ti
         axes.set_ylabel("%")
 
     return _svg(draw, title, (4.7, 2.05))
+
+
+def _bars(axes: Axes, rows: Sequence[tuple[Sequence[int], str]]) -> None:
+    """Each row's shares in percent, the rows side by side in every bin."""
+    width = 0.84 / len(rows)
+    for place, (counts, color) in enumerate(rows):
+        total = max(sum(counts), 1)
+        lefts = [index + 0.08 + place * width for index in range(len(counts))]
+        shares = [100 * count / total for count in counts]
+        axes.bar(lefts, shares, width, align="edge", color=_COLOR[color], linewidth=0)
 
 
 def _points(steps: Sequence[Record], key: str) -> list[tuple[float, float]]:

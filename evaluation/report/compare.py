@@ -91,9 +91,9 @@ class _Result:
 
 
 def _by_content(folder: Path) -> dict[str, Record]:
-    """The scores by what was asked: ids may be row numbers, and other files have other questions in these rows.
+    """The scores by their items' content: ids may be row numbers, and other files have other questions in these rows.
 
-    Items of one content are told apart by which of them each is, in order.
+    Items with the same content are told apart by their order.
     """
     scores: dict[str, Record] = {}
     seen: Counter[str] = Counter()
@@ -101,8 +101,8 @@ def _by_content(folder: Path) -> dict[str, Record]:
         content = record.get("content")
         if not isinstance(content, str):
             raise ValueError(
-                f"{folder / 'scores.jsonl'} must have content with each item, by which runs are paired, got none for {id!r}: it was "
-                "scored before there was such a field; execute its recipe with --refresh score, which reads the stored completions"
+                f"{folder / 'scores.jsonl'} must have content with each item, by which runs are paired, got none for {id!r}; execute "
+                "its recipe with --refresh score, which reads the stored completions"
             )
         seen[content] += 1
         scores[f"{content}-{seen[content]}"] = record

@@ -56,10 +56,11 @@ def facts(summary: Record) -> list[tuple[str, str]]:
 
 
 def _rates(settings: Record, train: Record | None) -> str:
-    """The learning rates that the optimizer was given, or, of a policy that doesn't say, the one that was set."""
-    rates, schedule = (train or {}).get("learning_rates"), settings["lr_scheduler_type"]
-    if rates is None:
+    """The learning rates that the optimizer was given; without a training in the report, the one that was set."""
+    schedule = settings["lr_scheduler_type"]
+    if train is None:
         return f"{settings['learning_rate']:g} ({schedule})"
+    rates = train["learning_rates"]
     warmup = f", warm-up steps: {rates['warmup_steps']}" if rates["warmup_steps"] else ""
     first, highest, last = (f"{rates[name]:.3g}" for name in ("first", "highest", "last"))
     return f"{first} in the first step, {highest} at most, {last} in the last ({schedule}{warmup})"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from evaluation.records import Record
 
+MODELS = ("base", "aligned")
 # benchmark (or lm-eval task) → model → folder
 ByModel = Mapping[str, Mapping[str, Path]]
 

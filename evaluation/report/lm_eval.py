@@ -7,10 +7,9 @@ from pathlib import Path
 
 from evaluation.formats import NONE, interval, number, signed
 from evaluation.records import Record, read_json, read_records
-from evaluation.report.inputs import ByModel
+from evaluation.report.inputs import MODELS, ByModel
 from evaluation.statistics import paired_difference
 
-MODELS = ("base", "aligned")
 # A cross-check lists so many disagreements in the report; its stage's file has all of them.
 NUM_SHOWN = 50
 
@@ -62,7 +61,7 @@ def task_rows(summary: Record) -> list[dict[str, str]]:
             "Δ [95 %]": f"{signed(entry.get('delta'), 4)} {interval(entry.get('delta_ci'), 4, with_sign=True)}".rstrip(),
             "documents": str(entry["n"] or NONE),
         }
-        for tasks in summary.get("lm_eval", {}).values()
+        for tasks in summary["lm_eval"].values()
         for task, metrics in tasks.items()
         for metric, entry in metrics.items()
     ]
@@ -92,9 +91,7 @@ def _task(folders: Mapping[str, Path]) -> Record:
             shared = [document for document in first if document in others[0]] if others else []
             if len(shared) < 2 or set(samples) != set(MODELS):
                 continue
-            base, aligned = (
-                [samples[model][task, metric][document] for document in shared] for model in MODELS
-            )  # per-document values
+            base, aligned = ([samples[model][task, metric][document] for document in shared] for model in MODELS)
             difference = paired_difference(base, aligned)
             entry |= {
                 "delta": difference.delta / 100,

@@ -13,12 +13,10 @@ from evaluation.formats import NONE, difference, interval, number, p_value
 from evaluation.paired import compare_scores, correct_and_judge, read_scores
 from evaluation.records import Record, read_json, read_records
 from evaluation.report.dev_set import read_dev
-from evaluation.report.inputs import ReportInputs
+from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import add_agreement, judge_entry, judge_notes
 from evaluation.report.lm_eval import cross_check_of, tasks_of
 from evaluation.report.rounds import summarize_rounds
-
-MODELS = ("base", "aligned")
 
 
 def summarize(inputs: ReportInputs) -> Record:
@@ -92,7 +90,7 @@ def notes(summary: Record) -> list[str]:
     found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
     found += [text for name, entry in entries.items() for text in _cross_checked(name, entry)]
     found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
-    found += [text for name, entry in summary.get("contamination", {}).items() if (text := _contaminated(name, entry))]
+    found += [text for name, entry in summary["contamination"].items() if (text := _contaminated(name, entry))]
     trained = summary["train"] or {}
     weight, elsewhere = trained.get("reference_mismatch"), trained.get("reference_made_elsewhere")
     if weight is not None or elsewhere is not None:

@@ -33,9 +33,9 @@ def preferences(recipe: Record) -> str:
 
 def figures(data: Record) -> list[Figure]:
     """Charts of the ledger's histograms."""
-    found = data.get("histograms")
-    if not found or not data["num_groups"]:
+    if not data["num_groups"]:
         return []
+    found = data["histograms"]
     completions = [(found[f"{label}_length"]["counts"], label) for label in _LABELS if sum(found[f"{label}_length"]["counts"])]
     drawn = []
     for title, rows, histogram, unit in (
@@ -65,14 +65,14 @@ def tables(data: Record) -> list[tuple[str, Record]]:
         ("Rows that were changed", {name: count for name, count in noise.items() if count}),
         (
             "Sides that a mask hid in one pair, and another pair still shows",
-            {"still there": data["num_still_there"]} if data.get("num_still_there") else {},
+            {"still there": data["num_still_there"]} if data["num_still_there"] else {},
         ),
-        ("Groups with", data.get("groups_by_labels", {})),
+        ("Groups with", data["groups_by_labels"]),
         (
             "Texts both preferred and dispreferred",
-            {"contradictions": data["num_contradictions"]} if data.get("num_contradictions") else {},
+            {"contradictions": data["num_contradictions"]} if data["num_contradictions"] else {},
         ),
-        ("Prompts by language", data.get("languages", {})),
+        ("Prompts by language", data["languages"]),
     ]
     return [(title, counts) for title, counts in found if counts]
 

@@ -13,7 +13,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Literal, NotRequired, TypedDict
@@ -247,45 +246,27 @@ def score_completions(
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
     """
-    answers = load_answers(benchmark, file, format=format)
-    records = score_records(benchmark, answers.items, answers.completions, boxed=answers.boxed)
+    if format == "zeroeval":
+        from evaluation.scoring.zeroeval import load_zeroeval_results
+
+        recorded = load_zeroeval_results(file, benchmark)
+        model, items, completions, boxed = recorded.model, recorded.items, recorded.completions, recorded.boxed
+    else:
+        # The named file first: its faults are reported before those of the file beside it.
+        completions, items = read_completions(file), _read_items(file.with_name("items.jsonl"))
+        model, boxed = None, False
+    records = score_records(benchmark, items, completions, boxed=boxed)
     # A ZeroEval file has no items but those that were answered.
     n_benchmark = _scored(benchmark).NUM_ITEMS or 0
-    n_expected = n_benchmark if format == "zeroeval" else len(answers.items)
-    result: Score = {
-        **aggregate(benchmark, records, n_expected),
-        "model": answers.model,
-        "items_digest": items_digest(answers.items),
-    }
+    n_expected = n_benchmark if format == "zeroeval" else len(items)
+    result: Score = {**aggregate(benchmark, records, n_expected), "model": model, "items_digest": items_digest(items)}
     # A run knows that it asked for less than there is; a file by itself stands for the benchmark.
     result["partial"] = result["n"] < max(n_expected, n_benchmark)
     if lm_eval:
         from evaluation.harness.replay import cross_check
 
-        result["cross_check"], result["disagreements"] = cross_check(benchmark, answers.items, [dict(one) for one in records])
+        result["cross_check"], result["disagreements"] = cross_check(benchmark, items, [dict(one) for one in records])
     return result
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A file of completions and the items they are of; `boxed` says whether ZeroEval's boxed rule applies to the model."""
-
-    model: str | None
-    items: list[Item]
-    completions: list[Record]
-    boxed: bool
-
-
-def load_answers(benchmark: str, file: Path, *, format: Literal["native", "zeroeval"]) -> Answers:
-    """Reads a file of completions in either format; raises as `score_completions` does."""
-    if format == "native":
-        # The named file first: its faults are reported before those of the file beside it.
-        completions = read_completions(file)
-        return Answers(None, _read_items(file.with_name("items.jsonl")), completions, False)
-    from evaluation.scoring.zeroeval import load_zeroeval_results
-
-    results = load_zeroeval_results(file, benchmark)
-    return Answers(results.model, results.items, results.completions, results.boxed)
 
 
 def read_completions(path: Path) -> list[Record]:

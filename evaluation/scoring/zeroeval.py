@@ -25,10 +25,9 @@ _CRUX_QUESTION = re.compile(r"\[PYTHON\]\n(?P<code>.*)\nassert f\((?P<input>.*)\
 
 @dataclass(frozen=True)
 class ZeroEvalResults:
-    """A result file: the benchmark's items as far as it holds them, and the completions in the form of completions.jsonl."""
+    """What a result file holds: the items that were answered, and their completions as records of completions.jsonl."""
 
     model: str
-    benchmark: str
     boxed: bool  # whether upstream's boxed rule applies to the model
     items: list[Item]
     completions: list[Record]
@@ -76,7 +75,7 @@ def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
         completions.append({"id": name, "completion": output[0]})
     model = path.name.removesuffix(".gz").removesuffix(".json")
     boxed = _BOXED_MODELS in model or _BOXED_MODELS in generator
-    return ZeroEvalResults(model, benchmark, boxed, items, completions)
+    return ZeroEvalResults(model, boxed, items, completions)
 
 
 def _name(row: Record, number: int, error: Callable[[str, object], ValueError]) -> str:

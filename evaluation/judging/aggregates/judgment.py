@@ -79,11 +79,11 @@ class Judgment:
     """One comparison in one order, or one rated answer, with its verdict: a line of games.jsonl, or of a benchmark's recorded judgments.
 
     Attributes:
-        number: 1 where the baseline is A, 2 where it is B; of a rated answer its turn. `game` in files.
+        number: For a comparison 1 where the baseline is A, and 2 where it is B; for a rated answer its turn. `game` in files.
         verdict: None where the judge gave none that counts.
-        category: The question's, of a rated answer.
+        category: The question's category; for rated answers alone.
         asked: Whether a judge was asked. A judgment that was decided without one counts for the score and tells nothing of the judge.
-        choice_mass: How much of the probability lay on the letters, where a verdict is the likelier of two. `letter_mass` in files.
+        choice_mass: The probability of both letters together, where the verdict is the likelier letter. `letter_mass` in files.
     """
 
     question_id: str
@@ -97,7 +97,7 @@ class Judgment:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Which comparison or answer of a model it is of."""
+        """Question and number: they tell a model's comparisons, or its rated answers, apart."""
         return self.question_id, self.number
 
     @property

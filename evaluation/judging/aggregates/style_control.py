@@ -37,7 +37,7 @@ _RIDGE = 1.0
 _LN10 = math.log(10)
 _MAX_STEPS = 100
 
-# A comparison with a verdict, what the candidate got (1, ½, 0), and as how many battles it counts.
+# A comparison with a verdict, what the candidate got (1, ½, 0), and how many battles it counts as.
 Battles = tuple[Judgment, float, int]
 
 
@@ -152,7 +152,7 @@ def fit_logistic(inputs: Floats, outcomes: Floats, counts: Floats, ridge: float)
         weights += step
         if float(np.abs(step).max()) < 1e-10:
             return weights
-    raise ValueError(f"the regression must converge within {_MAX_STEPS} steps, got separable games; use a ridge above 0")
+    raise ValueError(f"the regression must converge within {_MAX_STEPS} steps, got separable comparisons; use a ridge above 0")
 
 
 def _styles(judgment: Judgment) -> tuple[Style, Style] | None:

@@ -9,11 +9,11 @@ empty or cut output is worth nothing whatever a judge says: neither tells anythi
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from evaluation.judging.aggregates.judgment import Judgment, Output
 from evaluation.judging.aggregates.style_control import length_statistics
-from evaluation.judging.aggregates.win_rate import NUM_RESAMPLES, distrust, position_bias, resampled_interval
+from evaluation.judging.aggregates.win_rate import NUM_RESAMPLES, RESAMPLING_SEED, distrust, position_bias, resampled_interval
 from evaluation.records import Record
 
 REWARDS = {"A>>B": 1.0, "A>B": 0.5, "A=B": 0.0, "B>A": -0.5, "B>>A": -1.0}
@@ -41,7 +41,6 @@ def aggregate_scores(
     num_expected: int,
     tasks: Mapping[str, Sequence[str]] | None = None,
     demonstration: bool = False,
-    seed: int = 0,
 ) -> Record:
     """WB-Score over rated answers.
 
@@ -54,16 +53,14 @@ def aggregate_scores(
     judged = [one.rating for one, output in zip(judgments, outputs, strict=True) if one.asked and not output.empty]
     by_judge = [score for score in judged if score is not None]
     null_share = (len(judged) - len(by_judge)) / len(judged) if judged else 0.0
-    reason = distrust(len(by_judge), null_share, demonstration=demonstration)
-    if len(by_judge) > 1 and len(set(by_judge)) == 1:
-        reason = "; ".join(filter(None, [reason, f"every answer has the score {by_judge[0]:g}"]))
+    reason = distrust(len(by_judge), null_share, demonstration=demonstration, ratings=by_judge)
     kept = [
         (one.question_id, one.rating)
         for one, output in zip(judgments, outputs, strict=True)
         if one.rating is not None and not output.is_left_out
     ]
-    by_task = _by_task(kept, tasks)
-    ci = _mean_interval([_totals(scored)], seed, (1.0, 10.0))
+    by_task = _by_task(kept, tasks, rescaled)
+    ci = _mean_interval([_totals(scored)], (1.0, 10.0))
     shown = None if ci is None else [rescaled(bound) for bound in ci]
     return {
         "wb_score": rescaled(sum(values) / len(values)) if values else None,
@@ -71,8 +68,8 @@ def aggregate_scores(
         # One row a question, as a rule: the interval by rows is the one by questions.
         "ci": shown,
         "ci_clustered": shown,
-        "wb_score_macro": None if by_task is None else _macro({task: rescaled(mean) for task, mean in by_task.items()}),
-        "wb_score_by_task": None if by_task is None else {task: rescaled(mean) for task, mean in by_task.items()},
+        "wb_score_macro": _macro(by_task),
+        "wb_score_by_task": by_task,
         **_counts(judgments, num_expected, num_null=num_null, num_unjudged=len(judgments) - len(judged), null_share=null_share),
         **_outputs(outputs),
         "position_bias": None,
@@ -88,11 +85,10 @@ def aggregate_rewards(
     num_expected: int,
     tasks: Mapping[str, Sequence[str]] | None = None,
     demonstration: bool = False,
-    seed: int = 0,
 ) -> Record:
     """WB-Reward over comparisons that have both outputs.
 
-    `wb_reward_by_margin` has the published margins. `lengths` are of outputs that were neither cut nor are empty.
+    `wb_reward_by_margin` has a value for each published margin. `lengths` leaves out outputs that are empty or were cut.
     """
     judged = [one for one in judgments if one.asked and not any(output.is_void for output in one.outputs)]
     num_null = sum(one.verdict is None for one in judged)
@@ -105,19 +101,19 @@ def aggregate_rewards(
         for margin, rewards in by_margin.items()
     }
     kept = [(one.question_id, reward) for one, reward in zip(judgments, by_margin[-1], strict=True) if reward is not None]
-    by_task = _by_task(kept, tasks)
+    by_task = _by_task(kept, tasks, lambda mean: 100 * mean)
     bias, covered = position_bias(judged)
     reason = distrust(
         len(judged) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
     )
-    shown = reward_interval([judgments], seed) if any_verdict else None
+    shown = reward_interval([judgments]) if any_verdict else None
     return {
         "wb_reward": points[-1] if any_verdict else None,
         "ci": shown,
         "ci_clustered": shown,
         "wb_reward_by_margin": {str(margin): value for margin, value in points.items()},
-        "wb_reward_macro": None if by_task is None else _macro({task: 100 * mean for task, mean in by_task.items()}),
-        "wb_reward_by_task": None if by_task is None else {task: 100 * mean for task, mean in by_task.items()},
+        "wb_reward_macro": _macro(by_task),
+        "wb_reward_by_task": by_task,
         **_counts(judgments, num_expected, num_null=num_null, num_unjudged=len(judgments) - len(judged), null_share=null_share),
         "n_left_out": sum(_is_left_out(one) for one in judgments),
         **_outputs([one.outputs[0] for one in judgments]),
@@ -131,10 +127,10 @@ def aggregate_rewards(
     }
 
 
-def reward_interval(references: Sequence[Sequence[Judgment]], seed: int = 0) -> list[float] | None:
+def reward_interval(references: Sequence[Sequence[Judgment]]) -> list[float] | None:
     """WB-Reward's interval by question; of comparisons with several references on the same questions, that of their mean."""
     totals = [_totals([(one.question_id, _reward(one, -1) or 0.0) for one in judgments]) for judgments in references]
-    ci = _mean_interval(totals, seed, (-1.0, 1.0))
+    ci = _mean_interval(totals, (-1.0, 1.0))
     return None if ci is None else [100 * bound for bound in ci]
 
 
@@ -189,9 +185,7 @@ def _totals(values: Sequence[tuple[str, float]]) -> dict[str, tuple[float, int]]
     return found
 
 
-def _mean_interval(
-    parts: Sequence[Mapping[str, tuple[float, int]]], seed: int, scale: tuple[float, float]
-) -> list[float] | None:
+def _mean_interval(parts: Sequence[Mapping[str, tuple[float, int]]], scale: tuple[float, float]) -> list[float] | None:
     """Percentile bootstrap over questions, at 95 %, of the mean of the parts' means; None where a part has nothing."""
     if not all(parts):
         return None
@@ -201,7 +195,7 @@ def _mean_interval(
     nothing = (0.0, 0)
     table = np.array([[value for part in parts for value in part.get(question, nothing)] for question in questions])
     distinct, counts = np.unique(table, axis=0, return_counts=True)  # (D, 2 × parts)
-    times = np.random.default_rng(seed).multinomial(len(questions), counts / len(questions), size=NUM_RESAMPLES)
+    times = np.random.default_rng(RESAMPLING_SEED).multinomial(len(questions), counts / len(questions), size=NUM_RESAMPLES)
     drawn = times @ distinct
     totals, numbers = drawn[:, ::2], drawn[:, 1::2]
     # A part with few of the questions can be drawn without any.
@@ -209,8 +203,10 @@ def _mean_interval(
     return resampled_interval((totals[complete] / numbers[complete]).mean(axis=1), len(questions), scale)
 
 
-def _by_task(values: Sequence[tuple[str, float]], tasks: Mapping[str, Sequence[str]] | None) -> dict[str, float] | None:
-    """The mean by task group, in a fixed order; None without tags."""
+def _by_task(
+    values: Sequence[tuple[str, float]], tasks: Mapping[str, Sequence[str]] | None, shown: Callable[[float], float]
+) -> dict[str, float] | None:
+    """The mean by task group as it is shown, in a fixed order; None without tags."""
     if tasks is None:
         return None
     found: dict[str, list[float]] = {task: [] for task in TASK_WEIGHTS}
@@ -221,10 +217,12 @@ def _by_task(values: Sequence[tuple[str, float]], tasks: Mapping[str, Sequence[s
             )
         for task in tasks[question]:
             found[task].append(value)
-    return {task: sum(part) / len(part) for task, part in found.items() if part}
+    return {task: shown(sum(part) / len(part)) for task, part in found.items() if part}
 
 
-def _macro(by_task: Mapping[str, float]) -> float:
+def _macro(by_task: Mapping[str, float] | None) -> float | None:
+    if by_task is None:
+        return None
     # As published: the weights of all groups, also of one without items, stand in the denominator.
     return sum(TASK_WEIGHTS[task] * value for task, value in by_task.items()) / sum(TASK_WEIGHTS.values())
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from evaluation.judging.aggregates.judgment import Judgment
-from evaluation.judging.aggregates.style_control import style_lengths
+from evaluation.judging.aggregates.style_control import Battles, style_lengths
 from evaluation.records import Record
 from evaluation.statistics import bootstrap_interval, unanimous_interval
 
@@ -27,16 +27,15 @@ VERDICTS = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0, 1), "B>A": (-1, 1), "B>>A"
 Place = TypeVar("Place", bound=Hashable)
 
 NUM_RESAMPLES = 1000
+RESAMPLING_SEED = 0  # fixed: the same judgments have the same interval
 MOST_RATED_APART = 9.0  # ratings are from 1 to 10
 MAX_NULL_SHARE = 0.05
 MAX_POSITION_BIAS = 0.25
-# Of the questions: below it they do not count as judged in both orders, and a bias measured on fewer says nothing of the rest.
+# The share of the questions that must have both orders to count as compared in both, and that a bias must be measured on.
 MIN_BIAS_COVERAGE = 0.9
 
 
-def aggregate(
-    judgments: Sequence[Judgment], *, num_expected: int, demonstration: bool = False, orders: str = "both", seed: int = 0
-) -> Record:
+def aggregate(judgments: Sequence[Judgment], *, num_expected: int, demonstration: bool = False, orders: str = "both") -> Record:
     """The candidate's result over its comparisons.
 
     Score and intervals are percentages. `position_bias` is the mean of +1 for a verdict for A, −1 for B and 0 for neither: 1 for a
@@ -56,7 +55,7 @@ def aggregate(
     questions = {one.question_id for one in judgments}
     places = {one.place for one in judgments}
     complete = len(places) == (2 if orders == "both" else 1) * len(questions) and len(questions) >= num_expected
-    ci, ci_clustered = _intervals(rows, seed)
+    ci, ci_clustered = _intervals(rows)
     reason = distrust(
         len(judged) - num_null, null_share, demonstration=demonstration, bias=bias, needs_bias=True, bias_coverage=covered
     )
@@ -119,7 +118,7 @@ def battles(judgments: Sequence[Judgment]) -> list[Row]:
     return [(one.question_id, got, count) for one, got, count in with_battles(judgments)]
 
 
-def with_battles(judgments: Sequence[Judgment]) -> list[tuple[Judgment, float, int]]:
+def with_battles(judgments: Sequence[Judgment]) -> list[Battles]:
     """Each comparison with a verdict, with what the candidate got and how many battles it counts as."""
     return [
         (one, (1 + won) / 2, VERDICTS[one.label][1])
@@ -151,13 +150,13 @@ def _both_orders(judgments: Sequence[Judgment]) -> list[tuple[int, int]]:
     return [pair for by_order in favours.values() for pair in zip(by_order[1], by_order[2], strict=False)]
 
 
-def _intervals(rows: Sequence[Row], seed: int) -> tuple[list[float] | None, list[float] | None]:
+def _intervals(rows: Sequence[Row]) -> tuple[list[float] | None, list[float] | None]:
     """Percentile bootstrap at 95 %, over battles and over questions."""
     if not rows:
         return None, None
     import numpy as np
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(RESAMPLING_SEED)
     each = np.repeat([got for _, got, _ in rows], [count for _, _, count in rows])
     values, counts = np.unique(each, return_counts=True)
     drawn = rng.multinomial(len(each), counts / len(each), size=NUM_RESAMPLES)  # (R, values)
@@ -192,7 +191,7 @@ def resampled_interval(drawn: NDArray[np.float64], n: int, scale: tuple[float, f
     return [float(bound) for bound in np.percentile(drawn, [2.5, 97.5])]
 
 
-def score_delta(base: Sequence[Judgment], aligned: Sequence[Judgment], seed: int = 0) -> Record:
+def score_delta(base: Sequence[Judgment], aligned: Sequence[Judgment]) -> Record:
     """How much more the aligned model scores against the same baseline, in points, with a question-clustered paired interval."""
     import numpy as np
 
@@ -201,7 +200,7 @@ def score_delta(base: Sequence[Judgment], aligned: Sequence[Judgment], seed: int
     shared = [question for question in sums["base"][0] if question in sums["aligned"][0]]
     if not shared:
         return {"delta": None, "delta_ci": None}
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(RESAMPLING_SEED)
     times = rng.multinomial(len(shared), np.full(len(shared), 1 / len(shared)), size=NUM_RESAMPLES)
     scores = {
         model: [np.array([part[question] for question in shared]) for part in (got, weight)]
@@ -245,8 +244,9 @@ def distrust(
     bias: float | None = None,
     needs_bias: bool = False,
     bias_coverage: float = 1.0,
+    ratings: Sequence[float] = (),
 ) -> str:
-    """Why the score must not be believed; empty where nothing speaks against it."""
+    """Why the score must not be believed; empty where nothing speaks against it. `ratings` are the verdicts of rated answers."""
     reasons = []
     if demonstration:
         reasons.append("a demonstration: the judge is too small to judge")
@@ -262,4 +262,6 @@ def distrust(
         reasons.append(
             f"the position bias was measured on {bias_coverage:.0%} of the questions (at least {MIN_BIAS_COVERAGE:.0%})"
         )
+    if len(ratings) > 1 and len(set(ratings)) == 1:
+        reasons.append(f"every answer has the score {ratings[0]:g}")
     return "; ".join(reasons)

@@ -51,7 +51,7 @@ class JudgeProtocol(Protocol):
     ORDERS: Orders | None = None
 
     def texts(self, item: Item, turn: int) -> list[tuple[str, str]]:
-        """What the judge reads before the answers: (heading, text)."""
+        """What the judge reads before the answers, as (heading, text)."""
         ...
 
     def parse(self, reply: str) -> Verdict | None:
@@ -85,4 +85,4 @@ class JudgeProtocol(Protocol):
         return {}
 
 
-PROTOCOLS = Kind("form", "evaluation.judging.protocols", JudgeProtocol)
+PROTOCOLS = Kind("judge protocol", "evaluation.judging.protocols", JudgeProtocol)

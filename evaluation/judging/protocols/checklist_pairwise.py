@@ -11,7 +11,7 @@ from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.wildbench import aggregate_rewards, compared_output_facts
 from evaluation.judging.protocols.checklist_score import MAX_WORDS as MAX_WORDS
 from evaluation.judging.protocols.checklist_score import tasks_of
-from evaluation.judging.protocols.checklist_score import texts as checklist_texts
+from evaluation.judging.protocols.checklist_score import texts as texts
 from evaluation.judging.replies import json_field
 from evaluation.records import Record
 from evaluation.types import Item
@@ -35,11 +35,6 @@ ASK_TEXT = (
     + ", ".join(f'"{name}"' for name in REASONS)
     + ', each with your words, and last "choice", with exactly one of the five choices.'
 )
-
-
-def texts(item: Item, turn: int) -> list[tuple[str, str]]:
-    """History, last message and checklist: (heading, text)."""
-    return checklist_texts(item, turn)
 
 
 def parse(reply: str) -> str | None:

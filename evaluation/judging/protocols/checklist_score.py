@@ -34,7 +34,7 @@ ASK_TEXT = (
 
 
 def texts(item: Item, turn: int) -> list[tuple[str, str]]:
-    """History, last message and checklist: (heading, text)."""
+    """What the judge reads before the answer, as (heading, text): history, last message and checklist."""
     parts = conversation_texts(item["conversation"], "Last message", max_words=MAX_WORDS)
     if item.get("checklist"):
         parts.append(("Checklist", "\n".join(f"- {point}" for point in item["checklist"])))

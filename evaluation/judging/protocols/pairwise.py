@@ -41,7 +41,7 @@ _LABEL = re.compile(r"\[\[([AB<>=]+)\]\]")
 
 
 def texts(item: Item, turn: int) -> list[tuple[str, str]]:
-    """What the judge reads before the answers: (heading, text)."""
+    """What the judge reads before the answers, as (heading, text)."""
     return conversation_texts(item["conversation"], "Request")
 
 

@@ -63,9 +63,7 @@ def aggregate(
     num_null = len(judgments) - len(rated)
     null_share = num_null / len(judgments) if judgments else 0.0
     judged = {one.question_id for one in judgments}
-    reason = distrust(len(rated), null_share, demonstration=demonstration)
-    if len(values) > 1 and len(set(values)) == 1:
-        reason = "; ".join(filter(None, [reason, f"every answer has the score {values[0]:g}"]))
+    reason = distrust(len(rated), null_share, demonstration=demonstration, ratings=values)
     return {
         "score": _mean(values),
         "ci": _interval(values, None),

@@ -49,7 +49,7 @@ _ANSWERS = re.compile(
 
 
 def arena_row(row: Record, file_judge: str | None) -> Read:
-    """The comparisons of a row. As in upstream's code, one without a verdict doesn't count, and in v2.0 nor does the other of its row."""
+    """The comparisons of a row. As upstream does it, one without a verdict doesn't count, nor in v2.0 the other one of its row."""
     question = row.get("question_id", row.get("uid"))
     if not isinstance(question, str | int) or isinstance(question, bool):
         raise UnreadableRowError("have a question_id or a uid", repr(question))
@@ -63,13 +63,12 @@ def arena_row(row: Record, file_judge: str | None) -> Read:
     if not isinstance(games, list) or not games or len(games) > 2:
         many = f"{len(games)} games, of which the first two count" if isinstance(games, list) and games else repr(games)
         fault = Fault("have one or two games", many)
-    # As upstream does, the first two count.
-    counted = [
-        (number, game) for number, game in enumerate(games[:2] if isinstance(games, list) else [], start=1) if game is not None
-    ]
     version = CATEGORIES[category].version
     judgments = []
-    for number, game in counted:
+    # As upstream does, the first two count.
+    for number, game in enumerate(games[:2] if isinstance(games, list) else [], start=1):
+        if game is None:
+            continue
         label = game.get("score") if isinstance(game, dict) else None
         if not isinstance(game, dict) or not isinstance(label, str | None):
             fault = fault or Fault("have games with a score that is a label or null", repr(game))

@@ -1,4 +1,4 @@
-"""Who judged, and who is the reference, in recorded judgments: much of it stands only in upstream's names of files and folders."""
+"""Finds who judged, and which model is the reference: upstream often says so in the names of files and folders alone."""
 
 from __future__ import annotations
 

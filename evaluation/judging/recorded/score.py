@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from evaluation.benchmarks import arena_hard, wildbench
+from evaluation.benchmarks import wildbench
 from evaluation.judging.aggregates.agreement import judges_agreement
 from evaluation.judging.aggregates.judgment import Judgment
 from evaluation.judging.aggregates.style_control import with_style_control
@@ -21,7 +21,6 @@ from evaluation.judging.aggregates.win_rate import aggregate, with_battles
 from evaluation.judging.recorded.arena import CATEGORIES, V01
 from evaluation.judging.recorded.readers import Judgments, read_judgments
 from evaluation.judging.recorded.rows import Key
-from evaluation.judging.recorded.tables import judgment_rows as judgment_rows
 from evaluation.records import Record
 
 BENCHMARKS = ("arena_hard", "wildbench")
@@ -34,12 +33,12 @@ def judge_score(
     file_format: Literal["native", "upstream"] | None = None,
     questions: str | None = None,
 ) -> Record:
-    """The result of every model in the files, over the protocol's number of questions.
+    """Scores recorded judgments: a result for every model in the files, over the protocol's number of questions.
 
-    Where several judges judged one model by one protocol, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
-    two judges. Arena-Hard v2.0 has one result per category, called `model, category`, against the baseline of its rows. WildBench's
-    ratings and comparisons of one model are one entry, also where comparisons are with several references: their rewards' mean, and trust
-    and counts over all of them.
+    Where several judges judged a model by one protocol, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
+    two judges. Arena-Hard v2.0 has a result for each category, called `model, category`, against the baseline of its rows. WildBench's
+    ratings and comparisons of a model are one entry. Where the comparisons are with several references, the entry's reward is the mean
+    over these, and its trust and counts are over all of them.
 
     Args:
         file_format: Refuses files of the other format; None reads both.
@@ -52,14 +51,13 @@ def judge_score(
     """
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark must be {' or '.join(BENCHMARKS)}, got {benchmark!r}; `bnf score` takes the others")
-    num_expected = {"arena_hard": arena_hard, "wildbench": wildbench}[benchmark].NUM_ITEMS
     # A link may lie in a folder that names another judge: a file is told by its place, not by what it points to.
     paths = {os.path.abspath(path): path for path in files}.values()
     found = _merged([(path, judgments) for path in paths for judgments in read_judgments(benchmark, path, file_format)])
     tasks = wildbench.load_tasks(questions) if questions is not None else None
     several = _judged_by_several(found)
     named = [(f"{part.model} ({part.judge})" if part.model in several else part.model, part) for part in found]
-    models = _arena(named) if benchmark == "arena_hard" else _wildbench(named, num_expected, tasks)
+    models = _arena(named) if benchmark == "arena_hard" else _wildbench(named, tasks)
     return {"benchmark": benchmark, "models": models, "agreement": _agreement(found)}
 
 
@@ -126,13 +124,11 @@ def _arena(named: Sequence[tuple[str, Judgments]]) -> dict[str, Record]:
     return results
 
 
-def _wildbench(
-    named: Sequence[tuple[str, Judgments]], num_expected: int, tasks: Mapping[str, Sequence[str]] | None
-) -> dict[str, Record]:
+def _wildbench(named: Sequence[tuple[str, Judgments]], tasks: Mapping[str, Sequence[str]] | None) -> dict[str, Record]:
     parts: dict[str, list[tuple[Judgments, Record]]] = {}
     for name, part in named:
         aggregated = aggregate_scores if part.protocol == "checklist_score" else aggregate_rewards
-        result = _about(part) | aggregated(part.judgments, num_expected=num_expected, tasks=tasks)
+        result = _about(part) | aggregated(part.judgments, num_expected=wildbench.NUM_ITEMS, tasks=tasks)
         parts.setdefault(name, []).append((part, result))
     return {name: _entry(found) for name, found in parts.items()}
 

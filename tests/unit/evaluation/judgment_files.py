@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.judging.recorded.score import judgment_rows
+from evaluation.judging.recorded.tables import judgment_rows
 
 needs_data = pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
 RECORDED = Path(os.environ.get("BNF_TEST_DATA", "")) / "recorded_examples"

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.benchmarks._rows import Items
 from evaluation.generation.generate import generate
-from evaluation.types import Generation, Sampling
+from evaluation.types import Generation, Items, Sampling
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 ITEMS = [{"id": f"q{number}", "question": f"{number} + 1"} for number in range(7)]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.judging.aggregates.wildbench import MARGINS
-from evaluation.judging.recorded.score import judge_score, judgment_rows
+from evaluation.judging.recorded.score import judge_score
+from evaluation.judging.recorded.tables import judgment_rows
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.judgment_files import (
     RECORDED,

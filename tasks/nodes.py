@@ -12,7 +12,7 @@ from tasks.job import Settings
 from tasks.keys import Ingredients, changes, code_digests, library_versions
 from tasks.manifest import MANIFEST, Manifest, read_manifest
 from tasks.names import TaskName
-from tasks.stages import MODEL, STAGES, kind_of_input
+from tasks.stages import ANY, FILE, MODEL, STAGES, kind_of_input
 from tasks.store import Artifact, Store
 
 # A difference between two sets of ingredients: `key` (dotted), `old`, `new`.
@@ -127,15 +127,22 @@ def check_inputs(nodes: Iterable[Node]) -> None:
     """Compares what every node reads with what its stage says that it reads.
 
     Raises:
-        ValueError: a stage's `READS` lacks a role, or has another stage under it than the one that is read.
+        ValueError: a stage's `READS` lacks a role, names what is no stage, or has another stage under it than the one that is read.
     """
     by_id = {node.id: node for node in nodes}
+    stages = names(STAGES)
     for node in by_id.values():
+        for kind in load(STAGES, node.stage).READS.values():
+            if kind not in (*stages, MODEL, FILE, ANY):
+                raise ValueError(
+                    f"READS of {node.stage} must have a stage, {MODEL}, {FILE} or {ANY} under each role, got {kind!r}; "
+                    f"correct it in tasks/stages/{node.stage}.py"
+                )
         for role in node.files:
             kind_of_input(node.stage, role)
         for role, name in node.inputs.items():
             kind = kind_of_input(node.stage, role)
-            if kind in names(STAGES) and kind != by_id[name].stage:
+            if kind in stages and kind != by_id[name].stage:
                 raise ValueError(
                     f"{role} of {node.id} must be an output of {kind}, got {name}; correct READS of {node.stage}, or the node"
                 )

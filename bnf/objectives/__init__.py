@@ -62,6 +62,7 @@ def option_types(name: str) -> dict[str, str]:
 
     Raises:
         ValueError: there is no such objective.
+        TypeError: the objective's file doesn't keep the contract.
     """
     return {option.name: str(option.type) for option in fields(_objective_class(name))}
 
@@ -73,4 +74,18 @@ def _objective_class(name: str) -> type[BaseObjective]:
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         new = f"a new one is a file bnf/objectives/{name}.py" if str(name).isidentifier() else "correct the name"
         raise ValueError(f"objective must be one of {', '.join(known)}, got {name!r}; {hint}{new}")
-    return load(OBJECTIVES, name).Objective
+    found = load(OBJECTIVES, name).Objective
+    wrong = _breach(found)
+    if wrong:
+        raise TypeError(f"Objective of bnf/objectives/{name}.py must be a dataclass on BaseObjective, got {wrong}; correct it")
+    return found
+
+
+def _breach(found: type) -> str | None:
+    """In what a file's `Objective` is no whole objective, in words."""
+    if not (isinstance(found, type) and issubclass(found, BaseObjective)):
+        return "one that isn't based on it"
+    if "__dataclass_fields__" not in vars(found):
+        return "a class without @dataclass(frozen=True), whose fields would be no options"
+    missing = sorted(found.__abstractmethods__)
+    return f"one without {', '.join(f'{name}()' for name in missing)}" if missing else None

@@ -122,7 +122,7 @@ def load_file(
         ValueError: where none is named, a row has another schema, an id comes twice, or there is no row.
     """
     if source is None:
-        raise ValueError(f"{benchmark}.source must be a file, got none; give {upstream}, or `sample`")
+        raise ValueError(f"{benchmark}.source must be a file, got none; give {upstream}{_or_sample(benchmark)}")
     return load_items(benchmark, source, limit, Hub("", []), None, to_item)
 
 
@@ -137,7 +137,7 @@ def _rows(benchmark: str, source: str | None, hub: Hub) -> Iterator[Row]:
     path = SAMPLES / f"{benchmark}.jsonl" if source == "sample" else Path(source)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{benchmark}.source must be an existing file, got {path}; give the benchmark's upstream file, or `sample`"
+            f"{benchmark}.source must be an existing file, got {path}; give the benchmark's upstream file{_or_sample(benchmark)}"
         )
     return _file_rows(benchmark, path)
 
@@ -171,7 +171,7 @@ def _hub_rows(benchmark: str, hub: Hub) -> Iterator[Row]:
         except (OSError, ValueError) as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
             raise FileNotFoundError(
-                f"{benchmark}.source must be reachable, got the hub's {hub.id} ({reason}); give a local file, or `sample`"
+                f"{benchmark}.source must be reachable, got the hub's {hub.id} ({reason}); give a local file{_or_sample(benchmark)}"
             ) from error
         for values in rows:
             named = {} if hub.config_field is None else {hub.config_field: config}
@@ -181,5 +181,10 @@ def _hub_rows(benchmark: str, hub: Hub) -> Iterator[Row]:
 
 def _error(benchmark: str, rule: str, got: object, where: str) -> ValueError:
     return ValueError(
-        f"{benchmark}.source must {rule}, got {str(got)[:200]} at {where}; give the benchmark's upstream file, or `sample`"
+        f"{benchmark}.source must {rule}, got {str(got)[:200]} at {where}; give the benchmark's upstream file{_or_sample(benchmark)}"
     )
+
+
+def _or_sample(benchmark: str) -> str:
+    """The project's own items as a remedy, for the benchmarks that have some."""
+    return ", or `sample`" if (SAMPLES / f"{benchmark}.jsonl").is_file() else ""

@@ -7,7 +7,7 @@ it, and its part of the template.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from evaluation.records import Record
@@ -55,3 +55,11 @@ class ReportInputs:
     shifts: Path | None = None
     data: Path | None = None
     rounds: Sequence[Mapping[str, Path]] = ()
+
+
+# What a stage's `REPORT` may be; `rounds` are put together from several stages.
+SECTIONS = tuple(
+    one.name
+    for one in fields(ReportInputs)
+    if one.name != "rounds" and (one.default is not MISSING or one.default_factory is not MISSING)
+)

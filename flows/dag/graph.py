@@ -12,6 +12,7 @@ from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
 from evaluation.judging.protocols import PROTOCOLS
+from evaluation.report.inputs import SECTIONS
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
 from flows.dag.parts import (
     endpoint,
@@ -159,7 +160,12 @@ def _evaluation(recipe: Recipe, models: list[Role]) -> list[Node]:
 
 
 def _benchmark(name: str, key: str) -> BenchmarkFile:
-    return load(BENCHMARKS, plugin("evaluation.benchmarks", name, key))
+    module = load(BENCHMARKS, plugin("evaluation.benchmarks", name, key))
+    if not module.FORMS and not own_names(module, ["score"]):
+        raise RecipeError(
+            f"{key} must have score() for a rule, or FORMS for a judge, got neither in {name}'s file; write one of them there"
+        )
+    return module
 
 
 def _part(benchmark: str, *names: str) -> str:
@@ -354,6 +360,12 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     sections = [
         f"tasks.stages.{stage}:REPORT" for stage in dict.fromkeys(node.stage for node in nodes) if load(STAGES, stage).REPORT
     ]
+    for stage in dict.fromkeys(node.stage for node in nodes):
+        if (section := load(STAGES, stage).REPORT) not in (None, *SECTIONS):
+            raise ValueError(
+                f"REPORT of {stage} must be a section of the report ({', '.join(SECTIONS)}), got {section!r}; correct it in "
+                f"tasks/stages/{stage}.py, or add the section to evaluation/report/inputs.py"
+            )
     # How numbers are shown is in no other stage's key. Templates are no Python: as files they are part of the key all the same.
     files = {path.name: path for path in templates}
     return Node("report", settings, {node.id: node.id for node in nodes}, ["evaluation.formats", *sections], files)

@@ -91,8 +91,13 @@ def source_files(name: str, benchmark: Benchmark, recipe: Recipe) -> dict[str, P
         assert benchmark.source is not None
         section = "judge" if isinstance(benchmark, JudgedBenchmark) else "evaluation"
         return {"source": recipe.find(f"{section}.benchmarks.{name}.source", benchmark.source)}
-    sample = ROOT / "evaluation" / "benchmarks" / "samples" / f"{name}.jsonl"
+    sample = sample_file(name)
     return {"source": sample} if benchmark.source == "sample" and sample.exists() else {}
+
+
+def sample_file(benchmark: str) -> Path:
+    """Where the project's own items of a benchmark are, if there are some."""
+    return ROOT / "evaluation" / "benchmarks" / "samples" / f"{benchmark}.jsonl"
 
 
 def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> Settings:

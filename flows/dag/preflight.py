@@ -27,7 +27,7 @@ from flows.dag.checks import Check
 from flows.dag.costs import dev_samples
 from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
 from flows.dag.on_policy import BASE
-from flows.dag.parts import keyed
+from flows.dag.parts import keyed, sample_file
 from flows.dag.trainable import problems_before
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -200,7 +200,8 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
     name, key = f"benchmark {benchmark}", f"{section}.benchmarks.{benchmark}.source"
     module = load(BENCHMARKS, benchmark)
     if settings["source"] == "hub" and module.HUB is not None:
-        return _hub_set(key, module.HUB.id, None, "name a local file, or `sample`")
+        remedy = "name a local file" + (", or `sample`" if sample_file(benchmark).exists() else "")
+        return _hub_set(key, module.HUB.id, None, remedy)
     try:
         # A benchmark that is on no hub says in its error that it needs a file.
         source = {"file": str(node.files.get("source")), "sample": "sample"}.get(settings["source"])

@@ -110,7 +110,8 @@ def select(nodes: Sequence[Node], options: Options) -> Selection:
         needed = ancestors(nodes, [node.id for node in nodes if node.stage in only])
         if not needed:
             raise RecipeError(
-                f"{option} must name stages of this recipe, got none of its {', '.join(sorted({n.stage for n in nodes}))}"
+                f"--only must name stages of this recipe, got {', '.join(only)}; its stages are "
+                f"{', '.join(name for name in every if name in {node.stage for node in nodes})}"
             )
     elif from_stage:
         stages, option = [*every[every.index(from_stage) :], "resolve"], f"--from {from_stage}"

@@ -22,11 +22,11 @@ class Stage(Protocol):
     """What a stage's file says of the stage.
 
     Attributes:
-        ORDER: its place in a run: stages of lower numbers come before it.
+        ORDER: its place among the stages, for `--from` and in lists. A run executes its nodes in the order of the DAG.
         CONTENT: patterns of the files it writes whose bytes are its output; logs, times and metrics are none.
         READS: what it reads by role: the stage whose output it is, `model`, `file` or `any`. A role that ends in `*` stands for several.
         EVALUATES: whether `bnf evaluate` executes it for models that are there.
-        REPORT: under which name the report gets its folders; None: the report doesn't show it.
+        REPORT: the section of the report that gets its folders, a field of `ReportInputs`; None: the report doesn't show it.
         LEAVES_OUT: patterns of files among its inputs that it doesn't read, and that are not brought from a shared store for it.
         ACCELERATOR: whether it needs the machine's accelerator. A stage with an `engine` in its settings needs it without saying so,
             unless the engine is an endpoint.

@@ -271,3 +271,21 @@ def test_losses_stay_finite_at_extremes(name: str) -> None:
 def test_options_are_checked(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_objective(name, options)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("class Objective:\n    pass\n", "got one that isn't based on it"),
+        ("class Objective(BaseObjective):\n    def losses(self, row): ...\n", r"got a class without @dataclass\(frozen=True\)"),
+        ("@dataclass(frozen=True)\nclass Objective(BaseObjective):\n    beta: float = 1.0\n", r"got one without losses\(\)"),
+    ],
+)
+def test_a_file_with_no_whole_objective_is_refused_by_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, source: str, message: str
+) -> None:
+    written: dict[str, Any] = {"__name__": "written"}
+    exec("from dataclasses import dataclass\nfrom bnf.objectives._base import BaseObjective\n" + source, written)
+    monkeypatch.setattr("bnf.objectives.sft.Objective", written["Objective"])
+    with pytest.raises(TypeError, match="Objective of bnf/objectives/sft.py must be a dataclass on BaseObjective, " + message):
+        load_objective("sft")

@@ -324,3 +324,12 @@ def test_an_item_is_a_row_of_the_data_set_that_lm_evals_tasks_read():
         assert module.lm_eval_document(row) == {"question": "q", "choices": ["w", "x", "", ""], "answer": 1}
         # A recorded file has the letter alone.
         assert module.lm_eval_document({"answer": "E"}) == {"question": "", "choices": [""] * 4, "answer": 4}
+
+
+def test_a_benchmark_without_a_sample_is_not_told_to_take_it(tmp_path):
+    from evaluation.benchmarks._rows import Hub, load_items
+
+    for name, ending in (("gsm8k", "upstream file, or `sample`"), ("nothing_of_ours", "upstream file")):
+        with pytest.raises(FileNotFoundError) as refused:
+            load_items(name, str(tmp_path / "no.jsonl"), None, Hub("", []), None, dict)
+        assert str(refused.value).endswith(ending)

@@ -304,6 +304,24 @@ def test_an_unknown_name_lists_what_there_is_and_where_to_add_one():
         plugin("evaluation.benchmarks", "gsm9k")
 
 
+def test_a_benchmark_that_nothing_scores_is_refused_by_what_it_lacks(monkeypatch):
+    monkeypatch.delattr("evaluation.benchmarks.gsm8k.score")
+    recipe = make_recipe({"name": "e", "model_name_or_path": MODEL, "evaluation": {"benchmarks": ["gsm8k"]}})
+    with pytest.raises(
+        RecipeError, match=r"benchmarks must have score\(\) for a rule, or FORMS for a judge, got neither in gsm8k's"
+    ):
+        build(recipe)
+
+
+def test_a_stage_that_feeds_no_section_of_the_report_is_refused_before_it_runs(monkeypatch):
+    monkeypatch.setattr("tasks.stages.score.REPORT", "scors")
+    recipe = make_recipe({"name": "e", "model_name_or_path": MODEL, "evaluation": {"benchmarks": ["gsm8k"]}})
+    with pytest.raises(
+        ValueError, match=r"REPORT of score must be a section of the report \(scores, .*got 'scors'; .*inputs.py"
+    ):
+        build(recipe)
+
+
 def test_a_folder_behind_a_url_is_keyed_by_each_of_its_files():
     import fsspec
 

@@ -56,7 +56,7 @@ def test_refresh_forces_without_limiting():
         ({"only": ["train"], "from_stage": "train"}, "--only must stand without --from"),
         ({"keep": ["x"]}, "--keep must name stages"),
         ({"keep": ["train"], "refresh": ["train"]}, "--refresh must name other stages than --keep, got train in both"),
-        ({"only": ["analyze"]}, "--only analyze must name stages of this recipe"),
+        ({"only": ["analyze"]}, "--only must name stages of this recipe, got analyze; its stages are "),
     ],
 )
 def test_what_is_refused(options, message):

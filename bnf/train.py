@@ -85,6 +85,7 @@ def run(
     from bnf.training.checks import check_groups_dir, check_machine, check_model_dir
     from bnf.training.launch import launch
     from bnf.training.own_reference import cache_for, is_of
+    from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
     # What training would refuse is refused before the pass, not after it.
@@ -98,17 +99,9 @@ def run(
         reference_dir = output_dir / "reference"
         cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))
     same_weights = reference_dir is not None and (reference_dir / INDEX_FILE).is_file() and is_of(reference_dir, model_dir)
+    folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
     begin = launch if config.nproc_per_node > 1 else train
-    return begin(
-        config,
-        model_dir=model_dir,
-        groups_dir=groups_dir,
-        reference_dir=reference_dir,
-        output_dir=output_dir,
-        step0_check=same_weights,
-        progress=_Printer("train"),
-        reference_model_dir=reference_model_dir,
-    )
+    return begin(config, folders, step0_check=same_weights, progress=_Printer("train"))
 
 
 class _Printer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -18,7 +17,7 @@ from bnf.plugins import load
 from evaluation.engines import is_remote
 from tasks.child import Cancelled, Child, StageFailed
 from tasks.failures import Cause, cause_of
-from tasks.keys import Ingredients
+from tasks.keys import Ingredients, package_version
 from tasks.nodes import Node, input_path
 from tasks.remote import RemoteError
 from tasks.stages import STAGES
@@ -203,13 +202,9 @@ def _full_disk(node: Node, needed: int, store: Store) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: package_version(package) for package in RECORDED_PACKAGES}
+    installed = {package: version for package, version in found.items() if version is not None}
+    return {"python": platform.python_version(), **installed}
 
 
 def machine() -> dict[str, str | int | float | None]:

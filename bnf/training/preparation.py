@@ -31,7 +31,7 @@ class Folders:
     reference_dir: Path | None
     output_dir: Path
     # Of the reference's model, where that is not the model that the training starts from.
-    reference_model_dir: Path | None
+    reference_model_dir: Path | None = None
 
     @property
     def referred_model_dir(self) -> Path:

@@ -26,22 +26,15 @@ POLICY = "policy"
 def run(job: Job) -> None:
     from bnf.training.config import TrainConfig
     from bnf.training.launch import launch
+    from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
     config = TrainConfig.from_dict(job.settings)
+    inputs = job.inputs
+    folders = Folders(inputs["model"], inputs["data"], inputs["reference"], job.output, inputs.get("reference_model"))
     begin = launch if config.nproc_per_node > 1 else train
-    begin(
-        config,
-        model_dir=job.inputs["model"],
-        groups_dir=job.inputs["data"],
-        reference_dir=job.inputs["reference"],
-        output_dir=job.output,
-        reference_model_dir=job.inputs.get("reference_model"),
-        # Where the policy starts as the reference every weight of the first step must be exactly 1; in later rounds with a
-        # fixed reference it doesn't.
-        step0_check="reference_model" not in job.inputs,
-        progress=job.progress,
-    )
+    # In later rounds with a fixed reference the policy doesn't start as the reference, and the check doesn't hold.
+    begin(config, folders, step0_check="reference_model" not in inputs, progress=job.progress)
 
 
 def disk_bytes(inputs: Mapping[str, Path]) -> int:

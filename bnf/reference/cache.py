@@ -27,15 +27,7 @@ from bnf.model.digests import model_digest
 from bnf.model.loading import load_model, numerics
 from bnf.model.logps import row_logps
 from bnf.progress import Progress
-from bnf.reference.index import (
-    INDEX_FILE,
-    NUMERICS_FILE,
-    Identity,
-    ReferenceIndex,
-    Shard,
-    device_pass,
-    read_index,
-)
+from bnf.reference.index import INDEX_FILE, NUMERICS_FILE, Identity, ReferenceIndex, Shard, device_pass, read_index
 from bnf.reference.kl_pairs import kl_pair_rows
 from bnf.reference.values import KlPairReference, RowReference
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.judging import open_judge as _open
 from evaluation.judging.answers import Answers, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
+from evaluation.judging.open_judge import open_judge
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.judging.run import judge
 from evaluation.records import read_records
@@ -36,7 +36,7 @@ def run(job: Job) -> None:
     baseline = _baseline(job, answers)
     compares = load(PROTOCOLS, s["form"]).COMPARES
     judge(
-        _open.open_judge(s, job.inputs.get("judge"), job.fingerprints.get("judge")),
+        open_judge(s, job.inputs.get("judge"), job.fingerprints.get("judge")),
         s["form"],
         judge_name=s["judge_name"],
         questions=_questions(job, next(iter(generated.values()))),

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from bnf.model.digests import model_digest
 from tasks.job import Identity, Job, Settings
 
 ORDER = 70
@@ -43,7 +44,7 @@ def disk_bytes(inputs: Mapping[str, Path]) -> int:
 
 
 def not_done_again(settings: Settings, output: Path) -> str | None:
-    """What a complete training does not do again though its settings ask for it now; None where there is nothing."""
+    """Which loggers the settings ask for that a complete training did not log to, in words; None where there are none."""
     asked = settings.get("report_to", "none")
     asked = {asked} if isinstance(asked, str) else set(asked)
     if not asked - {"none"}:
@@ -57,6 +58,4 @@ def not_done_again(settings: Settings, output: Path) -> str | None:
 
 def identity(output: Path) -> Identity:
     """The artifact is the policy: a model's digest is one function wherever the model comes from."""
-    from bnf.model.digests import model_digest
-
     return Identity(fingerprint=model_digest(output / POLICY), model_folder=POLICY)

@@ -1,5 +1,6 @@
-"""Training on its own, without the pipeline: `python -m bnf.train CONFIG --model DIR --groups DIR --output DIR [--reference
-DIR [--reference-model DIR]]`.
+"""Training on its own, without the pipeline.
+
+    python -m bnf.train CONFIG --model DIR --groups DIR --output DIR [--reference DIR [--reference-model DIR]]
 
 CONFIG is a YAML or JSON file with the keys of a recipe's `train` section, or a recipe with that section. Of a recipe, `seed` is read too,
 and the sections that are not read are named. Where the objective needs a reference and none is given, the model's own
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; 0 done, 1 the training failed, 2 a wrong setting or path."""
+    """Runs the command. Gives 0 when it is done, 1 where the training failed, 2 for a wrong setting or path."""
     parser = argparse.ArgumentParser(prog="python -m bnf.train", description="Train a model on prompt groups.")
     parser.add_argument("config", type=person_path, help="YAML or JSON file with a recipe's train section")
     parser.add_argument("--model", type=person_path, required=True, help="folder of the model to start from")

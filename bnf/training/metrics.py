@@ -1,4 +1,4 @@
-"""What is logged of a step or an evaluation, and changes nothing of the training: a new metric is a line here, and retrains nobody.
+"""What is logged of a step or an evaluation. Nothing of a training depends on it: for a new metric no policy is trained again.
 
 What decides something is computed elsewhere: the mean weight before the first step (`identity`), what the rules of `collapse` look at.
 """

@@ -41,14 +41,14 @@ class Folders:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a training goes on with."""
+    """What `prepare` gives a training."""
 
     groups: Sequence[PromptGroup]
     rows: Sequence[Row]
     # The cached reference, or the training's own one where that doesn't fit (`mismatch`).
     reference_dir: Path | None
     mismatch: Mismatch | None
-    # Of a training that has ended already: nothing is left to do.
+    # The summary where the training ended in an earlier call: nothing is left to do.
     finished: TrainSummary | None
 
 

@@ -13,7 +13,8 @@ def main() -> None:
     root = Path(__file__).resolve().parent.parent
     if not (root / "flows" / "cli.py").is_file():
         if sys.argv[1:] == ["--version"]:
-            sys.exit(print(f"bnf {version('bnf')}"))
+            print(f"bnf {version('bnf')}")
+            sys.exit()
         sys.exit("bnf: the pipeline must run from a checkout, got the library alone; clone the repository and run `make env`")
     # First on the path: a folder named `data` or `tasks` elsewhere must not stand in for the project's.
     sys.path.insert(0, str(root))

@@ -73,12 +73,12 @@ def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
     return str(loader.construct_scalar(node))
 
 
-def _unknown(loader: _Loader, node: yaml.Node) -> None:
-    raise ConstructorError(None, None, f"the tag {node.tag.replace(_TAG, '!!')}", node.start_mark)
-
-
 def _plain_list(loader: _Loader, node: yaml.SequenceNode) -> object:
     return loader.construct_sequence(node, deep=True)
+
+
+def _unknown(loader: _Loader, node: yaml.Node) -> None:
+    raise ConstructorError(None, None, f"the tag {node.tag.replace(_TAG, '!!')}", node.start_mark)
 
 
 for _kind, _pattern in _KINDS.items():
@@ -116,7 +116,7 @@ def read_setting(key: str, text: str) -> Any:
 
 
 def dump(value: object) -> str:
-    """YAML text of a value. `read`, and readers of YAML 1.1 too, give the same value of it."""
+    """YAML text of a value. `read` gives the value back, and so do readers of YAML 1.1."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 

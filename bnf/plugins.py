@@ -39,7 +39,7 @@ class Kind(Generic[T]):
 
 
 def default(method: F) -> F:
-    """Marks a method of a contract as one that a plug-in may leave out: its body is what then holds."""
+    """Marks a method of a contract as one that a plug-in may leave out: its body is the default."""
     method.__dict__["is_default"] = True
     return method
 
@@ -50,11 +50,11 @@ def names(kind: Kind[T]) -> list[str]:
 
 
 def load(kind: Kind[T], name: str) -> T:
-    """The plug-in `name` with what its contract gives for what it leaves out.
+    """The plug-in `name`. What its file leaves out has the contract's default.
 
     Raises:
-        ValueError: there is none of that name.
-        TypeError: its file doesn't keep the contract: it names what is missing, or which parameter.
+        ValueError: there is no plug-in of that name.
+        TypeError: its file breaks the contract; the message names the missing members or parameters.
     """
     known = names(kind)
     if name not in known:
@@ -71,7 +71,7 @@ def load(kind: Kind[T], name: str) -> T:
 
 
 def own_names(plug_in: object, among: Sequence[str]) -> list[str]:
-    """Those of these names that a loaded plug-in's own file has; for the others what its contract gives holds."""
+    """Which of the names a loaded plug-in's own file defines. The others have the contract's defaults."""
     return [name for name in among if hasattr(cast(_PlugIn, plug_in).module, name)]
 
 

@@ -1,4 +1,4 @@
-"""Child processes of the project's own modules: they end with whoever started them, and whatever they started ends with them.
+"""Child processes that run modules of the project. A child ends when its parent ends, and so do the processes that it started.
 
 Linux alone kills a process whose parent dies; elsewhere a child that outlives a `kill -9` of its parent ends when it next reads from it.
 """

@@ -1,5 +1,6 @@
-"""Training on its own, without the pipeline: `python -m bnf.train CONFIG --model DIR --groups DIR --output DIR [--reference
-DIR [--reference-model DIR]]`.
+"""Training on its own, without the pipeline.
+
+    python -m bnf.train CONFIG --model DIR --groups DIR --output DIR [--reference DIR [--reference-model DIR]]
 
 CONFIG is a YAML or JSON file with the keys of a recipe's `train` section, or a recipe with that section. Of a recipe, `seed` is read too,
 and the sections that are not read are named. Where the objective needs a reference and none is given, the model's own
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; 0 done, 1 the training failed, 2 a wrong setting or path."""
+    """Runs the command. Gives 0 when it is done, 1 where the training failed, 2 for a wrong setting or path."""
     parser = argparse.ArgumentParser(prog="python -m bnf.train", description="Train a model on prompt groups.")
     parser.add_argument("config", type=person_path, help="YAML or JSON file with a recipe's train section")
     parser.add_argument("--model", type=person_path, required=True, help="folder of the model to start from")
@@ -85,6 +86,7 @@ def run(
     from bnf.training.checks import check_groups_dir, check_machine, check_model_dir
     from bnf.training.launch import launch
     from bnf.training.own_reference import cache_for, is_of
+    from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
     # What training would refuse is refused before the pass, not after it.
@@ -98,17 +100,9 @@ def run(
         reference_dir = output_dir / "reference"
         cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))
     same_weights = reference_dir is not None and (reference_dir / INDEX_FILE).is_file() and is_of(reference_dir, model_dir)
+    folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
     begin = launch if config.nproc_per_node > 1 else train
-    return begin(
-        config,
-        model_dir=model_dir,
-        groups_dir=groups_dir,
-        reference_dir=reference_dir,
-        output_dir=output_dir,
-        step0_check=same_weights,
-        progress=_Printer("train"),
-        reference_model_dir=reference_model_dir,
-    )
+    return begin(config, folders, step0_check=same_weights, progress=_Printer("train"))
 
 
 class _Printer:

@@ -11,11 +11,12 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bnf.process import module_command, module_environment, signal_group, stop_group
+from bnf.progress import Progress
 from tasks.failures import Cause
 
 TAIL_LINES = 12
@@ -73,7 +74,7 @@ class Child:
         environment: Mapping[str, str],
         log_path: Path,
         on_log: Callable[[str], None],
-        on_progress: Callable[[int, int, str], None],
+        on_progress: Progress,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self.log_path, self.on_log, self.on_progress, self.cancelled = log_path, on_log, on_progress, cancelled
@@ -107,11 +108,11 @@ class Child:
         fingerprints: Mapping[str, str] | None = None,
         refresh: bool = False,
     ) -> None:
-        """Have a module's `run(job)` do one job and wait for its end, passing on log and progress meanwhile.
+        """Run one job by a module's `run(job)` and wait for its end. Log and progress are passed on meanwhile.
 
         Raises:
-            StageFailed: the stage raised, or the process died; with the reason or the last lines of its output.
-            Cancelled: `cancelled` said so. The process still runs: `kill` ends it.
+            StageFailed: the stage raised, or the process died; the message gives the reason, or the last lines of output.
+            Cancelled: `cancelled` returned True. The process goes on until `kill` ends it.
         """
         job = {
             "module": module,
@@ -140,7 +141,7 @@ class Child:
         cause = Cause.MEMORY if status == -signal.SIGKILL else Cause.OTHER
         raise StageFailed(f"{describe_exit(status)}; last lines:\n{self._last_lines()}", cause)
 
-    def _listen(self) -> Any:
+    def _listen(self) -> Iterator[dict[str, Any]]:
         """Reports of the child, until the pipe closes with the process; its output is passed on in batches on the way."""
         assert self._process.stdout is not None
         pending, waiting, last_s = b"", [], time.monotonic()

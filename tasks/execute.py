@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -15,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnf.plugins import load
+from bnf.progress import Progress
 from evaluation.engines import is_remote
 from tasks.child import Cancelled, Child, StageFailed
 from tasks.failures import Cause, cause_of
-from tasks.keys import Ingredients
+from tasks.keys import Ingredients, package_version
 from tasks.nodes import Node, input_path
 from tasks.remote import RemoteError
 from tasks.stages import STAGES
@@ -51,7 +51,7 @@ class Children:
     _session: str | None = None
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def of(self, node: Node, on_log: Callable[[str], None], on_progress: Callable[[int, int, str], None]) -> Child:
+    def of(self, node: Node, on_log: Callable[[str], None], on_progress: Progress) -> Child:
         """The process that runs this node: the one of its session if it still runs, else a new one."""
         if self._current is not None and node.session is not None and node.session == self._session:
             self._current.on_log, self._current.on_progress = on_log, on_progress
@@ -94,7 +94,7 @@ class Execution:
 
 
 def _needs_accelerator(node: Node) -> bool:
-    """Whether a node needs it: with an engine that is no endpoint, or because its stage says so."""
+    """Whether a node needs the accelerator: its engine runs on this machine, or, without an engine, its stage says so."""
     engine = node.settings.get("engine")
     return not is_remote(engine["name"]) if engine else load(STAGES, node.stage).ACCELERATOR
 
@@ -203,13 +203,9 @@ def _full_disk(node: Node, needed: int, store: Store) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: package_version(package) for package in RECORDED_PACKAGES}
+    installed = {package: version for package, version in found.items() if version is not None}
+    return {"python": platform.python_version(), **installed}
 
 
 def machine() -> dict[str, str | int | float | None]:

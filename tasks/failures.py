@@ -1,6 +1,6 @@
 """Why a stage failed: what a person has to mend, what may pass by itself, and which resource ran out.
 
-Libraries' errors are told by their class names: nothing is imported that the stage itself did not need.
+Libraries' errors are recognised by their class names: nothing is imported that the stage itself did not need.
 """
 
 from __future__ import annotations

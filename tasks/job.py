@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bnf.progress import Progress
 
 # A part of a recipe as plain JSON: the stage that reads it knows what is in it.
 Settings = Mapping[str, Any]
@@ -21,7 +23,7 @@ class Job:
     settings: Settings
     inputs: Mapping[str, Path]
     output: Path
-    progress: Callable[[int, int, str], None]
+    progress: Progress
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     refresh: bool = False
 

@@ -26,7 +26,7 @@ LIBRARIES = {
     "py3langid": ("py3langid",),
 }
 
-# Modules that say, refuse, find or permit something and compute nothing of a result: an edit to them must not make anybody train again.
+# Modules that show, check, find or permit something. They compute no part of a result, so an edit to them changes no key.
 WITHOUT_EFFECT = frozenset(
     {
         "bnf.model.plain_models",
@@ -38,7 +38,7 @@ WITHOUT_EFFECT = frozenset(
         "evaluation.progress",
     }
 )
-# The same of modules that read others. Those that they import count, so nothing that computes is hidden behind them.
+# Modules that only log, sum up or refuse, and import modules that compute. They don't count, the modules that they import do.
 SHOWS_OR_REFUSES = frozenset(
     {
         "bnf.data.longest",
@@ -54,7 +54,7 @@ def canonical(value: object) -> str:
     """The one JSON text of a value: sorted keys, no spaces. It doesn't depend on hash seeds, dict order or defining modules.
 
     Raises:
-        TypeError: for anything but JSON's own types, naming where it stands.
+        TypeError: a part of the value is not JSON; the message names its place.
     """
     _only_json(value, "value")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -88,9 +88,8 @@ class Ingredients:
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]  # role → content fingerprint
     code: Mapping[str, str]  # module, or module:functions, → digest of its syntax tree
-    libraries: Mapping[str, str | None] = field(
-        default_factory=dict
-    )  # package → version, of those in LIBRARIES that the code uses
+    # package → version, of those in LIBRARIES that the code uses
+    libraries: Mapping[str, str | None] = field(default_factory=dict)
 
     def key(self) -> str:
         return digest(self.as_json())

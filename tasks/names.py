@@ -58,7 +58,7 @@ class TaskName:
 
     @classmethod
     def from_id(cls, text: str) -> TaskName:
-        """The name that has this id: for a run's record, which has ids alone."""
+        """The name that an id stands for. A run's record holds only ids."""
         stage, *rest = text.split("/", 2)
         benchmark = rest.pop() if len(rest) == 2 else None
         role, number, variant = _parts(rest[0]) if rest else (None, None, None)

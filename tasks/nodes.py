@@ -99,14 +99,20 @@ def other_code(node: Node, manifest: Manifest) -> list[str]:
 
 
 def with_other_code(node: Node, other: Mapping[str, Sequence[str]]) -> Node:
-    """The node as it runs. A report names the artifacts that other code made: they go into its settings as node id → modules."""
+    """A report's node with `other` in its settings: the modules that changed, by the id of each node whose artifact other code made.
+
+    Any other node is returned as it is.
+    """
     if node.stage != "report" or not other:
         return node
     return replace(node, settings={**node.settings, "other_code": {name: list(modules) for name, modules in other.items()}})
 
 
 def not_done_again(node: Node, artifact: Artifact) -> str | None:
-    """What a cached stage doesn't do again though settings outside its key ask for it; None also where its files aren't here."""
+    """What the settings outside a stage's key ask for and the cached artifact lacks, in words.
+
+    None where it lacks nothing, or where its files are not on this machine.
+    """
     if not (artifact.path / MANIFEST).exists():
         return None
     return load(STAGES, node.stage).not_done_again({**node.settings, **node.unkeyed}, artifact.path)

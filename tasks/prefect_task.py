@@ -1,4 +1,4 @@
-"""The thin Prefect task around a stage: our key as its cache policy, its state, logs and progress in the UI."""
+"""A stage as a Prefect task: the stage's key is the task's cache key, and the UI shows its state, logs and progress."""
 
 from __future__ import annotations
 

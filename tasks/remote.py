@@ -173,6 +173,6 @@ class Remote:
                 return None
         try:
             value: object = json.loads(content)
-        except ValueError:  # no JSON, or no text: as good as absent
+        except ValueError:  # no JSON, or no text
             return None
         return value

@@ -129,7 +129,7 @@ class Store:
     ) -> Path:
         """The folder of an artifact's files on this machine, brought from the shared store where they aren't here.
 
-        `leave_out` are patterns of file names that the reader has no use for: without them, what is brought is a part.
+        `leave_out` are patterns of files that the reader doesn't need. They are not brought, and the folder is then a part.
         `while_waiting` is called as by `lock`.
 
         Raises:
@@ -173,41 +173,8 @@ class Store:
                 return artifact
         return None
 
-    def _shared(self, stage: str, key: str) -> Artifact | None:
-        """The artifact that the shared store has under a key, by its pointer there."""
-        fingerprint = self.remote.fingerprint(stage, key) if self.remote is not None else None
-        return self._artifact(stage, key, fingerprint) if fingerprint is not None else None
-
-    def _damage_there(self, artifact: Artifact) -> str | None:
-        """What is wrong with an artifact in the shared store; None where nothing is."""
-        assert self.remote is not None
-        return self.remote.damage(artifact.folder)
-
-    def _pointed(self, stage: str, key: str) -> Artifact | None:
-        try:
-            return self._artifact(stage, key, read_json(self._file(stage, key, "json"))["fingerprint"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            # A kill or a power cut came between an artifact and its pointer: a whole artifact counts without one.
-            return self._unpointed(stage, key)
-
-    def _unpointed(self, stage: str, key: str) -> Artifact | None:
-        """The newest whole artifact of a key that no pointer names."""
-        manifests = (self.root / stage).glob(f"{key}.*/{MANIFEST}")
-        for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True):
-            fingerprint = manifest.parent.name.removeprefix(f"{key}.")
-            if fingerprint != "work" and not fingerprint.endswith(".part"):
-                artifact = self._artifact(stage, key, fingerprint)
-                if self.damage(artifact) is None:
-                    return artifact
-        return None
-
-    def _artifact(self, stage: str, key: str, fingerprint: str) -> Artifact:
-        return Artifact(stage, key, fingerprint, self.root / stage / f"{key}.{fingerprint}")
-
-    def _point(self, artifact: Artifact) -> None:
-        write_json(self._file(artifact.stage, artifact.key, "json"), {"fingerprint": artifact.fingerprint}, durable=True)
-
     def work_folder(self, stage: str, key: str) -> Path:
+        """The folder of a key's partial work; it is made where it isn't there."""
         folder = self._file(stage, key, "work")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -297,6 +264,40 @@ class Store:
             # A plan must not create the home.
             return model_digest(path, home / "digests.json" if home.exists() else None, fresh=self.verify)
         return _outside_sha256(path, file_state(path))
+
+    def _shared(self, stage: str, key: str) -> Artifact | None:
+        """The artifact that the shared store has under a key, by its pointer there."""
+        fingerprint = self.remote.fingerprint(stage, key) if self.remote is not None else None
+        return self._artifact(stage, key, fingerprint) if fingerprint is not None else None
+
+    def _damage_there(self, artifact: Artifact) -> str | None:
+        """What is wrong with an artifact in the shared store; None where nothing is."""
+        assert self.remote is not None
+        return self.remote.damage(artifact.folder)
+
+    def _pointed(self, stage: str, key: str) -> Artifact | None:
+        try:
+            return self._artifact(stage, key, read_json(self._file(stage, key, "json"))["fingerprint"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            # A kill or a power cut came between an artifact and its pointer: a whole artifact counts without one.
+            return self._unpointed(stage, key)
+
+    def _unpointed(self, stage: str, key: str) -> Artifact | None:
+        """The newest whole artifact of a key that no pointer names."""
+        manifests = (self.root / stage).glob(f"{key}.*/{MANIFEST}")
+        for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True):
+            fingerprint = manifest.parent.name.removeprefix(f"{key}.")
+            if fingerprint != "work" and not fingerprint.endswith(".part"):
+                artifact = self._artifact(stage, key, fingerprint)
+                if self.damage(artifact) is None:
+                    return artifact
+        return None
+
+    def _artifact(self, stage: str, key: str, fingerprint: str) -> Artifact:
+        return Artifact(stage, key, fingerprint, self.root / stage / f"{key}.{fingerprint}")
+
+    def _point(self, artifact: Artifact) -> None:
+        write_json(self._file(artifact.stage, artifact.key, "json"), {"fingerprint": artifact.fingerprint}, durable=True)
 
     def _file(self, stage: str, key: str, ending: str) -> Path:
         return self.root / stage / f"{key}.{ending}"

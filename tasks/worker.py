@@ -11,12 +11,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from bnf.plugins import Kind, load
 from bnf.process import die_with_parent
+from bnf.progress import Progress
 from tasks.failures import cause_of
 from tasks.job import Job
 from tasks.stages import Stage
@@ -56,7 +56,7 @@ def _send(reports: TextIO, report: dict[str, Any]) -> None:
     reports.write(json.dumps(report) + "\n")
 
 
-def _progress(reports: TextIO) -> Callable[[int, int, str], None]:
+def _progress(reports: TextIO) -> Progress:
     last_s = 0.0
 
     def progress(done: int, total: int, note: str) -> None:

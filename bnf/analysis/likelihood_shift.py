@@ -109,8 +109,8 @@ def likelihood_shift(
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
 ) -> LikelihoodShift:
-    """Scores all groups under the policy, keeping what an earlier call scored, and compares with the cached reference. Returns what it
-    writes to shifts.json.
+    """Scores all groups under the policy and compares the scores with the cached reference. Scores of an earlier call are used again.
+    Returns what it writes to shifts.json.
 
     Raises:
         ValueError: the reference was made for other groups or settings.

@@ -30,6 +30,21 @@ TEXTS_FILE = "groups.jsonl"
 # Subfolder of a data set with groups of other prompts in the same format, which are measured and not trained on.
 DEV = "dev"
 
+# What a writer keeps in memory, with the type codes of `array`.
+_NUMBERS = {
+    "prompt_lengths": "i",
+    "num_completions": "i",
+    "completion_lengths": "i",
+    "labels": "b",
+    "scores": "d",
+    "num_pairs": "i",
+    "pairs": "i",
+    "id_lengths": "i",
+    "source_lengths": "i",
+}
+# The types of the file's arrays, by safetensors' names for them.
+_TYPES = {"I64": "<i8", "F64": "<f8", "I32": "<i4", "I8": "i1", "U8": "u1"}
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -217,24 +232,8 @@ class GroupsWriter:
         os.replace(self._partial(GROUPS_FILE), self._folder / GROUPS_FILE)
 
 
-# What a writer keeps in memory, with the type codes of `array`.
-_NUMBERS = {
-    "prompt_lengths": "i",
-    "num_completions": "i",
-    "completion_lengths": "i",
-    "labels": "b",
-    "scores": "d",
-    "num_pairs": "i",
-    "pairs": "i",
-    "id_lengths": "i",
-    "source_lengths": "i",
-}
-# The types of the file's arrays, by safetensors' names for them.
-_TYPES = {"I64": "<i8", "F64": "<f8", "I32": "<i4", "I8": "i1", "U8": "u1"}
-
-
 class LazyGroups(Sequence[PromptGroup]):
-    """Groups that are made when they are asked for, each time anew; equal to any sequence of equal groups."""
+    """A sequence whose groups are made at each access. It equals any sequence of equal groups."""
 
     @abstractmethod
     def _make(self, place: int) -> PromptGroup:
@@ -271,7 +270,7 @@ class ChosenGroups(LazyGroups):
 
 
 class MappedGroups(LazyGroups):
-    """The groups of a file, from its arrays; token ids are views of them."""
+    """The groups of a mapped file. Their token ids are views of its arrays."""
 
     def __init__(self, arrays: dict[str, Array]) -> None:
         """Raises ValueError, naming the first group that is not valid."""

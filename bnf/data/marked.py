@@ -47,7 +47,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Shape:
-    """A conversation's texts, and a key of everything else, which conversations of the same shape share."""
+    """A conversation's texts, and a key made of everything else. Conversations of one shape have equal keys."""
 
     key: Hashable
     texts: list[str]

@@ -64,7 +64,7 @@ class Row:
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
-        """The segment plan that attention follows."""
+        """The spans of the groups, in order; in plain packing one for each completion."""
         spans: list[Span] = []
         start = 0
         for group in self.groups:
@@ -260,14 +260,14 @@ def tokens_in_row(group: PromptGroup, share_prompts: bool) -> int:
     return group.num_tokens + (copies - 1) * len(group.prompt_ids)
 
 
-def _joined(parts: Sequence[Sequence[int]]) -> Tensor:
-    """All token ids in a row. (T,)"""
-    return torch.from_numpy(np.concatenate([np.asarray(ids) for ids in parts], dtype=np.int64))
-
-
 def rows_digest(rows: Sequence[Row]) -> str:
     """A digest of the rows' token ids and layout. Cached log-probabilities fit rows of the same digest."""
     digest = sha256()
     for row in rows:
         digest.update(f"{row.indices}{tokens_digest(row.groups)}".encode())
     return digest.hexdigest()
+
+
+def _joined(parts: Sequence[Sequence[int]]) -> Tensor:
+    """All token ids in a row. (T,)"""
+    return torch.from_numpy(np.concatenate([np.asarray(ids) for ids in parts], dtype=np.int64))

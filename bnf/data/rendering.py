@@ -1,6 +1,6 @@
 """Chat messages become token ids here and nowhere else, so training, sampling and evaluation see the same ids.
 
-The border between prompt and completion is exact in ids: an engine continues what `render_prompt` gives, and `render_completion` gives
+The border between prompt and completion is exact in ids: an engine continues what `render_prompt` gives, and `Renderer` gives
 what the model would have to generate after it, up to and including the token that ends its turn.
 """
 
@@ -91,19 +91,6 @@ def render_prompt(
     return ids
 
 
-def render_completion(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], reply: str | Message) -> list[int]:
-    """The token ids of `reply` as the assistant's turn after `messages`, as `Renderer` gives them.
-
-    Raises:
-        RenderingError: as `Renderer.render` gives it.
-    """
-    (rendered,) = Renderer(tokenizer).render([(messages, [reply])])
-    ids = rendered.completions[0] if isinstance(rendered, Rendered) else rendered
-    if isinstance(ids, RenderingError):
-        raise ids
-    return ids
-
-
 class Conversation(NamedTuple):
     """A prompt's messages, the assistant's replies to them (each a text, or a message where that holds more), and the context: tools and
     documents."""
@@ -166,7 +153,7 @@ class Renderer:
         self._checked = not tokenizer.is_fast
 
     def control_tokens(self, text: str) -> list[str]:
-        """The control tokens that a text spells out. In a conversation they would begin or end turns."""
+        """The control tokens that occur in a text. In a conversation they would begin or end turns."""
         return sorted(set(self._control.findall(text)))
 
     def render(

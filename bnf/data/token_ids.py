@@ -9,7 +9,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class TokenIds(Sequence[int]):
-    """Token ids that nobody changes: an int32 array that compares, hashes, slices and adds up as a tuple of the same numbers.
+    """Immutable token ids: an int32 array that compares, hashes, slices and concatenates like a tuple of the same numbers.
 
     `numpy.asarray` gives the array itself. Its slices are views of the same memory, which may be a mapped file.
     """

@@ -17,6 +17,9 @@ from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedModel
 
+# The attribute of a storage that holds the `_Call` whose output it is.
+_CALL = "_bnf_call"
+
 
 class _Norm(nn.Module):
     """A norm whose output only projections read."""
@@ -87,9 +90,6 @@ def replaying() -> saved_tensors_hooks:
     Layers that are checkpointed as a whole keep nothing anyway, and are not affected.
     """
     return saved_tensors_hooks(_packed, _unpacked)
-
-
-_CALL = "_bnf_call"
 
 
 class _Call:

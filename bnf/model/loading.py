@@ -1,7 +1,6 @@
 """Loading a model to train or to score: float32 weights, attention over packed rows, nothing from outside the folder."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,12 +102,6 @@ class Numerics:
     def to_json(self) -> dict[str, str | int | None]:
         """The fields as numerics.json holds them."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, object]) -> "Numerics":
-        """What numerics.json holds."""
-        num_threads = found.get("num_threads")
-        return cls(str(found.get("torch")), str(found.get("device")), num_threads if isinstance(num_threads, int) else None)
 
 
 def numerics() -> Numerics:

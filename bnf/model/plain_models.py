@@ -1,4 +1,4 @@
-"""Models that two small files show to be trainable, without torch and transformers, whose import takes seconds.
+"""Recognises the usual models as trainable, from two small files and without torch and transformers, whose import takes seconds.
 
 `bnf.training.checks` asks transformers itself about every other model. So a model that isn't known here is not refused; it takes longer.
 """

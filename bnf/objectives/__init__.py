@@ -21,7 +21,6 @@ __all__ = [
     "ObjectiveFile",
     "RowLogps",
     "load_objective",
-    "objective_names",
     "option_types",
 ]
 
@@ -33,11 +32,6 @@ class ObjectiveFile(Protocol):
 
 
 OBJECTIVES = Kind("objective", "bnf.objectives", ObjectiveFile)
-
-
-def objective_names() -> list[str]:
-    """The names of all objectives, sorted."""
-    return names(OBJECTIVES)
 
 
 def load_objective(name: str, options: Mapping[str, object] | None = None) -> BaseObjective:
@@ -68,7 +62,7 @@ def option_types(name: str) -> dict[str, str]:
 
 
 def _objective_class(name: str) -> type[BaseObjective]:
-    known = objective_names()
+    known = names(OBJECTIVES)
     if name not in known:
         nearest = get_close_matches(str(name).lower(), known, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""

@@ -1,4 +1,4 @@
-"""Signed negative log-likelihood, `−s·A`: BNF with every weight 1: the loss whose collapse BNF's weights prevent."""
+"""Signed negative log-likelihood, `−s·A`: BNF with every weight 1. Trained on it, a model collapses; BNF's weights prevent that."""
 
 from __future__ import annotations
 

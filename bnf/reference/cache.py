@@ -27,15 +27,7 @@ from bnf.model.digests import model_digest
 from bnf.model.loading import load_model, numerics
 from bnf.model.logps import row_logps
 from bnf.progress import Progress
-from bnf.reference.index import (
-    INDEX_FILE,
-    NUMERICS_FILE,
-    Identity,
-    ReferenceIndex,
-    Shard,
-    device_pass,
-    read_index,
-)
+from bnf.reference.index import INDEX_FILE, NUMERICS_FILE, Identity, ReferenceIndex, Shard, device_pass, read_index
 from bnf.reference.kl_pairs import kl_pair_rows
 from bnf.reference.values import KlPairReference, RowReference
 
@@ -89,9 +81,9 @@ def cache_reference(
         max_tokens_per_row=max_tokens_per_row,
         share_prompts=share_prompts,
         bf16=bf16,
-        device=device_pass(),
+        **device_pass(),
         entropies=entropies,
-        kl_pairs=None if pairs is None else rows_digest(pairs),
+        mismatched=None if pairs is None else rows_digest(pairs),
     )
     key = identity.key
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -161,9 +153,9 @@ def read_reference(
         if found != wanted:
             what = "the reference was made from other groups" if name == "rows" else "reference and training must share it"
             raise ValueError(f"reference_dir's {name} must be {wanted!r}, got {found!r}: {what}; run the reference stage again")
-    if kl_pairs is not None and made.kl_pairs != rows_digest(kl_pairs):
+    if kl_pairs is not None and made.mismatched != rows_digest(kl_pairs):
         raise ValueError(
-            f"reference_dir's mismatched must be {rows_digest(kl_pairs)!r}, got {made.kl_pairs!r}: it holds no values of "
+            f"reference_dir's mismatched must be {rows_digest(kl_pairs)!r}, got {made.mismatched!r}: it holds no values of "
             "these rows' KL pairs, which the objective needs; run the reference stage again for this objective"
         )
     references: list[RowReference] = []

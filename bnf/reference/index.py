@@ -1,10 +1,10 @@
 """What a cache of the reference was made from and with: `index.json`, and `numerics.json` beside it."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
+from typing import TypedDict
 
 from bnf.model.attention import ATTENTION
 from bnf.model.loading import Numerics
@@ -12,19 +12,6 @@ from bnf.model.logps import logits_budget
 
 INDEX_FILE = "index.json"
 NUMERICS_FILE = "numerics.json"
-
-
-@dataclass(frozen=True)
-class DevicePass:
-    """What of a pass depends on the kind of device: how many logits exist at once, and the attention function."""
-
-    head_logits: int
-    attention: str
-
-
-def device_pass() -> DevicePass:
-    """What a pass on this machine would do."""
-    return DevicePass(logits_budget(), ATTENTION)
 
 
 @dataclass(frozen=True)
@@ -36,28 +23,29 @@ class Identity:
     max_tokens_per_row: int
     share_prompts: bool
     bf16: bool
-    device: DevicePass
+    # How many logits exist at once, and the attention function.
+    head_logits: int
+    attention: str
     entropies: bool
     # The digest of the rows of KL pairs; None where the cache has none.
-    kl_pairs: str | None
-
-    def to_json(self) -> dict[str, object]:
-        """The fields as index.json holds them."""
-        return {
-            "rows": self.rows,
-            "model": self.model,
-            "max_tokens_per_row": self.max_tokens_per_row,
-            "share_prompts": self.share_prompts,
-            "bf16": self.bf16,
-            **asdict(self.device),
-            "entropies": self.entropies,
-            "mismatched": self.kl_pairs,
-        }
+    mismatched: str | None
 
     @property
     def key(self) -> str:
         """The digest by which a shard is known as part of this cache."""
-        return sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class DevicePass(TypedDict):
+    """The fields of an `Identity` that depend on the kind of device."""
+
+    head_logits: int
+    attention: str
+
+
+def device_pass() -> DevicePass:
+    """What a pass on this machine would do."""
+    return {"head_logits": logits_budget(), "attention": ATTENTION}
 
 
 @dataclass(frozen=True)
@@ -81,31 +69,16 @@ class ReferenceIndex:
 
     def to_json(self) -> dict[str, object]:
         """The fields as index.json holds them."""
-        return {
-            "key": self.key,
-            **self.identity.to_json(),
-            "num_rows": self.num_rows,
-            "num_tokens": self.num_tokens,
-            "num_completion_tokens": self.num_completion_tokens,
-            "shards": [{"file": shard.file, "rows": list(shard.rows)} for shard in self.shards],
-        }
+        index = asdict(self)
+        return {"key": index.pop("key"), **index.pop("identity"), **index}
 
     @classmethod
     def from_json(cls, text: str) -> "ReferenceIndex":
         """The index that a file's text holds."""
         found = json.loads(text)
-        identity = Identity(
-            found["rows"],
-            found["model"],
-            found["max_tokens_per_row"],
-            found["share_prompts"],
-            found["bf16"],
-            DevicePass(found["head_logits"], found["attention"]),
-            found["entropies"],
-            found["mismatched"],
-        )
-        shards = tuple(Shard(shard["file"], tuple(shard["rows"])) for shard in found["shards"])
-        return cls(found["key"], identity, found["num_rows"], found["num_tokens"], found["num_completion_tokens"], shards)
+        identity = Identity(**{field.name: found.pop(field.name) for field in fields(Identity)})
+        shards = tuple(Shard(shard["file"], tuple(shard["rows"])) for shard in found.pop("shards"))
+        return cls(**found, identity=identity, shards=shards)
 
 
 def read_index(reference_dir: Path) -> ReferenceIndex:
@@ -129,15 +102,12 @@ def made_elsewhere(reference_dir: Path) -> str | None:
     Raises:
         FileNotFoundError: the cache is not complete.
     """
-    made, here = (asdict(each) for each in (read_index(reference_dir).identity.device, device_pass()))
-    different = [f"{name} {made[name]}, here {own}" for name, own in here.items() if made[name] != own]
+    made = asdict(read_index(reference_dir).identity)
+    different = [f"{name} {made[name]}, here {own}" for name, own in device_pass().items() if made[name] != own]
     return ", ".join(different) or None
 
 
 def reference_numerics(reference_dir: Path) -> Numerics | None:
     """The numerics that the cache was computed with; None where it doesn't say."""
     file = reference_dir / NUMERICS_FILE
-    if not file.is_file():
-        return None
-    found: Mapping[str, object] = json.loads(file.read_text())
-    return Numerics.from_json(found)
+    return Numerics(**json.loads(file.read_text())) if file.is_file() else None

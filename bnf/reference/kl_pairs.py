@@ -1,8 +1,8 @@
 """KL pairs: each prompt with the (mismatched) completions of another prompt.
 
 The policy's log-ratio to the reference on them estimates its divergence: one number for a whole global batch, against which some
-objectives measure their rewards (KTO, arXiv 2402.01306, section 4.2). The pairs follow from the rows. So the reference's values of
-them are cached like those of the completions themselves.
+objectives measure their rewards (KTO, arXiv 2402.01306, section 4.2). The rows decide the pairs. So the reference's values
+of the pairs are cached like those of the completions.
 """
 
 from collections.abc import Iterator, Sequence

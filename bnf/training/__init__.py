@@ -4,11 +4,12 @@ config: the settings, checked without torch.
 checks: what a training would refuse, found before anything costly.
 trainer: `train`, in this process.
 launch: `launch`, the same in several processes.
+preparation: `Folders`, what a training reads and writes; how `train` and `launch` begin.
 own_reference: the reference that a training computes itself, and why.
 summary: what train_summary.json holds.
-collapse: when a training is of no use from here on.
+collapse: the rules by which a training counts as collapsed and is stopped.
 
-Inside: preparation (what both begin with), worker (one of several processes), row_trainer (transformers' Trainer over rows), rows, losses,
-parallel, arguments, schedule, adapters (LoRA), identity (the check before the first step), dev (samples of dev prompts), means, metrics and
-loggers (what is logged), remedies (what to try).
+Inside: worker (one of several processes), row_trainer (transformers' Trainer over rows), rows, losses, parallel, arguments, schedule,
+adapters (LoRA), identity (the check before the first step), dev (samples of dev prompts), means, metrics and loggers (what is logged),
+remedies (what to try).
 """

@@ -20,9 +20,9 @@ from bnf.training.config import TrainConfig
 
 
 def add_adapter(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel:
-    """The model with adapters of rank `lora_r`. They alone are trained, and add exactly zero before the first step.
+    """The model with adapters of rank `lora_r`, the only weights that are trained. Before the first step they add exactly zero.
 
-    Their first values depend on the seed alone.
+    The seed alone decides their first values.
 
     Raises:
         ValueError: peft is not installed, or the target modules are not in the model, or are its embeddings or head.

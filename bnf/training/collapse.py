@@ -25,7 +25,7 @@ NUM_SAMPLES = "samples/number"
 
 
 class TrainingCollapsed(ArithmeticError):
-    """The training is of no use from here on. The message names the figure, its limit, and what to try."""
+    """The training has collapsed, and going on would not mend it. The message names the figure, its limit, and what to try."""
 
 
 @dataclass(frozen=True)

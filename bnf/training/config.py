@@ -123,70 +123,42 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for known in fields(self):
             _check_type(known.name, _kind(known.type), getattr(self, known.name))
-        _check(self.learning_rate > 0, "learning_rate", "be positive", self.learning_rate, "try 5e-7 for a 1–8B model")
-        _check(
-            self.num_train_epochs > 0 or self.max_steps > 0,
-            "num_train_epochs",
-            "be positive where max_steps is not given",
-            self.num_train_epochs,
-            "one epoch is the default",
-        )
-        _check(
-            self.max_steps == -1 or self.max_steps > 0,
-            "max_steps",
-            "be positive or -1",
-            self.max_steps,
-            "-1 runs num_train_epochs",
-        )
+        self._require(self.learning_rate > 0, "learning_rate", "be positive", "try 5e-7 for a 1–8B model")
+        ends = self.num_train_epochs > 0 or self.max_steps > 0
+        self._require(ends, "num_train_epochs", "be positive where max_steps is not given", "one epoch is the default")
+        self._require(self.max_steps == -1 or self.max_steps > 0, "max_steps", "be positive or -1", "-1 runs num_train_epochs")
         for name in _AT_LEAST_1:
             value = getattr(self, name)
-            _check(value is None or value >= 1, name, "be at least 1", value, "leave it out for the default")
-        _check(
-            self.lr_scheduler_type in SCHEDULES,
-            "lr_scheduler_type",
-            f"be one of {', '.join(SCHEDULES)}",
-            self.lr_scheduler_type,
-            "the field uses cosine",
-        )
-        _check(0 <= self.warmup_ratio < 1, "warmup_ratio", "lie in [0, 1)", self.warmup_ratio, "it is a share of all steps")
-        _check(self.weight_decay >= 0, "weight_decay", "be non-negative", self.weight_decay, "0 turns it off")
-        _check(self.max_grad_norm >= 0, "max_grad_norm", "be non-negative", self.max_grad_norm, "0 turns clipping off")
+            self._require(value is None or value >= 1, name, "be at least 1", "leave it out for the default")
+        schedules = f"be one of {', '.join(SCHEDULES)}"
+        self._require(self.lr_scheduler_type in SCHEDULES, "lr_scheduler_type", schedules, "the field uses cosine")
+        self._require(0 <= self.warmup_ratio < 1, "warmup_ratio", "lie in [0, 1)", "it is a share of all steps")
+        self._require(self.weight_decay >= 0, "weight_decay", "be non-negative", "0 turns it off")
+        self._require(self.max_grad_norm >= 0, "max_grad_norm", "be non-negative", "0 turns clipping off")
         for name, does in (("save_steps", "saves"), ("eval_steps", "evaluates")):
             steps = getattr(self, name)
-            _check(
-                0 < steps < 1 or (steps >= 1 and steps == int(steps)),
-                name,
-                "be a whole number of steps, or a share of all steps below 1",
-                steps,
-                f"0.25 {does} three times on the way",
-            )
-        _check(self.lora_r >= 0, "lora_r", "be at least 0", self.lora_r, "0 trains all weights, 16 is usual for adapters")
-        _check(0 <= self.lora_dropout < 1, "lora_dropout", "lie in [0, 1)", self.lora_dropout, "0 keeps the step-0 check")
+            valid = 0 < steps < 1 or (steps >= 1 and steps == int(steps))
+            rule = "be a whole number of steps, or a share of all steps below 1"
+            self._require(valid, name, rule, f"0.25 {does} three times on the way")
+        self._require(self.lora_r >= 0, "lora_r", "be at least 0", "0 trains all weights, 16 is usual for adapters")
+        self._require(0 <= self.lora_dropout < 1, "lora_dropout", "lie in [0, 1)", "0 keeps the step-0 check")
         _check_names("lora_target_modules", self.lora_target_modules, "use all-linear, or names such as [q_proj, v_proj]")
         _check_names("report_to", self.report_to, "use none, tensorboard, wandb, or a list of such")
-        _check(
-            "all" not in self.loggers, "report_to", "name the loggers", self.report_to, "use [tensorboard, wandb] or the like"
-        )
+        self._require("all" not in self.loggers, "report_to", "name the loggers", "use [tensorboard, wandb] or the like")
         for logger in self.loggers:
             nearest = get_close_matches(logger, LOGGERS, n=1)
             remedy = f"did you mean {nearest[0]}?" if nearest else "tensorboard writes beside the metrics"
             _check(logger in LOGGERS, "report_to", f"be none or among {', '.join(LOGGERS)}", logger, remedy)
-        _check(
-            self.length_normalization in ("own", "pair_min"),
-            "length_normalization",
-            "be own or pair_min",
-            self.length_normalization,
-            "own is the default",
-        )
+        known_length = self.length_normalization in ("own", "pair_min")
+        self._require(known_length, "length_normalization", "be own or pair_min", "own is the default")
         _check_label_weighting(self.label_weighting)
-        _check(
-            self.nproc_per_node <= self.global_batch_size,
-            "nproc_per_node",
-            f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step",
-            self.nproc_per_node,
-            "lower it, or raise global_batch_size",
-        )
+        rule = f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step"
+        enough = self.nproc_per_node <= self.global_batch_size
+        self._require(enough, "nproc_per_node", rule, "lower it, or raise global_batch_size")
         self._check_unread()
+
+    def _require(self, holds: bool, key: str, rule: str, remedy: str) -> None:
+        _check(holds, key, rule, getattr(self, key), remedy)
 
     def _check_unread(self) -> None:
         """Refuses a setting that nothing reads: the run would look as if it had been tried."""
@@ -205,9 +177,10 @@ class TrainConfig:
             )
 
     def _check_unset(self, name: str, where: str) -> None:
-        default, value = type(self).__dataclass_fields__[name].default, getattr(self, name)
+        default = type(self).__dataclass_fields__[name].default
         remedy = "leave it out" if default is None else f"write train.{name}={default}, or leave it out"
-        _check(value == default, name, f"be left {'out' if default is None else f'at {default}'} {where}", value, remedy)
+        rule = f"be left {'out' if default is None else f'at {default}'} {where}"
+        self._require(getattr(self, name) == default, name, rule, remedy)
 
     def check_unevaluated(self) -> None:
         """Checks the settings for data without dev groups.
@@ -263,7 +236,7 @@ class TrainConfig:
         return self.global_batch_size // (rows_per_process * self.nproc_per_node)
 
     def steps_per_epoch(self, num_groups: int) -> int:
-        """The optimizer steps of an epoch: so many that the mean batch is nearest to `global_batch_size` groups.
+        """How many optimizer steps an epoch has: the number whose mean batch is nearest to `global_batch_size` groups.
 
         The groups are spread evenly over them. With n steps the mean is within 1/(2n) of `global_batch_size`: 5 % from ten steps on.
         """

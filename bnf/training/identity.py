@@ -31,7 +31,7 @@ class IdentityCheck:
         return self._means.pop().get("weight")
 
     def check(self, device: str) -> None:
-        """Compares, for a policy on that kind of device.
+        """Compares policy and reference on the rows that were added. `device` is the kind of device that the policy is on.
 
         Raises:
             ReferenceMismatch: policy and reference differ, and nothing in the settings makes them differ.

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -48,36 +47,22 @@ class Call:
     def from_json(cls, text: str) -> "Call":
         """The call that a file's text holds."""
         found = json.loads(text)
-        path: dict[str, Path | None] = {name: value and Path(value) for name, value in found["folders"].items()}
-        model_dir, groups_dir, output_dir = path["model_dir"], path["groups_dir"], path["output_dir"]
-        assert model_dir and groups_dir and output_dir
-        folders = Folders(model_dir, groups_dir, path["reference_dir"], output_dir, path["reference_model_dir"])
+        folders = Folders(**{name: value and Path(value) for name, value in found["folders"].items()})
         return cls(TrainConfig.from_dict(found["config"]), folders, found["step0_check"])
 
 
-def launch(
-    config: TrainConfig,
-    *,
-    model_dir: Path,
-    groups_dir: Path,
-    reference_dir: Path | None,
-    output_dir: Path,
-    step0_check: bool,
-    progress: Progress,
-    reference_model_dir: Path | None = None,
-) -> TrainSummary:
+def launch(config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress) -> TrainSummary:
     """As `bnf.training.trainer.train`, in `nproc_per_node` processes.
 
     Raises:
         ValueError, FileNotFoundError, ReferenceMismatch, TrainingCollapsed: as `train`.
         RuntimeError: a process failed otherwise; its traceback is on stderr.
     """
-    folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
     prepared = prepare(config, folders, step0_check=step0_check, progress=progress)
     if prepared.finished is not None:
         return prepared.finished
     _run(Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check), progress)
-    summary = read_summary(output_dir)
+    summary = read_summary(folders.output_dir)
     assert summary is not None
     return summary
 
@@ -109,13 +94,9 @@ def _run(call: Call, progress: Progress) -> None:
         process.kill()
         process.wait()
     errors = [json.loads(report.read_text()) for report in sorted(output_dir.glob("launch-error-*.json"))]
-    # The one that says what is wrong comes before those of processes that lost it as their peer.
-    for error in sorted(errors, key=_is_unknown):
+    # The error that says what is wrong comes before those of processes that lost their peer by it.
+    for error in sorted(errors, key=lambda error: error["kind"] not in REPORTED):
         raise REPORTED.get(error["kind"], RuntimeError)(error["message"])
     if process.returncode != 0:
         raise RuntimeError(f"the training's processes must end with 0, got {process.returncode}; their output says why")
     call_file.unlink()
-
-
-def _is_unknown(error: Mapping[str, str]) -> bool:
-    return error["kind"] not in REPORTED

@@ -1,4 +1,4 @@
-"""What is logged of a step or an evaluation, and changes nothing of the training: a new metric is a line here, and retrains nobody.
+"""What is logged of a step or an evaluation. Nothing of a training depends on it: for a new metric no policy is trained again.
 
 What decides something is computed elsewhere: the mean weight before the first step (`identity`), what the rules of `collapse` look at.
 """
@@ -6,7 +6,7 @@ What decides something is computed elsewhere: the mean weight before the first s
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -117,14 +117,7 @@ class SampleMetrics:
 
     def to_json(self) -> dict[str, float]:
         """The metrics under their names in the log."""
-        return {
-            "samples/number": self.number,
-            "samples/kl": self.kl,
-            "samples/kl_per_token": self.kl_per_token,
-            "samples/entropy": self.entropy,
-            "samples/tokens": self.tokens,
-            "samples/unterminated": self.unterminated,
-        }
+        return {f"samples/{name}": value for name, value in asdict(self).items()}
 
 
 def sample_metrics(

@@ -32,7 +32,7 @@ class ReferenceMismatch(ValueError):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Why the cached reference is not taken: the mean weight under it before the first step, or how another device computed it."""
+    """Why the cached reference is not used: the mean weight under it before the first step, or how another device computed it."""
 
     mean_weight: float | None = None
     elsewhere: str | None = None

@@ -67,8 +67,8 @@ class SeededSteps(Sampler[list[int]]):
     """The rows of each optimizer step of an epoch that one process computes, as indices.
 
     The seed and the epoch's number fix a permutation of the rows. It is split into steps (`bnf.data.packing.step_bounds`), whose rows the
-    processes take in turn. A process that gets no row of a step gets the index `len(sizes)`: the row that stands for nothing, so that
-    all processes take part.
+    processes take in turn. A process that gets no row of a step gets the index `len(sizes)`, that of a filler row: all processes must
+    take part in every step.
     """
 
     def __init__(self, sizes: Sequence[int], seed: int, *, num_steps: int, process: int = 0, num_processes: int = 1) -> None:
@@ -95,7 +95,7 @@ class StepLoader(DataLoader[_T]):
     """Gives a process its rows of one optimizer step after another."""
 
     def __init__(self, rows: Sequence[_T], steps: SeededSteps) -> None:
-        """`rows` are those that `steps` numbers, and last the one that stands for nothing."""
+        """`rows` are the rows that `steps` numbers, and last the filler row."""
         super().__init__(rows, batch_sampler=steps, collate_fn=_together)  # type: ignore[arg-type]
         self._steps = steps
 

@@ -31,7 +31,7 @@ class Folders:
     reference_dir: Path | None
     output_dir: Path
     # Of the reference's model, where that is not the model that the training starts from.
-    reference_model_dir: Path | None
+    reference_model_dir: Path | None = None
 
     @property
     def referred_model_dir(self) -> Path:
@@ -41,14 +41,14 @@ class Folders:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a training goes on with."""
+    """What `prepare` gives a training."""
 
     groups: Sequence[PromptGroup]
     rows: Sequence[Row]
     # The cached reference, or the training's own one where that doesn't fit (`mismatch`).
     reference_dir: Path | None
     mismatch: Mismatch | None
-    # Of a training that has ended already: nothing is left to do.
+    # The summary where the training ended in an earlier call: nothing is left to do.
     finished: TrainSummary | None
 
 

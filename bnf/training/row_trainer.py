@@ -60,7 +60,7 @@ class StepRows(TypedDict):
 
 @dataclass(frozen=True)
 class LearningRates:
-    """What the optimizer was given: the learning rates of the first step, the highest, and the last, and how many steps warmed up."""
+    """The learning rates that the optimizer was given (of the first step, the highest, of the last), and the number of warm-up steps."""
 
     first: float
     highest: float

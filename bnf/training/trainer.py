@@ -38,20 +38,10 @@ ADAPTER = "adapter_checkpoint"
 _CHECKPOINTS = "checkpoints"
 
 
-def train(
-    config: TrainConfig,
-    *,
-    model_dir: Path,
-    groups_dir: Path,
-    reference_dir: Path | None,
-    output_dir: Path,
-    step0_check: bool,
-    progress: Progress,
-    reference_model_dir: Path | None = None,
-) -> TrainSummary:
-    """Trains the model of `model_dir` on the groups of `groups_dir`, and returns what train_summary.json holds.
+def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress) -> TrainSummary:
+    """Trains the model of `folders.model_dir` on the groups of `folders.groups_dir`, and returns what train_summary.json holds.
 
-    Leaves in `output_dir` the policy (`policy/`, a model folder), metrics.jsonl, trainer_state.json and, written last,
+    Leaves in `folders.output_dir` the policy (`policy/`, a model folder), metrics.jsonl, trainer_state.json and, written last,
     train_summary.json. With LoRA the adapters are merged into the policy, and kept in `adapter_checkpoint/` too. If the data set has dev
     groups, they are evaluated on the way. Called again after a kill, it goes on from the last checkpoint. Called again after the
     end, it returns the summary. It trains as one process: where `nproc_per_node` is above 1, call `bnf.training.launch.launch`.
@@ -60,7 +50,6 @@ def train(
         step0_check: checks before the first step that policy and reference are equal; for a reference of the same weights. Where the
             cached values differ (another machine computed them), the next call computes a reference of its own. Where the cache says
             that another kind of device made it, this call does.
-        reference_model_dir: the folder of the reference's model, where that is not `model_dir`.
 
     Raises:
         FileNotFoundError: the model, the groups or the reference are not there.
@@ -68,11 +57,11 @@ def train(
         ReferenceMismatch: the step-0 check failed under a cache of the same weights.
         TrainingCollapsed: the training collapsed.
     """
-    folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
     prepared = prepare(config, folders, step0_check=step0_check, progress=progress)
     if prepared.finished is not None:
         return prepared.finished
     groups, rows, reference_dir = prepared.groups, prepared.rows, prepared.reference_dir
+    model_dir, groups_dir, output_dir = folders.model_dir, folders.groups_dir, folders.output_dir
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
     dev_rows = training_rows(config, dev_groups)
     started = time.monotonic()
@@ -98,7 +87,7 @@ def train(
         progress=progress,
         dev=with_reference(config, dev_rows, None if reference_dir is None else reference_dir / DEV),
         reference_model_dir=folders.referred_model_dir,
-        starts_as_reference=reference_model_dir is None,
+        starts_as_reference=folders.reference_model_dir is None,
     )
     checkpoint = _last_checkpoint(output_dir / _CHECKPOINTS)
     resumed_from = 0 if checkpoint is None else _step_of(checkpoint)

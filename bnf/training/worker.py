@@ -55,18 +55,8 @@ def _train(call_file: Path) -> None:
         if rank == 0:
             print(MARK + json.dumps([done, total, note]), flush=True)
 
-    folders = call.folders
     try:
-        train(
-            call.config,
-            model_dir=folders.model_dir,
-            groups_dir=folders.groups_dir,
-            reference_dir=folders.reference_dir,
-            output_dir=folders.output_dir,
-            reference_model_dir=folders.reference_model_dir,
-            step0_check=call.step0_check,
-            progress=progress,
-        )
+        train(call.config, call.folders, step0_check=call.step0_check, progress=progress)
     except Exception as error:
         kind = type(error).__name__
         report = {"kind": kind, "message": str(error)}

@@ -62,7 +62,7 @@ class Stage(Protocol):
 
     @default
     def not_done_again(self, settings: Settings, output: Path) -> str | None:
-        """What a cached stage doesn't do though settings outside its key ask for it; None where there is nothing."""
+        """What the settings outside the key ask for and a cached output lacks, in words; None where it lacks nothing."""
         return None
 
 

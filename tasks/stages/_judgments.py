@@ -9,6 +9,6 @@ from tasks.job import Job
 
 
 def calls_file(job: Job) -> Path:
-    """The file with all answers of a judge. It lies beside the artifacts: all runs share it, and `bnf gc` leaves it."""
+    """The file with all answers of a judge. It lies beside the artifacts: all runs share it, and `bnf gc` keeps it."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", job.settings["judge_name"]).strip("-.")
     return job.output.parents[2] / "judgments" / f"{name}.jsonl"

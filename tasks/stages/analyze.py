@@ -20,9 +20,7 @@ def run(job: Job) -> None:
         job.inputs["data"],
         job.inputs["reference"],
         job.output,
-        max_tokens_per_row=job.settings["max_tokens_per_row"],
-        max_groups_per_row=job.settings["max_groups_per_row"],
-        share_prompts=job.settings["share_prompts"],
-        bf16=job.settings["bf16"],
         progress=job.progress,
+        # Those of `TrainConfig.row_settings`.
+        **job.settings,
     )

@@ -1,4 +1,4 @@
-"""Contamination: which of a benchmark's items the training data hold."""
+"""Contamination: which of a benchmark's items the training data contain."""
 
 from __future__ import annotations
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
-from evaluation.engines import Engine
+from evaluation.engines import Engine, is_remote, open_engine
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
 from evaluation.generation.turns import generate_turns
+from evaluation.spending import Meter
 from evaluation.types import Sampling
 from tasks.job import Job, Settings
 from tasks.keys import code_digests, digest
@@ -71,8 +72,6 @@ def _open(
     name: str, model: Path | None, base_url: str | None, served_model: str | None, date: str | None, spending: str
 ) -> tuple[Engine, PreTrainedTokenizerBase | None]:
     from bnf.data.rendering import load_tokenizer
-    from evaluation.engines import is_remote, open_engine
-    from evaluation.spending import Meter
 
     if is_remote(name):
         assert served_model is not None

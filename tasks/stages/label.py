@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bnf.plugins import load
+from evaluation.records import read_repaired, write_whole
 from tasks.job import Job
 from tasks.stages._judgments import calls_file
 
@@ -11,10 +13,8 @@ CONTENT = ("labelled.jsonl",)
 
 
 def run(job: Job) -> None:
-    from bnf.plugins import load
     from data.labelers import LABELERS
     from data.sampling.rewards import add_gold, reward_statistics
-    from evaluation.records import read_repaired, write_whole
 
     labeler = load(LABELERS, job.settings["labeler"])
     labelled = job.output / "labelled.jsonl"

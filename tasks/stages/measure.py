@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evaluation.records import read_repaired, write_json
 from tasks.job import Job
 
 ORDER = 40
@@ -14,7 +15,6 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 def run(job: Job) -> None:
     from bnf.analysis.policy_divergence import policy_divergence
     from bnf.data.groups import Completion, PromptGroup
-    from evaluation.records import read_repaired, write_json
 
     records = read_repaired(job.inputs["samples"] / "samples.jsonl")
     groups = [

@@ -30,11 +30,10 @@ def run(job: Job) -> None:
 
 
 def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:
-    """What the report is made from: the folders of the run's artifacts by their
-    tasks' ids, and what their manifests say of them.
+    """What the report is made from: the artifacts' folders and what their manifests say. `artifacts` are folders by task id.
 
-    A folder is named by its stage's `REPORT`: those of benchmarks by benchmark, and those of the models' benchmarks by benchmark and
-    model. Of several rounds the last one's counts, as what led to the aligned model.
+    A folder gets the name that its stage's `REPORT` gives. Folders of a benchmark are kept by benchmark, and those of a model's
+    benchmark by benchmark and model. Of several rounds the last one's folder is taken: it led to the aligned model.
     """
     of_model: dict[str, dict[str, dict[str, Path]]] = {}
     of_benchmark: dict[str, dict[str, Path]] = {}
@@ -82,11 +81,7 @@ def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:
         stages=stages,
         versions=versions,
         machine=read_manifest(newest)["machine"],
-        rounds=[folders for _, folders in sorted(rounds.items()) if _is_on_policy(folders)],
+        # Only on-policy data come in rounds.
+        rounds=[folders for _, folders in sorted(rounds.items()) if "label" in folders],
         **sections,
     )
-
-
-def _is_on_policy(folders: Mapping[str, Path]) -> bool:
-    """Only on-policy data come in rounds, and a run from before there were rewards.json is evaluated without."""
-    return "label" in folders and (folders["label"] / "rewards.json").is_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bnf.model.digests import model_digest
 from evaluation.records import read_json, write_json
 from tasks.job import Identity, Job
 
@@ -15,8 +16,6 @@ EVALUATES = True
 
 def run(job: Job) -> None:
     """Name the model's folder, after fetching it where the recipe gives a hub id."""
-    from bnf.model.digests import model_digest
-
     folder = job.inputs.get("model") or _download(job.settings["model_name_or_path"], job.settings["revision"])
     write_json(job.output / "model.json", {"path": str(folder), "digest": model_digest(folder)})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from tasks.job import Job
 
 ORDER = 20
@@ -11,8 +13,6 @@ MEMORY_REMEDY = "lower sample.max_new_tokens, or take a smaller model"
 
 
 def run(job: Job) -> None:
-    from dataclasses import fields
-
     from data.sampling.sample import SampleConfig, sample
 
     settings = job.settings

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from bnf.model.digests import model_digest
 from tasks.job import Identity, Job, Settings
 
 ORDER = 70
@@ -26,22 +27,15 @@ POLICY = "policy"
 def run(job: Job) -> None:
     from bnf.training.config import TrainConfig
     from bnf.training.launch import launch
+    from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
     config = TrainConfig.from_dict(job.settings)
+    inputs = job.inputs
+    folders = Folders(inputs["model"], inputs["data"], inputs["reference"], job.output, inputs.get("reference_model"))
     begin = launch if config.nproc_per_node > 1 else train
-    begin(
-        config,
-        model_dir=job.inputs["model"],
-        groups_dir=job.inputs["data"],
-        reference_dir=job.inputs["reference"],
-        output_dir=job.output,
-        reference_model_dir=job.inputs.get("reference_model"),
-        # Where the policy starts as the reference every weight of the first step must be exactly 1; in later rounds with a
-        # fixed reference it doesn't.
-        step0_check="reference_model" not in job.inputs,
-        progress=job.progress,
-    )
+    # In later rounds with a fixed reference the policy doesn't start as the reference, and the check doesn't hold.
+    begin(config, folders, step0_check="reference_model" not in inputs, progress=job.progress)
 
 
 def disk_bytes(inputs: Mapping[str, Path]) -> int:
@@ -50,7 +44,7 @@ def disk_bytes(inputs: Mapping[str, Path]) -> int:
 
 
 def not_done_again(settings: Settings, output: Path) -> str | None:
-    """What a complete training does not do again though its settings ask for it now; None where there is nothing."""
+    """Which loggers the settings ask for that a complete training did not log to, in words; None where there are none."""
     asked = settings.get("report_to", "none")
     asked = {asked} if isinstance(asked, str) else set(asked)
     if not asked - {"none"}:
@@ -64,6 +58,4 @@ def not_done_again(settings: Settings, output: Path) -> str | None:
 
 def identity(output: Path) -> Identity:
     """The artifact is the policy: a model's digest is one function wherever the model comes from."""
-    from bnf.model.digests import model_digest
-
     return Identity(fingerprint=model_digest(output / POLICY), model_folder=POLICY)

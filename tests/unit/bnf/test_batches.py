@@ -11,6 +11,7 @@ from bnf.data.packing import Row, pack, step_bounds, tokens_in_row
 from bnf.training.config import TrainConfig
 from bnf.training.own_reference import cache_for
 from bnf.training.parallel import SeededSteps
+from bnf.training.preparation import Folders
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics
@@ -115,9 +116,9 @@ def test_many_short_groups_beside_a_long_one_train_with_a_small_batch(workplace:
     assert longest_group(tmp_path / "groups", False) == ("long", tokens_in_row(long, False))
     for budget in (760, 4096):
         config = TrainConfig(**(BASE | {"max_tokens_per_row": budget, "global_batch_size": 4}))
-        folders = {"model_dir": workplace / "model", "groups_dir": tmp_path / "groups"}
         reference, output = tmp_path / f"reference_{budget}", tmp_path / f"out_{budget}"
-        cache_for(config, **folders, reference_dir=reference, progress=ignore)
-        summary = train(config, **folders, reference_dir=reference, output_dir=output, step0_check=True, progress=ignore)
+        folders = Folders(workplace / "model", tmp_path / "groups", reference, output)
+        cache_for(config, folders.model_dir, folders.groups_dir, reference, ignore)
+        summary = train(config, folders, step0_check=True, progress=ignore)
         assert summary.steps == 10 and summary.groups_per_step == 4.1
         assert metrics(output)[0]["weights/chosen"] == 1

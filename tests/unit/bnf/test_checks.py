@@ -11,7 +11,8 @@ import torch
 
 from bnf.data.groups import DEV, Completion, PromptGroup, write_groups
 from bnf.model.loading import empty_model, load_model
-from bnf.objectives import load_objective, objective_names
+from bnf.objectives import OBJECTIVES, load_objective
+from bnf.plugins import names
 from bnf.training.checks import check_data, check_groups_dir, check_machine, check_model_dir
 from bnf.training.config import READ_BY_SOME, TrainConfig
 from tests.unit.bnf.helpers import random_groups, row_of
@@ -182,7 +183,7 @@ def test_one_prompt_alone_has_nothing_to_mismatch(tmp_path: Path) -> None:
         check_groups_dir(TrainConfig(objective="kto"), tmp_path)
 
 
-@pytest.mark.parametrize("name", objective_names())
+@pytest.mark.parametrize("name", names(OBJECTIVES))
 def test_lengths_are_normalized_where_an_objective_says_so(name: str) -> None:
     values = {"reference": [[-2.0, -1.5], [-0.7]], "scores": [1.0, 0.0], "prompts": [[-1.0]], "kl_pair_logratio": 0.1}
     row = row_of([[-1.0, -2.5], [-0.5]], [1, -1], pairs=[(0, 1)], **values)

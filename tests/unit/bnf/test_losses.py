@@ -15,7 +15,8 @@ from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row, pack
 from bnf.model.attention import ATTENTION
 from bnf.model.logps import TokenLogps, row_logps
-from bnf.objectives import load_objective, objective_names
+from bnf.objectives import OBJECTIVES, load_objective
+from bnf.plugins import names
 from bnf.reference.kl_pairs import kl_pair_rows, mean_logratio
 from bnf.reference.values import KlPairReference, RowReference
 from bnf.training.losses import Totals, assemble, count, label_weights, total_loss
@@ -23,7 +24,7 @@ from tests.unit.bnf.helpers import padded_logps, padded_prompt_logps, random_gro
 from tests.unit.bnf.test_attention import make
 
 # Every objective with its defaults, and those whose options need something else of a row.
-CASES = [(name, {}) for name in objective_names()] + [("orpo", {"nll_scope": "all"})]
+CASES = [(name, {}) for name in names(OBJECTIVES)] + [("orpo", {"nll_scope": "all"})]
 each_objective = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{name}{options or ''}" for name, options in CASES])
 
 

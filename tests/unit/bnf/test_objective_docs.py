@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bnf.objectives import load_objective, objective_names
+from bnf.objectives import OBJECTIVES, load_objective
+from bnf.plugins import names
 
 TESTS = Path(__file__).parent
 DOCUMENT = (TESTS.parents[2] / "docs" / "objectives.md").read_text()
@@ -16,14 +17,14 @@ ROWS = {cells[0].strip(" `"): [cell.strip() for cell in cells[1:]] for cells in 
 
 
 def test_every_objective_has_its_row() -> None:
-    without = sorted(set(objective_names()) - set(ROWS))
+    without = sorted(set(names(OBJECTIVES)) - set(ROWS))
     assert not without, (
         f"docs/objectives.md must have a row for each objective; add `| `{without[0]}` | needs | options | loss | test |`"
     )
-    assert sorted(ROWS) == objective_names()
+    assert sorted(ROWS) == names(OBJECTIVES)
 
 
-@pytest.mark.parametrize("name", objective_names())
+@pytest.mark.parametrize("name", names(OBJECTIVES))
 def test_the_row_is_true(name: str) -> None:
     assert name in ROWS, "see the test above"
     needs, options, _, compared = ROWS[name]

@@ -16,6 +16,7 @@ from bnf.model.loading import load_model
 from bnf.reference.cache import cache_reference, read_reference
 from bnf.reference.kl_pairs import kl_pair_rows, mean_logratio
 from bnf.training.config import TrainConfig
+from bnf.training.preparation import Folders
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import padded_logps, random_groups
 
@@ -60,15 +61,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """Trains, and gives what was logged."""
     config = TrainConfig(objective="kto", **(ROWS | {"learning_rate": 1e-3, "global_batch_size": 6} | settings))
-    train(
-        config,
-        model_dir=model_dir,
-        groups_dir=workplace / "groups",
-        reference_dir=workplace / (reference or f"reference_{config.bf16}"),
-        output_dir=output,
-        step0_check=True,
-        progress=progress,
-    )
+    folders = Folders(model_dir, workplace / "groups", workplace / (reference or f"reference_{config.bf16}"), output)
+    train(config, folders, step0_check=True, progress=progress)
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 

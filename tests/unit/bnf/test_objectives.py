@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from bnf.data.groups import Completion, PromptGroup
-from bnf.objectives import RowLogps, load_objective, objective_names
+from bnf.objectives import OBJECTIVES, RowLogps, load_objective
+from bnf.plugins import names
 from bnf.training.losses import Totals, total_loss
 from tests.unit.bnf.helpers import row_of
 
@@ -122,7 +123,7 @@ def test_one_pair_by_hand(name: str, options: dict[str, Any], value: float, slop
 
 def test_every_objective_has_numbers() -> None:
     # bnf_contrast is the sum of two of them, below.
-    assert {name for name, *_ in BY_HAND} | {"bnf_contrast"} == set(objective_names())
+    assert {name for name, *_ in BY_HAND} | {"bnf_contrast"} == set(names(OBJECTIVES))
 
 
 def test_dpop_penalises_a_chosen_completion_below_its_reference() -> None:
@@ -184,7 +185,7 @@ def test_ktos_reference_point_is_not_below_zero() -> None:
 
 def test_without_negative_gradient_dispreferred_completions_are_left_alone() -> None:
     """`label_weighting: {preferred: 1, dispreferred: 0}`, and twice the weight is twice the gradient."""
-    weighted = [name for name in objective_names() if "label_weighting" in load_objective(name).reads]
+    weighted = [name for name in names(OBJECTIVES) if "label_weighting" in load_objective(name).reads]
     assert weighted == ["bnf", "bnf_contrast", "kto", "nll_signed"]
     for name in weighted:
         options = {"contrast_weight": 0.0} if name == "bnf_contrast" else {}
@@ -239,7 +240,7 @@ def test_length_normalisation_by_the_shorter_of_a_pair() -> None:
         assert ours.tolist() == pytest.approx([2 * own[0].item(), own[1].item()])
 
 
-@pytest.mark.parametrize("name", objective_names())
+@pytest.mark.parametrize("name", names(OBJECTIVES))
 def test_losses_stay_finite_at_extremes(name: str) -> None:
     for chosen, rejected in ((-1e-12, -4000.0), (-4000.0, -1e-12), (-1e-300, -1e-300)):
         row = row_of(

@@ -9,6 +9,7 @@ import pytest
 from bnf.data.groups import write_groups
 from bnf.training.config import TrainConfig
 from bnf.training.own_reference import cache_for
+from bnf.training.preparation import Folders
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import ignore
@@ -28,13 +29,13 @@ def test_policy_adapters_and_reference_have_the_permissions_of_any_new_file(
         config = TrainConfig(max_tokens_per_row=64, global_batch_size=2, lora_r=2, save_steps=1)
         reference, output = tmp_path / "reference", tmp_path / "out"
         cache_for(config, tiny_model_dir, tmp_path / "groups", reference, ignore)
-        folders = {"model_dir": tiny_model_dir, "groups_dir": tmp_path / "groups", "reference_dir": reference}
+        folders = Folders(tiny_model_dir, tmp_path / "groups", reference, output)
         seen: set[int] = set()
 
         def look(done: int, total: int, note: str) -> None:
             seen.update(modes(output / "checkpoints"))
 
-        train(config, **folders, output_dir=output, step0_check=True, progress=look)
+        train(config, folders, step0_check=True, progress=look)
     finally:
         assert os.umask(before) == mask, "the umask itself stays as it was"
     assert modes(tmp_path) == {mode} and seen == {mode}

@@ -12,10 +12,10 @@ from bnf.data.rendering import (
     RenderingError,
     load_tokenizer,
     prompt_text,
-    render_completion,
     render_prompt,
     stop_token_ids,
 )
+from tests.unit.rendering import render_completion
 
 MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"
 pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason="the demonstration model is not there; make env fetches it")

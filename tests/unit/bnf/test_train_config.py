@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bnf.objectives import load_objective, objective_names
+from bnf.objectives import OBJECTIVES, load_objective
+from bnf.plugins import names
 from bnf.training.config import READ_BY_SOME, REFERENCE_FIELDS, TrainConfig
 
 
@@ -14,8 +15,8 @@ def test_config_is_checked_without_torch() -> None:
     code = (
         "import sys, bnf\n"
         "from bnf.training.config import TrainConfig\n"
-        "from bnf.objectives import load_objective, objective_names\n"
-        "[load_objective(name) for name in objective_names()]\n"
+        "from bnf.objectives import OBJECTIVES, load_objective\nfrom bnf.plugins import names\n"
+        "[load_objective(name) for name in names(OBJECTIVES)]\n"
         "TrainConfig()\n"
         "sys.exit('torch' in sys.modules)"
     )
@@ -66,7 +67,7 @@ def test_errors_name_key_rule_value_and_remedy(values: dict[str, Any], message: 
         TrainConfig.from_dict(values)
 
 
-@pytest.mark.parametrize("name", objective_names())
+@pytest.mark.parametrize("name", names(OBJECTIVES))
 @pytest.mark.parametrize(
     ("key", "value", "default"),
     [
@@ -88,7 +89,7 @@ def test_what_an_objective_does_not_read_is_refused_by_name(name: str, key: str,
 
 
 def test_objectives_that_weigh_labels_are_those_of_the_docs() -> None:
-    readers = {key: {name for name in objective_names() if key in load_objective(name).reads} for key in READ_BY_SOME}
+    readers = {key: {name for name in names(OBJECTIVES) if key in load_objective(name).reads} for key in READ_BY_SOME}
     assert readers["label_weighting"] == {"bnf", "bnf_contrast", "kto", "nll_signed"}
     assert readers["length_normalization"] == {"bnf", "bnf_contrast", "nll_signed"}
 
@@ -173,8 +174,8 @@ def test_other_values_of_the_wrong_kind_are_one_message(values: dict[str, Any]) 
 
 
 def test_every_file_of_the_folder_is_an_objective() -> None:
-    assert {"bnf", "dpo", "sft", "nll_signed"} <= set(objective_names())
-    for name in objective_names():
+    assert {"bnf", "dpo", "sft", "nll_signed"} <= set(names(OBJECTIVES))
+    for name in names(OBJECTIVES):
         assert type(load_objective(name)).__module__ == f"bnf.objectives.{name}"
         # What it computes, and where that is published.
         assert import_module(f"bnf.objectives.{name}").__doc__

@@ -20,6 +20,7 @@ from bnf.training.arguments import training_arguments
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
 from bnf.training.own_reference import ReferenceMismatch, cache_for
+from bnf.training.preparation import Folders
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
@@ -50,8 +51,7 @@ def test_policy_keeps_dtype_tokenizer_and_config(tiny_model_dir: Path, tmp_path:
     write_groups(tmp_path / "groups", random_groups(4))
     config = TrainConfig(objective="sft", max_tokens_per_row=64, global_batch_size=4, learning_rate=1e-3, warmup_ratio=0.0)
     model_dir, output = tiny_model_dir, tmp_path / "out"
-    arguments = {"model_dir": model_dir, "groups_dir": tmp_path / "groups", "reference_dir": None, "output_dir": output}
-    train(config, **arguments, step0_check=False, progress=ignore)
+    train(config, Folders(model_dir, tmp_path / "groups", None, output), step0_check=False, progress=ignore)
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (output / "policy" / name).read_bytes() == (model_dir / name).read_bytes()
     before, after = load_file(model_dir / "model.safetensors"), weights(output)
@@ -76,10 +76,7 @@ def test_one_row_or_several_make_the_same_step(workplace: Path, tmp_path: Path) 
         cache_for(config, workplace / "model", workplace / "groups", reference_dir, ignore)
         summary = train(
             config,
-            model_dir=workplace / "model",
-            groups_dir=workplace / "groups",
-            reference_dir=reference_dir,
-            output_dir=tmp_path / name,
+            Folders(workplace / "model", workplace / "groups", reference_dir, tmp_path / name),
             step0_check=True,
             progress=ignore,
         )
@@ -247,10 +244,7 @@ def test_what_an_objective_needs_is_checked_first(tiny_model_dir: Path, workplac
     def start(reference_dir: Path | None, **settings: Any) -> None:
         train(
             TrainConfig(**(BASE | settings)),
-            model_dir=tiny_model_dir,
-            groups_dir=tmp_path / "groups",
-            reference_dir=reference_dir,
-            output_dir=tmp_path / "out",
+            Folders(tiny_model_dir, tmp_path / "groups", reference_dir, tmp_path / "out"),
             step0_check=False,
             progress=ignore,
         )

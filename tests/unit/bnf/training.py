@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from bnf.training.config import TrainConfig
 from bnf.training.launch import launch
+from bnf.training.preparation import Folders
 from bnf.training.trainer import train
 
 BASE: dict[str, Any] = {"learning_rate": 1e-3, "max_tokens_per_row": 48, "global_batch_size": 6, "bf16": False}
@@ -29,16 +30,9 @@ def run(
 ) -> dict[str, Any]:
     config = TrainConfig(**(BASE | settings))
     begin = launch if config.nproc_per_node > 1 else train
-    summary = begin(
-        config,
-        model_dir=workplace / "model",
-        groups_dir=workplace / "groups",
-        reference_dir=workplace / f"reference_{config.bf16}",
-        output_dir=output,
-        step0_check=check,
-        progress=progress,
-        reference_model_dir=reference_model_dir,
-    )
+    reference_dir = workplace / f"reference_{config.bf16}"
+    folders = Folders(workplace / "model", workplace / "groups", reference_dir, output, reference_model_dir)
+    summary = begin(config, folders, step0_check=check, progress=progress)
     return summary.to_json()
 
 

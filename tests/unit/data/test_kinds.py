@@ -241,7 +241,8 @@ def test_a_prompt_of_two_sources_is_one_group(tmp_path):
 
 
 def test_truncation_cuts_the_prompts_beginning_or_the_completions_end(tmp_path):
-    from bnf.data.rendering import load_tokenizer, render_completion, render_prompt
+    from bnf.data.rendering import load_tokenizer, render_prompt
+    from tests.unit.rendering import render_completion
 
     tokenizer = load_tokenizer(MODEL)
     row = {"prompt": "long " * 40, "chosen": "yes " * 30, "rejected": "no"}

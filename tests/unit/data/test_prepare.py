@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from bnf.data.groups import Completion, PromptGroup, read_groups, write_groups
-from bnf.data.rendering import load_tokenizer, render_completion, render_prompt
+from bnf.data.rendering import load_tokenizer, render_prompt
 from data.preparing.config import PrepareConfig
 from data.preparing.prepare import prepare_labelled, prepare_sources
 from data.reading.records import DataSource
 from data.samples import make as _sample_pairs
 from tests.unit.evaluation.fake_engine import no_progress
+from tests.unit.rendering import render_completion
 
 MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"
 pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason="the demonstration model is not there; make env fetches it")

@@ -25,7 +25,7 @@ from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan, make_plan
 from flows.dag.preflight import require
 from flows.dag.selection import Options
-from flows.dag.trainable import TRAINING_STAGES, groups_problem, model_problem
+from flows.dag.trainable import groups_problem, model_problem
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import located
@@ -39,14 +39,10 @@ from flows.service.keys import service_keys
 from tasks.child import Cancelled
 from tasks.execute import Children, Execution
 from tasks.keys import Ingredients
-from tasks.names import TaskName
-from tasks.nodes import Node, ingredients, model_folder, not_done_again, other_code, with_other_code
+from tasks.nodes import Node, ancestors, ingredients, model_folder, not_done_again, other_code, with_other_code
 from tasks.prefect_task import artifact_key, run_node
 from tasks.stages import STAGES
 from tasks.store import Artifact
-
-# What is computed on the way to a policy.
-ALIGNMENT_STAGES = ("sample", "prepare", *TRAINING_STAGES)
 
 
 @dataclass(frozen=True)
@@ -166,8 +162,10 @@ class Runner:
         self.execution = Execution(self.plan.store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
         self.results: dict[str, Artifact] = dict(self.plan.pinned)
         self.other_code: dict[str, list[str]] = {}
+        nodes, allowed = self.plan.nodes, self.plan.selection.allowed
+        self.for_training = ancestors(nodes, [node.id for node in nodes if node.stage == "train" and node.id in allowed])
         with _ended(children):
-            for node in self.plan.nodes:
+            for node in nodes:
                 if self.cancelled():
                     raise Cancelled("the run was cancelled")
                 if node.id in self.plan.pinned:
@@ -227,14 +225,12 @@ class Runner:
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
         """Before anything is computed for a training: what it would refuse of the model, once that is fetched, and of the groups."""
-        if node.stage not in ALIGNMENT_STAGES or not any(
-            TaskName.from_id(one).stage == "train" for one in self.plan.selection.allowed
-        ):
+        if node.id not in self.for_training:
             return
         problem = None
         if "model" in inputs and node.inputs["model"] == BASE:
             problem = self._ask("model", lambda: model_problem(self.plan.recipe, model_folder(inputs["model"].path)))
-        if problem is None and node.stage in TRAINING_STAGES:
+        if problem is None and "data" in node.inputs:
             folder = self.plan.store.fetch(inputs["data"])
             problem = self._ask(node.inputs["data"], lambda: groups_problem(self.plan.recipe.train_config(), folder))
         if problem is not None:

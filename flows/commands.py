@@ -14,6 +14,7 @@ from typing import Literal
 from uuid import UUID
 
 from bnf.paths import person_path
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import read_json
 from flows.dag.parts import plugin
 from flows.dag.plan import make_plan
@@ -217,8 +218,7 @@ def show_results(run: Run) -> None:
         print_table("rounds", round_rows(rounds))
     said = notes(summary)
     dev = (summary["train"] or {}).get("dev")
-    # The summary of an older run has no evaluation but the first and the last.
-    if dev is not None and "evaluations" in dev:
+    if dev is not None:
         print_table(dev_title(dev), dev_rows(dev))
         said.append(MEANING)
     for note in said:
@@ -314,9 +314,7 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
     from evaluation.scoring.score import score_completions
 
     file = _file(file, "a completions.jsonl")
-    result = score_completions(
-        plugin("evaluation.benchmarks", benchmark, "BENCHMARK"), file, format=file_format, lm_eval=lm_eval
-    )
+    result = score_completions(plugin(BENCHMARKS, benchmark, "BENCHMARK"), file, format=file_format, lm_eval=lm_eval)
     if as_json:
         print_json(result)
         return
@@ -345,12 +343,13 @@ def score_judgments(
     *,
     as_json: bool,
 ) -> None:
-    from evaluation.judging.recorded.score import BENCHMARKS, judge_score
+    from evaluation.judging.recorded.score import BENCHMARKS as JUDGED
+    from evaluation.judging.recorded.score import judge_score
     from evaluation.judging.recorded.tables import judgment_rows
 
     name = benchmark.replace("-", "_")
-    if name not in BENCHMARKS:
-        known = " or ".join(known.replace("_", "-") for known in BENCHMARKS)
+    if name not in JUDGED:
+        known = " or ".join(known.replace("_", "-") for known in JUDGED)
         raise RecipeError(f"BENCHMARK must be {known}, got {benchmark!r}; `bnf score` takes benchmarks with a rule")
     files = [_file(file, "recorded judgments") for file in files]
     if questions not in (None, "hub", "sample"):

@@ -152,31 +152,30 @@ def _write_groups(
 
 def _offline(staging: Staging, folder: Path, num_sampled: int, config: PrepareConfig) -> list[tuple[PromptGroup, Record]]:
     """The round's share of the offline groups, with their texts; dev prompts are none of them."""
-    both = [
+    pool = [
         (group, text)
         for group, text in zip(read_groups(folder), read_repaired(folder / TEXTS_FILE), strict=True)
         if not staging.is_put_aside(prompt_digest(text["messages"], context_of(text)), config.dev_fraction)
     ]
-    groups, texts = [group for group, _ in both], [text for _, text in both]
     number = round(num_sampled * config.offline_mix / (1 - config.offline_mix))
-    if number > len(groups):
+    if number > len(pool):
         raise ValueError(
             f"sample.offline_mix must leave room for the data's prompts, got {config.offline_mix:g}, which takes {number} of them beside "
-            f"{num_sampled} sampled ones, of {len(groups)} there are; lower it, or sample fewer prompts"
+            f"{num_sampled} sampled ones, of {len(pool)} there are; lower it, or sample fewer prompts"
         )
-    order = sorted(range(len(groups)), key=lambda place: hashlib.sha256(f"{config.seed}:{groups[place].id}".encode()).digest())
+    order = sorted(pool, key=lambda one: hashlib.sha256(f"{config.seed}:{one[0].id}".encode()).digest())
     first = (config.round - 1) * number
     taken = [order[place % len(order)] for place in range(first, first + number)]
     return [
         (
-            groups[place],
+            group,
             {
-                "messages": texts[place]["messages"],
-                **context_of(texts[place]),
-                "completions": [one["text"] for one in texts[place]["completions"]],
+                "messages": text["messages"],
+                **context_of(text),
+                "completions": [one["text"] for one in text["completions"]],
             },
         )
-        for place in taken
+        for group, text in taken
     ]
 
 

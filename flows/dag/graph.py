@@ -8,6 +8,7 @@ from bnf.plugins import load, own_names
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id
+from data.sources import SOURCES
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
@@ -15,6 +16,7 @@ from evaluation.judging.protocols import PROTOCOLS
 from evaluation.report.inputs import SECTIONS
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
 from flows.dag.parts import (
+    benchmark_code,
     endpoint,
     engine_settings,
     judge_nodes,
@@ -87,7 +89,7 @@ def _prepare_sources(recipe: Recipe) -> Node:
     settings, files = [], {}
     for number, one in enumerate(recipe.sources()):
         key = f"data.{number}" if isinstance(recipe.data, list) else "data"
-        source = plugin("data.sources", one.source, f"{key}.source")
+        source = plugin(SOURCES, one.source, f"{key}.source")
         given = {**one.model_dump(exclude={"path"}), "source": source}
         settings.append(given)
         try:
@@ -125,13 +127,13 @@ def _contamination(recipe: Recipe) -> list[Node]:
     nodes = []
     for name, benchmark in {**recipe.evaluation.benchmarks, **judged}.items():
         section = "judge" if isinstance(benchmark, JudgedBenchmark) else "evaluation"
-        module = plugin("evaluation.benchmarks", name, f"{section}.benchmarks")
+        module = plugin(BENCHMARKS, name, f"{section}.benchmarks")
         nodes.append(
             Node(
                 "contamination",
                 {"benchmark": name, "source": source_kind(name, benchmark)},
                 {f"data{number}" if number else "data": node for number, node in enumerate(data_nodes(recipe))},
-                [f"evaluation.benchmarks.{module}:load"],
+                [benchmark_code(module, "load")],
                 files=source_files(name, benchmark, recipe),
                 benchmark=name,
             )
@@ -153,24 +155,19 @@ def _evaluation(recipe: Recipe, models: list[Role]) -> list[Node]:
         for model in models:
             asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit}
             reads = {"completions": _completions(model, name)}
-            nodes.append(Node("score", asked, reads, [_part(name, *_SCORING)], role=model, benchmark=name))
+            nodes.append(Node("score", asked, reads, [benchmark_code(name, *_SCORING)], role=model, benchmark=name))
             if settings.cross_check and module.LM_EVAL_TASKS:
                 nodes.append(_cross_check(model, name))
     return nodes + [_lm_eval(recipe, model, name) for model in models for name in settings.lm_eval]
 
 
 def _benchmark(name: str, key: str) -> BenchmarkFile:
-    module = load(BENCHMARKS, plugin("evaluation.benchmarks", name, key))
+    module = load(BENCHMARKS, plugin(BENCHMARKS, name, key))
     if not module.FORMS and not own_names(module, ["score"]):
         raise RecipeError(
             f"{key} must have score() for a rule, or FORMS for a judge, got neither in {name}'s file; write one of them there"
         )
     return module
-
-
-def _part(benchmark: str, *names: str) -> str:
-    """The part of a benchmark's code that these of its names make up, as far as it has them."""
-    return f"evaluation.benchmarks.{benchmark}:{','.join(own_names(load(BENCHMARKS, benchmark), names))}"
 
 
 def _completions(model: Role, benchmark: str) -> str:
@@ -191,7 +188,7 @@ def _cross_check(model: Role, benchmark: str) -> Node:
             "completions": _completions(model, benchmark),
             "scores": TaskName("score", role=model, benchmark=benchmark).id,
         },
-        [_part(benchmark, "LM_EVAL_TASKS", "LM_EVAL_MAIN", "lm_eval_document")],
+        [benchmark_code(benchmark, "LM_EVAL_TASKS", "LM_EVAL_MAIN", "lm_eval_document")],
         role=model,
         benchmark=benchmark,
     )
@@ -268,9 +265,7 @@ def _judged(recipe: Recipe, models: list[Role]) -> list[Node]:
 def _protocols(name: str, benchmark: JudgedBenchmark) -> list[str]:
     """The judge protocols that the recipe asks for; the first is the benchmark's own unless the recipe names others."""
     own = list(load(BENCHMARKS, name).FORMS)
-    asked = [
-        plugin("evaluation.judging.protocols", form, f"judge.benchmarks.{name}.forms") for form in benchmark.forms or own[:1]
-    ]
+    asked = [plugin(PROTOCOLS, form, f"judge.benchmarks.{name}.forms") for form in benchmark.forms or own[:1]]
     unfit = [form for form in asked if form not in own]
     if unfit:
         raise RecipeError(f"judge.benchmarks.{name}.forms must be among {', '.join(own)}, got {unfit[0]}; correct it")
@@ -342,7 +337,7 @@ def _generate(
             **({} if is_remote(engine["name"]) else {"date": recipe.date}),
         },
         {"model": _weights(recipe, model)},
-        [_part(name, "load", "messages", "temperature", "NUM_TURNS"), f"evaluation.engines.{engine['name']}"],
+        [benchmark_code(name, "load", "messages", "temperature", "NUM_TURNS"), f"evaluation.engines.{engine['name']}"],
         files=source_files(name, benchmark, recipe),
         unkeyed={"spending": recipe.spending.model_dump()} if is_remote(engine["name"]) else {},
         role=model,

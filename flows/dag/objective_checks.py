@@ -7,13 +7,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from bnf.objectives import load_objective
+from bnf.plugins import load
 from data.parse import Parser
 from data.preparing.config import PrepareConfig
 from data.reading.records import DataSource, Reader, is_hub_id
 from data.rows import Row
-from data.sources import load_preferences
+from data.sources import SOURCES
 from flows.dag.checks import Check
-from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from tasks.nodes import Node
 
@@ -34,19 +34,12 @@ def sources_of(node: Node) -> list[DataSource]:
 
 
 def objective_checks(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[Check]:
-    """The checks of a recipe that trains.
-
-    Raises:
-        RecipeError: a source's file doesn't say what it gives.
-    """
+    """The checks of a recipe that trains."""
     config, prepare = recipe.train_config(), recipe.prepare
     objective = load_objective(config.objective, config.objective_options)
     name = f"objective {config.objective}"
     sources = [source for node in nodes if node.stage == "prepare" for source in sources_of(node)]
-    try:
-        kinds = {source.source: load_preferences(source.source).GIVES for source in sources}
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
+    kinds = {source.source: load(SOURCES, source.source).GIVES for source in sources}
     wanting = None
     if objective.needs_pairs:
         wanting = f"train.objective={config.objective}"
@@ -100,10 +93,8 @@ def _nothing_to_mask(
 ) -> str | None:
     """Why there is no pair that could be masked; None where there is one, or the first rows don't tell."""
     pairing = recipe.prepare.pairing
-    none = recipe.sample is not None if pairing == "none" else False
-    if sources and not none:
-        none = all(has is False for _, has in _pairs(sources, kinds, recipe))
-    if not none:
+    single_samples = recipe.sample is not None and pairing == "none"
+    if not single_samples and (not sources or any(has is not False for _, has in _pairs(sources, kinds, recipe))):
         return None
     remedy = "set prepare.pairing to best_worst or all, or remove the mask" if pairing == "none" else "remove the mask"
     what = ", ".join(kinds) or "samples"

@@ -9,15 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnf.model.device import device_kind
-from bnf.plugins import load, own_names
+from bnf.plugins import load
 from bnf.training.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
 from data.labelers import LABELERS
 from data.reading.files import as_local
 from data.reading.records import is_hub_id
 from data.sampling.prompts import check_source
 from data.sources import SOURCES
-from evaluation.benchmarks import BENCHMARKS
-from flows.dag.parts import endpoint, engine_settings, judge_nodes, judge_settings, plugin, url_version
+from flows.dag.parts import benchmark_code, endpoint, engine_settings, judge_nodes, judge_settings, plugin, url_version
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.sections import Label, Sample
@@ -106,7 +105,7 @@ def _of_round(stage: str, number: int, sample: Sample | None) -> str:
 
 
 def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
-    source = plugin("data.sources", sample.source, "sample.source")
+    source = plugin(SOURCES, sample.source, "sample.source")
     try:
         check_source(source, sample.path)
     except ValueError as error:
@@ -130,7 +129,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
     code = [f"data.sources.{source}", f"evaluation.engines.{sample.engine}"]
     benchmark = verifiable(source)
     if benchmark is not None:
-        code.append(f"evaluation.benchmarks.{benchmark}:{_prompts_of(benchmark)}")
+        code.append(benchmark_code(benchmark, "messages", "train_items"))
     files: dict[str, Path] = {}
     if sample.path is not None:
         path = as_local(sample.path)
@@ -150,15 +149,11 @@ def verifiable(source: str) -> str | None:
     return source if load(SOURCES, source).GIVES == "problems" else None
 
 
-def _prompts_of(benchmark: str) -> str:
-    return ",".join(own_names(load(BENCHMARKS, benchmark), ["messages", "train_items"]))
-
-
 def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, number: int) -> list[Node]:
     """The label stage: by the benchmark's own scorer, by ratings, or by a judge of the recipe's choice."""
-    labeler = plugin("data.labelers", label.labeler, "label.labeler")
+    labeler = plugin(LABELERS, label.labeler, "label.labeler")
     code = [f"data.labelers.{labeler}"]
-    source = plugin("data.sources", sample.source, "sample.source")
+    source = plugin(SOURCES, sample.source, "sample.source")
     benchmark = verifiable(source)
     if labeler == "verifier" and benchmark is None:
         raise RecipeError(
@@ -172,7 +167,7 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, number: i
     # Held-out samples are scored by the benchmark, whoever labels the others.
     scorer = benchmark if labeler == "verifier" or sample.held_out_prompts else None
     if scorer is not None:
-        code.append(f"evaluation.benchmarks.{scorer}:score")
+        code.append(benchmark_code(scorer, "score"))
     settings: Settings = {"labeler": labeler, "benchmark": scorer}
     round_ = _round_of(number, sample)
     if not load(LABELERS, labeler).ASKS_JUDGE:

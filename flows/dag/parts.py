@@ -6,7 +6,7 @@ import difflib
 import importlib.metadata
 from pathlib import Path
 
-from bnf.plugins import load
+from bnf.plugins import Kind, T, load, names, own_names
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
@@ -107,21 +107,27 @@ def engine_settings(name: str, base_url: str | None = None, model: str | None = 
     return {**engine, "base_url": base_url, "model": model} if file.REMOTE else engine
 
 
-def plugin(package: str, name: str, key: str = "") -> str:
-    """The module that a name in a recipe stands for: `-` and `_` are the same. `key` is the recipe's key.
+def plugin(kind: Kind[T], name: str, key: str) -> str:
+    """The plug-in that a name in a recipe stands for: `-` and `_` are the same. `key` is the recipe's key.
 
     Raises:
-        RecipeError: naming what there is, and the file that would add it.
+        RecipeError: there is none of that name; with those that there are, and the file that would add it.
     """
     module = name.replace("-", "_")
-    folder = ROOT.joinpath(*package.split("."))
-    known = sorted(path.stem for path in folder.glob("[!_]*.py"))
+    known = names(kind)
     if module not in known:
         nearest = difflib.get_close_matches(module.lower(), known, n=1)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
-        new = f"a new one is a file {package.replace('.', '/')}/{module}.py" if module.isidentifier() else "correct the name"
-        raise RecipeError(f"{key or package.rsplit('.', 1)[-1]} must be among {', '.join(known)}, got {name!r}; {hint}{new}")
+        new = (
+            f"a new one is a file {kind.package.replace('.', '/')}/{module}.py" if module.isidentifier() else "correct the name"
+        )
+        raise RecipeError(f"{key} must be among {', '.join(known)}, got {name!r}; {hint}{new}")
     return module
+
+
+def benchmark_code(benchmark: str, *members: str) -> str:
+    """The part of a benchmark's code that these of its members make up, as far as its file has them."""
+    return f"evaluation.benchmarks.{benchmark}:{','.join(own_names(load(BENCHMARKS, benchmark), members))}"
 
 
 def keyed(error: Exception, section: str, key: str) -> str:

@@ -9,17 +9,16 @@ from pathlib import Path
 from bnf.training.config import TrainConfig
 from flows.dag.on_policy import BASE
 from flows.recipe.config import Recipe
-from tasks.nodes import Forecast, Node, model_folder
-
-# Stages that compute with all groups of a training, which takes long.
-TRAINING_STAGES = ("reference", "train")
+from tasks.nodes import Forecast, model_folder
 
 
 def problems_before(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[tuple[str, str | None]]:
     """The checks that can be made now, each with its name and what is wrong: of the machine, of the model where its folder is on this
     machine, and of groups that are prepared already."""
+    from bnf.training.checks import check_machine
+
     config = recipe.train_config()
-    yield "training", _problem(lambda: _check_machine(config))
+    yield "training", _problem(lambda: check_machine(config))
     known = {entry.node.id: entry for entry in forecasts}
     folder = _model_folder(known[BASE])
     if folder is not None:
@@ -32,19 +31,23 @@ def problems_before(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[t
 
 def model_problem(recipe: Recipe, folder: Path) -> str | None:
     """What keeps this model from being trained as the recipe says; None where nothing does."""
-    return _problem(lambda: _check_model(recipe, folder))
+    from bnf.training.checks import check_model_dir
+
+    evaluates = recipe.prepare.dev_fraction > 0
+    return _problem(lambda: check_model_dir(recipe.train_config(), folder, evaluates=evaluates))
 
 
 def groups_problem(config: TrainConfig, folder: Path) -> str | None:
     """What keeps a training from taking these groups; None where nothing does."""
-    return _problem(lambda: _check_groups(config, folder))
+    from bnf.training.checks import check_groups_dir
+
+    return _problem(lambda: check_groups_dir(config, folder))
 
 
 def _model_folder(entry: Forecast) -> Path | None:
     """Where the base model's files lie; None where they are still to be fetched."""
-    node: Node = entry.node
-    if "model" in node.files:
-        return node.files["model"]
+    if "model" in entry.node.files:
+        return entry.node.files["model"]
     return model_folder(entry.artifact.path) if entry.cached and entry.artifact else None
 
 
@@ -55,24 +58,3 @@ def _problem(check: Callable[[], None]) -> str | None:
         first = str(error).split(" ", 1)[0]
         return f"train.{error}" if first in {known.name for known in fields(TrainConfig)} else str(error)
     return None
-
-
-# torch and transformers are imported where something is going to be trained, and nowhere else.
-
-
-def _check_machine(config: TrainConfig) -> None:
-    from bnf.training.checks import check_machine
-
-    check_machine(config)
-
-
-def _check_model(recipe: Recipe, folder: Path) -> None:
-    from bnf.training.checks import check_model_dir
-
-    check_model_dir(recipe.train_config(), folder, evaluates=recipe.prepare.dev_fraction > 0)
-
-
-def _check_groups(config: TrainConfig, folder: Path) -> None:
-    from bnf.training.checks import check_groups_dir
-
-    check_groups_dir(config, folder)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from evaluation.benchmarks import BENCHMARKS
 from flows.dag.graph import build
 from flows.dag.parts import plugin
 from flows.errors import RecipeError
@@ -291,7 +292,7 @@ def test_a_hub_id_is_resolved_later_and_a_mistyped_folder_is_not_a_hub_id():
 
 
 def test_names_may_have_hyphens():
-    assert plugin("evaluation.benchmarks", "mmlu-redux") == "mmlu_redux"
+    assert plugin(BENCHMARKS, "mmlu-redux", "evaluation.benchmarks") == "mmlu_redux"
     recipe = make_recipe({"name": "e", "model_name_or_path": MODEL, "evaluation": {"benchmarks": ["mmlu-redux"]}})
     assert build(recipe)[1].id == "generate/base/mmlu_redux"
 
@@ -301,7 +302,7 @@ def test_an_unknown_name_lists_what_there_is_and_where_to_add_one():
         RecipeError,
         match=r"benchmarks must be among .*gsm8k.* got 'gsm9k'; did you mean gsm8k\? .*evaluation/benchmarks/gsm9k.py",
     ):
-        plugin("evaluation.benchmarks", "gsm9k")
+        plugin(BENCHMARKS, "gsm9k", "evaluation.benchmarks")
 
 
 def test_a_benchmark_that_nothing_scores_is_refused_by_what_it_lacks(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -162,10 +163,8 @@ class Runner:
         self.execution = Execution(self.plan.store, children, on_log=lambda node, text: None, on_progress=listener.on_progress)
         self.results: dict[str, Artifact] = dict(self.plan.pinned)
         self.other_code: dict[str, list[str]] = {}
-        nodes, allowed = self.plan.nodes, self.plan.selection.allowed
-        self.for_training = ancestors(nodes, [node.id for node in nodes if node.stage == "train" and node.id in allowed])
         with _ended(children):
-            for node in nodes:
+            for node in self.plan.nodes:
                 if self.cancelled():
                     raise Cancelled("the run was cancelled")
                 if node.id in self.plan.pinned:
@@ -225,7 +224,7 @@ class Runner:
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
         """Before anything is computed for a training: what it would refuse of the model, once that is fetched, and of the groups."""
-        if node.id not in self.for_training:
+        if node.id not in self._for_trainings:
             return
         problem = None
         if "model" in inputs and node.inputs["model"] == BASE:
@@ -235,6 +234,12 @@ class Runner:
             problem = self._ask(node.inputs["data"], lambda: groups_problem(self.plan.recipe.train_config(), folder))
         if problem is not None:
             raise RecipeError(problem)
+
+    @functools.cached_property
+    def _for_trainings(self) -> set[str]:
+        """The ids of the trainings that may execute, and of all that they need."""
+        nodes, allowed = self.plan.nodes, self.plan.selection.allowed
+        return ancestors(nodes, [node.id for node in nodes if node.stage == "train" and node.id in allowed])
 
     def _ask(self, what: str, problem: Callable[[], str | None]) -> str | None:
         """The answer to a question, which is asked once in a run."""

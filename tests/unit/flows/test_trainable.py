@@ -89,7 +89,8 @@ def test_where_the_groups_are_prepared_already(tmp_path, all_negative, overrides
 
 def runner(recipe, allowed=("reference", "train")):
     store = SimpleNamespace(fetch=lambda artifact: artifact.path)
-    plan = SimpleNamespace(selection=SimpleNamespace(allowed=frozenset(allowed)), store=store, recipe=recipe)
+    selection = SimpleNamespace(allowed=frozenset(allowed))
+    plan = SimpleNamespace(nodes=build(recipe), selection=selection, store=store, recipe=recipe)
     return Runner(plan, None, None, None, {})
 
 

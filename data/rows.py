@@ -144,10 +144,10 @@ class Fields:
         return self._as_messages(role, value, author)
 
     def whole_prompt(self, role: str, *replies: str) -> list[Message]:
-        """The prompt; where `replies` are whole conversations that the prompt is a part of, their messages before the last turn.
+        """The prompt. Where the `replies` are whole conversations that contain it and more, the messages before their last turn.
 
         Raises:
-            RowError: these conversations have different prompts.
+            RowError: the messages before the last turn differ between these conversations.
         """
         given, whole = self.messages(role), None
         for reply in replies:
@@ -165,7 +165,7 @@ class Fields:
         return self.as_completion(role, self.need(role), prompt)
 
     def as_completion(self, role: str, value: object, prompt: Sequence[Message]) -> Reply:
-        """As `completion`, for a value inside the role's."""
+        """As `completion`, for one value of the role's list."""
         if isinstance(value, str):
             value = self._decoded(role, value)
         if isinstance(value, str):
@@ -324,7 +324,7 @@ def same_prompt(first: list[Message], second: list[Message]) -> list[Message]:
 
 
 def pair(messages: list[Message], chosen: Candidate, rejected: Candidate) -> Row:
-    """The row of a pair; where both sides have the same score, a tie."""
+    """The row of a pair. It is a tie where both sides have the same score."""
     if chosen.score is not None and chosen.score == rejected.score:
         return Row(messages, tuple(replace(one, label=0) for one in (chosen, rejected)), tie=True)
     return Row(messages, (chosen, rejected))

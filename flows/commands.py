@@ -309,7 +309,7 @@ def serve_ui(*, debug: bool) -> None:
 
 
 def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, lm_eval: bool, as_json: bool) -> None:
-    """Score a file of completions; with `lm_eval` also as lm-eval's own tasks read it."""
+    """Score a file of completions; with `lm_eval`, also let lm-eval's own tasks score it."""
     from evaluation.report.lm_eval import cross_check_rows, is_main
     from evaluation.scoring.score import score_completions
 

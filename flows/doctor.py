@@ -22,7 +22,7 @@ from tasks.nodes import Node
 
 
 def diagnose(recipe_path: str | None, overrides: Sequence[str], *, offline: bool, as_json: bool) -> None:
-    """Print the checks; exit code 1 where one of them found a problem."""
+    """Print the checks of the machine, the installation and a recipe; exit with code 1 where one of them found a problem."""
     home = home_folder()
     checks = [*_installation(), *_room(home)]
     if recipe_path is not None:

@@ -16,9 +16,11 @@ from data.rows import Row
 
 
 def gives_pairs(sources: Sequence[DataSource], config: PrepareConfig, most_rows: int) -> list[bool | None]:
-    """For each source, whether `prepare` puts one of its completions into a pair; None where its first `most_rows` rows don't tell.
+    """For each source, whether `prepare` will put at least one of its completions into a pair.
 
-    Labels are resolved as in `prepare`, prompt by prompt over all sources: a pair may have a side from each of two sources.
+    None where the first `most_rows` rows give no pair and there are more.
+
+    Labels are resolved as in `prepare`, prompt by prompt over all sources, as a pair may take its sides from two sources.
 
     Raises:
         FileNotFoundError, ValueError: a source can't be read.

@@ -1,4 +1,4 @@
-"""Renders rows by several processes, in the rows' own order, with a bounded number of rows in memory."""
+"""Renders rows in several processes. The rows keep their order, and only a bounded number of them is in memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Makes rows with token ids of raw records, or gives the outcome that says why there is none. Runs in worker processes, on a chunk of
-records at a time."""
+"""Renders raw records: each becomes a row with token ids, or gets the outcome that says why it can't. Worker processes call it with a
+chunk of records at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class RenderedCandidate:
 
 @dataclass(frozen=True)
 class RenderedRow:
-    """One record's row, or the `outcome` and `detail` that say why there is none. `listed`: it is a list of completions, no pair."""
+    """One record's row with its token ids, or the `outcome` and `detail` that say why there is none.
+
+    `listed` says that the row is a list of completions: one may be left out and the others stay. A pair needs both of its sides.
+    """
 
     file: str
     line: int

@@ -124,7 +124,7 @@ class Staging:
         return hashlib.sha256(f"{self._seed}:{choice}:{name}".encode()).digest()[:8]
 
     def is_put_aside(self, digest: bytes, dev_fraction: float) -> bool:
-        """Whether a prompt is of the dev set where the prompt alone decides, as in rounds."""
+        """Whether a prompt belongs to the dev set of on-policy rounds, where the prompt's digest and the seed alone decide."""
         return self.rank("dev", digest.hex()) < dev_threshold(dev_fraction)
 
     def add(self, row: RenderedRow) -> None:

@@ -26,9 +26,9 @@ class Source(Protocol):
     Attributes:
         GIVES: one of `KINDS`: pairs, labels of single completions, ratings of completions, prompts alone, or a benchmark's problems.
         COLUMNS: role → the names that its column may have; `SHARED` of data/rows.py has the roles of all sources.
-        UNUSED: columns with text that the source leaves out on purpose; all others that nothing reads are named to the user.
-        HUB: of problems: where they are read from when a recipe names no path.
-        MAKES_PROMPTS: of problems: whether the source makes them by `make` and reads none.
+        UNUSED: columns with text that the source leaves out on purpose. Every other column with text that nothing reads is reported.
+        HUB: for a source of problems, where they are read from when a recipe names no path.
+        MAKES_PROMPTS: for a source of problems, whether it makes them by `make` and reads none.
     """
 
     GIVES: str

@@ -1,6 +1,6 @@
 """Several completions of a prompt, each with a rating: `prompt`, `completions` and `ratings`, lists of one length.
 
-What is preferred follows from `prepare.ratings`.
+`prepare.ratings` says which ratings count as preferred.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _LABELS = {"true": 1, "false": -1}
 
 
 def row(fields: Fields) -> Row:
-    """One completion, preferred or dispreferred."""
+    """The prompt with its one completion, labelled +1 or −1."""
     if fields.has("messages") and not fields.has("completion"):
         messages, text = fields.conversation("messages")
     else:

@@ -145,7 +145,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
 
 
 def verifiable(source: str) -> str | None:
-    """The benchmark whose scorer can say which completions of a source's prompts are right; None where there is none."""
+    """The benchmark that can score completions of a source's prompts; None where no benchmark can."""
     return source if load(SOURCES, source).GIVES == "problems" else None
 
 

@@ -80,10 +80,10 @@ class Selection:
 
 
 def select(nodes: Sequence[Node], options: Options) -> Selection:
-    """The selection that the options ask for.
+    """Which of the nodes a run with these options needs, and which of those it may execute.
 
     Raises:
-        RecipeError: for an unknown stage, with those there are, or options that contradict one another.
+        RecipeError: an option names an unknown stage (the message lists the stages), or two options contradict each other.
     """
     only, from_stage = options.only, options.from_stage
     named = {

@@ -1,4 +1,4 @@
-"""What a training would refuse, found before it starts: of the model and the machine at once, of the groups once they are prepared."""
+"""Finds before a training starts what it would refuse: in the machine and the model at once, in the groups once they are prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe may say, how it is read, and what is said of one that breaks a rule.
+"""What a recipe may say, how it is read, and the messages for one that breaks a rule.
 
 config: `Recipe`, `load_recipe` and `make_recipe`
 section: what every section is, and `read_as`, which holds a section to what its stage reads

@@ -203,11 +203,11 @@ class Recipe(Section):
                 raise ValueError(f"train.{error}") from error
 
     def sources(self) -> list[Data]:
-        """The sources of `data`: of a mixture all of them."""
+        """All sources of `data`; an empty list where the recipe has no `data`."""
         return self.data if isinstance(self.data, list) else [self.data] if self.data else []
 
     def train_config(self) -> TrainConfig:
-        """The training's settings, of every round alike."""
+        """The settings of the training; every round has the same."""
         assert self.train is not None
         epochs = self.sample.epochs_per_round if self.sample else None
         given = {"num_train_epochs": epochs} if epochs is not None else {}

@@ -97,8 +97,15 @@ class Prepare(Section):
         lt=1,
         description="share of prompts put aside in `dev/`, on which settings are chosen; neither masked nor noisy",
     )
-    flip_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of preferences turned round")
-    contradict_fraction: float = Field(0.0, ge=0, le=1, description="noise: share of preferences repeated the other way round")
+    flip_fraction: float = Field(
+        0.0, ge=0, le=1, description="noise: share of preferences (pairs, or labelled completions) that are flipped"
+    )
+    contradict_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="noise: share of preferences (pairs, or labelled completions) that are repeated with the opposite labels",
+    )
     completion_span: Literal["turn", "simpo"] = Field(
         "turn",
         description=(

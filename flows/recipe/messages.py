@@ -1,4 +1,4 @@
-"""What is said of a recipe that breaks a rule: pydantic's findings as the project's messages."""
+"""Turns pydantic's validation errors into messages that name the key, the rule, the value and the remedy."""
 
 from __future__ import annotations
 

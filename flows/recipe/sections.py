@@ -105,7 +105,7 @@ class Sample(Section):
 
 
 class Benchmark(Section):
-    """Which items of a benchmark."""
+    """A benchmark: where its items come from, and how many of them are taken."""
 
     source: Annotated[str | None, MayBeLocal(other_words=("sample",))] = Field(
         None, description="left out: its hub id; `sample`: the project's own items; else a local file in the upstream format"
@@ -189,7 +189,7 @@ class Spending(Section):
 
 
 class JudgedBenchmark(Benchmark):
-    """Which questions, by which judge protocols, against whose answers."""
+    """A judged benchmark: which of its questions, judged by which protocols, and compared with whose answers."""
 
     forms: list[str] | None = Field(
         None, description="how its answers are judged: files in `evaluation/judging/protocols`; left out: the benchmark's first"

@@ -319,14 +319,14 @@ def last_artifacts(home: Path, recipe: Recipe) -> dict[str, Artifact]:
 
 @dataclass(frozen=True)
 class RunSize:
-    """Bytes of the artifacts that a run names, and of those that no other run names."""
+    """Bytes of the artifacts that a run names, and of those among them that no other run names."""
 
     artifacts: int
     own: int
 
 
 def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
-    """The size of each run's artifacts, by their manifests; what is gone or unreadable counts as nothing."""
+    """The size of each run's artifacts, as their manifests say it. An artifact without a readable manifest counts as 0 bytes."""
     named = {run.id: {artifact.path for artifact in run.artifacts.values()} for run in runs}
     users = Counter(path for paths in named.values() for path in paths)
     bytes_of = {path: _bytes(path) for path in users}

@@ -28,10 +28,10 @@ def limit_name() -> str:
 
 @contextlib.contextmanager
 def accelerator(cancelled: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the machine's accelerator; waits while other runs hold it.
+    """Hold the machine's accelerator; wait while other runs hold it, and call `on_wait` once.
 
     Raises:
-        Cancelled: somebody asked for the run's end meanwhile.
+        Cancelled: the run was cancelled while it waited.
     """
     name = limit_name()
     with get_client(sync_client=True) as client:

@@ -28,7 +28,7 @@ STOP_GRACE_S = 30
 
 
 def serve(*, pool: str, limit: int, healthcheck: bool) -> int:
-    """Execute the pool's flow runs until a signal; the exit code of the worker where it ends by itself.
+    """Execute the pool's flow runs until a signal comes. Returns the worker's exit code where the worker ends by itself.
 
     Raises:
         RecipeError: the pool doesn't exist.

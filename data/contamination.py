@@ -20,7 +20,7 @@ from evaluation.records import Record, write_whole
 from evaluation.types import Item, Progress
 
 NGRAM_WORDS = 13
-# Texts with fewer words that hold a letter (a choice, a list of numbers) occur anywhere.
+# Shorter texts (a choice, a list of numbers) occur anywhere by chance. Words that are numbers don't count.
 _FEWEST_WORDS = 6
 
 # In quarters of a word, as data/words.py counts.
@@ -110,7 +110,7 @@ class ItemIndex:
 
     def __init__(self, items: list[Item]) -> None:
         self._grams: dict[tuple[str, ...], set[str]] = {}
-        # Texts that are shorter than an n-gram are looked for whole: beginning → words → items.
+        # Texts shorter than an n-gram, which are looked for whole: first words → all words → items.
         self._short: dict[tuple[str, ...], dict[tuple[str, ...], set[str]]] = {}
         self._texts: dict[str, list[str]] = {}
         for item in items:
@@ -130,7 +130,7 @@ class ItemIndex:
         return len(self._texts)
 
     def matches(self, group: Record) -> Iterator[Match]:
-        """A match for each item that a group's prompt or completions match."""
+        """One match for each item that occurs in a group's prompt or completions."""
         seen: dict[str, Match] = {}
         prompt = [*({**message, "role": None} for message in group["messages"]), context_of(group)]
         parts = [("prompt", text) for text in _texts(prompt)]

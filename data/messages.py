@@ -32,7 +32,7 @@ _OBJECT = re.compile(r"[A-Za-z]\w*\(")
 _AROUND = " \t\r\n\ufeff"
 # An object that has one of these keys alone is the conversation under it.
 _FRAMES = ("messages", "conversations", "conversation")
-# Keys of a part of a content beside which nothing is there that a template could write.
+# A part of a content with other keys than these holds more than a template could write.
 _PART_KEYS = frozenset({"type", "text", "cache_control"})
 _SHOWN = 80
 

@@ -11,7 +11,7 @@ from data.sources import load_preferences
 
 
 class Parser:
-    """Turns a source's raw records into rows, with the columns that the recipe renames.
+    """Turns a source's raw records into rows; `columns` of the recipe says what the data call the source's columns.
 
     Raises:
         ValueError: the source gives no rows, or `data.columns` names a role that it doesn't have.
@@ -26,7 +26,7 @@ class Parser:
         value = raw.parsed()
         if isinstance(value, Bad):
             return raw.where, value
-        # Without the columns that have no value: messages list those that the record has.
+        # Columns without a value are left out, as messages list the columns that the record has.
         fields = Fields({name: found for name, found in value.items() if found is not None}, self._columns)
         try:
             return _id(fields, raw), fields.completed(self._source.row(fields), self._source.UNUSED)

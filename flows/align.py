@@ -48,7 +48,7 @@ from tasks.store import Artifact
 
 @dataclass(frozen=True)
 class Listener:
-    """What the terminal does when a run tells it something."""
+    """What is called when a run starts, a task starts, goes on or ends, or there is something to say; the terminal shows it."""
 
     on_run: Callable[[Run], None] = lambda run: None
     on_start: Callable[[Node], None] = lambda node: None
@@ -58,8 +58,8 @@ class Listener:
 
 
 SILENT = Listener()
-# What a command hands to the flow that it calls: who listens, and the plan that it has made. Both are no parameters of the flow,
-# which are JSON.
+# What a command hands to the flow that it calls: who listens, and the plan that it has made. Parameters of a flow must be JSON, which
+# these two aren't.
 LISTENER: contextvars.ContextVar[Listener] = contextvars.ContextVar("bnf_listener", default=SILENT)
 PLAN: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("bnf_plan", default=None)
 
@@ -223,7 +223,7 @@ class Runner:
         self._done(node, artifact, cached=node.id not in executed, seconds=round(seconds, 3))
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
-        """Before anything is computed for a training: what it would refuse of the model, once that is fetched, and of the groups."""
+        """Refuse, before anything is computed for a training, what it would refuse: of the model once it is fetched, and of the groups."""
         if node.id not in self._for_trainings:
             return
         problem = None
@@ -242,7 +242,7 @@ class Runner:
         return ancestors(nodes, [node.id for node in nodes if node.stage == "train" and node.id in allowed])
 
     def _ask(self, what: str, problem: Callable[[], str | None]) -> str | None:
-        """The answer to a question, which is asked once in a run."""
+        """The answer to a question; each is asked only once in a run."""
         if what not in self.asked:
             self.asked[what] = problem()
         return self.asked[what]

@@ -100,13 +100,7 @@ def evaluate_target(
         run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), as_json=as_json, debug=debug)
         return
     asked = load_recipe(recipe_path or "flows/recipes/evaluate.yaml")
-    values = asked.model_dump() | {
-        "model_name_or_path": target,
-        "data": None,
-        "sample": None,
-        "label": None,
-        "train": None,
-    }
+    values = asked.model_dump() | {"model_name_or_path": target} | dict.fromkeys(("data", "sample", "label", "train"))
     run_recipe(make_recipe(values, overrides), options, as_json=as_json, debug=debug)
 
 
@@ -128,7 +122,8 @@ def _evaluated_run(home: Path, target: str) -> Run | None:
 
 
 def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
-    """The run that a name stands for. Where that isn't the run's own name, standard error says which was taken and passed over."""
+    """The run that a name stands for, as `find_run`. Unless the name is the run's own, standard error says which run was taken, and which
+    newer ones were passed over."""
     run = find_run(home, name, need)
     over = ", ".join(f"{one.id} ({one.state})" for one in passed_over(home, name, run))
     if run.id != name:

@@ -67,8 +67,8 @@ class PrepareConfig:
         return cls(**given)
 
     def num_masked(self, num_pairs: int) -> tuple[int, int]:
-        """(how many of the pairs keep the chosen side alone, how many the rejected one). `mask_fraction` is halved between the two; an odd
-        pair keeps the chosen one."""
+        """(number of pairs that keep the chosen side alone, number that keep the rejected one). `mask_fraction` is divided equally between
+        the two; an odd number gives one more to the chosen side."""
         total = round(self.mask_fraction * num_pairs)
         num_chosen, num_rejected = round(self.mask_to_chosen * num_pairs), round(self.mask_to_rejected * num_pairs)
         # Two shares that are both rounded up may be one pair too many.

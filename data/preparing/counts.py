@@ -9,7 +9,7 @@ from evaluation.records import Record
 
 # Outcomes of rows that are in the groups, wholly or with one side.
 KEPT = ("kept", "masked", "dev")
-# Nothing is lost with these: duplicates repeat another row, and the others are left out as the recipe asks.
+# Outcomes that don't count as lost: a duplicate repeats another row, and the others are left out because the recipe asks for it.
 NOT_LOST = (*KEPT, "duplicate", "tie", "middle", "unsampled", "reward_gap", "no_contrast")
 
 
@@ -76,7 +76,7 @@ class LedgerCounts:
     sources: list[Record]
 
     def to_json(self) -> Record:
-        """The counts with the groups' statistics among them; without what only some data have."""
+        """The counts, with the groups' statistics beside them. `columns_not_read` and `sources` are left out where they are empty."""
         found = asdict(self)
         flat: Record = {}
         for name, value in found.items():

@@ -36,7 +36,7 @@ def gives_pairs(sources: Sequence[DataSource], config: PrepareConfig, most_rows:
             if not isinstance(row, Bad):
                 entry = _entry(row, id, number, raw.line, next(numbers))
                 by_prompt.setdefault(prompt_digest(row.messages, row.context), []).append(entry)
-            # Each time that the number of rows has doubled.
+            # Looking costs as much as all rows so far: it is done only when their number has doubled.
             if rows & (rows - 1) == 0:
                 paired |= _paired(by_prompt, config)
                 if number in paired:

@@ -67,7 +67,7 @@ def resolve(rows: Sequence[RowEntry], config: PrepareConfig) -> Resolved:
             chosen, rejected = sorted(row.candidates, key=lambda one: -(one.label or 0))
             texts = chosen.text, rejected.text
             if texts in lines:
-                # With other scores it is the same pair still: a mask on one of the two would hide nothing.
+                # Also with other scores: if both stayed, a mask on one of the two would hide nothing.
                 resolved.rows[row.no] = ("duplicate", f"the same pair as on line {lines[texts]}")
             else:
                 lines[texts] = row.line
@@ -192,7 +192,7 @@ def _pair_up(
 
 
 def _named_apart(preferences: Sequence[Preference]) -> list[Preference]:
-    """The preferences with different names: a repeated one gets a number behind it. Rows of a prompt may share an id (a `prompt_id`)."""
+    """The preferences under different names: a repeated name gets a number, as rows of a prompt may share an id (a `prompt_id`)."""
     seen: Counter[str] = Counter()
     found = []
     for one in preferences:

@@ -151,7 +151,7 @@ def _write_groups(
 
 
 def _offline(staging: Staging, folder: Path, num_sampled: int, config: PrepareConfig) -> list[tuple[PromptGroup, Record]]:
-    """The round's share of the offline groups, with their texts; dev prompts are none of them."""
+    """The round's share of the offline groups, with their texts, without the prompts of the dev set."""
     pool = [
         (group, text)
         for group, text in zip(read_groups(folder), read_repaired(folder / TEXTS_FILE), strict=True)

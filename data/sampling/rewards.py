@@ -60,9 +60,9 @@ class Rewards:
 
 
 def add_gold(records: Sequence[Record], benchmark: str) -> None:
-    """Gives each completion of a held-out prompt the benchmark's own verdict as `gold`: 1 correct, 0 not.
+    """Gives each completion of a held-out prompt the benchmark's own score as `gold`: 1 correct, 0 not.
 
-    Compared with it, a judge's or a reward model's reward shows when it no longer measures what it should.
+    Where the reward of a judge or a reward model rises and `gold` doesn't, the reward no longer measures what it should.
     """
     score = load(BENCHMARKS, benchmark).score
     for record in records:

@@ -1,4 +1,4 @@
-"""What the records of each kind of data mean: a source's file names the columns and makes a row, or a problem, of a record.
+"""What the records of each kind of data mean. A source's file names the columns, and makes of each record a row or a problem.
 
 Most sources give preferences or prompts, a row for each record (`row`). Others give problems that the benchmark of the same name can score:
 one for each record (`item`), or those that the project makes (`make`).

@@ -1,4 +1,4 @@
-"""What a run will cost beside the time of its stages, said before it begins."""
+"""What a run will cost besides the time of its stages, as the plan shows it before the run."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def build(recipe: Recipe) -> list[Node]:
     models: list[Role] = ["base"] if recipe.train is None else ["base", "aligned"]
     evaluated = _evaluation(recipe, models)
     judged = _judged(recipe, models)
-    # What one model generates comes in a row: it shares an engine's process, which ends before the next model's starts.
+    # All that one model generates is done in succession, by one engine process, which ends before the next model's starts.
     engines = [session("generate", model) for model in models]
     nodes += [node for engine in engines for node in (*evaluated, *judged) if node.session == engine]
     nodes += [node for node in (*evaluated, *judged) if node.session not in engines]
@@ -83,8 +83,9 @@ def _alignment(recipe: Recipe) -> list[Node]:
 
 
 def _prepare_sources(recipe: Recipe) -> Node:
-    """The node that prepares the recipe's `data`. Its key has the content of local files, what the server of a URL says of it, and
-    the name and revision of a hub's data set.
+    """The node that prepares the recipe's `data`.
+
+    Its key has the content of local files, the version of a URL as its server says it, and the name and revision of a hub's data set.
     """
     settings, files = [], {}
     for number, one in enumerate(recipe.sources()):
@@ -122,7 +123,7 @@ def _prepare_sources(recipe: Recipe) -> Node:
 
 
 def _contamination(recipe: Recipe) -> list[Node]:
-    """A check of each benchmark against the training data. It takes all items of the benchmark: `limit` is no part of it."""
+    """The nodes that look for each benchmark's items in the training data: for all of its items, whatever `limit` says."""
     judged = recipe.judge.benchmarks if recipe.judge else {}
     nodes = []
     for name, benchmark in {**recipe.evaluation.benchmarks, **judged}.items():
@@ -263,10 +264,10 @@ def _judged(recipe: Recipe, models: list[Role]) -> list[Node]:
 
 
 def _protocols(name: str, benchmark: JudgedBenchmark) -> list[str]:
-    """The judge protocols that the recipe asks for; the first is the benchmark's own unless the recipe names others."""
+    """The judge protocols that the recipe names for a benchmark; without any, the benchmark's first."""
     own = list(load(BENCHMARKS, name).FORMS)
-    asked = [plugin(PROTOCOLS, form, f"judge.benchmarks.{name}.forms") for form in benchmark.forms or own[:1]]
-    unfit = [form for form in asked if form not in own]
+    asked = [plugin(PROTOCOLS, one, f"judge.benchmarks.{name}.forms") for one in benchmark.forms or own[:1]]
+    unfit = [one for one in asked if one not in own]
     if unfit:
         raise RecipeError(f"judge.benchmarks.{name}.forms must be among {', '.join(own)}, got {unfit[0]}; correct it")
     return asked
@@ -351,7 +352,7 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     # The recipe is shown in the report, and so is part of its key.
     settings = {"recipe": portable(recipe).model_dump(), "models": models}
     templates = sorted((ROOT / "evaluation" / "report" / "templates").iterdir())
-    # Under which name the report gets a stage's folders is said in the stage's file.
+    # A stage's file says under which name the report gets the stage's folders.
     sections = [
         f"tasks.stages.{stage}:REPORT" for stage in dict.fromkeys(node.stage for node in nodes) if load(STAGES, stage).REPORT
     ]
@@ -361,6 +362,6 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
                 f"REPORT of {stage} must be a section of the report ({', '.join(SECTIONS)}), got {section!r}; correct it in "
                 f"tasks/stages/{stage}.py, or add the section to evaluation/report/inputs.py"
             )
-    # How numbers are shown is in no other stage's key. Templates are no Python: as files they are part of the key all the same.
+    # Only the report's key holds how numbers are shown. Templates are no Python code, so they are in the key as files.
     files = {path.name: path for path in templates}
     return Node("report", settings, {node.id: node.id for node in nodes}, ["evaluation.formats", *sections], files)

@@ -17,7 +17,7 @@ from flows.dag.checks import Check
 from flows.recipe.config import Recipe
 from tasks.nodes import Node
 
-# At most so many rows of a source are searched for a pair, where its rows are no pairs by themselves.
+# Where the rows of a source are no pairs by themselves, at most so many are searched for one.
 _MOST_ROWS = 20_000
 _FIRST_ROWS = 20
 _MASKS = ("mask_fraction", "mask_to_chosen", "mask_to_rejected")
@@ -34,7 +34,7 @@ def sources_of(node: Node) -> list[DataSource]:
 
 
 def objective_checks(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[Check]:
-    """The checks of a recipe that trains."""
+    """Whether the data of a recipe that trains give the pairs or scores that its objective and its masks need."""
     config, prepare = recipe.train_config(), recipe.prepare
     objective = load_objective(config.objective, config.objective_options)
     name = f"objective {config.objective}"

@@ -48,7 +48,7 @@ def rounds(recipe: Recipe, offline: Node | None) -> list[Node]:
 
 
 def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], reference: str, data: str) -> list[Node]:
-    """The reference pass of a round and the training on it: `inputs` are the training's model and what else it reads."""
+    """The nodes of a reference pass and of the training that reads it; `inputs` are the training's model and what else it reads."""
     config = recipe.train_config()
     train = config.to_dict()
     # Kinds of devices differ in the last bits of a reference.
@@ -95,7 +95,7 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
 
 
 def _round_of(number: int, sample: Sample | None) -> int | None:
-    """A round as nodes name it: a single one has no number."""
+    """The round's number in node names; None where there is only one round."""
     return number if sample is not None and sample.rounds > 1 else None
 
 

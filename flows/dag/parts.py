@@ -20,7 +20,7 @@ from tasks.nodes import Node
 
 
 def resolve_node(role: Role, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
-    """The node that makes the folder of a role's model known; `key` is where the recipe names the model."""
+    """The node that finds or fetches the model of a role; `key` is where the recipe names the model."""
     try:
         folder: Path | None = recipe.find(key, name)
     except RecipeError:
@@ -131,13 +131,13 @@ def benchmark_code(benchmark: str, *members: str) -> str:
 
 
 def keyed(error: Exception, section: str, key: str) -> str:
-    """A reader's message with the recipe's own key in place of the section that the reader names: `data.1.path` for `data.path`."""
+    """A reader's message with the key that the recipe has: `data.1.path` where the reader, which knows one source, says `data.path`."""
     said = str(error)
     return said.replace(f"{section}.", f"{key}.", 1) if said.startswith(f"{section}.") else said
 
 
 def url_version(key: str, url: str) -> str:
-    """What a URL's server says of the content, as far as its kind of server does: size, time, tag. Of a folder, that of all its files.
+    """The version of a URL's content, from what its server says: size, time, tag. For a folder, from what it says of all files.
 
     Raises:
         RecipeError: the URL doesn't answer.

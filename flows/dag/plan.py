@@ -68,7 +68,7 @@ def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
 def _forecasts(
     nodes: Sequence[Node], store: Store, last: Mapping[str, Artifact], pinned: Mapping[str, Artifact], selection: Selection
 ) -> dict[str, Forecast]:
-    """The forecast of every node. A folder that is no model is not read: it may be any, and its checksums could take hours."""
+    """The forecast of every node. A folder without a config.json is not read: it may be any folder, whose checksums could take hours."""
     unread = {node.id for node in nodes if "model" in node.files and not (node.files["model"] / "config.json").exists()}
     for node in nodes:
         if not unread.isdisjoint(node.inputs.values()):

@@ -240,7 +240,7 @@ def _judged_files(node: Node) -> Check:
 
 
 def _sources(node: Node) -> Iterator[Check]:
-    """The first rows of each local source must be ones that it reads; a hub must have the others."""
+    """Each local source must be able to read its first rows; the hub must have the sets of the others."""
     sources = sources_of(node)
     for number, source in enumerate(sources):
         key = "data" if len(sources) == 1 else f"data.{number}"
@@ -254,7 +254,7 @@ def _sources(node: Node) -> Iterator[Check]:
 
 
 def _prompts(node: Node) -> Iterator[Check]:
-    """The pool and the held-out prompts must be there; those that the stage will fetch are only asked for."""
+    """The prompts of the pool and the held-out ones must be there; where the stage will fetch them, the hub must have their set."""
     settings, local = node.settings, node.files.get("prompts")
     name, number = f"prompts of {settings['source']}", settings["num_prompts"] + settings["held_out_prompts"]
     source = load(SOURCES, settings["source"])

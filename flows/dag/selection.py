@@ -16,7 +16,7 @@ from tasks.store import Artifact, Store
 
 # The sections of a recipe that say how a model is evaluated.
 EVALUATION_SECTIONS = ("evaluation", "judge", "spending")
-# A recipe that trains nothing names the model.
+# Without training the recipe names the model itself.
 MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
 
 
@@ -62,7 +62,7 @@ class Selection:
         )
 
     def problems(self, known: Mapping[str, Forecast], pinned: Mapping[str, Artifact]) -> list[str]:
-        """What is sure to fail: a node that may not execute and is not cached, or a stage to keep of which nothing can be kept."""
+        """Why the run is sure to fail: a node is not cached and may not execute, or `--keep` names a stage without an artifact to keep."""
         found = []
         for name, entry in known.items():
             if entry.cached is False and name not in self.allowed | pinned.keys():

@@ -1,7 +1,7 @@
 """What a recipe may say, how it is read, and the messages for one that breaks a rule.
 
 config: `Recipe`, `load_recipe` and `make_recipe`
-section: what every section is, and `read_as`, which holds a section to what its stage reads
+section: the base of every section, and `read_as`, which checks that a section has the keys that its stage reads
 data_sections: the sections on data and preparation
 sections: the other sections
 docs: the tables of keys in docs/recipes.md

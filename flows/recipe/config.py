@@ -68,7 +68,7 @@ OneOrMixture = Annotated[
     Annotated[Data, Tag(ONE)] | Annotated[list[Data], Tag(SEVERAL), Field(min_length=1, title="mixture")],
     Discriminator(one_or_several),
 ]
-# Keys under which a person's own names stand: in these `-` and `_` differ.
+# The keys in these sections are a person's own names, in which `-` and `_` differ.
 _HOLD_NAMES = frozenset({"columns", "lm_eval", "prices"})
 
 
@@ -300,7 +300,7 @@ def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict
 
 
 def _copied(value: object, key: str) -> object:
-    """A copy in which nothing is shared, so that an override changes one of the places that a YAML anchor fills."""
+    """A copy that shares nothing: where a YAML anchor fills several places, an override then changes one of them alone."""
     if isinstance(value, list):
         return [_copied(entry, key) for entry in value]
     return _copied_section(value, key) if isinstance(value, dict) else value

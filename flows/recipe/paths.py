@@ -40,7 +40,8 @@ def find_path(path: str, key: str = "", beside: Path | None = None) -> Path:
         searched = "" if person_path(path).is_absolute() else f" in {' or '.join(map(str, _folders(beside)))}"
         named = f"{key}: {path}" if key else path
         raise RecipeError(f"{named} must exist, got no such file or folder{searched}; check the path")
-    # A file of one's own may stand in for the project's. Between the working folder's and the recipe's nobody can tell which is meant.
+    # A person's file may stand in for the project's of that name. Of two different files in the working folder and beside the recipe,
+    # nobody can tell which is meant.
     for other in found[1:]:
         if beside is not None and other == beside / path and not os.path.samefile(found[0], other):
             raise RecipeError(

@@ -1,4 +1,4 @@
-"""What every section of a recipe is, and how a section's keys are held to what the stage behind it reads."""
+"""The base of every section of a recipe, and the check that a section has the keys that its stage reads."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ from tasks.store import Artifact, write_json
 
 RUNNING = "running"
 CRASHED = "crashed"
+# Keys that every `run.json` has.
+_ALWAYS = ("run", "recipe", "state", "started", "flow_run_id")
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,7 @@ class RunRecord:
 
     def to_json(self) -> dict[str, object]:
         """The record as JSON. What a run has not come to yet is left out."""
-        value: dict[str, object] = {
-            "run": self.run,
-            "recipe": self.recipe,
-            "state": self.state,
-            "started": self.started,
-            "flow_run_id": self.flow_run_id,
-        }
+        value: dict[str, object] = {name: getattr(self, name) for name in _ALWAYS}
         if self.overrides is not None:
             value["overrides"] = dict(self.overrides)
         value["tasks"] = {name: task.to_json() for name, task in self.tasks.items()}
@@ -94,7 +90,7 @@ class RunRecord:
     def from_json(cls, value: Mapping[str, Any], home: Path) -> RunRecord:
         working = value.get("working")
         return cls(
-            **{name: value[name] for name in ("run", "recipe", "state", "started", "flow_run_id")},
+            **{name: value[name] for name in _ALWAYS},
             overrides=value.get("overrides"),
             tasks={name: TaskRecord.from_json(entry, home) for name, entry in value["tasks"].items()},
             working=Working(**working) if working else None,

@@ -11,7 +11,7 @@ from data.sources import load_preferences
 
 
 class Parser:
-    """Turns a source's raw records into rows; `columns` of the recipe says what the data call the source's columns.
+    """Turns a source's raw records into rows; the recipe's `data.columns` renames the columns that are read.
 
     Raises:
         ValueError: the source gives no rows, or `data.columns` names a role that it doesn't have.

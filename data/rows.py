@@ -311,10 +311,10 @@ def split_last_turn(messages: list[Message], name: str) -> tuple[list[Message], 
 
 
 def same_prompt(first: list[Message], second: list[Message]) -> list[Message]:
-    """The prompt of two conversations.
+    """The prompt that both conversations have.
 
     Raises:
-        RowError: they have different ones.
+        RowError: their prompts differ.
     """
     if first != second:
         raise RowError(

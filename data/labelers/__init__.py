@@ -15,7 +15,7 @@ class Labeler(Protocol):
 
     Attributes:
         READS_FILE: whether the recipe's `label.path` must name a file for it.
-        ASKS_JUDGE: whether the recipe's `label.judge` must name a judge for it, which `open_judge` then opens.
+        ASKS_JUDGE: whether the recipe's `label.judge` must name a judge for it. `open_judge` then opens that judge.
     """
 
     READS_FILE: bool = False

@@ -60,7 +60,7 @@ class PrepareConfig:
 
     @classmethod
     def from_dict(cls, values: Record) -> PrepareConfig:
-        """The section from plain JSON values."""
+        """The section from JSON values; names that are no field are ignored."""
         given = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         if isinstance(given.get("ratings"), Mapping):
             given["ratings"] = RatingRule(**given["ratings"])

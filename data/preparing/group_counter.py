@@ -42,7 +42,7 @@ class GroupCounter:
         self._languages[language] += 1
 
     def statistics(self) -> GroupStatistics:
-        """The statistics of the groups so far."""
+        """The statistics of all groups that were added."""
         prompt, preferred, dispreferred = (self._lengths[name] for name in ("prompt", "preferred", "dispreferred"))
         prompt_tokens, completion_tokens = sum(prompt), sum(preferred) + sum(dispreferred)
         total = prompt_tokens + completion_tokens

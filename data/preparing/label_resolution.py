@@ -90,7 +90,7 @@ def resolve(rows: Sequence[RowEntry], config: PrepareConfig) -> Resolved:
 
 
 def rating_labels(rated: Sequence[CandidateEntry], rule: RatingRule) -> dict[int, int]:
-    """The labels of a prompt's rated candidates by their numbers; 0 is the middle, which is dropped."""
+    """The labels that the rule gives a prompt's rated candidates, by candidate number; 0 is the middle, which is dropped."""
     if not rated:
         return {}
     scores = {one.no: float(one.score or 0.0) for one in rated}

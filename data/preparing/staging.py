@@ -40,7 +40,7 @@ create index preferences_prompt on preferences (prompt);
 
 @dataclass
 class CandidateEntry:
-    """A candidate in staging; `outcome` says why it is left out, where it is."""
+    """A candidate in staging; where it is left out, `outcome` says why."""
 
     no: int
     source: int

@@ -10,6 +10,6 @@ COLUMNS = {"id": ("id", "prompt_id"), "prompt": ("prompt", "messages", "question
 
 
 def row(fields: Fields) -> Row:
-    """The prompt without candidates; of a whole conversation the messages before its last reply."""
+    """The prompt, without candidates. A conversation that ends with a reply gives the messages before it."""
     messages = fields.messages("prompt")
     return Row(messages[:-1] if messages[-1]["role"] == "assistant" else messages, ())

@@ -45,7 +45,7 @@ def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list
 
 
 def problems(checks: Iterable[Check]) -> list[str]:
-    """What is wrong, each thing once."""
+    """The problems that the checks found, each once."""
     return list(dict.fromkeys(check.problem for check in checks if check.problem))
 
 

@@ -33,7 +33,7 @@ def using(home: Path) -> Iterator[None]:
 
 
 def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
-    """Drop every artifact of this home that no run names, and partial work that no run would go on with.
+    """Drop every artifact of this home that no run names, and partial work that no run would continue.
 
     Returns:
         What was dropped, or with `dry_run` would be.

@@ -75,7 +75,7 @@ class RunRecord:
     why: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The record as JSON. What a run has not come to yet is left out."""
+        """The record as JSON, without the keys that the run has no value for yet."""
         value: dict[str, object] = {name: getattr(self, name) for name in _ALWAYS}
         if self.overrides is not None:
             value["overrides"] = dict(self.overrides)
@@ -113,7 +113,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """`running`, `completed`, `failed`, `stopped`, `cancelled`; or `crashed` where the process is gone and has said nothing."""
+        """`running`, `completed`, `failed`, `stopped`, `cancelled`; or `crashed` where the process has ended without recording how."""
         if self.record.state != RUNNING or self._alive is not None:
             return self.record.state
         try:
@@ -235,12 +235,12 @@ def _has_dev_set(run: Run) -> bool:
 
 
 def find_run(home: Path, name: str, need: Need | None = None) -> Run:
-    """The run of that very name; else the newest run of the recipe of that very name; else the one run whose name begins so.
+    """The run that a name stands for: a run's own name, its recipe's (the newest run of that recipe), or the beginning of one run's name.
 
-    `latest` is the newest run. Where several runs fit a recipe's name or `latest`, those without what is needed are passed over.
+    `latest` is the newest run. With a recipe's name or `latest`, runs that don't have what is needed are passed over.
 
     Raises:
-        RecipeError: there is none, several begin so, or none of those that fit has what is needed; with the candidates.
+        RecipeError: no run fits, several names begin so, or no run that fits has what is needed. The message lists the candidates.
     """
     runs = all_runs(home)
     fit = [run for run in runs if run.id == name]

@@ -39,10 +39,11 @@ class ServerError(RuntimeError):
 
 @contextlib.contextmanager
 def prefect_server(home: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[str]:
-    """The UI's address of a running server for this home; PREFECT_API_URL is set meanwhile, and respected where it is already.
+    """The address of the UI of a running server for this home. Inside the block PREFECT_API_URL names the server; where it is set
+    already, that server is used and none is started.
 
-    `meanwhile` is called while the server boots: importing Prefect takes about as long. At the end, logs and events still on their
-    way are sent first.
+    `meanwhile` is called while the server boots: importing Prefect takes about as long. When the block ends, logs and events that
+    are still to be sent are sent first.
 
     Raises:
         ServerError: it did not become healthy; with the end of its log.

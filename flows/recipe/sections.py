@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, GetCoreSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from bnf.plugins import load, names
@@ -104,6 +104,31 @@ class Sample(Section):
         return self.temperature if isinstance(self.temperature, list) else [self.temperature]
 
 
+def _by_name(value: object, as_called: Callable[[str], str] = lambda name: name) -> object:
+    """A list of names is the same as a mapping without settings."""
+    if isinstance(value, str):
+        raise ValueError(f"must be a list of names, or a mapping of names to settings, got {value!r}; write [{value}]")
+    if not isinstance(value, list | dict):
+        return value
+    entries: list[tuple[object, object]] = [(name, {}) for name in value] if isinstance(value, list) else list(value.items())
+    named: dict[str, object] = {}
+    for given, settings in entries:
+        if not isinstance(given, str):
+            example = (
+                f"; write {next(iter(given))}: {{…}} without a dash before it" if isinstance(given, dict) and given else ""
+            )
+            raise ValueError(f"must be a list of names, or a mapping of names to settings, got {given!r} as a name{example}")
+        if as_called(given) in named:
+            raise ValueError(f"must name each once, got {as_called(given)} twice; remove one")
+        named[as_called(given)] = {} if settings is None else settings
+    return named
+
+
+def _benchmarks(value: object) -> object:
+    """Benchmarks by name, where `-` is the same as `_`."""
+    return _by_name(value, lambda name: name.replace("-", "_"))
+
+
 class Benchmark(Section):
     """A benchmark: where its items come from, and how many of them are taken."""
 
@@ -128,29 +153,19 @@ class Evaluation(Section):
     max_new_tokens: int | None = Field(None, gt=0, description="an upper limit beside each benchmark's own")
     base_url: str | None = Field(None, description="engine `openai`: the endpoint; its key comes from `OPENAI_API_KEY`")
     model: str | None = Field(None, description="engine `openai`: the model's name there")
-    benchmarks: dict[str, Benchmark] = Field(
+    benchmarks: Annotated[dict[str, Benchmark], BeforeValidator(_benchmarks)] = Field(
         default_factory=dict, description="files in `evaluation/benchmarks`: a list of names, or a mapping of names to settings"
     )
     cross_check: bool = Field(
         False,
         description="lm-eval's own reading of the same completions beside each score, with every item on which it differs",
     )
-    lm_eval: dict[str, LmEvalTask] = Field(
+    lm_eval: Annotated[dict[str, LmEvalTask], BeforeValidator(_by_name)] = Field(
         default_factory=dict, description="tasks, groups or tags of lm-eval: a list of names, or a mapping of names to settings"
     )
     lm_eval_include_path: Annotated[str | None, MayBeLocal()] = Field(
         None, description="a folder of lm-eval task definitions of one's own, which come before lm-eval's"
     )
-
-    @field_validator("benchmarks", mode="before")
-    @classmethod
-    def _names_alone(cls, value: object) -> object:
-        return _benchmarks(value)
-
-    @field_validator("lm_eval", mode="before")
-    @classmethod
-    def _task_names_alone(cls, value: object) -> object:
-        return _by_name(value)
 
     @model_validator(mode="after")
     def _weighs_text(self) -> Evaluation:
@@ -314,37 +329,7 @@ class Judge(JudgeModel):
             "`max_judgment_tokens`: Cohen's κ with the first"
         ),
     )
-    benchmarks: dict[str, JudgedBenchmark] = Field(
+    benchmarks: Annotated[dict[str, JudgedBenchmark], BeforeValidator(_benchmarks)] = Field(
         default_factory=dict,
         description="judged question sets in `evaluation/benchmarks`: a list of names, or a mapping of names to settings",
     )
-
-    @field_validator("benchmarks", mode="before")
-    @classmethod
-    def _names_alone(cls, value: object) -> object:
-        return _benchmarks(value)
-
-
-def _by_name(value: object, as_called: Callable[[str], str] = lambda name: name) -> object:
-    """A list of names is the same as a mapping without settings."""
-    if isinstance(value, str):
-        raise ValueError(f"must be a list of names, or a mapping of names to settings, got {value!r}; write [{value}]")
-    if not isinstance(value, list | dict):
-        return value
-    entries: list[tuple[object, object]] = [(name, {}) for name in value] if isinstance(value, list) else list(value.items())
-    named: dict[str, object] = {}
-    for given, settings in entries:
-        if not isinstance(given, str):
-            example = (
-                f"; write {next(iter(given))}: {{…}} without a dash before it" if isinstance(given, dict) and given else ""
-            )
-            raise ValueError(f"must be a list of names, or a mapping of names to settings, got {given!r} as a name{example}")
-        if as_called(given) in named:
-            raise ValueError(f"must name each once, got {as_called(given)} twice; remove one")
-        named[as_called(given)] = {} if settings is None else settings
-    return named
-
-
-def _benchmarks(value: object) -> object:
-    """Benchmarks by name, where `-` is the same as `_`."""
-    return _by_name(value, lambda name: name.replace("-", "_"))

@@ -27,11 +27,13 @@ class Kind(Generic[T]):
         word: what one of them is called in messages, and the recipe's key for its name.
         package: the package in whose folder their files are. A file whose name begins with an underscore is none.
         contract: what a plug-in's module has.
+        needs: which of the functions that may be left out a plug-in must have all the same, by what it says of itself.
     """
 
     word: str
     package: str
     contract: type[T]
+    needs: Callable[[T], Sequence[str]] = lambda plug_in: ()
 
     @property
     def folder(self) -> Path:
@@ -61,13 +63,16 @@ def load(kind: Kind[T], name: str) -> T:
         place = kind.package.replace(".", "/")
         raise ValueError(f"{kind.word} must be one of {', '.join(known)}, got {name!r}; correct it, or add {place}/{name}.py")
     module = importlib.import_module(f"{kind.package}.{name}")
+    plug_in = cast(T, _PlugIn(module, kind.contract))
     wrong = _breaches(module, kind.contract)
+    if not wrong:
+        wrong = [f"{one}() is missing" for one in kind.needs(plug_in) if not own_names(plug_in, [one])]
     if wrong:
         raise TypeError(
             f"{module.__name__} must keep the contract {kind.contract.__name__} of {kind.package}, got a file in which "
             f"{'; '.join(wrong)}; write what is missing"
         )
-    return cast(T, _PlugIn(module, kind.contract))
+    return plug_in
 
 
 def own_names(plug_in: object, among: Sequence[str]) -> list[str]:

@@ -48,4 +48,4 @@ class Labeler(Protocol):
         """
 
 
-LABELERS = Kind("labeler", "data.labelers", Labeler)
+LABELERS = Kind("labeler", "data.labelers", Labeler, lambda labeler: ["open_judge"] if labeler.ASKS_JUDGE else [])

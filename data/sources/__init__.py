@@ -61,7 +61,14 @@ class Source(Protocol):
         raise NotImplementedError
 
 
-SOURCES = Kind("source", "data.sources", Source)
+def _reader(source: Source) -> list[str]:
+    """The function that a source must have, by what it gives."""
+    if source.GIVES != "problems":
+        return ["row"]
+    return ["make"] if source.MAKES_PROMPTS else ["item"]
+
+
+SOURCES = Kind("source", "data.sources", Source, _reader)
 
 
 def load_preferences(name: str) -> Source:

@@ -1,5 +1,6 @@
 """Plug-ins are found by their files' names and held to their contracts."""
 
+import dataclasses
 from typing import Protocol
 
 import pytest
@@ -84,6 +85,15 @@ def test_a_file_that_breaks_the_contract_is_refused_by_what_is_missing(kind, tex
     greeters = kind(broken=text)
     with pytest.raises(TypeError, match=rf"broken must keep the contract Greeter of {greeters.package}, got a file {message}"):
         load(greeters, "broken")
+
+
+def test_what_a_file_says_of_itself_may_ask_for_a_function_that_others_leave_out(kind):
+    greeters = dataclasses.replace(
+        kind(quiet=WHOLE, loud=WHOLE + "LOUD = True\n"), needs=lambda one: ["greet_all"] if one.LOUD else []
+    )
+    assert load(greeters, "quiet").greet_all(["Ada"]) == ["Hello Ada"]
+    with pytest.raises(TypeError, match=r"loud must keep the contract Greeter .* in which greet_all\(\) is missing"):
+        load(greeters, "loud")
 
 
 def test_a_function_may_take_whatever_it_is_given(kind):

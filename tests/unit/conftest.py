@@ -12,7 +12,7 @@ import pytest
 
 from tasks.keys import ROOT
 
-# Most of what the tests make is freed by its last reference: looking for circles after every 700 objects took an eighth of their time.
+# Most of what the tests make is freed by its last reference: looking for circles after every 700 objects took a twelfth of their time.
 gc.set_threshold(50_000, 50, 50)
 
 DEMONSTRATION_MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"

@@ -33,7 +33,7 @@ _MOST_DEV_SAMPLES = 64
 
 
 def _about(description: str) -> dict[str, str]:
-    """A field's metadata: its meaning, for the JSON schema and the form made from it."""
+    """The metadata of a field: a description that the JSON schema and the run form show."""
     return {"description": description}
 
 

@@ -49,7 +49,7 @@ class Judge(Protocol):
         ...
 
     def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol, keep: Keep) -> None:
-        """Asks them all and gives each reply to `keep` at the moment it arrives, in the thread that has it.
+        """Sends every conversation to the judge. Calls `keep` with each reply as soon as it arrives, in the thread that received it.
 
         Whatever ends the asking early, the replies to requests under way are waited for and kept too.
         """

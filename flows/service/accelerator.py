@@ -1,4 +1,4 @@
-"""One stage at a time on a machine's accelerator, which is its GPUs, or without any its cores: a concurrency limit that the UI shows.
+"""Lets one stage at a time use a machine's accelerator: its GPUs, or its cores where it has none. The UI shows it as a concurrency limit.
 
 Its number of slots can be changed there. A process that is killed holds its slot until the lease ends; `free` gives it back sooner.
 """

@@ -30,7 +30,7 @@ class Fault:
 
 
 class UnreadableRowError(ValueError):
-    """Nothing of a row can be used: it doesn't even say whose judgment it is."""
+    """A row that doesn't say whose judgment it is, so that nothing of it can be used."""
 
     def __init__(self, rule: str, got: object) -> None:
         super().__init__()

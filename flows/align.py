@@ -25,7 +25,7 @@ from evaluation.spending import LEDGER_VARIABLE
 from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan, make_plan
 from flows.dag.preflight import require
-from flows.dag.selection import Options
+from flows.dag.selection import Options, check_pinned
 from flows.dag.trainable import groups_problem, model_problem
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -94,6 +94,9 @@ def align(
         plan = make_plan(home_folder(), located(recipe), Options(only, from_stage, refresh, keep, verify, evaluate_run))
         require(plan.checks)
     with using(plan.home):
+        if plan.options.evaluate_run:
+            # From here on nothing is dropped from the home; since the plan was made something may have been.
+            check_pinned(plan.options.evaluate_run, plan.pinned, plan.store)
         mark_crashed(plan.home)
         return _align(plan)
 

@@ -141,10 +141,19 @@ def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store:
     """
     artifacts = find_run(home, evaluate_run, MODELS).artifacts
     pinned = {name: artifact for name, artifact in artifacts.items() if name in selection.needed - selection.allowed}
+    check_pinned(evaluate_run, pinned, store)
+    return pinned
+
+
+def check_pinned(evaluate_run: str, pinned: Mapping[str, Artifact], store: Store) -> None:
+    """Check that the pinned artifacts of a run are still there.
+
+    Raises:
+        RecipeError: one of them is gone or altered.
+    """
     for name, artifact in pinned.items():
         if not store.available(artifact):
             wrong = store.damage(artifact)
             raise RecipeError(
                 f"{evaluate_run} must have its artifact of {name}, got a damaged one ({wrong}); run its recipe again"
             )
-    return pinned

@@ -1,5 +1,8 @@
 """A run's plan is made once, by the command that starts the flow or by the flow itself, and reads nothing that is no model."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from flows import align
@@ -9,6 +12,7 @@ from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from tasks.keys import ROOT
 from tasks.store import Store
+from tests.unit.flows.run_folders import make
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
 
@@ -48,6 +52,26 @@ def test_a_flow_that_a_deployment_starts_makes_its_plan_once_and_refuses_what_a_
     with pytest.raises(RecipeError, match=r"must be a folder with config\.json"):
         align.align.fn(recipe_of(tmp_path))
     assert len(plans) == 1
+
+
+@pytest.mark.skipif(not MODEL.exists(), reason="the demonstration model is not there; run `make env`")
+def test_an_artifact_that_is_dropped_after_the_plan_is_refused_before_a_stage_begins(begun, tmp_path):
+    plans, _ = begun
+    plan = make_plan(tmp_path / "home", recipe_of(MODEL), Options())
+    artifact = make(tmp_path / "home", "train", "weights")
+    plan = replace(plan, options=Options(evaluate_run="earlier"), pinned={"train": artifact})
+    token = align.PLAN.set(plan)
+    try:
+        align.align.fn(plan.recipe)
+        assert plans == [plan]
+        shutil.rmtree(artifact.path)
+        with pytest.raises(
+            RecipeError, match=r"earlier must have its artifact of train, got a damaged one .*; run its recipe again"
+        ):
+            align.align.fn(plan.recipe)
+    finally:
+        align.PLAN.reset(token)
+    assert plans == [plan]
 
 
 def test_a_folder_that_is_no_model_is_not_read(tmp_path, monkeypatch):

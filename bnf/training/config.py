@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 from bnf.objectives import load_objective, option_types
 from bnf.training.loggers import LOGGERS
@@ -15,8 +15,10 @@ from bnf.training.schedule import SCHEDULES
 
 # The settings that reference and training share: the rows, and the dtype they are computed in.
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
-# Where and how often a training writes. Nothing that it computes depends on them.
-BOOKKEEPING_FIELDS = ("save_steps", "report_to")
+# Where and how often a training writes, and where its processes meet. Nothing that it computes depends on them.
+BOOKKEEPING_FIELDS = ("save_steps", "report_to", "rdzv_endpoint")
+# Names that other programs have for a setting.
+_OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
 # Settings that only some objectives read: those that name them in `reads`.
 READ_BY_SOME = ("label_weighting", "length_normalization")
 # Settings of evaluations. Without dev groups nothing reads them.
@@ -26,7 +28,7 @@ _MOST_GROUPS_PER_ROW = 32
 
 _AT_LEAST_1 = (
     *("global_batch_size", "max_tokens_per_row", "logging_steps", "lora_alpha"),
-    *("dev_prompts", "dev_max_new_tokens", "nproc_per_node"),
+    *("dev_prompts", "dev_max_new_tokens", "nproc_per_node", "num_nodes"),
 )
 # Dev prompts that are sampled where the recipe gives no number: of 64 samples, a share of 10 % has a standard error of 4 points.
 _MOST_DEV_SAMPLES = 64
@@ -83,9 +85,32 @@ class TrainConfig:
     max_grad_norm: float = field(default=1.0, metadata=_about("longer gradients are clipped to it; 0 turns that off"))
     # The fused AdamW takes a sixth of the plain one's time on a CPU.
     optim: str = field(default="adamw_torch_fused", metadata=_about("one of transformers' optimizers, by its name"))
-    bf16: bool = field(default=True, metadata=_about("autocast to bfloat16 over float32 weights"))
+    bf16: bool = field(default=True, metadata=_about("autocast to bfloat16"))
+    weights: Literal["fp32", "bf16"] = field(
+        default="fp32",
+        metadata=_about(
+            "the dtype of the weights that are trained: fp32, or bf16 with an optimizer that makes up for its rounding, in less memory"
+        ),
+    )
+    attention: Literal["auto", "flex", "varlen", "blocks"] = field(
+        default="auto",
+        metadata=_about("the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"),
+    )
     gradient_checkpointing: bool = field(
-        default=False, metadata=_about("compute layers again in the backward pass: less memory, more time")
+        default=False,
+        metadata=_about(
+            "compute layers again in the backward pass: less memory, more time; activation_checkpointing is another name for it"
+        ),
+    )
+    sharding: Literal["none", "full", "hybrid"] = field(
+        default="none",
+        metadata=_about(
+            "how the processes hold weights, gradients and optimizer: each all of them, each a share (full), or each a share of its "
+            "node's copy (hybrid)"
+        ),
+    )
+    cpu_offload: bool = field(
+        default=False, metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time")
     )
     # The names are peft's.
     lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
@@ -93,6 +118,9 @@ class TrainConfig:
     lora_dropout: float = field(default=0.0, metadata=_about("dropout before the adapters; 0 keeps the step-0 check"))
     lora_target_modules: str | list[str] = field(
         default="all-linear", metadata=_about("modules that get adapters: all-linear, or names")
+    )
+    load_in_4bit: bool = field(
+        default=False, metadata=_about("hold the frozen weights beside adapters in 4 bits (QLoRA, arXiv 2305.14314)")
     )
     eval_steps: float = field(
         default=0.25,
@@ -109,7 +137,12 @@ class TrainConfig:
     )
     dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
     nproc_per_node: int = field(
-        default=1, metadata=_about("processes that share the rows of each step, one per device, started with torchrun")
+        default=1, metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun")
+    )
+    num_nodes: int = field(default=1, metadata=_about("machines that train together"))
+    rdzv_endpoint: str | None = field(
+        default=None,
+        metadata=_about("HOST:PORT where the nodes meet; left out, Slurm's and torchrun's environment say it"),
     )
     logging_steps: int = field(default=1, metadata=_about("optimizer steps between two records of the metrics"))
     save_steps: float = field(
@@ -152,8 +185,13 @@ class TrainConfig:
         known_length = self.length_normalization in ("own", "pair_min")
         self._require(known_length, "length_normalization", "be own or pair_min", "own is the default")
         _check_label_weighting(self.label_weighting)
+        for name in ("weights", "attention", "sharding"):
+            choices = get_args(get_type_hints(type(self))[name])
+            self._require(getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default")
         rule = f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step"
-        enough = self.nproc_per_node <= self.global_batch_size
+        if self.num_nodes > 1:
+            rule = f"times num_nodes ({self.num_nodes}) {rule}"
+        enough = self.num_processes <= self.global_batch_size
         self._require(enough, "nproc_per_node", rule, "lower it, or raise global_batch_size")
         self._check_unread()
 
@@ -167,7 +205,7 @@ class TrainConfig:
             if name not in reads:
                 self._check_unset(name, f"for objective {self.objective!r}, which doesn't read it")
         if self.lora_r == 0:
-            for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+            for name in ("lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit"):
                 self._check_unset(name, "where lora_r is 0 and there are no adapters")
         if self.max_steps > 0:
             self._check_unset("num_train_epochs", f"where max_steps ({self.max_steps}) says how long training goes on")
@@ -175,6 +213,13 @@ class TrainConfig:
             self._check_unset(
                 "warmup_ratio", "where lr_scheduler_type is constant, without a warm-up (constant_with_warmup has one)"
             )
+
+        if self.sharding == "none":
+            self._check_unset("cpu_offload", "where sharding is none and there are no shares to move")
+        if self.num_nodes == 1:
+            self._check_unset("rdzv_endpoint", "where num_nodes is 1 and there is nobody to meet")
+            rule = "be none or full where num_nodes is 1: hybrid sharding keeps a copy per node"
+            self._require(self.sharding != "hybrid", "sharding", rule, "use full, or set num_nodes")
 
     def _check_unset(self, name: str, where: str) -> None:
         default = type(self).__dataclass_fields__[name].default
@@ -192,6 +237,11 @@ class TrainConfig:
             self._check_unset(name, "where there are no dev groups to evaluate (prepare.dev_fraction puts some aside)")
 
     @property
+    def num_processes(self) -> int:
+        """How many processes train together, over all nodes."""
+        return self.nproc_per_node * self.num_nodes
+
+    @property
     def loggers(self) -> list[str]:
         """`report_to` as a list."""
         names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
@@ -205,6 +255,12 @@ class TrainConfig:
             ValueError: a key does not exist (the message names the nearest that does), or a value breaks its rule.
         """
         names = [known.name for known in fields(cls)]
+        values = dict(values)
+        for other, name in _OTHER_NAMES.items():
+            if other in values:
+                rule = f"be left out where {name} is given"
+                _check(name not in values, other, rule, values[other], "they are two names of one setting")
+                values[name] = values.pop(other)
         for key in values:
             if key.startswith("per_device_") or key == "gradient_accumulation_steps":
                 raise ValueError(
@@ -232,8 +288,8 @@ class TrainConfig:
 
         Batches that are multiples of 32 have the same rows, and so share the cached reference.
         """
-        rows_per_process = math.ceil(self.global_batch_size / (_MOST_GROUPS_PER_ROW * self.nproc_per_node))
-        return self.global_batch_size // (rows_per_process * self.nproc_per_node)
+        rows_per_process = math.ceil(self.global_batch_size / (_MOST_GROUPS_PER_ROW * self.num_processes))
+        return self.global_batch_size // (rows_per_process * self.num_processes)
 
     def steps_per_epoch(self, num_groups: int) -> int:
         """How many optimizer steps an epoch has: the number whose mean batch is nearest to `global_batch_size` groups.

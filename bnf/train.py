@@ -101,7 +101,7 @@ def run(
         cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))
     same_weights = reference_dir is not None and (reference_dir / INDEX_FILE).is_file() and is_of(reference_dir, model_dir)
     folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
-    begin = launch if config.nproc_per_node > 1 else train
+    begin = launch if config.is_launched else train
     return begin(config, folders, step0_check=same_weights, progress=_Printer("train"))
 
 

@@ -15,10 +15,14 @@ from bnf.training.schedule import SCHEDULES
 
 # The settings that reference and training share: the rows, and the dtype they are computed in.
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
-# Where and how often a training writes, and where its processes meet. Nothing that it computes depends on them.
-BOOKKEEPING_FIELDS = ("save_steps", "report_to", "rdzv_endpoint")
+# Where and how often a training writes. Nothing that it computes depends on them.
+BOOKKEEPING_FIELDS = ("save_steps", "report_to")
+# Where a training computes. It changes nothing but the order of sums, as long as the rows stay the same.
+PLACEMENT_FIELDS = ("nproc_per_node", "num_nodes", "rdzv_endpoint", "sharding", "cpu_offload")
 # Names that other programs have for a setting.
 _OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
+# What `TrainConfig.identity` has in their place.
+DERIVED_FIELDS = ("max_groups_per_row", "sharded")
 # Settings that only some objectives read: those that name them in `reads`.
 READ_BY_SOME = ("label_weighting", "length_normalization")
 # Settings of evaluations. Without dev groups nothing reads them.
@@ -94,7 +98,9 @@ class TrainConfig:
     )
     attention: Literal["auto", "flex", "varlen", "blocks"] = field(
         default="auto",
-        metadata=_about("the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"),
+        metadata=_about(
+            "the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"
+        ),
     )
     gradient_checkpointing: bool = field(
         default=False,
@@ -110,7 +116,8 @@ class TrainConfig:
         ),
     )
     cpu_offload: bool = field(
-        default=False, metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time")
+        default=False,
+        metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time"),
     )
     # The names are peft's.
     lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
@@ -137,7 +144,8 @@ class TrainConfig:
     )
     dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
     nproc_per_node: int = field(
-        default=1, metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun")
+        default=1,
+        metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun"),
     )
     num_nodes: int = field(default=1, metadata=_about("machines that train together"))
     rdzv_endpoint: str | None = field(
@@ -187,7 +195,9 @@ class TrainConfig:
         _check_label_weighting(self.label_weighting)
         for name in ("weights", "attention", "sharding"):
             choices = get_args(get_type_hints(type(self))[name])
-            self._require(getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default")
+            self._require(
+                getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default"
+            )
         rule = f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step"
         if self.num_nodes > 1:
             rule = f"times num_nodes ({self.num_nodes}) {rule}"
@@ -240,6 +250,16 @@ class TrainConfig:
     def num_processes(self) -> int:
         """How many processes train together, over all nodes."""
         return self.nproc_per_node * self.num_nodes
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a share of the model."""
+        return self.sharding != "none"
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether the training runs in processes of its own, which torchrun starts."""
+        return self.num_processes > 1 or self.sharded
 
     @property
     def loggers(self) -> list[str]:
@@ -315,6 +335,15 @@ class TrainConfig:
             between = math.ceil(steps / self.eval_steps)
         # Before the first step, and after the last.
         return 1 + between
+
+    def identity(self) -> dict[str, object]:
+        """The settings that decide the policy, up to the order of sums; a training goes on where they are the same.
+
+        Of its placement only that counts which decides the rows, and the form of its checkpoints.
+        """
+        apart = (*BOOKKEEPING_FIELDS, *PLACEMENT_FIELDS)
+        kept = {name: value for name, value in self.to_dict().items() if name not in apart}
+        return kept | {name: getattr(self, name) for name in DERIVED_FIELDS}
 
     def row_settings(self) -> dict[str, object]:
         """What reference, training and analysis share: the rows, and the dtype they are computed in."""

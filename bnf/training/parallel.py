@@ -5,19 +5,22 @@ order in which floating-point numbers are added.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import wraps
 from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel
 
-from bnf.data.packing import Row, step_bounds
-from bnf.model.logps import row_logps
+from bnf.data.packing import step_bounds
 from bnf.training.losses import Totals
 
 _T = TypeVar("_T")
+
+
+def meet() -> None:
+    """Makes this process one of those that torchrun started. Tensors of the CPU's memory can be exchanged too."""
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def num_processes() -> int:
@@ -63,6 +66,11 @@ def gather(value: _T) -> list[_T]:
     return cast(list[_T], values)
 
 
+def first_of(value: _T) -> _T:
+    """The first process's value."""
+    return gather(value)[0]
+
+
 class SeededSteps(Sampler[list[int]]):
     """The rows of each optimizer step of an epoch that one process computes, as indices.
 
@@ -71,9 +79,21 @@ class SeededSteps(Sampler[list[int]]):
     take part in every step.
     """
 
-    def __init__(self, sizes: Sequence[int], seed: int, *, num_steps: int, process: int = 0, num_processes: int = 1) -> None:
-        """`sizes` are the rows' numbers of groups."""
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        seed: int,
+        *,
+        num_steps: int,
+        process: int = 0,
+        num_processes: int = 1,
+        equally_many: bool = False,
+    ) -> None:
+        """`sizes` are the rows' numbers of groups. With `equally_many` filler rows give all processes as many rows of a step: each row
+        of a sharded model needs all of them.
+        """
         self.sizes, self.seed, self.num_steps, self.epoch = sizes, seed, num_steps, 0
+        self.equally_many = equally_many
         self.process, self.num_processes = process, num_processes
 
     def set_epoch(self, epoch: int) -> None:
@@ -87,7 +107,9 @@ class SeededSteps(Sampler[list[int]]):
         order = torch.randperm(len(self.sizes), generator=generator).tolist()
         first = 0
         for last in step_bounds([self.sizes[row] for row in order], self.num_steps):
-            yield order[first:last][self.process :: self.num_processes] or [len(self.sizes)]
+            own = order[first:last][self.process :: self.num_processes]
+            at_least = -(-(last - first) // self.num_processes) if self.equally_many else 1
+            yield own + [len(self.sizes)] * (at_least - len(own))
             first = last
 
 
@@ -106,17 +128,3 @@ class StepLoader(DataLoader[_T]):
 
 def _together(rows: list[_T]) -> dict[str, list[_T]]:
     return {"rows": rows}
-
-
-def accept_rows(model: PreTrainedModel) -> None:
-    """Makes `model(row=…)` compute `row_logps`; all other calls of `model` stay as they are.
-
-    A wrapper such as DistributedDataParallel adds up gradients only of what went through its own forward.
-    """
-    plain = model.forward
-
-    @wraps(plain)
-    def forward(*args: object, row: Row | None = None, **kwargs: object) -> object:
-        return plain(*args, **kwargs) if row is None else row_logps(model, row, **kwargs)  # type: ignore[arg-type]
-
-    model.forward = forward

@@ -44,12 +44,14 @@ def _train(call_file: Path) -> None:
     import torch
 
     from bnf.training.launch import MARK, REPORTED, Call
+    from bnf.training.parallel import meet
     from bnf.training.trainer import train
 
     call = Call.from_json(call_file.read_text())
     rank = int(os.environ["RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    meet()
 
     def progress(done: int, total: int, note: str) -> None:
         if rank == 0:

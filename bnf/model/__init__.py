@@ -2,6 +2,7 @@
 
 loading: a model folder as a model in float32, and the numerics of this process.
 logps: log-probabilities and log-odds of a row's completion tokens, through the chunked head.
+sharding: models that are spread over processes.
 families: which models are supported.
 plain_models: models that are known to be supported without asking transformers.
 digests: content digests of model folders.

@@ -9,7 +9,7 @@ their weight that autocast makes, two bytes for every parameter of the model: th
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ def keep_less(model: PreTrainedModel) -> None:
     """Makes the decoder layers of a supported model keep less, within `replaying`. Parameters and names stay."""
     for module in model.get_decoder().modules():
         if type(module) is nn.Linear:
-            module.__class__ = _with(_Linear, nn.Linear)
+            module.__class__ = cast(type[nn.Linear], _with(_Linear, nn.Linear))
     for layer in model.modules():
         if hasattr(layer, "input_layernorm") and hasattr(layer, "mlp"):
             before_mlp = (

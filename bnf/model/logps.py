@@ -82,8 +82,7 @@ def accept_rows(model: PreTrainedModel) -> None:
 
 
 def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, prompts: bool) -> TokenLogps:
-    # Shares may wait in another memory than the one that computes.
-    device = next((buffer.device for buffer in model.buffers()), model.device)
+    device = compute_device(model)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), replaying():
         hidden = model.get_decoder()(
             input_ids=row.input_ids.to(device),
@@ -104,6 +103,11 @@ def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, 
         of_prompts = head(row.predicting_prompts, row.prompt_targets, False)
         values = replace(values, prompt_logps=of_prompts.logps)
     return values
+
+
+def compute_device(model: PreTrainedModel) -> torch.device:
+    """The device that a model computes on. The shares of a sharded one may wait in the CPU's memory; its buffers don't."""
+    return next((buffer.device for buffer in model.buffers()), model.device)
 
 
 def logits_budget() -> int:

@@ -7,7 +7,7 @@ the embeddings, the final norm and the head likewise, in units of their own. A s
 The weights are read by the first process alone and handed out parameter by parameter. No other process ever holds all of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils import swap_tensors
 from transformers import PreTrainedModel
 
 from bnf.model.loading import empty_model, load_parameters
@@ -75,10 +76,11 @@ def load_sharded(
     """
     model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing)
     stored_names = {parameter: name for name, parameter in model.named_parameters()}
-    adapted = model if adapt is None else adapt(model)
+    if adapt is None:
+        adapted, made = model, dict[str, Tensor]()
+    else:
+        adapted, made = _adapted(model, adapt, stored_names)
     names = {name: stored_names.get(parameter) for name, parameter in adapted.named_parameters()}
-    # What `adapt` made: few values, the same in every process.
-    made = {name: parameter.detach().clone() for name, parameter in adapted.named_parameters() if names[name] is None}
     _shard(model, sharding)
     _allocate(model, cpu_offload=sharding.cpu_offload)
     stored = load_parameters(model_dir) if dist.get_rank() == 0 else {}
@@ -105,12 +107,29 @@ def whole_parameters(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """Each parameter's name and all of its values, on the CPU of the first process; empty elsewhere. All processes must take part."""
     give_back(model)
     for name, parameter in model.named_parameters():
-        data = parameter.detach()
-        assert isinstance(data, DTensor)
-        if data.device.type == "cpu" and data.device_mesh.device_type != "cpu":
-            data = data.to(data.device_mesh.device_type)
-        whole = data.full_tensor()
+        share = _share(parameter)
+        mesh = share.device_mesh
+        local = share.to_local().to(mesh.device_type)
+        whole = DTensor.from_local(local, mesh, share.placements, shape=share.shape, stride=share.stride()).full_tensor()
         yield name, whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0)
+
+
+def _adapted(
+    model: PreTrainedModel, adapt: Adapt, stored: Mapping[nn.Parameter, str]
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """The model with adapters, without values, and the first values of the adapters, which are the same in every process."""
+    # Adapters get values beside a weight that has some, and these take no memory.
+    for parameter in stored:
+        swap_tensors(parameter, _like(parameter, torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)))
+    adapted = adapt(model)
+    made = {name: parameter.detach() for name, parameter in adapted.named_parameters() if parameter not in stored}
+    for parameter in adapted.parameters():
+        swap_tensors(parameter, _like(parameter, torch.empty_like(parameter, device="meta")))
+    return adapted, made
+
+
+def _like(parameter: nn.Parameter, data: Tensor) -> nn.Parameter:
+    return nn.Parameter(data, requires_grad=parameter.requires_grad)
 
 
 def _shard(model: PreTrainedModel, sharding: Sharding) -> None:
@@ -145,10 +164,15 @@ def _allocate(model: PreTrainedModel, *, cpu_offload: bool) -> None:
 
 def _hand_out(whole: Tensor | None, parameter: nn.Parameter) -> None:
     """Gives each process its share of the first process's `whole` values."""
-    share = parameter.detach()
-    assert isinstance(share, DTensor)
+    share = _share(parameter)
     device = share.device_mesh.device_type
     if whole is None:
         whole = torch.empty(share.shape, dtype=share.dtype, device=device)
     values = distribute_tensor(whole.to(device, share.dtype), share.device_mesh, share.placements)
     share.to_local().copy_(values.to_local())
+
+
+def _share(parameter: nn.Parameter) -> DTensor:
+    share = parameter.detach()
+    assert isinstance(share, DTensor)
+    return share

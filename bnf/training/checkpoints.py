@@ -6,12 +6,20 @@ What isn't a tensor of the optimizer (learning rates, betas) comes from the sett
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed import checkpoint
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict import (
+    OptimizerStateType,
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
@@ -30,8 +38,7 @@ _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 def save_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
     """Writes the trained weights and the optimizer's state. All processes must call it."""
     give_back(model)
-    writer = checkpoint.HuggingFaceStorageWriter(str(folder / _SHARES), save_distributed=True)
-    checkpoint.save(_state(model, optimizer), storage_writer=writer)
+    save(_state(model, optimizer), storage_writer=HuggingFaceStorageWriter(str(folder / _SHARES), save_distributed=True))
 
 
 def load_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
@@ -40,11 +47,9 @@ def load_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> N
     # An optimizer that has made no step has no state to read into: this makes it.
     whole = get_optimizer_state_dict(model, optimizer, options=_FLAT)
     state = _state(model, optimizer)
-    checkpoint.load(state, storage_reader=checkpoint.HuggingFaceStorageReader(str(folder / _SHARES)))
-    read = {name: state.get(f"optimizer.{name}", value) for name, value in whole.items()}
-    set_optimizer_state_dict(
-        model, optimizer, {name: _as_kept(value, whole[name]) for name, value in read.items()}, options=_FLAT
-    )
+    load(state, storage_reader=HuggingFaceStorageReader(str(folder / _SHARES)))
+    read = {name: _like(state.get(f"optimizer.{name}"), value) for name, value in whole.items()}
+    set_optimizer_state_dict(model, optimizer, cast(OptimizerStateType, read), options=_FLAT)
 
 
 def save_scheduler(folder: Path, scheduler: LRScheduler) -> None:
@@ -92,5 +97,8 @@ def _state(model: PreTrainedModel, optimizer: Optimizer) -> dict[str, Tensor]:
     return state
 
 
-def _as_kept(value: object, kept: object) -> object:
-    return value.reshape(()) if isinstance(value, Tensor) and isinstance(kept, Tensor) and kept.dim() == 0 else value
+def _like(read: Tensor | None, kept: object) -> object:
+    """What was read, in the shape in which the optimizer keeps it; what it keeps where nothing was saved."""
+    if read is None:
+        return kept
+    return read.reshape(()) if isinstance(kept, Tensor) and kept.dim() == 0 else read

@@ -5,35 +5,31 @@ the step's rows really hold. The seed permutes whole rows. A checkpoint appears 
 """
 
 import json
-import logging
 import math
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from bnf.files import open_to_readers, replacing
+from bnf.files import replacing
 from bnf.model.loading import load_model
 from bnf.model.logps import TokenLogps, accept_rows, row_logps
-from bnf.model.sharding import Sharding, is_sharded, load_sharded
+from bnf.model.sharding import Sharding, load_sharded
 from bnf.objectives import BaseObjective, RowLogps
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
-from bnf.training import checkpoints
-from bnf.training.adapters import is_adapted, transformers_model, without_adapter
+from bnf.training.adapters import is_adapted, without_adapter
+from bnf.training.checkpointed_trainer import CheckpointedTrainer
 from bnf.training.collapse import check_evaluations, non_finite
 from bnf.training.config import TrainConfig
 from bnf.training.dev import DevFigures, prompts_to_sample, sample
@@ -48,12 +44,9 @@ from bnf.training.parallel import (
     num_processes,
     process_number,
     sum_totals,
-    wait_for_all,
 )
 from bnf.training.rows import TrainRow
 from bnf.training.schedule import num_warmup_steps, rate_share
-
-_logger = logging.getLogger(__name__)
 
 # Keys and values of as many rows' tokens are held at once when dev prompts are continued.
 _CACHED_ROWS = 8
@@ -75,7 +68,7 @@ class LearningRates:
     warmup_steps: int
 
 
-class RowTrainer(Trainer):
+class RowTrainer(CheckpointedTrainer):
     """transformers.Trainer whose examples are packed rows and whose loss is an objective of `bnf.objectives`."""
 
     model: PreTrainedModel
@@ -106,12 +99,7 @@ class RowTrainer(Trainer):
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
         self.rows = [*rows, filler]
-        # The model that rows go through, without a wrapper of adapters.
-        self.scored = transformers_model(model)
-        self.is_sharded = is_sharded(self.scored)
         super().__init__(model=model, args=args, train_dataset=self.rows, eval_dataset=dev)
-        # transformers then leaves the model as it is. Set late: of models that it has sharded itself it makes no checkpoints.
-        self.is_distributed_loading_by_transformers = self.is_sharded
         self.config = config
         self.steps = SeededSteps(
             [len(item.row.groups) for item in rows],
@@ -137,11 +125,6 @@ class RowTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reporter(self))
-
-    def _move_model_to_device(self, model: torch.nn.Module, device: torch.device) -> None:
-        # A sharded model lies where it belongs.
-        if not self.is_sharded:
-            super()._move_model_to_device(model, device)
 
     def get_train_dataloader(self) -> StepLoader[TrainRow]:
         return StepLoader(self.rows, self.steps)
@@ -333,82 +316,11 @@ class RowTrainer(Trainer):
             self.progress.end_step(self.state.global_step, logs)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: float | None = None) -> float:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if not math.isfinite(float(norm)):
-            raise non_finite("gradient norm", float(norm), self.state.global_step + 1, self.config)
+        found: object = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = float(found.full_tensor() if isinstance(found, DTensor) else cast(float, found))
+        if not math.isfinite(norm):
+            raise non_finite("gradient norm", norm, self.state.global_step + 1, self.config)
         return norm
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        if self.state.global_step >= self.state.max_steps:
-            return  # the policy itself is written next
-        folder = Path(str(self.args.output_dir))
-        unfinished = folder / "partial"
-        if is_first():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        wait_for_all()
-        self.args.output_dir = str(unfinished)
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.output_dir = str(folder)
-        wait_for_all()
-        if not is_first():
-            return
-        name = f"checkpoint-{self.state.global_step}"
-        # TrainingArguments hold paths and callables as a pickle; the configuration is in training.json.
-        (unfinished / name / "training_args.bin").unlink(missing_ok=self.is_sharded)
-        open_to_readers(unfinished / name)
-        older = list(folder.glob("checkpoint-*"))
-        os.replace(unfinished / name, folder / name)
-        for checkpoint in older:
-            shutil.rmtree(checkpoint)
-
-    # The parts of a checkpoint, which a sharded training writes and reads in its own form.
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if not self.is_sharded:
-            super().save_model(output_dir, _internal_call)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_sharded:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        folder = Path(output_dir)
-        checkpoints.save_shares(folder, self.model, self._own_optimizer())
-        if is_first():
-            assert self.lr_scheduler is not None
-            checkpoints.save_scheduler(folder, self.lr_scheduler)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        if not self.is_sharded:
-            super()._save_rng_state(output_dir)
-            return
-        checkpoints.save_random_state(Path(output_dir))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        # The weights of a sharded training are read with its optimizer, which is made later.
-        if not self.is_sharded:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if not self.is_sharded or checkpoint is None:
-            super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        assert self.lr_scheduler is not None
-        checkpoints.load_shares(Path(checkpoint), self.model, self._own_optimizer())
-        checkpoints.load_scheduler(Path(checkpoint), self.lr_scheduler)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if not self.is_sharded or checkpoint is None:
-            super()._load_rng_state(checkpoint)
-        elif not checkpoints.load_random_state(Path(checkpoint)) and self.config.lora_dropout:
-            _logger.warning("the checkpoint is of another number of processes: dropout goes on with other random numbers")
-
-    def _own_optimizer(self) -> Optimizer:
-        """The optimizer itself, without accelerate's wrapper."""
-        optimizer = self.optimizer
-        return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
 
 
 class _Reporter(TrainerCallback):

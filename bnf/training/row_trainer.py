@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from bnf.files import replacing
 from bnf.model.loading import load_model
 from bnf.model.logps import TokenLogps, accept_rows, row_logps
-from bnf.model.sharding import Sharding, load_sharded
+from bnf.model.sharding import Sharding, give_back, load_sharded
 from bnf.objectives import BaseObjective, RowLogps
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
@@ -269,6 +269,7 @@ class RowTrainer(CheckpointedTrainer):
         }
         # The processes decide alike, also where a device's last bits are not another's.
         values = first_of(values)
+        give_back(self.scored)
         logs = {f"eval_{name}": value for name, value in values.items()}
         logs["eval_seconds"] = time.monotonic() - started
         self.log(dict(logs))

@@ -58,8 +58,10 @@ def save_scheduler(folder: Path, scheduler: LRScheduler) -> None:
 
 
 def load_scheduler(folder: Path, scheduler: LRScheduler) -> None:
-    """Reads what `save_scheduler` wrote."""
+    """Reads what `save_scheduler` wrote, and gives the optimizer the rates of the next step."""
     scheduler.load_state_dict(json.loads((folder / _SCHEDULER).read_text()))
+    for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
 
 
 def save_random_state(folder: Path) -> None:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Literal, get_args, get_type_hints
 
 from bnf.objectives import load_objective, option_types
+from bnf.parallel.processes import HOST_PORT, Processes
 from bnf.training.loggers import LOGGERS
 from bnf.training.schedule import SCHEDULES
 
@@ -17,6 +18,8 @@ from bnf.training.schedule import SCHEDULES
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
 # Where and how often a training writes, and where its processes meet. Nothing that it computes depends on them.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to", "rdzv_endpoint")
+# What the processes of a training and of its reference pass are. They change no value of a reference.
+PROCESS_FIELDS = ("nproc_per_node", "num_nodes", "rdzv_endpoint")
 # Names that other programs have for a setting.
 _OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
 # Settings that only some objectives read: those that name them in `reads`.
@@ -94,7 +97,9 @@ class TrainConfig:
     )
     attention: Literal["auto", "flex", "varlen", "blocks"] = field(
         default="auto",
-        metadata=_about("the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"),
+        metadata=_about(
+            "the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"
+        ),
     )
     gradient_checkpointing: bool = field(
         default=False,
@@ -110,7 +115,8 @@ class TrainConfig:
         ),
     )
     cpu_offload: bool = field(
-        default=False, metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time")
+        default=False,
+        metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time"),
     )
     # The names are peft's.
     lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
@@ -137,7 +143,8 @@ class TrainConfig:
     )
     dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
     nproc_per_node: int = field(
-        default=1, metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun")
+        default=1,
+        metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun"),
     )
     num_nodes: int = field(default=1, metadata=_about("machines that train together"))
     rdzv_endpoint: str | None = field(
@@ -187,12 +194,16 @@ class TrainConfig:
         _check_label_weighting(self.label_weighting)
         for name in ("weights", "attention", "sharding"):
             choices = get_args(get_type_hints(type(self))[name])
-            self._require(getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default")
+            self._require(
+                getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default"
+            )
         rule = f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step"
         if self.num_nodes > 1:
             rule = f"times num_nodes ({self.num_nodes}) {rule}"
         enough = self.num_processes <= self.global_batch_size
         self._require(enough, "nproc_per_node", rule, "lower it, or raise global_batch_size")
+        named = self.rdzv_endpoint is None or HOST_PORT.fullmatch(self.rdzv_endpoint) is not None
+        self._require(named, "rdzv_endpoint", "be HOST:PORT", "write such as node1:29500")
         self._check_unread()
 
     def _require(self, holds: bool, key: str, rule: str, remedy: str) -> None:
@@ -240,6 +251,15 @@ class TrainConfig:
     def num_processes(self) -> int:
         """How many processes train together, over all nodes."""
         return self.nproc_per_node * self.num_nodes
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that train together, and where their nodes meet."""
+        return Processes(self.nproc_per_node, self.num_nodes, self.rdzv_endpoint)
+
+    def process_settings(self) -> dict[str, object]:
+        """The settings of the reference stage that change no value of the reference: its processes."""
+        return {name: getattr(self, name) for name in PROCESS_FIELDS}
 
     @property
     def loggers(self) -> list[str]:

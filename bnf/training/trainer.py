@@ -44,7 +44,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
     Leaves in `folders.output_dir` the policy (`policy/`, a model folder), metrics.jsonl, trainer_state.json and, written last,
     train_summary.json. With LoRA the adapters are merged into the policy, and kept in `adapter_checkpoint/` too. If the data set has dev
     groups, they are evaluated on the way. Called again after a kill, it goes on from the last checkpoint. Called again after the
-    end, it returns the summary. It trains as one process: where `nproc_per_node` is above 1, call `bnf.training.launch.launch`.
+    end, it returns the summary. It trains as one process: where `num_processes` is above 1, call `bnf.training.launch.launch`.
 
     Args:
         step0_check: checks before the first step that policy and reference are equal; for a reference of the same weights. Where the

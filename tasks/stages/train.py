@@ -33,7 +33,7 @@ def run(job: Job) -> None:
     config = TrainConfig.from_dict(job.settings)
     inputs = job.inputs
     folders = Folders(inputs["model"], inputs["data"], inputs["reference"], job.output, inputs.get("reference_model"))
-    begin = launch if config.nproc_per_node > 1 else train
+    begin = launch if config.num_processes > 1 else train
     # In later rounds with a fixed reference the policy doesn't start as the reference, and the check doesn't hold.
     begin(config, folders, step0_check="reference_model" not in inputs, progress=job.progress)
 

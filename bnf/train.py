@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = TrainConfig.from_dict(_read_config(options.config))
-        if config.num_nodes > 1 and config.processes.node_number() > 0:
+        if config.num_nodes > 1 and config.placement.node_number() > 0:
             return join(lambda: calls_in([options.output]))
         summary = run(
             config,
@@ -107,7 +107,7 @@ def run(
         launch_cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))
     same_weights = reference_dir is not None and (reference_dir / INDEX_FILE).is_file() and is_of(reference_dir, model_dir)
     folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
-    begin = launch if config.num_processes > 1 else train
+    begin = launch if config.is_launched else train
     return begin(config, folders, step0_check=same_weights, progress=_Printer("train"))
 
 

@@ -33,7 +33,7 @@ WITHOUT_EFFECT = frozenset(
         "bnf.parallel.join",
         "bnf.parallel.launch",
         "bnf.parallel.nodes",
-        "bnf.parallel.processes",
+        "bnf.parallel.placement",
         "bnf.parallel.slurm",
         "bnf.plugins",
         "bnf.process",

@@ -12,8 +12,9 @@ _T = TypeVar("_T")
 
 
 def meet() -> None:
-    """Meets the other processes, as torchrun's environment says."""
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    """Makes this process one of those that torchrun started. Tensors of the CPU's memory can be exchanged too."""
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def num_processes() -> int:
@@ -44,6 +45,11 @@ def gather(value: _T) -> list[_T]:
     values: list[_T | None] = [None] * num_processes()
     dist.all_gather_object(values, value)
     return cast(list[_T], values)
+
+
+def first_of(value: _T) -> _T:
+    """The first process's value."""
+    return gather(value)[0]
 
 
 def of_first(compute: Callable[[], _T]) -> _T:

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from bnf.files import write_json
 from bnf.parallel.nodes import BEAT_S, CALL_FILE, SILENT_S, WAIT_S, Pulse, beat, joined, node_file
-from bnf.parallel.processes import Processes
+from bnf.parallel.placement import Placement
 from bnf.parallel.slurm import slurm_job, srun_command
 from bnf.process import module_command, module_environment
 from bnf.progress import Progress
@@ -66,11 +66,11 @@ def launch(
     kind: str,
     call: Mapping[str, object],
     folder: Path,
-    processes: Processes,
+    placement: Placement,
     reported: Mapping[str, type[Exception]],
     progress: Progress,
 ) -> None:
-    """Runs the call in these processes, with `folder` as the place of launch.json; on several nodes all must see it.
+    """Runs the call in the processes that `placement` says, with `folder` as the place of launch.json; on several nodes all must see it.
 
     `reported` are the errors that are raised as what they are, by name; their message is all there is to know.
 
@@ -78,13 +78,13 @@ def launch(
         ValueError: nothing says where the nodes meet, or the Slurm job has too few nodes.
         RuntimeError: a process failed otherwise, or a node did not come or went away.
     """
-    several = processes.num_nodes > 1
+    several = placement.num_nodes > 1
     started = Launch(
         uuid4().hex[:12],
         kind,
-        processes.nproc_per_node,
-        processes.num_nodes,
-        processes.meeting_point() if several else None,
+        placement.nproc_per_node,
+        placement.num_nodes,
+        placement.meeting_point() if several else None,
     )
     folder.mkdir(parents=True, exist_ok=True)
     call_file = folder / CALL_FILE

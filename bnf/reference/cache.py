@@ -25,6 +25,7 @@ from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import model_digest
 from bnf.model.loading import load_model, numerics
 from bnf.model.logps import row_logps
+from bnf.model.sharding import Sharding, load_sharded
 from bnf.parallel.group import gather, is_first, num_processes, of_first, process_number, wait_for_all
 from bnf.progress import Progress
 from bnf.reference.index import (
@@ -56,12 +57,13 @@ def cache_reference(
     share_prompts: bool = True,
     entropies: bool = False,
     kl_pairs: bool = False,
+    sharding: Sharding | None = None,
 ) -> ReferenceIndex:
     """Writes the reference's per-token values of all groups into `output_dir`, and returns the index. It keeps finished shards.
 
     `progress` counts tokens. `entropies` also stores the model's entropy at every position, and `kl_pairs` the values of the rows'
     KL pairs. If the data set has dev groups, their values go into the subfolder `dev`. The index is written last: where it exists,
-    the cache is complete.
+    the cache is complete. Where several processes call it, they share the rows; with `sharding` also the model.
 
     Raises:
         ValueError: a group is longer than a row, the model is not supported, or there is one prompt alone and so no KL pair.
@@ -81,6 +83,7 @@ def cache_reference(
             share_prompts=share_prompts,
             entropies=entropies,
             kl_pairs=kl_pairs,
+            sharding=sharding,
         )
     rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
     pairs = kl_pair_rows(rows) if kl_pairs else None
@@ -112,14 +115,18 @@ def cache_reference(
     for start in range(0, len(missing), num_processes()):
         if model is None:
             keep_freed_memory()
-            model = load_model(model_dir).eval()
+            model = (load_model(model_dir) if sharding is None else load_sharded(model_dir, sharding)).eval()
         together = missing[start : start + num_processes()]
         places = [place for shard in together for place in range(*shard.rows)]
         own: dict[int, dict[str, Tensor]] = {}
         for first in range(0, len(places), num_processes()):
             turn = places[first : first + num_processes()]
-            for place in turn[process_number() :][:1]:
-                own[place] = _row_values(model, rows[place], None if pairs is None else pairs[place], bf16, entropies)
+            mine = turn[process_number()] if process_number() < len(turn) else None
+            if mine is not None or sharding is not None:
+                # Each pass through a sharded model needs all processes: one without a row computes the first again, for nothing.
+                place = turn[0] if mine is None else mine
+                values = _row_values(model, rows[place], None if pairs is None else pairs[place], bf16, entropies)
+                own |= {} if mine is None else {mine: values}
             done += sum(tokens_of_row[place] for place in turn)
             progress(done, num_tokens, "tokens")
         computed = {place: values for part in gather(own) for place, values in part.items()}

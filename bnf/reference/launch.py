@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bnf.parallel.group import meet
+from bnf.model.sharding import Sharding
 from bnf.parallel.launch import launch
-from bnf.parallel.processes import Processes
+from bnf.parallel.placement import Placement
 from bnf.progress import Progress
 from bnf.reference.cache import cache_reference
 from bnf.reference.index import ReferenceIndex, read_index
@@ -27,34 +27,34 @@ class ReferenceCall:
     share_prompts: bool
     bf16: bool
     kl_pairs: bool
+    placement: Placement
 
     @classmethod
     def from_json(cls, text: str) -> "ReferenceCall":
         """The call that a file's text holds."""
         found = json.loads(text)["reference"]
         model_dir, groups_dir, output_dir = (Path(found.pop(name)) for name in ("model_dir", "groups_dir", "output_dir"))
-        return cls(model_dir, groups_dir, output_dir, **found)
+        return cls(model_dir, groups_dir, output_dir, placement=Placement(**found.pop("placement")), **found)
 
     def to_json(self) -> dict[str, object]:
         """The call as launch.json holds it."""
         return {"reference": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}}
 
-    def run(self, progress: Progress) -> None:
-        """The pass as one of the processes that torchrun started."""
-        meet()
-        self._cache(progress)
+    def run(self, progress: Progress) -> ReferenceIndex:
+        """The pass in this process, or as one of the processes that torchrun started."""
+        arguments = dict(vars(self))
+        placement = arguments.pop("placement")
+        sharding = None if placement.sharding == "none" else Sharding.of(placement)
+        return cache_reference(**arguments, sharding=sharding, progress=progress)
 
-    def _cache(self, progress: Progress) -> ReferenceIndex:
-        return cache_reference(**vars(self), progress=progress)
-
-    def launch(self, processes: Processes, progress: Progress) -> ReferenceIndex:
-        """The pass in these processes; on several nodes all must see the folders under the same paths. In this process where it is one.
+    def launch(self, progress: Progress) -> ReferenceIndex:
+        """The pass where `placement` says. On several nodes all must see the folders under the same paths.
 
         Raises:
             ValueError, FileNotFoundError: as `cache_reference`; ValueError where the nodes have nowhere to meet.
             RuntimeError: a process failed otherwise, or a node did not come or went away.
         """
-        if processes.num == 1:
-            return self._cache(progress)
-        launch("reference", self.to_json(), self.output_dir, processes, _REPORTED, progress)
+        if not self.placement.is_launched:
+            return self.run(progress)
+        launch("reference", self.to_json(), self.output_dir, self.placement, _REPORTED, progress)
         return read_index(self.output_dir)

@@ -79,7 +79,7 @@ def transformers_model(model: PreTrainedModel) -> PreTrainedModel:
 def without_adapter(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """The frozen weights alone: the model that the training started from."""
     with _peft(model).disable_adapter():
-        yield model
+        yield transformers_model(model)
 
 
 def save_adapter(model: PreTrainedModel, folder: Path) -> None:

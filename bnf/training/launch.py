@@ -54,7 +54,7 @@ def launch(config: TrainConfig, folders: Folders, *, step0_check: bool, progress
     if prepared.finished is not None:
         return prepared.finished
     call = Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check)
-    launch_processes("train", call.to_json(), folders.output_dir, config.processes, REPORTED, progress)
+    launch_processes("train", call.to_json(), folders.output_dir, config.placement, REPORTED, progress)
     summary = read_summary(folders.output_dir)
     assert summary is not None
     return summary

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bnf.files import write_json
 from bnf.model.digests import model_digest
-from bnf.parallel.processes import Processes
+from bnf.parallel.placement import Placement
 from bnf.progress import Progress
 from bnf.reference.index import read_index
 from bnf.reference.launch import ReferenceCall
@@ -73,15 +73,15 @@ def own_reference(
 
 def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
     """Caches the reference that this training needs, as the reference stage does, in this process."""
-    _call(config, model_dir, groups_dir, reference_dir).launch(Processes(), progress)
+    _call(config, model_dir, groups_dir, reference_dir, Placement()).launch(progress)
 
 
 def launch_cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
     """The same in as many processes as the training has."""
-    _call(config, model_dir, groups_dir, reference_dir).launch(config.processes, progress)
+    _call(config, model_dir, groups_dir, reference_dir, config.placement).launch(progress)
 
 
-def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path) -> ReferenceCall:
+def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, placement: Placement) -> ReferenceCall:
     return ReferenceCall(
         model_dir,
         groups_dir,
@@ -91,6 +91,7 @@ def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir:
         share_prompts=config.share_prompts,
         bf16=config.bf16,
         kl_pairs=config.needs_kl_pairs,
+        placement=placement,
     )
 
 

@@ -14,7 +14,7 @@ from bnf.objectives import load_objective
 from bnf.progress import Progress
 from bnf.reference.index import made_elsewhere, read_index
 from bnf.training.checks import check_data, check_loggers, check_machine, check_processes
-from bnf.training.config import BOOKKEEPING_FIELDS, TrainConfig
+from bnf.training.config import TrainConfig
 from bnf.training.own_reference import CacheFor, Mismatch, cache_for, is_of, note_mismatch, noted_mismatch, own_reference
 from bnf.training.rows import training_rows
 from bnf.training.summary import TrainSummary, read_summary
@@ -118,7 +118,7 @@ def _check_reference_model(reference_dir: Path, model_dir: Path) -> None:
 def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: Path) -> None:
     """Notes what is trained in this folder, so that nothing else is resumed there."""
     identity: dict[str, object] = {
-        "config": {name: value for name, value in config.to_dict().items() if name not in BOOKKEEPING_FIELDS},
+        "config": config.identity(),
         "model": model_digest(model_dir),
     }
     for name, path in (("groups", groups_dir / GROUPS_FILE), ("dev groups", groups_dir / DEV / GROUPS_FILE)):

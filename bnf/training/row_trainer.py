@@ -5,6 +5,7 @@ the step's rows really hold. The seed permutes whole rows. A checkpoint appears 
 """
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -24,29 +27,25 @@ from transformers.trainer_callback import PrinterCallback
 
 from bnf.files import open_to_readers, replacing
 from bnf.model.loading import load_model
-from bnf.model.logps import TokenLogps, row_logps
+from bnf.model.logps import TokenLogps, accept_rows, row_logps
+from bnf.model.sharding import Sharding, is_sharded, load_sharded
 from bnf.objectives import BaseObjective, RowLogps
+from bnf.parallel.group import first_of, is_first, num_processes, process_number, wait_for_all
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
-from bnf.training.adapters import is_adapted, without_adapter
+from bnf.training import checkpoints
+from bnf.training.adapters import is_adapted, transformers_model, without_adapter
 from bnf.training.collapse import check_evaluations, non_finite
 from bnf.training.config import TrainConfig
 from bnf.training.dev import DevFigures, prompts_to_sample, sample
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import Totals, assemble, count, total_loss
 from bnf.training.metrics import StepMetrics, peak_memory_gb, sample_metrics
-from bnf.training.parallel import (
-    SeededSteps,
-    StepLoader,
-    accept_rows,
-    is_first,
-    num_processes,
-    process_number,
-    sum_totals,
-    wait_for_all,
-)
+from bnf.training.parallel import SeededSteps, StepLoader, sum_totals
 from bnf.training.rows import TrainRow
 from bnf.training.schedule import num_warmup_steps, rate_share
+
+_logger = logging.getLogger(__name__)
 
 # Keys and values of as many rows' tokens are held at once when dev prompts are continued.
 _CACHED_ROWS = 8
@@ -99,7 +98,12 @@ class RowTrainer(Trainer):
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
         self.rows = [*rows, filler]
+        # The model that rows go through, without a wrapper of adapters.
+        self.scored = transformers_model(model)
+        self.is_sharded = is_sharded(self.scored)
         super().__init__(model=model, args=args, train_dataset=self.rows, eval_dataset=dev)
+        # transformers then leaves the model as it is. Set late: of models that it has sharded itself it makes no checkpoints.
+        self.is_distributed_loading_by_transformers = self.is_sharded
         self.config = config
         self.steps = SeededSteps(
             [len(item.row.groups) for item in rows],
@@ -107,8 +111,9 @@ class RowTrainer(Trainer):
             num_steps=num_steps,
             process=process_number(),
             num_processes=num_processes(),
+            equally_many=self.is_sharded,
         )
-        if num_processes() > 1:
+        if num_processes() > 1 and not self.is_sharded:
             accept_rows(model)
         self.objective = objective
         self.weights = weights
@@ -124,6 +129,11 @@ class RowTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reporter(self))
+
+    def _move_model_to_device(self, model: torch.nn.Module, device: torch.device) -> None:
+        # A sharded model lies where it belongs.
+        if not self.is_sharded:
+            super()._move_model_to_device(model, device)
 
     def get_train_dataloader(self) -> StepLoader[TrainRow]:
         return StepLoader(self.rows, self.steps)
@@ -161,14 +171,20 @@ class RowTrainer(Trainer):
         items = [item for batch in batches for item in batch["rows"] if item.counts]
         pairs = [item.reference.kl_pairs for item in items if item.reference is not None]
         num_kl_pairs = sum(len(each.row.lengths) for each in pairs if each is not None)
-        return batches, sum_totals(self._totals(items), num_kl_pairs, self.model.device)
+        fillers = [item for batch in batches for item in batch["rows"] if not item.counts]
+        if self.is_sharded and self.objective.needs_kl_pairs and fillers:
+            # For the other processes' sake, which compute the KL pairs of a row each.
+            self._kl_pair_logratio(fillers)
+        return batches, sum_totals(self._totals(items), num_kl_pairs, self.args.device)
 
     def _totals(self, items: Sequence[TrainRow]) -> Totals:
         totals = count(self.objective, [group for item in items for group in item.row.groups])
         if self.objective.needs_kl_pairs and items:
-            logratio = mean_logratio(self.model, [item.reference for item in items], bf16=self.config.bf16)
-            totals = replace(totals, kl_pair_logratio=logratio)
+            totals = replace(totals, kl_pair_logratio=self._kl_pair_logratio(items))
         return totals
+
+    def _kl_pair_logratio(self, items: Sequence[TrainRow]) -> torch.Tensor:
+        return mean_logratio(self.scored, [item.reference for item in items], bf16=self.config.bf16)
 
     def training_step(  # type: ignore[override]
         self, model: torch.nn.Module, inputs: StepRows, num_items_in_batch: Totals | None = None
@@ -192,7 +208,7 @@ class RowTrainer(Trainer):
         assert num_items_in_batch is not None and not return_outputs
         item = inputs["row"]
         is_logged = (self.state.global_step + 1) % self.args.logging_steps == 0
-        forward = partial(row_logps, self.model) if model is self.model else model
+        forward = partial(row_logps, self.scored) if model is self.model else model
         policy = forward(row=item.row, bf16=self.config.bf16, entropies=is_logged, prompts=self.objective.needs_prompts)
         if not item.counts:
             nothing: torch.Tensor = policy.logps.sum() * 0.0
@@ -234,14 +250,14 @@ class RowTrainer(Trainer):
         with torch.no_grad():
             for item in self.dev:
                 policy = row_logps(
-                    self.model, item.row, bf16=self.config.bf16, entropies=True, prompts=self.objective.needs_prompts
+                    self.scored, item.row, bf16=self.config.bf16, entropies=True, prompts=self.objective.needs_prompts
                 )
                 row = self._assembled(item, policy, totals)
                 metrics.add_row(self.objective, row, policy, item.row.num_tokens)
                 figures.add_row(row)
                 losses.append(total_loss(self.objective.losses(row), row, totals, self.weights))
                 self.progress.on_dev_row(len(losses), len(self.dev))
-        loss = float(torch.stack(losses).sum())
+        loss = first_of(float(torch.stack(losses).sum()))
         groups = [group for item in self.dev for group in item.row.groups]
         samples = sample(
             self.model,
@@ -256,10 +272,12 @@ class RowTrainer(Trainer):
         values = {
             "loss": loss,
             **metrics.pop(),
-            **sample_metrics(samples, self.model, self._reference(), bf16=self.config.bf16).to_json(),
+            **sample_metrics(samples, self.scored, self._reference(), bf16=self.config.bf16).to_json(),
             # Last: the rules of a collapse look at these, whatever else is logged.
             **figures.logged(samples),
         }
+        # The processes decide alike, also where a device's last bits are not another's.
+        values = first_of(values)
         logs = {f"eval_{name}": value for name, value in values.items()}
         logs["eval_seconds"] = time.monotonic() - started
         self.log(dict(logs))
@@ -279,6 +297,8 @@ class RowTrainer(Trainer):
         if self.starts_as_reference and is_adapted(self.model):
             return without_adapter(self.model)
         # Held while it is used, when no gradients are: it takes no more memory than they do.
+        if self.is_sharded:
+            return nullcontext(load_sharded(self.reference_model_dir, Sharding.of(self.config)).eval())
         return nullcontext(load_model(self.reference_model_dir).eval())
 
     def floating_point_ops(self, inputs: Mapping[str, object]) -> int:
@@ -306,6 +326,7 @@ class RowTrainer(Trainer):
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: float | None = None) -> float:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not math.isfinite(float(norm)):
             raise non_finite("gradient norm", float(norm), self.state.global_step + 1, self.config)
         return norm
@@ -328,12 +349,58 @@ class RowTrainer(Trainer):
             return
         name = f"checkpoint-{self.state.global_step}"
         # TrainingArguments hold paths and callables as a pickle; the configuration is in training.json.
-        (unfinished / name / "training_args.bin").unlink()
+        (unfinished / name / "training_args.bin").unlink(missing_ok=self.is_sharded)
         open_to_readers(unfinished / name)
         older = list(folder.glob("checkpoint-*"))
         os.replace(unfinished / name, folder / name)
         for checkpoint in older:
             shutil.rmtree(checkpoint)
+
+    # The parts of a checkpoint, which a sharded training writes and reads in its own form.
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if not self.is_sharded:
+            super().save_model(output_dir, _internal_call)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        folder = Path(output_dir)
+        checkpoints.save_shares(folder, self.model, self._own_optimizer())
+        if is_first():
+            assert self.lr_scheduler is not None
+            checkpoints.save_scheduler(folder, self.lr_scheduler)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        if not self.is_sharded:
+            super()._save_rng_state(output_dir)
+            return
+        checkpoints.save_random_state(Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        # The weights of a sharded training are read with its optimizer, which is made later.
+        if not self.is_sharded:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.is_sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        assert self.lr_scheduler is not None
+        checkpoints.load_shares(Path(checkpoint), self.model, self._own_optimizer())
+        checkpoints.load_scheduler(Path(checkpoint), self.lr_scheduler)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if not self.is_sharded or checkpoint is None:
+            super()._load_rng_state(checkpoint)
+        elif not checkpoints.load_random_state(Path(checkpoint)) and self.config.lora_dropout:
+            _logger.warning("the checkpoint is of another number of processes: dropout goes on with other random numbers")
+
+    def _own_optimizer(self) -> Optimizer:
+        """The optimizer itself, without accelerate's wrapper."""
+        optimizer = self.optimizer
+        return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
 
 
 class _Reporter(TrainerCallback):
@@ -358,7 +425,7 @@ class _Reporter(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if state.global_step == 0 and self.trainer.identity is not None:
-            self.trainer.identity.check(self.trainer.model.device.type)
+            self.trainer.identity.check(self.trainer.args.device.type)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         if self.trainer.dev and state.global_step >= state.max_steps:

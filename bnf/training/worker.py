@@ -78,6 +78,7 @@ def _start(call: Path, node: int) -> None:
 def _compute(call_file: Path) -> None:
     import torch
 
+    from bnf.parallel.group import meet
     from bnf.parallel.launch import MARK, error_file, read_launch
     from bnf.training.launch import REPORTED
 
@@ -86,6 +87,7 @@ def _compute(call_file: Path) -> None:
     rank = int(os.environ["RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    meet()
 
     def progress(done: int, total: int, note: str) -> None:
         if rank == 0:

@@ -12,11 +12,11 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
 def run(job: Job) -> None:
-    from bnf.parallel.processes import Processes
+    from bnf.parallel.placement import Placement
     from bnf.reference.launch import ReferenceCall
 
     # Not part of the key: one process is the default.
-    processes = Processes(**{name: job.settings[name] for name in vars(Processes()) if name in job.settings})
+    placement = Placement(**{name: job.settings[name] for name in vars(Placement()) if name in job.settings})
     call = ReferenceCall(
         job.inputs["model"],
         job.inputs["data"],
@@ -26,5 +26,6 @@ def run(job: Job) -> None:
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
         kl_pairs=job.settings["mismatched"],
+        placement=placement,
     )
-    call.launch(processes, job.progress)
+    call.launch(job.progress)

@@ -1,6 +1,7 @@
-"""How many processes work together, and where their nodes meet: HOST:PORT, from a setting or from the environment.
+"""Where a training or a reference pass computes: how many processes there are, and where their nodes meet.
 
-The first node is the one whose process launches the others. Its torchrun listens at HOST:PORT, and all nodes connect there.
+That is HOST:PORT, from a setting or from the environment. The first node is the one whose process launches the others. Its torchrun
+listens there, and all nodes connect to it.
 """
 
 from __future__ import annotations
@@ -18,17 +19,22 @@ HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9
 
 
 @dataclass(frozen=True)
-class Processes:
-    """`nproc_per_node` processes on each of `num_nodes` nodes. `rdzv_endpoint` is HOST:PORT; None leaves it to the environment."""
+class Placement:
+    """`nproc_per_node` processes on each of `num_nodes` nodes, and how these hold the model (`bnf.model.sharding`).
+
+    `rdzv_endpoint` is HOST:PORT; None leaves it to the environment.
+    """
 
     nproc_per_node: int = 1
     num_nodes: int = 1
     rdzv_endpoint: str | None = None
+    sharding: str = "none"
+    cpu_offload: bool = False
 
     @property
-    def num(self) -> int:
-        """How many there are, over all nodes."""
-        return self.nproc_per_node * self.num_nodes
+    def is_launched(self) -> bool:
+        """Whether the work runs in processes of its own, which torchrun starts."""
+        return self.nproc_per_node * self.num_nodes > 1 or self.sharding != "none"
 
     def node_number(self, environment: Mapping[str, str] = os.environ) -> int:
         """Which of the nodes this is, from 0, where the same command was started on each: by `srun`, by an indexed job of Kubernetes, or

@@ -87,3 +87,61 @@ def test_two_nodes_train_what_one_process_trains(workplace: Path, tmp_path: Path
     closeness(tmp_path / "one", tmp_path / "two")
     # Nothing of the launch is left.
     assert not list((tmp_path / "two").glob("launch*"))
+
+
+def killed(workplace: Path, output: Path, settings: dict[str, Any], step: int) -> subprocess.Popen[bytes]:
+    """The first node, whose launcher is killed as soon as it reports a step."""
+    script = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from tests.unit.bnf.training import run\n"
+        "def kill(done, total, note):\n"
+        f"    if done == {step} and 'steps' in note:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"run(Path({str(workplace)!r}), Path({str(output)!r}), kill, **{settings!r})\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=dict(os.environ))
+
+
+def test_the_launcher_killed_ends_the_other_node_and_the_next_launch_resumes(workplace: Path, tmp_path: Path) -> None:
+    settings = two_nodes(num_train_epochs=4, save_steps=3)
+    with other_node(tmp_path / "whole"):
+        run(workplace, tmp_path / "whole", **settings)
+    with other_node(tmp_path / "killed") as node:
+        launcher = killed(workplace, tmp_path / "killed", settings, 5)
+        assert launcher.wait(timeout=240) == -signal.SIGKILL
+        code, words = ended(node)
+    assert code == 1 and "join: train failed; the first node says why" in words
+    assert gone(str(tmp_path / "killed" / "launch.json"))
+    # What the killed launch left is nobody's to join: the node waits for the launch that comes.
+    with other_node(tmp_path / "killed") as node:
+        assert run(workplace, tmp_path / "killed", **settings)["resumed_from_step"] == 3
+        assert ended(node)[0] == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_the_other_node_killed_ends_the_launch_with_its_name(workplace: Path, tmp_path: Path) -> None:
+    settings = two_nodes(num_train_epochs=4, save_steps=3)
+    with other_node(tmp_path / "out") as node:
+
+        def kill(done: int, total: int, note: str) -> None:
+            if done == 5 and "steps" in note:
+                node.kill()
+
+        with pytest.raises(RuntimeError, match=rf"node 1 \({socket.gethostname()}\) did not say how it ended"):
+            run(workplace, tmp_path / "out", kill, **settings)
+    assert gone(str(tmp_path / "out" / "launch.json"))
+    with other_node(tmp_path / "out") as node:
+        assert run(workplace, tmp_path / "out", **settings)["resumed_from_step"] == 3
+        assert ended(node)[0] == 0
+
+
+def test_what_a_process_of_the_other_node_raises_is_raised(workplace: Path, tmp_path: Path) -> None:
+    """The groups of the second node's folder are gone: only its process finds it so."""
+    with (
+        other_node(tmp_path) as node,
+        pytest.raises(TrainingCollapsed, match=r"must be finite, got (nan|inf) at step"),
+    ):
+        run(workplace, tmp_path, **two_nodes(learning_rate=1e30))
+    with pytest.raises(subprocess.TimeoutExpired):
+        node.wait(timeout=0)

@@ -5,16 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from bnf.data.groups import DEV, write_groups
+from bnf.parallel import launch as launching
 from bnf.parallel.placement import Placement
+from bnf.reference import cache
 from bnf.reference.index import read_index
 from bnf.reference.launch import ReferenceCall
+from tests.integration.small_shards import SHARD_TOKENS
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import ignore
 
@@ -23,12 +26,21 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_shards() -> Iterator[None]:
+    """Here and in the processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_SHARD_TOKENS", SHARD_TOKENS)
+        patch.setattr(launching, "WORKER", "tests.integration.small_shards")
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Groups of several shards, and dev groups of one, whose rows two processes can't share evenly."""
     folder = tmp_path_factory.mktemp("many")
-    write_groups(folder, random_groups(2601))
-    write_groups(folder / DEV, random_groups(9, seed=1))
+    write_groups(folder, random_groups(41))
+    write_groups(folder / DEV, random_groups(5, seed=1))
     return folder
 
 
@@ -37,8 +49,8 @@ def call(workplace: Path, data: Path, output: Path, **placement: object) -> Refe
         workplace / "model",
         data,
         output,
-        max_tokens_per_row=96,
-        max_groups_per_row=5,
+        max_tokens_per_row=48,
+        max_groups_per_row=None,
         share_prompts=True,
         bf16=False,
         kl_pairs=True,
@@ -60,9 +72,7 @@ def one(workplace: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("sharding", ["none", "full"])
-def test_processes_cache_the_bytes_that_one_does(
-    workplace: Path, data: Path, one: Path, tmp_path: Path, sharding: str
-) -> None:
+def test_processes_cache_the_bytes_that_one_does(workplace: Path, data: Path, one: Path, tmp_path: Path, sharding: str) -> None:
     """With as many threads each (one here): the number of threads changes the last bits."""
     reported: list[tuple[int, int]] = []
     pass_ = call(workplace, data, tmp_path, nproc_per_node=2, sharding=sharding)
@@ -79,7 +89,8 @@ def test_a_killed_pass_goes_on_at_the_first_missing_shard(workplace: Path, data:
     script = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from tests.integration.test_reference_processes import call\n"
+        "from tests.integration.test_reference_processes import call, launching\n"
+        "launching.WORKER = 'tests.integration.small_shards'\n"
         "def kill(done, total, note):\n"
         f"    if Path({str(tmp_path / 'reference-00001.safetensors')!r}).exists():\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"

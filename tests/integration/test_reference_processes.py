@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from bnf.data.groups import DEV, write_groups
@@ -28,11 +29,15 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True, scope="module")
 def small_shards() -> Iterator[None]:
-    """Here and in the processes."""
+    """Here and in the processes; and one thread each: their number changes the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(cache, "_SHARD_TOKENS", SHARD_TOKENS)
         patch.setattr(launching, "WORKER", "tests.integration.small_shards")
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,6 @@ def one(workplace: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("sharding", ["none", "full"])
 def test_processes_cache_the_bytes_that_one_does(workplace: Path, data: Path, one: Path, tmp_path: Path, sharding: str) -> None:
-    """With as many threads each (one here): the number of threads changes the last bits."""
     reported: list[tuple[int, int]] = []
     pass_ = call(workplace, data, tmp_path, nproc_per_node=2, sharding=sharding)
     index = pass_.launch(lambda done, total, note: reported.append((done, total)))

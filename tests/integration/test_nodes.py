@@ -35,7 +35,7 @@ def two_nodes(**more: Any) -> dict[str, Any]:
 @contextmanager
 def other_node(folder: Path, module: str = "bnf.join") -> Iterator[subprocess.Popen[str]]:
     node = subprocess.Popen(
-        [sys.executable, "-m", "bnf.join", str(folder), *words],
+        [sys.executable, "-m", module, str(folder)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -139,6 +139,6 @@ def test_the_other_node_killed_ends_the_launch_with_its_name(workplace: Path, tm
 
 def test_what_a_process_of_the_other_node_raises_is_raised(workplace: Path, tmp_path: Path) -> None:
     with other_node(tmp_path, module="tests.integration.failing_node") as node:
-        with pytest.raises(FileNotFoundError, match="must be a folder with config.json, got none on this node"):
+        with pytest.raises(FileNotFoundError, match=r"must be a folder with config\.json, got none on this node"):
             run(workplace, tmp_path, **two_nodes())
         assert ended(node)[0] == 1

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from bnf.files import open_to_readers
 from bnf.model.sharding import is_sharded
+from bnf.parallel.group import is_first, wait_for_all
 from bnf.training import checkpoints
 from bnf.training.adapters import transformers_model
-from bnf.training.parallel import is_first, wait_for_all
 
 _logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from bnf.files import write_json
 from bnf.model.sharding import give_back
-from bnf.training.parallel import process_number
+from bnf.parallel.group import process_number
 
 _SHARES = "shares"
 _SCHEDULER = "scheduler.json"

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Literal, get_args, get_type_hints
 
 from bnf.objectives import load_objective, option_types
+from bnf.parallel.placement import HOST_PORT, Placement
 from bnf.training.loggers import LOGGERS
 from bnf.training.schedule import SCHEDULES
 
@@ -203,6 +204,8 @@ class TrainConfig:
             rule = f"times num_nodes ({self.num_nodes}) {rule}"
         enough = self.num_processes <= self.global_batch_size
         self._require(enough, "nproc_per_node", rule, "lower it, or raise global_batch_size")
+        named = self.rdzv_endpoint is None or HOST_PORT.fullmatch(self.rdzv_endpoint) is not None
+        self._require(named, "rdzv_endpoint", "be HOST:PORT", "write such as node1:29500")
         self._check_unread()
 
     def _require(self, holds: bool, key: str, rule: str, remedy: str) -> None:
@@ -250,6 +253,11 @@ class TrainConfig:
     def num_processes(self) -> int:
         """How many processes train together, over all nodes."""
         return self.nproc_per_node * self.num_nodes
+
+    @property
+    def placement(self) -> Placement:
+        """Where the training and its reference pass compute."""
+        return Placement(self.nproc_per_node, self.num_nodes, self.rdzv_endpoint, self.sharding, self.cpu_offload)
 
     @property
     def sharded(self) -> bool:

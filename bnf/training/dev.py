@@ -11,10 +11,10 @@ from bnf.data.groups import PromptGroup
 from bnf.model.logps import compute_device
 from bnf.model.sharding import is_sharded
 from bnf.objectives import RowLogps
+from bnf.parallel.group import gather, num_processes, process_number
 from bnf.training.adapters import transformers_model
 from bnf.training.collapse import NUM_SAMPLES, SHIFT, UNTERMINATED
 from bnf.training.means import Means
-from bnf.training.parallel import gather, num_processes, process_number
 
 # progress(samples done, of how many, tokens so far, at most how many more); the first call comes before the first token
 SampleProgress = Callable[[int, int, int, int], None]

@@ -5,43 +5,17 @@ order in which floating-point numbers are added.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Sampler
 
 from bnf.data.packing import step_bounds
+from bnf.parallel.group import num_processes
 from bnf.training.losses import Totals
 
 _T = TypeVar("_T")
-
-
-def meet() -> None:
-    """Makes this process one of those that torchrun started. Tensors of the CPU's memory can be exchanged too."""
-    if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-
-
-def num_processes() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes files and reports."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def process_number() -> int:
-    """This process's number among them, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def wait_for_all() -> None:
-    """Waits until all processes have called it."""
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def sum_totals(own: Totals, num_kl_pairs: int, device: torch.device) -> Totals:
@@ -55,20 +29,6 @@ def sum_totals(own: Totals, num_kl_pairs: int, device: torch.device) -> Totals:
     # A process without a row of its own computes nothing that would read the mean.
     logratio = None if mean is None else sums[3] / sums[2]
     return Totals(int(sums[0]), int(sums[1]), logratio)
-
-
-def gather(value: _T) -> list[_T]:
-    """The value of each process, in the order of their numbers."""
-    if num_processes() == 1:
-        return [value]
-    values: list[_T | None] = [None] * num_processes()
-    dist.all_gather_object(values, value)
-    return cast(list[_T], values)
-
-
-def first_of(value: _T) -> _T:
-    """The first process's value."""
-    return gather(value)[0]
 
 
 class SeededSteps(Sampler[list[int]]):

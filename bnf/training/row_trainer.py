@@ -26,6 +26,7 @@ from bnf.model.loading import load_model
 from bnf.model.logps import TokenLogps, accept_rows, row_logps
 from bnf.model.sharding import Sharding, give_back, load_sharded
 from bnf.objectives import BaseObjective, RowLogps
+from bnf.parallel.group import first_of, is_first, num_processes, process_number
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
 from bnf.training.adapters import is_adapted, without_adapter
@@ -36,15 +37,7 @@ from bnf.training.dev import DevFigures, prompts_to_sample, sample
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import Totals, assemble, count, total_loss
 from bnf.training.metrics import StepMetrics, peak_memory_gb, sample_metrics
-from bnf.training.parallel import (
-    SeededSteps,
-    StepLoader,
-    first_of,
-    is_first,
-    num_processes,
-    process_number,
-    sum_totals,
-)
+from bnf.training.parallel import SeededSteps, StepLoader, sum_totals
 from bnf.training.rows import TrainRow
 from bnf.training.schedule import num_warmup_steps, rate_share
 

@@ -22,6 +22,7 @@ from bnf.model.digests import companion_files
 from bnf.model.loading import empty_model, load_model, stored_dtype
 from bnf.model.sharding import Sharding, load_sharded, whole_parameters
 from bnf.objectives import load_objective
+from bnf.parallel.group import is_first, wait_for_all
 from bnf.progress import Progress
 from bnf.reference.index import reference_numerics
 from bnf.training.adapters import add_adapter, merge, save_adapter
@@ -30,7 +31,6 @@ from bnf.training.config import TrainConfig
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import label_weights
 from bnf.training.own_reference import Mismatch, ReferenceMismatch, drop_own_reference, is_of, note_mismatch
-from bnf.training.parallel import is_first, wait_for_all
 from bnf.training.preparation import Folders, prepare
 from bnf.training.row_trainer import RowTrainer
 from bnf.training.rows import training_rows, with_reference
@@ -48,7 +48,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
     Leaves in `folders.output_dir` the policy (`policy/`, a model folder), metrics.jsonl, trainer_state.json and, written last,
     train_summary.json. With LoRA the adapters are merged into the policy, and kept in `adapter_checkpoint/` too. If the data set has dev
     groups, they are evaluated on the way. Called again after a kill, it goes on from the last checkpoint. Called again after the
-    end, it returns the summary. It trains as one process: where `nproc_per_node` is above 1, call `bnf.training.launch.launch`.
+    end, it returns the summary. It trains as one process: where `num_processes` is above 1, call `bnf.training.launch.launch`.
 
     Args:
         step0_check: checks before the first step that policy and reference are equal; for a reference of the same weights. Where the

@@ -53,7 +53,8 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     train = config.to_dict()
     # Kinds of devices differ in the last bits of a reference.
     settings = {**config.reference_settings(), "device": device_kind()}
-    made = Node("reference", settings, {"model": reference, "data": data}, round=round_)
+    unkeyed = {name: train[name] for name in PLACEMENT_FIELDS}
+    made = Node("reference", settings, {"model": reference, "data": data}, unkeyed=unkeyed, round=round_)
     return [
         made,
         Node(

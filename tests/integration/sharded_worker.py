@@ -17,13 +17,13 @@ from bnf.model.loading import load_model
 from bnf.model.logps import row_logps
 from bnf.model.sharding import Sharding, give_back, load_sharded, whole_parameters
 from bnf.objectives import OBJECTIVES, load_objective
+from bnf.parallel.group import meet
 from bnf.plugins import names
 from bnf.reference.values import RowReference
 from bnf.training.adapters import add_adapter, transformers_model
 from bnf.training.config import TrainConfig
 from bnf.training.dev import sample
 from bnf.training.losses import Totals, assemble, total_loss
-from bnf.training.parallel import meet
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.models import MODELS, make
 

@@ -30,6 +30,8 @@ from bnf.progress import Progress
 WORKER = "bnf.training.worker"
 # How a line on stdout begins that reports progress.
 MARK = "bnf.progress "
+# The kind of an error report of a process that could write none itself.
+KILLED = "killed"
 # How long the other nodes have to end, and to leave their reports, after the processes of this one have failed.
 _LAST_WORDS_S = 20.0
 
@@ -144,7 +146,7 @@ def _run(
     reports = sorted(call_file.parent.glob(error_file(call_file, started.id, 0).name.replace("00000", "*")))
     errors = [json.loads(report.read_text()) for report in reports]
     # The error that says what is wrong comes before those of processes that lost their peer by it.
-    for error in sorted(errors, key=lambda error: error["kind"] not in reported):
+    for error in sorted(errors, key=lambda error: (error["kind"] not in reported, error["kind"] != KILLED)):
         if error["kind"] in reported:
             raise reported[error["kind"]](error["message"])
         raise RuntimeError("; ".join([error["message"], *lost]))

@@ -10,6 +10,7 @@ CALL is the launcher's launch.json, PARENT the process that starts this one. Not
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def _start(call: Path, node: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    from bnf.parallel.launch import WORKER, read_launch
+    from bnf.parallel.launch import KILLED, WORKER, error_file, read_launch
     from bnf.parallel.nodes import WAIT_S
 
     launch = read_launch(call)
@@ -70,8 +71,15 @@ def _start(call: Path, node: int) -> None:
         options.append(f"--rdzv-conf=timeout={WAIT_S:.0f}")
     try:
         torchrun([*options, "-m", WORKER, "compute", str(call), str(os.getpid())])
-    except ChildFailedError:
-        # The processes have left their reports, or their tracebacks above.
+    except ChildFailedError as error:
+        # The processes have left their reports, or their tracebacks above. One that was killed has left nothing.
+        for rank, failure in error.failures.items():
+            # torchrun itself ends the others, by SIGTERM.
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+                name = signal.Signals(-failure.exitcode).name
+                hint = ": it may have needed more memory than there was" if name == "SIGKILL" else ""
+                message = f"process {rank} was ended by {name}{hint}; started again, the work goes on from what it has written"
+                error_file(call, launch.id, rank).write_text(json.dumps({"kind": KILLED, "message": message}))
         sys.exit(1)
 
 

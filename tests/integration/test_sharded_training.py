@@ -122,7 +122,7 @@ def kill_a_rank(call: Path) -> None:
             command, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
         except OSError:
             continue
-        if str(call).encode() in command and b"\0train\0" in command and b"\0RANK=1\0" in b"\0" + environment:
+        if str(call).encode() in command and b"\0compute\0" in command and b"\0RANK=1\0" in b"\0" + environment:
             os.kill(int(process.name), signal.SIGKILL)
 
 
@@ -155,8 +155,11 @@ def test_a_rank_that_is_killed_ends_all_and_the_training_goes_on_to_the_same_bit
     kill = f"kill_a_rank(Path({str(tmp_path / 'launch.json')!r}))"
     stopped = stop_at(workplace, tmp_path, kill, **FULL, nproc_per_node=2)
     assert stopped.returncode == 1
-    assert b"the training's processes must end with 0, got" in stopped.stderr
-    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert (
+        b"RuntimeError: process 1 was ended by SIGKILL: it may have needed more memory than there was; started again"
+        in stopped.stderr
+    )
+    (checkpoint,) = (tmp_path / "checkpoints").glob("checkpoint-*")
     assert checkpoint.name == "checkpoint-4"
     names = sorted(path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file())
     assert names == [

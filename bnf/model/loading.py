@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from bnf.model.attention import ATTENTION
+from bnf.model.experts import EXPERTS
 from bnf.model.families import check_model
 from bnf.model.lean import keep_less
 
@@ -24,6 +25,7 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
         config=_config(model_dir),
         dtype=torch.float32,
         attn_implementation=ATTENTION,
+        experts_implementation=EXPERTS,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -42,7 +44,11 @@ def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> Pre
     """
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            _config(model_dir), dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False
+            _config(model_dir),
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+            experts_implementation=EXPERTS,
+            trust_remote_code=False,
         )
     if (model_dir / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(model_dir, local_files_only=True)

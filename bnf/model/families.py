@@ -121,7 +121,7 @@ def check_model(config: PretrainedConfig) -> None:
     if getattr(config, "quantization_config", None) is not None:
         raise ValueError(
             "quantization_config in config.json must not be set, got quantized weights, which have no gradient; "
-            "use the model's original weights"
+            "use the model's original weights, or a copy with dequantized ones"
         )
 
 

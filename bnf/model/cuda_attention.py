@@ -5,7 +5,7 @@ Both take what `bnf.model.segments` says of the row, and give (1, T, H, D).
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import AuxOutput, AuxRequest, BlockMask, create_block_mask
 from torch.nn.attention.varlen import varlen_attn
 from transformers.integrations import flex_attention as flex_integration
 from transformers.integrations.flex_attention import flex_attention_forward
@@ -56,6 +56,7 @@ def _with_sinks(
         scale=scaling,
         return_aux=AuxRequest(lse=True),
     )
+    assert isinstance(aux, AuxOutput) and aux.lse is not None
     share = torch.sigmoid(aux.lse - sinks.to(aux.lse.dtype)[:, None])  # (1, H, T)
     joined: Tensor = output * share[..., None]
     return joined.to(query.dtype).transpose(1, 2).contiguous()

@@ -1,7 +1,8 @@
 """Which models can be computed on packed rows. All others are refused by name.
 
 A model is supported where its attention is no more than scores of rotated queries and keys under a causal mask or a sliding
-window, soft-capped or with sinks or neither, where nothing else carries from token to token, and where its head is a matrix, soft-capped or not.
+window, soft-capped or not, with sinks or without, where nothing else carries from token to token, and where its head is a matrix,
+soft-capped or not.
 The families listed are those whose values and gradients the tests compare with padded computation by transformers itself.
 """
 
@@ -129,6 +130,11 @@ def head_softcap(config: PretrainedConfig) -> float | None:
     """`c` of a model whose logits are `c·tanh(z/c)`; None for one without a soft cap."""
     softcap: float | None = getattr(config.get_text_config(), "final_logit_softcapping", None)
     return softcap
+
+
+def is_mixture(config: PretrainedConfig) -> bool:
+    """Whether a supported model is a mixture of experts."""
+    return config.model_type in _MIXTURES
 
 
 def needs_eager(config: PretrainedConfig) -> bool:

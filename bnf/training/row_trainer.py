@@ -310,6 +310,17 @@ class RowTrainer(Trainer):
             raise non_finite("gradient norm", float(norm), self.state.global_step + 1, self.config)
         return norm
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes the weights of a checkpoint under the names that the model itself uses.
+
+        transformers reads them back by these, and passes over all others. A model's files have other names where its experts lie in
+        one tensor, or its parts under other names.
+        """
+        if is_adapted(self.model):
+            super()._save(output_dir, state_dict)
+        else:
+            self.model.save_pretrained(str(output_dir), state_dict=state_dict, save_original_format=False)
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
         if self.state.global_step >= self.state.max_steps:
             return  # the policy itself is written next
@@ -328,7 +339,7 @@ class RowTrainer(Trainer):
             return
         name = f"checkpoint-{self.state.global_step}"
         # TrainingArguments hold paths and callables as a pickle; the configuration is in training.json.
-        (unfinished / name / "training_args.bin").unlink()
+        (unfinished / name / "training_args.bin").unlink(missing_ok=True)
         open_to_readers(unfinished / name)
         older = list(folder.glob("checkpoint-*"))
         os.replace(unfinished / name, folder / name)

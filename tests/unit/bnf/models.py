@@ -83,7 +83,7 @@ MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     ),
     "qwen3_moe": (Qwen3MoeConfig, {**ROUTED, "norm_topk_prob": True}),
     "qwen3_moe_window": (Qwen3MoeConfig, {**ROUTED, "sliding_window": 4, "use_sliding_window": True}),
-    "olmoe": (OlmoeConfig, {"head_dim": 6, "num_experts": 8, "num_experts_per_tok": 3, "clip_qkv": 1.5}),
+    "olmoe": (OlmoeConfig, {"head_dim": 6, "eos_token_id": 2, "num_experts": 8, "num_experts_per_tok": 3, "clip_qkv": 1.5}),
     "gpt_oss": (
         GptOssConfig,
         {**WINDOW, "num_local_experts": 6, "num_experts_per_tok": 2, "swiglu_limit": 0.5, "rope_parameters": YARN},

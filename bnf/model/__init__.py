@@ -9,5 +9,6 @@ digests: content digests of model folders.
 device: the kind of device that torch computes on.
 allocator: memory settings of a process that trains or scores.
 
-Inside: segments (which token sees which), attention and cuda_attention (the kernels), lean (layers that keep less).
+Inside: segments (which token sees which), attention and cuda_attention (the kernels), lean (layers that keep less), experts (mixtures of
+experts).
 """

@@ -32,7 +32,7 @@ class _ProjectionContext(Protocol):
 
 
 class _Norm(nn.Module):
-    """A norm whose output only projections read."""
+    """A norm whose output only projections read, routers among them, and functions that are replayed."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return replayable(self._normed, hidden_states)
@@ -104,8 +104,10 @@ def keep_less(model: PreTrainedModel) -> None:
             before_mlp = (
                 "pre_feedforward_layernorm" if hasattr(layer, "pre_feedforward_layernorm") else "post_attention_layernorm"
             )
-            for name, kind in (("input_layernorm", _Norm), (before_mlp, _Norm), ("mlp", _Mlp)):
-                module = getattr(layer, name)
+            norms = [layer.input_layernorm, getattr(layer, before_mlp)]
+            # Experts keep less by themselves (`bnf.model.experts`). One that all tokens share is an MLP.
+            mlps = [part for part in (layer.mlp, getattr(layer.mlp, "shared_expert", None)) if hasattr(part, "gate_proj")]
+            for module, kind in [*((norm, _Norm) for norm in norms), *((mlp, _Mlp) for mlp in mlps)]:
                 module.__class__ = _with(kind, module.__class__)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from bnf.model.attention import ATTENTION
+from bnf.model.experts import EXPERTS
 from bnf.model.families import check_model
 from bnf.model.lean import keep_less
 
@@ -41,7 +42,11 @@ def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> Pre
     # Buffers, such as the frequencies of rotary embeddings, are in no file: they are made here.
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            _config(model_dir), dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False
+            _config(model_dir),
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+            experts_implementation=EXPERTS,
+            trust_remote_code=False,
         )
     model.tie_weights()
     if (model_dir / "generation_config.json").is_file():
@@ -56,6 +61,7 @@ def _read(model_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
         config=_config(model_dir),
         dtype=dtype,
         attn_implementation=ATTENTION,
+        experts_implementation=EXPERTS,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,

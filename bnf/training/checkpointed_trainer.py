@@ -15,7 +15,7 @@ from bnf.files import open_to_readers
 from bnf.model.sharding import is_sharded
 from bnf.parallel.group import is_first, wait_for_all
 from bnf.training import checkpoints
-from bnf.training.adapters import transformers_model
+from bnf.training.adapters import is_adapted, transformers_model
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class CheckpointedTrainer(Trainer):
             return
         name = f"checkpoint-{self.state.global_step}"
         # TrainingArguments hold paths and callables as a pickle; the configuration is in training.json.
-        (unfinished / name / "training_args.bin").unlink(missing_ok=self.is_sharded)
+        (unfinished / name / "training_args.bin").unlink(missing_ok=True)
         open_to_readers(unfinished / name)
         older = list(folder.glob("checkpoint-*"))
         os.replace(unfinished / name, folder / name)
@@ -72,6 +72,17 @@ class CheckpointedTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if not self.is_sharded:
             super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes the weights of a checkpoint under the names that the model itself uses.
+
+        transformers reads them back by these, and passes over all others. A model's files have other names where its experts lie in
+        one tensor, or its parts under other names.
+        """
+        if is_adapted(self.model):
+            super()._save(output_dir, state_dict)
+        else:
+            self.model.save_pretrained(str(output_dir), state_dict=state_dict, save_original_format=False)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_sharded:

@@ -8,6 +8,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from bnf.data.groups import PromptGroup
+from bnf.model.families import needs_eager
 from bnf.model.logps import compute_device
 from bnf.model.sharding import is_sharded
 from bnf.objectives import RowLogps
@@ -159,8 +160,7 @@ class DevFigures:
 def _generating(model: PreTrainedModel) -> Iterator[None]:
     """Gives the model attention over padded batches and an empty generation config: its own may warp the distribution."""
     attention, own = model.config._attn_implementation, model.generation_config
-    # The kernels of sdpa know no soft-capping.
-    model.set_attn_implementation("eager" if getattr(model.config, "attn_logit_softcapping", None) else "sdpa")
+    model.set_attn_implementation("eager" if needs_eager(model.config) else "sdpa")
     model.generation_config = GenerationConfig()
     try:
         yield

@@ -71,7 +71,9 @@ def packed_experts(module: _Experts, hidden_states: Tensor, top_k_index: Tensor,
     ends = torch.searchsorted(experts, numbers, right=True, out_int32=True)  # (E,)
 
     def product(states: Tensor, weight: Tensor) -> Tensor:
-        weight = weight.to(dtype)
+        if weight.dtype != dtype:
+            # The experts are most of a model: their copies would be, too.
+            weight = replayable(partial(_cast, dtype), weight)
         weight = weight if module.is_transposed else weight.transpose(1, 2)
         if dtype == torch.float64:  # which torch's kernel doesn't know
             by_expert: Tensor = torch.ops.transformers.grouped_mm_fallback(states, weight, ends)
@@ -85,6 +87,10 @@ def packed_experts(module: _Experts, hidden_states: Tensor, top_k_index: Tensor,
     gated = replayable(partial(_gated, module), gate_up, experts, *biases[:1])
     down = product(gated, module.down_proj)
     return replayable(partial(_summed, hidden_states.dtype), down, top_k_weights, order, experts, *biases[1:])
+
+
+def _cast(dtype: torch.dtype, weight: Tensor) -> Tensor:
+    return weight.to(dtype)
 
 
 def _copies(states: Tensor, tokens: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A run whose training takes several nodes of a Slurm job. The first node runs everything; it starts the others for the reference pass
 # and the training, and they wait during the other stages. docs/scaling.md says more.
-#   sbatch docs/templates/slurm-nodes.sh flows/recipes/paper/llama3-70b-instruct.yaml [key=value …]
+#   sbatch docs/templates/slurm-nodes.sh RECIPE [key=value …] [--only STAGE,…]
 # To be adapted: partition, account, resources; checkout, BNF_HOME and HF_HOME on a file system that the nodes share.
 #SBATCH --job-name=bnf
 #SBATCH --nodes=2

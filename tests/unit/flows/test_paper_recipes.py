@@ -181,3 +181,35 @@ def test_a_configuration_makes_a_model_of_a_supported_family_with_the_published_
         model = AutoModelForCausalLM.from_config(config)
     # A tied head is the embedding itself, and counts once.
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+# docs/scaling.md names these combinations: the recipe's settings where a GPU's bytes are those of its data sheet.
+LORA = ("sharding=none", "nproc_per_node=1", "lora_r=16", "gradient_checkpointing=true")
+HARDWARE = {
+    "8 x 80 GB": (80e9, ()),
+    "80 GB": (80e9, LORA),
+    "24 GB": (24e9, (*LORA, "load_in_4bit=true", "weights=bf16", "max_tokens_per_row=4096")),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "hardware"),
+    [*((name, hardware) for name in SETTINGS for hardware in HARDWARE), ("llama3-70b-instruct", "8 x 80 GB")],
+)
+def test_the_estimate_says_that_the_training_fits(name, hardware):
+    from bnf.model.shapes import read_shape
+    from bnf.training.memory import RowSizes, estimate
+
+    gpu_bytes, overrides = HARDWARE[hardware]
+    recipe = load_recipe(f"flows/recipes/paper/{name}.yaml", [f"train.{override}" for override in overrides])
+    config = recipe.train_config()
+    shape = read_shape(PAPER / "configs" / recipe.model_name_or_path / "config.json")
+    assert shape.parameters == PARAMETERS[recipe.model_name_or_path]
+    # All tokens of a row are completions, but for a short prompt: the most that the head can have to do.
+    found = estimate(shape, config, RowSizes(config.max_tokens_per_row, 248, (1800, 1800)), "cuda")
+    assert found.device.total < gpu_bytes
+    # With whole float32 weights on a device, as in a training of one process, none of them would.
+    alone = load_recipe(
+        f"flows/recipes/paper/{name}.yaml", ["train.sharding=none", "train.nproc_per_node=1", "train.num_nodes=1"]
+    )
+    assert estimate(shape, alone.train_config(), found.row, "cuda").device.total > 80e9

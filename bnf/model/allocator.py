@@ -5,6 +5,7 @@ step.
 """
 
 import ctypes
+import os
 import platform
 
 import torch
@@ -22,9 +23,9 @@ def keep_freed_memory() -> None:
     """Makes this process keep freed memory for its next tensors, except the largest blocks. It holds no more than at its peak.
 
     For processes that only train or score: the setting holds for all allocations until they end. It does nothing where tensors lie on an
-    accelerator, or where the C library is not glibc.
+    accelerator, where the C library is not glibc, or where glibc's own MALLOC_MMAP_THRESHOLD_ is set in the environment.
     """
-    if torch.cuda.is_available() or platform.libc_ver()[0] != "glibc":
+    if torch.cuda.is_available() or platform.libc_ver()[0] != "glibc" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)

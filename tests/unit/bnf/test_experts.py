@@ -99,7 +99,7 @@ def test_experts_without_a_token_get_a_gradient_of_zero() -> None:
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_of_experts_only_what_comes_from_matrix_products_is_kept(bf16: bool) -> None:
-    """Twice the width adds what each token's two experts give before their gates, and neither the gates' outputs nor copies, of tokens or of weights."""
+    """Twice the width adds what each token's two experts give before their gates, and neither the gates' outputs nor copies."""
     size = 2 if bf16 else 4
     kept = []
     for width in (40, 80):

@@ -1,20 +1,40 @@
 """Tiny random models of every family that packed rows are made for."""
 
+import copy
 from typing import Any
 
 import torch
 from transformers import (
+    ApertusConfig,
+    ArceeConfig,
     AutoModelForCausalLM,
+    Cohere2Config,
+    CohereConfig,
+    Ernie4_5Config,
+    Exaone4Config,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
     GemmaConfig,
+    Glm4Config,
+    GlmConfig,
+    GraniteConfig,
+    HeliumConfig,
     LlamaConfig,
+    Ministral3Config,
+    MinistralConfig,
     MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
+    OlmoConfig,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SeedOssConfig,
+    SmolLM3Config,
+    Starcoder2Config,
 )
 
 from bnf.model.attention import ATTENTION
@@ -45,6 +65,20 @@ VISION: dict[str, Any] = {
     "image_size": 28,
     "patch_size": 14,
 }
+# Within the vocabulary, for families whose own lie beyond it.
+TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+# For families whose heads must make up the hidden size.
+EVEN: dict[str, Any] = {**TOKENS, "hidden_size": 32}
+# Bends the angles within the first positions already.
+YARN: dict[str, Any] = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4}
+# Short up to 32 tokens, which no path of `random_groups` reaches.
+LONGROPE: dict[str, Any] = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 1.3, 1.7, 2.0],
+    "long_factor": [1.0, 4.0, 9.0, 16.0],
+    "original_max_position_embeddings": 32,
+}
 MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
     "llama_tied": (LlamaConfig, {"tie_word_embeddings": True}),
@@ -59,13 +93,47 @@ MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "gemma3_text": (Gemma3TextConfig, GEMMA),
     "gemma3_text_capped": (Gemma3TextConfig, {**GEMMA, "final_logit_softcapping": 3.0}),
     "gemma3": (Gemma3Config, GEMMA),
+    "phi3": (Phi3Config, {**EVEN, "partial_rotary_factor": 0.5}),
+    "phi3_window": (Phi3Config, {**EVEN, "sliding_window": 4}),
+    "phi3_longrope": (
+        Phi3Config,
+        {**EVEN, "rope_parameters": LONGROPE, "original_max_position_embeddings": 32, "max_position_embeddings": 128},
+    ),
+    "olmo": (OlmoConfig, {**TOKENS, "clip_qkv": 0.7}),
+    "olmo2": (Olmo2Config, TOKENS),
+    "olmo3": (Olmo3Config, {**TOKENS, **WINDOW, "rope_scaling": YARN, "max_position_embeddings": 16}),
+    "smollm3": (SmolLM3Config, {**TOKENS, "no_rope_layers": [1, 0]}),
+    "smollm3_window": (SmolLM3Config, {**TOKENS, **WINDOW, "no_rope_layers": [0, 1], "use_sliding_window": True}),
+    "granite": (
+        GraniteConfig,
+        {"attention_multiplier": 0.5, "embedding_multiplier": 3.0, "residual_multiplier": 0.4, "logits_scaling": 3.0},
+    ),
+    "glm": (GlmConfig, TOKENS),
+    "glm4": (Glm4Config, TOKENS),
+    "ministral": (MinistralConfig, WINDOW),
+    # A query at position 4 or later is scaled up.
+    "ministral3": (
+        Ministral3Config,
+        {**TOKENS, "rope_parameters": {**YARN, "llama_4_scaling_beta": 0.4}, "max_position_embeddings": 16},
+    ),
+    "cohere": (CohereConfig, {**TOKENS, "logit_scale": 0.3}),
+    "cohere_normed": (CohereConfig, {**TOKENS, "logit_scale": 2.0, "use_qk_norm": True}),
+    "cohere2": (Cohere2Config, {**EVEN, **WINDOW, "logit_scale": 0.3}),
+    "apertus": (ApertusConfig, TOKENS),
+    "arcee": (ArceeConfig, TOKENS),
+    "ernie4_5": (Ernie4_5Config, {"use_bias": True}),
+    "exaone4": (Exaone4Config, WINDOW),
+    "helium": (HeliumConfig, EVEN),
+    "seed_oss": (SeedOssConfig, {"attention_dropout": 0.0, "residual_dropout": 0.0}),
+    "starcoder2": (Starcoder2Config, {**TOKENS, "sliding_window": 4}),
 }
 
 
 def configuration(name: str, **changes: Any) -> PretrainedConfig:
     """Of one of MODELS, with other shapes where `changes` says so."""
     kind, own = MODELS[name]
-    values = {**SHAPE, **own, **changes}
+    # A configuration writes into what it is given.
+    values = copy.deepcopy({**SHAPE, **own, **changes})
     return kind(text_config=values, vision_config=VISION) if kind is Gemma3Config else kind(**values)
 
 

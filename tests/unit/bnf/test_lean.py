@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bnf.data.packing import Row
 from bnf.model.lean import keep_less, replayable, replaying
@@ -91,6 +92,70 @@ def test_of_a_layer_only_what_comes_from_matrix_products_and_the_residual_stream
         weights = 3 * 24 * width * size if bf16 else 0  # autocast's copies
         kept.append(step(model, bf16=bf16)[2] - weights * 2)
     assert kept[1] - kept[0] == 2 * IDS.numel() * 2 * 40 * size
+
+
+# The bytes that a layer keeps of a token in bf16, the inner part of its attention aside: of the hidden size D, all heads' queries Q and
+# keys K, and the MLP's width F. Llama keeps 416 of transformers' 1016.
+D, Q, K, F = 24, 32, 16, 40
+KEPT = {
+    # Two inputs of norms in float32; attention's output; the gate's two factors.
+    "llama": 8 * D + 2 * Q + 4 * F,
+    "granite": 8 * D + 2 * Q + 4 * F,
+    "smollm3": 8 * D + 2 * Q + 4 * F,
+    # One projection gives both factors.
+    "glm": 8 * D + 2 * Q + 4 * F,
+    # Beside them the inputs of the norms after attention and MLP.
+    "glm4": 8 * D + 2 * Q + 4 * F + 4 * D,
+    "gemma2": 8 * D + 2 * Q + 4 * F + 4 * D,
+    # The inputs of the norms of queries and keys.
+    "qwen3": 8 * D + 2 * Q + 4 * F + 2 * (Q + K),
+    # No norm before attention and MLP: the residual stream as the projections read it.
+    "olmo2": 4 * D + 2 * Q + 4 * F + 4 * D + 2 * (Q + K),
+    "exaone4": 4 * D + 2 * Q + 4 * F + 4 * D + 2 * (Q + K),
+    # One norm for attention and MLP.
+    "cohere": 4 * D + 2 * Q + 4 * F,
+    # No gate.
+    "arcee": 8 * D + 2 * Q + 2 * F,
+}
+
+
+class _Keepless(torch.autograd.Function):
+    """Stands for attention, and keeps nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        ctx.shapes = query.shape, key.shape, value.shape
+        return query.transpose(1, 2).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(grad.new_zeros(shape) for shape in ctx.shapes)
+
+
+def keepless(_module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **_kwargs: Any) -> tuple[Tensor, None]:
+    return _Keepless.apply(query.bfloat16(), key.bfloat16(), value.bfloat16()), None
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_bytes_per_token_and_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ALL_ATTENTION_FUNCTIONS.register("keepless", keepless)
+    kept = []
+    for num_layers in (2, 4):
+        changes: dict[str, Any] = {"num_hidden_layers": num_layers}
+        if "layer_types" in MODELS[name][1]:
+            changes["layer_types"] = ["full_attention"] * num_layers
+        if name == "smollm3":
+            changes["no_rope_layers"] = [1, 0] * (num_layers // 2)
+        model = AutoModelForCausalLM.from_config(configuration(name, **changes), attn_implementation="keepless")
+        keep_less(model.train())
+        kept.append(step(model, bf16=True)[2] - copies_of_weights(model))
+    assert (kept[1] - kept[0]) / 2 / IDS.numel() == pytest.approx(KEPT[name], abs=1)
+
+
+def copies_of_weights(model: PreTrainedModel) -> int:
+    """Bytes of the copies that autocast makes of the layers' matrices."""
+    linear = [module for module in model.get_decoder().modules() if isinstance(module, torch.nn.Linear)]
+    return sum(2 * module.weight.numel() for module in linear)
 
 
 def test_adapters_learn_the_same() -> None:

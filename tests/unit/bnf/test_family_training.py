@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from bnf.data.groups import Completion, PromptGroup, write_groups
+from bnf.data.groups import DEV, Completion, PromptGroup, write_groups
+from bnf.data.longest import longest_sequence
 from bnf.data.packing import Row, pack
 from bnf.model.logps import row_logps
 from bnf.reference.cache import cache_reference
@@ -102,6 +103,18 @@ def test_how_groups_are_packed_changes_nothing(name: str) -> None:
         assert one.keys() == other.keys() == {group.id for group in groups}
         for identity, logps in one.items():
             torch.testing.assert_close(logps, other[identity], rtol=1e-5, atol=1e-6)
+
+
+def test_the_longest_sequence_of_groups_and_dev_groups(tmp_path: Path) -> None:
+    """The longest prompt and the longest completion are of other groups."""
+    groups = [
+        PromptGroup("a", (1,) * 9, (Completion((2,), 1), Completion((2, 2), -1))),
+        PromptGroup("b", (1,) * 3, (Completion((2,) * 7, 1), Completion((2,), -1))),
+    ]
+    write_groups(tmp_path, groups)
+    assert longest_sequence(tmp_path) == 11
+    write_groups(tmp_path / DEV, [PromptGroup("c", (1,) * 8, (Completion((2,) * 4, 1),))])
+    assert longest_sequence(tmp_path) == 12
 
 
 def test_sequences_past_longropes_bound_are_found_from_the_folder(tmp_path: Path) -> None:

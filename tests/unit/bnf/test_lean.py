@@ -80,6 +80,14 @@ def test_in_bf16_the_projections_share_one_copy_of_their_input() -> None:
         assert lean_off < 1.25 * off, parameter
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_in_bf16_values_are_the_same_too(name: str) -> None:
+    """What projections share is rounded as autocast rounds it for each of them."""
+    plain, lean = both(name)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(plain(input_ids=IDS).logits, lean(input_ids=IDS).logits)
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 def test_of_a_layer_only_what_comes_from_matrix_products_and_the_residual_stream_is_kept(bf16: bool) -> None:
     """Doubling the width of the MLP adds what its gate and its other projection give, and not their product."""

@@ -33,6 +33,20 @@ def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) ->
         _ask_transformers(config, model_dir, evaluates)
 
 
+def check_lengths(model_dir: Path, num_tokens: int) -> None:
+    """Checks that the model is exact in prompts and completions of up to `num_tokens` together.
+
+    Raises:
+        FileNotFoundError, ValueError: as `empty_model`, and where they may be too long.
+    """
+    if is_plain(model_dir, evaluates=False):
+        return
+    from bnf.model.families import check_length
+    from bnf.model.loading import empty_model
+
+    check_length(empty_model(model_dir).config, num_tokens)
+
+
 def _ask_transformers(config: TrainConfig, model_dir: Path, evaluates: bool) -> None:
     from bnf.model.loading import empty_model
     from bnf.training.adapters import add_adapter

@@ -75,6 +75,7 @@ def load_sharded(
         FileNotFoundError, ValueError: as `load_model`.
     """
     model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing)
+    _check_buffers(model)
     stored_names = {parameter: name for name, parameter in model.named_parameters()}
     if adapt is None:
         adapted, made = model, dict[str, Tensor]()
@@ -83,11 +84,13 @@ def load_sharded(
     names = {name: stored_names.get(parameter) for name, parameter in adapted.named_parameters()}
     _shard(model, sharding)
     _allocate(model, cpu_offload=sharding.cpu_offload)
-    stored = load_parameters(model_dir) if dist.get_rank() == 0 else {}
+    stored = load_parameters(model_dir) if dist.get_rank() == 0 else None
     for name, parameter in adapted.named_parameters():
         source = names[name]
-        whole = made[name] if source is None else stored.pop(source, None)
-        _hand_out(whole, parameter)
+        if source is None:
+            _hand_out(made[name], parameter)
+        else:
+            _hand_out(None if stored is None else stored.pop(source), parameter)
     return adapted
 
 
@@ -112,6 +115,16 @@ def whole_parameters(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         local = share.to_local().to(mesh.device_type)
         whole = DTensor.from_local(local, mesh, share.placements, shape=share.shape, stride=share.stride()).full_tensor()
         yield name, whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0)
+
+
+def _check_buffers(model: PreTrainedModel) -> None:
+    """Only parameters are handed out: buffers must be what the configuration makes them."""
+    saved = [name for name, _ in model.named_buffers() if name in model.state_dict()]
+    if saved:
+        raise ValueError(
+            f"sharding must be none for a model whose files hold buffers, got {saved[0]} in {type(model).__name__}; "
+            "train without sharding, or another model"
+        )
 
 
 def _adapted(

@@ -36,6 +36,13 @@ class Placement:
         """Whether the work runs in processes of its own, which torchrun starts."""
         return self.nproc_per_node * self.num_nodes > 1 or self.sharding != "none"
 
+    @property
+    def of_one_node(self) -> Placement:
+        """The same on the first node alone, for work that the others don't wait for."""
+        return Placement(
+            self.nproc_per_node, sharding="none" if self.sharding == "none" else "full", cpu_offload=self.cpu_offload
+        )
+
     def node_number(self, environment: Mapping[str, str] = os.environ) -> int:
         """Which of the nodes this is, from 0, where the same command was started on each: by `srun`, by an indexed job of Kubernetes, or
         with torchrun's PET_NODE_RANK. 0 where nothing says it.

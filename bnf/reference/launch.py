@@ -28,6 +28,7 @@ class ReferenceCall:
     bf16: bool
     kl_pairs: bool
     placement: Placement
+    entropies: bool = False
 
     @classmethod
     def from_json(cls, text: str) -> "ReferenceCall":

@@ -94,7 +94,9 @@ class TrainConfig:
     )
     attention: Literal["auto", "flex", "varlen", "blocks"] = field(
         default="auto",
-        metadata=_about("the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"),
+        metadata=_about(
+            "the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"
+        ),
     )
     gradient_checkpointing: bool = field(
         default=False,
@@ -110,7 +112,8 @@ class TrainConfig:
         ),
     )
     cpu_offload: bool = field(
-        default=False, metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time")
+        default=False,
+        metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time"),
     )
     # The names are peft's.
     lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
@@ -137,7 +140,8 @@ class TrainConfig:
     )
     dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
     nproc_per_node: int = field(
-        default=1, metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun")
+        default=1,
+        metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun"),
     )
     num_nodes: int = field(default=1, metadata=_about("machines that train together"))
     rdzv_endpoint: str | None = field(
@@ -187,7 +191,9 @@ class TrainConfig:
         _check_label_weighting(self.label_weighting)
         for name in ("weights", "attention", "sharding"):
             choices = get_args(get_type_hints(type(self))[name])
-            self._require(getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default")
+            self._require(
+                getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default"
+            )
         rule = f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step"
         if self.num_nodes > 1:
             rule = f"times num_nodes ({self.num_nodes}) {rule}"

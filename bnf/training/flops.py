@@ -2,7 +2,7 @@
 
 A multiplication and an addition count as two. Every token of a row goes once through the layers' projections, every label position
 once through the head, and attention multiplies the queries and keys that see each other. Not counted: what is computed again in the
-backward pass, masked scores, norms, gates and rotations, and adapters, whose products are small beside those of the weights that they adapt.
+backward pass, masked scores, norms, gates and rotations, and adapters, whose products are small beside those of what they adapt.
 """
 
 from collections.abc import Sequence

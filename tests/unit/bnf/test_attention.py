@@ -25,6 +25,7 @@ def one_block_tokens(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(segments, "_ONE_BLOCK_TOKENS", request.param)
     monkeypatch.setattr(segments, "_SHARED_BLOCK_TOKENS", 9)
     monkeypatch.setattr("bnf.model.attention._BLOCK_QUERIES", 3)
+    monkeypatch.setattr(segments, "_TILE_QUERIES", 3)
     return int(request.param)
 
 

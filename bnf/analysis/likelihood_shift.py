@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from bnf.data.groups import DEV, read_groups
 from bnf.data.packing import Row, pack
 from bnf.files import write_json
+from bnf.model.loading import Weights
 from bnf.progress import Progress
 from bnf.reference.cache import cache_reference, read_reference
 from bnf.reference.values import RowReference
@@ -108,9 +109,11 @@ def likelihood_shift(
     progress: Progress,
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
+    weights: Weights = "fp32",
+    load_in_4bit: bool = False,
 ) -> LikelihoodShift:
     """Scores all groups under the policy and compares the scores with the cached reference. Scores of an earlier call are used again.
-    Returns what it writes to shifts.json.
+    Returns what it writes to shifts.json. `load_in_4bit` says how the reference was computed; a policy folder holds whole weights.
 
     Raises:
         ValueError: the reference was made for other groups or settings.
@@ -125,6 +128,9 @@ def likelihood_shift(
         progress=progress,
         max_groups_per_row=max_groups_per_row,
         share_prompts=share_prompts,
+        weights=weights,
+        # What the adapters were trained beside is already part of the policy's weights.
+        load_in_4bit=False,
         entropies=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(policy_dir, local_files_only=True, trust_remote_code=False)
@@ -133,8 +139,15 @@ def likelihood_shift(
         groups = read_groups(groups_dir / part)
         rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
         policies, references = (
-            read_reference(folder / part, rows, max_tokens_per_row=max_tokens_per_row, bf16=bf16)
-            for folder in (cache_dir, reference_dir)
+            read_reference(
+                folder / part,
+                rows,
+                max_tokens_per_row=max_tokens_per_row,
+                bf16=bf16,
+                weights=weights,
+                load_in_4bit=in_4bit,
+            )
+            for folder, in_4bit in ((cache_dir, False), (reference_dir, load_in_4bit))
         )
         preferred, dispreferred = (_compare(rows, policies, references, sign, tokenizer) for sign in (1, -1))
         return LikelihoodShift(sum(len(row.groups) for row in rows), preferred, dispreferred, dev)

@@ -1,8 +1,9 @@
-"""Loading a model to train or to score: float32 weights, attention over packed rows, nothing from outside the folder."""
+"""Loading a model to train or to score: weights in float32, bf16 or 4 bits, attention over packed rows, nothing from outside the folder."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
@@ -10,19 +11,32 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from bnf.model.attention import ATTENTION
 from bnf.model.families import check_model
 from bnf.model.lean import keep_less
+from bnf.model.quantized import compute_as_linear, quantization
+
+# What weights are held in.
+Weights = Literal["fp32", "bf16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
-    """The model of a folder in float32 with `bnf.model.attention`, on the accelerator where there is one.
+def load_model(
+    model_dir: Path,
+    *,
+    gradient_checkpointing: bool = False,
+    weights: Weights = "fp32",
+    load_in_4bit: bool = False,
+) -> PreTrainedModel:
+    """The model of a folder with `bnf.model.attention`, on the accelerator where there is one, its weights in float32 or bf16. With
+    `load_in_4bit` the decoder's linear layers are held in 4 bits, and have no gradient.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the model is of a family, or has a part, that packed rows do not support.
+        ValueError: the model is of a family, or has a part, that packed rows or 4 bits do not support.
     """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
         config=_config(model_dir),
-        dtype=torch.float32,
+        dtype=_DTYPES[weights],
+        quantization_config=quantization(empty_model(model_dir)) if load_in_4bit else None,
         attn_implementation=ATTENTION,
         local_files_only=True,
         trust_remote_code=False,
@@ -30,6 +44,8 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
     )
     _set_up(model, model_dir, gradient_checkpointing)
     keep_less(model)
+    if load_in_4bit:
+        compute_as_linear(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device)  # type: ignore[arg-type]
 

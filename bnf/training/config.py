@@ -13,8 +13,10 @@ from bnf.objectives import load_objective, option_types
 from bnf.training.loggers import LOGGERS
 from bnf.training.schedule import SCHEDULES
 
-# The settings that reference and training share: the rows, and the dtype they are computed in.
-REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
+# The settings that reference and training share: the rows, the dtype they are computed in, and how the weights are held.
+REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16", "weights", "load_in_4bit")
+# Optimizers that make up for the rounding of bf16 weights (`bnf.training.optimizers`).
+BF16_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "stable_adamw", "adamw_torch_8bit", "adamw_torch_4bit")
 # Where and how often a training writes, and where its processes meet. Nothing that it computes depends on them.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to", "rdzv_endpoint")
 # Names that other programs have for a setting.
@@ -89,12 +91,15 @@ class TrainConfig:
     weights: Literal["fp32", "bf16"] = field(
         default="fp32",
         metadata=_about(
-            "the dtype of the weights that are trained: fp32, or bf16 with an optimizer that makes up for its rounding, in less memory"
+            "the dtype that weights are held in: fp32, or bf16 with an optimizer that makes up for its rounding, in less memory and "
+            "less exact; adapters are fp32 always"
         ),
     )
     attention: Literal["auto", "flex", "varlen", "blocks"] = field(
         default="auto",
-        metadata=_about("the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"),
+        metadata=_about(
+            "the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"
+        ),
     )
     gradient_checkpointing: bool = field(
         default=False,
@@ -110,7 +115,8 @@ class TrainConfig:
         ),
     )
     cpu_offload: bool = field(
-        default=False, metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time")
+        default=False,
+        metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time"),
     )
     # The names are peft's.
     lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
@@ -137,7 +143,8 @@ class TrainConfig:
     )
     dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
     nproc_per_node: int = field(
-        default=1, metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun")
+        default=1,
+        metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun"),
     )
     num_nodes: int = field(default=1, metadata=_about("machines that train together"))
     rdzv_endpoint: str | None = field(
@@ -187,16 +194,31 @@ class TrainConfig:
         _check_label_weighting(self.label_weighting)
         for name in ("weights", "attention", "sharding"):
             choices = get_args(get_type_hints(type(self))[name])
-            self._require(getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default")
+            self._require(
+                getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default"
+            )
         rule = f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step"
         if self.num_nodes > 1:
             rule = f"times num_nodes ({self.num_nodes}) {rule}"
         enough = self.num_processes <= self.global_batch_size
         self._require(enough, "nproc_per_node", rule, "lower it, or raise global_batch_size")
+        self._check_weights()
         self._check_unread()
 
     def _require(self, holds: bool, key: str, rule: str, remedy: str) -> None:
         _check(holds, key, rule, getattr(self, key), remedy)
+
+    def _check_weights(self) -> None:
+        """Refuses what can't be computed with weights in bf16 or in 4 bits."""
+        if self.weights == "bf16":
+            rule = "be fp32 where bf16 is false, as weights that were rounded to bf16 can't be computed in float32"
+            self._require(self.bf16, "weights", rule, "write train.weights=fp32, or train.bf16=true")
+            if self.lora_r == 0:
+                rule = f"be one of {', '.join(BF16_OPTIMIZERS)} where weights is bf16: others lose updates to its rounding"
+                self._require(self.optim in BF16_OPTIMIZERS, "optim", rule, "leave it out, or write train.weights=fp32")
+        rule = "be none where load_in_4bit is true, as shards of 4-bit weights gave zero losses and NaN gradients in silence"
+        sharded_in_4bit = self.load_in_4bit and self.sharding != "none"
+        self._require(not sharded_in_4bit, "sharding", rule, "leave it out, or write train.load_in_4bit=false")
 
     def _check_unread(self) -> None:
         """Refuses a setting that nothing reads: the run would look as if it had been tried."""

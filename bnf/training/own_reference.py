@@ -75,6 +75,8 @@ def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_
         max_groups_per_row=config.max_groups_per_row,
         share_prompts=config.share_prompts,
         bf16=config.bf16,
+        weights=config.weights,
+        load_in_4bit=config.load_in_4bit,
         kl_pairs=config.needs_kl_pairs,
         progress=progress,
     )

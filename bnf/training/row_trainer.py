@@ -35,6 +35,7 @@ from bnf.training.dev import DevFigures, prompts_to_sample, sample
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import Totals, assemble, count, total_loss
 from bnf.training.metrics import StepMetrics, peak_memory_gb, sample_metrics
+from bnf.training.optimizers import rounding_optimizer
 from bnf.training.parallel import (
     SeededSteps,
     StepLoader,
@@ -99,7 +100,13 @@ class RowTrainer(Trainer):
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
         self.rows = [*rows, filler]
-        super().__init__(model=model, args=args, train_dataset=self.rows, eval_dataset=dev)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=self.rows,
+            eval_dataset=dev,
+            optimizer_cls_and_kwargs=rounding_optimizer(config, args),
+        )
         self.config = config
         self.steps = SeededSteps(
             [len(item.row.groups) for item in rows],
@@ -279,7 +286,8 @@ class RowTrainer(Trainer):
         if self.starts_as_reference and is_adapted(self.model):
             return without_adapter(self.model)
         # Held while it is used, when no gradients are: it takes no more memory than they do.
-        return nullcontext(load_model(self.reference_model_dir).eval())
+        reference = load_model(self.reference_model_dir, weights=self.config.weights, load_in_4bit=self.config.load_in_4bit)
+        return nullcontext(reference.eval())
 
     def floating_point_ops(self, inputs: Mapping[str, object]) -> int:
         """Not counted: transformers would count padded positions."""

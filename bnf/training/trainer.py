@@ -70,7 +70,12 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         # With another number of threads the policy would differ from its own reference in the last bits of its logits.
         torch.set_num_threads(computed_with.num_threads)
     keep_freed_memory()
-    model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
+    model = load_model(
+        model_dir,
+        gradient_checkpointing=config.gradient_checkpointing,
+        weights=config.weights,
+        load_in_4bit=config.load_in_4bit,
+    )
     # Before the trainer: this is where the processes meet.
     arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))
     checks_identity = step0_check and reference_dir is not None

@@ -105,12 +105,21 @@ def _check_optimizer(config: TrainConfig) -> None:
         arguments = SimpleNamespace(**(defaults | {"optim": OptimizerNames(config.optim), "parallel_mode": None}))
         known = cast(TrainingArguments, arguments)
         optimizer, settings = rounding_optimizer(config, known) or Trainer.get_optimizer_cls_and_kwargs(known)
+        _check_shards(config, optimizer.__module__)
         optimizer([torch.nn.Parameter(torch.zeros(1))], **settings)
     except (ValueError, ImportError, NotImplementedError, TypeError) as error:
         raise ValueError(
             f"optim must be an optimizer of transformers that is installed here, got {config.optim!r} ({error}); "
             "adamw_torch_fused is the default"
         ) from error
+
+
+def _check_shards(config: TrainConfig, module: str) -> None:
+    library = module.partition(".")[0]
+    if config.sharding != "none" and library in ("bitsandbytes", "torchao"):
+        raise ValueError(
+            f"{config.optim!r} is {library}'s, which can't update sharded weights: write train.sharding=none, or take another"
+        )
 
 
 def _check_optimizer_on_cpu(config: TrainConfig) -> None:

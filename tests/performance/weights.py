@@ -57,6 +57,8 @@ class Kind:
 KINDS = (
     Kind("fp32, adamw_torch_fused", "fp32"),
     Kind("fp32, adamw_8bit", "fp32", "adamw_8bit"),
+    Kind("fp32, adamw_torch_4bit", "fp32", "adamw_torch_4bit"),
+    Kind("fp32, adafactor", "fp32", "adafactor"),
     Kind("bf16, adamw_torch_fused (Kahan)", "bf16"),
     Kind("bf16, adamw_torch_8bit (stochastic)", "bf16", "adamw_torch_8bit"),
     Kind("bf16, nearest: refused", "bf16", nearest=True),
@@ -83,13 +85,15 @@ def main() -> None:
     parser.add_argument(
         "--gradient-rows", type=int, default=64, help="of the step whose gradient is summed in both dtypes; 0: none"
     )
+    parser.add_argument("--kinds", nargs="+", default=[""], help="beside float32 only those whose title holds one of these")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         model_dir = tiny(Path(scratch)) if options.model == "tiny" else Path(options.model)
         rows = some_rows(options.model == "tiny", max(options.steps * options.rows, options.gradient_rows))
         print(machine())
         if options.steps:
-            compare(model_dir, rows, options.steps, options.rows, options.learning_rate)
+            kinds = [kind for kind in KINDS if kind is KINDS[0] or any(part in kind.title for part in options.kinds)]
+            compare(kinds, model_dir, rows, options.steps, options.rows, options.learning_rate)
         if options.gradient_rows:
             gradients(model_dir, rows[: options.gradient_rows])
 
@@ -123,26 +127,26 @@ def some_rows(is_tiny: bool, number: int) -> list[Row]:
     return [rows[place % len(rows)] for place in range(number)]
 
 
-def compare(model_dir: Path, rows: list[Row], steps: int, rows_per_step: int, learning_rate: float) -> None:
-    """Trains every kind, and prints their table."""
+def compare(kinds: list[Kind], model_dir: Path, rows: list[Row], steps: int, rows_per_step: int, learning_rate: float) -> None:
+    """Trains these kinds, and prints their table; the first is what the others are compared with."""
     start = flat(load_model(model_dir))
     print(f"{len(start)} parameters, {steps} steps of {rows_per_step} rows, learning rate {learning_rate:g}\n")
     print("| | weights | gradients | states | bytes a parameter | last loss | way | cosine | distance | policy weights equal |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     exact: Tensor | None = None
-    for kind in KINDS:
+    for kind in kinds:
         found = trained(kind, model_dir, rows, steps, rows_per_step, learning_rate)
         end = torch.cat([part.flatten() for part in found.ends])
         exact = end if exact is None else exact
         way, exact_way = end - start, exact - start
-        length = exact_way.norm()
+        length = norm(exact_way)
         parts = (found.bytes_of_weights, found.bytes_of_gradients, found.bytes_of_states)
         figures = (
             *(f"{part:.2f}" for part in (*parts, sum(parts))),
             f"{found.losses[-1]:.6f}",
-            f"{float(way.norm() / length):.3f}",
-            f"{float(way @ exact_way / (way.norm() * length).clamp(min=1e-30)):.4f}",
-            f"{float((way - exact_way).norm() / length):.3f}",
+            f"{norm(way) / length:.3f}",
+            f"{float((way * exact_way).sum(dtype=torch.float64)) / max(norm(way) * length, 1e-30):.4f}",
+            f"{norm(way - exact_way) / length:.3f}",
             f"{float((end.bfloat16() == exact.bfloat16()).double().mean()):.2%}",
         )
         print("| " + " | ".join((kind.title, *figures)) + " |", flush=True)
@@ -225,6 +229,11 @@ def backward(model: PreTrainedModel, row: Row, reference: RowReference, *, share
     loss = total_loss(BNF.losses(seen), seen, count(BNF, row.groups), (1.0, 1.0)) * share
     loss.backward()
     return float(loss.detach())
+
+
+def norm(values: Tensor) -> float:
+    """The length of a long vector, summed in float64."""
+    return float(values.square().sum(dtype=torch.float64)) ** 0.5
 
 
 def flat(model: PreTrainedModel) -> Tensor:

@@ -176,6 +176,15 @@ def test_paged_optimizers_need_cuda(optim: str, instead: str, monkeypatch: pytes
         check_machine(TrainConfig(optim=optim))
 
 
+def test_8_bits_take_no_shards() -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    check_machine(TrainConfig(optim="adamw_8bit"))
+    with pytest.raises(
+        ValueError, match="'adamw_8bit' is bitsandbytes's, which can't update sharded weights: write train.sharding=n"
+    ):
+        check_machine(TrainConfig(optim="adamw_8bit", sharding="full"))
+
+
 def test_optimizers_that_are_compiled_need_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bnf.training.checks.device_kind", lambda: "cpu")
     monkeypatch.setenv("CXX", "no-such-compiler")

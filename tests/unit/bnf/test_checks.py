@@ -180,7 +180,7 @@ def test_8_bits_take_no_shards() -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     check_machine(TrainConfig(optim="adamw_8bit"))
     with pytest.raises(
-        ValueError, match="'adamw_8bit' is bitsandbytes's, which can't update sharded weights: write train.sharding=n"
+        ValueError, match=r"'adamw_8bit' is bitsandbytes's, which can't update sharded weights: write train\.sharding=n"
     ):
         check_machine(TrainConfig(optim="adamw_8bit", sharding="full"))
 

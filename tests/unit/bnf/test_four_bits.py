@@ -17,7 +17,7 @@ from bnf.reference.cache import cache_reference, read_reference
 from bnf.training.adapters import add_adapter, merge, without_adapter
 from bnf.training.config import TrainConfig
 from tests.unit.bnf.helpers import VOCABULARY, padded_logps, random_groups
-from tests.unit.bnf.training import ignore, metrics, run, weights
+from tests.unit.bnf.training import ignore, metrics, run, same, weights
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 
@@ -148,6 +148,24 @@ def test_the_policy_computes_what_was_trained(place: Path, tmp_path: Path, modul
             # Added to the original weights, the adapters would compute something else.
             onto_original = row_logps(merged_onto(original, trained), row, bf16=False).logps
             assert (onto_original - expected).abs().max() > 0.05
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(place: Path, tmp_path: Path) -> None:
+    """The frozen weights are quantized anew, to the same 4 bits."""
+    settings = QLORA | {"bf16": True, "save_steps": 2, "num_train_epochs": 2}
+    run(place, tmp_path / "whole", **settings)
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int, note: str) -> None:
+        if list((tmp_path / "killed").glob("checkpoints/checkpoint-2")):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(place, tmp_path / "killed", progress=kill, **settings)
+    assert run(place, tmp_path / "killed", **settings)["resumed_from_step"] == 2
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

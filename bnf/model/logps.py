@@ -140,7 +140,7 @@ def head_logps(
     """The head alone: `hidden` (N, D), `weight` (V, D), `targets` (N,); computed in the dtype of `hidden`, as autocast would.
 
     With `scale` the logits are `s·z` (Cohere, Granite), and with `softcap` after that `c·tanh(z/c)` (Gemma 2, arXiv 2408.00118).
-    The weight's gradient is summed over chunks in the weight's own dtype.
+    The weight's gradient is summed over chunks in float32 or better, and rounded once to the weight's own dtype.
     """
     chunk = head_chunk(len(weight)) if chunk is None else chunk
     differentiable = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -214,6 +214,7 @@ class _ChunkedHead(torch.autograd.Function):
         hidden_grads = []
         weight_grad: Tensor | None = None
         chunks = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
+        sum_dtype = torch.promote_types(ctx.weight_dtype, torch.float32) if len(hidden) > chunk else ctx.weight_dtype
         # Used up below: a second backward pass forms them again.
         kept, ctx.logits = ctx.logits, None
         buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight)) if kept is None else kept
@@ -226,8 +227,9 @@ class _ChunkedHead(torch.autograd.Function):
             hidden_grads.append(logits @ weight)
             if ctx.needs_input_grad[1]:
                 # A frozen head, as under LoRA, has none.
-                weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if weight_grad is None else weight_grad
+                weight_grad = torch.empty_like(weight, dtype=sum_dtype) if weight_grad is None else weight_grad
                 _add_outer(weight_grad, logits, states, first=number == 0)
+        weight_grad = None if weight_grad is None else weight_grad.to(ctx.weight_dtype)
         return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None, None
 
 

@@ -77,7 +77,8 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
     nodes += _label(recipe, sample, recipe.label, samples, number)
     if sample.rounds > 1:
         config = recipe.train_config().to_dict()
-        shared = {name: config[name] for name in REFERENCE_FIELDS}
+        # Both models are compared as their folders hold them, which nobody quantized.
+        shared = {name: config[name] for name in REFERENCE_FIELDS if name != "load_in_4bit"}
         nodes.append(Node("measure", shared, {"samples": samples, "policy": before, "model": BASE}, round=round_))
     prepare = {
         # Samples are token ids: no chat template is applied that could read a date.

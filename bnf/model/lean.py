@@ -3,13 +3,13 @@
 transformers' layers of SmolLM2-135M keep 34 KiB per token and layer in bf16: a norm keeps float32 products, each projection behind it a
 bf16 copy of the norm's output, a gate its activation, and the projection behind that the gate's output. Here norms, gates and the
 joined outputs of attention's blocks keep only their inputs, which are kept anyway. The projections behind them keep nothing: in the
-backward pass the same code computes their inputs once more, for their gradients and for those before them. Values are the same to the
-bit.
+backward pass the same code computes their inputs once more, for their gradients and for those before them. Under autocast they keep no
+copy of their weights either: the backward pass casts these once more. Values are the same to the bit.
 """
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,51 @@ class _Mlp(nn.Module):
         return gated
 
 
+class _Linear(nn.Module):
+    """A projection that keeps its weights as they are, and not in autocast's dtype."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def forward(self, input: Tensor) -> Tensor:
+        device = input.device.type
+        if not (torch.is_autocast_enabled(device) and torch.is_grad_enabled()):
+            # Without gradients nothing is kept, and autocast's own copies serve all calls in a context.
+            projected: Tensor = super().forward(input)
+            return projected
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            projected = _Projection.apply(input.to(dtype), self.weight, self.bias)
+        return projected
+
+
+class _ProjectionContext(Protocol):
+    saved_tensors: tuple[Tensor, ...]
+    has_bias: bool
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
+class _Projection(torch.autograd.Function):
+    """`input` (…, D) times `weight` (E, D), in the dtype of `input`."""
+
+    @staticmethod
+    def forward(ctx: _ProjectionContext, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.has_bias = bias is not None
+        return nn.functional.linear(input, weight.to(input.dtype), None if bias is None else bias.to(input.dtype))
+
+    @staticmethod
+    def backward(ctx: _ProjectionContext, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        by_input, by_weight, by_bias = ctx.needs_input_grad
+        rows = grad.flatten(0, -2)
+        input_grad = (rows @ weight.to(grad.dtype)).view(input.shape) if by_input else None
+        weight_grad = (rows.T @ input.flatten(0, -2)).to(weight.dtype) if by_weight else None
+        return input_grad, weight_grad, rows.sum(dim=0) if ctx.has_bias and by_bias else None
+
+
 def keep_less(model: PreTrainedModel) -> None:
     """Makes the decoder layers of a supported model keep less, within `replaying`. Parameters and names stay."""
     for layer in model.modules():
@@ -61,6 +106,9 @@ def keep_less(model: PreTrainedModel) -> None:
             for name, kind in (("input_layernorm", _Norm), (before_mlp, _Norm), ("mlp", _Mlp)):
                 module = getattr(layer, name)
                 module.__class__ = _with(kind, module.__class__)
+            # Not subclasses: quantized weights have products of their own.
+            for projection in [module for module in layer.modules() if type(module) is nn.Linear]:
+                projection.__class__ = _with(_Linear, nn.Linear)  # type: ignore[assignment]
 
 
 @cache

@@ -108,6 +108,7 @@ def likelihood_shift(
     progress: Progress,
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
+    attention: str = "auto",
 ) -> LikelihoodShift:
     """Scores all groups under the policy and compares the scores with the cached reference. Scores of an earlier call are used again.
     Returns what it writes to shifts.json.
@@ -125,6 +126,7 @@ def likelihood_shift(
         progress=progress,
         max_groups_per_row=max_groups_per_row,
         share_prompts=share_prompts,
+        attention=attention,
         entropies=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(policy_dir, local_files_only=True, trust_remote_code=False)

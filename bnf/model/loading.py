@@ -12,8 +12,10 @@ from bnf.model.families import check_model
 from bnf.model.lean import keep_less
 
 
-def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
+def load_model(model_dir: Path, *, gradient_checkpointing: bool = False, attention: str = ATTENTION) -> PreTrainedModel:
     """The model of a folder in float32 with `bnf.model.attention`, on the accelerator where there is one.
+
+    `attention` is the name of the implementation that computes its rows; `bnf.model.kernels` chooses it.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -23,7 +25,7 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
         model_dir,
         config=_config(model_dir),
         dtype=torch.float32,
-        attn_implementation=ATTENTION,
+        attn_implementation=attention,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,

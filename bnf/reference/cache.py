@@ -24,6 +24,7 @@ from bnf.data.packing import Row, pack, rows_digest
 from bnf.files import open_to_readers, replacing, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import model_digest
+from bnf.model.kernels import implementation
 from bnf.model.loading import load_model, numerics
 from bnf.model.logps import row_logps
 from bnf.progress import Progress
@@ -45,14 +46,15 @@ def cache_reference(
     progress: Progress,
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
+    attention: str = "auto",
     entropies: bool = False,
     kl_pairs: bool = False,
 ) -> ReferenceIndex:
     """Writes the reference's per-token values of all groups into `output_dir`, and returns the index. It keeps finished shards.
 
-    `progress` counts tokens. `entropies` also stores the model's entropy at every position, and `kl_pairs` the values of the rows'
-    KL pairs. If the data set has dev groups, their values go into the subfolder `dev`. The index is written last: where it exists,
-    the cache is complete.
+    `progress` counts tokens. `attention` is `train.attention`; the index says which kernels served. `entropies` also stores the model's
+    entropy at every position, and `kl_pairs` the values of the rows' KL pairs. If the data set has dev groups, their values go into the
+    subfolder `dev`. The index is written last: where it exists, the cache is complete.
 
     Raises:
         ValueError: a group is longer than a row, the model is not supported, or there is one prompt alone and so no KL pair.
@@ -70,9 +72,11 @@ def cache_reference(
             bf16=bf16,
             progress=lambda done, total, note: progress(done, total, f"dev: {note}"),
             share_prompts=share_prompts,
+            attention=attention,
             entropies=entropies,
             kl_pairs=kl_pairs,
         )
+    served_by = implementation(model_dir, attention, bf16=bf16)
     rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
     pairs = kl_pair_rows(rows) if kl_pairs else None
     identity = Identity(
@@ -81,7 +85,7 @@ def cache_reference(
         max_tokens_per_row=max_tokens_per_row,
         share_prompts=share_prompts,
         bf16=bf16,
-        **device_pass(),
+        **device_pass(served_by),
         entropies=entropies,
         mismatched=None if pairs is None else rows_digest(pairs),
     )
@@ -109,7 +113,7 @@ def cache_reference(
             continue
         if model is None:
             keep_freed_memory()
-            model = load_model(model_dir).eval()
+            model = load_model(model_dir, attention=served_by).eval()
         values: dict[str, list[Tensor]] = defaultdict(list)
         for place in range(*shard.rows):
             for name, value in _row_values(model, rows[place], None if pairs is None else pairs[place], bf16, entropies):

@@ -13,8 +13,8 @@ from bnf.objectives import load_objective, option_types
 from bnf.training.loggers import LOGGERS
 from bnf.training.schedule import SCHEDULES
 
-# The settings that reference and training share: the rows, and the dtype they are computed in.
-REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
+# The settings that reference and training share: the rows, the dtype they are computed in, and the kernels of attention.
+REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16", "attention")
 # Where and how often a training writes, and where its processes meet. Nothing that it computes depends on them.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to", "rdzv_endpoint")
 # Names that other programs have for a setting.
@@ -94,7 +94,9 @@ class TrainConfig:
     )
     attention: Literal["auto", "flex", "varlen", "blocks"] = field(
         default="auto",
-        metadata=_about("the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"),
+        metadata=_about(
+            "the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"
+        ),
     )
     gradient_checkpointing: bool = field(
         default=False,
@@ -110,7 +112,8 @@ class TrainConfig:
         ),
     )
     cpu_offload: bool = field(
-        default=False, metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time")
+        default=False,
+        metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time"),
     )
     # The names are peft's.
     lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
@@ -137,7 +140,8 @@ class TrainConfig:
     )
     dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
     nproc_per_node: int = field(
-        default=1, metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun")
+        default=1,
+        metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun"),
     )
     num_nodes: int = field(default=1, metadata=_about("machines that train together"))
     rdzv_endpoint: str | None = field(
@@ -187,7 +191,13 @@ class TrainConfig:
         _check_label_weighting(self.label_weighting)
         for name in ("weights", "attention", "sharding"):
             choices = get_args(get_type_hints(type(self))[name])
-            self._require(getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default")
+            self._require(
+                getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default"
+            )
+        if self.attention == "varlen":
+            where = "FlashAttention computes rows whose prompts are not shared, in half precision"
+            remedy = "write train.share_prompts=false and train.bf16=true, or train.attention=auto"
+            self._require(not self.share_prompts and self.bf16, "attention", f"be auto, flex or blocks here: {where}", remedy)
         rule = f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step"
         if self.num_nodes > 1:
             rule = f"times num_nodes ({self.num_nodes}) {rule}"
@@ -317,7 +327,7 @@ class TrainConfig:
         return 1 + between
 
     def row_settings(self) -> dict[str, object]:
-        """What reference, training and analysis share: the rows, and the dtype they are computed in."""
+        """What reference, training and analysis share: the rows, their dtype, and the kernels of attention."""
         return {name: getattr(self, name) for name in REFERENCE_FIELDS} | {"max_groups_per_row": self.max_groups_per_row}
 
     @property
@@ -326,7 +336,7 @@ class TrainConfig:
         return load_objective(self.objective, self.objective_options).needs_kl_pairs
 
     def reference_settings(self) -> dict[str, object]:
-        """The settings of the reference stage: the rows and their dtype, and whether it caches KL pairs (`mismatched`)."""
+        """The settings of the reference stage: those of the rows, and whether it caches KL pairs (`mismatched`)."""
         return self.row_settings() | {"mismatched": self.needs_kl_pairs}
 
     def to_dict(self) -> dict[str, object]:

@@ -75,6 +75,7 @@ def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_
         max_groups_per_row=config.max_groups_per_row,
         share_prompts=config.share_prompts,
         bf16=config.bf16,
+        attention=config.attention,
         kl_pairs=config.needs_kl_pairs,
         progress=progress,
     )

@@ -279,7 +279,8 @@ class RowTrainer(Trainer):
         if self.starts_as_reference and is_adapted(self.model):
             return without_adapter(self.model)
         # Held while it is used, when no gradients are: it takes no more memory than they do.
-        return nullcontext(load_model(self.reference_model_dir).eval())
+        attention = self.model.config._attn_implementation
+        return nullcontext(load_model(self.reference_model_dir, attention=attention).eval())
 
     def floating_point_ops(self, inputs: Mapping[str, object]) -> int:
         """Not counted: transformers would count padded positions."""

@@ -14,7 +14,7 @@ from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.report.inputs import SECTIONS
-from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
+from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes, without_uncounted
 from flows.dag.parts import (
     benchmark_code,
     endpoint,
@@ -79,7 +79,8 @@ def _alignment(recipe: Recipe) -> list[Node]:
     trained = next(node for node in nodes if node.id == policy_node(recipe))
     # What the last training changed, on its own data.
     reads = {"policy": trained.id, **{role: trained.inputs[role] for role in ("data", "reference")}}
-    return [*nodes, Node("analyze", recipe.train_config().row_settings(), reads)]
+    settings, unkeyed = without_uncounted(recipe.train_config().row_settings())
+    return [*nodes, Node("analyze", settings, reads, unkeyed=unkeyed)]
 
 
 def _prepare_sources(recipe: Recipe) -> Node:

@@ -22,6 +22,7 @@ def run(job: Job) -> None:
         max_groups_per_row=job.settings["max_groups_per_row"],
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
+        attention=job.settings["attention"],
         kl_pairs=job.settings["mismatched"],
         progress=job.progress,
     )

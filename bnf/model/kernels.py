@@ -73,7 +73,7 @@ def implementation(model_dir: Path, attention: str, *, bf16: bool, made: str | N
             )
         return ATTENTION
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return _chosen(layer_shapes(empty_model(model_dir)), attention, torch.bfloat16 if bf16 else torch.float32, device, made)
+    return chosen(layer_shapes(empty_model(model_dir)), attention, torch.bfloat16 if bf16 else torch.float32, device, made)
 
 
 def there_is_a_choice() -> bool:
@@ -106,7 +106,7 @@ def layer_shapes(model: PreTrainedModel) -> frozenset[Shape]:
     return frozenset(shapes)
 
 
-def _chosen(shapes: frozenset[Shape], attention: str, dtype: torch.dtype, device: str, made: str | None) -> str:
+def chosen(shapes: frozenset[Shape], attention: str, dtype: torch.dtype, device: str, made: str | None) -> str:
     """The implementation of the kernels that serve all these shapes."""
     if attention == "blocks":
         return _named("blocks")
@@ -206,7 +206,7 @@ def _try(kernel: str, shape: Shape, dtype: torch.dtype, device: str) -> None:
             own = [leaf.to(inner).requires_grad_() for leaf in leaves]
             with torch.enable_grad(), torch.autocast(torch.device(device).type, enabled=False):
                 # As layers give them: heads are moved forward.
-                output = _attend(name, shape, window, plan, *(leaf.transpose(1, 2) for leaf in own))
+                output = attend(name, shape, window, plan, *(leaf.transpose(1, 2) for leaf in own))
                 results.append([output.detach(), *torch.autograd.grad(output, own, grad.to(inner))])
         names = ("output", "gradient by the query", "gradient by the key", "gradient by the value")
         for name, ours, theirs in zip(names, *results, strict=True):
@@ -216,7 +216,7 @@ def _try(kernel: str, shape: Shape, dtype: torch.dtype, device: str) -> None:
                 raise ArithmeticError(f"its {name} differs from that of blocks by {error:.2g} of the norm, for {shape}")
 
 
-def _attend(kernel: str, shape: Shape, window: int | None, plan: SegmentPlan, *inputs: Tensor) -> Tensor:
+def attend(kernel: str, shape: Shape, window: int | None, plan: SegmentPlan, *inputs: Tensor) -> Tensor:
     from bnf.model import cuda_attention
 
     query, key, value = inputs

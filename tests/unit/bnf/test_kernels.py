@@ -163,8 +163,8 @@ def test_varlen_where_it_cannot_serve() -> None:
     assert TrainConfig(attention="varlen", share_prompts=False).attention == "varlen"
     capped = layer_shapes(make("gemma2", torch.float32))
     with pytest.raises(KernelError, match=r"attention must be .* got 'varlen', which doesn't: .*scores are soft-capped"):
-        kernels._chosen(capped, "varlen", torch.bfloat16, "cpu", None)
-    assert KERNELS[kernels._chosen(capped, "auto", torch.bfloat16, "cpu", None)] == ("flex",)
+        kernels.chosen(capped, "varlen", torch.bfloat16, "cpu", None)
+    assert KERNELS[kernels.chosen(capped, "auto", torch.bfloat16, "cpu", None)] == ("flex",)
 
 
 def test_flex_on_a_cpu_is_refused_and_all_others_are_blocks(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bnf.model.device import device_kind
+from bnf.model.device import attention_counts, device_kind
 from bnf.plugins import load
 from bnf.training.config import BOOKKEEPING_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS
 from data.labelers import LABELERS
@@ -52,20 +52,28 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     config = recipe.train_config()
     train = config.to_dict()
     # Kinds of devices differ in the last bits of a reference.
-    settings = {**config.reference_settings(), "device": device_kind()}
-    unkeyed = {name: train[name] for name in PLACEMENT_FIELDS}
-    made = Node("reference", settings, {"model": reference, "data": data}, unkeyed=unkeyed, round=round_)
+    settings, unkeyed = without_uncounted({**config.reference_settings(), "device": device_kind()})
+    placed = {name: train[name] for name in PLACEMENT_FIELDS}
+    made = Node("reference", settings, {"model": reference, "data": data}, unkeyed={**unkeyed, **placed}, round=round_)
+    settings, unkeyed = without_uncounted(config.identity())
     return [
         made,
         Node(
             "train",
-            config.identity(),
+            settings,
             {**inputs, "data": data, "reference": made.id},
             [f"bnf.objectives.{train['objective']}"],
-            unkeyed={name: train[name] for name in (*BOOKKEEPING_FIELDS, *PLACEMENT_FIELDS)},
+            unkeyed={**unkeyed, **placed, **{name: train[name] for name in BOOKKEEPING_FIELDS}},
             round=round_,
         ),
     ]
+
+
+def without_uncounted(settings: Settings) -> tuple[Settings, Settings]:
+    """The settings that count for a key, and those that change nothing on this kind of device: attention's kernels on a CPU."""
+    if attention_counts(settings["attention"]):
+        return settings, {}
+    return {name: value for name, value in settings.items() if name != "attention"}, {"attention": settings["attention"]}
 
 
 def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) -> list[Node]:
@@ -78,8 +86,9 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
     if sample.rounds > 1:
         config = recipe.train_config().to_dict()
         # Both models are compared as their folders hold them, which nobody quantized.
-        shared = {name: config[name] for name in REFERENCE_FIELDS if name != "load_in_4bit"}
-        nodes.append(Node("measure", shared, {"samples": samples, "policy": before, "model": BASE}, round=round_))
+        shared, unkeyed = without_uncounted({name: config[name] for name in REFERENCE_FIELDS if name != "load_in_4bit"})
+        reads = {"samples": samples, "policy": before, "model": BASE}
+        nodes.append(Node("measure", shared, reads, unkeyed=unkeyed, round=round_))
     prepare = {
         # Samples are token ids: no chat template is applied that could read a date.
         **recipe.prepare.model_dump(exclude={"num_proc"}),

@@ -3,6 +3,7 @@
 loading: a model folder as a model in float32, and the numerics of this process.
 logps: log-probabilities and log-odds of a row's completion tokens, through the chunked head.
 families: which models are supported.
+kernels: which kernels compute a model's attention, tried on this device.
 plain_models: models that are known to be supported without asking transformers.
 digests: content digests of model folders.
 device: the kind of device that torch computes on.

@@ -5,6 +5,7 @@ quantized: linear layers in 4 bits, and whole again.
 logps: log-probabilities and log-odds of a row's completion tokens, through the chunked head.
 sharding: models that are spread over processes.
 families: which models are supported.
+kernels: which kernels compute a model's attention, tried on this device.
 plain_models: models that are known to be supported without asking transformers.
 digests: content digests of model folders.
 device: the kind of device that torch computes on.

@@ -114,14 +114,18 @@ class SegmentPlan:
 
     def visible(self, queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
         """True where the query sees the key. Both are tokens' places in the row, of shapes that broadcast."""
-        return _visible(self.vectors(queries.device), queries, keys, window)
+        segment, prompt, position = self.vectors(queries.device)
+        key_segment = segment[keys]
+        related = (key_segment == segment[queries]) | (key_segment == prompt[queries])
+        distance = position[queries] - position[keys]
+        seen = related & (distance >= 0)
+        return seen if window is None else seen & (distance < window)
 
     def mask_mod(self, window: int | None, device: torch.device) -> MaskMod:
         """`visible` in FlexAttention's form."""
-        # The traced function holds three tensors and the window. Were it to hold the plan, each number in the plan would become an
-        # argument of the compiled kernel.
-        vectors = self.vectors(device)
-        return lambda batch, head, query, key: _visible(vectors, query, key, window)
+        # Copied to the device here: a function that is traced must not copy.
+        self.vectors(device)
+        return lambda batch, head, query, key: self.visible(query, key, window)
 
     def vectors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """For each token the number of its segment, the number of its prompt's segment, and its position; (T,) each."""
@@ -230,12 +234,3 @@ class SegmentPlan:
 def _num_leading(flags: Tensor) -> int:
     """How many of the first flags are True."""
     return int(flags.long().cumprod(0).sum())
-
-
-def _visible(vectors: tuple[Tensor, Tensor, Tensor], queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    segment, prompt, position = vectors
-    key_segment = segment[keys]
-    related = (key_segment == segment[queries]) | (key_segment == prompt[queries])
-    distance = position[queries] - position[keys]
-    seen = related & (distance >= 0)
-    return seen if window is None else seen & (distance < window)

@@ -159,7 +159,11 @@ def _meta_shape(folder: Path) -> ModelShape:
 
     model = empty_model(folder)
     decoder, config = model.get_decoder(), model.config.get_text_config()
-    embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    named = {id(module): name for name, module in model.named_modules()}
+    embeddings, head = (
+        weights[f"{named[id(module)]}.weight"] for module in (model.get_input_embeddings(), model.get_output_embeddings())
+    )
     tied = embeddings is head
     whole = {id(parameter): parameter.numel() for parameter in model.parameters()}
     in_layers = [{id(parameter): parameter.numel() for parameter in layer.parameters()} for layer in decoder.layers]

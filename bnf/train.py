@@ -5,6 +5,9 @@
 CONFIG is a YAML or JSON file with the keys of a recipe's `train` section, or a recipe with that section. Of a recipe, `seed` is read too,
 and the sections that are not read are named. Where the objective needs a reference and none is given, the model's own
 log-probabilities are cached in OUTPUT/reference first. Groups in the folder's subfolder `dev` are evaluated.
+
+With `num_nodes` above 1 the command runs on the first node, and `python -m bnf.join DIR` on the others; Slurm's other nodes are started by
+itself. Where the same command runs on every node (`srun`, an indexed job of Kubernetes), those after the first join.
 """
 
 import argparse
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnf.objectives import load_objective
+from bnf.parallel.join import calls_in, join
 from bnf.paths import person_path
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
@@ -43,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = TrainConfig.from_dict(_read_config(options.config))
+        if config.num_nodes > 1 and config.placement.node_number() > 0:
+            return join(lambda: calls_in([options.output]))
         summary = run(
             config,
             options.model,
@@ -85,7 +91,7 @@ def run(
     from bnf.reference.index import INDEX_FILE
     from bnf.training.checks import check_groups_dir, check_machine, check_model_dir
     from bnf.training.launch import launch
-    from bnf.training.own_reference import cache_for, is_of
+    from bnf.training.own_reference import is_of, launch_cache_for
     from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
@@ -98,10 +104,10 @@ def run(
     check_groups_dir(config, groups_dir)
     if reference_dir is None and load_objective(config.objective, config.objective_options).needs_reference:
         reference_dir = output_dir / "reference"
-        cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))
+        launch_cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))
     same_weights = reference_dir is not None and (reference_dir / INDEX_FILE).is_file() and is_of(reference_dir, model_dir)
     folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
-    begin = launch if config.nproc_per_node > 1 else train
+    begin = launch if config.is_launched else train
     return begin(config, folders, step0_check=same_weights, progress=_Printer("train"))
 
 

@@ -240,6 +240,16 @@ def worker(
 
 
 @app.command()
+def join(
+    stay: Annotated[bool, typer.Option("--stay", help="Go on with the next training, for as long as nobody ends it.")] = False,
+) -> None:
+    """Join this home's next training as one of its nodes (train.num_nodes); ends with it. Its reference pass is joined too."""
+    from flows.commands import join_training
+
+    raise SystemExit(join_training(stay=stay))
+
+
+@app.command()
 def doctor(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE]", help="Also check everything that this recipe needs.")

@@ -327,6 +327,15 @@ def serve_ui(*, debug: bool) -> None:
         threading.Event().wait()
 
 
+def join_training(*, stay: bool) -> int:
+    """Work as a further node on what the runs of this home launch on several nodes; the exit code."""
+    from bnf.parallel.join import calls_in, join
+
+    artifacts = home_folder() / "artifacts"
+    print(f"join: waiting for a training in {artifacts}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    return join(lambda: calls_in(artifacts.glob("*/*.work")), stay=stay)
+
+
 def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, lm_eval: bool, as_json: bool) -> None:
     """Score a file of completions; with `lm_eval`, also let lm-eval's own tasks score it."""
     from evaluation.report.lm_eval import cross_check_rows, is_main

@@ -30,6 +30,11 @@ LIBRARIES = {
 WITHOUT_EFFECT = frozenset(
     {
         "bnf.model.plain_models",
+        "bnf.parallel.join",
+        "bnf.parallel.launch",
+        "bnf.parallel.nodes",
+        "bnf.parallel.placement",
+        "bnf.parallel.slurm",
         "bnf.plugins",
         "bnf.process",
         "bnf.progress",

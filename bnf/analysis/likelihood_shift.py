@@ -15,8 +15,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from bnf.data.groups import DEV, read_groups
 from bnf.data.packing import Row, pack
 from bnf.files import write_json
+from bnf.parallel.placement import Placement
 from bnf.progress import Progress
-from bnf.reference.cache import cache_reference, read_reference
+from bnf.reference.cache import read_reference
+from bnf.reference.launch import ReferenceCall
 from bnf.reference.values import RowReference
 
 SHIFTS_FILE = "shifts.json"
@@ -25,6 +27,7 @@ _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Nats; outer bins are open.
 _EDGES = (-10.0, -5.0, -3.0, -2.0, -1.0, -0.5, -0.2, -0.1, 0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 _NUM_LARGEST = 20
+_HERE = Placement()
 _CONTEXT_TOKENS = 8
 
 
@@ -108,25 +111,28 @@ def likelihood_shift(
     progress: Progress,
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
+    placement: Placement = _HERE,
 ) -> LikelihoodShift:
     """Scores all groups under the policy and compares the scores with the cached reference. Scores of an earlier call are used again.
-    Returns what it writes to shifts.json.
+    Returns what it writes to shifts.json. `placement` says in how many processes the policy scores, and how they hold it.
 
     Raises:
         ValueError: the reference was made for other groups or settings.
     """
     cache_dir = output_dir / "policy_logps"
-    cache_reference(
+    call = ReferenceCall(
         policy_dir,
         groups_dir,
         cache_dir,
         max_tokens_per_row=max_tokens_per_row,
-        bf16=bf16,
-        progress=progress,
         max_groups_per_row=max_groups_per_row,
         share_prompts=share_prompts,
+        bf16=bf16,
+        kl_pairs=False,
+        placement=placement,
         entropies=True,
     )
+    call.launch(progress)
     tokenizer = AutoTokenizer.from_pretrained(policy_dir, local_files_only=True, trust_remote_code=False)
 
     def compared(part: str, dev: LikelihoodShift | None = None) -> LikelihoodShift:

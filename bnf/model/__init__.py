@@ -2,6 +2,7 @@
 
 loading: a model folder as a model in float32, and the numerics of this process.
 logps: log-probabilities and log-odds of a row's completion tokens, through the chunked head.
+sharding: models that are spread over processes.
 families: which models are supported.
 shapes: a model's sizes, from its config.json alone.
 plain_models: models that are known to be supported without asking transformers.
@@ -9,5 +10,6 @@ digests: content digests of model folders.
 device: the kind of device that torch computes on, and the devices there are.
 allocator: memory settings of a process that trains or scores.
 
-Inside: segments (which token sees which), attention and cuda_attention (the kernels), lean (layers that keep less).
+Inside: segments (which token sees which), attention and cuda_attention (the kernels), lean (layers that keep less), experts (mixtures of
+experts).
 """

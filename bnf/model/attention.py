@@ -28,19 +28,21 @@ _WITHOUT_EFFECT = frozenset(
 # 0.6 against 2.2 ms; 155 queries of 800 keys: 11.0 against 13.4; 256 of 1000: 19.5 against 17.7).
 _FLOAT32_QUERIES = 192
 
-# Queries in a block under soft-capping or a window: it bounds the scores in memory, and the keys that no query sees.
+# Queries in a block under soft-capping, sinks or a window: it bounds the scores in memory, and the keys that no query sees.
 _BLOCK_QUERIES = 256
 
 
-def serving(device: torch.device, dtype: torch.dtype, plan: SegmentPlan, softcap: float | None) -> str:
+def serving(
+    device: torch.device, dtype: torch.dtype, plan: SegmentPlan, softcap: float | None, sinks: Tensor | None = None
+) -> str:
     """The kernel that serves: `blocks`, `flex` or `varlen`.
 
-    FlashAttention computes in half precision, knows no shared prompts, and torch's interface to it knows no soft-capping.
+    FlashAttention computes in half precision, knows no shared prompts, and torch's interface to it knows no soft-capping and no sinks.
     """
     if device.type != "cuda":
         return "blocks"
     is_half = dtype in (torch.bfloat16, torch.float16)
-    return "varlen" if plan.is_plain and is_half and softcap is None else "flex"
+    return "varlen" if plan.is_plain and is_half and softcap is None and sinks is None else "flex"
 
 
 def segment_attention(
@@ -55,11 +57,13 @@ def segment_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface over a packed row; `segments` comes through the model's forward.
 
-    query (1, H, T, D), key and value (1, H_kv, T, D) → (1, T, H, D).
+    query (1, H, T, D), key and value (1, H_kv, T, D) → (1, T, H, D). `s_aux` (H,) are sinks: each head's logit that joins every softmax
+    and has no value (gpt-oss, arXiv 2508.10925).
 
     Raises:
         ValueError: `segments` is missing, or the model asks for a part of attention that is not computed here.
@@ -73,24 +77,24 @@ def segment_attention(
     unknown = sorted(name for name, given in kwargs.items() if given is not None and name not in _WITHOUT_EFFECT)
     if unknown:
         raise ValueError(
-            f"attention must use nothing but scaling, a sliding window and soft-capping on packed rows, got {', '.join(unknown)} "
-            f"from {type(module).__name__}; use a model of another family"
+            f"attention must use nothing but scaling, a sliding window, soft-capping and sinks on packed rows, got "
+            f"{', '.join(unknown)} from {type(module).__name__}; use a model of another family"
         )
     assert attention_mask is None and query.shape[0] == 1 and query.shape[2] == segments.num_tokens
     device = query.device.type
     # Under autocast its dtype: rotated queries and keys come in float32.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     window = segments.window(sliding_window)
-    kernel = serving(query.device, dtype, segments, softcap)
+    kernel = serving(query.device, dtype, segments, softcap, s_aux)
     with torch.autocast(device, enabled=False):
         if kernel == "blocks":
-            return _blocks_attention(query, key, value, segments, dtype, scaling, window, softcap), None
+            return _blocks_attention(query, key, value, segments, dtype, scaling, window, softcap, s_aux), None
         from bnf.model import cuda_attention
 
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         if kernel == "varlen":
             return cuda_attention.varlen(query, key, value, segments, scaling, window), None
-        return cuda_attention.flex(module, query, key, value, segments, scaling, window, softcap), None
+        return cuda_attention.flex(module, query, key, value, segments, scaling, window, softcap, s_aux), None
 
 
 def _blocks_attention(
@@ -102,6 +106,7 @@ def _blocks_attention(
     scaling: float | None,
     window: int | None,
     softcap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     """Attention block by block; (1, T, H, D)."""
     # Split once: the gradient of a slice would be as large as the row, for every block.
@@ -111,7 +116,8 @@ def _blocks_attention(
     queries = query.view(num_key_heads, num_heads // num_key_heads, *query.shape[2:]).split(sizes, dim=2)
     keys, values = (part.transpose(0, 1).split(sizes, dim=2) for part in (key, value))
     outputs: list[Tensor] = []
-    for block in plan.blocks(window, _BLOCK_QUERIES if window is not None or softcap is not None else None):
+    forms_scores = softcap is not None or sinks is not None
+    for block in plan.blocks(window, _BLOCK_QUERIES if window is not None or forms_scores else None):
         own = block.piece
         block_query = _narrow(queries[own], block.queries)
         block_keys, block_values = _narrow(keys[own], block.own_keys), _narrow(values[own], block.own_keys)
@@ -124,7 +130,7 @@ def _blocks_attention(
         inner = torch.float32 if few else dtype
         arguments = (block_query.to(inner), block_keys.to(inner), block_values.to(inner))
         mask = block.mask(arguments[0])
-        if softcap is None:
+        if not forms_scores:
             shape = (-1, block_query.shape[1], -1, -1)
             output = scaled_dot_product_attention(
                 arguments[0],
@@ -136,7 +142,9 @@ def _blocks_attention(
             )
         else:
             # The scores are formed again in the backward pass: memory holds those of one block.
-            output = checkpoint(_softcapped, *arguments, mask, scaling, softcap, use_reentrant=False, preserve_rng_state=False)
+            output = checkpoint(
+                _formed, *arguments, mask, sinks, scaling, softcap, use_reentrant=False, preserve_rng_state=False
+            )
             output = output.to(dtype)
         outputs.append(output)
     return replayable(partial(_joined, dtype), *outputs)
@@ -148,23 +156,36 @@ def _joined(dtype: torch.dtype, *outputs: Tensor) -> Tensor:
     return joined.flatten(0, 1).transpose(0, 1)[None].contiguous()
 
 
-def _softcapped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
+def _formed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    sinks: Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
 ) -> Tensor:
-    """Attention whose scores are `c·tanh(s/c)` (Gemma 2, arXiv 2408.00118); scores and softmax in float32 or better.
+    """Attention whose scores are `c·tanh(s/c)` (Gemma 2, arXiv 2408.00118), or share their softmax with sinks, or both; scores and
+    softmax in float32 or better.
 
-    query (H_kv, G, n, D), key and value (H_kv, 1, m, D), mask (n, m) or None for a causal square → (H_kv, G, n, D)
+    query (H_kv, G, n, D), key and value (H_kv, 1, m, D), mask (n, m) or None for a causal square, sinks (H,) → (H_kv, G, n, D)
     """
     wide = torch.float32 if query.dtype in (torch.bfloat16, torch.float16) else query.dtype
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query.to(wide) * scale) @ key.to(wide).transpose(2, 3)
-    scores = softcap * torch.tanh(scores / softcap)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     if mask is None:
         visible = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(~visible, float("-inf"))
     else:
         scores = scores + mask
-    return scores.softmax(dim=-1).to(value.dtype) @ value
+    if sinks is None:
+        shares = scores.softmax(dim=-1)
+    else:
+        column = sinks.to(wide).view(*scores.shape[:2], 1, 1).expand(-1, -1, scores.shape[2], 1)
+        shares = torch.cat([scores, column], dim=-1).softmax(dim=-1)[..., :-1]
+    return shares.to(value.dtype) @ value
 
 
 def _narrow(part: Tensor, bounds: tuple[int, int]) -> Tensor:

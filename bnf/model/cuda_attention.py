@@ -5,8 +5,9 @@ Both take what `bnf.model.segments` says of the row, and give (1, T, H, D).
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import AuxOutput, AuxRequest, BlockMask, create_block_mask
 from torch.nn.attention.varlen import varlen_attn
+from transformers.integrations import flex_attention as flex_integration
 from transformers.integrations.flex_attention import flex_attention_forward
 
 from bnf.model.segments import SegmentPlan
@@ -21,11 +22,44 @@ def flex(
     scaling: float | None,
     window: int | None,
     softcap: float | None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """FlexAttention (arXiv 2412.05496), compiled once by transformers' own wrapper, which also soft-caps the scores."""
     mask = block_mask(plan, window, query.device)
+    if sinks is not None:
+        assert softcap is None
+        return _with_sinks(module, query, key, value, mask, scaling, sinks)
     output, _ = flex_attention_forward(module, query, key, value, mask, scaling=scaling, softcap=softcap)
     return output
+
+
+def _with_sinks(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: BlockMask,
+    scaling: float | None,
+    sinks: Tensor,
+) -> Tensor:
+    """FlexAttention whose softmax a logit of each head joins: the scores keep `exp(l)/(exp(l) + exp(s))` of it, l their log-sum-exp.
+
+    transformers' own sinks round the log-sum-exp to the dtype of the values.
+    """
+    output, aux = flex_integration.compile_friendly_flex_attention(
+        query,
+        key,
+        value,
+        training=module.training,
+        block_mask=mask,
+        enable_gqa=True,
+        scale=scaling,
+        return_aux=AuxRequest(lse=True),
+    )
+    assert isinstance(aux, AuxOutput) and aux.lse is not None
+    share = torch.sigmoid(aux.lse - sinks.to(aux.lse.dtype)[:, None])  # (1, H, T)
+    joined: Tensor = output * share[..., None]
+    return joined.to(query.dtype).transpose(1, 2).contiguous()
 
 
 def block_mask(plan: SegmentPlan, window: int | None, device: torch.device) -> BlockMask:

@@ -3,26 +3,36 @@
 transformers' layers of SmolLM2-135M keep 34 KiB per token and layer in bf16: a norm keeps float32 products, each projection behind it a
 bf16 copy of the norm's output, a gate its activation, and the projection behind that the gate's output. Here norms, gates and the
 joined outputs of attention's blocks keep only their inputs, which are kept anyway. The projections behind them keep nothing: in the
-backward pass the same code computes their inputs once more, for their gradients and for those before them. Values are the same to the
-bit.
+backward pass the same code computes their inputs once more, for their gradients and for those before them. Nor do they keep the copy of
+their weight that autocast makes, two bytes for every parameter of the model: they cast it again. Values are the same to the bit.
 """
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 # The attribute of a storage that holds the `_Call` whose output it is.
 _CALL = "_bnf_call"
 
 
+class _ProjectionContext(Protocol):
+    """What a projection's forward pass keeps for its backward pass, and what autograd gives of it."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Norm(nn.Module):
-    """A norm whose output only projections read."""
+    """A norm whose output only projections read, routers among them, and functions that are replayed."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return replayable(self._normed, hidden_states)
@@ -51,15 +61,53 @@ class _Mlp(nn.Module):
         return gated
 
 
+class _Linear(nn.Module):
+    """A projection that keeps its weight for the backward pass, and not autocast's copy of it."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def forward(self, input: Tensor) -> Tensor:
+        device = input.device.type
+        if not torch.is_autocast_enabled(device):
+            projected: Tensor = super().forward(input)
+            return projected
+        projected = _Projection.apply(input.to(torch.get_autocast_dtype(device)), self.weight, self.bias)
+        return projected
+
+
+class _Projection(torch.autograd.Function):
+    """`x @ W.T + b` in the dtype of `x` (…, D), with W (N, D) and b (N,), where there is one, in another."""
+
+    @staticmethod
+    def forward(ctx: _ProjectionContext, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: _ProjectionContext, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows = grad.flatten(0, -2)
+        of_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
+        of_weight = (rows.T @ x.flatten(0, -2)).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        of_bias = rows.sum(0).to(weight.dtype) if ctx.needs_input_grad[2] else None
+        return of_x, of_weight, of_bias
+
+
 def keep_less(model: PreTrainedModel) -> None:
     """Makes the decoder layers of a supported model keep less, within `replaying`. Parameters and names stay."""
+    for module in model.get_decoder().modules():
+        if type(module) is nn.Linear:
+            module.__class__ = cast(type[nn.Linear], _with(_Linear, nn.Linear))
     for layer in model.modules():
         if hasattr(layer, "input_layernorm") and hasattr(layer, "mlp"):
             before_mlp = (
                 "pre_feedforward_layernorm" if hasattr(layer, "pre_feedforward_layernorm") else "post_attention_layernorm"
             )
-            for name, kind in (("input_layernorm", _Norm), (before_mlp, _Norm), ("mlp", _Mlp)):
-                module = getattr(layer, name)
+            norms = [layer.input_layernorm, getattr(layer, before_mlp)]
+            # Experts keep less by themselves (`bnf.model.experts`). One that all tokens share is an MLP.
+            mlps = [part for part in (layer.mlp, getattr(layer.mlp, "shared_expert", None)) if hasattr(part, "gate_proj")]
+            for module, kind in [*((norm, _Norm) for norm in norms), *((mlp, _Mlp) for mlp in mlps)]:
                 module.__class__ = _with(kind, module.__class__)
 
 

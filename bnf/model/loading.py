@@ -5,9 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from bnf.model.attention import ATTENTION
+from bnf.model.experts import EXPERTS
 from bnf.model.families import check_model
 from bnf.model.lean import keep_less
 
@@ -19,34 +22,50 @@ def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreT
         FileNotFoundError: there is no such folder.
         ValueError: the model is of a family, or has a part, that packed rows do not support.
     """
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        model_dir,
-        config=_config(model_dir),
-        dtype=torch.float32,
-        attn_implementation=ATTENTION,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    model = _read(model_dir, torch.float32)
     _set_up(model, model_dir, gradient_checkpointing)
-    keep_less(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device)  # type: ignore[arg-type]
 
 
+def load_parameters(model_dir: Path) -> dict[str, Tensor]:
+    """The model's parameters by name, on the CPU and in the dtype that they are stored in; tied ones once."""
+    return {name: parameter.detach() for name, parameter in _read(model_dir, stored_dtype(model_dir)).named_parameters()}
+
+
 def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
-    """The same model without weights, on the meta device: it shows the layers at once, and can't compute.
+    """The same model without weights: its parameters lie on the meta device. It shows the layers at once, and can't compute.
 
     Raises:
         FileNotFoundError, ValueError: as `load_model`.
     """
-    with torch.device("meta"):
+    # Buffers, such as the frequencies of rotary embeddings, are in no file: they are made here.
+    with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            _config(model_dir), dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False
+            _config(model_dir),
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+            experts_implementation=EXPERTS,
+            trust_remote_code=False,
         )
+    model.tie_weights()
     if (model_dir / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(model_dir, local_files_only=True)
     _set_up(model, model_dir, gradient_checkpointing)
+    return model
+
+
+def _read(model_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model_dir,
+        config=_config(model_dir),
+        dtype=dtype,
+        attn_implementation=ATTENTION,
+        experts_implementation=EXPERTS,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
     return model
 
 
@@ -75,6 +94,7 @@ def _set_up(model: PreTrainedModel, model_dir: Path, gradient_checkpointing: boo
                 f"gradient_checkpointing must be false for {type(model).__name__}, got true; lower max_tokens_per_row to save memory"
             )
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    keep_less(model)
 
 
 def stored_dtype(model_dir: Path) -> torch.dtype:

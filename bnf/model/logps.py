@@ -7,10 +7,12 @@ rounding for p → 0 and p → 1.
 """
 
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
@@ -54,9 +56,33 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
     """Log-probability and log-odds of every completion token of a row, on the model's device; with `prompts`, the prompts'
     log-probabilities too.
 
-    `bf16` computes under autocast, whatever the weights' dtype. Policy and reference need the same setting.
+    `bf16` computes under autocast, whatever the weights' dtype. Policy and reference need the same setting. Of a sharded model all
+    processes must call it.
     """
-    device = model.device
+    if isinstance(model, FSDPModule):
+        # Only the model's own forward gathers its weights.
+        values: TokenLogps = model(row=row, bf16=bf16, entropies=entropies, prompts=prompts)
+        return values
+    return _computed(model, row, bf16=bf16, entropies=entropies, prompts=prompts)
+
+
+def accept_rows(model: PreTrainedModel) -> None:
+    """Makes `model(row=…)` compute `row_logps`; all other calls of `model` stay as they are.
+
+    A wrapper such as DistributedDataParallel adds up gradients only of what went through its own forward, and FSDP2 gathers weights only
+    there.
+    """
+    plain = model.forward
+
+    @wraps(plain)
+    def forward(*args: object, row: Row | None = None, **kwargs: object) -> object:
+        return plain(*args, **kwargs) if row is None else _computed(model, row, **kwargs)  # type: ignore[arg-type]
+
+    model.forward = forward
+
+
+def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, prompts: bool) -> TokenLogps:
+    device = compute_device(model)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), replaying():
         hidden = model.get_decoder()(
             input_ids=row.input_ids.to(device),
@@ -77,6 +103,11 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
         of_prompts = head(row.predicting_prompts, row.prompt_targets, False)
         values = replace(values, prompt_logps=of_prompts.logps)
     return values
+
+
+def compute_device(model: PreTrainedModel) -> torch.device:
+    """The device that a model computes on. The shares of a sharded one may wait in the CPU's memory; its buffers don't."""
+    return next((buffer.device for buffer in model.buffers()), model.device)
 
 
 def logits_budget() -> int:

@@ -7,7 +7,6 @@ Where the objective needs KL pairs, the same pass and the same shards hold their
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +25,19 @@ from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import model_digest
 from bnf.model.loading import load_model, numerics
 from bnf.model.logps import row_logps
+from bnf.model.sharding import Sharding, load_sharded
+from bnf.parallel.group import gather, is_first, num_processes, of_first, process_number, wait_for_all
 from bnf.progress import Progress
-from bnf.reference.index import INDEX_FILE, NUMERICS_FILE, Identity, ReferenceIndex, Shard, device_pass, read_index
+from bnf.reference.index import (
+    INDEX_FILE,
+    NUMERICS_FILE,
+    Identity,
+    ReferenceIndex,
+    Shard,
+    device_pass,
+    read_index,
+    reference_numerics,
+)
 from bnf.reference.kl_pairs import kl_pair_rows
 from bnf.reference.values import KlPairReference, RowReference
 
@@ -47,12 +57,13 @@ def cache_reference(
     share_prompts: bool = True,
     entropies: bool = False,
     kl_pairs: bool = False,
+    sharding: Sharding | None = None,
 ) -> ReferenceIndex:
     """Writes the reference's per-token values of all groups into `output_dir`, and returns the index. It keeps finished shards.
 
     `progress` counts tokens. `entropies` also stores the model's entropy at every position, and `kl_pairs` the values of the rows'
     KL pairs. If the data set has dev groups, their values go into the subfolder `dev`. The index is written last: where it exists,
-    the cache is complete.
+    the cache is complete. Where several processes call it, they share the rows; with `sharding` also the model.
 
     Raises:
         ValueError: a group is longer than a row, the model is not supported, or there is one prompt alone and so no KL pair.
@@ -72,12 +83,13 @@ def cache_reference(
             share_prompts=share_prompts,
             entropies=entropies,
             kl_pairs=kl_pairs,
+            sharding=sharding,
         )
     rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
     pairs = kl_pair_rows(rows) if kl_pairs else None
     identity = Identity(
         rows=rows_digest(rows),
-        model=model_digest(model_dir),
+        model=of_first(lambda: model_digest(model_dir)),
         max_tokens_per_row=max_tokens_per_row,
         share_prompts=share_prompts,
         bf16=bf16,
@@ -86,45 +98,47 @@ def cache_reference(
         mismatched=None if pairs is None else rows_digest(pairs),
     )
     key = identity.key
-    output_dir.mkdir(parents=True, exist_ok=True)
-    index_file = output_dir / INDEX_FILE
-    if index_file.is_file():
-        if json.loads(index_file.read_text())["key"] == key:
-            return read_index(output_dir)
-        index_file.unlink()
-
     bounds = _shard_bounds(rows)
     shards = [Shard(f"reference-{number:05d}.safetensors", bound) for number, bound in enumerate(bounds)]
-    for stale in set(output_dir.glob("reference-*")) - {output_dir / shard.file for shard in shards}:
-        stale.unlink()
+    missing = of_first(lambda: _missing(output_dir, shards, key))
+    if missing is None:
+        return read_index(output_dir)
+
     tokens_of_row = [row.num_tokens + (0 if pairs is None else pairs[place].num_tokens) for place, row in enumerate(rows)]
     num_tokens = sum(tokens_of_row)
-    model = None
-    done = 0
-    for shard in shards:
-        path = output_dir / shard.file
-        if _shard_key(path) == key:
-            done += sum(tokens_of_row[slice(*shard.rows)])
-            progress(done, num_tokens, "tokens, some cached")
-            continue
+    done = num_tokens - sum(sum(tokens_of_row[slice(*shard.rows)]) for shard in missing)
+    if done:
+        progress(done, num_tokens, "tokens, some cached")
+    _compute_alike(output_dir, goes_on=len(missing) < len(shards))
+    model: PreTrainedModel | None = None
+    # As many shards at once as there are processes: so a kill loses each process's work on as many tokens, whatever their number.
+    for start in range(0, len(missing), num_processes()):
         if model is None:
             keep_freed_memory()
-            model = load_model(model_dir).eval()
-        values: dict[str, list[Tensor]] = defaultdict(list)
-        for place in range(*shard.rows):
-            for name, value in _row_values(model, rows[place], None if pairs is None else pairs[place], bf16, entropies):
-                values[name].append(value.float().cpu())
-            done += tokens_of_row[place]
+            model = (load_model(model_dir) if sharding is None else load_sharded(model_dir, sharding)).eval()
+        together = missing[start : start + num_processes()]
+        places = [place for shard in together for place in range(*shard.rows)]
+        own: dict[int, dict[str, Tensor]] = {}
+        for first in range(0, len(places), num_processes()):
+            turn = places[first : first + num_processes()]
+            mine = turn[process_number()] if process_number() < len(turn) else None
+            if mine is not None or sharding is not None:
+                # Each pass through a sharded model needs all processes: one without a row computes the first again, for nothing.
+                place = turn[0] if mine is None else mine
+                values = _row_values(model, rows[place], None if pairs is None else pairs[place], bf16, entropies)
+                own |= {} if mine is None else {mine: values}
+            done += sum(tokens_of_row[place] for place in turn)
             progress(done, num_tokens, "tokens")
-        with replacing(path) as partial:
-            save_file({name: torch.cat(parts) for name, parts in values.items()}, partial, metadata={"key": key})
-            open_to_readers(partial)
+        computed = {place: values for part in gather(own) for place, values in part.items()}
+        if is_first():
+            for shard in together:
+                _write_shard(output_dir / shard.file, [computed[place] for place in range(*shard.rows)], key)
 
     num_completion_tokens = sum(row.num_completion_tokens for row in rows)
     index = ReferenceIndex(key, identity, len(rows), num_tokens, num_completion_tokens, tuple(shards))
-    # Neither in the key nor in the index: another machine's cache is worth trying, and training's first step says whether it fits.
-    write_json(output_dir / NUMERICS_FILE, numerics().to_json(), indent=1)
-    write_json(index_file, index.to_json(), indent=1)
+    if is_first():
+        write_json(output_dir / INDEX_FILE, index.to_json(), indent=1)
+    wait_for_all()
     return index
 
 
@@ -165,18 +179,48 @@ def read_reference(
     return references
 
 
-def _row_values(
-    model: PreTrainedModel, row: Row, pairs: Row | None, bf16: bool, entropies: bool
-) -> Iterator[tuple[str, Tensor]]:
+def _missing(output_dir: Path, shards: Sequence[Shard], key: str) -> list[Shard] | None:
+    """The shards that are not there yet, where the cache isn't complete; None where it is. Removes those of another cache."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    index_file = output_dir / INDEX_FILE
+    if index_file.is_file():
+        if json.loads(index_file.read_text())["key"] == key:
+            return None
+        index_file.unlink()
+    for stale in set(output_dir.glob("reference-*")) - {output_dir / shard.file for shard in shards}:
+        stale.unlink()
+    return [shard for shard in shards if _shard_key(output_dir / shard.file) != key]
+
+
+def _compute_alike(output_dir: Path, *, goes_on: bool) -> None:
+    """Notes what the pass computes with. A pass that goes on takes as many threads as it began with: their number changes bits.
+
+    It is neither in the key nor in the index: another machine's cache is worth trying, and training's first step says whether it fits.
+    """
+    began_with = of_first(lambda: reference_numerics(output_dir)) if goes_on else None
+    if began_with is not None and began_with.num_threads and not torch.cuda.is_available():
+        torch.set_num_threads(began_with.num_threads)
+    elif is_first():
+        write_json(output_dir / NUMERICS_FILE, numerics().to_json(), indent=1)
+
+
+def _row_values(model: PreTrainedModel, row: Row, pairs: Row | None, bf16: bool, entropies: bool) -> dict[str, Tensor]:
     """A row's values, under their names in a shard."""
     with torch.no_grad():
         values = row_logps(model, row, bf16=bf16, entropies=entropies)
+        named = {"logps": values.logps, "log_odds": values.log_odds}
         if pairs is not None:
-            yield "mismatched_logps", row_logps(model, pairs, bf16=bf16).logps
-    yield "logps", values.logps
-    yield "log_odds", values.log_odds
-    if entropies:
-        yield "entropies", values.entropies
+            named["mismatched_logps"] = row_logps(model, pairs, bf16=bf16).logps
+        if entropies:
+            named["entropies"] = values.entropies
+    return {name: value.float().cpu() for name, value in named.items()}
+
+
+def _write_shard(path: Path, of_rows: Sequence[dict[str, Tensor]], key: str) -> None:
+    with replacing(path) as partial:
+        values = {name: torch.cat([of_row[name] for of_row in of_rows]) for name in of_rows[0]}
+        save_file(values, partial, metadata={"key": key})
+        open_to_readers(partial)
 
 
 def _read_shard(path: Path, rows: Sequence[Row], kl_pairs: Sequence[Row] | None) -> Iterator[RowReference]:

@@ -80,13 +80,13 @@ def mean_logratio(model: PreTrainedModel, references: Sequence[RowReference | No
     """
     was_training = model.training
     model.eval()
-    total, num_completions = torch.zeros((), dtype=torch.float64, device=model.device), 0
+    total, num_completions = torch.zeros((), dtype=torch.float64), 0
     with torch.no_grad():
         for reference in references:
             assert reference is not None and reference.kl_pairs is not None
             policy = row_logps(model, reference.kl_pairs.row, bf16=bf16)
             # Per token first: where policy and reference are one, every difference is exactly zero.
-            total += (policy.logps - reference.kl_pairs.logps.to(model.device)).double().sum()
+            total = total.to(policy.logps.device) + (policy.logps - reference.kl_pairs.logps.to(policy.logps)).double().sum()
             num_completions += len(reference.kl_pairs.row.lengths)
     model.train(was_training)
     return total / num_completions

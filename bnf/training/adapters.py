@@ -6,6 +6,7 @@ copy of the weights is needed.
 An adapted model is peft's wrapper, which passes on what it doesn't define itself. It is typed as the model that it stands for.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +17,10 @@ import torch
 from transformers import PreTrainedModel
 
 from bnf.files import open_to_readers
+from bnf.model.families import is_mixture
 from bnf.training.config import TrainConfig
+
+_logger = logging.getLogger(__name__)
 
 
 def add_adapter(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel:
@@ -44,12 +48,24 @@ def add_adapter(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel:
         try:
             adapted = get_peft_model(model, lora)
         except (ValueError, re.error) as error:
+            if config.lora_dropout and "lora_dropout" in str(error):
+                raise ValueError(
+                    f"lora_dropout must be 0 for adapters of experts, got {config.lora_dropout}; set it to 0, or name modules of "
+                    "attention alone in lora_target_modules"
+                ) from error
             raise _wrong_modules(config, str(error).splitlines()[0]) from error
     targeted = cast(list[str], adapted.base_model.targeted_module_names)
     for name in config.lora_target_modules if isinstance(config.lora_target_modules, list) else []:
         # peft passes over a name that no module has, as long as another name has some.
         if not any(f".{module}".endswith(f".{name}") for module in targeted):
             raise _wrong_modules(config, f"no module is called {name}")
+    # peft reaches experts, whose weights lie in one tensor for all of them, in the families that it knows.
+    reaches_experts = bool(adapted.base_model.targeted_parameter_names)
+    if config.lora_target_modules == "all-linear" and is_mixture(model.config) and not reaches_experts:
+        _logger.warning(
+            "lora_target_modules all-linear reaches no experts of the family %s: they and their routers stay as they are",
+            model.config.model_type,
+        )
     # The chunked head reads the head's weight itself, and tied embeddings are the head.
     if any(isinstance(module, LoraLayer) for module in (model.get_input_embeddings(), model.get_output_embeddings())):
         raise ValueError(
@@ -79,7 +95,7 @@ def transformers_model(model: PreTrainedModel) -> PreTrainedModel:
 def without_adapter(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """The frozen weights alone: the model that the training started from."""
     with _peft(model).disable_adapter():
-        yield model
+        yield transformers_model(model)
 
 
 def save_adapter(model: PreTrainedModel, folder: Path) -> None:

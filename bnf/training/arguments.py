@@ -43,9 +43,10 @@ def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates:
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
     )
-    if arguments.world_size != config.nproc_per_node:
+    if arguments.world_size != config.num_processes:
+        nodes = f" times num_nodes ({config.num_nodes})" if config.num_nodes > 1 else ""
         raise ValueError(
-            f"the number of processes must be nproc_per_node ({config.nproc_per_node}), got {arguments.world_size}; start training "
+            f"the number of processes must be nproc_per_node ({config.nproc_per_node}){nodes}, got {arguments.world_size}; start training "
             "without torchrun or accelerate: it starts its processes itself"
         )
     arguments._n_gpu = min(arguments.n_gpu, 1)

@@ -170,8 +170,9 @@ def check_processes(config: TrainConfig, num_rows: int) -> None:
     Raises:
         ValueError: there are more processes than rows.
     """
-    if config.nproc_per_node > num_rows:
+    if config.num_processes > num_rows:
+        nodes = f" times num_nodes ({config.num_nodes})" if config.num_nodes > 1 else ""
         raise ValueError(
-            f"nproc_per_node must be at most the {num_rows} rows that the data make, got {config.nproc_per_node}; lower it, or for more "
-            f"rows global_batch_size (now {config.global_batch_size}) or max_tokens_per_row (now {config.max_tokens_per_row})"
+            f"nproc_per_node{nodes} must be at most the {num_rows} rows that the data make, got {config.nproc_per_node}; lower it, or for "
+            f"more rows global_batch_size (now {config.global_batch_size}) or max_tokens_per_row (now {config.max_tokens_per_row})"
         )

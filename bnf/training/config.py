@@ -10,15 +10,20 @@ from difflib import get_close_matches
 from typing import Literal, get_args, get_type_hints
 
 from bnf.objectives import load_objective, option_types
+from bnf.parallel.placement import HOST_PORT, Placement
 from bnf.training.loggers import LOGGERS
 from bnf.training.schedule import SCHEDULES
 
 # The settings that reference and training share: the rows, and the dtype they are computed in.
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
-# Where and how often a training writes, and where its processes meet. Nothing that it computes depends on them.
-BOOKKEEPING_FIELDS = ("save_steps", "report_to", "rdzv_endpoint")
+# Where and how often a training writes. Nothing that it computes depends on them.
+BOOKKEEPING_FIELDS = ("save_steps", "report_to")
+# Where a training computes. It changes nothing but the order of sums, as long as the rows stay the same.
+PLACEMENT_FIELDS = ("nproc_per_node", "num_nodes", "rdzv_endpoint", "sharding", "cpu_offload")
 # Names that other programs have for a setting.
 _OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
+# What `TrainConfig.identity` has in their place.
+DERIVED_FIELDS = ("max_groups_per_row", "sharded")
 # Settings that only some objectives read: those that name them in `reads`.
 READ_BY_SOME = ("label_weighting", "length_normalization")
 # Settings of evaluations. Without dev groups nothing reads them.
@@ -199,6 +204,8 @@ class TrainConfig:
             rule = f"times num_nodes ({self.num_nodes}) {rule}"
         enough = self.num_processes <= self.global_batch_size
         self._require(enough, "nproc_per_node", rule, "lower it, or raise global_batch_size")
+        named = self.rdzv_endpoint is None or HOST_PORT.fullmatch(self.rdzv_endpoint) is not None
+        self._require(named, "rdzv_endpoint", "be HOST:PORT", "write such as node1:29500")
         self._check_unread()
 
     def _require(self, holds: bool, key: str, rule: str, remedy: str) -> None:
@@ -246,6 +253,21 @@ class TrainConfig:
     def num_processes(self) -> int:
         """How many processes train together, over all nodes."""
         return self.nproc_per_node * self.num_nodes
+
+    @property
+    def placement(self) -> Placement:
+        """Where the training and its reference pass compute."""
+        return Placement(self.nproc_per_node, self.num_nodes, self.rdzv_endpoint, self.sharding, self.cpu_offload)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a share of the model."""
+        return self.sharding != "none"
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether the training runs in processes of its own, which torchrun starts."""
+        return self.num_processes > 1 or self.sharded
 
     @property
     def loggers(self) -> list[str]:
@@ -321,6 +343,15 @@ class TrainConfig:
             between = math.ceil(steps / self.eval_steps)
         # Before the first step, and after the last.
         return 1 + between
+
+    def identity(self) -> dict[str, object]:
+        """The settings that decide the policy, up to the order of sums; a training goes on where they are the same.
+
+        Of its placement only that counts which decides the rows, and the form of its checkpoints.
+        """
+        apart = (*BOOKKEEPING_FIELDS, *PLACEMENT_FIELDS)
+        kept = {name: value for name, value in self.to_dict().items() if name not in apart}
+        return kept | {name: getattr(self, name) for name in DERIVED_FIELDS}
 
     def row_settings(self) -> dict[str, object]:
         """What reference, training and analysis share: the rows, and the dtype they are computed in."""

@@ -8,7 +8,11 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from bnf.data.groups import PromptGroup
+from bnf.model.families import needs_eager
+from bnf.model.logps import compute_device
+from bnf.model.sharding import is_sharded
 from bnf.objectives import RowLogps
+from bnf.parallel.group import gather, num_processes, process_number
 from bnf.training.adapters import transformers_model
 from bnf.training.collapse import NUM_SAMPLES, SHIFT, UNTERMINATED
 from bnf.training.means import Means
@@ -57,26 +61,29 @@ def sample(
     """A completion of each prompt at temperature 1. The model's state and the random generators stay as they were.
 
     Prompts of similar length are continued together, as many as `max_tokens` of cached keys and values allow. What is drawn for a
-    prompt depends on the seed and its place alone, not on the prompts beside it.
+    prompt depends on the seed and its place alone, not on the prompts beside it. The processes of a training share the batches, and
+    each returns all samples.
     """
     inner = transformers_model(model)
     stops = stop_tokens(inner)
     settings = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
-    device = inner.device
+    device = compute_device(inner)
     # The same numbers for each of a model's evaluations, and none from those that training draws.
     draws = torch.rand(len(prompts), max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     samples: dict[int, Sample] = {}
-    num_tokens, most_left = 0, len(prompts) * max_new_tokens
-    progress(0, len(prompts), 0, most_left)
+    batches = _own_batches(list(_batches(prompts, max_new_tokens, max_tokens)), equally_many=is_sharded(inner))
+    num_own = sum(map(len, batches))
+    num_tokens, most_left = 0, num_own * max_new_tokens
+    progress(0, num_own, 0, most_left)
     with _generating(inner), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):
-        for batch in _batches(prompts, max_new_tokens, max_tokens):
+        for batch in batches:
             own = [prompts[place] for place in batch]
             longest = max(map(len, own))
             ids = torch.tensor([[stops[0]] * (longest - len(prompt)) + list(prompt) for prompt in own], device=device)
             mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in own], device=device)
 
             def on_token(step: int, num: int = len(own), tokens: int = num_tokens, left: int = most_left) -> None:
-                progress(len(samples), len(prompts), tokens + step * num, left - step * num)
+                progress(len(samples), num_own, tokens + step * num, left - step * num)
 
             drawing = _Drawing(draws[batch].to(device), longest, on_token)
             output = inner.generate(  # type: ignore[operator]
@@ -84,6 +91,8 @@ def sample(
                 attention_mask=mask,
                 generation_config=settings,
                 logits_processor=LogitsProcessorList([drawing]),
+                # Each token of a sharded model needs all processes, until the longest sample of all has ended.
+                synced_gpus=is_sharded(inner) and num_processes() > 1,
             )
             for place, row in zip(batch, output[:, longest:].tolist(), strict=True):
                 end = next((index for index, token in enumerate(row) if token in stops), None)
@@ -91,8 +100,16 @@ def sample(
                 samples[place] = Sample(prompts[place], tuple(tokens), end is not None)
             num_tokens += (output.shape[1] - longest) * len(own)
             most_left -= max_new_tokens * len(own)
-            progress(len(samples), len(prompts), num_tokens, most_left)
-    return [samples[place] for place in range(len(prompts))]
+            progress(len(samples), num_own, num_tokens, most_left)
+    everyones = {place: found for part in gather(samples) for place, found in part.items()}
+    return [everyones[place] for place in range(len(prompts))]
+
+
+def _own_batches(batches: list[list[int]], *, equally_many: bool) -> list[list[int]]:
+    """This process's share of the batches; with `equally_many` some are computed again, so that each process has as many."""
+    own = batches[process_number() :: num_processes()]
+    at_least = -(-len(batches) // num_processes()) if equally_many else 0
+    return own + batches[:1] * (at_least - len(own))
 
 
 def _batches(prompts: Sequence[tuple[int, ...]], max_new_tokens: int, max_tokens: int) -> Iterator[list[int]]:
@@ -143,8 +160,7 @@ class DevFigures:
 def _generating(model: PreTrainedModel) -> Iterator[None]:
     """Gives the model attention over padded batches and an empty generation config: its own may warp the distribution."""
     attention, own = model.config._attn_implementation, model.generation_config
-    # The kernels of sdpa know no soft-capping.
-    model.set_attn_implementation("eager" if getattr(model.config, "attn_logit_softcapping", None) else "sdpa")
+    model.set_attn_implementation("eager" if needs_eager(model.config) else "sdpa")
     model.generation_config = GenerationConfig()
     try:
         yield

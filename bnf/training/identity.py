@@ -5,9 +5,9 @@ import logging
 from bnf.model.loading import Numerics, numerics
 from bnf.objectives import RowLogps
 from bnf.objectives.bnf import feedback_weights
+from bnf.parallel.group import gather
 from bnf.training.means import Means
 from bnf.training.own_reference import ReferenceMismatch
-from bnf.training.parallel import gather
 
 _logger = logging.getLogger(__name__)
 

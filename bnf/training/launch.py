@@ -1,26 +1,17 @@
-"""Training in several processes of one machine. torchrun starts them, each runs `bnf.training.worker`, the first one reports.
-
-They end with the process that launched them, however that one ends.
-"""
+"""Training in several processes, on one node or on several: `bnf.parallel.launch` starts them, each runs `bnf.training.worker`."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bnf.process import module_command, module_environment
+from bnf.parallel.launch import launch as launch_processes
 from bnf.progress import Progress
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
-from bnf.training.own_reference import ReferenceMismatch
+from bnf.training.own_reference import ReferenceMismatch, launch_cache_for
 from bnf.training.preparation import Folders, prepare
 from bnf.training.summary import TrainSummary, read_summary
 
-WORKER = "bnf.training.worker"
-# How a line on stdout begins that reports progress.
-MARK = "bnf.progress "
 # Errors that a process reports by name and message; the message is all there is to know.
 REPORTED: dict[str, type[Exception]] = {
     "ValueError": ValueError,
@@ -52,51 +43,18 @@ class Call:
 
 
 def launch(config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress) -> TrainSummary:
-    """As `bnf.training.trainer.train`, in `nproc_per_node` processes.
+    """As `bnf.training.trainer.train`, in `nproc_per_node` processes on each of `num_nodes` nodes. These must see the folders under the
+    same paths.
 
     Raises:
-        ValueError, FileNotFoundError, ReferenceMismatch, TrainingCollapsed: as `train`.
-        RuntimeError: a process failed otherwise; its traceback is on stderr.
+        ValueError, FileNotFoundError, ReferenceMismatch, TrainingCollapsed: as `train`; ValueError where the nodes have nowhere to meet.
+        RuntimeError: a process failed otherwise (its traceback is on stderr), or a node did not come or went away.
     """
-    prepared = prepare(config, folders, step0_check=step0_check, progress=progress)
+    prepared = prepare(config, folders, step0_check=step0_check, progress=progress, cache=launch_cache_for)
     if prepared.finished is not None:
         return prepared.finished
-    _run(Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check), progress)
+    call = Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check)
+    launch_processes("train", call.to_json(), folders.output_dir, config.placement, REPORTED, progress)
     summary = read_summary(folders.output_dir)
     assert summary is not None
     return summary
-
-
-def _run(call: Call, progress: Progress) -> None:
-    """Starts the processes, passes their progress on, and raises what one of them raised."""
-    output_dir = call.folders.output_dir
-    call_file = output_dir / "launch.json"
-    for stale in output_dir.glob("launch*.json"):
-        stale.unlink()
-    call_file.write_text(json.dumps(call.to_json()))
-    process = subprocess.Popen(
-        module_command(WORKER, "start", str(call_file), str(os.getpid())),
-        stdout=subprocess.PIPE,
-        text=True,
-        # For the processes that torchrun starts by itself what `-P` says.
-        env=module_environment({"PYTHONSAFEPATH": "1"}),
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if line.startswith(MARK):
-                progress(*json.loads(line[len(MARK) :]))
-            else:
-                print(line, end="", file=sys.stderr)
-        process.wait()
-    finally:
-        # Alive only where the progress was interrupted; the other processes end with the one that started them.
-        process.kill()
-        process.wait()
-    errors = [json.loads(report.read_text()) for report in sorted(output_dir.glob("launch-error-*.json"))]
-    # The error that says what is wrong comes before those of processes that lost their peer by it.
-    for error in sorted(errors, key=lambda error: error["kind"] not in REPORTED):
-        raise REPORTED.get(error["kind"], RuntimeError)(error["message"])
-    if process.returncode != 0:
-        raise RuntimeError(f"the training's processes must end with 0, got {process.returncode}; their output says why")
-    call_file.unlink()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bnf.training.parallel import gather, num_processes
+from bnf.parallel.group import gather, num_processes
 
 
 class Means:

@@ -27,7 +27,6 @@ class Memory:
         buckets: the copy of the gradients that DistributedDataParallel exchanges.
         gathered: layers whose shares are brought together while they are computed, and their gradients before these are shared out.
         root: embeddings, last norm and head, as far as they are brought together, and the buffer of their gradient.
-        copies: the weights of matrix products in bfloat16, which autocast makes of float32.
         activations: what the layers keep of a row for the backward pass.
         head: logits and their gradient, a chunk at a time, the head's weights in their dtype, and its gradient.
         backward: what exists for a moment in the backward pass.
@@ -40,7 +39,6 @@ class Memory:
     buckets: float
     gathered: float
     root: float
-    copies: float
     activations: float
     head: float
     backward: float
@@ -106,7 +104,6 @@ def estimate(shape: ModelShape, config: TrainConfig, row: RowSizes, device: Devi
         buckets=float(trained * trained_width) if config.num_processes > 1 and config.sharding == "none" else 0.0,
         gathered=moment.gathered,
         root=moment.root,
-        copies=moment.copies,
         activations=moment.activations,
         head=moment.head,
         backward=moment.backward,

@@ -17,10 +17,10 @@ from bnf.data.packing import pack
 from bnf.model.logps import TokenLogps, row_logps
 from bnf.objectives import BaseObjective, RowLogps
 from bnf.objectives.bnf import dtd_cross_entropy, feedback_weights
+from bnf.parallel.group import gather, num_processes
 from bnf.reference.divergence import sampled_kl
 from bnf.training.dev import Sample
 from bnf.training.means import Means
-from bnf.training.parallel import gather, num_processes
 
 _NAMES = {1: "chosen", -1: "rejected"}
 

@@ -8,18 +8,22 @@ is checked again. Where the cache says that another kind of device made it, the 
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bnf.files import write_json
 from bnf.model.digests import model_digest
+from bnf.parallel.placement import Placement
 from bnf.progress import Progress
-from bnf.reference.cache import cache_reference
 from bnf.reference.index import read_index
+from bnf.reference.launch import ReferenceCall
 from bnf.training.config import TrainConfig
 
 _NOTE_FILE = "reference_mismatch.json"
 _FOLDER = "own_reference"
+# cache(config, model_dir, groups_dir, reference_dir, progress)
+CacheFor = Callable[[TrainConfig, Path, Path, Path, Progress], None]
 
 
 class ReferenceMismatch(ValueError):
@@ -55,19 +59,30 @@ def is_of(reference_dir: Path, model_dir: Path) -> bool:
     return read_index(reference_dir).identity.model == model_digest(model_dir)
 
 
-def own_reference(config: TrainConfig, model_dir: Path, groups_dir: Path, output_dir: Path, progress: Progress) -> Path:
-    """Computes the training's own cache where it is not there yet; returns its folder."""
+def own_reference(
+    config: TrainConfig, model_dir: Path, groups_dir: Path, output_dir: Path, progress: Progress, cache: CacheFor
+) -> Path:
+    """Has the training's own cache computed by `cache` where it is not there yet; returns its folder."""
 
     def report(done: int, total: int, note: str) -> None:
         progress(done, total, f"reference: {note}")
 
-    cache_for(config, model_dir, groups_dir, output_dir / _FOLDER, report)
+    cache(config, model_dir, groups_dir, output_dir / _FOLDER, report)
     return output_dir / _FOLDER
 
 
 def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
-    """Caches the reference that this training needs, as the reference stage does."""
-    cache_reference(
+    """Caches the reference that this training needs, as the reference stage does, in this process."""
+    _call(config, model_dir, groups_dir, reference_dir, Placement()).launch(progress)
+
+
+def launch_cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
+    """The same in as many processes as the training has."""
+    _call(config, model_dir, groups_dir, reference_dir, config.placement).launch(progress)
+
+
+def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, placement: Placement) -> ReferenceCall:
+    return ReferenceCall(
         model_dir,
         groups_dir,
         reference_dir,
@@ -76,7 +91,7 @@ def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_
         share_prompts=config.share_prompts,
         bf16=config.bf16,
         kl_pairs=config.needs_kl_pairs,
-        progress=progress,
+        placement=placement,
     )
 
 

@@ -5,40 +5,17 @@ order in which floating-point numbers are added.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import wraps
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel
 
-from bnf.data.packing import Row, step_bounds
-from bnf.model.logps import row_logps
+from bnf.data.packing import step_bounds
+from bnf.parallel.group import num_processes
 from bnf.training.losses import Totals
 
 _T = TypeVar("_T")
-
-
-def num_processes() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes files and reports."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def process_number() -> int:
-    """This process's number among them, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def wait_for_all() -> None:
-    """Waits until all processes have called it."""
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def sum_totals(own: Totals, num_kl_pairs: int, device: torch.device) -> Totals:
@@ -54,15 +31,6 @@ def sum_totals(own: Totals, num_kl_pairs: int, device: torch.device) -> Totals:
     return Totals(int(sums[0]), int(sums[1]), logratio)
 
 
-def gather(value: _T) -> list[_T]:
-    """The value of each process, in the order of their numbers."""
-    if num_processes() == 1:
-        return [value]
-    values: list[_T | None] = [None] * num_processes()
-    dist.all_gather_object(values, value)
-    return cast(list[_T], values)
-
-
 class SeededSteps(Sampler[list[int]]):
     """The rows of each optimizer step of an epoch that one process computes, as indices.
 
@@ -71,9 +39,21 @@ class SeededSteps(Sampler[list[int]]):
     take part in every step.
     """
 
-    def __init__(self, sizes: Sequence[int], seed: int, *, num_steps: int, process: int = 0, num_processes: int = 1) -> None:
-        """`sizes` are the rows' numbers of groups."""
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        seed: int,
+        *,
+        num_steps: int,
+        process: int = 0,
+        num_processes: int = 1,
+        equally_many: bool = False,
+    ) -> None:
+        """`sizes` are the rows' numbers of groups. With `equally_many` filler rows give all processes as many rows of a step: each row
+        of a sharded model needs all of them.
+        """
         self.sizes, self.seed, self.num_steps, self.epoch = sizes, seed, num_steps, 0
+        self.equally_many = equally_many
         self.process, self.num_processes = process, num_processes
 
     def set_epoch(self, epoch: int) -> None:
@@ -87,7 +67,9 @@ class SeededSteps(Sampler[list[int]]):
         order = torch.randperm(len(self.sizes), generator=generator).tolist()
         first = 0
         for last in step_bounds([self.sizes[row] for row in order], self.num_steps):
-            yield order[first:last][self.process :: self.num_processes] or [len(self.sizes)]
+            own = order[first:last][self.process :: self.num_processes]
+            at_least = -(-(last - first) // self.num_processes) if self.equally_many else 1
+            yield own + [len(self.sizes)] * (at_least - len(own))
             first = last
 
 
@@ -106,17 +88,3 @@ class StepLoader(DataLoader[_T]):
 
 def _together(rows: list[_T]) -> dict[str, list[_T]]:
     return {"rows": rows}
-
-
-def accept_rows(model: PreTrainedModel) -> None:
-    """Makes `model(row=…)` compute `row_logps`; all other calls of `model` stay as they are.
-
-    A wrapper such as DistributedDataParallel adds up gradients only of what went through its own forward.
-    """
-    plain = model.forward
-
-    @wraps(plain)
-    def forward(*args: object, row: Row | None = None, **kwargs: object) -> object:
-        return plain(*args, **kwargs) if row is None else row_logps(model, row, **kwargs)  # type: ignore[arg-type]
-
-    model.forward = forward

@@ -14,8 +14,8 @@ from bnf.objectives import load_objective
 from bnf.progress import Progress
 from bnf.reference.index import made_elsewhere, read_index
 from bnf.training.checks import check_data, check_loggers, check_machine, check_processes
-from bnf.training.config import BOOKKEEPING_FIELDS, TrainConfig
-from bnf.training.own_reference import Mismatch, is_of, note_mismatch, noted_mismatch, own_reference
+from bnf.training.config import TrainConfig
+from bnf.training.own_reference import CacheFor, Mismatch, cache_for, is_of, note_mismatch, noted_mismatch, own_reference
 from bnf.training.rows import training_rows
 from bnf.training.summary import TrainSummary, read_summary
 
@@ -52,8 +52,11 @@ class Prepared:
     finished: TrainSummary | None
 
 
-def prepare(config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress) -> Prepared:
-    """Checks settings, data, machine and output folder, and computes the training's own reference where the cached one doesn't fit.
+def prepare(
+    config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress, cache: CacheFor = cache_for
+) -> Prepared:
+    """Checks settings, data, machine and output folder, and has `cache` compute the training's own reference where the cached one
+    doesn't fit.
 
     Raises:
         FileNotFoundError: the model, the groups or the reference are not there.
@@ -78,7 +81,7 @@ def prepare(config: TrainConfig, folders: Folders, *, step0_check: bool, progres
     if reference_dir is not None and finished is None:
         mismatch = _mismatch(reference_dir, folders.referred_model_dir, output_dir, step0_check=step0_check)
         if mismatch is not None:
-            reference_dir = own_reference(config, folders.referred_model_dir, groups_dir, output_dir, progress)
+            reference_dir = own_reference(config, folders.referred_model_dir, groups_dir, output_dir, progress, cache)
     return Prepared(groups, rows, reference_dir, mismatch, finished)
 
 
@@ -115,7 +118,7 @@ def _check_reference_model(reference_dir: Path, model_dir: Path) -> None:
 def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: Path) -> None:
     """Notes what is trained in this folder, so that nothing else is resumed there."""
     identity: dict[str, object] = {
-        "config": {name: value for name, value in config.to_dict().items() if name not in BOOKKEEPING_FIELDS},
+        "config": config.identity(),
         "model": model_digest(model_dir),
     }
     for name, path in (("groups", groups_dir / GROUPS_FILE), ("dev groups", groups_dir / DEV / GROUPS_FILE)):

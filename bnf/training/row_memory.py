@@ -41,7 +41,6 @@ class Moment:
     """Bytes that a row holds at a moment of its forward and backward pass; `bnf.training.memory.Memory` says what they are."""
 
     activations: float = 0.0
-    copies: float = 0.0
     head: float = 0.0
     backward: float = 0.0
     gathered: float = 0.0
@@ -50,7 +49,7 @@ class Moment:
     @property
     def total(self) -> float:
         """All of it."""
-        return self.activations + self.copies + self.head + self.backward + self.gathered + self.root
+        return self.activations + self.head + self.backward + self.gathered + self.root
 
 
 def num_shares(config: TrainConfig) -> int:
@@ -73,46 +72,34 @@ def adapted(shape: ModelShape, config: TrainConfig) -> list[Linear]:
 
 
 def fullest_moment(shape: ModelShape, config: TrainConfig, row: RowSizes, device: Device) -> Moment:
-    """The moment at which a row holds the most: in the head, in the last layer's backward pass, in the embeddings' gradient, or with
-    checkpointing at the end of the forward pass."""
+    """The moment at which a row holds the most: in the head, in the last layer's backward pass, or in the embeddings' gradient."""
     width, act = weight_bytes(config), _activation_bytes(config)
     is_sharded, learns = config.sharding != "none", config.lora_r == 0
     kept, masks = _kept_of_layer(shape, config, row, device)
     activations = masks + shape.layers * row.tokens * (shape.hidden * width if config.gradient_checkpointing else kept)
-    cast = 2 if act < width else 0
-    # Weights in 4 bits are widened for each product alone.
-    copies = 0.0 if config.load_in_4bit else float(cast * shape.linear_parameters)
     head = shape.head_parameters * width
     own_unit = (shape.root_parameters if shape.tied else shape.head_parameters + shape.hidden) * width if is_sharded else 0.0
 
     # Sharded, the head's unit is there from the forward pass on, and its gradient lies in the buffer too by which it is shared out.
-    in_head = Moment(
-        activations, copies, _head(shape, config, row, device), root=own_unit + (head if is_sharded and learns else 0)
-    )
-    # A layer's gate and up computed again, the gradients of its MLP and of the residual stream, and of the largest matrix in the
-    # dtype of the products and in its own.
+    in_head = Moment(activations, _head(shape, config, row, device), root=own_unit + (head if is_sharded and learns else 0))
+    # A layer's gate and up computed again, and the gradients of its MLP and of the residual stream.
     backward = float(row.tokens * (5 * shape.intermediate * act + 3 * shape.hidden * 4))
-    backward += max(linear.parameters for linear in shape.linears) * (width + cast) if learns else 0
+    # Of the largest matrix a copy and the gradient in the dtype of the products, and the gradient in its own.
+    cast = act if act < width else 0
+    backward += max(linear.parameters for linear in shape.linears) * (cast + (width + cast if learns else 0))
+    if config.gradient_checkpointing:
+        # What is computed again of a layer is all kept, its norms' and gates' outputs too.
+        backward += row.tokens * (kept + act * (2 * shape.hidden + shape.intermediate + shape.query))
     # The head's gradient waits for that of embeddings which are tied to it, and which are large once more.
     waiting = float(head) if shape.tied and learns else 0.0
-    in_layer = Moment(activations, copies, waiting, backward)
-    in_embeddings = Moment(masks, head=waiting + (head if learns else 0))
+    in_layer = Moment(activations, waiting, backward)
+    in_embeddings = Moment(masks, waiting + (head if learns else 0))
     if is_sharded:
         layer = shape.largest_layer * width
         # The layer, the next one, and its gradients in the buffer too.
         in_layer = replace(in_layer, gathered=layer * (4 if learns else 2), root=own_unit if shape.tied else 0.0)
         in_embeddings = replace(in_embeddings, root=float(own_unit if shape.tied else head) + (head if learns else 0))
-    if not config.gradient_checkpointing:
-        return max(in_head, in_layer, in_embeddings, key=lambda moment: moment.total)
-    # Autocast holds its copies of trained weights until the forward pass ends.
-    gathered = 2.0 * shape.largest_layer * width if is_sharded else 0.0
-    forward = Moment(
-        activations, copies if learns else copies / shape.layers, 0.0, row.tokens * act * 3 * shape.intermediate, gathered
-    )
-    # What is computed again of a layer is all kept, its norms' and gates' outputs too.
-    again = row.tokens * (kept + act * (2 * shape.hidden + shape.intermediate + shape.query))
-    in_layer = replace(in_layer, copies=copies / shape.layers, backward=backward + again)
-    return max(forward, replace(in_head, copies=0.0), in_layer, in_embeddings, key=lambda moment: moment.total)
+    return max(in_head, in_layer, in_embeddings, key=lambda moment: moment.total)
 
 
 def _activation_bytes(config: TrainConfig) -> int:

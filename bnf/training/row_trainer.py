@@ -6,45 +6,38 @@ the step's rows really hold. The seed permutes whole rows. A checkpoint appears 
 
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from bnf.files import open_to_readers, replacing
+from bnf.files import replacing
 from bnf.model.loading import load_model
-from bnf.model.logps import TokenLogps, row_logps
+from bnf.model.logps import TokenLogps, accept_rows, row_logps
+from bnf.model.sharding import Sharding, give_back, load_sharded
 from bnf.objectives import BaseObjective, RowLogps
+from bnf.parallel.group import first_of, is_first, num_processes, process_number
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
 from bnf.training.adapters import is_adapted, without_adapter
+from bnf.training.checkpointed_trainer import CheckpointedTrainer
 from bnf.training.collapse import check_evaluations, non_finite
 from bnf.training.config import TrainConfig
 from bnf.training.dev import DevFigures, prompts_to_sample, sample
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import Totals, assemble, count, total_loss
 from bnf.training.metrics import StepMetrics, peak_memory_gb, sample_metrics
-from bnf.training.parallel import (
-    SeededSteps,
-    StepLoader,
-    accept_rows,
-    is_first,
-    num_processes,
-    process_number,
-    sum_totals,
-    wait_for_all,
-)
+from bnf.training.parallel import SeededSteps, StepLoader, sum_totals
 from bnf.training.rows import TrainRow
 from bnf.training.schedule import num_warmup_steps, rate_share
 
@@ -68,7 +61,7 @@ class LearningRates:
     warmup_steps: int
 
 
-class RowTrainer(Trainer):
+class RowTrainer(CheckpointedTrainer):
     """transformers.Trainer whose examples are packed rows and whose loss is an objective of `bnf.objectives`."""
 
     model: PreTrainedModel
@@ -107,8 +100,9 @@ class RowTrainer(Trainer):
             num_steps=num_steps,
             process=process_number(),
             num_processes=num_processes(),
+            equally_many=self.is_sharded,
         )
-        if num_processes() > 1:
+        if num_processes() > 1 and not self.is_sharded:
             accept_rows(model)
         self.objective = objective
         self.weights = weights
@@ -161,14 +155,20 @@ class RowTrainer(Trainer):
         items = [item for batch in batches for item in batch["rows"] if item.counts]
         pairs = [item.reference.kl_pairs for item in items if item.reference is not None]
         num_kl_pairs = sum(len(each.row.lengths) for each in pairs if each is not None)
-        return batches, sum_totals(self._totals(items), num_kl_pairs, self.model.device)
+        fillers = [item for batch in batches for item in batch["rows"] if not item.counts]
+        if self.is_sharded and self.objective.needs_kl_pairs and fillers:
+            # For the other processes' sake, which compute the KL pairs of a row each.
+            self._kl_pair_logratio(fillers)
+        return batches, sum_totals(self._totals(items), num_kl_pairs, self.args.device)
 
     def _totals(self, items: Sequence[TrainRow]) -> Totals:
         totals = count(self.objective, [group for item in items for group in item.row.groups])
         if self.objective.needs_kl_pairs and items:
-            logratio = mean_logratio(self.model, [item.reference for item in items], bf16=self.config.bf16)
-            totals = replace(totals, kl_pair_logratio=logratio)
+            totals = replace(totals, kl_pair_logratio=self._kl_pair_logratio(items))
         return totals
+
+    def _kl_pair_logratio(self, items: Sequence[TrainRow]) -> torch.Tensor:
+        return mean_logratio(self.scored, [item.reference for item in items], bf16=self.config.bf16)
 
     def training_step(  # type: ignore[override]
         self, model: torch.nn.Module, inputs: StepRows, num_items_in_batch: Totals | None = None
@@ -192,7 +192,7 @@ class RowTrainer(Trainer):
         assert num_items_in_batch is not None and not return_outputs
         item = inputs["row"]
         is_logged = (self.state.global_step + 1) % self.args.logging_steps == 0
-        forward = partial(row_logps, self.model) if model is self.model else model
+        forward = partial(row_logps, self.scored) if model is self.model else model
         policy = forward(row=item.row, bf16=self.config.bf16, entropies=is_logged, prompts=self.objective.needs_prompts)
         if not item.counts:
             nothing: torch.Tensor = policy.logps.sum() * 0.0
@@ -234,14 +234,14 @@ class RowTrainer(Trainer):
         with torch.no_grad():
             for item in self.dev:
                 policy = row_logps(
-                    self.model, item.row, bf16=self.config.bf16, entropies=True, prompts=self.objective.needs_prompts
+                    self.scored, item.row, bf16=self.config.bf16, entropies=True, prompts=self.objective.needs_prompts
                 )
                 row = self._assembled(item, policy, totals)
                 metrics.add_row(self.objective, row, policy, item.row.num_tokens)
                 figures.add_row(row)
                 losses.append(total_loss(self.objective.losses(row), row, totals, self.weights))
                 self.progress.on_dev_row(len(losses), len(self.dev))
-        loss = float(torch.stack(losses).sum())
+        loss = first_of(float(torch.stack(losses).sum()))
         groups = [group for item in self.dev for group in item.row.groups]
         samples = sample(
             self.model,
@@ -256,10 +256,13 @@ class RowTrainer(Trainer):
         values = {
             "loss": loss,
             **metrics.pop(),
-            **sample_metrics(samples, self.model, self._reference(), bf16=self.config.bf16).to_json(),
+            **sample_metrics(samples, self.scored, self._reference(), bf16=self.config.bf16).to_json(),
             # Last: the rules of a collapse look at these, whatever else is logged.
             **figures.logged(samples),
         }
+        # The processes decide alike, also where a device's last bits are not another's.
+        values = first_of(values)
+        give_back(self.scored)
         logs = {f"eval_{name}": value for name, value in values.items()}
         logs["eval_seconds"] = time.monotonic() - started
         self.log(dict(logs))
@@ -279,6 +282,8 @@ class RowTrainer(Trainer):
         if self.starts_as_reference and is_adapted(self.model):
             return without_adapter(self.model)
         # Held while it is used, when no gradients are: it takes no more memory than they do.
+        if self.is_sharded:
+            return nullcontext(load_sharded(self.reference_model_dir, Sharding.of(self.config)).eval())
         return nullcontext(load_model(self.reference_model_dir).eval())
 
     def floating_point_ops(self, inputs: Mapping[str, object]) -> int:
@@ -305,35 +310,11 @@ class RowTrainer(Trainer):
             self.progress.end_step(self.state.global_step, logs)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: float | None = None) -> float:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if not math.isfinite(float(norm)):
-            raise non_finite("gradient norm", float(norm), self.state.global_step + 1, self.config)
+        found: object = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = float(found.full_tensor() if isinstance(found, DTensor) else cast(float, found))
+        if not math.isfinite(norm):
+            raise non_finite("gradient norm", norm, self.state.global_step + 1, self.config)
         return norm
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        if self.state.global_step >= self.state.max_steps:
-            return  # the policy itself is written next
-        folder = Path(str(self.args.output_dir))
-        unfinished = folder / "partial"
-        if is_first():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        wait_for_all()
-        self.args.output_dir = str(unfinished)
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.output_dir = str(folder)
-        wait_for_all()
-        if not is_first():
-            return
-        name = f"checkpoint-{self.state.global_step}"
-        # TrainingArguments hold paths and callables as a pickle; the configuration is in training.json.
-        (unfinished / name / "training_args.bin").unlink()
-        open_to_readers(unfinished / name)
-        older = list(folder.glob("checkpoint-*"))
-        os.replace(unfinished / name, folder / name)
-        for checkpoint in older:
-            shutil.rmtree(checkpoint)
 
 
 class _Reporter(TrainerCallback):
@@ -358,7 +339,7 @@ class _Reporter(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if state.global_step == 0 and self.trainer.identity is not None:
-            self.trainer.identity.check(self.trainer.model.device.type)
+            self.trainer.identity.check(self.trainer.args.device.type)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         if self.trainer.dev and state.global_step >= state.max_steps:

@@ -6,9 +6,12 @@ A training that was killed goes on from its last checkpoint, to the same bits.
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.utils import swap_tensors
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
@@ -16,8 +19,10 @@ from bnf.data.groups import DEV, read_groups
 from bnf.files import open_to_readers, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files
-from bnf.model.loading import load_model, stored_dtype
+from bnf.model.loading import empty_model, load_model, stored_dtype
+from bnf.model.sharding import Sharding, load_sharded, whole_parameters
 from bnf.objectives import load_objective
+from bnf.parallel.group import is_first, wait_for_all
 from bnf.progress import Progress
 from bnf.reference.index import reference_numerics
 from bnf.training.adapters import add_adapter, merge, save_adapter
@@ -26,7 +31,6 @@ from bnf.training.config import TrainConfig
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import label_weights
 from bnf.training.own_reference import Mismatch, ReferenceMismatch, drop_own_reference, is_of, note_mismatch
-from bnf.training.parallel import is_first, wait_for_all
 from bnf.training.preparation import Folders, prepare
 from bnf.training.row_trainer import RowTrainer
 from bnf.training.rows import training_rows, with_reference
@@ -44,7 +48,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
     Leaves in `folders.output_dir` the policy (`policy/`, a model folder), metrics.jsonl, trainer_state.json and, written last,
     train_summary.json. With LoRA the adapters are merged into the policy, and kept in `adapter_checkpoint/` too. If the data set has dev
     groups, they are evaluated on the way. Called again after a kill, it goes on from the last checkpoint. Called again after the
-    end, it returns the summary. It trains as one process: where `nproc_per_node` is above 1, call `bnf.training.launch.launch`.
+    end, it returns the summary. It trains as one process: where `num_processes` is above 1, call `bnf.training.launch.launch`.
 
     Args:
         step0_check: checks before the first step that policy and reference are equal; for a reference of the same weights. Where the
@@ -70,12 +74,18 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         # With another number of threads the policy would differ from its own reference in the last bits of its logits.
         torch.set_num_threads(computed_with.num_threads)
     keep_freed_memory()
-    model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
+    adapt = partial(add_adapter, config=config) if config.lora_r else None
+    if config.sharded:
+        sharding = Sharding.of(config)
+        model = load_sharded(model_dir, sharding, gradient_checkpointing=config.gradient_checkpointing, adapt=adapt)
+    else:
+        model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
+        model = model if adapt is None else adapt(model)
     # Before the trainer: this is where the processes meet.
     arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))
     checks_identity = step0_check and reference_dir is not None
     trainer = RowTrainer(
-        add_adapter(model, config) if config.lora_r else model,
+        model,
         arguments,
         with_reference(config, rows, reference_dir),
         config=config,
@@ -102,8 +112,10 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
     summary = summarize(
         trainer, rows, groups, dev_groups, resumed_from=resumed_from, seconds=seconds, mismatch=prepared.mismatch
     )
+    # A sharded model is gathered by all processes, and written by the first.
+    whole = _gathered(model, config, model_dir) if config.sharded else model
     if is_first():
-        _write(config, trainer, model, folders, summary)
+        _write(config, trainer, whole, folders, summary)
     wait_for_all()
     return summary
 
@@ -112,13 +124,30 @@ def _write(config: TrainConfig, trainer: RowTrainer, model: PreTrainedModel, fol
     """Writes what the training leaves, and removes what it only needed on the way."""
     output_dir = folders.output_dir
     if config.lora_r:
-        save_adapter(trainer.model, output_dir / ADAPTER)
-        model = merge(trainer.model)
+        save_adapter(model, output_dir / ADAPTER)
+        model = merge(model)
     _save_policy(model, folders.model_dir, output_dir / "policy")
     trainer.state.save_to_json(str(output_dir / "trainer_state.json"))
     shutil.rmtree(output_dir / _CHECKPOINTS, ignore_errors=True)
     drop_own_reference(output_dir)
     write_json(output_dir / SUMMARY_FILE, summary.to_json(), indent=1)
+
+
+def _gathered(model: PreTrainedModel, config: TrainConfig, model_dir: Path) -> PreTrainedModel:
+    """A sharded model in one piece, on the CPU of the first process; elsewhere without values. All processes must call it.
+
+    The weights are in the dtype of `model_dir`, in which they are written, but for a model with adapters, which are merged first.
+    """
+    dtype = torch.float32 if config.lora_r else stored_dtype(model_dir)
+    whole = empty_model(model_dir)
+    if config.lora_r:
+        whole = add_adapter(whole, config)
+    own = dict(whole.named_parameters())
+    for name, values in whole_parameters(model):
+        if is_first():
+            # In place of an empty one; modules that share it share the values.
+            swap_tensors(own[name], nn.Parameter(values.to(dtype), requires_grad=own[name].requires_grad))
+    return whole
 
 
 def _with_remedy(

@@ -36,7 +36,6 @@ def memory_rows(found: RecipeEstimate) -> list[dict[str, str]]:
         "buckets": "the gradients once more, to exchange them",
         "gathered": "two layers brought together, and a layer's gradients",
         "root": "embeddings and head brought together, and their gradient",
-        "copies": "the layers' weights in bf16",
         "activations": f"of the layers: {layers}",
         "head": "logits of a chunk, weights and gradient of the head",
         "backward": "for a moment in the backward pass",

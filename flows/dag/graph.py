@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnf.plugins import load, own_names
+from bnf.training.config import PLACEMENT_FIELDS
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id
@@ -79,7 +80,9 @@ def _alignment(recipe: Recipe) -> list[Node]:
     trained = next(node for node in nodes if node.id == policy_node(recipe))
     # What the last training changed, on its own data.
     reads = {"policy": trained.id, **{role: trained.inputs[role] for role in ("data", "reference")}}
-    return [*nodes, Node("analyze", recipe.train_config().row_settings(), reads)]
+    config = recipe.train_config()
+    placed = {name: value for name, value in config.to_dict().items() if name in PLACEMENT_FIELDS}
+    return [*nodes, Node("analyze", config.row_settings(), reads, unkeyed=placed)]
 
 
 def _prepare_sources(recipe: Recipe) -> Node:

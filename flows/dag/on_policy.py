@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnf.model.device import device_kind
 from bnf.plugins import load
-from bnf.training.config import BOOKKEEPING_FIELDS, REFERENCE_FIELDS
+from bnf.training.config import BOOKKEEPING_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS
 from data.labelers import LABELERS
 from data.reading.files import as_local
 from data.reading.records import is_hub_id
@@ -53,15 +53,16 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     train = config.to_dict()
     # Kinds of devices differ in the last bits of a reference.
     settings = {**config.reference_settings(), "device": device_kind()}
-    made = Node("reference", settings, {"model": reference, "data": data}, round=round_)
+    unkeyed = {name: train[name] for name in PLACEMENT_FIELDS}
+    made = Node("reference", settings, {"model": reference, "data": data}, unkeyed=unkeyed, round=round_)
     return [
         made,
         Node(
             "train",
-            {name: value for name, value in train.items() if name not in BOOKKEEPING_FIELDS},
+            config.identity(),
             {**inputs, "data": data, "reference": made.id},
             [f"bnf.objectives.{train['objective']}"],
-            unkeyed={name: train[name] for name in BOOKKEEPING_FIELDS},
+            unkeyed={name: train[name] for name in (*BOOKKEEPING_FIELDS, *PLACEMENT_FIELDS)},
             round=round_,
         ),
     ]

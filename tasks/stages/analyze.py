@@ -14,13 +14,17 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 def run(job: Job) -> None:
     from bnf.analysis.likelihood_shift import likelihood_shift
+    from bnf.parallel.placement import Placement
 
+    # Not part of the key. The other nodes of a training are gone.
+    placement = Placement(**{name: value for name, value in job.settings.items() if name in vars(Placement())}).of_one_node
     likelihood_shift(
         job.inputs["policy"],
         job.inputs["data"],
         job.inputs["reference"],
         job.output,
         progress=job.progress,
+        placement=placement,
         # Those of `TrainConfig.row_settings`.
-        **job.settings,
+        **{name: value for name, value in job.settings.items() if name not in vars(placement)},
     )

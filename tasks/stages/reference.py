@@ -12,9 +12,12 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row"
 
 
 def run(job: Job) -> None:
-    from bnf.reference.cache import cache_reference
+    from bnf.parallel.placement import Placement
+    from bnf.reference.launch import ReferenceCall
 
-    cache_reference(
+    # Not part of the key: one process is the default.
+    placement = Placement(**{name: job.settings[name] for name in vars(Placement()) if name in job.settings})
+    call = ReferenceCall(
         job.inputs["model"],
         job.inputs["data"],
         job.output,
@@ -23,5 +26,6 @@ def run(job: Job) -> None:
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
         kl_pairs=job.settings["mismatched"],
-        progress=job.progress,
+        placement=placement,
     )
+    call.launch(job.progress)

@@ -25,15 +25,15 @@ POLICY = "policy"
 
 
 def run(job: Job) -> None:
-    from bnf.training.config import TrainConfig
+    from bnf.training.config import DERIVED_FIELDS, TrainConfig
     from bnf.training.launch import launch
     from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
-    config = TrainConfig.from_dict(job.settings)
+    config = TrainConfig.from_dict({name: value for name, value in job.settings.items() if name not in DERIVED_FIELDS})
     inputs = job.inputs
     folders = Folders(inputs["model"], inputs["data"], inputs["reference"], job.output, inputs.get("reference_model"))
-    begin = launch if config.nproc_per_node > 1 else train
+    begin = launch if config.is_launched else train
     # In later rounds with a fixed reference the policy doesn't start as the reference, and the check doesn't hold.
     begin(config, folders, step0_check="reference_model" not in inputs, progress=job.progress)
 

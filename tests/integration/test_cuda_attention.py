@@ -25,7 +25,7 @@ NAMES = ["llama", "mistral_window", "qwen2_window", "qwen3", "gemma", "gemma2", 
 
 
 def model_of(name: str, attention: str = "bnf_segments") -> PreTrainedModel:
-    window = {"sliding_window": 40} if "window" in name or name in ("gemma2", "gemma3_text", "gemma3") else {}
+    window = {"sliding_window": 40} if "window" in name or name in ("gemma2", "gemma3_text", "gemma3", "gpt_oss") else {}
     return make(name, torch.float32, attention=attention, **SHAPE, **window).cuda()
 
 
@@ -46,7 +46,7 @@ def off(values: list[Tensor], exact: list[Tensor]) -> list[float]:
 
 
 @pytest.mark.parametrize("share_prompts", [True, False], ids=["shared", "plain"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "mixtral", "qwen3_moe", "gpt_oss"])
 def test_float32_equals_padded(name: str, share_prompts: bool) -> None:
     row = replace(row_of_groups(), share_prompts=share_prompts)
     packed, padded = model_of(name), model_of(name, "eager")

@@ -14,7 +14,7 @@ from tasks.keys import ROOT
 BIN = Path(sys.executable).parent
 DOCKER = ROOT / "docker"
 ENTRYPOINT = DOCKER / "entrypoint.sh"
-SCRIPTS = (ENTRYPOINT, ROOT / "docs" / "templates" / "slurm.sh")
+SCRIPTS = (ENTRYPOINT, *sorted((ROOT / "docs" / "templates").glob("*.sh")))
 
 
 def run(*command: object, **environment: str) -> subprocess.CompletedProcess:

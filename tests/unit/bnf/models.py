@@ -9,15 +9,21 @@ from transformers import (
     Gemma3Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
+    OlmoeConfig,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from bnf.model.attention import ATTENTION
+from bnf.model.experts import EXPERTS
 from bnf.model.families import check_model
 from bnf.model.lean import keep_less
 from tests.unit.bnf.helpers import VOCABULARY
@@ -37,6 +43,15 @@ WINDOW: dict[str, Any] = {"sliding_window": 5, "layer_types": ["sliding_attentio
 GEMMA: dict[str, Any] = {**WINDOW, "query_pre_attn_scalar": 5}
 # Low enough to bend these models' scores and logits.
 CAPS: dict[str, Any] = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+# Few tokens choose each expert, and some experts none.
+ROUTED: dict[str, Any] = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "truncate": False,
+}
 VISION: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -59,6 +74,20 @@ MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "gemma3_text": (Gemma3TextConfig, GEMMA),
     "gemma3_text_capped": (Gemma3TextConfig, {**GEMMA, "final_logit_softcapping": 3.0}),
     "gemma3": (Gemma3Config, GEMMA),
+    "mixtral": (MixtralConfig, {"num_local_experts": 4}),
+    "mixtral_window": (MixtralConfig, {"num_local_experts": 4, "sliding_window": 4}),
+    # A layer of experts, one that all tokens share among them, before a layer without.
+    "qwen2_moe": (
+        Qwen2MoeConfig,
+        {**ROUTED, "shared_expert_intermediate_size": 24, "mlp_only_layers": [1]},
+    ),
+    "qwen3_moe": (Qwen3MoeConfig, {**ROUTED, "norm_topk_prob": True}),
+    "qwen3_moe_window": (Qwen3MoeConfig, {**ROUTED, "sliding_window": 4, "use_sliding_window": True}),
+    "olmoe": (OlmoeConfig, {"head_dim": 6, "eos_token_id": 2, "num_experts": 8, "num_experts_per_tok": 3, "clip_qkv": 1.5}),
+    "gpt_oss": (
+        GptOssConfig,
+        {**WINDOW, "num_local_experts": 6, "num_experts_per_tok": 2, "swiglu_limit": 0.5, "rope_parameters": YARN},
+    ),
 }
 
 
@@ -74,10 +103,12 @@ def make(name: str, dtype: torch.dtype = torch.float64, *, attention: str = ATTE
     config = configuration(name, **changes)
     check_model(config)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+    # transformers' loop over experts is the plainest of its implementations.
+    experts = EXPERTS if attention == ATTENTION else "eager"
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, experts_implementation=experts, dtype=dtype)
     generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.ndim == 1:
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.ndim == 1 or parameter_name.endswith("_bias"):
             parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype)
     if attention == ATTENTION:
         keep_less(model)  # as `load_model` does

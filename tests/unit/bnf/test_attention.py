@@ -55,7 +55,7 @@ def test_every_family_is_compared_with_padded_computation() -> None:
 
 
 @pytest.mark.parametrize("num_completions", range(1, 9))
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mixtral", "gpt_oss"])
 def test_any_number_of_completions(name: str, num_completions: int, one_block_tokens: int) -> None:
     generator = torch.Generator().manual_seed(num_completions)
 
@@ -68,7 +68,7 @@ def test_any_number_of_completions(name: str, num_completions: int, one_block_to
     assert_equal_to_padded(name, groups, Row(tuple(groups), (0, 1)), torch.float32)
 
 
-@pytest.mark.parametrize("name", ["mistral_window", "gemma2", "gemma3_text"])
+@pytest.mark.parametrize("name", ["mistral_window", "gemma2", "gemma3_text", "mixtral_window", "qwen3_moe_window", "gpt_oss"])
 def test_windows_bite(name: str) -> None:
     """The comparisons above would notice a window that is left out: without it the values are others."""
     groups = random_groups(6, most=5)
@@ -114,7 +114,7 @@ def test_gradient_of_one_completion_reaches_no_other(tiny_model_dir: Path) -> No
     assert reached.tolist() == [True] * 3 + [False] * 3 + [True, False] + [False] * 2
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3_moe", "gpt_oss"])
 def test_plain_packing_equals_shared_prompts(name: str, one_block_tokens: int) -> None:
     groups = random_groups(5, most=5)
     model = make(name)
@@ -126,7 +126,7 @@ def test_plain_packing_equals_shared_prompts(name: str, one_block_tokens: int) -
     assert_equal_to_padded(name, list(row.groups), plain)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen2_moe", "gpt_oss"])
 def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     row = Row(tuple(random_groups(3)), (0, 1, 2))
     grads = []

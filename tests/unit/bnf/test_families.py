@@ -5,22 +5,30 @@ import pytest
 from transformers import (
     BartConfig,
     BloomConfig,
+    DeepseekV3Config,
     FalconConfig,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
+    GptOssConfig,
+    GraniteMoeConfig,
     JambaConfig,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MixtralConfig,
+    OlmoeConfig,
     OPTConfig,
     Phi3Config,
+    PhimoeConfig,
     PretrainedConfig,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3MoeConfig,
     Qwen3NextConfig,
+    SwitchTransformersConfig,
     T5Config,
 )
 
@@ -39,8 +47,11 @@ STATE, EXPERTS, POSITIONS = "carry a state from token to token", "routed to expe
         (FalconConfig(alibi=True), "ALiBi"),
         (T5Config(), "encoder-decoder"),
         (BartConfig(), "encoder-decoder"),
-        (MixtralConfig(), EXPERTS),
-        (Qwen3MoeConfig(), EXPERTS),
+        (SwitchTransformersConfig(), "encoder-decoder"),
+        (PhimoeConfig(), f"{EXPERTS}, of which its router draws some at random in training"),
+        (DeepseekV3Config(), EXPERTS),
+        (GraniteMoeConfig(), EXPERTS),
+        (Llama4TextConfig(), EXPERTS),
         (JambaConfig(), STATE),
         (Qwen3NextConfig(), STATE),
         (Phi3Config(), "use a model of these families"),
@@ -89,6 +100,27 @@ PARTS: dict[str, tuple[Callable[[], PretrainedConfig], str]] = {
         lambda: Qwen2Config(num_hidden_layers=2, layer_types=["full_attention", "chunked_attention"]),
         "layer_types in config.json must be of full_attention, sliding_attention, got 'chunked_attention'",
     ),
+    "a window that transformers' Qwen2-MoE doesn't pass to its attention": (
+        lambda: Qwen2MoeConfig(use_sliding_window=True),
+        r"sliding_window .* family qwen2_moe, got 4096: it would not be computed",
+    ),
+    "layers with such a window": (
+        lambda: Qwen2MoeConfig(num_hidden_layers=2, layer_types=["full_attention", "sliding_attention"]),
+        "layer_types in config.json must be of full_attention, got 'sliding_attention'",
+    ),
+    "a router's noise": (
+        lambda: MixtralConfig(router_jitter_noise=0.01),
+        r"router_jitter_noise must be 0\.0, got 0\.01; its noise would keep the policy from equalling the reference: set it to 0\.0",
+    ),
+    "a router's auxiliary loss": (
+        lambda: Qwen3MoeConfig(output_router_logits=True),
+        r"output_router_logits must be False, got True; .* auxiliary loss .* is not added: set it to False in the model's config",
+    ),
+    "experts that Llama does not have": (lambda: LlamaConfig(num_local_experts=8), "num_local_experts .* family llama, got 8"),
+    "quantized experts": (
+        lambda: GptOssConfig(quantization_config={"quant_method": "mxfp4"}),
+        "quantization_config in config.json must not be set, .* or a copy with dequantized ones",
+    ),
     "quantized": (
         lambda: LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 4}),
         "quantization_config in config.json must not be set, got quantized weights",
@@ -124,6 +156,12 @@ def test_families_as_they_are_published_pass() -> None:
         Gemma2Config(),
         Gemma3TextConfig(),
         Gemma3Config(),
+        # Their auxiliary losses have a factor, and nothing asks for them.
+        MixtralConfig(router_aux_loss_coef=0.02),
+        Qwen2MoeConfig(),
+        Qwen3MoeConfig(),
+        OlmoeConfig(),
+        GptOssConfig(),
     ]
     for config in configs:
         check_model(config)

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bnf.data.packing import Row
+from bnf.model.experts import EXPERTS
 from bnf.model.lean import keep_less, replayable, replaying
 from bnf.model.logps import row_logps
 from bnf.training.adapters import add_adapter
@@ -27,9 +29,10 @@ IDS = torch.arange(512).reshape(64, 8) % 32 + 1
 def both(name: str) -> tuple[PreTrainedModel, PreTrainedModel]:
     """A model as transformers has it, and the same one that keeps less."""
     models = []
-    for _ in range(2):
+    for experts in (None, EXPERTS):
         torch.manual_seed(0)
-        models.append(AutoModelForCausalLM.from_config(configuration(name), attn_implementation="eager").train())
+        settings = {"attn_implementation": "eager", "experts_implementation": experts}
+        models.append(AutoModelForCausalLM.from_config(configuration(name), **settings).train())
     keep_less(models[1])
     return models[0], models[1]
 
@@ -58,7 +61,9 @@ def step(model: PreTrainedModel, *, bf16: bool) -> tuple[Tensor, dict[str, Tenso
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_values_and_gradients_are_the_same_and_less_is_kept(name: str) -> None:
+def test_values_and_gradients_are_the_same_and_less_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # transformers gives the tokens of an expert in no certain order.
+    monkeypatch.setattr(torch, "sort", partial(torch.sort, stable=True))
     plain, lean = both(name)
     assert [n for n, _ in plain.named_parameters()] == [n for n, _ in lean.named_parameters()]
     assert {type(module).__name__ for module in plain.modules()} == {type(module).__name__ for module in lean.modules()}
@@ -88,8 +93,8 @@ def test_of_a_layer_only_what_comes_from_matrix_products_and_the_residual_stream
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(configuration("llama", intermediate_size=width), attn_implementation="eager")
         keep_less(model.train())
-        weights = 3 * 24 * width * size if bf16 else 0  # autocast's copies
-        kept.append(step(model, bf16=bf16)[2] - weights * 2)
+        kept.append(step(model, bf16=bf16)[2])
+    # Autocast's copies of the three weights are not kept either.
     assert kept[1] - kept[0] == 2 * IDS.numel() * 2 * 40 * size
 
 

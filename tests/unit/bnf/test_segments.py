@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import flex_attention
 from transformers.integrations import flex_attention as transformers_flex
 
@@ -132,6 +133,36 @@ def test_flex_attention_equals_blocks(
     torch.testing.assert_close(flex, blocks)
 
 
+@pytest.mark.parametrize("window", [None, 9])
+def test_flex_attention_with_sinks_equals_blocks_in_value_and_gradient(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FlexAttention has no compiled backward pass on a CPU, and refuses gradients there. Its uncompiled one computes them."""
+    monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr(
+        transformers_flex,
+        "compile_friendly_flex_attention",
+        lambda query, key, value, training=False, **options: flex_attention(query, key, value, **options),
+    )
+    module = torch.nn.Module()
+    plan = SegmentPlan([Span(0, 150, (40, 7)), Span(197, 1, (1,)), Span(199, 60, (90, 20))])
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, count, plan.num_tokens, 16, generator=generator, dtype=torch.float64) for count in (4, 2, 2)]
+    inputs.append(torch.randn(4, generator=generator, dtype=torch.float64))
+    given = [tensor.requires_grad_() for tensor in inputs]
+    query, key, value, sinks = given
+    flex = cuda_attention.flex(module, query, key, value, plan, 0.3, plan.window(window), None, sinks)
+    blocks, _ = attention.segment_attention(
+        module, query, key, value, None, segments=plan, scaling=0.3, sliding_window=window, s_aux=sinks
+    )
+    torch.testing.assert_close(flex, blocks)
+    factors = torch.randn(flex.shape, generator=generator, dtype=torch.float64)
+    for ours, theirs in zip(
+        torch.autograd.grad(flex, given, factors), torch.autograd.grad(blocks, given, factors), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("window", [None, 5])
 def test_varlen_is_given_each_group_as_a_causal_sequence(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What FlashAttention's kernel is called with, computed sequence by sequence, equals the blocks."""
@@ -173,14 +204,17 @@ def test_which_kernel_serves() -> None:
     assert attention.serving(cuda, half, plain, None) == "varlen"
     assert attention.serving(cuda, full, plain, None) == "flex"
     assert attention.serving(cuda, half, plain, 50.0) == "flex"
+    assert attention.serving(cuda, half, plain, None, torch.zeros(2)) == "flex"
 
 
 def test_what_attention_does_not_compute_is_refused() -> None:
     plan = SegmentPlan([Span(0, 2, (1,))])
     query = torch.zeros(1, 2, 3, 8)
     given = (torch.nn.Linear(1, 1), query, query, query, None)
-    with pytest.raises(ValueError, match=r"nothing but scaling, a sliding window and soft-capping .* got s_aux from Linear"):
-        attention.segment_attention(*given, segments=plan, s_aux=torch.zeros(2), position_ids=None)
+    with pytest.raises(
+        ValueError, match=r"nothing but scaling, a sliding window, soft-capping and .* got position_bias from Linear"
+    ):
+        attention.segment_attention(*given, segments=plan, position_bias=torch.zeros(2), position_ids=None)
     with pytest.raises(ValueError, match=r"attention_dropout must be 0 on packed rows, got 0\.1"):
         attention.segment_attention(*given, segments=plan, dropout=0.1)
     with pytest.raises(ValueError, match="segments must be given"):

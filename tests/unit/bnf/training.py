@@ -29,7 +29,7 @@ def run(
     **settings: Any,
 ) -> dict[str, Any]:
     config = TrainConfig(**(BASE | settings))
-    begin = launch if config.nproc_per_node > 1 else train
+    begin = launch if config.is_launched else train
     reference_dir = workplace / f"reference_{config.bf16}"
     folders = Folders(workplace / "model", workplace / "groups", reference_dir, output, reference_model_dir)
     summary = begin(config, folders, step0_check=check, progress=progress)

@@ -1,10 +1,13 @@
 """Recipes: what is wrong is said in one message that names the key, the value and the remedy."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe, find_path, load_recipe, make_recipe
+from tasks.keys import ROOT
 
 MINIMAL = {"name": "r", "model_name_or_path": "some/model"}
 TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {}}
@@ -190,10 +193,12 @@ def test_a_resolved_recipe_is_a_recipe():
     assert again == recipe
 
 
-@pytest.mark.parametrize("name", ["quickstart", "pairs", "evaluate", "judge"])
-def test_the_projects_recipes_are_valid_from_any_folder(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "path", [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "flows" / "recipes").rglob("*.yaml"))]
+)
+def test_the_projects_recipes_are_valid_from_any_folder(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load_recipe(f"flows/recipes/{name}.yaml").name == name
+    assert load_recipe(path).name == Path(path).stem
 
 
 @pytest.mark.parametrize(("text", "message"), [("a: [", "must be YAML"), ("- a", "must be a mapping"), ("\xff", "must be")])

@@ -1,6 +1,9 @@
 """Deployments without a server: their parameters fit the form's schema, and the pools' templates what they are made for."""
 
 import json
+import os
+import re
+import subprocess
 
 import kubernetes_validate
 import pytest
@@ -12,7 +15,7 @@ from prefect_docker.worker import DockerWorker
 
 from bnf.training.config import TrainConfig
 from flows.align import align
-from flows.recipe.config import make_recipe
+from flows.recipe.config import load_recipe, make_recipe
 from flows.service.deploy import PREFECT_FILE, docker_defaults, enter_project, recipe_parameter, with_defaults
 from tasks.keys import ROOT
 
@@ -72,6 +75,46 @@ def test_the_kubernetes_objects_are_valid():
     for document in documents:
         kubernetes_validate.validate(document, "1.34", strict=True)
     assert {document["kind"] for document in documents} >= {"PersistentVolumeClaim", "Role", "Deployment"}
+
+
+def test_the_kubernetes_job_of_several_nodes_is_valid_and_its_first_pod_is_where_the_others_meet():
+    service, job = yaml.safe_load_all((TEMPLATES / "kubernetes-nodes.yaml").read_text())
+    for document in (service, job):
+        kubernetes_validate.validate(document, "1.34", strict=True)
+    name, spec = job["metadata"]["name"], job["spec"]
+    assert (
+        service["spec"]["selector"] == {"job-name": name}
+        and spec["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    )
+    [container] = spec["template"]["spec"]["containers"]
+    # The entry point of the image stays, and runs this script.
+    assert "command" not in container and container["args"][:2] == ["bash", "-c"]
+    script = container["args"][2]
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    [recipe] = re.findall(r"flows/recipes/\S+\.yaml", script)
+    config = load_recipe(recipe, re.findall(r"train\.\S+=\S+", script)).train_config()
+    assert config.num_nodes == spec["completions"] == spec["parallelism"]
+    assert config.nproc_per_node == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert config.rdzv_endpoint == f"{name}-0.{service['metadata']['name']}:29500"
+
+
+def test_the_slurm_script_fits_the_recipe_to_the_job(tmp_path):
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    program = tmp_path / ".venv" / "bin" / "bnf"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$BNF_HOME" "$HF_HOME" "$@"\n')
+    program.chmod(0o755)
+    given = {
+        "PATH": os.environ["PATH"],
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_GPUS_ON_NODE": "8",
+    }
+    command = ["bash", str(TEMPLATES / "slurm-nodes.sh"), "r.yaml", "name=a b"]
+    done = subprocess.run(command, env=given, capture_output=True, text=True)
+    homes = [f"{tmp_path}/.bnf", f"{tmp_path}/models/hub"]
+    assert done.stdout.splitlines() == [*homes, "run", "r.yaml", "train.num_nodes=2", "train.nproc_per_node=8", "name=a b"]
+    without = subprocess.run(command[:2], env=given, capture_output=True, text=True)
+    assert without.returncode != 0 and "must be a recipe, got none" in without.stderr
 
 
 def test_the_kubernetes_job_template_gives_a_valid_job():

@@ -1,0 +1,191 @@
+"""Models whose weights, gradients and optimizer states are spread over processes, by PyTorch's FSDP2.
+
+Every process holds a share of each parameter. A decoder layer's parameters are gathered before they are used and given back afterwards;
+the embeddings, the final norm and the head likewise, in units of their own. A sharded model must be called as a whole
+(`model(row=…)`, which `row_logps` does): only its own forward gathers. Each of its calls needs all processes.
+
+The weights are read by the first process alone and handed out parameter by parameter. No other process ever holds all of them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils import swap_tensors
+from transformers import PreTrainedModel
+
+from bnf.model.loading import empty_model, load_parameters
+from bnf.model.logps import accept_rows
+
+# Makes adapters, say, in a model that has no weights yet; returns the model that holds them.
+Adapt = Callable[[PreTrainedModel], PreTrainedModel]
+
+
+class _Placement(Protocol):
+    """The settings that say how processes share a model (`bnf.training.config.TrainConfig`)."""
+
+    @property
+    def sharding(self) -> str: ...
+    @property
+    def nproc_per_node(self) -> int: ...
+    @property
+    def num_nodes(self) -> int: ...
+    @property
+    def cpu_offload(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How processes share a model: `full` over all of them, `hybrid` over those of a node, with a copy on every node.
+
+    `cpu_offload` keeps the shares in the CPU's memory, and computes on the accelerator.
+    """
+
+    kind: str
+    nproc_per_node: int
+    num_nodes: int
+    cpu_offload: bool
+
+    @classmethod
+    def of(cls, settings: "_Placement") -> "Sharding":
+        """The sharding that a training's settings name."""
+        return cls(settings.sharding, settings.nproc_per_node, settings.num_nodes, settings.cpu_offload)
+
+    def mesh(self) -> DeviceMesh:
+        """The processes, as FSDP2 takes them: one dimension of shares, or (copies, shares)."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.kind == "hybrid":
+            return init_device_mesh(device, (self.num_nodes, self.nproc_per_node), mesh_dim_names=("copies", "shares"))
+        return init_device_mesh(device, (self.num_nodes * self.nproc_per_node,), mesh_dim_names=("shares",))
+
+
+def load_sharded(
+    model_dir: Path, sharding: Sharding, *, gradient_checkpointing: bool = False, adapt: Adapt | None = None
+) -> PreTrainedModel:
+    """As `bnf.model.loading.load_model`, sharded over the processes, all of which must call it. `adapt` adds adapters first.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`.
+    """
+    model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing)
+    _check_buffers(model)
+    stored_names = {parameter: name for name, parameter in model.named_parameters()}
+    if adapt is None:
+        adapted, made = model, dict[str, Tensor]()
+    else:
+        adapted, made = _adapted(model, adapt, stored_names)
+    names = {name: stored_names.get(parameter) for name, parameter in adapted.named_parameters()}
+    _shard(model, sharding)
+    _allocate(model, cpu_offload=sharding.cpu_offload)
+    stored = load_parameters(model_dir) if dist.get_rank() == 0 else None
+    for name, parameter in adapted.named_parameters():
+        source = names[name]
+        if source is None:
+            _hand_out(made[name], parameter)
+        else:
+            _hand_out(None if stored is None else stored.pop(source), parameter)
+    return adapted
+
+
+def is_sharded(model: PreTrainedModel) -> bool:
+    """Whether `load_sharded` made this model; without a wrapper of adapters around it."""
+    return isinstance(model, FSDPModule)
+
+
+def give_back(model: nn.Module) -> None:
+    """Gives back what a forward pass without a backward pass left gathered: the parameters are shares afterwards."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def whole_parameters(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter's name and all of its values, on the CPU of the first process; empty elsewhere. All processes must take part."""
+    give_back(model)
+    for name, parameter in model.named_parameters():
+        share = _share(parameter)
+        mesh = share.device_mesh
+        local = share.to_local().to(mesh.device_type)
+        whole = DTensor.from_local(local, mesh, share.placements, shape=share.shape, stride=share.stride()).full_tensor()
+        yield name, whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0)
+
+
+def _check_buffers(model: PreTrainedModel) -> None:
+    """Only parameters are handed out: buffers must be what the configuration makes them."""
+    saved = [name for name, _ in model.named_buffers() if name in model.state_dict()]
+    if saved:
+        raise ValueError(
+            f"sharding must be none for a model whose files hold buffers, got {saved[0]} in {type(model).__name__}; "
+            "train without sharding, or another model"
+        )
+
+
+def _adapted(
+    model: PreTrainedModel, adapt: Adapt, stored: Mapping[nn.Parameter, str]
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """The model with adapters, without values, and the first values of the adapters, which are the same in every process."""
+    # Adapters get values beside a weight that has some, and these take no memory.
+    for parameter in stored:
+        swap_tensors(parameter, _like(parameter, torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)))
+    adapted = adapt(model)
+    made = {name: parameter.detach() for name, parameter in adapted.named_parameters() if parameter not in stored}
+    for parameter in adapted.parameters():
+        swap_tensors(parameter, _like(parameter, torch.empty_like(parameter, device="meta")))
+    return adapted, made
+
+
+def _like(parameter: nn.Parameter, data: Tensor) -> nn.Parameter:
+    return nn.Parameter(data, requires_grad=parameter.requires_grad)
+
+
+def _shard(model: PreTrainedModel, sharding: Sharding) -> None:
+    """Splits the parameters, which lie on the meta device. Units are gathered whole: the layers, the embeddings, norm and head."""
+    accept_rows(model)
+    mesh = sharding.mesh()
+    policy = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if sharding.cpu_offload else OffloadPolicy()
+    decoder = model.get_decoder()
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    for layer in decoder.layers:
+        fully_shard(layer, mesh=mesh, offload_policy=policy)
+    last = [decoder.norm, head]
+    if embeddings.weight is head.weight:
+        # A parameter that two modules share belongs to one unit.
+        last.append(embeddings)
+    else:
+        fully_shard(embeddings, mesh=mesh, offload_policy=policy)
+    # The forward pass ends with them, and the backward pass begins with them.
+    fully_shard(last, mesh=mesh, reshard_after_forward=False, offload_policy=policy)
+    fully_shard(model, mesh=mesh, offload_policy=policy)
+
+
+def _allocate(model: PreTrainedModel, *, cpu_offload: bool) -> None:
+    """Gives each process memory for its share, and puts the buffers, which have their values, beside it."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.to_empty(device="cpu" if cpu_offload else device)
+    for name, values in buffers.items():
+        place, _, own = name.rpartition(".")
+        setattr(model.get_submodule(place), own, values.to(device))
+
+
+def _hand_out(whole: Tensor | None, parameter: nn.Parameter) -> None:
+    """Gives each process its share of the first process's `whole` values."""
+    share = _share(parameter)
+    device = share.device_mesh.device_type
+    if whole is None:
+        whole = torch.empty(share.shape, dtype=share.dtype, device=device)
+    values = distribute_tensor(whole.to(device, share.dtype), share.device_mesh, share.placements)
+    share.to_local().copy_(values.to_local())
+
+
+def _share(parameter: nn.Parameter) -> DTensor:
+    share = parameter.detach()
+    assert isinstance(share, DTensor)
+    return share

@@ -1,0 +1,9 @@
+"""Several processes that work together, on one node or on several: how they are started, how nodes meet, how errors come back.
+
+placement: how many there are, and where their nodes meet.
+launch: starts them on this node, waits for the other nodes, passes progress on, raises what one of them raised.
+join: what the other nodes do.
+nodes: the signs of life by which the nodes of a launch know one another.
+slurm: the nodes of a Slurm job, and how the others are started.
+group: what one of the processes asks of the others.
+"""

@@ -1,0 +1,81 @@
+"""Where a training or a reference pass computes: how many processes there are, and where their nodes meet.
+
+That is HOST:PORT, from a setting or from the environment. The first node is the one whose process launches the others. Its torchrun
+listens there, and all nodes connect to it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bnf.parallel.slurm import slurm_job
+
+# torchrun's.
+_DEFAULT_PORT = 29500
+HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`nproc_per_node` processes on each of `num_nodes` nodes, and how these hold the model (`bnf.model.sharding`).
+
+    `rdzv_endpoint` is HOST:PORT; None leaves it to the environment.
+    """
+
+    nproc_per_node: int = 1
+    num_nodes: int = 1
+    rdzv_endpoint: str | None = None
+    sharding: str = "none"
+    cpu_offload: bool = False
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether the work runs in processes of its own, which torchrun starts."""
+        return self.nproc_per_node * self.num_nodes > 1 or self.sharding != "none"
+
+    @property
+    def of_one_node(self) -> Placement:
+        """The same on the first node alone, for work that the others don't wait for."""
+        return Placement(
+            self.nproc_per_node, sharding="none" if self.sharding == "none" else "full", cpu_offload=self.cpu_offload
+        )
+
+    def node_number(self, environment: Mapping[str, str] = os.environ) -> int:
+        """Which of the nodes this is, from 0, where the same command was started on each: by `srun`, by an indexed job of Kubernetes, or
+        with torchrun's PET_NODE_RANK. 0 where nothing says it.
+        """
+        if environment.get("SLURM_STEP_NUM_TASKS") == str(self.num_nodes):
+            return int(environment["SLURM_PROCID"])
+        return int(environment.get("JOB_COMPLETION_INDEX") or environment.get("PET_NODE_RANK") or 0)
+
+    def meeting_point(self, environment: Mapping[str, str] = os.environ) -> str:
+        """HOST:PORT where the nodes meet: `rdzv_endpoint`, else what torchrun's variables say, else the first node of the Slurm job.
+
+        Raises:
+            ValueError: nothing says it, or what says it is no HOST:PORT.
+        """
+        if self.rdzv_endpoint is not None:
+            return _checked("rdzv_endpoint", self.rdzv_endpoint)
+        if endpoint := environment.get("PET_RDZV_ENDPOINT"):
+            return _checked("PET_RDZV_ENDPOINT", endpoint if ":" in endpoint else f"{endpoint}:{_DEFAULT_PORT}")
+        for host, port in (("MASTER_ADDR", "MASTER_PORT"), ("PET_MASTER_ADDR", "PET_MASTER_PORT")):
+            if environment.get(host):
+                return _checked(f"{host}:{port}", f"{environment[host]}:{environment.get(port) or _DEFAULT_PORT}")
+        job = slurm_job(environment)
+        if job is not None:
+            return f"{job.own}:{job.port}"
+        raise ValueError(
+            f"rdzv_endpoint must be given where num_nodes is {self.num_nodes} and neither torchrun's variables (PET_RDZV_ENDPOINT, "
+            "MASTER_ADDR) nor Slurm's (SLURM_JOB_NODELIST) say where the nodes meet, got None; write "
+            f"train.rdzv_endpoint=HOST:{_DEFAULT_PORT} with the name or address by which the other nodes reach this one"
+        )
+
+
+def _checked(name: str, endpoint: str) -> str:
+    found = HOST_PORT.fullmatch(endpoint)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise ValueError(f"{name} must be HOST:PORT, got {endpoint!r}; write such as node1:{_DEFAULT_PORT}")
+    return endpoint

@@ -1,0 +1,220 @@
+"""Where nodes meet, and how they know one another. Slurm is played by executables in a folder of the PATH."""
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from bnf.parallel import launch as launching
+from bnf.parallel import nodes
+from bnf.parallel.join import calls_in, join
+from bnf.parallel.launch import launch, read_launch
+from bnf.parallel.nodes import Pulse, beat, claim, joined, node_file
+from bnf.parallel.placement import Placement
+from bnf.parallel.slurm import slurm_job, srun_command
+from bnf.training.config import TrainConfig
+from tests.unit.bnf.training import ignore
+
+SLURM = {"SLURM_JOB_ID": "47011", "SLURM_JOB_NODELIST": "gpu[08-10,12],login1", "SLURMD_NODENAME": "gpu08"}
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder in which commands are found."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def executable(file: Path, text: str) -> None:
+    file.write_text(text)
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"PET_RDZV_ENDPOINT": "a", "MASTER_ADDR": "b"}, "a:29500"),
+        ({"PET_RDZV_ENDPOINT": "a:1234"}, "a:1234"),
+        ({"MASTER_ADDR": "b", "MASTER_PORT": "77", **SLURM}, "b:77"),
+        ({"MASTER_ADDR": "b"}, "b:29500"),
+        ({"PET_MASTER_ADDR": "c", "PET_MASTER_PORT": "78"}, "c:78"),
+        # 15000 + 47011 modulo 15000
+        (SLURM, "gpu08:17011"),
+        ({**SLURM, "SLURMD_NODENAME": "gpu10"}, "gpu10:17011"),
+    ],
+)
+def test_the_environment_says_where_nodes_meet(path: Path, environment: dict[str, str], expected: str) -> None:
+    assert Placement(num_nodes=2).meeting_point(environment) == expected
+    assert Placement(num_nodes=2, rdzv_endpoint="[fe80::1]:5").meeting_point(environment) == "[fe80::1]:5"
+
+
+def test_without_a_meeting_point_the_key_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"rdzv_endpoint must be given where num_nodes is 2 .* write train.rdzv_endpoint=HOST:29500"
+    ):
+        Placement(num_nodes=2).meeting_point({})
+
+
+@pytest.mark.parametrize("wrong", ["node1", "node1:", "node1:x", "http://node1:1", "no de:1"])
+def test_a_wrong_endpoint_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="rdzv_endpoint must be HOST:PORT, got"):
+        TrainConfig(num_nodes=2, rdzv_endpoint=wrong)
+    with pytest.raises(ValueError, match="PET_RDZV_ENDPOINT must be HOST:PORT, got 'node1:99999'"):
+        Placement(num_nodes=2).meeting_point({"PET_RDZV_ENDPOINT": "node1:99999"})
+
+
+def test_a_list_of_nodes_is_read_as_slurm_writes_it(path: Path) -> None:
+    job = slurm_job(SLURM)
+    assert job is not None and job.nodes == ("gpu08", "gpu09", "gpu10", "gpu12", "login1")
+    assert job.others(3) == ["gpu09", "gpu10"]
+    job = slurm_job({**SLURM, "SLURM_JOB_NODELIST": "rack[1-2]n[09-10]x", "SLURMD_NODENAME": "rack2n10x"})
+    assert job is not None and job.nodes == ("rack1n09x", "rack1n10x", "rack2n09x", "rack2n10x")
+    # scontrol knows better, where it is there.
+    asked = f"show hostnames {SLURM['SLURM_JOB_NODELIST']}"
+    executable(path / "scontrol", f"#!/bin/sh\n[ \"$1 $2 $3\" = '{asked}' ] && echo x1 && echo gpu08\n")
+    job = slurm_job(SLURM)
+    assert job is not None and job.nodes == ("x1", "gpu08")
+
+
+def test_a_slurm_job_that_does_not_fit_is_refused(path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"must be started on a node of the Slurm job .*, got elsewhere; put the command into a script"
+    ):
+        slurm_job({**SLURM, "SLURMD_NODENAME": "elsewhere"})
+    job = slurm_job({**SLURM, "SLURM_JOB_NODELIST": "gpu08"})
+    assert job is not None
+    with pytest.raises(ValueError, match=r"num_nodes must be at most the 1 nodes of the Slurm job, got 2; .*--nodes=2"):
+        job.others(2)
+    assert slurm_job({}) is None
+
+
+def test_srun_is_asked_for_by_an_argument_list() -> None:
+    command = srun_command(["b", "c"], ["python", "a b"])
+    assert command[0] == "srun" and command[-2:] == ["python", "a b"]
+    assert {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--nodelist=b,c", "--overlap"} <= set(command)
+
+
+@pytest.mark.parametrize(
+    ("environment", "number"),
+    [
+        ({}, 0),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, 1),
+        # The command is one step of one process, of a job of two nodes.
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_NNODES": "2"}, 0),
+        ({"JOB_COMPLETION_INDEX": "1"}, 1),
+        ({"PET_NODE_RANK": "1"}, 1),
+    ],
+)
+def test_the_same_command_on_every_node_knows_which_it_is(environment: dict[str, str], number: int) -> None:
+    assert Placement(num_nodes=2).node_number(environment) == number
+
+
+def test_each_node_takes_a_number_of_its_own(tmp_path: Path) -> None:
+    call_file = tmp_path / "launch.json"
+    assert [claim(call_file, "a", 3) for _ in range(3)] == [1, 2, None]
+    assert claim(call_file, "b", 3) == 1
+    assert joined(call_file, "a", 3).keys() == {1, 2}
+
+
+def test_a_file_that_is_touched_no_more_is_of_a_node_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    os.utime(file, (1, 1))
+    pulse = Pulse(file)
+    assert not pulse.has_beaten() and pulse.lives()
+    beat(file)
+    assert pulse.has_beaten() and pulse.lives()
+    monkeypatch.setattr(nodes, "SILENT_S", 0.05)
+    time.sleep(0.1)
+    assert not pulse.lives()
+    # A file system that is away for a moment gives no sign of life, and no error.
+    file.unlink()
+    beat(file)
+    assert not pulse.lives()
+
+
+def test_a_node_that_never_comes_ends_the_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "WAIT_S", 0.3)
+    notes: list[str] = []
+    placement = Placement(num_nodes=3, rdzv_endpoint="localhost:29999")
+    (tmp_path / "launch-old-node-00001.json").write_text("of an earlier launch")
+    with pytest.raises(
+        RuntimeError,
+        match=r"3 nodes must come within 0 s, got 2 too few \(here beside this one: none\); run `bnf join`, or `python -m",
+    ):
+        launch(
+            "train", {"config": {}}, tmp_path, placement, {}, lambda done, total, note: notes.append(f"{done}/{total} {note}")
+        )
+    assert notes == [f"1/3 of 3 nodes are here; run `bnf join`, or `python -m bnf.join {tmp_path}`, on each of the others"]
+    # It says what was called, and is nobody's to join.
+    assert [file.name for file in tmp_path.iterdir()] == ["launch.json"]
+    left = read_launch(tmp_path / "launch.json")
+    assert left is not None and left.id is None and left.num_nodes == 3
+
+
+def test_slurms_other_nodes_are_started_and_end_with_the_launch(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """srun is played by a script that says what it was asked for and waits; no other node comes."""
+    asked = tmp_path / "asked"
+    executable(path / "srun", f'#!/bin/sh\necho "$$ $*" > {asked}\nread nothing < {tmp_path / "never"}\n')
+    os.mkfifo(tmp_path / "never")
+    for name, value in {**SLURM, "SLURM_JOB_NODELIST": "gpu08,gpu09"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launching, "WAIT_S", 5.0)
+    monkeypatch.setattr(launching, "_LAST_WORDS_S", 0.1)
+    folder = tmp_path / "out"
+    with pytest.raises(RuntimeError, match=r"2 nodes must come .* expected: gpu09\)"):
+        launch("train", {}, folder, Placement(num_nodes=2), {}, ignore)
+    pid, words = asked.read_text().split(" ", 1)
+    assert "--nodelist=gpu09 " in words and words.strip().endswith(f"-m bnf.training.worker join {folder / 'launch.json'}")
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_an_srun_that_fails_ends_the_launch(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable(path / "srun", "#!/bin/sh\nexit 3\n")
+    for name, value in {**SLURM, "SLURM_JOB_NODELIST": "gpu08,gpu09"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        RuntimeError, match=r"srun must start the other nodes \(gpu09\), got exit 3 \(here: none\); its output says why"
+    ):
+        launch("train", {}, tmp_path / "out", Placement(num_nodes=2), {}, ignore)
+
+
+def test_launches_are_found_below_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "launch.json").touch()
+    found = list(calls_in([tmp_path]))
+    assert found == [tmp_path / "launch.json", tmp_path / "reference" / "launch.json"]
+
+
+def test_a_launch_that_is_over_or_full_or_dead_is_not_joined(tmp_path: Path) -> None:
+    files = []
+    for name, id_, num_nodes in (("over", None, 2), ("full", "f", 2), ("dead", "d", 2), ("alone", "a", 1)):
+        files.append(tmp_path / name / "launch.json")
+        files[-1].parent.mkdir()
+        call = {"id": id_, "kind": "train", "nproc_per_node": 1, "num_nodes": num_nodes, "meeting_point": None}
+        files[-1].write_text(json.dumps({"launch": call}))
+    claim(files[1], "f", 2)
+    looks = 0
+
+    class Enough(Exception):
+        pass
+
+    def find() -> list[Path]:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            raise Enough
+        for file in (files[0], files[1], files[3]):
+            beat(file)
+        return files
+
+    with pytest.raises(Enough):
+        join(find)
+    assert not node_file(files[2], "d", 1).exists() and not node_file(files[3], "a", 1).exists()

@@ -3,14 +3,24 @@
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def total_memory() -> int | None:
+    """Bytes of this machine's memory, or of the container's, in whole GB; None where the system doesn't say."""
+    if not _MEMINFO.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+    total, file = int(fields["MemTotal"].split()[0]) * 1024, _CGROUP / "memory.max"
+    limit = file.read_text().strip() if file.is_file() else "max"
+    return round(total if limit == "max" else min(total, int(limit)), -9)
 
 
 def available_memory() -> int | None:
     """Bytes of memory that are free; None where the system doesn't say."""
-    info = Path("/proc/meminfo")
-    if not info.exists():
+    if not _MEMINFO.exists():
         return None
-    fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
     limited = _left_in_container(_CGROUP)
     return free if limited is None else min(free, limited)

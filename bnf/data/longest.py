@@ -14,10 +14,15 @@ def check_longest(groups_dir: Path, *, max_tokens_per_row: int, share_prompts: b
     Raises:
         ValueError: the longest group, which is named, is too long.
     """
-    folders = [folder for folder in (groups_dir, groups_dir / DEV) if (folder / GROUPS_FILE).is_file()]
-    group, num_tokens = max((longest_group(folder, share_prompts) for folder in folders), key=lambda found: found[1])
+    group, num_tokens = longest_of_all(groups_dir, share_prompts)
     if num_tokens > max_tokens_per_row:
         raise too_long(group, num_tokens, max_tokens_per_row)
+
+
+def longest_of_all(groups_dir: Path, share_prompts: bool) -> tuple[str, int]:
+    """As `longest_group`, of a data set with its dev groups."""
+    folders = [folder for folder in (groups_dir, groups_dir / DEV) if (folder / GROUPS_FILE).is_file()]
+    return max((longest_group(folder, share_prompts) for folder in folders), key=lambda found: found[1])
 
 
 def longest_group(folder: Path, share_prompts: bool) -> tuple[str, int]:

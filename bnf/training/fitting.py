@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bnf.model.shapes import ModelShape
-from bnf.training.config import TrainConfig
+from bnf.training.config import AUTO, TrainConfig
 from bnf.training.memory import estimate
 from bnf.training.row_memory import Device, RowSizes
 
@@ -26,7 +26,7 @@ def remedies(
         except ValueError:
             # Together with the other settings it isn't allowed.
             return False
-        tokens = min(row.tokens, changed.max_tokens_per_row)
+        tokens = row.tokens if changed.max_tokens_per_row == AUTO else min(row.tokens, changed.row_tokens)
         needed = estimate(shape, changed, replace(row, tokens=tokens), device).device.total
         return needed * (changed.nproc_per_node if processes_share else 1) <= limit
 
@@ -56,7 +56,7 @@ def _changes(config: TrainConfig, row: RowSizes) -> list[_Settings]:
     if not config.gradient_checkpointing:
         steps.append({"gradient_checkpointing": True})
     lower = row.tokens // 2
-    while lower >= row.prompt + sum(row.completions):
+    while config.max_tokens_per_row != AUTO and lower >= row.prompt + sum(row.completions):
         steps.append({"max_tokens_per_row": lower})
         lower //= 2
     if config.sharding != "none" and not config.cpu_offload:

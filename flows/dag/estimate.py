@@ -13,7 +13,7 @@ from bnf.data.sizes import DataSizes, assumed_sizes, data_sizes
 from bnf.model.device import devices
 from bnf.model.shapes import ModelShape, read_shape
 from bnf.paths import person_path
-from bnf.training.config import TrainConfig
+from bnf.training.config import AUTO, TrainConfig
 from bnf.training.cost import Cost, cost
 from bnf.training.fitting import remedies
 from bnf.training.gpus import ALLOCATOR_SHARE, ASSUMED_SHARE, GPUS, Gpu, find_gpu, of_device
@@ -30,6 +30,8 @@ from tasks.nodes import ancestors, forecast
 # Of groups that aren't there: two completions behind a prompt, and how the tokens are shared between them.
 _PROMPT_SHARE, _NUM_COMPLETIONS = 0.3, 2
 _GROUP_TOKENS = 700
+# The tokens of a row where a trial is to find them.
+_USUAL_ROW = 4096
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def estimate_recipe(recipe: Recipe, asked: Asked, home: Path) -> RecipeEstimate:
     data, seen = _data(recipe, config, asked, home)
     prompt, completions = (data.prompt, data.completions) if data is not None else _assumed_group(config)
     device: Device = "cpu" if asked.gpu == "cpu" else "cuda"
-    row = RowSizes(config.max_tokens_per_row, prompt, completions)
+    row = RowSizes(_row_tokens(config, data), prompt, completions)
     memory = estimate(shape, config, row, device)
     computed = cost(shape, config, data) if data is not None else None
     gpus = [] if device == "cpu" else [_on(gpu, shape, config, memory, computed) for gpu in named or _own_gpus() or GPUS]
@@ -213,9 +215,16 @@ def _data(recipe: Recipe, config: TrainConfig, asked: Asked, home: Path) -> tupl
 
 def _assumed_group(config: TrainConfig) -> tuple[int, tuple[int, ...]]:
     """The group that memory is computed for where the data aren't known."""
-    tokens = min(_GROUP_TOKENS, config.max_tokens_per_row)
+    tokens = min(_GROUP_TOKENS, _row_tokens(config, None))
     sizes = assumed_sizes(1, tokens, prompt_share=_PROMPT_SHARE, num_completions=_NUM_COMPLETIONS)
     return sizes.prompt, sizes.completions
+
+
+def _row_tokens(config: TrainConfig, data: DataSizes | None) -> int:
+    """The tokens of a row that memory is computed for; under auto a number that many recipes have."""
+    if config.max_tokens_per_row != AUTO:
+        return config.row_tokens
+    return max(_USUAL_ROW, data.longest if data is not None else 0)
 
 
 def _own_gpus() -> list[Gpu]:
@@ -234,9 +243,14 @@ def _on(gpu: Gpu, shape: ModelShape, config: TrainConfig, memory: Estimate, comp
 
 def _assumptions(config: TrainConfig, data: DataSizes | None, device: Device) -> list[str]:
     found = []
-    if data is None:
+    if config.max_tokens_per_row == AUTO:
         found.append(
-            f"groups of {_GROUP_TOKENS} tokens with {_NUM_COMPLETIONS} completions; --groups N --group-tokens T give steps and hours"
+            f"rows of {_row_tokens(config, data):,} tokens; max_tokens_per_row is auto, and a trial finds the largest that fits"
+        )
+    if data is None:
+        tokens = min(_GROUP_TOKENS, _row_tokens(config, None))
+        found.append(
+            f"groups of {tokens} tokens with {_NUM_COMPLETIONS} completions; --groups N --group-tokens T give steps and hours"
         )
     if device == "cuda":
         found.append(f"{100 * ALLOCATOR_SHARE:.0f} % of a GPU's memory is left to its allocator")

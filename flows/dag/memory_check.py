@@ -7,7 +7,7 @@ from pathlib import Path
 from bnf.data.sizes import DataSizes
 from bnf.model.device import device_kind, devices
 from bnf.model.shapes import read_shape
-from bnf.training.config import TrainConfig
+from bnf.training.config import AUTO, TrainConfig
 from bnf.training.fitting import remedies
 from bnf.training.gpus import GIB
 from bnf.training.memory import estimate
@@ -54,8 +54,11 @@ def memory_check(folder: Path, config: TrainConfig, data: DataSizes | None, free
 def _row(config: TrainConfig, data: DataSizes | None) -> RowSizes:
     """The longest row: full, unless so many groups as a row may hold don't fill it."""
     if data is None:
-        tokens = min(config.max_tokens_per_row, _SHORT_ROW.tokens)
+        tokens = _SHORT_ROW.tokens if config.max_tokens_per_row == AUTO else min(config.row_tokens, _SHORT_ROW.tokens)
         return RowSizes(tokens, _SHORT_ROW.prompt, _SHORT_ROW.completions)
+    if config.max_tokens_per_row == AUTO:
+        # The least that a trial can find.
+        return RowSizes(data.longest, data.prompt, data.completions)
     held = min(config.max_groups_per_row, data.groups) * (data.tokens / data.groups)
-    tokens = min(config.max_tokens_per_row, max(data.longest, round(held)))
+    tokens = min(config.row_tokens, max(data.longest, round(held)))
     return RowSizes(tokens, data.prompt, data.completions)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bnf.model.device import device_kind
+from bnf.host import total_memory
+from bnf.model.device import device_kind, devices
 from bnf.plugins import load
-from bnf.training.config import BOOKKEEPING_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS
+from bnf.training.config import AUTO, BOOKKEEPING_FIELDS, MEMORY_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS, TrainConfig
 from data.labelers import LABELERS
 from data.reading.files import as_local
 from data.reading.records import is_hub_id
@@ -54,18 +55,29 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     # Kinds of devices differ in the last bits of a reference.
     settings = {**config.reference_settings(), "device": device_kind()}
     unkeyed = {name: train[name] for name in PLACEMENT_FIELDS}
-    made = Node("reference", settings, {"model": reference, "data": data}, unkeyed=unkeyed, round=round_)
+    found = _budget(config, inputs["model"], data, round_) if config.max_tokens_per_row == AUTO else None
+    rows = {} if found is None else {"budget": found.id}
+    made = Node("reference", settings, {"model": reference, "data": data, **rows}, unkeyed=unkeyed, round=round_)
     return [
+        *([] if found is None else [found]),
         made,
         Node(
             "train",
             config.identity(),
-            {**inputs, "data": data, "reference": made.id},
+            {**inputs, "data": data, "reference": made.id, **rows},
             [f"bnf.objectives.{train['objective']}"],
             unkeyed={name: train[name] for name in (*BOOKKEEPING_FIELDS, *PLACEMENT_FIELDS)},
             round=round_,
         ),
     ]
+
+
+def _budget(config: TrainConfig, model: str, data: str, round_: int | None) -> Node:
+    """The node that finds the largest row. Its key has what decides the memory: of the settings, and of the machine."""
+    decide = {name: value for name, value in config.to_dict().items() if name in MEMORY_FIELDS}
+    machine = [[name, memory] for name, memory in devices()] or [["CPU", total_memory()]]
+    code = [f"bnf.objectives.{config.objective}"]
+    return Node("budget", {"train": decide, "machine": machine}, {"model": model, "data": data}, code, round=round_)
 
 
 def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) -> list[Node]:
@@ -78,6 +90,9 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
     if sample.rounds > 1:
         config = recipe.train_config().to_dict()
         shared = {name: config[name] for name in REFERENCE_FIELDS}
+        if shared["max_tokens_per_row"] == AUTO:
+            # There are no rows yet, and a forward pass alone takes little.
+            shared["max_tokens_per_row"] = TrainConfig.max_tokens_per_row
         nodes.append(Node("measure", shared, {"samples": samples, "policy": before, "model": BASE}, round=round_))
     prepare = {
         # Samples are token ids: no chat template is applied that could read a date.

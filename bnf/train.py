@@ -89,9 +89,10 @@ def run(
 ) -> "TrainSummary":
     """Caches the reference where it is needed and not given, and trains; returns the summary."""
     from bnf.data.groups import DEV
+    from bnf.data.longest import longest_sequence
     from bnf.reference.index import INDEX_FILE
     from bnf.training.budget import find_budget
-    from bnf.training.checks import check_groups_dir, check_machine, check_model_dir
+    from bnf.training.checks import check_groups_dir, check_lengths, check_machine, check_model_dir
     from bnf.training.launch import launch
     from bnf.training.own_reference import is_of, launch_cache_for
     from bnf.training.preparation import Folders
@@ -104,6 +105,7 @@ def run(
     check_machine(config)
     check_model_dir(config, model_dir, evaluates=evaluates)
     check_groups_dir(config, groups_dir)
+    check_lengths(model_dir, longest_sequence(groups_dir))
     if config.max_tokens_per_row == AUTO:
         found = find_budget(config, model_dir, groups_dir, output_dir / "budget", _Printer("budget"))
         config = replace(config, max_tokens_per_row=found)

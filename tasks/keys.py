@@ -30,10 +30,7 @@ LIBRARIES = {
 WITHOUT_EFFECT = frozenset(
     {
         "bnf.model.plain_models",
-        "bnf.parallel.join",
-        "bnf.parallel.launch",
         "bnf.parallel.nodes",
-        "bnf.parallel.placement",
         "bnf.parallel.slurm",
         "bnf.plugins",
         "bnf.process",
@@ -43,10 +40,13 @@ WITHOUT_EFFECT = frozenset(
         "evaluation.progress",
     }
 )
-# Modules that only log, sum up or refuse, and import modules that compute. They don't count, the modules that they import do.
+# Modules that only log, sum up, refuse, or start processes, and import others. They don't count, the modules that they import do.
 SHOWS_OR_REFUSES = frozenset(
     {
         "bnf.data.longest",
+        "bnf.parallel.join",
+        "bnf.parallel.launch",
+        "bnf.parallel.placement",
         "bnf.training.checks",
         "bnf.training.metrics",
         "bnf.training.remedies",

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from bnf.data.groups import DEV, read_groups
 from bnf.data.packing import Row, pack
 from bnf.files import write_json
+from bnf.model.loading import Weights
 from bnf.parallel.placement import Placement
 from bnf.progress import Progress
 from bnf.reference.cache import read_reference
@@ -111,10 +112,13 @@ def likelihood_shift(
     progress: Progress,
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
+    weights: Weights = "fp32",
+    load_in_4bit: bool = False,
     placement: Placement = _HERE,
 ) -> LikelihoodShift:
     """Scores all groups under the policy and compares the scores with the cached reference. Scores of an earlier call are used again.
-    Returns what it writes to shifts.json. `placement` says in how many processes the policy scores, and how they hold it.
+    Returns what it writes to shifts.json. `load_in_4bit` says how the reference was computed; a policy folder holds whole weights.
+    `placement` says in how many processes the policy scores, and how they hold it.
 
     Raises:
         ValueError: the reference was made for other groups or settings.
@@ -130,6 +134,9 @@ def likelihood_shift(
         bf16=bf16,
         kl_pairs=False,
         placement=placement,
+        weights=weights,
+        # What the adapters were trained beside is already part of the policy's weights.
+        load_in_4bit=False,
         entropies=True,
     )
     call.launch(progress)
@@ -139,8 +146,15 @@ def likelihood_shift(
         groups = read_groups(groups_dir / part)
         rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
         policies, references = (
-            read_reference(folder / part, rows, max_tokens_per_row=max_tokens_per_row, bf16=bf16)
-            for folder in (cache_dir, reference_dir)
+            read_reference(
+                folder / part,
+                rows,
+                max_tokens_per_row=max_tokens_per_row,
+                bf16=bf16,
+                weights=weights,
+                load_in_4bit=in_4bit,
+            )
+            for folder, in_4bit in ((cache_dir, False), (reference_dir, load_in_4bit))
         )
         preferred, dispreferred = (_compare(rows, policies, references, sign, tokenizer) for sign in (1, -1))
         return LikelihoodShift(sum(len(row.groups) for row in rows), preferred, dispreferred, dev)

@@ -14,7 +14,7 @@ import torch
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import pack
 from bnf.model.allocator import keep_freed_memory
-from bnf.model.loading import load_model
+from bnf.model.loading import Weights, load_model
 from bnf.model.logps import row_logps
 from bnf.progress import Progress
 from bnf.reference.divergence import sampled_kl
@@ -41,6 +41,7 @@ def policy_divergence(
     max_tokens_per_row: int,
     bf16: bool,
     share_prompts: bool = True,
+    weights: Weights = "fp32",
     progress: Progress,
 ) -> PolicyDivergence:
     """The divergence of one model from another (both model folders) on these completions. One model is in memory at a time.
@@ -53,7 +54,7 @@ def policy_divergence(
 
     def values(model_dir: Path, first: int, *, entropies: bool) -> tuple[torch.Tensor, torch.Tensor]:
         keep_freed_memory()
-        model = load_model(model_dir).eval()
+        model = load_model(model_dir, weights=weights).eval()
         logps, entropy = [], []
         for place, row in enumerate(rows):
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The longest group of a data set, which a row has to hold; found from the stored lengths, without torch."""
+"""The longest group of a data set, which a row has to hold, and its longest sequence; found from the stored lengths, without torch."""
 
 from pathlib import Path
 
@@ -21,8 +21,7 @@ def check_longest(groups_dir: Path, *, max_tokens_per_row: int, share_prompts: b
 
 def longest_of_all(groups_dir: Path, share_prompts: bool) -> tuple[str, int]:
     """As `longest_group`, of a data set with its dev groups."""
-    folders = [folder for folder in (groups_dir, groups_dir / DEV) if (folder / GROUPS_FILE).is_file()]
-    return max((longest_group(folder, share_prompts) for folder in folders), key=lambda found: found[1])
+    return max((longest_group(folder, share_prompts) for folder in _folders(groups_dir)), key=lambda found: found[1])
 
 
 def longest_group(folder: Path, share_prompts: bool) -> tuple[str, int]:
@@ -35,6 +34,23 @@ def longest_group(folder: Path, share_prompts: bool) -> tuple[str, int]:
     sizes = prompts * copies + np.add.reduceat(completions.astype(np.int64), offsets[:-1])
     place = int(sizes.argmax())
     return ids[id_offsets[place] : id_offsets[place + 1]].tobytes().decode(), int(sizes[place])
+
+
+def longest_sequence(groups_dir: Path) -> int:
+    """The tokens of the longest prompt and completion together, in groups and dev groups."""
+    return max(_longest_sequence(folder) for folder in _folders(groups_dir))
+
+
+def _longest_sequence(folder: Path) -> int:
+    with safe_open(folder / GROUPS_FILE, framework="numpy") as file:
+        prompts, completions, offsets = (
+            file.get_tensor(name) for name in ("prompt_lengths", "completion_lengths", "completion_offsets")
+        )
+    return int((np.repeat(prompts.astype(np.int64), np.diff(offsets)) + completions).max())
+
+
+def _folders(groups_dir: Path) -> list[Path]:
+    return [folder for folder in (groups_dir, groups_dir / DEV) if (folder / GROUPS_FILE).is_file()]
 
 
 def too_long(group: str, num_tokens: int, max_tokens_per_row: int) -> ValueError:

@@ -1,6 +1,7 @@
 """Models on packed rows: loading, attention, and the log-probabilities of a row's tokens.
 
-loading: a model folder as a model in float32, and the numerics of this process.
+loading: a model folder as a model in float32, bf16 or 4 bits, and the numerics of this process.
+quantized: linear layers in 4 bits, and whole again.
 logps: log-probabilities and log-odds of a row's completion tokens, through the chunked head.
 sharding: models that are spread over processes.
 families: which models are supported.

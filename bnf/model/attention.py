@@ -2,11 +2,9 @@
 (`bnf.model.segments` has the rule).
 
 Registered with transformers under its own name, for which transformers builds no mask. `serving` says which kernel serves
-where: blocks of the row through torch's scaled_dot_product_attention on CPU and wherever there is no CUDA; on CUDA
-FlexAttention, or FlashAttention's variable-length kernel where prompts are not shared.
+where: on CPU tiles of `bnf.model.cpu_attention`; under soft-capping, and on other devices without CUDA, blocks of the row through torch's
+own functions; on CUDA FlexAttention, or FlashAttention's variable-length kernel where prompts are not shared.
 """
-
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from bnf.model import cpu_attention
 from bnf.model.lean import replayable
 from bnf.model.segments import SegmentPlan
 
@@ -24,10 +23,6 @@ _WITHOUT_EFFECT = frozenset(
     {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "is_causal"}
 )
 
-# Up to this many queries torch's CPU kernel is faster in float32 than in bfloat16, its backward above all (84 queries and keys:
-# 0.6 against 2.2 ms; 155 queries of 800 keys: 11.0 against 13.4; 256 of 1000: 19.5 against 17.7).
-_FLOAT32_QUERIES = 192
-
 # Queries in a block under soft-capping, sinks or a window: it bounds the scores in memory, and the keys that no query sees.
 _BLOCK_QUERIES = 256
 
@@ -35,7 +30,7 @@ _BLOCK_QUERIES = 256
 def serving(
     device: torch.device, dtype: torch.dtype, plan: SegmentPlan, softcap: float | None, sinks: Tensor | None = None
 ) -> str:
-    """The kernel that serves: `blocks`, `flex` or `varlen`.
+    """The kernel that serves: `blocks` (on CPU in tiles, without soft-capping and sinks), `flex` or `varlen`.
 
     FlashAttention computes in half precision, knows no shared prompts, and torch's interface to it knows no soft-capping and no sinks.
     """
@@ -87,6 +82,8 @@ def segment_attention(
     window = segments.window(sliding_window)
     kernel = serving(query.device, dtype, segments, softcap, s_aux)
     with torch.autocast(device, enabled=False):
+        if kernel == "blocks" and device == "cpu" and softcap is None and s_aux is None:
+            return cpu_attention.tiled(query, key, value, segments, dtype, scaling, window), None
         if kernel == "blocks":
             return _blocks_attention(query, key, value, segments, dtype, scaling, window, softcap, s_aux), None
         from bnf.model import cuda_attention
@@ -126,9 +123,7 @@ def _blocks_attention(
             assert prompt is not None
             block_keys = torch.cat([_narrow(keys[prompt], block.prompt_keys), block_keys], dim=2)
             block_values = torch.cat([_narrow(values[prompt], block.prompt_keys), block_values], dim=2)
-        few = dtype == torch.bfloat16 and query.device.type == "cpu" and block_query.shape[2] <= _FLOAT32_QUERIES
-        inner = torch.float32 if few else dtype
-        arguments = (block_query.to(inner), block_keys.to(inner), block_values.to(inner))
+        arguments = (block_query.to(dtype), block_keys.to(dtype), block_values.to(dtype))
         mask = block.mask(arguments[0])
         if not forms_scores:
             shape = (-1, block_query.shape[1], -1, -1)
@@ -147,12 +142,12 @@ def _blocks_attention(
             )
             output = output.to(dtype)
         outputs.append(output)
-    return replayable(partial(_joined, dtype), *outputs)
+    return replayable(_joined, *outputs)
 
 
-def _joined(dtype: torch.dtype, *outputs: Tensor) -> Tensor:
+def _joined(*outputs: Tensor) -> Tensor:
     """Blocks' outputs (H_kv, G, n, D) as the output projection takes them; (1, T, H, D)."""
-    joined = torch.cat([output.to(dtype) for output in outputs], dim=2)
+    joined = torch.cat(outputs, dim=2)
     return joined.flatten(0, 1).transpose(0, 1)[None].contiguous()
 
 

@@ -3,13 +3,14 @@
 transformers' layers of SmolLM2-135M keep 34 KiB per token and layer in bf16: a norm keeps float32 products, each projection behind it a
 bf16 copy of the norm's output, a gate its activation, and the projection behind that the gate's output. Here norms, gates and the
 joined outputs of attention's blocks keep only their inputs, which are kept anyway. The projections behind them keep nothing: in the
-backward pass the same code computes their inputs once more, for their gradients and for those before them. Nor do they keep the copy of
-their weight that autocast makes, two bytes for every parameter of the model: they cast it again. Values are the same to the bit.
+backward pass the same code computes their inputs once more, for their gradients and for those before them. Where projections read the
+residual stream itself, they share one copy. Nor do projections keep the copy of their weight that autocast makes, two bytes for every
+parameter of the model: they cast it again. Values are the same to the bit.
 """
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +39,25 @@ class _Norm(nn.Module):
         return replayable(self._normed, hidden_states)
 
     def _normed(self, hidden_states: Tensor) -> Tensor:
-        normed: Tensor = super().forward(hidden_states)
-        device = hidden_states.device.type
-        # What autocast would do in each of the projections.
-        return normed.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else normed
+        return _as_projections_read(super().forward(hidden_states))
 
 
-class _Mlp(nn.Module):
+class _InnerNorm(nn.Module):
+    """A norm whose output is rotated, or added to the residual stream."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return replayable(super().forward, hidden_states)
+
+
+class _Attention(nn.Module):
+    """Attention on the residual stream itself, without a norm between."""
+
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor | None]:
+        attended: tuple[Tensor, Tensor | None] = super().forward(_as_projections_read(hidden_states), *args, **kwargs)
+        return attended
+
+
+class _Gated(nn.Module):
     """A gated MLP: down(act(gate) · up)."""
 
     gate_proj: nn.Module
@@ -53,6 +66,7 @@ class _Mlp(nn.Module):
     act_fn: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _as_projections_read(x)
         down: Tensor = self.down_proj(replayable(self._gated, self.gate_proj(x), self.up_proj(x)))
         return down
 
@@ -94,25 +108,95 @@ class _Projection(torch.autograd.Function):
         return of_x, of_weight, of_bias
 
 
+class _FusedGated(nn.Module):
+    """A gated MLP with one projection for both: down(act(gate) · up)."""
+
+    gate_up_proj: nn.Module
+    down_proj: nn.Module
+    activation_fn: nn.Module
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        down: Tensor = self.down_proj(replayable(self._gated, self.gate_up_proj(hidden_states)))
+        return down
+
+    def _gated(self, both: Tensor) -> Tensor:
+        gate, up = both.chunk(2, dim=-1)
+        gated: Tensor = up * self.activation_fn(gate)
+        return gated
+
+
+class _Ungated(nn.Module):
+    """An MLP without a gate: down(act(up))."""
+
+    up_proj: nn.Module
+    down_proj: nn.Module
+    act_fn: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        down: Tensor = self.down_proj(replayable(self.act_fn, self.up_proj(x)))
+        return down
+
+
+# Each kind of MLP with the attributes by which it is known. The first that a module has all of is its kind; another stays as it is.
+_MLPS: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (_Gated, ("gate_proj", "up_proj", "down_proj", "act_fn")),
+    (_FusedGated, ("gate_up_proj", "down_proj", "activation_fn")),
+    (_Ungated, ("up_proj", "down_proj", "act_fn")),
+)
+
+# Norms by their names in a layer. `post_attention_layernorm` is one before the MLP in most families, and one after attention in others.
+_BEFORE_ATTENTION = ("input_layernorm", "attention_layernorm")
+_BEFORE_MLP = ("pre_feedforward_layernorm", "feedforward_layernorm")
+_EITHER = "post_attention_layernorm"
+_AFTER = ("post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm")
+_OF_QUERIES_AND_KEYS = ("q_norm", "k_norm")
+
+
 def keep_less(model: PreTrainedModel) -> None:
     """Makes the decoder layers of a supported model keep less, within `replaying`. Parameters and names stay."""
     for module in model.get_decoder().modules():
         if type(module) is nn.Linear:
-            module.__class__ = cast(type[nn.Linear], _with(_Linear, nn.Linear))
-    for layer in model.modules():
-        if hasattr(layer, "input_layernorm") and hasattr(layer, "mlp"):
-            before_mlp = (
-                "pre_feedforward_layernorm" if hasattr(layer, "pre_feedforward_layernorm") else "post_attention_layernorm"
-            )
-            norms = [layer.input_layernorm, getattr(layer, before_mlp)]
-            # Experts keep less by themselves (`bnf.model.experts`). One that all tokens share is an MLP.
-            mlps = [part for part in (layer.mlp, getattr(layer.mlp, "shared_expert", None)) if hasattr(part, "gate_proj")]
-            for module, kind in [*((norm, _Norm) for norm in norms), *((mlp, _Mlp) for mlp in mlps)]:
-                module.__class__ = _with(kind, module.__class__)
+            _turn(module, _Linear)
+    for layer in model.get_decoder().layers:
+        begins_with_norm = _has(layer, *_BEFORE_ATTENTION)
+        either: type = _Norm if begins_with_norm and not _has(layer, *_BEFORE_MLP) else _InnerNorm
+        norms = (
+            *((layer, name, _Norm) for name in (*_BEFORE_ATTENTION, *_BEFORE_MLP)),
+            (layer, _EITHER, either),
+            *((layer, name, _InnerNorm) for name in _AFTER),
+            *((layer.self_attn, name, _InnerNorm) for name in _OF_QUERIES_AND_KEYS),
+        )
+        for owner, name, kind in norms:
+            if _has(owner, name):
+                _turn(getattr(owner, name), kind)
+        if not begins_with_norm:
+            _turn(layer.self_attn, _Attention)
+        # Experts keep less by themselves (`bnf.model.experts`). One that all tokens share is an MLP.
+        for mlp in (layer.mlp, getattr(layer.mlp, "shared_expert", None)):
+            for kind, names in _MLPS:
+                if mlp is not None and all(_has(mlp, name) for name in names):
+                    _turn(mlp, kind)
+                    break
+
+
+def _has(module: nn.Module, *names: str) -> bool:
+    """Whether the module has one of these."""
+    return any(getattr(module, name, None) is not None for name in names)
+
+
+def _turn(module: nn.Module, kind: type) -> None:
+    own: type = module.__class__
+    module.__class__ = _with(kind, own)
+
+
+def _as_projections_read(hidden_states: Tensor) -> Tensor:
+    """What autocast would make of it in each projection, made once for all of them."""
+    device = hidden_states.device.type
+    return hidden_states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden_states
 
 
 @cache
-def _with(kind: type[nn.Module], of: type[nn.Module]) -> type[nn.Module]:
+def _with(kind: type, of: type) -> type:
     """The class `of` with the forward of `kind`, under its own name, which error messages and PEFT show."""
     return type(of.__name__, (kind, of), {})
 

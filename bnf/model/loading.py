@@ -1,29 +1,51 @@
-"""Loading a model to train or to score: float32 weights, attention over packed rows, nothing from outside the folder."""
+"""Loading a model to train or to score: weights in float32, bf16 or 4 bits, attention over packed rows, nothing from outside the folder."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from bnf.model.attention import ATTENTION
 from bnf.model.experts import EXPERTS
 from bnf.model.families import check_model
 from bnf.model.lean import keep_less
+from bnf.model.quantized import compute_as_linear, quantization
+
+# What weights are held in.
+Weights = Literal["fp32", "bf16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
-    """The model of a folder in float32 with `bnf.model.attention`, on the accelerator where there is one.
+def load_model(
+    model_dir: Path,
+    *,
+    gradient_checkpointing: bool = False,
+    weights: Weights = "fp32",
+    load_in_4bit: bool = False,
+) -> PreTrainedModel:
+    """The model of a folder with `bnf.model.attention`, on the accelerator where there is one, its weights in float32 or bf16. With
+    `load_in_4bit` the decoder's linear layers are held in 4 bits, and have no gradient.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the model is of a family, or has a part, that packed rows do not support.
+        ValueError: the model is of a family, or has a part, that packed rows or 4 bits do not support.
     """
-    model = _read(model_dir, torch.float32)
+    model = _read(model_dir, _DTYPES[weights], quantization(empty_model(model_dir)) if load_in_4bit else None)
     _set_up(model, model_dir, gradient_checkpointing)
+    if load_in_4bit:
+        compute_as_linear(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device)  # type: ignore[arg-type]
 
@@ -33,7 +55,7 @@ def load_parameters(model_dir: Path) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in _read(model_dir, stored_dtype(model_dir)).named_parameters()}
 
 
-def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> PreTrainedModel:
+def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False, weights: Weights = "fp32") -> PreTrainedModel:
     """The same model without weights: its parameters lie on the meta device. It shows the layers at once, and can't compute.
 
     Raises:
@@ -43,7 +65,7 @@ def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> Pre
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             _config(model_dir),
-            dtype=torch.float32,
+            dtype=_DTYPES[weights],
             attn_implementation=ATTENTION,
             experts_implementation=EXPERTS,
             trust_remote_code=False,
@@ -55,11 +77,12 @@ def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False) -> Pre
     return model
 
 
-def _read(model_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _read(model_dir: Path, dtype: torch.dtype, quantization_config: BitsAndBytesConfig | None = None) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
         config=_config(model_dir),
         dtype=dtype,
+        quantization_config=quantization_config,
         attn_implementation=ATTENTION,
         experts_implementation=EXPERTS,
         local_files_only=True,

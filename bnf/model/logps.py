@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
 from bnf.data.packing import Row
-from bnf.model.families import head_softcap
+from bnf.model.families import check_length, head_scale, head_softcap
 from bnf.model.lean import replaying
 from bnf.model.segments import SegmentPlan
 
@@ -58,6 +58,9 @@ def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool =
 
     `bf16` computes under autocast, whatever the weights' dtype. Policy and reference need the same setting. Of a sharded model all
     processes must call it.
+
+    Raises:
+        ValueError: a sequence of the row is longer than the model's `longest_sequence`.
     """
     if isinstance(model, FSDPModule):
         # Only the model's own forward gathers its weights.
@@ -83,11 +86,13 @@ def accept_rows(model: PreTrainedModel) -> None:
 
 def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, prompts: bool) -> TokenLogps:
     device = compute_device(model)
+    plan = SegmentPlan(row.spans)
+    check_length(model.config, plan.longest_path)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), replaying():
         hidden = model.get_decoder()(
             input_ids=row.input_ids.to(device),
             position_ids=row.position_ids.to(device),
-            segments=SegmentPlan(row.spans),
+            segments=plan,
             use_cache=False,
         ).last_hidden_state[0]  # (T, D)
     weight = model.get_output_embeddings().weight  # (V, D)
@@ -95,7 +100,8 @@ def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, 
     def head(places: Tensor, targets: Tensor, entropies: bool) -> TokenLogps:
         states = hidden[places.to(device)]
         states = states.bfloat16() if bf16 else states
-        return head_logps(states, weight, targets.to(device), entropies=entropies, softcap=head_softcap(model.config))
+        scale, softcap = head_scale(model.config), head_softcap(model.config)
+        return head_logps(states, weight, targets.to(device), entropies=entropies, scale=scale, softcap=softcap)
 
     values = head(row.predicting, row.targets, entropies)
     if prompts:
@@ -127,17 +133,20 @@ def head_logps(
     targets: Tensor,
     *,
     entropies: bool = False,
+    scale: float | None = None,
     softcap: float | None = None,
     chunk: int | None = None,
 ) -> TokenLogps:
     """The head alone: `hidden` (N, D), `weight` (V, D), `targets` (N,); computed in the dtype of `hidden`, as autocast would.
 
-    With `softcap` the logits are `c·tanh(z/c)` (Gemma 2, arXiv 2408.00118). The weight's gradient is summed over chunks in the
-    weight's own dtype.
+    With `scale` the logits are `s·z` (Cohere, Granite), and with `softcap` after that `c·tanh(z/c)` (Gemma 2, arXiv 2408.00118).
+    The weight's gradient is summed over chunks in float32 or better, and rounded once to the weight's own dtype.
     """
     chunk = head_chunk(len(weight)) if chunk is None else chunk
     differentiable = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    logps, log_odds, rest_entropies = _ChunkedHead.apply(hidden, weight, targets, entropies, softcap, chunk, differentiable)
+    logps, log_odds, rest_entropies = _ChunkedHead.apply(
+        hidden, weight, targets, entropies, scale, softcap, chunk, differentiable
+    )
     return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
 
 
@@ -145,6 +154,7 @@ class _HeadContext(Protocol):
     """What the head's forward pass keeps for its backward pass, and what autograd gives of it."""
 
     logits: Tensor | None
+    scale: float | None
     softcap: float | None
     chunk: int
     weight_dtype: torch.dtype
@@ -164,6 +174,7 @@ class _ChunkedHead(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         entropies: bool,
+        scale: float | None,
         softcap: float | None,
         chunk: int,
         differentiable: bool,
@@ -177,7 +188,7 @@ class _ChunkedHead(torch.autograd.Function):
         for states, labels in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             chunk_logits = torch.mm(states, weight.T, out=buffer[: len(states)])
             for part, places in zip(chunk_logits.split(wide), labels[:, None].split(wide), strict=True):
-                logits = _widened(part, softcap)
+                logits = _widened(part, scale, softcap)
                 label_logits = logits.gather(1, places)
                 logits.scatter_(1, places, float("-inf"))
                 log_rest = logits.logsumexp(dim=1, keepdim=True)
@@ -192,17 +203,18 @@ class _ChunkedHead(torch.autograd.Function):
         log_odds = torch.cat(log_odds_parts)
         rest_entropies = torch.cat(entropy_parts) if entropies else log_odds.new_empty(0)
         ctx.save_for_backward(hidden, weight, targets, log_odds, torch.cat(log_norm_parts))
-        ctx.softcap, ctx.chunk, ctx.weight_dtype = softcap, chunk, weight_dtype
+        ctx.scale, ctx.softcap, ctx.chunk, ctx.weight_dtype = scale, softcap, chunk, weight_dtype
         ctx.mark_non_differentiable(log_odds, rest_entropies)
         return logsigmoid(log_odds), log_odds, rest_entropies
 
     @staticmethod
     def backward(ctx: _HeadContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, log_odds, log_norm = ctx.saved_tensors
-        softcap, chunk, wide = ctx.softcap, ctx.chunk, _num_wide(len(weight))
+        scale, softcap, chunk, wide = ctx.scale, ctx.softcap, ctx.chunk, _num_wide(len(weight))
         hidden_grads = []
         weight_grad: Tensor | None = None
         chunks = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
+        sum_dtype = torch.promote_types(ctx.weight_dtype, torch.float32) if len(hidden) > chunk else ctx.weight_dtype
         # Used up below: a second backward pass forms them again.
         kept, ctx.logits = ctx.logits, None
         buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight)) if kept is None else kept
@@ -211,13 +223,14 @@ class _ChunkedHead(torch.autograd.Function):
             if number or kept is None:
                 torch.mm(states, weight.T, out=logits)
             for part, labels, odds, norm, grad in zip(*(tensor.split(wide) for tensor in (logits, *of_chunk)), strict=True):
-                part.copy_(_logits_grad(part, labels, odds, norm, grad, softcap))
+                part.copy_(_logits_grad(part, labels, odds, norm, grad, scale, softcap))
             hidden_grads.append(logits @ weight)
             if ctx.needs_input_grad[1]:
                 # A frozen head, as under LoRA, has none.
-                weight_grad = torch.empty_like(weight, dtype=ctx.weight_dtype) if weight_grad is None else weight_grad
+                weight_grad = torch.empty_like(weight, dtype=sum_dtype) if weight_grad is None else weight_grad
                 _add_outer(weight_grad, logits, states, first=number == 0)
-        return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None
+        weight_grad = None if weight_grad is None else weight_grad.to(ctx.weight_dtype)
+        return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None, None
 
 
 def _num_wide(vocabulary: int) -> int:
@@ -225,23 +238,31 @@ def _num_wide(vocabulary: int) -> int:
     return max(1, logits_budget() // _WIDE_SHARE // vocabulary)
 
 
-def _widened(logits: Tensor, softcap: float | None) -> Tensor:
-    """A copy in float32 or better, with the soft cap."""
+def _widened(logits: Tensor, scale: float | None, softcap: float | None) -> Tensor:
+    """A copy in float32 or better, scaled and with the soft cap."""
     half = logits.dtype in (torch.bfloat16, torch.float16)
     wide = logits.to(torch.float32 if half else logits.dtype, copy=True)
+    wide = wide if scale is None else wide.mul_(scale)
     return wide if softcap is None else wide.div_(softcap).tanh_().mul_(softcap)
 
 
 def _logits_grad(
-    part: Tensor, labels: Tensor, log_odds: Tensor, log_norm: Tensor, grad: Tensor, softcap: float | None
+    part: Tensor,
+    labels: Tensor,
+    log_odds: Tensor,
+    log_norm: Tensor,
+    grad: Tensor,
+    scale: float | None,
+    softcap: float | None,
 ) -> Tensor:
-    """The gradient by the logits `part` (n, V): −p_v·grad for every token, (1 − p_y)·grad for the label."""
-    logits = _widened(part, softcap)
+    """The gradient by the logits `part` (n, V): −p_v·grad for every token, (1 − p_y)·grad for the label; then through cap and scale."""
+    logits = _widened(part, scale, softcap)
     # The slope of the cap, 1 − tanh²(z/c).
     slope = None if softcap is None else (logits / softcap).square_().neg_().add_(1)
     logits.sub_(log_norm[:, None]).exp_().mul_(-grad[:, None])
     logits.scatter_(1, labels[:, None], ((-log_odds).sigmoid() * grad)[:, None])
-    return logits if slope is None else logits.mul_(slope)
+    logits = logits if slope is None else logits.mul_(slope)
+    return logits if scale is None else logits.mul_(scale)
 
 
 def _add_outer(weight_grad: Tensor, logits_grad: Tensor, states: Tensor, *, first: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # Of `bnf.model.families.FAMILIES` those whose layers have no choices but the ones below.
-_PLAIN_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_PLAIN_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2")
 _DTYPES = ("bfloat16", "float16", "float32")
 
 _Rules = Mapping[str, Callable[[object], bool]]

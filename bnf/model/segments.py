@@ -7,6 +7,7 @@ prompt's end), so a window is as long in a row as it is in the padded sequence.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,9 @@ _ONE_BLOCK_TOKENS = 512
 
 # Neighbouring completions share a block up to this many tokens, for the same reason.
 _SHARED_BLOCK_TOKENS = 128
+
+# Queries of a tile, at most. Fewer skip more masked keys; more make larger matrix products.
+_TILE_QUERIES = 128
 
 # (batch, head, query, key) → bool, on index tensors: FlexAttention's form.
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -68,6 +72,25 @@ class Block:
         return self._masks[key]
 
 
+@dataclass(frozen=True)
+class Tile:
+    """Consecutive queries of a piece, and the keys that one of them sees, as places among those of its prompt and its own."""
+
+    queries: tuple[int, int]
+    keys: tuple[int, int]
+    # Added to the scores of the last of these keys, which not every query sees: 0 where it does, else −∞. (queries, keys)
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class TiledPiece:
+    """A piece as tiles, by the places in the row of its tokens and of its prompt's where that is another piece."""
+
+    own: tuple[int, int]
+    prompt: tuple[int, int] | None
+    tiles: tuple[Tile, ...]
+
+
 class SegmentPlan:
     """The spans of a row, in the forms that the kernels take. Each form is made once for all layers."""
 
@@ -80,6 +103,7 @@ class SegmentPlan:
         self.pieces = tuple(self._cut())
         # FlexAttention's, by window and device (`bnf.model.cuda_attention`).
         self.block_masks: dict[tuple[int | None, torch.device], BlockMask] = {}
+        self._tiles: dict[int | None, tuple[TiledPiece, ...]] = {}
         self._blocks: dict[tuple[int | None, int | None], tuple[Block, ...]] = {}
         self._vectors: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -126,6 +150,12 @@ class SegmentPlan:
         if key not in self._blocks:
             self._blocks[key] = tuple(self._make_blocks(window, most_queries))
         return self._blocks[key]
+
+    def tiles(self, window: int | None) -> tuple[TiledPiece, ...]:
+        """The row as tiles, in order, without keys before the first and behind the last that a tile's queries see."""
+        if window not in self._tiles:
+            self._tiles[window] = tuple(self._make_tiles(window))
+        return self._tiles[window]
 
     def cumulative_lengths(self, device: torch.device) -> Tensor:
         """(G+1,) int32: where each group of a plain row starts and the last one stops."""
@@ -178,3 +208,26 @@ class SegmentPlan:
                     (own_skip, last),
                     None if causal else visible,
                 )
+
+    def _make_tiles(self, window: int | None) -> Iterator[TiledPiece]:
+        for piece in self.pieces:
+            prompt = None if piece.prompt is None else (self.pieces[piece.prompt].start, self.pieces[piece.prompt].stop)
+            before = torch.arange(*(prompt or (0, 0)))
+            tiles = []
+            # All of about the same size.
+            number = -(-piece.num_tokens // _TILE_QUERIES)
+            bounds = [piece.num_tokens * each // number for each in range(number + 1)]
+            for first, last in pairwise(bounds):
+                queries = torch.arange(piece.start + first, piece.start + last)
+                keys = torch.cat([before, torch.arange(piece.start, piece.start + last)])
+                visible = self.visible(queries[:, None], keys[None, :], window)
+                num_hidden = _num_leading(~visible.any(dim=0))
+                hidden = ~visible[:, num_hidden + _num_leading(visible[:, num_hidden:].all(dim=0)) :]
+                mask = torch.zeros(hidden.shape).masked_fill(hidden, float("-inf"))
+                tiles.append(Tile((first, last), (num_hidden, len(before) + last), mask))
+            yield TiledPiece((piece.start, piece.stop), prompt, tuple(tiles))
+
+
+def _num_leading(flags: Tensor) -> int:
+    """How many of the first flags are True."""
+    return int(flags.long().cumprod(0).sum())

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils import swap_tensors
 from transformers import PreTrainedModel
 
-from bnf.model.loading import empty_model, load_parameters
+from bnf.model.loading import Weights, empty_model, load_parameters
 from bnf.model.logps import accept_rows
 
 # Makes adapters, say, in a model that has no weights yet; returns the model that holds them.
@@ -67,14 +67,19 @@ class Sharding:
 
 
 def load_sharded(
-    model_dir: Path, sharding: Sharding, *, gradient_checkpointing: bool = False, adapt: Adapt | None = None
+    model_dir: Path,
+    sharding: Sharding,
+    *,
+    gradient_checkpointing: bool = False,
+    weights: Weights = "fp32",
+    adapt: Adapt | None = None,
 ) -> PreTrainedModel:
     """As `bnf.model.loading.load_model`, sharded over the processes, all of which must call it. `adapt` adds adapters first.
 
     Raises:
         FileNotFoundError, ValueError: as `load_model`.
     """
-    model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing)
+    model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing, weights=weights)
     _check_buffers(model)
     stored_names = {parameter: name for name, parameter in model.named_parameters()}
     if adapt is None:

@@ -2,6 +2,7 @@
 
 values: what is cached of a row.
 cache: the pass that writes the cache, and reading it.
+launch: the pass in several processes.
 index: what a cache was made from and with.
 kl_pairs: prompts with other prompts' completions, for objectives that estimate the KL to the reference.
 divergence: KL to the reference on completions that the policy sampled.

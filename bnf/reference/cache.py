@@ -23,7 +23,7 @@ from bnf.data.packing import Row, pack, rows_digest
 from bnf.files import open_to_readers, replacing, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import model_digest
-from bnf.model.loading import load_model, numerics
+from bnf.model.loading import Weights, load_model, numerics
 from bnf.model.logps import row_logps
 from bnf.model.sharding import Sharding, load_sharded
 from bnf.parallel.group import gather, is_first, num_processes, of_first, process_number, wait_for_all
@@ -55,15 +55,18 @@ def cache_reference(
     progress: Progress,
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
+    weights: Weights = "fp32",
+    load_in_4bit: bool = False,
     entropies: bool = False,
     kl_pairs: bool = False,
     sharding: Sharding | None = None,
 ) -> ReferenceIndex:
     """Writes the reference's per-token values of all groups into `output_dir`, and returns the index. It keeps finished shards.
 
-    `progress` counts tokens. `entropies` also stores the model's entropy at every position, and `kl_pairs` the values of the rows'
-    KL pairs. If the data set has dev groups, their values go into the subfolder `dev`. The index is written last: where it exists,
-    the cache is complete. Where several processes call it, they share the rows; with `sharding` also the model.
+    `progress` counts tokens. `weights` and `load_in_4bit` are `load_model`'s. `entropies` also stores the model's entropy at every
+    position, and `kl_pairs` the values of the rows' KL pairs. If the data set has dev groups, their values go into the subfolder
+    `dev`. The index is written last: where it exists, the cache is complete. Where several processes call it, they share the rows; with
+    `sharding` also the model.
 
     Raises:
         ValueError: a group is longer than a row, the model is not supported, or there is one prompt alone and so no KL pair.
@@ -81,6 +84,8 @@ def cache_reference(
             bf16=bf16,
             progress=lambda done, total, note: progress(done, total, f"dev: {note}"),
             share_prompts=share_prompts,
+            weights=weights,
+            load_in_4bit=load_in_4bit,
             entropies=entropies,
             kl_pairs=kl_pairs,
             sharding=sharding,
@@ -93,6 +98,8 @@ def cache_reference(
         max_tokens_per_row=max_tokens_per_row,
         share_prompts=share_prompts,
         bf16=bf16,
+        weights=weights,
+        load_in_4bit=load_in_4bit,
         **device_pass(),
         entropies=entropies,
         mismatched=None if pairs is None else rows_digest(pairs),
@@ -115,7 +122,10 @@ def cache_reference(
     for start in range(0, len(missing), num_processes()):
         if model is None:
             keep_freed_memory()
-            model = (load_model(model_dir) if sharding is None else load_sharded(model_dir, sharding)).eval()
+            if sharding is None:
+                model = load_model(model_dir, weights=weights, load_in_4bit=load_in_4bit).eval()
+            else:
+                model = load_sharded(model_dir, sharding, weights=weights).eval()
         together = missing[start : start + num_processes()]
         places = [place for shard in together for place in range(*shard.rows)]
         own: dict[int, dict[str, Tensor]] = {}
@@ -148,13 +158,15 @@ def read_reference(
     *,
     max_tokens_per_row: int,
     bf16: bool,
+    weights: Weights = "fp32",
+    load_in_4bit: bool = False,
     kl_pairs: Sequence[Row] | None = None,
 ) -> list[RowReference]:
     """The cached values of each row, and of its KL pairs where `kl_pairs` gives their rows.
 
     Raises:
         FileNotFoundError: the cache is not complete.
-        ValueError: it was made for other rows, another row length or another dtype, or without the KL pairs.
+        ValueError: it was made for other rows, another row length or another dtype, of weights held otherwise, or without the KL pairs.
     """
     index = read_index(reference_dir)
     made = index.identity
@@ -162,6 +174,8 @@ def read_reference(
         ("max_tokens_per_row", made.max_tokens_per_row, max_tokens_per_row),
         ("share_prompts", made.share_prompts, rows[0].share_prompts),
         ("bf16", made.bf16, bf16),
+        ("weights", made.weights, weights),
+        ("load_in_4bit", made.load_in_4bit, load_in_4bit),
         ("rows", made.rows, rows_digest(rows)),
     ):
         if found != wanted:

@@ -23,6 +23,8 @@ class Identity:
     max_tokens_per_row: int
     share_prompts: bool
     bf16: bool
+    weights: str
+    load_in_4bit: bool
     # How many logits exist at once, and the attention function.
     head_logits: int
     attention: str

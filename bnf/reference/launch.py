@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bnf.model.loading import Weights
 from bnf.model.sharding import Sharding
 from bnf.parallel.launch import launch
 from bnf.parallel.placement import Placement
@@ -28,6 +29,8 @@ class ReferenceCall:
     bf16: bool
     kl_pairs: bool
     placement: Placement
+    weights: Weights = "fp32"
+    load_in_4bit: bool = False
     entropies: bool = False
 
     @classmethod

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from bnf.files import open_to_readers
 from bnf.model.families import is_mixture
+from bnf.model.quantized import is_quantized, make_whole, whole
 from bnf.training.config import TrainConfig
 
 _logger = logging.getLogger(__name__)
@@ -107,8 +108,25 @@ def save_adapter(model: PreTrainedModel, folder: Path) -> None:
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with the adapters added to its weights: the same function, as a plain transformers model."""
-    return _peft(model).merge_and_unload(safe_merge=True)
+    """The model with the adapters added to its weights: the same function, as a plain transformers model.
+
+    Weights in 4 bits become what those 4 bits stand for, which is what the adapters were trained beside.
+    """
+    plain = transformers_model(model)
+    return _merge_quantized(plain) if is_quantized(plain) else _peft(model).merge_and_unload(safe_merge=True)
+
+
+def _merge_quantized(model: PreTrainedModel) -> PreTrainedModel:
+    """peft would quantize the sum again."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            layer = cast(_Adapted, module)
+            (adapter,) = layer.active_adapters
+            model.set_submodule(name, whole(layer.get_base_layer(), layer.get_delta_weight(adapter)))
+    make_whole(model)
+    return model
 
 
 class _Peft(Protocol):
@@ -119,6 +137,16 @@ class _Peft(Protocol):
     def disable_adapter(self) -> AbstractContextManager[None]: ...
 
     def merge_and_unload(self, *, safe_merge: bool) -> PreTrainedModel: ...
+
+
+class _Adapted(Protocol):
+    """What peft's layer gives beside what a module has."""
+
+    active_adapters: list[str]
+
+    def get_base_layer(self) -> torch.nn.Module: ...
+
+    def get_delta_weight(self, adapter: str) -> torch.Tensor: ...
 
 
 def _peft(model: PreTrainedModel) -> _Peft:

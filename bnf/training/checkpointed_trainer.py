@@ -29,11 +29,25 @@ class CheckpointedTrainer(Trainer):
     model: PreTrainedModel
     args: TrainingArguments
 
-    def __init__(self, model: PreTrainedModel, args: TrainingArguments, *, train_dataset: object, eval_dataset: object) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        *,
+        train_dataset: object,
+        eval_dataset: object,
+        optimizer_cls_and_kwargs: tuple[type[Optimizer], dict[str, object]] | None,
+    ) -> None:
         # The model that rows go through, without a wrapper of adapters.
         self.scored = transformers_model(model)
         self.is_sharded = is_sharded(self.scored)
-        super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+        )
         # transformers then wraps the model in nothing. Set late: of models that it has sharded itself it makes no checkpoints.
         self.is_distributed_loading_by_transformers = self.is_sharded
 

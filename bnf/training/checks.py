@@ -4,6 +4,8 @@ Training itself refuses the same. Here it is found without weights and before th
 quick, so torch and transformers are imported only for what can't be known without them. Nothing of a policy is computed here.
 """
 
+import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -21,6 +23,10 @@ from bnf.training.loggers import lacking
 
 # Optimizers of torch itself, which every installation has.
 _TORCH_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
+# torchao's, which torch compiles at the first step.
+_COMPILED = ("adamw_torch_8bit", "adamw_torch_4bit")
+# Paged optimizers that have no unpaged one of their own name.
+_UNPAGED = {"paged_adamw_32bit": "adamw_torch_fused", "paged_ademamix_32bit": "ademamix"}
 
 
 def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) -> None:
@@ -34,14 +40,31 @@ def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) ->
         _ask_transformers(config, model_dir, evaluates)
 
 
+def check_lengths(model_dir: Path, num_tokens: int) -> None:
+    """Checks that the model is exact in prompts and completions of up to `num_tokens` together.
+
+    Raises:
+        FileNotFoundError, ValueError: as `empty_model`, and where they may be too long.
+    """
+    if is_plain(model_dir, evaluates=False):
+        return
+    from bnf.model.families import check_length
+    from bnf.model.loading import empty_model
+
+    check_length(empty_model(model_dir).config, num_tokens)
+
+
 def _ask_transformers(config: TrainConfig, model_dir: Path, evaluates: bool) -> None:
     from bnf.model.loading import empty_model
+    from bnf.model.quantized import quantization
     from bnf.training.adapters import add_adapter
     from bnf.training.dev import stop_tokens
 
     model = empty_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
     if evaluates:
         stop_tokens(model)
+    if config.load_in_4bit:
+        quantization(model)
     if config.lora_r:
         add_adapter(model, config)
 
@@ -54,7 +77,9 @@ def check_machine(config: TrainConfig) -> None:
     """
     if device_kind() != "cpu":
         _check_devices(config)
-    if config.optim not in _TORCH_OPTIMIZERS:
+    if config.load_in_4bit:
+        _check_bitsandbytes()
+    if config.optim not in _TORCH_OPTIMIZERS or config.weights == "bf16":
         _check_optimizer(config)
 
 
@@ -70,22 +95,61 @@ def _check_devices(config: TrainConfig) -> None:
         raise ValueError("bf16 must be false on a device without bfloat16, got true; write train.bf16=false")
 
 
+def _check_bitsandbytes() -> None:
+    from transformers.utils.import_utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise ValueError(
+            "load_in_4bit must be false without bitsandbytes, got true; pip install bitsandbytes, or leave it out and hold the frozen "
+            "weights in bf16 (train.weights=bf16)"
+        )
+
+
 def _check_optimizer(config: TrainConfig) -> None:
     import torch
     from transformers import Trainer, TrainingArguments
     from transformers.training_args import OptimizerNames
 
+    from bnf.training.optimizers import rounding_optimizer
+
+    if device_kind() == "cpu":
+        _check_optimizer_on_cpu(config)
     # transformers' own defaults, without what making its arguments does to the process.
     defaults = {known.name: known.default for known in fields(TrainingArguments)}
     try:
         arguments = SimpleNamespace(**(defaults | {"optim": OptimizerNames(config.optim), "parallel_mode": None}))
-        optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(cast(TrainingArguments, arguments))
+        known = cast(TrainingArguments, arguments)
+        optimizer, settings = rounding_optimizer(config, known) or Trainer.get_optimizer_cls_and_kwargs(known)
+        _check_shards(config, optimizer.__module__)
         optimizer([torch.nn.Parameter(torch.zeros(1))], **settings)
     except (ValueError, ImportError, NotImplementedError, TypeError) as error:
         raise ValueError(
             f"optim must be an optimizer of transformers that is installed here, got {config.optim!r} ({error}); "
             "adamw_torch_fused is the default"
         ) from error
+
+
+def _check_shards(config: TrainConfig, module: str) -> None:
+    library = module.partition(".")[0]
+    if config.sharding != "none" and library in ("bitsandbytes", "torchao"):
+        raise ValueError(
+            f"{config.optim!r} is {library}'s, which can't update sharded weights: write train.sharding=none, or take another"
+        )
+
+
+def _check_optimizer_on_cpu(config: TrainConfig) -> None:
+    """Refuses what would be found by the first step only, or would be another optimizer."""
+    if config.optim.startswith("paged_"):
+        raise ValueError(
+            f"optim must not be paged on a CPU, got {config.optim!r}: paging moves states between a CUDA device's memory and the CPU's; "
+            f"write train.optim={_UNPAGED.get(config.optim, config.optim.removeprefix('paged_'))}, or train on CUDA"
+        )
+    compiler = os.environ.get("CXX", "g++")
+    if config.optim in _COMPILED and shutil.which(compiler) is None:
+        raise ValueError(
+            f"optim must be an optimizer that this machine can compile, got {config.optim!r} without the C++ compiler {compiler}; install "
+            "g++, or leave optim out"
+        )
 
 
 def check_groups_dir(config: TrainConfig, groups_dir: Path) -> None:

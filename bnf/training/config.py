@@ -16,8 +16,10 @@ from bnf.training.schedule import SCHEDULES
 
 # The value of max_tokens_per_row that has trials find it (`bnf.training.budget`).
 AUTO: Literal["auto"] = "auto"
-# The settings that reference and training share: the rows, and the dtype they are computed in.
-REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16")
+# The settings that reference and training share: the rows, the dtype they are computed in, and how the weights are held.
+REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16", "weights", "load_in_4bit")
+# Optimizers that make up for the rounding of bf16 weights (`bnf.training.optimizers`).
+BF16_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "stable_adamw", "adamw_torch_8bit", "adamw_torch_4bit")
 # Where and how often a training writes. Nothing that it computes depends on them.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
 # Where a training computes. It changes nothing but the order of sums, as long as the rows stay the same.
@@ -113,7 +115,8 @@ class TrainConfig:
     weights: Literal["fp32", "bf16"] = field(
         default="fp32",
         metadata=_about(
-            "the dtype of the weights that are trained: fp32, or bf16 with an optimizer that makes up for its rounding, in less memory"
+            "the dtype that weights are held in: fp32, or bf16 with an optimizer that makes up for its rounding, in less memory and "
+            "less exact; adapters are fp32 always"
         ),
     )
     attention: Literal["auto", "flex", "varlen", "blocks"] = field(
@@ -230,10 +233,23 @@ class TrainConfig:
         self._require(enough, "nproc_per_node", rule, "lower it, or raise global_batch_size")
         named = self.rdzv_endpoint is None or HOST_PORT.fullmatch(self.rdzv_endpoint) is not None
         self._require(named, "rdzv_endpoint", "be HOST:PORT", "write such as node1:29500")
+        self._check_weights()
         self._check_unread()
 
     def _require(self, holds: bool, key: str, rule: str, remedy: str) -> None:
         _check(holds, key, rule, getattr(self, key), remedy)
+
+    def _check_weights(self) -> None:
+        """Refuses what can't be computed with weights in bf16 or in 4 bits."""
+        if self.weights == "bf16":
+            rule = "be fp32 where bf16 is false, as weights that were rounded to bf16 can't be computed in float32"
+            self._require(self.bf16, "weights", rule, "write train.weights=fp32, or train.bf16=true")
+            if self.lora_r == 0:
+                rule = f"be one of {', '.join(BF16_OPTIMIZERS)} where weights is bf16: others lose updates to its rounding"
+                self._require(self.optim in BF16_OPTIMIZERS, "optim", rule, "leave it out, or write train.weights=fp32")
+        rule = "be none where load_in_4bit is true, as shards of 4-bit weights gave zero losses and NaN gradients in silence"
+        sharded_in_4bit = self.load_in_4bit and self.sharding != "none"
+        self._require(not sharded_in_4bit, "sharding", rule, "leave it out, or write train.load_in_4bit=false")
 
     def _check_unread(self) -> None:
         """Refuses a setting that nothing reads: the run would look as if it had been tried."""

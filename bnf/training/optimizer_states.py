@@ -6,7 +6,8 @@ from bnf.training.config import TrainConfig
 # How many states of a number for each weight.
 _STATES = {
     **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_apex_fused"), 2),
-    **dict.fromkeys(("stable_adamw", "schedule_free_adamw", "schedule_free_radam", "ademamix", "paged_ademamix_32bit"), 2),
+    **dict.fromkeys(("stable_adamw", "schedule_free_adamw", "schedule_free_radam"), 2),
+    **dict.fromkeys(("ademamix", "paged_ademamix_32bit"), 3),
     **dict.fromkeys(("paged_adamw", "paged_adamw_32bit", "adamw_bnb_32bit"), 2),
     **dict.fromkeys(("lion", "lion_32bit", "paged_lion", "paged_lion_32bit", "adagrad", "rmsprop", "rmsprop_bnb_32bit"), 1),
     # Without momentum, as transformers makes it; factored moments are a row and a column.
@@ -18,7 +19,7 @@ _KEEP_ROUNDING = ("adamw_torch", "adamw_torch_fused", "stable_adamw")
 _EIGHT_BITS, _FOUR_BITS = 1 + 4 / 256, 0.5 + 4 / 128
 _SMALL = {
     **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_8bit"), 2 * _EIGHT_BITS),
-    **dict.fromkeys(("ademamix_8bit", "paged_ademamix_8bit"), 2 * _EIGHT_BITS),
+    **dict.fromkeys(("ademamix_8bit", "paged_ademamix_8bit"), 3 * _EIGHT_BITS),
     **dict.fromkeys(("lion_8bit", "paged_lion_8bit", "rmsprop_bnb_8bit"), _EIGHT_BITS),
     "adamw_torch_4bit": 2 * _FOUR_BITS,
 }

@@ -90,6 +90,8 @@ def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir:
         max_groups_per_row=config.max_groups_per_row,
         share_prompts=config.share_prompts,
         bf16=config.bf16,
+        weights=config.weights,
+        load_in_4bit=config.load_in_4bit,
         kl_pairs=config.needs_kl_pairs,
         placement=placement,
     )

@@ -1,6 +1,6 @@
 """What one row holds while its forward and backward pass go on, by arithmetic: activations, the head's logits, gathered layers.
 
-The counterpart of `bnf.model.lean` (what a layer keeps), `bnf.model.attention` (its blocks) and `bnf.model.logps` (the head).
+The counterpart of `bnf.model.lean` (what a layer keeps) and of `bnf.model.logps` (the head).
 """
 
 import re
@@ -16,10 +16,6 @@ Device = Literal["cpu", "cuda"]
 _LOGITS = {"cpu": 2**25, "cuda": 2**27}
 _WIDE_SHARE = 8
 _WEIGHT_PART = 2**23
-# Of `bnf.model.attention` and `bnf.model.segments`: which blocks of queries a CPU computes in float32, and where a group is cut.
-_FLOAT32_QUERIES = 192
-_ONE_BLOCK_TOKENS = 512
-_SHARED_BLOCK_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -75,25 +71,25 @@ def fullest_moment(shape: ModelShape, config: TrainConfig, row: RowSizes, device
     """The moment at which a row holds the most: in the head, in the last layer's backward pass, or in the embeddings' gradient."""
     width, act = weight_bytes(config), _activation_bytes(config)
     is_sharded, learns = config.sharding != "none", config.lora_r == 0
-    kept, masks = _kept_of_layer(shape, config, row, device)
-    activations = masks + shape.layers * row.tokens * (shape.hidden * width if config.gradient_checkpointing else kept)
+    kept = _kept_of_layer(shape, config)
+    activations = shape.layers * row.tokens * (shape.hidden * width if config.gradient_checkpointing else kept)
     head = shape.head_parameters * width
     own_unit = (shape.root_parameters if shape.tied else shape.head_parameters + shape.hidden) * width if is_sharded else 0.0
 
     # Sharded, the head's unit is there from the forward pass on, and its gradient lies in the buffer too by which it is shared out.
     in_head = Moment(activations, _head(shape, config, row, device), root=own_unit + (head if is_sharded and learns else 0))
     # A layer's gate and up computed again, and the gradients of its MLP and of the residual stream.
-    backward = float(row.tokens * (5 * shape.intermediate * act + 3 * shape.hidden * 4))
+    backward = float(row.tokens * (2.5 * shape.intermediate * act + 3 * shape.hidden * 4))
     # Of the largest matrix a copy and the gradient in the dtype of the products, and the gradient in its own.
     cast = act if act < width else 0
     backward += max(linear.parameters for linear in shape.linears) * (cast + (width + cast if learns else 0))
     if config.gradient_checkpointing:
         # What is computed again of a layer is all kept, its norms' and gates' outputs too.
-        backward += row.tokens * (kept + act * (2 * shape.hidden + shape.intermediate + shape.query))
+        backward += row.tokens * (kept + act * (2 * shape.hidden + shape.intermediate / 2 + shape.query))
     # The head's gradient waits for that of embeddings which are tied to it, and which are large once more.
     waiting = float(head) if shape.tied and learns else 0.0
     in_layer = Moment(activations, waiting, backward)
-    in_embeddings = Moment(masks, waiting + (head if learns else 0))
+    in_embeddings = Moment(head=waiting + (head if learns else 0))
     if is_sharded:
         layer = shape.largest_layer * width
         # The layer, the next one, and its gradients in the buffer too.
@@ -107,41 +103,20 @@ def _activation_bytes(config: TrainConfig) -> int:
     return 2 if config.bf16 or config.weights == "bf16" else 4
 
 
-def _kept_of_layer(shape: ModelShape, config: TrainConfig, row: RowSizes, device: Device) -> tuple[float, float]:
-    """Bytes that a layer keeps of a token on average, and bytes of the masks, which all layers share."""
+def _kept_of_layer(shape: ModelShape, config: TrainConfig) -> float:
+    """Bytes that a layer keeps of a token on average."""
     act = _activation_bytes(config)
-    attended, keys, masks = float(act), 1.0, 0.0
-    if device == "cpu":
-        blocks = _blocks(row)
-        tokens = sum(queries for queries, _ in blocks)
-        # A block's keys and values are laid together: each completion has a copy of its prompt's.
-        keys = sum(seen for _, seen in blocks) / tokens
-        few = sum(queries for queries, _ in blocks if queries <= _FLOAT32_QUERIES) / tokens
-        attended = act if act == 4 else few * 4 + (1 - few) * act
-        masks = row.tokens / tokens * sum(queries * seen for queries, seen in blocks) * (attended + 1)
-    # The residual stream has the dtype of the embeddings.
-    kept = 2 * shape.hidden * weight_bytes(config) + attended * (2 * shape.query + 2 * shape.key * keys)
-    kept += act * 2 * shape.intermediate + 8 * shape.kept_by_norms / shape.layers
+    # The residual stream in the dtype of the embeddings, or as projections read it.
+    kept = float(2 * shape.hidden * (weight_bytes(config) if shape.begins_with_norm else act))
+    # Queries, keys, values and what attention gives; what the MLP keeps.
+    kept += act * (2 * shape.query + 2 * shape.key + shape.intermediate)
+    kept += act * shape.kept_by_norms / shape.layers
     if config.lora_r:
         modules = adapted(shape, config)
         # Adapters take a copy of their inputs in their own dtype, unless that is the inputs'.
         inputs = sum(linear.inputs for linear in modules) if act == 2 else 0
         kept += act * (inputs + config.lora_r * len(modules)) / shape.layers
-    return kept, masks
-
-
-def _blocks(row: RowSizes) -> list[tuple[int, int]]:
-    """(queries, keys) of the blocks of a group, as `bnf.model.segments` cuts it."""
-    group = row.prompt + sum(row.completions)
-    if group <= _ONE_BLOCK_TOKENS:
-        return [(group, group)]
-    runs: list[int] = []
-    for length in row.completions:
-        if runs and runs[-1] + length <= _SHARED_BLOCK_TOKENS:
-            runs[-1] += length
-        else:
-            runs.append(length)
-    return [(row.prompt, row.prompt), *((length, row.prompt + length) for length in runs)]
+    return kept
 
 
 def _head(shape: ModelShape, config: TrainConfig, row: RowSizes, device: Device) -> float:
@@ -154,7 +129,8 @@ def _head(shape: ModelShape, config: TrainConfig, row: RowSizes, device: Device)
     widened = 3.0 * min(chunk, _LOGITS[device] // _WIDE_SHARE) * 4
     if config.lora_r:
         return held + widened
-    gradient = shape.head_parameters * width
-    # In another dtype the gradient is added up in parts, from the second chunk on.
-    part = min(shape.head_parameters, _WEIGHT_PART) * (act + (width if logits > chunk else 0)) if act < width else 0
+    # Over several chunks it is added up in float32, in parts, and rounded to the weights' dtype.
+    several = logits > chunk
+    gradient = shape.head_parameters * (width if width == 4 or not several else 4 + width)
+    part = min(shape.head_parameters, _WEIGHT_PART) * (act + (4 if several else 0)) if act < 4 else 0
     return held + max(widened, float(gradient + part))

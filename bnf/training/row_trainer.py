@@ -37,6 +37,7 @@ from bnf.training.dev import DevFigures, prompts_to_sample, sample
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import Totals, assemble, count, total_loss
 from bnf.training.metrics import StepMetrics, peak_memory_gb, sample_metrics
+from bnf.training.optimizers import rounding_optimizer
 from bnf.training.parallel import SeededSteps, StepLoader, sum_totals
 from bnf.training.rows import TrainRow
 from bnf.training.schedule import num_warmup_steps, rate_share
@@ -92,7 +93,13 @@ class RowTrainer(CheckpointedTrainer):
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
         self.rows = [*rows, filler]
-        super().__init__(model=model, args=args, train_dataset=self.rows, eval_dataset=dev)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=self.rows,
+            eval_dataset=dev,
+            optimizer_cls_and_kwargs=rounding_optimizer(config, args),
+        )
         self.config = config
         self.steps = SeededSteps(
             [len(item.row.groups) for item in rows],
@@ -282,9 +289,12 @@ class RowTrainer(CheckpointedTrainer):
         if self.starts_as_reference and is_adapted(self.model):
             return without_adapter(self.model)
         # Held while it is used, when no gradients are: it takes no more memory than they do.
+        settings = self.config
         if self.is_sharded:
-            return nullcontext(load_sharded(self.reference_model_dir, Sharding.of(self.config)).eval())
-        return nullcontext(load_model(self.reference_model_dir).eval())
+            reference = load_sharded(self.reference_model_dir, Sharding.of(settings), weights=settings.weights)
+        else:
+            reference = load_model(self.reference_model_dir, weights=settings.weights, load_in_4bit=settings.load_in_4bit)
+        return nullcontext(reference.eval())
 
     def floating_point_ops(self, inputs: Mapping[str, object]) -> int:
         """Not counted: transformers would count padded positions."""

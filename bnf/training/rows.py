@@ -51,6 +51,8 @@ def with_reference(config: TrainConfig, rows: Sequence[Row], reference_dir: Path
         rows,
         max_tokens_per_row=config.row_tokens,
         bf16=config.bf16,
+        weights=config.weights,
+        load_in_4bit=config.load_in_4bit,
         kl_pairs=kl_pair_rows(rows) if config.needs_kl_pairs else None,
     )
     return [TrainRow(row, reference) for row, reference in zip(rows, references, strict=True)]

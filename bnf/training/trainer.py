@@ -76,10 +76,20 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
     keep_freed_memory()
     adapt = partial(add_adapter, config=config) if config.lora_r else None
     if config.sharded:
-        sharding = Sharding.of(config)
-        model = load_sharded(model_dir, sharding, gradient_checkpointing=config.gradient_checkpointing, adapt=adapt)
+        model = load_sharded(
+            model_dir,
+            Sharding.of(config),
+            gradient_checkpointing=config.gradient_checkpointing,
+            weights=config.weights,
+            adapt=adapt,
+        )
     else:
-        model = load_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
+        model = load_model(
+            model_dir,
+            gradient_checkpointing=config.gradient_checkpointing,
+            weights=config.weights,
+            load_in_4bit=config.load_in_4bit,
+        )
         model = model if adapt is None else adapt(model)
     # Before the trainer: this is where the processes meet.
     arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))

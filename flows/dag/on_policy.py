@@ -89,7 +89,8 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
     nodes += _label(recipe, sample, recipe.label, samples, number)
     if sample.rounds > 1:
         config = recipe.train_config().to_dict()
-        shared = {name: config[name] for name in REFERENCE_FIELDS}
+        # Both models are compared as their folders hold them, which nobody quantized.
+        shared = {name: config[name] for name in REFERENCE_FIELDS if name != "load_in_4bit"}
         if shared["max_tokens_per_row"] == AUTO:
             # There are no rows yet, and a forward pass alone takes little.
             shared["max_tokens_per_row"] = TrainConfig.max_tokens_per_row

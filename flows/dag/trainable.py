@@ -31,10 +31,13 @@ def problems_before(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[t
 
 def model_problem(recipe: Recipe, folder: Path) -> str | None:
     """What keeps this model from being trained as the recipe says; None where nothing does."""
-    from bnf.training.checks import check_model_dir
+    from bnf.training.checks import check_lengths, check_model_dir
 
-    evaluates = recipe.prepare.dev_fraction > 0
-    return _problem(lambda: check_model_dir(recipe.train_config(), folder, evaluates=evaluates))
+    def check() -> None:
+        check_model_dir(recipe.train_config(), folder, evaluates=recipe.prepare.dev_fraction > 0)
+        check_lengths(folder, recipe.prepare.max_length)
+
+    return _problem(check)
 
 
 def groups_problem(config: TrainConfig, folder: Path) -> str | None:

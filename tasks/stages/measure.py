@@ -34,6 +34,7 @@ def run(job: Job) -> None:
         max_tokens_per_row=max(job.settings["max_tokens_per_row"], *(group.num_tokens for group in groups)),
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
+        weights=job.settings["weights"],
         progress=job.progress,
     )
     write_json(job.output / "divergence.json", found.to_json(), indent=1)

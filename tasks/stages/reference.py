@@ -26,6 +26,8 @@ def run(job: Job) -> None:
         max_groups_per_row=job.settings["max_groups_per_row"],
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
+        weights=job.settings["weights"],
+        load_in_4bit=job.settings["load_in_4bit"],
         kl_pairs=job.settings["mismatched"],
         placement=placement,
     )

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from bnf.train import run as train_alone
+from bnf.training.config import TrainConfig
 from tests.integration.test_parallel_training import SETTINGS, closeness
-from tests.unit.bnf.training import run, same, weights
+from tests.unit.bnf.training import BASE, run, same, weights
 
 pytestmark = pytest.mark.integration
 
@@ -73,13 +75,11 @@ def gone(words: str) -> bool:
     return not alive(words)
 
 
-@pytest.mark.parametrize("nproc_per_node", [1, 2])
-def test_two_nodes_train_what_one_process_trains(workplace: Path, tmp_path: Path, nproc_per_node: int) -> None:
+def test_two_nodes_train_what_one_process_trains(workplace: Path, tmp_path: Path) -> None:
     run(workplace, tmp_path / "one", **SETTINGS)
     reported: list[str] = []
     with other_node(tmp_path / "two") as node:
-        settings = two_nodes(nproc_per_node=nproc_per_node)
-        run(workplace, tmp_path / "two", lambda done, total, note: reported.append(f"{done}/{total} {note}"), **settings)
+        run(workplace, tmp_path / "two", lambda done, total, note: reported.append(f"{done}/{total} {note}"), **two_nodes())
         code, words = ended(node)
     assert code == 0, words
     assert "joined train in" in words and "as node 1 of 2" in words
@@ -90,12 +90,28 @@ def test_two_nodes_train_what_one_process_trains(workplace: Path, tmp_path: Path
     assert not list((tmp_path / "two").glob("launch*"))
 
 
+def test_two_nodes_of_two_processes_compute_what_one_node_of_four_does(workplace: Path, tmp_path: Path) -> None:
+    """The reference pass too, which the other node joins on its way to the training."""
+    for name, settings in (("one", SETTINGS | {"nproc_per_node": 4}), ("two", two_nodes(nproc_per_node=2))):
+        with other_node(tmp_path / "two") as node:
+            config = TrainConfig(**(BASE | settings))
+            train_alone(config, workplace / "model", workplace / "groups", None, tmp_path / name)
+            if name == "two":
+                code, words = ended(node)
+    assert code == 0 and "joined reference in" in words and "joined train in" in words, words
+    files = sorted(path.name for path in (tmp_path / "one" / "reference").iterdir())
+    assert "index.json" in files and files == sorted(path.name for path in (tmp_path / "two" / "reference").iterdir())
+    for file in files:
+        assert (tmp_path / "one" / "reference" / file).read_bytes() == (tmp_path / "two" / "reference" / file).read_bytes()
+    closeness(tmp_path / "one", tmp_path / "two")
+
+
 def killed(workplace: Path, output: Path, settings: dict[str, Any], step: int) -> subprocess.Popen[bytes]:
     """The first node, whose launcher is killed as soon as it reports a step."""
     script = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from tests.unit.bnf.training import run, same, weights\n"
+        "from tests.unit.bnf.training import BASE, run, same, weights\n"
         "def kill(done, total, note):\n"
         f"    if done == {step} and 'steps' in note:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"

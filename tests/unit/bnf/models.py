@@ -1,25 +1,45 @@
 """Tiny random models of every family that packed rows are made for."""
 
+import copy
 from typing import Any
 
 import torch
 from transformers import (
+    ApertusConfig,
+    ArceeConfig,
     AutoModelForCausalLM,
+    Cohere2Config,
+    CohereConfig,
+    Ernie4_5Config,
+    Exaone4Config,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
     GemmaConfig,
+    Glm4Config,
+    GlmConfig,
     GptOssConfig,
+    GraniteConfig,
+    HeliumConfig,
     LlamaConfig,
+    Ministral3Config,
+    MinistralConfig,
     MistralConfig,
     MixtralConfig,
+    Olmo2Config,
+    Olmo3Config,
+    OlmoConfig,
     OlmoeConfig,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
+    SeedOssConfig,
+    SmolLM3Config,
+    Starcoder2Config,
 )
 
 from bnf.model.attention import ATTENTION
@@ -45,7 +65,7 @@ GEMMA: dict[str, Any] = {**WINDOW, "query_pre_attn_scalar": 5}
 CAPS: dict[str, Any] = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
 # Few tokens choose each expert, and some experts none.
 ROUTED: dict[str, Any] = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-YARN: dict[str, Any] = {
+YARN_OF_GPT_OSS: dict[str, Any] = {
     "rope_type": "yarn",
     "rope_theta": 1e4,
     "factor": 4.0,
@@ -59,6 +79,20 @@ VISION: dict[str, Any] = {
     "num_attention_heads": 2,
     "image_size": 28,
     "patch_size": 14,
+}
+# Within the vocabulary, for families whose own lie beyond it.
+TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+# For families whose heads must make up the hidden size.
+EVEN: dict[str, Any] = {**TOKENS, "hidden_size": 32}
+# Bends the angles within the first positions already.
+YARN: dict[str, Any] = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4}
+# Short up to 32 tokens, which no path of `random_groups` reaches.
+LONGROPE: dict[str, Any] = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 1.3, 1.7, 2.0],
+    "long_factor": [1.0, 4.0, 9.0, 16.0],
+    "original_max_position_embeddings": 32,
 }
 MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
@@ -86,15 +120,49 @@ MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "olmoe": (OlmoeConfig, {"head_dim": 6, "eos_token_id": 2, "num_experts": 8, "num_experts_per_tok": 3, "clip_qkv": 1.5}),
     "gpt_oss": (
         GptOssConfig,
-        {**WINDOW, "num_local_experts": 6, "num_experts_per_tok": 2, "swiglu_limit": 0.5, "rope_parameters": YARN},
+        {**WINDOW, "num_local_experts": 6, "num_experts_per_tok": 2, "swiglu_limit": 0.5, "rope_parameters": YARN_OF_GPT_OSS},
     ),
+    "phi3": (Phi3Config, {**EVEN, "partial_rotary_factor": 0.5}),
+    "phi3_window": (Phi3Config, {**EVEN, "sliding_window": 4}),
+    "phi3_longrope": (
+        Phi3Config,
+        {**EVEN, "rope_parameters": LONGROPE, "original_max_position_embeddings": 32, "max_position_embeddings": 128},
+    ),
+    "olmo": (OlmoConfig, {**TOKENS, "clip_qkv": 0.7}),
+    "olmo2": (Olmo2Config, TOKENS),
+    "olmo3": (Olmo3Config, {**TOKENS, **WINDOW, "rope_scaling": YARN, "max_position_embeddings": 16}),
+    "smollm3": (SmolLM3Config, {**TOKENS, "no_rope_layers": [1, 0]}),
+    "smollm3_window": (SmolLM3Config, {**TOKENS, **WINDOW, "no_rope_layers": [0, 1], "use_sliding_window": True}),
+    "granite": (
+        GraniteConfig,
+        {"attention_multiplier": 0.5, "embedding_multiplier": 3.0, "residual_multiplier": 0.4, "logits_scaling": 3.0},
+    ),
+    "glm": (GlmConfig, TOKENS),
+    "glm4": (Glm4Config, TOKENS),
+    "ministral": (MinistralConfig, WINDOW),
+    # A query at position 4 or later is scaled up.
+    "ministral3": (
+        Ministral3Config,
+        {**TOKENS, "rope_parameters": {**YARN, "llama_4_scaling_beta": 0.4}, "max_position_embeddings": 16},
+    ),
+    "cohere": (CohereConfig, {**TOKENS, "logit_scale": 0.3}),
+    "cohere_normed": (CohereConfig, {**TOKENS, "logit_scale": 2.0, "use_qk_norm": True}),
+    "cohere2": (Cohere2Config, {**EVEN, **WINDOW, "logit_scale": 0.3}),
+    "apertus": (ApertusConfig, TOKENS),
+    "arcee": (ArceeConfig, TOKENS),
+    "ernie4_5": (Ernie4_5Config, {"use_bias": True}),
+    "exaone4": (Exaone4Config, WINDOW),
+    "helium": (HeliumConfig, EVEN),
+    "seed_oss": (SeedOssConfig, {"attention_dropout": 0.0, "residual_dropout": 0.0}),
+    "starcoder2": (Starcoder2Config, {**TOKENS, "sliding_window": 4}),
 }
 
 
 def configuration(name: str, **changes: Any) -> PretrainedConfig:
     """Of one of MODELS, with other shapes where `changes` says so."""
     kind, own = MODELS[name]
-    values = {**SHAPE, **own, **changes}
+    # A configuration writes into what it is given.
+    values = copy.deepcopy({**SHAPE, **own, **changes})
     return kind(text_config=values, vision_config=VISION) if kind is Gemma3Config else kind(**values)
 
 

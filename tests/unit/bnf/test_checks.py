@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def test_what_a_folder_says_is_enough(workplace: Path, tmp_path: Path, change: d
 
 
 @pytest.mark.parametrize("optim", ["adamw", "adamw_8bit", "galore_adamw", "lomo", "adamw_torch_npu_fused", "schedule_free_sgd"])
-def test_optimizers_that_are_not_here_are_refused(optim: str) -> None:
+def test_optimizers_that_are_not_here_are_refused(optim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.trainer_optimizer.is_bitsandbytes_available", lambda: False)
     with pytest.raises(ValueError, match=f"optim must be an optimizer of transformers that is installed here, got '{optim}'"):
         check_machine(TrainConfig(optim=optim))
 
@@ -147,6 +149,49 @@ def test_optimizers_that_are_not_here_are_refused(optim: str) -> None:
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch", "sgd", "adafactor", "rmsprop", "adagrad"])
 def test_optimizers_that_are_here_pass(optim: str) -> None:
     check_machine(TrainConfig(optim=optim))
+
+
+def test_weights_in_bf16_need_torch_optimi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optimi", None)
+    with pytest.raises(
+        ValueError, match=r"optim must be .* \(weights in bf16 need the package torch-optimi: pip install torch-opt"
+    ):
+        check_machine(TrainConfig(weights="bf16"))
+    check_machine(TrainConfig(weights="bf16", lora_r=2))
+
+
+def test_4_bits_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.utils.import_utils.is_bitsandbytes_available", lambda: False)
+    with pytest.raises(ValueError, match="load_in_4bit must be false without bitsandbytes, got true; pip install bitsandbytes"):
+        check_machine(TrainConfig(load_in_4bit=True, lora_r=2))
+
+
+@pytest.mark.parametrize(
+    ("optim", "instead"),
+    [("paged_adamw_8bit", "adamw_8bit"), ("paged_adamw_32bit", "adamw_torch_fused"), ("paged_lion_8bit", "lion_8bit")],
+)
+def test_paged_optimizers_need_cuda(optim: str, instead: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnf.training.checks.device_kind", lambda: "cpu")
+    with pytest.raises(ValueError, match=rf"optim must not be paged on a CPU, got '{optim}'.*write train\.optim={instead}, or"):
+        check_machine(TrainConfig(optim=optim))
+
+
+def test_8_bits_take_no_shards() -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    check_machine(TrainConfig(optim="adamw_8bit"))
+    with pytest.raises(
+        ValueError, match=r"'adamw_8bit' is bitsandbytes's, which can't update sharded weights: write train\.sharding=n"
+    ):
+        check_machine(TrainConfig(optim="adamw_8bit", sharding="full"))
+
+
+def test_optimizers_that_are_compiled_need_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnf.training.checks.device_kind", lambda: "cpu")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        ValueError, match="that this machine can compile, got 'adamw_torch_8bit' without the C\\+\\+ compiler no-such"
+    ):
+        check_machine(TrainConfig(optim="adamw_torch_8bit"))
 
 
 def test_devices_and_their_types(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,22 +3,39 @@ from pathlib import Path
 
 import pytest
 from transformers import (
+    ApertusConfig,
+    ArceeConfig,
     BartConfig,
     BloomConfig,
+    Cohere2Config,
+    CohereConfig,
     DeepseekV3Config,
+    Ernie4_5Config,
+    Exaone4Config,
     FalconConfig,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
+    Glm4Config,
+    GlmConfig,
     GPT2Config,
     GptOssConfig,
+    GraniteConfig,
     GraniteMoeConfig,
+    HeliumConfig,
+    HunYuanDenseV1Config,
     JambaConfig,
     Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    Ministral3Config,
+    MinistralConfig,
     MistralConfig,
     MixtralConfig,
+    NemotronConfig,
+    Olmo2Config,
+    Olmo3Config,
+    OlmoConfig,
     OlmoeConfig,
     OPTConfig,
     Phi3Config,
@@ -26,13 +43,18 @@ from transformers import (
     PretrainedConfig,
     Qwen2Config,
     Qwen2MoeConfig,
+    Qwen3_5TextConfig,
     Qwen3MoeConfig,
     Qwen3NextConfig,
+    SeedOssConfig,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
     SwitchTransformersConfig,
     T5Config,
 )
 
-from bnf.model.families import FAMILIES, check_model, head_softcap
+from bnf.model.families import FAMILIES, check_length, check_model, head_scale, head_softcap, longest_sequence
 from bnf.model.loading import load_model
 
 STATE, EXPERTS, POSITIONS = "carry a state from token to token", "routed to experts", "absolute position embeddings"
@@ -54,7 +76,10 @@ STATE, EXPERTS, POSITIONS = "carry a state from token to token", "routed to expe
         (Llama4TextConfig(), EXPERTS),
         (JambaConfig(), STATE),
         (Qwen3NextConfig(), STATE),
-        (Phi3Config(), "use a model of these families"),
+        (Qwen3_5TextConfig(), STATE),
+        (NemotronConfig(), "don't tell attention"),
+        (StableLmConfig(), "don't tell attention"),
+        (HunYuanDenseV1Config(), "use a model of these families"),
     ],
     ids=lambda value: getattr(value, "model_type", None),
 )
@@ -121,6 +146,42 @@ PARTS: dict[str, tuple[Callable[[], PretrainedConfig], str]] = {
         lambda: GptOssConfig(quantization_config={"quant_method": "mxfp4"}),
         "quantization_config in config.json must not be set, .* or a copy with dequantized ones",
     ),
+    "multipliers of Granite": (
+        lambda: LlamaConfig(embedding_multiplier=12.0),
+        r"embedding_multiplier .* family llama, got 12\.0",
+    ),
+    "clipping": (lambda: Olmo2Config(clip_qkv=8.0), r"clip_qkv .* family olmo2, got 8\.0"),
+    "norms of queries and keys": (lambda: Cohere2Config(use_qk_norm=True), "use_qk_norm .* family cohere2, got True"),
+    "layers without positions": (lambda: LlamaConfig(no_rope_layers=[1, 0]), "no_rope_layers .* family llama"),
+    "a part of a head rotated": (
+        lambda: LlamaConfig(partial_rotary_factor=0.5),
+        r"rope_parameters\.partial_rotary_factor in config\.json must not be set for a model of the family llama, got 0\.5",
+    ),
+    "queries scaled by position": (
+        lambda: MistralConfig(rope_parameters={"rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1}),
+        r"rope_parameters\.llama_4_scaling_beta .* family mistral, got 0\.1",
+    ),
+    "dropout of Phi-3": (lambda: Phi3Config(resid_pdrop=0.1), r"resid_pdrop must be 0, got 0\.1"),
+    "dropout of its embeddings": (lambda: Phi3Config(embd_pdrop=0.1), r"embd_pdrop must be 0, got 0\.1"),
+    "dropout as Seed-OSS is published": (lambda: SeedOssConfig(), r"attention_dropout must be 0, got 0\.1"),
+    "dropout of the residual stream": (lambda: SeedOssConfig(attention_dropout=0.0), r"residual_dropout must be 0, got 0\.1"),
+    "dropout of StarCoder2's embeddings": (
+        lambda: Starcoder2Config(embedding_dropout=0.1),
+        r"embedding_dropout must be 0, got 0\.1",
+    ),
+    "not causal": (lambda: LlamaConfig(is_causal=False), "is_causal in config.json must be true, got False"),
+    "a window that is switched off": (
+        lambda: SmolLM3Config(num_hidden_layers=2, layer_types=["sliding_attention"] * 2, sliding_window=512),
+        "sliding_window in config.json must be set, and use_sliding_window be true, where layer_types has sliding_attention, got 512",
+    ),
+    "a window without a length": (
+        lambda: Olmo3Config(num_hidden_layers=1, layer_types=["sliding_attention"], sliding_window=None),
+        "sliding_window in config.json must be set, .* got None",
+    ),
+    "global layers of a family that has none beside a window": (
+        lambda: MistralConfig(num_hidden_layers=2, sliding_window=512, layer_types=["sliding_attention", "full_attention"]),
+        "layer_types in config.json must not have full_attention for a model of the family mistral with a sliding_window, got",
+    ),
     "quantized": (
         lambda: LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 4}),
         "quantization_config in config.json must not be set, got quantized weights",
@@ -145,6 +206,9 @@ LLAMA3 = {
 }
 
 
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
+
+
 def test_families_as_they_are_published_pass() -> None:
     """The configurations' defaults are those of published models; so are these."""
     configs = [
@@ -162,10 +226,57 @@ def test_families_as_they_are_published_pass() -> None:
         Qwen3MoeConfig(),
         OlmoeConfig(),
         GptOssConfig(),
+        Phi3Config(sliding_window=2047),
+        Phi3Config(rope_parameters=dict(LONGROPE), max_position_embeddings=131072, sliding_window=262144),
+        # Phi-4-mini: three quarters of a head of 128 are rotated.
+        Phi3Config(
+            num_attention_heads=24,
+            num_key_value_heads=8,
+            partial_rotary_factor=0.75,
+            rope_parameters=dict(LONGROPE),
+            max_position_embeddings=131072,
+        ),
+        OlmoConfig(clip_qkv=8.0),
+        Olmo2Config(),
+        Olmo3Config(),
+        SmolLM3Config(),
+        GraniteConfig(embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.0078125, logits_scaling=16.0),
+        GlmConfig(),
+        Glm4Config(),
+        MinistralConfig(),
+        Ministral3Config(),
+        CohereConfig(use_qk_norm=True),
+        Cohere2Config(),
+        ApertusConfig(),
+        ArceeConfig(),
+        Ernie4_5Config(),
+        Exaone4Config(),
+        HeliumConfig(),
+        SeedOssConfig(attention_dropout=0.0, residual_dropout=0.0),
+        Starcoder2Config(),
     ]
     for config in configs:
         check_model(config)
     assert {config.model_type for config in configs} < set(FAMILIES)
+
+
+def test_the_head_s_scale() -> None:
+    assert head_scale(CohereConfig(logit_scale=0.0625)) == 0.0625
+    assert head_scale(GraniteConfig(logits_scaling=16.0)) == 1 / 16
+    assert head_scale(GraniteConfig()) is None and head_scale(LlamaConfig()) is None and head_scale(Gemma2Config()) is None
+
+
+def test_how_long_a_sequence_is_exact() -> None:
+    long = Phi3Config(rope_parameters=dict(LONGROPE), max_position_embeddings=131072)
+    assert (
+        longest_sequence(long) == 4096 and longest_sequence(Phi3Config()) is None and longest_sequence(Gemma3Config()) is None
+    )
+    check_length(long, 4096)
+    check_length(LlamaConfig(), 10**6)
+    with pytest.raises(
+        ValueError, match=r"at most 4096 tokens for a model of the family phi3 .* got 4097: .*; set prepare\.max_length to 4096"
+    ):
+        check_length(long, 4097)
 
 
 def test_the_head_s_cap() -> None:

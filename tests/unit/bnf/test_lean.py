@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bnf.data.packing import Row
 from bnf.model.experts import EXPERTS
+from bnf.model.families import is_mixture
 from bnf.model.lean import keep_less, replayable, replaying
 from bnf.model.logps import row_logps
 from bnf.training.adapters import add_adapter
@@ -84,6 +86,14 @@ def test_in_bf16_the_projections_share_one_copy_of_their_input() -> None:
         assert lean_off < 1.25 * off, parameter
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if not is_mixture(configuration(name))])
+def test_in_bf16_values_are_the_same_too(name: str) -> None:
+    """What projections share is rounded as autocast rounds it for each of them. transformers' own experts are not rounded at all."""
+    plain, lean = both(name)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(plain(input_ids=IDS).logits, lean(input_ids=IDS).logits)
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 def test_of_a_layer_only_what_comes_from_matrix_products_and_the_residual_stream_is_kept(bf16: bool) -> None:
     """Doubling the width of the MLP adds what its gate and its other projection give, and not their product."""
@@ -96,6 +106,64 @@ def test_of_a_layer_only_what_comes_from_matrix_products_and_the_residual_stream
         kept.append(step(model, bf16=bf16)[2])
     # Autocast's copies of the three weights are not kept either.
     assert kept[1] - kept[0] == 2 * IDS.numel() * 2 * 40 * size
+
+
+# The bytes that a layer keeps of a token in bf16, the inner part of its attention aside: of the hidden size D, all heads' queries Q and
+# keys K, and the MLP's width F. Llama keeps 416 of transformers' 1016.
+D, Q, K, F = 24, 32, 16, 40
+KEPT = {
+    # Two inputs of norms in float32; attention's output; the gate's two factors.
+    "llama": 8 * D + 2 * Q + 4 * F,
+    "granite": 8 * D + 2 * Q + 4 * F,
+    "smollm3": 8 * D + 2 * Q + 4 * F,
+    # One projection gives both factors.
+    "glm": 8 * D + 2 * Q + 4 * F,
+    # Beside them the inputs of the norms after attention and MLP.
+    "glm4": 8 * D + 2 * Q + 4 * F + 4 * D,
+    "gemma2": 8 * D + 2 * Q + 4 * F + 4 * D,
+    # The inputs of the norms of queries and keys.
+    "qwen3": 8 * D + 2 * Q + 4 * F + 2 * (Q + K),
+    # No norm before attention and MLP: the residual stream as the projections read it.
+    "olmo2": 4 * D + 2 * Q + 4 * F + 4 * D + 2 * (Q + K),
+    "exaone4": 4 * D + 2 * Q + 4 * F + 4 * D + 2 * (Q + K),
+    # One norm for attention and MLP.
+    "cohere": 4 * D + 2 * Q + 4 * F,
+    # No gate.
+    "arcee": 8 * D + 2 * Q + 2 * F,
+}
+
+
+class _Keepless(torch.autograd.Function):
+    """Stands for attention, and keeps nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        ctx.shapes = query.shape, key.shape, value.shape
+        return query.transpose(1, 2).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(grad.new_zeros(shape) for shape in ctx.shapes)
+
+
+def keepless(_module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **_kwargs: Any) -> tuple[Tensor, None]:
+    return _Keepless.apply(query.bfloat16(), key.bfloat16(), value.bfloat16()), None
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_bytes_per_token_and_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ALL_ATTENTION_FUNCTIONS.register("keepless", keepless)
+    kept = []
+    for num_layers in (2, 4):
+        changes: dict[str, Any] = {"num_hidden_layers": num_layers}
+        if "layer_types" in MODELS[name][1]:
+            changes["layer_types"] = ["full_attention"] * num_layers
+        if name == "smollm3":
+            changes["no_rope_layers"] = [1, 0] * (num_layers // 2)
+        model = AutoModelForCausalLM.from_config(configuration(name, **changes), attn_implementation="keepless")
+        keep_less(model.train())
+        kept.append(step(model, bf16=True)[2])
+    assert (kept[1] - kept[0]) / 2 / IDS.numel() == pytest.approx(KEPT[name], abs=1)
 
 
 def test_adapters_learn_the_same() -> None:

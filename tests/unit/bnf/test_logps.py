@@ -10,9 +10,17 @@ import torch
 from bnf.model.logps import head_chunk, head_logps, logits_budget
 
 
-def naive(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, softcap: float | None = None) -> torch.Tensor:
-    """Full logits in the inputs' dtype, capped as transformers' Gemma caps them; then float32 or better."""
+def naive(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    softcap: float | None = None,
+    scale: float | None = None,
+) -> torch.Tensor:
+    """Full logits in the inputs' dtype, scaled and capped as transformers' Cohere and Gemma do it; then float32 or better."""
     logits = hidden @ weight.T
+    if scale is not None:
+        logits = logits * scale
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -60,11 +68,11 @@ def test_float32_is_exact_at_the_extremes(logit: float) -> None:
     assert float(grad) == pytest.approx(1 / (1 + math.exp(log_odds)), rel=2e-5)
 
 
-@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize(("softcap", "scale"), [(None, None), (3.0, None), (None, 0.3), (3.0, 0.3)])
 @pytest.mark.parametrize("shape", [(1, 3, 2), (37, 24, 211), (130, 65, 1003)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_error_does_not_exceed_the_plain_computation(
-    dtype: torch.dtype, shape: tuple[int, int, int], softcap: float | None
+    dtype: torch.dtype, shape: tuple[int, int, int], softcap: float | None, scale: float | None
 ) -> None:
     """Against float64, values and gradients are no worse than full logits in the same dtype, log-softmax in float32: over dtypes,
     odd shapes, and tokens whose loss is left out.
@@ -73,13 +81,13 @@ def test_error_does_not_exceed_the_plain_computation(
     hidden, weight = (tensor.detach().to(dtype).double().requires_grad_() for tensor in (hidden, weight))
     factors = torch.linspace(-2, 1, len(targets), dtype=torch.float64)
     factors[::3] = 0
-    exact = naive(hidden, weight, targets, softcap)
+    exact = naive(hidden, weight, targets, softcap, scale)
     exact_grads = torch.autograd.grad((factors * exact).sum(), (hidden, weight))
 
     low = [tensor.detach().to(dtype).requires_grad_() for tensor in (hidden, weight)]
-    plain = naive(low[0], low[1], targets, softcap)
+    plain = naive(low[0], low[1], targets, softcap, scale)
     plain_grads = torch.autograd.grad((factors.float() * plain).sum(), low)
-    ours = head_logps(low[0], low[1], targets, softcap=softcap, chunk=16).logps
+    ours = head_logps(low[0], low[1], targets, scale=scale, softcap=softcap, chunk=16).logps
     grads = torch.autograd.grad((factors.float() * ours).sum(), low)
 
     assert ours.dtype == torch.float32 and [grad.dtype for grad in grads] == [dtype] * 2
@@ -105,6 +113,36 @@ def test_odd_chunks_and_softcap_give_the_same_gradients() -> None:
         torch.testing.assert_close(values.entropies, -(full.exp() * full).sum(-1).detach())
         grads = torch.autograd.grad((factors * values.logps).sum(), (hidden, weight))
         torch.testing.assert_close(grads, expected_grads)
+
+
+@pytest.mark.parametrize("scale", [0.0625, 0.3, 4.0])
+def test_a_scaled_head_is_a_head_of_scaled_weights(scale: float) -> None:
+    """Log-probabilities, log-odds, entropies and both gradients, chunk by chunk; alone and before a cap."""
+    hidden, weight, targets = inputs(num=23)
+    factors = torch.linspace(-2, 1, 23, dtype=torch.float64)
+    for chunk in (1, 7, 50):
+        for softcap in (None, 2.5):
+            found, expected = (
+                head_logps(hidden, each, targets, entropies=True, softcap=softcap, scale=own, chunk=chunk)
+                for each, own in ((weight, scale), (weight * scale, None))
+            )
+            for name in ("logps", "log_odds", "entropies"):
+                torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+            grads, expected_grads = (
+                torch.autograd.grad((factors * values.logps).sum(), (hidden, weight)) for values in (found, expected)
+            )
+            torch.testing.assert_close(grads, expected_grads)
+
+
+def test_a_scaled_head_by_hand() -> None:
+    """Logits (ln 4, 0, 0) halved are (ln 2, 0, 0): p = 2/4, odds 1, and dp's gradient by the first logit is half of 1 − p."""
+    hidden = torch.tensor([[math.log(4)]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
+    values = head_logps(hidden, weight, torch.tensor([0]), scale=0.5, entropies=True)
+    assert float(values.logps) == pytest.approx(math.log(0.5)) and float(values.log_odds) == pytest.approx(0, abs=1e-12)
+    assert float(values.entropies) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))
+    (grad,) = torch.autograd.grad(values.logps.sum(), hidden)
+    assert float(grad) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("chunk", [4, 100])

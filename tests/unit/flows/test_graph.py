@@ -168,6 +168,13 @@ def test_the_number_of_processes_is_part_of_no_key_and_every_other_prepare_setti
     assert data_nodes(PAIRS, "prepare.num_proc=3")["prepare"].unkeyed == {"num_proc": 3}
 
 
+def test_the_reference_pass_gets_the_processes_of_the_training_outside_of_its_key():
+    one = data_nodes(PAIRS)["reference"]
+    many = data_nodes(PAIRS, "train.nproc_per_node=2", "train.num_nodes=2", "train.sharding=full")["reference"]
+    assert many.settings == one.settings
+    assert (many.unkeyed["nproc_per_node"], many.unkeyed["num_nodes"], many.unkeyed["sharding"]) == (2, 2, "full")
+
+
 def test_where_data_lies_is_no_part_of_the_key_and_what_is_there_is(tmp_path):
     from tasks.nodes import ingredients
     from tasks.store import Artifact, Store

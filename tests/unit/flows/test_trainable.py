@@ -9,6 +9,7 @@ from bnf.data.groups import Completion, PromptGroup, write_groups
 from flows.align import Runner
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
+from flows.dag.trainable import model_problem
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe, make_recipe
 from tasks.nodes import Forecast
@@ -112,6 +113,24 @@ def test_a_model_is_looked_at_once_it_is_fetched(tmp_path):
     node = {node.id: node for node in build(recipe)}["prepare"]
     with pytest.raises(RecipeError, match=r"train\.lora_target_modules must name modules"):
         runner(recipe)._check_training(node, {"model": resolved})
+
+
+def test_a_recipe_whose_sequences_may_pass_longropes_bound_is_refused(tmp_path):
+    """From the model's small files and `prepare.max_length` alone."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    config = {
+        "model_type": "phi3",
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    }
+    sizes = {"vocab_size": 99, "original_max_position_embeddings": 1024, "max_position_embeddings": 4096, "dtype": "float32"}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config | sizes | tokens | {"rope_scaling": rope}))
+    assert model_problem(load_recipe(PAIRS, ("prepare.max_length=1024",)), tmp_path) is None
+    problem = model_problem(load_recipe(PAIRS, ("prepare.max_length=1025",)), tmp_path)
+    assert "must be of at most 1024 tokens" in problem and "set prepare.max_length to 1024 or less" in problem
 
 
 def test_the_device_is_part_of_the_references_key(monkeypatch):

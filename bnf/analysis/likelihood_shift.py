@@ -114,6 +114,7 @@ def likelihood_shift(
     share_prompts: bool = True,
     weights: Weights = "fp32",
     load_in_4bit: bool = False,
+    attention: str = "auto",
     placement: Placement = _HERE,
 ) -> LikelihoodShift:
     """Scores all groups under the policy and compares the scores with the cached reference. Scores of an earlier call are used again.
@@ -137,6 +138,7 @@ def likelihood_shift(
         weights=weights,
         # What the adapters were trained beside is already part of the policy's weights.
         load_in_4bit=False,
+        attention=attention,
         entropies=True,
     )
     call.launch(progress)

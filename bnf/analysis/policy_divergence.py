@@ -14,6 +14,7 @@ import torch
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import pack
 from bnf.model.allocator import keep_freed_memory
+from bnf.model.kernels import implementation
 from bnf.model.loading import Weights, load_model
 from bnf.model.logps import row_logps
 from bnf.progress import Progress
@@ -40,6 +41,7 @@ def policy_divergence(
     *,
     max_tokens_per_row: int,
     bf16: bool,
+    attention: str = "auto",
     share_prompts: bool = True,
     weights: Weights = "fp32",
     progress: Progress,
@@ -54,7 +56,8 @@ def policy_divergence(
 
     def values(model_dir: Path, first: int, *, entropies: bool) -> tuple[torch.Tensor, torch.Tensor]:
         keep_freed_memory()
-        model = load_model(model_dir, weights=weights).eval()
+        attends = implementation(model_dir, attention, bf16=bf16)
+        model = load_model(model_dir, weights=weights, attention=attends).eval()
         logps, entropy = [], []
         for place, row in enumerate(rows):
             with torch.no_grad():

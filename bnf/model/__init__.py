@@ -11,6 +11,6 @@ digests: content digests of model folders.
 device: the kind of device that torch computes on, and the devices there are.
 allocator: memory settings of a process that trains or scores.
 
-Inside: segments (which token sees which), attention and cuda_attention (the kernels), lean (layers that keep less), experts (mixtures of
-experts).
+Inside: segments (which token sees which), attention, cpu_attention and cuda_attention (the kernels), lean (layers that keep less),
+experts (mixtures of experts).
 """

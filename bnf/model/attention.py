@@ -1,10 +1,14 @@
 """Attention over packed rows: each completion attends to its group's prompt and to itself, each prompt to itself
 (`bnf.model.segments` has the rule).
 
-Registered with transformers under its own name, for which transformers builds no mask. `serving` says which kernel serves
-where: on CPU tiles of `bnf.model.cpu_attention`; under soft-capping, and on other devices without CUDA, blocks of the row through torch's
-own functions; on CUDA FlexAttention, or FlashAttention's variable-length kernel where prompts are not shared.
+Registered with transformers under names of its own, for which transformers builds no mask. `serving` says which kernel serves
+where: on CPU tiles of `bnf.model.cpu_attention`; under soft-capping, with sinks, and on other devices without CUDA, blocks of the row
+through torch's own functions; on CUDA FlexAttention, FlashAttention's variable-length kernel where prompts are not shared, or blocks
+too: the name says which (`bnf.model.kernels` chooses it).
 """
+
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +22,14 @@ from bnf.model.segments import SegmentPlan
 
 ATTENTION = "bnf_segments"
 
+# The names under which CUDA's kernels are chosen, and those kernels: a row takes the first that can serve it. Under ATTENTION alone
+# it takes those that are fastest.
+FASTEST = ("varlen", "flex")
+KERNELS: dict[str, tuple[str, ...]] = {
+    f"{ATTENTION}_{'_'.join(kernels)}": kernels
+    for kernels in (FASTEST, ("flex",), ("varlen", "blocks"), ("blocks",), ("varlen",))
+}
+
 # Arguments that models pass to attention and that change nothing here. Any other that is set is refused.
 _WITHOUT_EFFECT = frozenset(
     {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "is_causal"}
@@ -28,16 +40,30 @@ _BLOCK_QUERIES = 256
 
 
 def serving(
-    device: torch.device, dtype: torch.dtype, plan: SegmentPlan, softcap: float | None, sinks: Tensor | None = None
+    device: torch.device,
+    dtype: torch.dtype,
+    plan: SegmentPlan,
+    softcap: float | None,
+    kernels: Sequence[str] = FASTEST,
+    sinks: Tensor | None = None,
 ) -> str:
-    """The kernel that serves: `blocks` (on CPU in tiles, without soft-capping and sinks), `flex` or `varlen`.
+    """The kernel that serves: `blocks` (on CPU in tiles, without soft-capping and sinks), or on CUDA the first of `kernels` that can.
 
     FlashAttention computes in half precision, knows no shared prompts, and torch's interface to it knows no soft-capping and no sinks.
+
+    Raises:
+        ValueError: varlen is the only one, and can't.
     """
     if device.type != "cuda":
         return "blocks"
     is_half = dtype in (torch.bfloat16, torch.float16)
-    return "varlen" if plan.is_plain and is_half and softcap is None and sinks is None else "flex"
+    is_for_varlen = plan.is_plain and is_half and softcap is None and sinks is None
+    for kernel in kernels:
+        if kernel != "varlen" or is_for_varlen:
+            return kernel
+    what = "prompts are shared" if is_half else f"it computes in {dtype}"
+    what = "scores are soft-capped" if softcap is not None else "there are sinks" if sinks is not None else what
+    raise ValueError(f"attention must not be varlen where {what}, got 'varlen'; write train.attention=auto, or leave it out")
 
 
 def segment_attention(
@@ -53,9 +79,10 @@ def segment_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    kernels: Sequence[str] = FASTEST,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface over a packed row; `segments` comes through the model's forward.
+    """transformers' attention interface over a packed row; `segments` comes through the model's forward, `kernels` from the name.
 
     query (1, H, T, D), key and value (1, H_kv, T, D) → (1, T, H, D). `s_aux` (H,) are sinks: each head's logit that joins every softmax
     and has no value (gpt-oss, arXiv 2508.10925).
@@ -80,7 +107,7 @@ def segment_attention(
     # Under autocast its dtype: rotated queries and keys come in float32.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     window = segments.window(sliding_window)
-    kernel = serving(query.device, dtype, segments, softcap, s_aux)
+    kernel = serving(query.device, dtype, segments, softcap, kernels, s_aux)
     with torch.autocast(device, enabled=False):
         if kernel == "blocks" and device == "cpu" and softcap is None and s_aux is None:
             return cpu_attention.tiled(query, key, value, segments, dtype, scaling, window), None
@@ -189,3 +216,5 @@ def _narrow(part: Tensor, bounds: tuple[int, int]) -> Tensor:
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, segment_attention)
+for _name, _kernels in KERNELS.items():
+    ALL_ATTENTION_FUNCTIONS.register(_name, partial(segment_attention, kernels=_kernels))

@@ -4,6 +4,7 @@ Both take what `bnf.model.segments` says of the row, and give (1, T, H, D).
 """
 
 import torch
+import torch._dynamo
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxOutput, AuxRequest, BlockMask, create_block_mask
 from torch.nn.attention.varlen import varlen_attn
@@ -11,6 +12,15 @@ from transformers.integrations import flex_attention as flex_integration
 from transformers.integrations.flex_attention import flex_attention_forward
 
 from bnf.model.segments import SegmentPlan
+
+# A process compiles one kernel for each dtype and window, with gradients and without, first for one length and then for any. Past
+# torch's limit of 8 the unfused computation would serve in silence, whose memory grows with the row's square.
+_COMPILATIONS = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
+
+# Rows of less than 128 tokens would get a kernel that is made for decoding.
+_ONE_KERNEL = {"BACKEND": "TRITON"}
+
+_compiled_block_mask = torch.compile(create_block_mask)
 
 
 def flex(
@@ -25,11 +35,14 @@ def flex(
     sinks: Tensor | None = None,
 ) -> Tensor:
     """FlexAttention (arXiv 2412.05496), compiled once by transformers' own wrapper, which also soft-caps the scores."""
-    mask = block_mask(plan, window, query.device)
-    if sinks is not None:
-        assert softcap is None
-        return _with_sinks(module, query, key, value, mask, scaling, sinks)
-    output, _ = flex_attention_forward(module, query, key, value, mask, scaling=scaling, softcap=softcap)
+    with torch._dynamo.config.patch(_COMPILATIONS):
+        mask = block_mask(plan, window, query.device)
+        if sinks is not None:
+            assert softcap is None
+            return _with_sinks(module, query, key, value, mask, scaling, sinks)
+        output, _ = flex_attention_forward(
+            module, query, key, value, mask, scaling=scaling, softcap=softcap, kernel_options=_ONE_KERNEL
+        )
     return output
 
 
@@ -68,10 +81,9 @@ def block_mask(plan: SegmentPlan, window: int | None, device: torch.device) -> B
     if key not in plan.block_masks:
         size = plan.num_tokens
         # Compiled, the (T, T) mask behind it is never written out.
-        is_compiled = device.type == "cuda"
-        plan.block_masks[key] = create_block_mask(
-            plan.mask_mod(window, device), None, None, size, size, device=str(device), _compile=is_compiled
-        )
+        make = _compiled_block_mask if device.type == "cuda" else create_block_mask
+        with torch.no_grad():
+            plan.block_masks[key] = make(plan.mask_mod(window, device), None, None, size, size, device=str(device))
     return plan.block_masks[key]
 
 

@@ -13,6 +13,11 @@ def device_kind() -> str:
     return "cuda" if _built_for_cuda() and _num_devices() > 0 else "cpu"
 
 
+def attention_counts(attention: str) -> bool:
+    """Whether a result depends on `train.attention`. Without CUDA it doesn't: blocks serve, and `flex` is refused."""
+    return device_kind() == "cuda" or attention == "flex"
+
+
 def _built_for_cuda() -> bool:
     """Whether torch was built with CUDA; its version.py says so."""
     torch = importlib.util.find_spec("torch")

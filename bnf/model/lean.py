@@ -83,7 +83,8 @@ class _Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         device = input.device.type
-        if not torch.is_autocast_enabled(device):
+        if not (torch.is_autocast_enabled(device) and torch.is_grad_enabled()):
+            # Without gradients nothing is kept, and autocast's own copies serve all calls in a context.
             projected: Tensor = super().forward(input)
             return projected
         projected = _Projection.apply(input.to(torch.get_autocast_dtype(device)), self.weight, self.bias)

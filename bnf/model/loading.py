@@ -34,15 +34,18 @@ def load_model(
     gradient_checkpointing: bool = False,
     weights: Weights = "fp32",
     load_in_4bit: bool = False,
+    attention: str = ATTENTION,
 ) -> PreTrainedModel:
     """The model of a folder with `bnf.model.attention`, on the accelerator where there is one, its weights in float32 or bf16. With
     `load_in_4bit` the decoder's linear layers are held in 4 bits, and have no gradient.
+
+    `attention` is the name of the implementation that computes its rows; `bnf.model.kernels` chooses it.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: the model is of a family, or has a part, that packed rows or 4 bits do not support.
     """
-    model = _read(model_dir, _DTYPES[weights], quantization(empty_model(model_dir)) if load_in_4bit else None)
+    model = _read(model_dir, _DTYPES[weights], quantization(empty_model(model_dir)) if load_in_4bit else None, attention)
     _set_up(model, model_dir, gradient_checkpointing)
     if load_in_4bit:
         compute_as_linear(model)
@@ -55,7 +58,9 @@ def load_parameters(model_dir: Path) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in _read(model_dir, stored_dtype(model_dir)).named_parameters()}
 
 
-def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False, weights: Weights = "fp32") -> PreTrainedModel:
+def empty_model(
+    model_dir: Path, *, gradient_checkpointing: bool = False, weights: Weights = "fp32", attention: str = ATTENTION
+) -> PreTrainedModel:
     """The same model without weights: its parameters lie on the meta device. It shows the layers at once, and can't compute.
 
     Raises:
@@ -66,7 +71,7 @@ def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False, weight
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             _config(model_dir),
             dtype=_DTYPES[weights],
-            attn_implementation=ATTENTION,
+            attn_implementation=attention,
             experts_implementation=EXPERTS,
             trust_remote_code=False,
         )
@@ -77,13 +82,18 @@ def empty_model(model_dir: Path, *, gradient_checkpointing: bool = False, weight
     return model
 
 
-def _read(model_dir: Path, dtype: torch.dtype, quantization_config: BitsAndBytesConfig | None = None) -> PreTrainedModel:
+def _read(
+    model_dir: Path,
+    dtype: torch.dtype,
+    quantization_config: BitsAndBytesConfig | None = None,
+    attention: str = ATTENTION,
+) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
         config=_config(model_dir),
         dtype=dtype,
         quantization_config=quantization_config,
-        attn_implementation=ATTENTION,
+        attn_implementation=attention,
         experts_implementation=EXPERTS,
         local_files_only=True,
         trust_remote_code=False,

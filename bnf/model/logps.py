@@ -88,7 +88,7 @@ def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, 
     device = compute_device(model)
     plan = SegmentPlan(row.spans)
     check_length(model.config, plan.longest_path)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), replaying():
+    with autocast(model, bf16=bf16), replaying():
         hidden = model.get_decoder()(
             input_ids=row.input_ids.to(device),
             position_ids=row.position_ids.to(device),
@@ -114,6 +114,12 @@ def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, 
 def compute_device(model: PreTrainedModel) -> torch.device:
     """The device that a model computes on. The shares of a sharded one may wait in the CPU's memory; its buffers don't."""
     return next((buffer.device for buffer in model.buffers()), model.device)
+
+
+def autocast(model: PreTrainedModel, *, bf16: bool) -> torch.autocast:
+    """The context that a model computes in. Of a sharded model no copies are kept for the next call: they would be of all its weights."""
+    cached = not isinstance(model, FSDPModule)
+    return torch.autocast(compute_device(model).type, dtype=torch.bfloat16, enabled=bf16, cache_enabled=cached)
 
 
 def logits_budget() -> int:

@@ -106,6 +106,7 @@ class SegmentPlan:
         self._tiles: dict[int | None, tuple[TiledPiece, ...]] = {}
         self._blocks: dict[tuple[int | None, int | None], tuple[Block, ...]] = {}
         self._vectors: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+        self._bounds: dict[torch.device, Tensor] = {}
 
     def window(self, sliding_window: int | None) -> int | None:
         """A layer's window; None where no sequence of the row is longer."""
@@ -113,18 +114,14 @@ class SegmentPlan:
 
     def visible(self, queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
         """True where the query sees the key. Both are tokens' places in the row, of shapes that broadcast."""
-        segment, prompt, position = self.vectors(queries.device)
-        key_segment = segment[keys]
-        related = (key_segment == segment[queries]) | (key_segment == prompt[queries])
-        distance = position[queries] - position[keys]
-        seen = related & (distance >= 0)
-        return seen if window is None else seen & (distance < window)
+        return _visible(self.vectors(queries.device), queries, keys, window)
 
     def mask_mod(self, window: int | None, device: torch.device) -> MaskMod:
         """`visible` in FlexAttention's form."""
-        # Copied to the device here: a function that is traced must not copy.
-        self.vectors(device)
-        return lambda batch, head, query, key: self.visible(query, key, window)
+        # The traced function holds three tensors and the window. Were it to hold the plan, each number in the plan would become an
+        # argument of the compiled kernel.
+        vectors = self.vectors(device)
+        return lambda batch, head, query, key: _visible(vectors, query, key, window)
 
     def vectors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """For each token the number of its segment, the number of its prompt's segment, and its position; (T,) each."""
@@ -160,7 +157,9 @@ class SegmentPlan:
     def cumulative_lengths(self, device: torch.device) -> Tensor:
         """(G+1,) int32: where each group of a plain row starts and the last one stops."""
         assert self.is_plain
-        return torch.tensor([0, *(span.stop for span in self.spans)], dtype=torch.int32, device=device)
+        if device not in self._bounds:
+            self._bounds[device] = torch.tensor([0, *(span.stop for span in self.spans)], dtype=torch.int32, device=device)
+        return self._bounds[device]
 
     def _cut(self) -> Iterator[Piece]:
         number = 0
@@ -231,3 +230,12 @@ class SegmentPlan:
 def _num_leading(flags: Tensor) -> int:
     """How many of the first flags are True."""
     return int(flags.long().cumprod(0).sum())
+
+
+def _visible(vectors: tuple[Tensor, Tensor, Tensor], queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    segment, prompt, position = vectors
+    key_segment = segment[keys]
+    related = (key_segment == segment[queries]) | (key_segment == prompt[queries])
+    distance = position[queries] - position[keys]
+    seen = related & (distance >= 0)
+    return seen if window is None else seen & (distance < window)

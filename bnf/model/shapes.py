@@ -185,12 +185,12 @@ def _meta_shape(folder: Path) -> ModelShape:
     for name, module in decoder.layers.named_modules(prefix=f"{prefix}.layers"):
         if isinstance(module, nn.Linear):
             linears.append(Linear(name, module.in_features, module.out_features))
-        # Experts are one tensor each for all of them: (experts, …, …).
-        linears += [
-            Linear(f"{name}.{own}", weight.shape[0] * weight.shape[1], weight.shape[2], routed, is_module=False)
-            for own, weight in module.named_parameters(recurse=False)
-            if weight.ndim == 3
-        ]
+            continue
+        for own, weight in module.named_parameters(recurse=False):
+            # Experts are one tensor for all of them, (experts, …, …); a router, (experts, …), is met by every token.
+            if weight.ndim > 1 and not own.endswith("bias"):
+                share = routed if weight.ndim == 3 else 1.0
+                linears.append(Linear(f"{name}.{own}", weight[..., 0].numel(), weight.shape[-1], share, is_module=False))
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     between = sum(linear.outputs for linear in linears if linear.is_module and _is_first_of_mlp(linear.name))
     if experts:

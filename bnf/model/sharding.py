@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils import swap_tensors
 from transformers import PreTrainedModel
 
+from bnf.model.attention import ATTENTION
 from bnf.model.loading import Weights, empty_model, load_parameters
 from bnf.model.logps import accept_rows
 
@@ -72,6 +73,7 @@ def load_sharded(
     *,
     gradient_checkpointing: bool = False,
     weights: Weights = "fp32",
+    attention: str = ATTENTION,
     adapt: Adapt | None = None,
 ) -> PreTrainedModel:
     """As `bnf.model.loading.load_model`, sharded over the processes, all of which must call it. `adapt` adds adapters first.
@@ -79,7 +81,7 @@ def load_sharded(
     Raises:
         FileNotFoundError, ValueError: as `load_model`.
     """
-    model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing, weights=weights)
+    model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing, weights=weights, attention=attention)
     _check_buffers(model)
     stored_names = {parameter: name for name, parameter in model.named_parameters()}
     if adapt is None:

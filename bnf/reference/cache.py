@@ -23,6 +23,7 @@ from bnf.data.packing import Row, pack, rows_digest
 from bnf.files import open_to_readers, replacing, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import model_digest
+from bnf.model.kernels import implementation
 from bnf.model.loading import Weights, load_model, numerics
 from bnf.model.logps import row_logps
 from bnf.model.sharding import Sharding, load_sharded
@@ -57,13 +58,15 @@ def cache_reference(
     share_prompts: bool = True,
     weights: Weights = "fp32",
     load_in_4bit: bool = False,
+    attention: str = "auto",
     entropies: bool = False,
     kl_pairs: bool = False,
     sharding: Sharding | None = None,
 ) -> ReferenceIndex:
     """Writes the reference's per-token values of all groups into `output_dir`, and returns the index. It keeps finished shards.
 
-    `progress` counts tokens. `weights` and `load_in_4bit` are `load_model`'s. `entropies` also stores the model's entropy at every
+    `progress` counts tokens. `weights` and `load_in_4bit` are `load_model`'s, `attention` is `train.attention`; the index says
+    which kernels served. `entropies` also stores the model's entropy at every
     position, and `kl_pairs` the values of the rows' KL pairs. If the data set has dev groups, their values go into the subfolder
     `dev`. The index is written last: where it exists, the cache is complete. Where several processes call it, they share the rows; with
     `sharding` also the model.
@@ -86,10 +89,12 @@ def cache_reference(
             share_prompts=share_prompts,
             weights=weights,
             load_in_4bit=load_in_4bit,
+            attention=attention,
             entropies=entropies,
             kl_pairs=kl_pairs,
             sharding=sharding,
         )
+    served_by = implementation(model_dir, attention, bf16=bf16)
     rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
     pairs = kl_pair_rows(rows) if kl_pairs else None
     identity = Identity(
@@ -100,7 +105,7 @@ def cache_reference(
         bf16=bf16,
         weights=weights,
         load_in_4bit=load_in_4bit,
-        **device_pass(),
+        **device_pass(served_by),
         entropies=entropies,
         mismatched=None if pairs is None else rows_digest(pairs),
     )
@@ -123,9 +128,9 @@ def cache_reference(
         if model is None:
             keep_freed_memory()
             if sharding is None:
-                model = load_model(model_dir, weights=weights, load_in_4bit=load_in_4bit).eval()
+                model = load_model(model_dir, weights=weights, load_in_4bit=load_in_4bit, attention=served_by).eval()
             else:
-                model = load_sharded(model_dir, sharding, weights=weights).eval()
+                model = load_sharded(model_dir, sharding, weights=weights, attention=served_by).eval()
         together = missing[start : start + num_processes()]
         places = [place for shard in together for place in range(*shard.rows)]
         own: dict[int, dict[str, Tensor]] = {}

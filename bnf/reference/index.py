@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypedDict
 
-from bnf.model.attention import ATTENTION
+from bnf.model.kernels import could_have_made
 from bnf.model.loading import Numerics
 from bnf.model.logps import logits_budget
 
@@ -25,7 +25,7 @@ class Identity:
     bf16: bool
     weights: str
     load_in_4bit: bool
-    # How many logits exist at once, and the attention function.
+    # How many logits exist at once, and the attention implementation: on CUDA its name says which kernels served.
     head_logits: int
     attention: str
     entropies: bool
@@ -45,9 +45,9 @@ class DevicePass(TypedDict):
     attention: str
 
 
-def device_pass() -> DevicePass:
-    """What a pass on this machine would do."""
-    return {"head_logits": logits_budget(), "attention": ATTENTION}
+def device_pass(attention: str) -> DevicePass:
+    """What a pass on this machine does with this attention implementation."""
+    return {"head_logits": logits_budget(), "attention": attention}
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,17 @@ def read_index(reference_dir: Path) -> ReferenceIndex:
     return ReferenceIndex.from_json(index_file.read_text())
 
 
-def made_elsewhere(reference_dir: Path) -> str | None:
-    """How the pass differed from one on this kind of device, in words. Then the cached values are close to this device's, and not
-    equal to the bit. None where it didn't differ.
+def made_elsewhere(reference_dir: Path, attention: str = "auto") -> str | None:
+    """How the pass differed from one with this `train.attention` on this kind of device, in words. Then the cached values are close to
+    this device's, and not equal to the bit. None where it didn't differ.
 
     Raises:
         FileNotFoundError: the cache is not complete.
     """
-    made = asdict(read_index(reference_dir).identity)
-    different = [f"{name} {made[name]}, here {own}" for name, own in device_pass().items() if made[name] != own]
+    made = read_index(reference_dir).identity
+    different = [] if made.head_logits == logits_budget() else [f"head_logits {made.head_logits}, here {logits_budget()}"]
+    if not could_have_made(made.attention, attention):
+        different.append(f"attention {made.attention}, here {attention}")
     return ", ".join(different) or None
 
 

@@ -31,6 +31,7 @@ class ReferenceCall:
     placement: Placement
     weights: Weights = "fp32"
     load_in_4bit: bool = False
+    attention: str = "auto"
     entropies: bool = False
 
     @classmethod

@@ -16,8 +16,9 @@ from bnf.training.schedule import SCHEDULES
 
 # The value of max_tokens_per_row that has trials find it (`bnf.training.budget`).
 AUTO: Literal["auto"] = "auto"
-# The settings that reference and training share: the rows, the dtype they are computed in, and how the weights are held.
-REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16", "weights", "load_in_4bit")
+# The settings that reference and training share: the rows, the dtype they are computed in, how the weights are held, and the
+# kernels of attention.
+REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16", "weights", "load_in_4bit", "attention")
 # Optimizers that make up for the rounding of bf16 weights (`bnf.training.optimizers`).
 BF16_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "stable_adamw", "adamw_torch_8bit", "adamw_torch_4bit")
 # Where and how often a training writes. Nothing that it computes depends on them.
@@ -226,6 +227,10 @@ class TrainConfig:
             self._require(
                 getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default"
             )
+        if self.attention == "varlen":
+            where = "FlashAttention computes rows whose prompts are not shared, in half precision"
+            remedy = "write train.share_prompts=false and train.bf16=true, or train.attention=auto"
+            self._require(not self.share_prompts and self.bf16, "attention", f"be auto, flex or blocks here: {where}", remedy)
         rule = f"be at most global_batch_size ({self.global_batch_size}), so that each process has a group in every step"
         if self.num_nodes > 1:
             rule = f"times num_nodes ({self.num_nodes}) {rule}"
@@ -407,7 +412,7 @@ class TrainConfig:
         return kept | {name: getattr(self, name) for name in DERIVED_FIELDS}
 
     def row_settings(self) -> dict[str, object]:
-        """What reference, training and analysis share: the rows, and the dtype they are computed in."""
+        """What reference, training and analysis share: the rows, their dtype, and the kernels of attention."""
         return {name: getattr(self, name) for name in REFERENCE_FIELDS} | {"max_groups_per_row": self.max_groups_per_row}
 
     @property
@@ -416,7 +421,7 @@ class TrainConfig:
         return load_objective(self.objective, self.objective_options).needs_kl_pairs
 
     def reference_settings(self) -> dict[str, object]:
-        """The settings of the reference stage: the rows and their dtype, and whether it caches KL pairs (`mismatched`)."""
+        """The settings of the reference stage: those of the rows, and whether it caches KL pairs (`mismatched`)."""
         return self.row_settings() | {"mismatched": self.needs_kl_pairs}
 
     def to_dict(self) -> dict[str, object]:

@@ -41,10 +41,11 @@ def cost(shape: ModelShape, config: TrainConfig, data: DataSizes) -> Cost:
     per_epoch = config.steps_per_epoch(data.groups)
     steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
     epochs = steps / per_epoch
-    layers, head = _forward(shape, data)
-    # Backward, every product has two more, one of them for its weights, which has none where they are frozen.
+    products, attention, head = _forward(shape, data)
+    layers = products + attention
+    # Backward, every product has two more; that for frozen weights isn't needed.
     passes = 3 if config.lora_r == 0 else 2
-    training = passes * (layers + head) + (layers if config.gradient_checkpointing else 0)
+    training = passes * (products + head) + 3 * attention + (layers if config.gradient_checkpointing else 0)
     reads_reference = load_objective(config.objective, config.objective_options).needs_reference
     # The KL pairs are as many tokens as the rows: the reference scores them once, the policy in each step.
     pairs = layers + head if config.needs_kl_pairs else 0.0
@@ -56,8 +57,9 @@ def cost(shape: ModelShape, config: TrainConfig, data: DataSizes) -> Cost:
     )
 
 
-def _forward(shape: ModelShape, data: DataSizes) -> tuple[float, float]:
-    """Operations of a forward pass over all groups: in the layers, and in the head."""
+def _forward(shape: ModelShape, data: DataSizes) -> tuple[float, float, float]:
+    """Operations of a forward pass over all groups: in the layers' products, in attention, and in the head. A window, which hides some of
+    what is seen, counts for nothing."""
     products = 2.0 * shape.met_parameters * data.tokens
     attention = 4.0 * shape.query * shape.layers * data.attended
-    return products + attention, 2.0 * shape.head_parameters * data.completion_tokens
+    return products, attention, 2.0 * shape.head_parameters * data.completion_tokens

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from bnf.data.groups import PromptGroup
 from bnf.model.families import needs_eager
-from bnf.model.logps import compute_device
+from bnf.model.logps import autocast, compute_device
 from bnf.model.sharding import is_sharded
 from bnf.objectives import RowLogps
 from bnf.parallel.group import gather, num_processes, process_number
@@ -75,7 +75,7 @@ def sample(
     num_own = sum(map(len, batches))
     num_tokens, most_left = 0, num_own * max_new_tokens
     progress(0, num_own, 0, most_left)
-    with _generating(inner), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):
+    with _generating(inner), torch.no_grad(), autocast(inner, bf16=bf16):
         for batch in batches:
             own = [prompts[place] for place in batch]
             longest = max(map(len, own))

@@ -92,6 +92,7 @@ def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir:
         bf16=config.bf16,
         weights=config.weights,
         load_in_4bit=config.load_in_4bit,
+        attention=config.attention,
         kl_pairs=config.needs_kl_pairs,
         placement=placement,
     )

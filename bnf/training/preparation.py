@@ -9,6 +9,7 @@ from pathlib import Path
 from bnf.data.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
 from bnf.data.packing import Row
 from bnf.files import write_json
+from bnf.model.device import attention_counts
 from bnf.model.digests import model_digest
 from bnf.objectives import load_objective
 from bnf.progress import Progress
@@ -79,21 +80,23 @@ def prepare(
     finished = read_summary(output_dir)
     mismatch = None
     if reference_dir is not None and finished is None:
-        mismatch = _mismatch(reference_dir, folders.referred_model_dir, output_dir, step0_check=step0_check)
+        mismatch = _mismatch(config, reference_dir, folders.referred_model_dir, output_dir, step0_check=step0_check)
         if mismatch is not None:
             reference_dir = own_reference(config, folders.referred_model_dir, groups_dir, output_dir, progress, cache)
     return Prepared(groups, rows, reference_dir, mismatch, finished)
 
 
-def _mismatch(reference_dir: Path, reference_model_dir: Path, output_dir: Path, *, step0_check: bool) -> Mismatch | None:
+def _mismatch(
+    config: TrainConfig, reference_dir: Path, reference_model_dir: Path, output_dir: Path, *, step0_check: bool
+) -> Mismatch | None:
     """Why training has to compute the reference itself; None where it takes the cached one.
 
-    An earlier try may have noted a mismatch, or the cache may come from another kind of device.
+    An earlier try may have noted a mismatch, or the cache may come from another kind of device or other kernels of attention.
     """
     noted = noted_mismatch(output_dir)
     if noted is not None:
         return noted if step0_check or noted.elsewhere else None
-    elsewhere = made_elsewhere(reference_dir)
+    elsewhere = made_elsewhere(reference_dir, config.attention)
     if elsewhere is None:
         return None
     if not is_of(reference_dir, reference_model_dir):
@@ -117,8 +120,9 @@ def _check_reference_model(reference_dir: Path, model_dir: Path) -> None:
 
 def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: Path) -> None:
     """Notes what is trained in this folder, so that nothing else is resumed there."""
+    uncounted = () if attention_counts(config.attention) else ("attention",)
     identity: dict[str, object] = {
-        "config": config.identity(),
+        "config": {name: value for name, value in config.identity().items() if name not in uncounted},
         "model": model_digest(model_dir),
     }
     for name, path in (("groups", groups_dir / GROUPS_FILE), ("dev groups", groups_dir / DEV / GROUPS_FILE)):

@@ -289,11 +289,14 @@ class RowTrainer(CheckpointedTrainer):
         if self.starts_as_reference and is_adapted(self.model):
             return without_adapter(self.model)
         # Held while it is used, when no gradients are: it takes no more memory than they do.
-        settings = self.config
+        settings, attention = self.config, self.model.config._attn_implementation
         if self.is_sharded:
-            reference = load_sharded(self.reference_model_dir, Sharding.of(settings), weights=settings.weights)
+            placed = Sharding.of(settings)
+            reference = load_sharded(self.reference_model_dir, placed, weights=settings.weights, attention=attention)
         else:
-            reference = load_model(self.reference_model_dir, weights=settings.weights, load_in_4bit=settings.load_in_4bit)
+            reference = load_model(
+                self.reference_model_dir, weights=settings.weights, load_in_4bit=settings.load_in_4bit, attention=attention
+            )
         return nullcontext(reference.eval())
 
     def floating_point_ops(self, inputs: Mapping[str, object]) -> int:

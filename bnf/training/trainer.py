@@ -19,19 +19,20 @@ from bnf.data.groups import DEV, read_groups
 from bnf.files import open_to_readers, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files
+from bnf.model.kernels import implementation
 from bnf.model.loading import empty_model, load_model, stored_dtype
 from bnf.model.sharding import Sharding, load_sharded, whole_parameters
 from bnf.objectives import load_objective
 from bnf.parallel.group import is_first, wait_for_all
 from bnf.progress import Progress
-from bnf.reference.index import reference_numerics
+from bnf.reference.index import read_index, reference_numerics
 from bnf.training.adapters import add_adapter, merge, save_adapter
 from bnf.training.arguments import training_arguments
 from bnf.training.config import TrainConfig
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import label_weights
 from bnf.training.own_reference import Mismatch, ReferenceMismatch, drop_own_reference, is_of, note_mismatch
-from bnf.training.preparation import Folders, prepare
+from bnf.training.preparation import Folders, Prepared, prepare
 from bnf.training.row_trainer import RowTrainer
 from bnf.training.rows import training_rows, with_reference
 from bnf.training.summary import SUMMARY_FILE, TrainSummary, summarize
@@ -74,6 +75,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         # With another number of threads the policy would differ from its own reference in the last bits of its logits.
         torch.set_num_threads(computed_with.num_threads)
     keep_freed_memory()
+    attention = _attention(config, prepared, folders)
     adapt = partial(add_adapter, config=config) if config.lora_r else None
     if config.sharded:
         model = load_sharded(
@@ -81,6 +83,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
             Sharding.of(config),
             gradient_checkpointing=config.gradient_checkpointing,
             weights=config.weights,
+            attention=attention,
             adapt=adapt,
         )
     else:
@@ -88,6 +91,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
             model_dir,
             gradient_checkpointing=config.gradient_checkpointing,
             weights=config.weights,
+            attention=attention,
             load_in_4bit=config.load_in_4bit,
         )
         model = model if adapt is None else adapt(model)
@@ -128,6 +132,24 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         _write(config, trainer, whole, folders, summary)
     wait_for_all()
     return summary
+
+
+def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str:
+    """The attention implementation, which is that of the reference.
+
+    Raises:
+        ReferenceMismatch: this card can't do what computed the reference. The next try computes the reference itself.
+        ValueError: a kernel that is asked for by name doesn't serve here, or the training's own reference was computed otherwise.
+    """
+    made = None if prepared.reference_dir is None else read_index(prepared.reference_dir).identity.attention
+    attention = implementation(folders.model_dir, config.attention, bf16=config.bf16, made=made)
+    if made in (None, attention):
+        return attention
+    message = f"the reference's attention must be computed as the training's, by {attention}, got {made}"
+    if prepared.mismatch is not None:
+        raise ValueError(f"{message}, though training computed it itself; write train.attention=blocks")
+    note_mismatch(folders.output_dir, Mismatch(elsewhere=f"attention {made}, here {attention}"))
+    raise ReferenceMismatch(f"{message}; started again, training computes the reference itself")
 
 
 def _write(config: TrainConfig, trainer: RowTrainer, model: PreTrainedModel, folders: Folders, summary: TrainSummary) -> None:

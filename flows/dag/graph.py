@@ -15,7 +15,7 @@ from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.report.inputs import SECTIONS
-from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes
+from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes, without_uncounted
 from flows.dag.parts import (
     benchmark_code,
     endpoint,
@@ -84,8 +84,9 @@ def _alignment(recipe: Recipe) -> list[Node]:
         **{role: trained.inputs[role] for role in ("data", "reference", "budget") if role in trained.inputs},
     }
     config = recipe.train_config()
+    settings, unkeyed = without_uncounted(config.row_settings())
     placed = {name: value for name, value in config.to_dict().items() if name in PLACEMENT_FIELDS}
-    return [*nodes, Node("analyze", config.row_settings(), reads, unkeyed=placed)]
+    return [*nodes, Node("analyze", settings, reads, unkeyed={**unkeyed, **placed})]
 
 
 def _prepare_sources(recipe: Recipe) -> Node:

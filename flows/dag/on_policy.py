@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnf.host import total_memory
-from bnf.model.device import device_kind, devices
+from bnf.model.device import attention_counts, device_kind, devices
 from bnf.plugins import load
 from bnf.training.config import AUTO, BOOKKEEPING_FIELDS, MEMORY_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS, TrainConfig
 from data.labelers import LABELERS
@@ -53,20 +53,21 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     config = recipe.train_config()
     train = config.to_dict()
     # Kinds of devices differ in the last bits of a reference.
-    settings = {**config.reference_settings(), "device": device_kind()}
-    unkeyed = {name: train[name] for name in PLACEMENT_FIELDS}
+    settings, unkeyed = without_uncounted({**config.reference_settings(), "device": device_kind()})
+    placed = {name: train[name] for name in PLACEMENT_FIELDS}
     found = _budget(config, inputs["model"], data, round_) if config.max_tokens_per_row == AUTO else None
-    rows = {} if found is None else {"budget": found.id}
-    made = Node("reference", settings, {"model": reference, "data": data, **rows}, unkeyed=unkeyed, round=round_)
+    reads = {"data": data} if found is None else {"data": data, "budget": found.id}
+    made = Node("reference", settings, {"model": reference, **reads}, unkeyed={**unkeyed, **placed}, round=round_)
+    settings, unkeyed = without_uncounted(config.identity())
     return [
         *([] if found is None else [found]),
         made,
         Node(
             "train",
-            config.identity(),
-            {**inputs, "data": data, "reference": made.id, **rows},
+            settings,
+            {**inputs, **reads, "reference": made.id},
             [f"bnf.objectives.{train['objective']}"],
-            unkeyed={name: train[name] for name in (*BOOKKEEPING_FIELDS, *PLACEMENT_FIELDS)},
+            unkeyed={**unkeyed, **placed, **{name: train[name] for name in BOOKKEEPING_FIELDS}},
             round=round_,
         ),
     ]
@@ -75,9 +76,18 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
 def _budget(config: TrainConfig, model: str, data: str, round_: int | None) -> Node:
     """The node that finds the largest row. Its key has what decides the memory: of the settings, and of the machine."""
     decide = {name: value for name, value in config.to_dict().items() if name in MEMORY_FIELDS}
+    # Whatever doesn't matter on this kind of device isn't tried either.
+    settings, _ = without_uncounted(decide)
     machine = [[name, memory] for name, memory in devices()] or [["CPU", total_memory()]]
     code = [f"bnf.objectives.{config.objective}"]
-    return Node("budget", {"train": decide, "machine": machine}, {"model": model, "data": data}, code, round=round_)
+    return Node("budget", {"train": settings, "machine": machine}, {"model": model, "data": data}, code, round=round_)
+
+
+def without_uncounted(settings: Settings) -> tuple[Settings, Settings]:
+    """The settings that count for a key, and those that change nothing on this kind of device: attention's kernels on a CPU."""
+    if attention_counts(settings["attention"]):
+        return settings, {}
+    return {name: value for name, value in settings.items() if name != "attention"}, {"attention": settings["attention"]}
 
 
 def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) -> list[Node]:
@@ -90,11 +100,12 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
     if sample.rounds > 1:
         config = recipe.train_config().to_dict()
         # Both models are compared as their folders hold them, which nobody quantized.
-        shared = {name: config[name] for name in REFERENCE_FIELDS if name != "load_in_4bit"}
-        if shared["max_tokens_per_row"] == AUTO:
+        shared, unkeyed = without_uncounted({name: config[name] for name in REFERENCE_FIELDS if name != "load_in_4bit"})
+        if config["max_tokens_per_row"] == AUTO:
             # There are no rows yet, and a forward pass alone takes little.
-            shared["max_tokens_per_row"] = TrainConfig.max_tokens_per_row
-        nodes.append(Node("measure", shared, {"samples": samples, "policy": before, "model": BASE}, round=round_))
+            shared = {**shared, "max_tokens_per_row": TrainConfig.max_tokens_per_row}
+        reads = {"samples": samples, "policy": before, "model": BASE}
+        nodes.append(Node("measure", shared, reads, unkeyed=unkeyed, round=round_))
     prepare = {
         # Samples are token ids: no chat template is applied that could read a date.
         **recipe.prepare.model_dump(exclude={"num_proc"}),

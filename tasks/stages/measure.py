@@ -35,6 +35,7 @@ def run(job: Job) -> None:
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],
         weights=job.settings["weights"],
+        attention=job.settings["attention"],
         progress=job.progress,
     )
     write_json(job.output / "divergence.json", found.to_json(), indent=1)

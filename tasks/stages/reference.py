@@ -28,6 +28,7 @@ def run(job: Job) -> None:
         bf16=job.settings["bf16"],
         weights=job.settings["weights"],
         load_in_4bit=job.settings["load_in_4bit"],
+        attention=job.settings["attention"],
         kl_pairs=job.settings["mismatched"],
         placement=placement,
     )

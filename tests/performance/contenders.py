@@ -4,7 +4,8 @@ A contender is given the same prompts and completions as token ids, so none of t
 and backward pass. The optimizer's step is the same for all of them and left out.
 
     python -m tests.performance.contenders NAME …    reads a line with model, batches and bf16, then {"name", "batch", "peak"} lines;
-                                                     answers with JSON lines
+                                                     answers with JSON lines; to {"rate": true, "batch"} with the best
+                                                     rate of matrix products
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
 from bnf.data.groups import Completion, PromptGroup
 from bnf.data.packing import Row, pack
@@ -243,6 +245,39 @@ def _reset_peak() -> int:
     return _peak_rss_bytes()
 
 
+def best_rate(model_dir: Path, batch: Batch, bf16: bool) -> float:
+    """Floating-point operations a second of the fastest product of two matrices: of the model's projections of a batch, and square ones."""
+    config = AutoConfig.from_pretrained(model_dir)
+    num_tokens = sum(len(group["prompt"]) + sum(map(len, group["completions"])) for group in batch)
+    width, inner = config.hidden_size, config.intermediate_size
+    shapes = [(num_tokens, width, width), (num_tokens, width, inner), (num_tokens, inner, width), (inner, num_tokens, width)]
+    shapes += [(size, size, size) for size in (512, 1024, 2048)]
+    return max(_rate(*shape, bf16) for shape in shapes)
+
+
+def _rate(rows: int, inner: int, columns: int, bf16: bool) -> float:
+    options = {"dtype": torch.bfloat16 if bf16 else torch.float32, "device": _device()}
+    left, right, product = (torch.randn(shape, **options) for shape in ((rows, inner), (inner, columns), (rows, columns)))
+    flops = 2 * rows * inner * columns
+    # Each time is of some 5 GFLOP on a CPU, long enough for its clock, and of as many calls as fill a GPU.
+    calls = max(1, 5 * 10**9 // flops) * (100 if torch.cuda.is_available() else 1)
+    seconds = [_seconds(lambda: [torch.mm(left, right, out=product) for _ in range(calls)]) for _ in range(4)]
+    return flops * calls / min(seconds)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    """CPU seconds of a call; on CUDA, whose work is seen by the clock alone, wall seconds."""
+    cuda = torch.cuda.is_available()
+    clock = time.perf_counter if cuda else time.process_time
+    if cuda:
+        torch.cuda.synchronize()
+    started = clock()
+    function()
+    if cuda:
+        torch.cuda.synchronize()
+    return clock() - started
+
+
 def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
@@ -256,21 +291,19 @@ def main() -> None:
     answers.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
         asked = json.loads(line)
+        if asked.get("rate"):
+            rate = best_rate(Path(config["model"]), batches[asked["batch"]], bf16)
+            answers.write(json.dumps({"flops_per_s": rate}) + "\n")
+            continue
         model, step = contenders[asked["name"]]
         model.zero_grad(set_to_none=True)
         gc.collect()
         # Not in a step whose time counts: it would pay for memory that a training has had since its first steps.
         before = _reset_peak() if asked["peak"] else 0
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-            torch.cuda.synchronize()
-        started_cpu_s, started_s = time.process_time(), time.perf_counter()
-        step(asked["batch"])
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        # A GPU's work is seen by the clock alone.
         cuda = torch.cuda.is_available()
-        answer = {"cpu_s": time.perf_counter() - started_s if cuda else time.process_time() - started_cpu_s}
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        answer = {"cpu_s": _seconds(partial(step, asked["batch"]))}
         if asked["peak"]:
             answer = {"peak_bytes": torch.cuda.max_memory_allocated() if cuda else _peak_rss_bytes() - before}
         answers.write(json.dumps(answer) + "\n")

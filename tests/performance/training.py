@@ -9,6 +9,11 @@ processes that do the same differ by some percent, which is more than these two 
 above what was resident before the step, with nothing kept from the step before. Then every batch once for nothing, and once for its
 time, as a training has it after its first steps: CPU seconds of forward and backward pass. Pairs are real where `BNF_TEST_DATA`
 names the folder, else the project's own samples. On CUDA the same runs there, and wall seconds stand in place of CPU seconds.
+
+The limit of a step is what its matrix products would take at the best rate that the machine has for any of them: the floating-point
+operations that the batch needs with every prompt once, no masked score, no logits of prompts and nothing computed twice
+(`bnf.training.flops`), over the fastest of a few products in the same dtype on the same threads, measured in BNF's process before each of
+its steps.
 """
 
 from __future__ import annotations
@@ -26,6 +31,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
+from bnf.data.packing import Span
+from bnf.training.flops import step_flops
 from tasks.execute import machine
 from tasks.keys import ROOT
 
@@ -51,13 +60,14 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": machine(), "data": {"source": source, **shares(batches)}}
     for dtype in options.dtypes:
         beside = {
-            name: in_turn(("bnf", name), batches, bf16=dtype == "bf16", one_process=name == "sft_packed")
+            name: in_turn(("bnf", name), batches, bf16=dtype == "bf16", one_process=name == "sft_packed", limited=True)
             for name in options.against
         }
         steps = {"bnf": [step for taken in beside.values() for step in taken["bnf"]], **{n: beside[n][n] for n in beside}}
         references = in_turn(REFERENCES, batches, bf16=dtype == "bf16")
         figures[dtype] = {
             "steps": {name: spread(values) for name, values in steps.items()},
+            "limits": {name: multiple(values) for name, values in steps.items()},
             "ratios": {f"bnf_to_{name}": ratio(taken["bnf"], taken[name]) for name, taken in beside.items()},
             "reference": {name: spread(values) for name, values in references.items()},
             "reference_speedup": ratio(references["trl_reference"], references["bnf_reference"]),
@@ -117,6 +127,16 @@ def shares(batches: Sequence[Batch]) -> dict[str, float]:
     }
 
 
+def needed_flops(batch: Batch) -> int:
+    """What BNF's step on a batch needs at least."""
+    spans = []
+    start = 0
+    for group in batch:
+        spans.append(Span(start, len(group["prompt"]), tuple(map(len, group["completions"]))))
+        start = spans[-1].stop
+    return step_flops(AutoConfig.from_pretrained(MODEL), spans).total
+
+
 class Process:
     """A process of one contender or more, which steps when it is told to."""
 
@@ -138,6 +158,11 @@ class Process:
         self._tell({"name": name, "batch": index, "peak": peak})
         return self._hear()
 
+    def rate(self, index: int) -> float:
+        """Floating-point operations a second of the fastest matrix product."""
+        self._tell({"rate": True, "batch": index})
+        return self._hear()["flops_per_s"]
+
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -158,9 +183,11 @@ class Process:
 
 
 def in_turn(
-    names: Sequence[str], batches: Sequence[Batch], *, bf16: bool, one_process: bool = False
+    names: Sequence[str], batches: Sequence[Batch], *, bf16: bool, one_process: bool = False, limited: bool = False
 ) -> dict[str, list[dict[str, float]]]:
-    """Every contender's step on every batch, one after the other: once for its memory, once to warm up, once for its time."""
+    """Every contender's step on every batch, one after the other: once for its memory, once to warm up, once for its time; where
+    `limited`, with the least seconds that the first contender's step could take.
+    """
     processes: dict[str, Process] = {}
     for together in [names] if one_process else [[name] for name in names]:
         processes |= dict.fromkeys(together, Process(together, batches, bf16=bf16))
@@ -175,6 +202,10 @@ def in_turn(
         # The first of a turn may find things otherwise than the second.
         for name in names if index % 2 else names[::-1]:
             taken[name].append(peaks[name][index] | processes[name].step(name, index, peak=False))
+        if limited:
+            limit_s = needed_flops(batches[index]) / processes[names[0]].rate(index)
+            for name in names:
+                taken[name][-1]["limit_s"] = limit_s
         print(f"  {index + 1}/{len(batches)}", {n: round(v[-1]["cpu_s"], 2) for n, v in taken.items()}, file=sys.stderr)
     for process in set(processes.values()):
         process.close()
@@ -200,6 +231,17 @@ def ratio(of: Sequence[dict[str, float]], to: Sequence[dict[str, float]]) -> dic
         "cpu_min": min(seconds),
         "cpu_max": max(seconds),
         "peak": statistics.median(peaks),
+    }
+
+
+def multiple(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Median and range of the steps' CPU seconds as multiples of their turn's limit, and the median limit."""
+    multiples = [step["cpu_s"] / step["limit_s"] for step in steps]
+    return {
+        "limit_s": statistics.median(step["limit_s"] for step in steps),
+        "multiple": statistics.median(multiples),
+        "multiple_min": min(multiples),
+        "multiple_max": max(multiples),
     }
 
 
@@ -247,14 +289,18 @@ def show(figures: dict[str, Any], dtypes: Sequence[str]) -> None:
     print(f"{data['real_tokens']} real, {data['unique_tokens']} unique; prompt share {100 * data['prompt_share']:.0f} %")
     for dtype in dtypes:
         found = figures[dtype]
-        print(f"\n| {dtype} step | CPU s, median (range) | BNF against it | peak above the model |\n|---|---|---|---|")
+        print(f"\n| {dtype} step | CPU s, median (range) | times the limit | BNF against it | peak above the model |")
+        print("|---|---|---|---|---|")
         for name, entry in found["steps"].items():
             ratios = found["ratios"].get(f"bnf_to_{name}")
             against = f"{ratios['cpu']:.3f} ({ratios['cpu_min']:.3f} … {ratios['cpu_max']:.3f})" if ratios else ""
+            limit = found["limits"][name]
             print(
-                f"| {name} | {entry['cpu_s']:.2f} ({entry['cpu_s_min']:.2f} … {entry['cpu_s_max']:.2f}) | {against} "
+                f"| {name} | {entry['cpu_s']:.2f} ({entry['cpu_s_min']:.2f} … {entry['cpu_s_max']:.2f}) "
+                f"| {limit['multiple']:.2f} ({limit['multiple_min']:.2f} … {limit['multiple_max']:.2f}) | {against} "
                 f"| {entry['peak_mb']:.0f} MB |"
             )
+        print(f"\nlimit: {found['limits']['bnf']['limit_s']:.2f} s a step (median)")
         faster = found["reference_speedup"]
         print(
             f"\nreference pass: {faster['cpu']:.2f} ({faster['cpu_min']:.2f} … {faster['cpu_max']:.2f}) times TRL's tokens per CPU s"

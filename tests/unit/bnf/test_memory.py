@@ -19,6 +19,7 @@ from bnf.training.adapters import add_adapter
 from bnf.training.config import TrainConfig
 from bnf.training.cost import cost
 from bnf.training.fitting import remedies
+from bnf.training.flops import forward_flops, step_flops
 from bnf.training.gpus import GIB, GPUS, find_gpu, of_device
 from bnf.training.memory import estimate, trained_parameters
 from bnf.training.row_memory import RowSizes
@@ -222,18 +223,34 @@ def test_steps_operations_and_hours_by_hand(tmp_path):
     found = cost(shape, config, data)
     assert (found.steps, found.tokens) == (20, 2_560_000)
     seen = 300 * 301 / 2 + 2 * 350 * (300 + 351 / 2)
-    layers = 2 * 32 * (218_112_000 - 2 * 4096) * 1_280_000 + 4 * 4096 * 32 * seen * 1280
+    attention = 4 * 4096 * 32 * seen * 1280
+    layers = 2 * 32 * (218_112_000 - 2 * 4096) * 1_280_000 + attention
     head = 2 * 128256 * 4096 * 896_000
     assert found.reference_flops == pytest.approx(layers + head)
     assert found.training_flops == pytest.approx(2 * 3 * (layers + head))
     assert found.hours(find_gpu("h100"), 8) == pytest.approx(7 * (layers + head) / (989e12 * 0.3 * 8) / 3600)
     again = cost(shape, settings(num_train_epochs=2, gradient_checkpointing=True), data)
     assert again.training_flops - found.training_flops == pytest.approx(2 * layers)
-    assert cost(shape, settings(num_train_epochs=2, lora_r=8), data).training_flops == pytest.approx(2 * 2 * (layers + head))
+    frozen = cost(shape, settings(num_train_epochs=2, lora_r=8), data).training_flops
+    assert frozen == pytest.approx(2 * (2 * (layers + head) + attention)), "attention has no weights"
     assert cost(shape, settings(objective="sft"), data).reference_flops == 0
     kto = cost(shape, settings(objective="kto"), data)
     assert kto.reference_flops == pytest.approx(2 * (layers + head))
     assert cost(shape, settings(max_steps=5), data).tokens == 640_000
+
+
+@pytest.mark.parametrize("lora_r", [0, 4])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "qwen3_moe"])
+def test_the_operations_are_those_of_the_rows(tmp_path, name, lora_r):
+    configuration(name).save_pretrained(tmp_path)
+    groups = random_groups(12)
+    write_groups(tmp_path / "groups", groups)
+    shape, config = read_shape(tmp_path / "config.json"), settings(lora_r=lora_r, max_steps=1)
+    found = cost(shape, config, data_sizes(tmp_path / "groups", share_prompts=True))
+    of_model, rows = empty_model(tmp_path).config, pack(groups, 80)
+    of_rows = sum(step_flops(of_model, row.spans, frozen_weights=lora_r > 0).total for row in rows)
+    assert found.training_flops == pytest.approx(of_rows)
+    assert found.reference_flops == pytest.approx(sum(forward_flops(of_model, row.spans).total for row in rows))
 
 
 def test_what_to_change_is_what_fits(tmp_path):

@@ -204,7 +204,7 @@ def test_which_kernel_serves() -> None:
     assert attention.serving(cuda, half, plain, None) == "varlen"
     assert attention.serving(cuda, full, plain, None) == "flex"
     assert attention.serving(cuda, half, plain, 50.0) == "flex"
-    assert attention.serving(cuda, half, plain, None, torch.zeros(2)) == "flex"
+    assert attention.serving(cuda, half, plain, None, sinks=torch.zeros(2)) == "flex"
 
 
 def test_what_attention_does_not_compute_is_refused() -> None:

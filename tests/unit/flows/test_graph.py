@@ -48,6 +48,14 @@ def test_a_setting_is_part_of_the_keys_of_the_stages_that_read_it(override, chan
     assert touched(*override.split()) == changed
 
 
+@pytest.mark.parametrize(("kind", "changed"), [("cpu", set()), ("cuda", {"reference", "train", "analyze"})])
+def test_kernels_of_attention_count_where_there_is_a_choice(kind, changed, monkeypatch):
+    monkeypatch.setattr("bnf.model.device.device_kind", lambda: kind)
+    assert touched("train.attention=blocks") == changed
+    node = nodes("train.attention=blocks")["reference"]
+    assert {**node.settings, **node.unkeyed}["attention"] == "blocks"
+
+
 ROUNDS = ("sample.rounds=3", "sample.prompts_per_round=8", "sample.epochs_per_round=2")
 
 

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from bnf.objectives import load_objective
 from bnf.parallel.join import calls_in, join
 from bnf.paths import person_path
 from bnf.training.collapse import TrainingCollapsed
-from bnf.training.config import TrainConfig
+from bnf.training.config import AUTO, TrainConfig
 
 if TYPE_CHECKING:
     # It imports torch.
@@ -90,6 +91,7 @@ def run(
     from bnf.data.groups import DEV
     from bnf.data.longest import longest_sequence
     from bnf.reference.index import INDEX_FILE
+    from bnf.training.budget import find_budget
     from bnf.training.checks import check_groups_dir, check_lengths, check_machine, check_model_dir
     from bnf.training.launch import launch
     from bnf.training.own_reference import is_of, launch_cache_for
@@ -104,6 +106,9 @@ def run(
     check_model_dir(config, model_dir, evaluates=evaluates)
     check_groups_dir(config, groups_dir)
     check_lengths(model_dir, longest_sequence(groups_dir))
+    if config.max_tokens_per_row == AUTO:
+        found = find_budget(config, model_dir, groups_dir, output_dir / "budget", _Printer("budget"))
+        config = replace(config, max_tokens_per_row=found)
     if reference_dir is None and load_objective(config.objective, config.objective_options).needs_reference:
         reference_dir = output_dir / "reference"
         launch_cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))

@@ -115,13 +115,39 @@ def evaluate(
 
 @app.command()
 def plan(
-    recipe: RecipeArgument, overrides: Overrides = None, keep: Keep = "", verify: Verify = False, as_json: Json = False
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    keep: Keep = "",
+    verify: Verify = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what the training will take: memory, disk, steps, hours. Needs no weights.")
+    ] = False,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", metavar="NAME", help="With --estimate: a GPU such as H100, or cpu.")
+    ] = None,
+    model_config: Annotated[
+        str | None, typer.Option("--model-config", metavar="FILE", help="With --estimate: the model's config.json.")
+    ] = None,
+    groups: Annotated[
+        int | None, typer.Option("--groups", min=1, help="With --estimate: how many prompt groups, where none are prepared.")
+    ] = None,
+    group_tokens: Annotated[
+        int | None, typer.Option("--group-tokens", min=3, help="With --estimate: the tokens of one, prompt and completions.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
-    from flows.commands import show_plan
+    from flows.commands import show_estimate, show_plan
     from flows.dag.selection import Options
+    from flows.errors import RecipeError
     from flows.recipe.config import load_recipe
 
+    asked = {"--gpu": gpu, "--model-config": model_config, "--groups": groups, "--group-tokens": group_tokens}
+    if estimate:
+        show_estimate(load_recipe(recipe, overrides or ()), gpu, model_config, groups, group_tokens, as_json=as_json)
+        return
+    if given := [name for name, value in asked.items() if value is not None]:
+        raise RecipeError(f"{given[0]} must stand beside --estimate, got it without; add --estimate")
     show_plan(load_recipe(recipe, overrides or ()), Options(keep=_names(keep), verify=verify), as_json=as_json)
 
 

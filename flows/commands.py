@@ -152,6 +152,30 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
     require(check for check in plan.checks if check.name != HOME)
 
 
+def show_estimate(
+    recipe: Recipe, gpu: str | None, model_config: str | None, groups: int | None, group_tokens: int | None, *, as_json: bool
+) -> None:
+    """Print what a recipe's training will take.
+
+    Raises:
+        RecipeError: the recipe has no training, or its model's config.json isn't here.
+    """
+    from flows.dag.estimate import Asked, estimate_recipe
+    from flows.dag.estimate_tables import gpu_rows, heading, memory_rows, other_rows
+
+    found = estimate_recipe(recipe, Asked(model_config, gpu, groups, group_tokens), home_folder())
+    if as_json:
+        print_json(found.to_json())
+        return
+    print("\n".join(heading(found)))
+    for title, rows in (("", memory_rows(found)), ("", gpu_rows(found)), ("", other_rows(found))):
+        print()
+        print_table(title, rows, words=True)
+    print()
+    for assumption in found.assumptions:
+        print(f"assumed: {assumption}")
+
+
 def show_runs(*, as_json: bool) -> None:
     home = home_folder()
     runs = all_runs(home)

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bnf.host import available_memory
 from bnf.model.device import device_kind
+from bnf.training.gpus import GIB
 from flows.dag.checks import Check
 from flows.dag.plan import make_plan
-from flows.dag.preflight import GIB, HOME, available_memory, disk
+from flows.dag.preflight import HOME, disk
 from flows.dag.selection import Options
 from flows.display import print_table
 from flows.recipe.config import load_recipe

@@ -4,6 +4,7 @@ groups: the data set of a training, in memory and on disk.
 token_ids: token ids in four bytes each.
 packing: groups as rows of tokens.
 longest: the longest group, which a row has to hold.
+sizes: how many tokens a data set has, from its stored lengths.
 rendering: chat messages as token ids.
 chat_template: what a chat template writes, checked.
 marked: messages, their context, and their texts.

@@ -6,11 +6,12 @@ logps: log-probabilities and log-odds of a row's completion tokens, through the 
 sharding: models that are spread over processes.
 families: which models are supported.
 kernels: which kernels compute a model's attention, tried on this device.
+shapes: a model's sizes, from its config.json alone.
 plain_models: models that are known to be supported without asking transformers.
 digests: content digests of model folders.
-device: the kind of device that torch computes on.
+device: the kind of device that torch computes on, and the devices there are.
 allocator: memory settings of a process that trains or scores.
 
-Inside: segments (which token sees which), attention and cuda_attention (the kernels), lean (layers that keep less), experts (mixtures of
-experts).
+Inside: segments (which token sees which), attention, cpu_attention and cuda_attention (the kernels), lean (layers that keep less),
+experts (mixtures of experts).
 """

@@ -26,6 +26,23 @@ def _built_for_cuda() -> bool:
     return re.search(r"^cuda\b[^=]*= *['\"]", Path(torch.origin).with_name("version.py").read_text(), re.M) is not None
 
 
+def devices() -> list[tuple[str, int]]:
+    """The name and the bytes of memory of each device that torch will compute on; empty where that is the CPU."""
+    if device_kind() != "cuda":
+        return []
+    driver, found = ctypes.CDLL("libcuda.so.1"), []
+    for number in range(_num_devices()):
+        device, name, memory = ctypes.c_int(0), ctypes.create_string_buffer(256), ctypes.c_size_t(0)
+        calls = (
+            driver.cuDeviceGet(ctypes.byref(device), number),
+            driver.cuDeviceGetName(name, len(name), device),
+            driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device),
+        )
+        if not any(calls):
+            found.append((name.value.decode(errors="replace"), memory.value))
+    return found
+
+
 def _num_devices() -> int:
     """How many devices the driver shows; 0 without a driver."""
     try:

@@ -4,13 +4,19 @@ The usual models are counted by arithmetic, within a millisecond and without tor
 weights, which takes seconds.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from bnf.model.plain_models import is_plain
+
+if TYPE_CHECKING:
+    # It takes seconds.
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,6 @@ class Linear:
         """Its weights, without a bias."""
         return self.inputs * self.outputs
 
-    @property
-    def narrows(self) -> bool:
-        """Whether it ends its block: its output goes into the residual stream and isn't kept for the backward pass."""
-        return self.name.endswith((".o_proj", ".down_proj"))
-
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -48,8 +49,9 @@ class ModelShape:
         largest_layer: the parameters of the largest decoder layer.
         unused_parameters: of parts that text doesn't pass through, such as a vision tower: they get no gradient.
         query: features of all heads' queries in a layer; key: of all its key heads.
-        intermediate: features between the projections of a layer's MLP that a token passes through.
-        kept_by_norms: over all layers, features of norms that keep their inputs by themselves, such as those of queries and keys.
+        intermediate: features that the MLP of a layer keeps of a token: what the first of its projections give.
+        kept_by_norms: over all layers, features that norms keep beside the residual stream, such as those of queries and keys.
+        begins_with_norm: whether attention and MLP read the output of a norm, and not the residual stream itself.
         stored_bytes: bytes of a parameter in the model's files, by the dtype that config.json names.
     """
 
@@ -67,6 +69,7 @@ class ModelShape:
     linears: tuple[Linear, ...]
     unused_parameters: int = 0
     kept_by_norms: int = 0
+    begins_with_norm: bool = True
     stored_bytes: int = 2
 
     @property
@@ -99,7 +102,7 @@ def read_shape(config_file: Path) -> ModelShape:
 
 
 def _plain_shape(config: Mapping[str, object]) -> ModelShape:
-    """Of Llama, Mistral, Qwen2 and Qwen3 (`bnf.model.plain_models`), by arithmetic."""
+    """Of Llama, Mistral, Qwen2, Qwen3 and OLMo 2 (`bnf.model.plain_models`), by arithmetic."""
 
     def size(name: str) -> int:
         return cast(int, config[name])
@@ -128,8 +131,10 @@ def _plain_shape(config: Mapping[str, object]) -> ModelShape:
             biases += hidden  # the output projection's
     if config.get("mlp_bias"):
         biases += 2 * inner + hidden
-    # Each layer's two norms, and those of Qwen3's queries and keys, which all heads share.
-    norms = 2 * hidden + (2 * head if family == "qwen3" else 0)
+    # Each layer's two norms, and those of queries and keys: Qwen3's heads share one, OLMo 2's have their own.
+    norms = 2 * hidden + {"qwen3": 2 * head, "olmo2": query + key}.get(family, 0)
+    # OLMo 2's other norms come after attention and MLP.
+    kept = {"qwen3": query + key, "olmo2": query + key + 2 * hidden}.get(family, 0)
     layer = sum(inputs * outputs for _, inputs, outputs in products) + biases + norms
     tied = bool(config.get("tie_word_embeddings", False))
     root = vocabulary * hidden * (1 if tied else 2) + hidden
@@ -140,13 +145,14 @@ def _plain_shape(config: Mapping[str, object]) -> ModelShape:
         vocabulary=vocabulary,
         query=query,
         key=key,
-        intermediate=inner,
+        intermediate=2 * inner,
         tied=tied,
         parameters=root + layers * layer,
         root_parameters=root,
         largest_layer=layer,
         linears=linears,
-        kept_by_norms=layers * (query + key) if family == "qwen3" else 0,
+        kept_by_norms=layers * kept,
+        begins_with_norm=family != "olmo2",
         stored_bytes=4 if (config.get("dtype") or config.get("torch_dtype") or "float32") == "float32" else 2,
     )
 
@@ -155,11 +161,16 @@ def _meta_shape(folder: Path) -> ModelShape:
     """Of any supported model, from transformers' model without weights."""
     from torch import nn
 
+    from bnf.model import lean
     from bnf.model.loading import empty_model, stored_dtype
 
     model = empty_model(folder)
     decoder, config = model.get_decoder(), model.config.get_text_config()
-    embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    named = {id(module): name for name, module in model.named_modules()}
+    embeddings, head = (
+        weights[f"{named[id(module)]}.weight"] for module in (model.get_input_embeddings(), model.get_output_embeddings())
+    )
     tied = embeddings is head
     whole = {id(parameter): parameter.numel() for parameter in model.parameters()}
     in_layers = [{id(parameter): parameter.numel() for parameter in layer.parameters()} for layer in decoder.layers]
@@ -168,21 +179,24 @@ def _meta_shape(folder: Path) -> ModelShape:
     root |= {id(embeddings): embeddings.numel(), id(head): head.numel()}
     prefix = next(name for name, module in model.named_modules() if module is decoder)
     experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
-    routed = (getattr(config, "num_experts_per_tok", None) or 1) / experts if experts else 1.0
+    chosen = getattr(config, "num_experts_per_tok", None) or 1
+    routed = chosen / experts if experts else 1.0
     linears: list[Linear] = []
     for name, module in decoder.layers.named_modules(prefix=f"{prefix}.layers"):
         if isinstance(module, nn.Linear):
             linears.append(Linear(name, module.in_features, module.out_features))
-        # Experts are one tensor each for all of them: (experts, …, …).
-        linears += [
-            Linear(f"{name}.{own}", weight.shape[0] * weight.shape[1], weight.shape[2], routed, is_module=False)
-            for own, weight in module.named_parameters(recurse=False)
-            if weight.ndim == 3
-        ]
+            continue
+        for own, weight in module.named_parameters(recurse=False):
+            # Experts are one tensor for all of them, (experts, …, …); a router, (experts, …), is met by every token.
+            if weight.ndim > 1 and not own.endswith("bias"):
+                share = routed if weight.ndim == 3 else 1.0
+                linears.append(Linear(f"{name}.{own}", weight[..., 0].numel(), weight.shape[-1], share, is_module=False))
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    between = config.intermediate_size
+    between = sum(linear.outputs for linear in linears if linear.is_module and _is_first_of_mlp(linear.name))
     if experts:
-        between = int((getattr(config, "moe_intermediate_size", None) or between) * routed * experts)
+        # What experts read, and of each that a token is routed to gate and up, and what it gives.
+        width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+        between += len(decoder.layers) * (config.hidden_size + chosen * (2 * width + config.hidden_size))
     return ModelShape(
         family=model.config.model_type,
         hidden=config.hidden_size,
@@ -190,33 +204,38 @@ def _meta_shape(folder: Path) -> ModelShape:
         vocabulary=head.shape[0],
         query=config.num_attention_heads * head_size,
         key=config.num_key_value_heads * head_size,
-        intermediate=between,
+        intermediate=round(between / len(decoder.layers)),
         tied=tied,
         parameters=sum(whole.values()),
         root_parameters=sum(root.values()),
         largest_layer=max(sum(layer.values()) for layer in in_layers),
         linears=tuple(linears),
         unused_parameters=sum(size for number, size in whole.items() if number not in layer_ids and number not in root),
-        kept_by_norms=_kept_by_norms(decoder.layers, config.num_attention_heads, config.num_key_value_heads),
+        kept_by_norms=sum(
+            _kept_by_norms(
+                layer, config.hidden_size, config.num_attention_heads * head_size, config.num_key_value_heads * head_size
+            )
+            for layer in decoder.layers
+        ),
+        begins_with_norm=lean._has(decoder.layers[0], *lean._BEFORE_ATTENTION),
         stored_bytes=stored_dtype(folder).itemsize,
     )
 
 
-def _kept_by_norms(layers: object, heads: int, key_heads: int) -> int:
-    """Features of the norms beside the two before a layer's blocks, which `bnf.model.lean` makes keep nothing."""
-    from torch import nn
+def _is_first_of_mlp(name: str) -> bool:
+    """Whether a projection of a layer gives what its MLP keeps, by its name."""
+    return ".self_attn." not in name and not name.endswith(".down_proj")
 
-    total = 0
-    assert isinstance(layers, nn.ModuleList)
-    for layer in layers:
-        lean = {"input_layernorm"}
-        after = "pre_feedforward_layernorm" if hasattr(layer, "pre_feedforward_layernorm") else "post_attention_layernorm"
-        for name, module in layer.named_modules():
-            weight = getattr(module, "weight", None)
-            if not name or name in lean | {after} or weight is None or weight.ndim != 1:
-                continue
-            own = name.rsplit(".", 1)[-1]
-            shared = {"q_norm": heads, "k_norm": key_heads}.get(own, 1)
-            width = weight.shape[0]
-            total += width * (shared if own in ("q_norm", "k_norm") else 1)
-    return total
+
+def _kept_by_norms(layer: nn.Module, hidden: int, query: int, key: int) -> int:
+    """Features of the inputs of a layer's norms that aren't the residual stream (`bnf.model.lean`)."""
+    from bnf.model import lean
+
+    attention = getattr(layer, "self_attn", layer)
+    kept = sum(width for name, width in zip(lean._OF_QUERIES_AND_KEYS, (query, key), strict=True) if lean._has(attention, name))
+    begins_with_norm = lean._has(layer, *lean._BEFORE_ATTENTION)
+    kept += hidden * sum(lean._has(layer, name) for name in lean._AFTER)
+    if lean._has(layer, lean._EITHER) and (not begins_with_norm or lean._has(layer, *lean._BEFORE_MLP)):
+        kept += hidden
+    # Values that are a part of a larger product keep all of it.
+    return kept + (query + key if lean._has(attention, "qkv_proj") else 0)

@@ -2,6 +2,12 @@
 
 config: the settings, checked without torch.
 checks: what a training would refuse, found before anything costly.
+budget: the largest row that fits, found by trials.
+memory: how much memory and disk a training takes, by arithmetic.
+cost: its steps, tokens, floating-point operations and hours.
+flops: the floating-point operations of a row.
+fitting: what to change where it doesn't fit.
+gpus: GPUs by name, with memory and peak rate.
 trainer: `train`, in this process.
 launch: `launch`, the same in several processes.
 preparation: `Folders`, what a training reads and writes; how `train` and `launch` begin.
@@ -9,7 +15,8 @@ own_reference: the reference that a training computes itself, and why.
 summary: what train_summary.json holds.
 collapse: the rules by which a training counts as collapsed and is stopped.
 
-Inside: worker (one of several processes), row_trainer (transformers' Trainer over rows), rows, losses, parallel, checkpointed_trainer and
-checkpoints (what a killed training goes on from), arguments, schedule, optimizers (of bf16 weights), adapters (LoRA), identity (the check
-before the first step), dev (samples of dev prompts), means, metrics and loggers (what is logged), remedies (what to try).
+Inside: row_memory and optimizer_states (parts of the estimate), trial (the process of a trial), worker (one of several processes),
+row_trainer (transformers' Trainer over rows), rows, losses, parallel, checkpointed_trainer and checkpoints (what a killed training goes on
+from), arguments, schedule, optimizers (of bf16 weights), adapters (LoRA), identity (the check before the first step), dev (samples of dev
+prompts), means, metrics and loggers (what is logged), remedies (what to try).
 """

@@ -8,16 +8,17 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 from bnf.data.groups import DEV, PromptGroup, read_groups
+from bnf.data.longest import longest_of_all
 from bnf.model.device import device_kind
 from bnf.model.plain_models import is_plain
 from bnf.objectives import load_objective
-from bnf.training.config import TrainConfig
+from bnf.training.config import AUTO, TrainConfig
 from bnf.training.loggers import lacking
 
 # Optimizers of torch itself, which every installation has.
@@ -161,6 +162,9 @@ def check_groups_dir(config: TrainConfig, groups_dir: Path) -> None:
     from bnf.training.rows import training_rows
 
     groups = read_groups(groups_dir)
+    if config.max_tokens_per_row == AUTO:
+        # Rows will be this long at least.
+        config = replace(config, max_tokens_per_row=longest_of_all(groups_dir, config.share_prompts)[1])
     check_data(config, groups)
     rows = training_rows(config, groups)
     check_processes(config, len(rows))

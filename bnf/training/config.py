@@ -14,6 +14,8 @@ from bnf.parallel.placement import HOST_PORT, Placement
 from bnf.training.loggers import LOGGERS
 from bnf.training.schedule import SCHEDULES
 
+# The value of max_tokens_per_row that has trials find it (`bnf.training.budget`).
+AUTO: Literal["auto"] = "auto"
 # The settings that reference and training share: the rows, the dtype they are computed in, how the weights are held, and the
 # kernels of attention.
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16", "weights", "load_in_4bit", "attention")
@@ -23,6 +25,20 @@ BF16_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "stable_adamw", "adamw_to
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
 # Where a training computes. It changes nothing but the order of sums, as long as the rows stay the same.
 PLACEMENT_FIELDS = ("nproc_per_node", "num_nodes", "rdzv_endpoint", "sharding", "cpu_offload")
+# What decides the memory of a training, beside its model and its data.
+MEMORY_FIELDS = (
+    *(
+        "objective",
+        "objective_options",
+        "length_normalization",
+        "global_batch_size",
+        "max_tokens_per_row",
+        "share_prompts",
+        "optim",
+    ),
+    *("bf16", "weights", "attention", "gradient_checkpointing", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    *("load_in_4bit", "nproc_per_node", "num_nodes", "sharding", "cpu_offload"),
+)
 # Names that other programs have for a setting.
 _OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
 # What `TrainConfig.identity` has in their place.
@@ -35,7 +51,7 @@ EVALUATION_FIELDS = ("eval_steps", "dev_prompts", "dev_max_new_tokens")
 _MOST_GROUPS_PER_ROW = 32
 
 _AT_LEAST_1 = (
-    *("global_batch_size", "max_tokens_per_row", "logging_steps", "lora_alpha"),
+    *("global_batch_size", "logging_steps", "lora_alpha"),
     *("dev_prompts", "dev_max_new_tokens", "nproc_per_node", "num_nodes"),
 )
 # Dev prompts that are sampled where the recipe gives no number: of 64 samples, a share of 10 % has a standard error of 4 points.
@@ -78,8 +94,11 @@ class TrainConfig:
         default=128,
         metadata=_about("prompt groups in a step, over all devices; an epoch's groups are spread evenly over its steps"),
     )
-    max_tokens_per_row: int = field(
-        default=4096, metadata=_about("the longest row that is computed at once: it bounds the memory of a step")
+    max_tokens_per_row: int | Literal["auto"] = field(
+        default=4096,
+        metadata=_about(
+            "the longest row that is computed at once: it bounds the memory of a step; auto finds the largest that fits by trial steps"
+        ),
     )
     share_prompts: bool = field(
         default=True,
@@ -173,6 +192,11 @@ class TrainConfig:
         ends = self.num_train_epochs > 0 or self.max_steps > 0
         self._require(ends, "num_train_epochs", "be positive where max_steps is not given", "one epoch is the default")
         self._require(self.max_steps == -1 or self.max_steps > 0, "max_steps", "be positive or -1", "-1 runs num_train_epochs")
+        if self.max_tokens_per_row != AUTO:
+            rule = f"be a whole number of at least 1, or {AUTO}"
+            number = self.max_tokens_per_row
+            valid = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+            self._require(valid, "max_tokens_per_row", rule, "leave it out for the default")
         for name in _AT_LEAST_1:
             value = getattr(self, name)
             self._require(value is None or value >= 1, name, "be at least 1", "leave it out for the default")
@@ -340,6 +364,19 @@ class TrainConfig:
         rows_per_process = math.ceil(self.global_batch_size / (_MOST_GROUPS_PER_ROW * self.num_processes))
         return self.global_batch_size // (rows_per_process * self.num_processes)
 
+    @property
+    def row_tokens(self) -> int:
+        """`max_tokens_per_row`, once it is a number.
+
+        Raises:
+            ValueError: it is auto, and nobody has found it yet.
+        """
+        if self.max_tokens_per_row == AUTO:
+            raise ValueError(
+                "max_tokens_per_row must be a number before rows are packed, got 'auto'; call bnf.training.budget.find_budget, or set it"
+            )
+        return self.max_tokens_per_row
+
     def steps_per_epoch(self, num_groups: int) -> int:
         """How many optimizer steps an epoch has: the number whose mean batch is nearest to `global_batch_size` groups.
 
@@ -410,7 +447,7 @@ def _plain(value: object, declared: str, key: str = "") -> object:
         if key.endswith("_steps"):
             return int(value) if type(value) is float and value >= 1 and value.is_integer() else value
         return float(value) if type(value) is int else value
-    if declared.startswith("int"):
+    if declared.startswith("int") or key == "max_tokens_per_row":
         return int(value) if type(value) is float and value.is_integer() else value
     return value
 

@@ -86,7 +86,7 @@ def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir:
         model_dir,
         groups_dir,
         reference_dir,
-        max_tokens_per_row=config.max_tokens_per_row,
+        max_tokens_per_row=config.row_tokens,
         max_groups_per_row=config.max_groups_per_row,
         share_prompts=config.share_prompts,
         bf16=config.bf16,

@@ -255,7 +255,7 @@ class RowTrainer(CheckpointedTrainer):
             prompts_to_sample(groups, self.config.num_dev_samples(len(groups))),
             max_new_tokens=self.config.dev_max_new_tokens,
             # A token's keys and values are a small part of what a training row keeps of it.
-            max_tokens=_CACHED_ROWS * self.config.max_tokens_per_row,
+            max_tokens=_CACHED_ROWS * self.config.row_tokens,
             seed=self.config.seed,
             bf16=self.config.bf16,
             progress=self.progress.on_samples,

@@ -28,7 +28,7 @@ def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> list[Ro
     """
     return pack(
         groups,
-        config.max_tokens_per_row,
+        config.row_tokens,
         max_groups_per_row=config.max_groups_per_row,
         share_prompts=config.share_prompts,
     )
@@ -49,7 +49,7 @@ def with_reference(config: TrainConfig, rows: Sequence[Row], reference_dir: Path
     references = read_reference(
         reference_dir,
         rows,
-        max_tokens_per_row=config.max_tokens_per_row,
+        max_tokens_per_row=config.row_tokens,
         bf16=config.bf16,
         weights=config.weights,
         load_in_4bit=config.load_in_4bit,

@@ -9,6 +9,9 @@ preflight: the checks
 objective_checks: whether the data give what the objective needs
 trainable: whether the model and the groups can be trained
 hub: what a hub has of a model or a data set
+estimate: what a training will take, from the model's config.json alone
+estimate_tables: the same as people read it
+memory_check: whether a training has the memory
 costs: what the samples of dev prompts will cost
 checks: `Check`, what one check says
 """

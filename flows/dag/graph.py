@@ -79,7 +79,10 @@ def _alignment(recipe: Recipe) -> list[Node]:
     nodes[last + 1 : last + 1] = _contamination(recipe)
     trained = next(node for node in nodes if node.id == policy_node(recipe))
     # What the last training changed, on its own data.
-    reads = {"policy": trained.id, **{role: trained.inputs[role] for role in ("data", "reference")}}
+    reads = {
+        "policy": trained.id,
+        **{role: trained.inputs[role] for role in ("data", "reference", "budget") if role in trained.inputs},
+    }
     config = recipe.train_config()
     settings, unkeyed = without_uncounted(config.row_settings())
     placed = {name: value for name, value in config.to_dict().items() if name in PLACEMENT_FIELDS}

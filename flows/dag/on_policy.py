@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bnf.model.device import attention_counts, device_kind
+from bnf.host import total_memory
+from bnf.model.device import attention_counts, device_kind, devices
 from bnf.plugins import load
-from bnf.training.config import BOOKKEEPING_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS
+from bnf.training.config import AUTO, BOOKKEEPING_FIELDS, MEMORY_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS, TrainConfig
 from data.labelers import LABELERS
 from data.reading.files import as_local
 from data.reading.records import is_hub_id
@@ -54,19 +55,32 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     # Kinds of devices differ in the last bits of a reference.
     settings, unkeyed = without_uncounted({**config.reference_settings(), "device": device_kind()})
     placed = {name: train[name] for name in PLACEMENT_FIELDS}
-    made = Node("reference", settings, {"model": reference, "data": data}, unkeyed={**unkeyed, **placed}, round=round_)
+    found = _budget(config, inputs["model"], data, round_) if config.max_tokens_per_row == AUTO else None
+    reads = {"data": data} if found is None else {"data": data, "budget": found.id}
+    made = Node("reference", settings, {"model": reference, **reads}, unkeyed={**unkeyed, **placed}, round=round_)
     settings, unkeyed = without_uncounted(config.identity())
     return [
+        *([] if found is None else [found]),
         made,
         Node(
             "train",
             settings,
-            {**inputs, "data": data, "reference": made.id},
+            {**inputs, **reads, "reference": made.id},
             [f"bnf.objectives.{train['objective']}"],
             unkeyed={**unkeyed, **placed, **{name: train[name] for name in BOOKKEEPING_FIELDS}},
             round=round_,
         ),
     ]
+
+
+def _budget(config: TrainConfig, model: str, data: str, round_: int | None) -> Node:
+    """The node that finds the largest row. Its key has what decides the memory: of the settings, and of the machine."""
+    decide = {name: value for name, value in config.to_dict().items() if name in MEMORY_FIELDS}
+    # Whatever doesn't matter on this kind of device isn't tried either.
+    settings, _ = without_uncounted(decide)
+    machine = [[name, memory] for name, memory in devices()] or [["CPU", total_memory()]]
+    code = [f"bnf.objectives.{config.objective}"]
+    return Node("budget", {"train": settings, "machine": machine}, {"model": model, "data": data}, code, round=round_)
 
 
 def without_uncounted(settings: Settings) -> tuple[Settings, Settings]:
@@ -87,6 +101,9 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
         config = recipe.train_config().to_dict()
         # Both models are compared as their folders hold them, which nobody quantized.
         shared, unkeyed = without_uncounted({name: config[name] for name in REFERENCE_FIELDS if name != "load_in_4bit"})
+        if config["max_tokens_per_row"] == AUTO:
+            # There are no rows yet, and a forward pass alone takes little.
+            shared = {**shared, "max_tokens_per_row": TrainConfig.max_tokens_per_row}
         reads = {"samples": samples, "policy": before, "model": BASE}
         nodes.append(Node("measure", shared, reads, unkeyed=unkeyed, round=round_))
     prepare = {

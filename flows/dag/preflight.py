@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bnf.data.groups import GROUPS_FILE
+from bnf.data.sizes import DataSizes, data_sizes
+from bnf.host import available_memory
 from bnf.model.device import device_kind
 from bnf.plugins import load
 from bnf.training.config import TrainConfig
+from bnf.training.gpus import GIB
 from bnf.training.loggers import lacking
 from data.parse import Parser
 from data.reading.records import Bad, DataSource, Reader, is_hub_id
@@ -24,6 +28,7 @@ from evaluation.records import read_json
 from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.costs import dev_samples
+from flows.dag.memory_check import memory_check
 from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
 from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed, sample_file
@@ -32,7 +37,6 @@ from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from tasks.nodes import Forecast, Node, model_folder
 
-GIB = 1 << 30
 PROBE_TIMEOUT_S = 10.0
 # The name of the check that the home can be written. A plan doesn't need it.
 HOME = "home"
@@ -76,7 +80,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
         nodes = [entry.node for entry in forecasts]
         first = [*objective_checks(recipe, nodes), *_training_packages(recipe.train_config())]
         yield from first
-        yield _memory(_base_weights(forecasts), recipe.train_config())
+        yield _memory(forecasts, recipe.train_config())
         if not any(check.problem for check in [*first, *models.values()]):
             yield from (Check(name, problem, "can be trained") for name, problem in problems_before(recipe, forecasts))
     if stages:
@@ -294,24 +298,36 @@ def _source(source: DataSource, key: str) -> Check:
     return Check(name, None, Path(source.path).name)
 
 
-def _base_weights(forecasts: Sequence[Forecast]) -> int | None:
-    """The size of the base model's weights; None where they aren't here and the hub wasn't reached."""
+def _memory(forecasts: Sequence[Forecast], config: TrainConfig) -> Check:
+    """Whether a training has the memory: by the estimate where the base model's config.json is here, else by the size of its weights."""
     base = next(entry for entry in forecasts if entry.node.id == BASE)
-    if "model" in base.node.files:
-        return hub.weights_bytes(base.node.files["model"])
-    if base.artifact is not None:
-        return hub.weights_bytes(model_folder(base.artifact.path))
-    return hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"]).weights_bytes
+    folder = base.node.files.get("model") or (model_folder(base.artifact.path) if base.artifact is not None else None)
+    weights = None
+    if folder is None:
+        found = hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"])
+        folder, weights = found.folder, found.weights_bytes
+    check = None if folder is None else memory_check(folder, config, _prepared(forecasts, config), available_memory())
+    return check or _memory_of(weights, config)
 
 
-def _memory(weights: int | None, config: TrainConfig) -> Check:
-    """Whether a training on a CPU has the memory. It keeps float32 weights, gradients and two moments: 16 bytes a parameter, 8 times
-    the bfloat16 weights; with adapters the weights alone. Each process has its own.
+def _prepared(forecasts: Sequence[Forecast], config: TrainConfig) -> DataSizes | None:
+    """The sizes of the data of the first training that will run, where they are prepared here."""
+    known = {entry.node.id: entry for entry in forecasts}
+    trained = next(entry for entry in forecasts if entry.node.stage == "train" and entry.cached is not True)
+    data = known[trained.node.inputs["data"]]
+    there = data.cached and data.artifact is not None and (data.artifact.path / GROUPS_FILE).is_file()
+    return data_sizes(data.artifact.path, share_prompts=config.share_prompts) if there and data.artifact is not None else None
+
+
+def _memory_of(weights: int | None, config: TrainConfig) -> Check:
+    """The check of a model of which the size of its weights is all that is known. A training keeps float32 weights, gradients and two
+    moments: 16 bytes a parameter, 8 times the bfloat16 weights; with adapters the weights alone. Each process has its own, or a share.
     """
     if weights is None:
         return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
     available = available_memory()
-    needed = (2 if config.lora_r else 8) * weights * config.nproc_per_node
+    processes = 1 if config.sharding != "none" else config.nproc_per_node
+    needed = (2 if config.lora_r else 8) * weights * processes
     if available is not None and device_kind() == "cpu" and needed > available:
         return Check(
             "memory",
@@ -333,15 +349,6 @@ def _training_packages(config: TrainConfig) -> Iterator[Check]:
         wrong = "must have the package peft, got an installation without it; pip install peft"
         there = importlib.util.find_spec("peft") is not None
         yield Check("package peft", None if there else f"train.lora_r={config.lora_r} {wrong}", "installed")
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that are free without swapping; None where the system doesn't say."""
-    info = Path("/proc/meminfo")
-    if not info.exists():
-        return None
-    fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def disk(home: Path) -> Check:

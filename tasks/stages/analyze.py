@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tasks.job import Job
+from tasks.stages._rows import max_tokens_per_row
 
 ORDER = 80
-READS = {"policy": "model", "data": "prepare", "reference": "reference"}
+READS = {"policy": "model", "data": "prepare", "reference": "reference", "budget": "budget"}
 CONTENT = ("shifts.json",)
 REPORT = "shifts"
 ACCELERATOR = True
@@ -26,5 +27,8 @@ def run(job: Job) -> None:
         progress=job.progress,
         placement=placement,
         # Those of `TrainConfig.row_settings`.
-        **{name: value for name, value in job.settings.items() if name not in vars(placement)},
+        **{
+            **{name: value for name, value in job.settings.items() if name not in vars(placement)},
+            "max_tokens_per_row": max_tokens_per_row(job),
+        },
     )

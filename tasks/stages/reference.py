@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tasks.job import Job
+from tasks.stages._rows import max_tokens_per_row
 
 ORDER = 60
-READS = {"model": "model", "data": "prepare"}
+READS = {"model": "model", "data": "prepare", "budget": "budget"}
 CONTENT = ("*.safetensors", "index.json", "dev/index.json")
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"
@@ -21,7 +22,7 @@ def run(job: Job) -> None:
         job.inputs["model"],
         job.inputs["data"],
         job.output,
-        max_tokens_per_row=job.settings["max_tokens_per_row"],
+        max_tokens_per_row=max_tokens_per_row(job),
         max_groups_per_row=job.settings["max_groups_per_row"],
         share_prompts=job.settings["share_prompts"],
         bf16=job.settings["bf16"],

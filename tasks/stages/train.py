@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from bnf.model.digests import model_digest
 from tasks.job import Identity, Job, Settings
+from tasks.stages._rows import max_tokens_per_row
 
 ORDER = 70
-READS = {"model": "model", "data": "prepare", "reference": "reference", "reference_model": "model"}
+READS = {"model": "model", "data": "prepare", "reference": "reference", "reference_model": "model", "budget": "budget"}
 CONTENT = ("policy/*",)
 REPORT = "train"
 ACCELERATOR = True
@@ -31,6 +33,7 @@ def run(job: Job) -> None:
     from bnf.training.trainer import train
 
     config = TrainConfig.from_dict({name: value for name, value in job.settings.items() if name not in DERIVED_FIELDS})
+    config = replace(config, max_tokens_per_row=max_tokens_per_row(job))
     inputs = job.inputs
     folders = Folders(inputs["model"], inputs["data"], inputs["reference"], job.output, inputs.get("reference_model"))
     begin = launch if config.is_launched else train

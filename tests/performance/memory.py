@@ -24,7 +24,8 @@ from typing import Any
 from bnf.data.groups import Completion, PromptGroup, write_groups
 from bnf.model.shapes import read_shape
 from bnf.training.config import TrainConfig
-from bnf.training.memory import Estimate, RowSizes, estimate
+from bnf.training.memory import Estimate, estimate
+from bnf.training.row_memory import RowSizes
 
 ROOT = Path(__file__).parent.parent.parent
 SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct"

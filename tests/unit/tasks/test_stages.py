@@ -15,7 +15,7 @@ from tasks.nodes import Node, check_inputs
 from tasks.stages import STAGES, evaluation_stages, in_order, kind_of_input
 
 ORDER = [
-    *("resolve", "sample", "label", "measure", "prepare", "reference", "train", "analyze"),
+    *("resolve", "sample", "label", "measure", "prepare", "budget", "reference", "train", "analyze"),
     *("generate", "lm_eval", "score", "cross_check", "judge", "contamination", "report"),
 ]
 

@@ -24,7 +24,8 @@ from bnf.objectives import load_objective
 from bnf.parallel.join import calls_in, join
 from bnf.paths import person_path
 from bnf.training.collapse import TrainingCollapsed
-from bnf.training.config import AUTO, TrainConfig
+from bnf.training.config import TrainConfig
+from bnf.training.fields import AUTO
 
 if TYPE_CHECKING:
     # It imports torch.

@@ -24,7 +24,8 @@ from bnf.model.device import device_kind, devices
 from bnf.model.shapes import ModelShape, read_shape
 from bnf.process import module_command, module_environment, stop_group
 from bnf.progress import Progress
-from bnf.training.config import AUTO, MEMORY_FIELDS, TrainConfig
+from bnf.training.config import TrainConfig
+from bnf.training.fields import AUTO, MEMORY_FIELDS
 from bnf.training.fitting import remedies
 from bnf.training.gpus import ALLOCATOR_SHARE, GIB
 from bnf.training.memory import estimate

@@ -18,7 +18,8 @@ from bnf.data.longest import longest_of_all
 from bnf.model.device import device_kind
 from bnf.model.plain_models import is_plain
 from bnf.objectives import load_objective
-from bnf.training.config import AUTO, TrainConfig
+from bnf.training.config import TrainConfig
+from bnf.training.fields import AUTO
 from bnf.training.loggers import lacking
 
 # Optimizers of torch itself, which every installation has.

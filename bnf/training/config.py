@@ -11,42 +11,22 @@ from typing import Literal, get_args, get_type_hints
 
 from bnf.objectives import load_objective, option_types
 from bnf.parallel.placement import HOST_PORT, Placement
+from bnf.training.fields import (
+    AUTO,
+    BF16_OPTIMIZERS,
+    BOOKKEEPING_FIELDS,
+    DERIVED_FIELDS,
+    EVALUATION_FIELDS,
+    PLACEMENT_FIELDS,
+    READ_BY_SOME,
+    REFERENCE_FIELDS,
+)
 from bnf.training.loggers import LOGGERS
 from bnf.training.schedule import SCHEDULES
+from bnf.training.values import check, check_known, check_label_weighting, check_names, check_type, kind, plain
 
-# The value of max_tokens_per_row that has trials find it (`bnf.training.budget`).
-AUTO: Literal["auto"] = "auto"
-# The settings that reference and training share: the rows, the dtype they are computed in, how the weights are held, and the
-# kernels of attention.
-REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16", "weights", "load_in_4bit", "attention")
-# Optimizers that make up for the rounding of bf16 weights (`bnf.training.optimizers`).
-BF16_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "stable_adamw", "adamw_torch_8bit", "adamw_torch_4bit")
-# Where and how often a training writes. Nothing that it computes depends on them.
-BOOKKEEPING_FIELDS = ("save_steps", "report_to")
-# Where a training computes. It changes nothing but the order of sums, as long as the rows stay the same.
-PLACEMENT_FIELDS = ("nproc_per_node", "num_nodes", "rdzv_endpoint", "sharding", "cpu_offload")
-# What decides the memory of a training, beside its model and its data.
-MEMORY_FIELDS = (
-    *(
-        "objective",
-        "objective_options",
-        "length_normalization",
-        "global_batch_size",
-        "max_tokens_per_row",
-        "share_prompts",
-        "optim",
-    ),
-    *("bf16", "weights", "attention", "gradient_checkpointing", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
-    *("load_in_4bit", "nproc_per_node", "num_nodes", "sharding", "cpu_offload"),
-)
 # Names that other programs have for a setting.
 _OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
-# What `TrainConfig.identity` has in their place.
-DERIVED_FIELDS = ("max_groups_per_row", "sharded")
-# Settings that only some objectives read: those that name them in `reads`.
-READ_BY_SOME = ("label_weighting", "length_normalization")
-# Settings of evaluations. Without dev groups nothing reads them.
-EVALUATION_FIELDS = ("eval_steps", "dev_prompts", "dev_max_new_tokens")
 # More groups in a row make it no faster. Larger batches are several rows, so batches of different sizes have the same rows.
 _MOST_GROUPS_PER_ROW = 32
 
@@ -173,8 +153,7 @@ class TrainConfig:
     )
     num_nodes: int = field(default=1, metadata=_about("machines that train together"))
     rdzv_endpoint: str | None = field(
-        default=None,
-        metadata=_about("HOST:PORT where the nodes meet; left out, Slurm's and torchrun's environment say it"),
+        default=None, metadata=_about("HOST:PORT where the nodes meet; left out, the environment of Slurm or torchrun says it")
     )
     logging_steps: int = field(default=1, metadata=_about("optimizer steps between two records of the metrics"))
     save_steps: float = field(
@@ -187,7 +166,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for known in fields(self):
-            _check_type(known.name, _kind(known.type), getattr(self, known.name))
+            check_type(known.name, kind(known.type), getattr(self, known.name))
         self._require(self.learning_rate > 0, "learning_rate", "be positive", "try 5e-7 for a 1–8B model")
         ends = self.num_train_epochs > 0 or self.max_steps > 0
         self._require(ends, "num_train_epochs", "be positive where max_steps is not given", "one epoch is the default")
@@ -212,16 +191,16 @@ class TrainConfig:
             self._require(valid, name, rule, f"0.25 {does} three times on the way")
         self._require(self.lora_r >= 0, "lora_r", "be at least 0", "0 trains all weights, 16 is usual for adapters")
         self._require(0 <= self.lora_dropout < 1, "lora_dropout", "lie in [0, 1)", "0 keeps the step-0 check")
-        _check_names("lora_target_modules", self.lora_target_modules, "use all-linear, or names such as [q_proj, v_proj]")
-        _check_names("report_to", self.report_to, "use none, tensorboard, wandb, or a list of such")
+        check_names("lora_target_modules", self.lora_target_modules, "use all-linear, or names such as [q_proj, v_proj]")
+        check_names("report_to", self.report_to, "use none, tensorboard, wandb, or a list of such")
         self._require("all" not in self.loggers, "report_to", "name the loggers", "use [tensorboard, wandb] or the like")
         for logger in self.loggers:
             nearest = get_close_matches(logger, LOGGERS, n=1)
             remedy = f"did you mean {nearest[0]}?" if nearest else "tensorboard writes beside the metrics"
-            _check(logger in LOGGERS, "report_to", f"be none or among {', '.join(LOGGERS)}", logger, remedy)
+            check(logger in LOGGERS, "report_to", f"be none or among {', '.join(LOGGERS)}", logger, remedy)
         known_length = self.length_normalization in ("own", "pair_min")
         self._require(known_length, "length_normalization", "be own or pair_min", "own is the default")
-        _check_label_weighting(self.label_weighting)
+        check_label_weighting(self.label_weighting)
         for name in ("weights", "attention", "sharding"):
             choices = get_args(get_type_hints(type(self))[name])
             self._require(
@@ -242,7 +221,7 @@ class TrainConfig:
         self._check_unread()
 
     def _require(self, holds: bool, key: str, rule: str, remedy: str) -> None:
-        _check(holds, key, rule, getattr(self, key), remedy)
+        check(holds, key, rule, getattr(self, key), remedy)
 
     def _check_weights(self) -> None:
         """Refuses what can't be computed with weights in bf16 or in 4 bits."""
@@ -332,26 +311,18 @@ class TrainConfig:
         for other, name in _OTHER_NAMES.items():
             if other in values:
                 rule = f"be left out where {name} is given"
-                _check(name not in values, other, rule, values[other], "they are two names of one setting")
+                check(name not in values, other, rule, values[other], "they are two names of one setting")
                 values[name] = values.pop(other)
-        for key in values:
-            if key.startswith("per_device_") or key == "gradient_accumulation_steps":
-                raise ValueError(
-                    f"{key} must be left out, got {values[key]!r}; set global_batch_size (prompt groups in a step) and "
-                    "max_tokens_per_row (memory), the split between devices and accumulation follows"
-                )
-            if key not in names:
-                nearest = get_close_matches(key, names, n=1)
-                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(names)}"
-                raise ValueError(f"train.{key} must be a known key, got {key!r}; {hint}")
-        types = {known.name: _kind(known.type) for known in fields(cls)}
-        given = {key: _plain(value, types[key], key) for key, value in values.items()}
+        for key, value in values.items():
+            check_known(key, value, names)
+        types = {known.name: kind(known.type) for known in fields(cls)}
+        given = {key: plain(value, types[key], key) for key, value in values.items()}
         weighting, options = given.get("label_weighting"), given.get("objective_options")
         if isinstance(weighting, dict):
-            given["label_weighting"] = {key: _plain(value, "float") for key, value in weighting.items()}
+            given["label_weighting"] = {key: plain(value, "float") for key, value in weighting.items()}
         if isinstance(options, dict):
             declared = option_types(str(given.get("objective", cls.objective)))
-            given["objective_options"] = {key: _plain(value, declared.get(key, "")) for key, value in options.items()}
+            given["objective_options"] = {key: plain(value, declared.get(key, "")) for key, value in options.items()}
         # `__post_init__` checks the types.
         return cls(**given)  # type: ignore[arg-type]
 
@@ -427,61 +398,3 @@ class TrainConfig:
     def to_dict(self) -> dict[str, object]:
         """Plain values, as `from_dict` takes them."""
         return asdict(self)
-
-
-def _check(holds: bool, key: str, rule: str, value: object, remedy: str) -> None:
-    if not holds:
-        raise ValueError(f"{key} must {rule}, got {value!r}; {remedy}")
-
-
-def _kind(declared: object) -> str:
-    """A declared type's name: "float" for float, and for the text "float"."""
-    return str(getattr(declared, "__name__", declared))
-
-
-def _plain(value: object, declared: str, key: str = "") -> object:
-    """A recipe's value in the declared type, so that equal values make equal keys: 0 is 0.0 and 1e3 is 1000. In `…_steps` whole
-    numbers are steps and stay whole; others are shares.
-    """
-    if declared.startswith("float"):
-        if key.endswith("_steps"):
-            return int(value) if type(value) is float and value >= 1 and value.is_integer() else value
-        return float(value) if type(value) is int else value
-    if declared.startswith("int") or key == "max_tokens_per_row":
-        return int(value) if type(value) is float and value.is_integer() else value
-    return value
-
-
-def _check_type(key: str, declared: str, value: object) -> None:
-    """Refuses a value of another type than declared; a quoted `"false"` would count as true."""
-    if value is None and declared.endswith(" | None"):
-        return
-    declared = declared.removesuffix(" | None")
-    if declared == "str":
-        _check(isinstance(value, str), key, "be a name", value, "write one word")
-    elif declared == "dict":
-        _check(isinstance(value, dict), key, "be a mapping", value, "write {name: value}, or leave it out")
-    elif declared == "float":
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        _check(is_number, key, "be a number", value, "write one such as 0.1 or 5e-7")
-    elif declared == "int":
-        _check(isinstance(value, int) and not isinstance(value, bool), key, "be a whole number", value, "use no point")
-    elif declared == "bool":
-        _check(isinstance(value, bool), key, "be true or false", value, "write it without quotes")
-
-
-def _check_names(key: str, value: object, remedy: str) -> None:
-    names = value if isinstance(value, list) else [value]
-    valid = bool(names) and all(isinstance(name, str) and name for name in names)
-    _check(valid, key, "be a name or a list of names", value, remedy)
-
-
-def _check_label_weighting(value: object) -> None:
-    remedy = "use none, balanced, or a mapping such as {preferred: 1, dispreferred: 0.5}"
-    if isinstance(value, dict):
-        _check(set(value) == {"preferred", "dispreferred"}, "label_weighting", "name preferred and dispreferred", value, remedy)
-        numbers = [weight for weight in value.values() if isinstance(weight, int | float) and not isinstance(weight, bool)]
-        valid = len(numbers) == 2 and all(map(math.isfinite, numbers)) and min(numbers) >= 0 and max(numbers) > 0
-        _check(valid, "label_weighting", "hold numbers of at least 0, one of them above", value, remedy)
-    else:
-        _check(value in ("none", "balanced"), "label_weighting", "be none, balanced or a mapping", value, remedy)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bnf.model.shapes import ModelShape
-from bnf.training.config import AUTO, TrainConfig
+from bnf.training.config import TrainConfig
+from bnf.training.fields import AUTO
 from bnf.training.memory import estimate
 from bnf.training.row_memory import Device, RowSizes
 

@@ -13,8 +13,9 @@ from bnf.data.sizes import DataSizes, assumed_sizes, data_sizes
 from bnf.model.device import devices
 from bnf.model.shapes import ModelShape, read_shape
 from bnf.paths import person_path
-from bnf.training.config import AUTO, TrainConfig
+from bnf.training.config import TrainConfig
 from bnf.training.cost import Cost, cost
+from bnf.training.fields import AUTO
 from bnf.training.fitting import remedies
 from bnf.training.gpus import ALLOCATOR_SHARE, ASSUMED_SHARE, GPUS, Gpu, find_gpu, of_device
 from bnf.training.memory import Estimate, estimate, trained_parameters

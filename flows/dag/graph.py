@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnf.plugins import load, own_names
-from bnf.training.config import PLACEMENT_FIELDS
+from bnf.training.fields import PLACEMENT_FIELDS
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id

@@ -7,7 +7,8 @@ from pathlib import Path
 from bnf.data.sizes import DataSizes
 from bnf.model.device import device_kind, devices
 from bnf.model.shapes import read_shape
-from bnf.training.config import AUTO, TrainConfig
+from bnf.training.config import TrainConfig
+from bnf.training.fields import AUTO
 from bnf.training.fitting import remedies
 from bnf.training.gpus import GIB
 from bnf.training.memory import estimate

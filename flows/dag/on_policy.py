@@ -11,7 +11,8 @@ from pathlib import Path
 from bnf.host import total_memory
 from bnf.model.device import attention_counts, device_kind, devices
 from bnf.plugins import load
-from bnf.training.config import AUTO, BOOKKEEPING_FIELDS, MEMORY_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS, TrainConfig
+from bnf.training.config import TrainConfig
+from bnf.training.fields import AUTO, BOOKKEEPING_FIELDS, MEMORY_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS
 from data.labelers import LABELERS
 from data.reading.files import as_local
 from data.reading.records import is_hub_id

@@ -27,7 +27,8 @@ POLICY = "policy"
 
 
 def run(job: Job) -> None:
-    from bnf.training.config import DERIVED_FIELDS, TrainConfig
+    from bnf.training.config import TrainConfig
+    from bnf.training.fields import DERIVED_FIELDS
     from bnf.training.launch import launch
     from bnf.training.preparation import Folders
     from bnf.training.trainer import train

@@ -56,7 +56,8 @@ def problems(tmp_path, *overrides, prepared=None):
         (("train.length_normalization=pair_min",), "prepare.pairing must be best_worst or all for pair_min, got none"),
     ],
 )
-def test_before_anything_is_prepared(tmp_path, overrides, message):
+def test_before_anything_is_prepared(tmp_path, monkeypatch, overrides, message):
+    monkeypatch.setattr("transformers.trainer_optimizer.is_bitsandbytes_available", lambda: False)
     (problem,) = problems(tmp_path, *overrides)
     assert message in problem and "\n" not in problem
 

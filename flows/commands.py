@@ -155,11 +155,7 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
 def show_estimate(
     recipe: Recipe, gpu: str | None, model_config: str | None, groups: int | None, group_tokens: int | None, *, as_json: bool
 ) -> None:
-    """Print what a recipe's training will take.
-
-    Raises:
-        RecipeError: the recipe has no training, or its model's config.json isn't here.
-    """
+    """Print what a recipe's training will take."""
     from flows.dag.estimate import Asked, estimate_recipe
     from flows.dag.estimate_tables import gpu_rows, heading, memory_rows, other_rows
 
@@ -171,9 +167,7 @@ def show_estimate(
     for title, rows in (("", memory_rows(found)), ("", gpu_rows(found)), ("", other_rows(found))):
         print()
         print_table(title, rows, words=True)
-    print()
-    for assumption in found.assumptions:
-        print(f"assumed: {assumption}")
+    print("", *(f"assumed: {assumption}" for assumption in found.assumptions), sep="\n")
 
 
 def show_runs(*, as_json: bool) -> None:

@@ -16,8 +16,8 @@ own_reference: the reference that a training computes itself, and why.
 summary: what train_summary.json holds.
 collapse: the rules by which a training counts as collapsed and is stopped.
 
-Inside: values (rules of the settings' values), row_memory and optimizer_states (parts of the estimate), trial (the process of a trial), worker (one of several processes),
-row_trainer (transformers' Trainer over rows), rows, losses, parallel, checkpointed_trainer and checkpoints (what a killed training goes on
-from), arguments, schedule, optimizers (of bf16 weights), adapters (LoRA), identity (the check before the first step), dev (samples of dev
-prompts), means, metrics and loggers (what is logged), remedies (what to try).
+Inside: values (rules of the settings' values), row_memory and optimizer_states (parts of the estimate), trial (the process of a trial),
+worker (one of several processes), row_trainer (transformers' Trainer over rows), rows, losses, parallel, checkpointed_trainer and
+checkpoints (what a killed training goes on from), arguments, schedule, optimizers (of bf16 weights), adapters (LoRA), identity (the check
+before the first step), dev (samples of dev prompts), means, metrics and loggers (what is logged), remedies (what to try).
 """

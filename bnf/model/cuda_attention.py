@@ -68,6 +68,7 @@ def _with_sinks(
         enable_gqa=True,
         scale=scaling,
         return_aux=AuxRequest(lse=True),
+        kernel_options=_ONE_KERNEL,
     )
     assert isinstance(aux, AuxOutput) and aux.lse is not None
     share = torch.sigmoid(aux.lse - sinks.to(aux.lse.dtype)[:, None])  # (1, H, T)

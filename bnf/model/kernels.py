@@ -84,6 +84,14 @@ def there_is_a_choice() -> bool:
     return torch.cuda.is_available()
 
 
+def in_common(names: Sequence[str]) -> str:
+    """The implementation of the kernels that all of these have; blocks are everywhere."""
+    if len(set(names)) == 1:
+        return names[0]
+    shared = [kernel for kernel in KERNELS[names[0]] if all(kernel in KERNELS[name] for name in names)]
+    return _named(*shared, *(() if "flex" in shared or "blocks" in shared else ("blocks",)))
+
+
 def could_have_made(made: str, attention: str) -> bool:
     """Whether a pass with this `train.attention` on this kind of device could have served by the implementation `made`."""
     if not there_is_a_choice():
@@ -207,10 +215,9 @@ def _try(kernel: str, shape: Shape, dtype: torch.dtype, device: str) -> None:
         leaves, grad = _leaves(shape, plan, dtype, device)
         results = []
         for name, inner in ((kernel, dtype), ("blocks", torch.float32)):
-            own = [leaf.to(inner).requires_grad_() for leaf in leaves]
+            own = [leaf.detach().to(inner).requires_grad_() for leaf in leaves]
             with torch.enable_grad(), torch.autocast(torch.device(device).type, enabled=False):
-                # As layers give them: heads are moved forward.
-                output = attend(name, shape, window, plan, *(leaf.transpose(1, 2) if leaf.dim() == 4 else leaf for leaf in own))
+                output = attend(name, shape, window, plan, *own)
                 results.append([output.detach(), *torch.autograd.grad(output, own, grad.to(inner))])
         names = ("output", "gradient by the query", "gradient by the key", "gradient by the value", "gradient by the sinks")
         for name, ours, theirs in zip(names[: len(results[0])], *results, strict=True):
@@ -220,18 +227,27 @@ def _try(kernel: str, shape: Shape, dtype: torch.dtype, device: str) -> None:
                 raise ArithmeticError(f"its {name} differs from that of blocks by {error:.2g} of the norm, for {shape}")
 
 
-def attend(kernel: str, shape: Shape, window: int | None, plan: SegmentPlan, *inputs: Tensor) -> Tensor:
+def attend(
+    kernel: str,
+    shape: Shape,
+    window: int | None,
+    plan: SegmentPlan,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Attention by this kernel, from query, key and value (1, T, H, D) as layers project them, and sinks (H,); (1, T, H, D)."""
     from bnf.model import cuda_attention
 
-    query, key, value, *sinks = inputs
     module = torch.nn.Module()
+    # As layers give them: heads are moved forward.
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
     if kernel == "varlen":
         return cuda_attention.varlen(query, key, value, plan, shape.scaling, window)
     if kernel == "flex":
-        return cuda_attention.flex(module, query, key, value, plan, shape.scaling, window, shape.softcap, *sinks)
-    options = {"segments": plan, "scaling": shape.scaling, "sliding_window": window, "softcap": shape.softcap}
-    if sinks:
-        options["s_aux"] = sinks[0]
+        return cuda_attention.flex(module, query, key, value, plan, shape.scaling, window, shape.softcap, sinks)
+    options = {"segments": plan, "scaling": shape.scaling, "sliding_window": window, "softcap": shape.softcap, "s_aux": sinks}
     output, _ = segment_attention(module, query, key, value, None, kernels=("blocks",), **options)  # type: ignore[arg-type]
     return output
 

@@ -23,7 +23,7 @@ from bnf.data.packing import Row, pack, rows_digest
 from bnf.files import open_to_readers, replacing, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import model_digest
-from bnf.model.kernels import implementation
+from bnf.model.kernels import implementation, in_common
 from bnf.model.loading import Weights, load_model, numerics
 from bnf.model.logps import row_logps
 from bnf.model.sharding import Sharding, load_sharded
@@ -94,7 +94,8 @@ def cache_reference(
             kl_pairs=kl_pairs,
             sharding=sharding,
         )
-    served_by = implementation(model_dir, attention, bf16=bf16)
+    # One of the processes may lie on a card that can do less.
+    served_by = in_common(gather(implementation(model_dir, attention, bf16=bf16)))
     rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
     pairs = kl_pair_rows(rows) if kl_pairs else None
     identity = Identity(

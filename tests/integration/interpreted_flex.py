@@ -28,8 +28,7 @@ from triton.runtime.driver import driver
 from triton.runtime.interpreter import InterpretedFunction
 
 from bnf.data.packing import Span
-from bnf.model import cuda_attention
-from bnf.model.attention import segment_attention
+from bnf.model.kernels import Shape, attend
 from bnf.model.segments import SegmentPlan
 from tests.integration.interpreted_flex_cases import CASES
 
@@ -80,11 +79,15 @@ def interpret() -> None:
     lower.__code__ = lower.__code__.replace(co_consts=constants)
     heuristics = InductorChoices.get_config_heuristics
     InductorChoices.get_config_heuristics = lambda self, device_type="cuda": heuristics(self, "cuda")
-    # transformers asks for the sums of exponentials on CUDA alone; the backward pass reads them.
     compiled = transformers_flex.compile_friendly_flex_attention
-    transformers_flex.compile_friendly_flex_attention = lambda *tensors, **options: compiled(
-        *tensors, **(options | {"return_aux": torch_flex.AuxRequest(lse=True)})
-    )[0]
+
+    def with_sums(*tensors: torch.Tensor, **options: Any) -> Any:
+        """transformers asks for the sums of exponentials on CUDA alone; the backward pass reads them."""
+        asked = options.pop("return_aux")
+        output = compiled(*tensors, **options, return_aux=torch_flex.AuxRequest(lse=True))
+        return output if asked else output[0]
+
+    transformers_flex.compile_friendly_flex_attention = with_sums
     run = InterpretedFunction.run
 
     def counted(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -104,21 +107,20 @@ def errors(case: dict[str, Any], spans: tuple[Span, ...]) -> dict[str, float]:
         for heads in (num_heads, num_key_heads, num_key_heads, num_heads)
     ]
     *inputs, grad = drawn
-    scaling, window, softcap = case["head_dim"] ** -0.5, plan.window(case["window"]), case["softcap"]
-    module = torch.nn.Module()
+    if case["sinks"]:
+        inputs.append(torch.randn(num_heads, generator=generator))
+    shape = Shape(
+        num_heads, num_key_heads, case["head_dim"], case["head_dim"] ** -0.5, case["window"], case["softcap"], case["sinks"]
+    )
     results = []
-    for inner in (dtype, torch.float64):
+    for kernel, inner in (("flex", dtype), ("blocks", torch.float64)):
         leaves = [tensor.to(inner).requires_grad_() for tensor in inputs]
-        query, key, value = (leaf.transpose(1, 2) for leaf in leaves)
-        if inner == dtype:
-            output = cuda_attention.flex(module, query, key, value, plan, scaling, window, softcap)
-        else:
-            options = {"segments": plan, "scaling": scaling, "sliding_window": window, "softcap": softcap}
-            output, _ = segment_attention(module, query, key, value, None, **options)
+        output = attend(kernel, shape, plan.window(case["window"]), plan, *leaves)
         results.append([output.detach(), *torch.autograd.grad(output, leaves, grad.to(inner))])
-    names = ("output", "query", "key", "value")
+    names = ("output", "query", "key", "value", "sinks")
     return {
-        name: float((ours.double() - theirs).norm() / theirs.norm()) for name, ours, theirs in zip(names, *results, strict=True)
+        name: float((ours.double() - theirs).norm() / theirs.norm())
+        for name, ours, theirs in zip(names[: 1 + len(inputs)], *results, strict=True)
     }
 
 

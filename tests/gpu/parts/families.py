@@ -18,7 +18,7 @@ from bnf.data.packing import Row
 from bnf.model.logps import row_logps
 from tests.gpu.checks import Check, Device, Figures
 from tests.unit.bnf.helpers import padded_logps, random_groups
-from tests.unit.bnf.models import MODELS, make
+from tests.unit.bnf.models import MODELS, configuration, make
 
 # Head sizes that kernels for CUDA take, and windows that bite.
 SHAPE: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 192, "head_dim": 64, "initializer_range": 0.05}
@@ -26,20 +26,29 @@ SHAPE: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 192, "head_dim
 
 def checks(device: Device) -> Iterator[Check]:
     # Tracing takes seconds on a CPU, whatever the shape.
-    names = MODELS if device.is_cuda else ("llama", "gemma2")
+    every = list(MODELS) if device.is_cuda else ["llama"]
+    # Experts that a token reaches may change with its rounding.
+    names = [name for name in every if not is_mixture(name)]
     for name in names:
         yield Check(f"{name}, float32, shared", partial(float32_equals_padded, device, name, True))
         yield Check(f"{name}, bfloat16, shared", partial(bfloat16_is_no_worse, device, name, True))
         yield Check(f"{name}, bfloat16, plain", partial(bfloat16_is_no_worse, device, name, False))
+    if not device.is_cuda:
+        yield Check("gemma2, float32, shared", partial(float32_equals_padded, device, "gemma2", True))
     yield Check("policy and reference agree before the first step", partial(agree, device))
-    for name in names:
+    for name in every:
+        if name not in names:
+            yield Check(f"{name}, float32, shared", partial(float32_equals_padded, device, name, True))
         yield Check(f"{name}, float32, plain", partial(float32_equals_padded, device, name, False))
 
 
+def is_mixture(name: str) -> bool:
+    config = configuration(name).get_text_config()
+    return bool(getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None))
+
+
 def model_of(device: Device, name: str, attention: str = "bnf_segments") -> PreTrainedModel:
-    window = (
-        {"sliding_window": 40} if getattr(make(name, torch.float32).config.get_text_config(), "sliding_window", None) else {}
-    )
+    window = {"sliding_window": 40} if getattr(configuration(name).get_text_config(), "sliding_window", None) else {}
     return make(name, torch.float32, attention=attention, **SHAPE, **window).to(device.name)  # type: ignore[arg-type]
 
 

@@ -33,12 +33,14 @@ class Case:
     heads: tuple[int, int] = (8, 2)
     window: int | None = None
     softcap: float | None = None
+    sinks: bool = False
 
     @property
     def name(self) -> str:
         found = f"{self.kernel}, heads {self.heads[0]}/{self.heads[1]} of {self.head_dim}, {self.dtype}".replace("torch.", "")
         found += "" if self.window is None else f", window {self.window}"
-        return found + ("" if self.softcap is None else f", soft cap {self.softcap:g}")
+        found += "" if self.softcap is None else f", soft cap {self.softcap:g}"
+        return found + (", sinks" if self.sinks else "")
 
 
 def cases() -> Iterator[Case]:
@@ -52,6 +54,8 @@ def cases() -> Iterator[Case]:
     # Gemma 2's, and the largest.
     yield Case("flex", 256, half, window=40, softcap=5.0)
     yield Case("flex", 96, half, window=40)
+    # gpt-oss's.
+    yield Case("flex", 64, half, window=40, sinks=True)
     # Heads that are no power of two, as SmolLM2's.
     yield Case("flex", 64, half, heads=(9, 3))
     yield Case("flex", 256, full, window=40, softcap=5.0)
@@ -63,6 +67,7 @@ def cases() -> Iterator[Case]:
     for head_dim in (96, 128, 256):
         yield Case("blocks", head_dim, half, window=40, softcap=5.0 if head_dim == 256 else None)
     yield Case("blocks", 64, full)
+    yield Case("blocks", 64, half, window=40, sinks=True)
 
 
 def checks(device: Device) -> Iterator[Check]:
@@ -73,7 +78,7 @@ def checks(device: Device) -> Iterator[Check]:
             yield Check("the kernels are tried on a model's shapes", partial(tries, device))
         if device.is_cuda:
             yield Check(case.name, partial(exact, device, case))
-        elif number < 3 or case.softcap is not None:
+        elif number < 3 or case.softcap is not None or case.sinks:
             # Tracing takes seconds on a CPU, whatever the shape.
             yield Check(case.name, partial(exact, device, replace(case, heads=(2, 1))))
 
@@ -99,14 +104,19 @@ def written_down(spans: Sequence[Span], window: int | None) -> Tensor:
     return seen
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scaling: float, softcap: float | None) -> Tensor:
-    """(1, H, T, D) and (1, H_kv, T, D) → (1, T, H, D): all scores at once."""
+def plain(case: Case, seen: Tensor, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None = None) -> Tensor:
+    """(1, T, H, D) and (1, T, H_kv, D) → (1, T, H, D): all scores at once."""
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
     groups = query.shape[1] // key.shape[1]
     key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
-    scores = query @ key.transpose(2, 3) * scaling
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    return (scores.masked_fill(~seen, float("-inf")).softmax(-1) @ value).transpose(1, 2)
+    scores = query @ key.transpose(2, 3) * case.head_dim**-0.5
+    if case.softcap is not None:
+        scores = case.softcap * torch.tanh(scores / case.softcap)
+    scores = scores.masked_fill(~seen, float("-inf"))
+    if sinks is not None:
+        column = sinks.to(scores.dtype)[None, :, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    return (scores.softmax(-1)[..., : len(seen)] @ value).transpose(1, 2)
 
 
 def exact(device: Device, case: Case) -> Figures:
@@ -118,20 +128,22 @@ def exact(device: Device, case: Case) -> Figures:
             torch.randn(1, plan.num_tokens, heads, case.head_dim, generator=generator).to(device.name, case.dtype)
             for heads in (case.heads[0], case.heads[1], case.heads[1], case.heads[0])
         )
-        scaling = case.head_dim**-0.5
+        if case.sinks:
+            inputs.append(torch.randn(case.heads[0], generator=generator).to(device.name))
+        shape = kernels.Shape(*case.heads, case.head_dim, case.head_dim**-0.5, case.window, case.softcap, case.sinks)
         results = []
-        for inner, computed in ((torch.float64, plain), (case.dtype, plain), (case.dtype, None)):
+        by_hand = partial(plain, case, seen)
+        by_kernel = partial(kernels.attend, case.kernel, shape, case.window, plan)
+        for inner, computed in ((torch.float64, by_hand), (case.dtype, by_hand), (case.dtype, by_kernel)):
             leaves = [tensor.to(inner).requires_grad_() for tensor in inputs]
-            heads = [leaf.transpose(1, 2) for leaf in leaves]
-            if computed is None:
-                shape = kernels.Shape(*case.heads, case.head_dim, scaling, case.window, case.softcap)
-                output = kernels.attend(case.kernel, shape, case.window, plan, *heads)
-            else:
-                output = computed(heads[0], heads[1], heads[2], seen, scaling, case.softcap)
+            output = computed(*leaves)
             results.append([output.detach(), *torch.autograd.grad(output, leaves, grad.to(inner))])
-        for name, truth, peer, ours in zip(("output", "query", "key", "value"), *results, strict=True):
+        names = ("output", "query", "key", "value", "sinks")[: 1 + len(inputs)]
+        for name, truth, peer, ours in zip(names, *results, strict=True):
             errors = [float((found.double() - truth).norm() / truth.norm()) for found in (ours, peer)]
-            allowed = FLOAT32_TOLERANCE if case.dtype == torch.float32 else 1.5 * errors[1] + 1e-3
+            # A sink's gradient is a small rest of a sum over all tokens.
+            factor = 3.0 if name == "sinks" else 1.5
+            allowed = FLOAT32_TOLERANCE if case.dtype == torch.float32 else factor * errors[1] + 1e-3
             assert errors[0] <= allowed, (
                 f"{name} of {plan.num_tokens} tokens is off by {errors[0]:.2g}, plainly {errors[1]:.2g}"
             )

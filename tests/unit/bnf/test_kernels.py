@@ -28,9 +28,16 @@ OUT_OF_RESOURCES = "out of resource: shared memory, Required: 180224, Hardware l
 
 
 def by_blocks(
-    query: Tensor, key: Tensor, value: Tensor, plan: Any, scaling: float, window: int | None, cap: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: Any,
+    scaling: float,
+    window: int | None,
+    cap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    options: dict[str, Any] = {"segments": plan, "scaling": scaling, "sliding_window": window, "softcap": cap}
+    options: dict[str, Any] = {"segments": plan, "scaling": scaling, "sliding_window": window, "softcap": cap, "s_aux": sinks}
     return segment_attention(torch.nn.Module(), query, key, value, None, kernels=("blocks",), **options)[0]
 
 
@@ -39,7 +46,7 @@ def flex(module: torch.nn.Module, *arguments: Any) -> Tensor:
 
 
 def varlen(*arguments: Any) -> Tensor:
-    return by_blocks(*arguments, None)
+    return by_blocks(*arguments)
 
 
 def raising(error: Exception) -> Callable[..., Tensor]:
@@ -219,6 +226,37 @@ def test_kernels_are_tried_on_what_the_layers_give(name: str) -> None:
     for groups in (random_groups(3), random_groups(2, prompt=(1, 1), completion=(1, 1))):
         row_logps(model, Row(tuple(groups), tuple(range(len(groups)))), bf16=False)
     assert seen == shapes
+
+
+def test_sinks_are_tried_too(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    shapes = layer_shapes(make("gpt_oss", torch.float32))
+    assert KERNELS[kernels.chosen(shapes, "auto", torch.bfloat16, "cpu", None)] == ("flex",)
+    kernels.failure.cache_clear()
+
+    def without(*arguments: Any) -> Tensor:
+        *others, sinks = arguments
+        return flex(*others, sinks.detach() + 0.5 * (sinks - sinks.detach()))
+
+    monkeypatch.setattr(cuda_attention, "flex", without)
+    assert KERNELS[kernels.chosen(shapes, "auto", torch.bfloat16, "cpu", None)] == ("blocks",)
+    assert "its gradient by the sinks differs" in caplog.text
+    with pytest.raises(KernelError, match=r"got 'varlen', which doesn't: .*sinks"):
+        kernels.chosen(shapes, "varlen", torch.bfloat16, "cpu", None)
+
+
+@pytest.mark.parametrize(
+    ("names", "common"),
+    [
+        (["varlen_flex"] * 3, "varlen_flex"),
+        (["varlen_flex", "varlen_blocks"], "varlen_blocks"),
+        (["varlen_flex", "flex"], "flex"),
+        (["flex", "varlen_blocks"], "blocks"),
+        (["blocks", "varlen_flex"], "blocks"),
+    ],
+)
+def test_processes_agree_on_what_all_cards_can(names: list[str], common: str) -> None:
+    assert kernels.in_common([f"bnf_segments_{name}" for name in names]) == f"bnf_segments_{common}"
+    assert kernels.in_common([ATTENTION] * 2) == ATTENTION
 
 
 def reference(workplace: Path, folder: Path, **options: Any) -> str:

@@ -48,6 +48,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.parallel.launch",
         "bnf.parallel.placement",
         "bnf.training.checks",
+        "bnf.training.fitting",
         "bnf.training.metrics",
         "bnf.training.remedies",
         "bnf.training.summary",

@@ -22,7 +22,7 @@ READS = {"model": "model", "data": "prepare", "reference": "reference", "referen
 CONTENT = ("policy/*",)
 REPORT = "train"
 ACCELERATOR = True
-MEMORY_REMEDY = "lower train.max_tokens_per_row, or set train.gradient_checkpointing=true"
+MEMORY_REMEDY = "lower train.max_tokens_per_row or write auto, or set train.gradient_checkpointing=true"
 POLICY = "policy"
 
 

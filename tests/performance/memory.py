@@ -80,7 +80,12 @@ CASES = [
 def config_of(case: Case) -> TrainConfig:
     """The case's settings."""
     groups = case.groups * ROWS_PER_STEP * case.settings.get("nproc_per_node", 1)
-    values = {"global_batch_size": groups, "max_tokens_per_row": case.groups * GROUP, "max_steps": num_steps(case), "save_steps": 100}
+    values = {
+        "global_batch_size": groups,
+        "max_tokens_per_row": case.groups * GROUP,
+        "max_steps": num_steps(case),
+        "save_steps": 100,
+    }
     return TrainConfig.from_dict({"objective": "sft", **values, **case.settings})
 
 

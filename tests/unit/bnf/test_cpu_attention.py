@@ -53,7 +53,7 @@ def test_values_and_gradients_are_those_of_blocks(window: int | None) -> None:
         *given, by_output = inputs(plan.num_tokens, torch.float64)
         leaves = [part.requires_grad_() for part in given]
         ours = cpu_attention.tiled(*leaves, plan, torch.float64, 0.4, window)
-        theirs = attention._blocks_attention(*leaves, plan, torch.float64, 0.4, window, None)
+        theirs = attention._blocks_attention(*leaves, plan, torch.float64, 0.4, window, None, None)
         torch.testing.assert_close(ours, theirs)
         gradients = [torch.autograd.grad(output, leaves, by_output) for output in (ours, theirs)]
         torch.testing.assert_close(*gradients)
@@ -63,10 +63,10 @@ def test_in_bfloat16_the_error_is_not_above_that_of_torchs_kernel() -> None:
     plan = SegmentPlan([segments.Span(0, 150, (40, 90)), segments.Span(280, 40, (300, 200))])
     *given, by_output = inputs(plan.num_tokens, torch.bfloat16)
     exact = [part.double().requires_grad_() for part in given]
-    expected = attention._blocks_attention(*exact, plan, torch.float64, None, None, None)
+    expected = attention._blocks_attention(*exact, plan, torch.float64, None, None, None, None)
     truth = [expected, *torch.autograd.grad(expected, exact, by_output.double())]
     errors = []
-    for function, last in ((cpu_attention.tiled, ()), (attention._blocks_attention, (None,))):
+    for function, last in ((cpu_attention.tiled, ()), (attention._blocks_attention, (None, None))):
         leaves = [part.clone().requires_grad_() for part in given]
         output = function(*leaves, plan, torch.bfloat16, None, None, *last)
         assert output.dtype == torch.bfloat16

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from bnf.data.groups import DEV, Completion, PromptGroup, write_groups
 from bnf.data.longest import longest_sequence
 from bnf.data.packing import Row, pack
+from bnf.model.families import is_mixture
 from bnf.model.logps import row_logps
 from bnf.reference.cache import cache_reference
 from bnf.training.adapters import add_adapter
@@ -19,11 +20,15 @@ from bnf.training.checks import check_lengths
 from bnf.training.config import TrainConfig
 from bnf.training.dev import sample
 from tests.unit.bnf.helpers import VOCABULARY, random_groups
-from tests.unit.bnf.models import MODELS, make
+from tests.unit.bnf.models import MODELS, configuration, make
 from tests.unit.bnf.training import BASE, ignore, metrics, run
 
-# One model of each family that is Llama with a difference, and those with a window.
-NAMES = [name for name in MODELS if not name.startswith(("llama", "mistral", "qwen", "gemma"))]
+# One model of each family that is Llama with a difference, and those with a window. Mixtures of experts have tests of their own.
+NAMES = [
+    name
+    for name in MODELS
+    if not name.startswith(("llama", "mistral", "qwen", "gemma")) and not is_mixture(configuration(name))
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,8 +50,8 @@ def test_sharded_models_compute_what_whole_ones_do(found: list[dict[str, Any]]) 
         placements = ["(Replicate(), Shard(dim=0))"] if entry["kind"] == "hybrid" else ["(Shard(dim=0),)"]
         assert entry["placements"] == placements, entry
         share = 0.5 if entry["kind"] == "hybrid" else 0.25
-        # What a first dimension has beyond a multiple of four lies in the first processes.
-        assert entry["share"] == pytest.approx(share, abs=0.02), entry
+        # What a first dimension has beyond a multiple of four lies in the first processes: two of six experts, say.
+        assert entry["share"] == pytest.approx(share, abs=0.08), entry
         assert entry["names"] and entry["gathered"], entry
         for bf16 in (False, True):
             assert entry[f"values {bf16}"], entry

@@ -38,7 +38,7 @@ class Placement:
 
     @property
     def of_one_node(self) -> Placement:
-        """The same on the first node alone, for work that the others don't wait for."""
+        """The same processes on the first node alone: for work in which the other nodes take no part."""
         return Placement(
             self.nproc_per_node, sharding="none" if self.sharding == "none" else "full", cpu_offload=self.cpu_offload
         )

@@ -34,7 +34,7 @@ from bnf.training.row_memory import Device, RowSizes
 _STEP = 256
 # A trial ends the search where its row is within this share of one that doesn't fit.
 _PRECISION = 1 / 16
-# Of a row that fitted, what is left to batches of other lengths, whose holes in the heap are others.
+# The share of a row that fitted which is given up: batches of other lengths may need more memory than the trial did.
 _MARGIN = 0.05
 # Of a CPU's free memory, what trainings may take.
 _CPU_SHARE = 0.9
@@ -106,7 +106,7 @@ def row_bounds(config: TrainConfig, groups: Sequence[PromptGroup], longest: int)
 
 
 def search(bounds: Bounds, trial: Trial) -> int | None:
-    """The largest row that fits, less the margin, unless no row can be longer; None where not even the least fits."""
+    """The largest row that fits, less the margin. Without the margin where the longest possible row fits; None where no row fits."""
     fits: int | None = None
     too_long: int | None = None
     tokens = min(max(_down(bounds.guess), bounds.least), bounds.most)

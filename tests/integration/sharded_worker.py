@@ -45,6 +45,10 @@ def compare(name: str, folder: Path, sharding: Sharding, *, lora: bool, checkpoi
     parameters = dict(shared.named_parameters())
     found["placements"] = sorted({str(p.placements) if isinstance(p.data, DTensor) else "whole" for p in parameters.values()})
     found["names"] = list(parameters) == [n for n, _ in whole.named_parameters()]
+    num = dist.get_world_size() if sharding.kind == "full" else sharding.nproc_per_node
+    # A first dimension is cut into pieces of equal size, and this process has a whole one.
+    first = sum(-(-p.shape[0] // num) * p[0].numel() for p in whole.parameters())
+    found["first share"] = first / sum(p.numel() for p in whole.parameters())
     found["share"] = sum(p.to_local().numel() for p in parameters.values()) / sum(p.numel() for p in whole.parameters())
     for bf16 in (False, True):
         # While the last unit is gathered, a sharded model shows the gathered parameters.

@@ -96,6 +96,10 @@ def test_the_kubernetes_job_of_several_nodes_is_valid_and_its_first_pod_is_where
     assert config.num_nodes == spec["completions"] == spec["parallelism"]
     assert config.nproc_per_node == container["resources"]["limits"]["nvidia.com/gpu"]
     assert config.rdzv_endpoint == f"{name}-0.{service['metadata']['name']}:29500"
+    # A pod that ended with a training would not be there for a next launch: Kubernetes starts no pod again that ended well.
+    assert script.splitlines()[-1] == "exec bnf join --stay" and job["spec"]["successPolicy"]["rules"] == [
+        {"succeededIndexes": "0"}
+    ]
 
 
 def test_the_slurm_script_fits_the_recipe_to_the_job(tmp_path):

@@ -26,7 +26,7 @@ from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan, make_plan
 from flows.dag.preflight import require
 from flows.dag.selection import Options, check_pinned
-from flows.dag.trainable import groups_problem, model_problem
+from flows.dag.trainable import groups_problem, memory_problem, model_problem
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import located
@@ -226,15 +226,20 @@ class Runner:
         self._done(node, artifact, cached=node.id not in executed, seconds=round(seconds, 3))
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
-        """Refuse, before anything is computed for a training, what it would refuse: of the model once it is fetched, and of the groups."""
+        """Refuse, before anything is computed for a training, what it would refuse: of the model once it is fetched, of the groups, and
+        where this machine's memory doesn't hold both.
+        """
         if node.id not in self._for_trainings:
             return
-        problem = None
-        if "model" in inputs and node.inputs["model"] == BASE:
-            problem = self._ask("model", lambda: model_problem(self.plan.recipe, model_folder(inputs["model"].path)))
-        if problem is None and "data" in node.inputs:
-            folder = self.plan.store.fetch(inputs["data"])
-            problem = self._ask(node.inputs["data"], lambda: groups_problem(self.plan.recipe.train_config(), folder))
+        problem, config = None, self.plan.recipe.train_config()
+        model = model_folder(inputs["model"].path) if "model" in inputs and node.inputs["model"] == BASE else None
+        groups = self.plan.store.fetch(inputs["data"]) if "data" in node.inputs else None
+        if model is not None:
+            problem = self._ask("model", lambda: model_problem(self.plan.recipe, model))
+        if problem is None and groups is not None:
+            problem = self._ask(node.inputs["data"], lambda: groups_problem(config, groups))
+        if problem is None and model is not None:
+            problem = self._ask(f"memory {groups}", lambda: memory_problem(config, model, groups))
         if problem is not None:
             raise RecipeError(problem)
 

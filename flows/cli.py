@@ -138,17 +138,22 @@ def plan(
 ) -> None:
     """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
     from flows.commands import show_estimate, show_plan
+    from flows.dag.estimate import Asked
     from flows.dag.selection import Options
     from flows.errors import RecipeError
     from flows.recipe.config import load_recipe
 
-    asked = {"--gpu": gpu, "--model-config": model_config, "--groups": groups, "--group-tokens": group_tokens}
+    of_estimate = {"--gpu": gpu, "--model-config": model_config, "--groups": groups, "--group-tokens": group_tokens}
+    of_plan = {"--keep": keep, "--verify": verify}
+    for option, value in (of_plan if estimate else of_estimate).items():
+        if value:
+            rule, remedy = ("without", "leave one of them out") if estimate else ("beside", "add --estimate")
+            raise RecipeError(f"{option} must stand {rule} --estimate, got {value!r}; {remedy}")
+    loaded = load_recipe(recipe, overrides or ())
     if estimate:
-        show_estimate(load_recipe(recipe, overrides or ()), gpu, model_config, groups, group_tokens, as_json=as_json)
-        return
-    if given := [name for name, value in asked.items() if value is not None]:
-        raise RecipeError(f"{given[0]} must stand beside --estimate, got it without; add --estimate")
-    show_plan(load_recipe(recipe, overrides or ()), Options(keep=_names(keep), verify=verify), as_json=as_json)
+        show_estimate(loaded, Asked(model_config, gpu, groups, group_tokens), as_json=as_json)
+    else:
+        show_plan(loaded, Options(keep=_names(keep), verify=verify), as_json=as_json)
 
 
 @app.command()

@@ -16,6 +16,8 @@ from uuid import UUID
 from bnf.paths import person_path
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import read_json
+from flows.dag.estimate import Asked, estimate_recipe
+from flows.dag.estimate_tables import gpu_rows, heading, memory_rows, other_rows
 from flows.dag.parts import plugin
 from flows.dag.plan import make_plan
 from flows.dag.preflight import HOME, problems, require
@@ -152,21 +154,16 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
     require(check for check in plan.checks if check.name != HOME)
 
 
-def show_estimate(
-    recipe: Recipe, gpu: str | None, model_config: str | None, groups: int | None, group_tokens: int | None, *, as_json: bool
-) -> None:
+def show_estimate(recipe: Recipe, asked: Asked, *, as_json: bool) -> None:
     """Print what a recipe's training will take."""
-    from flows.dag.estimate import Asked, estimate_recipe
-    from flows.dag.estimate_tables import gpu_rows, heading, memory_rows, other_rows
-
-    found = estimate_recipe(recipe, Asked(model_config, gpu, groups, group_tokens), home_folder())
+    found = estimate_recipe(recipe, asked, home_folder())
     if as_json:
         print_json(found.to_json())
         return
     print("\n".join(heading(found)))
-    for title, rows in (("", memory_rows(found)), ("", gpu_rows(found)), ("", other_rows(found))):
+    for rows in filter(None, (memory_rows(found), gpu_rows(found), other_rows(found))):
         print()
-        print_table(title, rows, words=True)
+        print_table("", rows, words=True)
     print("", *(f"assumed: {assumption}" for assumption in found.assumptions), sep="\n")
 
 

@@ -31,8 +31,6 @@ from tasks.nodes import ancestors, forecast
 # Of groups that aren't there: two completions behind a prompt, and how the tokens are shared between them.
 _PROMPT_SHARE, _NUM_COMPLETIONS = 0.3, 2
 _GROUP_TOKENS = 700
-# The tokens of a row where a trial is to find them.
-_USUAL_ROW = 4096
 
 
 @dataclass(frozen=True)
@@ -129,21 +127,22 @@ def estimate_recipe(recipe: Recipe, asked: Asked, home: Path) -> RecipeEstimate:
         raise RecipeError("train must be in the recipe for an estimate, got none; add `train: {}` and the data")
     config = recipe.train_config()
     config_file, found = _config_file(recipe, asked.model_config)
+    gpu = (asked.gpu or "").lower()
     try:
         shape = read_shape(config_file)
     except (ValueError, OSError) as error:
         raise RecipeError(str(error)) from error
     try:
-        named = [] if asked.gpu in (None, "cpu") else [find_gpu(str(asked.gpu))]
+        named = [] if gpu in ("", "cpu") else [find_gpu(gpu)]
     except ValueError as error:
         raise RecipeError(str(error)) from error
     data, seen = _data(recipe, config, asked, home)
     prompt, completions = (data.prompt, data.completions) if data is not None else _assumed_group(config)
-    device: Device = "cpu" if asked.gpu == "cpu" else "cuda"
+    device: Device = "cpu" if gpu == "cpu" else "cuda"
     row = RowSizes(_row_tokens(config, data), prompt, completions)
     memory = estimate(shape, config, row, device)
     computed = cost(shape, config, data) if data is not None else None
-    gpus = [] if device == "cpu" else [_on(gpu, shape, config, memory, computed) for gpu in named or _own_gpus() or GPUS]
+    gpus = [] if device == "cpu" else [_on(one, shape, config, memory, computed) for one in named or _own_gpus() or GPUS]
     return RecipeEstimate(
         model=recipe.model_name_or_path,
         config=config,
@@ -156,7 +155,7 @@ def estimate_recipe(recipe: Recipe, asked: Asked, home: Path) -> RecipeEstimate:
         seen=seen,
         cost=computed,
         gpus=gpus,
-        assumptions=_assumptions(config, data, device),
+        assumptions=_assumptions(config, data, row, device),
     )
 
 
@@ -222,10 +221,10 @@ def _assumed_group(config: TrainConfig) -> tuple[int, tuple[int, ...]]:
 
 
 def _row_tokens(config: TrainConfig, data: DataSizes | None) -> int:
-    """The tokens of a row that memory is computed for; under auto a number that many recipes have."""
-    if config.max_tokens_per_row != AUTO:
-        return config.row_tokens
-    return max(_USUAL_ROW, data.longest if data is not None else 0)
+    """The tokens of the longest row that may come; under auto, whose trials find them, the default."""
+    longest = 0 if data is None else data.longest
+    row = max(TrainConfig.max_tokens_per_row, longest) if config.max_tokens_per_row == AUTO else config.row_tokens
+    return row if data is None else min(row, config.max_groups_per_row * longest)
 
 
 def _own_gpus() -> list[Gpu]:
@@ -242,25 +241,24 @@ def _on(gpu: Gpu, shape: ModelShape, config: TrainConfig, memory: Estimate, comp
     return OnGpu(gpu.name, gpu.memory, needed, fits, hours, remedy)
 
 
-def _assumptions(config: TrainConfig, data: DataSizes | None, device: Device) -> list[str]:
+def _assumptions(config: TrainConfig, data: DataSizes | None, row: RowSizes, device: Device) -> list[str]:
     found = []
     if config.max_tokens_per_row == AUTO:
-        found.append(
-            f"rows of {_row_tokens(config, data):,} tokens; max_tokens_per_row is auto, and a trial finds the largest that fits"
-        )
+        found.append(f"rows of {row.tokens:,} tokens; max_tokens_per_row is auto, and a trial finds the largest that fits")
     if data is None:
-        tokens = min(_GROUP_TOKENS, _row_tokens(config, None))
+        tokens = row.prompt + sum(row.completions)
         found.append(
             f"groups of {tokens} tokens with {_NUM_COMPLETIONS} completions; --groups N --group-tokens T give steps and hours"
         )
     if device == "cuda":
         found.append(f"{100 * ALLOCATOR_SHARE:.0f} % of a GPU's memory is left to its allocator")
+    if device == "cuda" and not config.bf16:
+        found.append("no hours in fp32: the rates are those of bf16")
+    elif device == "cuda" and data is not None:
         found.append(
             f"hours: {100 * ASSUMED_SHARE:.0f} % of the GPU's peak rate in bf16 as its maker states it; assumed, not measured (Llama 3's "
             "pretraining reached 38 to 43 % of H100s, arXiv 2407.21783); evaluations and samples are not counted"
         )
-        if not config.bf16:
-            found.append("no hours in fp32: the rates are those of bf16")
     if not knows_optimizer(config):
         found.append(f"the states of {config.optim} aren't known and count as AdamW's")
     return found

@@ -18,6 +18,7 @@ from bnf.plugins import load
 from bnf.training.config import TrainConfig
 from bnf.training.gpus import GIB
 from bnf.training.loggers import lacking
+from bnf.training.row_memory import weight_bytes
 from data.parse import Parser
 from data.reading.records import Bad, DataSource, Reader, is_hub_id
 from data.sampling.prompts import load_prompts
@@ -320,14 +321,16 @@ def _prepared(forecasts: Sequence[Forecast], config: TrainConfig) -> DataSizes |
 
 
 def _memory_of(weights: int | None, config: TrainConfig) -> Check:
-    """The check of a model of which the size of its weights is all that is known. A training keeps float32 weights, gradients and two
-    moments: 16 bytes a parameter, 8 times the bfloat16 weights; with adapters the weights alone. Each process has its own, or a share.
+    """The check of a model of which the size of its bfloat16 files is all that is known, until it is fetched (`flows.dag.trainable`). A
+    training keeps weights, gradients and AdamW's two moments; with adapters the weights alone. Each process has its own, or a share.
     """
     if weights is None:
         return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
     available = available_memory()
     processes = 1 if config.sharding != "none" else config.nproc_per_node
-    needed = (2 if config.lora_r else 8) * weights * processes
+    width = weight_bytes(config)
+    per_parameter = 4 * width if config.lora_r == 0 else 0.5 if config.load_in_4bit else width
+    needed = per_parameter * weights / 2 * processes
     if available is not None and device_kind() == "cpu" and needed > available:
         return Check(
             "memory",

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from bnf.data.sizes import data_sizes
+from bnf.host import available_memory
 from bnf.training.config import TrainConfig
+from flows.dag.memory_check import memory_check
 from flows.dag.on_policy import BASE
 from flows.recipe.config import Recipe
 from tasks.nodes import Forecast, model_folder
@@ -38,6 +41,13 @@ def model_problem(recipe: Recipe, folder: Path) -> str | None:
         check_lengths(folder, recipe.prepare.max_length)
 
     return _problem(check)
+
+
+def memory_problem(config: TrainConfig, model: Path, groups: Path | None) -> str | None:
+    """What keeps the model in a folder from being trained in this machine's memory, on these groups where they are prepared."""
+    data = None if groups is None else data_sizes(groups, share_prompts=config.share_prompts)
+    check = memory_check(model, config, data, available_memory())
+    return None if check is None else check.problem
 
 
 def groups_problem(config: TrainConfig, folder: Path) -> str | None:

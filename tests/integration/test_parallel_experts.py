@@ -12,8 +12,7 @@ from bnf.model.logps import row_logps
 from bnf.training.config import TrainConfig
 from bnf.training.parallel import SeededSteps
 from bnf.training.rows import training_rows
-from tests.unit.bnf.test_experts import workplace_of
-from tests.unit.bnf.training import BASE, metrics, run, weights
+from tests.unit.bnf.training import BASE, metrics, run, weights, workplace_of
 
 pytestmark = pytest.mark.integration
 

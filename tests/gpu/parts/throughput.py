@@ -1,8 +1,7 @@
 """How fast a Llama of 1B in random weights is by each kernel: forward and backward pass of a row, in tokens a second and as a share of the
 rate of matrix products.
 
-The operations of a step are counted: 6 for each weight of a layer and token, attention's visible pairs, and the head's at the places that
-predict a completion's token; no recomputation counts.
+`bnf.training.flops` counts the operations of a step.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from bnf.data.groups import Completion, PromptGroup
 from bnf.data.packing import Row
 from bnf.model.lean import keep_less
 from bnf.model.logps import row_logps
+from bnf.training.flops import step_flops
 from tests.gpu.checks import Check, Device, Figures
 from tests.gpu.parts.environment import rate
 
@@ -79,19 +79,6 @@ def row_of(device: Device, *, shared: bool, vocabulary: int) -> Row:
     return Row(groups, tuple(range(len(groups))), share_prompts=shared)
 
 
-def flops(config: LlamaConfig, model: PreTrainedModel, row: Row) -> float:
-    """Of a forward and a backward pass."""
-    in_layers = sum(parameter.numel() for parameter in model.model.layers.parameters() if parameter.ndim == 2)
-    pairs = 0
-    for span in row.spans:
-        prompt = span.prompt_length
-        pairs += prompt * (prompt + 1) // 2
-        pairs += sum(length * prompt + length * (length + 1) // 2 for length in span.completion_lengths)
-    attention = 4 * config.head_dim * config.num_attention_heads * config.num_hidden_layers * pairs
-    head = 2 * config.hidden_size * config.vocab_size * row.num_completion_tokens
-    return 3.0 * (2 * in_layers * row.num_tokens + attention + head)
-
-
 def step(model: PreTrainedModel, row: Row) -> None:
     row_logps(model, row, bf16=True).logps.mean().backward()
     model.zero_grad(set_to_none=True)
@@ -123,6 +110,7 @@ def steps(device: Device, kernel: str, shared: bool) -> Figures:
         seconds.append(time.perf_counter() - started_s)
     seconds.sort()
     median = seconds[len(seconds) // 2]
+    flops = step_flops(config, row.spans).total
     figures = {
         "tokens": row.num_tokens,
         "first_step_s": first_s,
@@ -130,8 +118,8 @@ def steps(device: Device, kernel: str, shared: bool) -> Figures:
         "step_s_min": seconds[0],
         "step_s_max": seconds[-1],
         "tokens_per_s": row.num_tokens / median,
-        "tflops": flops(config, model, row) / median / 1e12,
-        "share_of_matrix_products": flops(config, model, row) / median / matrix_products(device),
+        "tflops": flops / median / 1e12,
+        "share_of_matrix_products": flops / median / matrix_products(device),
         "peak_above_weights_gb": (torch.cuda.max_memory_allocated() - weights_bytes) / 1e9 if device.is_cuda else None,
     }
     del model

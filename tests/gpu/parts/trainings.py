@@ -4,7 +4,6 @@ sharding.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from bnf.data.groups import DEV, write_groups
 from bnf.model import cuda_attention, kernels
@@ -28,7 +26,9 @@ from bnf.training.preparation import Folders
 from bnf.training.summary import TrainSummary
 from bnf.training.trainer import train
 from tests.gpu.checks import Check, Device, Figures, Skipped
-from tests.unit.bnf.helpers import VOCABULARY, random_groups
+from tests.gpu.parts.families import SHAPE
+from tests.unit.bnf.helpers import random_groups
+from tests.unit.bnf.models import make
 
 # Of the weights' change, between trainings that should be one. CUDA adds in an order of its own, and Adam's first steps follow signs.
 SAME = 0.02
@@ -51,19 +51,8 @@ def checks(device: Device) -> Iterator[Check]:
 def place() -> Path:
     """A folder with a model, groups and dev groups."""
     folder = Path(tempfile.mkdtemp())
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        initializer_range=0.1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    shape = SHAPE | {"initializer_range": 0.1, "eos_token_id": 2}
+    make("llama", torch.float32, attention="eager", **shape).save_pretrained(folder / "model")
     write_groups(folder / "groups", random_groups(24, prompt=(20, 90), completion=(5, 40)))
     write_groups(folder / "groups" / DEV, random_groups(4, seed=1, prompt=(20, 90), completion=(5, 40)))
     return folder
@@ -174,8 +163,6 @@ def falls_back(device: Device) -> Figures:
 
 
 def sharded(device: Device) -> Figures:
-    if importlib.util.find_spec("bnf.model.sharding") is None:
-        raise Skipped("this version shards nothing")
     if not device.is_cuda:
         raise Skipped("several gloo processes are tested in tests/integration")
     output = Path(tempfile.mkdtemp())

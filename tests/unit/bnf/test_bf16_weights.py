@@ -1,9 +1,5 @@
 """Weights in bf16: updates too small for them are not lost, the reference has the same arithmetic, and a kill changes no bit."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,7 @@ from bnf.reference.index import read_index
 from bnf.training.arguments import training_arguments
 from bnf.training.config import BF16_OPTIMIZERS, TrainConfig
 from bnf.training.optimizers import rounding_optimizer
-from tests.unit.bnf.training import ignore, metrics, run, same, weights
+from tests.unit.bnf.training import ignore, metrics, run, run_killed, same, weights
 
 optimi = pytest.importorskip("optimi", reason="torch-optimi is not installed")
 
@@ -141,21 +137,7 @@ def test_a_killed_training_goes_on_to_the_same_bits_with_what_rounding_took(bf16
     """So small a rate that without the buffers, which a checkpoint holds, the resumed training would end elsewhere."""
     settings = BF16 | {"num_train_epochs": 2, "save_steps": 2, "learning_rate": 3e-4}
     run(bf16_workplace, tmp_path / "whole", **settings)
-    script = (
-        "import os, signal\n"
-        "from pathlib import Path\n"
-        "import torch\n"
-        "from tests.unit.bnf.training import run\n"
-        "save = torch.save\n"
-        "def dying_save(value, path, *args, **kwargs):\n"
-        "    save(value, path, *args, **kwargs)\n"
-        "    if 'checkpoint-4' in str(path) and str(path).endswith('optimizer.pt'):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "torch.save = dying_save\n"
-        f"run(Path({str(bf16_workplace)!r}), Path({str(tmp_path / 'killed')!r}), **{settings!r})\n"
-    )
-    process = subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[3], env=dict(os.environ))
-    assert process.returncode == -signal.SIGKILL
+    run_killed(bf16_workplace, tmp_path / "killed", **settings)
     states = tmp_path / "killed" / "checkpoints" / "checkpoint-2" / "optimizer.pt"
     held = [state["kahan_comp"] for state in torch.load(states, weights_only=True)["state"].values()]
     assert {value.dtype for value in held} == {torch.bfloat16} and any(bool(value.any()) for value in held)

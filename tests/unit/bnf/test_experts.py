@@ -12,19 +12,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bnf.data.groups import PromptGroup, write_groups
+from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row
 from bnf.model.attention import ATTENTION
 from bnf.model.loading import load_model
 from bnf.model.logps import row_logps
-from bnf.reference.cache import cache_reference
 from bnf.training.adapters import add_adapter, merge
 from bnf.training.config import TrainConfig
 from bnf.training.dev import sample
 from tests.unit.bnf.helpers import VOCABULARY, padded_logps, random_groups
 from tests.unit.bnf.models import configuration, make
 from tests.unit.bnf.test_lean import step
-from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
+from tests.unit.bnf.training import BASE, metrics, run, same, weights, workplace_of
 
 MIXTURES = ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"]
 
@@ -133,21 +132,6 @@ def test_samples_depend_on_no_other_sample(name: str) -> None:
     plain.load_state_dict(model.state_dict())
     plain.config.eos_token_id = 2
     assert sample(plain, prompts, max_tokens=10_000, **settings) == together
-
-
-def workplace_of(name: str, folder: Path, **changes: Any) -> Path:
-    model = make(name, torch.float32, attention="eager", eos_token_id=2, pad_token_id=0, **changes)
-    model.save_pretrained(folder / "model")
-    write_groups(folder / "groups", random_groups(12))
-    cache_reference(
-        folder / "model",
-        folder / "groups",
-        folder / "reference_False",
-        max_tokens_per_row=48,
-        bf16=False,
-        progress=ignore,
-    )
-    return folder
 
 
 def names_in(file: Path) -> set[str]:

@@ -14,14 +14,13 @@ from bnf.data.longest import longest_sequence
 from bnf.data.packing import Row, pack
 from bnf.model.families import is_mixture
 from bnf.model.logps import row_logps
-from bnf.reference.cache import cache_reference
 from bnf.training.adapters import add_adapter
 from bnf.training.checks import check_lengths
 from bnf.training.config import TrainConfig
 from bnf.training.dev import sample
 from tests.unit.bnf.helpers import VOCABULARY, random_groups
 from tests.unit.bnf.models import MODELS, configuration, make
-from tests.unit.bnf.training import BASE, ignore, metrics, run
+from tests.unit.bnf.training import BASE, metrics, run, workplace_of
 
 # One model of each family that is Llama with a difference, and those with a window. Mixtures of experts have tests of their own.
 NAMES = [
@@ -64,22 +63,10 @@ def test_samples_are_drawn_from_what_packed_rows_compute(name: str) -> None:
             assert below - 1e-5 <= float(own[step]) <= float(shares[token]) + 1e-5
 
 
-def workplace_of(name: str, tiny_model_dir: Path, folder: Path) -> Path:
-    """As the fixture `workplace`, with a model of this family."""
-    make(name, torch.float32, attention="sdpa").save_pretrained(folder / "model")
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / "model" / file).write_bytes((tiny_model_dir / file).read_bytes())
-    write_groups(folder / "groups", random_groups(12))
-    cache_reference(
-        folder / "model", folder / "groups", folder / "reference_True", max_tokens_per_row=48, bf16=True, progress=ignore
-    )
-    return folder
-
-
 @pytest.mark.parametrize(("name", "lora_r"), [("phi3_longrope", 0), ("olmo3", 0), ("granite", 4)])
 def test_training_begins_at_the_reference_and_learns(name: str, lora_r: int, tiny_model_dir: Path, tmp_path: Path) -> None:
     """The step-0 check is on: it refuses a policy that is not the reference to the bit. The policy loads anywhere."""
-    folder = workplace_of(name, tiny_model_dir, tmp_path)
+    folder = workplace_of(name, tmp_path, bf16=True, tokenizer_of=tiny_model_dir)
     settings = {"num_train_epochs": 2, "lora_r": lora_r, "learning_rate": 1e-2, "gradient_checkpointing": True}
     run(folder, tmp_path / "out", bf16=True, **settings)
     first, *_, last = metrics(tmp_path / "out")

@@ -1,9 +1,5 @@
 import json
 import logging
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,7 @@ from bnf.model.logps import row_logps
 from bnf.training.adapters import add_adapter
 from bnf.training.config import TrainConfig
 from bnf.training.trainer import ADAPTER
-from tests.unit.bnf.training import BASE, metrics, run, same, weights
+from tests.unit.bnf.training import BASE, metrics, run, run_killed, same, weights
 
 LORA: dict[str, Any] = {"lora_r": 4, "lora_alpha": 8, "learning_rate": 1e-2}
 
@@ -77,21 +73,7 @@ def test_killed_by_signal_9_adapters_resume_to_the_same_bits(workplace: Path, tm
     """Dropout draws from the generator that a checkpoint keeps; the process dies with its second checkpoint half written."""
     settings = LORA | {"lora_dropout": 0.2, "num_train_epochs": 2, "save_steps": 2}
     run(workplace, tmp_path / "whole", **settings)
-    script = (
-        "import os, signal\n"
-        "from pathlib import Path\n"
-        "import torch\n"
-        "from tests.unit.bnf.training import run\n"
-        "save = torch.save\n"
-        "def dying_save(value, path, *args, **kwargs):\n"
-        "    save(value, path, *args, **kwargs)\n"
-        "    if 'checkpoint-4' in str(path) and str(path).endswith('optimizer.pt'):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "torch.save = dying_save\n"
-        f"run(Path({str(workplace)!r}), Path({str(tmp_path / 'killed')!r}), **{settings!r})\n"
-    )
-    process = subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[3], env=dict(os.environ))
-    assert process.returncode == -signal.SIGKILL
+    run_killed(workplace, tmp_path / "killed", **settings)
     checkpoint = tmp_path / "killed" / "checkpoints" / "checkpoint-2"
     # The adapters alone: a checkpoint doesn't hold the frozen weights.
     assert [path.name for path in checkpoint.glob("*.safetensors")] == ["adapter_model.safetensors"]

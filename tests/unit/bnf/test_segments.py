@@ -13,6 +13,7 @@ from transformers.integrations import flex_attention as transformers_flex
 from bnf.data.packing import Span
 from bnf.model import attention, cuda_attention, segments
 from bnf.model.segments import SegmentPlan
+from tests.gpu.checks import by_sequence
 
 WINDOWS = [None, 1, 3, 6, 100]
 
@@ -167,22 +168,13 @@ def test_flex_attention_with_sinks_equals_blocks_in_value_and_gradient(
 def test_varlen_is_given_each_group_as_a_causal_sequence(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What FlashAttention's kernel is called with, computed sequence by sequence, equals the blocks."""
 
-    def by_sequence(query, key, value, starts, key_starts, longest, longest_key, *, scale, window_size, enable_gqa):  # type: ignore[no-untyped-def]
-        assert enable_gqa and torch.equal(starts, key_starts) and starts.dtype == torch.int32
+    def checked(query, key, value, starts, key_starts, longest, longest_key, **options):  # type: ignore[no-untyped-def]
+        assert torch.equal(starts, key_starts) and starts.dtype == torch.int32
         assert longest == longest_key == int(starts.diff().max())
-        before, after = window_size
-        assert after == 0
-        outputs = []
-        for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-            part = slice(start, stop)
-            distance = torch.arange(stop - start)[:, None] - torch.arange(stop - start)[None, :]
-            seen = (distance >= 0) & (distance <= (before if before >= 0 else stop))
-            sequence = (tensor[part].transpose(0, 1)[None] for tensor in (query, key, value))
-            output = torch.nn.functional.scaled_dot_product_attention(*sequence, attn_mask=seen, scale=scale, enable_gqa=True)
-            outputs.append(output[0].transpose(0, 1))
-        return torch.cat(outputs)
+        assert options["enable_gqa"] and options["window_size"][1] == 0
+        return by_sequence(query, key, value, starts, key_starts, longest, longest_key, **options)
 
-    monkeypatch.setattr(cuda_attention, "varlen_attn", by_sequence)
+    monkeypatch.setattr(cuda_attention, "varlen_attn", checked)
     plan = SegmentPlan(random_spans(1, plain=True))
     generator = torch.Generator().manual_seed(0)
     query, key, value = (

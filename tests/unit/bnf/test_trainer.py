@@ -1,9 +1,5 @@
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ from bnf.training.own_reference import ReferenceMismatch, cache_for
 from bnf.training.preparation import Folders
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
-from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
+from tests.unit.bnf.training import BASE, ignore, metrics, run, run_killed, same, weights
 
 
 def test_training_leaves_a_policy_metrics_and_a_summary(workplace: Path, tmp_path: Path) -> None:
@@ -116,21 +112,7 @@ def test_killed_by_signal_9_it_resumes_to_the_same_bits(workplace: Path, tmp_pat
     """A real process, killed while it works on the step after its checkpoint, with the next checkpoint half written."""
     settings = {"num_train_epochs": 2, "save_steps": 2, "bf16": True}
     run(workplace, tmp_path / "whole", **settings)
-    script = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from tests.unit.bnf.training import run\n"
-        "import safetensors.torch, torch\n"
-        "save = torch.save\n"
-        "def dying_save(value, path, *args, **kwargs):\n"
-        "    save(value, path, *args, **kwargs)\n"
-        "    if 'checkpoint-4' in str(path) and str(path).endswith('optimizer.pt'):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "torch.save = dying_save\n"
-        f"run(Path({str(workplace)!r}), Path({str(tmp_path / 'killed')!r}), **{settings!r})\n"
-    )
-    process = subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[3], env=dict(os.environ))
-    assert process.returncode == -signal.SIGKILL
+    run_killed(workplace, tmp_path / "killed", **settings)
     checkpoints = tmp_path / "killed" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-2", "partial"]
     assert run(workplace, tmp_path / "killed", **settings)["resumed_from_step"] == 2

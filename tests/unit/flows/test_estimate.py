@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from bnf.data.groups import write_groups
+from bnf.data.groups import Completion, PromptGroup, write_groups
 from bnf.data.sizes import data_sizes
 from bnf.training.config import TrainConfig
 from bnf.training.gpus import GIB
@@ -81,9 +82,16 @@ def test_the_table_names_the_parts_where_the_config_is_from_and_what_helps(recip
     assert " no " in row and "set train." in row
 
 
-def test_options_of_the_estimate_without_it_are_refused(recipe):
-    done = command(recipe, "--gpu", "H100", code=2)
-    assert "--gpu must stand beside --estimate" in done.stderr
+def test_options_that_nothing_would_read_are_refused(recipe):
+    assert "--gpu must stand beside --estimate" in command(recipe, "--gpu", "H100", code=2).stderr
+    assert (
+        "--keep must stand without --estimate, got 'train'" in command(recipe, "--estimate", "--keep", "train", code=2).stderr
+    )
+
+
+def test_on_a_cpu_there_are_no_gpus_and_no_empty_table(recipe):
+    said = command(recipe, "--estimate", "--gpu", "CPU").stdout
+    assert "GiB a process" in said and "×" not in said and "\n\n\n" not in said
 
 
 def test_where_the_config_comes_from(recipe, tmp_path):
@@ -118,11 +126,37 @@ def test_without_data_there_are_no_hours_and_this_is_said(recipe):
     found = asked(recipe)
     assert found.cost is None and all(gpu.hours is None for gpu in found.gpus)
     assert any("--groups N --group-tokens T give steps and hours" in line for line in found.assumptions)
+    assert not any("peak rate" in line for line in found.assumptions)
     fp32 = asked(recipe, "train.bf16=false", groups=100, group_tokens=500)
     assert fp32.cost is not None and all(gpu.hours is None for gpu in fp32.gpus)
     assert any("no hours in fp32" in line for line in fp32.assumptions)
     odd = asked(recipe, "train.optim=galore_adamw")
     assert any("galore_adamw aren't known and count as AdamW's" in line for line in odd.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tokens"),
+    [
+        # No row is longer than as many of the longest groups as it may hold.
+        (("train.global_batch_size=8",), 1 * 90),
+        (("train.global_batch_size=16",), 2 * 90),
+        (("train.max_tokens_per_row=100",), 100),
+        (("train.max_tokens_per_row=auto", "train.global_batch_size=16"), 2 * 90),
+        (("train.max_tokens_per_row=auto", "train.nproc_per_node=1"), 32 * 90),
+    ],
+)
+def test_data_that_are_prepared_are_counted(recipe, tmp_path, monkeypatch, overrides, tokens):
+    lengths = [30 if number == 4 else 9 for number in range(40)]
+    groups = [
+        PromptGroup(f"g{number}", (3,) * 30, tuple(Completion((5,) * length, label) for label in (1, -1)))
+        for number, length in enumerate(lengths)
+    ]
+    write_groups(tmp_path / "prepared", groups)
+    known = SimpleNamespace(cached=True, artifact=SimpleNamespace(path=tmp_path / "prepared"))
+    monkeypatch.setattr("flows.dag.estimate.forecast", lambda *_: {"prepare": known})
+    found = asked(recipe, *overrides)
+    assert found.seen == "40 groups, 1,962 tokens, the longest 90: prepared here"
+    assert found.memory.row.tokens == tokens
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ PAIRS = "flows/recipes/pairs.yaml"
 @pytest.fixture(autouse=True)
 def _enough_memory(monkeypatch):
     """What else the machine does has no say in what is found."""
-    monkeypatch.setattr("flows.dag.preflight.available_memory", lambda: None)
+    for module in ("preflight", "trainable"):
+        monkeypatch.setattr(f"flows.dag.{module}.available_memory", lambda: None)
 
 
 @pytest.fixture
@@ -57,7 +58,9 @@ def problems(tmp_path, *overrides, prepared=None):
     ],
 )
 def test_before_anything_is_prepared(tmp_path, monkeypatch, overrides, message):
-    monkeypatch.setattr("transformers.trainer_optimizer.is_bitsandbytes_available", lambda: False)
+    from transformers import trainer_optimizer
+
+    monkeypatch.setattr(trainer_optimizer, "is_bitsandbytes_available", lambda: False)
     (problem,) = problems(tmp_path, *overrides)
     assert message in problem and "\n" not in problem
 
@@ -114,6 +117,27 @@ def test_a_model_is_looked_at_once_it_is_fetched(tmp_path):
     node = {node.id: node for node in build(recipe)}["prepare"]
     with pytest.raises(RecipeError, match=r"train\.lora_target_modules must name modules"):
         runner(recipe)._check_training(node, {"model": resolved})
+
+
+def test_memory_is_looked_at_once_the_model_is_fetched_and_again_with_the_groups(tmp_path, all_negative, monkeypatch):
+    """A model of a hub has no config.json here before, and how long rows get is known by the groups alone."""
+    manifest = {"model_path": "models/SmolLM2-135M-Instruct", "files": {}, "fingerprint": "print", "ingredients": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    resolved = Artifact("resolve", "key", "print", tmp_path)
+    recipe = load_recipe(PAIRS)
+    dag = {node.id: node for node in build(recipe)}
+    monkeypatch.setattr("flows.dag.memory_check.device_kind", lambda: "cpu")
+    monkeypatch.setattr("flows.dag.trainable.available_memory", lambda: 10**9)
+    with pytest.raises(RecipeError, match=r"memory must hold .* GiB to train \(estimated\), got 0\.9 GiB free; "):
+        runner(recipe)._check_training(dag["prepare"], {"model": resolved})
+    monkeypatch.setattr("flows.dag.trainable.available_memory", lambda: 10**10)
+    looked = runner(recipe)
+    looked._check_training(dag["prepare"], {"model": resolved})
+    seen = []
+    monkeypatch.setattr("flows.align.memory_problem", lambda config, model, groups: seen.append(groups))
+    for node in (dag["reference"], dag["train"]):
+        looked._check_training(node, {"model": resolved, "data": all_negative})
+    assert seen == [all_negative.path]
 
 
 def test_a_recipe_whose_sequences_may_pass_longropes_bound_is_refused(tmp_path):

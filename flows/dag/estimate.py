@@ -223,7 +223,7 @@ def _assumed_group(config: TrainConfig) -> tuple[int, tuple[int, ...]]:
 def _row_tokens(config: TrainConfig, data: DataSizes | None) -> int:
     """The tokens of the longest row that may come; under auto, whose trials find them, the default."""
     longest = 0 if data is None else data.longest
-    row = max(TrainConfig.max_tokens_per_row, longest) if config.max_tokens_per_row == AUTO else config.row_tokens
+    row = max(TrainConfig().row_tokens, longest) if config.max_tokens_per_row == AUTO else config.row_tokens
     return row if data is None else min(row, config.max_groups_per_row * longest)
 
 

@@ -108,18 +108,21 @@ def test_block_mask_for_flex_attention(window: int | None) -> None:
     assert torch.equal(mask.to_dense()[0, 0].bool(), some)
 
 
-@pytest.mark.parametrize("softcap", [None, 2.0])
-@pytest.mark.parametrize("window", [None, 9, 70])
-@pytest.mark.parametrize("heads", [(4, 2), (6, 2)])
-def test_flex_attention_equals_blocks(
-    heads: tuple[int, int], window: int | None, softcap: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The whole CUDA path but for its compilation: torch's own uncompiled FlexAttention, which a CPU runs forward."""
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         transformers_flex,
         "compile_friendly_flex_attention",
         lambda query, key, value, training=False, **options: flex_attention(query, key, value, **options),
     )
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("window", [None, 9, 70])
+@pytest.mark.parametrize("heads", [(4, 2), (6, 2)])
+def test_flex_attention_equals_blocks(heads: tuple[int, int], window: int | None, softcap: float | None) -> None:
+    """The whole CUDA path but for its compilation: torch's own uncompiled FlexAttention, which a CPU runs forward."""
     module = torch.nn.Module()
     plan = SegmentPlan([Span(0, 150, (40, 7)), Span(197, 1, (1,)), Span(199, 60, (90, 20))])
     generator = torch.Generator().manual_seed(0)
@@ -134,17 +137,13 @@ def test_flex_attention_equals_blocks(
     torch.testing.assert_close(flex, blocks)
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("window", [None, 9])
 def test_flex_attention_with_sinks_equals_blocks_in_value_and_gradient(
     window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FlexAttention has no compiled backward pass on a CPU, and refuses gradients there. Its uncompiled one computes them."""
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)
-    monkeypatch.setattr(
-        transformers_flex,
-        "compile_friendly_flex_attention",
-        lambda query, key, value, training=False, **options: flex_attention(query, key, value, **options),
-    )
     module = torch.nn.Module()
     plan = SegmentPlan([Span(0, 150, (40, 7)), Span(197, 1, (1,)), Span(199, 60, (90, 20))])
     generator = torch.Generator().manual_seed(0)

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from bnf.training.gpus import GIB
 from data.parse import Parser
 from data.preparing.config import PrepareConfig
 from data.preparing.prepare import prepare_sources
 from data.reading.records import DataSource, Raw
 from data.rows import Candidate
+from flows.dag.estimate import Asked, estimate_recipe
 from flows.dag.graph import build
 from flows.dag.plan import make_plan
 from flows.dag.preflight import problems
 from flows.dag.selection import Options
-from flows.recipe.config import load_recipe
+from flows.recipe.config import load_recipe, make_recipe
 from tasks.keys import ROOT
 from tests.unit.data.helpers import MODEL, ledger, needs_model, texts
 from tests.unit.evaluation.fake_engine import no_progress
@@ -195,8 +197,48 @@ def test_a_configuration_makes_a_model_of_a_supported_family_with_the_published_
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
 
 
+LORA_80GB = "sharding=none nproc_per_node=1 lora_r=16 gradient_checkpointing=true"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        ("llama3-8b-instruct", "", "Llama-3-8B {}, "),
+        ("mistral-7b-base", "", "Mistral-7B {}, "),
+        ("gemma2-9b-it", "", "Gemma-2-9B {} "),
+        ("llama3-8b-instruct", LORA_80GB, "| Llama-3-8B {} |"),
+        ("llama3-8b-instruct", f"{LORA_80GB} load_in_4bit=true weights=bf16 max_tokens_per_row=4096", "| Llama-3-8B {} |"),
+        ("llama3-70b-instruct", "", "`max_tokens_per_row: 4096` | {} |"),
+        ("llama3-70b-instruct", "num_nodes=1 lora_r=16", "`gradient_checkpointing: true` | {} |"),
+    ],
+)
+def test_the_documents_figures_are_those_of_the_estimate(name, overrides, said, tmp_path):
+    recipe = load_recipe(f"flows/recipes/paper/{name}.yaml", [f"train.{override}" for override in overrides.split()])
+    found = estimate_recipe(recipe, Asked(gpu="H100"), tmp_path)
+    assert found.found == "beside the recipe" and found.gpus[0].fits
+    assert said.format(round(found.memory.device.total / GIB)) in (ROOT / "docs" / "scaling.md").read_text()
+
+
+def test_the_documents_figure_of_a_smaller_model_is_that_of_the_estimate(tmp_path):
+    sizes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "vocab_size": 49152}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": True, "torch_dtype": "bfloat16"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **sizes, **heads}))
+    values = {
+        "name": "r",
+        "model_name_or_path": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+        "data": {"source": "pairs", "path": "x"},
+    }
+    asked = Asked(gpu="A100-40GB", model_config=str(tmp_path))
+    found = estimate_recipe(make_recipe({**values, "train": {}}), asked, tmp_path)
+    assert found.shape.parameters == 1_711_376_384 and found.gpus[0].fits
+    assert (
+        f"| the defaults | SmolLM2-1.7B {round(found.memory.device.total / GIB)} |"
+        in (ROOT / "docs" / "scaling.md").read_text()
+    )
+
+
 # docs/scaling.md names these combinations: the recipe's settings where a GPU's bytes are those of its data sheet.
-LORA = ("sharding=none", "nproc_per_node=1", "lora_r=16", "gradient_checkpointing=true")
+LORA = tuple(LORA_80GB.split())
 HARDWARE = {
     "8 x 80 GB": (80e9, ()),
     "80 GB": (80e9, LORA),

@@ -9,6 +9,7 @@ from flows.dag.graph import build
 from flows.dag.parts import plugin
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe, make_recipe
+from tasks.job import Job
 from tasks.keys import ROOT
 
 MODEL = "models/SmolLM2-135M-Instruct"
@@ -181,6 +182,26 @@ def test_the_reference_pass_gets_the_processes_of_the_training_outside_of_its_ke
     many = data_nodes(PAIRS, "train.nproc_per_node=2", "train.num_nodes=2", "train.sharding=full")["reference"]
     assert many.settings == one.settings
     assert (many.unkeyed["nproc_per_node"], many.unkeyed["num_nodes"], many.unkeyed["sharding"]) == (2, 2, "full")
+
+
+def test_reference_pass_and_analysis_get_the_same_rows_and_the_analysis_one_node(tmp_path, monkeypatch):
+    from bnf.parallel.placement import Placement
+    from bnf.reference.launch import ReferenceCall
+    from tasks.stages import analyze, reference
+
+    calls = {}
+    monkeypatch.setattr(ReferenceCall, "launch", lambda call, progress: calls.update(reference=vars(call)))
+    monkeypatch.setattr("bnf.analysis.likelihood_shift.likelihood_shift", lambda *folders, **given: calls.update(analyze=given))
+    dag = data_nodes(PAIRS, "train.nproc_per_node=2", "train.num_nodes=2", "train.sharding=hybrid", "train.objective=kto")
+    for stage in (reference, analyze):
+        node = dag[stage.__name__.rpartition(".")[2]]
+        stage.run(Job({**node.settings, **node.unkeyed}, dict.fromkeys(node.inputs, tmp_path), tmp_path, lambda *_: None))
+    rows = {"max_tokens_per_row": 4096, "max_groups_per_row": 32, "share_prompts": True, "bf16": True, "weights": "fp32"}
+    for given in calls.values():
+        assert {name: given[name] for name in rows} == rows
+    assert calls["reference"]["kl_pairs"] is True
+    assert calls["reference"]["placement"] == Placement(2, 2, sharding="hybrid")
+    assert calls["analyze"]["placement"] == Placement(2, 1, sharding="full")
 
 
 def test_where_data_lies_is_no_part_of_the_key_and_what_is_there_is(tmp_path):

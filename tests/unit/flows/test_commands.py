@@ -7,7 +7,8 @@ import pytest
 from flows import commands
 from flows.comparison import compare_runs
 from flows.errors import RecipeError
-from tests.unit.flows.run_folders import run_of
+from flows.runs.home import open_store
+from tests.unit.flows.run_folders import make, run_of
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,26 @@ def test_compare_prints_its_table_and_what_intervals_cover(tmp_path, monkeypatch
     compare_runs([run.id for run in runs], as_json=False)
     printed = capsys.readouterr().out
     assert "50.0 → 75.0" in printed and "Intervals are 95 % and cover the choice of items only" in printed
+
+
+def test_join_looks_for_launches_in_the_unfinished_work_of_the_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BNF_HOME", str(tmp_path))
+    store = open_store(tmp_path, verify=False)
+    works = [store.work_folder(stage, "key") for stage in ("reference", "train")]
+    for folder in (*works, works[1] / "reference"):
+        folder.mkdir(exist_ok=True)
+        (folder / "launch.json").touch()
+    make(tmp_path, "train", "done")
+    found = []
+
+    def join(find, *, stay):
+        found.extend(file for file in find() if file.is_file())
+        return 7 if stay else 0
+
+    monkeypatch.setattr("bnf.parallel.join.join", join)
+    assert (commands.join_training(stay=True), commands.join_training(stay=False)) == (7, 0)
+    assert sorted(found[:3]) == sorted(folder / "launch.json" for folder in (*works, works[1] / "reference"))
+    assert f"waiting for a training in {tmp_path / 'artifacts'}; Ctrl-C ends it" in capsys.readouterr().err
 
 
 def test_scores_are_printed_to_two_places(tmp_path, capsys):

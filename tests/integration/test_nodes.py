@@ -106,6 +106,24 @@ def test_two_nodes_of_two_processes_compute_what_one_node_of_four_does(workplace
     closeness(tmp_path / "one", tmp_path / "two")
 
 
+def test_srun_starts_the_other_node_and_hybrid_shares_train_what_one_process_trains(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """srun is played by a script that leaves out its own options, and runs the command here."""
+    run(workplace, tmp_path / "one", **SETTINGS)
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nSLURMD_NODENAME=node2 exec "$@"\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
+    for name, value in {"JOB_ID": str(os.getpid()), "JOB_NODELIST": "localhost,node2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURMD_NODENAME", "localhost")
+    run(workplace, tmp_path / "two", **SETTINGS, num_nodes=2, nproc_per_node=2, sharding="hybrid")
+    closeness(tmp_path / "one", tmp_path / "two")
+    assert not list((tmp_path / "two").glob("launch*"))
+
+
 def killed(workplace: Path, output: Path, settings: dict[str, Any], step: int) -> subprocess.Popen[bytes]:
     """The first node, whose launcher is killed as soon as it reports a step."""
     script = (

@@ -33,6 +33,8 @@ def remedies(
 
     steps = _changes(config, row)
     alone = [settings for settings in steps if fits(settings)]
+    # Where adapters suffice, adapters on 4 bits are no other remedy.
+    alone = [settings for settings in alone if not any(other.items() < settings.items() for other in alone)]
     if alone:
         # Of several lengths of a row the longest.
         rows = [settings for settings in alone if "max_tokens_per_row" in settings]

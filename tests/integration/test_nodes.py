@@ -92,12 +92,15 @@ def test_two_nodes_train_what_one_process_trains(workplace: Path, tmp_path: Path
 
 def test_two_nodes_of_two_processes_compute_what_one_node_of_four_does(workplace: Path, tmp_path: Path) -> None:
     """The reference pass too, which the other node joins on its way to the training."""
-    for name, settings in (("one", SETTINGS | {"nproc_per_node": 4}), ("two", two_nodes(nproc_per_node=2))):
-        with other_node(tmp_path / "two") as node:
-            config = TrainConfig(**(BASE | settings))
-            train_alone(config, workplace / "model", workplace / "groups", None, tmp_path / name)
-            if name == "two":
-                code, words = ended(node)
+
+    def train(name: str, settings: dict[str, Any]) -> None:
+        config = TrainConfig(**(BASE | settings))
+        train_alone(config, workplace / "model", workplace / "groups", None, tmp_path / name)
+
+    train("one", SETTINGS | {"nproc_per_node": 4})
+    with other_node(tmp_path / "two") as node:
+        train("two", two_nodes(nproc_per_node=2))
+        code, words = ended(node)
     assert code == 0 and "joined reference in" in words and "joined train in" in words, words
     files = sorted(path.name for path in (tmp_path / "one" / "reference").iterdir())
     assert "index.json" in files and files == sorted(path.name for path in (tmp_path / "two" / "reference").iterdir())

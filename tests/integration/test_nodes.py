@@ -113,7 +113,9 @@ def test_srun_starts_the_other_node_and_hybrid_shares_train_what_one_process_tra
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """srun is played by a script that leaves out its own options, and runs the command here."""
-    run(workplace, tmp_path / "one", **SETTINGS)
+    # A batch of which one and four processes make the same rows.
+    settings = SETTINGS | {"global_batch_size": 128}
+    run(workplace, tmp_path / "one", **settings)
     srun = tmp_path / "bin" / "srun"
     srun.parent.mkdir()
     srun.write_text('#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nSLURMD_NODENAME=node2 exec "$@"\n')
@@ -122,7 +124,7 @@ def test_srun_starts_the_other_node_and_hybrid_shares_train_what_one_process_tra
     for name, value in {"JOB_ID": str(os.getpid()), "JOB_NODELIST": "localhost,node2"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("SLURMD_NODENAME", "localhost")
-    run(workplace, tmp_path / "two", **SETTINGS, num_nodes=2, nproc_per_node=2, sharding="hybrid")
+    run(workplace, tmp_path / "two", **settings, num_nodes=2, nproc_per_node=2, sharding="hybrid")
     closeness(tmp_path / "one", tmp_path / "two")
     assert not list((tmp_path / "two").glob("launch*"))
 

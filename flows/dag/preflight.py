@@ -327,7 +327,7 @@ def _memory_of(weights: int | None, config: TrainConfig) -> Check:
     if weights is None:
         return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
     available = available_memory()
-    processes = 1 if config.sharding != "none" else config.nproc_per_node
+    processes = 1 if config.sharded else config.nproc_per_node
     width = weight_bytes(config)
     per_parameter = 4 * width if config.lora_r == 0 else 0.5 if config.load_in_4bit else width
     needed = per_parameter * weights / 2 * processes

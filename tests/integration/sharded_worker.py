@@ -3,6 +3,7 @@
 torchrun … -m tests.integration.sharded_worker FOLDER
 """
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from bnf.data.packing import Row, pack
@@ -24,6 +26,7 @@ from bnf.training.adapters import add_adapter, transformers_model
 from bnf.training.config import TrainConfig
 from bnf.training.dev import sample
 from bnf.training.losses import Totals, assemble, total_loss
+from tests.integration import sharded_optimizers
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.models import MODELS, make
 
@@ -118,6 +121,10 @@ def main() -> None:
             load_sharded(folder / name, kinds[0])
         except ValueError as error:
             found.append({"name": name, "refused": str(error)})
+    if importlib.util.find_spec("optimi") is not None:
+        # Both pairs of processes do the same.
+        same = sharded_optimizers.compare(folder, init_device_mesh("cpu", (2, 2), mesh_dim_names=("pair", "share"))["share"])
+        (folder / f"kahan-{dist.get_rank()}.json").write_text(json.dumps(same))
     if dist.get_rank() == 0:
         (folder / "found.json").write_text(json.dumps(found))
     dist.barrier()

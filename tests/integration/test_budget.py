@@ -23,7 +23,9 @@ def ignore(*_):
     pass
 
 
-@pytest.mark.parametrize("settings", [{"objective": "kto"}, {"nproc_per_node": 2, "sharding": "full"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"objective": "kto"}, {"objective": "sft", "nproc_per_node": 2, "sharding": "full"}], ids=str
+)
 def test_training_by_itself_finds_the_rows_and_keeps_them(tiny_model_dir, tmp_path, settings, monkeypatch):
     write_groups(tmp_path / "groups", random_groups(12))
     config = TrainConfig.from_dict(

@@ -90,6 +90,7 @@ def test_two_nodes_train_what_one_process_trains(workplace: Path, tmp_path: Path
     assert not list((tmp_path / "two").glob("launch*"))
 
 
+@pytest.mark.nightly
 def test_two_nodes_of_two_processes_compute_what_one_node_of_four_does(workplace: Path, tmp_path: Path) -> None:
     """The reference pass too, which the other node joins on its way to the training."""
     for name, settings in (("one", SETTINGS | {"nproc_per_node": 4}), ("two", two_nodes(nproc_per_node=2))):
@@ -120,6 +121,7 @@ def killed(workplace: Path, output: Path, settings: dict[str, Any], step: int) -
     return subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=dict(os.environ))
 
 
+@pytest.mark.nightly
 def test_the_launcher_killed_ends_the_other_node_and_the_next_launch_resumes(workplace: Path, tmp_path: Path) -> None:
     settings = two_nodes(num_train_epochs=4, save_steps=3)
     with other_node(tmp_path / "whole"):
@@ -151,6 +153,8 @@ def test_the_other_node_killed_ends_the_launch_with_its_name(workplace: Path, tm
     with other_node(tmp_path / "out") as node:
         assert run(workplace, tmp_path / "out", **settings)["resumed_from_step"] == 3
         assert ended(node)[0] == 0
+    run(workplace, tmp_path / "one", **(SETTINGS | {"num_train_epochs": 4}))
+    closeness(tmp_path / "one", tmp_path / "out")
 
 
 def test_what_a_process_of_the_other_node_raises_is_raised(workplace: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """One of the processes of test_sharded_training: sharded models against whole ones, row by row.
 
-torchrun … -m tests.integration.sharded_worker FOLDER
+torchrun … -m tests.integration.sharded_worker FOLDER [NAME …]
+
+The models of these names are compared with adapters, too.
 """
 
 import importlib.util
@@ -100,7 +102,7 @@ def difference(name: str, whole: Any, shared: Any, row: Row) -> float:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, adapted = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
     meet()
     found = []
@@ -113,7 +115,7 @@ def main() -> None:
     kinds = [Sharding("full", 4, 1, False), Sharding("hybrid", 2, 2, False), Sharding("full", 4, 1, True)]
     for name in sorted(set(MODELS) - set(REFUSED)):
         for number, sharding in enumerate(kinds if name in ("llama", "llama_tied") else kinds[:1]):
-            for lora in (False, True):
+            for lora in (False, True) if name in adapted else (False,):
                 entry = compare(name, folder, sharding, lora=lora, checkpointing=number == 0 and lora)
                 found.append(entry | {"kind": sharding.kind, "lora": lora, "offload": sharding.cpu_offload})
     for name in REFUSED:

@@ -1,6 +1,8 @@
 # make demo: set up everything and run the quick start.   make test: set up everything and run the tests.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests run in several processes: the threads of one would get in the way of the others'.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: demo env test-env test unit check nightly lock clean
 
@@ -13,13 +15,12 @@ env:
 test-env:
 	@$(PYTHON) requirements/bootstrap.py --test
 
-# The other tests wait a lot, for servers and engines that start: two files at a time, as the tests of a file share homes.
+# The other tests wait a lot, for servers and engines that start: three files at a time, as the tests of a file share homes.
 test: unit
-	$(BIN)/python -m pytest --ignore=tests/unit -n 2 --dist loadfile --no-loadscope-reorder
+	$(ONE_THREAD) $(BIN)/python -m pytest --ignore=tests/unit -n 3 --dist loadfile --no-loadscope-reorder
 
-# Two processes: the threads of one would get in the way of the other's.
 unit: test-env
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/unit -n 2 --dist worksteal
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/unit -n 2 --dist worksteal
 
 check: test-env
 	$(BIN)/ruff check .

@@ -127,7 +127,14 @@ def test_homes_do_not_know_each_other(done, tmp_path):
     assert not any(states(Bnf(tmp_path)).values())
 
 
-@pytest.mark.parametrize(("damage", "options"), [("truncate", ()), ("delete", ()), ("alter", ("--verify",))])
+@pytest.mark.parametrize(
+    ("damage", "options"),
+    [
+        pytest.param("truncate", (), marks=pytest.mark.nightly),
+        pytest.param("delete", (), marks=pytest.mark.nightly),
+        ("alter", ("--verify",)),
+    ],
+)
 def test_a_damaged_artifact_is_noticed_and_made_anew(done, shared_api, tmp_path, damage, options):
     shutil.copytree(done.home / "state", tmp_path / "state", symlinks=True, ignore=shutil.ignore_patterns("prefect"))
     bnf = Bnf(tmp_path, PREFECT_API_URL=shared_api)
@@ -143,6 +150,8 @@ def test_a_damaged_artifact_is_noticed_and_made_anew(done, shared_api, tmp_path,
     assert bnf.executed() == {"prepare"} and groups.read_bytes() == content
 
 
+# The next test has two runs at once, too.
+@pytest.mark.nightly
 def test_two_runs_at_once_compute_what_both_need_once(done, tmp_path):
     bnf = Bnf(tmp_path)
     words = ("run", *WORDS, "--only", "prepare,reference", "--json")

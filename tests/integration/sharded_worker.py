@@ -1,8 +1,11 @@
 """One of the processes of test_sharded_training: sharded models against whole ones, row by row.
 
-torchrun … -m tests.integration.sharded_worker FOLDER
+torchrun … -m tests.integration.sharded_worker FOLDER [NAME …]
+
+The models of these names are compared with adapters, too.
 """
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from bnf.data.packing import Row, pack
@@ -24,6 +28,7 @@ from bnf.training.adapters import add_adapter, transformers_model
 from bnf.training.config import TrainConfig
 from bnf.training.dev import sample
 from bnf.training.losses import Totals, assemble, total_loss
+from tests.integration import sharded_optimizers
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.models import MODELS, make
 
@@ -97,7 +102,7 @@ def difference(name: str, whole: Any, shared: Any, row: Row) -> float:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, adapted = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
     meet()
     found = []
@@ -110,7 +115,7 @@ def main() -> None:
     kinds = [Sharding("full", 4, 1, False), Sharding("hybrid", 2, 2, False), Sharding("full", 4, 1, True)]
     for name in sorted(set(MODELS) - set(REFUSED)):
         for number, sharding in enumerate(kinds if name in ("llama", "llama_tied") else kinds[:1]):
-            for lora in (False, True):
+            for lora in (False, True) if name in adapted else (False,):
                 entry = compare(name, folder, sharding, lora=lora, checkpointing=number == 0 and lora)
                 found.append(entry | {"kind": sharding.kind, "lora": lora, "offload": sharding.cpu_offload})
     for name in REFUSED:
@@ -118,6 +123,10 @@ def main() -> None:
             load_sharded(folder / name, kinds[0])
         except ValueError as error:
             found.append({"name": name, "refused": str(error)})
+    if importlib.util.find_spec("optimi") is not None:
+        # Both pairs of processes do the same.
+        same = sharded_optimizers.compare(folder, init_device_mesh("cpu", (2, 2), mesh_dim_names=("pair", "share"))["share"])
+        (folder / f"kahan-{dist.get_rank()}.json").write_text(json.dumps(same))
     if dist.get_rank() == 0:
         (folder / "found.json").write_text(json.dumps(found))
     dist.barrier()

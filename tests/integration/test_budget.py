@@ -23,7 +23,9 @@ def ignore(*_):
     pass
 
 
-@pytest.mark.parametrize("settings", [{"objective": "kto"}, {"nproc_per_node": 2, "sharding": "full"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"objective": "kto"}, {"objective": "sft", "nproc_per_node": 2, "sharding": "full"}], ids=str
+)
 def test_training_by_itself_finds_the_rows_and_keeps_them(tiny_model_dir, tmp_path, settings, monkeypatch):
     write_groups(tmp_path / "groups", random_groups(12))
     config = TrainConfig.from_dict(
@@ -46,6 +48,8 @@ def test_training_by_itself_finds_the_rows_and_keeps_them(tiny_model_dir, tmp_pa
 WIDE = {**MIDDLE, "vocab_size": 2048, "hidden_size": 128, "intermediate_size": 6144, "num_hidden_layers": 4, "head_dim": 16}
 
 
+# Trials that fit and that don't are below and above; `tests/unit/bnf/test_budget.py` has the search between them.
+@pytest.mark.nightly
 def test_the_largest_row_keeps_within_the_memory(tmp_path, monkeypatch):
     model = write_model(tmp_path / "model", WIDE)
     groups = write_data(tmp_path / "groups", 12, WIDE["vocab_size"])

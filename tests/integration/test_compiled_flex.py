@@ -44,7 +44,7 @@ def leaves_of(plan: SegmentPlan, dtype: torch.dtype) -> list[torch.Tensor]:
     return [torch.randn(1, plan.num_tokens, heads, 16, generator=generator).to(dtype).requires_grad_() for heads in (4, 2, 2)]
 
 
-@pytest.mark.parametrize(("window", "softcap"), [(None, None), (40, 2.0)])
+@pytest.mark.parametrize(("window", "softcap"), [pytest.param(None, None, marks=pytest.mark.nightly), (40, 2.0)])
 def test_traced_it_has_the_gradients_of_blocks_and_few_compilations(
     window: int | None, softcap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +75,7 @@ def test_traced_it_has_the_gradients_of_blocks_and_few_compilations(
     assert counter.frame_count == 4
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.nightly)])
 def test_compiled_to_cpp_it_is_no_further_off_than_blocks(dtype: torch.dtype) -> None:
     """Forward, and for one length: torch's C++ has no backward pass, and mixes up its arguments where lengths are any."""
     plan, module = plan_of(0), torch.nn.Module()
@@ -90,7 +90,7 @@ def test_compiled_to_cpp_it_is_no_further_off_than_blocks(dtype: torch.dtype) ->
     assert ours <= 1.5 * theirs + 1e-7
 
 
-@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("window", [pytest.param(None, marks=pytest.mark.nightly), 40])
 def test_the_compiled_block_mask_is_the_mask(window: int | None) -> None:
     """As on CUDA, by inductor: the same blocks for rows of many lengths, by two compilations."""
     for seed in range(5):

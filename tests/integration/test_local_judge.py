@@ -13,6 +13,7 @@ from tests.integration.test_vllm_engine import MODEL, ROOT
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.vllm,
+    pytest.mark.nightly,
     pytest.mark.skipif(not MODEL.is_dir(), reason="the demonstration model is not there; make env fetches it"),
 ]
 

@@ -75,6 +75,8 @@ def gone(words: str) -> bool:
     return not alive(words)
 
 
+# Below they train it after one of them was killed.
+@pytest.mark.nightly
 def test_two_nodes_train_what_one_process_trains(workplace: Path, tmp_path: Path) -> None:
     run(workplace, tmp_path / "one", **SETTINGS)
     reported: list[str] = []
@@ -90,6 +92,7 @@ def test_two_nodes_train_what_one_process_trains(workplace: Path, tmp_path: Path
     assert not list((tmp_path / "two").glob("launch*"))
 
 
+@pytest.mark.nightly
 def test_two_nodes_of_two_processes_compute_what_one_node_of_four_does(workplace: Path, tmp_path: Path) -> None:
     """The reference pass too, which the other node joins on its way to the training."""
 
@@ -143,6 +146,7 @@ def killed(workplace: Path, output: Path, settings: dict[str, Any], step: int) -
     return subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=dict(os.environ))
 
 
+@pytest.mark.nightly
 def test_the_launcher_killed_ends_the_other_node_and_the_next_launch_resumes(workplace: Path, tmp_path: Path) -> None:
     settings = two_nodes(num_train_epochs=4, save_steps=3)
     with other_node(tmp_path / "whole"):
@@ -160,7 +164,9 @@ def test_the_launcher_killed_ends_the_other_node_and_the_next_launch_resumes(wor
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
-def test_the_other_node_killed_ends_the_launch_with_its_name(workplace: Path, tmp_path: Path) -> None:
+def test_the_other_node_killed_ends_the_launch_by_name_and_the_next_trains_what_one_process_does(
+    workplace: Path, tmp_path: Path
+) -> None:
     settings = two_nodes(num_train_epochs=4, save_steps=3)
     with other_node(tmp_path / "out") as node:
 
@@ -172,8 +178,20 @@ def test_the_other_node_killed_ends_the_launch_with_its_name(workplace: Path, tm
             run(workplace, tmp_path / "out", kill, **settings)
     assert gone(str(tmp_path / "out" / "launch.json"))
     with other_node(tmp_path / "out") as node:
-        assert run(workplace, tmp_path / "out", **settings)["resumed_from_step"] == 3
-        assert ended(node)[0] == 0
+        reported: list[str] = []
+        summary = run(
+            workplace, tmp_path / "out", lambda done, total, note: reported.append(f"{done}/{total} {note}"), **settings
+        )
+        assert summary["resumed_from_step"] == 3
+        code, words = ended(node)
+    assert code == 0, words
+    assert "joined train in" in words and "as node 1 of 2" in words
+    # The first node has the first process, which reports.
+    assert any(note.startswith("8/8 steps, loss") for note in reported), reported
+    # Nothing of the launch is left.
+    assert not list((tmp_path / "out").glob("launch*"))
+    run(workplace, tmp_path / "one", **(SETTINGS | {"num_train_epochs": 4}))
+    closeness(tmp_path / "one", tmp_path / "out")
 
 
 def test_what_a_process_of_the_other_node_raises_is_raised(workplace: Path, tmp_path: Path) -> None:

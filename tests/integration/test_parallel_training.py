@@ -120,6 +120,7 @@ def test_a_reference_that_fits_one_process_alone_is_computed_again(workplace: Pa
     assert metrics(tmp_path / "out")[0]["weights/rejected"] == 1
 
 
+@pytest.mark.nightly
 def test_a_reference_of_another_device_is_computed_again_for_all_processes(workplace: Path, tmp_path: Path) -> None:
     for name in ("model", "groups"):
         (tmp_path / name).symlink_to(workplace / name)

@@ -76,7 +76,8 @@ def one(workplace: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
+# A pass without sharding is killed and goes on below.
+@pytest.mark.parametrize("sharding", [pytest.param("none", marks=pytest.mark.nightly), "full"])
 def test_processes_cache_the_bytes_that_one_does(workplace: Path, data: Path, one: Path, tmp_path: Path, sharding: str) -> None:
     reported: list[tuple[int, int]] = []
     pass_ = call(workplace, data, tmp_path, nproc_per_node=2, sharding=sharding)
@@ -117,6 +118,7 @@ def test_a_killed_pass_goes_on_at_the_first_missing_shard(workplace: Path, data:
     assert left == content(one)
 
 
+@pytest.mark.nightly
 def test_what_a_process_raises_is_raised(workplace: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_groups(tmp_path / "groups", random_groups(4)[:1])
     with pytest.raises(ValueError, match="groups must hold at least 2 different prompts"):

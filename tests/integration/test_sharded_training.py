@@ -2,10 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,31 @@ SETTINGS: dict[str, Any] = {"global_batch_size": 128, "max_steps": 6, "save_step
 FULL: dict[str, Any] = {**SETTINGS, "sharding": "full"}
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What four processes found of sharded models (`sharded_worker`)."""
+# Of the models with adapters: a tied and an untied one, soft caps and windows, experts of two kinds.
+ADAPTED = ("llama", "llama_tied", "gemma2", "qwen3_moe", "gpt_oss")
+
+
+@pytest.fixture(scope="module", params=[ADAPTED, pytest.param(tuple(MODELS), marks=pytest.mark.nightly)], ids=["some", "all"])
+def worked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What four processes left (`sharded_worker`)."""
     folder = tmp_path_factory.mktemp("sharded")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, "-m", "tests.integration.sharded_worker", str(folder)], check=True, cwd=ROOT, env=environment)
-    entries: list[dict[str, Any]] = json.loads((folder / "found.json").read_text())
+    subprocess.run(
+        [*command, "-m", "tests.integration.sharded_worker", str(folder), *request.param], check=True, cwd=ROOT, env=environment
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(worked: Path) -> list[dict[str, Any]]:
+    """What they found of sharded models."""
+    entries: list[dict[str, Any]] = json.loads((worked / "found.json").read_text())
     return entries
 
 
 def test_sharded_models_compute_what_whole_ones_do(found: list[dict[str, Any]]) -> None:
-    """Of every family, with all weights and with adapters, tied and untied: the same bits."""
+    """Of every family, tied and untied, with all weights; and with adapters, of some families, or of every one at night: the same bits."""
     assert {entry["name"] for entry in found} == set(MODELS)
     refused = {entry["name"]: entry["refused"] for entry in found if "refused" in entry}
     assert refused.keys() == set(REFUSED)
@@ -72,6 +84,15 @@ def test_generating_goes_through_the_sharded_model(found: list[dict[str, Any]]) 
     assert all(entry["samples"] for entry in found if "refused" not in entry)
 
 
+def test_kahan_summation_on_shards_ends_at_one_processs_bits(worked: Path) -> None:
+    """Weights in bf16, of two processes, whose optimizer's state was loaded in between (`sharded_optimizers`)."""
+    pytest.importorskip("optimi", reason="torch-optimi is not installed")
+    assert [json.loads((worked / f"kahan-{rank}.json").read_text()) for rank in range(4)] == [True] * 4
+
+
+KTO: dict[str, Any] = {"objective": "kto", "dev_prompts": 5, "dev_max_new_tokens": 4, "eval_steps": 3}
+
+
 @pytest.fixture(scope="module")
 def one(dev_workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process trains, with KTO, whose KL pairs and dev evaluations need forward passes of their own."""
@@ -80,21 +101,37 @@ def one(dev_workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-KTO: dict[str, Any] = {"objective": "kto", "dev_prompts": 5, "dev_max_new_tokens": 4, "eval_steps": 3}
+@pytest.fixture(scope="module")
+def two(dev_workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes train of it in shares, and nothing stops."""
+    folder = tmp_path_factory.mktemp("two")
+    assert run(dev_workplace, folder, **FULL, **KTO, nproc_per_node=2)["steps"] == 6
+    return folder
 
 
-@pytest.mark.parametrize("number", [1, 2, 4])
-def test_shares_train_what_one_process_trains(number: int, one: Path, dev_workplace: Path, tmp_path: Path) -> None:
-    summary = run(dev_workplace, tmp_path, **FULL, **KTO, nproc_per_node=number)
-    assert summary["steps"] == 6
-    closeness(one, tmp_path)
-    ours, theirs = metrics(one), metrics(tmp_path)
+def train_the_same(one: Path, shares: Path) -> None:
+    """Weights and metrics are equal but for the order in which numbers are added."""
+    closeness(one, shares)
+    ours, theirs = metrics(one), metrics(shares)
     ignored = {"tokens_per_second", "peak_memory_gb", "eval_seconds"}
     assert len(ours) == len(theirs)
     for own, other in zip(ours, theirs, strict=True):
         assert own.keys() == other.keys()
         for name in own.keys() - ignored:
             assert own[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), (name, own["step"])
+
+
+def test_two_shares_train_what_one_process_trains(one: Path, two: Path) -> None:
+    train_the_same(one, two)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [1, 4])
+def test_shares_of_any_number_train_what_one_process_trains(
+    number: int, one: Path, dev_workplace: Path, tmp_path: Path
+) -> None:
+    assert run(dev_workplace, tmp_path, **FULL, **KTO, nproc_per_node=number)["steps"] == 6
+    train_the_same(one, tmp_path)
 
 
 def test_adapters_are_sharded_too(workplace: Path, tmp_path: Path) -> None:
@@ -104,21 +141,6 @@ def test_adapters_are_sharded_too(workplace: Path, tmp_path: Path) -> None:
     closeness(tmp_path / "one", tmp_path / "two")
     files = [sorted(path.name for path in (tmp_path / name / "adapter_checkpoint").iterdir()) for name in ("one", "two")]
     assert files[0] == files[1]
-
-
-def stop_at(workplace: Path, output: Path, do: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
-    """Trains in a process of its own, which does `do` where step 5 is reported."""
-    script = (
-        "import os, signal\n"
-        "from pathlib import Path\n"
-        "from tests.integration.test_sharded_training import kill_a_rank\n"
-        "from tests.unit.bnf.training import run\n"
-        "def progress(done, total, note):\n"
-        "    if done == 5:\n"
-        f"        {do}\n"
-        f"run(Path({str(workplace)!r}), Path({str(output)!r}), progress, **{settings!r})\n"
-    )
-    return subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE)
 
 
 def kill_a_rank(call: Path) -> None:
@@ -132,40 +154,27 @@ def kill_a_rank(call: Path) -> None:
             os.kill(int(process.name), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (4, 2)])
-def test_a_training_goes_on_in_another_number_of_processes(
-    before: int, after: int, workplace: Path, tmp_path: Path, whole: Callable[[], Path]
-) -> None:
-    stopped = stop_at(workplace, tmp_path, "os.kill(os.getpid(), signal.SIGKILL)", **FULL, nproc_per_node=before)
-    assert stopped.returncode == -signal.SIGKILL
-    assert run(workplace, tmp_path, **FULL, nproc_per_node=after)["resumed_from_step"] == 4
-    closeness(whole(), tmp_path)
-
-
 @pytest.fixture(scope="module")
-def whole(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """What two processes train that nothing stops."""
-    folder = tmp_path_factory.mktemp("whole")
+def stopped(dev_workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What a training in two shares left of which one process was killed, and what its launcher raised."""
+    folder = tmp_path_factory.mktemp("stopped")
 
-    def trained() -> Path:
-        if not (folder / "policy").exists():
-            run(workplace, folder, **FULL, nproc_per_node=2)
-        return folder
+    def kill(done: int, total: int, note: str) -> None:
+        if done == 5:
+            kill_a_rank(folder / "launch.json")
 
-    return trained
+    with pytest.raises(RuntimeError) as raised:
+        run(dev_workplace, folder, kill, **FULL, **KTO, nproc_per_node=2)
+    return folder, str(raised.value)
 
 
 def test_a_rank_that_is_killed_ends_all_and_the_training_goes_on_to_the_same_bits(
-    workplace: Path, tmp_path: Path, whole: Callable[[], Path]
+    stopped: tuple[Path, str], dev_workplace: Path, tmp_path: Path, two: Path
 ) -> None:
-    kill = f"kill_a_rank(Path({str(tmp_path / 'launch.json')!r}))"
-    stopped = stop_at(workplace, tmp_path, kill, **FULL, nproc_per_node=2)
-    assert stopped.returncode == 1
-    assert (
-        b"RuntimeError: process 1 was ended by SIGKILL: it may have needed more memory than there was; started again"
-        in stopped.stderr
-    )
-    (checkpoint,) = (tmp_path / "checkpoints").glob("checkpoint-*")
+    folder, why = stopped
+    assert "process 1 was ended by SIGKILL: it may have needed more memory than there was; started again" in why
+    left = shutil.copytree(folder, tmp_path / "left")
+    (checkpoint,) = (left / "checkpoints").glob("checkpoint-*")
     assert checkpoint.name == "checkpoint-4"
     names = sorted(path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file())
     assert names == [
@@ -176,7 +185,7 @@ def test_a_rank_that_is_killed_ends_all_and_the_training_goes_on_to_the_same_bit
         "shares/shard-00002-model-00001-of-00001.safetensors",
         "trainer_state.json",
     ]
-    policy = weights(whole())
+    policy = weights(two)
     tensors = {name for name in policy if name != "lm_head.weight"}  # A tied head is the embedding.
     moments = {f"optimizer.state.{name}.{moment}" for name in tensors for moment in ("exp_avg", "exp_avg_sq")}
     shares = {f"model.{name}" for name in tensors} | moments
@@ -187,8 +196,38 @@ def test_a_rank_that_is_killed_ends_all_and_the_training_goes_on_to_the_same_bit
     # Every process writes its share of every tensor; the counts of steps, which are whole, are in one of the files.
     assert shares <= held[0] and shares <= held[1]
     assert (held[0] | held[1]) - shares == {f"optimizer.state.{name}.step" for name in tensors}
-    assert run(workplace, tmp_path, **FULL, nproc_per_node=2)["resumed_from_step"] == 4
-    assert same(policy, weights(tmp_path))
+    assert run(dev_workplace, left, **FULL, **KTO, nproc_per_node=2)["resumed_from_step"] == 4
+    assert same(policy, weights(left))
+
+
+def test_a_training_goes_on_in_one_process(stopped: tuple[Path, str], dev_workplace: Path, tmp_path: Path, two: Path) -> None:
+    left = shutil.copytree(stopped[0], tmp_path / "left")
+    assert run(dev_workplace, left, **FULL, **KTO, nproc_per_node=1)["resumed_from_step"] == 4
+    closeness(two, left)
+
+
+def kill_the_launcher(workplace: Path, output: Path, **settings: Any) -> int:
+    """Trains in a process of its own, which kills itself where step 5 is reported."""
+    script = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from tests.unit.bnf.training import run\n"
+        "def progress(done, total, note):\n"
+        "    if done == 5:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"run(Path({str(workplace)!r}), Path({str(output)!r}), progress, **{settings!r})\n"
+    )
+    return subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, env=dict(os.environ)).returncode
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (4, 2)])
+def test_a_training_whose_launcher_was_killed_goes_on_in_another_number_of_processes(
+    before: int, after: int, dev_workplace: Path, tmp_path: Path, two: Path
+) -> None:
+    assert kill_the_launcher(dev_workplace, tmp_path, **FULL, **KTO, nproc_per_node=before) == -signal.SIGKILL
+    assert run(dev_workplace, tmp_path, **FULL, **KTO, nproc_per_node=after)["resumed_from_step"] == 4
+    closeness(two, tmp_path)
 
 
 def test_a_folder_of_whole_checkpoints_is_not_gone_on_with_in_shares(workplace: Path, tmp_path: Path) -> None:

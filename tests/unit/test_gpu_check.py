@@ -27,7 +27,7 @@ def test_what_is_done_counts_whatever_comes_after() -> None:
         "late": part(PASSED),
     }
     started_s = time.monotonic()
-    report = check.run(commands, {"good": 5.0, "bad": 5.0, "broken": 5.0, "slow": 5.0, "late": 5.0}, total_s=6.0)
+    report = check.run(commands, {"good": 5.0, "bad": 5.0, "broken": 5.0, "slow": 5.0, "late": 5.0}, total_s=4.0)
     assert time.monotonic() - started_s < 15
     status = {name: found["status"] for name, found in report["parts"].items()}
     assert status == {"good": "passed", "bad": "failed", "broken": "failed", "slow": "out of time", "late": "out of time"}
@@ -46,10 +46,10 @@ def test_a_part_takes_what_those_before_it_left() -> None:
 
 def test_processes_of_a_part_end_with_it(tmp_path: Path) -> None:
     mark = tmp_path / "alive"
-    child = f"import time; time.sleep(3); open({str(mark)!r}, 'w')"
+    child = f"import time; time.sleep(2); open({str(mark)!r}, 'w')"
     commands = {"slow": part(then=f"import subprocess; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)")}
     check.run(commands, {"slow": 1.5}, total_s=60.0)
-    time.sleep(3)
+    time.sleep(2)
     assert not mark.exists()
 
 

@@ -58,7 +58,9 @@ def test_every_family_is_compared_with_padded_computation() -> None:
     assert {configuration(name).model_type for name in MODELS} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("num_completions", range(1, 9))
+@pytest.mark.parametrize(
+    "num_completions", [1, 2, 3, *(pytest.param(number, marks=pytest.mark.nightly) for number in range(4, 8)), 8]
+)
 @pytest.mark.parametrize("name", ["llama", "gemma2", "mixtral", "gpt_oss"])
 def test_any_number_of_completions(name: str, num_completions: int, one_block_tokens: int) -> None:
     generator = torch.Generator().manual_seed(num_completions)

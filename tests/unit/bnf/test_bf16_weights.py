@@ -133,6 +133,8 @@ def test_the_cache_knows_how_the_weights_were_held(workplace: Path, bf16_workpla
     assert changed[0] != changed[1] and changed[0] != changed[2]
 
 
+# In a test of every change the optimizer's buffers are resumed from by `sharded_optimizers`.
+@pytest.mark.nightly
 def test_a_killed_training_goes_on_to_the_same_bits_with_what_rounding_took(bf16_workplace: Path, tmp_path: Path) -> None:
     """So small a rate that without the buffers, which a checkpoint holds, the resumed training would end elsewhere."""
     settings = BF16 | {"num_train_epochs": 2, "save_steps": 2, "learning_rate": 3e-4}

@@ -21,7 +21,7 @@ from tests.unit.bnf.training import ignore, metrics, run, same, weights
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 
-QLORA: dict[str, Any] = {"load_in_4bit": True, "lora_r": 4, "lora_alpha": 8, "learning_rate": 1e-2}
+QLORA: dict[str, Any] = {"load_in_4bit": True, "lora_r": 4, "lora_alpha": 8, "learning_rate": 1e-2, "dev_max_new_tokens": 4}
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])

@@ -1,8 +1,7 @@
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from bnf.data.packing import pack, rows_digest
 from bnf.data.token_ids import TokenIds
 from bnf.reference.kl_pairs import kl_pair_rows
 from tests.unit.bnf.helpers import random_groups
+from tests.unit.bnf.reading_memory import memory_of_reading
 
 
 def test_written_groups_read_back_the_same_and_give_the_same_bytes(tmp_path: Path) -> None:
@@ -203,24 +203,6 @@ def test_a_file_that_was_cut_or_is_of_another_format_is_refused(tmp_path: Path) 
         read_groups(tmp_path)
 
 
-def _memory_of_reading(source: Path | Sequence[PromptGroup], file: Path, answer: Connection) -> None:
-    """Says how many bytes of the mapped file the process has when it has read all token ids, and how many of its own it took."""
-
-    def own() -> int:
-        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
-        return int(line.split()[1]) * 1024
-
-    before = own()
-    groups = read_groups(source) if isinstance(source, Path) else source
-    total = sum(int(np.sum(ids)) for group in groups for ids in (group.prompt_ids, group.completions[0].token_ids))
-    added = own() - before
-    lines = Path("/proc/self/smaps").read_text().splitlines()
-    [start] = [number for number, line in enumerate(lines) if line.endswith(str(file))]
-    kinds = dict(line.split(":", 1) for line in lines[start + 1 : start + 20])
-    mapped = {name: int(kinds[name].split()[0]) * 1024 for name in ("Rss", "Pss", "Anonymous")}
-    answer.send({"total": total, "added": added, **mapped})
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_share_the_pages_of_one_file(tmp_path: Path, method: str) -> None:
@@ -232,7 +214,7 @@ def test_processes_share_the_pages_of_one_file(tmp_path: Path, method: str) -> N
     assert sum(len(group.prompt_ids) for group in groups) == 1000 * num_groups
     context, (ours, theirs) = multiprocessing.get_context(method), multiprocessing.Pipe()
     source = groups if method == "fork" else tmp_path
-    process = context.Process(target=_memory_of_reading, args=(source, tmp_path / "groups.safetensors", theirs))
+    process = context.Process(target=memory_of_reading, args=(source, tmp_path / "groups.safetensors", theirs))
     process.start()
     assert ours.poll(120), "the process gave no answer"
     found = ours.recv()

@@ -201,6 +201,8 @@ print(resident("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, where a process can reset its peak memory")
+# Of every change the chunks' size is tested above, and a training's peak by `tests/integration/test_memory.py`.
+@pytest.mark.nightly
 def test_memory_is_bounded_with_a_vocabulary_of_262144() -> None:
     """The process's own peak: bfloat16 and soft-capped, which takes most, forward and backward. A chunk's logits are held once, in
     bfloat16; an eighth of them in float32 a few times over: logits, the slope of their cap, what the norm is formed from.

@@ -69,6 +69,8 @@ def test_policy_is_the_merged_model_with_the_adapter_beside_it(workplace: Path, 
     assert model_digest(tmp_path / "policy") != model_digest(workplace / "model")
 
 
+# `test_trainer` kills a training of whole weights, `test_parallel_training` one of adapters.
+@pytest.mark.nightly
 def test_killed_by_signal_9_adapters_resume_to_the_same_bits(workplace: Path, tmp_path: Path) -> None:
     """Dropout draws from the generator that a checkpoint keeps; the process dies with its second checkpoint half written."""
     settings = LORA | {"lora_dropout": 0.2, "num_train_epochs": 2, "save_steps": 2}

@@ -166,7 +166,7 @@ def test_slurms_other_nodes_are_started_and_end_with_the_launch(
     os.mkfifo(tmp_path / "never")
     for name, value in {**SLURM, "SLURM_JOB_NODELIST": "gpu08,gpu09"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(launching, "WAIT_S", 5.0)
+    monkeypatch.setattr(launching, "WAIT_S", 2.0)
     monkeypatch.setattr(launching, "_LAST_WORDS_S", 0.1)
     folder = tmp_path / "out"
     with pytest.raises(RuntimeError, match=r"2 nodes must come .* expected: gpu09\)"):

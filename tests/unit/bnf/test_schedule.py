@@ -102,7 +102,9 @@ def test_the_optimizer_has_them_and_they_are_what_is_told(
     assert summary["learning_rates"] == {"first": applied[0], "highest": max(applied), "last": applied[-1]}
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "constant_with_warmup"])
+@pytest.mark.parametrize(
+    "name", ["cosine", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("linear", "constant_with_warmup"))]
+)
 def test_they_go_on_after_a_kill(workplace: Path, tmp_path: Path, applied: list[float], name: str) -> None:
     settings: dict[str, Any] = {"lr_scheduler_type": name, "warmup_ratio": 0.5, "max_steps": 6, "save_steps": 1}
     run(workplace, tmp_path / "whole", **settings)

@@ -5,8 +5,10 @@ the embeddings, the final norm and the head likewise, in units of their own. A s
 (`model(row=…)`, which `row_logps` does): only its own forward gathers. Each of its calls needs all processes.
 
 The weights are read by the first process alone and handed out parameter by parameter. No other process ever holds all of them.
+Buffers, which are small, lie whole in every process.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from torch.utils import swap_tensors
 from transformers import PreTrainedModel
 
 from bnf.model.attention import ATTENTION
-from bnf.model.loading import Weights, empty_model, load_parameters
+from bnf.model.loading import Weights, empty_model, load_values, saved_buffers
 from bnf.model.logps import accept_rows
 
 # Makes adapters, say, in a model that has no weights yet; returns the model that holds them.
@@ -81,8 +83,9 @@ def load_sharded(
     Raises:
         FileNotFoundError, ValueError: as `load_model`.
     """
+    # The units of a model that was sharded before hold one another: without this it would still take memory.
+    gc.collect()
     model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing, weights=weights, attention=attention)
-    _check_buffers(model)
     stored_names = {parameter: name for name, parameter in model.named_parameters()}
     if adapt is None:
         adapted, made = model, dict[str, Tensor]()
@@ -91,7 +94,13 @@ def load_sharded(
     names = {name: stored_names.get(parameter) for name, parameter in adapted.named_parameters()}
     _shard(model, sharding)
     _allocate(model, cpu_offload=sharding.cpu_offload)
-    stored = load_parameters(model_dir) if dist.get_rank() == 0 else None
+    stored = load_values(model_dir) if dist.get_rank() == 0 else None
+    # While the first process reads, the others wait here: as long as `bnf.parallel.group.meet` allows, and not as a mesh's groups do.
+    dist.barrier()
+    for name, buffer in saved_buffers(model):
+        if stored is not None:
+            buffer.copy_(stored.pop(name))
+        dist.broadcast(buffer, src=0)
     for name, parameter in adapted.named_parameters():
         source = names[name]
         if source is None:
@@ -122,16 +131,6 @@ def whole_parameters(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         local = share.to_local().to(mesh.device_type)
         whole = DTensor.from_local(local, mesh, share.placements, shape=share.shape, stride=share.stride()).full_tensor()
         yield name, whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0)
-
-
-def _check_buffers(model: PreTrainedModel) -> None:
-    """Only parameters are handed out: buffers must be what the configuration makes them."""
-    saved = [name for name, _ in model.named_buffers() if name in model.state_dict()]
-    if saved:
-        raise ValueError(
-            f"sharding must be none for a model whose files hold buffers, got {saved[0]} in {type(model).__name__}; "
-            "train without sharding, or another model"
-        )
 
 
 def _adapted(
@@ -175,7 +174,7 @@ def _shard(model: PreTrainedModel, sharding: Sharding) -> None:
 def _allocate(model: PreTrainedModel, *, cpu_offload: bool) -> None:
     """Gives each process memory for its share, and puts the buffers, which have their values, beside it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
     model.to_empty(device="cpu" if cpu_offload else device)
     for name, values in buffers.items():
         place, _, own = name.rpartition(".")

@@ -20,7 +20,7 @@ from bnf.files import open_to_readers, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files
 from bnf.model.kernels import implementation
-from bnf.model.loading import empty_model, load_model, stored_dtype
+from bnf.model.loading import empty_model, load_model, saved_buffers, stored_dtype
 from bnf.model.sharding import Sharding, load_sharded, whole_parameters
 from bnf.objectives import load_objective
 from bnf.parallel.group import is_first, wait_for_all
@@ -179,6 +179,9 @@ def _gathered(model: PreTrainedModel, config: TrainConfig, model_dir: Path) -> P
         if is_first():
             # In place of an empty one; modules that share it share the values.
             swap_tensors(own[name], nn.Parameter(values.to(dtype), requires_grad=own[name].requires_grad))
+    buffers = dict(saved_buffers(whole))
+    for name, values in saved_buffers(model):
+        buffers[name].copy_(values)
     return whole
 
 

@@ -291,7 +291,7 @@ class TrainConfig:
     @property
     def is_launched(self) -> bool:
         """Whether the training runs in processes of its own, which torchrun starts."""
-        return self.num_processes > 1 or self.sharded
+        return self.placement.is_launched
 
     @property
     def loggers(self) -> list[str]:

@@ -21,9 +21,9 @@ from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files
 from bnf.model.kernels import implementation
 from bnf.model.loading import empty_model, load_model, saved_buffers, stored_dtype
-from bnf.model.sharding import Sharding, load_sharded, whole_parameters
+from bnf.model.sharding import load_sharded, whole_parameters
 from bnf.objectives import load_objective
-from bnf.parallel.group import is_first, wait_for_all
+from bnf.parallel.group import is_first, of_first, wait_for_all
 from bnf.progress import Progress
 from bnf.reference.index import read_index, reference_numerics
 from bnf.training.adapters import add_adapter, merge, save_adapter
@@ -80,7 +80,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
     if config.sharded:
         model = load_sharded(
             model_dir,
-            Sharding.of(config),
+            config.placement,
             gradient_checkpointing=config.gradient_checkpointing,
             weights=config.weights,
             attention=attention,
@@ -113,7 +113,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         reference_model_dir=folders.referred_model_dir,
         starts_as_reference=folders.reference_model_dir is None,
     )
-    checkpoint = _last_checkpoint(output_dir / _CHECKPOINTS)
+    checkpoint = of_first(lambda: _last_checkpoint(output_dir / _CHECKPOINTS))
     resumed_from = 0 if checkpoint is None else _step_of(checkpoint)
     if "tensorboard" in config.loggers and is_first():
         trainer.add_callback(_tensorboard(output_dir / "tensorboard", resumed_from))

@@ -19,11 +19,11 @@ from bnf.data.groups import DEV, read_groups
 from bnf.files import open_to_readers, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files
-from bnf.model.kernels import implementation
+from bnf.model.kernels import implementation, in_common
 from bnf.model.loading import empty_model, load_model, saved_buffers, stored_dtype
 from bnf.model.sharding import load_sharded, whole_parameters
 from bnf.objectives import load_objective
-from bnf.parallel.group import is_first, of_first, wait_for_all
+from bnf.parallel.group import gather, is_first, of_first, wait_for_all
 from bnf.progress import Progress
 from bnf.reference.index import read_index, reference_numerics
 from bnf.training.adapters import add_adapter, merge, save_adapter
@@ -95,7 +95,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
             load_in_4bit=config.load_in_4bit,
         )
         model = model if adapt is None else adapt(model)
-    # Before the trainer: this is where the processes meet.
+    # Before the trainer: it refuses processes that something else has started.
     arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))
     checks_identity = step0_check and reference_dir is not None
     trainer = RowTrainer(
@@ -142,13 +142,14 @@ def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str
         ValueError: a kernel that is asked for by name doesn't serve here, or the training's own reference was computed otherwise.
     """
     made = None if prepared.reference_dir is None else read_index(prepared.reference_dir).identity.attention
-    attention = implementation(folders.model_dir, config.attention, bf16=config.bf16, made=made)
+    # One of the processes may lie on a card that can do less.
+    attention = in_common(gather(implementation(folders.model_dir, config.attention, bf16=config.bf16, made=made)))
     if made in (None, attention):
         return attention
     message = f"the reference's attention must be computed as the training's, by {attention}, got {made}"
     if prepared.mismatch is not None:
         raise ValueError(f"{message}, though training computed it itself; write train.attention=blocks")
-    note_mismatch(folders.output_dir, Mismatch(elsewhere=f"attention {made}, here {attention}"))
+    _note(folders.output_dir, Mismatch(elsewhere=f"attention {made}, here {attention}"))
     raise ReferenceMismatch(f"{message}; started again, training computes the reference itself")
 
 
@@ -195,11 +196,15 @@ def _with_remedy(
         return ValueError(
             f"{error}; training computed this reference itself, so one of its two passes is wrong on this machine"
         )
-    if is_first():
-        note_mismatch(output_dir, Mismatch(error.mean_weight))
-    # A process that fails ends the others: none does before it is noted.
-    wait_for_all()
+    _note(output_dir, Mismatch(error.mean_weight))
     return ReferenceMismatch(f"{error}; started again, training computes the reference itself", error.mean_weight)
+
+
+def _note(output_dir: Path, mismatch: Mismatch) -> None:
+    """Has the first process note it. All must call it: a process that fails ends the others, and none does before."""
+    if is_first():
+        note_mismatch(output_dir, mismatch)
+    wait_for_all()
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -326,7 +326,7 @@ def _memory_of(weights: int | None, config: TrainConfig) -> Check:
     if weights is None:
         return Check("memory", None, "unknown: the size of the model's weights isn't known before they are fetched")
     available = available_memory()
-    processes = 1 if config.sharding != "none" else config.nproc_per_node
+    processes = 1 if config.sharded else config.nproc_per_node
     needed = (2 if config.lora_r else 8) * weights * processes
     if available is not None and device_kind() == "cpu" and needed > available:
         return Check(

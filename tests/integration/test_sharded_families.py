@@ -1,5 +1,8 @@
 """Families whose parts need more than decoder layers do: buffers in files, and parts that text doesn't pass through."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from tests.unit.bnf.training import ignore, run
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, Any] = {"global_batch_size": 24, "max_steps": 4, "save_steps": 2, "learning_rate": 0.003}
 FULL: dict[str, Any] = {**SETTINGS, "sharding": "full", "nproc_per_node": 2}
 
@@ -63,3 +67,24 @@ def test_processes_wait_for_no_gradient_of_a_vision_tower(tiny_model_dir: Path, 
     run(place, tmp_path / "one", **SETTINGS)
     run(place, tmp_path / "two", **SETTINGS, nproc_per_node=2)
     closeness(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_sharded_model_gives_its_memory_to_the_next(tmp_path: Path) -> None:
+    """Its units hold one another, so that its last reference doesn't free it; the collector comes by too late."""
+    make("llama", torch.float32).save_pretrained(tmp_path)
+    script = (
+        "import gc, sys, weakref\n"
+        "from pathlib import Path\n"
+        "from bnf.model.sharding import load_sharded\n"
+        "from bnf.parallel.group import meet\n"
+        "from bnf.parallel.placement import Placement\n"
+        "meet()\n"
+        "gc.disable()\n"
+        "model = load_sharded(Path(sys.argv[1]), Placement(sharding='full'))\n"
+        "held = weakref.ref(next(model.parameters()))\n"
+        "del model\n"
+        "load_sharded(Path(sys.argv[1]), Placement(sharding='full'))\n"
+        "assert held() is None\n"
+    )
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, cwd=ROOT, env=os.environ | alone)

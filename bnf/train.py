@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = TrainConfig.from_dict(_read_config(options.config))
         if config.num_nodes > 1 and config.placement.node_number() > 0:
-            return join(lambda: calls_in([options.output]))
+            return _join(options.output)
         summary = run(
             config,
             options.model,
@@ -70,6 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _failed(f"error: {type(error).__name__}: {error}; --debug shows where", 1, options.debug)
     return 0
+
+
+def _join(output_dir: Path) -> int:
+    """Joins the training that the first node launches; where it is done already, there is none to wait for."""
+    from bnf.training.summary import SUMMARY_FILE
+
+    return 0 if (output_dir / SUMMARY_FILE).is_file() else join(lambda: calls_in([output_dir]))
 
 
 def _failed(message: str, code: int, debug: bool) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bnf.data.packing import Span
-from bnf.model.attention import ATTENTION, KERNELS, segment_attention, serving
+from bnf.model.attention import ATTENTION, FASTEST, KERNELS, segment_attention, serving
 from bnf.model.loading import empty_model
 from bnf.model.segments import SegmentPlan
 
@@ -127,10 +127,10 @@ def chosen(shapes: frozenset[Shape], attention: str, dtype: torch.dtype, device:
         return _named(attention)
     if made in KERNELS:
         wanted: Sequence[str] = KERNELS[made]
-        if wanted != ("varlen", "flex"):
+        if wanted != FASTEST:
             _logger.warning("attention on this device is computed by %s, as the reference was", " and ".join(wanted))
     else:
-        wanted = ("varlen", "flex")
+        wanted = FASTEST
     kernels = [kernel for kernel in wanted if kernel == "blocks" or _is_served(kernel, shapes, dtype, device)]
     if "flex" not in kernels and "blocks" not in kernels:
         kernels.append("blocks")

@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 from accelerate import init_empty_weights
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,6 +27,8 @@ from bnf.model.quantized import compute_as_linear, quantization
 # What weights are held in.
 Weights = Literal["fp32", "bf16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# As safetensors names them.
+_WIDE = {"F32": torch.float32, "F64": torch.float64}
 
 
 def load_model(
@@ -53,9 +56,26 @@ def load_model(
     return model.to(device)  # type: ignore[arg-type]
 
 
-def load_parameters(model_dir: Path) -> dict[str, Tensor]:
-    """The model's parameters by name, on the CPU and in the dtype that they are stored in; tied ones once."""
-    return {name: parameter.detach() for name, parameter in _read(model_dir, stored_dtype(model_dir)).named_parameters()}
+def load_values(model_dir: Path) -> dict[str, Tensor]:
+    """The model's parameters and saved buffers by name, on the CPU and in the dtype that its files hold them in; tied ones once."""
+    model = _read(model_dir, _dtype_of_files(model_dir))
+    return {name: value.detach() for name, value in (*model.named_parameters(), *saved_buffers(model))}
+
+
+def saved_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """The buffers that a model's files hold, by name. All others are what the configuration makes them."""
+    saved = model.state_dict().keys()
+    return [(name, buffer) for name, buffer in model.named_buffers() if name in saved]
+
+
+def _dtype_of_files(model_dir: Path) -> torch.dtype:
+    """The dtype that loses nothing of a model folder's files, whose config may name a narrower one."""
+    dtype = stored_dtype(model_dir)
+    for path in model_dir.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (the handle is no mapping)
+                dtype = torch.promote_types(dtype, _WIDE.get(file.get_slice(name).get_dtype(), dtype))
+    return dtype
 
 
 def empty_model(
@@ -127,7 +147,17 @@ def _set_up(model: PreTrainedModel, model_dir: Path, gradient_checkpointing: boo
                 f"gradient_checkpointing must be false for {type(model).__name__}, got true; lower max_tokens_per_row to save memory"
             )
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    for parameter in unread_parameters(model):
+        # Processes would wait for its gradient, and a checkpoint for its optimizer's state.
+        parameter.requires_grad_(False)
     keep_less(model)
+
+
+def unread_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The parameters of parts that text doesn't pass through, such as a vision tower: they get no gradient."""
+    parts = (model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings())
+    read = {parameter for part in parts for parameter in part.parameters()}
+    return [parameter for parameter in model.parameters() if parameter not in read]
 
 
 def stored_dtype(model_dir: Path) -> torch.dtype:

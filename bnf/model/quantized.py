@@ -12,15 +12,11 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
-class _State(Protocol):
-    """bitsandbytes' scales of a packed weight."""
-
-
 class _Packed(Protocol):
     """bitsandbytes' packed weight."""
 
     data: Tensor
-    quant_state: _State
+    quant_state: object
 
 
 class _Quantized(Protocol):

@@ -5,12 +5,13 @@ the embeddings, the final norm and the head likewise, in units of their own. A s
 (`model(row=…)`, which `row_logps` does): only its own forward gathers. Each of its calls needs all processes.
 
 The weights are read by the first process alone and handed out parameter by parameter. No other process ever holds all of them.
+Buffers, which are small, lie whole in every process.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -22,76 +23,47 @@ from torch.utils import swap_tensors
 from transformers import PreTrainedModel
 
 from bnf.model.attention import ATTENTION
-from bnf.model.loading import Weights, empty_model, load_parameters
+from bnf.model.loading import Weights, empty_model, load_values, saved_buffers
 from bnf.model.logps import accept_rows
+from bnf.parallel.group import is_first, wait_for_all
+from bnf.parallel.placement import Placement
 
 # Makes adapters, say, in a model that has no weights yet; returns the model that holds them.
 Adapt = Callable[[PreTrainedModel], PreTrainedModel]
 
 
-class _Placement(Protocol):
-    """The settings that say how processes share a model (`bnf.training.config.TrainConfig`)."""
-
-    @property
-    def sharding(self) -> str: ...
-    @property
-    def nproc_per_node(self) -> int: ...
-    @property
-    def num_nodes(self) -> int: ...
-    @property
-    def cpu_offload(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Sharding:
-    """How processes share a model: `full` over all of them, `hybrid` over those of a node, with a copy on every node.
-
-    `cpu_offload` keeps the shares in the CPU's memory, and computes on the accelerator.
-    """
-
-    kind: str
-    nproc_per_node: int
-    num_nodes: int
-    cpu_offload: bool
-
-    @classmethod
-    def of(cls, settings: "_Placement") -> "Sharding":
-        """The sharding that a training's settings name."""
-        return cls(settings.sharding, settings.nproc_per_node, settings.num_nodes, settings.cpu_offload)
-
-    def mesh(self) -> DeviceMesh:
-        """The processes, as FSDP2 takes them: one dimension of shares, or (copies, shares)."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.kind == "hybrid":
-            return init_device_mesh(device, (self.num_nodes, self.nproc_per_node), mesh_dim_names=("copies", "shares"))
-        return init_device_mesh(device, (self.num_nodes * self.nproc_per_node,), mesh_dim_names=("shares",))
-
-
 def load_sharded(
     model_dir: Path,
-    sharding: Sharding,
+    placement: Placement,
     *,
     gradient_checkpointing: bool = False,
     weights: Weights = "fp32",
     attention: str = ATTENTION,
     adapt: Adapt | None = None,
 ) -> PreTrainedModel:
-    """As `bnf.model.loading.load_model`, sharded over the processes, all of which must call it. `adapt` adds adapters first.
+    """As `bnf.model.loading.load_model`, sharded over the processes of `placement`, all of which must call it. `adapt` adds adapters first.
 
     Raises:
         FileNotFoundError, ValueError: as `load_model`.
     """
+    # The units of a model that was sharded before hold one another: without this it would still take memory.
+    gc.collect()
     model = empty_model(model_dir, gradient_checkpointing=gradient_checkpointing, weights=weights, attention=attention)
-    _check_buffers(model)
     stored_names = {parameter: name for name, parameter in model.named_parameters()}
     if adapt is None:
         adapted, made = model, dict[str, Tensor]()
     else:
         adapted, made = _adapted(model, adapt, stored_names)
     names = {name: stored_names.get(parameter) for name, parameter in adapted.named_parameters()}
-    _shard(model, sharding)
-    _allocate(model, cpu_offload=sharding.cpu_offload)
-    stored = load_parameters(model_dir) if dist.get_rank() == 0 else None
+    _shard(model, placement)
+    _allocate(model, cpu_offload=placement.cpu_offload)
+    stored = load_values(model_dir) if is_first() else None
+    # The others wait here as long as it takes: the groups of a mesh have shorter limits of their own.
+    wait_for_all()
+    for name, buffer in saved_buffers(model):
+        if stored is not None:
+            buffer.copy_(stored.pop(name))
+        dist.broadcast(buffer, src=0)
     for name, parameter in adapted.named_parameters():
         source = names[name]
         if source is None:
@@ -121,24 +93,14 @@ def whole_parameters(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         mesh = share.device_mesh
         local = share.to_local().to(mesh.device_type)
         whole = DTensor.from_local(local, mesh, share.placements, shape=share.shape, stride=share.stride()).full_tensor()
-        yield name, whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0)
-
-
-def _check_buffers(model: PreTrainedModel) -> None:
-    """Only parameters are handed out: buffers must be what the configuration makes them."""
-    saved = [name for name, _ in model.named_buffers() if name in model.state_dict()]
-    if saved:
-        raise ValueError(
-            f"sharding must be none for a model whose files hold buffers, got {saved[0]} in {type(model).__name__}; "
-            "train without sharding, or another model"
-        )
+        yield name, whole.cpu() if is_first() else whole.new_empty(0)
 
 
 def _adapted(
     model: PreTrainedModel, adapt: Adapt, stored: Mapping[nn.Parameter, str]
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The model with adapters, without values, and the first values of the adapters, which are the same in every process."""
-    # Adapters get values beside a weight that has some, and these take no memory.
+    # peft gives adapters values only where the weight beside them has some. These zeros take no memory.
     for parameter in stored:
         swap_tensors(parameter, _like(parameter, torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)))
     adapted = adapt(model)
@@ -152,11 +114,20 @@ def _like(parameter: nn.Parameter, data: Tensor) -> nn.Parameter:
     return nn.Parameter(data, requires_grad=parameter.requires_grad)
 
 
-def _shard(model: PreTrainedModel, sharding: Sharding) -> None:
+@cache
+def _mesh(placement: Placement) -> DeviceMesh:
+    """The processes, as FSDP2 takes them: one dimension of shares, or (copies, shares). Made once, as its groups stay open."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if placement.sharding == "hybrid":
+        return init_device_mesh(device, (placement.num_nodes, placement.nproc_per_node), mesh_dim_names=("copies", "shares"))
+    return init_device_mesh(device, (placement.num_nodes * placement.nproc_per_node,), mesh_dim_names=("shares",))
+
+
+def _shard(model: PreTrainedModel, placement: Placement) -> None:
     """Splits the parameters, which lie on the meta device. Units are gathered whole: the layers, the embeddings, norm and head."""
     accept_rows(model)
-    mesh = sharding.mesh()
-    policy = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if sharding.cpu_offload else OffloadPolicy()
+    mesh = _mesh(placement)
+    policy = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if placement.cpu_offload else OffloadPolicy()
     decoder = model.get_decoder()
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     for layer in decoder.layers:
@@ -175,7 +146,7 @@ def _shard(model: PreTrainedModel, sharding: Sharding) -> None:
 def _allocate(model: PreTrainedModel, *, cpu_offload: bool) -> None:
     """Gives each process memory for its share, and puts the buffers, which have their values, beside it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
     model.to_empty(device="cpu" if cpu_offload else device)
     for name, values in buffers.items():
         place, _, own = name.rpartition(".")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
 _T = TypeVar("_T")
+# How long a process waits for the others: the first one alone reads, digests and writes models, which torch's limits of 10 minutes (nccl)
+# and 30 (gloo) may not do for. It finds no process that died: torchrun does, and on other nodes the launcher.
+_WAIT = timedelta(hours=12)
 
 
 def meet() -> None:
     """Makes this process one of those that torchrun started. Tensors of the CPU's memory can be exchanged too."""
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_WAIT)
 
 
 def num_processes() -> int:
@@ -45,11 +49,6 @@ def gather(value: _T) -> list[_T]:
     values: list[_T | None] = [None] * num_processes()
     dist.all_gather_object(values, value)
     return cast(list[_T], values)
-
-
-def first_of(value: _T) -> _T:
-    """The first process's value."""
-    return gather(value)[0]
 
 
 def of_first(compute: Callable[[], _T]) -> _T:

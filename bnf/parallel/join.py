@@ -66,16 +66,17 @@ def join_one(call_file: Path, launch: Launch, number: int) -> int:
         over_s: float | None = None
         while process.poll() is None:
             beat(own)
-            now = _read(call_file)
-            if now is None or now.id != launch.id:
-                # It is over, well or badly; so are, a moment later, the processes here.
+            if _is_over(call_file, launch.id):
+                # Well or badly. So are, a moment later, the processes here.
                 over_s = time.monotonic() if over_s is None else over_s
                 if time.monotonic() - over_s > _GRACE_S:
                     _say("the launch is over, and the processes of this node did not end; ended them")
                     return 1
-            elif not launcher.lives():
-                _say(f"the launcher gave no sign of life for {SILENT_S:.0f} s; ended the processes of this node")
-                return 1
+            else:
+                over_s = None
+                if not launcher.lives():
+                    _say(f"the launcher gave no sign of life for {SILENT_S:.0f} s; ended the processes of this node")
+                    return 1
             time.sleep(_LOOK_S)
         if process.returncode:
             _say(f"{launch.kind} failed; the first node says why")
@@ -84,6 +85,15 @@ def join_one(call_file: Path, launch: Launch, number: int) -> int:
         process.kill()
         process.wait()
         own.unlink(missing_ok=True)
+
+
+def _is_over(call_file: Path, launch_id: str) -> bool:
+    """Whether the launch has ended. A file system that is away for a moment doesn't say so."""
+    try:
+        launch = read_launch(call_file)
+    except (OSError, json.JSONDecodeError):
+        return False
+    return launch is None or launch.id != launch_id
 
 
 def _read(call_file: Path) -> Launch | None:

@@ -91,7 +91,8 @@ def launch(
     folder.mkdir(parents=True, exist_ok=True)
     call_file = folder / CALL_FILE
     for stale in folder.glob("launch*.json"):
-        stale.unlink()
+        # A node of that launch may be taking its own away.
+        stale.unlink(missing_ok=True)
     write_json(call_file, {"launch": vars(started), **call})
     with _slurm_nodes(call_file, started) as slurm:
         try:
@@ -177,8 +178,8 @@ def _watching(call_file: Path, others: _Others, process: subprocess.Popen[str]) 
         while not ended.wait(BEAT_S):
             beat(call_file)
             for number, pulse in others.pulses.items():
-                # A node whose processes have ended takes its file away; torchrun says how they ended.
-                if not pulse.lives() and pulse.file.exists():
+                # Also of a node that ended by itself: its processes are gone, and those here may wait for them.
+                if not pulse.lives():
                     others.silent = others.name(number)
                     process.kill()
                     return

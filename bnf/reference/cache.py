@@ -26,8 +26,9 @@ from bnf.model.digests import model_digest
 from bnf.model.kernels import implementation, in_common
 from bnf.model.loading import Weights, load_model, numerics
 from bnf.model.logps import row_logps
-from bnf.model.sharding import Sharding, load_sharded
+from bnf.model.sharding import load_sharded
 from bnf.parallel.group import gather, is_first, num_processes, of_first, process_number, wait_for_all
+from bnf.parallel.placement import Placement
 from bnf.progress import Progress
 from bnf.reference.index import (
     INDEX_FILE,
@@ -44,6 +45,7 @@ from bnf.reference.values import KlPairReference, RowReference
 
 # Tokens in a shard: what a killed pass loses at most.
 _SHARD_TOKENS = 32_768
+_HERE = Placement()
 
 
 def cache_reference(
@@ -61,15 +63,14 @@ def cache_reference(
     attention: str = "auto",
     entropies: bool = False,
     kl_pairs: bool = False,
-    sharding: Sharding | None = None,
+    placement: Placement = _HERE,
 ) -> ReferenceIndex:
     """Writes the reference's per-token values of all groups into `output_dir`, and returns the index. It keeps finished shards.
 
-    `progress` counts tokens. `weights` and `load_in_4bit` are `load_model`'s, `attention` is `train.attention`; the index says
-    which kernels served. `entropies` also stores the model's entropy at every
-    position, and `kl_pairs` the values of the rows' KL pairs. If the data set has dev groups, their values go into the subfolder
-    `dev`. The index is written last: where it exists, the cache is complete. Where several processes call it, they share the rows; with
-    `sharding` also the model.
+    `progress` counts tokens. `weights` and `load_in_4bit` are `load_model`'s, `attention` is `train.attention`; the index says which
+    kernels served. `entropies` also stores the model's entropy at every position, and `kl_pairs` the values of the rows' KL pairs. If the
+    data set has dev groups, their values go into the subfolder `dev`. The index is written last: where it exists, the cache is complete.
+    Where several processes call it, they share the rows, and where `placement` says so the model.
 
     Raises:
         ValueError: a group is longer than a row, the model is not supported, or there is one prompt alone and so no KL pair.
@@ -92,7 +93,7 @@ def cache_reference(
             attention=attention,
             entropies=entropies,
             kl_pairs=kl_pairs,
-            sharding=sharding,
+            placement=placement,
         )
     # One of the processes may lie on a card that can do less.
     served_by = in_common(gather(implementation(model_dir, attention, bf16=bf16)))
@@ -110,7 +111,7 @@ def cache_reference(
         entropies=entropies,
         mismatched=None if pairs is None else rows_digest(pairs),
     )
-    key = identity.key
+    key, is_sharded = identity.key, placement.sharding != "none"
     bounds = _shard_bounds(rows)
     shards = [Shard(f"reference-{number:05d}.safetensors", bound) for number, bound in enumerate(bounds)]
     missing = of_first(lambda: _missing(output_dir, shards, key))
@@ -128,17 +129,17 @@ def cache_reference(
     for start in range(0, len(missing), num_processes()):
         if model is None:
             keep_freed_memory()
-            if sharding is None:
-                model = load_model(model_dir, weights=weights, load_in_4bit=load_in_4bit, attention=served_by).eval()
+            if is_sharded:
+                model = load_sharded(model_dir, placement, weights=weights, attention=served_by).eval()
             else:
-                model = load_sharded(model_dir, sharding, weights=weights, attention=served_by).eval()
+                model = load_model(model_dir, weights=weights, load_in_4bit=load_in_4bit, attention=served_by).eval()
         together = missing[start : start + num_processes()]
         places = [place for shard in together for place in range(*shard.rows)]
         own: dict[int, dict[str, Tensor]] = {}
         for first in range(0, len(places), num_processes()):
             turn = places[first : first + num_processes()]
             mine = turn[process_number()] if process_number() < len(turn) else None
-            if mine is not None or sharding is not None:
+            if mine is not None or is_sharded:
                 # Each pass through a sharded model needs all processes: one without a row computes the first again, for nothing.
                 place = turn[0] if mine is None else mine
                 values = _row_values(model, rows[place], None if pairs is None else pairs[place], bf16, entropies)

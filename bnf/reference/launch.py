@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bnf.model.loading import Weights
-from bnf.model.sharding import Sharding
 from bnf.parallel.launch import launch
 from bnf.parallel.placement import Placement
 from bnf.progress import Progress
@@ -47,10 +46,7 @@ class ReferenceCall:
 
     def run(self, progress: Progress) -> ReferenceIndex:
         """The pass in this process, or as one of the processes that torchrun started."""
-        arguments = dict(vars(self))
-        placement = arguments.pop("placement")
-        sharding = None if placement.sharding == "none" else Sharding.of(placement)
-        return cache_reference(**arguments, sharding=sharding, progress=progress)
+        return cache_reference(**vars(self), progress=progress)
 
     def launch(self, progress: Progress) -> ReferenceIndex:
         """The pass where `placement` says. On several nodes all must see the folders under the same paths.

@@ -6,7 +6,6 @@ checks: what a training would refuse, found before anything costly.
 budget: the largest row that fits, found by trials.
 memory: how much memory and disk a training takes, by arithmetic.
 cost: its steps, tokens, floating-point operations and hours.
-flops: the floating-point operations of a row.
 fitting: what to change where it doesn't fit.
 gpus: GPUs by name, with memory and peak rate.
 trainer: `train`, in this process.

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from bnf.files import open_to_readers
 from bnf.model.families import is_mixture
+from bnf.model.loading import unread_parameters
 from bnf.model.quantized import is_quantized, make_whole, whole
 from bnf.training.config import TrainConfig
 
@@ -43,6 +44,7 @@ def add_adapter(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=config.lora_target_modules,
+        exclude_modules=_unread_modules(model),
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -73,6 +75,15 @@ def add_adapter(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel:
             f"lora_target_modules must leave out embeddings and head, got {config.lora_target_modules!r}; use all-linear"
         )
     return cast(PreTrainedModel, adapted)
+
+
+def _unread_modules(model: PreTrainedModel) -> str | None:
+    """A regular expression of the modules beside a model's decoder, where some are parts that text doesn't pass through, else None."""
+    if not unread_parameters(model):
+        return None
+    decoder = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    return rf"(?!{re.escape(prefix)}\.).*"
 
 
 def _wrong_modules(config: TrainConfig, why: str) -> ValueError:

@@ -45,10 +45,10 @@ def load_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> N
     """Reads into model and optimizer what `save_shares` wrote, with any number of processes. All must call it."""
     give_back(model)
     # An optimizer that has made no step has no state to read into: this makes it.
-    whole = get_optimizer_state_dict(model, optimizer, options=_FLAT)
+    kept = get_optimizer_state_dict(model, optimizer, options=_FLAT)
     state = _state(model, optimizer)
     load(state, storage_reader=HuggingFaceStorageReader(str(folder / _SHARES)))
-    read = {name: _like(state.get(f"optimizer.{name}"), value) for name, value in whole.items()}
+    read = {name: _like(state.get(f"optimizer.{name}"), value) for name, value in kept.items()}
     set_optimizer_state_dict(model, optimizer, cast(OptimizerStateType, read), options=_FLAT)
 
 

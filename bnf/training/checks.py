@@ -132,7 +132,7 @@ def _check_optimizer(config: TrainConfig) -> None:
 
 def _check_shards(config: TrainConfig, module: str) -> None:
     library = module.partition(".")[0]
-    if config.sharding != "none" and library in ("bitsandbytes", "torchao"):
+    if config.sharded and library in ("bitsandbytes", "torchao"):
         raise ValueError(
             f"{config.optim!r} is {library}'s, which can't update sharded weights: write train.sharding=none, or take another"
         )

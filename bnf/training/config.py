@@ -232,7 +232,7 @@ class TrainConfig:
                 rule = f"be one of {', '.join(BF16_OPTIMIZERS)} where weights is bf16: others lose updates to its rounding"
                 self._require(self.optim in BF16_OPTIMIZERS, "optim", rule, "leave it out, or write train.weights=fp32")
         rule = "be none where load_in_4bit is true, as shards of 4-bit weights gave zero losses and NaN gradients in silence"
-        sharded_in_4bit = self.load_in_4bit and self.sharding != "none"
+        sharded_in_4bit = self.load_in_4bit and self.sharded
         self._require(not sharded_in_4bit, "sharding", rule, "leave it out, or write train.load_in_4bit=false")
 
     def _check_unread(self) -> None:
@@ -251,7 +251,7 @@ class TrainConfig:
                 "warmup_ratio", "where lr_scheduler_type is constant, without a warm-up (constant_with_warmup has one)"
             )
 
-        if self.sharding == "none":
+        if not self.sharded:
             self._check_unset("cpu_offload", "where sharding is none and there are no shares to move")
         if self.num_nodes == 1:
             self._check_unset("rdzv_endpoint", "where num_nodes is 1 and there is nobody to meet")
@@ -291,7 +291,7 @@ class TrainConfig:
     @property
     def is_launched(self) -> bool:
         """Whether the training runs in processes of its own, which torchrun starts."""
-        return self.num_processes > 1 or self.sharded
+        return self.placement.is_launched
 
     @property
     def loggers(self) -> list[str]:

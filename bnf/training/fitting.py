@@ -54,7 +54,7 @@ def _words(settings: _Settings) -> str:
 def _changes(config: TrainConfig, row: RowSizes) -> list[_Settings]:
     """Settings to try, in the order in which they cost least."""
     steps: list[_Settings] = []
-    if config.num_processes > 1 and config.sharding == "none":
+    if config.num_processes > 1 and not config.sharded:
         steps.append({"sharding": "full"})
     if not config.gradient_checkpointing:
         steps.append({"gradient_checkpointing": True})
@@ -62,7 +62,7 @@ def _changes(config: TrainConfig, row: RowSizes) -> list[_Settings]:
     while config.max_tokens_per_row != AUTO and lower >= row.prompt + sum(row.completions):
         steps.append({"max_tokens_per_row": lower})
         lower //= 2
-    if config.sharding != "none" and not config.cpu_offload:
+    if config.sharded and not config.cpu_offload:
         steps.append({"cpu_offload": True})
     adapters = {} if config.lora_r else {"lora_r": 16}
     if adapters:

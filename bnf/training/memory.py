@@ -101,7 +101,7 @@ def estimate(shape: ModelShape, config: TrainConfig, row: RowSizes, device: Devi
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        buckets=float(trained * trained_width) if config.num_processes > 1 and config.sharding == "none" else 0.0,
+        buckets=float(trained * trained_width) if config.num_processes > 1 and not config.sharded else 0.0,
         gathered=moment.gathered,
         root=moment.root,
         activations=moment.activations,
@@ -110,7 +110,7 @@ def estimate(shape: ModelShape, config: TrainConfig, row: RowSizes, device: Devi
         overhead=_OVERHEAD[device],
     )
     # Sharded, weights are read in the dtype of their files and handed out one by one.
-    loading = shape.parameters * (shape.stored_bytes if config.sharding != "none" else width)
+    loading = shape.parameters * (shape.stored_bytes if config.sharded else width)
     return Estimate(
         device=memory,
         row=row,

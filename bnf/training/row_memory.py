@@ -70,7 +70,7 @@ def adapted(shape: ModelShape, config: TrainConfig) -> list[Linear]:
 def fullest_moment(shape: ModelShape, config: TrainConfig, row: RowSizes, device: Device) -> Moment:
     """The moment at which a row holds the most: in the head, in the last layer's backward pass, or in the embeddings' gradient."""
     width, act = weight_bytes(config), _activation_bytes(config)
-    is_sharded, learns = config.sharding != "none", config.lora_r == 0
+    is_sharded, learns = config.sharded, config.lora_r == 0
     kept = _kept_of_layer(shape, config)
     activations = shape.layers * row.tokens * (shape.hidden * width if config.gradient_checkpointing else kept)
     head = shape.head_parameters * width

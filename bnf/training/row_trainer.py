@@ -4,6 +4,7 @@ A batch of the trainer's is all rows of an optimizer step. They are computed one
 the step's rows really hold. The seed permutes whole rows. A checkpoint appears under its name when it is complete.
 """
 
+import gc
 import json
 import math
 import time
@@ -24,9 +25,9 @@ from transformers.trainer_callback import PrinterCallback
 from bnf.files import replacing
 from bnf.model.loading import load_model
 from bnf.model.logps import TokenLogps, accept_rows, row_logps
-from bnf.model.sharding import Sharding, give_back, load_sharded
+from bnf.model.sharding import give_back, load_sharded
 from bnf.objectives import BaseObjective, RowLogps
-from bnf.parallel.group import first_of, is_first, num_processes, process_number
+from bnf.parallel.group import is_first, num_processes, of_first, process_number
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
 from bnf.training.adapters import is_adapted, without_adapter
@@ -248,7 +249,6 @@ class RowTrainer(CheckpointedTrainer):
                 figures.add_row(row)
                 losses.append(total_loss(self.objective.losses(row), row, totals, self.weights))
                 self.progress.on_dev_row(len(losses), len(self.dev))
-        loss = first_of(float(torch.stack(losses).sum()))
         groups = [group for item in self.dev for group in item.row.groups]
         samples = sample(
             self.model,
@@ -261,24 +261,26 @@ class RowTrainer(CheckpointedTrainer):
             progress=self.progress.on_samples,
         )
         values = {
-            "loss": loss,
+            "loss": float(torch.stack(losses).sum()),
             **metrics.pop(),
             **sample_metrics(samples, self.scored, self._reference(), bf16=self.config.bf16).to_json(),
             # Last: the rules of a collapse look at these, whatever else is logged.
             **figures.logged(samples),
         }
         # The processes decide alike, also where a device's last bits are not another's.
-        values = first_of(values)
+        logs = {f"eval_{name}": value for name, value in of_first(lambda: values).items()}
         give_back(self.scored)
-        logs = {f"eval_{name}": value for name, value in values.items()}
+        if self.is_sharded:
+            # The units of a sharded reference hold one another, and the next step needs their memory.
+            gc.collect()
         logs["eval_seconds"] = time.monotonic() - started
         self.log(dict(logs))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         self.window_started += time.monotonic() - started
         self.evaluation_seconds += time.monotonic() - started
         self.progress.end_evaluation()
-        if not math.isfinite(loss):
-            raise non_finite("dev loss", loss, self.state.global_step, self.config)
+        if not math.isfinite(logs["eval_loss"]):
+            raise non_finite("dev loss", logs["eval_loss"], self.state.global_step, self.config)
         check_evaluations([entry for entry in self.state.log_history if "eval_loss" in entry], self.config)
         return logs
 
@@ -291,8 +293,9 @@ class RowTrainer(CheckpointedTrainer):
         # Held while it is used, when no gradients are: it takes no more memory than they do.
         settings, attention = self.config, self.model.config._attn_implementation
         if self.is_sharded:
-            placed = Sharding.of(settings)
-            reference = load_sharded(self.reference_model_dir, placed, weights=settings.weights, attention=attention)
+            reference = load_sharded(
+                self.reference_model_dir, settings.placement, weights=settings.weights, attention=attention
+            )
         else:
             reference = load_model(
                 self.reference_model_dir, weights=settings.weights, load_in_4bit=settings.load_in_4bit, attention=attention

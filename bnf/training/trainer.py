@@ -19,11 +19,11 @@ from bnf.data.groups import DEV, read_groups
 from bnf.files import open_to_readers, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.digests import companion_files
-from bnf.model.kernels import implementation
-from bnf.model.loading import empty_model, load_model, stored_dtype
-from bnf.model.sharding import Sharding, load_sharded, whole_parameters
+from bnf.model.kernels import implementation, in_common
+from bnf.model.loading import empty_model, load_model, saved_buffers, stored_dtype
+from bnf.model.sharding import load_sharded, whole_parameters
 from bnf.objectives import load_objective
-from bnf.parallel.group import is_first, wait_for_all
+from bnf.parallel.group import gather, is_first, of_first, wait_for_all
 from bnf.progress import Progress
 from bnf.reference.index import read_index, reference_numerics
 from bnf.training.adapters import add_adapter, merge, save_adapter
@@ -80,7 +80,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
     if config.sharded:
         model = load_sharded(
             model_dir,
-            Sharding.of(config),
+            config.placement,
             gradient_checkpointing=config.gradient_checkpointing,
             weights=config.weights,
             attention=attention,
@@ -95,7 +95,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
             load_in_4bit=config.load_in_4bit,
         )
         model = model if adapt is None else adapt(model)
-    # Before the trainer: this is where the processes meet.
+    # Before the trainer: it refuses processes that something else has started.
     arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))
     checks_identity = step0_check and reference_dir is not None
     trainer = RowTrainer(
@@ -113,7 +113,7 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         reference_model_dir=folders.referred_model_dir,
         starts_as_reference=folders.reference_model_dir is None,
     )
-    checkpoint = _last_checkpoint(output_dir / _CHECKPOINTS)
+    checkpoint = of_first(lambda: _last_checkpoint(output_dir / _CHECKPOINTS))
     resumed_from = 0 if checkpoint is None else _step_of(checkpoint)
     if "tensorboard" in config.loggers and is_first():
         trainer.add_callback(_tensorboard(output_dir / "tensorboard", resumed_from))
@@ -142,13 +142,14 @@ def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str
         ValueError: a kernel that is asked for by name doesn't serve here, or the training's own reference was computed otherwise.
     """
     made = None if prepared.reference_dir is None else read_index(prepared.reference_dir).identity.attention
-    attention = implementation(folders.model_dir, config.attention, bf16=config.bf16, made=made)
+    # One of the processes may lie on a card that can do less.
+    attention = in_common(gather(implementation(folders.model_dir, config.attention, bf16=config.bf16, made=made)))
     if made in (None, attention):
         return attention
     message = f"the reference's attention must be computed as the training's, by {attention}, got {made}"
     if prepared.mismatch is not None:
         raise ValueError(f"{message}, though training computed it itself; write train.attention=blocks")
-    note_mismatch(folders.output_dir, Mismatch(elsewhere=f"attention {made}, here {attention}"))
+    _note(folders.output_dir, Mismatch(elsewhere=f"attention {made}, here {attention}"))
     raise ReferenceMismatch(f"{message}; started again, training computes the reference itself")
 
 
@@ -179,6 +180,9 @@ def _gathered(model: PreTrainedModel, config: TrainConfig, model_dir: Path) -> P
         if is_first():
             # In place of an empty one; modules that share it share the values.
             swap_tensors(own[name], nn.Parameter(values.to(dtype), requires_grad=own[name].requires_grad))
+    buffers = dict(saved_buffers(whole))
+    for name, values in saved_buffers(model):
+        buffers[name].copy_(values)
     return whole
 
 
@@ -192,11 +196,15 @@ def _with_remedy(
         return ValueError(
             f"{error}; training computed this reference itself, so one of its two passes is wrong on this machine"
         )
-    if is_first():
-        note_mismatch(output_dir, Mismatch(error.mean_weight))
-    # A process that fails ends the others: none does before it is noted.
-    wait_for_all()
+    _note(output_dir, Mismatch(error.mean_weight))
     return ReferenceMismatch(f"{error}; started again, training computes the reference itself", error.mean_weight)
+
+
+def _note(output_dir: Path, mismatch: Mismatch) -> None:
+    """Has the first process note it. All must call it: a process that fails ends the others, and none does before."""
+    if is_first():
+        note_mismatch(output_dir, mismatch)
+    wait_for_all()
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -14,7 +14,7 @@ from bnf.files import write_json
 from bnf.process import die_with_parent
 
 # What torch and CUDA say when memory ends, in whatever class of error, and what is said of a process that the system killed for it.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "outofmemory", "sigkill")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "outofmemory", "alloc_failed", "sigkill")
 
 
 class _Enough(Exception):
@@ -31,10 +31,15 @@ def main(arguments: list[str]) -> None:
         outcome: dict[str, object] = {"fits": True}
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
-        if not isinstance(error, MemoryError) and not any(words in said.lower() for words in _OUT_OF_MEMORY):
+        if not isinstance(error, MemoryError) and not is_out_of_memory(said):
             raise
         outcome = {"fits": False, "why": said}
     write_json(call_file.with_name("outcome.json"), outcome)
+
+
+def is_out_of_memory(said: str) -> bool:
+    """Whether memory ended a trial, by the name and the words of its error."""
+    return any(words in said.lower() for words in _OUT_OF_MEMORY)
 
 
 def _train(call: dict[str, object], folder: Path) -> None:

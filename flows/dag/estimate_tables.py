@@ -69,7 +69,7 @@ def other_rows(found: RecipeEstimate) -> list[dict[str, str]]:
 
     def rows() -> Iterator[tuple[str, str]]:
         if found.device == "cuda":
-            sharded = found.config.sharding != "none"
+            sharded = found.config.sharded
             whom = "the first process of the host" if sharded else "each process on the host"
             yield "memory of " + whom, f"{_gib(found.memory.host)} GiB, while the weights are loaded"
         yield "a checkpoint", f"{_gib(found.memory.checkpoint)} GiB; for a moment there are two"

@@ -17,11 +17,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from bnf.data.packing import Row, pack
-from bnf.model.loading import load_model
+from bnf.model.loading import load_model, saved_buffers
 from bnf.model.logps import row_logps
-from bnf.model.sharding import Sharding, give_back, load_sharded, whole_parameters
+from bnf.model.sharding import give_back, load_sharded, whole_parameters
 from bnf.objectives import OBJECTIVES, load_objective
 from bnf.parallel.group import meet
+from bnf.parallel.placement import Placement
 from bnf.plugins import names
 from bnf.reference.values import RowReference
 from bnf.training.adapters import add_adapter, transformers_model
@@ -32,11 +33,8 @@ from tests.integration import sharded_optimizers
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.models import MODELS, make
 
-# Models whose files hold buffers.
-REFUSED = ("apertus",)
 
-
-def compare(name: str, folder: Path, sharding: Sharding, *, lora: bool, checkpointing: bool) -> dict[str, Any]:
+def compare(name: str, folder: Path, placement: Placement, *, lora: bool, checkpointing: bool) -> dict[str, Any]:
     """How far values and gradients of a row are from those of the whole model, and how the parameters lie."""
     row, *_ = pack(random_groups(4), 200)
     config = TrainConfig(objective="sft", lora_r=2 if lora else 0, bf16=False)
@@ -45,15 +43,17 @@ def compare(name: str, folder: Path, sharding: Sharding, *, lora: bool, checkpoi
         return add_adapter(model, config) if lora else model
 
     whole: Any = adapt(load_model(folder / name, gradient_checkpointing=checkpointing)).train()
-    shared: Any = load_sharded(folder / name, sharding, gradient_checkpointing=checkpointing, adapt=adapt).train()
+    shared: Any = load_sharded(folder / name, placement, gradient_checkpointing=checkpointing, adapt=adapt).train()
     found: dict[str, Any] = {"name": name}
     parameters = dict(shared.named_parameters())
     found["placements"] = sorted({str(p.placements) if isinstance(p.data, DTensor) else "whole" for p in parameters.values()})
     found["names"] = list(parameters) == [n for n, _ in whole.named_parameters()]
-    num = dist.get_world_size() if sharding.kind == "full" else sharding.nproc_per_node
+    num = dist.get_world_size() if placement.sharding == "full" else placement.nproc_per_node
     # A first dimension is cut into pieces of equal size, and this process has a whole one.
     first = sum(-(-p.shape[0] // num) * p[0].numel() for p in whole.parameters())
     found["first share"] = first / sum(p.numel() for p in whole.parameters())
+    held = [[(n, b.tolist()) for n, b in saved_buffers(model)] for model in (whole, shared)]
+    found["buffers"] = held[0] == held[1]
     found["share"] = sum(p.to_local().numel() for p in parameters.values()) / sum(p.numel() for p in whole.parameters())
     for bf16 in (False, True):
         # While the last unit is gathered, a sharded model shows the gathered parameters.
@@ -75,7 +75,7 @@ def compare(name: str, folder: Path, sharding: Sharding, *, lora: bool, checkpoi
     longest = 1 + max(map(len, prompts))
     drawn = [sample(model, prompts, max_new_tokens=5, max_tokens=longest, seed=0, bf16=False) for model in (whole, shared)]
     found["samples"] = drawn[0] == drawn[1]
-    if name == "llama" and sharding.kind == "full" and not lora and not sharding.cpu_offload:
+    if name == "llama" and placement.sharding == "full" and not lora and not placement.cpu_offload:
         found["objectives"] = {objective: difference(objective, whole, shared, row) for objective in names(OBJECTIVES)}
     gathered = dict(whole_parameters(shared))
     if dist.get_rank() == 0:
@@ -110,19 +110,18 @@ def main() -> None:
         for name in MODELS:
             model = make(name, torch.float32)
             model.generation_config.eos_token_id = 1
+            for buffer_name, buffer in saved_buffers(model):
+                # Another value than the configuration's.
+                assert buffer_name.endswith((".beta", ".eps"))
+                buffer *= 1.5
             model.save_pretrained(folder / name)
     dist.barrier()
-    kinds = [Sharding("full", 4, 1, False), Sharding("hybrid", 2, 2, False), Sharding("full", 4, 1, True)]
-    for name in sorted(set(MODELS) - set(REFUSED)):
-        for number, sharding in enumerate(kinds if name in ("llama", "llama_tied") else kinds[:1]):
+    kinds = [Placement(4, sharding="full"), Placement(2, 2, sharding="hybrid"), Placement(4, sharding="full", cpu_offload=True)]
+    for name in sorted(MODELS):
+        for number, placement in enumerate(kinds if name in ("llama", "llama_tied") else kinds[:1]):
             for lora in (False, True) if name in adapted else (False,):
-                entry = compare(name, folder, sharding, lora=lora, checkpointing=number == 0 and lora)
-                found.append(entry | {"kind": sharding.kind, "lora": lora, "offload": sharding.cpu_offload})
-    for name in REFUSED:
-        try:
-            load_sharded(folder / name, kinds[0])
-        except ValueError as error:
-            found.append({"name": name, "refused": str(error)})
+                entry = compare(name, folder, placement, lora=lora, checkpointing=number == 0 and lora)
+                found.append(entry | {"kind": placement.sharding, "lora": lora, "offload": placement.cpu_offload})
     if importlib.util.find_spec("optimi") is not None:
         # Both pairs of processes do the same.
         same = sharded_optimizers.compare(folder, init_device_mesh("cpu", (2, 2), mesh_dim_names=("pair", "share"))["share"])

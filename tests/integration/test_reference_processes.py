@@ -18,7 +18,7 @@ from bnf.parallel.placement import Placement
 from bnf.reference import cache
 from bnf.reference.index import read_index
 from bnf.reference.launch import ReferenceCall
-from tests.integration.small_shards import SHARD_TOKENS
+from tests.integration.small_shards import SHARD_TOKENS, STOP
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import ignore
 
@@ -92,16 +92,19 @@ def test_processes_cache_the_bytes_that_one_does(workplace: Path, data: Path, on
 
 def test_a_killed_pass_goes_on_at_the_first_missing_shard(workplace: Path, data: Path, one: Path, tmp_path: Path) -> None:
     script = (
-        "import os, signal\n"
+        "import os, signal, threading, time\n"
         "from pathlib import Path\n"
-        "from tests.integration.test_reference_processes import call, launching\n"
+        "from tests.integration.test_reference_processes import call, ignore, launching\n"
         "launching.WORKER = 'tests.integration.small_shards'\n"
-        "def kill(done, total, note):\n"
-        f"    if Path({str(tmp_path / 'reference-00001.safetensors')!r}).exists():\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"call(Path({str(workplace)!r}), Path({str(data)!r}), Path({str(tmp_path)!r}), nproc_per_node=2).launch(kill)\n"
+        "def kill():\n"
+        f"    while not Path({str(tmp_path / 'reference-00001.safetensors')!r}).exists():\n"
+        "        time.sleep(0.05)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "threading.Thread(target=kill, daemon=True).start()\n"
+        f"call(Path({str(workplace)!r}), Path({str(data)!r}), Path({str(tmp_path)!r}), nproc_per_node=2).launch(ignore)\n"
     )
-    process = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, env=dict(os.environ))
+    environment = os.environ | {STOP: "reference-00001.safetensors"}
+    process = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, env=environment)
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "index.json").exists()
     shards = sorted(tmp_path.glob("reference-*.safetensors"))

@@ -14,7 +14,6 @@ from safetensors import safe_open
 
 from bnf.objectives import OBJECTIVES
 from bnf.plugins import names
-from tests.integration.sharded_worker import REFUSED
 from tests.integration.test_parallel_training import closeness
 from tests.unit.bnf.models import MODELS
 from tests.unit.bnf.training import metrics, run, same, weights
@@ -53,18 +52,13 @@ def found(worked: Path) -> list[dict[str, Any]]:
 def test_sharded_models_compute_what_whole_ones_do(found: list[dict[str, Any]]) -> None:
     """Of every family, tied and untied, with all weights; and with adapters, of some families, or of every one at night: the same bits."""
     assert {entry["name"] for entry in found} == set(MODELS)
-    refused = {entry["name"]: entry["refused"] for entry in found if "refused" in entry}
-    assert refused.keys() == set(REFUSED)
-    assert all(
-        "sharding must be none for a model whose files hold buffers, got model.layers.0.mlp" in why for why in refused.values()
-    )
-    for entry in (entry for entry in found if "refused" not in entry):
+    for entry in found:
         placements = ["(Replicate(), Shard(dim=0))"] if entry["kind"] == "hybrid" else ["(Shard(dim=0),)"]
         assert entry["placements"] == placements, entry
         # What a first dimension has beyond a multiple of four lies in the first processes: two of six experts, say.
         assert entry["share"] == pytest.approx(entry["first share"], rel=1e-9), entry
         assert entry["share"] < (0.55 if entry["kind"] == "hybrid" else 0.35), entry
-        assert entry["names"] and entry["gathered"], entry
+        assert entry["names"] and entry["gathered"] and entry["buffers"], entry
         for bf16 in (False, True):
             assert entry[f"values {bf16}"], entry
             assert entry[f"gradients {bf16}"] == 0, entry
@@ -81,7 +75,7 @@ def test_every_objective_has_the_same_gradients(found: list[dict[str, Any]]) -> 
 
 
 def test_generating_goes_through_the_sharded_model(found: list[dict[str, Any]]) -> None:
-    assert all(entry["samples"] for entry in found if "refused" not in entry)
+    assert all(entry["samples"] for entry in found)
 
 
 def test_kahan_summation_on_shards_ends_at_one_processs_bits(worked: Path) -> None:

@@ -12,8 +12,8 @@ names the folder, else the project's own samples. On CUDA the same runs there, a
 
 The limit of a step is what its matrix products would take at the best rate that the machine has for any of them: the floating-point
 operations that the batch needs with every prompt once, no masked score, no logits of prompts and nothing computed twice
-(`bnf.training.flops`), over the fastest of a few products in the same dtype on the same threads, measured in BNF's process before each of
-its steps.
+(`tests.performance.flops`), over the fastest of a few products in the same dtype on the same threads, measured in BNF's process before each
+of its steps.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from typing import Any
 from transformers import AutoConfig
 
 from bnf.data.packing import Span
-from bnf.training.flops import step_flops
 from tasks.execute import machine
 from tasks.keys import ROOT
+from tests.performance.flops import step_flops
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
 STEPS = ("sft_packed", "sft_padded", "trl_sft", "trl_dpo")

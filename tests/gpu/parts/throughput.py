@@ -1,7 +1,7 @@
 """How fast a Llama of 1B in random weights is by each kernel: forward and backward pass of a row, in tokens a second and as a share of the
 rate of matrix products.
 
-`bnf.training.flops` counts the operations of a step.
+`tests.performance.flops` counts the operations of a step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bnf.data.groups import Completion, PromptGroup
 from bnf.data.packing import Row
 from bnf.model.lean import keep_less
 from bnf.model.logps import row_logps
-from bnf.training.flops import step_flops
+from tests.performance.flops import step_flops
 from tests.gpu.checks import Check, Device, Figures
 from tests.gpu.parts.environment import rate
 

@@ -9,6 +9,7 @@ from bnf.data.packing import pack, tokens_in_row
 from bnf.training import budget
 from bnf.training.budget import Bounds, row_bounds, search, worst_groups
 from bnf.training.config import TrainConfig
+from bnf.training.trial import is_out_of_memory
 from tests.unit.bnf.helpers import random_groups
 
 
@@ -108,3 +109,19 @@ def test_auto_is_a_setting_and_no_number():
     for wrong in ("automatic", 0, True, 1.5, None):
         with pytest.raises(ValueError, match=r"max_tokens_per_row must be a whole number of at least 1, or auto, got"):
             TrainConfig.from_dict({"max_tokens_per_row": wrong})
+
+
+@pytest.mark.parametrize(
+    ("said", "means_memory"),
+    [
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", True),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", True),
+        ("RuntimeError: process 1 was ended by SIGKILL: it may have needed more memory than there was", True),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`", False),
+        ("OutOfResources: out of resource: shared memory, Required: 262144, Hardware limit: 232448", False),
+    ],
+)
+def test_what_is_said_when_memory_ends_is_known(said, means_memory):
+    """On a full device cuBLAS fails before torch's allocator does."""
+    assert is_out_of_memory(said) == means_memory

@@ -7,7 +7,7 @@ from transformers import LlamaConfig
 
 from bnf.data.packing import Span, pack
 from bnf.model.logps import row_logps
-from bnf.training.flops import Flops, forward_flops, layer_weights, layer_windows, step_flops, visible_pairs
+from tests.performance.flops import Flops, forward_flops, layer_weights, layer_windows, step_flops, visible_pairs
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.models import configuration, make
 

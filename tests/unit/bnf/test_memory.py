@@ -19,10 +19,10 @@ from bnf.training.adapters import add_adapter
 from bnf.training.config import TrainConfig
 from bnf.training.cost import cost
 from bnf.training.fitting import remedies
-from bnf.training.flops import forward_flops, step_flops
 from bnf.training.gpus import GIB, GPUS, find_gpu, of_device
 from bnf.training.memory import estimate, trained_parameters
 from bnf.training.row_memory import RowSizes
+from tests.performance.flops import forward_flops, step_flops
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.models import MODELS, configuration, make
 

@@ -2,16 +2,20 @@
 
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from bnf.parallel import join as joining
 from bnf.parallel import launch as launching
 from bnf.parallel import nodes
-from bnf.parallel.join import calls_in, join
-from bnf.parallel.launch import launch, read_launch
+from bnf.parallel.join import calls_in, join, join_one
+from bnf.parallel.launch import Launch, launch, read_launch
 from bnf.parallel.nodes import Pulse, beat, claim, joined, node_file
 from bnf.parallel.placement import Placement
 from bnf.parallel.slurm import slurm_job, srun_command
@@ -218,3 +222,58 @@ def test_a_launch_that_is_over_or_full_or_dead_is_not_joined(tmp_path: Path) -> 
     with pytest.raises(Enough):
         join(find)
     assert not node_file(files[2], "d", 1).exists() and not node_file(files[3], "a", 1).exists()
+
+
+def test_a_node_that_ended_ends_the_processes_that_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has taken its file away, as one whose processes failed does. nccl may wait for them without an error."""
+    monkeypatch.setattr(nodes, "SILENT_S", 0.3)
+    monkeypatch.setattr(launching, "BEAT_S", 0.05)
+    file = tmp_path / "node"
+    file.touch()
+    others = launching._Others({1: Pulse(file)}, {1: "elsewhere"})
+    file.unlink()
+    with (
+        subprocess.Popen(["sleep", "60"], text=True) as process,
+        launching._watching(tmp_path / "launch.json", others, process),
+    ):
+        assert process.wait(timeout=30) == -signal.SIGKILL
+    assert others.silent == "node 1 (elsewhere)"
+
+
+@pytest.mark.parametrize(("is_over", "code"), [(False, 0), (True, 1)])
+def test_a_launch_is_over_where_its_file_is_gone_and_not_where_it_cannot_be_read(
+    is_over: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(joining, "_LOOK_S", 0.01)
+    monkeypatch.setattr(joining, "_GRACE_S", 0.2)
+    # The node's processes, which go on for as long as they would after the grace.
+    monkeypatch.setattr(joining, "module_command", lambda *words: ["sleep", "1"])
+    call = Launch("a", "train", 1, 2, "localhost:1")
+    looks = 0
+
+    def look(file: Path) -> Launch | None:
+        nonlocal looks
+        looks += 1
+        if is_over:
+            return None
+        if looks % 2:
+            raise OSError("stale file handle")
+        # Once it is not to be seen, and a moment later it is.
+        return None if looks == 2 else call
+
+    monkeypatch.setattr(joining, "read_launch", look)
+    assert join_one(tmp_path / "launch.json", call, 1) == code and looks > 10
+    assert ("the launch is over, and the processes of this node did not end" in capsys.readouterr().err) == is_over
+
+
+def test_processes_wait_for_the_first_one_longer_than_torchs_limits() -> None:
+    """In a process of its own, as a process meets others once."""
+    script = (
+        "import torch.distributed as dist\n"
+        "from bnf.parallel.group import meet\n"
+        "meet()\n"
+        "print(dist.group.WORLD._get_backend(__import__('torch').device('cpu')).options._timeout.total_seconds())\n"
+    )
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=os.environ | alone)
+    assert float(done.stdout.split()[-1]) == 12 * 3600

@@ -232,3 +232,25 @@ def test_what_training_would_refuse_is_refused_before_the_pass(
     arguments = ["--model", str(tiny_model_dir), "--groups", str(tmp_path / "groups"), "--output", str(tmp_path / "out")]
     assert main([str(tmp_path / "train.yaml"), *arguments]) == 2
     assert f"error: {message}" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_another_node_joins_a_training_that_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first node of one that is done launches nothing: the others would wait for it without end."""
+    joined: list[list[Path]] = []
+    monkeypatch.setattr("bnf.train.join", lambda find: joined.append(list(find())) or 1)
+    monkeypatch.setenv("PET_NODE_RANK", "1")
+    (tmp_path / "train.json").write_text(json.dumps({"num_nodes": 2}))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "launch.json").touch()
+    command = [
+        str(tmp_path / "train.json"),
+        "--model",
+        str(tmp_path),
+        "--groups",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 1 and joined == [[tmp_path / "out" / "launch.json"]]
+    (tmp_path / "out" / "train_summary.json").touch()
+    assert main(command) == 0 and len(joined) == 1

@@ -164,9 +164,9 @@ def show_estimate(
         print_json(found.to_json())
         return
     print("\n".join(heading(found)))
-    for title, rows in (("", memory_rows(found)), ("", gpu_rows(found)), ("", other_rows(found))):
+    for rows in filter(None, (memory_rows(found), gpu_rows(found), other_rows(found))):
         print()
-        print_table(title, rows, words=True)
+        print_table("", rows, words=True)
     print("", *(f"assumed: {assumption}" for assumption in found.assumptions), sep="\n")
 
 

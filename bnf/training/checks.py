@@ -76,6 +76,8 @@ def check_machine(config: TrainConfig) -> None:
     Raises:
         ValueError: naming the setting that they can't serve.
     """
+    if config.num_nodes > 1:
+        config.placement.meeting_point()
     if device_kind() != "cpu":
         _check_devices(config)
     if config.load_in_4bit:
@@ -90,7 +92,8 @@ def _check_devices(config: TrainConfig) -> None:
     devices = torch.cuda.device_count()
     if 0 < devices < config.nproc_per_node:
         raise ValueError(
-            f"nproc_per_node must be at most the {devices} devices of this machine, got {config.nproc_per_node}; lower it"
+            f"nproc_per_node must be at most the {devices} devices of this machine, got {config.nproc_per_node}; write "
+            f"train.nproc_per_node={devices}"
         )
     if config.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError("bf16 must be false on a device without bfloat16, got true; write train.bf16=false")

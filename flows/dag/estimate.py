@@ -143,7 +143,11 @@ def estimate_recipe(recipe: Recipe, asked: Asked, home: Path) -> RecipeEstimate:
     row = RowSizes(_row_tokens(config, data), prompt, completions)
     memory = estimate(shape, config, row, device)
     computed = cost(shape, config, data) if data is not None else None
-    gpus = [] if device == "cpu" else [_on(gpu, shape, config, memory, computed) for gpu in named or _own_gpus() or GPUS]
+    # Of data that aren't here, a pair may be as long as two rows of `prepare`.
+    prepared = data is not None and asked.groups is None
+    longest = data.longest if data is not None and prepared else _NUM_COMPLETIONS * recipe.prepare.max_length
+    asked_about = [] if device == "cpu" else named or _own_gpus() or GPUS
+    gpus = [_on(gpu, shape, config, memory, computed, longest) for gpu in asked_about]
     return RecipeEstimate(
         model=recipe.model_name_or_path,
         config=config,
@@ -234,11 +238,11 @@ def _own_gpus() -> list[Gpu]:
     return [of_device(name, memory) or Gpu(name, memory, 0.0, "unknown") for name, memory in kinds]
 
 
-def _on(gpu: Gpu, shape: ModelShape, config: TrainConfig, memory: Estimate, computed: Cost | None) -> OnGpu:
+def _on(gpu: Gpu, shape: ModelShape, config: TrainConfig, memory: Estimate, computed: Cost | None, longest: int) -> OnGpu:
     needed = memory.device.total
     fits = needed <= gpu.usable
     hours = computed.hours(gpu, config.num_processes) if computed is not None and gpu.tflops and config.bf16 else None
-    remedy = None if fits else remedies(shape, config, memory.row, "cuda", gpu.usable)
+    remedy = None if fits else remedies(shape, config, memory.row, "cuda", gpu.usable, longest=longest)
     return OnGpu(gpu.name, gpu.memory, needed, fits, hours, remedy)
 
 
@@ -255,12 +259,13 @@ def _assumptions(config: TrainConfig, data: DataSizes | None, device: Device) ->
         )
     if device == "cuda":
         found.append(f"{100 * ALLOCATOR_SHARE:.0f} % of a GPU's memory is left to its allocator")
+    if device == "cuda" and data is not None and config.bf16:
         found.append(
             f"hours: {100 * ASSUMED_SHARE:.0f} % of the GPU's peak rate in bf16 as its maker states it; assumed, not measured (Llama 3's "
             "pretraining reached 38 to 43 % of H100s, arXiv 2407.21783); evaluations and samples are not counted"
         )
-        if not config.bf16:
-            found.append("no hours in fp32: the rates are those of bf16")
+    if device == "cuda" and not config.bf16:
+        found.append("no hours in fp32: the rates are those of bf16")
     if not knows_optimizer(config):
         found.append(f"the states of {config.optim} aren't known and count as AdamW's")
     return found

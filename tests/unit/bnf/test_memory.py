@@ -1,6 +1,7 @@
 """The estimate of a training: shapes, memory and work by hand-computed numbers, and against what models really hold."""
 
 import json
+import re
 import weakref
 
 import pytest
@@ -264,6 +265,18 @@ def test_what_to_change_is_what_fits(tmp_path):
     assert remedies(shape, settings(), ROW, "cuda", 1 * GIB) == "take a smaller model, or more devices"
     rows = remedies(shape, settings(sharding="full", nproc_per_node=8), RowSizes(65536, 200, (300, 300)), "cuda", 76 * GIB)
     assert "train.max_tokens_per_row=8192" in rows and "4096" not in rows, "the longest that fits"
+
+
+def test_what_to_change_is_no_more_than_is_needed_and_rows_hold_the_longest_group(tmp_path):
+    shape = llama3_8b(tmp_path)
+    row = RowSizes(8192, 210, (245, 245))
+    long = settings(max_tokens_per_row=8192)
+    one = remedies(shape, long, row, "cuda", 76 * GIB, longest=4096)
+    assert one == "set train.gradient_checkpointing=true and train.lora_r=16", "as docs/scaling.md says for one GPU of 80 GB"
+    held = settings(sharding="full", nproc_per_node=8, gradient_checkpointing=True)
+    assert "train.weights=bf16" in remedies(shape, held, row, "cuda", 22 * GIB, longest=4096)
+    for limit in range(8, 76, 4):
+        assert not re.search("max_tokens_per_row=(2048|1024)", remedies(shape, long, row, "cuda", limit * GIB, longest=4096))
 
 
 def test_gpus_are_found_by_name():

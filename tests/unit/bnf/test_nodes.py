@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import socket
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -10,10 +13,11 @@ import pytest
 
 from bnf.parallel import launch as launching
 from bnf.parallel import nodes
+from bnf.parallel.code import code_digest
 from bnf.parallel.join import calls_in, join
 from bnf.parallel.launch import launch, read_launch
 from bnf.parallel.nodes import Pulse, beat, claim, joined, node_file
-from bnf.parallel.placement import Placement
+from bnf.parallel.placement import Placement, check_meeting_point
 from bnf.parallel.slurm import slurm_job, srun_command
 from bnf.training.config import TrainConfig
 from tests.unit.bnf.training import ignore
@@ -218,3 +222,57 @@ def test_a_launch_that_is_over_or_full_or_dead_is_not_joined(tmp_path: Path) -> 
     with pytest.raises(Enough):
         join(find)
     assert not node_file(files[2], "d", 1).exists() and not node_file(files[3], "a", 1).exists()
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_meeting_point_that_nobody_can_reach_is_refused_before_nodes_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_meeting_point(f"localhost:{free_port()}")
+    monkeypatch.setattr("bnf.parallel.placement._KNOWN_WITHIN_S", 0.0)
+    with pytest.raises(
+        ValueError, match=r"rdzv_endpoint must name this machine, got 'no-such-node.invalid:29500' .*; write the name"
+    ):
+        launch("train", {}, tmp_path, Placement(num_nodes=2, rdzv_endpoint="no-such-node.invalid:29500"), {}, ignore)
+    with socket.create_server(("", 0)) as other:
+        endpoint = f"localhost:{other.getsockname()[1]}"
+        with pytest.raises(
+            ValueError, match=f"must have a port that is free on the first node, got '{endpoint}' .*; take another"
+        ):
+            launch("train", {}, tmp_path, Placement(num_nodes=2, rdzv_endpoint=endpoint), {}, ignore)
+
+
+def test_a_node_with_other_code_ends_and_the_first_node_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[BaseException] = []
+
+    def first() -> None:
+        try:
+            launch("train", {}, tmp_path, Placement(num_nodes=2, rdzv_endpoint=f"localhost:{free_port()}"), {}, ignore)
+        except ValueError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    while not (tmp_path / "launch.json").exists():
+        time.sleep(0.05)
+    monkeypatch.setattr("bnf.parallel.join.code_digest", lambda: "bnf of last week")
+    assert join(lambda: calls_in([tmp_path])) == 1
+    thread.join()
+    [error] = raised
+    assert re.fullmatch(
+        r"every node must have the code of the first one \(bnf [0-9a-f]{12} torch .*\), got bnf of last week on .*", str(error)
+    )
+    assert not node_file(tmp_path / "launch.json", "", 1).exists()
+
+
+def test_the_digest_is_that_of_the_files_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = code_digest()
+    assert own == code_digest()
+    monkeypatch.setattr("bnf.parallel.code._PACKAGE", tmp_path)
+    empty = code_digest()
+    (tmp_path / "more.py").write_text("x = 1")
+    assert len({own, empty, code_digest()}) == 3

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -116,6 +117,13 @@ def _check_optimizer(config: TrainConfig) -> None:
 
     from bnf.training.optimizers import rounding_optimizer
 
+    names = [one.value for one in OptimizerNames]
+    if config.optim not in names:
+        nearest = get_close_matches(config.optim.lower(), names, n=3)
+        raise ValueError(
+            f"optim must be an optimizer of transformers that is installed here, got {config.optim!r}, which it doesn't have; "
+            + (f"did you mean {' or '.join(nearest)}?" if nearest else "adamw_torch_fused is the default")
+        )
     if device_kind() == "cpu":
         _check_optimizer_on_cpu(config)
     # transformers' own defaults, without what making its arguments does to the process.

@@ -146,6 +146,20 @@ def test_optimizers_that_are_not_here_are_refused(optim: str, monkeypatch: pytes
         check_machine(TrainConfig(optim=optim))
 
 
+@pytest.mark.parametrize(
+    ("optim", "remedy"),
+    [
+        ("adamw8bit", r"did you mean .*adamw_8bit.*\?"),
+        ("AdamW_Torch", "did you mean adamw_torch or"),
+        ("muonish", "adamw_torch_fused"),
+    ],
+)
+def test_an_unknown_optimizer_names_the_nearest_and_not_all(optim: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy) as caught:
+        check_machine(TrainConfig(optim=optim))
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch", "sgd", "adafactor", "rmsprop", "adagrad"])
 def test_optimizers_that_are_here_pass(optim: str) -> None:
     check_machine(TrainConfig(optim=optim))

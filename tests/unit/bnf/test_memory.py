@@ -283,6 +283,13 @@ def test_gpus_are_found_by_name():
     assert find_gpu("rtx-4090").tflops == 165
     with pytest.raises(ValueError, match=r"--gpu must be one of A100-40GB, .* got 'h900'"):
         find_gpu("h900")
+    for name, remedy in (
+        ("A100", "write A100-40GB or A100-80GB$"),
+        ("h100-80gb", "write H100$"),
+        ("", "take one with as much"),
+    ):
+        with pytest.raises(ValueError, match=remedy):
+            find_gpu(name)
     for driver, name in (
         ("NVIDIA A100-SXM4-80GB", "A100-80GB"),
         ("NVIDIA H100 80GB HBM3", "H100"),

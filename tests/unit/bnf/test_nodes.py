@@ -269,6 +269,18 @@ def test_a_node_with_other_code_ends_and_the_first_node_says_so(tmp_path: Path, 
     assert not node_file(tmp_path / "launch.json", "", 1).exists()
 
 
+def test_a_node_with_the_same_code_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[dict[int, str]] = []
+    monkeypatch.setattr(launching, "_run", lambda call_file, started, others, reported, progress: ran.append(others.names))
+    monkeypatch.setattr("bnf.parallel.join.join_one", lambda call_file, started, number: 0)
+    placement = Placement(num_nodes=2, rdzv_endpoint=f"localhost:{free_port()}")
+    thread = threading.Thread(target=launch, args=("train", {}, tmp_path, placement, {}, ignore))
+    thread.start()
+    assert join(lambda: calls_in([tmp_path])) == 0
+    thread.join()
+    assert ran == [{1: socket.gethostname()}]
+
+
 def test_the_digest_is_that_of_the_files_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = code_digest()
     assert own == code_digest()

@@ -1,6 +1,6 @@
 """What to change in a training that doesn't fit into memory: settings that help, each tried by the estimate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bnf.model.shapes import ModelShape
@@ -9,7 +9,7 @@ from bnf.training.fields import AUTO
 from bnf.training.memory import estimate
 from bnf.training.row_memory import Device, RowSizes
 
-_Settings = dict[str, object]
+_Settings = Mapping[str, object]
 
 
 def remedies(
@@ -55,7 +55,7 @@ def remedies(
 
 def _needed(together: _Settings, fits: Callable[[_Settings], bool]) -> _Settings:
     """Of settings that fit together those that are needed. What costs more is left out first."""
-    for name in reversed(together):
+    for name in reversed(list(together)):
         fewer = {other: value for other, value in together.items() if other != name}
         if fits(fewer):
             together = fewer

@@ -49,7 +49,9 @@ def memory_check(folder: Path, config: TrainConfig, data: DataSizes | None, free
     if needed * (1 - _TOLERANCE) > limit:
         # What is named leaves a device's allocator its part.
         usable = limit * (1 - ALLOCATOR_SHARE) if device == "cuda" else limit
-        remedy = remedies(shape, config, row, device, usable, longest=data and data.longest, processes_share=device == "cpu")
+        remedy = remedies(
+            shape, config, row, device, usable, longest=None if data is None else data.longest, processes_share=device == "cpu"
+        )
         return Check("memory", f"{what} must hold {needed / GIB:.1f} GiB to train (estimated), got {there}; {remedy}")
     return Check("memory", None, f"{there}, {said} (estimated)")
 

@@ -4,3 +4,8 @@ Its rooms from top to bottom, where a room imports only rooms below it: train (`
 model; objectives; data; and modules that need none of these: plugins (finds and checks them), files (writes them whole), process (children
 that end with their parent), paths, plain_yaml, progress.
 """
+
+import logging
+
+# It warns in every process, whatever is trained, that a kernel for its 4-bit layers on a CPU isn't there: it computes them without.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

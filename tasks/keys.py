@@ -30,12 +30,12 @@ LIBRARIES = {
 WITHOUT_EFFECT = frozenset(
     {
         "bnf.model.plain_models",
+        "bnf.parallel.code",
         "bnf.parallel.nodes",
         "bnf.parallel.slurm",
         "bnf.plugins",
         "bnf.process",
         "bnf.progress",
-        "bnf.training.loggers",
         "evaluation.formats",
         "evaluation.progress",
     }
@@ -49,6 +49,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.parallel.placement",
         "bnf.training.checks",
         "bnf.training.fitting",
+        "bnf.training.loggers",
         "bnf.training.metrics",
         "bnf.training.remedies",
         "bnf.training.summary",

@@ -5,5 +5,6 @@ launch: starts them on this node, waits for the other nodes, passes progress on,
 join: what the other nodes do.
 nodes: the signs of life by which the nodes of a launch know one another.
 slurm: the nodes of a Slurm job, and how the others are started.
+code: what code a node computes with, which is the same on all nodes.
 group: what one of the processes asks of the others.
 """

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from bnf.parallel.code import code_digest
 from bnf.parallel.launch import WORKER, Launch, read_launch
-from bnf.parallel.nodes import CALL_FILE, SILENT_S, Pulse, beat, claim, node_file
+from bnf.parallel.nodes import CALL_FILE, SILENT_S, Pulse, beat, claim, node_file, refusal_file
 from bnf.process import module_command, module_environment
 
 _LOOK_S = 0.5
@@ -42,6 +44,12 @@ def join(find: Callable[[], Iterable[Path]], *, stay: bool = False) -> int:
             # A launcher that was killed left its file too: one that lives touches it.
             if not pulses.setdefault((call_file, launch.id), Pulse(call_file)).has_beaten():
                 continue
+            if (other := other_code(call_file, launch)) is not None:
+                _say(other)
+                done.add(launch.id)
+                if not stay:
+                    return 1
+                continue
             number = claim(call_file, launch.id, launch.num_nodes)
             if number is None:
                 continue
@@ -50,6 +58,19 @@ def join(find: Callable[[], Iterable[Path]], *, stay: bool = False) -> int:
             if not stay and (code or launch.kind == "train"):
                 return code
         time.sleep(_LOOK_S)
+
+
+def other_code(call_file: Path, launch: Launch) -> str | None:
+    """What is wrong where this node's code isn't that of the first node, which is told too; None where it is the same."""
+    own = code_digest()
+    if launch.id is None or launch.code in (None, own):
+        return None
+    message = (
+        f"every node must have the code of the first one ({launch.code}), got {own} on {socket.gethostname()}; bring it to the same "
+        "checkout and environment, and start both again"
+    )
+    refusal_file(call_file, launch.id).write_text(message)
+    return message
 
 
 def join_one(call_file: Path, launch: Launch, number: int) -> int:

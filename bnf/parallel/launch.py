@@ -21,8 +21,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from bnf.files import write_json
-from bnf.parallel.nodes import BEAT_S, CALL_FILE, SILENT_S, WAIT_S, Pulse, beat, joined, node_file
-from bnf.parallel.placement import Placement
+from bnf.parallel.code import code_digest
+from bnf.parallel.nodes import BEAT_S, CALL_FILE, SILENT_S, WAIT_S, Pulse, beat, joined, node_file, refusal_file
+from bnf.parallel.placement import Placement, check_meeting_point
 from bnf.parallel.slurm import slurm_job, srun_command
 from bnf.process import module_command, module_environment
 from bnf.progress import Progress
@@ -49,6 +50,8 @@ class Launch:
     num_nodes: int
     # HOST:PORT where the nodes meet; None where there is one.
     meeting_point: str | None
+    # The launcher's code (`bnf.parallel.code`), which the other nodes must have too; None where there are none.
+    code: str | None = None
 
 
 def read_launch(call_file: Path) -> Launch | None:
@@ -77,7 +80,7 @@ def launch(
     `reported` are the errors that are raised as what they are, by name; their message is all there is to know.
 
     Raises:
-        ValueError: nothing says where the nodes meet, or the Slurm job has too few nodes.
+        ValueError: nothing says where the nodes meet, they can't meet there, a node has other code, or the Slurm job has too few nodes.
         RuntimeError: a process failed otherwise, or a node did not come or went away.
     """
     several = placement.num_nodes > 1
@@ -87,7 +90,10 @@ def launch(
         placement.nproc_per_node,
         placement.num_nodes,
         placement.meeting_point() if several else None,
+        code_digest() if several else None,
     )
+    if several and placement.rdzv_endpoint is not None:
+        check_meeting_point(placement.rdzv_endpoint)
     folder.mkdir(parents=True, exist_ok=True)
     call_file = folder / CALL_FILE
     for stale in folder.glob("launch*.json"):
@@ -232,6 +238,7 @@ def _wait_for_nodes(call_file: Path, started: Launch, slurm: _SlurmNodes | None,
     """Waits until every other node has taken its number.
 
     Raises:
+        ValueError: one has other code than this one.
         RuntimeError: one did not within `WAIT_S`, or srun ended before.
     """
     assert started.id is not None
@@ -239,6 +246,8 @@ def _wait_for_nodes(call_file: Path, started: Launch, slurm: _SlurmNodes | None,
     until_s, reported = time.monotonic() + WAIT_S, -1
     while True:
         beat(call_file)
+        if (refused := refusal_file(call_file, started.id)).is_file():
+            raise ValueError(refused.read_text())
         names = joined(call_file, started.id, started.num_nodes)
         if len(names) == started.num_nodes - 1:
             files = {number: node_file(call_file, started.id, number) for number in names}

@@ -62,6 +62,11 @@ def node_file(call_file: Path, launch_id: str, number: int) -> Path:
     return call_file.with_name(f"launch-{launch_id}-node-{number:05d}.json")
 
 
+def refusal_file(call_file: Path, launch_id: str) -> Path:
+    """Where a node that can't take part says why, for the launcher."""
+    return call_file.with_name(f"launch-{launch_id}-refused.json")
+
+
 def claim(call_file: Path, launch_id: str, num_nodes: int) -> int | None:
     """Takes the first number that no other node has; None where all are taken."""
     for number in range(1, num_nodes):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +18,9 @@ from bnf.parallel.slurm import slurm_job
 # torchrun's.
 _DEFAULT_PORT = 29500
 HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+
+# A name that was just given to this machine, as to a pod of Kubernetes, may be known a moment later.
+_KNOWN_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,33 @@ def _checked(name: str, endpoint: str) -> str:
     if found is None or not 0 < int(found["port"]) < 65536:
         raise ValueError(f"{name} must be HOST:PORT, got {endpoint!r}; write such as node1:{_DEFAULT_PORT}")
     return endpoint
+
+
+def check_meeting_point(endpoint: str) -> None:
+    """Checks that nodes can meet at this HOST:PORT of this machine; torchrun would try for minutes, and not say what is wrong.
+
+    Raises:
+        ValueError: no machine has the name, or another program listens at the port.
+    """
+    found = HOST_PORT.fullmatch(endpoint)
+    assert found is not None
+    host, port = found["host"].strip("[]"), int(found["port"])
+    until_s = time.monotonic() + _KNOWN_WITHIN_S
+    while True:
+        try:
+            socket.getaddrinfo(host, port)
+            break
+        except OSError as error:
+            if time.monotonic() > until_s:
+                raise ValueError(
+                    f"rdzv_endpoint must name this machine, got {endpoint!r} ({error}); write the name or address by which the other "
+                    "nodes reach it"
+                ) from error
+        time.sleep(0.5)
+    dual = socket.has_dualstack_ipv6()
+    try:
+        socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual).close()
+    except OSError as error:
+        raise ValueError(
+            f"rdzv_endpoint must have a port that is free on the first node, got {endpoint!r} ({error.strerror}); take another port"
+        ) from error

@@ -90,7 +90,8 @@ def find_budget(config: TrainConfig, model_dir: Path, groups_dir: Path, work_dir
         room = "the device" if limit is None else f"{limit / GIB:.1f} GiB in each process"
         raise ValueError(
             f"max_tokens_per_row=auto must find a row that holds every group, got none: the longest group, {name!r}, has {tokens} tokens "
-            f"and doesn't fit into {room}; {remedies(shape, numeric, row, device, limit or 0.0)}, or lower prepare.max_length"
+            f"and doesn't fit into {room}; {remedies(shape, numeric, row, device, limit or 0.0, longest=tokens)}, or lower "
+            "prepare.max_length"
         )
     known.found = found
     known.write()

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -76,6 +77,8 @@ def check_machine(config: TrainConfig) -> None:
     Raises:
         ValueError: naming the setting that they can't serve.
     """
+    if config.num_nodes > 1:
+        config.placement.meeting_point()
     if device_kind() != "cpu":
         _check_devices(config)
     if config.load_in_4bit:
@@ -90,7 +93,8 @@ def _check_devices(config: TrainConfig) -> None:
     devices = torch.cuda.device_count()
     if 0 < devices < config.nproc_per_node:
         raise ValueError(
-            f"nproc_per_node must be at most the {devices} devices of this machine, got {config.nproc_per_node}; lower it"
+            f"nproc_per_node must be at most the {devices} devices of this machine, got {config.nproc_per_node}; write "
+            f"train.nproc_per_node={devices}"
         )
     if config.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError("bf16 must be false on a device without bfloat16, got true; write train.bf16=false")
@@ -113,6 +117,13 @@ def _check_optimizer(config: TrainConfig) -> None:
 
     from bnf.training.optimizers import rounding_optimizer
 
+    names = [one.value for one in OptimizerNames]
+    if config.optim not in names:
+        nearest = get_close_matches(config.optim.lower(), names, n=3)
+        raise ValueError(
+            f"optim must be an optimizer of transformers that is installed here, got {config.optim!r}, which it doesn't have; "
+            + (f"did you mean {' or '.join(nearest)}?" if nearest else "adamw_torch_fused is the default")
+        )
     if device_kind() == "cpu":
         _check_optimizer_on_cpu(config)
     # transformers' own defaults, without what making its arguments does to the process.

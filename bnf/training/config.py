@@ -6,7 +6,6 @@ Nothing here imports torch, so a recipe is checked within a fraction of a second
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
 from typing import Literal, get_args, get_type_hints
 
 from bnf.objectives import load_objective, option_types
@@ -21,9 +20,19 @@ from bnf.training.fields import (
     READ_BY_SOME,
     REFERENCE_FIELDS,
 )
-from bnf.training.loggers import LOGGERS
+from bnf.training.loggers import check_logger_names
 from bnf.training.schedule import SCHEDULES
-from bnf.training.values import check, check_known, check_label_weighting, check_names, check_type, kind, plain
+from bnf.training.values import (
+    check,
+    check_choice,
+    check_default,
+    check_known,
+    check_label_weighting,
+    check_names,
+    check_type,
+    kind,
+    plain,
+)
 
 # Names that other programs have for a setting.
 _OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
@@ -193,19 +202,12 @@ class TrainConfig:
         self._require(0 <= self.lora_dropout < 1, "lora_dropout", "lie in [0, 1)", "0 keeps the step-0 check")
         check_names("lora_target_modules", self.lora_target_modules, "use all-linear, or names such as [q_proj, v_proj]")
         check_names("report_to", self.report_to, "use none, tensorboard, wandb, or a list of such")
-        self._require("all" not in self.loggers, "report_to", "name the loggers", "use [tensorboard, wandb] or the like")
-        for logger in self.loggers:
-            nearest = get_close_matches(logger, LOGGERS, n=1)
-            remedy = f"did you mean {nearest[0]}?" if nearest else "tensorboard writes beside the metrics"
-            check(logger in LOGGERS, "report_to", f"be none or among {', '.join(LOGGERS)}", logger, remedy)
+        check_logger_names(self.loggers)
         known_length = self.length_normalization in ("own", "pair_min")
         self._require(known_length, "length_normalization", "be own or pair_min", "own is the default")
         check_label_weighting(self.label_weighting)
         for name in ("weights", "attention", "sharding"):
-            choices = get_args(get_type_hints(type(self))[name])
-            self._require(
-                getattr(self, name) in choices, name, f"be one of {', '.join(choices)}", "leave it out for the default"
-            )
+            check_choice(name, getattr(self, name), get_args(get_type_hints(type(self))[name]))
         if self.attention == "varlen":
             where = "FlashAttention computes rows whose prompts are not shared, in half precision"
             remedy = "write train.share_prompts=false and train.bf16=true, or train.attention=auto"
@@ -243,7 +245,7 @@ class TrainConfig:
                 self._check_unset(name, f"for objective {self.objective!r}, which doesn't read it")
         if self.lora_r == 0:
             for name in ("lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit"):
-                self._check_unset(name, "where lora_r is 0 and there are no adapters")
+                self._check_unset(name, "where lora_r is 0 and there are no adapters", "train.lora_r=16 trains adapters")
         if self.max_steps > 0:
             self._check_unset("num_train_epochs", f"where max_steps ({self.max_steps}) says how long training goes on")
         if self.lr_scheduler_type == "constant" and self.warmup_ratio != 0:
@@ -252,17 +254,14 @@ class TrainConfig:
             )
 
         if not self.sharded:
-            self._check_unset("cpu_offload", "where sharding is none and there are no shares to move")
+            self._check_unset("cpu_offload", "where sharding is none: there are no shares", "train.sharding=full makes some")
         if self.num_nodes == 1:
-            self._check_unset("rdzv_endpoint", "where num_nodes is 1 and there is nobody to meet")
+            self._check_unset("rdzv_endpoint", "where num_nodes is 1 and there is nobody to meet", "or raise train.num_nodes")
             rule = "be none or full where num_nodes is 1: hybrid sharding keeps a copy per node"
             self._require(self.sharding != "hybrid", "sharding", rule, "use full, or set num_nodes")
 
-    def _check_unset(self, name: str, where: str) -> None:
-        default = type(self).__dataclass_fields__[name].default
-        remedy = "leave it out" if default is None else f"write train.{name}={default}, or leave it out"
-        rule = f"be left {'out' if default is None else f'at {default}'} {where}"
-        self._require(getattr(self, name) == default, name, rule, remedy)
+    def _check_unset(self, name: str, where: str, otherwise: str = "") -> None:
+        check_default(name, getattr(self, name), type(self).__dataclass_fields__[name].default, where, otherwise)
 
     def check_unevaluated(self) -> None:
         """Checks the settings for data without dev groups.

@@ -54,7 +54,10 @@ def find_gpu(name: str) -> Gpu:
     found = [gpu for gpu in GPUS if _plain(gpu.name) == _plain(name)]
     if not found:
         known = ", ".join(gpu.name for gpu in GPUS)
-        raise ValueError(f"--gpu must be one of {known} or cpu, got {name!r}; take one with as much memory")
+        # A100 has two sizes, and H100-80GB is called H100 here.
+        near = [gpu.name for gpu in GPUS if (own := _plain(gpu.name)).startswith(_plain(name)) or _plain(name).startswith(own)]
+        remedy = f"write {' or '.join(near)}" if near and _plain(name) else "take one with as much memory"
+        raise ValueError(f"--gpu must be one of {known} or cpu, got {name!r}; {remedy}")
     return found[0]
 
 

@@ -1,7 +1,11 @@
 """The loggers of transformers that `report_to` may name, and what each needs on the machine; nothing heavy is imported."""
 
 import os
+from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
+
+from bnf.training.values import check
 
 # Name → (the modules it imports, what pip installs, the variable that must be set). A test compares it with
 # transformers.integrations.INTEGRATION_TO_CALLBACK, and with what transformers says of missing loggers.
@@ -21,6 +25,15 @@ LOGGERS: dict[str, tuple[tuple[str, ...], str, str | None]] = {
     "trackio": (("trackio",), "trackio", None),
     "wandb": (("wandb",), "wandb", None),
 }
+
+
+def check_logger_names(names: Sequence[str]) -> None:
+    """Refuses a logger that transformers doesn't have, and `all`, which is those that happen to be installed."""
+    check("all" not in names, "report_to", "name the loggers", "all", "use [tensorboard, wandb] or the like")
+    for name in names:
+        nearest = get_close_matches(name, LOGGERS, n=1)
+        remedy = f"did you mean {nearest[0]}?" if nearest else "tensorboard writes beside the metrics"
+        check(name in LOGGERS, "report_to", f"be none or among {', '.join(LOGGERS)}", name, remedy)
 
 
 def lacking(logger: str) -> str | None:

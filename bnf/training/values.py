@@ -4,10 +4,66 @@ import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+# What other programs call a setting, and what to set here in its place.
+_PROCESSES = "set nproc_per_node (processes on each node, one per device) and num_nodes"
+_SHARDS = "set sharding (full is FSDP's FULL_SHARD and DeepSpeed's ZeRO-3) and cpu_offload"
+_BATCHES = (
+    "set global_batch_size (prompt groups in a step) and max_tokens_per_row (memory), the split between devices and accumulation "
+    "follows"
+)
+_ELSEWHERE = {
+    **dict.fromkeys(("world_size", "num_processes", "gpus", "num_gpus", "n_gpus", "ngpu", "devices", "nproc"), _PROCESSES),
+    **dict.fromkeys(("fsdp", "fsdp_config", "fsdp_version", "deepspeed", "deepspeed_config", "zero_stage", "zero3"), _SHARDS),
+    **dict.fromkeys(("nnodes", "num_machines"), "set num_nodes"),
+    **dict.fromkeys(
+        ("master_addr", "master_port", "main_process_ip", "main_process_port", "rdzv_backend"),
+        "set rdzv_endpoint=HOST:PORT, where the nodes meet",
+    ),
+    **dict.fromkeys(
+        ("tensor_parallel_size", "pipeline_parallel_size", "context_parallel_size"),
+        "layers and rows aren't split between devices here; set sharding=full, which shares out the weights",
+    ),
+    "gradient_accumulation_steps": _BATCHES,
+    "train_batch_size": _BATCHES,
+}
+# What other programs call the choices of a setting.
+_CHOICES = {
+    "sharding": {
+        **dict.fromkeys(("fsdp", "fsdp2", "full_shard", "zero3", "zero_3", "deepspeed"), "full"),
+        **dict.fromkeys(("hsdp", "hybrid_shard"), "hybrid"),
+        **dict.fromkeys(("ddp", "no", "no_shard"), "none"),
+    },
+    "weights": {
+        **dict.fromkeys(("bfloat16", "torch.bfloat16"), "bf16"),
+        **dict.fromkeys(("float32", "torch.float32", "float"), "fp32"),
+    },
+    "attention": {"flash_attention_2": "varlen", "flex_attention": "flex"},
+}
+
 
 def check(holds: bool, key: str, rule: str, value: object, remedy: str) -> None:
     if not holds:
-        raise ValueError(f"{key} must {rule}, got {value!r}; {remedy}")
+        raise ValueError(f"{key} must {rule}, got {written(value)}; {remedy}")
+
+
+def written(value: object) -> str:
+    """A value as a recipe has it: a switch is true or false."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def check_default(key: str, value: object, default: object, where: str, otherwise: str = "") -> None:
+    """Refuses a setting that nothing reads in this training, where it isn't the default; `otherwise` says what would read it."""
+    at = default if isinstance(default, str) else written(default)
+    remedy = "leave it out" if default is None else f"write train.{key}={at}, or leave it out"
+    rule = f"be left {'out' if default is None else f'at {at}'} {where}"
+    check(value == default, key, rule, value, f"{remedy}; {otherwise}" if otherwise else remedy)
+
+
+def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """Refuses a value that isn't among `choices`; where another program has that name for one of them, the error says which it is."""
+    meant = _CHOICES[key].get(str(value).lower().replace("-", "_"))
+    remedy = f"write train.{key}={meant}" if meant else "leave it out for the default"
+    check(value in choices, key, f"be one of {', '.join(choices)}", value, remedy)
 
 
 def kind(declared: object) -> str:
@@ -65,11 +121,10 @@ def check_label_weighting(value: object) -> None:
 
 def check_known(key: str, value: object, names: Sequence[str]) -> None:
     """Refuses a key of the `train` section that isn't among `names`, with the nearest that is."""
-    if key.startswith("per_device_") or key == "gradient_accumulation_steps":
-        raise ValueError(
-            f"{key} must be left out, got {value!r}; set global_batch_size (prompt groups in a step) and "
-            "max_tokens_per_row (memory), the split between devices and accumulation follows"
-        )
+    name = key.lower()
+    elsewhere = _BATCHES if name.startswith("per_device_") else _ELSEWHERE.get(name)
+    if elsewhere is not None:
+        raise ValueError(f"train.{key} must be left out, got {written(value)}; {elsewhere}")
     if key not in names:
         nearest = get_close_matches(key, names, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(names)}"

@@ -38,13 +38,15 @@ def main(arguments: list[str]) -> None:
 
 
 def _join(call_file: Path) -> None:
-    from bnf.parallel.join import join_one
+    from bnf.parallel.join import join_one, other_code
     from bnf.parallel.launch import read_launch
     from bnf.parallel.nodes import claim
 
     launch = read_launch(call_file)
     if launch is None or launch.id is None:
         sys.exit(f"{call_file} must be that of a launch in progress, got one that is over; start the first node again")
+    if (other := other_code(call_file, launch)) is not None:
+        sys.exit(other)
     number = claim(call_file, launch.id, launch.num_nodes)
     if number is None:
         sys.exit(f"num_nodes must be the number of nodes, got {launch.num_nodes}, and all are here already; start fewer")

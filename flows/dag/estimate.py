@@ -139,10 +139,14 @@ def estimate_recipe(recipe: Recipe, asked: Asked, home: Path) -> RecipeEstimate:
     data, seen = _data(recipe, config, asked, home)
     prompt, completions = (data.prompt, data.completions) if data is not None else _assumed_group(config)
     device: Device = "cpu" if gpu == "cpu" else "cuda"
-    row = RowSizes(_row_tokens(config, data), prompt, completions)
+    # Of data that aren't here a group may be longer than the mean that is named.
+    prepared = data if asked.groups is None else None
+    row = RowSizes(_row_tokens(config, prepared), prompt, completions)
     memory = estimate(shape, config, row, device)
     computed = cost(shape, config, data) if data is not None else None
-    gpus = [] if device == "cpu" else [_on(one, shape, config, memory, computed) for one in named or _own_gpus() or GPUS]
+    longest = _NUM_COMPLETIONS * recipe.prepare.max_length if prepared is None else prepared.longest
+    asked_about = [] if device == "cpu" else named or _own_gpus() or GPUS
+    gpus = [_on(gpu, shape, config, memory, computed, longest) for gpu in asked_about]
     return RecipeEstimate(
         model=recipe.model_name_or_path,
         config=config,
@@ -233,11 +237,11 @@ def _own_gpus() -> list[Gpu]:
     return [of_device(name, memory) or Gpu(name, memory, 0.0, "unknown") for name, memory in kinds]
 
 
-def _on(gpu: Gpu, shape: ModelShape, config: TrainConfig, memory: Estimate, computed: Cost | None) -> OnGpu:
+def _on(gpu: Gpu, shape: ModelShape, config: TrainConfig, memory: Estimate, computed: Cost | None, longest: int) -> OnGpu:
     needed = memory.device.total
     fits = needed <= gpu.usable
     hours = computed.hours(gpu, config.num_processes) if computed is not None and gpu.tflops and config.bf16 else None
-    remedy = None if fits else remedies(shape, config, memory.row, "cuda", gpu.usable)
+    remedy = None if fits else remedies(shape, config, memory.row, "cuda", gpu.usable, longest=longest)
     return OnGpu(gpu.name, gpu.memory, needed, fits, hours, remedy)
 
 

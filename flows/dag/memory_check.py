@@ -10,7 +10,7 @@ from bnf.model.shapes import read_shape
 from bnf.training.config import TrainConfig
 from bnf.training.fields import AUTO
 from bnf.training.fitting import remedies
-from bnf.training.gpus import GIB
+from bnf.training.gpus import ALLOCATOR_SHARE, GIB
 from bnf.training.memory import estimate
 from bnf.training.row_memory import Device, RowSizes
 from flows.dag.checks import Check
@@ -47,7 +47,11 @@ def memory_check(folder: Path, config: TrainConfig, data: DataSizes | None, free
     if limit is None:
         return Check("memory", None, f"unknown; {said}")
     if needed * (1 - _TOLERANCE) > limit:
-        remedy = remedies(shape, config, row, device, limit, processes_share=device == "cpu")
+        # What is named leaves a device's allocator its part.
+        usable = limit * (1 - ALLOCATOR_SHARE) if device == "cuda" else limit
+        remedy = remedies(
+            shape, config, row, device, usable, longest=None if data is None else data.longest, processes_share=device == "cpu"
+        )
         return Check("memory", f"{what} must hold {needed / GIB:.1f} GiB to train (estimated), got {there}; {remedy}")
     return Check("memory", None, f"{there}, {said} (estimated)")
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import fields
 
 from pydantic_core import ErrorDetails
 
+from bnf.training.config import TrainConfig
 from flows.recipe.section import ONE, SEVERAL, Section, inner_section
+
+_TRAIN_KEYS = {known.name for known in fields(TrainConfig)}
 
 # What a value must be, by pydantic's name of the error, and the remedy.
 _RULES = {
@@ -34,6 +38,9 @@ def explain(error: ErrorDetails, recipe: type[Section]) -> str:
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
         known = list(_section_at(location[:-1], recipe).model_fields)
+        # A key of the training at the top of the recipe, or in another section.
+        if location[-1] in _TRAIN_KEYS:
+            return f"{key} must be a key of the recipe, got an unknown one; write train.{location[-1]}, or put it into `train`"
         nearest = difflib.get_close_matches(location[-1], known, n=1)
         remedy = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
         return f"{key} must be a key of the recipe, got an unknown one; {remedy}"

@@ -19,9 +19,9 @@ from bnf.data.groups import Completion, PromptGroup
 from bnf.data.packing import Row
 from bnf.model.lean import keep_less
 from bnf.model.logps import row_logps
-from tests.performance.flops import step_flops
 from tests.gpu.checks import Check, Device, Figures
 from tests.gpu.parts.environment import rate
+from tests.performance.flops import step_flops
 
 # Llama 3.2 1B's, of https://huggingface.co/meta-llama/Llama-3.2-1B; and one for the rehearsal.
 LLAMA_1B: dict[str, Any] = {

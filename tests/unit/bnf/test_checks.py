@@ -146,6 +146,20 @@ def test_optimizers_that_are_not_here_are_refused(optim: str, monkeypatch: pytes
         check_machine(TrainConfig(optim=optim))
 
 
+@pytest.mark.parametrize(
+    ("optim", "remedy"),
+    [
+        ("adamw8bit", r"did you mean .*adamw_8bit.*\?"),
+        ("AdamW_Torch", "did you mean adamw_torch or"),
+        ("muonish", "adamw_torch_fused"),
+    ],
+)
+def test_an_unknown_optimizer_names_the_nearest_and_not_all(optim: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy) as caught:
+        check_machine(TrainConfig(optim=optim))
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch", "sgd", "adafactor", "rmsprop", "adagrad"])
 def test_optimizers_that_are_here_pass(optim: str) -> None:
     check_machine(TrainConfig(optim=optim))
@@ -197,7 +211,8 @@ def test_optimizers_that_are_compiled_need_a_compiler(monkeypatch: pytest.Monkey
 def test_devices_and_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bnf.training.checks.device_kind", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match="nproc_per_node must be at most the 1 devices of this machine, got 2"):
+    rule = r"nproc_per_node must be at most the 1 devices of this machine, got 2; write train\.nproc_per_node=1"
+    with pytest.raises(ValueError, match=rule):
         check_machine(TrainConfig(nproc_per_node=2))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
@@ -240,3 +255,13 @@ def test_lengths_are_normalized_where_an_objective_says_so(name: str) -> None:
 
     assert (loss([2.0, 1.0]) != loss([1.0, 1.0])) == ("length_normalization" in objective.reads)
     assert set(objective.reads) <= set(READ_BY_SOME)
+
+
+def test_several_nodes_need_a_place_to_meet_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PET_RDZV_ENDPOINT", "MASTER_ADDR", "PET_MASTER_ADDR", "SLURM_JOB_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(
+        ValueError, match=r"rdzv_endpoint must be given where num_nodes is 2 .* write train.rdzv_endpoint=HOST:29500"
+    ):
+        check_machine(TrainConfig(num_nodes=2))
+    check_machine(TrainConfig(num_nodes=2, rdzv_endpoint="node1:29500"))

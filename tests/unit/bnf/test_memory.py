@@ -1,6 +1,7 @@
 """The estimate of a training: shapes, memory and work by hand-computed numbers, and against what models really hold."""
 
 import json
+import re
 import weakref
 
 import pytest
@@ -257,24 +258,41 @@ def test_what_to_change_is_what_fits(tmp_path):
     shape = llama3_8b(tmp_path)
     eight = settings(nproc_per_node=8)
     said = remedies(shape, eight, ROW, "cuda", 76 * GIB)
-    # Checkpointing alone doesn't help weights, and adapters on 4 bits are no other remedy than adapters.
+    # Checkpointing alone doesn't help weights, and 4 bits aren't named where adapters suffice.
     assert said == "set train.sharding=full or train.lora_r=16"
-    assert remedies(shape, eight, ROW, "cuda", 38 * GIB) == (
-        "set train.sharding=full or train.lora_r=16 and train.load_in_4bit=true"
-    )
+    assert remedies(shape, eight, ROW, "cuda", 38 * GIB) == "set train.sharding=full"
     # Where nothing suffices alone, the settings are added up until they do.
     assert remedies(shape, eight, ROW, "cuda", 12 * GIB) == (
-        "set train.sharding=full and train.gradient_checkpointing=true and train.max_tokens_per_row=1024 and train.lora_r=16"
+        "set train.sharding=full and train.gradient_checkpointing=true and train.lora_r=16"
     )
     assert remedies(shape, settings(), ROW, "cuda", 1 * GIB) == "take a smaller model, or more devices"
     rows = remedies(shape, settings(sharding="full", nproc_per_node=8), RowSizes(65536, 200, (300, 300)), "cuda", 76 * GIB)
     assert "train.max_tokens_per_row=8192" in rows and "4096" not in rows, "the longest that fits"
 
 
+def test_what_to_change_is_no_more_than_is_needed_and_rows_hold_the_longest_group(tmp_path):
+    shape = llama3_8b(tmp_path)
+    row = RowSizes(8192, 210, (245, 245))
+    long = settings(max_tokens_per_row=8192)
+    one = remedies(shape, long, row, "cuda", 76 * GIB, longest=4096)
+    assert one == "set train.gradient_checkpointing=true and train.lora_r=16", "as docs/scaling.md says for one GPU of 80 GB"
+    held = settings(sharding="full", nproc_per_node=8, gradient_checkpointing=True)
+    assert "train.weights=bf16" in remedies(shape, held, row, "cuda", 22 * GIB, longest=4096)
+    for limit in range(8, 76, 4):
+        assert not re.search("max_tokens_per_row=(2048|1024)", remedies(shape, long, row, "cuda", limit * GIB, longest=4096))
+
+
 def test_gpus_are_found_by_name():
     assert find_gpu("rtx-4090").tflops == 165
     with pytest.raises(ValueError, match=r"--gpu must be one of A100-40GB, .* got 'h900'"):
         find_gpu("h900")
+    for name, remedy in (
+        ("A100", "write A100-40GB or A100-80GB$"),
+        ("h100-80gb", "write H100$"),
+        ("", "take one with as much"),
+    ):
+        with pytest.raises(ValueError, match=remedy):
+            find_gpu(name)
     for driver, name in (
         ("NVIDIA A100-SXM4-80GB", "A100-80GB"),
         ("NVIDIA H100 80GB HBM3", "H100"),

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,10 +17,11 @@ import pytest
 from bnf.parallel import join as joining
 from bnf.parallel import launch as launching
 from bnf.parallel import nodes
+from bnf.parallel.code import code_digest
 from bnf.parallel.join import calls_in, join, join_one
 from bnf.parallel.launch import Launch, launch, read_launch
 from bnf.parallel.nodes import Pulse, beat, claim, joined, node_file
-from bnf.parallel.placement import Placement
+from bnf.parallel.placement import Placement, check_meeting_point
 from bnf.parallel.slurm import slurm_job, srun_command
 from bnf.training.config import TrainConfig
 from tests.unit.bnf.training import ignore
@@ -277,3 +281,69 @@ def test_processes_wait_for_the_first_one_longer_than_torchs_limits() -> None:
     alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=os.environ | alone)
     assert float(done.stdout.split()[-1]) == 12 * 3600
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_meeting_point_that_nobody_can_reach_is_refused_before_nodes_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_meeting_point(f"localhost:{free_port()}")
+    monkeypatch.setattr("bnf.parallel.placement._KNOWN_WITHIN_S", 0.0)
+    with pytest.raises(
+        ValueError, match=r"rdzv_endpoint must name this machine, got 'no-such-node.invalid:29500' .*; write the name"
+    ):
+        launch("train", {}, tmp_path, Placement(num_nodes=2, rdzv_endpoint="no-such-node.invalid:29500"), {}, ignore)
+    with socket.create_server(("", 0)) as other:
+        endpoint = f"localhost:{other.getsockname()[1]}"
+        with pytest.raises(
+            ValueError, match=f"must have a port that is free on the first node, got '{endpoint}' .*; take another"
+        ):
+            launch("train", {}, tmp_path, Placement(num_nodes=2, rdzv_endpoint=endpoint), {}, ignore)
+
+
+def test_a_node_with_other_code_ends_and_the_first_node_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[BaseException] = []
+
+    def first() -> None:
+        try:
+            launch("train", {}, tmp_path, Placement(num_nodes=2, rdzv_endpoint=f"localhost:{free_port()}"), {}, ignore)
+        except ValueError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    while not (tmp_path / "launch.json").exists():
+        time.sleep(0.05)
+    monkeypatch.setattr("bnf.parallel.join.code_digest", lambda: "bnf of last week")
+    assert join(lambda: calls_in([tmp_path])) == 1
+    thread.join()
+    [error] = raised
+    assert re.fullmatch(
+        r"every node must have the code of the first one \(bnf [0-9a-f]{12} torch .*\), got bnf of last week on .*", str(error)
+    )
+    assert not node_file(tmp_path / "launch.json", "", 1).exists()
+
+
+def test_a_node_with_the_same_code_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[dict[int, str]] = []
+    monkeypatch.setattr(launching, "_run", lambda call_file, started, others, reported, progress: ran.append(others.names))
+    monkeypatch.setattr("bnf.parallel.join.join_one", lambda call_file, started, number: 0)
+    placement = Placement(num_nodes=2, rdzv_endpoint=f"localhost:{free_port()}")
+    thread = threading.Thread(target=launch, args=("train", {}, tmp_path, placement, {}, ignore))
+    thread.start()
+    assert join(lambda: calls_in([tmp_path])) == 0
+    thread.join()
+    assert ran == [{1: socket.gethostname()}]
+
+
+def test_the_digest_is_that_of_the_files_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = code_digest()
+    assert own == code_digest()
+    monkeypatch.setattr("bnf.parallel.code._PACKAGE", tmp_path)
+    empty = code_digest()
+    (tmp_path / "more.py").write_text("x = 1")
+    assert len({own, empty, code_digest()}) == 3

@@ -18,6 +18,11 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
     [
         (["trian.learning_rate=1"], r"trian must be a key of the recipe, got an unknown one; did you mean train\?"),
         (["evaluation.max_new_token=5"], r"evaluation.max_new_token must be .* did you mean max_new_tokens\?"),
+        (
+            ["sharding=full"],
+            r"sharding must be a key of the recipe, got an unknown one; write train.sharding, or put it into `train`",
+        ),
+        (["prepare.nproc_per_node=2"], r"prepare.nproc_per_node must be .*; write train.nproc_per_node"),
         (["train.learning_rte=1"], r"train.learning_rte must be a known key.*did you mean 'learning_rate'\?"),
         (["train.objective=bnff"], r"objective must be one of .*bnf.*got 'bnff'; did you mean 'bnf'\?"),
         (["train.per_device_train_batch_size=4"], r"per_device_train_batch_size must be left out.*global_batch_size"),

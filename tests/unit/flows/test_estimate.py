@@ -1,6 +1,7 @@
 """`bnf plan --estimate`: what a training will take, from the model's config.json alone, offline; and the preflight's check of memory."""
 
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -92,6 +93,20 @@ def test_options_that_nothing_would_read_are_refused(recipe):
 def test_on_a_cpu_there_are_no_gpus_and_no_empty_table(recipe):
     said = command(recipe, "--estimate", "--gpu", "CPU").stdout
     assert "GiB a process" in said and "×" not in said and "\n\n\n" not in said
+
+
+def test_rows_that_are_named_hold_what_prepare_lets_through_and_figures_are_readable(recipe):
+    # Two completions of 2048 tokens with their prompt.
+    known = ("--groups", "58000", "--group-tokens", "900")
+    for words in ((), known):
+        said = command(recipe, "train.max_tokens_per_row=16384", "--estimate", *words).stdout
+        assert "max_tokens_per_row=4096" in said and not re.search("max_tokens_per_row=(2048|1024)", said)
+    assert re.search(r"H200 +139 +yes +0\.[1-9]", said) and "EFLOP" in said and "e+" not in said
+    without = command(recipe, "--estimate").stdout
+    assert not re.search("^on .*hours", without, flags=re.M), "no column of hours where the data aren't known"
+    few = command(recipe, "--estimate", "--gpu", "H200", "--groups", "2", "--group-tokens", "90").stdout
+    assert re.search(r"H200 +139 +yes +< 0\.1", few) and "what helps" not in few
+    assert "\n\n\n" not in command(recipe, "--estimate", "--gpu", "cpu").stdout
 
 
 def test_where_the_config_comes_from(recipe, tmp_path):

@@ -20,6 +20,7 @@ from bnf.data.packing import Row
 from bnf.model.families import check_length, head_scale, head_softcap
 from bnf.model.lean import replaying
 from bnf.model.segments import SegmentPlan
+from bnf.model.tied import embed_tied, is_trained_tied
 
 # Logits that exist at once, in the dtype of the hidden states; the same for policy and reference. On an accelerator there are more: a
 # chunk of few positions would take longer to read the weights than to multiply them.
@@ -27,10 +28,10 @@ _LOGITS = 2**25
 _LOGITS_ON_ACCELERATOR = 2**27
 
 # One part in so many of a chunk's logits exists in float32 at once.
-_WIDE_SHARE = 8
+_WIDE_SHARE = 64
 
 # Rows × columns of the weight's gradient that are formed before they are added up.
-_WEIGHT_PART = 2**23
+_WEIGHT_PART = 2**21
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,19 @@ def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, 
     device = compute_device(model)
     plan = SegmentPlan(row.spans)
     check_length(model.config, plan.longest_path)
+    input_ids, position_ids = row.input_ids.to(device), row.position_ids.to(device)
     with autocast(model, bf16=bf16), replaying():
-        hidden = model.get_decoder()(
-            input_ids=row.input_ids.to(device),
-            position_ids=row.position_ids.to(device),
-            segments=plan,
-            use_cache=False,
-        ).last_hidden_state[0]  # (T, D)
-    weight = model.get_output_embeddings().weight  # (V, D)
+        # FSDP2 brings a weight together only in its module's own forward.
+        if is_trained_tied(model) and not isinstance(model, FSDPModule):
+            embedded, weight = embed_tied(model, input_ids)
+            inputs = {"inputs_embeds": embedded}
+        else:
+            inputs, weight = {"input_ids": input_ids}, None
+        hidden = model.get_decoder()(**inputs, position_ids=position_ids, segments=plan, use_cache=False).last_hidden_state[
+            0
+        ]  # (T, D)
+    if weight is None:
+        weight = model.get_output_embeddings().weight  # (V, D)
 
     def head(places: Tensor, targets: Tensor, entropies: bool) -> TokenLogps:
         states = hidden[places.to(device)]

@@ -14,8 +14,8 @@ Device = Literal["cpu", "cuda"]
 
 # Of `bnf.model.logps`: logits that exist at once, the part of them that is widened to float32, and products of the head's gradient.
 _LOGITS = {"cpu": 2**25, "cuda": 2**27}
-_WIDE_SHARE = 8
-_WEIGHT_PART = 2**23
+_WIDE_SHARE = 64
+_WEIGHT_PART = 2**21
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,11 @@ def fullest_moment(shape: ModelShape, config: TrainConfig, row: RowSizes, device
     if config.gradient_checkpointing:
         # What is computed again of a layer is all kept, its norms' and gates' outputs too.
         backward += row.tokens * (kept + act * (2 * shape.hidden + shape.intermediate / 2 + shape.query))
-    # The head's gradient waits for that of embeddings which are tied to it, and which are large once more.
+    # The head's gradient waits for that of embeddings which are tied to it. That of others is as large, and so is a shared one's part.
     waiting = float(head) if shape.tied and learns else 0.0
+    is_joined = shape.tied and not is_sharded
     in_layer = Moment(activations, waiting, backward)
-    in_embeddings = Moment(head=waiting + (head if learns else 0))
+    in_embeddings = Moment(head=waiting + (head if learns and not is_joined else 0))
     if is_sharded:
         layer = shape.largest_layer * width
         # The layer, the next one, and its gradients in the buffer too.

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -26,6 +27,8 @@ from bnf.model.quantized import compute_as_linear, quantization
 # What weights are held in.
 Weights = Literal["fp32", "bf16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Dtypes narrower than float32, by their names in safetensors' files.
+_STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def load_model(
@@ -54,8 +57,21 @@ def load_model(
 
 
 def load_parameters(model_dir: Path) -> dict[str, Tensor]:
-    """The model's parameters by name, on the CPU and in the dtype that they are stored in; tied ones once."""
-    return {name: parameter.detach() for name, parameter in _read(model_dir, stored_dtype(model_dir)).named_parameters()}
+    """The model's parameters by name, on the CPU and with the very values of the files; tied ones once.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`.
+    """
+    return {name: parameter.detach() for name, parameter in _read(model_dir, None).named_parameters()}
+
+
+def _dtype_of_files(model_dir: Path) -> torch.dtype:
+    """The dtype of the files' floating-point tensors, which config.json need not name; float32 where there are several."""
+    held = set()
+    for path in model_dir.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            held |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (the handle is no mapping)
+    return _STORED[held.pop()] if len(held) == 1 and held <= _STORED.keys() else torch.float32
 
 
 def empty_model(
@@ -84,22 +100,51 @@ def empty_model(
 
 def _read(
     model_dir: Path,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     quantization_config: BitsAndBytesConfig | None = None,
     attention: str = ATTENTION,
 ) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        model_dir,
-        config=_config(model_dir),
-        dtype=dtype,
-        quantization_config=quantization_config,
-        attn_implementation=attention,
-        experts_implementation=EXPERTS,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
-    return model
+    """The model of a folder, with weights in `dtype`; None stands for one that keeps the values of the files."""
+    config = _config(model_dir)
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            model_dir,
+            config=config,
+            dtype=_dtype_of_files(model_dir) if dtype is None else dtype,
+            quantization_config=quantization_config,
+            attn_implementation=attention,
+            experts_implementation=EXPERTS,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            # What doesn't fit is refused below.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(
+            f"model_name_or_path must be a folder with whole files, got {model_dir} ({error}); fetch the model again"
+        ) from error
+    _check_weights(model, model_dir, found["missing_keys"], found["mismatched_keys"])
+    read: PreTrainedModel = model
+    return read
+
+
+def _check_weights(
+    model: PreTrainedModel, model_dir: Path, missing: set[str], mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
+) -> None:
+    """transformers gives weights that the files lack, or hold in another shape, random values."""
+    wrong = [f"without {name}" for name in sorted(missing)]
+    wrong += [f"with {name} of shape {tuple(held)}, not {tuple(wanted)}" for name, held, wanted in sorted(mismatched)]
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if getattr(model.config, "tie_word_embeddings", False) and embeddings.weight is not head.weight:
+        wrong.append("with a head beside the embeddings, which config.json ties (tie_word_embeddings)")
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"model_name_or_path must be a folder whose files hold the weights that config.json says, got {model_dir} {wrong[0]}{more}; "
+            "fetch the model again, or correct config.json"
+        )
 
 
 def _config(model_dir: Path) -> PretrainedConfig:

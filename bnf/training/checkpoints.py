@@ -2,22 +2,24 @@
 
 A training goes on from them in any number of processes: each reads the parts that make up its own shares. Nothing in them is pickled.
 What isn't a tensor of the optimizer (learning rates, betas) comes from the settings and the scheduler.
+
+torch's own `get_optimizer_state_dict` would not do: it finds no adapters beside frozen weights, and saves a count of steps that all
+weights share once for each of them, which safetensors refuses.
 """
 
 import json
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict import (
-    OptimizerStateType,
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
@@ -31,25 +33,37 @@ from bnf.parallel.group import process_number
 _SHARES = "shares"
 _SCHEDULER = "scheduler.json"
 
-# The optimizer's state by parameter and by name in one level.
-_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
-
 
 def save_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
-    """Writes the trained weights and the optimizer's state. All processes must call it."""
+    """Writes the trained weights and the optimizer's state. All processes must call it.
+
+    Raises:
+        OSError: a process could not write its share.
+    """
     give_back(model)
-    save(_state(model, optimizer), storage_writer=HuggingFaceStorageWriter(str(folder / _SHARES), save_distributed=True))
+    writer = HuggingFaceStorageWriter(str(folder / _SHARES), save_distributed=True)
+    try:
+        save(_state(model, optimizer), storage_writer=writer)
+    except CheckpointException as error:
+        # Its own message holds the tracebacks of all processes.
+        failed = {rank: str(why) or type(why).__name__ for rank, (why, _) in error.failures.items()}
+        rank, why = min(failed.items())
+        raise OSError(f"process {rank} must be able to write its share of {folder}, got: {why}") from error
 
 
 def load_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
-    """Reads into model and optimizer what `save_shares` wrote, with any number of processes. All must call it."""
+    """Reads into model and optimizer what `save_shares` wrote, with any number of processes. All must call it.
+
+    Raises:
+        ValueError: a share is not there, or not whole.
+    """
     give_back(model)
-    # An optimizer that has made no step has no state to read into: this makes it.
-    whole = get_optimizer_state_dict(model, optimizer, options=_FLAT)
+    _make_state(optimizer)
     state = _state(model, optimizer)
-    load(state, storage_reader=HuggingFaceStorageReader(str(folder / _SHARES)))
-    read = {name: _like(state.get(f"optimizer.{name}"), value) for name, value in whole.items()}
-    set_optimizer_state_dict(model, optimizer, cast(OptimizerStateType, read), options=_FLAT)
+    reader = HuggingFaceStorageReader(str(folder / _SHARES))
+    _check_whole(folder, reader, state)
+    # Into the tensors of model and optimizer themselves.
+    load(state, storage_reader=reader)
 
 
 def save_scheduler(folder: Path, scheduler: LRScheduler) -> None:
@@ -90,17 +104,44 @@ def _random_state(folder: Path) -> Path:
 
 def _state(model: PreTrainedModel, optimizer: Optimizer) -> dict[str, Tensor]:
     """What is saved: the weights that are trained, and the optimizer's tensors. A scalar has one dimension."""
-    state: dict[str, Tensor] = {
-        f"model.{name}": parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
-    for name, value in get_optimizer_state_dict(model, optimizer, options=_FLAT).items():
-        if isinstance(value, Tensor):
-            state[f"optimizer.{name}"] = value.reshape(1) if value.dim() == 0 else value
-    return state
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    state: dict[str, object] = {f"model.{name}": parameter.detach() for name, parameter in trained}
+    for name, parameter in trained:
+        state |= {f"optimizer.state.{name}.{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
+    # Some optimizers count their steps for a whole group of weights.
+    for number, group in enumerate(optimizer.param_groups):
+        state |= {f"optimizer.groups.{number}.{key}": value for key, value in group.items()}
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: value.reshape(1) if value.dim() == 0 else value for name, value in tensors.items()}
 
 
-def _like(read: Tensor | None, kept: object) -> object:
-    """What was read, in the shape in which the optimizer keeps it; what it keeps where nothing was saved."""
-    if read is None:
-        return kept
-    return read.reshape(()) if isinstance(kept, Tensor) and kept.dim() == 0 else read
+def _make_state(optimizer: Optimizer) -> None:
+    """Makes the state of an optimizer that has made no step, by one that changes nothing: there are tensors to read into then."""
+    groups: Sequence[dict[str, object]] = optimizer.param_groups
+    rates = [group["lr"] for group in groups]
+    for group in groups:
+        group["lr"] = 0.0
+        for parameter in cast(list[Tensor], group["params"]):
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _check_whole(folder: Path, reader: HuggingFaceStorageReader, state: dict[str, Tensor]) -> None:
+    """Where a share is missing, torch would leave what it held as it is."""
+    why = None
+    try:
+        held = reader.read_metadata().state_dict_metadata
+    except (OSError, SafetensorError, ValueError) as error:
+        why = str(error)
+    else:
+        for name, tensor in state.items():
+            found = held.get(name)
+            whole = isinstance(found, TensorStorageMetadata) and found.size == tensor.shape
+            if not whole or sum(prod(chunk.sizes) for chunk in cast(TensorStorageMetadata, found).chunks) != tensor.numel():
+                why = f"a part of {name} is missing"
+                break
+    if why is not None:
+        raise ValueError(f"a checkpoint must be whole, got {folder}, where {why}; restore it, or delete it to begin anew")

@@ -137,7 +137,8 @@ def _check_weights(
     wrong = [f"without {name}" for name in sorted(missing)]
     wrong += [f"with {name} of shape {tuple(held)}, not {tuple(wanted)}" for name, held, wanted in sorted(mismatched)]
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if getattr(model.config, "tie_word_embeddings", False) and embeddings.weight is not head.weight:
+    tied = bool(model._tied_weights_keys) and getattr(model.config, "tie_word_embeddings", False)
+    if tied and embeddings.weight is not head.weight:
         wrong.append("with a head beside the embeddings, which config.json ties (tie_word_embeddings)")
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""

@@ -9,17 +9,14 @@ weights share once for each of them, which safetensors refuses.
 
 import json
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
@@ -28,7 +25,7 @@ from transformers import PreTrainedModel
 
 from bnf.files import write_json
 from bnf.model.sharding import give_back
-from bnf.parallel.group import process_number
+from bnf.parallel.group import num_processes, process_number
 
 _SHARES = "shares"
 _SCHEDULER = "scheduler.json"
@@ -48,22 +45,21 @@ def save_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> N
         # Its own message holds the tracebacks of all processes.
         failed = {rank: str(why) or type(why).__name__ for rank, (why, _) in error.failures.items()}
         rank, why = min(failed.items())
-        raise OSError(f"process {rank} must be able to write its share of {folder}, got: {why}") from error
+        raise OSError(
+            f"process {rank} must be able to write its share of {folder}, got: {why}; make room there, and the training goes on from the "
+            "checkpoint before"
+        ) from error
 
 
 def load_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
     """Reads into model and optimizer what `save_shares` wrote, with any number of processes. All must call it.
 
-    Raises:
-        ValueError: a share is not there, or not whole.
+    What a missing share held would stay as it is: `bnf.training.checkpointed_trainer.check_whole` comes first.
     """
     give_back(model)
     _make_state(optimizer)
-    state = _state(model, optimizer)
-    reader = HuggingFaceStorageReader(str(folder / _SHARES))
-    _check_whole(folder, reader, state)
     # Into the tensors of model and optimizer themselves.
-    load(state, storage_reader=reader)
+    load(_state(model, optimizer), storage_reader=HuggingFaceStorageReader(str(folder / _SHARES)))
 
 
 def save_scheduler(folder: Path, scheduler: LRScheduler) -> None:
@@ -87,15 +83,14 @@ def save_random_state(folder: Path) -> None:
 
 
 def load_random_state(folder: Path) -> bool:
-    """Reads what `save_random_state` wrote; False where another number of processes left none for this one."""
+    """Reads what `save_random_state` wrote for this process, if anything; False where another number of processes wrote it."""
     file = _random_state(folder)
-    if not file.is_file():
-        return False
-    state = load_file(file)
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
-    return True
+    if file.is_file():
+        state = load_file(file)
+        torch.set_rng_state(state["cpu"])
+        if torch.cuda.is_available() and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"])
+    return len(list(folder.glob("random-*.safetensors"))) == num_processes()
 
 
 def _random_state(folder: Path) -> Path:
@@ -127,21 +122,3 @@ def _make_state(optimizer: Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
     for group, rate in zip(groups, rates, strict=True):
         group["lr"] = rate
-
-
-def _check_whole(folder: Path, reader: HuggingFaceStorageReader, state: dict[str, Tensor]) -> None:
-    """Where a share is missing, torch would leave what it held as it is."""
-    why = None
-    try:
-        held = reader.read_metadata().state_dict_metadata
-    except (OSError, SafetensorError, ValueError) as error:
-        why = str(error)
-    else:
-        for name, tensor in state.items():
-            found = held.get(name)
-            whole = isinstance(found, TensorStorageMetadata) and found.size == tensor.shape
-            if not whole or sum(prod(chunk.sizes) for chunk in cast(TensorStorageMetadata, found).chunks) != tensor.numel():
-                why = f"a part of {name} is missing"
-                break
-    if why is not None:
-        raise ValueError(f"a checkpoint must be whole, got {folder}, where {why}; restore it, or delete it to begin anew")

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -29,6 +29,13 @@ Weights = Literal["fp32", "bf16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Dtypes narrower than float32, by their names in safetensors' files.
 _STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
+
+
+class _Found(TypedDict):
+    """What transformers says of a folder's files: the weights they lack, and those of another shape (name, held, wanted)."""
+
+    missing_keys: set[str]
+    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 
 def load_model(
@@ -107,7 +114,7 @@ def _read(
     """The model of a folder, with weights in `dtype`; None stands for one that keeps the values of the files."""
     config = _config(model_dir)
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: object = AutoModelForCausalLM.from_pretrained(
             model_dir,
             config=config,
             dtype=_dtype_of_files(model_dir) if dtype is None else dtype,
@@ -125,17 +132,17 @@ def _read(
         raise ValueError(
             f"model_name_or_path must be a folder with whole files, got {model_dir} ({error}); fetch the model again"
         ) from error
-    _check_weights(model, model_dir, found["missing_keys"], found["mismatched_keys"])
-    read: PreTrainedModel = model
-    return read
+    model, found = cast(tuple[PreTrainedModel, _Found], loaded)
+    _check_weights(model, model_dir, found)
+    return model
 
 
-def _check_weights(
-    model: PreTrainedModel, model_dir: Path, missing: set[str], mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
-) -> None:
+def _check_weights(model: PreTrainedModel, model_dir: Path, found: _Found) -> None:
     """transformers gives weights that the files lack, or hold in another shape, random values."""
-    wrong = [f"without {name}" for name in sorted(missing)]
-    wrong += [f"with {name} of shape {tuple(held)}, not {tuple(wanted)}" for name, held, wanted in sorted(mismatched)]
+    wrong = [f"without {name}" for name in sorted(found["missing_keys"])]
+    wrong += [
+        f"with {name} of shape {tuple(held)}, not {tuple(wanted)}" for name, held, wanted in sorted(found["mismatched_keys"])
+    ]
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = bool(model._tied_weights_keys) and getattr(model.config, "tie_word_embeddings", False)
     if tied and embeddings.weight is not head.weight:

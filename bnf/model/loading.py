@@ -3,11 +3,11 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, cast
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -27,8 +27,15 @@ from bnf.model.quantized import compute_as_linear, quantization
 # What weights are held in.
 Weights = Literal["fp32", "bf16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# As safetensors names them.
-_WIDE = {"F32": torch.float32, "F64": torch.float64}
+# Dtypes narrower than float32, by their names in safetensors' files.
+_STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
+
+
+class _Found(TypedDict):
+    """What transformers says of a folder's files: the weights they lack, and those of another shape (name, held, wanted)."""
+
+    missing_keys: set[str]
+    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 
 def load_model(
@@ -57,8 +64,12 @@ def load_model(
 
 
 def load_values(model_dir: Path) -> dict[str, Tensor]:
-    """The model's parameters and saved buffers by name, on the CPU and in the dtype that its files hold them in; tied ones once."""
-    model = _read(model_dir, _dtype_of_files(model_dir))
+    """The model's parameters and saved buffers by name, on the CPU and with the very values of its files; tied ones once.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`.
+    """
+    model = _read(model_dir, None)
     return {name: value.detach() for name, value in (*model.named_parameters(), *saved_buffers(model))}
 
 
@@ -69,13 +80,12 @@ def saved_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _dtype_of_files(model_dir: Path) -> torch.dtype:
-    """The dtype that loses nothing of a model folder's files, whose config may name a narrower one."""
-    dtype = stored_dtype(model_dir)
+    """The dtype of the files' floating-point tensors, which config.json need not name; float32 where there are several."""
+    held = set()
     for path in model_dir.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (the handle is no mapping)
-                dtype = torch.promote_types(dtype, _WIDE.get(file.get_slice(name).get_dtype(), dtype))
-    return dtype
+            held |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (the handle is no mapping)
+    return _STORED[held.pop()] if len(held) == 1 and held <= _STORED.keys() else torch.float32
 
 
 def empty_model(
@@ -104,22 +114,52 @@ def empty_model(
 
 def _read(
     model_dir: Path,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     quantization_config: BitsAndBytesConfig | None = None,
     attention: str = ATTENTION,
 ) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        model_dir,
-        config=_config(model_dir),
-        dtype=dtype,
-        quantization_config=quantization_config,
-        attn_implementation=attention,
-        experts_implementation=EXPERTS,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    """The model of a folder, with weights in `dtype`; None stands for one that keeps the values of the files."""
+    config = _config(model_dir)
+    try:
+        loaded: object = AutoModelForCausalLM.from_pretrained(
+            model_dir,
+            config=config,
+            dtype=_dtype_of_files(model_dir) if dtype is None else dtype,
+            quantization_config=quantization_config,
+            attn_implementation=attention,
+            experts_implementation=EXPERTS,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            # What doesn't fit is refused below.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(
+            f"model_name_or_path must be a folder with whole files, got {model_dir} ({error}); fetch the model again"
+        ) from error
+    model, found = cast(tuple[PreTrainedModel, _Found], loaded)
+    _check_weights(model, model_dir, found)
     return model
+
+
+def _check_weights(model: PreTrainedModel, model_dir: Path, found: _Found) -> None:
+    """transformers gives weights that the files lack, or hold in another shape, random values."""
+    wrong = [f"without {name}" for name in sorted(found["missing_keys"])]
+    wrong += [
+        f"with {name} of shape {tuple(held)}, not {tuple(wanted)}" for name, held, wanted in sorted(found["mismatched_keys"])
+    ]
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = bool(model._tied_weights_keys) and getattr(model.config, "tie_word_embeddings", False)
+    if tied and embeddings.weight is not head.weight:
+        wrong.append("with a head beside the embeddings, which config.json ties (tie_word_embeddings)")
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"model_name_or_path must be a folder whose files hold the weights that config.json says, got {model_dir} {wrong[0]}{more}; "
+            "fetch the model again, or correct config.json"
+        )
 
 
 def _config(model_dir: Path) -> PretrainedConfig:

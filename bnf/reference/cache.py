@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -173,7 +173,8 @@ def read_reference(
 
     Raises:
         FileNotFoundError: the cache is not complete.
-        ValueError: it was made for other rows, another row length or another dtype, of weights held otherwise, or without the KL pairs.
+        ValueError: it was made for other rows, another row length or another dtype, of weights held otherwise, or without the KL pairs,
+            or a shard is not whole.
     """
     index = read_index(reference_dir)
     made = index.identity
@@ -196,7 +197,13 @@ def read_reference(
     references: list[RowReference] = []
     for shard in index.shards:
         own = slice(*shard.rows)
-        references.extend(_read_shard(reference_dir / shard.file, rows[own], None if kl_pairs is None else kl_pairs[own]))
+        try:
+            references.extend(_read_shard(reference_dir / shard.file, rows[own], None if kl_pairs is None else kl_pairs[own]))
+        except (FileNotFoundError, SafetensorError) as error:
+            raise ValueError(
+                f"reference_dir must hold whole shards, got {reference_dir / shard.file} ({error}); delete {INDEX_FILE} beside it, and "
+                "run the reference stage again"
+            ) from error
     return references
 
 
@@ -265,8 +272,12 @@ def _read_shard(path: Path, rows: Sequence[Row], kl_pairs: Sequence[Row] | None)
 def _shard_key(path: Path) -> str | None:
     if not path.is_file():
         return None
-    with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get("key")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("key")
+    except SafetensorError:
+        # Left half by a power cut: it is computed again.
+        return None
 
 
 def _shard_bounds(rows: Sequence[Row]) -> list[tuple[int, int]]:

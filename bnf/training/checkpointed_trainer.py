@@ -1,8 +1,11 @@
 """transformers.Trainer with checkpoints that appear whole, and with models that were sharded before it sees them."""
 
+import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -11,11 +14,14 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from bnf.files import open_to_readers
+from bnf.files import open_to_readers, write_json
 from bnf.model.sharding import is_sharded
 from bnf.parallel.group import is_first, wait_for_all
 from bnf.training import checkpoints
 from bnf.training.adapters import is_adapted, transformers_model
+
+# The names and sizes of a checkpoint's files.
+_FILES = "files.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +81,7 @@ class CheckpointedTrainer(Trainer):
         name = f"checkpoint-{self.state.global_step}"
         # TrainingArguments hold paths and callables as a pickle; the configuration is in training.json.
         (unfinished / name / "training_args.bin").unlink(missing_ok=True)
+        _note_files(unfinished / name)
         open_to_readers(unfinished / name)
         older = list(folder.glob("checkpoint-*"))
         os.replace(unfinished / name, folder / name)
@@ -137,6 +144,39 @@ class CheckpointedTrainer(Trainer):
         """The optimizer itself, without accelerate's wrapper."""
         optimizer: object = self.optimizer
         return cast(Optimizer, optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer)
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Checks that a checkpoint has the files that it was written with. transformers begins with a new optimizer where that is missing.
+
+    Raises:
+        ValueError: a file is missing, or of another size.
+    """
+    noted = checkpoint / _FILES
+    wrong = f"without a list of its files ({_FILES})"
+    if noted.is_file():
+        with suppress(ValueError):
+            wrong = _difference(checkpoint, json.loads(noted.read_text()))
+    if wrong:
+        raise ValueError(
+            f"a checkpoint must be as it was written, got {checkpoint} {wrong}; restore it, or delete it to begin the training anew"
+        )
+
+
+def _note_files(checkpoint: Path) -> None:
+    files = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()}
+    write_json(checkpoint / _FILES, files, indent=1)
+
+
+def _difference(checkpoint: Path, sizes: Mapping[str, int]) -> str:
+    """The first file that is not as noted, in words."""
+    for name, size in sizes.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"without {name}"
+        if file.stat().st_size != size:
+            return f"with {file.stat().st_size} bytes of {name}, not {size}"
+    return ""
 
 
 def _has_dropout(model: PreTrainedModel) -> bool:

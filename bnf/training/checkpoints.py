@@ -2,22 +2,21 @@
 
 A training goes on from them in any number of processes: each reads the parts that make up its own shares. Nothing in them is pickled.
 What isn't a tensor of the optimizer (learning rates, betas) comes from the settings and the scheduler.
+
+torch's own `get_optimizer_state_dict` would not do: it finds no adapters beside frozen weights, and saves a count of steps that all
+weights share once for each of them, which safetensors refuses.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict import (
-    OptimizerStateType,
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
@@ -26,30 +25,41 @@ from transformers import PreTrainedModel
 
 from bnf.files import write_json
 from bnf.model.sharding import give_back
-from bnf.parallel.group import process_number
+from bnf.parallel.group import num_processes, process_number
 
 _SHARES = "shares"
 _SCHEDULER = "scheduler.json"
 
-# The optimizer's state by parameter and by name in one level.
-_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
-
 
 def save_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
-    """Writes the trained weights and the optimizer's state. All processes must call it."""
+    """Writes the trained weights and the optimizer's state. All processes must call it.
+
+    Raises:
+        OSError: a process could not write its share.
+    """
     give_back(model)
-    save(_state(model, optimizer), storage_writer=HuggingFaceStorageWriter(str(folder / _SHARES), save_distributed=True))
+    writer = HuggingFaceStorageWriter(str(folder / _SHARES), save_distributed=True)
+    try:
+        save(_state(model, optimizer), storage_writer=writer)
+    except CheckpointException as error:
+        # Its own message holds the tracebacks of all processes.
+        failed = {rank: str(why) or type(why).__name__ for rank, (why, _) in error.failures.items()}
+        rank, why = min(failed.items())
+        raise OSError(
+            f"process {rank} must be able to write its share of {folder}, got: {why}; make room there, and the training goes on from the "
+            "checkpoint before"
+        ) from error
 
 
 def load_shares(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
-    """Reads into model and optimizer what `save_shares` wrote, with any number of processes. All must call it."""
+    """Reads into model and optimizer what `save_shares` wrote, with any number of processes. All must call it.
+
+    What a missing share held would stay as it is: `bnf.training.checkpointed_trainer.check_whole` comes first.
+    """
     give_back(model)
-    # An optimizer that has made no step has no state to read into: this makes it.
-    kept = get_optimizer_state_dict(model, optimizer, options=_FLAT)
-    state = _state(model, optimizer)
-    load(state, storage_reader=HuggingFaceStorageReader(str(folder / _SHARES)))
-    read = {name: _like(state.get(f"optimizer.{name}"), value) for name, value in kept.items()}
-    set_optimizer_state_dict(model, optimizer, cast(OptimizerStateType, read), options=_FLAT)
+    _make_state(optimizer)
+    # Into the tensors of model and optimizer themselves.
+    load(_state(model, optimizer), storage_reader=HuggingFaceStorageReader(str(folder / _SHARES)))
 
 
 def save_scheduler(folder: Path, scheduler: LRScheduler) -> None:
@@ -73,15 +83,14 @@ def save_random_state(folder: Path) -> None:
 
 
 def load_random_state(folder: Path) -> bool:
-    """Reads what `save_random_state` wrote; False where another number of processes left none for this one."""
+    """Reads what `save_random_state` wrote for this process, if anything; False where another number of processes wrote it."""
     file = _random_state(folder)
-    if not file.is_file():
-        return False
-    state = load_file(file)
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
-    return True
+    if file.is_file():
+        state = load_file(file)
+        torch.set_rng_state(state["cpu"])
+        if torch.cuda.is_available() and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"])
+    return len(list(folder.glob("random-*.safetensors"))) == num_processes()
 
 
 def _random_state(folder: Path) -> Path:
@@ -90,17 +99,26 @@ def _random_state(folder: Path) -> Path:
 
 def _state(model: PreTrainedModel, optimizer: Optimizer) -> dict[str, Tensor]:
     """What is saved: the weights that are trained, and the optimizer's tensors. A scalar has one dimension."""
-    state: dict[str, Tensor] = {
-        f"model.{name}": parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
-    for name, value in get_optimizer_state_dict(model, optimizer, options=_FLAT).items():
-        if isinstance(value, Tensor):
-            state[f"optimizer.{name}"] = value.reshape(1) if value.dim() == 0 else value
-    return state
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    state: dict[str, object] = {f"model.{name}": parameter.detach() for name, parameter in trained}
+    for name, parameter in trained:
+        state |= {f"optimizer.state.{name}.{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
+    # Some optimizers count their steps for a whole group of weights.
+    for number, group in enumerate(optimizer.param_groups):
+        state |= {f"optimizer.groups.{number}.{key}": value for key, value in group.items()}
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: value.reshape(1) if value.dim() == 0 else value for name, value in tensors.items()}
 
 
-def _like(read: Tensor | None, kept: object) -> object:
-    """What was read, in the shape in which the optimizer keeps it; what it keeps where nothing was saved."""
-    if read is None:
-        return kept
-    return read.reshape(()) if isinstance(kept, Tensor) and kept.dim() == 0 else read
+def _make_state(optimizer: Optimizer) -> None:
+    """Makes the state of an optimizer that has made no step, by one that changes nothing: there are tensors to read into then."""
+    groups: Sequence[dict[str, object]] = optimizer.param_groups
+    rates = [group["lr"] for group in groups]
+    for group in groups:
+        group["lr"] = 0.0
+        for parameter in cast(list[Tensor], group["params"]):
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate

@@ -20,7 +20,7 @@ from bnf.model.device import device_kind
 from bnf.model.plain_models import is_plain
 from bnf.objectives import load_objective
 from bnf.training.config import TrainConfig
-from bnf.training.fields import AUTO
+from bnf.training.fields import AUTO, SHARDED_OPTIMIZERS
 from bnf.training.loggers import lacking
 
 # Optimizers of torch itself, which every installation has.
@@ -143,9 +143,11 @@ def _check_optimizer(config: TrainConfig) -> None:
 
 def _check_shards(config: TrainConfig, module: str) -> None:
     library = module.partition(".")[0]
-    if config.sharded and library in ("bitsandbytes", "torchao"):
+    if config.sharded and config.optim not in SHARDED_OPTIMIZERS:
+        whose = f" is {library}'s, which" if library in ("bitsandbytes", "torchao") else ""
         raise ValueError(
-            f"{config.optim!r} is {library}'s, which can't update sharded weights: write train.sharding=none, or take another"
+            f"{config.optim!r}{whose} can't update sharded weights: write train.sharding=none, or take one of "
+            f"{', '.join(SHARDED_OPTIMIZERS)}"
         )
 
 

@@ -9,6 +9,8 @@ AUTO: Literal["auto"] = "auto"
 REFERENCE_FIELDS = ("max_tokens_per_row", "share_prompts", "bf16", "weights", "load_in_4bit", "attention")
 # Optimizers that make up for the rounding of bf16 weights (`bnf.training.optimizers`).
 BF16_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "stable_adamw", "adamw_torch_8bit", "adamw_torch_4bit")
+# Optimizers that update shares of weights, and whose states are shares: those that were tried.
+SHARDED_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "sgd", "adagrad", "rmsprop")
 # Where and how often a training writes. Nothing that it computes depends on them.
 BOOKKEEPING_FIELDS = ("save_steps", "report_to")
 # Where a training computes. It changes nothing but the order of sums, as long as the rows stay the same.

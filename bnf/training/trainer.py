@@ -28,6 +28,7 @@ from bnf.progress import Progress
 from bnf.reference.index import read_index, reference_numerics
 from bnf.training.adapters import add_adapter, merge, save_adapter
 from bnf.training.arguments import training_arguments
+from bnf.training.checkpointed_trainer import check_whole
 from bnf.training.config import TrainConfig
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import label_weights
@@ -58,7 +59,8 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
 
     Raises:
         FileNotFoundError: the model, the groups or the reference are not there.
-        ValueError: the objective's needs, the rows, the number of processes or the output folder do not fit.
+        ValueError: the objective's needs, the rows, the number of processes or the output folder do not fit, or the checkpoint is not
+            whole.
         ReferenceMismatch: the step-0 check failed under a cache of the same weights.
         TrainingCollapsed: the training collapsed.
     """
@@ -114,6 +116,8 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         starts_as_reference=folders.reference_model_dir is None,
     )
     checkpoint = of_first(lambda: _last_checkpoint(output_dir / _CHECKPOINTS))
+    if checkpoint is not None:
+        check_whole(checkpoint)
     resumed_from = 0 if checkpoint is None else _step_of(checkpoint)
     if "tensorboard" in config.loggers and is_first():
         trainer.add_callback(_tensorboard(output_dir / "tensorboard", resumed_from))

@@ -199,6 +199,17 @@ def test_8_bits_take_no_shards() -> None:
         check_machine(TrainConfig(optim="adamw_8bit", sharding="full"))
 
 
+@pytest.mark.parametrize("optim", ["adafactor", "stable_adamw"])
+def test_optimizers_that_fail_on_shards_are_refused(optim: str) -> None:
+    """Adafactor's row and column moments are no shares, and stable_adamw's states can't be saved."""
+    if optim == "stable_adamw":
+        pytest.importorskip("optimi", reason="torch-optimi is not installed")
+    check_machine(TrainConfig(optim=optim))
+    with pytest.raises(ValueError, match=rf"got '{optim}' .*can't update sharded weights: .* take one of adamw_torch_fused, "):
+        check_machine(TrainConfig(optim=optim, sharding="full"))
+    check_machine(TrainConfig(optim="rmsprop", sharding="full"))
+
+
 def test_optimizers_that_are_compiled_need_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bnf.training.checks.device_kind", lambda: "cpu")
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -66,6 +66,20 @@ def test_a_killed_pass_resumes_at_the_first_missing_shard(
         assert path.name not in kept or (killed / path.name).stat().st_mtime_ns == kept[path.name]
 
 
+def test_a_shard_that_is_not_whole_is_computed_again_and_not_read(tiny_model_dir: Path, tmp_path: Path) -> None:
+    groups = random_groups(8)
+    write_groups(tmp_path / "groups", groups)
+    cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "out", **SETTINGS, progress=ignore)
+    (shard,) = (tmp_path / "out").glob("*.safetensors")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-8])
+    with pytest.raises(ValueError, match=rf"reference_dir must hold whole shards, got {shard} .*; delete index.json beside it"):
+        read_reference(tmp_path / "out", pack(groups, 64), **SETTINGS)
+    (tmp_path / "out" / "index.json").unlink()
+    cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "out", **SETTINGS, progress=ignore)
+    assert shard.read_bytes() == content
+
+
 def test_shards_of_other_data_are_not_reused(tiny_model_dir: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         write_groups(tmp_path / name, random_groups(5, seed=seed))

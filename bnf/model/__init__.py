@@ -13,5 +13,5 @@ device: the kind of device that torch computes on, and the devices there are.
 allocator: memory settings of a process that trains or scores.
 
 Inside: segments (which token sees which), attention, cpu_attention and cuda_attention (the kernels), lean (layers that keep less),
-experts (mixtures of experts).
+experts (mixtures of experts), tied (one gradient of embeddings that are also the head).
 """

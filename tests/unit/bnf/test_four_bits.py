@@ -217,5 +217,5 @@ def test_layers_that_are_not_linear_are_refused(tmp_path: Path) -> None:
 def test_shards_of_4_bits_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^sharding must be none where load_in_4bit is true, as .*, got 'full'; leave it out"):
         TrainConfig(load_in_4bit=True, lora_r=2, sharding="full")
-    with pytest.raises(ValueError, match="load_in_4bit must be left at False where lora_r is 0"):
+    with pytest.raises(ValueError, match="load_in_4bit must be left at false where lora_r is 0"):
         TrainConfig(load_in_4bit=True)

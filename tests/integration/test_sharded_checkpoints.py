@@ -14,7 +14,7 @@ from transformers import Trainer
 from bnf.data.packing import pack
 from bnf.model.loading import load_values
 from bnf.model.logps import row_logps
-from bnf.model.sharding import Sharding, load_sharded, whole_parameters
+from bnf.model.sharding import load_sharded, whole_parameters
 from bnf.training.adapters import add_adapter, transformers_model
 from bnf.training.arguments import training_arguments
 from bnf.training.checkpoints import load_shares, save_shares
@@ -39,7 +39,7 @@ def begun(folder: Path, config: TrainConfig) -> tuple[Any, torch.optim.Optimizer
     def adapt(model: Any) -> Any:
         return add_adapter(model, config)
 
-    model = load_sharded(folder / "model", Sharding.of(config), weights=config.weights, adapt=adapt if config.lora_r else None)
+    model = load_sharded(folder / "model", config.placement, weights=config.weights, adapt=adapt if config.lora_r else None)
     arguments = training_arguments(config, folder, evaluates=False)
     optimizer, settings = rounding_optimizer(config, arguments) or Trainer.get_optimizer_cls_and_kwargs(arguments)
     # As transformers makes them: decayed weights and others.

@@ -36,7 +36,7 @@ from transformers import AutoConfig
 from bnf.data.packing import Span
 from tasks.execute import machine
 from tasks.keys import ROOT
-from tests.performance.flops import step_flops
+from tests.performance.flops import Flops, step_flops
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
 STEPS = ("sft_packed", "sft_padded", "trl_sft", "trl_dpo")
@@ -127,14 +127,14 @@ def shares(batches: Sequence[Batch]) -> dict[str, float]:
     }
 
 
-def needed_flops(batch: Batch) -> int:
+def needed_flops(batch: Batch) -> Flops:
     """What BNF's step on a batch needs at least."""
     spans = []
     start = 0
     for group in batch:
         spans.append(Span(start, len(group["prompt"]), tuple(map(len, group["completions"]))))
         start = spans[-1].stop
-    return step_flops(AutoConfig.from_pretrained(MODEL), spans).total
+    return step_flops(AutoConfig.from_pretrained(MODEL), spans)
 
 
 class Process:
@@ -203,7 +203,7 @@ def in_turn(
         for name in names if index % 2 else names[::-1]:
             taken[name].append(peaks[name][index] | processes[name].step(name, index, peak=False))
         if limited:
-            limit_s = needed_flops(batches[index]) / processes[names[0]].rate(index)
+            limit_s = needed_flops(batches[index]).total / processes[names[0]].rate(index)
             for name in names:
                 taken[name][-1]["limit_s"] = limit_s
         print(f"  {index + 1}/{len(batches)}", {n: round(v[-1]["cpu_s"], 2) for n, v in taken.items()}, file=sys.stderr)

@@ -289,16 +289,17 @@ def show(figures: dict[str, Any], dtypes: Sequence[str]) -> None:
     print(f"{data['real_tokens']} real, {data['unique_tokens']} unique; prompt share {100 * data['prompt_share']:.0f} %")
     for dtype in dtypes:
         found = figures[dtype]
-        print(f"\n| {dtype} step | CPU s, median (range) | times the limit | BNF against it | peak above the model |")
+        print(f"\n| {dtype} step | CPU s, median (range) | times the limit | BNF against it | peak above the model, BNF's |")
         print("|---|---|---|---|---|")
         for name, entry in found["steps"].items():
             ratios = found["ratios"].get(f"bnf_to_{name}")
             against = f"{ratios['cpu']:.3f} ({ratios['cpu_min']:.3f} … {ratios['cpu_max']:.3f})" if ratios else ""
+            peaks = f", {ratios['peak']:.2f} of it" if ratios else ""
             limit = found["limits"][name]
             print(
                 f"| {name} | {entry['cpu_s']:.2f} ({entry['cpu_s_min']:.2f} … {entry['cpu_s_max']:.2f}) "
                 f"| {limit['multiple']:.2f} ({limit['multiple_min']:.2f} … {limit['multiple_max']:.2f}) | {against} "
-                f"| {entry['peak_mb']:.0f} MB |"
+                f"| {entry['peak_mb']:.0f} MB{peaks} |"
             )
         print(f"\nlimit: {found['limits']['bnf']['limit_s']:.2f} s a step (median)")
         faster = found["reference_speedup"]

@@ -97,9 +97,8 @@ def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, 
             inputs = {"inputs_embeds": embedded}
         else:
             inputs, weight = {"input_ids": input_ids}, None
-        hidden = model.get_decoder()(**inputs, position_ids=position_ids, segments=plan, use_cache=False).last_hidden_state[
-            0
-        ]  # (T, D)
+        output = model.get_decoder()(**inputs, position_ids=position_ids, segments=plan, use_cache=False)
+        hidden = output.last_hidden_state[0]  # (T, D)
     if weight is None:
         weight = model.get_output_embeddings().weight  # (V, D)
 

@@ -41,7 +41,8 @@ def load_sharded(
     attention: str = ATTENTION,
     adapt: Adapt | None = None,
 ) -> PreTrainedModel:
-    """As `bnf.model.loading.load_model`, sharded over the processes of `placement`, all of which must call it. `adapt` adds adapters first.
+    """`bnf.model.loading.load_model` for a model that the processes of `placement` share. All of them must call it. `adapt` adds
+    adapters first.
 
     Raises:
         FileNotFoundError, ValueError: as `load_model`.

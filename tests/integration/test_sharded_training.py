@@ -50,7 +50,7 @@ def found(worked: Path) -> list[dict[str, Any]]:
 
 
 def test_sharded_models_compute_what_whole_ones_do(found: list[dict[str, Any]]) -> None:
-    """Of every family, tied and untied, with all weights; and with adapters, of some families, or of every one at night: the same bits."""
+    """The bits are the same. All weights are compared for every family, adapters for `ADAPTED`; nightly, adapters for every family too."""
     assert {entry["name"] for entry in found} == set(MODELS)
     for entry in found:
         placements = ["(Replicate(), Shard(dim=0))"] if entry["kind"] == "hybrid" else ["(Shard(dim=0),)"]
@@ -79,7 +79,7 @@ def test_generating_goes_through_the_sharded_model(found: list[dict[str, Any]]) 
 
 
 def test_kahan_summation_on_shards_ends_at_one_processs_bits(worked: Path) -> None:
-    """Weights in bf16, of two processes, whose optimizer's state was loaded in between (`sharded_optimizers`)."""
+    """Two processes train bf16 weights, and load the optimizer's state half-way (`sharded_optimizers`)."""
     pytest.importorskip("optimi", reason="torch-optimi is not installed")
     assert [json.loads((worked / f"kahan-{rank}.json").read_text()) for rank in range(4)] == [True] * 4
 
@@ -104,7 +104,7 @@ def two(dev_workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_the_same(one: Path, shares: Path) -> None:
-    """Weights and metrics are equal but for the order in which numbers are added."""
+    """Asserts that weights and metrics agree within 1e-4: only the order of additions may differ."""
     closeness(one, shares)
     ours, theirs = metrics(one), metrics(shares)
     ignored = {"tokens_per_second", "peak_memory_gb", "eval_seconds"}

@@ -1,4 +1,4 @@
-"""What a process holds of groups that it reads. It has a module of its own, as the spawned process imports it, and torch takes seconds."""
+"""How much memory a process takes for the groups that it reads. A spawned process imports this module; without torch that is quick."""
 
 from collections.abc import Sequence
 from multiprocessing.connection import Connection

@@ -1,4 +1,4 @@
-"""Embeddings that are also the head: one gradient, the same to the bit as autograd's sum of two."""
+"""Embeddings that are also the head have one gradient. It has the same bits as the sum of two that autograd forms."""
 
 import pytest
 import torch

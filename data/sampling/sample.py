@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,7 @@ def sample(
     path: str | None,
     place: Place,
     engine: str,
+    load_options: Mapping[str, object],
     progress: Progress,
 ) -> None:
     """Completes a round's prompts and the held-out ones by the named engine, and writes output_dir/samples.jsonl.
@@ -73,7 +74,7 @@ def sample(
         *({**prompt, "held_out": False} for prompt in prompts_of_round(pool, config.round, config.prompts_per_round)),
         *({**prompt, "held_out": True} for prompt in held_out),
     ]
-    opened = open_engine(engine, model_dir)
+    opened = open_engine(engine, model_dir, **load_options)
     try:
         sample_prompts(opened, load_tokenizer(model_dir, config.date), asked, config, output_dir, progress)
     finally:

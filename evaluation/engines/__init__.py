@@ -1,20 +1,28 @@
 """Engines: what runs a model. One file per engine, whose name is its name in a recipe.
 
 Here are the contracts of an engine (`Engine`, `LikelihoodEngine`) and of its file (`EngineFile`), the kind (`ENGINES`), the functions that
-open an engine by its name (`open_engine`, `environment`), and what engines share (`too_long`, `cut_left`).
+open an engine by its name (`open_engine`, `environment`), the options that a recipe has for it (`LoadOption`, `load_options`), and what
+engines share (`too_long`, `longer_than_own`, `own_length`, `cut_left`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, cast, get_args
 
-from bnf.plugins import Kind, load, names
+from bnf.plugins import Kind, default, load, names
+from evaluation.records import Record
 from evaluation.types import Generation, Message, Sampling
 
 # What not every engine can do: the fields `choices`, `schema` and `top_logprobs` of `Sampling`.
 Feature = Literal["choices", "schema", "logprobs"]
+# How a model is loaded: options of `open` that a recipe sets, as keys of `sample`, `evaluation` and of each judge.
+LoadOption = Literal["max_model_len", "tensor_parallel_size", "gpu_memory_utilization"]
+LOAD_OPTIONS: tuple[LoadOption, ...] = get_args(LoadOption)
+# Those that say where a model computes, and no more. They are part of no key, as a training's placement is part of none: they change
+# the order in which numbers are added, as another GPU does.
+PLACEMENT_OPTIONS: frozenset[LoadOption] = frozenset({"tensor_parallel_size", "gpu_memory_utilization"})
 
 # A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
 Prompt = Sequence[int] | Sequence[Message]
@@ -83,12 +91,14 @@ class EngineFile(Protocol):
             Empty where a server generates.
         REMOTE: Whether the model runs behind an endpoint. Then `open` takes a model's name there, and `base_url` and `meter` too.
         SUPPORTS: Which fields of `Sampling` it can do besides the plain ones.
+        OPTIONS: Which of the `LOAD_OPTIONS` its `open` takes. A recipe that sets another one for it is refused.
     """
 
     LIBRARY: str
     PACKAGES: Sequence[str]
     REMOTE: bool = False
     SUPPORTS: frozenset[Feature] = frozenset()
+    OPTIONS: frozenset[LoadOption] = frozenset()
 
     def open(self, model: str | Path, **options: object) -> Engine:
         """Loads the model of a folder, or connects to one. Its file names the options, with their types, as keyword arguments."""
@@ -97,6 +107,14 @@ class EngineFile(Protocol):
     def environment(self) -> dict[str, str]:
         """The variables that must be set before the process that opens the engine starts; what the user has set stays."""
         ...
+
+    @default
+    def problem(self, options: Mapping[str, int | float], config: Record | None) -> str | None:
+        """Why `open` would refuse some of its `OPTIONS`, on this machine and for the model of this config.json.
+
+        The text begins with the option's name. None where there is no reason, or none yet: `config` is None until the model is here.
+        """
+        return None
 
 
 ENGINES = Kind("engine", "evaluation.engines", EngineFile)
@@ -123,6 +141,25 @@ def environment(name: str) -> dict[str, str]:
         ValueError: where there is no such engine.
     """
     return load(ENGINES, name).environment()
+
+
+def load_options(settings: Mapping[str, object]) -> dict[str, int | float]:
+    """What a recipe says of how a model is loaded, from a stage's settings: those that are part of its key stand under `engine`."""
+    said: Record = {**cast(Record, settings["engine"]), **cast(Record, settings.get("engine_placement", {}))}
+    return {name: said[name] for name in LOAD_OPTIONS if name in said}
+
+
+def own_length(config: Record) -> int | None:
+    """The most tokens that a model's config.json says it reads."""
+    length: int | None = config.get("max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings"))
+    return length
+
+
+def longer_than_own(max_model_len: float | None, own: int | None) -> str | None:
+    """What is wrong with a `max_model_len` above the model's own; None where it is not above, or one of both isn't known."""
+    if max_model_len is None or own is None or max_model_len <= own:
+        return None
+    return f"max_model_len must be at most the model's own {own}, got {max_model_len}; lower it, or leave it out for the model's own"
 
 
 def too_long(prompt_ids: Sequence[int], sampling: Sampling, max_model_len: int | None) -> list[Generation]:

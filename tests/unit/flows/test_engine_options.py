@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from evaluation.types import Sampling
 from flows.align import Runner
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
@@ -147,6 +148,16 @@ def test_every_stage_opens_its_engine_with_what_its_section_says(opened, tmp_pat
         with pytest.raises(stop):
             run(job(name))
         assert opened.pop() == ("vllm", ROOT / MODEL, OPTIONS), name
+
+
+def test_completions_that_models_share_are_those_of_one_longest_text(tmp_path):
+    def cache(*options):
+        node = nodes(recipe(*options))["generate/base/gsm8k"]
+        job = Job({**node.settings, **node.unkeyed}, {}, tmp_path / "generate" / "key", lambda *_: None, {"model": "x"})
+        return generate._cache_file(job, Sampling(8))
+
+    plain = cache()
+    assert cache("evaluation.tensor_parallel_size=3") == plain != cache("evaluation.max_model_len=4000")
 
 
 def problems(made, tmp_path, cached=()):

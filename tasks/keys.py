@@ -54,6 +54,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.training.metrics",
         "bnf.training.remedies",
         "bnf.training.summary",
+        "evaluation.engines._replicas",
     }
 )
 

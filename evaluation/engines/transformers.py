@@ -25,7 +25,7 @@ from evaluation.types import Generation, Sampling
 LIBRARY = "transformers"
 PACKAGES = ("transformers",)
 SUPPORTS: frozenset[Feature] = frozenset({"choices"})
-OPTIONS: frozenset[LoadOption] = frozenset({"max_model_len"})
+OPTIONS: frozenset[LoadOption] = frozenset({"max_model_len", "num_replicas"})
 
 
 def environment() -> dict[str, str]:

@@ -24,6 +24,7 @@ from evaluation.engines import (
     Received,
     cut_left,
     longer_than_own,
+    own_cores,
     own_length,
     too_long,
     unheard,
@@ -44,7 +45,7 @@ def environment() -> dict[str, str]:
         variables |= {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_CPU_KVCACHE_SPACE": "1",
-            "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+            "OMP_NUM_THREADS": str(len(own_cores())),
             "OMP_WAIT_POLICY": "PASSIVE",
         }
     return {name: os.environ.get(name, value) for name, value in variables.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bnf.plugins import load
-from evaluation.engines import ENGINES, load_options
+from evaluation.engines import ENGINES, load_options, too_many_replicas
 from evaluation.records import read_json
 from flows.dag.checks import Check
 from flows.dag.on_policy import BASE
@@ -49,7 +49,7 @@ def _problem(node: Node, settings: Settings, folder: Path | None) -> str | None:
     # Another check says that a folder has none.
     config = read_json(file, "save the model there again") if file is not None and file.is_file() else None
     options, key = load_options(settings), engine_key(node)
-    found = load(ENGINES, settings["engine"]["name"]).problem(options, config)
+    found = load(ENGINES, settings["engine"]["name"]).problem(options, config) or too_many_replicas(options)
     if found is not None:
         return f"{key}.{found}"
     limit = "max_judgment_tokens" if "verdict" in settings else "max_new_tokens"

@@ -28,6 +28,13 @@ GpuMemoryUtilization = Annotated[
     float | None, Field(gt=0, le=1, description="engine `vllm`: share of each GPU's memory that it takes; left out: vLLM's own")
 ]
 
+NumReplicas = Annotated[
+    int | None,
+    Field(
+        gt=0, description="processes that load the model and share out prompts, each with GPUs or cores of its own; left out: 1"
+    ),
+]
+
 
 class LoadsModel(Section):
     """A section with an `engine`, and with a key for each of `LOAD_OPTIONS`."""

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from bnf.plugins import load, names
 from evaluation.engines import ENGINES, Feature, is_remote
-from flows.recipe.engine_options import GpuMemoryUtilization, LoadsModel, MaxModelLen, TensorParallelSize
+from flows.recipe.engine_options import GpuMemoryUtilization, LoadsModel, MaxModelLen, NumReplicas, TensorParallelSize
 from flows.recipe.paths import MayBeLocal, in_project
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
 
@@ -79,6 +79,7 @@ class Sample(LoadsModel):
     max_model_len: MaxModelLen = None
     tensor_parallel_size: TensorParallelSize = None
     gpu_memory_utilization: GpuMemoryUtilization = None
+    num_replicas: NumReplicas = None
 
     @model_validator(mode="after")
     def _fits(self) -> Sample:
@@ -157,6 +158,7 @@ class Evaluation(LoadsModel):
     max_model_len: MaxModelLen = None
     tensor_parallel_size: TensorParallelSize = None
     gpu_memory_utilization: GpuMemoryUtilization = None
+    num_replicas: NumReplicas = None
     max_new_tokens: int | None = Field(None, gt=0, description="an upper limit beside each benchmark's own")
     base_url: str | None = Field(None, description="engine `openai`: the endpoint; its key comes from `OPENAI_API_KEY`")
     model: str | None = Field(None, description="engine `openai`: the model's name there")
@@ -238,6 +240,7 @@ class JudgeModel(LoadsModel):
     max_model_len: MaxModelLen = None
     tensor_parallel_size: TensorParallelSize = None
     gpu_memory_utilization: GpuMemoryUtilization = None
+    num_replicas: NumReplicas = None
     base_url: str | None = Field(None, description="the endpoint; left out: OpenAI")
     model: str | None = Field(None, description="the judge's name at the endpoint; at Azure the deployment's")
     api: Literal["openai", "azure"] = Field("openai", description="`azure` for Azure: `base_url` is the resource's endpoint")

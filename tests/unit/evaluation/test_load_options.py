@@ -39,7 +39,7 @@ def gpus(monkeypatch):
 
 def test_vllm_is_given_what_is_set_and_nothing_else(model, gpus):
     engine = open_engine("vllm", model, max_model_len=64, tensor_parallel_size=4, gpu_memory_utilization=0.5)
-    loaded = {name: gpus.pop(name) for name in LOAD_OPTIONS}
+    loaded = {name: gpus.pop(name) for name in LOAD_OPTIONS if name in gpus}
     assert loaded == {"max_model_len": 64, "tensor_parallel_size": 4, "gpu_memory_utilization": 0.5}
     assert engine.max_model_len == 64
     rest = dict(gpus)
@@ -103,7 +103,11 @@ def test_the_transformers_engine_takes_a_length_up_to_the_models_own(tiny_model_
 
 @pytest.mark.parametrize("name", names(ENGINES))
 def test_an_engine_has_options_that_a_recipe_has(name):
-    assert set(LOAD_OPTIONS) >= load(ENGINES, name).OPTIONS and set(LOAD_OPTIONS) > PLACEMENT_OPTIONS
+    engine = load(ENGINES, name)
+    assert set(LOAD_OPTIONS) >= engine.OPTIONS and set(LOAD_OPTIONS) > PLACEMENT_OPTIONS
+    # What a replica is to its caller, whichever engine it has.
+    if "num_replicas" in engine.OPTIONS:
+        assert not engine.REMOTE and "choices" in engine.SUPPORTS
 
 
 def test_options_are_read_from_a_stages_settings():

@@ -19,7 +19,7 @@ from tasks.store import Artifact
 
 MODEL = "models/SmolLM2-135M-Instruct"
 SECTIONS = ("sample", "evaluation", "judge", "judge.second", "label.judge")
-OPTIONS = {"max_model_len": 4000, "tensor_parallel_size": 3, "gpu_memory_utilization": 0.5}
+OPTIONS = {"max_model_len": 4000, "tensor_parallel_size": 3, "gpu_memory_utilization": 0.5, "num_replicas": 2}
 # The stages that run on the engine of each section.
 STAGES = {
     "sample": {"sample"},
@@ -59,7 +59,9 @@ def test_the_longest_text_is_in_the_keys_of_what_the_engine_makes_and_its_place_
     plain = nodes(recipe())
     longest = nodes(recipe(f"{section}.max_model_len=4000"))
     assert {name for name in plain if plain[name].settings != longest[name].settings} - {"report"} == STAGES[section]
-    placed = nodes(recipe(f"{section}.tensor_parallel_size=3", f"{section}.gpu_memory_utilization=0.5"))
+    placed = nodes(
+        recipe(f"{section}.tensor_parallel_size=3", f"{section}.gpu_memory_utilization=0.5", f"{section}.num_replicas=2")
+    )
     assert {name for name in plain if plain[name].settings != placed[name].settings} == {"report"}
     assert {name for name in plain if plain[name].unkeyed != placed[name].unkeyed} == STAGES[section]
 
@@ -71,6 +73,7 @@ def test_the_longest_text_is_in_the_keys_of_what_the_engine_makes_and_its_place_
         ("transformers", "gpu_memory_utilization=0.5", "set engine to vllm"),
         ("openai", "max_model_len=4000", "set engine to transformers or vllm"),
         ("openai", "tensor_parallel_size=2", "set engine to vllm"),
+        ("openai", "num_replicas=2", "set engine to transformers or vllm"),
         ("reward_model", "max_model_len=4000", "set engine to transformers or vllm"),
         ("reward_model", "tensor_parallel_size=2", "set engine to vllm"),
     ],
@@ -93,6 +96,7 @@ def test_an_engine_that_does_not_take_a_setting_refuses_it_by_name(engine, optio
     ("option", "message"),
     [
         ("max_model_len=1", "must be at least 2, got 1"),
+        ("num_replicas=0", "must be above 0, got 0"),
         ("tensor_parallel_size=0", "must be above 0, got 0"),
         ("tensor_parallel_size=2.5", "must be a whole number, got 2.5"),
         ("gpu_memory_utilization=0", "must be above 0, got 0"),
@@ -182,6 +186,22 @@ def test_the_preflight_says_what_this_machine_or_the_model_cannot_do(section, tm
         assert found and set(found) == {found[0]} and found[0].startswith(f"{section}.{option.partition('=')[0]} {message}")
     fits = [f"{section}.tensor_parallel_size=3", f"{section}.max_model_len=8192", f"{section}.gpu_memory_utilization=0.9"]
     assert problems(recipe(*fits), tmp_path) == []
+
+
+def test_each_replica_has_gpus_or_cores_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.engines.own_cores", lambda: [0, 1])
+    assert problems(recipe("evaluation.num_replicas=2", engine="transformers"), tmp_path) == []
+    (found,) = set(problems(recipe("evaluation.num_replicas=3", engine="transformers"), tmp_path))
+    assert found == "evaluation.num_replicas must be at most 2, this machine's cores, got 3; lower it"
+    for place in ("evaluation.engines", "evaluation.engines.vllm"):
+        monkeypatch.setattr(f"{place}.devices", lambda: [("H100", 80 * 2**30)] * 8)
+    monkeypatch.setattr("evaluation.engines.vllm._is_cpu_build", lambda: False)
+    assert problems(recipe("sample.num_replicas=2", "sample.tensor_parallel_size=3"), tmp_path) == []
+    (found,) = problems(recipe("sample.num_replicas=3", "sample.tensor_parallel_size=3"), tmp_path)
+    assert found == "sample.num_replicas must be at most 2, of this machine's 8 GPUs, 3 for each, got 3; lower it"
+    # Several on one machine of fewer GPUs than one takes: the other check says it.
+    (found,) = problems(recipe("sample.num_replicas=1", "sample.tensor_parallel_size=9"), tmp_path)
+    assert found.startswith("sample.tensor_parallel_size must be at most 8")
 
 
 def test_what_is_cached_needs_no_gpus(tmp_path, gpus):

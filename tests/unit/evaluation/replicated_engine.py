@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-import time
+import threading
 
 from evaluation.engines import open_engine, share_chunks
 from evaluation.engines._replicas import ReplicaEnded
@@ -80,11 +80,11 @@ def killed(folder):
 
 
 def orphaned(folder):
-    """Dies, and leaves two replicas to end by themselves."""
+    """Dies, and leaves two replicas at work to end by themselves."""
     engine = open_engine("echo", folder, num_replicas=2)
     print(json.dumps([replica._process.pid for replica in engine.alive]), flush=True)
-    time.sleep(0.2)
-    os.kill(os.getpid(), 9)
+    threading.Timer(0.5, os.kill, (os.getpid(), 9)).start()
+    texts(engine, [[-7], [-7]])
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ class Echo:
                 raise ValueError("prompts must be echoed")
             if number == -2:
                 text = f"{os.environ['OMP_NUM_THREADS']} {sorted(os.sched_getaffinity(0))}"
+            if number == -7:
+                time.sleep(60)
             if number == -3:
                 text = str(self.seed)
             if number == -8 or (number == -9 and not (self.folder / "killed").exists()):

@@ -22,6 +22,7 @@ from bnf.plugins import load
 from bnf.process import die_with_parent
 from evaluation.records import read_json
 from evaluation.spending import LEDGER_VARIABLE
+from flows.dag.engine_checks import load_checks
 from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan, make_plan
 from flows.dag.preflight import require
@@ -224,6 +225,12 @@ class Runner:
             # The run's folder shows the report: this machine needs its files.
             self.plan.store.fetch(artifact)
         self._done(node, artifact, cached=node.id not in executed, seconds=round(seconds, 3))
+        self._check_engines(node, artifact)
+
+    def _check_engines(self, node: Node, artifact: Artifact) -> None:
+        """Refuse what engines would refuse of a model that wasn't on this machine when the run was planned, once it is fetched."""
+        if node.stage == "resolve" and "model" not in node.files:
+            require(load_checks(self.plan.forecasts.values(), {node.id: model_folder(artifact.path)}))
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
         """Refuse, before anything is computed for a training, what it would refuse: of the model once it is fetched, of the groups, and

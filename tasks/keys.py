@@ -29,6 +29,7 @@ LIBRARIES = {
 # Modules that show, check, find or permit something. They compute no part of a result, so an edit to them changes no key.
 WITHOUT_EFFECT = frozenset(
     {
+        "bnf.model.device",
         "bnf.model.plain_models",
         "bnf.parallel.code",
         "bnf.parallel.nodes",
@@ -53,6 +54,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.training.metrics",
         "bnf.training.remedies",
         "bnf.training.summary",
+        "evaluation.engines._replicas",
     }
 )
 

@@ -32,11 +32,12 @@ class MadeOf(TypedDict):
 
 
 class Manifest(TypedDict):
-    """A manifest's JSON. The fields that are not required are those of `tasks.job.Identity`."""
+    """A manifest's JSON. The fields that are not required are those of `tasks.job.Identity`, and where an engine computed."""
 
     seconds: float
     versions: dict[str, str]
     machine: dict[str, str | int | float | None]
+    engine_placement: NotRequired[dict[str, int | float]]
     model_path: NotRequired[str]
     model_folder: NotRequired[str]
     open: NotRequired[int]

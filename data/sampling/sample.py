@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bnf.data.chat_template import DEFAULT_DATE, RenderingError
 from bnf.data.marked import context_of
 from data.sampling.prompts import Place, load_prompts, prompts_of_round
-from evaluation.engines import Engine, open_engine
+from evaluation.engines import Engine, open_engine, share_chunks
 from evaluation.records import Record, read_repaired, write_whole
 from evaluation.types import Progress, Sampling
 
@@ -59,6 +59,7 @@ def sample(
     path: str | None,
     place: Place,
     engine: str,
+    load_options: Mapping[str, object],
     progress: Progress,
 ) -> None:
     """Completes a round's prompts and the held-out ones by the named engine, and writes output_dir/samples.jsonl.
@@ -73,7 +74,7 @@ def sample(
         *({**prompt, "held_out": False} for prompt in prompts_of_round(pool, config.round, config.prompts_per_round)),
         *({**prompt, "held_out": True} for prompt in held_out),
     ]
-    opened = open_engine(engine, model_dir)
+    opened = open_engine(engine, model_dir, **load_options)
     try:
         sample_prompts(opened, load_tokenizer(model_dir, config.date), asked, config, output_dir, progress)
     finally:
@@ -97,13 +98,12 @@ def sample_prompts(
         raise ValueError("sample.engine must give token ids, got one that takes messages; use vllm or transformers")
     chunks_dir = output_dir / "chunks"
     chunks_dir.mkdir(parents=True, exist_ok=True)
-    paths = [chunks_dir / f"{start // CHUNK_PROMPTS:05d}.jsonl" for start in range(0, len(prompts), CHUNK_PROMPTS)]
-    for number, path in enumerate(paths):
-        progress(number * CHUNK_PROMPTS, len(prompts), "")
-        if path.exists():
-            continue
-        chunk = prompts[number * CHUNK_PROMPTS : (number + 1) * CHUNK_PROMPTS]
-        ids = [_ids(tokenizer, prompt) for prompt in chunk]
+    chunks = [prompts[start : start + CHUNK_PROMPTS] for start in range(0, len(prompts), CHUNK_PROMPTS)]
+    paths = [chunks_dir / f"{number:05d}.jsonl" for number in range(len(chunks))]
+
+    def complete(engine: Engine, number: int) -> Iterator[int]:
+        """Writes a chunk's file, whole, and yields how many prompts it has."""
+        chunk, ids = chunks[number], rendered[number]
         completions: list[list[Record]] = [[] for _ in chunk]
         for place, sampling in enumerate(config.samplings()):
             engine.reseed(chunk_seed(config.seed, number, config.round, place))
@@ -118,12 +118,21 @@ def sample_prompts(
                     for one in generated
                 ]
         write_whole(
-            path,
+            paths[number],
             ({**prompt, "prompt_ids": ids[index], "completions": completions[index]} for index, prompt in enumerate(chunk)),
         )
+        yield len(chunk)
+
+    todo = [number for number, path in enumerate(paths) if not path.exists()]
+    # Before the first chunk: a tokenizer serves one thread.
+    rendered = {number: [_ids(tokenizer, prompt) for prompt in chunks[number]] for number in todo}
+    done = len(prompts) - sum(len(chunks[number]) for number in todo)
+    progress(done, len(prompts), "")
+    for number_of_prompts in share_chunks(engine, todo, complete):
+        done += number_of_prompts
+        progress(done, len(prompts), "")
     write_whole(output_dir / "samples.jsonl", (record for path in paths for record in read_repaired(path)))
     shutil.rmtree(chunks_dir)
-    progress(len(prompts), len(prompts), "")
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Record) -> list[int]:

@@ -1,25 +1,37 @@
 """Engines: what runs a model. One file per engine, whose name is its name in a recipe.
 
 Here are the contracts of an engine (`Engine`, `LikelihoodEngine`) and of its file (`EngineFile`), the kind (`ENGINES`), the functions that
-open an engine by its name (`open_engine`, `environment`), and what engines share (`too_long`, `cut_left`).
+open an engine by its name (`open_engine`, `environment`), the options that a recipe has for it (`LoadOption`, `load_options`), and what
+engines share (`too_long`, `longer_than_own`, `own_length`, `cut_left`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeVar, cast, get_args
 
-from bnf.plugins import Kind, load, names
+from bnf.model.device import devices
+from bnf.plugins import Kind, default, load, names
+from evaluation.records import Record
 from evaluation.types import Generation, Message, Sampling
 
 # What not every engine can do: the fields `choices`, `schema` and `top_logprobs` of `Sampling`.
 Feature = Literal["choices", "schema", "logprobs"]
+# How a model is loaded: options of `open` that a recipe sets, as keys of `sample`, `evaluation` and of each judge.
+LoadOption = Literal["max_model_len", "tensor_parallel_size", "gpu_memory_utilization", "num_replicas"]
+LOAD_OPTIONS: tuple[LoadOption, ...] = get_args(LoadOption)
+# Those that say where a model computes, and no more. They are part of no key, as a training's placement is part of none: they change
+# the order in which numbers are added, as another GPU does.
+PLACEMENT_OPTIONS: frozenset[LoadOption] = frozenset({"tensor_parallel_size", "gpu_memory_utilization", "num_replicas"})
 
 # A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
 Prompt = Sequence[int] | Sequence[Message]
 # Index of the prompt, and its `sampling.n` completions.
 Completed = tuple[int, list[Generation]]
+T = TypeVar("T")
+R = TypeVar("R")
 Received = Callable[[int, list[Generation]], None]
 
 
@@ -83,12 +95,15 @@ class EngineFile(Protocol):
             Empty where a server generates.
         REMOTE: Whether the model runs behind an endpoint. Then `open` takes a model's name there, and `base_url` and `meter` too.
         SUPPORTS: Which fields of `Sampling` it can do besides the plain ones.
+        OPTIONS: Which of the `LOAD_OPTIONS` it takes. A recipe that sets another one for it is refused. `num_replicas` doesn't reach its
+            `open`, but a process for each: such an engine takes token ids, has `choices` and is a `LikelihoodEngine`.
     """
 
     LIBRARY: str
     PACKAGES: Sequence[str]
     REMOTE: bool = False
     SUPPORTS: frozenset[Feature] = frozenset()
+    OPTIONS: frozenset[LoadOption] = frozenset()
 
     def open(self, model: str | Path, **options: object) -> Engine:
         """Loads the model of a folder, or connects to one. Its file names the options, with their types, as keyword arguments."""
@@ -97,6 +112,14 @@ class EngineFile(Protocol):
     def environment(self) -> dict[str, str]:
         """The variables that must be set before the process that opens the engine starts; what the user has set stays."""
         ...
+
+    @default
+    def problem(self, options: Mapping[str, int | float], config: Record | None) -> str | None:
+        """Why `open` would refuse some of its `OPTIONS`, on this machine and for the model of this config.json.
+
+        The text begins with the option's name. None where there is no reason, or none yet: `config` is None until the model is here.
+        """
+        return None
 
 
 ENGINES = Kind("engine", "evaluation.engines", EngineFile)
@@ -110,10 +133,31 @@ def is_remote(name: str) -> bool:
 def open_engine(name: str, model: str | Path, /, **options: object) -> Engine:
     """Loads `model` (a folder; behind an endpoint the model's name there) in the named engine; its file's `open` has the options.
 
+    With `num_replicas` above 1 so many processes load it, which share out prompts.
+
     Raises:
         ValueError: where there is no such engine.
     """
-    return load(ENGINES, name).open(model, **options)
+    replicas = options.pop("num_replicas", 1)
+    if replicas == 1:
+        return load(ENGINES, name).open(model, **options)
+    from evaluation.engines._replicas import Replicas
+
+    return Replicas(name, Path(model), cast(int, replicas), options)
+
+
+def share_chunks(engine: Engine, chunks: Sequence[T], work: Callable[[Engine, T], Iterator[R]]) -> Iterator[R]:
+    """What `work(engine, chunk)` yields for every chunk; an engine of several replicas does several at once, each by one replica.
+
+    `work` does a chunk again where a replica has ended in it.
+    """
+    from evaluation.engines._replicas import Replicas, share_out
+
+    if isinstance(engine, Replicas):
+        yield from share_out(engine.alive, chunks, work)
+    else:
+        for chunk in chunks:
+            yield from work(engine, chunk)
 
 
 def environment(name: str) -> dict[str, str]:
@@ -123,6 +167,41 @@ def environment(name: str) -> dict[str, str]:
         ValueError: where there is no such engine.
     """
     return load(ENGINES, name).environment()
+
+
+def load_options(settings: Mapping[str, object]) -> dict[str, int | float]:
+    """What a recipe says of how a model is loaded, from a stage's settings: those that are part of its key stand under `engine`."""
+    said: Record = {**cast(Record, settings["engine"]), **cast(Record, settings.get("engine_placement", {}))}
+    return {name: said[name] for name in LOAD_OPTIONS if name in said}
+
+
+def too_many_replicas(options: Mapping[str, int | float]) -> str | None:
+    """What is wrong with a `num_replicas` for which this machine has too few GPUs, or without GPUs too few cores."""
+    replicas, size = options.get("num_replicas", 1), options.get("tensor_parallel_size", 1)
+    gpus = len(devices())
+    most = gpus // size if gpus else len(own_cores())
+    if replicas == 1 or replicas <= most:
+        return None
+    here = f"of this machine's {gpus} GPUs, {size:g} for each" if gpus else "this machine's cores"
+    return f"num_replicas must be at most {max(1, most):g}, {here}, got {replicas}; lower it"
+
+
+def own_cores() -> list[int]:
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def own_length(config: Record) -> int | None:
+    """The most tokens that a model's config.json says it reads."""
+    length: int | None = config.get("max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings"))
+    return length
+
+
+def longer_than_own(max_model_len: float | None, own: int | None) -> str | None:
+    """What is wrong with a `max_model_len` above the model's own; None where it is not above, or one of both isn't known."""
+    if max_model_len is None or own is None or max_model_len <= own:
+        return None
+    return f"max_model_len must be at most the model's own {own}, got {max_model_len}; lower it, or leave it out for the model's own"
 
 
 def too_long(prompt_ids: Sequence[int], sampling: Sampling, max_model_len: int | None) -> list[Generation]:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Completed, Feature, Prompt, Received, cut_left, too_long, unheard
+from evaluation.engines import (
+    Completed,
+    Feature,
+    LoadOption,
+    Prompt,
+    Received,
+    cut_left,
+    longer_than_own,
+    own_length,
+    too_long,
+    unheard,
+)
+from evaluation.records import Record
 from evaluation.types import Generation, Sampling
 
 LIBRARY = "transformers"
 PACKAGES = ("transformers",)
 SUPPORTS: frozenset[Feature] = frozenset({"choices"})
+OPTIONS: frozenset[LoadOption] = frozenset({"max_model_len", "num_replicas"})
 
 
 def environment() -> dict[str, str]:
@@ -21,8 +34,17 @@ def environment() -> dict[str, str]:
 
 
 def open(model: str | Path, *, max_model_len: int | None = None, batch_size: int = 16) -> TransformersEngine:
-    """`max_model_len` is bounded by the model's own; `batch_size` counts prompts."""
+    """`max_model_len` left out is the model's own; `batch_size` counts prompts.
+
+    Raises:
+        ValueError: `max_model_len` is above the model's own.
+    """
     return TransformersEngine(Path(model), max_model_len, batch_size)
+
+
+def problem(options: Mapping[str, int | float], config: Record | None) -> str | None:
+    """Whether the model's config.json says that it reads less."""
+    return longer_than_own(options.get("max_model_len"), own_length(config or {}))
 
 
 class TransformersEngine:
@@ -42,13 +64,15 @@ class TransformersEngine:
         self._device = "cuda" if torch.cuda.is_available() else mps
         self._tokenizer = load_tokenizer(model)
         self._stops = stop_token_ids(self._tokenizer)
+        config = transformers.AutoConfig.from_pretrained(model)
+        own_len = getattr(config.get_text_config(), "max_position_embeddings", None)
+        if wrong := longer_than_own(max_model_len, own_len):
+            raise ValueError(wrong)
+        self.max_model_len: int | None = max_model_len or own_len
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
         # Whatever the model's own generation config says beyond stop tokens (a repetition penalty, say) is no part of a protocol.
         loaded.generation_config = transformers.GenerationConfig()
         self._model = loaded.to(self._device).eval()
-        own_len = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
-        known = [length for length in (max_model_len, own_len) if length is not None]
-        self.max_model_len: int | None = min(known) if known else None
         self._batch_size = batch_size
 
     def generate(

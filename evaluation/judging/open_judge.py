@@ -23,7 +23,7 @@ def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -
 
     Args:
         settings: `engine` (name and, of an endpoint, base_url, model, api), `verdict`, `max_judgment_tokens`; of an endpoint also
-            `connection` and `spending`, of a model that runs here `date`.
+            `connection` and `spending`, of a model that runs here `date` and, where the recipe says it, `engine_placement`.
         folder: Of a model that runs here.
         fingerprint: Of that folder's content, so that another model there is another judge.
     """
@@ -36,8 +36,10 @@ def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -
         identity = {"model": engine["model"], "base_url": engine["base_url"]}
         return ModelJudge(connected, None, identity, settings["verdict"], settings["max_judgment_tokens"], meter)
     assert folder is not None
-    opened, tokenizer = _loaded(engine["name"], folder, settings["date"])
-    identity = {"model": fingerprint, "engine": engine["name"], "version": engine["version"], "date": settings["date"]}
+    opened, tokenizer = _loaded(engine["name"], folder, settings["date"], tuple(engines.load_options(settings).items()))
+    # What decides its replies; where it computes is not among it.
+    decides = {name: engine[name] for name in ("version", "max_model_len") if name in engine}
+    identity = {"model": fingerprint, "engine": engine["name"], **decides, "date": settings["date"]}
     return ModelJudge(opened, tokenizer, identity, settings["verdict"], settings["max_judgment_tokens"])
 
 
@@ -48,10 +50,12 @@ def environment(engine_name: str) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, folder: Path, date: str) -> tuple[Engine, PreTrainedTokenizerBase]:
+def _loaded(
+    name: str, folder: Path, date: str, options: tuple[tuple[str, object], ...]
+) -> tuple[Engine, PreTrainedTokenizerBase]:
     from bnf.data.rendering import load_tokenizer
 
-    return engines.open_engine(name, folder), load_tokenizer(folder, date)
+    return engines.open_engine(name, folder, **dict(options)), load_tokenizer(folder, date)
 
 
 @functools.lru_cache(maxsize=1)

@@ -18,9 +18,9 @@ from evaluation.report.inputs import SECTIONS
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes, without_uncounted
 from flows.dag.parts import (
     benchmark_code,
-    endpoint,
-    engine_settings,
+    evaluation_engine,
     judge_nodes,
+    judge_place,
     judge_settings,
     keyed,
     plugin,
@@ -158,8 +158,7 @@ def _evaluation(recipe: Recipe, models: list[Role]) -> list[Node]:
             raise RecipeError(
                 f"evaluation.benchmarks must be scored by a rule, got {name}, which a judge scores; put it under judge"
             )
-        engine = engine_settings(settings.engine, settings.base_url, settings.model)
-        nodes += [_generate(model, name, benchmark, engine, settings.max_new_tokens, recipe) for model in models]
+        nodes += [_generate(model, name, benchmark, settings.max_new_tokens, recipe) for model in models]
         for model in models:
             asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit}
             reads = {"completions": _completions(model, name)}
@@ -211,7 +210,7 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
         raise RecipeError(
             f"evaluation.lm_eval_include_path must be a folder of task definitions, got {folder}; name its folder"
         )
-    engine = engine_settings(evaluation.engine, evaluation.base_url, evaluation.model)
+    engine = evaluation_engine(recipe)
     # The folder's files may have any name and depth, so they have no roles: their content is part of the settings.
     settings = {
         "task": name,
@@ -226,7 +225,7 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
         settings,
         {"model": _weights(recipe, model)},
         [f"evaluation.engines.{engine['name']}"],
-        unkeyed={"include_path": str(folder) if folder is not None else None},
+        unkeyed={"include_path": str(folder) if folder is not None else None, **evaluation.placement()},
         role=model,
         benchmark=name,
         session=session("generate", model),
@@ -252,11 +251,10 @@ def _judged(recipe: Recipe, models: list[Role]) -> list[Node]:
     if judge is None:
         return []
     nodes = []
-    engine = engine_settings(recipe.evaluation.engine, recipe.evaluation.base_url, recipe.evaluation.model)
     for name, benchmark in judge.benchmarks.items():
         if not _benchmark(name, "judge.benchmarks").FORMS:
             raise RecipeError(f"judge.benchmarks must be judged ones, got {name}, which has a scorer; put it under evaluation")
-        nodes += [_generate(model, name, benchmark, engine, judge.max_new_tokens, recipe) for model in models]
+        nodes += [_generate(model, name, benchmark, judge.max_new_tokens, recipe) for model in models]
     # The benchmarks of one judge follow one another, so that they share its engine.
     judges: list[tuple[Role, str, JudgeModel | None]] = [("judge", "judge", judge), ("second", "judge.second", judge.second)]
     for role, key, one in judges:
@@ -319,7 +317,7 @@ def _judge(
         {**inputs, **reads},
         code,
         files=files,
-        unkeyed=endpoint(one, recipe),
+        unkeyed=judge_place(one, recipe),
         role=role,
         benchmark=name,
         variant=protocol if protocol != _protocols(name, benchmark)[0] else None,
@@ -327,10 +325,8 @@ def _judge(
     )
 
 
-def _generate(
-    model: Role, name: str, benchmark: Benchmark, engine: Settings, max_new_tokens: int | None, recipe: Recipe
-) -> Node:
-    module = load(BENCHMARKS, name)
+def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe) -> Node:
+    module, engine = load(BENCHMARKS, name), evaluation_engine(recipe)
     limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
     # What decides the completions; a conversation of several turns is sampled at its own temperature.
     return Node(
@@ -347,7 +343,7 @@ def _generate(
         {"model": _weights(recipe, model)},
         [benchmark_code(name, "load", "messages", "temperature", "NUM_TURNS"), f"evaluation.engines.{engine['name']}"],
         files=source_files(name, benchmark, recipe),
-        unkeyed={"spending": recipe.spending.model_dump()} if is_remote(engine["name"]) else {},
+        unkeyed={"spending": recipe.spending.model_dump()} if is_remote(engine["name"]) else recipe.evaluation.placement(),
         role=model,
         benchmark=name,
         session=session("generate", model),

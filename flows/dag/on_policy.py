@@ -18,7 +18,7 @@ from data.reading.files import as_local
 from data.reading.records import is_hub_id
 from data.sampling.prompts import check_source
 from data.sources import SOURCES
-from flows.dag.parts import benchmark_code, endpoint, engine_settings, judge_nodes, judge_settings, plugin, url_version
+from flows.dag.parts import benchmark_code, engine_settings, judge_nodes, judge_place, judge_settings, plugin, url_version
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.sections import Label, Sample
@@ -152,7 +152,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         "max_new_tokens": sample.max_new_tokens,
         "round": number,
         "seed": recipe.seed,
-        "engine": engine_settings(sample.engine),
+        "engine": engine_settings(sample.engine, max_model_len=sample.max_model_len),
         "date": recipe.date,
     }
     code = [f"data.sources.{source}", f"evaluation.engines.{sample.engine}"]
@@ -170,7 +170,8 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
             settings["path"] = path
             if "://" in path:
                 settings["version"] = url_version("sample.path", path)
-    return Node("sample", settings, {"model": model}, code, files=files, round=_round_of(number, sample))
+    round_ = _round_of(number, sample)
+    return Node("sample", settings, {"model": model}, code, files=files, unkeyed=sample.placement(), round=round_)
 
 
 def verifiable(source: str) -> str | None:
@@ -212,7 +213,7 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, number: i
     if label.judge.engine != "reward_model":
         code.append(f"evaluation.engines.{label.judge.engine}")
     settings = {**settings, **judge_settings(label.judge, recipe.date)}
-    node = Node("label", settings, {"samples": samples, **reads}, code, unkeyed=endpoint(label.judge, recipe), round=round_)
+    node = Node("label", settings, {"samples": samples, **reads}, code, unkeyed=judge_place(label.judge, recipe), round=round_)
     return [*(resolved if number == 1 else []), node]
 
 

@@ -52,7 +52,7 @@ def judge_settings(judge: JudgeModel, date: str) -> Settings:
     if judge.engine == "reward_model":
         engine: Settings = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
     else:
-        engine = engine_settings(judge.engine, judge.base_url, judge.model)
+        engine = engine_settings(judge.engine, judge.base_url, judge.model, judge.max_model_len)
         if is_remote(judge.engine):
             engine = {**engine, "api": judge.api}
     return {
@@ -64,10 +64,10 @@ def judge_settings(judge: JudgeModel, date: str) -> Settings:
     }
 
 
-def endpoint(judge: JudgeModel, recipe: Recipe) -> Settings:
-    """The settings of a judge's endpoint that change no verdict: how it is reached, and what it may cost."""
+def judge_place(judge: JudgeModel, recipe: Recipe) -> Settings:
+    """The settings that change no verdict: where a local judge computes; how an endpoint is reached, and what it may cost."""
     if not is_remote(judge.engine):
-        return {}
+        return dict(judge.placement())
     connection = {name: getattr(judge, name) for name in ("api_version", "max_concurrency", "max_retries", "timeout_s")} | {
         "api_key_variable": judge.key_variable
     }
@@ -100,11 +100,22 @@ def sample_file(benchmark: str) -> Path:
     return ROOT / "evaluation" / "benchmarks" / "samples" / f"{benchmark}.jsonl"
 
 
-def engine_settings(name: str, base_url: str | None = None, model: str | None = None) -> Settings:
-    """The settings of an engine that are part of a key: name and version, and of an endpoint its address and the model there."""
+def engine_settings(
+    name: str, base_url: str | None = None, model: str | None = None, max_model_len: int | None = None
+) -> Settings:
+    """The settings of an engine that are part of a key: name and version, and the longest text; of an endpoint its address and the model
+    there."""
     file = load(ENGINES, name)
     engine = {"name": name, "version": package_version(*file.PACKAGES)}
-    return {**engine, "base_url": base_url, "model": model} if file.REMOTE else engine
+    if file.REMOTE:
+        return {**engine, "base_url": base_url, "model": model}
+    return engine if max_model_len is None else {**engine, "max_model_len": max_model_len}
+
+
+def evaluation_engine(recipe: Recipe) -> Settings:
+    """Of the engine that generates the models' completions."""
+    section = recipe.evaluation
+    return engine_settings(section.engine, section.base_url, section.model, section.max_model_len)
 
 
 def plugin(kind: Kind[T], name: str, key: str) -> str:

@@ -29,6 +29,7 @@ from evaluation.records import read_json
 from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.costs import dev_samples
+from flows.dag.engine_checks import engine_key, load_checks
 from flows.dag.memory_check import memory_check
 from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
 from flows.dag.on_policy import BASE
@@ -66,7 +67,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
     yield from models.values()
     for node in todo:
         if "engine" in node.settings:
-            yield _engine(node, _engine_key(node))
+            yield _engine(node, engine_key(node))
         if node.stage == "generate":
             yield _benchmark(node, recipe)
         if node.stage == "lm_eval" and node.role == "base":
@@ -77,6 +78,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
             yield from _sources(node)
         if node.stage == "sample" and node.settings["round"] == 1:
             yield from _prompts(node)
+    yield from load_checks(forecasts)
     if "train" in stages:
         nodes = [entry.node for entry in forecasts]
         first = [*objective_checks(recipe, nodes), *_training_packages(recipe.train_config())]
@@ -103,13 +105,6 @@ def _model_key(node: Node) -> str:
     """Where the recipe names the model that the node resolves."""
     section = {"base": "", "judge": "judge.", "second": "judge.second.", "labeler": "label.judge."}[str(node.role)]
     return f"{section}model_name_or_path"
-
-
-def _engine_key(node: Node) -> str:
-    """The section of the recipe that says which engine the node runs on."""
-    if node.stage == "judge":
-        return "judge.second" if node.role == "second" else "judge"
-    return {"sample": "sample", "label": "label.judge"}.get(node.stage, "evaluation")
 
 
 def _model(folder: Path, key: str) -> Check:

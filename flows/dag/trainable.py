@@ -23,7 +23,7 @@ def problems_before(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[t
     config = recipe.train_config()
     yield "training", _problem(lambda: check_machine(config))
     known = {entry.node.id: entry for entry in forecasts}
-    folder = _model_folder(known[BASE])
+    folder = resolved_folder(known[BASE])
     if folder is not None:
         yield f"training {folder.name}", model_problem(recipe, folder)
     for entry in forecasts:
@@ -57,8 +57,8 @@ def groups_problem(config: TrainConfig, folder: Path) -> str | None:
     return _problem(lambda: check_groups_dir(config, folder))
 
 
-def _model_folder(entry: Forecast) -> Path | None:
-    """Where the base model's files lie; None where they are still to be fetched."""
+def resolved_folder(entry: Forecast) -> Path | None:
+    """Where the files of a model that a node resolves lie; None where they are still to be fetched."""
     if "model" in entry.node.files:
         return entry.node.files["model"]
     return model_folder(entry.artifact.path) if entry.cached and entry.artifact else None

@@ -4,6 +4,7 @@ config: `Recipe`, `load_recipe` and `make_recipe`
 section: the base of every section, and `read_as`, which checks that a section has the keys that its stage reads
 data_sections: the sections on data and preparation
 sections: the other sections
+engine_options: the keys that say how an engine loads a model
 docs: the tables of keys in docs/recipes.md
 messages: pydantic's errors as the project's messages
 paths: where the paths of a recipe lead

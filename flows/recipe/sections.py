@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from bnf.plugins import load, names
 from evaluation.engines import ENGINES, Feature, is_remote
+from flows.recipe.engine_options import GpuMemoryUtilization, LoadsModel, MaxModelLen, NumReplicas, TensorParallelSize
 from flows.recipe.paths import MayBeLocal, in_project
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
 
@@ -43,7 +44,7 @@ def local_engine() -> str:
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"
 
 
-class Sample(Section):
+class Sample(LoadsModel):
     """The policy's own samples, in one round or in several."""
 
     source: str = Field(description="a file in `data/sources` that gives the prompts")
@@ -75,6 +76,10 @@ class Sample(Section):
         "fixed", description="of later rounds: the model that the first one started from, or each round's own start"
     )
     engine: LocalEngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
+    max_model_len: MaxModelLen = None
+    tensor_parallel_size: TensorParallelSize = None
+    gpu_memory_utilization: GpuMemoryUtilization = None
+    num_replicas: NumReplicas = None
 
     @model_validator(mode="after")
     def _fits(self) -> Sample:
@@ -146,10 +151,14 @@ class LmEvalTask(Section):
     chat: bool = Field(False, description="prompts go through the model's chat template")
 
 
-class Evaluation(Section):
+class Evaluation(LoadsModel):
     """Generation and scoring, the same for the base and the aligned model."""
 
     engine: EngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
+    max_model_len: MaxModelLen = None
+    tensor_parallel_size: TensorParallelSize = None
+    gpu_memory_utilization: GpuMemoryUtilization = None
+    num_replicas: NumReplicas = None
     max_new_tokens: int | None = Field(None, gt=0, description="an upper limit beside each benchmark's own")
     base_url: str | None = Field(None, description="engine `openai`: the endpoint; its key comes from `OPENAI_API_KEY`")
     model: str | None = Field(None, description="engine `openai`: the model's name there")
@@ -221,13 +230,17 @@ class JudgedBenchmark(Benchmark):
     )
 
 
-class JudgeModel(Section):
+class JudgeModel(LoadsModel):
     """A judge: a model that runs here, one at an endpoint, or a reward model."""
 
     model_name_or_path: Annotated[str | None, MayBeLocal()] = Field(
         None, description="a judge that runs here, or a reward model; left out with engine `openai`"
     )
     engine: JudgeEngineName = Field(default_factory=local_engine, description=ENGINE_DEFAULT)
+    max_model_len: MaxModelLen = None
+    tensor_parallel_size: TensorParallelSize = None
+    gpu_memory_utilization: GpuMemoryUtilization = None
+    num_replicas: NumReplicas = None
     base_url: str | None = Field(None, description="the endpoint; left out: OpenAI")
     model: str | None = Field(None, description="the judge's name at the endpoint; at Azure the deployment's")
     api: Literal["openai", "azure"] = Field("openai", description="`azure` for Azure: `base_url` is the resource's endpoint")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
-from evaluation.engines import Engine, is_remote, open_engine
+from evaluation.engines import Engine, is_remote, load_options, open_engine
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
 from evaluation.generation.turns import generate_turns
@@ -28,14 +28,17 @@ READS = {"model": "model", "source": "file"}
 CONTENT = ("completions.jsonl", "items.jsonl", "left_out.json")
 EVALUATES = True
 REPORT = "generations"
-MEMORY_REMEDY = "lower evaluation.max_new_tokens, or take a smaller model"
+MEMORY_REMEDY = (
+    "lower evaluation.max_new_tokens or evaluation.max_model_len, take a smaller model, or with vLLM spread it over GPUs "
+    "(evaluation.tensor_parallel_size)"
+)
 
 
 def run(job: Job) -> None:
     s = job.settings
     benchmark = load(BENCHMARKS, s["benchmark"])
     items = benchmark.load(benchmark_source(job), s["limit"])
-    engine, tokenizer = open_model(s["engine"], job.inputs["model"], s.get("date"), s.get("spending"))
+    engine, tokenizer = open_model(s, job.inputs["model"])
     if benchmark.NUM_TURNS > 1:
         conversation = load(CONVERSATIONS, s["benchmark"])
         generate_turns(engine, tokenizer, items, conversation, s["max_new_tokens"], job.output, job.progress)
@@ -57,26 +60,24 @@ def _cache_file(job: Job, sampling: Sampling) -> Path:
     return job.output.parents[1] / "completions" / f"{digest(decides)}.jsonl"
 
 
-def open_model(
-    engine: Settings, model: Path | None, date: str | None, spending: Settings | None = None
-) -> tuple[Engine, PreTrainedTokenizerBase | None]:
+def open_model(settings: Settings, model: Path | None) -> tuple[Engine, PreTrainedTokenizerBase | None]:
     """The engine of a node's settings with its model loaded, and the tokenizer; both are kept for the process's next job.
 
-    `date` is the day that the tokenizer's chat template is told. An engine that is an endpoint has no tokenizer here.
+    An engine that is an endpoint has no tokenizer here.
     """
-    return _open(engine["name"], model, engine.get("base_url"), engine.get("model"), date, json.dumps(spending, sort_keys=True))
+    decides = ("engine", "engine_placement", "date", "spending")
+    return _open(json.dumps({name: settings[name] for name in decides if name in settings}, sort_keys=True), model)
 
 
 @functools.lru_cache(maxsize=1)
-def _open(
-    name: str, model: Path | None, base_url: str | None, served_model: str | None, date: str | None, spending: str
-) -> tuple[Engine, PreTrainedTokenizerBase | None]:
+def _open(settings: str, model: Path | None) -> tuple[Engine, PreTrainedTokenizerBase | None]:
     from bnf.data.rendering import load_tokenizer
 
-    if is_remote(name):
-        assert served_model is not None
-        limits = json.loads(spending) or {}
+    given = json.loads(settings)
+    engine = given["engine"]
+    if is_remote(engine["name"]):
+        limits = given.get("spending") or {}
         meter = Meter.of_run(limits.get("prices"), limits.get("max_usd"))
-        return open_engine(name, served_model, base_url=base_url, meter=meter), None
-    assert model is not None and date is not None
-    return open_engine(name, model), load_tokenizer(model, date)
+        return open_engine(engine["name"], engine["model"], base_url=engine["base_url"], meter=meter), None
+    assert model is not None
+    return open_engine(engine["name"], model, **load_options(given)), load_tokenizer(model, given["date"])

@@ -13,7 +13,9 @@ READS = {"model": "model"}
 CONTENT = ("results.json", "samples.jsonl")
 EVALUATES = True
 REPORT = "lm_eval"
-MEMORY_REMEDY = "take a smaller model"
+MEMORY_REMEDY = (
+    "lower evaluation.max_model_len, take a smaller model, or with vLLM spread it over GPUs (evaluation.tensor_parallel_size)"
+)
 
 
 def run(job: Job) -> None:
@@ -22,7 +24,7 @@ def run(job: Job) -> None:
     s = job.settings
     # Its progress bars would fill the log.
     os.environ["TQDM_DISABLE"] = "1"
-    engine, tokenizer = open_model(s["engine"], job.inputs["model"], s["date"])
+    engine, tokenizer = open_model(s, job.inputs["model"])
     include_path = s["include_path"]
     run_task(
         engine,

@@ -51,6 +51,16 @@ def test_what_is_there_is_not_made_again(run):
     assert set(manifest["files"]) == {"out.txt"} and manifest["seconds"] > 0 and "python" in manifest["versions"]
 
 
+def test_an_artifact_says_where_its_engine_computed(run):
+    placed = {"tensor_parallel_size": 2}
+    manifests = []
+    for number, unkeyed in enumerate(({"engine_placement": placed}, {})):
+        node = Node("work", {"do": "write", "number": number}, unkeyed=unkeyed)
+        made = execute(node, Ingredients("work", node.settings, {}, {}), {}, run.execution, refresh=False)
+        manifests.append(json.loads((made.path / "manifest.json").read_text()))
+    assert manifests[0]["engine_placement"] == placed and "engine_placement" not in manifests[1]
+
+
 def test_a_session_holds_the_accelerator_until_its_process_ends(run):
     run("write", session="s", number=1)
     run("write", session="s", number=2)

@@ -1,0 +1,62 @@
+"""The keys of a recipe that say how an engine loads a model: the same under `sample`, `evaluation` and every judge."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from bnf.plugins import load, names
+from evaluation.engines import ENGINES, LOAD_OPTIONS, PLACEMENT_OPTIONS, LoadOption
+from flows.recipe.section import Section
+
+MaxModelLen = Annotated[
+    int | None,
+    Field(
+        # A token of the prompt, and one of the completion.
+        ge=2,
+        description=(
+            "most tokens of a prompt and its completion together: a longer prompt is not completed, and a completion ends there; left "
+            "out: the model's own"
+        ),
+    ),
+]
+TensorParallelSize = Annotated[
+    int | None, Field(gt=0, description="engine `vllm`: over so many GPUs each layer is spread; left out: 1")
+]
+GpuMemoryUtilization = Annotated[
+    float | None, Field(gt=0, le=1, description="engine `vllm`: share of each GPU's memory that it takes; left out: vLLM's own")
+]
+
+NumReplicas = Annotated[
+    int | None,
+    Field(
+        gt=0, description="processes that load the model and share out prompts, each with GPUs or cores of its own; left out: 1"
+    ),
+]
+
+
+class LoadsModel(Section):
+    """A section with an `engine`, and with a key for each of `LOAD_OPTIONS`."""
+
+    @model_validator(mode="after")
+    def _options_of_its_engine(self) -> Self:
+        engine = vars(self)["engine"]
+        for name, value in self.load_options().items():
+            takers = [other for other in names(ENGINES) if name in load(ENGINES, other).OPTIONS]
+            if engine not in takers:
+                raise ValueError(
+                    f"{name} must be left out with engine {engine}, which doesn't take it, got {value:g}; remove it, or set engine to "
+                    f"{' or '.join(takers)}"
+                )
+        return self
+
+    def load_options(self) -> dict[LoadOption, int | float]:
+        """Those that are set."""
+        given = vars(self)
+        return {name: given[name] for name in LOAD_OPTIONS if given[name] is not None}
+
+    def placement(self) -> dict[str, dict[LoadOption, int | float]]:
+        """Those that are part of no key, as a stage's setting; empty where none is set."""
+        placed = {name: value for name, value in self.load_options().items() if name in PLACEMENT_OPTIONS}
+        return {"engine_placement": placed} if placed else {}

@@ -1,0 +1,132 @@
+"""Replicas of an engine, as real processes: they share out prompts, and one that is killed loses nothing but its chunk's time."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+ECHO = """
+import os
+import signal
+import time
+from pathlib import Path
+
+from evaluation.types import Generation
+
+LIBRARY = "json"
+PACKAGES = ("pyyaml",)
+OPTIONS = frozenset({"num_replicas"})
+
+
+def environment():
+    return {}
+
+
+class Echo:
+    takes, supports_choices, version, max_model_len = "ids", True, "echo 1", 99
+
+    def __init__(self, folder):
+        self.folder, self.seed = Path(folder), None
+
+    def generate(self, prompts, sampling, received=None):
+        for index, (number,) in enumerate(prompts):
+            time.sleep(0.005)
+            text = f"{number} {os.getpid()}"
+            if number == -1:
+                raise ValueError("prompts must be echoed")
+            if number == -2:
+                text = f"{os.environ['OMP_NUM_THREADS']} {sorted(os.sched_getaffinity(0))}"
+            if number == -7:
+                time.sleep(60)
+            if number == -3:
+                text = str(self.seed)
+            if number == -8 or (number == -9 and not (self.folder / "killed").exists()):
+                (self.folder / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield index, [Generation(text, [number], "stop", 1, 1)] * sampling.n
+
+    def loglikelihoods(self, pairs):
+        for index, (context, rest) in enumerate(pairs):
+            yield index, (-float(sum(context) + sum(rest)), True)
+
+    def reseed(self, seed):
+        self.seed = seed
+
+    def close(self):
+        pass
+
+
+def open(model):
+    return Echo(model)
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the project with the engine `echo`."""
+    root = tmp_path_factory.mktemp("checkout")
+    for package in ("bnf", "evaluation"):
+        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "evaluation" / "engines" / "echo.py").write_text(ECHO)
+    shutil.copy(ROOT / "tests" / "unit" / "evaluation" / "replicated_engine.py", root / "script.py")
+    return root
+
+
+def work(name, checkout, folder):
+    run = subprocess.run(
+        [sys.executable, "script.py", name, str(folder)],
+        cwd=checkout,
+        env={"PYTHONPATH": str(checkout), "PATH": ""},
+        capture_output=True,
+        timeout=60,
+    )
+    return run, [json.loads(line) for line in run.stdout.splitlines()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are given to processes on Linux alone")
+def test_replicas_share_out_prompts_as_one_engine(checkout, tmp_path):
+    run, (found,) = work("shared", checkout, tmp_path)
+    assert run.returncode == 0, run.stderr.decode()
+    numbers = [str(number) for number in range(40)]
+    assert found["texts"] == found["after"] == numbers and found["count"] == 40 and found["processes"] == 2
+    # What is sampled in one call depends on its seed: one replica does it.
+    assert found["sampled_by"] == 1 and found["seeds"] == ["7", "7"]
+    assert found["received"] == list(range(9)) and found["refused"] == "prompts must be echoed"
+    assert found["likely"] == {"0": [-6.0, True], "1": [-15.0, True]} and found["about"] == ["echo 1", 99]
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+    assert found["places"] == {"0": f"{half} {cores[:half]}", "1": f"{len(cores) - half} {cores[half:]}"}
+
+
+def test_the_others_take_over_from_a_replica_that_is_killed(checkout, tmp_path):
+    run, (found,) = work("killed", checkout, tmp_path)
+    assert run.returncode == 0, run.stderr.decode()
+    expected = [str(number) for number in range(40)]
+    expected[17] = "-9"
+    assert found["texts"] == expected and found["count"] == 40 and found["alive"] == 1
+    assert "of the engine ended (SIGKILL, often the kernel's out-of-memory killer); the others take over" in run.stderr.decode()
+    assert found["firsts"] == [0, 8, 16, 24, 32] and found["chunks"] == 5
+    # Where none is left, the call ends.
+    assert found["alive_then"] == 0 and "SIGKILL" in found["ended"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone kills a process whose parent dies")
+def test_replicas_end_with_the_process_that_started_them(checkout, tmp_path):
+    run, (pids,) = work("orphaned", checkout, tmp_path)
+    assert run.returncode == -9 and len(pids) == 2
+    deadline = time.monotonic() + 10
+    while any(map(runs, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(runs, pids))
+
+
+def runs(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    # One that nobody waits for stays there as a zombie.
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -33,6 +33,8 @@ WITHOUT_EFFECT = frozenset(
         "bnf.model.plain_models",
         "bnf.parallel.code",
         "bnf.parallel.nodes",
+        "bnf.parallel.ray_workers",
+        "bnf.parallel.share",
         "bnf.parallel.slurm",
         "bnf.plugins",
         "bnf.process",
@@ -54,6 +56,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.training.metrics",
         "bnf.training.remedies",
         "bnf.training.summary",
+        "evaluation.engines._replica_process",
         "evaluation.engines._replicas",
     }
 )

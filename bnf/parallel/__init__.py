@@ -7,4 +7,6 @@ nodes: the signs of life by which the nodes of a launch know one another.
 slurm: the nodes of a Slurm job, and how the others are started.
 code: what code a node computes with, which is the same on all nodes.
 group: what one of the processes asks of the others.
+share: tasks shared out over workers that may end.
+ray_workers: workers on Ray.
 """

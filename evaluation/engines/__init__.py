@@ -1,8 +1,8 @@
 """Engines: what runs a model. One file per engine, whose name is its name in a recipe.
 
 Here are the contracts of an engine (`Engine`, `LikelihoodEngine`) and of its file (`EngineFile`), the kind (`ENGINES`), the functions that
-open an engine by its name (`open_engine`, `environment`), the options that a recipe has for it (`LoadOption`, `load_options`), and what
-engines share (`too_long`, `longer_than_own`, `own_length`, `cut_left`).
+open an engine by its name (`open_engine`, `environment`), the options that a recipe has for it (`LoadOption`, `load_options`,
+`opening_options`), and what engines share (`too_long`, `longer_than_own`, `own_length`, `cut_left`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = get_args(LoadOption)
 # Those that say where a model computes, and no more. They are part of no key, as a training's placement is part of none: they change
 # the order in which numbers are added, as another GPU does.
 PLACEMENT_OPTIONS: frozenset[LoadOption] = frozenset({"tensor_parallel_size", "gpu_memory_utilization", "num_replicas"})
-
 # A prompt as token ids, for engines that run the model here, or as chat messages, for those behind a server's own template.
 Prompt = Sequence[int] | Sequence[Message]
 # Index of the prompt, and its `sampling.n` completions.
@@ -97,6 +96,7 @@ class EngineFile(Protocol):
         SUPPORTS: Which fields of `Sampling` it can do besides the plain ones.
         OPTIONS: Which of the `LOAD_OPTIONS` it takes. A recipe that sets another one for it is refused. `num_replicas` doesn't reach its
             `open`, but a process for each: such an engine takes token ids, has `choices` and is a `LikelihoodEngine`.
+        BATCH: How many prompts, in the order of their lengths, it computes together. Replicas share out so many, or multiples.
     """
 
     LIBRARY: str
@@ -104,6 +104,7 @@ class EngineFile(Protocol):
     REMOTE: bool = False
     SUPPORTS: frozenset[Feature] = frozenset()
     OPTIONS: frozenset[LoadOption] = frozenset()
+    BATCH: int = 1
 
     def open(self, model: str | Path, **options: object) -> Engine:
         """Loads the model of a folder, or connects to one. Its file names the options, with their types, as keyword arguments."""
@@ -133,17 +134,18 @@ def is_remote(name: str) -> bool:
 def open_engine(name: str, model: str | Path, /, **options: object) -> Engine:
     """Loads `model` (a folder; behind an endpoint the model's name there) in the named engine; its file's `open` has the options.
 
-    With `num_replicas` above 1 so many processes load it, which share out prompts.
+    With `num_replicas` above 1 so many processes load it, which share out prompts; with `ray`, an address, workers there.
 
     Raises:
         ValueError: where there is no such engine.
     """
-    replicas = options.pop("num_replicas", 1)
-    if replicas == 1:
+    replicas, ray = cast(int, options.pop("num_replicas", 1)), cast(str | None, options.pop("ray", None))
+    if replicas == 1 and ray is None:
         return load(ENGINES, name).open(model, **options)
+    from evaluation.engines._replica_process import Opening
     from evaluation.engines._replicas import Replicas
 
-    return Replicas(name, Path(model), cast(int, replicas), options)
+    return Replicas(Opening(name, str(model), options), replicas, ray)
 
 
 def share_chunks(engine: Engine, chunks: Sequence[T], work: Callable[[Engine, T], Iterator[R]]) -> Iterator[R]:
@@ -151,7 +153,8 @@ def share_chunks(engine: Engine, chunks: Sequence[T], work: Callable[[Engine, T]
 
     `work` does a chunk again where a replica has ended in it.
     """
-    from evaluation.engines._replicas import Replicas, share_out
+    from bnf.parallel.share import share_out
+    from evaluation.engines._replicas import Replicas
 
     if isinstance(engine, Replicas):
         yield from share_out(engine.alive, chunks, work)
@@ -173,6 +176,11 @@ def load_options(settings: Mapping[str, object]) -> dict[str, int | float]:
     """What a recipe says of how a model is loaded, from a stage's settings: those that are part of its key stand under `engine`."""
     said: Record = {**cast(Record, settings["engine"]), **cast(Record, settings.get("engine_placement", {}))}
     return {name: said[name] for name in LOAD_OPTIONS if name in said}
+
+
+def opening_options(settings: Mapping[str, object]) -> dict[str, object]:
+    """The options of `open_engine` in a stage's settings: how the model is loaded, and Ray's address where there is one."""
+    return {**load_options(settings), **({"ray": settings["ray"]} if "ray" in settings else {})}
 
 
 def too_many_replicas(options: Mapping[str, int | float]) -> str | None:

@@ -1,85 +1,102 @@
-"""Replicas: processes of one engine, each with GPUs or cores of its own, that share out prompts.
+"""Replicas: one engine several times, each with GPUs or cores of its own, that share out prompts.
 
-`Replicas` is an engine. It gives each replica a chunk of prompts after the other. Where a replica's process ends, the others take over what
-it had not completed. A replica by itself is an engine too: what its caller asks of it depends on no other replica.
+`Replicas` is an engine. It gives each replica a chunk of prompts after the other. Where a replica ends, the others take over what it had
+not completed. A replica by itself is an engine too: what its caller asks of it depends on no other replica.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
-import sys
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
 from bnf.model.device import devices
+from bnf.parallel.ray_workers import RayWorker, connect, start_workers
+from bnf.parallel.share import WorkerEnded, share_out
+from bnf.plugins import load
 from bnf.process import module_command, module_environment
-from evaluation.engines import Completed, Engine, Prompt, Received, own_cores, unheard
+from evaluation.engines import ENGINES, Completed, Prompt, Received, environment, own_cores, unheard
+from evaluation.engines._replica_process import CORES, REPORT_FD, OpenEngine, Opening
 from evaluation.records import Record
 from evaluation.types import Generation, Sampling
 
-REPORT_FD, CORES = "BNF_REPLICA_FD", "BNF_REPLICA_CORES"
 # A chunk of prompts fills a replica, and where there are few each replica gets several, so that none waits long for the last.
 _CHUNK_PROMPTS = 256
 _CHUNKS_EACH = 4
 _STOP_S = 10.0
 
-E = TypeVar("E", bound=Engine)
-T = TypeVar("T")
-R = TypeVar("R")
 
-
-class ReplicaEnded(RuntimeError):
-    """A replica's process has ended before it was told to."""
-
-
-class Replica:
-    """One of the processes. It opens the named engine; what it raises is raised here."""
+class _Asked(ABC):
+    """A replica as an engine: it is asked by messages. What it raises is raised here."""
 
     takes: ClassVar[Literal["ids", "messages"]] = "ids"
     supports_choices: ClassVar[bool] = True
     version: str
+    max_model_len: int | None
 
-    def __init__(self, name: str, model: Path, options: Mapping[str, object], number: int, count: int) -> None:
-        self.number = number
-        self.max_model_len: int | None = None
-        read_end, write_end = os.pipe()
-        self._process = subprocess.Popen(
-            module_command("evaluation.engines._replica_process"),
-            stdin=subprocess.PIPE,
-            pass_fds=[write_end],
-            env=module_environment({**_place(options, number, count), REPORT_FD: str(write_end)}),
-        )
-        os.close(write_end)
-        self._replies = os.fdopen(read_end, "rb")
-        self._send({"name": name, "model": str(model), "options": dict(options)})
-
+    @abstractmethod
     def wait(self) -> None:
         """Until its model is loaded: all replicas load at once."""
-        (opened,) = self._read()
-        self.version, self.max_model_len = opened["version"], opened["max_model_len"]
+
+    @abstractmethod
+    def ready(self, until: Callable[[], bool]) -> bool:
+        """As `bnf.parallel.share` has it."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _ask(self, message: Record) -> Iterator[Record]:
+        """The replies to a message (`evaluation.engines._replica_process`)."""
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, received: Received = unheard
     ) -> Generator[Completed, None, None]:
-        for reply in self._ask("generate", prompts=[list(prompt) for prompt in prompts], sampling=asdict(sampling)):
+        asked = {"do": "generate", "prompts": [list(prompt) for prompt in prompts], "sampling": asdict(sampling)}
+        for reply in self._ask(asked):
             found = [Generation(**one) for one in reply["found"]]
             received(reply["index"], found)
             yield reply["index"], found
 
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, tuple[float, bool]]]:
-        for reply in self._ask("loglikelihoods", pairs=[[list(context), list(rest)] for context, rest in pairs]):
+        asked = {"do": "loglikelihoods", "pairs": [[list(context), list(rest)] for context, rest in pairs]}
+        for reply in self._ask(asked):
             yield reply["index"], (reply["logp"], reply["is_greedy"])
 
     def reseed(self, seed: int) -> None:
-        list(self._ask("reseed", seed=seed))
+        list(self._ask({"do": "reseed", "seed": seed}))
+
+
+class ProcessReplica(_Asked):
+    """One that is a process of this machine."""
+
+    def __init__(self, opening: Opening, number: int, count: int) -> None:
+        self.number = number
+        self.max_model_len = None
+        read_end, write_end = os.pipe()
+        self._process = subprocess.Popen(
+            module_command("evaluation.engines._replica_process"),
+            stdin=subprocess.PIPE,
+            pass_fds=[write_end],
+            env=module_environment({**_place(opening.options, number, count), REPORT_FD: str(write_end)}),
+        )
+        os.close(write_end)
+        self._replies = os.fdopen(read_end, "rb")
+        self._send(asdict(opening))
+
+    def wait(self) -> None:
+        (opened,) = self._read()
+        self.version, self.max_model_len = opened["version"], opened["max_model_len"]
+
+    def ready(self, until: Callable[[], bool]) -> bool:
+        if self._process.poll() is not None:
+            raise self._ended()
+        return not until()
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -91,8 +108,8 @@ class Replica:
             self._process.wait()
         self._replies.close()
 
-    def _ask(self, do: str, **what: object) -> Iterator[Record]:
-        self._send({"do": do, **what})
+    def _ask(self, message: Record) -> Iterator[Record]:
+        self._send(message)
         replies = self._read()
         try:
             # Not `yield from`, which would close the replies with this.
@@ -122,18 +139,38 @@ class Replica:
             yield reply
         raise self._ended()
 
-    def _ended(self) -> ReplicaEnded:
+    def _ended(self) -> WorkerEnded:
         status = self._process.wait()
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
         how += ", often the kernel's out-of-memory killer" if status == -signal.SIGKILL else ""
-        return ReplicaEnded(f"replica {self.number + 1} of the engine ended ({how})")
+        return WorkerEnded(f"replica {self.number + 1} of the engine ended ({how})")
 
 
 _ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "MemoryError": MemoryError}
 
 
+class RayReplica(_Asked):
+    """One that Ray has placed on a node."""
+
+    def __init__(self, worker: RayWorker[Record, Record, Record]) -> None:
+        self._worker = worker
+
+    def wait(self) -> None:
+        about = self._worker.about()
+        self.version, self.max_model_len = about["version"], about["max_model_len"]
+
+    def ready(self, until: Callable[[], bool]) -> bool:
+        return self._worker.ready(until)
+
+    def close(self) -> None:
+        self._worker.end()
+
+    def _ask(self, message: Record) -> Iterator[Record]:
+        return self._worker.ask(message)
+
+
 class Replicas:
-    """Several replicas as one engine.
+    """Several replicas as one engine: processes of this machine, or with `ray` workers of a cluster.
 
     Greedy completions are shared out. What is sampled in one call depends on its seed and on the call's prompts alone, so one replica does
     all of it; a caller with several such calls shares them out over `alive` itself.
@@ -142,8 +179,13 @@ class Replicas:
     takes: ClassVar[Literal["ids", "messages"]] = "ids"
     supports_choices: ClassVar[bool] = True
 
-    def __init__(self, name: str, model: Path, count: int, options: Mapping[str, object]) -> None:
-        self.alive = [Replica(name, model, options, number, count) for number in range(count)]
+    def __init__(self, opening: Opening, count: int, ray: str | None) -> None:
+        self.alive: list[_Asked] = (
+            [ProcessReplica(opening, number, count) for number in range(count)]
+            if ray is None
+            else [*_on_ray(ray, opening, count)]
+        )
+        self._batch = load(ENGINES, opening.name).BATCH
         for replica in self.alive:
             replica.wait()
         self.version, self.max_model_len = self.alive[0].version, self.alive[0].max_model_len
@@ -155,24 +197,28 @@ class Replicas:
             yield from self.alive[0].generate(prompts, sampling, received)
             return
 
-        def work(replica: Engine, chunk: list[int]) -> Iterator[Completed]:
-            # What is left of the chunk goes to another replica, where this one ends.
-            asked = list(chunk)
-            for place, found in replica.generate([prompts[index] for index in asked], sampling):
-                chunk.remove(asked[place])
-                received(asked[place], found)
-                yield asked[place], found
+        done: set[int] = set()
 
-        yield from share_out(self.alive, self._chunks(len(prompts)), work)
+        def work(replica: _Asked, chunk: list[int]) -> Iterator[Completed]:
+            # Where a replica has ended, the whole chunk is done again: what is computed together decides how numbers are rounded.
+            for place, found in replica.generate([prompts[index] for index in chunk], sampling):
+                if (index := chunk[place]) not in done:
+                    done.add(index)
+                    received(index, found)
+                    yield index, found
+
+        yield from share_out(self.alive, self._chunks([len(prompt) for prompt in prompts]), work)
 
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, tuple[float, bool]]]:
-        def work(replica: Replica, chunk: list[int]) -> Iterator[tuple[int, tuple[float, bool]]]:
-            asked = list(chunk)
-            for place, found in replica.loglikelihoods([pairs[index] for index in asked]):
-                chunk.remove(asked[place])
-                yield asked[place], found
+        done: set[int] = set()
 
-        yield from share_out(self.alive, self._chunks(len(pairs)), work)
+        def work(replica: _Asked, chunk: list[int]) -> Iterator[tuple[int, tuple[float, bool]]]:
+            for place, found in replica.loglikelihoods([pairs[index] for index in chunk]):
+                if (index := chunk[place]) not in done:
+                    done.add(index)
+                    yield index, found
+
+        yield from share_out(self.alive, self._chunks([len(context) + len(rest) for context, rest in pairs]), work)
 
     def reseed(self, seed: int) -> None:
         for replica in self.alive:
@@ -182,73 +228,27 @@ class Replicas:
         for replica in self.alive:
             replica.close()
 
-    def _chunks(self, total: int) -> list[list[int]]:
-        size = max(1, min(_CHUNK_PROMPTS, -(-total // (_CHUNKS_EACH * len(self.alive)))))
-        return [list(range(start, min(start + size, total))) for start in range(0, total, size)]
+    def _chunks(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The prompts in chunks, by length. What the engine alone would compute together stays together, as it is rounded together."""
+        order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+        size = max(1, min(_CHUNK_PROMPTS, -(-len(order) // (_CHUNKS_EACH * len(self.alive)))))
+        size = -(-size // self._batch) * self._batch
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def share_out(engines: list[E], tasks: Iterable[T], work: Callable[[E, T], Iterable[R]]) -> Generator[R, None, None]:
-    """What `work` yields for all tasks, in the order in which it is there. Each engine does a task at a time, in a thread of its own.
-
-    A replica that has ended is taken from `engines`, and its task is done by another one.
-
-    Raises:
-        ReplicaEnded: all have ended.
-    """
-    waiting = deque(tasks)
-    while waiting:
-        yield from _round(engines, waiting, work)
-
-
-def _round(engines: list[E], waiting: deque[T], work: Callable[[E, T], Iterable[R]]) -> Generator[R, None, None]:
-    """One thread for each engine, until no task waits; a task is put back where a replica ended."""
-    told: queue.Queue[tuple[E, R | None, Exception | None, bool]] = queue.Queue()
-    stop = threading.Event()
-
-    def go_on(engine: E) -> None:
-        failed = None
-        try:
-            while not stop.is_set() and waiting:
-                try:
-                    task = waiting.popleft()
-                except IndexError:
-                    break
-                try:
-                    for one in work(engine, task):
-                        told.put((engine, one, None, False))
-                except ReplicaEnded:
-                    waiting.append(task)
-                    raise
-        except Exception as error:
-            failed = error
-        told.put((engine, None, failed, True))
-
-    threads = [threading.Thread(target=go_on, args=(engine,), daemon=True) for engine in engines]
-    for thread in threads:
-        thread.start()
-    running, ended, error = len(threads), None, None
-    try:
-        while running:
-            engine, one, failed, is_end = told.get()
-            if not is_end:
-                yield one  # type: ignore[misc]
-                continue
-            running -= 1
-            if isinstance(failed, ReplicaEnded):
-                engines.remove(engine)
-                ended = failed
-                print(f"{failed}; the others take over its prompts", file=sys.stderr, flush=True)
-            elif failed is not None:
-                error = error or failed
-                stop.set()
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    if error is not None:
-        raise error
-    if ended is not None and not engines:
-        raise ended
+def _on_ray(address: str, opening: Opening, count: int) -> list[RayReplica]:
+    cluster = connect(address)
+    size = int(str(opening.options.get("tensor_parallel_size", 1)))
+    workers = start_workers(
+        count,
+        OpenEngine,
+        opening,
+        num_gpus=size if cluster.num_gpus else 0,
+        # Beside a GPU the cores only prepare; without one they compute.
+        num_cpus=1 if cluster.num_gpus else max(1, cluster.num_cpus // max(count, cluster.num_nodes)),
+        variables=environment(opening.name),
+    )
+    return [RayReplica(worker) for worker in workers]
 
 
 def _place(options: Mapping[str, object], number: int, count: int) -> dict[str, str]:

@@ -26,6 +26,7 @@ LIBRARY = "transformers"
 PACKAGES = ("transformers",)
 SUPPORTS: frozenset[Feature] = frozenset({"choices"})
 OPTIONS: frozenset[LoadOption] = frozenset({"max_model_len", "num_replicas"})
+BATCH = 16
 
 
 def environment() -> dict[str, str]:
@@ -33,7 +34,7 @@ def environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 
-def open(model: str | Path, *, max_model_len: int | None = None, batch_size: int = 16) -> TransformersEngine:
+def open(model: str | Path, *, max_model_len: int | None = None, batch_size: int = BATCH) -> TransformersEngine:
     """`max_model_len` left out is the model's own; `batch_size` counts prompts.
 
     Raises:

@@ -36,7 +36,7 @@ def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -
         identity = {"model": engine["model"], "base_url": engine["base_url"]}
         return ModelJudge(connected, None, identity, settings["verdict"], settings["max_judgment_tokens"], meter)
     assert folder is not None
-    opened, tokenizer = _loaded(engine["name"], folder, settings["date"], tuple(engines.load_options(settings).items()))
+    opened, tokenizer = _loaded(engine["name"], folder, settings["date"], tuple(engines.opening_options(settings).items()))
     # What decides its replies; where it computes is not among it.
     decides = {name: engine[name] for name in ("version", "max_model_len") if name in engine}
     identity = {"model": fingerprint, "engine": engine["name"], **decides, "date": settings["date"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bnf.plugins import load, own_names
@@ -63,7 +64,15 @@ def build(recipe: Recipe) -> list[Node]:
     nodes += [node for node in (*evaluated, *judged) if node.session not in engines]
     nodes.append(_report(recipe, nodes))
     check_inputs(nodes)
-    return nodes
+    return [_on_ray(node, recipe.ray.address) for node in nodes]
+
+
+def _on_ray(node: Node, address: str) -> Node:
+    """The node with Ray's address, where there is one and its stage's work runs here and not at an endpoint."""
+    engine = node.settings.get("engine")
+    if address == "none" or not load(STAGES, node.stage).RAY or (engine and is_remote(engine["name"])):
+        return node
+    return replace(node, unkeyed={**node.unkeyed, "ray": address})
 
 
 def _alignment(recipe: Recipe) -> list[Node]:

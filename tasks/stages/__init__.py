@@ -30,6 +30,7 @@ class Stage(Protocol):
         LEAVES_OUT: patterns of files among its inputs that it doesn't read, and that are not brought from a shared store for it.
         ACCELERATOR: whether it needs the machine's accelerator. A stage with an `engine` in its settings needs it without saying so,
             unless the engine is an endpoint.
+        RAY: whether it shares its work out over Ray where the recipe has an address: `ray` in its settings, which no key has.
         MEMORY_REMEDY: what to do where memory doesn't suffice.
     """
 
@@ -40,6 +41,7 @@ class Stage(Protocol):
     REPORT: str | None = None
     LEAVES_OUT: tuple[str, ...] = ()
     ACCELERATOR: bool = False
+    RAY: bool = False
     MEMORY_REMEDY: str = "close other programs"
 
     def run(self, job: Job) -> None:

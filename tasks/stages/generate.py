@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
-from evaluation.engines import Engine, is_remote, load_options, open_engine
+from evaluation.engines import Engine, is_remote, open_engine, opening_options
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
 from evaluation.generation.turns import generate_turns
@@ -28,6 +28,7 @@ READS = {"model": "model", "source": "file"}
 CONTENT = ("completions.jsonl", "items.jsonl", "left_out.json")
 EVALUATES = True
 REPORT = "generations"
+RAY = True
 MEMORY_REMEDY = (
     "lower evaluation.max_new_tokens or evaluation.max_model_len, take a smaller model, or with vLLM spread it over GPUs "
     "(evaluation.tensor_parallel_size)"
@@ -65,7 +66,7 @@ def open_model(settings: Settings, model: Path | None) -> tuple[Engine, PreTrain
 
     An engine that is an endpoint has no tokenizer here.
     """
-    decides = ("engine", "engine_placement", "date", "spending")
+    decides = ("engine", "engine_placement", "ray", "date", "spending")
     return _open(json.dumps({name: settings[name] for name in decides if name in settings}, sort_keys=True), model)
 
 
@@ -80,4 +81,4 @@ def _open(settings: str, model: Path | None) -> tuple[Engine, PreTrainedTokenize
         meter = Meter.of_run(limits.get("prices"), limits.get("max_usd"))
         return open_engine(engine["name"], engine["model"], base_url=engine["base_url"], meter=meter), None
     assert model is not None
-    return open_engine(engine["name"], model, **load_options(given)), load_tokenizer(model, given["date"])
+    return open_engine(engine["name"], model, **opening_options(given)), load_tokenizer(model, given["date"])

@@ -22,6 +22,7 @@ READS = {"answers_*": "generate", "judge": "model", "baseline": "file", "referen
 CONTENT = ("games.jsonl", "summary.json")
 EVALUATES = True
 REPORT = "judges"
+RAY = True
 MEMORY_REMEDY = (
     "lower judge.max_judgment_tokens or judge.max_model_len, take a smaller judge, or with vLLM spread it over GPUs "
     "(judge.tensor_parallel_size)"

@@ -10,6 +10,7 @@ from tasks.stages._judgments import calls_file
 ORDER = 30
 READS = {"samples": "sample", "judge": "model", "file": "file"}
 CONTENT = ("labelled.jsonl",)
+RAY = True
 
 
 def run(job: Job) -> None:

@@ -13,6 +13,7 @@ READS = {"model": "model"}
 CONTENT = ("results.json", "samples.jsonl")
 EVALUATES = True
 REPORT = "lm_eval"
+RAY = True
 MEMORY_REMEDY = (
     "lower evaluation.max_model_len, take a smaller model, or with vLLM spread it over GPUs (evaluation.tensor_parallel_size)"
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from evaluation.engines import load_options
+from evaluation.engines import opening_options
 from tasks.job import Job
 
 ORDER = 20
 READS = {"model": "model", "prompts": "file"}
 CONTENT = ("samples.jsonl",)
+RAY = True
 MEMORY_REMEDY = (
     "lower sample.max_new_tokens or sample.max_model_len, take a smaller model, or with vLLM spread it over GPUs "
     "(sample.tensor_parallel_size)"
@@ -28,6 +29,6 @@ def run(job: Job) -> None:
         path=str(local) if local is not None else settings["path"],
         place=settings["place"],
         engine=settings["engine"]["name"],
-        load_options=load_options(settings),
+        load_options=opening_options(settings),
         progress=job.progress,
     )

@@ -5,8 +5,8 @@ import os
 import sys
 import threading
 
+from bnf.parallel.share import WorkerEnded
 from evaluation.engines import open_engine, share_chunks
-from evaluation.engines._replicas import ReplicaEnded
 from evaluation.types import Sampling
 
 GREEDY = Sampling(4)
@@ -74,7 +74,7 @@ def killed(folder):
     firsts = sorted(share_chunks(engine, chunks, work))
     try:
         list(engine.generate([[-8]] * 3, GREEDY))
-    except ReplicaEnded as error:
+    except WorkerEnded as error:
         ended = str(error)
     return {**once, "firsts": firsts, "chunks": len(done), "alive_then": len(engine.alive), "ended": ended}
 

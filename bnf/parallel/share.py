@@ -1,0 +1,142 @@
+"""Tasks shared out over workers that may end: each worker does one after another, and what an ended one had is done by another."""
+
+import queue
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+# A task that ends its worker each time would end all of them.
+_TRIES = 3
+
+
+class WorkerEnded(RuntimeError):
+    """A worker has ended before it was told to."""
+
+
+class Worker(Protocol):
+    """What does tasks: a process of this machine, or one of a cluster."""
+
+    def ready(self, until: Callable[[], bool]) -> bool:
+        """Wait until the worker can do a task; False where `until()` holds before. It is asked before each task.
+
+        Raises:
+            WorkerEnded: it has ended for good.
+        """
+        ...
+
+
+W = TypeVar("W", bound=Worker)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class _Task(Generic[T]):
+    what: T
+    tries: int = 0
+
+
+class _Tasks(Generic[T]):
+    """The tasks that wait, and how many are at work. One at work may come back, so a worker without a task waits until none is."""
+
+    def __init__(self, tasks: Iterable[T]) -> None:
+        self._waiting = deque(_Task(task) for task in tasks)
+        self._at_work, self._stopped = 0, False
+        self._changed = threading.Condition()
+
+    def over(self) -> bool:
+        with self._changed:
+            return self._stopped or not (self._waiting or self._at_work)
+
+    def take(self) -> _Task[T] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._waiting or not self._at_work)
+            if self._stopped or not self._waiting:
+                return None
+            self._at_work += 1
+            return self._waiting.popleft()
+
+    def done(self) -> None:
+        with self._changed:
+            self._at_work -= 1
+            self._changed.notify_all()
+
+    def put_back(self, task: _Task[T]) -> None:
+        with self._changed:
+            self._at_work -= 1
+            self._waiting.append(task)
+            self._changed.notify_all()
+
+    def is_empty(self) -> bool:
+        with self._changed:
+            return not self._waiting
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+
+def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Iterable[R]]) -> Generator[R, None, None]:
+    """What `work` yields for all tasks, in the order in which it is there. Each worker has a thread of its own here.
+
+    A worker that ends gives its task back: `work` is called for it again, by this worker if it comes back, or by another. One that ends
+    for good is taken from `workers`.
+
+    Raises:
+        WorkerEnded: all have ended, or one task has ended its worker three times.
+        Exception: what `work` raises; the others end after the task that they are at.
+    """
+    left: _Tasks[T] = _Tasks(tasks)
+    told: queue.Queue[tuple[W, R | None, Exception | None, bool]] = queue.Queue()
+
+    def serve(worker: W) -> None:
+        failed: Exception | None = None
+        try:
+            while worker.ready(left.over) and (task := left.take()) is not None:
+                try:
+                    for one in work(worker, task.what):
+                        told.put((worker, one, None, False))
+                except WorkerEnded as error:
+                    task.tries += 1
+                    left.put_back(task)
+                    print(f"{error}; the others take over what it had", file=sys.stderr, flush=True)
+                    if task.tries == _TRIES:
+                        raise RuntimeError(f"the same task has ended {_TRIES} workers, the last: {error}") from error
+                except BaseException:
+                    left.done()
+                    raise
+                else:
+                    left.done()
+        except Exception as error:
+            failed = error
+        told.put((worker, None, failed, True))
+
+    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    running, ended, error = len(threads), None, None
+    try:
+        while running:
+            worker, one, failed, is_end = told.get()
+            if not is_end:
+                yield one  # type: ignore[misc]
+                continue
+            running -= 1
+            if isinstance(failed, WorkerEnded):
+                workers.remove(worker)
+                ended = failed
+            elif failed is not None:
+                error = error or failed
+                left.stop()
+    finally:
+        left.stop()
+        for thread in threads:
+            thread.join()
+    if error is not None:
+        raise error
+    if ended is not None and not left.is_empty():
+        raise ended

@@ -1,6 +1,7 @@
 """Prompt groups, and how conversations become token ids and rows.
 
 groups: the data set of a training, in memory and on disk.
+columns: a safetensors file that is written as its values come.
 token_ids: token ids in four bytes each.
 packing: groups as rows of tokens.
 longest: the longest group, which a row has to hold.

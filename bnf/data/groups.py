@@ -8,8 +8,8 @@ people and for the report). In memory it is that file, mapped: groups are made o
 import json
 import math
 import os
+import shutil
 from abc import abstractmethod
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,11 +18,10 @@ from typing import Any, overload
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
+from bnf.data.columns import Column, ColumnsWriter
 from bnf.data.marked import CONTEXT_KEYS, context_of
 from bnf.data.token_ids import Array, TokenIds
-from bnf.files import open_to_readers
 
 FORMAT = "bnf.groups/1"
 GROUPS_FILE = "groups.safetensors"
@@ -30,17 +29,19 @@ TEXTS_FILE = "groups.jsonl"
 # Subfolder of a data set with groups of other prompts in the same format, which are measured and not trained on.
 DEV = "dev"
 
-# What a writer keeps in memory, with the type codes of `array`.
-_NUMBERS = {
-    "prompt_lengths": "i",
-    "num_completions": "i",
-    "completion_lengths": "i",
-    "labels": "b",
-    "scores": "d",
-    "num_pairs": "i",
-    "pairs": "i",
-    "id_lengths": "i",
-    "source_lengths": "i",
+_COLUMNS = {
+    "prompt_lengths": Column("I32"),
+    "completion_offsets": Column("I64"),
+    "completion_lengths": Column("I32"),
+    "labels": Column("I8"),
+    "scores": Column("F64"),
+    "pair_offsets": Column("I64"),
+    "pairs": Column("I32", width=2),
+    "id_bytes": Column("U8"),
+    "id_offsets": Column("I64"),
+    "source_bytes": Column("U8"),
+    "source_offsets": Column("I64"),
+    "token_ids": Column("I32"),
 }
 # The types of the file's arrays, by safetensors' names for them.
 _TYPES = {"I64": "<i8", "F64": "<f8", "I32": "<i4", "I8": "i1", "U8": "u1"}
@@ -143,8 +144,8 @@ def write_groups(folder: Path, groups: Sequence[PromptGroup], texts: Sequence[di
 
 
 class GroupsWriter:
-    """Writes groups one at a time into what `write_groups` gives for all of them: token ids and texts go to disk as they come,
-    so that memory holds a few numbers per completion.
+    """Writes groups one at a time into what `write_groups` gives for all of them. Everything goes to disk as it comes; at the end memory
+    holds 16 bytes a group, to see that all ids differ.
 
     As a context manager it finishes the files, or takes them away where the block raised.
     """
@@ -153,81 +154,64 @@ class GroupsWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lines = self._partial(TEXTS_FILE).open("w", encoding="utf-8")
-        self._tokens = self._partial("token_ids").open("wb")
-        self._numbers: dict[str, array[Any]] = {name: array(code) for name, code in _NUMBERS.items()}
-        self._strings = {"id": bytearray(), "source": bytearray()}
-        self._ids: set[str] = set()
+        self._columns = ColumnsWriter(folder / GROUPS_FILE, _COLUMNS)
+        self._num_groups = 0
 
     def __enter__(self) -> "GroupsWriter":
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._lines.close()
-        self._tokens.close()
+        self._columns.close()
         try:
             if kind is None:
                 self._finish()
         finally:
-            for name in (TEXTS_FILE, GROUPS_FILE, "token_ids"):
+            self._columns.remove()
+            for name in (TEXTS_FILE, GROUPS_FILE):
                 self._partial(name).unlink(missing_ok=True)
 
     def add(self, group: PromptGroup, text: dict[str, Any] | None = None) -> None:
         """Appends a group, with its texts as `write_groups` takes them.
 
         Raises:
-            ValueError: where the group's id was there before, or `text` does not match the group.
+            ValueError: where `text` does not match the group.
         """
-        if group.id in self._ids:
-            raise ValueError(f"groups' ids must be unique, got {group.id!r} 2 times; merge such groups or rename them")
         if text is not None:
             _check_text(group, text)
-        self._ids.add(group.id)
+        self._num_groups += 1
         self._lines.write(json.dumps(_json_line(group, text), ensure_ascii=False) + "\n")
-        self._tokens.write(_bytes(group.prompt_ids))
-        numbers = self._numbers
-        numbers["prompt_lengths"].append(len(group.prompt_ids))
-        numbers["num_completions"].append(len(group.completions))
-        numbers["num_pairs"].append(len(group.pairs))
-        for pair in group.pairs:
-            numbers["pairs"].extend(pair)
-        self._string("id", group.id)
-        for completion in group.completions:
-            self._tokens.write(_bytes(completion.token_ids))
-            numbers["completion_lengths"].append(len(completion.token_ids))
-            numbers["labels"].append(completion.label)
-            numbers["scores"].append(math.nan if completion.score is None else completion.score)
-            self._string("source", completion.source)
+        columns, completions = self._columns, group.completions
+        columns.add_bytes("token_ids", b"".join(map(_bytes, (group.prompt_ids, *(one.token_ids for one in completions)))))
+        columns.add("prompt_lengths", len(group.prompt_ids))
+        columns.add("completion_lengths", *(len(one.token_ids) for one in completions))
+        columns.add("labels", *(one.label for one in completions))
+        columns.add("scores", *(math.nan if one.score is None else one.score for one in completions))
+        columns.add("pairs", *(index for pair in group.pairs for index in pair))
+        columns.add_strings("source", *(one.source for one in completions))
+        columns.add_strings("id", group.id)
+        columns.add_lengths("completion", len(completions))
+        columns.add_lengths("pair", len(group.pairs))
 
-    def _string(self, name: str, string: str) -> None:
-        encoded = string.encode()
-        self._strings[name] += encoded
-        self._numbers[f"{name}_lengths"].append(len(encoded))
+    def extend(self, folder: Path) -> None:
+        """Appends all groups of a data set that another writer has finished."""
+        arrays = _mapped(folder / GROUPS_FILE)
+        self._num_groups += len(arrays["prompt_lengths"])
+        self._columns.extend(arrays)
+        with (folder / TEXTS_FILE).open(encoding="utf-8", newline="") as lines:
+            shutil.copyfileobj(lines, self._lines)
 
     def _partial(self, name: str) -> Path:
         return self._folder / (name + ".partial")
 
     def _finish(self) -> None:
-        if not self._ids:
+        if not self._num_groups:
             raise ValueError(
                 "groups must hold at least one prompt group, got none; see the ledger for why records were left out"
             )
-        numbers = {name: np.array(values, dtype=values.typecode) for name, values in self._numbers.items()}
-        arrays: dict[str, Array] = {
-            "prompt_lengths": numbers["prompt_lengths"],
-            "completion_offsets": _offsets(numbers["num_completions"]),
-            "completion_lengths": numbers["completion_lengths"],
-            "labels": numbers["labels"],
-            "scores": numbers["scores"],
-            "pair_offsets": _offsets(numbers["num_pairs"]),
-            "pairs": numbers["pairs"].reshape(-1, 2),
-        }
-        for name, data in self._strings.items():
-            arrays[f"{name}_bytes"] = np.frombuffer(bytes(data), dtype=np.uint8)
-            arrays[f"{name}_offsets"] = _offsets(numbers[f"{name}_lengths"])
-        # Mapped: of 75 million token ids, writing took 300 MiB of the file's pages, and no memory of the process's own.
-        arrays["token_ids"] = np.memmap(self._partial("token_ids"), dtype="<i4", mode="r")
-        save_file(arrays, self._partial(GROUPS_FILE), metadata={"format": FORMAT})
-        open_to_readers(self._partial(GROUPS_FILE))
+        if (id := self._columns.repeated("id")) is not None:
+            raise ValueError(f"groups' ids must be unique, got {id!r} 2 times; merge such groups or rename them")
+        self._columns.finish(self._partial(GROUPS_FILE), {"format": FORMAT})
         os.replace(self._partial(TEXTS_FILE), self._folder / TEXTS_FILE)
         os.replace(self._partial(GROUPS_FILE), self._folder / GROUPS_FILE)
 

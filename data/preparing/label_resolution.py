@@ -52,6 +52,7 @@ def resolve_all(staging: Staging, config: PrepareConfig) -> None:
             staging.set_row(row, outcome, detail)
         for candidate_no, outcome in resolved.candidates.items():
             staging.set_candidate(candidate_no, outcome)
+    staging.set_live()
 
 
 def resolve(rows: Sequence[RowEntry], config: PrepareConfig) -> Resolved:

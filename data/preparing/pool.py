@@ -1,19 +1,17 @@
-"""Renders rows in several processes. The rows keep their order, and only a bounded number of them is in memory."""
+"""Renders rows: in this process, in several of this machine, or in those of a Ray cluster. The rows keep their order, and only a bounded
+number of them is in memory."""
 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import os
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import connection
 from pathlib import Path
+from typing import NamedTuple
 
 from data.preparing.config import PrepareConfig
-from data.preparing.render import RenderedRow, RowRenderer
+from data.preparing.processes import in_processes, num_cores
+from data.preparing.render import RowRenderer
+from data.preparing.staged import StagedRow, staged
 from data.reading.records import DataSource, Raw, Reader
 from evaluation.types import Progress
 
@@ -24,40 +22,53 @@ _CHUNKS_WORTH_A_POOL = 8
 Chunk = list[tuple[int, Raw]]
 
 
-def render_rows(
-    sources: Sequence[DataSource], model_dir: Path, config: PrepareConfig, num_proc: int, progress: Progress
-) -> Iterator[RenderedRow]:
+class Setting(NamedTuple):
+    """What a process needs to render chunks."""
+
+    model_dir: Path
+    sources: Sequence[DataSource]
+    config: PrepareConfig
+
+
+class ChunkRenderer:
+    """Renders chunks to rows for staging."""
+
+    def __init__(self, setting: Setting) -> None:
+        if not setting.model_dir.is_dir():
+            raise ValueError(
+                f"the model must be a folder on every node, under the same path, got {setting.model_dir}, which isn't there; mount it"
+            )
+        self._render, self._seed = RowRenderer(*setting), setting.config.seed
+
+    def __call__(self, chunk: Chunk) -> list[StagedRow]:
+        return [staged(row, self._seed) for row in self._render(chunk)]
+
+
+def render_rows(setting: Setting, num_proc: int | None, progress: Progress, *, ray: str | None = None) -> Iterator[StagedRow]:
     """The rows of all sources, one source after another, in their order.
+
+    Args:
+        num_proc: how many processes render; None is one for each core, of this machine or with `ray` of the cluster.
+        ray: the address of a Ray cluster whose processes render.
 
     Raises:
         FileNotFoundError, ValueError: as `Reader` and `RowRenderer`.
     """
-    chunks = _chunks(sources, progress)
+    chunks = _chunks(setting.sources, progress)
     first = list(itertools.islice(chunks, _CHUNKS_WORTH_A_POOL))
-    if num_proc == 1 or len(first) < _CHUNKS_WORTH_A_POOL:
-        render = RowRenderer(model_dir, sources, config)
-        for chunk in itertools.chain(first, chunks):
-            yield from render(chunk)
-        return
-    # Not forked: this process may have threads of torch and of the tokenizer.
-    with ProcessPoolExecutor(
-        num_proc, multiprocessing.get_context("spawn"), initializer=_start, initargs=(model_dir, sources, config)
-    ) as pool:
-        waiting: deque[Future[list[RenderedRow]]] = deque()
-        try:
-            for chunk in itertools.chain(first, chunks):
-                waiting.append(pool.submit(_render, chunk))
-                if len(waiting) > 2 * num_proc:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    rendered: Iterable[list[StagedRow]]
+    is_small = len(first) < _CHUNKS_WORTH_A_POOL
+    chunks = itertools.chain(first, chunks)
+    if ray is not None and not is_small:
+        from data.preparing.ray_pool import on_ray
 
-
-def num_cores() -> int:
-    """How many cores this process may use; on macOS, which doesn't say, all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        rendered = on_ray(ray, ChunkRenderer, setting, chunks, num_proc)
+    elif is_small or (num_proc := num_proc or num_cores()) == 1:
+        rendered = map(ChunkRenderer(setting), chunks)
+    else:
+        rendered = in_processes(ChunkRenderer, setting, chunks, num_proc)
+    for rows in rendered:
+        yield from rows
 
 
 def _chunks(sources: Sequence[DataSource], progress: Progress) -> Iterator[Chunk]:
@@ -76,26 +87,3 @@ def _batched(raws: Iterable[Raw], size: int) -> Iterator[list[Raw]]:
     raws = iter(raws)
     while batch := list(itertools.islice(raws, size)):
         yield batch
-
-
-_renderer: RowRenderer
-
-
-def _start(model_dir: Path, sources: Sequence[DataSource], config: PrepareConfig) -> None:
-    """Prepares a worker process, which ends when its parent has ended in any way."""
-    global _renderer
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    # One thread in each process is enough.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _renderer = RowRenderer(model_dir, sources, config)
-
-
-def _render(chunk: Chunk) -> list[RenderedRow]:
-    return _renderer(chunk)

@@ -8,23 +8,24 @@ on the number of processes, nor on where the data lie.
 from __future__ import annotations
 
 import hashlib
-import json
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bnf.data.groups import DEV, TEXTS_FILE, Completion, GroupsWriter, PromptGroup, read_groups
+from bnf.data.groups import DEV, TEXTS_FILE, PromptGroup, read_groups
 from bnf.data.marked import context_of
 from data.preparing.config import PrepareConfig
 from data.preparing.group_counter import GroupCounter
 from data.preparing.label_resolution import resolve_all
 from data.preparing.languages import language_of_prompt
 from data.preparing.ledger import Ledger
-from data.preparing.pool import num_cores, render_rows
+from data.preparing.pool import Setting, render_rows
+from data.preparing.processes import num_cores
 from data.preparing.render import Left, RenderedCandidate, RenderedRow, check_length, prompt_digest
 from data.preparing.select import check_selection, mark_sides_still_there, select
-from data.preparing.staging import CandidateEntry, Staging
+from data.preparing.staged import StagedRow, staged
+from data.preparing.staging import Staging
+from data.preparing.write import Writing, write_groups
 from data.reading.records import DataSource
 from data.rows import Candidate
 from evaluation.records import Record, read_repaired
@@ -47,8 +48,12 @@ def prepare_labelled(
             fewer offline groups than `offline_mix` asks for.
     """
     records = [record for record in read_repaired(labelled_file) if not record["held_out"]]
-    rows = (_sampled_row(record, number, config) for number, record in enumerate(records, start=1))
-    _prepare(rows, [labelled_file.name], output_dir, config, [], lambda done: progress(done, len(records), ""), offline_dir)
+    rows = (staged(_sampled_row(record, number, config), config.seed) for number, record in enumerate(records, start=1))
+
+    def say(done: int) -> None:
+        progress(done, len(records), "")
+
+    _prepare(rows, [labelled_file.name], output_dir, config, [], say, offline_dir=offline_dir)
     progress(len(records), len(records), "")
 
 
@@ -59,29 +64,34 @@ def prepare_sources(
     config: PrepareConfig,
     *,
     num_proc: int | None = None,
+    ray: str | None = None,
     progress: Progress,
 ) -> None:
-    """Makes groups of the sources' rows, rendered with the model's chat template by `num_proc` processes (None: one per core).
+    """Makes groups of the sources' rows, rendered with the model's chat template by `num_proc` processes (None: one per core), of this
+    machine or of the Ray cluster at the address `ray`.
 
     All that the data say of one prompt is one group; groups are in the order in which their prompts first appear.
 
     Raises:
         FileNotFoundError, ValueError: a source can't be read; and as `prepare_labelled`.
     """
-    rows = render_rows(sources, model_dir, config, num_proc or num_cores(), progress)
+    rows = render_rows(Setting(model_dir, sources, config), num_proc, progress, ray=ray)
     names = [Path(source.path).name for source in sources]
     # Sources of one name get their numbers, as their rows' ids do.
     names = [f"{number}:{name}" if names.count(name) > 1 else name for number, name in enumerate(names)]
-    _prepare(rows, names, output_dir, config, sources, lambda done: None)
+    # What is in staging lies on this machine, and processes of this machine write it.
+    _prepare(rows, names, output_dir, config, sources, lambda done: None, num_proc=min(num_proc or num_cores(), num_cores()))
 
 
 def _prepare(
-    rows: Iterable[RenderedRow],
+    rows: Iterable[StagedRow],
     names: Sequence[str],
     output_dir: Path,
     config: PrepareConfig,
     sources: Sequence[DataSource],
     on_row: Callable[[int], None],
+    *,
+    num_proc: int = 1,
     offline_dir: Path | None = None,
 ) -> None:
     with Staging(output_dir, config.seed) as staging:
@@ -104,50 +114,18 @@ def _prepare(
         except ValueError:
             ledger.write(output_dir, GroupCounter().statistics(), GroupCounter().statistics())
             raise
-        origins = [source.source for source in sources] or ["sample"]
+        staging.share()
+
+        def offline(num_sampled: int) -> list[tuple[PromptGroup, Record]]:
+            return _offline(staging, offline_dir, num_sampled, config) if offline_dir is not None else []
+
+        origins, with_pairs = [source.source for source in sources] or ["sample"], config.pairing != "none"
         dev_groups = GroupCounter()
         # A round may have no dev prompt.
         if staging.number("select count(*) from prompts where live = 1 and dev = 1"):
-            dev_groups = _write_groups(staging, output_dir / DEV, origins, config, dev=True)
-        groups = _write_groups(staging, output_dir, origins, config, dev=False, offline_dir=offline_dir)
+            dev_groups = write_groups(staging, output_dir / DEV, Writing(origins, with_pairs, dev=True), num_proc)
+        groups = write_groups(staging, output_dir, Writing(origins, with_pairs, dev=False), num_proc, offline)
         ledger.write(output_dir, groups.statistics(), dev_groups.statistics())
-
-
-def _write_groups(
-    staging: Staging,
-    folder: Path,
-    origins: Sequence[str],
-    config: PrepareConfig,
-    *,
-    dev: bool,
-    offline_dir: Path | None = None,
-) -> GroupCounter:
-    counter = GroupCounter()
-    with GroupsWriter(folder) as writer:
-        for no, id, messages, context, ids, language in staging.run(
-            "select no, id, messages, context, ids, language from prompts where live = 1 and dev = ? order by no", dev
-        ):
-            completions, pairs = _completions(staging, no, with_pairs=config.pairing != "none")
-            prompt_ids = array("i")
-            prompt_ids.frombytes(ids)
-            group = PromptGroup(
-                id,
-                prompt_ids,
-                tuple(
-                    Completion(one.ids, label, one.score, "/".join(filter(None, [origins[one.source], one.origin])))
-                    for one, label in completions
-                ),
-                pairs,
-            )
-            prompt = {"messages": json.loads(messages), **json.loads(context)}
-            writer.add(group, {**prompt, "completions": [one.text for one, _ in completions]})
-            texts = {one.text for one, _ in completions}
-            counter.add(group, language, len(completions) - len(texts))
-        if offline_dir is not None:
-            for group, text in _offline(staging, offline_dir, counter.num_groups, config):
-                writer.add(group, text)
-                counter.add(group, language_of_prompt(text["messages"]), 0, offline=True)
-    return counter
 
 
 def _offline(staging: Staging, folder: Path, num_sampled: int, config: PrepareConfig) -> list[tuple[PromptGroup, Record]]:
@@ -177,26 +155,6 @@ def _offline(staging: Staging, folder: Path, num_sampled: int, config: PrepareCo
         )
         for group, text in taken
     ]
-
-
-def _completions(
-    staging: Staging, prompt: int, *, with_pairs: bool
-) -> tuple[list[tuple[CandidateEntry, int]], tuple[tuple[int, int], ...]]:
-    """A prompt's completions with their labels, one for each text and label, and the pairs among them, by the selected preferences."""
-    candidates = {one.no: one for one in staging.candidates(prompt)}
-    kept: dict[tuple[str, int], CandidateEntry] = {}
-    links: dict[tuple[tuple[str, int], tuple[str, int]], None] = {}
-    for preference in staging.selected(prompt):
-        for sign in preference.signs:
-            sides = [(candidates[no].text, label * sign) for no, label in preference.sides]
-            for (no, _), side in zip(preference.sides, sides, strict=True):
-                kept.setdefault(side, candidates[no])
-            if with_pairs and len(sides) == 2:
-                links[(sides[0], sides[1]) if sign > 0 else (sides[1], sides[0])] = None
-    # A text that is both preferred and dispreferred is there twice.
-    order = sorted(kept, key=lambda side: (kept[side].no, -side[1]))
-    place = {side: index for index, side in enumerate(order)}
-    return [(kept[side], side[1]) for side in order], tuple((place[chosen], place[rejected]) for chosen, rejected in links)
 
 
 def _sampled_row(record: Record, line: int, config: PrepareConfig) -> RenderedRow:

@@ -86,7 +86,9 @@ def check_selection(staging: Staging, sources: Sequence[DataSource], names: Sequ
 def mark_sides_still_there(staging: Staging) -> None:
     """Counts for each row, for its line in the ledger, the masked sides that are in the group all the same, because another preference of
     the prompt keeps the same text with the same label: from such a pair the mask hid nothing."""
-    for (prompt,) in staging.run("select distinct prompt from preferences where keeps != 'both' order by 1").fetchall():
+    # A preference by itself keeps what it masks only where noise gives its sides both labels.
+    several = "group by prompt having max(keeps != 'both') and (count(*) > 1 or max(contradicted)) order by prompt"
+    for (prompt,) in staging.run(f"select prompt from preferences {several}"):
         texts = {one.no: one.text for one in staging.candidates(prompt)}
 
         def said(sides: Sequence[tuple[int, int]], signs: Sequence[int], texts: dict[int, str] = texts) -> set[tuple[str, int]]:

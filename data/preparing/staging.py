@@ -6,15 +6,14 @@ of candidates, or one candidate with its label.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from data.preparing.render import RenderedRow, named_place, prompt_digest
+from data.preparing.render import named_place
+from data.preparing.staged import StagedPrompt, StagedRow, rank
 
 _SCHEMA = """
 create table prompts (
@@ -36,6 +35,9 @@ create table preferences (
     contradicted integer default 0);
 create index preferences_prompt on preferences (prompt);
 """
+
+# The seeded choices that preferences have a place in.
+_NOISE = ("mask", "flip", "contradict")
 
 
 @dataclass
@@ -89,14 +91,55 @@ def dev_threshold(dev_fraction: float) -> bytes:
     return int(dev_fraction * 2**64).to_bytes(8, "big")
 
 
-class Staging:
+class StagedRows:
+    """The rows of a preparation in their file, which another process has written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+    def run(self, statement: str, *values: object) -> sqlite3.Cursor:
+        return self._base.execute(statement, values)
+
+    def number(self, statement: str, *values: object) -> int:
+        """The one number that a query gives."""
+        return int(self.run(statement, *values).fetchone()[0] or 0)
+
+    def candidates(self, prompt: int) -> list[CandidateEntry]:
+        """A prompt's candidates, in the order in which they came."""
+        found = self.run(
+            "select no, source, row, position, text, ids, label, score, origin, outcome from candidates where prompt = ? order by no",
+            prompt,
+        )
+        return [
+            CandidateEntry(no, source, row, position, text, _ints(ids), label, score, origin, outcome)
+            for no, source, row, position, text, ids, label, score, origin, outcome in found
+        ]
+
+    def selected(self, prompt: int) -> list[SelectedPreference]:
+        """A prompt's preferences as the choices leave them, in their order."""
+        found = self.run(
+            "select row, first, second, label, keeps, flipped, contradicted from preferences where prompt = ? order by no",
+            prompt,
+        )
+        selected = []
+        for row, first, second, label, keeps, flipped, contradicted in found:
+            sides = [(first, label), *([(second, -1)] if second is not None else [])]
+            masked = {"both": sides[:0], "chosen": sides[1:], "rejected": sides[:1]}[keeps]
+            sides = [side for side in sides if side not in masked]
+            sign = -1 if flipped else 1
+            selected.append(SelectedPreference(row, sides, masked, (sign, -sign) if contradicted else (sign,)))
+        return selected
+
+
+class Staging(StagedRows):
     """The rows of one preparation, in a file in its output folder that is deleted when the block ends."""
 
     def __init__(self, output_dir: Path, seed: int) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
-        self._path, self._seed = output_dir / "staging.sqlite", seed
-        self._path.unlink(missing_ok=True)
-        self._base = sqlite3.connect(self._path, isolation_level=None)
+        self.path, self._seed = output_dir / "staging.sqlite", seed
+        self.path.unlink(missing_ok=True)
+        self._base = sqlite3.connect(self.path, isolation_level=None)
         self.run("pragma journal_mode = off")
         self.run("pragma synchronous = off")
         self.run("pragma cache_size = -65536")  # KiB
@@ -109,62 +152,44 @@ class Staging:
 
     def __exit__(self, *_: object) -> None:
         self._base.close()
-        self._path.unlink()
+        self.path.unlink()
 
-    def run(self, statement: str, *values: object) -> sqlite3.Cursor:
-        return self._base.execute(statement, values)
-
-    def number(self, statement: str, *values: object) -> int:
-        """The one number that a query gives."""
-        return int(self.run(statement, *values).fetchone()[0] or 0)
-
-    def rank(self, choice: str, name: str) -> bytes:
-        """The place of an item in the order of a seeded choice. It depends on the seed, the choice and the item's name alone, so that the
-        items of a smaller share are among those of a larger one."""
-        return hashlib.sha256(f"{self._seed}:{choice}:{name}".encode()).digest()[:8]
+    def share(self) -> None:
+        """From here on other processes can read what is in the file; nothing is added any more."""
+        self.run("commit")
 
     def is_put_aside(self, digest: bytes, dev_fraction: float) -> bool:
         """Whether a prompt belongs to the dev set of on-policy rounds, where the prompt's digest and the seed alone decide."""
-        return self.rank("dev", digest.hex()) < dev_threshold(dev_fraction)
+        return rank(self._seed, "dev", digest.hex()) < dev_threshold(dev_fraction)
 
-    def add(self, row: RenderedRow) -> None:
+    def add(self, row: StagedRow) -> None:
         """Adds a row; one that repeats another, or has the id of another prompt's row, gets the outcome that says so."""
-        outcome, detail, content, prompt, digest = row.outcome, row.detail, None, None, b""
-        if not outcome:
-            outcome, detail, content, digest = self._compared(row)
-        if not outcome:
-            id, detail = self._free_id(row, digest)
-            outcome = "bad_schema" if detail else ""
-            row = replace(row, id=id)
-            prompt = self._prompt(row, digest) if not outcome else None
-        marks = {"truncated": row.truncated, "changed": sum(one.changed for one in row.candidates)}
-        more = json.dumps({} if outcome else {name: mark for name, mark in marks.items() if mark})
+        prompt = None
+        if row.prompt is not None:
+            row = self._compared(row)
+            prompt = None if row.outcome else self._prompt(row, row.prompt)
         cursor = self.run(
             "insert into rows (source, file, line, id, prompt, tie, listed, outcome, detail, more, content) values (?,?,?,?,?,?,?,?,?,?,?)",
-            *(row.source, row.file, row.line, row.id, prompt, row.tie, row.listed, outcome, detail, more, content),
+            *(row.source, row.file, row.line, row.id, prompt, row.tie, row.listed, row.outcome, row.detail),
+            *("{}" if row.outcome else row.more, row.content),
         )
-        if outcome:
-            return
-        for position, one in enumerate(row.candidates):
-            candidate = one.candidate
-            self.run(
+        if prompt is not None:
+            self._base.executemany(
                 "insert into candidates (source, row, prompt, position, text, ids, label, score, origin, outcome) "
                 "values (?,?,?,?,?,?,?,?,?,?)",
-                *(row.source, cursor.lastrowid, prompt, position, candidate.text, array("i", one.ids).tobytes()),
-                *(candidate.label, candidate.score, candidate.origin, one.outcome),
+                [(row.source, cursor.lastrowid, prompt, position, *one) for position, one in enumerate(row.candidates)],
             )
 
-    def _compared(self, row: RenderedRow) -> tuple[str, str, bytes, bytes]:
-        """(outcome, detail, the content's digest, the prompt's digest) of a row: a duplicate where a row before has the same content."""
-        digest = prompt_digest(row.messages, row.context)
-        said = [(one.candidate.text, one.candidate.label, one.candidate.score) for one in row.candidates]
-        content = hashlib.sha256(digest + repr(said).encode()).digest()[:16]
-        same = self.run("select line, file, source from rows where content = ? limit 1", content).fetchone()
+    def _compared(self, row: StagedRow) -> StagedRow:
+        """The row, as a duplicate where a row before has the same content, and with an id that no other prompt has."""
+        assert row.prompt is not None
+        same = self.run("select line, file, source from rows where content = ? limit 1", row.content).fetchone()
         if same:
-            return "duplicate", f"the same row as on {_other_place(row, *same)}", content, digest
-        return "", "", content, digest
+            return row._replace(outcome="duplicate", detail=f"the same row as on {_other_place(row, *same)}")
+        id, fault = self._free_id(row, row.prompt.digest)
+        return row._replace(id=id, outcome="bad_schema" if fault else "", detail=fault)
 
-    def _free_id(self, row: RenderedRow, digest: bytes) -> tuple[str, str]:
+    def _free_id(self, row: StagedRow, digest: bytes) -> tuple[str, str]:
         """(the row's id, what is wrong with it): two prompts never have the same id.
 
         Where a row of another prompt has the id already, this row gets another: its file's name before the id where that row lies in
@@ -187,21 +212,13 @@ class Staging:
             else:
                 return row.id, f"the same id as on {_other_place(row, line, file, source)}, of another prompt"
 
-    def _prompt(self, row: RenderedRow, digest: bytes) -> int:
-        found = self.run("select no from prompts where digest = ?", digest).fetchone()
+    def _prompt(self, row: StagedRow, prompt: StagedPrompt) -> int:
+        found = self.run("select no from prompts where digest = ?", prompt.digest).fetchone()
         if found:
             return int(found[0])
         cursor = self.run(
-            "insert into prompts (digest, source, id, messages, context, ids, language, mixture_rank, dev_rank) values (?,?,?,?,?,?,?,?,?)",
-            *(
-                digest,
-                row.source,
-                row.id,
-                json.dumps(row.messages, ensure_ascii=False),
-                json.dumps(row.context, ensure_ascii=False),
-            ),
-            array("i", row.prompt_ids).tobytes(),
-            *(row.language, self.rank("mixture", digest.hex()), self.rank("dev", digest.hex())),
+            "insert into prompts (source, id, digest, messages, context, ids, language, mixture_rank, dev_rank) values (?,?,?,?,?,?,?,?,?)",
+            *(row.source, row.id, *prompt),
         )
         return int(cursor.lastrowid or 0)
 
@@ -210,42 +227,18 @@ class Staging:
         last = self.number("select max(no) from prompts")
         yield from range(1, last + 1)
 
-    def candidates(self, prompt: int) -> list[CandidateEntry]:
-        """A prompt's candidates, in the order in which they came."""
-        found = self.run(
-            "select no, source, row, position, text, ids, label, score, origin, outcome from candidates where prompt = ? order by no",
-            prompt,
-        )
-        return [
-            CandidateEntry(no, source, row, position, text, _ints(ids), label, score, origin, outcome)
-            for no, source, row, position, text, ids, label, score, origin, outcome in found
-        ]
-
     def add_preferences(self, prompt: int, preferences: Sequence[Preference]) -> None:
-        for one in preferences:
-            ranks = [self.rank(choice, one.name) for choice in ("mask", "flip", "contradict")]
-            self.run(
-                "insert into preferences (prompt, first, second, label, row, mask_rank, flip_rank, contradict_rank) "
-                "values (?,?,?,?,?,?,?,?)",
-                *(prompt, one.first, one.second, one.label, one.row, *ranks),
-            )
-        if preferences:
-            self.run("update prompts set live = 1 where no = ?", prompt)
-
-    def selected(self, prompt: int) -> list[SelectedPreference]:
-        """A prompt's preferences as the choices leave them, in their order."""
-        found = self.run(
-            "select row, first, second, label, keeps, flipped, contradicted from preferences where prompt = ? order by no",
-            prompt,
+        self._base.executemany(
+            "insert into preferences (prompt, first, second, label, row, mask_rank, flip_rank, contradict_rank) values (?,?,?,?,?,?,?,?)",
+            [
+                (prompt, one.first, one.second, one.label, one.row, *(rank(self._seed, choice, one.name) for choice in _NOISE))
+                for one in preferences
+            ],
         )
-        selected = []
-        for row, first, second, label, keeps, flipped, contradicted in found:
-            sides = [(first, label), *([(second, -1)] if second is not None else [])]
-            masked = {"both": sides[:0], "chosen": sides[1:], "rejected": sides[:1]}[keeps]
-            sides = [side for side in sides if side not in masked]
-            sign = -1 if flipped else 1
-            selected.append(SelectedPreference(row, sides, masked, (sign, -sign) if contradicted else (sign,)))
-        return selected
+
+    def set_live(self) -> None:
+        """Marks the prompts that have a preference."""
+        self.run("update prompts set live = 1 where no in (select prompt from preferences)")
 
     def set_row(self, row: int, outcome: str, detail: str = "") -> None:
         self.run("update rows set outcome = ?, detail = ? where no = ?", outcome, detail, row)
@@ -259,12 +252,14 @@ class Staging:
             self.run(
                 f"update rows set outcome = ? where outcome = '' and prompt in (select no from prompts where {which})", outcome
             )
-        for row, second, keeps in self.run(
-            "select preferences.row, candidates.row, keeps from preferences join candidates on candidates.no = second where keeps != 'both'"
-        ).fetchall():
-            if row == second:
-                self.set_row(row, "masked")
-                self.run("update rows set more = json_set(more, '$.side', ?) where no = ?", keeps, row)
+        # Read as they are updated: the rows aren't among what is read.
+        for row, keeps in self.run(
+            "select preferences.row, keeps from preferences join candidates on candidates.no = second "
+            "where keeps != 'both' and preferences.row = candidates.row"
+        ):
+            self.run(
+                "update rows set outcome = 'masked', detail = '', more = json_set(more, '$.side', ?) where no = ?", keeps, row
+            )
         self._mask_rows_without_a_kept_side()
         for mark in ("flipped", "contradicted"):
             self.run(
@@ -274,7 +269,10 @@ class Staging:
 
     def _mask_rows_without_a_kept_side(self) -> None:
         """Marks rows as masked where no preference keeps one of their completions: two rows may have had a side each of a pair."""
-        for (prompt,) in self.run("select distinct prompt from preferences where keeps != 'both' order by 1").fetchall():
+        for (prompt,) in self.run(
+            "select distinct preferences.prompt from preferences join candidates on candidates.no = second "
+            "where keeps != 'both' and preferences.row != candidates.row order by 1"
+        ):
             kept = {no for one in self.selected(prompt) for no, _ in one.sides}
             candidates = self.candidates(prompt)
             alive = {one.row for one in candidates if one.no in kept}
@@ -288,7 +286,7 @@ def _is_place(id: str, line: int, file: str, source: int) -> bool:
     return id in (place, f"{source}:{place}")
 
 
-def _other_place(row: RenderedRow, line: int, file: str, source: int) -> str:
+def _other_place(row: StagedRow, line: int, file: str, source: int) -> str:
     """Where another row lies, for messages about this row; sources count from 0, as in ids."""
     return named_place(line, file, str(source) if source != row.source else "")
 

@@ -107,7 +107,8 @@ class Recipe(Section):
     )
     judge: Judge | None = Field(None, description="who judges answers to open questions, and which")
     ray: RayCluster = Field(
-        RayCluster(), description="where models load for sampling, generation, judging, reference passes and reward models"
+        RayCluster(),
+        description="where data are rendered, and where models load for sampling, generation, judging, reference passes and reward models",
     )
     spending: Spending = Field(Spending(), description="what the run may pay to endpoints")
 

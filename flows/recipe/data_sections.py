@@ -133,7 +133,10 @@ class Prepare(Section):
     num_proc: int | None = Field(
         None,
         gt=0,
-        description="processes that tokenize, left out: one per core; no part of the key, for the bytes are the same",
+        description=(
+            "processes that tokenize and write, left out: one per core, with `ray.address` of the cluster; no part of the key, for the "
+            "bytes are the same"
+        ),
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ ORDER = 50
 READS = {"model": "model", "source*": "file", "labelled": "label", "offline": "prepare"}
 CONTENT = ("groups.safetensors", "groups.jsonl", "dev/groups.safetensors", "dev/groups.jsonl")
 REPORT = "data"
+RAY = True
 
 
 def run(job: Job) -> None:
@@ -28,7 +29,15 @@ def run(job: Job) -> None:
         local = job.inputs.get(f"source{number}")
         given = {name: value for name, value in settings.items() if name != "version"}
         sources.append(DataSource(**(given | {"path": str(local)} if local else given)))
-    prepare_sources(sources, job.inputs["model"], job.output, config, num_proc=job.settings["num_proc"], progress=job.progress)
+    prepare_sources(
+        sources,
+        job.inputs["model"],
+        job.output,
+        config,
+        num_proc=job.settings["num_proc"],
+        ray=job.settings.get("ray"),
+        progress=job.progress,
+    )
 
 
 def outcome(output: Path) -> str:

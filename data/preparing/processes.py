@@ -1,0 +1,86 @@
+"""Processes that share out tasks. What they give keeps the tasks' order, and only a bounded number of tasks is in memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import TypeVar
+
+# How many tasks are under way for each process: while one is slow, the others have work.
+_TASKS_EACH = 3
+
+H = TypeVar("H")
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def in_processes(make: Callable[[S], Callable[[T], R]], setting: S, tasks: Iterable[T], num_proc: int) -> Iterator[R]:
+    """What `make(setting)`, which each process makes once, gives for each task.
+
+    Raises:
+        RuntimeError: a process has ended.
+        Exception: what a task raises; the others are cancelled.
+    """
+    # Not forked: this process may have threads of torch and of the tokenizer.
+    with ProcessPoolExecutor(
+        num_proc, multiprocessing.get_context("spawn"), initializer=_start, initargs=(make, setting)
+    ) as pool:
+        try:
+            yield from in_order(tasks, num_proc, lambda task: pool.submit(_do, task), Future.result, Future.cancel)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "the processes of prepare must live until it ends, got one that was ended, often by the kernel's out-of-memory killer; "
+                "lower prepare.num_proc, or close other programs"
+            ) from error
+
+
+def in_order(
+    tasks: Iterable[T], num_proc: int, begin: Callable[[T], H], result: Callable[[H], R], cancel: Callable[[H], object]
+) -> Iterator[R]:
+    """The result of each task. A few tasks for each process are begun; where one raises, or nobody wants more, the others are cancelled."""
+    begun: deque[H] = deque()
+    try:
+        for task in tasks:
+            begun.append(begin(task))
+            if len(begun) > _TASKS_EACH * num_proc:
+                yield result(begun.popleft())
+        while begun:
+            yield result(begun.popleft())
+    finally:
+        for one in begun:
+            cancel(one)
+
+
+def num_cores() -> int:
+    """How many cores this process may use; on macOS, which doesn't say, all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_work: Callable[[object], object]
+
+
+def _start(make: Callable[[object], Callable[[object], object]], setting: object) -> None:
+    """Prepares a process, which ends when its parent has ended in any way."""
+    global _work
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    # One thread in each process is enough.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _work = make(setting)
+
+
+def _do(task: object) -> object:
+    return _work(task)

@@ -1,0 +1,69 @@
+"""Processes of a Ray cluster that share out tasks, as `processes` does on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from bnf.parallel.code import code_digest
+from bnf.parallel.ray_workers import connect
+from data.preparing.processes import in_order
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+# How often a task is begun again whose process has ended.
+_RETRIES = 3
+_VARIABLES = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def on_ray(
+    address: str, make: Callable[[S], Callable[[T], R]], setting: S, tasks: Iterable[T], num_proc: int | None
+) -> Iterator[R]:
+    """What `make(setting)` gives for each task. A task begins where a core is free, and again where its process has ended.
+
+    Args:
+        num_proc: how many cores to use; None is all of the cluster.
+
+    Raises:
+        ValueError: there is no cluster at the address, or a node has other code.
+        RuntimeError: a task has ended each process that had it.
+        Exception: what a task raises; the others are cancelled.
+    """
+    cluster = connect(address)
+    import ray
+    from ray.exceptions import RayTaskError, WorkerCrashedError
+
+    do = ray.remote(_do).options(num_cpus=1, max_retries=_RETRIES, runtime_env={"env_vars": _VARIABLES})
+    given = os.urandom(16), code_digest(), make, ray.put(setting)
+
+    def result(task: ObjectRef) -> R:
+        try:
+            return cast(R, ray.get(task))
+        except RayTaskError as error:
+            raise error.cause from None
+        except WorkerCrashedError as error:
+            raise RuntimeError(
+                f"a worker on Ray must outlast its rows, got {_RETRIES + 1} that ended with the same ones; see Ray's logs for the reason, "
+                "which is often too little memory"
+            ) from error
+
+    yield from in_order(tasks, num_proc or cluster.num_cpus, lambda task: do.remote(*given, task), result, ray.cancel)
+
+
+_made: tuple[bytes, object] | None = None
+
+
+def _do(caller: bytes, code: str, make: Callable[[S], Callable[[T], R]], setting: S, task: T) -> R:
+    """Runs in a worker, which keeps what it made until another caller asks."""
+    global _made
+    if _made is None or _made[0] != caller:
+        if (own := code_digest()) != code:
+            raise ValueError(f"every node of a Ray cluster must compute with {code}, got {own}; install the same versions")
+        _made = caller, make(setting)
+    return cast(Callable[[T], R], _made[1])(task)

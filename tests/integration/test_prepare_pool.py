@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.integration, needs_model]
 def _small_chunks(monkeypatch):
     monkeypatch.setattr("data.preparing.pool.CHUNK_ROWS", 4)
     monkeypatch.setattr("data.preparing.pool._CHUNKS_WORTH_A_POOL", 2)
+    monkeypatch.setattr("data.preparing.write.PART_PROMPTS", 2)
+    monkeypatch.setattr("data.preparing.write._PARTS_WORTH_PROCESSES", 2)
 
 
 def _digest(folder):

@@ -63,10 +63,10 @@ def render_rows(setting: Setting, num_proc: int | None, progress: Progress, *, r
         from data.preparing.ray_pool import on_ray
 
         rendered = on_ray(ray, ChunkRenderer, setting, chunks, num_proc)
-    elif is_small or (num_proc := num_proc or num_cores()) == 1:
+    elif is_small or (num_proc or num_cores()) == 1:
         rendered = map(ChunkRenderer(setting), chunks)
     else:
-        rendered = in_processes(ChunkRenderer, setting, chunks, num_proc)
+        rendered = in_processes(ChunkRenderer, setting, chunks, num_proc or num_cores())
     for rows in rendered:
         yield from rows
 

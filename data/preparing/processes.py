@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
-from typing import TypeVar
+from typing import TypeVar, cast
 
 # How many tasks are under way for each process: while one is slow, the others have work.
 _TASKS_EACH = 3
@@ -19,9 +20,13 @@ H = TypeVar("H")
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+# Makes of a setting what does tasks.
+Make = Callable[[object], Callable[[object], object]]
 
 
-def in_processes(make: Callable[[S], Callable[[T], R]], setting: S, tasks: Iterable[T], num_proc: int) -> Iterator[R]:
+def in_processes(
+    make: Callable[[S], Callable[[T], R]], setting: S, tasks: Iterable[T], num_proc: int
+) -> Generator[R, None, None]:
     """What `make(setting)`, which each process makes once, gives for each task.
 
     Raises:
@@ -29,11 +34,11 @@ def in_processes(make: Callable[[S], Callable[[T], R]], setting: S, tasks: Itera
         Exception: what a task raises; the others are cancelled.
     """
     # Not forked: this process may have threads of torch and of the tokenizer.
-    with ProcessPoolExecutor(
-        num_proc, multiprocessing.get_context("spawn"), initializer=_start, initargs=(make, setting)
-    ) as pool:
+    start = functools.partial(_start, cast(Make, make), setting)
+    with ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"), initializer=start) as pool:
         try:
-            yield from in_order(tasks, num_proc, lambda task: pool.submit(_do, task), Future.result, Future.cancel)
+            results = in_order(tasks, num_proc, lambda task: pool.submit(_do, task), Future.result, Future.cancel)
+            yield from cast(Iterator[R], results)
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "the processes of prepare must live until it ends, got one that was ended, often by the kernel's out-of-memory killer; "
@@ -66,7 +71,7 @@ def num_cores() -> int:
 _work: Callable[[object], object]
 
 
-def _start(make: Callable[[object], Callable[[object], object]], setting: object) -> None:
+def _start(make: Make, setting: object) -> None:
     """Prepares a process, which ends when its parent has ended in any way."""
     global _work
     parent = multiprocessing.parent_process()

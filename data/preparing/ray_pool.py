@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from bnf.parallel.code import code_digest
 from bnf.parallel.ray_workers import connect
-from data.preparing.processes import in_order
+from data.preparing.processes import Make, in_order
 
 if TYPE_CHECKING:
     from ray import ObjectRef
+    from ray.remote_function import RemoteFunction
 
 # How often a task is begun again whose process has ended.
 _RETRIES = 3
@@ -39,12 +40,12 @@ def on_ray(
     import ray
     from ray.exceptions import RayTaskError, WorkerCrashedError
 
-    do = ray.remote(_do).options(num_cpus=1, max_retries=_RETRIES, runtime_env={"env_vars": _VARIABLES})
+    do: RemoteFunction = ray.remote(_do).options(num_cpus=1, max_retries=_RETRIES, runtime_env={"env_vars": _VARIABLES})
     given = os.urandom(16), code_digest(), make, ray.put(setting)
 
-    def result(task: ObjectRef) -> R:
+    def result(task: ObjectRef[R]) -> R:
         try:
-            return cast(R, ray.get(task))
+            return ray.get(task)
         except RayTaskError as error:
             raise error.cause from None
         except WorkerCrashedError as error:
@@ -56,14 +57,14 @@ def on_ray(
     yield from in_order(tasks, num_proc or cluster.num_cpus, lambda task: do.remote(*given, task), result, ray.cancel)
 
 
-_made: tuple[bytes, object] | None = None
+_made: tuple[bytes, Callable[[object], object]] | None = None
 
 
-def _do(caller: bytes, code: str, make: Callable[[S], Callable[[T], R]], setting: S, task: T) -> R:
+def _do(caller: bytes, code: str, make: Make, setting: object, task: object) -> object:
     """Runs in a worker, which keeps what it made until another caller asks."""
     global _made
     if _made is None or _made[0] != caller:
         if (own := code_digest()) != code:
             raise ValueError(f"every node of a Ray cluster must compute with {code}, got {own}; install the same versions")
         _made = caller, make(setting)
-    return cast(Callable[[T], R], _made[1])(task)
+    return _made[1](task)

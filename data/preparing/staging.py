@@ -164,10 +164,9 @@ class Staging(StagedRows):
 
     def add(self, row: StagedRow) -> None:
         """Adds a row; one that repeats another, or has the id of another prompt's row, gets the outcome that says so."""
-        prompt = None
         if row.prompt is not None:
-            row = self._compared(row)
-            prompt = None if row.outcome else self._prompt(row, row.prompt)
+            row = self._compared(row, row.prompt)
+        prompt = self._prompt(row, row.prompt) if row.prompt is not None and not row.outcome else None
         cursor = self.run(
             "insert into rows (source, file, line, id, prompt, tie, listed, outcome, detail, more, content) values (?,?,?,?,?,?,?,?,?,?,?)",
             *(row.source, row.file, row.line, row.id, prompt, row.tie, row.listed, row.outcome, row.detail),
@@ -180,13 +179,12 @@ class Staging(StagedRows):
                 [(row.source, cursor.lastrowid, prompt, position, *one) for position, one in enumerate(row.candidates)],
             )
 
-    def _compared(self, row: StagedRow) -> StagedRow:
+    def _compared(self, row: StagedRow, prompt: StagedPrompt) -> StagedRow:
         """The row, as a duplicate where a row before has the same content, and with an id that no other prompt has."""
-        assert row.prompt is not None
         same = self.run("select line, file, source from rows where content = ? limit 1", row.content).fetchone()
         if same:
             return row._replace(outcome="duplicate", detail=f"the same row as on {_other_place(row, *same)}")
-        id, fault = self._free_id(row, row.prompt.digest)
+        id, fault = self._free_id(row, prompt.digest)
         return row._replace(id=id, outcome="bad_schema" if fault else "", detail=fault)
 
     def _free_id(self, row: StagedRow, digest: bytes) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from bnf.parallel.code import code_digest
 from bnf.parallel.ray_workers import connect
@@ -12,7 +12,6 @@ from data.preparing.processes import Make, in_order
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-    from ray.remote_function import RemoteFunction
 
 # How often a task is begun again whose process has ended.
 _RETRIES = 3
@@ -40,12 +39,12 @@ def on_ray(
     import ray
     from ray.exceptions import RayTaskError, WorkerCrashedError
 
-    do: RemoteFunction = ray.remote(_do).options(num_cpus=1, max_retries=_RETRIES, runtime_env={"env_vars": _VARIABLES})
-    given = os.urandom(16), code_digest(), make, ray.put(setting)
+    do = ray.remote(_do).options(num_cpus=1, max_retries=_RETRIES, runtime_env={"env_vars": _VARIABLES})
+    given = os.urandom(16), code_digest(), cast(Make, make), ray.put(setting)
 
-    def result(task: ObjectRef[R]) -> R:
+    def result(task: ObjectRef[object]) -> R:
         try:
-            return ray.get(task)
+            return cast(R, ray.get(task))
         except RayTaskError as error:
             raise error.cause from None
         except WorkerCrashedError as error:

@@ -9,9 +9,12 @@ import textwrap
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from data.preparing.config import PrepareConfig
+from data.preparing.prepare import prepare_sources
+from data.reading.records import DataSource
 from tasks.keys import ROOT
 from tests.unit.data.helpers import LENIENT, MODEL, needs_model, prepare, write_rows
 
@@ -51,6 +54,20 @@ def test_what_a_worker_process_refuses_reaches_the_caller(tmp_path):
     with pytest.raises(ValueError, match=r"prepare.max_length must hold the row, got \d+ tokens against 80 at line \d+; raise"):
         prepare(tmp_path / "out", ("pairs", write_rows(tmp_path / "p.jsonl", rows)), config=config, num_proc=2)
     assert not (tmp_path / "out" / "groups.safetensors").exists() and not (tmp_path / "out" / "staging.sqlite").exists()
+
+
+def test_a_worker_process_that_is_killed_is_named(tmp_path):
+    rows = [{"prompt": f"p{n}", "chosen": "yes", "rejected": "no"} for n in range(400)]
+    source = DataSource("pairs", str(write_rows(tmp_path / "p.jsonl", rows)))
+
+    def kill_one(done, total, note):
+        if note == "200 rows":
+            [child, *_] = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+            child.kill()
+
+    with pytest.raises(RuntimeError, match=r"the processes of prepare must live until it ends, .* lower prepare.num_proc"):
+        prepare_sources([source], MODEL, tmp_path / "out", LENIENT, num_proc=2, progress=kill_one)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def _running(pid):

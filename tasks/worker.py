@@ -1,11 +1,12 @@
 """The child process in which stages run: it reads jobs from standard input, one JSON object a line, and reports on a pipe.
 
 Memory of vLLM and of training is freed by the process's end. Several jobs in one process share what a stage keeps in its module:
-all benchmarks of a model share one engine.
+all benchmarks of a model share one engine. A reference pass, its training and the analysis share what they import.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -47,6 +48,8 @@ def main() -> None:
             report = {"event": "error", "kind": type(error).__name__, "message": str(error), "cause": cause_of(error)}
             _send(reports, report)
         else:
+            # A trainer and its model hold one another: the next job must not find them in memory.
+            gc.collect()
             _send(reports, {"event": "done"})
 
 

@@ -6,6 +6,7 @@ all benchmarks of a model share one engine. A reference pass, its training and t
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -29,6 +30,17 @@ def main() -> None:
     # os.fdopen first: whatever a library prints to standard output later can't be taken for a report.
     reports = os.fdopen(int(os.environ["BNF_REPORT_FD"]), "w", buffering=1)
     die_with_parent()
+    is_over = False
+
+    def leave() -> None:
+        if is_over:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+
+    # The first to be registered is the last to be called: libraries have ended what they began. What is left is Python's own end, which
+    # takes seconds to free piece by piece what ends with the process.
+    atexit.register(leave)
     for line in sys.stdin:
         message = json.loads(line)
         try:
@@ -51,6 +63,7 @@ def main() -> None:
             # A trainer and its model hold one another: the next job must not find them in memory.
             gc.collect()
             _send(reports, {"event": "done"})
+    is_over = True
 
 
 def _send(reports: TextIO, report: dict[str, Any]) -> None:

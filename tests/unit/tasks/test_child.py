@@ -89,6 +89,13 @@ def test_an_exit_without_a_report_is_an_error(child, tmp_path):
         child.run(JOBS, {"do": "exit"}, {}, tmp_path)
 
 
+def test_an_idle_process_lets_libraries_end_and_does_not_wait_for_the_rest(child, tmp_path):
+    child.run(JOBS, {"do": "keep"}, {}, tmp_path)
+    child.close()
+    assert child._process.returncode == 0, "killed after its grace"
+    assert (tmp_path / "ended").read_text() == "by the library"
+
+
 def test_kill_ends_the_whole_process_group(child, tmp_path):
     def kill_when_ready():
         while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():

@@ -1,5 +1,6 @@
 """Jobs that the child-process tests run: each `do` of the settings is one way for a stage to go."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -12,10 +13,18 @@ CONTENT = ("out.txt",)
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"
 calls = 0
+kept: object = None
+
+
+class Slow:
+    """What Python would free at its end, in a minute."""
+
+    def __del__(self):
+        time.sleep(60)
 
 
 def run(job):
-    global calls
+    global calls, kept
     calls += 1
     what = job.settings["do"]
     if what == "write":
@@ -37,6 +46,9 @@ def run(job):
     elif what == "die":
         print("about to die", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "keep":
+        kept = Slow()
+        atexit.register((job.output / "ended").write_text, "by the library")
     elif what == "exit":
         os._exit(7)
     elif what == "hang":

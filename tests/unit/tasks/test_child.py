@@ -35,6 +35,12 @@ def test_jobs_share_one_process(child, tmp_path):
     assert (tmp_path / "out.txt").read_text().split() == ["2", first[1]]
 
 
+def test_what_a_job_left_holding_itself_is_freed_before_the_next_one(child, tmp_path):
+    child.run(JOBS, {"do": "hold itself"}, {}, tmp_path)
+    child.run(JOBS, {"do": "look"}, {}, tmp_path)
+    assert (tmp_path / "out.txt").read_text() == "gone"
+
+
 def test_a_users_error_is_its_message_alone(child, tmp_path):
     with pytest.raises(StageFailed, match=r"^limit must be positive, got -1; leave it out \(log: .*job\.log\)$"):
         child.run(JOBS, {"do": "refuse"}, {}, tmp_path)

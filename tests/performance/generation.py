@@ -175,6 +175,7 @@ def _in_turns(ways: dict[str, Way], reseed: Callable[[int], None], repeats: int)
                 found = way(Path(folder))
                 elapsed_s, cpu_s = time.perf_counter() - started_s, _cpu_s() - started_cpu_s
             num_tokens = sum(count for _, count in found)
+            print(f"{name}, round {number}: {num_tokens} tokens, {elapsed_s:.1f} s, {cpu_s:.1f} processor s", file=sys.stderr)
             if number:
                 rounds[name].append(Round(num_tokens / elapsed_s, cpu_s / num_tokens, [text for text, _ in found]))
     return rounds

@@ -1,11 +1,13 @@
 """The child process in which stages run: it reads jobs from standard input, one JSON object a line, and reports on a pipe.
 
 Memory of vLLM and of training is freed by the process's end. Several jobs in one process share what a stage keeps in its module:
-all benchmarks of a model share one engine.
+all benchmarks of a model share one engine. A reference pass, its training and the analysis share what they import.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import sys
@@ -28,6 +30,17 @@ def main() -> None:
     # os.fdopen first: whatever a library prints to standard output later can't be taken for a report.
     reports = os.fdopen(int(os.environ["BNF_REPORT_FD"]), "w", buffering=1)
     die_with_parent()
+    is_over = False
+
+    def leave() -> None:
+        if is_over:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+
+    # The first to be registered is the last to be called: libraries have ended what they began. What is left is Python's own end, which
+    # takes seconds to free piece by piece what ends with the process.
+    atexit.register(leave)
     for line in sys.stdin:
         message = json.loads(line)
         try:
@@ -47,7 +60,10 @@ def main() -> None:
             report = {"event": "error", "kind": type(error).__name__, "message": str(error), "cause": cause_of(error)}
             _send(reports, report)
         else:
+            # A trainer and its model hold one another: the next job must not find them in memory.
+            gc.collect()
             _send(reports, {"event": "done"})
+    is_over = True
 
 
 def _send(reports: TextIO, report: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bnf.data.chat_template import DEFAULT_DATE, RenderingError
 from bnf.data.marked import context_of
 from data.sampling.prompts import Place, load_prompts, prompts_of_round
-from evaluation.engines import Engine, open_engine, share_chunks
+from evaluation.engines import Engine, share_chunks
 from evaluation.records import Record, read_repaired, write_whole
 from evaluation.types import Progress, Sampling
 
@@ -51,34 +51,17 @@ class SampleConfig:
         ]
 
 
-def sample(
-    config: SampleConfig,
-    *,
-    model_dir: Path,
-    output_dir: Path,
-    path: str | None,
-    place: Place,
-    engine: str,
-    load_options: Mapping[str, object],
-    progress: Progress,
-) -> None:
-    """Completes a round's prompts and the held-out ones by the named engine, and writes output_dir/samples.jsonl.
+def prompts_to_complete(config: SampleConfig, path: str | None, place: Place) -> list[Record]:
+    """A round's prompts and the held-out ones: {"id", "messages", "item", "held_out"}. `path` and `place` are those of `load_prompts`.
 
-    `path` and `place` are those of `load_prompts`. Records of held-out prompts have `"held_out": true`: they are measured, not trained on.
+    Held-out prompts are measured, not trained on.
     """
-    from bnf.data.rendering import load_tokenizer
-
     prompts = load_prompts(config.source, path, config.num_prompts + config.held_out_prompts, **place)
     pool, held_out = prompts[: config.num_prompts], prompts[config.num_prompts :]
-    asked = [
+    return [
         *({**prompt, "held_out": False} for prompt in prompts_of_round(pool, config.round, config.prompts_per_round)),
         *({**prompt, "held_out": True} for prompt in held_out),
     ]
-    opened = open_engine(engine, model_dir, **load_options)
-    try:
-        sample_prompts(opened, load_tokenizer(model_dir, config.date), asked, config, output_dir, progress)
-    finally:
-        opened.close()
 
 
 def sample_prompts(
@@ -89,7 +72,7 @@ def sample_prompts(
     output_dir: Path,
     progress: Progress,
 ) -> None:
-    """As `sample`, with an open engine, for `prompts` of {"id", "messages", "item", "held_out"}.
+    """Completes the prompts, and writes output_dir/samples.jsonl.
 
     Raises:
         ValueError: the engine takes messages and gives no token ids, which training needs.

@@ -25,9 +25,10 @@ from evaluation.engines._replica_process import CORES, REPORT_FD, OpenEngine, Op
 from evaluation.records import Record
 from evaluation.types import Generation, Sampling
 
-# A chunk of prompts fills a replica, and where there are few each replica gets several, so that none waits long for the last.
+# A chunk of prompts fills a replica, and where there are few each replica gets two, so that none waits long for the last. Of 160 prompts
+# on a core, chunks of 20 take 12 % more processor time than all at once, chunks of 40 take 2 %.
 _CHUNK_PROMPTS = 256
-_CHUNKS_EACH = 4
+_CHUNKS_EACH = 2
 _STOP_S = 10.0
 
 
@@ -229,11 +230,12 @@ class Replicas:
             replica.close()
 
     def _chunks(self, lengths: Sequence[int]) -> list[list[int]]:
-        """The prompts in chunks, by length. What the engine alone would compute together stays together, as it is rounded together."""
+        """The prompts in chunks of all lengths. What the engine alone would compute together stays together, as it is rounded together."""
         order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+        together = [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
         size = max(1, min(_CHUNK_PROMPTS, -(-len(order) // (_CHUNKS_EACH * len(self.alive)))))
-        size = -(-size // self._batch) * self._batch
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        number = -(-len(together) // -(-size // self._batch)) if together else 0
+        return [[index for batch in together[first::number] for index in batch] for first in range(number)]
 
 
 def _on_ray(address: str, opening: Opening, count: int) -> list[RayReplica]:

@@ -62,6 +62,7 @@ def build(recipe: Recipe) -> list[Node]:
     engines = [session("generate", model) for model in models]
     nodes += [node for engine in engines for node in (*evaluated, *judged) if node.session == engine]
     nodes += [node for node in (*evaluated, *judged) if node.session not in engines]
+    nodes = _beside_samples(nodes)
     nodes.append(_report(recipe, nodes))
     check_inputs(nodes)
     return [_on_ray(node, recipe.ray.address) for node in nodes]
@@ -73,6 +74,17 @@ def _on_ray(node: Node, address: str) -> Node:
     if address == "none" or not load(STAGES, node.stage).RAY or (engine and is_remote(engine["name"])):
         return node
     return replace(node, unkeyed={**node.unkeyed, "ray": address})
+
+
+def _beside_samples(nodes: list[Node]) -> list[Node]:
+    """The nodes with those of the engine that samples right behind the sampling, so that it starts once."""
+    sample = next((node for node in nodes if node.stage == "sample" and node.session is not None), None)
+    if sample is None:
+        return nodes
+    shared = [node for node in nodes if node.session == sample.session]
+    others = [node for node in nodes if node.session != sample.session]
+    place = next(number for number, node in enumerate(nodes) if node is sample)
+    return [*others[:place], *shared, *others[place:]]
 
 
 def _alignment(recipe: Recipe) -> list[Node]:
@@ -95,7 +107,7 @@ def _alignment(recipe: Recipe) -> list[Node]:
     config = recipe.train_config()
     settings, unkeyed = without_uncounted(config.row_settings())
     placed = {name: value for name, value in config.to_dict().items() if name in PLACEMENT_FIELDS}
-    return [*nodes, Node("analyze", settings, reads, unkeyed={**unkeyed, **placed})]
+    return [*nodes, Node("analyze", settings, reads, unkeyed={**unkeyed, **placed}, session=trained.session)]
 
 
 def _prepare_sources(recipe: Recipe) -> Node:

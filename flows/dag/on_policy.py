@@ -18,7 +18,17 @@ from data.reading.files import as_local
 from data.reading.records import is_hub_id
 from data.sampling.prompts import check_source
 from data.sources import SOURCES
-from flows.dag.parts import benchmark_code, engine_settings, judge_nodes, judge_place, judge_settings, plugin, url_version
+from flows.dag.parts import (
+    benchmark_code,
+    engine_settings,
+    evaluation_engine,
+    judge_nodes,
+    judge_place,
+    judge_settings,
+    plugin,
+    session,
+    url_version,
+)
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.sections import Label, Sample
@@ -58,7 +68,9 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     placed = {name: train[name] for name in PLACEMENT_FIELDS}
     found = _budget(config, inputs["model"], data, round_) if config.max_tokens_per_row == AUTO else None
     reads = {"data": data} if found is None else {"data": data, "budget": found.id}
-    made = Node("reference", settings, {"model": reference, **reads}, unkeyed={**unkeyed, **placed}, round=round_)
+    process = training_session(round_)
+    unkeyed = {**unkeyed, **placed}
+    made = Node("reference", settings, {"model": reference, **reads}, unkeyed=unkeyed, round=round_, session=process)
     settings, unkeyed = without_uncounted(config.identity())
     return [
         *([] if found is None else [found]),
@@ -70,8 +82,14 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
             [f"bnf.objectives.{train['objective']}"],
             unkeyed={**unkeyed, **placed, **{name: train[name] for name in BOOKKEEPING_FIELDS}},
             round=round_,
+            session=process,
         ),
     ]
+
+
+def training_session(round_: int | None) -> str:
+    """The name of the child process of a training, of the reference pass before it and of the analysis after it."""
+    return TaskName("train", round=round_).id
 
 
 def _budget(config: TrainConfig, model: str, data: str, round_: int | None) -> Node:
@@ -171,7 +189,19 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
             if "://" in path:
                 settings["version"] = url_version("sample.path", path)
     round_ = _round_of(number, sample)
-    return Node("sample", settings, {"model": model}, code, files=files, unkeyed=sample.placement(), round=round_)
+    loaded = settings["engine"], sample.placement()
+    alike = model == BASE and loaded == (evaluation_engine(recipe), recipe.evaluation.placement())
+    return Node(
+        "sample",
+        settings,
+        {"model": model},
+        code,
+        files=files,
+        unkeyed=sample.placement(),
+        round=round_,
+        # The base model's engine then generates what is evaluated, too.
+        session=session("generate", "base") if alike else None,
+    )
 
 
 def verifiable(source: str) -> str | None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tasks.job import Job
-from tasks.stages.generate import open_model
+from tasks.stages._models import open_model
 
 ORDER = 100
 READS = {"model": "model"}

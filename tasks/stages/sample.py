@@ -1,11 +1,11 @@
-"""Sample: the policy's own completions of a round's prompts."""
+"""Sample: the policy's own completions of a round's prompts. Where the base model samples, its evaluation may follow in this process."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 
-from evaluation.engines import opening_options
 from tasks.job import Job
+from tasks.stages._models import open_model
 
 ORDER = 20
 READS = {"model": "model", "prompts": "file"}
@@ -18,17 +18,12 @@ MEMORY_REMEDY = (
 
 
 def run(job: Job) -> None:
-    from data.sampling.sample import SampleConfig, sample
+    from data.sampling.sample import SampleConfig, prompts_to_complete, sample_prompts
 
     settings = job.settings
     local = job.inputs.get("prompts")
-    sample(
-        SampleConfig(**{field.name: settings[field.name] for field in fields(SampleConfig)}),
-        model_dir=job.inputs["model"],
-        output_dir=job.output,
-        path=str(local) if local is not None else settings["path"],
-        place=settings["place"],
-        engine=settings["engine"]["name"],
-        load_options=opening_options(settings),
-        progress=job.progress,
-    )
+    config = SampleConfig(**{field.name: settings[field.name] for field in fields(SampleConfig)})
+    prompts = prompts_to_complete(config, str(local) if local is not None else settings["path"], settings["place"])
+    engine, tokenizer = open_model(settings, job.inputs["model"])
+    assert tokenizer is not None, "sample.engine runs the model here"
+    sample_prompts(engine, tokenizer, prompts, config, job.output, job.progress)

@@ -77,6 +77,13 @@ def test_sampled_ids_end_with_the_terminator_where_the_turn_ended(folder):
 
 
 @pytest.mark.vllm
+def test_a_short_prompts_samples_share_what_is_computed_of_it(report):
+    length, first, second = report["cached"]
+    assert 32 < length < 128
+    assert (first, second) == (0, (length - 1) // 32 * 32)
+
+
+@pytest.mark.vllm
 def test_choices_restrict_the_whole_completion(report):
     assert len(report["choices"]) == len(PROMPTS) and set(report["choices"]) <= set(CHOICES)
 

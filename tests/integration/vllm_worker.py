@@ -66,6 +66,8 @@ def resumed(folder: Path) -> None:
     for name, stop in (("unstopped", None), ("stopped", ["3"])):
         report[name] = next(engine.generate([counting], Sampling(8, stop=stop)))[1][0].completion
 
+    engine.reseed(0)
+    report["cached"] = _cached_tokens(engine, long[0])
     next(engine.generate([long[0]] * 4, Sampling(8)))  # a caller that stops early leaves nothing running
     engine.reseed(0)
     notes: list[str] = []
@@ -82,6 +84,16 @@ def resumed(folder: Path) -> None:
     report["last_note"] = notes[-1]
     engine.close()
     (folder / "report.json").write_text(json.dumps(report))
+
+
+def _cached_tokens(engine, prompt):
+    """Of two requests with one prompt that begin together: how many of its tokens each takes from the other."""
+    from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    both = [TokensPrompt(prompt_token_ids=prompt)] * 2
+    found = engine._llm.generate(both, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)
+    return [len(prompt), *(output.num_cached_tokens for output in found)]
 
 
 def likelihood_pairs(tokenizer):

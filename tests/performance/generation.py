@@ -1,9 +1,11 @@
-"""What the generate stage costs over a bare `LLM.generate`: the same prompts, the same engine, in turns.
+"""What the generate stage costs over a bare `LLM.generate`, and what a second replica gains: the same prompts and options, in turns.
 
     python -m tests.performance.generation [--model FOLDER] [--prompts 160] [--max-new-tokens 64] [--repeats 5] [--json]
 
-Both decode greedily and from an empty prefix cache. Ours includes everything that the stage does once the model is loaded: rendering
-prompts, one flushed line per item in two files, progress, and putting the items in order at the end.
+All decode greedily and from an empty prefix cache. Ours includes everything that the stage does once the model is loaded: rendering
+prompts, one flushed line per item in two files, progress, and putting the items in order at the end. `bare` and `ours` compute in one
+engine on all cores. `one` and `two` are the stage on replicas that have half of the cores each; linear is twice the rate of one. Texts are
+compared item by item.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.engines import environment, open_engine
+import psutil
+
+from evaluation.engines import Engine, environment, open_engine
+from evaluation.records import read_records
 from tasks.execute import machine
 from tasks.keys import ROOT
 
@@ -47,27 +53,56 @@ def main() -> None:
         print(json.dumps(result, indent=2))
         return
     print(f"{result['machine']}\n")
-    print("| | tokens/s, median | spread |")
-    print("|---|---|---|")
-    for name in ("bare", "ours"):
-        rates = result[f"{name}_tokens_per_second"]
-        print(f"| {name} | {statistics.median(rates):.1f} | {min(rates):.1f} … {max(rates):.1f} |")
-    for name, what in (("ratio", "ours / bare, tokens per second"), ("cpu_ratio", "ours / bare, processor time per token")):
-        pairs = result[f"{name}s"]
-        print(f"{what}: {result[name]:.3f} ({min(pairs):.3f} … {max(pairs):.3f})")
+    print("| | tokens/s, median | spread | processor seconds per 1000 tokens, median | spread |")
+    print("|---|---|---|---|---|")
+    for name in ("bare", "ours", "one", "two"):
+        rates, costs = result["tokens_per_second"][name], result["cpu_seconds_per_1000_tokens"][name]
+        print(f"| {name} | {_spread(rates, 1, ' | ')} | {_spread(costs, 2, ' | ')} |")
+    print()
+    for name, what in RATIOS.items():
+        print(f"{what}: {_spread(result['ratios'][name], 3)}")
+    for name, (equal, total) in result["equal_texts"].items():
+        print(f"equal texts, {name}: {equal} of {total}")
+
+
+# By pair of ways, the second of which is the base.
+RATIOS = {
+    "ours/bare": "ours / bare, tokens per second",
+    "ours/bare cpu": "ours / bare, processor time per token",
+    "two/linear": "two replicas / (2 × one), tokens per second",
+    "two/one cpu": "two replicas / one, processor time per token",
+}
+
+
+def _spread(values: Sequence[float], digits: int, between: str = "  ") -> str:
+    return f"{statistics.median(values):.{digits}f}{between}{min(values):.{digits}f} … {max(values):.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One way's work on all items: its rate, its processor seconds per token, and the texts in the items' order."""
+
+    tokens_per_second: float
+    cpu_s_per_token: float
+    texts: list[str]
+
+
+# A way is given an empty folder, and gives the text and the number of tokens of each item.
+Way = Callable[[Path], list[tuple[str, int]]]
 
 
 def measure(model: Path, num_prompts: int, max_new_tokens: int, repeats: int) -> dict[str, Any]:
-    """Rates of both ways in turns, after one round of each that isn't counted; and the ratio, by pairs."""
+    """Rates of all ways, in turns within a pair, after one round of each that isn't counted; and the ratios, by pairs."""
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
     from bnf.data.rendering import load_tokenizer, render_prompt
+    from evaluation.engines._replicas import Replicas
     from evaluation.generation.completion_cache import CompletionCache
     from evaluation.generation.generate import generate
     from evaluation.types import Sampling
 
-    engine, tokenizer = open_engine("vllm", model), load_tokenizer(model)
+    tokenizer = load_tokenizer(model)
     modules = {name: importlib.import_module(f"evaluation.benchmarks.{name}") for name in BENCHMARKS}
     items = [{**item, "benchmark": name} for name, module in modules.items() for item in module.load("sample", None)]
     items = items[:num_prompts]
@@ -76,51 +111,80 @@ def measure(model: Path, num_prompts: int, max_new_tokens: int, repeats: int) ->
         asked: list[dict[str, str]] = modules[item["benchmark"]].messages(item)
         return asked
 
-    def ours(folder: Path) -> int:
-        cache = CompletionCache(folder / "cache.jsonl")
-        generate(engine, tokenizer, items, messages, Sampling(max_new_tokens), folder, lambda done, total, note: None, cache)
-        lines = (folder / "completions.jsonl").read_text().splitlines()
-        return sum(json.loads(line)["num_completion_tokens"] for line in lines)
+    def stage(engine: Engine) -> Way:
+        def run(folder: Path) -> list[tuple[str, int]]:
+            cache = CompletionCache(folder / "cache.jsonl")
+            generate(
+                engine, tokenizer, items, messages, Sampling(max_new_tokens), folder, lambda done, total, note: None, cache
+            )
+            return [(one["completion"], one["num_completion_tokens"]) for one in read_records(folder / "completions.jsonl")]
 
-    llm: Any = engine._llm  # type: ignore[attr-defined]
+        return run
 
-    def bare(folder: Path) -> int:
+    engine: Any = open_engine("vllm", model)
+
+    def bare(folder: Path) -> list[tuple[str, int]]:
         prompts = [TokensPrompt(prompt_token_ids=render_prompt(tokenizer, messages(item))) for item in items]
-        outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=max_new_tokens), use_tqdm=False)
-        return sum(len(output.outputs[0].token_ids) for output in outputs)
+        outputs = engine._llm.generate(prompts, SamplingParams(temperature=0, max_tokens=max_new_tokens), use_tqdm=False)
+        return [(output.outputs[0].text, len(output.outputs[0].token_ids)) for output in outputs]
 
-    def rate(way: Callable[[Path], int]) -> tuple[float, float]:
-        """Tokens per second, and seconds of processor time per token, which hardly depend on what else the machine does."""
-        engine.reseed(0)  # empties the prefix cache
-        with tempfile.TemporaryDirectory() as folder:
-            started_s, started_cpu_s = time.perf_counter(), time.process_time()
-            num_tokens = way(Path(folder))
-            elapsed_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
-            return num_tokens / elapsed_s, cpu_s / num_tokens
-
-    rates: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": []}
-    for number in range(repeats + 1):
-        # The first of a pair changes, so that neither profits from its place.
-        for name, way in [("bare", bare), ("ours", ours)][:: 1 if number % 2 else -1]:
-            found = rate(way)
-            if number:
-                rates[name].append(found)
-    pairs = list(zip(rates["ours"], rates["bare"], strict=True))
-    ratios, cpu_ratios = ([mine[place] / other[place] for mine, other in pairs] for place in (0, 1))
+    rounds = _in_turns({"bare": bare, "ours": stage(engine)}, engine.reseed, repeats)
+    version = engine.version
     engine.close()
+    replicas = Replicas("vllm", model, 2, {})
+    rounds |= _in_turns({"one": stage(replicas.alive[0]), "two": stage(replicas)}, replicas.reseed, repeats)
+    replicas.close()
+
+    def ratios(name: str, base: str, of: Callable[[Round], float], scale: float = 1.0) -> list[float]:
+        return [of(mine) / of(other) / scale for mine, other in zip(rounds[name], rounds[base], strict=True)]
+
+    def equal(name: str, base: str) -> tuple[int, int]:
+        pairs = [
+            (mine, other)
+            for ours, theirs in zip(rounds[name], rounds[base], strict=True)
+            for mine, other in zip(ours.texts, theirs.texts, strict=True)
+        ]
+        return sum(mine == other for mine, other in pairs), len(pairs)
+
     return {
         "machine": machine(),
         "model": model.name,
         "prompts": len(items),
         "max_new_tokens": max_new_tokens,
-        "engine": engine.version,
-        "bare_tokens_per_second": [speed for speed, _ in rates["bare"]],
-        "ours_tokens_per_second": [speed for speed, _ in rates["ours"]],
-        "ratios": ratios,
-        "ratio": statistics.median(ratios),
-        "cpu_ratios": cpu_ratios,
-        "cpu_ratio": statistics.median(cpu_ratios),
+        "engine": version,
+        "tokens_per_second": {name: [one.tokens_per_second for one in found] for name, found in rounds.items()},
+        "cpu_seconds_per_1000_tokens": {name: [1000 * one.cpu_s_per_token for one in found] for name, found in rounds.items()},
+        "ratios": {
+            "ours/bare": ratios("ours", "bare", lambda one: one.tokens_per_second),
+            "ours/bare cpu": ratios("ours", "bare", lambda one: one.cpu_s_per_token),
+            "two/linear": ratios("two", "one", lambda one: one.tokens_per_second, 2),
+            "two/one cpu": ratios("two", "one", lambda one: one.cpu_s_per_token),
+        },
+        "equal_texts": {"ours and bare": equal("ours", "bare"), "two and one": equal("two", "one")},
     }
+
+
+def _in_turns(ways: dict[str, Way], reseed: Callable[[int], None], repeats: int) -> dict[str, list[Round]]:
+    rounds: dict[str, list[Round]] = {name: [] for name in ways}
+    for number in range(repeats + 1):
+        # The first of a pair changes, so that neither profits from its place.
+        for name, way in list(ways.items())[:: 1 if number % 2 else -1]:
+            reseed(0)  # empties the prefix cache
+            with tempfile.TemporaryDirectory() as folder:
+                started_s, started_cpu_s = time.perf_counter(), _cpu_s()
+                found = way(Path(folder))
+                elapsed_s, cpu_s = time.perf_counter() - started_s, _cpu_s() - started_cpu_s
+            num_tokens = sum(count for _, count in found)
+            print(f"{name}, round {number}: {num_tokens} tokens, {elapsed_s:.1f} s, {cpu_s:.1f} processor s", file=sys.stderr)
+            if number:
+                rounds[name].append(Round(num_tokens / elapsed_s, cpu_s / num_tokens, [text for text, _ in found]))
+    return rounds
+
+
+def _cpu_s() -> float:
+    """Processor seconds of this process and of its replicas, which hardly depend on what else the machine does."""
+    here = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (here, *here.children(recursive=True)))
 
 
 if __name__ == "__main__":

@@ -130,3 +130,16 @@ def runs(pid):
     stat = Path(f"/proc/{pid}/stat")
     # One that nobody waits for stays there as a zombie.
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(("total", "sizes"), [(160, [40] * 4), (7, [2, 2, 2, 1]), (1, [1]), (1100, [220] * 5)])
+def test_chunks_hold_each_prompt_once_and_some_of_every_kind(total, sizes):
+    from evaluation.engines._replicas import Replicas
+
+    both = Replicas.__new__(Replicas)
+    both.alive = [None, None]
+    chunks = both._chunks(total)
+    assert [len(chunk) for chunk in chunks] == sizes
+    assert sorted(index for chunk in chunks for index in chunk) == list(range(total))
+    # Of prompts in two halves of different kinds each chunk has as many of both.
+    assert all(abs(sum(1 if index < total / 2 else -1 for index in chunk)) <= 1 for chunk in chunks)

@@ -121,7 +121,7 @@ def opened(monkeypatch):
         found.append((name, model, options))
         raise Opened
 
-    for place in ("data.sampling.sample", "tasks.stages.generate", "evaluation.engines"):
+    for place in ("tasks.stages._models", "evaluation.engines"):
         monkeypatch.setattr(f"{place}.open_engine", open_it)
     found.append(Opened)
     return found

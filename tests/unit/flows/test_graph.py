@@ -149,7 +149,41 @@ def test_inputs_come_first_and_each_models_generations_are_together():
         assert set(node.inputs.values()) <= seen
         seen.add(node.id)
     sessions = [session for session, _ in itertools.groupby(node.session for node in ordered) if session]
-    assert sessions == ["generate/base", "generate/aligned", "judge/judge"]
+    assert sessions == ["generate/base", "train", "generate/aligned", "judge/judge"]
+
+
+def together(session, *overrides):
+    return [name for name, node in nodes(*overrides).items() if node.session == session]
+
+
+def test_the_base_models_evaluation_follows_its_samples_in_one_engine():
+    names = list(nodes())
+    shared = together("generate/base")
+    assert shared[0] == "sample" and "generate/base/arena_hard" in shared and "score/base/gsm8k" not in shared
+    assert names[names.index("sample") :][: len(shared)] == shared
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["sample.max_model_len=512", "evaluation.num_replicas=2", "sample.engine=transformers"],
+)
+def test_an_engine_that_is_loaded_otherwise_is_another_process(override):
+    assert nodes(override)["sample"].session is None
+    names = list(nodes(override))
+    assert names.index("generate/base/gsm8k") > names.index("train")
+
+
+def test_later_rounds_sample_by_an_engine_of_their_own():
+    found = nodes(*ROUNDS)
+    assert [found[f"sample/round{number}"].session for number in (1, 2, 3)] == ["generate/base", None, None]
+
+
+def test_a_reference_pass_its_training_and_the_analysis_share_a_process():
+    assert together("train") == ["reference", "train", "analyze"]
+    found = nodes(*ROUNDS)
+    rounds = [[found[f"{stage}/round{number}"].session for stage in ("reference", "train")] for number in (1, 2, 3)]
+    assert rounds == [[f"train/round{number}"] * 2 for number in (1, 2, 3)]
+    assert found["analyze"].session == "train/round3"
 
 
 def data_nodes(data, *overrides):

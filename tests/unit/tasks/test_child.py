@@ -35,6 +35,12 @@ def test_jobs_share_one_process(child, tmp_path):
     assert (tmp_path / "out.txt").read_text().split() == ["2", first[1]]
 
 
+def test_what_a_job_left_holding_itself_is_freed_before_the_next_one(child, tmp_path):
+    child.run(JOBS, {"do": "hold itself"}, {}, tmp_path)
+    child.run(JOBS, {"do": "look"}, {}, tmp_path)
+    assert (tmp_path / "out.txt").read_text() == "gone"
+
+
 def test_a_users_error_is_its_message_alone(child, tmp_path):
     with pytest.raises(StageFailed, match=r"^limit must be positive, got -1; leave it out \(log: .*job\.log\)$"):
         child.run(JOBS, {"do": "refuse"}, {}, tmp_path)
@@ -87,6 +93,13 @@ def test_a_killed_process_is_named_with_its_signal_and_last_lines(child, tmp_pat
 def test_an_exit_without_a_report_is_an_error(child, tmp_path):
     with pytest.raises(StageFailed, match="status 7 without a report"):
         child.run(JOBS, {"do": "exit"}, {}, tmp_path)
+
+
+def test_an_idle_process_lets_libraries_end_and_does_not_wait_for_the_rest(child, tmp_path):
+    child.run(JOBS, {"do": "keep"}, {}, tmp_path)
+    child.close()
+    assert child._process.returncode == 0, "killed after its grace"
+    assert (tmp_path / "ended").read_text() == "by the library"
 
 
 def test_kill_ends_the_whole_process_group(child, tmp_path):

@@ -1,10 +1,14 @@
 """Jobs that the child-process tests run: each `do` of the settings is one way for a stage to go."""
 
+import atexit
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from typing import Any
 
 ORDER = 0
 READS: dict[str, str] = {}
@@ -12,10 +16,18 @@ CONTENT = ("out.txt",)
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"
 calls = 0
+kept: Any = None
+
+
+class Slow:
+    """What Python would free at its end, in a minute."""
+
+    def __del__(self):
+        time.sleep(60)
 
 
 def run(job):
-    global calls
+    global calls, kept
     calls += 1
     what = job.settings["do"]
     if what == "write":
@@ -37,6 +49,16 @@ def run(job):
     elif what == "die":
         print("about to die", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "hold itself":
+        gc.disable()
+        held = type("Held", (), {})()
+        held.own = held
+        kept = weakref.ref(held)
+    elif what == "look":
+        (job.output / "out.txt").write_text("gone" if kept() is None else "there")
+    elif what == "keep":
+        kept = Slow()
+        atexit.register((job.output / "ended").write_text, "by the library")
     elif what == "exit":
         os._exit(7)
     elif what == "hang":

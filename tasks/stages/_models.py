@@ -1,0 +1,38 @@
+"""The model that the stages of one process generate with: it is loaded by the first of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluation.engines import Engine, is_remote, open_engine, opening_options
+from evaluation.spending import Meter
+from tasks.job import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def open_model(settings: Settings, model: Path | None) -> tuple[Engine, PreTrainedTokenizerBase | None]:
+    """The engine of a node's settings with its model loaded, and the tokenizer; both are kept for the process's next job.
+
+    An engine that is an endpoint has no tokenizer here.
+    """
+    decides = ("engine", "engine_placement", "ray", "date", "spending")
+    return _open(json.dumps({name: settings[name] for name in decides if name in settings}, sort_keys=True), model)
+
+
+@functools.lru_cache(maxsize=1)
+def _open(settings: str, model: Path | None) -> tuple[Engine, PreTrainedTokenizerBase | None]:
+    from bnf.data.rendering import load_tokenizer
+
+    given = json.loads(settings)
+    engine = given["engine"]
+    if is_remote(engine["name"]):
+        limits = given.get("spending") or {}
+        meter = Meter.of_run(limits.get("prices"), limits.get("max_usd"))
+        return open_engine(engine["name"], engine["model"], base_url=engine["base_url"], meter=meter), None
+    assert model is not None
+    return open_engine(engine["name"], model, **opening_options(given)), load_tokenizer(model, given["date"])

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,15 +16,12 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from bnf.files import open_to_readers, write_json
 from bnf.model.sharding import is_sharded
-from bnf.parallel.group import is_first, of_first, wait_for_all
+from bnf.parallel.group import is_first, wait_for_all
 from bnf.training import checkpoints
 from bnf.training.adapters import is_adapted, transformers_model
 
 # The names and sizes of a checkpoint's files.
 _FILES = "files.json"
-
-# Of a short training a checkpoint takes longer than the work that it keeps from a kill.
-_LEAST_KEPT_S = 60.0
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +47,6 @@ class CheckpointedTrainer(Trainer):
         # The model that rows go through, without a wrapper of adapters.
         self.scored = transformers_model(model)
         self.is_sharded = is_sharded(self.scored)
-        self.kept_at_s = time.monotonic()
         super().__init__(
             model=model,
             args=args,
@@ -70,9 +65,6 @@ class CheckpointedTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
         if self.state.global_step >= self.state.max_steps:
             return  # the policy itself is written next
-        # A share of all steps says how often, a number of steps says after which ones.
-        if self.args.save_steps < 1 and of_first(lambda: time.monotonic() - self.kept_at_s < _LEAST_KEPT_S):
-            return
         folder = Path(str(self.args.output_dir))
         unfinished = folder / "partial"
         if is_first():
@@ -95,7 +87,6 @@ class CheckpointedTrainer(Trainer):
         os.replace(unfinished / name, folder / name)
         for checkpoint in older:
             shutil.rmtree(checkpoint)
-        self.kept_at_s = time.monotonic()
 
     # The parts of a checkpoint, which a sharded training writes and reads in its own form.
 

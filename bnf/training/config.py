@@ -166,10 +166,7 @@ class TrainConfig:
     )
     logging_steps: int = field(default=1, metadata=_about("optimizer steps between two records of the metrics"))
     save_steps: float = field(
-        default=0.25,
-        metadata=_about(
-            "a checkpoint after so many optimizer steps; below 1, after that share of all steps where a minute's work would be lost"
-        ),
+        default=0.25, metadata=_about("a checkpoint after so many optimizer steps; below 1, after that share of all steps")
     )
     seed: int = field(default=0, metadata=_about("of the rows' order and of dropout"))
     report_to: str | list[str] = field(

@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
-from bnf.training import checkpointed_trainer
 from tests.unit.bnf.training import run, same, weights
 
-# A share of the steps, and so many as it is.
-HALF, TWO = {"max_steps": 4, "save_steps": 0.5}, {"max_steps": 4, "save_steps": 2}
 SETTINGS: dict[str, Any] = {"max_steps": 4, "save_steps": 2}
 
 
@@ -59,17 +56,3 @@ def test_it_notes_its_files(stopped: Path, workplace: Path, tmp_path: Path) -> N
     assert run(workplace, tmp_path, **SETTINGS)["resumed_from_step"] == 0
     run(workplace, tmp_path / "whole", **SETTINGS)
     assert same(weights(tmp_path), weights(tmp_path / "whole"))
-
-
-@pytest.mark.parametrize(
-    ("settings", "least_s", "saved"), [(HALF, 3600.0, 0), (HALF, 0.0, 1), (TWO, 3600.0, 1)], ids=["soon", "late", "asked for"]
-)
-def test_a_share_of_the_steps_makes_no_checkpoint_within_a_minute(
-    settings: dict[str, Any], least_s: float, saved: int, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = []
-    note = checkpointed_trainer._note_files
-    monkeypatch.setattr(checkpointed_trainer, "_LEAST_KEPT_S", least_s)
-    monkeypatch.setattr(checkpointed_trainer, "_note_files", lambda folder: (written.append(folder.name), note(folder)))
-    run(workplace, tmp_path, **settings)
-    assert written == ["checkpoint-2"] * saved

@@ -60,10 +60,17 @@ def main() -> None:
             report = {"event": "error", "kind": type(error).__name__, "message": str(error), "cause": cause_of(error)}
             _send(reports, report)
         else:
-            # A trainer and its model hold one another: the next job must not find them in memory.
-            gc.collect()
+            _free_memory()
             _send(reports, {"event": "done"})
     is_over = True
+
+
+def _free_memory() -> None:
+    """What a job has left: a trainer and its model hold one another, and torch keeps what it has freed on a GPU."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _send(reports: TextIO, report: dict[str, Any]) -> None:

@@ -48,12 +48,13 @@ def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
 
-            from flows.align import LISTENER, PLAN, Listener, align
+            from flows.align import LISTENER, PLAN, align
+            from flows.runner import Listener
 
             def started(run: Run) -> None:
                 display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}")
 
-            LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
+            LISTENER.set(Listener(started, display.start, display.progress, display.done, display.failed, display.message))
             PLAN.set(plan)
             try:
                 name = align(recipe, **dataclasses.asdict(options))

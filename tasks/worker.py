@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bnf.plugins import Kind, load
-from bnf.process import die_with_parent
+from bnf.process import die_with_parent, take_cores
 from bnf.progress import Progress
 from tasks.failures import cause_of
 from tasks.job import Job
@@ -28,6 +28,7 @@ def main() -> None:
     # os.fdopen first: whatever a library prints to standard output later can't be taken for a report.
     reports = os.fdopen(int(os.environ["BNF_REPORT_FD"]), "w", buffering=1)
     die_with_parent()
+    take_cores()
     for line in sys.stdin:
         message = json.loads(line)
         try:

@@ -34,7 +34,7 @@ from flows.recipe.data_sections import Data, Prepare
 from flows.recipe.messages import as_written, explain
 from flows.recipe.paths import MayBeLocal, find_path, located
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
-from flows.recipe.sections import Evaluation, Judge, Label, Sample, Spending
+from flows.recipe.sections import Evaluation, Judge, Label, Resources, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The name that stands for the newest run. No recipe may have it.
@@ -107,6 +107,7 @@ class Recipe(Section):
     )
     judge: Judge | None = Field(None, description="who judges answers to open questions, and which")
     spending: Spending = Field(Spending(), description="what the run may pay to endpoints")
+    resources: Resources = Field(Resources(), description="what of this machine the run's tasks share; part of no key")
 
     # The folder of the recipe's file, where it comes from one.
     _beside: Path | None = PrivateAttr(None)

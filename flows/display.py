@@ -134,6 +134,25 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     console.print(table)
 
 
+def timeline(spans: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, str]]:
+    """When each of a run's tasks was at work: a heading with the first and the last time, and a bar for each name.
+
+    Args:
+        spans: the ISO times at which each task began and ended; at least one task.
+    """
+    times = {name: (datetime.fromisoformat(began), datetime.fromisoformat(ended)) for name, (began, ended) in spans.items()}
+    first, last = min(began for began, _ in times.values()), max(ended for _, ended in times.values())
+    whole_s = max((last - first).total_seconds(), 1e-3)
+    # Beside the other columns of `bnf show`.
+    room = max(10, min(40, Console().width - 70)) if sys.stdout.isatty() else 40
+    bars = {}
+    for name, (began, ended) in times.items():
+        start = min(room - 1, int(room * (began - first).total_seconds() / whole_s))
+        stop = max(start + 1, round(room * (ended - first).total_seconds() / whole_s))
+        bars[name] = "·" * start + "█" * (stop - start) + "·" * (room - stop)
+    return f"{first:%H:%M:%S} to {last:%H:%M:%S}", bars
+
+
 def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, str]]:
     """A table of what each task would do, and why."""
     states = {True: "cached", None: "cached if unchanged", False: "to run"}

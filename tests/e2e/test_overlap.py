@@ -1,0 +1,181 @@
+"""Tasks that don't need each other run at the same time: as many as resources allow, with the results of a run one after another."""
+
+import itertools
+import json
+import shutil
+import signal
+import threading
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import MODEL, Bnf
+from tests.stub_server import StubServer
+
+pytestmark = [pytest.mark.e2e]
+
+RECIPE = (
+    *("run", "flows/recipes/pairs.yaml", "name=tiny", "train.max_steps=1", "train.learning_rate=1e-2"),
+    *("evaluation.engine=transformers", "evaluation.max_new_tokens=16"),
+    "evaluation.benchmarks={number_comparison: {limit: 4}}",
+)
+TWO_DEVICES = "resources.devices=2"
+# The times of a run, and which tasks were cached before it, are its own.
+OF_THE_RUN = ("path", "cached", "seconds", "started", "ended")
+
+
+def plain(trained: Path) -> tuple[str, ...]:
+    return (*RECIPE, f"model_name_or_path={trained}/tiny", f"data.path={trained}/mine.jsonl")
+
+
+def judged(trained: Path, server: StubServer, limit: int = 1) -> tuple[str, ...]:
+    """Two judged benchmarks; the second one is generated while the first is judged."""
+    benchmarks = f"{{arena_hard: {{source: sample, limit: 1}}, mt_bench: {{source: sample, limit: {limit}}}}}"
+    return (
+        *plain(trained),
+        f"judge={{engine: openai, model: stub-judge, base_url: {server.url}, max_new_tokens: 256, benchmarks: {benchmarks}}}",
+    )
+
+
+class Judge:
+    """Says the same of every answer, once `answers` is set."""
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def __call__(self, messages: list[dict[str, str]], attempt: int) -> str:
+        self.answers.wait(timeout=300)
+        return "[[A=B]] [[5]]"
+
+
+@pytest.fixture(scope="module")
+def trained(model, shared_api, tmp_path_factory) -> Path:
+    """A home with a random model of a million weights, its data and its training."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny").mkdir()
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(MODEL / file, folder / "tiny")
+    shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    ids = {"vocab_size": 49152, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": True}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**shape, **ids)).to(torch.bfloat16).save_pretrained(folder / "tiny")
+    rows = [{"prompt": f"Say {n}.", "chosen": f"{n}", "rejected": f"No. {n} {n}"} for n in range(8)]
+    (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Bnf(folder, PREFECT_API_URL=shared_api)(*plain(folder), "--only", "prepare,reference,train,analyze")
+    return folder
+
+
+@pytest.fixture
+def home(trained, shared_api, tmp_path) -> Bnf:
+    """A home of its own where the training is done."""
+    return new_home(trained, shared_api, tmp_path)
+
+
+def new_home(trained: Path, api: str, folder: Path) -> Bnf:
+    shutil.copytree(trained / "state" / "artifacts", folder / "state" / "artifacts", symlinks=True)
+    return Bnf(folder, PREFECT_API_URL=api)
+
+
+def executed(shown: dict) -> dict[str, tuple[datetime, datetime]]:
+    """When each task that the run executed began and ended, in the order of the record."""
+    times = {name: (task.get("started"), task.get("ended")) for name, task in shown["tasks"].items()}
+    return {name: (datetime.fromisoformat(a), datetime.fromisoformat(b)) for name, (a, b) in times.items() if a}
+
+
+def at_once(shown: dict, *names: str) -> bool:
+    """Whether there was a moment at which these tasks were all at work."""
+    times = [executed(shown)[name] for name in names]
+    return max(began for began, _ in times) < min(ended for _, ended in times)
+
+
+def made(shown: dict) -> list[tuple[str, dict]]:
+    """What of the tasks' artifacts does not depend on the run, in the order of the record. A report shows its home's paths."""
+    entries = {name: {key: task[key] for key in task if key not in OF_THE_RUN} for name, task in shown["tasks"].items()}
+    return [(name, entry) for name, entry in entries.items() if name != "report"]
+
+
+def test_one_device_runs_one_after_another_and_more_give_the_same(home, trained, shared_api, tmp_path):
+    with StubServer(Judge()) as server:
+        serial = home.json(*plain(trained))
+        times = executed(serial)
+        assert {"generate/base/number_comparison", "generate/aligned/number_comparison", "report"} <= times.keys()
+        assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times.values())), "the order of the plan"
+        # Answers first, without the endpoint in the plan: then the judge's tasks take turns.
+        home.json(*judged(trained, server), "--only", "generate")
+        serial = home.json(*judged(trained, server))
+
+        other = new_home(trained, shared_api, tmp_path / "other")
+        shown = other.json(*judged(trained, server), TWO_DEVICES)
+    assert at_once(shown, "generate/base/number_comparison", "generate/aligned/number_comparison"), executed(shown)
+    models = ("generate/base/mt_bench", "generate/aligned/mt_bench")
+    assert any(at_once(shown, "judge/arena_hard", model) for model in models), executed(shown)
+    assert not at_once(shown, "judge/arena_hard", "judge/mt_bench"), "one endpoint's tasks take turns"
+    assert made(shown) == made(serial)
+    assert list(shown["tasks"]) == list(serial["tasks"]), "the record is in the order of the plan"
+    logs = {path.name for path in (other.home / "state" / "runs" / shown["run"] / "logs").iterdir()}
+    assert {"generate-base.log", "generate-aligned.log", "judge-judge.log"} <= logs
+    bars = [line for line in other("show", "latest").splitlines() if "█" in line]
+    assert len(bars) == len(executed(shown))
+
+
+def test_a_run_that_is_stopped_cancelled_and_killed_in_an_overlap_goes_on(home, trained, shared_api, tmp_path):
+    judge = Judge()
+    judge.answers.clear()
+
+    def overlapping(words):
+        """A run that judges while it generates, and its flow run."""
+        process = home.process(*words)
+        folders = set(home.home.glob("state/runs/*"))
+        home.wait(process, lambda: {"judge", "generate"} <= stages_at_work(home, folders))
+        (folder,) = set(home.home.glob("state/runs/*")) - folders
+        return process, folder.name, json.loads((folder / "run.json").read_text())["flow_run_id"]
+
+    with StubServer(judge) as server:
+        words = (*judged(trained, server, limit=6), TWO_DEVICES)
+        process, run, flow_run = overlapping(words)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and "stopped by Ctrl-C in generate-" in err and "and judge-arena_hard" in err, err
+        assert "Traceback" not in err and home.json("show", run)["state"] == "stopped"
+        home.wait_for_no_processes()
+        assert state_of(shared_api, flow_run) not in ("RUNNING", "PENDING")
+
+        process, run, flow_run = overlapping(words)
+        assert home.json("cancel", run)["state"] == "cancelled"
+        process.communicate(timeout=60)
+        home.wait_for_no_processes()
+        assert process.returncode == 1 and state_of(shared_api, flow_run) == "CANCELLED"
+
+        process, run, flow_run = overlapping(words)
+        process.kill()
+        process.communicate()
+        home.wait_for_no_processes()
+        shown = home.json("show", run)
+        assert shown["state"] == "crashed" and shown["also_working"]
+
+        judge.answers.set()
+        shown = home.json(*words)
+        assert state_of(shared_api, flow_run) == "CRASHED", "the next run says so"
+        whole = new_home(trained, shared_api, tmp_path / "whole")
+        assert made(shown) == made(whole.json(*words))
+
+
+def stages_at_work(bnf: Bnf, before: set[Path]) -> set[str]:
+    """The stages that a run is at which began after these."""
+    found = set()
+    for folder in set(bnf.home.glob("state/runs/*")) - before:
+        if (folder / "run.json").exists():
+            record = json.loads((folder / "run.json").read_text())
+            found |= {one["stage"] for one in [record.get("working"), *record.get("also_working", ())] if one}
+    return found
+
+
+def state_of(api: str, flow_run: str) -> str:
+    with urllib.request.urlopen(f"{api}/flow_runs/{flow_run}") as answer:
+        return json.load(answer)["state"]["type"]

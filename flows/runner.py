@@ -123,13 +123,15 @@ class Runner:
     def _run(self, threads: Threads[Artifact]) -> None:
         nodes, totals = {node.id: node for node in self.plan.nodes}, resources.totals(self.plan.recipe)
         alone = resources.one_at_a_time(self.plan.recipe, self.plan.nodes)
-        while len(self.results) < len(nodes):
+        while len(self.results) < len(nodes) or self.failures:
             if self.cancelled():
                 raise Cancelled("the run was cancelled")
-            begin: list[str] = []
-            if not self.failures:
-                tasks = [self._waiting(node, totals[DEVICES], alone) for node in nodes.values()]
-                begin = startable(tasks, self.results.keys(), threads.at_work, totals)
+            if not self.failures and not alone:
+                for node in nodes.values():
+                    if self._is_ready(node):
+                        self._try(node, self._look, threads)
+            tasks = [self._waiting(node, totals[DEVICES], alone) for node in nodes.values()]
+            begin = [] if self.failures else startable(tasks, self.results.keys(), threads.at_work, totals)
             for name in begin:
                 self._try(nodes[name], lambda node: self._begin(node, threads), threads)
             if not threads.at_work:
@@ -139,17 +141,20 @@ class Runner:
             elif (ended := threads.ended(_LOOK_S)) is not None:
                 self._try(nodes[ended.name], functools.partial(self._finish, ended), threads)
 
+    def _is_ready(self, node: Node) -> bool:
+        """Whether the node's inputs are there, and nobody has looked for the node itself yet."""
+        known = node.id in self.plan.pinned or node.id in self.found
+        return not known and all(name in self.results for name in node.inputs.values())
+
     def _waiting(self, node: Node, num_devices: int, alone: bool) -> Waiting:
-        """The node as the schedule knows it; what is cached is known once its inputs are there."""
+        """The node as the schedule knows it; that it is cached is known once its inputs are there."""
         if node.id in self.plan.pinned:
             return Waiting(node.id, needs={resources.TURN: 1} if alone else {})
-        is_cached = False
-        if not alone and node.id not in self.results and all(name in self.results for name in node.inputs.values()):
-            found = self._look(node)
-            is_cached = found.artifact is not None and found.open_part is None
+        found = self.found.get(node.id)
+        is_cached = found is not None and found.artifact is not None and found.open_part is None
         return resources.waiting(node, num_devices, is_cached=is_cached, alone=alone)
 
-    def _try(self, node: Node, step: Callable[[Node], None], threads: Threads[Artifact]) -> None:
+    def _try(self, node: Node, step: Callable[[Node], object], threads: Threads[Artifact]) -> None:
         """A step of a node's way. Where it fails, the nodes that are at work go on to their end."""
         try:
             step(node)

@@ -11,8 +11,8 @@ from flows.recipe.config import Recipe
 from tasks.nodes import Node
 from tasks.resources import CPU_SLOTS, DEVICES, Devices, asks_endpoint, machine_devices, most_devices, needs_of, num_devices
 
-# What every node takes where one is at work at a time.
-TURN = "turn"
+# What every node takes where one is at work at a time, and what those take that compute nothing.
+TURN, CACHED = "turn", "cached"
 
 
 def shared_devices(recipe: Recipe) -> Devices:
@@ -34,12 +34,13 @@ def one_at_a_time(recipe: Recipe, nodes: Sequence[Node]) -> bool:
 
 
 def waiting(node: Node, num_all_devices: int, *, is_cached: bool, alone: bool) -> Waiting:
-    """The node as the schedule knows it. One that is cached computes nothing; nodes of a session run one after another."""
-    needs: dict[str, int] = {CPU_SLOTS: 1} if is_cached else dict(needs_of(node, num_all_devices))
-    if node.session is not None:
-        needs[f"session {node.session}"] = 1
+    """The node as the schedule knows it. Nodes of a session run one after another, and so do cached ones, each of which takes moments."""
     if alone:
-        needs[TURN] = 1
+        needs = {TURN: 1}
+    elif is_cached:
+        needs = {CACHED: 1}
+    else:
+        needs = needs_of(node, num_all_devices) | ({f"session {node.session}": 1} if node.session is not None else {})
     return Waiting(node.id, tuple(node.inputs.values()), needs)
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import urllib.request
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -30,9 +31,9 @@ def plain(trained: Path) -> tuple[str, ...]:
     return (*RECIPE, f"model_name_or_path={trained}/tiny", f"data.path={trained}/mine.jsonl")
 
 
-def judged(trained: Path, server: StubServer, limit: int = 1) -> tuple[str, ...]:
+def judged(trained: Path, server: StubServer) -> tuple[str, ...]:
     """Two judged benchmarks; the second one is generated while the first is judged."""
-    benchmarks = f"{{arena_hard: {{source: sample, limit: 1}}, mt_bench: {{source: sample, limit: {limit}}}}}"
+    benchmarks = "{arena_hard: {source: sample, limit: 1}, mt_bench: {source: sample, limit: 3}}"
     return (
         *plain(trained),
         f"judge={{engine: openai, model: stub-judge, base_url: {server.url}, max_new_tokens: 256, benchmarks: {benchmarks}}}",
@@ -71,6 +72,27 @@ def trained(model, shared_api, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge()
+
+
+@pytest.fixture(scope="module")
+def server(judge) -> Iterator[StubServer]:
+    with StubServer(judge) as server:
+        yield server
+        judge.answers.set()
+
+
+@pytest.fixture(scope="module")
+def serial(trained, server, shared_api, tmp_path_factory) -> list[dict]:
+    """What runs show whose tasks could not overlap: without the endpoint, and then where nothing is left but its own tasks."""
+    home = new_home(trained, shared_api, tmp_path_factory.mktemp("serial"))
+    first = home.json(*plain(trained))
+    home.json(*judged(trained, server), "--only", "generate")
+    return [first, home.json(*judged(trained, server))]
+
+
 @pytest.fixture
 def home(trained, shared_api, tmp_path) -> Bnf:
     """A home of its own where the training is done."""
@@ -100,70 +122,72 @@ def made(shown: dict) -> list[tuple[str, dict]]:
     return [(name, entry) for name, entry in entries.items() if name != "report"]
 
 
-def test_one_device_runs_one_after_another_and_more_give_the_same(home, trained, shared_api, tmp_path):
-    with StubServer(Judge()) as server:
-        serial = home.json(*plain(trained))
-        times = executed(serial)
-        assert {"generate/base/number_comparison", "generate/aligned/number_comparison", "report"} <= times.keys()
-        assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times.values())), "the order of the plan"
-        # Answers first, without the endpoint in the plan: then the judge's tasks take turns.
-        home.json(*judged(trained, server), "--only", "generate")
-        serial = home.json(*judged(trained, server))
+def test_one_device_without_an_endpoint_runs_one_after_another(serial):
+    times = executed(serial[0])
+    assert {"generate/base/number_comparison", "generate/aligned/number_comparison", "report"} <= times.keys()
+    assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times.values())), "the order of the plan"
 
-        other = new_home(trained, shared_api, tmp_path / "other")
-        shown = other.json(*judged(trained, server), TWO_DEVICES)
+
+def test_two_devices_and_an_endpoint_at_once_give_the_same(serial, home, trained, server, shared_api):
+    shown = home.json(*judged(trained, server), TWO_DEVICES)
     assert at_once(shown, "generate/base/number_comparison", "generate/aligned/number_comparison"), executed(shown)
     models = ("generate/base/mt_bench", "generate/aligned/mt_bench")
     assert any(at_once(shown, "judge/arena_hard", model) for model in models), executed(shown)
     assert not at_once(shown, "judge/arena_hard", "judge/mt_bench"), "one endpoint's tasks take turns"
-    assert made(shown) == made(serial)
-    assert list(shown["tasks"]) == list(serial["tasks"]), "the record is in the order of the plan"
-    logs = {path.name for path in (other.home / "state" / "runs" / shown["run"] / "logs").iterdir()}
+    assert made(shown) == made(serial[1])
+    assert list(shown["tasks"]) == list(serial[1]["tasks"]), "the record is in the order of the plan"
+    # In Prefect each is one task run, with an edge from each of its inputs.
+    body = json.dumps({"flow_runs": {"id": {"any_": [shown["flow_run_id"]]}}}).encode()
+    asked = urllib.request.Request(f"{shared_api}/task_runs/filter", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked) as answer:
+        runs = {one["name"]: one for one in json.load(answer)}
+    assert {name.replace("/", "-") for name in shown["tasks"]} == runs.keys()
+    assert {one["state_type"] for one in runs.values()} == {"COMPLETED"}
+    judged_from = {entry["id"] for entries in runs["judge-arena_hard"]["task_inputs"].values() for entry in entries}
+    answers = ("generate-base-arena_hard", "generate-aligned-arena_hard")
+    assert judged_from == {runs[name]["id"] for name in answers}
+    logs = {path.name for path in (home.home / "state" / "runs" / shown["run"] / "logs").iterdir()}
     assert {"generate-base.log", "generate-aligned.log", "judge-judge.log"} <= logs
-    bars = [line for line in other("show", "latest").splitlines() if "█" in line]
+    bars = [line for line in home("show", "latest").splitlines() if "█" in line]
     assert len(bars) == len(executed(shown))
 
 
-def test_a_run_that_is_stopped_cancelled_and_killed_in_an_overlap_goes_on(home, trained, shared_api, tmp_path):
-    judge = Judge()
-    judge.answers.clear()
-
-    def overlapping(words):
-        """A run that judges while it generates, and its flow run."""
+def test_a_run_that_is_stopped_cancelled_and_killed_in_an_overlap_goes_on(serial, home, trained, judge, server, shared_api):
+    def overlapping():
+        """A run that judges while it generates, its name, and its flow run."""
+        before = set(home.home.glob("state/runs/*"))
         process = home.process(*words)
-        folders = set(home.home.glob("state/runs/*"))
-        home.wait(process, lambda: {"judge", "generate"} <= stages_at_work(home, folders))
-        (folder,) = set(home.home.glob("state/runs/*")) - folders
+        home.wait(process, lambda: {"judge", "generate"} <= stages_at_work(home, before), 120)
+        (folder,) = set(home.home.glob("state/runs/*")) - before
         return process, folder.name, json.loads((folder / "run.json").read_text())["flow_run_id"]
 
-    with StubServer(judge) as server:
-        words = (*judged(trained, server, limit=6), TWO_DEVICES)
-        process, run, flow_run = overlapping(words)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 130 and "stopped by Ctrl-C in generate-" in err and "and judge-arena_hard" in err, err
-        assert "Traceback" not in err and home.json("show", run)["state"] == "stopped"
-        home.wait_for_no_processes()
-        assert state_of(shared_api, flow_run) not in ("RUNNING", "PENDING")
+    judge.answers.clear()
+    words = (*judged(trained, server), TWO_DEVICES)
+    process, run, flow_run = overlapping()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped by Ctrl-C in generate-" in err and "and judge-arena_hard" in err, err
+    assert "Traceback" not in err and home.json("show", run)["state"] == "stopped"
+    home.wait_for_no_processes()
+    assert state_of(shared_api, flow_run) not in ("RUNNING", "PENDING")
 
-        process, run, flow_run = overlapping(words)
-        assert home.json("cancel", run)["state"] == "cancelled"
-        process.communicate(timeout=60)
-        home.wait_for_no_processes()
-        assert process.returncode == 1 and state_of(shared_api, flow_run) == "CANCELLED"
+    process, run, flow_run = overlapping()
+    assert home.json("cancel", run)["state"] == "cancelled"
+    process.communicate(timeout=60)
+    home.wait_for_no_processes()
+    assert process.returncode == 1 and state_of(shared_api, flow_run) == "CANCELLED"
 
-        process, run, flow_run = overlapping(words)
-        process.kill()
-        process.communicate()
-        home.wait_for_no_processes()
-        shown = home.json("show", run)
-        assert shown["state"] == "crashed" and shown["also_working"]
+    process, run, flow_run = overlapping()
+    process.kill()
+    process.communicate()
+    home.wait_for_no_processes()
+    shown = home.json("show", run)
+    assert shown["state"] == "crashed" and shown["also_working"]
 
-        judge.answers.set()
-        shown = home.json(*words)
-        assert state_of(shared_api, flow_run) == "CRASHED", "the next run says so"
-        whole = new_home(trained, shared_api, tmp_path / "whole")
-        assert made(shown) == made(whole.json(*words))
+    judge.answers.set()
+    shown = home.json(*words)
+    assert state_of(shared_api, flow_run) == "CRASHED", "the next run says so"
+    assert made(shown) == made(serial[1])
 
 
 def stages_at_work(bnf: Bnf, before: set[Path]) -> set[str]:

@@ -147,7 +147,7 @@ def timeline(spans: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, str]]
     room = max(10, min(40, Console().width - 70)) if sys.stdout.isatty() else 40
     bars = {}
     for name, (began, ended) in times.items():
-        start = min(room - 1, int(room * (began - first).total_seconds() / whole_s))
+        start = min(room - 1, round(room * (began - first).total_seconds() / whole_s))
         stop = max(start + 1, round(room * (ended - first).total_seconds() / whole_s))
         bars[name] = "·" * start + "█" * (stop - start) + "·" * (room - stop)
     return f"{first:%H:%M:%S} to {last:%H:%M:%S}", bars

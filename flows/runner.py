@@ -133,7 +133,8 @@ class Runner:
             tasks = [self._waiting(node, totals[DEVICES], alone) for node in nodes.values()]
             begin = [] if self.failures else startable(tasks, self.results.keys(), threads.at_work, totals)
             for name in begin:
-                self._try(nodes[name], lambda node: self._begin(node, threads), threads)
+                if not self.failures:
+                    self._try(nodes[name], lambda node: self._begin(node, threads), threads)
             if not threads.at_work:
                 if self.failures:
                     raise next(self.failures[name] for name in nodes if name in self.failures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from bnf.progress import Progress
 from tasks.child import Cancelled, Child
 from tasks.nodes import Node
 from tasks.resources import Devices, num_devices
+
+_LOOK_S = 0.2
 
 
 @dataclass
@@ -63,12 +66,15 @@ class Children:
             Cancelled: all processes were killed, or the run was cancelled while it waited for the accelerator.
         """
         name, number = _name(node), num_devices(node, self.devices.total)
-        with self._lock:
-            known = self._living.get(name)
-            if known is not None:
-                assert not known.at_work and len(known.devices) == number, f"{name} must be free for {node.id}"
-                known.at_work, known.child.on_log, known.child.on_progress = True, on_log, on_progress
-                return known.child
+        while True:
+            with self._lock:
+                known = self._living.get(name)
+                if known is None:
+                    break
+                if not known.at_work:
+                    known.at_work, known.child.on_log, known.child.on_progress = True, on_log, on_progress
+                    return known.child
+            self._wait()
         if not number:
             return self._begin(node, (), on_log, on_progress)
         chosen = self._choose(number)
@@ -134,7 +140,6 @@ class Children:
     def _choose(self, number: int) -> tuple[int, ...]:
         """So many free devices; processes that wait for a next node give up theirs, the oldest first, where too few are free."""
         with self._choosing:
-            idle = self._idle(with_devices=True)
             while True:
                 with self._lock:
                     free = self._free()
@@ -142,8 +147,16 @@ class Children:
                         chosen = tuple(free[:number])
                         self._promised |= set(chosen)
                         return chosen
-                assert idle, f"{number} devices must be free, got {len(free)}: who starts nodes counts them"
-                self._end(idle.pop(0), Child.close, only_idle=True)
+                if idle := self._idle(with_devices=True):
+                    self._end(idle[0], Child.close, only_idle=True)
+                else:
+                    self._wait()
+
+    def _wait(self) -> None:
+        """A moment until something is free. Who starts nodes counts what they need; but what is cached may be gone when its turn comes."""
+        if self.cancelled():
+            raise Cancelled("the run was cancelled while it waited for a device")
+        time.sleep(_LOOK_S)
 
     def _end(self, name: str, how: Callable[[Child], None], *, only_idle: bool = False) -> None:
         """End a process; its devices are free once it is gone. With `only_idle` one stays in which a node has begun meanwhile."""

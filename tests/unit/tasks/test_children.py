@@ -103,6 +103,14 @@ def test_one_that_fails_leaves_the_others_at_work(run):
     assert run.ends(2).keys() == {"1", "3"} and run.held == ["held", "free"]
 
 
+def test_one_more_than_there_are_devices_waits_for_one(run):
+    run.start(1, expected=9)
+    run.start(2, expected=2)
+    run.start(3, expected=2)
+    ended = run.ends(2)
+    assert len({text.split()[0] for text in ended.values()}) == 2 and "1" not in ended
+
+
 @pytest.mark.parametrize("how", ["cancel", "kill"])
 def test_the_end_of_a_run_ends_all_and_none_begins(run, how):
     run.start(1, expected=9)

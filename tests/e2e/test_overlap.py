@@ -86,11 +86,9 @@ def server(judge) -> Iterator[StubServer]:
 
 @pytest.fixture(scope="module")
 def serial(trained, server, shared_api, tmp_path_factory) -> list[dict]:
-    """What runs show whose tasks could not overlap: without the endpoint, and then where nothing is left but its own tasks."""
+    """What two runs show whose tasks can't overlap: one without the endpoint, and one that has nothing left but the endpoint's."""
     home = new_home(trained, shared_api, tmp_path_factory.mktemp("serial"))
-    first = home.json(*plain(trained))
-    home.json(*judged(trained, server), "--only", "generate")
-    return [first, home.json(*judged(trained, server))]
+    return [home.json(*judged(trained, server), *only) for only in (["--only", "contamination,generate,score"], [])]
 
 
 @pytest.fixture
@@ -124,7 +122,9 @@ def made(shown: dict) -> list[tuple[str, dict]]:
 
 def test_one_device_without_an_endpoint_runs_one_after_another(serial):
     times = executed(serial[0])
-    assert {"generate/base/number_comparison", "generate/aligned/number_comparison", "report"} <= times.keys()
+    assert {
+        f"{stage}/{model}/number_comparison" for stage in ("generate", "score") for model in ("base", "aligned")
+    } <= times.keys()
     assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times.values())), "the order of the plan"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,6 +35,9 @@ class Threads(Generic[T]):
         self._ended: queue.SimpleQueue[Ended[T]] = queue.SimpleQueue()
         self._number = 0
         self.at_work: list[str] = []
+        # Those whose work goes on. Unlike `at_work` it is right though an interrupt came in the midst of `ended`.
+        self._going_on: set[str] = set()
+        self._changed = threading.Condition()
 
     def __enter__(self) -> Threads[T]:
         return self
@@ -50,6 +52,8 @@ class Threads(Generic[T]):
         if len(self.at_work) > self._number:
             self._number += 1
             threading.Thread(target=self._go_on, name=f"node-{self._number}", daemon=True).start()
+        with self._changed:
+            self._going_on.add(name)
         self._work.put((name, work, contextvars.copy_context()))
 
     def ended(self, timeout_s: float) -> Ended[T] | None:
@@ -62,15 +66,18 @@ class Threads(Generic[T]):
         return ended
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until everything has ended, or no longer than this. What it gave or raised is dropped."""
-        until_s = time.monotonic() + timeout_s
-        while self.at_work and (left_s := until_s - time.monotonic()) > 0:
-            self.ended(left_s)
+        """Wait until everything has ended, or no longer than this. What it gave or raised stays for `ended`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._going_on, timeout_s)
 
     def _go_on(self) -> None:
         while (piece := self._work.get()) is not None:
             name, work, context = piece
             try:
-                self._ended.put(Ended(name, context.run(work)))
+                ended = Ended(name, context.run(work))
             except BaseException as error:
-                self._ended.put(Ended(name, error=error))
+                ended = Ended(name, error=error)
+            with self._changed:
+                self._going_on.remove(name)
+                self._changed.notify_all()
+            self._ended.put(ended)

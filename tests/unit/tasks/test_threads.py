@@ -41,4 +41,14 @@ def test_waiting_has_an_end():
         assert 0.1 < time.monotonic() - started < 5 and threads.at_work == ["long"]
         go_on.set()
         threads.wait(10)
-        assert threads.at_work == []
+        assert threads.ended(10).result is True and threads.at_work == []
+
+
+def test_waiting_ends_with_the_work_though_an_interrupt_lost_a_piece():
+    with Threads() as threads:
+        threads.start("work", lambda: None)
+        # As where Ctrl-C comes when the piece has just been taken.
+        threads._ended.get(timeout=10)
+        started = time.monotonic()
+        threads.wait(30)
+        assert time.monotonic() - started < 10 and threads.at_work == ["work"]

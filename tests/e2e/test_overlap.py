@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
@@ -87,19 +88,13 @@ def server(judge) -> Iterator[StubServer]:
 @pytest.fixture(scope="module")
 def serial(trained, server, shared_api, tmp_path_factory) -> list[dict]:
     """What two runs show whose tasks can't overlap: one without the endpoint, and one that has nothing left but the endpoint's."""
-    home = new_home(trained, shared_api, tmp_path_factory.mktemp("serial"))
+    home = new_home(trained, tmp_path_factory.mktemp("serial"), PREFECT_API_URL=shared_api)
     return [home.json(*judged(trained, server), *only) for only in (["--only", "contamination,generate,score"], [])]
 
 
-@pytest.fixture
-def home(trained, shared_api, tmp_path) -> Bnf:
-    """A home of its own where the training is done."""
-    return new_home(trained, shared_api, tmp_path)
-
-
-def new_home(trained: Path, api: str, folder: Path) -> Bnf:
+def new_home(trained: Path, folder: Path, **environment: str) -> Bnf:
     shutil.copytree(trained / "state" / "artifacts", folder / "state" / "artifacts", symlinks=True)
-    return Bnf(folder, PREFECT_API_URL=api)
+    return Bnf(folder, **environment)
 
 
 def executed(shown: dict) -> dict[str, tuple[datetime, datetime]]:
@@ -128,7 +123,8 @@ def test_one_device_without_an_endpoint_runs_one_after_another(serial):
     assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times.values())), "the order of the plan"
 
 
-def test_two_devices_and_an_endpoint_at_once_give_the_same(serial, home, trained, server, shared_api):
+def test_two_devices_and_an_endpoint_at_once_give_the_same(serial, trained, server, shared_api, tmp_path):
+    home = new_home(trained, tmp_path, PREFECT_API_URL=shared_api)
     shown = home.json(*judged(trained, server), TWO_DEVICES)
     assert at_once(shown, "generate/base/number_comparison", "generate/aligned/number_comparison"), executed(shown)
     models = ("generate/base/mt_bench", "generate/aligned/mt_bench")
@@ -152,7 +148,10 @@ def test_two_devices_and_an_endpoint_at_once_give_the_same(serial, home, trained
     assert len(bars) == len(executed(shown))
 
 
-def test_a_run_that_is_stopped_cancelled_and_killed_in_an_overlap_goes_on(serial, home, trained, judge, server, shared_api):
+def test_a_run_that_is_stopped_cancelled_and_killed_in_an_overlap_goes_on(serial, trained, judge, server, tmp_path):
+    home = new_home(trained, tmp_path)
+    words = (*judged(trained, server), TWO_DEVICES)
+
     def overlapping():
         """A run that judges while it generates, its name, and its flow run."""
         before = set(home.home.glob("state/runs/*"))
@@ -162,32 +161,42 @@ def test_a_run_that_is_stopped_cancelled_and_killed_in_an_overlap_goes_on(serial
         return process, folder.name, json.loads((folder / "run.json").read_text())["flow_run_id"]
 
     judge.answers.clear()
-    words = (*judged(trained, server), TWO_DEVICES)
-    process, run, flow_run = overlapping()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "stopped by Ctrl-C in generate-" in err and "and judge-arena_hard" in err, err
-    assert "Traceback" not in err and home.json("show", run)["state"] == "stopped"
-    home.wait_for_no_processes()
-    assert state_of(shared_api, flow_run) not in ("RUNNING", "PENDING")
+    # Its own server frees at once what a killed run held.
+    with home.served():
+        api = json.loads((home.home / "state" / "prefect" / "server.json").read_text())["url"] + "/api"
+        process, run, flow_run = overlapping()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and "stopped by Ctrl-C in generate-" in err and "and judge-arena_hard" in err, err
+        assert "Traceback" not in err and home.json("show", run)["state"] == "stopped"
+        wait_for_no_stages(home)
+        assert state_of(api, flow_run) not in ("RUNNING", "PENDING")
 
-    process, run, flow_run = overlapping()
-    assert home.json("cancel", run)["state"] == "cancelled"
-    process.communicate(timeout=60)
-    home.wait_for_no_processes()
-    assert process.returncode == 1 and state_of(shared_api, flow_run) == "CANCELLED"
+        process, run, flow_run = overlapping()
+        assert home.json("cancel", run)["state"] == "cancelled"
+        process.communicate(timeout=60)
+        wait_for_no_stages(home)
+        assert process.returncode == 1 and state_of(api, flow_run) == "CANCELLED"
 
-    process, run, flow_run = overlapping()
-    process.kill()
-    process.communicate()
-    home.wait_for_no_processes()
-    shown = home.json("show", run)
-    assert shown["state"] == "crashed" and shown["also_working"]
+        process, run, flow_run = overlapping()
+        process.kill()
+        process.communicate()
+        wait_for_no_stages(home)
+        shown = home.json("show", run)
+        assert shown["state"] == "crashed" and shown["also_working"]
 
-    judge.answers.set()
-    shown = home.json(*words)
-    assert state_of(shared_api, flow_run) == "CRASHED", "the next run says so"
+        judge.answers.set()
+        shown = home.json(*words)
+        assert state_of(api, flow_run) == "CRASHED", "the next run says so"
     assert made(shown) == made(serial[1])
+
+
+def wait_for_no_stages(bnf: Bnf, timeout_s: float = 20) -> None:
+    """Wait until no process of a stage is left; the server's stays."""
+    deadline = time.monotonic() + timeout_s
+    while left := [line for line in bnf.processes() if "tasks.worker" in line]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 def stages_at_work(bnf: Bnf, before: set[Path]) -> set[str]:

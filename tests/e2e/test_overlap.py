@@ -37,7 +37,7 @@ def judged(trained: Path, server: StubServer) -> tuple[str, ...]:
     benchmarks = "{arena_hard: {source: sample, limit: 1}, mt_bench: {source: sample, limit: 3}}"
     return (
         *plain(trained),
-        f"judge={{engine: openai, model: stub-judge, base_url: {server.url}, max_new_tokens: 256, benchmarks: {benchmarks}}}",
+        f"judge={{engine: openai, model: stub-judge, base_url: {server.url}, max_new_tokens: 64, benchmarks: {benchmarks}}}",
     )
 
 

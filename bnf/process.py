@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _PARENT = "BNF_PARENT_PID"
+# The cores that a child is to use, where it gets not all of them.
+CORES_VARIABLE = "BNF_CORES"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -43,6 +45,12 @@ def die_with_parent(parent_pid: int | None = None) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != (int(os.environ[_PARENT]) if parent_pid is None else parent_pid):
             raise SystemExit("the parent process ended before this one began")
+
+
+def take_cores() -> None:
+    """Keep this process, and all that it starts, to the cores that its parent gave it."""
+    if cores := os.environ.get(CORES_VARIABLE):
+        os.sched_setaffinity(0, map(int, cores.split(",")))
 
 
 def signal_group(leader_pid: int, number: int) -> None:

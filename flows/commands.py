@@ -22,7 +22,7 @@ from flows.dag.parts import plugin
 from flows.dag.plan import make_plan
 from flows.dag.preflight import HOME, problems, require
 from flows.dag.selection import EVALUATION_SECTIONS, MODELS, Options
-from flows.display import Display, ListedRun, plan_rows, print_table, run_row, size
+from flows.display import Display, ListedRun, plan_rows, print_table, run_row, size, timeline
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST, Recipe, load_recipe, make_recipe
 from flows.recipe.paths import find_path
@@ -48,12 +48,13 @@ def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
 
-            from flows.align import LISTENER, PLAN, Listener, align
+            from flows.align import LISTENER, PLAN, align
+            from flows.runner import Listener
 
             def started(run: Run) -> None:
                 display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}")
 
-            LISTENER.set(Listener(started, display.start, display.progress, display.done, display.message))
+            LISTENER.set(Listener(started, display.start, display.progress, display.done, display.failed, display.message))
             PLAN.set(plan)
             try:
                 name = align(recipe, **dataclasses.asdict(options))
@@ -198,12 +199,15 @@ def show_run(name: str, *, as_json: bool) -> None:
         print_json(_shown(run))
         return
     print(f"{run.id}  {run.where}")
+    spans = {name: (task.started, task.ended) for name, task in run.record.tasks.items() if task.started and task.ended}
+    heading, bars = timeline(spans) if spans else ("", {})
     tasks = [
         {
             "task": name,
             "": ("other code" if task.other_code else "cached") if task.cached else "done",
             "seconds": f"{task.seconds:.1f}",
             "artifact": task.artifact.fingerprint[:12],
+            **({heading: bars.get(name, "")} if bars else {}),
         }
         for name, task in run.record.tasks.items()
     ]

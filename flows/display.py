@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypedDict
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tasks.nodes import Forecast, Node
 
@@ -17,59 +20,99 @@ from tasks.nodes import Forecast, Node
 QUIET_INTERVAL_S = 15.0
 
 
+@dataclass
+class _AtWork:
+    """A task at work: when it began, how far it is in few words, and all that its progress says."""
+
+    began_s: float
+    said_s: float  # of the last line about it, without a terminal
+    place: str = ""
+    text: str = "…"
+
+
 class Display:
-    """Lines about a run on standard error; standard output is left to results."""
+    """Lines about a run on standard error; standard output is left to results. Several threads may have something to show."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.status = self.console.status("", spinner="dots") if self.console.is_terminal else None
-        self.last_s = 0.0
         self.times: list[tuple[str, bool, float]] = []
-        self.at_work: tuple[str, float] | None = None  # the task at work and when it began
-        self.place = ""  # how far it is
+        self.at_work: dict[str, _AtWork] = {}  # by label, in the order in which they began
+        self._lock = threading.RLock()
 
     def message(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        with self._lock:
+            self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, node: Node) -> None:
-        self.last_s = time.monotonic()
-        self.at_work, self.place = (node.label, self.last_s), ""
-        if self.status is not None:
-            self.status.update(f"{node.label} …")
-            self.status.start()
+        with self._lock:
+            now_s = time.monotonic()
+            self.at_work[node.label] = _AtWork(now_s, now_s)
+            self._show()
 
     def progress(self, node: Node, done: int, total: int, note: str) -> None:
-        counted = note.split(",")[0]
-        self.place = f"{done} of {total}" + (f" {counted}" if counted.isalpha() else "")
-        text = f"{node.label}  {done}/{total}  {note}"
-        if self.status is not None:
-            self.status.update(text)
-        elif time.monotonic() - self.last_s > QUIET_INTERVAL_S:
-            self.last_s = time.monotonic()
-            self.console.print(f"  {text}", markup=False)
+        with self._lock:
+            task = self.at_work.get(node.label)
+            if task is None:
+                return
+            counted = note.split(",")[0]
+            task.place = f"{done} of {total}" + (f" {counted}" if counted.isalpha() else "")
+            task.text = f" {done}/{total}  {note}"
+            now_s = time.monotonic()
+            if self.status is not None:
+                self._show()
+            elif now_s - task.said_s > QUIET_INTERVAL_S:
+                task.said_s = now_s
+                self.console.print(f"  {node.label} {task.text}", markup=False)
 
     def done(self, node: Node, cached: bool, seconds: float) -> None:
-        self.stop()
-        self.at_work = None
-        self.times.append((node.label, cached, seconds))
-        state = "[bright_blue]cached[/]" if cached else f"[green]done[/]   {seconds:7.1f} s"
-        self.console.print(f"  {node.label:<34} {state}")
+        with self._lock:
+            self.at_work.pop(node.label, None)
+            self._show()
+            self.times.append((node.label, cached, seconds))
+            state = "[bright_blue]cached[/]" if cached else f"[green]done[/]   {seconds:7.1f} s"
+            self.console.print(f"  {node.label:<34} {state}")
+
+    def failed(self, node: Node) -> None:
+        """Show that a task has failed while others go on."""
+        with self._lock:
+            if node.label in self.at_work:
+                self._break_off(node.label, "failed")
+                self._show()
 
     def stop(self) -> None:
         if self.status is not None:
             self.status.stop()
 
     def broken_off(self, how: str) -> str:
-        """Show the task that was at work when the run ended before its end, and say in words where that was."""
+        """Show the tasks that were at work when the run ended before its end, and say in words where that was."""
         self.stop()
-        number = len(self.times)
-        finished = "1 task was complete" if number == 1 else f"{number} tasks were complete"
-        if self.at_work is None:
-            return f"between tasks; {finished}" if self.times else "before the first task"
-        label, began_s = self.at_work
-        seconds = time.monotonic() - began_s
-        self.console.print(f"  {label:<34} [red]{how}[/] after {seconds:.1f} s" + (f"  {self.place}" if self.place else ""))
-        return f"in {label}" + (f" ({self.place})" if self.place else "") + f"; {finished} before it"
+        with self._lock:
+            number = len(self.times)
+            finished = "1 task was complete" if number == 1 else f"{number} tasks were complete"
+            if not self.at_work:
+                return f"between tasks; {finished}" if self.times else "before the first task"
+            places = [self._break_off(label, how) for label in list(self.at_work)]
+            return f"in {' and '.join(places)}; {finished} before {'it' if len(places) == 1 else 'them'}"
+
+    def _break_off(self, label: str, how: str) -> str:
+        """Show how a task ended; where that was, in words."""
+        task = self.at_work.pop(label)
+        seconds = time.monotonic() - task.began_s
+        self.console.print(f"  {label:<34} [red]{how}[/] after {seconds:.1f} s" + (f"  {task.place}" if task.place else ""))
+        return label + (f" ({task.place})" if task.place else "")
+
+    def _show(self) -> None:
+        """One line that changes: the tasks at work, and how far each is. Of several each has its part of the line."""
+        if self.status is None:
+            return
+        if not self.at_work:
+            self.status.stop()
+            return
+        room = self.console.width // len(self.at_work) - 4
+        texts = [f"{label} {task.text}" for label, task in self.at_work.items()]
+        self.status.update(Text("  │  ".join(texts if len(texts) == 1 else [text[:room] for text in texts])))
+        self.status.start()
 
     def total(self) -> None:
         made = sum(seconds for _, cached, seconds in self.times if not cached)
@@ -89,6 +132,25 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     console.print(table)
+
+
+def timeline(spans: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, str]]:
+    """When each of a run's tasks was at work: a heading with the first and the last time, and a bar for each name.
+
+    Args:
+        spans: the ISO times at which each task began and ended; at least one task.
+    """
+    times = {name: (datetime.fromisoformat(began), datetime.fromisoformat(ended)) for name, (began, ended) in spans.items()}
+    first, last = min(began for began, _ in times.values()), max(ended for _, ended in times.values())
+    whole_s = max((last - first).total_seconds(), 1e-3)
+    # Beside the other columns of `bnf show`.
+    room = max(10, min(40, Console().width - 70)) if sys.stdout.isatty() else 40
+    bars = {}
+    for name, (began, ended) in times.items():
+        start = min(room - 1, round(room * (began - first).total_seconds() / whole_s))
+        stop = max(start + 1, round(room * (ended - first).total_seconds() / whole_s))
+        bars[name] = "·" * start + "█" * (stop - start) + "·" * (room - stop)
+    return f"{first:%H:%M:%S} to {last:%H:%M:%S}", bars
 
 
 def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, str]]:

@@ -8,6 +8,9 @@ manifest: what an artifact says of itself
 store: the artifacts of a home
 remote: a store that several machines share
 execute: make one artifact, or take it from the store
+resources: what a task needs of the machine, and what that has
+children: the processes that live, and the devices of each
+threads: what tasks are at work on at the same time
 child: the process that stages run in, seen from outside; worker: seen from inside
 job: what a stage's `run` is given, and what it says of its output
 failures: what kinds of errors there are

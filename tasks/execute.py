@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnf.plugins import load
-from bnf.progress import Progress
-from evaluation.engines import is_remote
-from tasks.child import Cancelled, Child, StageFailed
+from tasks.child import Cancelled, StageFailed
+from tasks.children import Children
 from tasks.failures import Cause, cause_of
 from tasks.keys import Ingredients, package_version
 from tasks.nodes import Node, input_path
@@ -33,53 +30,6 @@ MIN_FREE_BYTES = 1 << 28
 
 
 @dataclass
-class Children:
-    """The child process at work. A node of another session ends the one before it, so that two models are never in memory at once.
-
-    Args:
-        log_folder: where each process's output goes.
-        accelerator: entered for as long as a process lives whose stage needs the machine's accelerator.
-        cancelled: True once somebody asked for the run's end.
-        environment: variables for every process, such as keys of services; they are given on and written nowhere.
-    """
-
-    log_folder: Path
-    accelerator: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
-    cancelled: Callable[[], bool] = lambda: False
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    _current: Child | None = None
-    _session: str | None = None
-    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-    def of(self, node: Node, on_log: Callable[[str], None], on_progress: Progress) -> Child:
-        """The process that runs this node: the one of its session if it still runs, else a new one."""
-        if self._current is not None and node.session is not None and node.session == self._session:
-            self._current.on_log, self._current.on_progress = on_log, on_progress
-            return self._current
-        self.close()
-        if _needs_accelerator(node):
-            self._held.enter_context(self.accelerator())
-        variables = {**_engine_environment(node), **self.environment}
-        self._current = Child(variables, self.log_folder / node.log_name, on_log, on_progress, self.cancelled)
-        self._session = node.session
-        return self._current
-
-    def close(self) -> None:
-        """End the process, if there is one."""
-        self._end(Child.close)
-
-    def kill(self) -> None:
-        """End the process at once, if there is one."""
-        self._end(Child.kill)
-
-    def _end(self, how: Callable[[Child], None]) -> None:
-        with self._held.pop_all():
-            if self._current is not None:
-                how(self._current)
-        self._current = self._session = None
-
-
-@dataclass
 class Execution:
     """What a run needs to execute its nodes: where artifacts lie, the child processes, and who is told of logs and progress.
 
@@ -91,20 +41,6 @@ class Execution:
     on_log: Callable[[Node, str], None]
     on_progress: Callable[[Node, int, int, str], None]
     executed: dict[str, float] = field(default_factory=dict)
-
-
-def _needs_accelerator(node: Node) -> bool:
-    """Whether a node needs the accelerator: its engine runs on this machine, or, without an engine, its stage says so."""
-    engine = node.settings.get("engine")
-    return not is_remote(engine["name"]) if engine else load(STAGES, node.stage).ACCELERATOR
-
-
-def _engine_environment(node: Node) -> dict[str, str]:
-    """Environment variables that the node's engine must find when its process starts."""
-    from evaluation.judging.open_judge import environment
-
-    engine = node.settings.get("engine")
-    return environment(engine["name"]) if engine else {}
 
 
 def execute(
@@ -137,7 +73,8 @@ def execute(
 
 
 def _let_others(execution: Execution) -> None:
-    """Called while another run makes what this one needs: ends this run's process, whose accelerator the other may be waiting for."""
+    """Called while another run makes what this one needs: ends the processes in which no node is at work, whose accelerator the other may
+    be waiting for."""
     execution.children.close()
     if execution.children.cancelled():
         raise Cancelled("the run was cancelled while it waited for another")
@@ -183,17 +120,17 @@ def _run_child(
     node: Node, made_of: Ingredients, paths: Mapping[str, Path], work: Path, execution: Execution, refresh: bool
 ) -> None:
     """Have the node's process do the work. Any failure ends the process: the state of an engine that failed can't be trusted."""
+    children = execution.children
     try:
-        child = execution.children.of(
+        child = children.of(
             node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
         )
         settings, files = {**node.settings, **node.unkeyed}, {**paths, **node.files}
         child.run(f"{STAGES.package}.{node.stage}", settings, files, work, fingerprints=made_of.inputs, refresh=refresh)
     except BaseException:
-        execution.children.kill()
+        children.failed(node)
         raise
-    if node.session is None:
-        execution.children.close()
+    children.done(node)
 
 
 def _full_disk(node: Node, needed: int, store: Store) -> str:

@@ -131,6 +131,9 @@ def run_node(
         result_serializer="json",
         log_prints=False,
     )
+    # Prefect counts the calls of a key without a lock, and the server keeps one task run of each number: nodes that begin at the same
+    # time must not share a key.
+    task.task_key = f"{task.task_key}-{node.label}"
     return task(json.loads(json.dumps(dict(node.settings))), dict(inputs))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bnf.plugins import Kind, load
-from bnf.process import die_with_parent
+from bnf.process import die_with_parent, take_cores
 from bnf.progress import Progress
 from tasks.failures import cause_of
 from tasks.job import Job
@@ -30,6 +30,7 @@ def main() -> None:
     # os.fdopen first: whatever a library prints to standard output later can't be taken for a report.
     reports = os.fdopen(int(os.environ["BNF_REPORT_FD"]), "w", buffering=1)
     die_with_parent()
+    take_cores()
     is_over = False
 
     def leave() -> None:

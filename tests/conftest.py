@@ -7,6 +7,7 @@ LONGEST = (
     "e2e/test_cache.py",
     "integration/test_sharded_training.py",
     "e2e/test_stopping.py",
+    "e2e/test_overlap.py",
     "e2e/test_faults.py",
     "integration/test_budget.py",
     "integration/test_vllm_engine.py",

@@ -5,6 +5,8 @@ graph: the tasks of a recipe
 on_policy: the tasks of rounds of sampling, labelling and training
 parts: what several tasks are made from
 selection: the options of a run, and which tasks they let execute
+schedule: which tasks begin now, given what is done and what is at work
+resources: what the schedule counts: devices, CPU slots, endpoints
 preflight: the checks
 objective_checks: whether the data give what the objective needs
 trainable: whether the model and the groups can be trained

@@ -373,8 +373,8 @@ def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int 
 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     models = {node.role: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
-    # The recipe is shown in the report, and so is part of its key.
-    settings = {"recipe": portable(recipe).model_dump(), "models": models}
+    # The recipe is shown in the report, and so is part of its key; what the run's tasks share of a machine isn't.
+    settings = {"recipe": portable(recipe).model_dump(exclude={"resources"}), "models": models}
     templates = sorted((ROOT / "evaluation" / "report" / "templates").iterdir())
     # A stage's file says under which name the report gets the stage's folders.
     sections = [

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.dag import resources
 from flows.dag.checks import Check
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
@@ -61,6 +62,8 @@ def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
     pinned = pinned_artifacts(home, options.evaluate_run, selection, store) if options.evaluate_run else {}
     forecasts = _forecasts(nodes, store, last_artifacts(home, recipe), pinned, selection)
     checks = [Check("selection", problem) for problem in selection.problems(forecasts, pinned)]
+    if found := resources.problem(recipe, nodes):
+        checks.append(Check("resources", found))
     checks += preflight(recipe, list(forecasts.values()), home)
     return Plan(home, options, recipe, nodes, selection, store, pinned, forecasts, checks)
 

@@ -34,7 +34,7 @@ from flows.recipe.data_sections import Data, Prepare
 from flows.recipe.messages import as_written, explain
 from flows.recipe.paths import MayBeLocal, find_path, located
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
-from flows.recipe.sections import Evaluation, Judge, Label, RayCluster, Sample, Spending
+from flows.recipe.sections import Evaluation, Judge, Label, RayCluster, Resources, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The name that stands for the newest run. No recipe may have it.
@@ -111,6 +111,7 @@ class Recipe(Section):
         description="where data are rendered, and where models load for sampling, generation, judging, reference passes and reward models",
     )
     spending: Spending = Field(Spending(), description="what the run may pay to endpoints")
+    resources: Resources = Field(Resources(), description="what of this machine the run's tasks share; part of no key")
 
     # The folder of the recipe's file, where it comes from one.
     _beside: Path | None = PrivateAttr(None)

@@ -225,6 +225,27 @@ class Spending(Section):
     )
 
 
+class Resources(Section):
+    """How many tasks of a run may be at work at the same time (docs/pipeline.md). Part of no key."""
+
+    devices: int | None = Field(
+        None,
+        gt=0,
+        description=(
+            "GPUs that the run shares out, or without GPUs parts of equal size that the cores are divided into; left out: all GPUs, or "
+            "all cores as one"
+        ),
+    )
+    cpu_slots: int | None = Field(
+        None,
+        gt=0,
+        description=(
+            "tasks at a time that need neither a device nor an endpoint, such as scoring; left out: one per core, and where the run has "
+            "one device and no endpoint, one task at a time of all"
+        ),
+    )
+
+
 class JudgedBenchmark(Benchmark):
     """A judged benchmark: which of its questions, judged by which protocols, and compared with whose answers."""
 

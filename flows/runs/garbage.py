@@ -60,7 +60,7 @@ def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
 def _collect(home: Path, dry_run: bool) -> list[Dropped]:
     runs = all_runs(home)
     named = {artifact.path.name for run in runs for artifact in run.artifacts.values()}
-    unfinished = {run.record.working.key for run in runs if run.record.working}
+    unfinished = {working.key for run in runs for working in run.record.at_work}
     store = Store(home / "artifacts")
     dropped: list[Dropped] = []
     for folder in sorted(path for path in store.root.glob("*/*") if path.is_dir()):

@@ -31,15 +31,22 @@ _ALWAYS = ("run", "recipe", "state", "started", "flow_run_id")
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """A task that has finished: its artifact, and how it came by it. `other_code` are modules that have changed since it was made."""
+    """A task that has finished: its artifact, and how it came by it. `other_code` are modules that have changed since it was made.
+
+    `started` and `ended` say when the run was at it; None where the artifact was cached, or an older version wrote the record.
+    """
 
     artifact: Artifact
     cached: bool
     seconds: float
     other_code: Sequence[str] = ()
+    started: str | None = None
+    ended: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        entry = {**self.artifact.as_json(), "cached": self.cached, "seconds": self.seconds}
+        entry: dict[str, object] = {**self.artifact.as_json(), "cached": self.cached, "seconds": self.seconds}
+        if self.started is not None:
+            entry |= {"started": self.started, "ended": self.ended}
         return {**entry, "other_code": list(self.other_code)} if self.other_code else entry
 
     @classmethod
@@ -47,12 +54,13 @@ class TaskRecord:
         """A task of a run of this home, which may have been moved since: the artifact's path is the one it has now."""
         artifact = Artifact.from_json(value)
         artifact = replace(artifact, path=home / "artifacts" / artifact.stage / artifact.path.name)
-        return cls(artifact, value["cached"], value["seconds"], value.get("other_code", ()))
+        times = (value.get("started"), value.get("ended"))
+        return cls(artifact, value["cached"], value["seconds"], value.get("other_code", ()), *times)
 
 
 @dataclass(frozen=True)
 class Working:
-    """The task that a run is at: its partial work is worth keeping until another run has done it."""
+    """A task that a run is at: its partial work is worth keeping until another run has done it."""
 
     stage: str
     key: str
@@ -61,7 +69,7 @@ class Working:
 
 @dataclass
 class RunRecord:
-    """What `run.json` holds."""
+    """What `run.json` holds. `tasks` and `at_work` are in the order of the plan, whatever finishes first."""
 
     run: str
     recipe: str
@@ -70,7 +78,7 @@ class RunRecord:
     flow_run_id: str
     overrides: Mapping[str, object] | None = None
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
-    working: Working | None = None
+    at_work: list[Working] = field(default_factory=list)
     ended: str | None = None
     why: str | None = None
 
@@ -80,20 +88,23 @@ class RunRecord:
         if self.overrides is not None:
             value["overrides"] = dict(self.overrides)
         value["tasks"] = {name: task.to_json() for name, task in self.tasks.items()}
-        if self.working is not None or self.tasks:
-            value["working"] = vars(self.working) if self.working is not None else None
+        if self.at_work or self.tasks:
+            at_work = [vars(working) for working in self.at_work]
+            value["working"] = at_work[0] if at_work else None
+            if at_work[1:]:
+                value["also_working"] = at_work[1:]
         if self.ended is not None:
             value |= {"ended": self.ended, "why": self.why}
         return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], home: Path) -> RunRecord:
-        working = value.get("working")
+        at_work = [*filter(None, [value.get("working")]), *value.get("also_working", ())]
         return cls(
             **{name: value[name] for name in _ALWAYS},
             overrides=value.get("overrides"),
             tasks={name: TaskRecord.from_json(entry, home) for name, entry in value["tasks"].items()},
-            working=Working(**working) if working else None,
+            at_work=[Working(**working) for working in at_work],
             ended=value.get("ended"),
             why=value.get("why"),
         )
@@ -106,6 +117,7 @@ class Run:
     folder: Path
     record: RunRecord
     _alive: IO[str] | None = field(default=None, repr=False)
+    _places: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def id(self) -> str:
@@ -128,11 +140,12 @@ class Run:
 
     @property
     def where(self) -> str:
-        """The state; for a run that ended early, also the task that was at work and why it ended."""
-        state, working, why = self.state, self.record.working, self.record.why
+        """The state; for a run that ended early, also the tasks that were at work and why it ended."""
+        state, why = self.state, self.record.why
         if state in (RUNNING, "completed"):
             return state
-        return state + (f" in {working.task}" if working else "") + (f": {why}" if why else "")
+        tasks = ", ".join(working.task for working in self.record.at_work)
+        return state + (f" in {tasks}" if tasks else "") + (f": {why}" if why else "")
 
     @property
     def written_recipe(self) -> dict[str, object]:
@@ -149,15 +162,31 @@ class Run:
         """The artifact of every task that finished, by node id."""
         return {name: task.artifact for name, task in self.record.tasks.items()}
 
+    def plan(self, nodes: Iterable[Node]) -> None:
+        """Say in which order the run's tasks are planned."""
+        self._places = {name: place for place, node in enumerate(nodes) for name in (node.id, node.label)}
+
     def begin(self, node: Node, key: str) -> None:
-        """Record which task is at work."""
-        self.record.working = Working(node.stage, key, node.label)
+        """Record that a task is at work."""
+        at_work = [*self.record.at_work, Working(node.stage, key, node.label)]
+        self.record.at_work = sorted(at_work, key=lambda working: self._place(working.task))
         self.save()
 
-    def add(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float, other_code: Sequence[str] = ()) -> None:
+    def add(
+        self,
+        node: Node,
+        artifact: Artifact,
+        *,
+        cached: bool,
+        seconds: float,
+        other_code: Sequence[str] = (),
+        started: str | None = None,
+        ended: str | None = None,
+    ) -> None:
         """Record a finished task and link its artifact; of a report also copy the files that people open."""
-        self.record.tasks[node.id] = TaskRecord(artifact, cached, seconds, other_code)
-        self.record.working = None
+        tasks = {**self.record.tasks, node.id: TaskRecord(artifact, cached, seconds, other_code, started, ended)}
+        self.record.tasks = dict(sorted(tasks.items(), key=lambda entry: self._place(entry[0])))
+        self.record.at_work = [working for working in self.record.at_work if working.task != node.label]
         link = self.folder / "artifacts" / node.label
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
@@ -175,12 +204,16 @@ class Run:
             self._alive.close()
             self._alive = None
 
+    def _place(self, name: str) -> int:
+        # What no plan names keeps its place.
+        return self._places.get(name, len(self._places))
+
     def save(self, *, durable: bool = False) -> None:
         write_json(self.folder / "run.json", self.record.to_json(), durable=durable)
 
 
-def now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+def now(precision: str = "seconds") -> str:
+    return datetime.now().astimezone().isoformat(timespec=precision)
 
 
 def start_run(home: Path, recipe: Recipe, flow_run_id: str, overrides: Mapping[str, object] | None = None) -> Run:

@@ -73,6 +73,40 @@ def test_a_run_is_stopped_between_tasks_and_before_the_first(ends):
     assert "stopped by Ctrl-C before the first task; the same command" in ends(KeyboardInterrupt())[1]
 
 
+def judging(display):
+    node = Node("judge", {}, role="judge", benchmark="arena_hard")
+    display.start(node)
+    display.progress(node, 2, 5, "games, 0:01:00 left")
+
+
+def test_of_several_tasks_at_work_each_says_how_far_it_was(ends):
+    told = " ".join(ends(KeyboardInterrupt(), prepared, training, judging)[1].split())
+    assert (
+        "stopped by Ctrl-C in train (3 of 60 steps) and judge-arena_hard (2 of 5 games); 1 task was complete before them"
+        in told
+    )
+    assert "train stopped after 0.0 s 3 of 60 steps judge-arena_hard stopped after 0.0 s 2 of 5 games" in told
+
+
+def test_a_task_that_failed_while_others_went_on_is_said_once(ends):
+    told = " ".join(ends(StageFailed("x"), training, judging, lambda display: display.failed(TRAIN))[1].split())
+    assert told.count("train failed after 0.0 s 3 of 60 steps") == 1 and "judge-arena_hard failed" in told
+
+
+def test_a_line_that_changes_has_a_part_for_each_task(monkeypatch):
+    display = Display()
+    display.console.width = 80
+    shown = []
+    status = SimpleNamespace(update=lambda text: shown.append(str(text)), start=lambda: None, stop=lambda: shown.append("stop"))
+    monkeypatch.setattr(display, "status", status)
+    training(display)
+    assert shown[-1] == "train  3/60  steps, loss 0.5000, 37 tokens/s, 0:01:26 left"
+    judging(display)
+    assert shown[-1] == "train  3/60  steps, loss 0.5000, 37   │  judge-arena_hard  2/5  games, 0:01:0"
+    display.done(TRAIN, False, 1.0)
+    assert shown[-1] == "judge-arena_hard  2/5  games, 0:01:00 left"
+
+
 @pytest.mark.parametrize(
     ("error", "told", "how"),
     [

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from evaluation.types import Sampling
-from flows.align import Runner
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
+from flows.runner import Runner
 from tasks.job import Job
 from tasks.keys import ROOT
 from tasks.nodes import Forecast

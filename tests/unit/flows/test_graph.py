@@ -57,6 +57,10 @@ def test_kernels_of_attention_count_where_there_is_a_choice(kind, changed, monke
     assert {**node.settings, **node.unkeyed}["attention"] == "blocks"
 
 
+def test_what_the_tasks_share_of_a_machine_is_part_of_no_key_and_not_of_the_reports_either():
+    assert nodes() == nodes("resources.devices=2", "resources.cpu_slots=3")
+
+
 ROUNDS = ("sample.rounds=3", "sample.prompts_per_round=8", "sample.epochs_per_round=2")
 
 

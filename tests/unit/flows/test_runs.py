@@ -90,6 +90,33 @@ def test_a_run_that_ended_early_says_in_which_task_and_why(tmp_path):
     assert stopped.where == "stopped"
 
 
+def test_tasks_at_once_are_recorded_in_the_order_of_the_plan(tmp_path):
+    nodes = [Node("score", {}, role="base", benchmark=name) for name in "abcd"]
+    run = start_run(tmp_path, make_recipe(TRAINED), "x")
+    run.plan(nodes)
+    for node in reversed(nodes):
+        run.begin(node, f"key-{node.benchmark}")
+    artifact = make(tmp_path)
+    for node in (nodes[2], nodes[0]):
+        run.add(node, artifact, cached=False, seconds=1.0, started="2026-01-01T00:00:00.000+00:00", ended="later")
+    written = json.loads((run.folder / "run.json").read_text())
+    assert list(written["tasks"]) == ["score/base/a", "score/base/c"]
+    assert (
+        written["tasks"]["score/base/a"]["started"].startswith("2026") and written["tasks"]["score/base/a"]["ended"] == "later"
+    )
+    assert written["working"]["task"] == "score-base-b" and [one["key"] for one in written["also_working"]] == ["key-d"]
+    run.end("failed", "why")
+    found = find_run(tmp_path, "latest")
+    assert found.where == "failed in score-base-b, score-base-d: why" and found.record.to_json() == {
+        **written,
+        **{name: found.record.to_json()[name] for name in ("state", "ended", "why")},
+    }
+    # Partial work of each stays.
+    for key in ("key-b", "key-d", "key-x"):
+        (tmp_path / "artifacts" / "score" / f"{key}.work").mkdir()
+    assert [entry["folder"] for entry in collect(tmp_path, dry_run=False)] == ["key-x.work"]
+
+
 def test_a_record_says_what_a_run_has_come_to_and_no_more(tmp_path):
     """Its keys and their order are what people and their tools read."""
 

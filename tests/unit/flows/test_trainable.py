@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from bnf.data.groups import Completion, PromptGroup, write_groups
-from flows.align import Runner
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
 from flows.dag.trainable import model_problem
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe, make_recipe
+from flows.runner import Runner
 from tasks.nodes import Forecast
 from tasks.store import Artifact
 
@@ -134,7 +134,7 @@ def test_memory_is_looked_at_once_the_model_is_fetched_and_again_with_the_groups
     looked = runner(recipe)
     looked._check_training(dag["prepare"], {"model": resolved})
     seen = []
-    monkeypatch.setattr("flows.align.memory_problem", lambda config, model, groups: seen.append(groups))
+    monkeypatch.setattr("flows.runner.memory_problem", lambda config, model, groups: seen.append(groups))
     for node in (dag["reference"], dag["train"]):
         looked._check_training(node, {"model": resolved, "data": all_negative})
     assert seen == [all_negative.path]

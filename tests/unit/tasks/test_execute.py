@@ -9,8 +9,10 @@ import pytest
 
 from bnf.plugins import Kind
 from tasks import execute as module
+from tasks import resources
 from tasks.child import Cancelled, StageFailed
-from tasks.execute import Children, Execution, execute
+from tasks.children import Children
+from tasks.execute import Execution, execute
 from tasks.failures import Cause
 from tasks.keys import Ingredients
 from tasks.nodes import Node
@@ -23,7 +25,8 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Execute a node whose stage is `jobs.work`; its parts are attributes."""
-    monkeypatch.setattr(module, "STAGES", Kind("stage", "tests.unit.tasks.jobs", Stage))
+    for one in (module, resources):
+        monkeypatch.setattr(one, "STAGES", Kind("stage", "tests.unit.tasks.jobs", Stage))
     held = []
 
     @contextlib.contextmanager
@@ -157,4 +160,4 @@ def test_while_it_waits_for_another_a_run_holds_no_accelerator(run):
     ],
 )
 def test_an_endpoint_needs_no_accelerator_here(node, held):
-    assert module._needs_accelerator(node) is held
+    assert resources.needs_accelerator(node) is held

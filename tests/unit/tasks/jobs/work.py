@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 ORDER = 0
@@ -35,6 +36,14 @@ def run(job):
         job.progress(1, 2, "half")
         job.progress(2, 2, "whole")
         (job.output / "out.txt").write_text(f"{calls} {os.getpid()}")
+    elif what == "meet":
+        # Goes on once as many are here as are expected.
+        place = Path(job.settings["place"])
+        (place / f"{job.settings['number']}").write_text(str(os.getpid()))
+        while len(list(place.iterdir())) < job.settings["expected"]:
+            time.sleep(0.02)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        (job.output / "out.txt").write_text(f"{os.getpid()} {cores} {job.settings['number']}")
     elif what == "refuse":
         raise ValueError("limit must be positive, got -1; leave it out")
     elif what == "fill":

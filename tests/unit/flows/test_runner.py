@@ -1,0 +1,202 @@
+"""How a run's nodes begin and end, with nodes that do nothing: one after another, at once, failing, stopped."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from flows import runner as module
+from flows.dag import resources
+from flows.errors import RecipeError
+from flows.recipe.config import make_recipe
+from flows.runner import Listener, Runner
+from flows.runs.record import start_run
+from tasks.child import Cancelled
+from tasks.keys import Ingredients
+from tasks.nodes import Node
+from tasks.store import Artifact
+
+ENDPOINT = {"engine": {"name": "openai", "base_url": "u", "model": "m"}}
+BASE = Node("resolve", {}, role="base")
+DATA = Node("prepare", {}, {"model": BASE.id})
+REFERENCE = Node("reference", {}, {"model": BASE.id, "data": DATA.id})
+ANSWERS = Node(
+    "generate", {"engine": {"name": "vllm"}}, {"model": BASE.id}, role="base", benchmark="x", session="generate/base"
+)
+JUDGED = Node("judge", ENDPOINT, {"answers_base": ANSWERS.id}, role="judge", benchmark="x", session="judge/judge")
+SCORED = Node("score", {}, {"completions": ANSWERS.id}, role="base", benchmark="x")
+NODES = [BASE, DATA, REFERENCE, ANSWERS, JUDGED, SCORED]
+
+
+class Store:
+    """Has the artifacts of the nodes that `cached` names."""
+
+    def __init__(self, root, cached=()):
+        self.root, self.cached = root / "artifacts", cached
+
+    def find(self, stage, key):
+        return self.artifact(key) if key in self.cached else None
+
+    def artifact(self, key):
+        return Artifact(key.split("/")[0], key, "f", self.root / key)
+
+    def problem(self, stage, key):
+        return None
+
+    def open_part(self, artifact):
+        return None
+
+    def publish(self, artifact, replace):
+        return artifact
+
+
+class Keyed(Ingredients):
+    def key(self):
+        return self.settings["id"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run nodes; what each does is in `works`, and what was told is in `said`."""
+    works, said, lock = {}, [], threading.Lock()
+
+    def tell(what):
+        with lock:
+            said.append(what)
+
+    def run_node(node, made_of, inputs, execution, **how):
+        tell(f"{node.label} begins")
+        works.get(node.id, lambda: None)()
+        execution.executed[node.id] = 1.0
+        return Artifact(node.stage, node.id, "f", tmp_path / "artifacts" / node.id).as_json()
+
+    monkeypatch.setattr(module, "run_node", run_node)
+    monkeypatch.setattr(module, "ingredients", lambda node, inputs, store: Keyed(node.stage, {"id": node.id}, {}, {}))
+
+    def go(nodes=NODES, cached=(), allowed=None, cancelled=lambda: False, **sections):
+        recipe = make_recipe({"name": "r", "model_name_or_path": "m", **sections})
+        ids = {node.id for node in nodes}
+        selection = SimpleNamespace(
+            refresh=(), keep=(), allowed=ids if allowed is None else allowed, refusal=lambda node: f"not {node.id}"
+        )
+        store = Store(tmp_path, cached)
+        plan = SimpleNamespace(nodes=nodes, recipe=recipe, store=store, pinned={}, selection=selection, forecasts={})
+        run.record = start_run(tmp_path, recipe, "x")
+        listener = Listener(
+            on_done=lambda node, cached, seconds: tell(f"{node.label} {'cached' if cached else 'done'}"),
+            on_failed=lambda node: tell(f"{node.label} failed"),
+            on_message=tell,
+        )
+        runner = Runner(plan, run.record, listener, cancelled, {})
+        monkeypatch.setattr(runner, "_check_training", lambda node, inputs: None)
+        monkeypatch.setattr(runner, "_check_engines", lambda node, artifact: None)
+        runner.run()
+
+    run = SimpleNamespace(go=go, works=works, said=said, record=None)
+    monkeypatch.setattr(module, "_LOOK_S", 0.02)
+    return run
+
+
+def both(*ids):
+    """Work that goes on once all of these are at it."""
+    barrier = threading.Barrier(len(ids), timeout=10)
+    return {name: barrier.wait for name in ids}
+
+
+def test_one_device_and_no_endpoint_is_the_order_of_the_plan(run):
+    run.go([BASE, DATA, REFERENCE, ANSWERS, SCORED])
+    names = ["resolve-base", "prepare", "reference", "generate-base-x", "score-base-x"]
+    assert run.said == [f"{name} {what}" for name in names for what in ("begins", "done")]
+
+
+def test_an_endpoint_and_cores_compute_beside_the_device(run):
+    run.works |= both(REFERENCE.id, JUDGED.id, SCORED.id) | both(DATA.id, ANSWERS.id)
+    run.go(resources={"cpu_slots": 2})
+    assert list(run.record.record.tasks) == [node.id for node in NODES], "whatever ends first"
+    assert all(task.started <= task.ended for task in run.record.record.tasks.values())
+
+
+def test_two_devices_compute_at_the_same_time(run, monkeypatch):
+    monkeypatch.setattr(resources, "machine_devices", lambda wanted: resources.Devices(cores=[[0]] * wanted))
+    run.works |= both(REFERENCE.id, ANSWERS.id)
+    slow = threading.Event()
+    run.works[ANSWERS.id], meet = lambda: (slow.wait(10), meet()), run.works[ANSWERS.id]
+    run.works[DATA.id] = slow.set
+    run.go([BASE, DATA, REFERENCE, ANSWERS, SCORED], resources={"devices": 2})
+
+
+def test_what_is_cached_waits_for_no_device(run):
+    begun = threading.Event()
+    run.works |= {REFERENCE.id: lambda: begun.wait(10), JUDGED.id: begun.set}
+    run.go(cached=[BASE.id, DATA.id, ANSWERS.id, SCORED.id])
+    assert run.said.index("judge-x done") < run.said.index("reference done")
+
+
+def test_where_one_fails_those_at_work_end_and_no_other_begins(run):
+    failed = threading.Event()
+
+    def fail():
+        failed.set()
+        raise ValueError("answers must be there, got none; generate them")
+
+    run.works |= both(DATA.id, ANSWERS.id)
+    run.works |= {JUDGED.id: fail, REFERENCE.id: lambda: failed.wait(10)}
+    with pytest.raises(ValueError, match="answers must be there"):
+        run.go([*NODES, Node("train", {}, {"reference": REFERENCE.id})])
+    assert "judge-x failed" in run.said and "reference done" in run.said and "train begins" not in run.said
+    (message,) = [text for text in run.said if "the run ends when" in text]
+    assert message.startswith("answers must be there") and "reference" in message.rsplit(":", 1)[1]
+    assert [working.task for working in run.record.record.at_work] == ["judge-x"]
+
+
+def test_of_several_failures_the_first_of_the_plan_is_raised(run):
+    judged = threading.Event()
+
+    def fail(text, event):
+        def work():
+            event.wait(10)
+            judged.set()
+            raise ValueError(text)
+
+        return work
+
+    at_once = threading.Event()
+    at_once.set()
+    run.works |= both(DATA.id, ANSWERS.id)
+    run.works |= {JUDGED.id: fail("judge", at_once), REFERENCE.id: fail("reference", judged)}
+    with pytest.raises(ValueError, match=r"^reference$"):
+        run.go()
+
+
+def test_what_may_not_execute_is_refused_when_its_turn_comes(run):
+    with pytest.raises(RecipeError, match="not prepare"):
+        run.go(allowed={BASE.id})
+    assert run.said == ["resolve-base begins", "resolve-base done"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+def test_a_run_that_is_ended_waits_for_nodes_that_end_in_order(run, how, monkeypatch):
+    asked, ended = threading.Event(), []
+
+    def work():
+        asked.set()
+        while not run.stopped():
+            threading.Event().wait(0.01)
+        ended.append("in order")
+        raise Cancelled("told")
+
+    def cancelled():
+        # Ctrl-C comes to the main thread alone.
+        if how == "stop" and asked.is_set() and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return how == "cancel" and asked.is_set()
+
+    def execution(store, children, **told):
+        run.stopped = children.cancelled
+        return SimpleNamespace(executed={})
+
+    monkeypatch.setattr(module, "Execution", execution)
+    run.works[BASE.id] = work
+    with pytest.raises(Cancelled if how == "cancel" else KeyboardInterrupt):
+        run.go(cancelled=cancelled)
+    assert ended == ["in order"] and "prepare begins" not in run.said

@@ -69,7 +69,7 @@ def test_a_run_that_is_stopped_on_ray_leaves_nothing_and_goes_on(number, plain, 
     stopped.communicate(timeout=60)
     assert stopped.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     # Ray's own processes try to tell each other first.
-    bnf.wait_for_no_processes(timeout_s=60)
+    bnf.wait_for_no_processes(timeout_s=150)
     assert 16 <= recorded(bnf) < 64
     task = run(bnf, *ON_RAY)
     assert task["fingerprint"] == plain["fingerprint"] and not task["cached"]

@@ -77,8 +77,8 @@ def test_workers_of_this_machine_share_out_and_one_that_is_killed_loses_nothing(
 
     # It was killed with -9 at the end, while both worked.
     assert run.returncode == -9
-    # The workers are gone at once, Ray's own processes try to tell each other first.
-    deadline = time.monotonic() + 60
+    # The workers are gone at once. Two of Ray's own processes may try for a minute to reach the others first.
+    deadline = time.monotonic() + 150
     while left_over(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left_over(tmp_path)

@@ -7,6 +7,7 @@ keys: what a stage's output depends on, as one hash
 manifest: what an artifact says of itself
 store: the artifacts of a home
 remote: a store that several machines share
+node_folders: where a node of a cluster has an artifact's folder
 execute: make one artifact, or take it from the store
 child: the process that stages run in, seen from outside; worker: seen from inside
 job: what a stage's `run` is given, and what it says of its output

@@ -32,6 +32,7 @@ WITHOUT_EFFECT = frozenset(
         "bnf.model.device",
         "bnf.model.plain_models",
         "bnf.parallel.code",
+        "bnf.parallel.node_folders",
         "bnf.parallel.nodes",
         "bnf.parallel.ray_workers",
         "bnf.parallel.share",

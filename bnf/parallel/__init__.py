@@ -9,4 +9,5 @@ code: what code a node computes with, which is the same on all nodes.
 group: what one of the processes asks of the others.
 share: tasks shared out over workers that may end.
 ray_workers: workers on Ray.
+node_folders: where a node has a folder that the run's machine names.
 """

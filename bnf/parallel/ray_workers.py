@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -100,8 +101,10 @@ def connect(address: str) -> Cluster:
                     "local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, logging_level=logging.WARNING
                 )
             else:
-                code = [str(ROOT / package) for package in _PACKAGES]
-                ray.init(address, runtime_env={"py_modules": code}, logging_level=logging.WARNING)
+                # In one folder, as plug-ins are looked for beside `bnf`: `py_modules` would have one for each package.
+                others = [f"/{path.name}" for path in ROOT.iterdir() if path.name not in _PACKAGES]
+                code = {"working_dir": str(ROOT), "excludes": others}
+                ray.init(address, runtime_env=code, logging_level=logging.WARNING)
         except ConnectionError as error:
             raise ValueError(
                 f"ray.address must be that of a cluster that runs, got {address} ({error}); start it with `ray start --head` there and "
@@ -140,6 +143,27 @@ def start_workers(
         RayWorker(place + 1, cast("ActorHandle[object]", actor.remote(opens, opening, code_digest())))
         for place in range(number)
     ]
+
+
+def first_open(workers: Sequence[RayWorker[M, R, A]]) -> int:
+    """Wait until one of the workers is open, or has failed to open, and return its place. Others may wait for a node that never comes."""
+    import ray
+    from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+
+    asked = {worker._actor.about.remote(): place for place, worker in enumerate(workers)}
+    while True:
+        (first,), _ = ray.wait(list(asked))
+        place = asked.pop(first)
+        try:
+            ray.get(first)
+        except ActorUnavailableError:
+            # Its node has gone meanwhile, or is about to.
+            time.sleep(_ASK_AGAIN_S)
+            asked[workers[place]._actor.about.remote()] = place
+        except (RayTaskError, RayActorError):
+            return place
+        else:
+            return place
 
 
 class RayWorker(Generic[M, R, A]):
@@ -243,6 +267,8 @@ class _Actor(Generic[O, M, R, A]):
                         f"every node of a Ray cluster must compute with {self._code}, got {own}; install the same versions"
                     )
                 self._server = self._opens(self._opening)
+                # Ray shows it where the run is, with the number of this process.
+                print(f"open on {platform.node()}", flush=True)
         return self._server.about
 
     def start(self, message: M) -> int:

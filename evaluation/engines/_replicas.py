@@ -16,12 +16,13 @@ from dataclasses import asdict
 from typing import ClassVar, Literal
 
 from bnf.model.device import devices
-from bnf.parallel.ray_workers import RayWorker, connect, start_workers
+from bnf.parallel.node_folders import NODE_FOLDER
+from bnf.parallel.ray_workers import RayWorker, connect, first_open, start_workers
 from bnf.parallel.share import WorkerEnded, share_out
 from bnf.plugins import load
 from bnf.process import module_command, module_environment
 from evaluation.engines import ENGINES, Completed, Prompt, Received, environment, own_cores, unheard
-from evaluation.engines._replica_process import CORES, REPORT_FD, OpenEngine, Opening
+from evaluation.engines._replica_process import CORES, REPORT_FD, Opening, open_on_node
 from evaluation.records import Record
 from evaluation.types import Generation, Sampling
 
@@ -180,14 +181,18 @@ class Replicas:
     supports_choices: ClassVar[bool] = True
 
     def __init__(self, opening: Opening, count: int, ray: str | None) -> None:
-        self.alive: list[_Asked] = (
-            [ProcessReplica(opening, number, count) for number in range(count)]
-            if ray is None
-            else [*_on_ray(ray, opening, count)]
-        )
+        self.alive: list[_Asked] = []
+        if ray is None:
+            self.alive += [ProcessReplica(opening, number, count) for number in range(count)]
+            for replica in self.alive:
+                replica.wait()
+        else:
+            # The others may have no place in the cluster, now or ever: they take part once they are open.
+            workers = _on_ray(ray, opening, count)
+            workers.insert(0, workers.pop(first_open(workers)))
+            self.alive += [RayReplica(worker) for worker in workers]
+            self.alive[0].wait()
         self._batch = load(ENGINES, opening.name).BATCH
-        for replica in self.alive:
-            replica.wait()
         self.version, self.max_model_len = self.alive[0].version, self.alive[0].max_model_len
 
     def generate(
@@ -236,19 +241,18 @@ class Replicas:
         return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _on_ray(address: str, opening: Opening, count: int) -> list[RayReplica]:
+def _on_ray(address: str, opening: Opening, count: int) -> list[RayWorker[Record, Record, Record]]:
     cluster = connect(address)
     size = int(str(opening.options.get("tensor_parallel_size", 1)))
-    workers = start_workers(
+    return start_workers(
         count,
-        OpenEngine,
-        opening,
+        open_on_node,
+        (NODE_FOLDER.get(), opening),
         num_gpus=size if cluster.num_gpus else 0,
         # Beside a GPU the cores only prepare; without one they compute.
         num_cpus=1 if cluster.num_gpus else max(1, cluster.num_cpus // max(count, cluster.num_nodes)),
         variables=environment(opening.name),
     )
-    return [RayReplica(worker) for worker in workers]
 
 
 def _place(options: Mapping[str, object], number: int, count: int) -> dict[str, str]:

@@ -1,0 +1,195 @@
+"""Two machines with a home each, one shared store and one Prefect server: a run is executed over both, either dies, and it is finished."""
+
+import json
+import re
+import secrets
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tasks.keys import ROOT
+from tests.e2e.conftest import Bnf, prefect_server
+from tests.e2e.machines import BIN, HUB, Machine, hub
+from tests.e2e.test_deployments import MODEL, Server, wait_until
+from tests.e2e.test_postgres import postgres, server  # noqa: F401
+
+pytestmark = [pytest.mark.e2e]
+
+LIMIT = 64
+PAIRS = 24
+EVALUATION = {
+    "name": "evaluated",
+    "model_name_or_path": MODEL,
+    "evaluation": {
+        "engine": "transformers",
+        "num_replicas": 2,
+        "max_new_tokens": 24,
+        "benchmarks": {"number_comparison": {"limit": 2}, "gsm8k": {"source": "sample", "limit": 24}},
+    },
+    "ray": {"address": "auto"},
+}
+RAY = ("--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats")
+
+
+@pytest.fixture
+def network():
+    with hub():
+        yield
+
+
+@pytest.fixture
+def machines(network, model, tmp_path):
+    made = []
+
+    def make(api: str, **environment: str) -> tuple[Machine, Machine]:
+        there = {
+            "PREFECT_API_URL": api.replace("127.0.0.1", HUB),
+            "BNF_STORE": f"file://{tmp_path}/store",
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        }
+        for letter, other in ("ab", "ba"):
+            made.append(Machine(tmp_path, letter, other, **there))
+            made[-1].boot()
+        return made[0], made[1]
+
+    yield make
+    for machine in made:
+        machine.shut_down()
+
+
+def training(folder: Path) -> dict:
+    """A whole pipeline on pairs that all machines see."""
+    rows = (ROOT / "data" / "samples" / "pairs.jsonl").read_text().splitlines()[:PAIRS]
+    (folder / "pairs.jsonl").write_text("\n".join(rows) + "\n")
+    return {
+        **EVALUATION,
+        "name": "trained",
+        "data": {"source": "pairs", "path": str(folder / "pairs.jsonl")},
+        "train": {"max_steps": 2, "max_tokens_per_row": 512, "global_batch_size": 8, "learning_rate": 1e-5},
+        "evaluation": {**EVALUATION["evaluation"], "max_new_tokens": 32, "benchmarks": {"number_comparison": {"limit": LIMIT}}},
+    }
+
+
+def alone(recipe: dict) -> dict:
+    """The recipe where no cluster is: these keys say where it computes, and are part of no artifact's key."""
+    return {**recipe, "evaluation": {**recipe["evaluation"], "num_replicas": 1}, "ray": {"address": "none"}}
+
+
+def submit(machine: Machine, recipe: dict) -> str:
+    """Start a run of the deployment from a machine's terminal, and return the flow run's id."""
+    words = ("deployment", "run", "align/pipeline", "--params", json.dumps({"recipe": recipe}))
+    return re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", machine.run(BIN / "prefect", *words))[0]
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def made(machine: Bnf, run: str = "latest") -> dict[str, tuple[str, str]]:
+    """Key and fingerprint of every task of a run."""
+    tasks = machine.json("show", run)["tasks"]
+    return {name: (task["key"], task["fingerprint"]) for name, task in tasks.items()}
+
+
+@pytest.mark.usefixtures("network")
+def test_a_run_whose_machine_dies_is_finished_on_another(machines, tmp_path):
+    with prefect_server(tmp_path, HUB) as address:
+        a, b = machines(address)
+        api, first = Server(address), {"sort": "START_TIME_ASC", "limit": 1}
+        for machine in (a, b):
+            (machine.home / "recipe.yaml").write_text(json.dumps(EVALUATION))
+            (machine.home / "alone.yaml").write_text(json.dumps(alone(EVALUATION)))
+        # A node with one place: the second replica waits for one that never comes, and the first does all.
+        a.run(BIN / "ray", "start", "--head", "--include-dashboard=false", *RAY)
+        running = a.process("run", "recipe.yaml")
+        a.wait(running, lambda: list((tmp_path / "store" / "generate").glob("*.json")))
+        a.power_off()
+
+        shown = b.json("run", "alone.yaml")
+        assert shown["state"] == "completed"
+        assert "generate/base/gsm8k" in b.executed() and "generate/base/number_comparison" not in b.executed()
+        # It may be at work, for all that the other machine knows.
+        assert api("/flow_runs/filter", first)[0]["state"]["type"] == "RUNNING"
+
+        a.boot()
+        assert a.json("runs")["runs"][0]["state"] == "crashed"
+        again = a.json("run", "alone.yaml")
+        assert api("/flow_runs/filter", first)[0]["state"]["type"] == "CRASHED"
+        assert a.executed(again["run"]) <= {"resolve/base"} and made(a) == made(b)
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("network")
+def test_a_run_over_two_machines_goes_on_where_either_dies(server, machines, tmp_path):  # noqa: F811
+    a, b = machines(server, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    api, recipe = Server(server), training(tmp_path)
+
+    def state(flow_run: str) -> str:
+        return api(f"/flow_runs/{flow_run}")["state"]["name"]
+
+    a.run(BIN / "ray", "start", "--head", "--port=6379", "--include-dashboard=false", *RAY)
+    b.run(BIN / "ray", "start", f"--address={a.address}:6379", *RAY)
+    say("Ray: machine-a is the head, machine-b a node")
+    a("deploy")
+    a.process("worker")
+    first = submit(a, recipe)
+    wait_until(lambda: state(first) == "Running")
+    b.process("worker")
+    say("the run is submitted on machine-a, and its worker has it; machine-b's worker waits")
+
+    # Machine b dies while both generate: the run goes on.
+    base = "generate-base"
+    wait_until(lambda: a.stage_log(base).count("open on machine-") == 2)
+    say(f"generate/base over both:\n{a.stage_log(base)}")
+    time.sleep(1)
+    b.power_off()
+    say("machine-b is off")
+    wait_until(lambda: "the others take over" in a.stage_log(base))
+    say(f"generate/base:\n{a.stage_log(base)}")
+    assert state(first) == "Running"
+
+    # It is back while the policy's completions are generated: it has no file of the other's home, and gets the policy from the store.
+    b.boot()
+    b.run(BIN / "ray", "start", f"--address={a.address}:6379", *RAY)
+    b.process("worker")
+    say("machine-b is back")
+    aligned = "generate-aligned"
+    wait_until(lambda: "open on machine-b" in a.stage_log(aligned) and "open on machine-a" in a.stage_log(aligned))
+    say(f"generate/aligned over both:\n{a.stage_log(aligned)}")
+    assert re.search(rf"machine-b: train/\S+ from file://{tmp_path}/store in ", a.stage_log(aligned))
+    time.sleep(1)
+    a.power_off()
+    say("machine-a is off")
+
+    # The same run on what is left. It doesn't touch the other's, which may be at work for all that this machine knows.
+    second = submit(b, alone(recipe))
+    wait_until(lambda: state(second) == "Running")
+    assert state(first) == "Running"
+    api.wait(second, "Completed")
+    say(f"the second run on machine-b is completed\n{b('runs')}\n{b('show', 'latest')}")
+    # What the other had complete came from the store. A base model lies outside of it, so each machine names its own.
+    scores = {"score/base/number_comparison", "score/aligned/number_comparison"}
+    assert b.executed() == {"resolve/base", "generate/aligned/number_comparison", *scores, "report"}
+
+    one = Bnf(tmp_path / "one", PREFECT_API_URL=server, OMP_NUM_THREADS="1")
+    one.home.mkdir()
+    (one.home / "one.yaml").write_text(json.dumps(alone(recipe)))
+    one("run", "one.yaml")
+    assert made(b) == made(one)
+    rows = (b.home / "state" / "runs").glob("*/artifacts/generate/*/number_comparison/completions.jsonl")
+    assert [len(file.read_text().splitlines()) for file in rows] == [LIMIT, LIMIT]
+    folders = Counter(folder.name.split(".")[0] for folder in (tmp_path / "store").glob("*/*.*/"))
+    assert set(folders.values()) == {1}
+    limits = api("/v2/concurrency_limits/filter", {"limit": 10})
+    assert {f"accelerator-{machine.name}" for machine in (a, b)} <= {limit["name"] for limit in limits}
+
+    # Nobody has looked into the dead machine's home, and its run doesn't stay at work for ever.
+    wait_until(lambda: state(first) == "Crashed")
+    assert api(f"/flow_runs/{first}")["state"]["message"] == "its machine says nothing any more"
+    say(f"Prefect: the first run is {state(first)}, the second {state(second)}")
+    a.boot()
+    assert a.json("runs")["runs"][0]["state"] == "crashed"
+    say(f"machine-a is back\n{a('runs')}")

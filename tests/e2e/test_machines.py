@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.keys import ROOT
-from tests.e2e.conftest import Bnf, prefect_server
+from tests.e2e.conftest import prefect_server
 from tests.e2e.machines import BIN, HUB, Machine, hub
 from tests.e2e.test_deployments import MODEL, Server, wait_until
 from tests.e2e.test_postgres import postgres, server  # noqa: F401
@@ -25,8 +25,8 @@ EVALUATION = {
     "evaluation": {
         "engine": "transformers",
         "num_replicas": 2,
-        "max_new_tokens": 24,
-        "benchmarks": {"number_comparison": {"limit": 2}, "gsm8k": {"source": "sample", "limit": 24}},
+        "max_new_tokens": 16,
+        "benchmarks": {"number_comparison": {"limit": 2}, "gsm8k": {"source": "sample", "limit": 12}},
     },
     "ray": {"address": "auto"},
 }
@@ -88,10 +88,9 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def made(machine: Bnf, run: str = "latest") -> dict[str, tuple[str, str]]:
-    """Key and fingerprint of every task of a run."""
-    tasks = machine.json("show", run)["tasks"]
-    return {name: (task["key"], task["fingerprint"]) for name, task in tasks.items()}
+def fingerprints(shown: dict) -> dict[str, tuple[str, str]]:
+    """Key and fingerprint of every task of a run, from what `bnf run --json` or `bnf show --json` says of it."""
+    return {name: (task["key"], task["fingerprint"]) for name, task in shown["tasks"].items()}
 
 
 @pytest.mark.usefixtures("network")
@@ -108,9 +107,10 @@ def test_a_run_whose_machine_dies_is_finished_on_another(machines, tmp_path):
         a.wait(running, lambda: list((tmp_path / "store" / "generate").glob("*.json")))
         a.power_off()
 
-        shown = b.json("run", "alone.yaml")
-        assert shown["state"] == "completed"
-        assert "generate/base/gsm8k" in b.executed() and "generate/base/number_comparison" not in b.executed()
+        finished = b.json("run", "alone.yaml")
+        executed = {name for name, task in finished["tasks"].items() if not task["cached"]}
+        assert finished["state"] == "completed"
+        assert "generate/base/gsm8k" in executed and "generate/base/number_comparison" not in executed
         # It may be at work, for all that the other machine knows.
         assert api("/flow_runs/filter", first)[0]["state"]["type"] == "RUNNING"
 
@@ -118,7 +118,8 @@ def test_a_run_whose_machine_dies_is_finished_on_another(machines, tmp_path):
         assert a.json("runs")["runs"][0]["state"] == "crashed"
         again = a.json("run", "alone.yaml")
         assert api("/flow_runs/filter", first)[0]["state"]["type"] == "CRASHED"
-        assert a.executed(again["run"]) <= {"resolve/base"} and made(a) == made(b)
+        assert {name for name, task in again["tasks"].items() if not task["cached"]} <= {"resolve/base"}
+        assert fingerprints(again) == fingerprints(finished)
 
 
 @pytest.mark.nightly
@@ -174,11 +175,10 @@ def test_a_run_over_two_machines_goes_on_where_either_dies(server, machines, tmp
     scores = {"score/base/number_comparison", "score/aligned/number_comparison"}
     assert b.executed() == {"resolve/base", "generate/aligned/number_comparison", *scores, "report"}
 
-    one = Bnf(tmp_path / "one", PREFECT_API_URL=server, OMP_NUM_THREADS="1")
-    one.home.mkdir()
-    (one.home / "one.yaml").write_text(json.dumps(alone(recipe)))
-    one("run", "one.yaml")
-    assert made(b) == made(one)
+    # What both machines generated, with one of them dying in between, is what one generates.
+    before = fingerprints(b.json("show", "latest"))
+    (b.home / "alone.yaml").write_text(json.dumps(alone(recipe)))
+    assert fingerprints(b.json("run", "alone.yaml", "--refresh", "generate")) == before
     rows = (b.home / "state" / "runs").glob("*/artifacts/generate/*/number_comparison/completions.jsonl")
     assert [len(file.read_text().splitlines()) for file in rows] == [LIMIT, LIMIT]
     folders = Counter(folder.name.split(".")[0] for folder in (tmp_path / "store").glob("*/*.*/"))
@@ -186,10 +186,35 @@ def test_a_run_over_two_machines_goes_on_where_either_dies(server, machines, tmp
     limits = api("/v2/concurrency_limits/filter", {"limit": 10})
     assert {f"accelerator-{machine.name}" for machine in (a, b)} <= {limit["name"] for limit in limits}
 
-    # Nobody has looked into the dead machine's home, and its run doesn't stay at work for ever.
-    wait_until(lambda: state(first) == "Crashed")
-    assert api(f"/flow_runs/{first}")["state"]["message"] == "its machine says nothing any more"
-    say(f"Prefect: the first run is {state(first)}, the second {state(second)}")
-    a.boot()
-    assert a.json("runs")["runs"][0]["state"] == "crashed"
-    say(f"machine-a is back\n{a('runs')}")
+    assert state(first) in ("Running", "Crashed") and state(second) == "Completed"
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("network")
+def test_a_dead_machines_run_does_not_stay_at_work(machines, tmp_path):
+    """Nobody looks into its home: the server's automation marks the run. One that was only silent goes on, and its end counts."""
+    with prefect_server(tmp_path, HUB) as address:
+        a, b = machines(address)
+        api = Server(address)
+        a("deploy")
+        assert "automation   bnf-crashed, as it was" in b("deploy")
+        for machine in (a, b):
+            (machine.home / "alone.yaml").write_text(json.dumps({**alone(EVALUATION), "name": machine.name}))
+        a.process("run", "alone.yaml")
+
+        def states() -> dict[str, str]:
+            runs = api("/flow_runs/filter", {})
+            return {re.sub("-[0-9].*", "", run["name"]): run["state"]["name"] for run in runs}
+
+        wait_until(lambda: states() == {a.name: "Running"})
+        # Its first sign of life is with the server.
+        sign = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
+        wait_until(lambda: api("/events/filter", sign)["total"] > 0)
+        a.power_off()
+        b("run", "alone.yaml")
+        assert states() == {a.name: "Running", b.name: "Completed"}
+        assert 60 < wait_until(lambda: states()[a.name] == "Crashed") < 240
+        assert states()[b.name] == "Completed"
+        # Nobody gave its accelerator back.
+        limits = {limit["name"]: limit["active_slots"] for limit in api("/v2/concurrency_limits/filter", {"limit": 10})}
+        assert limits == {f"accelerator-{machine.name}": 0 for machine in (a, b)}

@@ -17,14 +17,13 @@ from tests.e2e.test_postgres import postgres, server  # noqa: F401
 
 pytestmark = [pytest.mark.e2e]
 
-LIMIT = 64
+LIMIT = 128
 PAIRS = 24
 EVALUATION = {
     "name": "evaluated",
     "model_name_or_path": MODEL,
     "evaluation": {
         "engine": "transformers",
-        "num_replicas": 2,
         "max_new_tokens": 16,
         "benchmarks": {"number_comparison": {"limit": 2}, "gsm8k": {"source": "sample", "limit": 12}},
     },
@@ -69,7 +68,12 @@ def training(folder: Path) -> dict:
         "name": "trained",
         "data": {"source": "pairs", "path": str(folder / "pairs.jsonl")},
         "train": {"max_steps": 2, "max_tokens_per_row": 512, "global_batch_size": 8, "learning_rate": 1e-5},
-        "evaluation": {**EVALUATION["evaluation"], "max_new_tokens": 32, "benchmarks": {"number_comparison": {"limit": LIMIT}}},
+        "evaluation": {
+            "engine": "transformers",
+            "num_replicas": 2,
+            "max_new_tokens": 32,
+            "benchmarks": {"number_comparison": {"limit": LIMIT}},
+        },
     }
 
 
@@ -101,7 +105,6 @@ def test_a_run_whose_machine_dies_is_finished_on_another(machines, tmp_path):
         for machine in (a, b):
             (machine.home / "recipe.yaml").write_text(json.dumps(EVALUATION))
             (machine.home / "alone.yaml").write_text(json.dumps(alone(EVALUATION)))
-        # A node with one place: the second replica waits for one that never comes, and the first does all.
         a.run(BIN / "ray", "start", "--head", "--include-dashboard=false", *RAY)
         running = a.process("run", "recipe.yaml")
         a.wait(running, lambda: list((tmp_path / "store" / "generate").glob("*.json")))
@@ -152,14 +155,18 @@ def test_a_run_over_two_machines_goes_on_where_either_dies(server, machines, tmp
     say(f"generate/base:\n{a.stage_log(base)}")
     assert state(first) == "Running"
 
-    # It is back while the policy's completions are generated: it has no file of the other's home, and gets the policy from the store.
+    # The policy's engine opens on what is left. The other machine is back while it generates: it has no file of the run's home, and gets
+    # the policy from the store.
+    aligned = "generate-aligned"
+    wait_until(lambda: "open on machine-a" in a.stage_log(aligned))
+    say("generate/aligned on machine-a alone")
     b.boot()
     b.run(BIN / "ray", "start", f"--address={a.address}:6379", *RAY)
     b.process("worker")
     say("machine-b is back")
-    aligned = "generate-aligned"
-    wait_until(lambda: "open on machine-b" in a.stage_log(aligned) and "open on machine-a" in a.stage_log(aligned))
+    wait_until(lambda: "open on machine-b" in a.stage_log(aligned))
     say(f"generate/aligned over both:\n{a.stage_log(aligned)}")
+    assert "room for 1 of 2 replicas" in a.stage_log(aligned)
     assert re.search(rf"machine-b: train/\S+ from file://{tmp_path}/store in ", a.stage_log(aligned))
     time.sleep(1)
     a.power_off()

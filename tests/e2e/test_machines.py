@@ -209,19 +209,28 @@ def test_a_dead_machines_run_does_not_stay_at_work(machines, tmp_path):
             (machine.home / "alone.yaml").write_text(json.dumps({**alone(EVALUATION), "name": machine.name}))
         a.process("run", "alone.yaml")
 
-        def states() -> dict[str, str]:
-            runs = api("/flow_runs/filter", {})
-            return {re.sub("-[0-9].*", "", run["name"]): run["state"]["name"] for run in runs}
+        def runs() -> dict[str, dict]:
+            return {re.sub("-[0-9].*", "", run["name"]): run for run in api("/flow_runs/filter", {})}
 
-        wait_until(lambda: states() == {a.name: "Running"})
+        def states() -> dict[str, str]:
+            return {name: run["state"]["name"] for name, run in runs().items()}
+
+        def accelerators() -> dict[str, int]:
+            return {limit["name"]: limit["active_slots"] for limit in api("/v2/concurrency_limits/filter", {"limit": 10})}
+
+        wait_until(lambda: states() == {a.name: "Running"} and accelerators() == {f"accelerator-{a.name}": 1})
         # Its first sign of life is with the server.
         sign = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
         wait_until(lambda: api("/events/filter", sign)["total"] > 0)
         a.power_off()
-        b("run", "alone.yaml")
-        assert states() == {a.name: "Running", b.name: "Completed"}
-        assert 60 < wait_until(lambda: states()[a.name] == "Crashed") < 240
+
+        b.process("run", "alone.yaml")
+        wait_until(lambda: states().get(b.name) == "Running")
+        api(f"/flow_runs/{runs()[b.name]['id']}/set_state", {"state": {"type": "CRASHED", "name": "Crashed"}, "force": True})
+        assert states() == {a.name: "Running", b.name: "Crashed"}
+        wait_until(lambda: states()[b.name] == "Completed")
+        assert wait_until(lambda: states()[a.name] == "Crashed") < 240
+        assert runs()[a.name]["state"]["message"] == "its machine says nothing any more"
         assert states()[b.name] == "Completed"
         # Nobody gave its accelerator back.
-        limits = {limit["name"]: limit["active_slots"] for limit in api("/v2/concurrency_limits/filter", {"limit": 10})}
-        assert limits == {f"accelerator-{machine.name}": 0 for machine in (a, b)}
+        assert accelerators() == {f"accelerator-{machine.name}": 0 for machine in (a, b)}

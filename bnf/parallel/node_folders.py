@@ -17,7 +17,8 @@ def same_path(folder: str) -> str:
     """
     if not Path(folder).is_dir():
         raise ValueError(
-            f"the model's folder must be on every node under the same path, got {folder}, which {platform.node()} hasn't; put it there"
+            f"the model's folder must be on every node under the same path, got {folder}, which isn't there; mount BNF_HOME and the models "
+            f"on {platform.node()} too"
         )
     return folder
 

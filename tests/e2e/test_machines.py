@@ -182,7 +182,7 @@ def test_a_run_over_two_machines_goes_on_where_either_dies(server, machines, tmp
     # What the other had complete came from the store. A base model lies outside of it, so each machine names its own.
     executed = b.executed()
     assert {name for name in executed if not name.startswith(("generate/aligned/", "score/"))} == {"resolve/base", "report"}
-    assert "generate/aligned/gsm8k" in executed
+    assert any(name.startswith("generate/aligned/") for name in executed)
 
     # What both machines generated, with one of them dying in between, is what one generates.
     before = fingerprints(b.json("show", "latest"))

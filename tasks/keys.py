@@ -34,6 +34,7 @@ WITHOUT_EFFECT = frozenset(
         "bnf.model.plain_models",
         "bnf.parallel.cluster",
         "bnf.parallel.code",
+        "bnf.parallel.node_folders",
         "bnf.parallel.nodes",
         "bnf.parallel.share",
         "bnf.parallel.slurm",

@@ -16,11 +16,13 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from bnf.parallel.node_folders import NODE_FOLDER
 from bnf.plugins import Kind, load
 from bnf.process import die_with_parent, take_cores
 from bnf.progress import Progress
 from tasks.failures import cause_of
 from tasks.job import Job
+from tasks.node_folders import ArtifactFolder
 from tasks.stages import Stage
 
 PROGRESS_INTERVAL_S = 0.5
@@ -44,6 +46,8 @@ def main() -> None:
     atexit.register(leave)
     for line in sys.stdin:
         message = json.loads(line)
+        # An artifact's work folder is <artifacts>/<stage>/<key>.work.
+        NODE_FOLDER.set(ArtifactFolder(str(Path(message["output"]).parents[1])))
         try:
             package, _, stage = message["module"].rpartition(".")
             load(Kind("stage", package, Stage), stage).run(

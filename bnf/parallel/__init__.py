@@ -10,5 +10,6 @@ group: what one of the processes asks of the others.
 share: tasks shared out over workers that may end.
 cluster: what the machines of a Ray cluster have.
 ray_workers: workers on Ray.
+node_folders: where a node has a folder that the run's machine names.
 ray_probe: asks a Ray address what is there, in a process of its own.
 """

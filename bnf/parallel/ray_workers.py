@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import platform
 import queue
 import shutil
 import socket
@@ -325,6 +326,7 @@ class _Actor(Generic[O, M, R, A]):
                     f"every node of a Ray cluster must compute with {self._code}, got {own}; install the same versions"
                 )
             self._server = self._opens(self._opening)
+            print(f"open on {platform.node()}", flush=True)
         except Exception as error:
             self._failed = error
         except SystemExit as error:

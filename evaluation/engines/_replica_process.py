@@ -7,10 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
+from bnf.parallel.node_folders import NodeFolder
 from bnf.process import die_with_parent
 from evaluation.engines import LikelihoodEngine, open_engine
 from evaluation.records import Record
@@ -32,15 +32,10 @@ class OpenEngine:
     """An engine that answers messages.
 
     Raises:
-        ValueError: as the engine's `open`, or the model's folder is not on this machine.
+        ValueError: as the engine's `open`.
     """
 
     def __init__(self, opening: Opening) -> None:
-        if not Path(opening.model).is_dir():
-            raise ValueError(
-                f"the model's folder must be on every node under the same path, got {opening.model}, which isn't there; mount BNF_HOME "
-                "and the models there too"
-            )
         self._engine = cast(LikelihoodEngine, open_engine(opening.name, opening.model, **opening.options))
         self.about: Record = {"version": self._engine.version, "max_model_len": self._engine.max_model_len}
 
@@ -57,6 +52,12 @@ class OpenEngine:
 
     def close(self) -> None:
         self._engine.close()
+
+
+def open_on_node(asked: tuple[NodeFolder, Opening]) -> OpenEngine:
+    """The engine on a node of a cluster, which has the model's folder where the function says."""
+    folder, opening = asked
+    return OpenEngine(replace(opening, model=folder(opening.model)))
 
 
 def main() -> None:

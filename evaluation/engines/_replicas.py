@@ -19,12 +19,13 @@ from typing import ClassVar, Literal
 
 from bnf.host import own_cores
 from bnf.model.device import devices
+from bnf.parallel.node_folders import NODE_FOLDER
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import WorkerEnded, share_out
 from bnf.plugins import load
 from bnf.process import module_command, module_environment
 from evaluation.engines import ENGINES, Completed, Prompt, Received, environment, too_many_replicas, unheard
-from evaluation.engines._replica_process import CORES, REPORT_FD, OpenEngine, Opening
+from evaluation.engines._replica_process import CORES, REPORT_FD, Opening, open_on_node
 from evaluation.records import Record
 from evaluation.types import Generation, Sampling
 
@@ -284,17 +285,24 @@ class Replicas:
 def _on_ray(address: str, opening: Opening, count: int, alike: _Alike) -> list[RayReplica]:
     cluster = connect(address)
     size = int(str(opening.options.get("tensor_parallel_size", 1)))
-    if found := too_many_replicas(
-        {"num_replicas": count, "tensor_parallel_size": size}, None if address == "local" else cluster
-    ):
+    room = cluster.room_for(size)
+    found = too_many_replicas({"num_replicas": count, "tensor_parallel_size": size}, None if address == "local" else cluster)
+    if found and (address == "local" or room == 0):
         raise ValueError(found)
+    if found:
+        # A machine of the cluster has gone since the run began. It may come back.
+        print(f"the cluster has room for {room} of {count} replicas; the others wait for a machine", flush=True)
     workers = start_workers(
         count,
-        OpenEngine,
+        open_on_node,
         # A worker's own folder is another one.
-        replace(opening, model=str(Path(opening.model).absolute())),
+        (NODE_FOLDER.get(), replace(opening, model=str(Path(opening.model).absolute()))),
         # Beside a GPU the cores only prepare; without one they compute.
-        **({"num_gpus": size, "num_cpus": 0} if cluster.num_gpus else {"num_gpus": 0, "num_cpus": cluster.cores_each(count)}),
+        **(
+            {"num_gpus": size, "num_cpus": 0}
+            if cluster.num_gpus
+            else {"num_gpus": 0, "num_cpus": cluster.cores_each(min(count, room))}
+        ),
         variables=environment(opening.name),
     )
     return [RayReplica(worker, number, alike) for number, worker in enumerate(workers)]

@@ -1,18 +1,59 @@
-"""Runs whose process is gone. Prefect would show them as running for ever, and hold their slots."""
+"""Runs whose process is gone. Prefect would show them as running for ever, and hold their slots.
+
+`mark_crashed` knows them by their locks in the home, and so marks no run of another home. Where the whole machine is gone nothing looks
+into its home; there an automation of the server marks what has said nothing for two minutes (`watch_for_silence`).
+"""
 
 from __future__ import annotations
 
 import contextlib
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from flows.runs.home import own_server
 from flows.runs.record import CRASHED, RUNNING, all_runs
 from flows.service.accelerator import free
+
+AUTOMATION = "bnf-crashed"
+# A run says every 30 seconds that it is there (`flows.runs.home`).
+SILENCE = timedelta(seconds=120)
+_ALIVE = "prefect.flow-run.heartbeat"
+_ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")}
+
+
+def watch_for_silence(client: SyncPrefectClient) -> bool:
+    """Have the server mark runs as crashed that fall silent. Returns whether that is new; an automation that exists stays as it is.
+
+    A run that was only cut off from the server goes on, and its end counts.
+    """
+    if client.read_automations_by_name(AUTOMATION):
+        return False
+    client.create_automation(
+        AutomationCore(
+            name=AUTOMATION,
+            description="Marks runs as crashed whose machine has said nothing for two minutes.",
+            trigger=EventTrigger(
+                after={_ALIVE},
+                expect={_ALIVE, *_ENDED},
+                match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=SILENCE,
+            ),
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message="its machine says nothing any more")],
+        )
+    )
+    return True
 
 
 def mark_crashed(home: Path) -> None:

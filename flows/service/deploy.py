@@ -59,6 +59,9 @@ def deploy(*, pool: str | None, debug: bool) -> None:
 
     with prefect_server(home) as url:
         _create_pools(home, pool)
+        if not own:
+            # Several machines may share this server.
+            _watch()
         names = [entry["name"] for entry in yaml.safe_load(PREFECT_FILE.read_text())["deployments"]]
         # Options of several deployments at once are ignored, so another pool is given to one after the other.
         for words in [["--all"]] if pool is None else [["--name", name, "--pool", pool] for name in names]:
@@ -92,6 +95,15 @@ def _create_pools(home: Path, pool: str | None) -> None:
                 raise RecipeError(
                     f"--pool must be a work pool of the server, got {pool!r}; create it with `prefect work-pool create {pool}`"
                 ) from None
+
+
+def _watch() -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.service.crashed import AUTOMATION, watch_for_silence
+
+    with get_client(sync_client=True) as client:
+        print(f"automation   {AUTOMATION}, {'new' if watch_for_silence(client) else 'as it was'}")
 
 
 def docker_defaults(home: Path) -> dict[str, object]:

@@ -128,18 +128,18 @@ class Bnf:
 
 
 @contextlib.contextmanager
-def prefect_server(folder: Path) -> Iterator[str]:
+def prefect_server(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """The API's address of a running Prefect server that belongs to no home."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", host, "--port", str(port)]
     quiet = {"PREFECT_HOME": str(folder / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True)
         try:
-            _wait_until_healthy(f"http://127.0.0.1:{port}/api", server)
-            yield f"http://127.0.0.1:{port}/api"
+            _wait_until_healthy(f"http://{host}:{port}/api", server)
+            yield f"http://{host}:{port}/api"
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(timeout=30)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.engines._replica_process import OpenEngine, Opening
+from bnf.parallel.node_folders import same_path
+from evaluation.engines._replica_process import Opening, open_on_node
 from evaluation.engines._replicas import _Alike
 
 ROOT = Path(__file__).parents[3]
@@ -143,7 +144,7 @@ def test_a_node_without_the_models_folder_says_what_is_missing(tmp_path):
     with pytest.raises(
         ValueError, match=r"must be on every node under the same path, got .*nowhere, which isn't there; mount BNF_HOME"
     ):
-        OpenEngine(Opening("transformers", str(tmp_path / "nowhere"), {}))
+        open_on_node((same_path, Opening("transformers", str(tmp_path / "nowhere"), {})))
 
 
 def runs(pid):

@@ -1,0 +1,57 @@
+"""Where a node of a cluster has an artifact's folder: under the same path, or fetched from the shared store into the node's own home."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnf.parallel.node_folders import same_path
+from bnf.paths import person_path
+from tasks.remote import Remote
+from tasks.store import Artifact, Store
+
+
+@dataclass(frozen=True)
+class ArtifactFolder:
+    """Called on a node, it gives the node's own path of a folder of the run's machine.
+
+    Attributes:
+        root: the artifacts folder of the run's machine.
+    """
+
+    root: str
+
+    def __call__(self, folder: str) -> str:
+        """The folder's path here. An artifact comes from the store that this node's `BNF_STORE` names, into its `BNF_HOME`.
+
+        Raises:
+            ValueError: it is not here, and no shared store is named or it is no artifact.
+            RemoteError: the shared store can't be reached, or what it holds is altered.
+        """
+        if not Path(folder).is_relative_to(self.root):
+            return same_path(folder)
+        url = os.environ.get("BNF_STORE")
+        if not url:
+            if Path(folder).is_dir():
+                return folder
+            raise ValueError(
+                f"BNF_STORE must be set where Ray is started on {platform.node()}, got none, and {folder} isn't there; set BNF_HOME and "
+                "BNF_STORE as for a run there, or mount the home of the run's machine under the same path"
+            )
+        home = person_path(os.environ.get("BNF_HOME") or str(Path(self.root).parent))
+        if not home.is_absolute():
+            raise ValueError(f"BNF_HOME must be an absolute path where Ray is started on {platform.node()}, got {home}")
+        stage, name, *inside = Path(folder).relative_to(self.root).parts
+        name = name.removesuffix(".part")
+        key, _, fingerprint = name.partition(".")
+        store = Store(home / "artifacts", Remote(url))
+        artifact = Artifact(stage, key, fingerprint, store.root / stage / name)
+        started_s = time.monotonic()
+        was_here = store.damage(artifact) is None
+        here = store.fetch(artifact)
+        if not was_here:
+            print(f"{platform.node()}: {stage}/{name} from {url} in {time.monotonic() - started_s:.1f} s", flush=True)
+        return str(here.joinpath(*inside))

@@ -1,0 +1,84 @@
+"""On a node of a cluster a folder of the run's machine is found under its path, or fetched from the shared store."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.keys import Ingredients
+from tasks.node_folders import ArtifactFolder
+from tasks.remote import Remote, RemoteError
+from tasks.store import Store
+
+MADE_OF = Ingredients("train", {"seed": 0}, {"data": "abc"}, {"tasks.stages.train": "def"})
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """The environment of Ray on a node: a home of its own and the shared store."""
+    monkeypatch.setenv("BNF_HOME", str(tmp_path / "node"))
+    monkeypatch.setenv("BNF_STORE", f"file://{tmp_path}/shared")
+    return tmp_path / "node"
+
+
+@pytest.fixture
+def policy(tmp_path) -> Path:
+    """The policy's folder on the run's machine, published and then out of the node's sight."""
+    store = Store(tmp_path / "first" / "artifacts", Remote(f"file://{tmp_path}/shared"))
+    work = store.work_folder("train", MADE_OF.key())
+    (work / "policy").mkdir()
+    (work / "policy" / "model.safetensors").write_text("weights")
+    made = store.publish(store.commit(MADE_OF, work, content=("policy/*",), fingerprint=None, about={"seconds": 1.0}))
+    (tmp_path / "first").rename(tmp_path / "out of sight")
+    return made.path / "policy"
+
+
+def test_an_artifact_comes_from_the_store_into_the_nodes_home(tmp_path, policy, node, capsys):
+    found = ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
+    assert found == str(node / "artifacts" / policy.relative_to(tmp_path / "first" / "artifacts"))
+    assert (Path(found) / "model.safetensors").read_text() == "weights"
+    assert f"from file://{tmp_path}/shared in" in capsys.readouterr().out
+    # It is an artifact of that home now, and isn't fetched twice.
+    assert Store(node / "artifacts").find("train", MADE_OF.key()) is not None
+    ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
+    assert capsys.readouterr().out == ""
+
+
+def test_one_that_is_damaged_under_the_same_path_is_fetched_anew(tmp_path, policy, node, monkeypatch):
+    monkeypatch.setenv("BNF_HOME", str(tmp_path / "first"))
+    policy.mkdir(parents=True)
+    (policy / "model.safetensors").write_text("half")
+    found = ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
+    assert found == str(policy) and (policy / "model.safetensors").read_text() == "weights"
+
+
+def test_what_the_store_lacks_is_refused(tmp_path, policy, node):
+    for manifest in (tmp_path / "shared").rglob("manifest.json"):
+        manifest.write_text(json.dumps({}))
+    with pytest.raises(RemoteError, match=r"must be a complete artifact, got no manifest\.json"):
+        ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
+
+
+def test_without_a_store_the_home_must_be_mounted(tmp_path, policy, node, monkeypatch):
+    monkeypatch.delenv("BNF_STORE")
+    folder = ArtifactFolder(str(tmp_path / "first" / "artifacts"))
+    with pytest.raises(
+        ValueError, match=r"BNF_STORE must be set where Ray is started on .*, got none, and .*/policy isn't there"
+    ):
+        folder(str(policy))
+    policy.mkdir(parents=True)
+    assert folder(str(policy)) == str(policy)
+
+
+def test_a_home_must_have_an_absolute_path(tmp_path, policy, node, monkeypatch):
+    monkeypatch.setenv("BNF_HOME", "here")
+    with pytest.raises(ValueError, match=r"BNF_HOME must be an absolute path where Ray is started on .*, got here"):
+        ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
+
+
+def test_what_is_no_artifact_must_be_at_the_same_path(tmp_path, node):
+    folder = ArtifactFolder(str(tmp_path / "first" / "artifacts"))
+    (tmp_path / "base").mkdir()
+    assert folder(str(tmp_path / "base")) == str(tmp_path / "base")
+    with pytest.raises(ValueError, match=r"must be on every node under the same path, got .*/other"):
+        folder(str(tmp_path / "other"))

@@ -50,6 +50,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.parallel.join",
         "bnf.parallel.launch",
         "bnf.parallel.placement",
+        "bnf.reference.on_ray",
         "bnf.training.checks",
         "bnf.training.fitting",
         "bnf.training.loggers",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from bnf.plugins import load
+from bnf.plugins import load, names
 from evaluation.engines import ENGINES, load_options, too_many_replicas
 from evaluation.records import read_json
 from flows.dag.checks import Check
@@ -35,6 +35,8 @@ def load_checks(forecasts: Iterable[Forecast], fetched: Mapping[str, Path] = _NO
     for entry in known.values():
         settings = {**entry.node.settings, **entry.node.unkeyed}
         if entry.cached is True or "engine" not in settings or not load_options(settings):
+            continue
+        if settings["engine"]["name"] not in names(ENGINES):
             continue
         model = known[entry.node.inputs.get("judge") or entry.node.inputs["model"]].node
         # A policy has the shape of the model that it is trained from.

@@ -1,9 +1,16 @@
-"""The memory of this machine that is free, as far as the system says: without swapping, and within the limit of the container."""
+"""The memory of this machine that is free, as far as the system says: without swapping, and within
+the limit of the container. And its cores."""
 
+import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+
+
+def own_cores() -> list[int]:
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def total_memory() -> int | None:

@@ -160,7 +160,7 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
         fingerprint = identity.pop("fingerprint", None)
         seconds = round(time.monotonic() - started_s, 3)
         # It is part of no key, so the artifact says under which it was made.
-        placed = {name: node.unkeyed[name] for name in ("engine_placement",) if name in node.unkeyed}
+        placed = {name: node.unkeyed[name] for name in ("engine_placement", "ray") if name in node.unkeyed}
         about = {"seconds": seconds, "versions": _versions(), "machine": machine(), **placed, **identity}
         artifact = store.commit(made_of, work, content=stage.CONTENT, fingerprint=fingerprint, about=about)
     except StageFailed as error:

@@ -29,8 +29,10 @@ LIBRARIES = {
 # Modules that show, check, find or permit something. They compute no part of a result, so an edit to them changes no key.
 WITHOUT_EFFECT = frozenset(
     {
+        "bnf.host",
         "bnf.model.device",
         "bnf.model.plain_models",
+        "bnf.parallel.cluster",
         "bnf.parallel.code",
         "bnf.parallel.nodes",
         "bnf.parallel.ray_workers",

@@ -38,6 +38,7 @@ class Manifest(TypedDict):
     versions: dict[str, str]
     machine: dict[str, str | int | float | None]
     engine_placement: NotRequired[dict[str, int | float]]
+    ray: NotRequired[str]
     model_path: NotRequired[str]
     model_folder: NotRequired[str]
     open: NotRequired[int]

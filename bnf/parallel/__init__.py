@@ -8,5 +8,7 @@ slurm: the nodes of a Slurm job, and how the others are started.
 code: what code a node computes with, which is the same on all nodes.
 group: what one of the processes asks of the others.
 share: tasks shared out over workers that may end.
+cluster: what the machines of a Ray cluster have.
 ray_workers: workers on Ray.
+ray_probe: asks a Ray address what is there, in a process of its own.
 """

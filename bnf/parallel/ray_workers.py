@@ -6,18 +6,24 @@ process.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import queue
+import shutil
+import socket
+import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
+from bnf.host import own_cores
+from bnf.parallel.cluster import Cluster, Machine
 from bnf.parallel.code import code_digest
 from bnf.parallel.share import WorkerEnded
 from bnf.process import ROOT
@@ -32,6 +38,8 @@ _RESTARTS = 3
 _OBJECT_STORE_BYTES = 1 << 28
 _ASK_AGAIN_S = 1.0
 _STOP_S = 10.0
+# How long an address may take to answer at all. Ray's own patience with one where nothing listens is minutes.
+_ANSWER_S = 10.0
 # How long a worker that Ray hasn't placed yet may take before it is said that it waits.
 _SAY_AFTER_S = 30.0
 _PACKAGES = ("bnf", "evaluation", "data", "tasks")
@@ -42,8 +50,6 @@ R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741
 M_in = TypeVar("M_in", contravariant=True)
 R_out = TypeVar("R_out", covariant=True)
-# Replies, whether they are the last ones, and why there are no more where the work has failed.
-_Taken = tuple[list[R], bool, Exception | None]
 
 
 class Server(Protocol[M_in, R_out, A]):
@@ -64,51 +70,66 @@ class Server(Protocol[M_in, R_out, A]):
         ...
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray's nodes have together, and how many there are."""
-
-    num_gpus: int
-    num_cpus: int
-    num_nodes: int
-
-
 def connect(address: str) -> Cluster:
     """Connect this process to Ray, once.
 
     Args:
         address: `local` starts Ray on this machine, for as long as this process lives; `auto` is the cluster that runs on this machine;
-            `ray://HOST:PORT` is one elsewhere. Nodes of a cluster get the project's code from here.
+            `ray://HOST:PORT` is one elsewhere. Nodes of a cluster get the project's code from here, and work in the folder that has it.
 
     Raises:
-        ValueError: Ray is not installed, or there is no cluster at the address.
+        ValueError: Ray is not installed, or there is no cluster at the address that this process can join.
     """
     if find_spec("ray") is None:
         raise ValueError(
             f"ray.address must be none without the package ray, got {address}; .venv/bin/pip install 'ray[data]==2.60.0'"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if "RAY_AUTH_TOKEN" in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser().exists():
-        # A client of a cluster with a token sends it only where the mode is said.
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if address == "local" or (address.startswith("ray://") and ("RAY_AUTH_TOKEN" in os.environ or token.exists())):
+        # Ray of this machine alone has a token by default; to say so saves a warning. A client sends its token only where the mode is said.
+        # A process of a cluster finds out by itself.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if not ray.is_initialized():
-        try:
-            if address == "local":
-                ray.init(
-                    "local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, logging_level=logging.WARNING
-                )
-            else:
-                code = [str(ROOT / package) for package in _PACKAGES]
-                ray.init(address, runtime_env={"py_modules": code}, logging_level=logging.WARNING)
-        except ConnectionError as error:
-            raise ValueError(
-                f"ray.address must be that of a cluster that runs, got {address} ({error}); start it with `ray start --head` there and "
-                "`ray start --address=HOST:PORT` on its other nodes, or set ray.address to local"
-            ) from error
-    has = ray.cluster_resources()
-    return Cluster(int(has.get("GPU", 0)), int(has.get("CPU", 0)), sum(node["Alive"] for node in ray.nodes()))
+        if address == "local":
+            ray.init(
+                "local",
+                num_cpus=len(own_cores()),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                logging_level=logging.WARNING,
+            )
+        else:
+            _join(address)
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return Cluster(tuple(Machine(int(has.get("GPU", 0)), int(has.get("CPU", 0))) for has in nodes))
+
+
+def _join(address: str) -> None:
+    """Connect this process to a cluster that runs."""
+    import ray
+
+    # Ray has no public name for what `auto` stands for.
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray.exceptions import RayError
+
+    try:
+        at = address if address.startswith("ray://") else str(canonicalize_bootstrap_address(address))
+        host, _, port = at.removeprefix("ray://").rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+        with tempfile.TemporaryDirectory() as code:
+            # In one folder, as they are here: a package finds another one's files beside its own.
+            for package in _PACKAGES:
+                shutil.copytree(ROOT / package, Path(code) / package, ignore=shutil.ignore_patterns("__pycache__"))
+            ray.init(address, runtime_env={"working_dir": code}, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, RayError) as error:
+        said = " ".join(str(error).split())[:400]
+        raise ValueError(
+            f"ray.address must be that of a cluster that runs, got {address} ({said}); start one with `ray start --head`, and `ray start "
+            "--address=HOST:PORT` on its other nodes, or set ray.address to local"
+        ) from error
 
 
 def start_workers(
@@ -124,6 +145,7 @@ def start_workers(
 
     Args:
         opens: a function of a module of the project.
+        num_cpus: without GPUs a worker stays on so many cores of its machine, on which no other worker is.
         variables: set before a worker's process starts.
     """
     import ray
@@ -132,13 +154,14 @@ def start_workers(
         num_gpus=num_gpus,
         num_cpus=num_cpus,
         max_restarts=_RESTARTS,
-        # One thread works, another one gives what it has.
-        max_concurrency=2,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(num_cpus))), **variables}},
+        # One gives what there is while others ask whether it is open, or close it.
+        max_concurrency=4,
+        runtime_env={"env_vars": {**variables, "OMP_NUM_THREADS": str(max(1, int(num_cpus)))}},
     )
+    own = 0 if num_gpus else int(num_cpus)
     return [
-        RayWorker(place + 1, cast("ActorHandle[object]", actor.remote(opens, opening, code_digest())))
-        for place in range(number)
+        RayWorker(place, cast("ActorHandle[object]", actor.remote(place, opens, opening, code_digest(), own)))
+        for place in range(1, number + 1)
     ]
 
 
@@ -147,6 +170,7 @@ class RayWorker(Generic[M, R, A]):
 
     def __init__(self, number: int, actor: ActorHandle[object]) -> None:
         self._number, self._actor = number, actor
+        self._about: A | None = None
 
     def ready(self, until: Callable[[], bool]) -> bool:
         """Wait until it is open: it may be new, be started again, or wait for a place in the cluster."""
@@ -157,7 +181,7 @@ class RayWorker(Generic[M, R, A]):
         while not until():
             asked = self._actor.about.remote() if asked is None else asked
             try:
-                self._get(asked, timeout_s=_ASK_AGAIN_S)
+                self._about = cast(A, self._get(asked, timeout_s=_ASK_AGAIN_S))
                 return True
             except ActorUnavailableError:
                 asked = None
@@ -169,13 +193,10 @@ class RayWorker(Generic[M, R, A]):
         return False
 
     def about(self) -> A:
-        """What its server says of itself, once it is open."""
-        while True:
+        """What its server said of itself when it was last `ready`; it waits until it is open where it never was."""
+        if self._about is None:
             self.ready(lambda: False)
-            try:
-                return cast(A, self._get(self._actor.about.remote()))
-            except WorkerEnded:
-                continue
+        return cast(A, self._about)
 
     def ask(self, message: M) -> Iterator[R]:
         """The replies to one message, as they come.
@@ -183,26 +204,26 @@ class RayWorker(Generic[M, R, A]):
         Raises:
             WorkerEnded: the worker has ended in it. It may be there again: `ready` says so.
         """
-        from ray.exceptions import ActorUnavailableError
+        from ray.exceptions import RayError
 
         try:
-            token, is_over = self._get(self._actor.start.remote(message)), False
+            life, is_over = self._get(self._actor.start.remote(message)), False
             while not is_over:
-                replies, is_over, failed = cast(_Taken[R], self._get(self._actor.take.remote(token)))
+                replies, is_over = cast(tuple[list[R], bool], self._get(self._actor.take.remote(life)))
                 yield from replies
-                if failed is not None:
-                    raise failed
-        except ActorUnavailableError as error:
+        except RayError as error:
             raise self._ended(error) from error
 
     def end(self) -> None:
-        """End it, in order where it does so within ten seconds."""
+        """End it, in order where it is open and does so within ten seconds."""
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayError
 
-        with suppress(RayActorError, RuntimeError, TimeoutError):
-            self._get(self._actor.close.remote(), timeout_s=_STOP_S)
-        ray.kill(self._actor, no_restart=True)
+        with suppress(RayError, RuntimeError, OSError):
+            if self._about is not None:
+                self._get(self._actor.close.remote(), timeout_s=_STOP_S)
+        with suppress(RayError, OSError):
+            ray.kill(self._actor, no_restart=True)
 
     def _get(self, reference: ObjectRef[object], timeout_s: float | None = None) -> object:
         import ray
@@ -213,71 +234,139 @@ class RayWorker(Generic[M, R, A]):
         except GetTimeoutError as error:
             raise TimeoutError from error
         except RayTaskError as error:
-            raise error.cause from None
+            # None where the exception can't be sent; then Ray has its text.
+            raise getattr(error, "cause", None) or RuntimeError(str(error)) from None
         except ActorDiedError as error:
             raise self._ended(error) from error
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"Ray's cluster must be there as long as a stage works, got a lost connection ({error}); start it again, and run again: "
+                "what is complete stays"
+            ) from error
 
     def _ended(self, error: Exception) -> WorkerEnded:
-        said = (
-            " ".join(line.strip() for line in str(error).splitlines() if "The actor" in line) or str(error).partition("\n")[0]
-        )
-        return WorkerEnded(f"worker {self._number} ended ({said[:400]})")
+        from ray.exceptions import ActorUnavailableError
+
+        said = "its process or its node is gone"
+        if not isinstance(error, ActorUnavailableError):
+            lines = [line.strip() for line in str(error).splitlines()]
+            said = (" ".join(line for line in lines if "The actor" in line) or lines[0])[:400]
+        return WorkerEnded(f"worker {self._number} ended ({said})")
+
+
+class _End:
+    """Stands behind the last reply to a message, with what has failed."""
+
+    def __init__(self, failed: Exception | None) -> None:
+        self.failed = failed
 
 
 class _Actor(Generic[O, M, R, A]):
-    """The worker's side."""
+    """The worker's side. One thread opens what it holds and does all the work, as some libraries keep things by thread."""
 
-    def __init__(self, opens: Callable[[O], Server[M, R, A]], opening: O, code: str) -> None:
-        self._opens, self._opening, self._code = opens, opening, code
+    def __init__(self, number: int, opens: Callable[[O], Server[M, R, A]], opening: O, code: str, num_cores: int) -> None:
+        self._number, self._opens, self._opening, self._code = number, opens, opening, code
+        # Cores are held for as long as the files are open, so also a worker that is killed gives its own back.
+        self._cores = _stay_on_cores(num_cores)
+        # One that is started again is another one.
+        self._life = uuid.uuid4().hex
         self._server: Server[M, R, A] | None = None
-        self._opens_once = threading.Lock()
-        self._token = 0
-        self._replies: queue.Queue[_Taken[R]] = queue.Queue()
+        self._failed: Exception | None = None
+        self._is_open = threading.Event()
+        self._messages: queue.Queue[tuple[M, queue.Queue[R | _End]]] = queue.Queue()
+        self._replies: queue.Queue[R | _End] = queue.Queue()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __repr__(self) -> str:
+        """What Ray writes before the lines that it passes on."""
+        return f"worker {self._number}"
 
     def about(self) -> A:
-        """Opens what the worker holds, here and not at its start: an error at its start comes back as text alone."""
-        with self._opens_once:
-            if self._server is None:
-                if (own := code_digest()) != self._code:
-                    raise ValueError(
-                        f"every node of a Ray cluster must compute with {self._code}, got {own}; install the same versions"
-                    )
-                self._server = self._opens(self._opening)
+        """What the server says of itself, once it is open. What fails then is raised here: at its start it would come back as text."""
+        self._is_open.wait()
+        if self._failed is not None:
+            raise self._failed
+        assert self._server is not None
         return self._server.about
 
-    def start(self, message: M) -> int:
-        """Begin to work on a message; `take` gives the replies."""
+    def start(self, message: M) -> str:
+        """Begin to work on a message; `take` gives the replies. The one before is left off."""
         self.about()
-        assert self._server is not None
-        self._token += 1
         self._replies = queue.Queue()
-        threading.Thread(target=self._work, args=(self._server, message, self._replies), daemon=True).start()
-        return self._token
+        self._messages.put((message, self._replies))
+        return self._life
 
-    def take(self, token: int) -> _Taken[R]:
-        """The replies since the last time; it waits up to a second for one."""
-        if token != self._token:
-            raise WorkerEnded("a worker was started again")
+    def take(self, life: str) -> tuple[list[R], bool]:
+        """The replies since the last time, and whether that was all; it waits up to a second for one."""
+        if life != self._life:
+            raise WorkerEnded(f"worker {self._number} was started again")
         taken: list[R] = []
-        is_over, failed = False, None
         with suppress(queue.Empty):
-            replies, is_over, failed = self._replies.get(timeout=_ASK_AGAIN_S)
-            while not is_over:
-                taken += replies
-                replies, is_over, failed = self._replies.get_nowait()
-        return taken, is_over, failed
+            reply = self._replies.get(timeout=_ASK_AGAIN_S)
+            while not isinstance(reply, _End):
+                taken.append(reply)
+                reply = self._replies.get_nowait()
+            if reply.failed is None:
+                return taken, True
+            if not taken:
+                raise reply.failed
+            self._replies.put(reply)
+        return taken, False
 
     def close(self) -> None:
         """Close what the worker holds."""
         if self._server is not None:
             self._server.close()
 
-    @staticmethod
-    def _work(server: Server[M, R, A], message: M, replies: queue.Queue[_Taken[R]]) -> None:
-        failed = None
+    def _serve(self) -> None:
         try:
-            for reply in server(message):
-                replies.put(([reply], False, None))
+            if (own := code_digest()) != self._code:
+                raise ValueError(
+                    f"every node of a Ray cluster must compute with {self._code}, got {own}; install the same versions"
+                )
+            self._server = self._opens(self._opening)
         except Exception as error:
-            failed = error
-        replies.put(([], True, failed))
+            self._failed = error
+        except SystemExit as error:
+            self._failed = RuntimeError(
+                f"what worker {self._number} opens must not end it, got exit {error.code}; its log has why"
+            )
+        self._is_open.set()
+        while self._server is not None:
+            message, replies = self._messages.get()
+            failed = None
+            try:
+                for reply in self._server(message):
+                    if replies is not self._replies:
+                        break
+                    replies.put(reply)
+            except Exception as error:
+                failed = error
+            replies.put(_End(failed))
+
+
+def _stay_on_cores(number: int) -> list[IO[bytes]]:
+    """Keep this process on cores on which no other worker is, and hold these by locked files. Where so few are free, it stays on all."""
+    held: dict[int, IO[bytes]] = {}
+    cores = own_cores()
+    if number == 0 or number >= len(cores) or not hasattr(os, "sched_setaffinity"):
+        return []
+    folder = Path(tempfile.gettempdir()) / f"bnf-cores-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for core in cores:
+        file = (folder / str(core)).open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        held[core] = file
+        if len(held) == number:
+            # Threads that are there already have their own.
+            for thread in os.listdir("/proc/self/task"):
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread), held)
+            return list(held.values())
+    for file in held.values():
+        file.close()
+    return []

@@ -83,11 +83,12 @@ class _Tasks(Generic[T]):
 def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Iterable[R]]) -> Generator[R, None, None]:
     """What `work` yields for all tasks, in the order in which it is there. Each worker has a thread of its own here.
 
-    A worker that ends gives its task back: `work` is called for it again, by this worker if it comes back, or by another. One that ends
-    for good is taken from `workers`.
+    A worker that ends gives its task back: `work` is called for it again, by this worker if it comes back, or by another. What `work` has
+    yielded of it by then stays yielded. A worker that ends for good is taken from `workers`.
 
     Raises:
-        WorkerEnded: all have ended, or one task has ended its worker three times.
+        WorkerEnded: all have ended.
+        RuntimeError: one task has ended its worker three times.
         Exception: what `work` raises; the others end after the task that they are at.
     """
     left: _Tasks[T] = _Tasks(tasks)
@@ -102,10 +103,14 @@ def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Itera
                         told.put((worker, one, None, False))
                 except WorkerEnded as error:
                     task.tries += 1
-                    left.put_back(task)
-                    print(f"{error}; the others take over what it had", file=sys.stderr, flush=True)
                     if task.tries == _TRIES:
-                        raise RuntimeError(f"the same task has ended {_TRIES} workers, the last: {error}") from error
+                        left.done()
+                        raise RuntimeError(
+                            f"what a worker is given must not end it, got {_TRIES} ends with the same task, the last: {error}; give a "
+                            "worker more memory, or leave out of the data what it can't do"
+                        ) from error
+                    left.put_back(task)
+                    _say(f"{error}; {'the others take over what it had' if len(workers) > 1 else 'what it had is done again'}")
                 except BaseException:
                     left.done()
                     raise
@@ -118,7 +123,7 @@ def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Itera
     threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
-    running, ended, error = len(threads), None, None
+    running, ended, failure = len(threads), WorkerEnded("every worker has ended"), None
     try:
         while running:
             worker, one, failed, is_end = told.get()
@@ -129,14 +134,24 @@ def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Itera
             if isinstance(failed, WorkerEnded):
                 workers.remove(worker)
                 ended = failed
+                if workers:
+                    _say(
+                        f"{failed} and stays away; {len(workers)} go on"
+                        if len(workers) > 1
+                        else f"{failed} and stays away; one goes on"
+                    )
             elif failed is not None:
-                error = error or failed
+                failure = failure or failed
                 left.stop()
     finally:
         left.stop()
         for thread in threads:
             thread.join()
-    if error is not None:
-        raise error
-    if ended is not None and not left.is_empty():
+    if failure is not None:
+        raise failure
+    if not left.is_empty():
         raise ended
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

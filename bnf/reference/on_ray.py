@@ -161,11 +161,9 @@ class RayPass:
 
 def _start(of: Pass, address: str, most: int) -> list[RayWorker[Asked, _Row, About]]:
     cluster = connect(address)
+    # A worker's own folder is another one.
+    of = replace(of, model_dir=of.model_dir.absolute(), groups_dir=of.groups_dir.absolute())
     if cluster.num_gpus:
-        # Beside a GPU the core only prepares.
-        return start_workers(min(most, cluster.num_gpus), OpenReference, of, num_gpus=1, num_cpus=1, variables={})
-    import ray
-
-    cores = [int(each["Resources"].get("CPU", 0)) for each in ray.nodes() if each["Alive"]]
-    computing = [number for number in cores if number]
-    return start_workers(min(most, len(computing)), OpenReference, of, num_gpus=0, num_cpus=min(computing), variables={})
+        return start_workers(min(most, cluster.num_gpus), OpenReference, of, num_gpus=1, num_cpus=0, variables={})
+    count = min(most, sum(machine.num_cpus > 0 for machine in cluster.machines))
+    return start_workers(count, OpenReference, of, num_gpus=0, num_cpus=cluster.cores_each(count), variables={})

@@ -7,12 +7,13 @@ open an engine by its name (`open_engine`, `environment`), the options that a re
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeVar, cast, get_args
 
+from bnf.host import own_cores
 from bnf.model.device import devices
+from bnf.parallel.cluster import Cluster, Machine
 from bnf.plugins import Kind, default, load, names
 from evaluation.records import Record
 from evaluation.types import Generation, Message, Sampling
@@ -115,10 +116,11 @@ class EngineFile(Protocol):
         ...
 
     @default
-    def problem(self, options: Mapping[str, int | float], config: Record | None) -> str | None:
-        """Why `open` would refuse some of its `OPTIONS`, on this machine and for the model of this config.json.
+    def problem(self, options: Mapping[str, int | float], config: Record | None, gpus: int | None = None) -> str | None:
+        """Why `open` would refuse some of its `OPTIONS`, for the model of this config.json and on a machine with so many GPUs.
 
         The text begins with the option's name. None where there is no reason, or none yet: `config` is None until the model is here.
+        `gpus` left out are this machine's.
         """
         return None
 
@@ -183,20 +185,21 @@ def opening_options(settings: Mapping[str, object]) -> dict[str, object]:
     return {**load_options(settings), **({"ray": settings["ray"]} if "ray" in settings else {})}
 
 
-def too_many_replicas(options: Mapping[str, int | float]) -> str | None:
-    """What is wrong with a `num_replicas` for which this machine has too few GPUs, or without GPUs too few cores."""
-    replicas, size = options.get("num_replicas", 1), options.get("tensor_parallel_size", 1)
-    gpus = len(devices())
-    most = gpus // size if gpus else len(own_cores())
-    if replicas == 1 or replicas <= most:
+def too_many_replicas(options: Mapping[str, int | float], cluster: Cluster | None = None) -> str | None:
+    """What is wrong with a `num_replicas` for which there are too few GPUs, or without GPUs too few cores: in the cluster, or here."""
+    replicas, size = int(options.get("num_replicas", 1)), int(options.get("tensor_parallel_size", 1))
+    if cluster is None and replicas == 1:
         return None
-    here = f"of this machine's {gpus} GPUs, {size:g} for each" if gpus else "this machine's cores"
-    return f"num_replicas must be at most {max(1, most):g}, {here}, got {replicas}; lower it"
-
-
-def own_cores() -> list[int]:
-    """The cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    there = cluster or Cluster((Machine(len(devices()), len(own_cores())),))
+    most = there.room_for(size)
+    if replicas <= most:
+        return None
+    whose = "this machine's" if cluster is None else "the cluster's"
+    if cluster is not None and most == 0 and there.num_gpus:
+        largest = max(machine.num_gpus for machine in there.machines)
+        return f"tensor_parallel_size must be at most {largest}, the GPUs of the cluster's largest node, got {size}; lower it"
+    here = f"of {whose} {there.num_gpus} GPUs, {size} for each" if there.num_gpus else f"{whose} cores"
+    return f"num_replicas must be at most {max(1, most)}, {here}, got {replicas}; lower it"
 
 
 def own_length(config: Record) -> int | None:

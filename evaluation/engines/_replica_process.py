@@ -46,9 +46,9 @@ class OpenEngine:
 
     def __call__(self, message: Record) -> Iterator[Record]:
         """The replies to a message: `do` says what is asked, and each reply has the `index` of what it belongs to."""
-        if message["do"] == "reseed":
-            self._engine.reseed(message["seed"])
-        elif message["do"] == "generate":
+        if message["do"] == "generate":
+            if message["seed"] is not None:
+                self._engine.reseed(message["seed"])
             for index, found in self._engine.generate(message["prompts"], Sampling(**message["sampling"])):
                 yield {"index": index, "found": [asdict(one) for one in found]}
         else:

@@ -10,17 +10,20 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
+from bnf.host import own_cores
 from bnf.model.device import devices
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import WorkerEnded, share_out
 from bnf.plugins import load
 from bnf.process import module_command, module_environment
-from evaluation.engines import ENGINES, Completed, Prompt, Received, environment, own_cores, unheard
+from evaluation.engines import ENGINES, Completed, Prompt, Received, environment, too_many_replicas, unheard
 from evaluation.engines._replica_process import CORES, REPORT_FD, OpenEngine, Opening
 from evaluation.records import Record
 from evaluation.types import Generation, Sampling
@@ -38,14 +41,28 @@ class _Asked(ABC):
     supports_choices: ClassVar[bool] = True
     version: str
     max_model_len: int | None
+    # Of the next call of `generate`. It goes with the prompts, so a replica that is started again between the two has it too.
+    _seed: int | None = None
 
-    @abstractmethod
-    def wait(self) -> None:
-        """Until its model is loaded: all replicas load at once."""
+    def __init__(self, number: int, alike: _Alike) -> None:
+        self.number, self._alike = number, alike
 
-    @abstractmethod
     def ready(self, until: Callable[[], bool]) -> bool:
-        """As `bnf.parallel.share` has it."""
+        """As `bnf.parallel.share` has it.
+
+        Raises:
+            ValueError: as the engine's `open`, or its engine isn't that of the others.
+        """
+        about = self._opened(until)
+        if about is None:
+            return False
+        self._alike.require(self.number, about)
+        self.version, self.max_model_len = about["version"], about["max_model_len"]
+        return True
+
+    @abstractmethod
+    def _opened(self, until: Callable[[], bool]) -> Record | None:
+        """What its engine says of itself (`OpenEngine.about`), once its model is loaded; None where `until()` holds before."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -57,11 +74,17 @@ class _Asked(ABC):
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, received: Received = unheard
     ) -> Generator[Completed, None, None]:
-        asked = {"do": "generate", "prompts": [list(prompt) for prompt in prompts], "sampling": asdict(sampling)}
+        asked = {
+            "do": "generate",
+            "prompts": [list(prompt) for prompt in prompts],
+            "sampling": asdict(sampling),
+            "seed": self._seed,
+        }
         for reply in self._ask(asked):
             found = [Generation(**one) for one in reply["found"]]
             received(reply["index"], found)
             yield reply["index"], found
+        self._seed = None
 
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, tuple[float, bool]]]:
         asked = {"do": "loglikelihoods", "pairs": [[list(context), list(rest)] for context, rest in pairs]}
@@ -69,15 +92,34 @@ class _Asked(ABC):
             yield reply["index"], (reply["logp"], reply["is_greedy"])
 
     def reseed(self, seed: int) -> None:
-        list(self._ask({"do": "reseed", "seed": seed}))
+        self._seed = seed
+
+
+class _Alike:
+    """Holds what the first replica that opened said of its engine, and refuses another one that says otherwise."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._first: tuple[int, Record] | None = None
+
+    def require(self, number: int, about: Record) -> None:
+        with self._lock:
+            self._first = self._first or (number, about)
+            first, expected = self._first
+        for key, value in about.items():
+            if value != expected[key]:
+                raise ValueError(
+                    f"every replica must have the same {key}, got {expected[key]} on replica {first + 1} and {value} on replica "
+                    f"{number + 1}; install the same versions on all nodes"
+                )
 
 
 class ProcessReplica(_Asked):
     """One that is a process of this machine."""
 
-    def __init__(self, opening: Opening, number: int, count: int) -> None:
-        self.number = number
-        self.max_model_len = None
+    def __init__(self, opening: Opening, number: int, count: int, alike: _Alike) -> None:
+        super().__init__(number, alike)
+        self._about: Record | None = None
         read_end, write_end = os.pipe()
         self._process = subprocess.Popen(
             module_command("evaluation.engines._replica_process"),
@@ -89,14 +131,12 @@ class ProcessReplica(_Asked):
         self._replies = os.fdopen(read_end, "rb")
         self._send(asdict(opening))
 
-    def wait(self) -> None:
-        (opened,) = self._read()
-        self.version, self.max_model_len = opened["version"], opened["max_model_len"]
-
-    def ready(self, until: Callable[[], bool]) -> bool:
+    def _opened(self, until: Callable[[], bool]) -> Record | None:
+        if self._about is None:
+            (self._about,) = self._read()
         if self._process.poll() is not None:
             raise self._ended()
-        return not until()
+        return None if until() else self._about
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -152,15 +192,12 @@ _ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "MemoryError": 
 class RayReplica(_Asked):
     """One that Ray has placed on a node."""
 
-    def __init__(self, worker: RayWorker[Record, Record, Record]) -> None:
+    def __init__(self, worker: RayWorker[Record, Record, Record], number: int, alike: _Alike) -> None:
+        super().__init__(number, alike)
         self._worker = worker
 
-    def wait(self) -> None:
-        about = self._worker.about()
-        self.version, self.max_model_len = about["version"], about["max_model_len"]
-
-    def ready(self, until: Callable[[], bool]) -> bool:
-        return self._worker.ready(until)
+    def _opened(self, until: Callable[[], bool]) -> Record | None:
+        return self._worker.about() if self._worker.ready(until) else None
 
     def close(self) -> None:
         self._worker.end()
@@ -180,23 +217,29 @@ class Replicas:
     supports_choices: ClassVar[bool] = True
 
     def __init__(self, opening: Opening, count: int, ray: str | None) -> None:
+        alike = _Alike()
         self.alive: list[_Asked] = (
-            [ProcessReplica(opening, number, count) for number in range(count)]
+            [ProcessReplica(opening, number, count, alike) for number in range(count)]
             if ray is None
-            else [*_on_ray(ray, opening, count)]
+            else [*_on_ray(ray, opening, count, alike)]
         )
         self._batch = load(ENGINES, opening.name).BATCH
-        for replica in self.alive:
-            replica.wait()
-        self.version, self.max_model_len = self.alive[0].version, self.alive[0].max_model_len
+        every = [*self.alive]
+        try:
+            # All load at once. On Ray the first that is there begins, as another one may wait for a place.
+            ((self.version, self.max_model_len),) = share_out(
+                self.alive, [None], lambda replica, _: [(replica.version, replica.max_model_len)]
+            )
+        except BaseException:
+            for replica in every:
+                replica.close()
+            raise
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, received: Received = unheard
     ) -> Generator[Completed, None, None]:
-        if sampling.temperature > 0:
-            yield from self.alive[0].generate(prompts, sampling, received)
-            return
-
+        whole = [list(range(len(prompts)))]
+        chunks = whole if sampling.temperature > 0 else self._chunks([len(prompt) for prompt in prompts])
         done: set[int] = set()
 
         def work(replica: _Asked, chunk: list[int]) -> Iterator[Completed]:
@@ -207,7 +250,7 @@ class Replicas:
                     received(index, found)
                     yield index, found
 
-        yield from share_out(self.alive, self._chunks([len(prompt) for prompt in prompts]), work)
+        yield from share_out(self.alive, chunks, work)
 
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, tuple[float, bool]]]:
         done: set[int] = set()
@@ -236,19 +279,23 @@ class Replicas:
         return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _on_ray(address: str, opening: Opening, count: int) -> list[RayReplica]:
+def _on_ray(address: str, opening: Opening, count: int, alike: _Alike) -> list[RayReplica]:
     cluster = connect(address)
     size = int(str(opening.options.get("tensor_parallel_size", 1)))
+    if found := too_many_replicas(
+        {"num_replicas": count, "tensor_parallel_size": size}, None if address == "local" else cluster
+    ):
+        raise ValueError(found)
     workers = start_workers(
         count,
         OpenEngine,
-        opening,
-        num_gpus=size if cluster.num_gpus else 0,
+        # A worker's own folder is another one.
+        replace(opening, model=str(Path(opening.model).absolute())),
         # Beside a GPU the cores only prepare; without one they compute.
-        num_cpus=1 if cluster.num_gpus else max(1, cluster.num_cpus // max(count, cluster.num_nodes)),
+        **({"num_gpus": size, "num_cpus": 0} if cluster.num_gpus else {"num_gpus": 0, "num_cpus": cluster.cores_each(count)}),
         variables=environment(opening.name),
     )
-    return [RayReplica(worker) for worker in workers]
+    return [RayReplica(worker, number, alike) for number, worker in enumerate(workers)]
 
 
 def _place(options: Mapping[str, object], number: int, count: int) -> dict[str, str]:

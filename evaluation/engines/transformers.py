@@ -43,7 +43,7 @@ def open(model: str | Path, *, max_model_len: int | None = None, batch_size: int
     return TransformersEngine(Path(model), max_model_len, batch_size)
 
 
-def problem(options: Mapping[str, int | float], config: Record | None) -> str | None:
+def problem(options: Mapping[str, int | float], config: Record | None, gpus: int | None = None) -> str | None:
     """Whether the model's config.json says that it reads less."""
     return longer_than_own(options.get("max_model_len"), own_length(config or {}))
 

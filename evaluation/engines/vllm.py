@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from bnf.host import own_cores
 from bnf.model.device import devices
 from evaluation.engines import (
     LOAD_OPTIONS,
@@ -24,7 +25,6 @@ from evaluation.engines import (
     Received,
     cut_left,
     longer_than_own,
-    own_cores,
     own_length,
     too_long,
     unheard,
@@ -74,8 +74,8 @@ def open(
     return VllmEngine(Path(model), given)
 
 
-def problem(options: Mapping[str, int | float], config: Record | None) -> str | None:
-    """Why vLLM would not take these options, as far as this machine and the model's config.json say. On a CPU one process computes."""
+def problem(options: Mapping[str, int | float], config: Record | None, gpus: int | None = None) -> str | None:
+    """Why vLLM would not take these options, as far as the machine and the model's config.json say. On a CPU one process computes."""
     size, share = options.get("tensor_parallel_size", 1), options.get("gpu_memory_utilization")
     if _is_cpu_build():
         if size > 1:
@@ -85,7 +85,7 @@ def problem(options: Mapping[str, int | float], config: Record | None) -> str | 
                 f"gpu_memory_utilization must be left out where vLLM computes on the CPU, got {share:g}; "
                 "the variable VLLM_CPU_KVCACHE_SPACE says how many GiB its cache has"
             )
-    elif size > (found := max(1, len(devices()))):
+    elif size > (found := max(1, len(devices()) if gpus is None else gpus)):
         return f"tensor_parallel_size must be at most {found}, the number of GPUs that this machine shows, got {size}; lower it"
     config = config or {}
     heads = config.get("num_attention_heads", config.get("text_config", {}).get("num_attention_heads"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, LostText, RenderingError
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import share_out
-from evaluation.engines import LoadOption
+from evaluation.engines import LoadOption, too_many_replicas
 from evaluation.types import Generation, Message
 
 # Which of `evaluation.engines.LOAD_OPTIONS` it takes: with Ray alone.
@@ -168,12 +168,15 @@ class _OnRay:
 
 def _start(opening: _Opening, count: int, address: str) -> list[_Worker]:
     cluster = connect(address)
+    if found := too_many_replicas({"num_replicas": count}, None if address == "local" else cluster):
+        raise ValueError(found)
     return start_workers(
         count,
         _Here,
-        opening,
-        num_gpus=1 if cluster.num_gpus else 0,
+        # A worker's own folder is another one.
+        replace(opening, model=opening.model.absolute()),
         # Beside a GPU the cores only prepare; without one they compute.
-        num_cpus=1 if cluster.num_gpus else max(1, cluster.num_cpus // max(count, cluster.num_nodes)),
+        num_gpus=1 if cluster.num_gpus else 0,
+        num_cpus=0 if cluster.num_gpus else cluster.cores_each(count),
         variables={},
     )

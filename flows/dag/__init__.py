@@ -12,6 +12,7 @@ hub: what a hub has of a model or a data set
 estimate: what a training will take, from the model's config.json alone
 estimate_tables: the same as people read it
 engine_checks: whether engines can load their models as the recipe says
+ray_checks: whether Ray is there where the recipe says
 memory_check: whether a training has the memory
 costs: what the samples of dev prompts will cost
 checks: `Check`, what one check says

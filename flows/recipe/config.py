@@ -33,8 +33,9 @@ from flows.errors import RecipeError
 from flows.recipe.data_sections import Data, Prepare
 from flows.recipe.messages import as_written, explain
 from flows.recipe.paths import MayBeLocal, find_path, located
+from flows.recipe.ray_section import RayCluster
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
-from flows.recipe.sections import Evaluation, Judge, JudgeModel, Label, RayCluster, Sample, Spending
+from flows.recipe.sections import Evaluation, Judge, JudgeModel, Label, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The name that stands for the newest run. No recipe may have it.

@@ -193,19 +193,6 @@ class TokenPrice(Section):
     output: float = Field(ge=0, description="of completions")
 
 
-class RayCluster(Section):
-    """Ray: what shares a stage's work out over processes and nodes. The Prefect task stays one for each stage."""
-
-    address: str = Field(
-        "none",
-        pattern=r"^(none|local|auto|ray://[^/\s:]+:\d+)$",
-        description=(
-            "`none`; `local`: this machine alone; `auto`: the cluster of which this machine is a node; `ray://HOST:PORT`: a cluster "
-            "elsewhere"
-        ),
-    )
-
-
 class Spending(Section):
     """What a run may pay to endpoints for answers, judgments and labels together."""
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bnf.parallel.ray_workers import Cluster
+from bnf.parallel.cluster import Cluster, Machine
 from bnf.parallel.share import WorkerEnded
 from data.labelers import judge as judge_labeler
 from data.labelers import reward_model as reward_labeler
@@ -82,7 +82,7 @@ def on_ray(monkeypatch):
         asked.update(number=number, **resources)
         return [Worker(opens(opening), one == 0, asked["computed"]) for one in range(number)]
 
-    monkeypatch.setattr("evaluation.judging.reward_model.connect", lambda address: Cluster(0, 12, 2))
+    monkeypatch.setattr("evaluation.judging.reward_model.connect", lambda address: Cluster((Machine(0, 9), Machine(0, 4))))
     monkeypatch.setattr("evaluation.judging.reward_model.start_workers", start)
     return asked
 

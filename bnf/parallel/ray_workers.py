@@ -354,7 +354,7 @@ def _stay_on_cores(number: int) -> list[IO[bytes]]:
     folder = Path(tempfile.gettempdir()) / f"bnf-cores-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for core in cores:
-        file = (folder / str(core)).open("wb")
+        file: IO[bytes] = (folder / str(core)).open("wb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

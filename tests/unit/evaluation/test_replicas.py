@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.engines._replica_process import OpenEngine, Opening
+from evaluation.engines._replicas import _Alike
+
 ROOT = Path(__file__).parents[3]
 ECHO = """
 import os
@@ -124,6 +127,23 @@ def test_replicas_end_with_the_process_that_started_them(checkout, tmp_path):
     while any(map(runs, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(runs, pids))
+
+
+def test_replicas_of_other_versions_are_refused():
+    alike = _Alike()
+    alike.require(0, {"version": "vllm 1", "max_model_len": 9})
+    alike.require(1, {"version": "vllm 1", "max_model_len": 9})
+    with pytest.raises(
+        ValueError, match="must have the same version, got vllm 1 on replica 1 and vllm 2 on replica 3; install"
+    ):
+        alike.require(2, {"version": "vllm 2", "max_model_len": 9})
+
+
+def test_a_node_without_the_models_folder_says_what_is_missing(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"must be on every node under the same path, got .*nowhere, which isn't there; mount BNF_HOME"
+    ):
+        OpenEngine(Opening("transformers", str(tmp_path / "nowhere"), {}))
 
 
 def runs(pid):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,10 @@ from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import ignore
 from tests.unit.evaluation.test_reward_model import model_dir as reward_model_dir  # noqa: F401
 
-pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.integration,
+    # Not imported here: a run sets Ray's variables before it imports it.
+    pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed"),
     pytest.mark.skipif(sys.platform != "linux", reason="what a process has started is read from /proc"),
 ]
 
@@ -108,7 +110,7 @@ def processes(folder: Path | None = None) -> dict[int, str]:
     if folder is not None:
         return {pid: command for pid, command in found.items() if str(folder) in command and pid != os.getpid()}
     is_own = {pid for pid in found if parents.get(parents[pid]) == os.getpid()}
-    return {pid: found[pid] for pid in is_own if re.match("ray::(_Actor|worker)", found[pid])}
+    return {pid: found[pid] for pid in is_own if re.match("ray::(_Actor|worker )", found[pid])}
 
 
 def wait_until_ended(folder: Path | None = None) -> None:
@@ -175,8 +177,9 @@ def test_a_pass_that_is_killed_takes_its_ray_with_it_and_goes_on_without(workpla
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         f"call(Path({str(workplace)!r}), Path({str(data)!r}), output, 'local').launch(kill)\n"
     )
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
-        process = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, env=os.environ | {"RAY_TMPDIR": folder})
+        process = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, env=own | {"RAY_TMPDIR": folder})
         assert process.returncode == -signal.SIGKILL
         wait_until_ended(Path(folder))
     before = {shard.name: shard.stat().st_mtime_ns for shard in (tmp_path / "ray").glob("*.safetensors")}

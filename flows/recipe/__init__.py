@@ -3,6 +3,7 @@
 config: `Recipe`, `load_recipe` and `make_recipe`
 section: the base of every section, and `read_as`, which checks that a section has the keys that its stage reads
 data_sections: the sections on data and preparation
+ray_section: where Ray is
 sections: the other sections
 engine_options: the keys that say how an engine loads a model
 docs: the tables of keys in docs/recipes.md

@@ -151,6 +151,7 @@ def test_an_interrupt_ends_the_pass_and_another_one_goes_on_though_a_worker_is_k
     wait_until_ended()
 
 
+@pytest.mark.nightly
 def test_workers_reward_as_one_model_does(cluster: None, reward_model_dir: Path) -> None:  # noqa: F811
     conversations = [
         [{"role": "user", "content": f"w{10 + n % 50}"}, {"role": "assistant", "content": " w21" * (1 + n * 7 % 40)}]

@@ -214,7 +214,8 @@ class Recipe(Section):
 
     def _judges(self) -> list[tuple[str, JudgeModel]]:
         """Every judge, by its section."""
-        second, labels = self.judge and self.judge.second, self.label and self.label.judge
+        second = self.judge.second if self.judge else None
+        labels = self.label.judge if self.label else None
         named: list[tuple[str, JudgeModel | None]] = [("judge", self.judge), ("judge.second", second), ("label.judge", labels)]
         return [(key, judge) for key, judge in named if judge is not None]
 

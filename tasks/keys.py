@@ -54,6 +54,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.parallel.launch",
         "bnf.parallel.placement",
         "bnf.parallel.ray_workers",
+        "bnf.reference.on_ray",
         "bnf.training.checks",
         "bnf.training.fitting",
         "bnf.training.loggers",

@@ -2,6 +2,8 @@
 
 values: what is cached of a row.
 cache: the pass that writes the cache, and reading it.
+computing: what a pass computes, and the processes that share its rows.
+on_ray: workers on Ray that compute its shards.
 launch: the pass in several processes.
 index: what a cache was made from and with.
 kl_pairs: prompts with other prompts' completions, for objectives that estimate the KL to the reference.

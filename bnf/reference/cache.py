@@ -7,7 +7,8 @@ Where the objective needs KL pairs, the same pass and the same shards hold their
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,32 +16,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from bnf.data.groups import DEV, read_groups
 from bnf.data.longest import check_longest
-from bnf.data.packing import Row, pack, rows_digest
+from bnf.data.packing import Row, rows_digest
 from bnf.files import open_to_readers, replacing, write_json
-from bnf.model.allocator import keep_freed_memory
-from bnf.model.digests import model_digest
-from bnf.model.kernels import implementation, in_common
-from bnf.model.loading import Weights, load_model, numerics
-from bnf.model.logps import row_logps
-from bnf.model.sharding import load_sharded
-from bnf.parallel.group import gather, is_first, num_processes, of_first, process_number, wait_for_all
+from bnf.model.loading import Weights
+from bnf.parallel.group import is_first, of_first, wait_for_all
 from bnf.parallel.placement import Placement
 from bnf.progress import Progress
+from bnf.reference.computing import Computing, Pass, PassRows, Processes, Values
 from bnf.reference.index import (
     INDEX_FILE,
     NUMERICS_FILE,
-    Identity,
     ReferenceIndex,
     Shard,
-    device_pass,
     read_index,
     reference_numerics,
 )
-from bnf.reference.kl_pairs import kl_pair_rows
+from bnf.reference.on_ray import RayPass
 from bnf.reference.values import KlPairReference, RowReference
 
 # Tokens in a shard: what a killed pass loses at most.
@@ -64,95 +58,84 @@ def cache_reference(
     entropies: bool = False,
     kl_pairs: bool = False,
     placement: Placement = _HERE,
+    ray: str | None = None,
 ) -> ReferenceIndex:
     """Writes the reference's per-token values of all groups into `output_dir`, and returns the index. It keeps finished shards.
 
     `progress` counts tokens. `weights` and `load_in_4bit` are `load_model`'s, `attention` is `train.attention`; the index says which
     kernels served. `entropies` also stores the model's entropy at every position, and `kl_pairs` the values of the rows' KL pairs. If the
     data set has dev groups, their values go into the subfolder `dev`. The index is written last: where it exists, the cache is complete.
-    Where several processes call it, they share the rows, and where `placement` says so the model.
+    Where several processes call it, they share the rows, and where `placement` says so the model. With `ray`, an address
+    (`bnf.parallel.ray_workers`), one process calls it, and workers there compute whole shards.
 
     Raises:
-        ValueError: a group is longer than a row, the model is not supported, or there is one prompt alone and so no KL pair.
+        ValueError: a group is longer than a row, the model is not supported, there is one prompt alone and so no KL pair, or Ray or its
+            workers are not as the pass needs them.
     """
-    groups = read_groups(groups_dir)
+    # Dev groups come first, so that the index of all is written last.
+    parts = [DEV, ""] if (groups_dir / DEV).is_dir() else [""]
+    groups = {part: read_groups(groups_dir / part) for part in parts}
     check_longest(groups_dir, max_tokens_per_row=max_tokens_per_row, share_prompts=share_prompts)
-    if (groups_dir / DEV).is_dir():
-        # First, so that the index of all is written last.
-        cache_reference(
-            model_dir,
-            groups_dir / DEV,
-            output_dir / DEV,
-            max_tokens_per_row=max_tokens_per_row,
-            max_groups_per_row=max_groups_per_row,
-            bf16=bf16,
-            progress=lambda done, total, note: progress(done, total, f"dev: {note}"),
-            share_prompts=share_prompts,
-            weights=weights,
-            load_in_4bit=load_in_4bit,
-            attention=attention,
-            entropies=entropies,
-            kl_pairs=kl_pairs,
-            placement=placement,
-        )
-    # One of the processes may lie on a card that can do less.
-    served_by = in_common(gather(implementation(model_dir, attention, bf16=bf16)))
-    rows = pack(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
-    pairs = kl_pair_rows(rows) if kl_pairs else None
-    identity = Identity(
-        rows=rows_digest(rows),
-        model=of_first(lambda: model_digest(model_dir)),
+    pass_ = Pass(
+        model_dir,
+        groups_dir,
         max_tokens_per_row=max_tokens_per_row,
+        max_groups_per_row=max_groups_per_row,
         share_prompts=share_prompts,
         bf16=bf16,
         weights=weights,
         load_in_4bit=load_in_4bit,
-        **device_pass(served_by),
+        attention=attention,
         entropies=entropies,
-        mismatched=None if pairs is None else rows_digest(pairs),
+        kl_pairs=kl_pairs,
     )
-    key, is_sharded = identity.key, placement.sharding != "none"
-    bounds = _shard_bounds(rows)
+    rows = {part: pass_.rows(groups[part]) for part in parts}
+
+    def of_dev(done: int, total: int, note: str) -> None:
+        progress(done, total, f"dev: {note}")
+
+    with closing(_computing(pass_, rows, placement, ray)) as computing:
+        for part in parts:
+            folder, told = output_dir / part, of_dev if part == DEV else progress
+            index = _cache_part(pass_, part, rows[part], folder, computing, told)
+    return index
+
+
+def _computing(pass_: Pass, rows: Mapping[str, PassRows], placement: Placement, ray: str | None) -> Computing:
+    if ray is None:
+        return Processes(pass_, placement)
+    return RayPass(pass_, ray, most=max(len(_shard_bounds(of_part.rows)) for of_part in rows.values()))
+
+
+def _cache_part(
+    pass_: Pass, part: str, rows: PassRows, output_dir: Path, computing: Computing, progress: Progress
+) -> ReferenceIndex:
+    """Writes the shards that are missing, and the index."""
+    identity = pass_.identity(rows, computing.device)
+    key, tokens_of_row = identity.key, rows.num_tokens
+    bounds = _shard_bounds(rows.rows)
     shards = [Shard(f"reference-{number:05d}.safetensors", bound) for number, bound in enumerate(bounds)]
     missing = of_first(lambda: _missing(output_dir, shards, key))
     if missing is None:
         return read_index(output_dir)
 
-    tokens_of_row = [row.num_tokens + (0 if pairs is None else pairs[place].num_tokens) for place, row in enumerate(rows)]
     num_tokens = sum(tokens_of_row)
     done = num_tokens - sum(sum(tokens_of_row[slice(*shard.rows)]) for shard in missing)
     if done:
         progress(done, num_tokens, "tokens, some cached")
-    _compute_alike(output_dir, goes_on=len(missing) < len(shards))
-    model: PreTrainedModel | None = None
-    # As many shards at once as there are processes: so a kill loses each process's work on as many tokens, whatever their number.
-    for start in range(0, len(missing), num_processes()):
-        if model is None:
-            keep_freed_memory()
-            if is_sharded:
-                model = load_sharded(model_dir, placement, weights=weights, attention=served_by).eval()
-            else:
-                model = load_model(model_dir, weights=weights, load_in_4bit=load_in_4bit, attention=served_by).eval()
-        together = missing[start : start + num_processes()]
-        places = [place for shard in together for place in range(*shard.rows)]
-        own: dict[int, dict[str, Tensor]] = {}
-        for first in range(0, len(places), num_processes()):
-            turn = places[first : first + num_processes()]
-            mine = turn[process_number()] if process_number() < len(turn) else None
-            if mine is not None or is_sharded:
-                # Each pass through a sharded model needs all processes: one without a row computes the first again, for nothing.
-                place = turn[0] if mine is None else mine
-                values = _row_values(model, rows[place], None if pairs is None else pairs[place], bf16, entropies)
-                own |= {} if mine is None else {mine: values}
-            done += sum(tokens_of_row[place] for place in turn)
-            progress(done, num_tokens, "tokens")
-        computed = {place: values for part in gather(own) for place, values in part.items()}
-        if is_first():
-            for shard in together:
-                _write_shard(output_dir / shard.file, [computed[place] for place in range(*shard.rows)], key)
+    _compute_alike(output_dir, computing, goes_on=len(missing) < len(shards))
 
-    num_completion_tokens = sum(row.num_completion_tokens for row in rows)
-    index = ReferenceIndex(key, identity, len(rows), num_tokens, num_completion_tokens, tuple(shards))
+    def took(places: Sequence[int]) -> None:
+        nonlocal done
+        done += sum(tokens_of_row[place] for place in places)
+        progress(done, num_tokens, "tokens")
+
+    for shard, values in computing.shards(part, rows, missing, took):
+        if is_first():
+            _write_shard(output_dir / shard.file, values, key)
+
+    num_completion_tokens = sum(row.num_completion_tokens for row in rows.rows)
+    index = ReferenceIndex(key, identity, len(rows.rows), num_tokens, num_completion_tokens, tuple(shards))
     if is_first():
         write_json(output_dir / INDEX_FILE, index.to_json(), indent=1)
     wait_for_all()
@@ -220,31 +203,19 @@ def _missing(output_dir: Path, shards: Sequence[Shard], key: str) -> list[Shard]
     return [shard for shard in shards if _shard_key(output_dir / shard.file) != key]
 
 
-def _compute_alike(output_dir: Path, *, goes_on: bool) -> None:
+def _compute_alike(output_dir: Path, computing: Computing, *, goes_on: bool) -> None:
     """Notes what the pass computes with. A pass that goes on takes as many threads as it began with: their number changes bits.
 
     It is neither in the key nor in the index: another machine's cache is worth trying, and training's first step says whether it fits.
     """
     began_with = of_first(lambda: reference_numerics(output_dir)) if goes_on else None
     if began_with is not None and began_with.num_threads and not torch.cuda.is_available():
-        torch.set_num_threads(began_with.num_threads)
+        computing.take_threads(began_with.num_threads)
     elif is_first():
-        write_json(output_dir / NUMERICS_FILE, numerics().to_json(), indent=1)
+        write_json(output_dir / NUMERICS_FILE, computing.numerics.to_json(), indent=1)
 
 
-def _row_values(model: PreTrainedModel, row: Row, pairs: Row | None, bf16: bool, entropies: bool) -> dict[str, Tensor]:
-    """A row's values, under their names in a shard."""
-    with torch.no_grad():
-        values = row_logps(model, row, bf16=bf16, entropies=entropies)
-        named = {"logps": values.logps, "log_odds": values.log_odds}
-        if pairs is not None:
-            named["mismatched_logps"] = row_logps(model, pairs, bf16=bf16).logps
-        if entropies:
-            named["entropies"] = values.entropies
-    return {name: value.float().cpu() for name, value in named.items()}
-
-
-def _write_shard(path: Path, of_rows: Sequence[dict[str, Tensor]], key: str) -> None:
+def _write_shard(path: Path, of_rows: Sequence[Values], key: str) -> None:
     with replacing(path) as partial:
         values = {name: torch.cat([of_row[name] for of_row in of_rows]) for name in of_rows[0]}
         save_file(values, partial, metadata={"key": key})

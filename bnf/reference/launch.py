@@ -1,7 +1,8 @@
-"""The reference pass in several processes: `bnf.parallel.launch` starts them, and each calls `cache_reference`."""
+"""The reference pass in several processes: `bnf.parallel.launch` starts them, and each calls `cache_reference`; or on Ray's workers."""
 
 import json
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bnf.model.loading import Weights
@@ -32,6 +33,7 @@ class ReferenceCall:
     load_in_4bit: bool = False
     attention: str = "auto"
     entropies: bool = False
+    ray: str | None = None
 
     @classmethod
     def from_json(cls, text: str) -> "ReferenceCall":
@@ -49,12 +51,22 @@ class ReferenceCall:
         return cache_reference(**vars(self), progress=progress)
 
     def launch(self, progress: Progress) -> ReferenceIndex:
-        """The pass where `placement` says. On several nodes all must see the folders under the same paths.
+        """The pass on Ray where there is an address, else where `placement` says. On several nodes all must see the folders under the
+        same paths. A sharded model needs processes that work on one row together, which Ray's workers don't: torchrun starts them.
 
         Raises:
             ValueError, FileNotFoundError: as `cache_reference`; ValueError where the nodes have nowhere to meet.
             RuntimeError: a process failed otherwise, or a node did not come or went away.
         """
+        if self.ray is not None and self.placement.sharding == "none":
+            return replace(self, placement=Placement()).run(progress)
+        if self.ray is not None:
+            print(
+                f"the model is sharded ({self.placement.sharding}): its processes compute, and not Ray",
+                file=sys.stderr,
+                flush=True,
+            )
+            return replace(self, ray=None).launch(progress)
         if not self.placement.is_launched:
             return self.run(progress)
         launch("reference", self.to_json(), self.output_dir, self.placement, _REPORTED, progress)

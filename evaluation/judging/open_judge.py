@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from evaluation import engines
 from evaluation.engines import Engine
@@ -30,7 +30,8 @@ def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -
     engine = settings["engine"]
     if engine["name"] == "reward_model":
         assert folder is not None
-        return RewardJudge(_reward_model(folder, settings["date"]), {"reward_model": fingerprint, "date": settings["date"]})
+        scorer = _reward_model(folder, settings["date"], tuple(engines.opening_options(settings).items()))
+        return RewardJudge(scorer, {"reward_model": fingerprint, "date": settings["date"]})
     if engine["name"] == "openai":
         connected, meter = _connected(json.dumps([engine, settings["connection"], settings["spending"]], sort_keys=True))
         identity = {"model": engine["model"], "base_url": engine["base_url"]}
@@ -59,8 +60,11 @@ def _loaded(
 
 
 @functools.lru_cache(maxsize=1)
-def _reward_model(folder: Path, date: str) -> RewardModel:
-    return RewardModel(folder, date=date)
+def _reward_model(folder: Path, date: str, options: tuple[tuple[str, object], ...]) -> RewardModel:
+    given = dict(options)
+    return RewardModel(
+        folder, date=date, num_replicas=cast(int, given.get("num_replicas", 1)), ray=cast(str | None, given.get("ray"))
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, LostText, RenderingError
+from bnf.parallel.ray_workers import RayWorker, connect, start_workers
+from bnf.parallel.share import share_out
+from evaluation.engines import LoadOption, too_many_replicas
 from evaluation.types import Generation, Message
+
+# Which of `evaluation.engines.LOAD_OPTIONS` it takes: with Ray alone.
+OPTIONS: frozenset[LoadOption] = frozenset({"num_replicas"})
+# A chunk fills a worker for a while, and where there are few batches each worker gets several, so that none waits long for the last.
+_CHUNK_BATCHES = 32
+_CHUNKS_EACH = 4
+# Conversations as token ids, which are computed together.
+_Batch = list[list[int]]
 
 
 class RewardModel:
     """Rates conversations in batches of similar length, in bfloat16 on a GPU and float32 on a CPU.
 
+    Args:
+        num_replicas: With `ray`, an address, so many workers there load the model and share out the batches that it alone would compute.
+
     Raises:
-        ValueError: where the model has more than one output, or its tokenizer no chat template.
+        ValueError: where the model has more than one output, its tokenizer no chat template, or Ray isn't there.
     """
 
-    def __init__(self, model: Path, *, batch_size: int = 8, date: str = DEFAULT_DATE) -> None:
-        import torch
-        from transformers import AutoModelForSequenceClassification
+    def __init__(
+        self, model: Path, *, batch_size: int = 8, date: str = DEFAULT_DATE, num_replicas: int = 1, ray: str | None = None
+    ) -> None:
+        from transformers import AutoConfig
 
         from bnf.data.rendering import load_tokenizer
 
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        assert ray is not None or num_replicas == 1, "a recipe is refused that has replicas without Ray"
         self._tokenizer = load_tokenizer(model, date)
-        dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
-        loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype)
-        if loaded.config.num_labels != 1:
+        config = AutoConfig.from_pretrained(model)
+        if config.num_labels != 1:
             raise ValueError(
-                f"a reward model must have one output, got {loaded.config.num_labels} from {model}; give a sequence classifier "
+                f"a reward model must have one output, got {config.num_labels} from {model}; give a sequence classifier "
                 "that was trained as a reward model"
             )
-        self._model = loaded.to(self._device).eval()
-        self._max_length: int | None = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
+        self._max_length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
         # With a batch of one nothing is padded, and a classifier without a padding token works.
-        self._pad = self._tokenizer.pad_token_id
-        if loaded.config.pad_token_id is None:
-            loaded.config.pad_token_id = self._pad
-        self._batch_size = 1 if self._pad is None else batch_size
+        pad = self._tokenizer.pad_token_id
+        self._batch_size = 1 if pad is None else batch_size
+        opening = _Opening(model, pad)
+        self._classifier = _Here(opening) if ray is None else _OnRay(opening, num_replicas, ray)
 
     def rewards(self, conversations: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Generation]]:
         """Yields (index, the reward as text).
@@ -48,8 +63,6 @@ class RewardModel:
         Raises:
             ValueError: where the chat template doesn't write all that stands before an answer.
         """
-        import torch
-
         template = ChatTemplate(self._tokenizer)
         texts: dict[int, str] = {}
         for index, messages in enumerate(conversations):
@@ -70,16 +83,100 @@ class RewardModel:
             for index in [index for index in order if len(ids[index]) > self._max_length]:
                 order.remove(index)
                 yield index, Generation("", [], "prompt_too_long", len(ids[index]), 0)
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
-            width = max(len(ids[index]) for index in batch)
-            pad = self._pad if self._pad is not None else 0
-            # Padded on the right: a causal classifier reads the last token that is not padding.
-            rows = torch.tensor([ids[index] + [pad] * (width - len(ids[index])) for index in batch], device=self._device)
-            mask = torch.tensor(
-                [[1] * len(ids[index]) + [0] * (width - len(ids[index])) for index in batch], device=self._device
+        batches = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
+        for number, rewards in self._classifier([[ids[index] for index in batch] for batch in batches]):
+            for index, reward in zip(batches[number], rewards, strict=True):
+                yield index, Generation(repr(float(reward)), [], "stop", len(ids[index]), 0)
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._classifier.close()
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """The model's folder, and its tokenizer's padding token."""
+
+    model: Path
+    pad: int | None
+
+
+class _Here:
+    """The classifier, loaded in this process. What it is given together is rounded together."""
+
+    def __init__(self, opening: _Opening) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        if not opening.model.is_dir():
+            raise ValueError(
+                f"the model's folder must be on every node under the same path, got {opening.model}, which isn't there; mount BNF_HOME "
+                "and the models there too"
             )
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
+        loaded = AutoModelForSequenceClassification.from_pretrained(opening.model, dtype=dtype)
+        if loaded.config.pad_token_id is None:
+            loaded.config.pad_token_id = opening.pad
+        self._model, self._pad = loaded.to(self._device).eval(), opening.pad or 0
+        self.about = None
+
+    def __call__(self, message: Sequence[_Batch]) -> Iterator[tuple[int, list[float]]]:
+        """The rewards of each batch, with its number."""
+        import torch
+
+        for number, batch in enumerate(message):
+            width = max(map(len, batch))
+            # Padded on the right: a causal classifier reads the last token that is not padding.
+            rows = torch.tensor([ids + [self._pad] * (width - len(ids)) for ids in batch], device=self._device)
+            mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in batch], device=self._device)
             with torch.inference_mode():
                 logits = self._model(input_ids=rows, attention_mask=mask).logits[:, 0]
-            for index, reward in zip(batch, logits.float().tolist(), strict=True):
-                yield index, Generation(repr(float(reward)), [], "stop", len(ids[index]), 0)
+            yield number, logits.float().tolist()
+
+    def close(self) -> None: ...
+
+
+_Worker = RayWorker[Sequence[_Batch], tuple[int, list[float]], None]
+
+
+class _OnRay:
+    """Workers on Ray that have loaded the classifier. Where one ends, another one computes its chunk of batches again."""
+
+    def __init__(self, opening: _Opening, count: int, address: str) -> None:
+        self._workers = _start(opening, count, address)
+
+    def __call__(self, batches: Sequence[_Batch]) -> Iterator[tuple[int, list[float]]]:
+        size = max(1, min(_CHUNK_BATCHES, -(-len(batches) // (_CHUNKS_EACH * len(self._workers)))))
+        chunks = [range(len(batches))[start : start + size] for start in range(0, len(batches), size)]
+        done: set[int] = set()
+
+        def work(worker: _Worker, chunk: range) -> Iterator[tuple[int, list[float]]]:
+            for place, rewards in worker.ask([batches[number] for number in chunk]):
+                yield chunk[place], rewards
+
+        with closing(share_out(self._workers, chunks, work)) as found:
+            for number, rewards in found:
+                if number not in done:
+                    done.add(number)
+                    yield number, rewards
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.end()
+
+
+def _start(opening: _Opening, count: int, address: str) -> list[_Worker]:
+    cluster = connect(address)
+    if found := too_many_replicas({"num_replicas": count}, None if address == "local" else cluster):
+        raise ValueError(found)
+    return start_workers(
+        count,
+        _Here,
+        # A worker's own folder is another one.
+        replace(opening, model=opening.model.absolute()),
+        # Beside a GPU the cores only prepare; without one they compute.
+        num_gpus=1 if cluster.num_gpus else 0,
+        num_cpus=0 if cluster.num_gpus else cluster.cores_each(count),
+        variables={},
+    )

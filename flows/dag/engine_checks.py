@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bnf.parallel.cluster import Cluster
-from bnf.plugins import load, names
+from bnf.plugins import load
 from evaluation.engines import ENGINES, load_options, too_many_replicas
 from evaluation.records import read_json
 from flows.dag.checks import Check
@@ -40,8 +40,6 @@ def load_checks(
         settings = {**entry.node.settings, **entry.node.unkeyed}
         if entry.cached is True or "engine" not in settings or not (load_options(settings) or "ray" in settings):
             continue
-        if settings["engine"]["name"] not in names(ENGINES):
-            continue
         model = known[entry.node.inputs.get("judge") or entry.node.inputs["model"]].node
         # A policy has the shape of the model that it is trained from.
         resolved = model.id if model.stage == "resolve" else BASE
@@ -55,6 +53,11 @@ def _problem(node: Node, settings: Settings, folder: Path | None, cluster: Clust
     # Another check says that a folder has none.
     config = read_json(file, "save the model there again") if file is not None and file.is_file() else None
     options, key = load_options(settings), engine_key(node)
+    if settings["engine"]["name"] == "reward_model":
+        # Its replicas are on Ray. A cluster that wasn't asked may have enough.
+        is_known = cluster is not None or settings.get("ray") == "local"
+        found = too_many_replicas(options, cluster) if is_known else None
+        return found and f"{key}.{found}"
     engine = load(ENGINES, settings["engine"]["name"])
     if settings.get("ray", "local") == "local":
         found = engine.problem(options, config) or too_many_replicas(options)

@@ -34,7 +34,7 @@ from flows.dag.memory_check import memory_check
 from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
 from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed, sample_file
-from flows.dag.ray_checks import ray_check
+from flows.dag.ray_checks import device_check, ray_check
 from flows.dag.trainable import problems_before
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -80,8 +80,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
         if node.stage == "sample" and node.settings["round"] == 1:
             yield from _prompts(node)
     ray, cluster = ray_check(todo)
-    if ray is not None:
-        yield ray
+    yield from (check for check in (ray, device_check(todo, cluster)) if check is not None)
     yield from load_checks(forecasts, cluster=cluster)
     if "train" in stages:
         nodes = [entry.node for entry in forecasts]

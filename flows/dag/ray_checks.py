@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.util import find_spec
 
+from bnf.model.device import device_kind
 from bnf.parallel.cluster import Cluster
 from bnf.parallel.ray_probe import cluster_at
 from flows.dag.checks import Check
@@ -29,3 +30,15 @@ def ray_check(nodes: Iterable[Node]) -> tuple[Check | None, Cluster | None]:
     except ValueError as error:
         return Check(name, str(error)), None
     return Check(name, None, f"{cluster.num_nodes} nodes, {cluster.num_gpus} GPUs, {cluster.num_cpus} cores"), cluster
+
+
+def device_check(nodes: Iterable[Node], cluster: Cluster | None) -> Check | None:
+    """The check that a cluster's reference pass computes on the kind of device on which this machine trains; None without either."""
+    if cluster is None or not any(node.stage == "reference" and "ray" in node.unkeyed for node in nodes):
+        return None
+    here, there = device_kind(), "cuda" if cluster.num_gpus else "cpu"
+    problem = (
+        f"ray.address must be that of a cluster whose nodes compute on {here}, as this machine trains there and its reference is compared "
+        f"bit by bit, got one on {there}; start the run on a node of the cluster, or set ray.address to none"
+    )
+    return Check("devices of the reference pass", None if here == there else problem, there)

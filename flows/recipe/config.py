@@ -35,7 +35,7 @@ from flows.recipe.messages import as_written, explain
 from flows.recipe.paths import MayBeLocal, find_path, located
 from flows.recipe.ray_section import RayCluster
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
-from flows.recipe.sections import Evaluation, Judge, Label, Resources, Sample, Spending
+from flows.recipe.sections import Evaluation, Judge, JudgeModel, Label, Resources, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The name that stands for the newest run. No recipe may have it.
@@ -182,6 +182,12 @@ class Recipe(Section):
             raise ValueError("label must say how samples are labelled, got none; add `label: {labeler: verifier}`")
         if self.label and not self.sample:
             raise ValueError("label must come with sample, whose completions it labels, got label without sample; remove it")
+        for key, judge in self._judges():
+            if judge.engine == "reward_model" and (judge.num_replicas or 1) > 1 and self.ray.address == "none":
+                raise ValueError(
+                    f"{key}.num_replicas must be 1 or left out with engine reward_model, whose replicas are on Ray, got "
+                    f"{judge.num_replicas} without ray.address; set ray.address=local, or a cluster's"
+                )
         if self.train is not None:
             self._check_read(TrainConfig.from_dict({**self.train, "seed": self.seed}))
         return self
@@ -207,6 +213,13 @@ class Recipe(Section):
                 self.train_config().check_unevaluated()
             except ValueError as error:
                 raise ValueError(f"train.{error}") from error
+
+    def _judges(self) -> list[tuple[str, JudgeModel]]:
+        """Every judge, by its section."""
+        second = self.judge.second if self.judge else None
+        labels = self.label.judge if self.label else None
+        named: list[tuple[str, JudgeModel | None]] = [("judge", self.judge), ("judge.second", second), ("label.judge", labels)]
+        return [(key, judge) for key, judge in named if judge is not None]
 
     def sources(self) -> list[Data]:
         """All sources of `data`; an empty list where the recipe has no `data`."""

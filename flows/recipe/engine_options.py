@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from bnf.plugins import load, names
 from evaluation.engines import ENGINES, LOAD_OPTIONS, PLACEMENT_OPTIONS, LoadOption
+from evaluation.judging import reward_model
 from flows.recipe.section import Section
 
 MaxModelLen = Annotated[
@@ -42,9 +43,10 @@ class LoadsModel(Section):
     @model_validator(mode="after")
     def _options_of_its_engine(self) -> Self:
         engine = vars(self)["engine"]
+        takes = reward_model.OPTIONS if engine == "reward_model" else load(ENGINES, engine).OPTIONS
         for name, value in self.load_options().items():
-            takers = [other for other in names(ENGINES) if name in load(ENGINES, other).OPTIONS]
-            if engine not in takers:
+            if name not in takes:
+                takers = [other for other in names(ENGINES) if name in load(ENGINES, other).OPTIONS]
                 raise ValueError(
                     f"{name} must be left out with engine {engine}, which doesn't take it, got {value:g}; remove it, or set engine to "
                     f"{' or '.join(takers)}"

@@ -9,6 +9,7 @@ ORDER = 60
 READS = {"model": "model", "data": "prepare", "budget": "budget"}
 CONTENT = ("*.safetensors", "index.json", "dev/index.json")
 ACCELERATOR = True
+RAY = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row, or write auto"
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from bnf.parallel.cluster import Cluster, Machine
+from bnf.parallel.share import WorkerEnded
 from data.labelers import judge as judge_labeler
 from data.labelers import reward_model as reward_labeler
 from evaluation.judging.answers import Answers
@@ -49,6 +51,57 @@ def test_rewards_do_not_depend_on_the_batch(scorer, model_dir):
         ((_, reply),) = alone.rewards([conversation])
         assert float(reply.completion) == pytest.approx(together[index], abs=1e-5)
     assert len(set(together.values())) > 3
+
+
+class Worker:
+    """A worker on Ray, in this process. Where it `ends`, it does so in its second batch, and comes back."""
+
+    def __init__(self, server, ends, computed):
+        self.server, self.ends, self.computed = server, ends, computed
+
+    def ready(self, until):
+        return not until()
+
+    def ask(self, message):
+        for number, (place, found) in enumerate(self.server(message)):
+            if self.ends and number == 1:
+                self.ends = False
+                raise WorkerEnded("worker 1 ended")
+            self.computed.append(message[place])
+            yield place, found
+
+    def end(self):
+        pass
+
+
+@pytest.fixture
+def on_ray(monkeypatch):
+    asked = {"computed": []}
+
+    def start(number, opens, opening, **resources):
+        asked.update(number=number, **resources)
+        return [Worker(opens(opening), one == 0, asked["computed"]) for one in range(number)]
+
+    monkeypatch.setattr("evaluation.judging.reward_model.connect", lambda address: Cluster((Machine(0, 9), Machine(0, 4))))
+    monkeypatch.setattr("evaluation.judging.reward_model.start_workers", start)
+    return asked
+
+
+def test_workers_compute_the_batches_that_one_model_would(scorer, model_dir, on_ray, monkeypatch, capsys):
+    conversations = [[{"role": "user", "content": "w9"}, {"role": "assistant", "content": answer_of(n)}] for n in range(90)]
+    conversations[7] = [{"role": "user", "content": "w5 " * 40}]
+    alone = []
+    rate = scorer._classifier
+    monkeypatch.setattr(scorer, "_classifier", lambda batches: alone.extend(batches) or rate(batches))
+    expected = dict(scorer.rewards(conversations))
+    computed = on_ray["computed"]
+    found = list(RewardModel(model_dir, batch_size=4, num_replicas=3, ray="auto").rewards(conversations))
+    assert len(found) == len(conversations) and dict(found) == expected
+    # The chunk of the worker that ended is there twice.
+    assert set(map(str, alone)) == set(map(str, computed)) and len(computed) > len(alone)
+    assert "worker 1 ended" in capsys.readouterr().err
+    assert (on_ray["number"], on_ray["num_gpus"], on_ray["num_cpus"]) == (3, 0, 4)
+    assert list(RewardModel(model_dir, ray="auto").rewards([])) == [] and on_ray["number"] == 1
 
 
 def test_a_conversation_that_is_too_long_is_a_null(scorer):

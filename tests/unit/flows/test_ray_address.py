@@ -94,6 +94,7 @@ def cluster(monkeypatch):
         return Cluster((Machine(4, 16), Machine(4, 16), Machine(0, 8)))
 
     monkeypatch.setattr(ray_checks, "cluster_at", cluster_at)
+    monkeypatch.setattr(ray_checks, "device_kind", lambda: "cuda")
     monkeypatch.setattr("evaluation.engines.vllm._is_cpu_build", lambda: False)
     return asked
 

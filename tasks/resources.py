@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bnf.host import own_cores
 from bnf.model.device import devices
 from bnf.plugins import load
 from bnf.process import CORES_VARIABLE
-from evaluation.engines import is_remote, own_cores
+from evaluation.engines import is_remote
 from tasks.job import Settings
 from tasks.nodes import Node
 from tasks.stages import STAGES

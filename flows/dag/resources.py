@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bnf.host import own_cores
 from bnf.model.device import devices
-from evaluation.engines import own_cores
 from flows.dag.schedule import Waiting
 from flows.recipe.config import Recipe
 from tasks.nodes import Node

@@ -158,9 +158,23 @@ def test_chunks_hold_each_prompt_once_and_some_of_every_kind(total, sizes):
     from evaluation.engines._replicas import Replicas
 
     both = Replicas.__new__(Replicas)
-    both.alive = [None, None]
-    chunks = both._chunks(total)
+    both.alive, both._batch = [None, None], 1
+    chunks = both._chunks(list(range(total)))
     assert [len(chunk) for chunk in chunks] == sizes
     assert sorted(index for chunk in chunks for index in chunk) == list(range(total))
     # Of prompts in two halves of different kinds each chunk has as many of both.
     assert all(abs(sum(1 if index < total / 2 else -1 for index in chunk)) <= 1 for chunk in chunks)
+
+
+def test_a_chunk_holds_whole_batches_of_the_engine():
+    from evaluation.engines._replicas import Replicas
+
+    both = Replicas.__new__(Replicas)
+    both.alive, both._batch = [None, None], 16
+    lengths = [(index * 37) % 101 for index in range(100)]
+    by_length = sorted(range(100), key=lambda index: lengths[index])
+    alone = [by_length[start : start + 16] for start in range(0, 100, 16)]
+    chunks = both._chunks(lengths)
+    # An engine that is given a chunk orders it by length again, and computes the batches that it would compute of all prompts.
+    found = [chunk[start : start + 16] for chunk in chunks for start in range(0, len(chunk), 16)]
+    assert len(chunks) == 4 and sorted(found) == sorted(alone)

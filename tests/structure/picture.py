@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 
 from bnf.process import ROOT
 from tests.structure.rooms import PACKAGES, Arrows, arrows, below, direct, floors
@@ -43,7 +44,7 @@ def draw() -> str:
 def _band(package: str, top: float) -> tuple[list[str], float]:
     """A package's band from `top` on, and its height."""
     between = arrows(package)
-    rows = _ordered([*reversed(floors(between))], between)
+    rows = [part for row in _ordered([*reversed(floors(between))], between) for part in _fitting(row)]
     height = HEADING + FLOOR_HEIGHT * len(rows)
     places = {}
     for number, row in enumerate(rows):
@@ -69,6 +70,14 @@ def _ordered(rows: Sequence[list[str]], between: Arrows) -> list[list[str]]:
         ordered.append(sorted(row, key=lambda room: (middle[room], room)))
         where |= {room: (column + 0.5) / len(row) for column, room in enumerate(ordered[-1])}
     return ordered
+
+
+def _fitting(row: list[str]) -> list[list[str]]:
+    """The row in parts, as even as can be, that the picture is wide enough for."""
+    most = (WIDTH - 2 * MARGIN + GAP) // (BOX_WIDTH + GAP)
+    number = -(-len(row) // most)
+    bounds = [len(row) * part // number for part in range(number + 1)]
+    return [row[first:last] for first, last in pairwise(bounds)]
 
 
 def _arrow(start: Place, end: Place) -> str:

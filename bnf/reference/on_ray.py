@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from platform import node
 
 import torch
@@ -12,6 +13,7 @@ from bnf.data.groups import read_groups
 from bnf.model.device import device_kind
 from bnf.model.kernels import in_common
 from bnf.model.loading import Numerics, numerics
+from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder, same_path
 from bnf.parallel.placement import Placement
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import WorkerEnded, share_out
@@ -48,12 +50,8 @@ class OpenReference:
     """
 
     def __init__(self, of: Pass) -> None:
-        for name, folder in (("model's folder", of.model_dir), ("groups", of.groups_dir)):
-            if not folder.is_dir():
-                raise ValueError(
-                    f"the {name} must be on every node under the same path, got {folder}, which isn't on {node()}; mount BNF_HOME and "
-                    "the models there too"
-                )
+        same_path(str(of.model_dir), "model's folder")
+        same_path(str(of.groups_dir), "groups' folder")
         self._of, self._parts = of, dict[str, PassRows]()
         self._reference: Reference | None = None
         self.about = About(device_pass(of.served_by()), numerics())
@@ -83,6 +81,12 @@ class OpenReference:
                 )
             self._parts[asked.part] = rows
         return self._parts[asked.part]
+
+
+def _open_on_node(asked: tuple[NodeFolder, Pass]) -> OpenReference:
+    """On a node, which has the folders where the function says."""
+    folder, of = asked
+    return OpenReference(replace(of, model_dir=Path(folder(str(of.model_dir))), groups_dir=Path(folder(str(of.groups_dir)))))
 
 
 class RayPass:
@@ -162,8 +166,8 @@ class RayPass:
 def _start(of: Pass, address: str, most: int) -> list[RayWorker[Asked, _Row, About]]:
     cluster = connect(address)
     # A worker's own folder is another one.
-    of = replace(of, model_dir=of.model_dir.absolute(), groups_dir=of.groups_dir.absolute())
+    opening = NODE_FOLDER.get(), replace(of, model_dir=of.model_dir.absolute(), groups_dir=of.groups_dir.absolute())
     if cluster.num_gpus:
-        return start_workers(min(most, cluster.num_gpus), OpenReference, of, num_gpus=1, num_cpus=0, variables={})
+        return start_workers(min(most, cluster.num_gpus), _open_on_node, opening, num_gpus=1, num_cpus=0, variables={})
     count = min(most, sum(machine.num_cpus > 0 for machine in cluster.machines))
-    return start_workers(count, OpenReference, of, num_gpus=0, num_cpus=cluster.cores_each(count), variables={})
+    return start_workers(count, _open_on_node, opening, num_gpus=0, num_cpus=cluster.cores_each(count), variables={})

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from data.preparing.config import PrepareConfig
 from data.preparing.processes import in_processes, num_cores
 from data.preparing.render import RowRenderer
@@ -34,14 +35,16 @@ class ChunkRenderer:
     """Renders chunks to rows for staging."""
 
     def __init__(self, setting: Setting) -> None:
-        if not setting.model_dir.is_dir():
-            raise ValueError(
-                f"the model must be a folder on every node, under the same path, got {setting.model_dir}, which isn't there; mount it"
-            )
         self._render, self._seed = RowRenderer(*setting), setting.config.seed
 
     def __call__(self, chunk: Chunk) -> list[StagedRow]:
         return [staged(row, self._seed) for row in self._render(chunk)]
+
+
+def _open_on_node(asked: tuple[NodeFolder, Setting]) -> ChunkRenderer:
+    """On a node, which has the model's folder where the function says."""
+    folder, setting = asked
+    return ChunkRenderer(setting._replace(model_dir=Path(folder(str(setting.model_dir)))))
 
 
 def render_rows(setting: Setting, num_proc: int | None, progress: Progress, *, ray: str | None = None) -> Iterator[StagedRow]:
@@ -62,7 +65,8 @@ def render_rows(setting: Setting, num_proc: int | None, progress: Progress, *, r
     if ray is not None and not is_small:
         from data.preparing.ray_pool import on_ray
 
-        rendered = on_ray(ray, ChunkRenderer, setting, chunks, num_proc)
+        setting = setting._replace(model_dir=setting.model_dir.absolute())
+        rendered = on_ray(ray, _open_on_node, (NODE_FOLDER.get(), setting), chunks, num_proc)
     elif is_small or (num_proc or num_cores()) == 1:
         rendered = map(ChunkRenderer(setting), chunks)
     else:

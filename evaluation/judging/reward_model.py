@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, LostText, RenderingError
+from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import share_out
 from evaluation.engines import LoadOption, too_many_replicas
@@ -108,11 +109,6 @@ class _Here:
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        if not opening.model.is_dir():
-            raise ValueError(
-                f"the model's folder must be on every node under the same path, got {opening.model}, which isn't there; mount BNF_HOME "
-                "and the models there too"
-            )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         loaded = AutoModelForSequenceClassification.from_pretrained(opening.model, dtype=dtype)
@@ -135,6 +131,12 @@ class _Here:
             yield number, logits.float().tolist()
 
     def close(self) -> None: ...
+
+
+def _open_on_node(asked: tuple[NodeFolder, _Opening]) -> _Here:
+    """On a node, which has the model's folder where the function says."""
+    folder, opening = asked
+    return _Here(replace(opening, model=Path(folder(str(opening.model)))))
 
 
 _Worker = RayWorker[Sequence[_Batch], tuple[int, list[float]], None]
@@ -172,9 +174,9 @@ def _start(opening: _Opening, count: int, address: str) -> list[_Worker]:
         raise ValueError(found)
     return start_workers(
         count,
-        _Here,
+        _open_on_node,
         # A worker's own folder is another one.
-        replace(opening, model=opening.model.absolute()),
+        (NODE_FOLDER.get(), replace(opening, model=opening.model.absolute())),
         # Beside a GPU the cores only prepare; without one they compute.
         num_gpus=1 if cluster.num_gpus else 0,
         num_cpus=0 if cluster.num_gpus else cluster.cores_each(count),

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
-_LIBRARIES = ("torch", "transformers", "accelerate")
+_LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
 def code_digest() -> str:

@@ -13,9 +13,11 @@ import platform
 import queue
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 # How often Ray starts a worker again. One that ends more often has a cause that another start doesn't mend.
 _RESTARTS = 3
-# What is sent and given back is small; Ray's own share is a third of the machine's memory.
+# What is under way at once; more goes to the disk. Ray's own share is a third of the machine's memory.
 _OBJECT_STORE_BYTES = 1 << 28
 _ASK_AGAIN_S = 1.0
 _STOP_S = 10.0
@@ -95,6 +97,8 @@ def connect(address: str) -> Cluster:
 
     if not ray.is_initialized():
         if address == "local":
+            # Ray itself begins a task without end that takes too much memory.
+            os.environ.setdefault("RAY_task_oom_retries", str(_RESTARTS))
             ray.init(
                 "local",
                 num_cpus=len(own_cores()),
@@ -220,23 +224,28 @@ class RayWorker(Generic[M, R, A]):
         import ray
         from ray.exceptions import RayError
 
-        with suppress(RayError, RuntimeError, OSError):
+        try:
             if self._about is not None:
                 self._get(self._actor.close.remote(), timeout_s=_STOP_S)
-        with suppress(RayError, OSError):
-            ray.kill(self._actor, no_restart=True)
+        except Exception as error:
+            # What it gave is there; the others are to be ended too.
+            print(f"worker {self._number} ended out of order: {error}", flush=True)
+        finally:
+            with suppress(RayError, OSError):
+                ray.kill(self._actor, no_restart=True)
 
     def _get(self, reference: ObjectRef[object], timeout_s: float | None = None) -> object:
         import ray
-        from ray.exceptions import ActorDiedError, GetTimeoutError, RayTaskError
+        from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
         try:
             return ray.get(reference, timeout=timeout_s)
         except GetTimeoutError as error:
             raise TimeoutError from error
         except RayTaskError as error:
-            # None where the exception can't be sent; then Ray has its text.
-            raise getattr(error, "cause", None) or RuntimeError(str(error)) from None
+            cause = getattr(error, "cause", None)
+            # Of what can't be sent Ray has the text.
+            raise (RuntimeError(str(error)) if cause is None or isinstance(cause, RayError) else cause) from None
         except ActorDiedError as error:
             raise self._ended(error) from error
         except ConnectionError as error:
@@ -327,12 +336,12 @@ class _Actor(Generic[O, M, R, A]):
                 )
             self._server = self._opens(self._opening)
             print(f"open on {platform.node()}", flush=True)
-        except Exception as error:
-            self._failed = error
         except SystemExit as error:
             self._failed = RuntimeError(
                 f"what worker {self._number} opens must not end it, got exit {error.code}; its log has why"
             )
+        except BaseException as error:
+            self._failed = _sendable(error)
         self._is_open.set()
         while self._server is not None:
             message, replies = self._messages.get()
@@ -342,9 +351,17 @@ class _Actor(Generic[O, M, R, A]):
                     if replies is not self._replies:
                         break
                     replies.put(reply)
-            except Exception as error:
-                failed = error
+            except BaseException as error:
+                # A panic of a library in Rust is no Exception; the caller waits for an end.
+                failed = _sendable(error)
             replies.put(_End(failed))
+
+
+def _sendable(error: BaseException) -> Exception:
+    """An error that can be sent to the caller: of a kind that callers tell apart, or with its kind in its text."""
+    traceback.print_exception(error)
+    kind = next((kind for kind in (WorkerEnded, ValueError, MemoryError, OSError) if isinstance(error, kind)), None)
+    return kind(str(error)) if kind is not None else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _stay_on_cores(number: int) -> list[IO[bytes]]:
@@ -354,9 +371,14 @@ def _stay_on_cores(number: int) -> list[IO[bytes]]:
     if number == 0 or number >= len(cores) or not hasattr(os, "sched_setaffinity"):
         return []
     folder = Path(tempfile.gettempdir()) / f"bnf-cores-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+        raise ValueError(
+            f"{folder} must be this user's own folder, got another one's, who may read and hinder; remove it, or set TMPDIR"
+        )
     for core in cores:
-        file: IO[bytes] = (folder / str(core)).open("wb")
+        file: IO[bytes] = os.fdopen(os.open(folder / str(core), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

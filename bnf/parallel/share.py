@@ -118,6 +118,9 @@ def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Itera
                     left.done()
         except Exception as error:
             failed = error
+        except BaseException as error:
+            # A panic of a library in Rust is no Exception; whoever reads waits for this thread's end.
+            failed = RuntimeError(f"{type(error).__name__}: {error}")
         told.put((worker, None, failed, True))
 
     threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]

@@ -170,4 +170,8 @@ def _start(of: Pass, address: str, most: int) -> list[RayWorker[Asked, _Row, Abo
     if cluster.num_gpus:
         return start_workers(min(most, cluster.num_gpus), _open_on_node, opening, num_gpus=1, num_cpus=0, variables={})
     count = min(most, sum(machine.num_cpus > 0 for machine in cluster.machines))
+    if not count:
+        raise ValueError(
+            f"ray.address must lead to nodes that have GPUs or cores, got none at {address}; start Ray on one that has some"
+        )
     return start_workers(count, _open_on_node, opening, num_gpus=0, num_cpus=cluster.cores_each(count), variables={})

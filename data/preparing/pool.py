@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bnf.host import own_cores
 from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from data.preparing.config import PrepareConfig
-from data.preparing.processes import in_processes, num_cores
+from data.preparing.processes import in_processes
 from data.preparing.render import RowRenderer
 from data.preparing.staged import StagedRow, staged
 from data.reading.records import DataSource, Raw, Reader
@@ -67,10 +68,10 @@ def render_rows(setting: Setting, num_proc: int | None, progress: Progress, *, r
 
         setting = setting._replace(model_dir=setting.model_dir.absolute())
         rendered = on_ray(ray, _open_on_node, (NODE_FOLDER.get(), setting), chunks, num_proc)
-    elif is_small or (num_proc or num_cores()) == 1:
+    elif is_small or (num_proc or len(own_cores())) == 1:
         rendered = map(ChunkRenderer(setting), chunks)
     else:
-        rendered = in_processes(ChunkRenderer, setting, chunks, num_proc or num_cores())
+        rendered = in_processes(ChunkRenderer, setting, chunks, num_proc or len(own_cores()))
     for rows in rendered:
         yield from rows
 

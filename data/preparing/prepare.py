@@ -14,13 +14,13 @@ from pathlib import Path
 
 from bnf.data.groups import DEV, TEXTS_FILE, PromptGroup, read_groups
 from bnf.data.marked import context_of
+from bnf.host import own_cores
 from data.preparing.config import PrepareConfig
 from data.preparing.group_counter import GroupCounter
 from data.preparing.label_resolution import resolve_all
 from data.preparing.languages import language_of_prompt
 from data.preparing.ledger import Ledger
 from data.preparing.pool import Setting, render_rows
-from data.preparing.processes import num_cores
 from data.preparing.render import Left, RenderedCandidate, RenderedRow, check_length, prompt_digest
 from data.preparing.select import check_selection, mark_sides_still_there, select
 from data.preparing.staged import StagedRow, staged
@@ -80,7 +80,15 @@ def prepare_sources(
     # Sources of one name get their numbers, as their rows' ids do.
     names = [f"{number}:{name}" if names.count(name) > 1 else name for number, name in enumerate(names)]
     # What is in staging lies on this machine, and processes of this machine write it.
-    _prepare(rows, names, output_dir, config, sources, lambda done: None, num_proc=min(num_proc or num_cores(), num_cores()))
+    _prepare(
+        rows,
+        names,
+        output_dir,
+        config,
+        sources,
+        lambda done: None,
+        num_proc=min(num_proc or len(own_cores()), len(own_cores())),
+    )
 
 
 def _prepare(

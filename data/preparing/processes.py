@@ -63,11 +63,6 @@ def in_order(
             cancel(one)
 
 
-def num_cores() -> int:
-    """How many cores this process may use; on macOS, which doesn't say, all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _work: Callable[[object], object]
 
 

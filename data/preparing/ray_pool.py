@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from bnf.parallel.code import code_digest
@@ -36,8 +37,12 @@ def on_ray(
         Exception: what a task raises; the others are cancelled.
     """
     cluster = connect(address)
+    if not cluster.num_cpus:
+        raise ValueError(
+            f"ray.address must lead to a cluster that has cores, got none at {address}; start Ray on a node with --num-cpus"
+        )
     import ray
-    from ray.exceptions import RayTaskError, WorkerCrashedError
+    from ray.exceptions import RayError, RayTaskError
 
     do = ray.remote(_do).options(num_cpus=1, max_retries=_RETRIES, runtime_env={"env_vars": _VARIABLES})
     given = os.urandom(16), code_digest(), cast(Make, make), ray.put(setting)
@@ -47,13 +52,17 @@ def on_ray(
             return cast(R, ray.get(task))
         except RayTaskError as error:
             raise error.cause from None
-        except WorkerCrashedError as error:
+        except (RayError, ConnectionError) as error:
             raise RuntimeError(
-                f"a worker on Ray must outlast its rows, got {_RETRIES + 1} that ended with the same ones; see Ray's logs for the reason, "
-                "which is often too little memory"
+                f"a worker on Ray must outlast its rows, got {_RETRIES + 1} that ended with the same ones, or a cluster that is gone "
+                f"({' '.join(str(error).split())[:300]}); see Ray's logs for the reason, which is often too little memory"
             ) from error
 
-    yield from in_order(tasks, num_proc or cluster.num_cpus, lambda task: do.remote(*given, task), result, ray.cancel)
+    def cancel(task: ObjectRef[object]) -> None:
+        with suppress(RayError, ConnectionError):
+            ray.cancel(task)
+
+    yield from in_order(tasks, num_proc or cluster.num_cpus, lambda task: do.remote(*given, task), result, cancel)
 
 
 _made: tuple[bytes, Callable[[object], object]] | None = None

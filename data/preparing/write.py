@@ -52,6 +52,8 @@ def write_groups(
     last = staging.number("select max(no) from prompts")
     parts = [range(first, min(first + PART_PROMPTS, last + 1)) for first in range(1, last + 1, PART_PROMPTS)]
     counter = GroupCounter()
+    # Of an earlier try that was killed.
+    shutil.rmtree(folder / _PARTS, ignore_errors=True)
     with GroupsWriter(folder) as writer:
         if num_proc == 1 or len(parts) < _PARTS_WORTH_PROCESSES:
             for part in parts:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from bnf.data.chat_template import DEFAULT_DATE, RenderingError
@@ -86,7 +87,9 @@ def sample_prompts(
 
     def complete(engine: Engine, number: int) -> Iterator[int]:
         """Writes a chunk's file, whole, and yields how many prompts it has."""
-        chunk, ids = chunks[number], rendered[number]
+        chunk = chunks[number]
+        with rendering:
+            ids = [_ids(tokenizer, prompt) for prompt in chunk]
         completions: list[list[Record]] = [[] for _ in chunk]
         for place, sampling in enumerate(config.samplings()):
             engine.reseed(chunk_seed(config.seed, number, config.round, place))
@@ -107,8 +110,8 @@ def sample_prompts(
         yield len(chunk)
 
     todo = [number for number, path in enumerate(paths) if not path.exists()]
-    # Before the first chunk: a tokenizer serves one thread.
-    rendered = {number: [_ids(tokenizer, prompt) for prompt in chunks[number]] for number in todo}
+    # A tokenizer serves one thread.
+    rendering = Lock()
     done = len(prompts) - sum(len(chunks[number]) for number in todo)
     progress(done, len(prompts), "")
     for number_of_prompts in share_chunks(engine, todo, complete):

@@ -198,8 +198,25 @@ def too_many_replicas(options: Mapping[str, int | float], cluster: Cluster | Non
     if cluster is not None and most == 0 and there.num_gpus:
         largest = max(machine.num_gpus for machine in there.machines)
         return f"tensor_parallel_size must be at most {largest}, the GPUs of the cluster's largest node, got {size}; lower it"
+    if most == 0:
+        return "num_replicas must find a GPU or a core in the cluster, which has none now; start Ray on a node that has some"
     here = f"of {whose} {there.num_gpus} GPUs, {size} for each" if there.num_gpus else f"{whose} cores"
     return f"num_replicas must be at most {max(1, most)}, {here}, got {replicas}; lower it"
+
+
+def check_room(address: str, cluster: Cluster, replicas: int, gpus: int) -> None:
+    """Sees whether Ray has room for so many replicas of so many GPUs each, and says where some of them have to wait for it.
+
+    Raises:
+        ValueError: there is room for none, or for too few on this machine alone (`local`).
+    """
+    found = too_many_replicas({"num_replicas": replicas, "tensor_parallel_size": gpus}, None if address == "local" else cluster)
+    room = cluster.room_for(gpus)
+    if found and (address == "local" or room == 0):
+        raise ValueError(found)
+    if found:
+        # A machine of the cluster has gone since the run began. It may come back.
+        print(f"the cluster has room for {room} of {replicas} replicas; the others wait for a machine", flush=True)
 
 
 def own_length(config: Record) -> int | None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from typing import cast
 
 from bnf.parallel.node_folders import NodeFolder
-from bnf.process import die_with_parent
-from evaluation.engines import LikelihoodEngine, open_engine
+from bnf.plugins import load
+from bnf.process import die_with_parent, take_cores
+from evaluation.engines import ENGINES, LikelihoodEngine, open_engine
 from evaluation.records import Record
 from evaluation.types import Sampling
 
-REPORT_FD, CORES = "BNF_REPLICA_FD", "BNF_REPLICA_CORES"
+REPORT_FD = "BNF_REPLICA_FD"
 
 
 @dataclass(frozen=True)
@@ -54,18 +58,37 @@ class OpenEngine:
         self._engine.close()
 
 
-def open_on_node(asked: tuple[NodeFolder, Opening]) -> OpenEngine:
-    """The engine on a node of a cluster, which has the model's folder where the function says."""
-    folder, opening = asked
+def installed(engine: str) -> str:
+    """Which of the engine's packages is installed here, with its version; empty where none is."""
+    for package in load(ENGINES, engine).PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            return f"{package} {metadata.version(package)}"
+    return ""
+
+
+def open_on_node(asked: tuple[NodeFolder, Opening, str]) -> OpenEngine:
+    """The engine on a node of a cluster, which has the model's folder where the function says.
+
+    Raises:
+        ValueError: as `OpenEngine`; or the node has another version of the engine than the run's machine, whose version the key has.
+    """
+    folder, opening, version = asked
+    if (own := installed(opening.name)) != version:
+        raise ValueError(
+            f"every node must have the engine of the run's machine, {version}, got {own or 'none'} on {platform.node()}; install the same "
+            "version there"
+        )
     return OpenEngine(replace(opening, model=folder(opening.model)))
 
 
 def main() -> None:
     die_with_parent()
-    if (cores := os.environ.get(CORES)) and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, map(int, cores.split(",")))
+    take_cores()
     engine: OpenEngine | None = None
-    with os.fdopen(int(os.environ[REPORT_FD]), "w", buffering=1) as replies:
+    report = int(os.environ[REPORT_FD])
+    # The pipe must close with this process, though one that the engine has started lives on.
+    os.set_inheritable(report, False)
+    with os.fdopen(report, "w", buffering=1) as replies:
         for line in sys.stdin:
             message = json.loads(line)
             try:

@@ -23,9 +23,9 @@ from bnf.parallel.node_folders import NODE_FOLDER
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import WorkerEnded, share_out
 from bnf.plugins import load
-from bnf.process import module_command, module_environment
-from evaluation.engines import ENGINES, Completed, Prompt, Received, environment, too_many_replicas, unheard
-from evaluation.engines._replica_process import CORES, REPORT_FD, Opening, open_on_node
+from bnf.process import CORES_VARIABLE, module_command, module_environment
+from evaluation.engines import ENGINES, Completed, Prompt, Received, check_room, environment, unheard
+from evaluation.engines._replica_process import REPORT_FD, Opening, installed, open_on_node
 from evaluation.records import Record
 from evaluation.types import Generation, Sampling
 
@@ -285,23 +285,17 @@ class Replicas:
 def _on_ray(address: str, opening: Opening, count: int, alike: _Alike) -> list[RayReplica]:
     cluster = connect(address)
     size = int(str(opening.options.get("tensor_parallel_size", 1)))
-    room = cluster.room_for(size)
-    found = too_many_replicas({"num_replicas": count, "tensor_parallel_size": size}, None if address == "local" else cluster)
-    if found and (address == "local" or room == 0):
-        raise ValueError(found)
-    if found:
-        # A machine of the cluster has gone since the run began. It may come back.
-        print(f"the cluster has room for {room} of {count} replicas; the others wait for a machine", flush=True)
+    check_room(address, cluster, count, size)
     workers = start_workers(
         count,
         open_on_node,
         # A worker's own folder is another one.
-        (NODE_FOLDER.get(), replace(opening, model=str(Path(opening.model).absolute()))),
+        (NODE_FOLDER.get(), replace(opening, model=str(Path(opening.model).absolute())), installed(opening.name)),
         # Beside a GPU the cores only prepare; without one they compute.
         **(
             {"num_gpus": size, "num_cpus": 0}
             if cluster.num_gpus
-            else {"num_gpus": 0, "num_cpus": cluster.cores_each(min(count, room))}
+            else {"num_gpus": 0, "num_cpus": cluster.cores_each(min(count, cluster.room_for(size)))}
         ),
         variables=environment(opening.name),
     )
@@ -317,4 +311,4 @@ def _place(options: Mapping[str, object], number: int, count: int) -> dict[str, 
         return {"CUDA_VISIBLE_DEVICES": ",".join(every[number * size : (number + 1) * size])}
     cores = own_cores()
     share = cores[len(cores) * number // count : len(cores) * (number + 1) // count]
-    return {CORES: ",".join(map(str, share)), "OMP_NUM_THREADS": str(len(share))}
+    return {CORES_VARIABLE: ",".join(map(str, share)), "OMP_NUM_THREADS": str(len(share))}

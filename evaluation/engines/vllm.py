@@ -56,6 +56,9 @@ def environment() -> dict[str, str]:
             "OMP_NUM_THREADS": str(len(own_cores())),
             "OMP_WAIT_POLICY": "PASSIVE",
         }
+    else:
+        # Its own processes begin anew: a forked one has no use of a driver that was asked for the GPUs before.
+        variables["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     return {name: os.environ.get(name, value) for name, value in variables.items()}
 
 

@@ -11,7 +11,7 @@ from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, LostText, Renderi
 from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import share_out
-from evaluation.engines import LoadOption, too_many_replicas
+from evaluation.engines import LoadOption, check_room
 from evaluation.types import Generation, Message
 
 # Which of `evaluation.engines.LOAD_OPTIONS` it takes: with Ray alone.
@@ -170,8 +170,7 @@ class _OnRay:
 
 def _start(opening: _Opening, count: int, address: str) -> list[_Worker]:
     cluster = connect(address)
-    if found := too_many_replicas({"num_replicas": count}, None if address == "local" else cluster):
-        raise ValueError(found)
+    check_room(address, cluster, count, 1)
     return start_workers(
         count,
         _open_on_node,
@@ -179,6 +178,6 @@ def _start(opening: _Opening, count: int, address: str) -> list[_Worker]:
         (NODE_FOLDER.get(), replace(opening, model=opening.model.absolute())),
         # Beside a GPU the cores only prepare; without one they compute.
         num_gpus=1 if cluster.num_gpus else 0,
-        num_cpus=0 if cluster.num_gpus else cluster.cores_each(count),
+        num_cpus=0 if cluster.num_gpus else cluster.cores_each(min(count, cluster.room_for(1))),
         variables={},
     )

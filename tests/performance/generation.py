@@ -97,7 +97,6 @@ def measure(model: Path, num_prompts: int, max_new_tokens: int, repeats: int) ->
     from vllm.inputs import TokensPrompt
 
     from bnf.data.rendering import load_tokenizer, render_prompt
-    from evaluation.engines._replicas import Replicas
     from evaluation.generation.completion_cache import CompletionCache
     from evaluation.generation.generate import generate
     from evaluation.types import Sampling
@@ -131,7 +130,7 @@ def measure(model: Path, num_prompts: int, max_new_tokens: int, repeats: int) ->
     rounds = _in_turns({"bare": bare, "ours": stage(engine)}, engine.reseed, repeats)
     version = engine.version
     engine.close()
-    replicas = Replicas("vllm", model, 2, {})
+    replicas: Any = open_engine("vllm", model, num_replicas=2)
     rounds |= _in_turns({"one": stage(replicas.alive[0]), "two": stage(replicas)}, replicas.reseed, repeats)
     replicas.close()
 

@@ -142,7 +142,13 @@ def test_a_pass_goes_on_with_as_many_threads_as_it_began_with(
     try:
         call.launch(ignore)
         assert [asked.num_threads for asked in workers[0].asked] == [threads + 1]
-        assert {name: content(call.output_dir)[name] for name in whole if name != "numerics.json"}.keys() < whole.keys()
+        again = content(call.output_dir)
+        assert again.keys() == whole.keys()
+        # What was there stays; the shard that was computed anew may differ in last bits.
+        computed = {"numerics.json", "reference-00001.safetensors"}
+        assert {name: again[name] for name in again.keys() - computed} == {
+            name: whole[name] for name in whole.keys() - computed
+        }
     finally:
         torch.set_num_threads(threads)
 

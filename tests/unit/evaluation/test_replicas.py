@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bnf.parallel.node_folders import same_path
-from evaluation.engines._replica_process import Opening, open_on_node
+from evaluation.engines._replica_process import Opening, installed, open_on_node
 from evaluation.engines._replicas import _Alike
 
 ROOT = Path(__file__).parents[3]
@@ -144,7 +144,11 @@ def test_a_node_without_the_models_folder_says_what_is_missing(tmp_path):
     with pytest.raises(
         ValueError, match=r"must be on every node under the same path, got .*nowhere, which isn't there; mount BNF_HOME"
     ):
-        open_on_node((same_path, Opening("transformers", str(tmp_path / "nowhere"), {})))
+        open_on_node((same_path, Opening("transformers", str(tmp_path / "nowhere"), {}), installed("transformers")))
+    with pytest.raises(
+        ValueError, match=r"engine of the run's machine, transformers 4, got transformers 5\S+ on .*; install the same"
+    ):
+        open_on_node((same_path, Opening("transformers", str(tmp_path), {}), "transformers 4"))
 
 
 def runs(pid):

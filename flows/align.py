@@ -55,7 +55,7 @@ def align(
         refresh: stages that execute although they are cached.
         keep: stages whose artifacts are taken where they differ in code alone.
         verify: compare artifacts with their manifests by content, not by size alone.
-        evaluate_run: take the models of this run, and its recipe but for `name`, `evaluation`, `judge`, `spending` and `resources`,
+        evaluate_run: take the models of this run, and its recipe but for `name`, `evaluation`, `judge`, `spending`, `resources` and `ray`,
             and execute evaluation stages alone.
     """
     if deployment.get_id():

@@ -36,6 +36,10 @@ def num_devices(node: Node, total: int) -> int:
     if not needs_accelerator(node):
         return 0
     placed: Settings = {**node.settings, **node.unkeyed}
+    ray = placed.get("ray")
+    if ray is not None and (ray != "local" or not node.settings.get("engine")):
+        # Ray places the work: on whatever a cluster has free, here too, and a reference pass on all that there is.
+        return total
     if node.settings.get("engine"):
         options = placed.get("engine_placement", {})
         wanted = options.get("tensor_parallel_size", 1) * options.get("num_replicas", 1)

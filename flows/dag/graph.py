@@ -73,7 +73,9 @@ def _on_ray(node: Node, address: str) -> Node:
     engine = node.settings.get("engine")
     if address == "none" or not load(STAGES, node.stage).RAY or (engine and is_remote(engine["name"])):
         return node
-    return replace(node, unkeyed={**node.unkeyed, "ray": address})
+    # A reference pass has a process of its own: the training after it must not depend on a cluster.
+    session = None if node.stage == "reference" else node.session
+    return replace(node, unkeyed={**node.unkeyed, "ray": address}, session=session)
 
 
 def _beside_samples(nodes: list[Node]) -> list[Node]:
@@ -374,7 +376,7 @@ def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     models = {node.role: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
     # The recipe is shown in the report, and so is part of its key; what the run's tasks share of a machine isn't.
-    settings = {"recipe": portable(recipe).model_dump(exclude={"resources"}), "models": models}
+    settings = {"recipe": portable(recipe).model_dump(exclude={"resources", "ray"}), "models": models}
     templates = sorted((ROOT / "evaluation" / "report" / "templates").iterdir())
     # A stage's file says under which name the report gets the stage's folders.
     sections = [

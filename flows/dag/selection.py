@@ -15,7 +15,7 @@ from tasks.stages import evaluation_stages, in_order
 from tasks.store import Artifact, Store
 
 # The sections of a recipe that say how a model is evaluated, and on what.
-EVALUATION_SECTIONS = ("evaluation", "judge", "spending", "resources")
+EVALUATION_SECTIONS = ("evaluation", "judge", "spending", "resources", "ray")
 # Without training the recipe names the model itself.
 MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
 

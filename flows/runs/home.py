@@ -81,13 +81,13 @@ def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
     prefect = home / "prefect"
     # It is by this folder that a server is the home's. Another home's records and database don't belong here.
     os.environ["PREFECT_HOME"] = str(prefect)
+    # The shortest interval that Prefect takes: by it a server with several machines tells a dead one (`flows.service.crashed`).
+    os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"
     settings = {
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(prefect / "storage"),
         "PREFECT_SERVER_MEMO_STORE_PATH": str(prefect / "memo_store.toml"),
         "PREFECT_LOGGING_CONFIG_PATH": str(prefect / "logging.yml"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # The shortest interval that Prefect takes: by it a server with several machines tells a dead one (`flows.service.crashed`).
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # Without it the UI of any other port asks the API of port 4200.
         "PREFECT_SERVER_UI_API_URL": "/api",

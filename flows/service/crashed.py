@@ -24,6 +24,7 @@ from flows.runs.record import CRASHED, RUNNING, all_runs
 from flows.service.accelerator import free
 
 AUTOMATION = "bnf-crashed"
+FLOW = "align"
 # A run says every 30 seconds that it is there (`flows.runs.home`).
 SILENCE = timedelta(seconds=120)
 _ALIVE = "prefect.flow-run.heartbeat"
@@ -31,28 +32,31 @@ _ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cras
 
 
 def watch_for_silence(client: SyncPrefectClient) -> bool:
-    """Have the server mark runs as crashed that fall silent. Returns whether that is new; an automation that exists stays as it is.
+    """Have the server mark this flow's runs as crashed that fall silent. Returns whether that is new; one of another version is replaced.
 
-    A run that was only cut off from the server goes on, and its end counts.
+    Runs of other flows speak less often, and are left alone. A run that was only cut off from the server goes on, and its end counts.
     """
-    if client.read_automations_by_name(AUTOMATION):
-        return False
-    client.create_automation(
-        AutomationCore(
-            name=AUTOMATION,
-            description="Marks runs as crashed whose machine has said nothing for two minutes.",
-            trigger=EventTrigger(
-                after={_ALIVE},
-                expect={_ALIVE, *_ENDED},
-                match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=SILENCE,
-            ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message="its machine says nothing any more")],
-        )
+    wanted = AutomationCore(
+        name=AUTOMATION,
+        description="Marks runs of the flow align as crashed whose machine has said nothing for two minutes.",
+        trigger=EventTrigger(
+            after={_ALIVE},
+            expect={_ALIVE, *_ENDED},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": FLOW}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENCE,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message="its machine says nothing any more")],
     )
+    known = client.read_automations_by_name(AUTOMATION)
+    if any(one.description == wanted.description for one in known):
+        return False
+    for one in known:
+        client.delete_automation(one.id)
+    client.create_automation(wanted)
     return True
 
 

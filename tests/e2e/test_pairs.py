@@ -57,6 +57,6 @@ def test_any_model_folder_can_be_evaluated(model, shared_api, tmp_path):
     entry = shown["summary"]["benchmarks"]["number_comparison"]
     assert entry["base"]["n"] == 4 and "aligned" not in entry
     bnf("evaluate", str(model), "train.learning_rate=1", code=2)
-    assert "evaluate must change keys of evaluation, judge, spending, resources alone" in bnf.err
+    assert "evaluate must change keys of evaluation, judge, spending, resources, ray alone" in bnf.err
     bnf("evaluate", "no-such-run", code=2)
     assert "RUN must be a run of" in bnf.err

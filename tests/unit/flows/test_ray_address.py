@@ -70,8 +70,9 @@ def test_what_people_write_instead_is_told_what_to_write(address, got, remedy):
 
 def test_the_address_is_part_of_no_key_and_reaches_the_stages_that_load_a_model():
     plain, on_ray = ({node.id: node for node in build(recipe(*words))} for words in ((), ("ray.address=auto",)))
-    # The report shows the recipe.
-    assert {name for name in plain if plain[name].settings != on_ray[name].settings} == {"report"}
+    assert {name for name in plain if plain[name].settings != on_ray[name].settings} == set()
+    # A training must outlive the cluster.
+    assert [on_ray[name].session for name in ("reference", "train", "analyze")] == [None, "train", "train"]
     reached = {name for name, node in on_ray.items() if node.unkeyed.get("ray") == "auto"}
     # The judge is an endpoint.
     assert {"sample", "generate/base/gsm8k", "generate/aligned/gsm8k"} <= reached and "judge/mt_bench" not in reached

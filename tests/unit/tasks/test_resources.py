@@ -28,6 +28,11 @@ def placed(**options):
         (Node("reference", {}, unkeyed={"nproc_per_node": 2, "num_nodes": 2}), {DEVICES: 8}),
         (Node("budget", {"train": {"nproc_per_node": 2, "num_nodes": 1}}), {DEVICES: 2}),
         (Node("measure", {}), {DEVICES: 1}),
+        # Ray doesn't know what a run has given to others; within the process alone it has what the process has.
+        (Node("generate", LOCAL, unkeyed={"ray": "auto"}), {DEVICES: 8}),
+        (Node("generate", LOCAL, unkeyed={**placed(num_replicas=2), "ray": "local"}), {DEVICES: 2}),
+        (Node("reference", {}, unkeyed={"nproc_per_node": 1, "num_nodes": 1, "ray": "local"}), {DEVICES: 8}),
+        (Node("prepare", {"prepare": {}}, unkeyed={"ray": "auto"}), {CPU_SLOTS: 1}),
         (Node("score", {}), {CPU_SLOTS: 1}),
         (Node("prepare", {"prepare": {}}), {CPU_SLOTS: 1}),
     ],

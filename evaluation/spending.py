@@ -146,6 +146,7 @@ class Meter:
 
         Raises:
             SpendingCapReached: where it doesn't fit and no call is under way.
+            ValueError: where the model has no price and there is a cap, or the ledger has a line that is not a JSON object.
         """
         price = self.price(model)
         most = price.cost(most_prompt_tokens, max_new_tokens) if price else 0.0

@@ -296,7 +296,10 @@ class Runner:
         if not others:
             return ""
         verb = "holds" if len(others) == 1 else "hold"
-        return f"; or, as {', '.join(others)} {verb} memory meanwhile, set resources.devices=1: then no other model is at work beside it"
+        return (
+            f"; or, as {', '.join(others)} {verb} memory meanwhile, set resources.devices=1: "
+            "then no other model is at work beside the training"
+        )
 
     @functools.cached_property
     def _for_trainings(self) -> set[str]:

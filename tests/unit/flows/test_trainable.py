@@ -132,7 +132,7 @@ def test_memory_is_looked_at_once_the_model_is_fetched_and_again_with_the_groups
     with pytest.raises(RecipeError, match=r"memory must hold .* GiB to train \(estimated\), got 0\.9 GiB free; "):
         runner(recipe)._check_training(dag["prepare"], {"model": resolved})
     # What else is at work holds memory too, on a CPU that is shared out; on GPUs each has its own.
-    said = "; or, as generate-base-x holds memory meanwhile, set resources.devices=1: then no other model is at work beside it"
+    said = "; or, as generate-base-x holds memory meanwhile, set resources.devices=1: then no other model is at work beside the training"
     beside = runner(recipe)
     beside.plan.nodes += [
         Node("generate", {"engine": {"name": "vllm"}}, role="base", benchmark="x"),

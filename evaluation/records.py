@@ -85,14 +85,36 @@ def read_repaired(path: Path) -> list[Record]:
     Raises:
         ValueError: where any other line is not a JSON object.
     """
-    if not path.exists():
-        return []
-    data = path.read_bytes()
+    cut_half_line(path)
+    return [record for _, record in read_numbered(path, "remove it")] if path.exists() else []
+
+
+def cut_half_line(path: Path) -> None:
+    """Cuts off a last line that a kill left unfinished. For a file that nobody appends to meanwhile, or that is not there."""
+    data = path.read_bytes() if path.exists() else b""
     end = data.rfind(b"\n") + 1
     if end != len(data):
         with path.open("r+b") as file:
             file.truncate(end)
-    return [record for _, record in read_numbered(path, "remove it")]
+
+
+def read_appended(path: Path, offset: int) -> tuple[list[Record], int]:
+    """The records of the whole lines from a byte on, and the byte after them: a line that is being written is left for later.
+
+    Raises:
+        ValueError: where a whole line is not a JSON object.
+    """
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        *lines, rest = file.read().split(b"\n")
+        end = file.tell() - len(rest)
+    values = [(line, _value(line)) for line in lines]
+    for line, value in values:
+        if not isinstance(value, dict):
+            raise ValueError(f"{path} must hold a JSON object per line, got {line[:60]!r}; remove it")
+    return [value for _, value in values if isinstance(value, dict)], end
 
 
 def to_line(record: Mapping[str, object]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.progress import estimated_cost
-from evaluation.records import Record, read_repaired, to_line
+from evaluation.records import cut_half_line, read_appended, to_line
 from evaluation.types import Message
 
 # The file that all processes of a run add their calls to; without it a process counts its own.
@@ -84,8 +84,9 @@ class Meter:
     Args:
         prices: By model name; they replace those of `PRICES`.
         cap_usd: None for no cap.
-        ledger: A JSON Lines file that the processes of a run share, one after another. A call has a line when it begins, and another
-            with the same `id` when it ends; without the second it was under way when its process was killed.
+        ledger: A JSON Lines file that the processes of a run share in turns: one makes calls at a time, and each may have several turns.
+            A call has a line when it begins, and another with the same `id` when it ends; without the second it was under way when its
+            process was killed. Before each call the meter reads what others have added.
     """
 
     def __init__(
@@ -98,9 +99,13 @@ class Meter:
         self._reserved_usd = 0.0
         self.spent_usd = 0.0
         self.unknown_usd = 0.0
-        for entry in _last_entries(ledger):
-            self.spent_usd += entry["cost_usd"]
-            self.unknown_usd += entry["cost_usd"] if entry["outcome"] in ("reserved", "unknown") else 0.0
+        self._own: set[str] = set()
+        # What the calls of others count for by now, of that what is unknown, and how far the ledger is read.
+        self._others: dict[str, tuple[float, float]] = {}
+        self._read_bytes = 0
+        if ledger is not None:
+            cut_half_line(ledger)
+            self._read_others()
 
     @classmethod
     def of_run(cls, prices: Mapping[str, Mapping[str, float]] | None, cap_usd: float | None) -> Meter:
@@ -141,10 +146,12 @@ class Meter:
 
         Raises:
             SpendingCapReached: where it doesn't fit and no call is under way.
+            ValueError: where the model has no price and there is a cap, or the ledger has a line that is not a JSON object.
         """
         price = self.price(model)
         most = price.cost(most_prompt_tokens, max_new_tokens) if price else 0.0
         with self._changed:
+            self._read_others()
             while self.cap_usd is not None and self.spent_usd + self._reserved_usd + most > self.cap_usd:
                 if self._reserved_usd <= 0:
                     raise SpendingCapReached(
@@ -152,7 +159,9 @@ class Meter:
                         f"and up to ${most:.4f} for the call; raise it and run again: nothing that was paid for is asked again"
                     )
                 self._changed.wait()
+                self._read_others()
             reservation = Reservation(uuid.uuid4().hex, most)
+            self._own.add(reservation.id)
             # Before the call is made: the ledger then knows what a killed process may have spent.
             self._write(reservation, "reserved", most, model=model)
             self._reserved_usd += most
@@ -185,6 +194,21 @@ class Meter:
             self._changed.notify_all()
             self._write(reserved, outcome, cost, **about)
 
+    def _read_others(self) -> None:
+        """Counts what other processes have added to the ledger since it was read last."""
+        if self._ledger is None:
+            return
+        lines, self._read_bytes = read_appended(self._ledger, self._read_bytes)
+        # The last line of a call counts. Ledgers written before calls had an id have one line for each.
+        calls = {line.get("id") or uuid.uuid4().hex: line for line in lines}
+        for name, line in calls.items():
+            if name not in self._own:
+                cost, (old, old_unknown) = line["cost_usd"], self._others.get(name, (0.0, 0.0))
+                unknown = cost if line["outcome"] in ("reserved", "unknown") else 0.0
+                self._others[name] = (cost, unknown)
+                self.spent_usd += cost - old
+                self.unknown_usd += unknown - old_unknown
+
     def _write(self, reserved: Reservation, outcome: str, cost: float, **about: object) -> None:
         if self._ledger is None:
             return
@@ -203,10 +227,3 @@ def most_prompt_tokens(messages: Sequence[Message], schema: Mapping[str, object]
     texts = [text for message in messages for text in message.values()]
     texts += [json.dumps(schema)] if schema is not None else []
     return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) + MESSAGE_TOKENS * len(messages) + TEMPLATE_TOKENS
-
-
-def _last_entries(ledger: Path | None) -> list[Record]:
-    """The last line of every call."""
-    lines = read_repaired(ledger) if ledger is not None else []
-    # Ledgers written before calls had an id have one line for each.
-    return list({line.get("id", number): line for number, line in enumerate(lines)}.values())

@@ -18,6 +18,9 @@ from tasks.nodes import Forecast, Node
 
 # Without a terminal, seconds between two lines of progress.
 QUIET_INTERVAL_S = 15.0
+# Between tasks at work, and the columns that the name of each and how far it is need.
+_BETWEEN = "  │  "
+_LEAST_WIDTH = 25
 
 
 @dataclass
@@ -103,15 +106,23 @@ class Display:
         return label + (f" ({task.place})" if task.place else "")
 
     def _show(self) -> None:
-        """One line that changes: the tasks at work, and how far each is. Of several each has its part of the line."""
+        """One line that changes: the tasks at work, and how far each is. Of several each has its part of the line, or as many as fit
+        have, and the others are a number."""
         if self.status is None:
             return
         if not self.at_work:
             self.status.stop()
             return
-        room = self.console.width // len(self.at_work) - 4
         texts = [f"{label} {task.text}" for label, task in self.at_work.items()]
-        self.status.update(Text("  │  ".join(texts if len(texts) == 1 else [text[:room] for text in texts])))
+        if len(texts) > 1:
+            # The spinner's columns are not the tasks'.
+            width = self.console.width - 2
+            more = max(0, len(texts) - max(1, width // _LEAST_WIDTH))
+            rest = [f"+{more}"] if more else []
+            number = len(texts) - more
+            room = (width - len(_BETWEEN) * (number + len(rest) - 1) - sum(map(len, rest))) // number
+            texts = [text[:room] for text in texts[:number]] + rest
+        self.status.update(Text(_BETWEEN.join(texts)))
         self.status.start()
 
     def total(self) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bnf.plugins import load
@@ -28,7 +28,7 @@ from tasks.execute import Execution
 from tasks.keys import Ingredients
 from tasks.nodes import Node, ancestors, ingredients, model_folder, not_done_again, other_code, with_other_code
 from tasks.prefect_task import run_node
-from tasks.resources import DEVICES
+from tasks.resources import DEVICES, needs_accelerator
 from tasks.stages import STAGES
 from tasks.store import Artifact
 from tasks.threads import Ended, Threads
@@ -108,7 +108,10 @@ class Runner:
         self.other_code: dict[str, list[str]] = {}
         self.found: dict[str, Found] = {}
         self.began: dict[str, tuple[str, float]] = {}
+        # When its thread ended, not when the run noticed.
+        self.ended: dict[str, str] = {}
         self.failures: dict[str, Exception] = {}
+        self.shown: set[str] = set()  # those of the failures that were shown
         with Threads[Artifact]() as threads, _ended(self.children):
             try:
                 self._run(threads)
@@ -137,10 +140,18 @@ class Runner:
                     self._try(nodes[name], lambda node: self._begin(node, threads), threads)
             if not threads.at_work:
                 if self.failures:
-                    raise next(self.failures[name] for name in nodes if name in self.failures)
+                    raise self._first_failure(nodes)
                 assert begin, "a run without a node at work must have one that can begin"
             elif (ended := threads.ended(_LOOK_S)) is not None:
                 self._try(nodes[ended.name], functools.partial(self._finish, ended), threads)
+
+    def _first_failure(self, nodes: Mapping[str, Node]) -> Exception:
+        """The first failure of the plan; the others are shown, those that weren't yet."""
+        first, *others = (name for name in nodes if name in self.failures)
+        for name in others:
+            if name not in self.shown:
+                self.listener.on_message(f"{nodes[name].label}: {self.failures[name]}")
+        return self.failures[first]
 
     def _is_ready(self, node: Node) -> bool:
         """Whether the node's inputs are there, and nobody has looked for the node itself yet."""
@@ -164,6 +175,7 @@ class Runner:
         except Exception as error:
             self.failures[node.id] = error
             if threads.at_work:
+                self.shown.add(node.id)
                 others = ", ".join(name.replace("/", "-") for name in threads.at_work)
                 self.listener.on_failed(node)
                 self.listener.on_message(f"{error}\nthe run ends when what is at work has ended: {others}")
@@ -213,7 +225,7 @@ class Runner:
         if artifact is None and not refresh and node.id not in self.plan.selection.allowed:
             raise RecipeError(self.plan.selection.refusal(node))
         if artifact is None:
-            self._check_training(node, found.inputs)
+            self._check_training(node, found.inputs, threads.at_work)
         if found.open_part:
             self.listener.on_message(f"{node.label}: {found.open_part}")
         self.record.begin(node, found.made_of.key())
@@ -238,6 +250,7 @@ class Runner:
         if node.stage == "report":
             # The run's folder shows the report: this machine needs its files.
             self.plan.store.fetch(artifact)
+        self.ended[node.id] = now("milliseconds")
         return artifact
 
     def _finish(self, ended: Ended[Artifact], node: Node) -> None:
@@ -248,7 +261,7 @@ class Runner:
         if seconds is None:
             self._done(node, ended.result, cached=True, seconds=round(time.monotonic() - started_s, 3))
         else:
-            times = {"started": started, "ended": now("milliseconds")}
+            times = {"started": started, "ended": self.ended[node.id]}
             self._done(node, ended.result, cached=False, seconds=round(seconds, 3), **times)
         self._check_engines(node, ended.result)
 
@@ -257,9 +270,9 @@ class Runner:
         if node.stage == "resolve" and "model" not in node.files:
             require(load_checks(self.plan.forecasts.values(), {node.id: model_folder(artifact.path)}))
 
-    def _check_training(self, node: Node, inputs: Mapping[str, Artifact]) -> None:
+    def _check_training(self, node: Node, inputs: Mapping[str, Artifact], at_work: Sequence[str] = ()) -> None:
         """Refuse, before anything is computed for a training, what it would refuse: of the model once it is fetched, of the groups, and
-        where this machine's memory doesn't hold both.
+        where this machine's memory doesn't hold both. `at_work` are the ids of the nodes that may hold memory meanwhile.
         """
         if node.id not in self._for_trainings:
             return
@@ -272,8 +285,21 @@ class Runner:
             problem = self._ask(node.inputs["data"], lambda: groups_problem(config, groups))
         if problem is None and model is not None:
             problem = self._ask(f"memory {groups}", lambda: memory_problem(config, model, groups))
+            problem = None if problem is None else problem + self._memory_of_others(at_work)
         if problem is not None:
             raise RecipeError(problem)
+
+    def _memory_of_others(self, at_work: Sequence[str]) -> str:
+        """What to say of nodes that compute on other shares of the cores: the memory that is free doesn't count what they hold."""
+        shares = resources.shared_devices(self.plan.recipe).cores
+        others = [node.label for node in self.plan.nodes if node.id in at_work and needs_accelerator(node)] if shares else []
+        if not others:
+            return ""
+        verb = "holds" if len(others) == 1 else "hold"
+        return (
+            f"; or, as {', '.join(others)} {verb} memory meanwhile, set resources.devices=1: "
+            "then no other model is at work beside the training"
+        )
 
     @functools.cached_property
     def _for_trainings(self) -> set[str]:

@@ -197,6 +197,10 @@ class Child:
         last = without_tracebacks(self._tail)[-TAIL_LINES:]
         return "\n".join(f"  {line}" for line in last) + f"\n  (whole log: {self.log_path})"
 
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End the process: politely when it is idle, and its whole group in any case."""
         with contextlib.suppress(BrokenPipeError):

@@ -71,10 +71,15 @@ class Children:
                 known = self._living.get(name)
                 if known is None:
                     break
-                if not known.at_work:
+                is_free = not known.at_work
+                if is_free and known.child.is_alive():
                     known.at_work, known.child.on_log, known.child.on_progress = True, on_log, on_progress
                     return known.child
-            self._wait()
+            if is_free:
+                # It died while it waited for a node; what it started may live, and its devices aren't free yet.
+                self._end(name, Child.close, only_idle=True)
+            else:
+                self._wait()
         if not number:
             return self._begin(node, (), on_log, on_progress)
         chosen = self._choose(number)

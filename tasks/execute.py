@@ -121,10 +121,11 @@ def _run_child(
 ) -> None:
     """Have the node's process do the work. Any failure ends the process: the state of an engine that failed can't be trusted."""
     children = execution.children
+    # Where there is none for this node, the session's process is another's.
+    child = children.of(
+        node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
+    )
     try:
-        child = children.of(
-            node, lambda text: execution.on_log(node, text), lambda *progress: execution.on_progress(node, *progress)
-        )
         settings, files = {**node.settings, **node.unkeyed}, {**paths, **node.files}
         child.run(f"{STAGES.package}.{node.stage}", settings, files, work, fingerprints=made_of.inputs, refresh=refresh)
     except BaseException:

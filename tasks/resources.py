@@ -35,6 +35,9 @@ def num_devices(node: Node, total: int) -> int:
     """How many of the machine's devices a node computes on: all of its processes' and replicas', and no more than there are."""
     if not needs_accelerator(node):
         return 0
+    if node.stage == "budget" and not devices():
+        # It measures how much memory is free.
+        return total
     placed: Settings = {**node.settings, **node.unkeyed}
     ray = placed.get("ray")
     if ray is not None and (ray != "local" or not node.settings.get("engine")):

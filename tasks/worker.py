@@ -7,6 +7,7 @@ all benchmarks of a model share one engine. A reference pass, its training and t
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import json
 import os
@@ -71,11 +72,17 @@ def main() -> None:
 
 
 def _free_memory() -> None:
-    """What a job has left: a trainer and its model hold one another, and torch keeps what it has freed on a GPU."""
+    """What a job has left: a trainer and its model hold one another, torch keeps what it has freed on a GPU, and the C library what it
+    has freed anywhere, once a training told it to (`bnf.model.allocator`).
+    """
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    # Only glibc has it.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _send(reports: TextIO, report: dict[str, Any]) -> None:

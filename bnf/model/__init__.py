@@ -11,6 +11,7 @@ plain_models: models that are known to be supported without asking transformers.
 digests: content digests of model folders.
 device: the kind of device that torch computes on, and the devices there are.
 allocator: memory settings of a process that trains or scores.
+threads: torch's number of threads, given back after a job.
 
 Inside: segments (which token sees which), attention, cpu_attention and cuda_attention (the kernels), lean (layers that keep less),
 experts (mixtures of experts), tied (one gradient of embeddings that are also the head).

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from bnf.host import own_cores
 from bnf.model.device import devices
 from flows.dag.schedule import Waiting
 from flows.recipe.config import Recipe
+from tasks.job import Settings
 from tasks.nodes import Node
 from tasks.resources import CPU_SLOTS, DEVICES, Devices, asks_endpoint, machine_devices, most_devices, needs_of, num_devices
 
@@ -54,8 +56,18 @@ def problem(recipe: Recipe, nodes: Sequence[Node]) -> str | None:
         what = "GPUs" if gpus else "cores, which are shared out"
         return f"resources.devices must be at most {most}, this machine's {what}, got {wanted}; lower it, or leave it out"
     # Without GPUs the processes of a node share whatever cores it gets.
-    needed: Mapping[str, int] = {node.label: num_devices(node, gpus) for node in nodes} if gpus else {}
+    needed: Mapping[str, int] = {node.label: num_devices(_on_one_node(node), gpus) for node in nodes} if gpus else {}
     name = max(needed, key=lambda label: needed[label], default=None)
     if name is not None and needed[name] > wanted:
         return f"resources.devices must be at least {needed[name]}, the GPUs that {name} computes on, got {wanted}; raise it"
     return None
+
+
+def _on_one_node(node: Node) -> Node:
+    """The node as if one machine ran it: where several do it takes all devices of each, and needs no more than it has processes there."""
+    return replace(node, settings=_with_one_node(node.settings), unkeyed=_with_one_node(node.unkeyed))
+
+
+def _with_one_node(settings: Settings) -> Settings:
+    one = {**settings, "num_nodes": 1} if "num_nodes" in settings else settings
+    return {**one, "train": _with_one_node(one["train"])} if "train" in one else one

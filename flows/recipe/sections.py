@@ -200,7 +200,8 @@ class Spending(Section):
         None,
         gt=0,
         description=(
-            "no request is made that could take the run, with everything it asks of endpoints, over this; left out: no cap"
+            "no request is made that could take the run, with everything it has asked of endpoints in any of its tasks, over "
+            "this; left out: no cap"
         ),
     )
     prices: dict[str, TokenPrice] = Field(

@@ -14,6 +14,7 @@ MEMORY_REMEDY = "lower train.max_tokens_per_row, or write auto"
 
 
 def run(job: Job) -> None:
+    from bnf.model.threads import restored_threads
     from bnf.reference.launch import ReferenceCall
 
     call = ReferenceCall(
@@ -24,4 +25,6 @@ def run(job: Job) -> None:
         placement=placement(job),
         **row_settings(job, "mismatched", "device"),
     )
-    call.launch(job.progress)
+    # One that goes on takes as many threads as it began with.
+    with restored_threads():
+        call.launch(job.progress)

@@ -27,6 +27,7 @@ POLICY = "policy"
 
 
 def run(job: Job) -> None:
+    from bnf.model.threads import restored_threads
     from bnf.training.config import TrainConfig
     from bnf.training.fields import DERIVED_FIELDS
     from bnf.training.launch import launch
@@ -39,7 +40,9 @@ def run(job: Job) -> None:
     folders = Folders(inputs["model"], inputs["data"], inputs["reference"], job.output, inputs.get("reference_model"))
     begin = launch if config.is_launched else train
     # In later rounds with a fixed reference the policy doesn't start as the reference, and the check doesn't hold.
-    begin(config, folders, step0_check="reference_model" not in inputs, progress=job.progress)
+    # It takes as many threads as the reference pass had.
+    with restored_threads():
+        begin(config, folders, step0_check="reference_model" not in inputs, progress=job.progress)
 
 
 def disk_bytes(inputs: Mapping[str, Path]) -> int:

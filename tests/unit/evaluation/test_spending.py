@@ -72,6 +72,46 @@ def test_a_torn_last_line_is_cut_off_and_its_call_counts_in_full(ledger):
     assert [json.loads(line)["outcome"] for line in ledger.read_text().splitlines()] == ["reserved", "reserved", "answered"]
 
 
+def test_two_processes_that_take_turns_keep_the_cap_together(ledger):
+    # A dollar for a call.
+    meters = [Meter({"m": Price(1e5, 0.0)}, 10.0, ledger) for _ in range(2)]
+    calls = 0
+    with pytest.raises(SpendingCapReached, match=r"got 10 with \$10\.0000 spent"):
+        for turn in range(12):
+            meter = meters[turn % 2]
+            for _ in range(1 + turn % 3):
+                meter.settle("m", meter.reserve("m", 10, 0), 10, 0)
+                calls += 1
+    assert calls == 10 and Meter(ledger=ledger).spent_usd == pytest.approx(10.0)
+
+
+def test_what_another_process_has_under_way_counts_in_full_until_it_ended(ledger):
+    one, other = (Meter({"m": Price(10.0, 30.0)}, 2.5 * MOST, ledger) for _ in range(2))
+    begun = one.reserve("m", 10, 10)
+    other.release(other.reserve("m", 10, 10))
+    assert other.spent_usd == other.unknown_usd == pytest.approx(MOST)
+    one.settle("m", begun, 5, 5)
+    other.release(other.reserve("m", 10, 10))
+    assert (other.spent_usd, other.unknown_usd) == (pytest.approx(MOST / 2), pytest.approx(0.0))
+    assert one.spent_usd == pytest.approx(MOST / 2), "its own lines count once"
+
+
+def test_a_line_that_another_process_is_writing_is_left_and_read_when_it_is_whole(ledger):
+    meter, begun = reserved(ledger)
+    meter.release(begun)
+    whole = json.dumps({"id": "other", "time": 0, "outcome": "answered", "model": "m", "cost_usd": 0.5}) + "\n"
+    before = ledger.read_bytes()
+    ledger.write_bytes(before + whole[:20].encode())
+    meter._read_others()
+    assert meter.spent_usd == 0.0 and ledger.read_bytes() == before + whole[:20].encode()
+    ledger.write_bytes(before + whole.encode())
+    meter.reserve("m", 10, 10)
+    assert meter.spent_usd == 0.5
+    ledger.write_bytes(ledger.read_bytes() + b"[]\n")
+    with pytest.raises(ValueError, match=r"spending\.jsonl must hold a JSON object per line, got b'\[\]'; remove it"):
+        meter.reserve("m", 10, 10)
+
+
 def test_a_ledger_without_ids_is_counted_line_by_line(ledger):
     line = {"time": 0, "model": "m", "outcome": "answered", "num_prompt_tokens": 1, "num_completion_tokens": 1, "cost_usd": 0.5}
     ledger.write_text((json.dumps(line) + "\n") * 2)

@@ -1,6 +1,9 @@
 """What a run may have at work at the same time, and what `bnf show` draws of it."""
 
+from types import SimpleNamespace
+
 import pytest
+from rich.console import Console
 
 from flows import display
 from flows.dag import resources
@@ -68,6 +71,30 @@ def test_devices_that_a_machine_lacks_or_a_node_needs_are_said(machine, gpus, wa
     found = problem(recipe(devices=wanted), [GENERATE, TRAIN])
     assert found is None if message is None else found.startswith(message)
     assert problem(recipe(), [GENERATE, TRAIN]) is None
+
+
+def test_a_training_on_several_machines_needs_as_many_devices_as_it_has_processes_on_each(machine):
+    machine(8)
+    train = {"nproc_per_node": 2, "num_nodes": 2}
+    for node in (Node("train", {}, unkeyed=train), Node("budget", {"train": train})):
+        assert problem(recipe(devices=4), [node]) is problem(recipe(devices=2), [node]) is None
+        message = f"resources.devices must be at least 2, the GPUs that {node.label} computes on, got 1; raise it"
+        assert problem(recipe(devices=1), [node]) == message
+
+
+def test_of_many_tasks_at_work_as_many_are_named_as_fit():
+    shown, terminal = [], display.Display()
+    terminal.console = Console(stderr=True, width=80)
+    terminal.status = SimpleNamespace(update=lambda text: shown.append(text.plain), start=lambda: None, stop=lambda: None)
+    for number in range(20):
+        terminal.start(Node("score", {}, role="base", benchmark=f"b{number}"))
+        *named, last = shown[-1].split("  │  ")
+        if not last.startswith("+"):
+            named, last = [*named, last], "+0"
+        # Two columns are the spinner's.
+        assert len(shown[-1]) <= 78 and all(text.startswith(f"score-base-b{place}") for place, text in enumerate(named))
+        assert len(named) + int(last) == number + 1
+    assert len(named) == 3 and shown[0] == "score-base-b0 …"
 
 
 def test_the_timeline_shows_what_was_at_work_together():

@@ -1,6 +1,8 @@
 """How a run's nodes begin and end, with nodes that do nothing: one after another, at once, failing, stopped."""
 
 import threading
+import time
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ from flows.dag import resources
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from flows.runner import Listener, Runner
-from flows.runs.record import start_run
+from flows.runs.record import Run, start_run
 from tasks.child import Cancelled
 from tasks.keys import Ingredients
 from tasks.nodes import Node
@@ -88,7 +90,7 @@ def run(tmp_path, monkeypatch):
             on_message=tell,
         )
         runner = Runner(plan, run.record, listener, cancelled, {})
-        monkeypatch.setattr(runner, "_check_training", lambda node, inputs: None)
+        monkeypatch.setattr(runner, "_check_training", lambda node, inputs, at_work: None)
         monkeypatch.setattr(runner, "_check_engines", lambda node, artifact: None)
         runner.run()
 
@@ -149,23 +151,42 @@ def test_where_one_fails_those_at_work_end_and_no_other_begins(run):
     assert [working.task for working in run.record.record.at_work] == ["judge-x"]
 
 
-def test_of_several_failures_the_first_of_the_plan_is_raised(run):
-    judged = threading.Event()
+@pytest.mark.parametrize("last", [REFERENCE, JUDGED])
+def test_of_several_failures_the_first_of_the_plan_is_raised_and_each_is_told(run, last):
+    first = JUDGED if last is REFERENCE else REFERENCE
 
-    def fail(text, event):
+    def fail(node):
         def work():
-            event.wait(10)
-            judged.set()
-            raise ValueError(text)
+            # With both at work already; the last one once the other's failure is shown.
+            meet()
+            while node is last and f"{first.label} failed" not in run.said:
+                threading.Event().wait(0.01)
+            raise ValueError(node.stage)
 
         return work
 
-    at_once = threading.Event()
-    at_once.set()
+    meet = both(REFERENCE.id, JUDGED.id)[JUDGED.id]
     run.works |= both(DATA.id, ANSWERS.id)
-    run.works |= {JUDGED.id: fail("judge", at_once), REFERENCE.id: fail("reference", judged)}
+    run.works |= {node.id: fail(node) for node in (JUDGED, REFERENCE)}
     with pytest.raises(ValueError, match=r"^reference$"):
-        run.go()
+        run.go([node for node in NODES if node is not SCORED])
+    told = [text for text in run.said if "the run ends when" in text]
+    assert len(told) == 1 and told[0].startswith(f"{first.stage}\n")
+    assert run.said[-1] == ("judge-x: judge" if last is JUDGED else told[0]), "and none twice"
+
+
+def test_a_task_ended_when_it_ended_and_not_when_the_run_noticed(run, monkeypatch):
+    run.works |= both(REFERENCE.id, JUDGED.id)
+    add = Run.add
+
+    def slow(record, node, *args, **how):
+        time.sleep(1.0 if node in (REFERENCE, JUDGED) else 0.0)
+        add(record, node, *args, **how)
+
+    monkeypatch.setattr(Run, "add", slow)
+    run.go([BASE, DATA, REFERENCE, ANSWERS, JUDGED])
+    ended = [datetime.fromisoformat(run.record.record.tasks[node.id].ended) for node in (REFERENCE, JUDGED)]
+    assert abs((ended[0] - ended[1]).total_seconds()) < 0.7
 
 
 def test_what_may_not_execute_is_refused_when_its_turn_comes(run):

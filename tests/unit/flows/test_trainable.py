@@ -12,7 +12,8 @@ from flows.dag.trainable import model_problem
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe, make_recipe
 from flows.runner import Runner
-from tasks.nodes import Forecast
+from tasks.nodes import Forecast, Node
+from tasks.resources import Devices
 from tasks.store import Artifact
 
 PAIRS = "flows/recipes/pairs.yaml"
@@ -130,6 +131,24 @@ def test_memory_is_looked_at_once_the_model_is_fetched_and_again_with_the_groups
     monkeypatch.setattr("flows.dag.trainable.available_memory", lambda: 10**9)
     with pytest.raises(RecipeError, match=r"memory must hold .* GiB to train \(estimated\), got 0\.9 GiB free; "):
         runner(recipe)._check_training(dag["prepare"], {"model": resolved})
+    # What else is at work holds memory too, on a CPU that is shared out; on GPUs each has its own.
+    said = "; or, as generate-base-x holds memory meanwhile, set resources.devices=1: then no other model is at work beside the training"
+    beside = runner(recipe)
+    beside.plan.nodes += [
+        Node("generate", {"engine": {"name": "vllm"}}, role="base", benchmark="x"),
+        Node("score", {}, role="base", benchmark="x"),
+    ]
+    at_work = [node.id for node in beside.plan.nodes[-2:]]
+    for devices, ids, is_said in (
+        (Devices(cores=[[0], [1]]), at_work, True),
+        (Devices(cores=[[0], [1]]), at_work[1:], False),
+        (Devices(), at_work, False),
+        (Devices(gpus="01"), at_work, False),
+    ):
+        monkeypatch.setattr("flows.dag.resources.machine_devices", lambda wanted, found=devices: found)
+        with pytest.raises(RecipeError, match=r"^memory must hold") as refused:
+            beside._check_training(dag["prepare"], {"model": resolved}, ids)
+        assert str(refused.value).endswith(said) == is_said == ("resources.devices" in str(refused.value))
     monkeypatch.setattr("flows.dag.trainable.available_memory", lambda: 10**10)
     looked = runner(recipe)
     looked._check_training(dag["prepare"], {"model": resolved})

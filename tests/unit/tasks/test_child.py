@@ -1,6 +1,9 @@
 """Child processes: output and progress arrive, every way to fail becomes one readable error, and nothing is left over."""
 
 import os
+import platform
+import subprocess
+import sys
 import threading
 import time
 
@@ -39,6 +42,32 @@ def test_what_a_job_left_holding_itself_is_freed_before_the_next_one(child, tmp_
     child.run(JOBS, {"do": "hold itself"}, {}, tmp_path)
     child.run(JOBS, {"do": "look"}, {}, tmp_path)
     assert (tmp_path / "out.txt").read_text() == "gone"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library keeps what is freed on request")
+def test_what_a_training_had_its_process_keep_is_given_back_after_it():
+    program = """
+import torch
+from bnf.model.allocator import keep_freed_memory
+from tasks.worker import _free_memory
+
+
+def resident():
+    [line] = [line for line in open("/proc/self/status") if line.startswith("VmRSS")]
+    return int(line.split()[1]) >> 10
+
+
+keep_freed_memory()
+torch.ones(1)
+before = resident()
+torch.ones(30 << 18)
+kept = resident() - before
+_free_memory()
+print(kept, resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    kept, left = map(int, done.stdout.split())
+    assert kept > 25 and left < 5, "MiB"
 
 
 def test_a_users_error_is_its_message_alone(child, tmp_path):

@@ -94,6 +94,30 @@ def test_a_session_keeps_its_process_beside_another_and_gives_it_up_where_device
     assert run.children._living == {}
 
 
+def test_a_session_whose_process_died_while_it_waited_has_a_new_one(run):
+    run.start(1, expected=1, session="s")
+    first = run.ends(1)["1"].split()[0]
+    signal_group(int(first), 9)
+    run.children._living["s"].child._process.wait(10)
+    run.start(2, expected=1, session="s")
+    again = run.ends(1)["2"].split()[0]
+    assert again != first and run.held == ["held", "free", "held"]
+
+
+def test_a_node_without_a_process_leaves_that_of_its_session_to_the_node_at_work_in_it(run):
+    run.start(1, session="s")
+    run.wait_for(1)
+    run.children._wait = refuse
+    run.start(2, session="s")
+    assert isinstance(run.ends(1)["2"], Cancelled)
+    (run.place / "go").touch()
+    assert run.ends(1)["1"].endswith(" 1")
+
+
+def refuse():
+    raise Cancelled("the run was cancelled while it waited for a device")
+
+
 def test_one_that_fails_leaves_the_others_at_work(run):
     run.start(1)
     run.wait_for(1)
@@ -104,11 +128,16 @@ def test_one_that_fails_leaves_the_others_at_work(run):
 
 
 def test_one_more_than_there_are_devices_waits_for_one(run):
-    run.start(1, expected=9)
-    run.start(2, expected=2)
-    run.start(3, expected=2)
-    ended = run.ends(2)
-    assert len({text.split()[0] for text in ended.values()}) == 2 and "1" not in ended
+    for number in (1, 2):
+        run.start(number, expected=3)
+    run.wait_for(2)
+    run.start(3, expected=3)
+    # A process is known when it begins, and at work a moment later.
+    assert run.threads.ended(1) is None and run.children._living.keys() == {"work/1", "work/2"}
+    assert not (run.place / "3").exists()
+    (run.place / "go").touch()
+    ended = run.ends(3)
+    assert len({text.split()[0] for text in ended.values()}) == 3 and run.held[-1] == "free"
 
 
 @pytest.mark.parametrize("how", ["cancel", "kill"])

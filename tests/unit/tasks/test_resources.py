@@ -37,8 +37,16 @@ def placed(**options):
         (Node("prepare", {"prepare": {}}), {CPU_SLOTS: 1}),
     ],
 )
-def test_a_node_takes_the_devices_of_its_processes(node, needs):
+def test_a_node_takes_the_devices_of_its_processes(node, needs, monkeypatch):
+    gpus(monkeypatch, 8, None)
     assert needs_of(node, 8) == needs
+
+
+def test_rows_are_tried_without_gpus_where_no_other_model_takes_memory(monkeypatch):
+    gpus(monkeypatch, 0, None)
+    train = {"nproc_per_node": 1, "num_nodes": 1}
+    assert needs_of(Node("budget", {"train": train}), 2) == {DEVICES: 2}
+    assert needs_of(Node("train", {}, unkeyed=train), 2) == {DEVICES: 1}
 
 
 def gpus(monkeypatch, number, visible):

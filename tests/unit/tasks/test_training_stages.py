@@ -1,10 +1,13 @@
 """The reference and train stages, called as the child process calls them, with the settings that their keys hash."""
 
+import contextlib
 import json
 from fnmatch import fnmatch
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 from bnf.data.groups import Completion, PromptGroup, write_groups
 from bnf.training.checks import check_groups_dir
@@ -31,6 +34,30 @@ def test_what_an_objective_needs_comes_with_the_reference(objective: str, tiny_m
     inputs["policy"] = tmp_path / "train" / "policy"
     analyze.run(job(config.row_settings(), tmp_path / "analyze"))
     assert (tmp_path / "analyze" / "shifts.json").is_file()
+
+
+@pytest.mark.parametrize("ends", ["well", "in an error"])
+@pytest.mark.parametrize("stage", [reference, train])
+def test_the_next_job_of_the_process_has_its_threads_back(stage: ModuleType, ends: str, tmp_path: Path, monkeypatch) -> None:
+    before = torch.get_num_threads()
+
+    def compute(*args: object, **kwargs: object) -> None:
+        torch.set_num_threads(before + 1)
+        if ends != "well":
+            raise MemoryError
+
+    monkeypatch.setattr("bnf.training.trainer.train", compute)
+    monkeypatch.setattr("bnf.reference.launch.ReferenceCall.launch", compute)
+    config = TrainConfig(max_tokens_per_row=64, global_batch_size=4)
+    settings = config.reference_settings() if stage is reference else config.to_dict()
+    inputs = {name: tmp_path for name in ("model", "data", "reference")}
+    job = Job(settings=settings, inputs=inputs, output=tmp_path / "out", progress=lambda done, total, note: None)
+    try:
+        with contextlib.nullcontext() if ends == "well" else pytest.raises(MemoryError):
+            stage.run(job)
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_longest_group_is_named_before_the_pass(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -53,7 +53,13 @@ def test_a_run_that_is_killed_while_the_endpoint_judges_goes_on_and_pays_nothing
     with StubServer(behave) as server, contextlib.ExitStack() as rest:
         process = bnf.process(*words(server, tmp_path))
         path = bnf.home / "state" / "judgments" / "stub-judge.jsonl"
-        bnf.wait(process, lambda: path.exists() and len(path.read_text().splitlines()) >= 3)
+
+        def judges_alone():
+            answers = (bnf.home / "state" / "artifacts" / "generate").glob("*/manifest.json")
+            return len(list(answers)) == 2 and path.exists() and len(path.read_text().splitlines()) >= 3
+
+        # The first questions are judged while the second ones are answered.
+        bnf.wait(process, judges_alone)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
         before = calls(bnf)

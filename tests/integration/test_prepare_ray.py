@@ -147,7 +147,13 @@ def test_an_interrupt_leaves_no_process_and_no_file_behind(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(textwrap.dedent(program))
     parent = subprocess.Popen(
-        [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        # A process in the background of a shell ignores it, and so do those that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert parent.stdout is not None and "at work" in parent.stdout.readline(), "the parent must be caught at work"
     children = [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -34,13 +35,15 @@ def checkout(tmp_path_factory):
 
 
 def work(name, checkout, folder):
-    run = subprocess.run(
-        [sys.executable, "script.py", name, str(folder)],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "BNF_HOME": str(folder)},
-        capture_output=True,
-        timeout=200,
-    )
+    # Cores are held in the temporary folder: another test's workers are to hold none of these. Ray's sockets need a short path.
+    with tempfile.TemporaryDirectory(prefix="bnf", ignore_cleanup_errors=True) as temporary:
+        run = subprocess.run(
+            [sys.executable, "script.py", name, str(folder)],
+            cwd=checkout,
+            env={**os.environ, "PYTHONPATH": str(checkout), "BNF_HOME": str(folder), "TMPDIR": temporary},
+            capture_output=True,
+            timeout=200,
+        )
     assert b"{" in run.stdout, run.stderr.decode()[-3000:]
     return run, json.loads(next(line for line in run.stdout.splitlines() if line.startswith(b"{")))
 

@@ -1,11 +1,14 @@
 """What test_ray_replicas.py runs in processes of their own, in a checkout with the engine `echo` of test_replicas.py."""
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+
+import psutil
 
 from evaluation.engines import open_engine, share_chunks
 from evaluation.types import Sampling
@@ -14,16 +17,20 @@ GREEDY = Sampling(4)
 PROMPTS = [[number] for number in range(200)]
 
 
-def texts(engine, prompts, sampling=GREEDY, on_first=lambda: None):
-    """The texts in the order of the prompts with the processes that wrote them, and how many there were."""
-    found = {}
+def texts(engine, prompts, sampling=GREEDY, on_both=lambda: None):
+    """The texts in the order of the prompts with the processes that wrote them, and how many there were.
+
+    `on_both` is called once two processes have written.
+    """
+    found, pids = {}, set()
     count = 0
     for index, (one,) in engine.generate(prompts, sampling):
-        if count == 0:
-            on_first()
         count += 1
         found[index] = one.completion
-    return [found[index].split()[0] for index in range(len(prompts))], count, {text.split()[-1] for text in found.values()}
+        was, pids = len(pids), pids | {one.completion.split()[-1]}
+        if (was, len(pids)) == (1, 2):
+            on_both()
+    return [found[index].split()[0] for index in range(len(prompts))], count, pids
 
 
 def refusal(call):
@@ -84,8 +91,14 @@ def nodes(folder):
     while report["processes_before"] < 2:
         report["processes_before"] = len(texts(engine, PROMPTS)[2])
     raylet = other.all_processes["raylet"][0].process
-    # Long enough for the worker there to find out that its raylet is gone, which it asks every five seconds.
-    report["texts"], report["count"], pids = texts(engine, 25 * PROMPTS, on_first=raylet.kill)
+
+    def kill():
+        # The raylet with its workers: one that is left alone goes on for seconds before it finds out.
+        for process in [psutil.Process(raylet.pid), *psutil.Process(raylet.pid).children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    report["texts"], report["count"], pids = texts(engine, 25 * PROMPTS, on_both=kill)
     report["processes"] = len(pids)
     report["after"], *_ = texts(engine, PROMPTS)
     print(json.dumps(report), flush=True)

@@ -76,7 +76,7 @@ class Children:
                     known.at_work, known.child.on_log, known.child.on_progress = True, on_log, on_progress
                     return known.child
             if is_free:
-                # It died while it waited for a node; what it started may live, and its devices aren't free yet.
+                # The process died while it was idle. What it started may still live and hold its devices.
                 self._end(name, Child.close, only_idle=True)
             else:
                 self._wait()

@@ -1,7 +1,7 @@
 """Workers on Ray: on this machine, or on the nodes of a cluster. Ray places them, starts them again where they end, and ends them with this
 process.
 
-`start_workers` gives them; `share_out` shares tasks out over them. Ray itself is imported where a function needs it: it is an extra.
+`start_workers` starts them, and `share_out` gives them tasks. Ray is an extra, so only the functions that need it import it.
 """
 
 from __future__ import annotations

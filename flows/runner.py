@@ -228,9 +228,10 @@ class Runner:
             self._check_training(node, found.inputs, threads.at_work)
         if found.open_part:
             self.listener.on_message(f"{node.label}: {found.open_part}")
-        self.record.begin(node, found.made_of.key())
+        # Shown before it is recorded: whoever stops a run for what its record says finds that task in the message.
         self.listener.on_start(node)
         self.began[node.id] = (now("milliseconds"), time.monotonic())
+        self.record.begin(node, found.made_of.key())
         threads.start(node.id, lambda: self._make(found))
 
     def _make(self, found: Found) -> Artifact:

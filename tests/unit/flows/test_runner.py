@@ -85,6 +85,7 @@ def run(tmp_path, monkeypatch):
         plan = SimpleNamespace(nodes=nodes, recipe=recipe, store=store, pinned={}, selection=selection, forecasts={})
         run.record = start_run(tmp_path, recipe, "x")
         listener = Listener(
+            on_start=lambda node: run.shown.append((node.label, [working.task for working in run.record.record.at_work])),
             on_done=lambda node, cached, seconds: tell(f"{node.label} {'cached' if cached else 'done'}"),
             on_failed=lambda node: tell(f"{node.label} failed"),
             on_message=tell,
@@ -94,7 +95,7 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(runner, "_check_engines", lambda node, artifact: None)
         runner.run()
 
-    run = SimpleNamespace(go=go, works=works, said=said, record=None)
+    run = SimpleNamespace(go=go, works=works, said=said, shown=[], record=None)
     monkeypatch.setattr(module, "_LOOK_S", 0.02)
     return run
 
@@ -109,6 +110,11 @@ def test_one_device_and_no_endpoint_is_the_order_of_the_plan(run):
     run.go([BASE, DATA, REFERENCE, ANSWERS, SCORED])
     names = ["resolve-base", "prepare", "reference", "generate-base-x", "score-base-x"]
     assert run.said == [f"{name} {what}" for name in names for what in ("begins", "done")]
+
+
+def test_a_task_is_shown_before_the_record_names_it(run):
+    run.go([BASE, DATA])
+    assert run.shown == [("resolve-base", []), ("prepare", [])], "who stops a run for its record finds the task in the message"
 
 
 def test_an_endpoint_and_cores_compute_beside_the_device(run):

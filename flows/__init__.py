@@ -1,9 +1,8 @@
 """The command line, the recipes, and the flow that runs a recipe's stages.
 
-cli: the commands' words and options
+cli: the command line
+words: the commands' words and options
 commands: what the commands do
-comparison: `bnf compare`
-doctor: `bnf doctor`
 align: the Prefect flow, which runs a plan
 service: Prefect: its server, workers, deployments and limits
 dag: from a recipe to a plan: the tasks, and the checks before a run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -129,6 +130,11 @@ class Display:
         made = sum(seconds for _, cached, seconds in self.times if not cached)
         hits = sum(cached for _, cached, _ in self.times)
         self.console.print(f"  {len(self.times)} tasks, {hits} from the cache, {made:.0f} s of work")
+
+
+def print_json(value: object) -> None:
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    print()
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:

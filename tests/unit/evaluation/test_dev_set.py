@@ -11,7 +11,8 @@ import pytest
 
 from evaluation.report.dev_set import compare_dev, compared_dev_rows, dev_rows, dev_title, read_dev
 from evaluation.report.summary import summarize
-from flows import commands, comparison
+from flows.commands import comparing as comparison
+from flows.commands import showing
 from tests.unit.evaluation.report_folders import inputs, scored, trained, write_lines, write_object
 from tests.unit.evaluation.test_report import built
 
@@ -148,6 +149,6 @@ def test_compare_shows_dev_sets_with_and_without_scores(
 def test_show_has_the_dev_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = summarize(inputs(tmp_path, {}, train=trained_with_dev(tmp_path / "train"), stages=[]))
     write_object(tmp_path / "run" / "summary.json", summary)
-    commands.show_results(SimpleNamespace(folder=tmp_path / "run"))
+    showing.show_results(SimpleNamespace(folder=tmp_path / "run"))
     printed = capsys.readouterr().out
     assert "dev set: 8 groups, 8 samples of their prompts" in printed and "−1.000" in printed

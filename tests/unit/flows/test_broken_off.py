@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from bnf.training.collapse import TrainingCollapsed
-from flows import cli, commands
+from flows import cli
+from flows.commands import running
 from flows.dag.selection import Options
 from flows.display import Display
 from flows.recipe.config import make_recipe
@@ -36,10 +37,10 @@ def ends(monkeypatch, capsys, tmp_path):
         server = SimpleNamespace(prefect_server=lambda home, meanwhile: contextlib.nullcontext("http://x"))
         monkeypatch.setitem(sys.modules, "flows.service.server", server)
         monkeypatch.setenv("BNF_HOME", str(tmp_path))
-        monkeypatch.setattr(commands, "Display", lambda: display)
-        monkeypatch.setattr(commands, "make_plan", lambda *args: SimpleNamespace(checks=[]))
-        monkeypatch.setattr(commands, "set_prefect_environment", lambda *args, **kwargs: None)
-        monkeypatch.setattr(cli, "app", lambda: commands.run_recipe(RECIPE, Options()))
+        monkeypatch.setattr(running, "Display", lambda: display)
+        monkeypatch.setattr(running, "make_plan", lambda *args: SimpleNamespace(checks=[]))
+        monkeypatch.setattr(running, "set_prefect_environment", lambda *args, **kwargs: None)
+        monkeypatch.setattr(cli, "app", lambda: running.run_recipe(RECIPE, Options()))
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return ended.value.code, capsys.readouterr().err

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from flows import commands
-from flows.comparison import compare_runs
+from flows.commands import scoring, upkeep
+from flows.commands.comparing import compare_runs
 from flows.errors import RecipeError
 from flows.runs.home import open_store
 from tests.unit.flows.run_folders import make, run_of
@@ -14,8 +14,8 @@ from tests.unit.flows.run_folders import make, run_of
 @pytest.mark.parametrize(
     "score",
     [
-        lambda folder: commands.score_file("gsm8k", folder, "native", lm_eval=False, as_json=True),
-        lambda folder: commands.score_judgments("arena-hard", [folder], None, None, as_json=True),
+        lambda folder: scoring.score_file("gsm8k", folder, "native", lm_eval=False, as_json=True),
+        lambda folder: scoring.score_judgments("arena-hard", [folder], None, None, as_json=True),
     ],
 )
 def test_a_folder_is_no_file_to_score(tmp_path, score):
@@ -51,7 +51,7 @@ def test_join_looks_for_launches_in_the_unfinished_work_of_the_home(tmp_path, mo
         return 7 if stay else 0
 
     monkeypatch.setattr("bnf.parallel.join.join", join)
-    assert (commands.join_training(stay=True), commands.join_training(stay=False)) == (7, 0)
+    assert (upkeep.join_training(stay=True), upkeep.join_training(stay=False)) == (7, 0)
     assert sorted(found[:3]) == sorted(folder / "launch.json" for folder in (*works, works[1] / "reference"))
     assert f"waiting for a training in {tmp_path / 'artifacts'}; Ctrl-C ends it" in capsys.readouterr().err
 
@@ -66,8 +66,8 @@ def test_scores_are_printed_to_two_places(tmp_path, capsys):
     (tmp_path / "completions.jsonl").write_text(
         "".join(json.dumps({**answer, "num_completion_tokens": 1}) + "\n" for answer in answers)
     )
-    commands.score_file("gsm8k", tmp_path / "completions.jsonl", "native", lm_eval=False, as_json=False)
+    scoring.score_file("gsm8k", tmp_path / "completions.jsonl", "native", lm_eval=False, as_json=False)
     printed = capsys.readouterr().out
     assert "57.14 " in printed and "57.142" not in printed
-    commands.score_file("gsm8k", tmp_path / "completions.jsonl", "native", lm_eval=False, as_json=True)
+    scoring.score_file("gsm8k", tmp_path / "completions.jsonl", "native", lm_eval=False, as_json=True)
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(400 / 7)

@@ -9,10 +9,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from flows import commands
+from flows.commands import planning, running
+from flows.commands.doctor import diagnose
 from flows.dag import hub
 from flows.dag.selection import Options
-from flows.doctor import diagnose
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from tasks.keys import ROOT
@@ -59,8 +59,8 @@ def found(recipe, tmp_path, capsys):
     made = make_recipe(recipe)
     said = []
     for command in (
-        lambda: commands.show_plan(made, Options(), as_json=True),
-        lambda: commands.run_recipe(made, Options()),
+        lambda: planning.show_plan(made, Options(), as_json=True),
+        lambda: running.run_recipe(made, Options()),
     ):
         try:
             command()
@@ -114,7 +114,7 @@ def found(recipe, tmp_path, capsys):
     ],
 )
 def test_what_the_data_do_not_give_is_found_by_all(home, capsys, monkeypatch, data, prepare, train, problem):
-    monkeypatch.setattr(commands, "set_prefect_environment", begin)
+    monkeypatch.setattr(running, "set_prefect_environment", begin)
     recipe = {"name": "r", "model_name_or_path": MODEL, "data": data, "prepare": prepare, "train": train}
     problems = found(recipe, home, capsys)
     assert not problems if problem is None else any(problem in one for one in problems), problems
@@ -129,7 +129,7 @@ def test_what_the_data_do_not_give_is_found_by_all(home, capsys, monkeypatch, da
     ],
 )
 def test_what_only_a_hub_has_is_refused_of_what_lies_here(home, capsys, monkeypatch, changes, problem):
-    monkeypatch.setattr(commands, "set_prefect_environment", begin)
+    monkeypatch.setattr(running, "set_prefect_environment", begin)
     [told] = found({"name": "r", "model_name_or_path": MODEL, "data": PAIRS, "train": {}, **changes}, home, capsys)
     assert problem in told
 
@@ -139,7 +139,7 @@ def begin(*args, **kwargs):
 
 
 def test_samples_have_no_pairs_to_mask_without_pairing(home, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "set_prefect_environment", begin)
+    monkeypatch.setattr(running, "set_prefect_environment", begin)
     recipe = {
         **{"name": "r", "model_name_or_path": MODEL, "train": {}, "label": {}},
         "sample": {"source": "number_comparison", "num_prompts": 2},
@@ -187,7 +187,7 @@ def say(monkeypatch, model, files=None):
 )
 def test_a_hub_model_is_asked_for_before_anything_runs(home, capsys, monkeypatch, said, problem, seen):
     say(monkeypatch, said)
-    monkeypatch.setattr(commands, "set_prefect_environment", begin)
+    monkeypatch.setattr(running, "set_prefect_environment", begin)
     monkeypatch.setattr("flows.dag.preflight.available_memory", lambda: 1 << 33)
     recipe = {"name": "r", "model_name_or_path": "someone/model", "data": PAIRS, "train": {}}
     problems = found(recipe, home, capsys)
@@ -212,7 +212,7 @@ def checks_of(home, capsys):
 
 def test_a_hub_model_in_the_cache_needs_no_hub(home, capsys, monkeypatch):
     say(monkeypatch, UNREACHED, ROOT / MODEL)
-    monkeypatch.setattr(commands, "set_prefect_environment", begin)
+    monkeypatch.setattr(running, "set_prefect_environment", begin)
     recipe = {"name": "r", "model_name_or_path": "someone/model", "data": PAIRS, "train": {}}
     assert found(recipe, home, capsys) == []
     [model] = [check for check in checks_of(home, capsys) if check["name"] == "model someone/model"]
@@ -222,7 +222,7 @@ def test_a_hub_model_in_the_cache_needs_no_hub(home, capsys, monkeypatch):
 def test_sets_of_the_hub_are_asked_for_too(home, capsys, monkeypatch):
     say(monkeypatch, UNREACHED)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(home / "sets"))
-    monkeypatch.setattr(commands, "set_prefect_environment", begin)
+    monkeypatch.setattr(running, "set_prefect_environment", begin)
     recipe = {
         **{"name": "r", "model_name_or_path": MODEL, "train": {}},
         "data": {"source": "thumbs", "path": "someone/MyThumbs"},
@@ -238,7 +238,7 @@ def test_sets_of_the_hub_are_asked_for_too(home, capsys, monkeypatch):
 
 
 def test_a_benchmark_that_no_hub_has_must_have_its_file(home, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "set_prefect_environment", begin)
+    monkeypatch.setattr(running, "set_prefect_environment", begin)
     judge = {"model_name_or_path": MODEL, "benchmarks": {"arena_hard": {}}}
     recipe = {"name": "r", "model_name_or_path": MODEL, "data": PAIRS, "train": {}, "judge": judge}
     [problem] = found(recipe, home, capsys)
@@ -248,7 +248,7 @@ def test_a_benchmark_that_no_hub_has_must_have_its_file(home, capsys, monkeypatc
 def test_what_is_cached_is_not_checked_and_a_plan_exits_with_what_is_wrong(home, capsys):
     recipe = make_recipe({"name": "r", "model_name_or_path": MODEL, "data": THUMBS, "train": DPO})
     with pytest.raises(RecipeError, match=NO_PAIRS):
-        commands.show_plan(recipe, Options(), as_json=False)
+        planning.show_plan(recipe, Options(), as_json=False)
     printed = capsys.readouterr().out
     assert "to run" in printed and "0 cached" in printed
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from flows import commands
-from flows.comparison import compare_runs
+from flows.commands import running
+from flows.commands.comparing import compare_runs
 from flows.dag.selection import MODELS
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
@@ -104,7 +104,7 @@ def test_a_name_that_is_a_run_and_a_folder_is_neither_without_a_word(home, monke
     monkeypatch.chdir(home)
     (home / "mine").mkdir()
     with pytest.raises(RecipeError, match=r"RUN\|MODEL must be one of both, got 'mine'"):
-        commands.evaluate_target("mine", None, [], None, as_json=False, debug=False)
+        running.evaluate_target("mine", None, [], None, as_json=False, debug=False)
 
 
 def test_no_recipe_is_called_as_the_newest_run_is(tmp_path):

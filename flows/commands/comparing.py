@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.commands import print_json, taken_run
-from flows.display import print_table
+from flows.commands.showing import taken_run
+from flows.display import print_json, print_table
 from flows.errors import RecipeError
 from flows.runs.home import home_folder, open_store
 from flows.runs.record import COMPARABLE, DifferingSetting, Run, differing_settings

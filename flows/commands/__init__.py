@@ -1,0 +1,10 @@
+"""What the commands do, once `flows.words` has read their words.
+
+running: `bnf run` and `evaluate`
+planning: `bnf plan`
+showing: `bnf runs`, `show` and `report`
+comparing: `bnf compare`
+upkeep: `bnf cancel`, `gc`, `ui` and `join`
+doctor: `bnf doctor`
+scoring: `bnf score` and `judge-score`
+"""

@@ -1,0 +1,111 @@
+"""`bnf run` and `bnf evaluate`: a recipe, or the evaluation stages of a run or a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from bnf.paths import person_path
+from flows.commands.showing import show_results, shown, taken_run
+from flows.dag.plan import make_plan
+from flows.dag.preflight import require
+from flows.dag.selection import EVALUATION_SECTIONS, MODELS, Options
+from flows.display import Display, print_json
+from flows.errors import RecipeError, Stopped
+from flows.recipe.config import LATEST, Recipe, load_recipe, make_recipe
+from flows.runs.home import home_folder, set_prefect_environment
+from flows.runs.record import Run, all_runs, find_run
+from tasks.child import Cancelled
+
+
+def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
+    """Check a recipe, run its flow with live output, and show what came out of it."""
+    home = home_folder()
+    plan = make_plan(home, recipe, options)
+    require(plan.checks)
+    set_prefect_environment(home, debug=debug)
+    from flows.service.server import prefect_server
+
+    display = Display()
+    for found in plan.checks:
+        if found.is_cost:
+            display.message(f"{found.name}: {found.seen}")
+    try:
+        with prefect_server(home, meanwhile=_import_flow) as url:
+            from prefect.exceptions import CancelledRun
+
+            from flows.align import LISTENER, PLAN, align
+            from flows.runner import Listener
+
+            def started(run: Run) -> None:
+                display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}")
+
+            LISTENER.set(Listener(started, display.start, display.progress, display.done, display.failed, display.message))
+            PLAN.set(plan)
+            try:
+                name = align(recipe, **dataclasses.asdict(options))
+            except CancelledRun as error:
+                raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
+            finally:
+                display.stop()
+        display.total()
+    except Exception as error:
+        display.broken_off("cancelled" if isinstance(error, Cancelled) else "failed")
+        raise
+    except BaseException as signal:
+        # Ctrl-C, `cli.main`'s answer to SIGTERM, and Prefect's own: whatever the run was about when it came.
+        by, code = ("Ctrl-C", 130) if isinstance(signal, KeyboardInterrupt) else ("SIGTERM", 143)
+        where = display.broken_off("stopped")
+        raise Stopped(f"stopped by {by} {where}; the same command goes on from there", code) from None
+    run = find_run(home, str(name))
+    if as_json:
+        print_json(shown(run))
+        return
+    show_results(run)
+
+
+def _import_flow() -> None:
+    import flows.align  # noqa: F401
+
+
+def evaluate_target(
+    target: str, recipe_path: str | None, overrides: Sequence[str], options: Options, *, as_json: bool, debug: bool
+) -> None:
+    """Evaluate a run's models with its own recipe (or another's evaluation), or any model with a recipe's evaluation."""
+    for override in overrides:
+        if override.split(".")[0].split("=")[0] not in ("name", *EVALUATION_SECTIONS):
+            raise RecipeError(
+                f"evaluate must change keys of {', '.join(EVALUATION_SECTIONS)} alone, got {override!r}; use `bnf run` for the others"
+            )
+    home = home_folder()
+    run = _evaluated_run(home, target)
+    if run is not None:
+        base = run.recipe
+        if recipe_path is not None:
+            asked = load_recipe(recipe_path)
+            base = base.model_copy(update={name: getattr(asked, name) for name in EVALUATION_SECTIONS})
+        recipe = make_recipe(base.model_dump(), overrides)
+        evaluated = run.id if recipe.train is not None else None
+        run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), as_json=as_json, debug=debug)
+        return
+    asked = load_recipe(recipe_path or "flows/recipes/evaluate.yaml")
+    values = asked.model_dump() | {"model_name_or_path": target} | dict.fromkeys(("data", "sample", "label", "train"))
+    run_recipe(make_recipe(values, overrides), options, as_json=as_json, debug=debug)
+
+
+def _evaluated_run(home: Path, target: str) -> Run | None:
+    """The run whose models are to be evaluated; None where the target is a model: a folder, or a hub id, which has a slash."""
+    if person_path(target).exists() or "/" in target:
+        if target in {name for run in all_runs(home) for name in (run.id, run.record.recipe, LATEST)}:
+            raise RecipeError(
+                f"RUN|MODEL must be one of both, got {target!r}, which is a run and a folder here; write ./{target} for the folder"
+            )
+        return None
+    runs = all_runs(home)
+    if target != LATEST and not any(target == run.record.recipe or run.id.startswith(target) for run in runs):
+        newest = ", ".join(run.id for run in runs[:3]) or "none yet"
+        raise RecipeError(
+            f"RUN must be a run of {home}, or MODEL a folder or a hub id such as owner/name, got {target!r}; the newest runs: {newest}"
+        )
+    return taken_run(home, target, MODELS)

@@ -1,0 +1,77 @@
+"""`bnf score` and `judge-score`: stored completions and judgments, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from bnf.paths import person_path
+from evaluation.benchmarks import BENCHMARKS
+from flows.dag.parts import plugin
+from flows.display import print_json, print_table
+from flows.errors import RecipeError
+from flows.recipe.paths import find_path
+
+
+def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, lm_eval: bool, as_json: bool) -> None:
+    """Score a file of completions; with `lm_eval`, also let lm-eval's own tasks score it."""
+    from evaluation.report.lm_eval import cross_check_rows, is_main
+    from evaluation.scoring.score import score_completions
+
+    file = _file(file, "a completions.jsonl")
+    result = score_completions(plugin(BENCHMARKS, benchmark, "BENCHMARK"), file, format=file_format, lm_eval=lm_eval)
+    if as_json:
+        print_json(result)
+        return
+    checked, disagreements = result.pop("cross_check", None), result.pop("disagreements", [])
+    print_table("", [{"key": key, "value": _rounded(value)} for key, value in result.items()], words=True)
+    if checked is not None:
+        print_table("lm-eval's reading of the same completions", cross_check_rows(checked), words=True)
+        main = [entry for entry in disagreements if is_main(entry, checked)]
+        print_table(f"items on which {checked['main']['task']} ({checked['main']['filter']}) differs", main, words=True)
+
+
+def _rounded(value: object) -> object:
+    """A value as people read it, its numbers to two places; `--json` has all of them."""
+    if isinstance(value, dict):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return round(value, 2) if isinstance(value, float) else value
+
+
+def score_judgments(
+    benchmark: str,
+    files: Sequence[Path],
+    file_format: Literal["native", "upstream"] | None,
+    questions: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from evaluation.judging.recorded.score import BENCHMARKS as JUDGED
+    from evaluation.judging.recorded.score import judge_score
+    from evaluation.judging.recorded.tables import judgment_rows
+
+    name = benchmark.replace("-", "_")
+    if name not in JUDGED:
+        known = " or ".join(known.replace("_", "-") for known in JUDGED)
+        raise RecipeError(f"BENCHMARK must be {known}, got {benchmark!r}; `bnf score` takes benchmarks with a rule")
+    files = [_file(file, "recorded judgments") for file in files]
+    if questions not in (None, "hub", "sample"):
+        questions = str(find_path(str(questions), "--questions"))
+    result = judge_score(name, files, file_format=file_format, questions=questions)
+    if as_json:
+        print_json(result)
+        return
+    for title, rows in judgment_rows(result):
+        print_table(title, rows)
+
+
+def _file(given: Path, what: str) -> Path:
+    file = person_path(str(given))
+    if file.is_dir():
+        raise RecipeError(f"FILE must be a file, got the folder {file}; give the path of {what}")
+    if not file.exists():
+        raise FileNotFoundError(f"FILE must exist, got {file}; give the path of {what}")
+    return file

@@ -1,0 +1,120 @@
+"""`bnf runs`, `show` and `report`: the runs of the home, and what one gave."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from pathlib import Path
+
+from evaluation.records import read_json
+from flows.display import ListedRun, print_json, print_table, run_row, timeline
+from flows.errors import RecipeError
+from flows.runs.home import home_folder
+from flows.runs.record import REPORT, Need, Run, all_runs, find_run, passed_over, run_sizes
+
+
+def show_runs(*, as_json: bool) -> None:
+    home = home_folder()
+    runs = all_runs(home)
+    sizes = run_sizes(runs)
+    rows: list[ListedRun] = [
+        {
+            "run": run.id,
+            "state": run.state,
+            "started": run.record.started,
+            "ended": run.record.ended,
+            "recipe": run.record.recipe,
+            "tasks": len(run.record.tasks),
+            "bytes": sizes[run.id].artifacts,
+            "bytes_of_its_own": sizes[run.id].own,
+        }
+        for run in runs
+    ]
+    if as_json:
+        print_json({"runs": rows})
+    elif rows:
+        print_table("", [run_row(row) for row in rows], words=True)
+    else:
+        print(f"no runs in {home} yet; start one with `bnf run flows/recipes/quickstart.yaml`")
+
+
+def show_run(name: str, *, as_json: bool) -> None:
+    run = taken_run(home_folder(), name)
+    if as_json:
+        print_json(shown(run))
+        return
+    print(f"{run.id}  {run.where}")
+    spans = {name: (task.started, task.ended) for name, task in run.record.tasks.items() if task.started and task.ended}
+    heading, bars = timeline(spans) if spans else ("", {})
+    tasks = [
+        {
+            "task": name,
+            "": ("other code" if task.other_code else "cached") if task.cached else "done",
+            "seconds": f"{task.seconds:.1f}",
+            "artifact": task.artifact.fingerprint[:12],
+            **({heading: bars.get(name, "")} if bars else {}),
+        }
+        for name, task in run.record.tasks.items()
+    ]
+    print_table("", tasks)
+    show_results(run)
+
+
+def show_results(run: Run) -> None:
+    """The table of results, and where the report and the UI are."""
+    if not (run.folder / "summary.json").exists():
+        return
+    from evaluation.report.dev_set import MEANING, dev_rows, dev_title
+    from evaluation.report.lm_eval import task_rows
+    from evaluation.report.rounds import round_rows
+    from evaluation.report.summary import notes, table_rows
+
+    summary = read_json(run.folder / "summary.json")
+    print()
+    print_table("", table_rows(summary))
+    print_table("lm-eval's own tasks", task_rows(summary))
+    if len(rounds := summary.get("rounds", [])) > 1:
+        print_table("rounds", round_rows(rounds))
+    said = notes(summary)
+    dev = (summary["train"] or {}).get("dev")
+    if dev is not None:
+        print_table(dev_title(dev), dev_rows(dev))
+        said.append(MEANING)
+    for note in said:
+        print(f"  {note}")
+    print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
+
+
+def shown(run: Run) -> dict[str, object]:
+    path = run.folder / "summary.json"
+    return {
+        "run": run.id,
+        **run.record.to_json(),
+        "state": run.state,
+        "folder": str(run.folder),
+        "summary": read_json(path) if path.exists() else None,
+    }
+
+
+def show_report(name: str, *, open_it: bool, as_json: bool) -> None:
+    run = taken_run(home_folder(), name, REPORT)
+    path = run.folder / "report.html"
+    if not path.exists():
+        raise RecipeError(f"RUN must have a report, got none in {run.id} ({run.state}); finish it with `bnf run`")
+    if open_it:
+        webbrowser.open(path.as_uri())
+    if as_json:
+        print_json({"run": run.id, "report": str(path)})
+    else:
+        print(path)
+
+
+def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
+    """The run that a name stands for, as `find_run`. Unless the name is the run's own, standard error says which run was taken, and which
+    newer ones were passed over."""
+    run = find_run(home, name, need)
+    over = ", ".join(f"{one.id} ({one.state})" for one in passed_over(home, name, run))
+    if run.id != name:
+        lack = f"; without {need.what}, and so passed over: {over}" if need and over else ""
+        print(f"{name} is {run.id} ({run.state}){lack}", file=sys.stderr)
+    return run

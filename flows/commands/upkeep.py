@@ -1,0 +1,82 @@
+"""`bnf cancel`, `gc`, `ui` and `join`: a run's end, the room that runs take, the UI, and help with a training."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from uuid import UUID
+
+from flows.commands.showing import taken_run
+from flows.display import print_json, print_table, size
+from flows.errors import RecipeError
+from flows.runs.garbage import collect
+from flows.runs.home import home_folder, set_prefect_environment
+from flows.runs.record import RUNNING, find_run
+
+
+def cancel_run(name: str, *, as_json: bool) -> None:
+    """Ask a run to end, and wait until it has."""
+    home = home_folder()
+    run = taken_run(home, name)
+    if run.state != RUNNING:
+        raise RecipeError(f"RUN must be at work to be cancelled, got {run.id}, which is {run.state}; see `bnf runs`")
+    set_prefect_environment(home)
+    from flows.service.server import prefect_server
+
+    with prefect_server(home):
+        from prefect.exceptions import ObjectNotFound
+
+        from flows.service.cancel import cancel
+
+        try:
+            cancel(UUID(run.record.flow_run_id))
+        except ObjectNotFound:
+            raise RecipeError(
+                f"RUN must be known to the Prefect server, got {run.id}, which {os.environ['PREFECT_API_URL']} has not; set "
+                "PREFECT_API_URL as it was when the run was started"
+            ) from None
+        while run.state == RUNNING:
+            time.sleep(0.2)
+            run = find_run(home, run.id)
+    if as_json:
+        print_json({"run": run.id, "state": run.state})
+    else:
+        print(f"{run.id}  {run.state}")
+
+
+def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
+    """Drop what no run names, and print it."""
+    home = home_folder()
+    dropped = collect(home, dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, "bytes": sum(entry["bytes"] for entry in dropped), "dropped": dropped})
+        return
+    print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
+    verb = "would be" if dry_run else "were"
+    print(f"{len(dropped)} folders, {size(sum(entry['bytes'] for entry in dropped))}, {verb} dropped from {home / 'artifacts'}")
+
+
+def serve_ui(*, debug: bool) -> None:
+    """Keep the home's server up until Ctrl-C; runs started meanwhile share it."""
+    import threading
+
+    home = home_folder()
+    set_prefect_environment(home, debug=debug)
+    from flows.service.server import prefect_server
+
+    with prefect_server(home) as url:
+        from flows.service.crashed import mark_crashed
+
+        mark_crashed(home)
+        print(f"Prefect UI of {home}\n{url}\nCtrl-C ends it", flush=True)
+        threading.Event().wait()
+
+
+def join_training(*, stay: bool) -> int:
+    """Work as a further node on what the runs of this home launch on several nodes; the exit code."""
+    from bnf.parallel.join import calls_in, join
+
+    artifacts = home_folder() / "artifacts"
+    print(f"join: waiting for a training in {artifacts}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    return join(lambda: calls_in(artifacts.glob("*/*.work")), stay=stay)

@@ -1,0 +1,9 @@
+"""The commands' words, options and help. Heavy libraries are imported by the commands that use them, so `--help` answers at once.
+
+arguments: what several commands have
+running: run a recipe, evaluate, plan
+results: the runs, and what one gave
+upkeep: end a run, make room, the UI, the machine
+machines: deployments, workers, further nodes
+scoring: stored completions and judgments
+"""

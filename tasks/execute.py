@@ -89,7 +89,7 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
             role: store.fetch(artifact, stage.LEAVES_OUT, lambda: _let_others(execution)) for role, artifact in inputs.items()
         }
         paths = {role: input_path(node.stage, role, folder) for role, folder in fetched.items()}
-        needed = MIN_FREE_BYTES + stage.disk_bytes(paths)
+        needed = MIN_FREE_BYTES + stage.disk_bytes(paths, node.settings)
         if shutil.disk_usage(work).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _run_child(node, made_of, paths, work, execution, refresh)

@@ -20,6 +20,7 @@ class TaskName:
         role: whose task it is, where a stage has one for each of several models, judges or kinds of data.
         round: the on-policy round, counted from 1, where there are several.
         benchmark: the benchmark, or the task of lm-eval.
+        checkpoint: which policy of a training's way it is about: `save2` that of the second save, `step8` that after step 8.
         variant: the judge protocol, where it isn't the first one that the recipe has for the benchmark.
     """
 
@@ -27,16 +28,17 @@ class TaskName:
     role: Role | None = field(default=None, kw_only=True)
     round: int | None = field(default=None, kw_only=True)
     benchmark: str | None = field(default=None, kw_only=True)
+    checkpoint: str | None = field(default=None, kw_only=True)
     variant: str | None = field(default=None, kw_only=True)
 
     @property
     def which(self) -> str | None:
-        """What tells the tasks of a stage apart beside the benchmark: `base`, `round2`, `second-checklist_pairwise`.
+        """What tells the tasks of a stage apart beside the benchmark: `base`, `round2`, `aligned-step8`, `second-checklist_pairwise`.
 
         A role that is called like its stage is left out: `judge/arena_hard` is the judge's.
         """
         number = f"round{self.round}" if self.round is not None else None
-        return "-".join(filter(None, (self._named_role, number, self.variant))) or None
+        return "-".join(filter(None, (self._named_role, number, self.checkpoint, self.variant))) or None
 
     @property
     def id(self) -> str:
@@ -61,16 +63,16 @@ class TaskName:
         """The name that an id stands for. A run's record holds only ids."""
         stage, *rest = text.split("/", 2)
         benchmark = rest.pop() if len(rest) == 2 else None
-        role, number, variant = _parts(rest[0]) if rest else (None, None, None)
+        role, number, checkpoint, variant = _parts(rest[0]) if rest else (None, None, None, None)
         if benchmark is None and variant is not None:
             # A variant stands before a benchmark alone: this is the benchmark itself.
             (benchmark,), role, number, variant = rest, None, None, None
         own = _ROLES.get(stage) if role is None else role
-        return cls(stage, role=own, round=number, benchmark=benchmark, variant=variant)
+        return cls(stage, role=own, round=number, benchmark=benchmark, checkpoint=checkpoint, variant=variant)
 
 
-def _parts(which: str) -> tuple[Role | None, int | None, str | None]:
-    """Role, round and variant from what `which` puts together."""
+def _parts(which: str) -> tuple[Role | None, int | None, str | None, str | None]:
+    """Role, round, checkpoint and variant from what `which` puts together."""
     words = which.split("-")
     role = _ROLES.get(words[0])
     if role is not None:
@@ -78,4 +80,5 @@ def _parts(which: str) -> tuple[Role | None, int | None, str | None]:
     match = re.fullmatch(r"round(\d+)", words[0]) if words else None
     if match:
         words = words[1:]
-    return role, int(match[1]) if match else None, "-".join(words) or None
+    checkpoint = words.pop(0) if role and words and re.fullmatch(r"(?:save|step)\d+", words[0]) else None
+    return role, int(match[1]) if match else None, checkpoint, "-".join(words) or None

@@ -118,6 +118,20 @@ def save_adapter(model: PreTrainedModel, folder: Path) -> None:
     open_to_readers(folder)
 
 
+def load_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Gives the adapters of a model the values that `save_adapter` wrote.
+
+    Raises:
+        ValueError: they are of other modules.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    found = set_peft_model_state_dict(cast(torch.nn.Module, model), load_file(folder / "adapter_model.safetensors"))
+    if found.unexpected_keys:
+        raise ValueError(f"{folder} must hold adapters of this model, got {found.unexpected_keys[0]}; delete the folder")
+
+
 def merge(model: PreTrainedModel) -> PreTrainedModel:
     """The model with the adapters added to its weights: the same function, as a plain transformers model.
 

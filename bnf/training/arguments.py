@@ -1,10 +1,11 @@
-"""transformers' own arguments for a training's settings."""
+"""transformers' own arguments for a training's settings, and its early stopping."""
 
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
 
+from bnf.training.choosing import FIGURES
 from bnf.training.config import TrainConfig
 
 
@@ -14,6 +15,7 @@ def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates:
     Raises:
         ValueError: the number of started processes is not `nproc_per_node`.
     """
+    figure = FIGURES.get(config.keep_best)
     arguments = TrainingArguments(
         output_dir=str(checkpoints_dir),
         per_device_train_batch_size=1,
@@ -34,6 +36,11 @@ def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates:
         save_strategy="steps",
         save_steps=config.save_steps,
         save_total_limit=1,
+        # transformers notes the best figure and its step. It doesn't load that at the end: it would need whole checkpoints, as often as
+        # the dev groups are evaluated, where `bnf.training.policies` keeps the weights alone.
+        metric_for_best_model=figure.name if figure else None,
+        greater_is_better=figure.greater_is_better if figure else None,
+        restore_callback_states_from_checkpoint=config.early_stopping_patience is not None,
         seed=config.seed,
         # bnf.training.trainer adds TensorBoard's logger with a folder of its own; transformers would write among the checkpoints.
         report_to=[name for name in config.loggers if name != "tensorboard"],
@@ -51,3 +58,10 @@ def training_arguments(config: TrainConfig, checkpoints_dir: Path, *, evaluates:
         )
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+class Patience(EarlyStoppingCallback):
+    """transformers' early stopping, without its warning that the best policy isn't loaded: it is taken by `bnf.training.policies`."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        pass

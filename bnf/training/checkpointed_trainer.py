@@ -63,8 +63,8 @@ class CheckpointedTrainer(Trainer):
             super()._move_model_to_device(model, device)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        if self.state.global_step >= self.state.max_steps:
-            return  # the policy itself is written next
+        if self.control.should_training_stop:
+            return  # the policy itself is written next; before it is, a killed training computes its last steps again
         folder = Path(str(self.args.output_dir))
         unfinished = folder / "partial"
         if is_first():
@@ -75,6 +75,7 @@ class CheckpointedTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.output_dir = str(folder)
+            self.forget_best_checkpoint()
         wait_for_all()
         if not is_first():
             return
@@ -87,6 +88,10 @@ class CheckpointedTrainer(Trainer):
         os.replace(unfinished / name, folder / name)
         for checkpoint in older:
             shutil.rmtree(checkpoint)
+
+    def forget_best_checkpoint(self) -> None:
+        """Forgets which checkpoint transformers noted as the best one: it has another name by now, or is gone."""
+        self.state.best_model_checkpoint = None
 
     # The parts of a checkpoint, which a sharded training writes and reads in its own form.
 

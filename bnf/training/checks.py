@@ -19,6 +19,7 @@ from bnf.data.longest import longest_of_all
 from bnf.model.device import device_kind
 from bnf.model.plain_models import is_plain
 from bnf.objectives import load_objective
+from bnf.training.choosing import check_choice_of_best, check_steps, num_evaluations
 from bnf.training.config import TrainConfig
 from bnf.training.fields import AUTO, SHARDED_OPTIMIZERS
 from bnf.training.loggers import lacking
@@ -183,13 +184,31 @@ def check_groups_dir(config: TrainConfig, groups_dir: Path) -> None:
     rows = training_rows(config, groups)
     check_processes(config, len(rows))
     sets = [rows]
-    if (groups_dir / DEV).is_dir():
-        sets.append(training_rows(config, read_groups(groups_dir / DEV)))
+    dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
+    check_choosing(config, groups, dev_groups)
+    if dev_groups:
+        sets.append(training_rows(config, dev_groups))
     if config.needs_kl_pairs:
         from bnf.reference.kl_pairs import kl_pair_rows
 
         for each in sets:
             kl_pair_rows(each)
+
+
+def check_choosing(
+    config: TrainConfig, groups: Sequence[PromptGroup], dev_groups: Sequence[PromptGroup], checkpoints: Sequence[str] = ()
+) -> None:
+    """Checks that there is something to choose a policy by, and that the training has the steps whose policies are asked for.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    num_steps = config.num_steps(len(groups))
+    assert num_steps is not None
+    labels = {completion.label for group in dev_groups for completion in group.completions}
+    comparable = any(group.pairs for group in dev_groups) or {1, -1} <= labels
+    check_choice_of_best(config.keep_best, len(dev_groups), comparable, num_evaluations(config.eval_steps, num_steps))
+    check_steps(checkpoints, num_steps)
 
 
 def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:

@@ -10,10 +10,12 @@ from typing import Literal, get_args, get_type_hints
 
 from bnf.objectives import load_objective, option_types
 from bnf.parallel.placement import HOST_PORT, Placement
+from bnf.training.choosing import KeepBest, num_evaluations
 from bnf.training.fields import (
     AUTO,
     BF16_OPTIMIZERS,
     BOOKKEEPING_FIELDS,
+    CHOOSING_FIELDS,
     DERIVED_FIELDS,
     EVALUATION_FIELDS,
     PLACEMENT_FIELDS,
@@ -41,7 +43,7 @@ _MOST_GROUPS_PER_ROW = 32
 
 _AT_LEAST_1 = (
     *("global_batch_size", "logging_steps", "lora_alpha"),
-    *("dev_prompts", "dev_max_new_tokens", "nproc_per_node", "num_nodes"),
+    *("dev_prompts", "dev_max_new_tokens", "early_stopping_patience", "nproc_per_node", "num_nodes"),
 )
 # Dev prompts that are sampled where the recipe gives no number: of 64 samples, a share of 10 % has a standard error of 4 points.
 _MOST_DEV_SAMPLES = 64
@@ -156,6 +158,17 @@ class TrainConfig:
         ),
     )
     dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
+    keep_best: KeepBest = field(
+        default="none",
+        metadata=_about(
+            "the policy is that after the evaluation with the best dev figure: eval_accuracy (preferred above dispreferred rewards) or "
+            "eval_loss; none takes the last"
+        ),
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata=_about("with keep_best: stop after so many evaluations in a row without a better figure; left out, all steps"),
+    )
     nproc_per_node: int = field(
         default=1,
         metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun"),
@@ -206,7 +219,7 @@ class TrainConfig:
         known_length = self.length_normalization in ("own", "pair_min")
         self._require(known_length, "length_normalization", "be own or pair_min", "own is the default")
         check_label_weighting(self.label_weighting)
-        for name in ("weights", "attention", "sharding"):
+        for name in ("weights", "attention", "sharding", "keep_best"):
             check_choice(name, getattr(self, name), get_args(get_type_hints(type(self))[name]))
         if self.attention == "varlen":
             where = "FlashAttention computes rows whose prompts are not shared, in half precision"
@@ -252,7 +265,8 @@ class TrainConfig:
             self._check_unset(
                 "warmup_ratio", "where lr_scheduler_type is constant, without a warm-up (constant_with_warmup has one)"
             )
-
+        if self.keep_best == "none":
+            self._check_unset("early_stopping_patience", "where keep_best is none and no figure is watched", "or set keep_best")
         if not self.sharded:
             self._check_unset("cpu_offload", "where sharding is none: there are no shares", "train.sharding=full makes some")
         if self.num_nodes == 1:
@@ -358,26 +372,25 @@ class TrainConfig:
         """How many completions are sampled at an evaluation of so many dev prompts."""
         return min(num_prompts, _MOST_DEV_SAMPLES) if self.dev_prompts is None else self.dev_prompts
 
+    def num_steps(self, num_groups: int | None) -> int | None:
+        """How many optimizer steps a training on so many groups has; None where that depends on an unknown number of groups."""
+        if self.max_steps > 0:
+            return self.max_steps
+        return None if num_groups is None else math.ceil(self.num_train_epochs * self.steps_per_epoch(num_groups))
+
     def num_evaluations(self, num_groups: int | None) -> int | None:
         """How often a training on so many groups evaluates its dev groups; None where that depends on an unknown number of groups."""
-        steps: float = self.max_steps
-        if steps < 0 and num_groups is not None:
-            steps = math.ceil(self.num_train_epochs * self.steps_per_epoch(num_groups))
-        if self.eval_steps < 1:
-            between = math.ceil(1 / self.eval_steps) if steps < 0 else math.ceil(steps / math.ceil(steps * self.eval_steps))
-        elif steps < 0:
-            return None
-        else:
-            between = math.ceil(steps / self.eval_steps)
-        # Before the first step, and after the last.
-        return 1 + between
+        between = num_evaluations(self.eval_steps, self.num_steps(num_groups))
+        # One is before the first step.
+        return None if between is None else 1 + between
 
     def identity(self) -> dict[str, object]:
         """The settings that decide the policy, up to the order of sums; a training goes on where they are the same.
 
         Of its placement only that counts which decides the rows, and the form of its checkpoints.
         """
-        apart = (*BOOKKEEPING_FIELDS, *PLACEMENT_FIELDS)
+        unset = [name for name in CHOOSING_FIELDS if getattr(self, name) == type(self).__dataclass_fields__[name].default]
+        apart = (*BOOKKEEPING_FIELDS, *PLACEMENT_FIELDS, *unset)
         kept = {name: value for name, value in self.to_dict().items() if name not in apart}
         return kept | {name: getattr(self, name) for name in DERIVED_FIELDS}
 

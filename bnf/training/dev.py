@@ -1,4 +1,4 @@
-"""Evaluations on the way: the policy's own samples of dev prompts, and the figures by which a collapse is known."""
+"""Evaluations on the way: the policy's own samples of dev prompts, and the figures that decide: whether it has collapsed, which is best."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +11,10 @@ from bnf.data.groups import PromptGroup
 from bnf.model.families import needs_eager
 from bnf.model.logps import autocast, compute_device
 from bnf.model.sharding import is_sharded
-from bnf.objectives import RowLogps
+from bnf.objectives import BaseObjective, RowLogps
 from bnf.parallel.group import gather, num_processes, process_number
 from bnf.training.adapters import transformers_model
+from bnf.training.choosing import ACCURACY, NUM_PAIRS
 from bnf.training.collapse import NUM_SAMPLES, SHIFT, UNTERMINATED
 from bnf.training.means import Means
 
@@ -140,20 +141,43 @@ class _Drawing(LogitsProcessor):
 
 
 class DevFigures:
-    """What the rules of `bnf.training.collapse` look at in an evaluation, under its names in the log."""
+    """What the rules of `bnf.training.collapse` and `keep_best` look at in an evaluation, under its names in the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, objective: BaseObjective) -> None:
+        self._objective = objective
         self._means = Means()
+        # Of each row its completions' rewards, its labels, and the margins of its pairs.
+        self._rewards: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def add_row(self, row: RowLogps) -> None:
         """Adds a row of dev groups."""
         if row.reference_per_token_logps is not None:
             self._means.add(SHIFT, row.logratios / row.lengths, row.labels == 1)
+        rewards = self._objective.rewards(row)
+        self._rewards.append((rewards, row.labels, row.margins(rewards) if len(row.pairs) else rewards[:0]))
 
     def logged(self, samples: Sequence[Sample]) -> dict[str, float]:
         """The figures of all rows that were added, and of the policy's samples."""
         unterminated = sum(not each.is_terminated for each in samples) / len(samples)
-        return {**self._means.pop(), NUM_SAMPLES: len(samples), UNTERMINATED: unterminated}
+        return {**self._means.pop(), **self._accuracy(), NUM_SAMPLES: len(samples), UNTERMINATED: unterminated}
+
+    def _accuracy(self) -> dict[str, float]:
+        """The share of preferred above dispreferred rewards: of pairs, or where there are none of all completions."""
+        rewards, labels, margins = (torch.cat(parts) for parts in zip(*self._rewards, strict=True))
+        if len(margins):
+            return {ACCURACY: float((margins > 0).double().mean()), NUM_PAIRS: len(margins)}
+        chosen, rejected = rewards[labels > 0], rewards[labels < 0]
+        return {ACCURACY: area_under_curve(chosen, rejected)} if len(chosen) and len(rejected) else {}
+
+
+def area_under_curve(chosen: torch.Tensor, rejected: torch.Tensor) -> float:
+    """The share of (chosen, rejected) combinations in which the chosen one has the higher reward; a tie counts half.
+
+    (n,), (m,); sorting takes (n + m)·log m steps, where the combinations would be n·m.
+    """
+    ordered = rejected.sort().values
+    below, not_above = (torch.searchsorted(ordered, chosen, right=right) for right in (False, True))
+    return float((below + not_above).double().mean() / (2 * len(ordered)))
 
 
 @contextmanager

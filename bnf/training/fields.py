@@ -27,4 +27,6 @@ DERIVED_FIELDS = ("max_groups_per_row", "sharded")
 # Settings that only some objectives read: those that name them in `reads`.
 READ_BY_SOME = ("label_weighting", "length_normalization")
 # Settings of evaluations. Without dev groups nothing reads them.
-EVALUATION_FIELDS = ("eval_steps", "dev_prompts", "dev_max_new_tokens")
+EVALUATION_FIELDS = ("eval_steps", "dev_prompts", "dev_max_new_tokens", "keep_best", "early_stopping_patience")
+# Settings that choose a policy of the training's way. A key has those that are set: without them it is what it was before they were there.
+CHOOSING_FIELDS = ("keep_best", "early_stopping_patience")

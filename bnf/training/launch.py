@@ -1,6 +1,7 @@
 """Training in several processes, on one node or on several: `bnf.parallel.launch` starts them, each runs `bnf.training.worker`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,21 +29,29 @@ class Call:
     config: TrainConfig
     folders: Folders
     step0_check: bool
+    checkpoints: Sequence[str] = ()
 
     def to_json(self) -> dict[str, object]:
         """The call as launch.json holds it."""
         folders = {name: None if path is None else str(path) for name, path in asdict(self.folders).items()}
-        return {"config": self.config.to_dict(), "folders": folders, "step0_check": self.step0_check}
+        return {
+            "config": self.config.to_dict(),
+            "folders": folders,
+            "step0_check": self.step0_check,
+            "checkpoints": list(self.checkpoints),
+        }
 
     @classmethod
     def from_json(cls, text: str) -> "Call":
         """The call that a file's text holds."""
         found = json.loads(text)
         folders = Folders(**{name: value and Path(value) for name, value in found["folders"].items()})
-        return cls(TrainConfig.from_dict(found["config"]), folders, found["step0_check"])
+        return cls(TrainConfig.from_dict(found["config"]), folders, found["step0_check"], found["checkpoints"])
 
 
-def launch(config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress) -> TrainSummary:
+def launch(
+    config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress, checkpoints: Sequence[str] = ()
+) -> TrainSummary:
     """As `bnf.training.trainer.train`, in `nproc_per_node` processes on each of `num_nodes` nodes. These must see the folders under the
     same paths.
 
@@ -53,7 +62,7 @@ def launch(config: TrainConfig, folders: Folders, *, step0_check: bool, progress
     prepared = prepare(config, folders, step0_check=step0_check, progress=progress, cache=launch_cache_for)
     if prepared.finished is not None:
         return prepared.finished
-    call = Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check)
+    call = Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check, checkpoints)
     launch_processes("train", call.to_json(), folders.output_dir, config.placement, REPORTED, progress)
     summary = read_summary(folders.output_dir)
     assert summary is not None

@@ -19,7 +19,7 @@ from bnf.objectives import BaseObjective, RowLogps
 from bnf.objectives.bnf import dtd_cross_entropy, feedback_weights
 from bnf.parallel.group import gather, num_processes
 from bnf.reference.divergence import sampled_kl
-from bnf.training.dev import Sample
+from bnf.training.dev import Sample, area_under_curve
 from bnf.training.means import Means
 
 _NAMES = {1: "chosen", -1: "rejected"}
@@ -92,16 +92,6 @@ class StepMetrics(Means):
         for sign, name in _NAMES.items():
             self.add(f"weights/{name}", weights, signs == sign)
             self.add(f"weights_below_1/{name}", (weights < 1).double(), signs == sign)
-
-
-def area_under_curve(chosen: Tensor, rejected: Tensor) -> float:
-    """The share of (chosen, rejected) combinations in which the chosen one has the higher reward; a tie counts half.
-
-    (n,), (m,); sorting takes (n + m)·log m steps, where the combinations would be n·m.
-    """
-    ordered = rejected.sort().values
-    below, not_above = (torch.searchsorted(ordered, chosen, right=right) for right in (False, True))
-    return float((below + not_above).double().mean() / (2 * len(ordered)))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import gc
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,13 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 
 from bnf.files import replacing
@@ -40,6 +46,7 @@ from bnf.training.losses import Totals, assemble, count, total_loss
 from bnf.training.metrics import StepMetrics, peak_memory_gb, sample_metrics
 from bnf.training.optimizers import rounding_optimizer
 from bnf.training.parallel import SeededSteps, StepLoader, sum_totals
+from bnf.training.policies import Policies
 from bnf.training.rows import TrainRow
 from bnf.training.schedule import num_warmup_steps, rate_share
 
@@ -86,6 +93,7 @@ class RowTrainer(CheckpointedTrainer):
         dev: Sequence[TrainRow],
         reference_model_dir: Path,
         starts_as_reference: bool,
+        policies: Policies,
     ) -> None:
         """`num_steps` are the optimizer steps of an epoch. `identity` checks that the reference equals the policy before the first step.
 
@@ -120,6 +128,7 @@ class RowTrainer(CheckpointedTrainer):
         self.dev = dev
         self.reference_model_dir = reference_model_dir
         self.starts_as_reference = starts_as_reference
+        self.policies = policies
         self.progress = TrainingProgress(progress)
         self.evaluation_seconds = 0.0
         self.window_started = time.monotonic()
@@ -236,7 +245,7 @@ class RowTrainer(CheckpointedTrainer):
         started = time.monotonic()
         self.progress.begin_evaluation()
         self.model.eval()
-        metrics, figures = StepMetrics(), DevFigures()
+        metrics, figures = StepMetrics(), DevFigures(self.objective)
         totals = self._totals(self.dev)
         losses = []
         with torch.no_grad():
@@ -283,6 +292,35 @@ class RowTrainer(CheckpointedTrainer):
             raise non_finite("dev loss", logs["eval_loss"], self.state.global_step, self.config)
         check_evaluations([entry for entry in self.state.log_history if "eval_loss" in entry], self.config)
         return logs
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
+        is_best: bool = super()._determine_best_metric(metrics, trial)
+        # The last policy is there when the training ends.
+        if is_best and not self.control.should_training_stop:
+            self._aside(self.policies.keep_best)
+        return is_best
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
+        super()._save_checkpoint(model, trial)
+        if not self.control.should_training_stop:
+            self.policies.on_checkpoint(self.best_step)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the best dev figure so far; None where none is looked at."""
+        found: int | None = self.state.best_global_step
+        return found if self.config.keep_best != "none" else None
+
+    def keep_policy(self) -> None:
+        """Keeps the policy after this step, which is to outlast the training."""
+        self._aside(self.policies.keep)
+
+    def _aside(self, keep: Callable[[PreTrainedModel, int], None]) -> None:
+        """Keeps the policy as it is now, in time that is none of the training's."""
+        started = time.monotonic()
+        keep(self.model, self.state.global_step)
+        self.window_started += time.monotonic() - started
+        self.evaluation_seconds += time.monotonic() - started
 
     def _reference(self) -> AbstractContextManager[PreTrainedModel] | None:
         """The model that the policy's samples are compared with; None where that is the policy itself."""
@@ -348,6 +386,8 @@ class _Reporter(TrainerCallback):
                 unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self.trainer.window_started = time.monotonic()
         self.trainer.progress.begin(state.global_step, state.max_steps, state.eval_steps if self.trainer.dev else None)
+        self.trainer.forget_best_checkpoint()
+        self.trainer.policies.begin(state.global_step, self.trainer.best_step)
         if self.trainer.dev and state.global_step == 0:
             self.trainer.evaluate()
 
@@ -360,5 +400,7 @@ class _Reporter(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         if self.trainer.dev and state.global_step >= state.max_steps:
             control.should_evaluate = True
+        if self.trainer.policies.asks_for(state.global_step) and state.global_step < state.max_steps:
+            self.trainer.keep_policy()
         if not control.should_log:
             self.trainer.progress.end_step(state.global_step, self.trainer.progress.logged)

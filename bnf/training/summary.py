@@ -7,16 +7,36 @@ from pathlib import Path
 
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row
+from bnf.training.choosing import FIGURES
 from bnf.training.metrics import peak_memory_gb
 from bnf.training.own_reference import Mismatch
 from bnf.training.row_trainer import LearningRates, RowTrainer
 
 SUMMARY_FILE = "train_summary.json"
+_MAY_BE_LEFT_OUT = ("dev", "kept", "policies")
+
+
+@dataclass(frozen=True)
+class KeptSummary:
+    """Which policy `keep_best` took: the step and its dev figure, and the last step's.
+
+    Attributes:
+        figure: `eval_accuracy` or `eval_loss`.
+        planned_steps: how many the training would have had; `last_step` is lower where it stopped early, by `patience`.
+    """
+
+    figure: str
+    step: int
+    value: float
+    last_step: int
+    last_value: float
+    planned_steps: int
+    patience: int | None
 
 
 @dataclass(frozen=True)
 class DevSummary:
-    """What was logged of the dev groups before the first step and after the last."""
+    """What was logged of the dev groups before the first step, and of the policy that was taken."""
 
     groups: int
     before: Mapping[str, float]
@@ -47,10 +67,14 @@ class TrainSummary:
     # Why training computed the reference itself, where it did: the mean weight under the cached one, or how another device made it.
     reference_mismatch: float | None
     reference_made_elsewhere: str | None
+    # None without `keep_best`.
+    kept: KeptSummary | None = None
+    # The policies of the way that were kept: by its name the step of each. None where none was asked for.
+    policies: Mapping[str, int] | None = None
 
     def to_json(self) -> dict[str, object]:
         """The fields as train_summary.json holds them."""
-        return {name: value for name, value in asdict(self).items() if name != "dev" or value is not None}
+        return {name: value for name, value in asdict(self).items() if name not in _MAY_BE_LEFT_OUT or value is not None}
 
     @classmethod
     def from_json(cls, text: str) -> "TrainSummary":
@@ -60,15 +84,21 @@ class TrainSummary:
             ValueError: another version of the project wrote it.
         """
         found = json.loads(text)
-        found.setdefault("dev", None)
+        for name in _MAY_BE_LEFT_OUT:
+            found.setdefault(name, None)
         known = {field.name for field in fields(cls)}
         if found.keys() != known:
             raise ValueError(
                 f"{SUMMARY_FILE} must hold what this version writes, got it with other keys ({', '.join(sorted(found.keys() ^ known))}); "
                 "delete it to train again, or choose another output folder"
             )
-        rates, dev = LearningRates(**found.pop("learning_rates")), found.pop("dev")
-        return cls(**found, learning_rates=rates, dev=None if dev is None else DevSummary(**dev))
+        rates, dev, kept = LearningRates(**found.pop("learning_rates")), found.pop("dev"), found.pop("kept")
+        return cls(
+            **found,
+            learning_rates=rates,
+            dev=None if dev is None else DevSummary(**dev),
+            kept=None if kept is None else KeptSummary(**kept),
+        )
 
 
 def summarize(
@@ -85,6 +115,8 @@ def summarize(
     state = trainer.state
     logged = [entry for entry in state.log_history if "loss" in entry]
     evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
+    best = trainer.best_step
+    taken = next((entry for entry in reversed(evaluated) if entry["step"] == best), None) or (evaluated or [None])[-1]
     num_tokens = sum(row.num_tokens for row in rows)
     num_steps = trainer.steps.num_steps
     trained_tokens = num_tokens / num_steps * (state.global_step - resumed_from)
@@ -104,9 +136,25 @@ def summarize(
         report_to=trainer.config.loggers,
         peak_memory_gb=peak_memory_gb(),
         final=logged[-1] if logged else {},
-        dev=DevSummary(len(dev_groups), evaluated[0], evaluated[-1]) if evaluated else None,
+        dev=DevSummary(len(dev_groups), evaluated[0], taken) if taken is not None else None,
         reference_mismatch=None if mismatch is None else mismatch.mean_weight,
         reference_made_elsewhere=None if mismatch is None else mismatch.elsewhere,
+        kept=None if best is None or taken is None else _kept(trainer, best, taken, evaluated[-1]),
+        policies={name: min(step, state.global_step) for name, step in trainer.policies.asked.items()} or None,
+    )
+
+
+def _kept(trainer: RowTrainer, best: int, taken: Mapping[str, float], last: Mapping[str, float]) -> KeptSummary:
+    config, state = trainer.config, trainer.state
+    name = FIGURES[config.keep_best].name
+    return KeptSummary(
+        figure=config.keep_best,
+        step=best,
+        value=taken[name],
+        last_step=state.global_step,
+        last_value=last[name],
+        planned_steps=state.max_steps,
+        patience=config.early_stopping_patience,
     )
 
 

@@ -3,54 +3,55 @@
 A training that was killed goes on from its last checkpoint, to the same bits.
 """
 
-import os
 import shutil
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.utils import swap_tensors
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.data.groups import DEV, read_groups
-from bnf.files import open_to_readers, write_json
+from bnf.files import write_json
 from bnf.model.allocator import keep_freed_memory
-from bnf.model.digests import companion_files
 from bnf.model.kernels import implementation, in_common
-from bnf.model.loading import empty_model, load_model, saved_buffers, stored_dtype
-from bnf.model.sharding import load_sharded, whole_parameters
+from bnf.model.loading import load_model
+from bnf.model.sharding import load_sharded
 from bnf.objectives import load_objective
 from bnf.parallel.group import gather, is_first, of_first, wait_for_all
 from bnf.progress import Progress
 from bnf.reference.index import read_index, reference_numerics
-from bnf.training.adapters import add_adapter, merge, save_adapter
-from bnf.training.arguments import training_arguments
+from bnf.training.adapters import add_adapter
+from bnf.training.arguments import Patience, training_arguments
 from bnf.training.checkpointed_trainer import check_whole
+from bnf.training.checks import check_choosing
+from bnf.training.choosing import step_of
 from bnf.training.config import TrainConfig
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import label_weights
 from bnf.training.own_reference import Mismatch, ReferenceMismatch, drop_own_reference, is_of, note_mismatch
+from bnf.training.policies import Policies, gathered
 from bnf.training.preparation import Folders, Prepared, prepare
 from bnf.training.row_trainer import RowTrainer
 from bnf.training.rows import training_rows, with_reference
 from bnf.training.summary import SUMMARY_FILE, TrainSummary, summarize
 
 METRICS_FILE = "metrics.jsonl"
-# The adapters of a LoRA training. Weights that are not the final policy lie under a name with `checkpoint`.
-ADAPTER = "adapter_checkpoint"
 _CHECKPOINTS = "checkpoints"
 
 
-def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress) -> TrainSummary:
+def train(
+    config: TrainConfig, folders: Folders, *, step0_check: bool, progress: Progress, checkpoints: Sequence[str] = ()
+) -> TrainSummary:
     """Trains the model of `folders.model_dir` on the groups of `folders.groups_dir`, and returns what train_summary.json holds.
 
     Leaves in `folders.output_dir` the policy (`policy/`, a model folder), metrics.jsonl, trainer_state.json and, written last,
-    train_summary.json. With LoRA the adapters are merged into the policy, and kept in `adapter_checkpoint/` too. If the data set has dev
-    groups, they are evaluated on the way. Called again after a kill, it goes on from the last checkpoint. Called again after the
-    end, it returns the summary. It trains as one process: where `num_processes` is above 1, call `bnf.training.launch.launch`.
+    train_summary.json. The policy is the last one, or with `keep_best` the best on the dev groups. With LoRA the adapters are merged
+    into the policy, and kept in `adapter_checkpoint/` too. If the data set has dev groups, they are evaluated on the way. Called again
+    after a kill, it goes on from the last checkpoint. Called again after the end, it returns the summary. It trains as one process:
+    where `num_processes` is above 1, call `bnf.training.launch.launch`.
 
     Args:
         step0_check: checks before the first step that policy and reference are equal; for a reference of the same weights. Where the
@@ -71,6 +72,9 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
     model_dir, groups_dir, output_dir = folders.model_dir, folders.groups_dir, folders.output_dir
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
     dev_rows = training_rows(config, dev_groups)
+    check_choosing(config, groups, dev_groups, checkpoints)
+    num_steps = config.num_steps(len(groups))
+    assert num_steps is not None
     started = time.monotonic()
     computed_with = None if reference_dir is None else reference_numerics(reference_dir)
     if computed_with is not None and computed_with.num_threads and not torch.cuda.is_available():
@@ -99,6 +103,8 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         model = model if adapt is None else adapt(model)
     # Before the trainer: it refuses processes that something else has started.
     arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))
+    asked = {name: step_of(name, config.save_steps, num_steps) for name in checkpoints}
+    policies = Policies(config, model_dir, output_dir, asked, attention=attention)
     checks_identity = step0_check and reference_dir is not None
     trainer = RowTrainer(
         model,
@@ -114,11 +120,14 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         dev=with_reference(config, dev_rows, None if reference_dir is None else reference_dir / DEV),
         reference_model_dir=folders.referred_model_dir,
         starts_as_reference=folders.reference_model_dir is None,
+        policies=policies,
     )
     checkpoint = of_first(lambda: _last_checkpoint(output_dir / _CHECKPOINTS))
     if checkpoint is not None:
         check_whole(checkpoint)
     resumed_from = 0 if checkpoint is None else _step_of(checkpoint)
+    if config.early_stopping_patience is not None:
+        trainer.add_callback(Patience(config.early_stopping_patience))
     if "tensorboard" in config.loggers and is_first():
         trainer.add_callback(_tensorboard(output_dir / "tensorboard", resumed_from))
     try:
@@ -131,9 +140,10 @@ def train(config: TrainConfig, folders: Folders, *, step0_check: bool, progress:
         trainer, rows, groups, dev_groups, resumed_from=resumed_from, seconds=seconds, mismatch=prepared.mismatch
     )
     # A sharded model is gathered by all processes, and written by the first.
-    whole = _gathered(model, config, model_dir) if config.sharded else model
+    whole = gathered(model, config, model_dir) if config.sharded else model
     if is_first():
-        _write(config, trainer, whole, folders, summary)
+        policies.write(whole, last=trainer.state.global_step, best=trainer.best_step)
+        _write(trainer, policies, summary)
     wait_for_all()
     return summary
 
@@ -157,37 +167,14 @@ def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str
     raise ReferenceMismatch(f"{message}; started again, training computes the reference itself")
 
 
-def _write(config: TrainConfig, trainer: RowTrainer, model: PreTrainedModel, folders: Folders, summary: TrainSummary) -> None:
-    """Writes what the training leaves, and removes what it only needed on the way."""
-    output_dir = folders.output_dir
-    if config.lora_r:
-        save_adapter(model, output_dir / ADAPTER)
-        model = merge(model)
-    _save_policy(model, folders.model_dir, output_dir / "policy")
+def _write(trainer: RowTrainer, policies: Policies, summary: TrainSummary) -> None:
+    """Writes what the training leaves beside its policies, and removes what it only needed on the way."""
+    output_dir = policies.output_dir
     trainer.state.save_to_json(str(output_dir / "trainer_state.json"))
     shutil.rmtree(output_dir / _CHECKPOINTS, ignore_errors=True)
+    policies.clean_up()
     drop_own_reference(output_dir)
     write_json(output_dir / SUMMARY_FILE, summary.to_json(), indent=1)
-
-
-def _gathered(model: PreTrainedModel, config: TrainConfig, model_dir: Path) -> PreTrainedModel:
-    """A sharded model in one piece, on the CPU of the first process; elsewhere without values. All processes must call it.
-
-    The weights are in the dtype of `model_dir`, in which they are written, but for a model with adapters, which are merged first.
-    """
-    dtype = torch.float32 if config.lora_r else stored_dtype(model_dir)
-    whole = empty_model(model_dir)
-    if config.lora_r:
-        whole = add_adapter(whole, config)
-    own = dict(whole.named_parameters())
-    for name, values in whole_parameters(model):
-        if is_first():
-            # In place of an empty one; modules that share it share the values.
-            swap_tensors(own[name], nn.Parameter(values.to(dtype), requires_grad=own[name].requires_grad))
-    buffers = dict(saved_buffers(whole))
-    for name, values in saved_buffers(model):
-        buffers[name].copy_(values)
-    return whole
 
 
 def _with_remedy(
@@ -218,20 +205,6 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
-
-
-def _save_policy(model: PreTrainedModel, model_dir: Path, policy_dir: Path) -> None:
-    """Writes a model folder, which appears whole: weights in the dtype of `model_dir`, all other files as they are there."""
-    partial = policy_dir.with_name(policy_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.to(stored_dtype(model_dir)).save_pretrained(partial)  # type: ignore[arg-type]
-    for file in companion_files(model_dir):
-        target = partial / file.relative_to(model_dir)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-    open_to_readers(partial)
-    shutil.rmtree(policy_dir, ignore_errors=True)
-    os.replace(partial, policy_dir)
 
 
 def _tensorboard(folder: Path, resumed_from: int) -> TrainerCallback:

@@ -37,6 +37,11 @@ _CHOICES = {
         **dict.fromkeys(("bfloat16", "torch.bfloat16"), "bf16"),
         **dict.fromkeys(("float32", "torch.float32", "float"), "fp32"),
     },
+    "keep_best": {
+        **dict.fromkeys(("loss", "dev_loss"), "eval_loss"),
+        **dict.fromkeys(("accuracy", "dev_accuracy", "eval_rewards/accuracies", "rewards/accuracies"), "eval_accuracy"),
+        **dict.fromkeys(("last", "no"), "none"),
+    },
     "attention": {"flash_attention_2": "varlen", "flex_attention": "flex"},
 }
 

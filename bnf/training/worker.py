@@ -113,7 +113,7 @@ def _compute(call_file: Path) -> None:
             from bnf.training.trainer import train
 
             call = Call.from_json(call_file.read_text())
-            train(call.config, call.folders, step0_check=call.step0_check, progress=progress)
+            train(call.config, call.folders, step0_check=call.step0_check, progress=progress, checkpoints=call.checkpoints)
     except Exception as error:
         kind = type(error).__name__
         error_file(call_file, launch.id, rank).write_text(json.dumps({"kind": kind, "message": str(error)}))

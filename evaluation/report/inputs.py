@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from evaluation.records import Record
 
 MODELS = ("base", "aligned")
 # benchmark (or lm-eval task) → model → folder
 ByModel = Mapping[str, Mapping[str, Path]]
+
+
+class CheckpointFolders(NamedTuple):
+    """A policy of the training's way: its name, its folder, and its scores by benchmark."""
+
+    name: str
+    policy: Path
+    scores: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class ReportInputs:
         judges: Judgments by benchmark; by another protocol or judge it is called `benchmark/variant`.
         contamination: What of a benchmark the training data hold.
         train, shifts, data: Training, what it did to the likelihood of its data, and these data; None where there is none.
+        checkpoints: Policies of the training's way, evaluated as the aligned model.
         rounds: Per on-policy round its folders by stage.
     """
 
@@ -54,12 +64,13 @@ class ReportInputs:
     train: Path | None = None
     shifts: Path | None = None
     data: Path | None = None
+    checkpoints: Sequence[CheckpointFolders] = ()
     rounds: Sequence[Mapping[str, Path]] = ()
 
 
-# What a stage's `REPORT` may be; `rounds` are put together from several stages.
+# What a stage's `REPORT` may be; `rounds` and `checkpoints` are put together from several stages.
 SECTIONS = tuple(
     one.name
     for one in fields(ReportInputs)
-    if one.name != "rounds" and (one.default is not MISSING or one.default_factory is not MISSING)
+    if one.name not in ("checkpoints", "rounds") and (one.default is not MISSING or one.default_factory is not MISSING)
 )

@@ -72,7 +72,7 @@ def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:
     folders: dict[str, dict[str, Path]] = {}
     for task, artifact in run.artifacts.items():
         name = TaskName.from_id(task)
-        if name.stage == "score":
+        if name.stage == "score" and name.checkpoint is None:
             folders.setdefault(str(name.benchmark), {})[str(name.role)] = store.fetch(artifact)
     return folders
 

@@ -16,6 +16,7 @@ from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.report.inputs import SECTIONS
+from flows.dag.checkpoints import checkpoint_nodes
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes, without_uncounted
 from flows.dag.parts import (
     benchmark_code,
@@ -63,6 +64,7 @@ def build(recipe: Recipe) -> list[Node]:
     nodes += [node for engine in engines for node in (*evaluated, *judged) if node.session == engine]
     nodes += [node for node in (*evaluated, *judged) if node.session not in engines]
     nodes = _beside_samples(nodes)
+    nodes += checkpoint_nodes(recipe, nodes)
     nodes.append(_report(recipe, nodes))
     check_inputs(nodes)
     return [_on_ray(node, recipe.ray.address) for node in nodes]

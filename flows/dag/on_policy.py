@@ -72,6 +72,13 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     unkeyed = {**unkeyed, **placed}
     made = Node("reference", settings, {"model": reference, **reads}, unkeyed=unkeyed, round=round_, session=process)
     settings, unkeyed = without_uncounted(config.identity())
+    if TaskName("train", round=round_).id == policy_node(recipe) and (kept := recipe.checkpoints()):
+        # Where they are saves, it counts when these are.
+        settings = {
+            **settings,
+            "checkpoints": kept,
+            **({"save_steps": config.save_steps} if kept[0].startswith("save") else {}),
+        }
     return [
         *([] if found is None else [found]),
         made,

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.dag import resources
+from flows.dag.checkpoints import kept_checks
 from flows.dag.checks import Check
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
-from flows.dag.selection import Options, Selection, evaluated_recipe, pinned_artifacts, select
+from flows.dag.selection import MODELS, Options, Selection, evaluated_recipe, pinned_artifacts, select
 from flows.recipe.config import Recipe
 from flows.runs.home import open_store
-from flows.runs.record import last_artifacts
+from flows.runs.record import find_run, last_artifacts
 from tasks.nodes import Forecast, Node, forecast
 from tasks.store import Artifact, Store
 
@@ -54,7 +55,7 @@ def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
         RecipeError: a name or file of the recipe is unknown, or the options contradict one another. What the checks find is not
             raised, but part of the plan: `require(plan.checks)` raises it.
     """
-    recipe = evaluated_recipe(home, recipe, options.evaluate_run)
+    asked, recipe = recipe, evaluated_recipe(home, recipe, options.evaluate_run)
     dag = build(recipe)
     selection = select(dag, options)
     nodes = [node for node in dag if node.id in selection.needed]
@@ -64,6 +65,8 @@ def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
     checks = [Check("selection", problem) for problem in selection.problems(forecasts, pinned)]
     if found := resources.problem(recipe, nodes):
         checks.append(Check("resources", found))
+    if options.evaluate_run:
+        checks += kept_checks(home, asked, find_run(home, options.evaluate_run, MODELS))
     checks += preflight(recipe, list(forecasts.values()), home)
     return Plan(home, options, recipe, nodes, selection, store, pinned, forecasts, checks)
 

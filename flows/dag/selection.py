@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.dag.checkpoints import of_kept
 from flows.dag.on_policy import policy_node
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -130,7 +131,8 @@ def evaluated_recipe(home: Path, recipe: Recipe, evaluate_run: str | None) -> Re
     if evaluate_run is None:
         return recipe
     asked = {name: getattr(recipe, name) for name in ("name", *EVALUATION_SECTIONS)}
-    return find_run(home, evaluate_run, MODELS).recipe.model_copy(update=asked)
+    run = find_run(home, evaluate_run, MODELS)
+    return of_kept(home, run.recipe.model_copy(update=asked), run)
 
 
 def pinned_artifacts(home: Path, evaluate_run: str, selection: Selection, store: Store) -> dict[str, Artifact]:

@@ -28,6 +28,7 @@ from pydantic_core import CoreSchema
 
 from bnf.data.chat_template import DEFAULT_DATE, is_day
 from bnf.plain_yaml import read, read_setting
+from bnf.training.choosing import after_step, every_save
 from bnf.training.config import TrainConfig
 from flows.errors import RecipeError
 from flows.recipe.data_sections import Data, Prepare
@@ -188,6 +189,10 @@ class Recipe(Section):
                     f"{key}.num_replicas must be 1 or left out with engine reward_model, whose replicas are on Ray, got "
                     f"{judge.num_replicas} without ray.address; set ray.address=local, or a cluster's"
                 )
+        if self.train is None and self.evaluation.checkpoints:
+            raise ValueError(
+                f"evaluation.checkpoints must be left out where nothing is trained, got {self.evaluation.checkpoints}; leave it out"
+            )
         if self.train is not None:
             self._check_read(TrainConfig.from_dict({**self.train, "seed": self.seed}))
         return self
@@ -224,6 +229,23 @@ class Recipe(Section):
     def sources(self) -> list[Data]:
         """All sources of `data`; an empty list where the recipe has no `data`."""
         return self.data if isinstance(self.data, list) else [self.data] if self.data else []
+
+    def checkpoints(self) -> list[str]:
+        """The names of the policies of the training's way that are evaluated: `save1`, `step8`.
+
+        Raises:
+            RecipeError: every save is asked for, and their number isn't known.
+        """
+        asked = self.evaluation.checkpoints
+        if asked is None:
+            return []
+        if asked != "all":
+            return [after_step(step) for step in asked]
+        config = self.train_config()
+        try:
+            return every_save(config.save_steps, config.max_steps)
+        except ValueError as error:
+            raise RecipeError(f"train.{error}") from error
 
     def train_config(self) -> TrainConfig:
         """The settings of the training; every round has the same."""

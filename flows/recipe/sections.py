@@ -151,6 +151,16 @@ class LmEvalTask(Section):
     chat: bool = Field(False, description="prompts go through the model's chat template")
 
 
+def _checkpoints(value: object) -> object:
+    """`all`, or a list of steps, each once and in their order."""
+    is_list = isinstance(value, list) and bool(value)
+    steps = value if isinstance(value, list) else []
+    whole = all(isinstance(step, int) and not isinstance(step, bool) and step > 0 for step in steps)
+    if value is None or value == "all" or (is_list and whole):
+        return sorted(set(steps)) if steps else value
+    raise ValueError(f"must be all, or a list of steps of the training, got {value!r}; write all, or such as [100, 200]")
+
+
 class Evaluation(LoadsModel):
     """Generation and scoring, the same for the base and the aligned model."""
 
@@ -164,6 +174,13 @@ class Evaluation(LoadsModel):
     model: str | None = Field(None, description="engine `openai`: the model's name there")
     benchmarks: Annotated[dict[str, Benchmark], BeforeValidator(_benchmarks)] = Field(
         default_factory=dict, description="files in `evaluation/benchmarks`: a list of names, or a mapping of names to settings"
+    )
+    checkpoints: Annotated[Literal["all"] | list[int] | None, BeforeValidator(_checkpoints)] = Field(
+        None,
+        description=(
+            "policies of the training's way that `benchmarks` are run on too: a list of steps, or `all` saves (`train.save_steps`); the "
+            "training keeps their weights"
+        ),
     )
     cross_check: bool = Field(
         False,
@@ -183,6 +200,9 @@ class Evaluation(LoadsModel):
                 f"lm_eval must run on an engine that loads the model itself, got {self.engine}; "
                 "set evaluation.engine=vllm or transformers, or leave lm_eval out"
             )
+        if self.checkpoints and (is_remote(self.engine) or not self.benchmarks):
+            where = f"with engine {self.engine}, which serves one model" if is_remote(self.engine) else "without benchmarks"
+            raise ValueError(f"checkpoints must be left out {where}, got {self.checkpoints}; leave it out")
         return self
 
 

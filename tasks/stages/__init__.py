@@ -48,7 +48,7 @@ class Stage(Protocol):
         """Does the work in `job.output`, going on from what an earlier try left there."""
 
     @default
-    def disk_bytes(self, inputs: Mapping[str, Path]) -> int:
+    def disk_bytes(self, inputs: Mapping[str, Path], settings: Settings) -> int:
         """How much room its output needs, where that is much."""
         return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bnf.plugins import load
 from evaluation.records import Record
-from evaluation.report.inputs import ReportInputs
+from evaluation.report.inputs import CheckpointFolders, ReportInputs
 from tasks.job import Job, Settings
 from tasks.manifest import read_manifest
 from tasks.names import TaskName
@@ -20,6 +20,8 @@ EVALUATES = True
 # The report shows what training logged; weights stay where they are.
 LEAVES_OUT = ("*.safetensors",)
 _MODELS = ("base", "aligned")
+# Of a policy of the way, what isn't a benchmark's score.
+_NO_SCORES = ("checkpoint", "generate")
 
 
 def run(job: Job) -> None:
@@ -39,6 +41,7 @@ def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:
     of_benchmark: dict[str, dict[str, Path]] = {}
     last: dict[str, Path] = {}
     rounds: dict[int, dict[str, Path]] = {}
+    of_checkpoint: dict[str, dict[str | None, Path]] = {}
     models: dict[str, str] = {}
     digests: dict[str, str] = {}
     versions: dict[str, str] = {}
@@ -46,14 +49,16 @@ def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:
     for task, folder in artifacts.items():
         name, manifest = TaskName.from_id(task), read_manifest(folder)
         section = load(STAGES, name.stage).REPORT
-        if section is not None and name.benchmark is None:
+        if name.checkpoint is not None:
+            of_checkpoint.setdefault(name.checkpoint, {})[name.benchmark if section == "scores" else name.stage] = folder
+        elif section is not None and name.benchmark is None:
             last[section] = folder
         elif section is not None and name.role in _MODELS:
             of_model.setdefault(section, {}).setdefault(str(name.benchmark), {})[name.role] = folder
         elif section is not None:
             # `arena_hard`; by another protocol or judge it is `wildbench/second-checklist_pairwise`.
             of_benchmark.setdefault(section, {})["/".join(filter(None, (name.benchmark, name.which)))] = folder
-        if name.benchmark is None and name.role is None:
+        if name.benchmark is None and name.role is None and name.checkpoint is None:
             rounds.setdefault(name.round or 1, {})[name.stage] = folder
         if name.stage == "resolve":
             models[str(name.role)] = settings["models"][name.role]
@@ -82,6 +87,12 @@ def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:
         versions=versions,
         machine=read_manifest(newest)["machine"],
         # Only on-policy data come in rounds.
+        checkpoints=[
+            CheckpointFolders(
+                name, folders["checkpoint"], {str(of): path for of, path in folders.items() if of not in _NO_SCORES}
+            )
+            for name, folders in of_checkpoint.items()
+        ],
         rounds=[folders for _, folders in sorted(rounds.items()) if "label" in folders],
         **sections,
     )

@@ -34,7 +34,8 @@ def run(job: Job) -> None:
     from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
-    config = TrainConfig.from_dict({name: value for name, value in job.settings.items() if name not in DERIVED_FIELDS})
+    others = (*DERIVED_FIELDS, "checkpoints")
+    config = TrainConfig.from_dict({name: value for name, value in job.settings.items() if name not in others})
     config = replace(config, max_tokens_per_row=max_tokens_per_row(job))
     inputs = job.inputs
     folders = Folders(inputs["model"], inputs["data"], inputs["reference"], job.output, inputs.get("reference_model"))
@@ -42,12 +43,20 @@ def run(job: Job) -> None:
     # In later rounds with a fixed reference the policy doesn't start as the reference, and the check doesn't hold.
     # It takes as many threads as the reference pass had.
     with restored_threads():
-        begin(config, folders, step0_check="reference_model" not in inputs, progress=job.progress)
+        begin(
+            config,
+            folders,
+            step0_check="reference_model" not in inputs,
+            progress=job.progress,
+            checkpoints=job.settings.get("checkpoints", ()),
+        )
 
 
-def disk_bytes(inputs: Mapping[str, Path]) -> int:
-    """A checkpoint holds float32 weights and two moments: six times bfloat16 weights, and one more for the policy."""
-    return 7 * sum(file.stat().st_size for file in inputs["model"].glob("*.safetensors"))
+def disk_bytes(inputs: Mapping[str, Path], settings: Settings) -> int:
+    """A checkpoint holds float32 weights and two moments: six times bfloat16 weights, and one more for each policy."""
+    # The best policy so far, and the one that the last checkpoint takes for the best.
+    kept = len(settings.get("checkpoints", ())) + (2 if "keep_best" in settings else 0)
+    return (7 + kept) * sum(file.stat().st_size for file in inputs["model"].glob("*.safetensors"))
 
 
 def not_done_again(settings: Settings, output: Path) -> str | None:

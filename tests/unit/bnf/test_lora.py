@@ -16,7 +16,7 @@ from bnf.model.loading import load_model
 from bnf.model.logps import row_logps
 from bnf.training.adapters import add_adapter
 from bnf.training.config import TrainConfig
-from bnf.training.trainer import ADAPTER
+from bnf.training.policies import ADAPTER
 from tests.unit.bnf.training import BASE, metrics, run, run_killed, same, weights
 
 LORA: dict[str, Any] = {"lora_r": 4, "lora_alpha": 8, "learning_rate": 1e-2}

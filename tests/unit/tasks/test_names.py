@@ -11,6 +11,8 @@ NAMES = {
     "resolve/labeler": TaskName("resolve", role="labeler"),
     "prepare/offline": TaskName("prepare", role="offline"),
     "generate/aligned/gsm8k": TaskName("generate", role="aligned", benchmark="gsm8k"),
+    "checkpoint/aligned-save2": TaskName("checkpoint", role="aligned", checkpoint="save2"),
+    "score/aligned-step8/gsm8k": TaskName("score", role="aligned", checkpoint="step8", benchmark="gsm8k"),
     "lm_eval/base/group/task-a": TaskName("lm_eval", role="base", benchmark="group/task-a"),
     "contamination/gsm8k": TaskName("contamination", benchmark="gsm8k"),
     "judge/arena_hard": TaskName("judge", role="judge", benchmark="arena_hard"),

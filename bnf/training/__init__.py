@@ -10,6 +10,7 @@ fitting: what to change where it doesn't fit.
 gpus: GPUs by name, with memory and peak rate.
 trainer: `train`, in this process.
 launch: `launch`, the same in several processes.
+choosing: which policies outlast a training, by their names and steps.
 preparation: `Folders`, what a training reads and writes; how `train` and `launch` begin.
 own_reference: the reference that a training computes itself, and why.
 summary: what train_summary.json holds.
@@ -17,6 +18,7 @@ collapse: the rules by which a training counts as collapsed and is stopped.
 
 Inside: values (rules of the settings' values), row_memory and optimizer_states (parts of the estimate), trial (the process of a trial),
 worker (one of several processes), row_trainer (transformers' Trainer over rows), rows, losses, parallel, checkpointed_trainer and
-checkpoints (what a killed training goes on from), arguments, schedule, optimizers (of bf16 weights), adapters (LoRA), identity (the check
+checkpoints (what a killed training goes on from), arguments, schedule, optimizers (of bf16 weights), adapters (LoRA), policies (the
+policies that are kept and written), identity (the check
 before the first step), dev (samples of dev prompts), means, metrics and loggers (what is logged), remedies (what to try).
 """

@@ -196,6 +196,8 @@ def _fits(
         num_train_epochs=TrainConfig.num_train_epochs,
         label_weighting=TrainConfig.label_weighting,
         save_steps=1_000_000,
+        keep_best="none",
+        early_stopping_patience=None,
         report_to="none",
     )
     write_json(folder / "trial.json", {"config": own.to_dict(), "model_dir": str(model_dir)})

@@ -33,22 +33,22 @@ def policy_after(output_dir: Path, step: int) -> Path:
     return output_dir / "policies" / f"step-{step}"
 
 
-def every_save(save_steps: float, max_steps: int) -> list[str]:
-    """The saves on the way of a training by their numbers: `save1`, `save2`, … The last policy is none of them.
+def every_save(save_steps: float, max_steps: int, *, with_last: bool) -> list[str]:
+    """The saves of a training by their numbers: `save1`, `save2`, … The last policy is one of them only `with_last`.
 
     Raises:
         ValueError: their number isn't known before the data are: `save_steps` counts steps, and nothing says how many there are.
     """
     if save_steps < 1:
-        number = math.ceil(1 / save_steps) - 1
+        number = math.ceil(1 / save_steps)
     elif max_steps > 0:
-        number = math.ceil(max_steps / save_steps) - 1
+        number = math.ceil(max_steps / save_steps)
     else:
         raise ValueError(
             f"save_steps must be a share of all steps, or max_steps set, where every save is asked for, got {save_steps:g} steps: how many "
             "saves there will be isn't known; write train.save_steps=0.25, or name the steps in a list"
         )
-    return [f"save{number}" for number in range(1, number + 1)]
+    return [f"save{place}" for place in range(1, number + with_last)]
 
 
 def after_step(step: int) -> str:
@@ -64,6 +64,12 @@ def step_of(name: str, save_steps: float, num_steps: int) -> int:
     if match[1] == "save":
         number *= math.ceil(num_steps * save_steps) if save_steps < 1 else int(save_steps)
     return min(number, num_steps)
+
+
+def num_kept(asked: Sequence[str], keep_best: KeepBest) -> int:
+    """How many policies beside the last one lie on the disk at most: those that are asked for, and with `keep_best` the best one so far and
+    the one that the last checkpoint takes for it."""
+    return len(asked) + (2 if keep_best != "none" else 0)
 
 
 def check_steps(asked: Sequence[str], num_steps: int) -> None:

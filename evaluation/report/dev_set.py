@@ -44,7 +44,8 @@ def read_dev(folder: Path) -> Record | None:
     if dev is None:
         return None
     evaluations = [record for record in read_records(folder / "metrics.jsonl") if "eval_loss" in record]
-    return {**dev, "evaluations": evaluations}
+    kept = read_json(folder / "train_summary.json").get("kept")
+    return {**dev, "evaluations": evaluations, **({"kept": kept["step"]} if kept else {})}
 
 
 def dev_title(dev: Record) -> str:
@@ -56,7 +57,10 @@ def dev_title(dev: Record) -> str:
 def dev_rows(dev: Record) -> list[dict[str, str]]:
     """One row of text per evaluation. A figure that the objective doesn't report has no column."""
     return [
-        {"step": str(entry["step"]), **{column.title: _shown(entry, column) for column in _columns(dev["evaluations"])}}
+        {
+            "step": str(entry["step"]) + (" = the policy" if entry["step"] == dev.get("kept") else ""),
+            **{column.title: _shown(entry, column) for column in _columns(dev["evaluations"])},
+        }
         for entry in dev["evaluations"]
     ]
 

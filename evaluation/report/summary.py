@@ -12,6 +12,7 @@ from pathlib import Path
 from evaluation.formats import NONE, difference, interval, number, p_value
 from evaluation.paired import compare_scores, correct_and_judge, read_scores
 from evaluation.records import Record, read_json, read_records
+from evaluation.report.checkpoints import kept_note, summarize_checkpoints
 from evaluation.report.dev_set import read_dev
 from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import add_agreement, judge_entry, judge_notes
@@ -30,6 +31,7 @@ def summarize(inputs: ReportInputs) -> Record:
     for name, folders in inputs.cross_checks.items():
         for model, folder in folders.items():
             benchmarks[name][model]["cross_check"] = cross_check_of(folder)
+    train = _train(inputs.train)
     judges = {name: judge_entry(folder) for name, folder in inputs.judges.items()}
     add_agreement(judges, inputs.judges)
     summary = {
@@ -39,7 +41,8 @@ def summarize(inputs: ReportInputs) -> Record:
         "benchmarks": benchmarks,
         "judges": judges,
         "lm_eval": tasks_of(inputs.lm_eval),
-        "train": _train(inputs.train),
+        "train": train,
+        "checkpoints": summarize_checkpoints(inputs, train),
         "rounds": summarize_rounds(inputs.rounds),
         "shifts": read_json(inputs.shifts / "shifts.json") if inputs.shifts else None,
         "data": read_json(inputs.data / "ledger.json") if inputs.data else None,
@@ -59,6 +62,11 @@ def label(name: str, entry: Record) -> str:
     if source in (None, "hub", "own"):
         return name
     return f"{name} (sample)" if source == "sample" else f"{name} (own file)"
+
+
+def labels(summary: Record) -> dict[str, str]:
+    """The benchmarks' names as they are shown."""
+    return {name: label(name, entry) for name, entry in summary["benchmarks"].items()}
 
 
 def table_rows(summary: Record) -> list[dict[str, str]]:
@@ -92,6 +100,7 @@ def notes(summary: Record) -> list[str]:
     found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
     found += [text for name, entry in summary["contamination"].items() if (text := _contaminated(name, entry))]
     trained = summary["train"] or {}
+    found += [text for text in (kept_note(trained),) if text is not None]
     weight, elsewhere = trained.get("reference_mismatch"), trained.get("reference_made_elsewhere")
     if weight is not None or elsewhere is not None:
         why = f"made elsewhere: {elsewhere}" if elsewhere else f"mean weight {weight:.3f} before the first step, where it is 1"

@@ -3,6 +3,7 @@
 plan: `make_plan`, the plan that every command and the flow take
 graph: the tasks of a recipe
 on_policy: the tasks of rounds of sampling, labelling and training
+checkpoints: the tasks of policies of a training's way, and which of these a run kept
 parts: what several tasks are made from
 selection: the options of a run, and which tasks they let execute
 schedule: which tasks begin now, given what is done and what is at work

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bnf.training.choosing import num_kept
+from bnf.training.gpus import GIB
 from flows.dag.checks import Check
+from flows.dag.on_policy import BASE
+from flows.dag.trainable import resolved_folder
 from flows.recipe.config import Recipe
 from tasks.nodes import Forecast
 
@@ -42,6 +47,31 @@ def dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Check
         f"(train.eval_steps){rounds}{total}",
         is_cost=True,
     )
+
+
+def kept_policies(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> Iterator[Check]:
+    """How much disk the policies take that a training keeps beside the last one."""
+    if not any(entry.node.stage == "train" and entry.cached is not True for entry in forecasts):
+        return
+    config = recipe.train_config()
+    number = num_kept(recipe.checkpoints(), config.keep_best)
+    base = next(entry for entry in forecasts if entry.node.id == BASE)
+    folder = resolved_folder(base)
+    if not number or folder is None:
+        return
+    # With adapters those of the way are small until the training ends; those that are asked for are whole models then.
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    there = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    given = {"evaluation.checkpoints": recipe.evaluation.checkpoints, "train.keep_best": config.keep_best != "none"}
+    keys = " and ".join(key for key, is_set in given.items() if is_set)
+    problem = None
+    if free < number * size:
+        problem = (
+            f"the disk of {home} must have {number * size / GIB:.2f} GiB free for the {number} policies of {keys}, got "
+            f"{free / GIB:.2f} GiB; free some, move BNF_HOME, or ask for fewer"
+        )
+    yield Check("kept policies", problem, f"up to {number} of {size / GIB:.2f} GiB beside the last one ({keys})", is_cost=True)
 
 
 def _num_groups(folder: Path) -> int | None:

@@ -13,6 +13,7 @@ from bnf.data.sizes import DataSizes, assumed_sizes, data_sizes
 from bnf.model.device import devices
 from bnf.model.shapes import ModelShape, read_shape
 from bnf.paths import person_path
+from bnf.training.choosing import num_kept
 from bnf.training.config import TrainConfig
 from bnf.training.cost import Cost, cost
 from bnf.training.fields import AUTO
@@ -66,6 +67,7 @@ class RecipeEstimate:
         cost: what is computed; None where the data aren't known.
         gpus: the GPUs that were asked about.
         assumptions: what the figures take for granted.
+        kept: how many policies beside the last one lie on the disk at most.
     """
 
     model: str
@@ -80,6 +82,7 @@ class RecipeEstimate:
     cost: Cost | None
     gpus: Sequence[OnGpu]
     assumptions: Sequence[str]
+    kept: int
 
     def to_json(self) -> dict[str, object]:
         """Everything in plain JSON; sizes in bytes."""
@@ -97,6 +100,7 @@ class RecipeEstimate:
             "host": round(self.memory.host),
             "checkpoint": round(self.memory.checkpoint),
             "policy": round(self.memory.policy),
+            "kept_policies": self.kept,
             "data": self.seen,
             "groups": None if self.data is None else self.data.groups,
             "steps": None if self.cost is None else self.cost.steps,
@@ -160,6 +164,7 @@ def estimate_recipe(recipe: Recipe, asked: Asked, home: Path) -> RecipeEstimate:
         cost=computed,
         gpus=gpus,
         assumptions=_assumptions(config, data, row, device),
+        kept=num_kept(recipe.checkpoints(), config.keep_best),
     )
 
 

@@ -81,6 +81,8 @@ def other_rows(found: RecipeEstimate) -> list[dict[str, str]]:
             yield "host memory", f"{_gib(found.memory.host)} GiB {whose}, while the weights are loaded"
         yield "a checkpoint", f"{_gib(found.memory.checkpoint)} GiB; for a moment there are two"
         yield "the policy", f"{_gib(found.memory.policy)} GiB"
+        if found.kept:
+            yield "policies that are kept", f"{found.kept} more, {_gib(found.kept * found.memory.policy)} GiB"
         if found.cost is not None:
             yield "optimizer steps", f"{found.cost.steps:,}"
             yield "tokens", f"{found.cost.tokens:,}"

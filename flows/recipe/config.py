@@ -243,7 +243,8 @@ class Recipe(Section):
             return [after_step(step) for step in asked]
         config = self.train_config()
         try:
-            return every_save(config.save_steps, config.max_steps)
+            # Where another one is taken, nothing else would say what the last policy is.
+            return every_save(config.save_steps, config.max_steps, with_last=config.keep_best != "none")
         except ValueError as error:
             raise RecipeError(f"train.{error}") from error
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bnf.model.digests import model_digest
+from bnf.training.choosing import num_kept
 from tasks.job import Identity, Job, Settings
 from tasks.stages._rows import max_tokens_per_row
 
@@ -54,8 +55,7 @@ def run(job: Job) -> None:
 
 def disk_bytes(inputs: Mapping[str, Path], settings: Settings) -> int:
     """A checkpoint holds float32 weights and two moments: six times bfloat16 weights, and one more for each policy."""
-    # The best policy so far, and the one that the last checkpoint takes for the best.
-    kept = len(settings.get("checkpoints", ())) + (2 if "keep_best" in settings else 0)
+    kept = num_kept(settings.get("checkpoints", ()), settings.get("keep_best", "none"))
     return (7 + kept) * sum(file.stat().st_size for file in inputs["model"].glob("*.safetensors"))
 
 

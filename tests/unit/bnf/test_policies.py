@@ -238,15 +238,16 @@ def test_a_step_that_never_comes_is_refused(dev_workplace: Path, tmp_path: Path)
 def test_every_save_is_where_transformers_saves(save_steps: float, steps: int) -> None:
     between = torch.ceil(torch.tensor(steps * save_steps, dtype=torch.float64)).item() if save_steps < 1 else save_steps
     expected = {step for step in range(1, steps) if step % between == 0}
-    found = [step_of(name, save_steps, steps) for name in every_save(save_steps, steps)]
+    found = [step_of(name, save_steps, steps) for name in every_save(save_steps, steps, with_last=False)]
     assert {step for step in found if step < steps} == expected and found == sorted(found)
+    assert step_of(every_save(save_steps, steps, with_last=True)[-1], save_steps, steps) == steps
 
 
 def test_the_number_of_saves_must_be_known() -> None:
     with pytest.raises(
         ValueError, match=r"save_steps must be a share of all steps, or max_steps set, .*got 100 steps.*write train"
     ):
-        every_save(100, -1)
+        every_save(100, -1, with_last=False)
 
 
 def test_a_key_has_what_is_set() -> None:

@@ -86,15 +86,10 @@ def give_back(model: nn.Module) -> None:
             module.reshard()
 
 
-def whole_parameters(model: PreTrainedModel, *, trained_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter's name and all of its values, on the CPU of the first process; empty elsewhere. All processes must take part.
-
-    With `trained_only` only those that have a gradient.
-    """
+def whole_parameters(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter's name and all of its values, on the CPU of the first process; empty elsewhere. All processes must take part."""
     give_back(model)
     for name, parameter in model.named_parameters():
-        if trained_only and not parameter.requires_grad:
-            continue
         share = _share(parameter)
         mesh = share.device_mesh
         local = share.to_local().to(mesh.device_type)

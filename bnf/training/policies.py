@@ -160,10 +160,12 @@ def gathered(model: PreTrainedModel, config: TrainConfig, model_dir: Path, *, tr
     """A sharded model in one piece, on the CPU of the first process; elsewhere without values. All processes must call it.
 
     The weights are in the dtype of `model_dir`, in which they are written, but for a model with adapters, which are merged first. With
-    `trained_only` the others have no values.
+    `trained_only` the others get no values.
     """
     dtype = torch.float32 if config.lora_r else stored_dtype(model_dir)
-    return _assembled(whole_parameters(model, trained_only=trained_only), model, config, model_dir, dtype)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad or not trained_only}
+    values = ((name, whole) for name, whole in whole_parameters(model) if name in trained)
+    return _assembled(values, model, config, model_dir, dtype)
 
 
 def copied(model: PreTrainedModel, config: TrainConfig, model_dir: Path) -> PreTrainedModel:

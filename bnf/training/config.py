@@ -13,7 +13,6 @@ from bnf.parallel.placement import HOST_PORT, Placement
 from bnf.training.choosing import KeepBest, num_evaluations
 from bnf.training.fields import (
     AUTO,
-    BF16_OPTIMIZERS,
     BOOKKEEPING_FIELDS,
     CHOOSING_FIELDS,
     DERIVED_FIELDS,
@@ -32,6 +31,7 @@ from bnf.training.values import (
     check_label_weighting,
     check_names,
     check_type,
+    check_weights,
     kind,
     plain,
 )
@@ -40,7 +40,6 @@ from bnf.training.values import (
 _OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
 # More groups in a row make it no faster. Larger batches are several rows, so batches of different sizes have the same rows.
 _MOST_GROUPS_PER_ROW = 32
-
 _AT_LEAST_1 = (
     *("global_batch_size", "logging_steps", "lora_alpha"),
     *("dev_prompts", "dev_max_new_tokens", "early_stopping_patience", "nproc_per_node", "num_nodes"),
@@ -161,8 +160,7 @@ class TrainConfig:
     keep_best: KeepBest = field(
         default="none",
         metadata=_about(
-            "the policy is that after the evaluation with the best dev figure: eval_accuracy (preferred above dispreferred rewards) or "
-            "eval_loss; none takes the last"
+            "take the policy with the best dev accuracy (preferred above dispreferred rewards) or loss; none: the last"
         ),
     )
     early_stopping_patience: int | None = field(
@@ -232,23 +230,14 @@ class TrainConfig:
         self._require(enough, "nproc_per_node", rule, "lower it, or raise global_batch_size")
         named = self.rdzv_endpoint is None or HOST_PORT.fullmatch(self.rdzv_endpoint) is not None
         self._require(named, "rdzv_endpoint", "be HOST:PORT", "write such as node1:29500")
-        self._check_weights()
+        check_weights(self.weights, self.optim, bf16=self.bf16, adapters=self.lora_r > 0)
+        rule = "be none where load_in_4bit is true, as shards of 4-bit weights gave zero losses and NaN gradients in silence"
+        sharded_in_4bit = self.load_in_4bit and self.sharded
+        self._require(not sharded_in_4bit, "sharding", rule, "leave it out, or write train.load_in_4bit=false")
         self._check_unread()
 
     def _require(self, holds: bool, key: str, rule: str, remedy: str) -> None:
         check(holds, key, rule, getattr(self, key), remedy)
-
-    def _check_weights(self) -> None:
-        """Refuses what can't be computed with weights in bf16 or in 4 bits."""
-        if self.weights == "bf16":
-            rule = "be fp32 where bf16 is false, as weights that were rounded to bf16 can't be computed in float32"
-            self._require(self.bf16, "weights", rule, "write train.weights=fp32, or train.bf16=true")
-            if self.lora_r == 0:
-                rule = f"be one of {', '.join(BF16_OPTIMIZERS)} where weights is bf16: others lose updates to its rounding"
-                self._require(self.optim in BF16_OPTIMIZERS, "optim", rule, "leave it out, or write train.weights=fp32")
-        rule = "be none where load_in_4bit is true, as shards of 4-bit weights gave zero losses and NaN gradients in silence"
-        sharded_in_4bit = self.load_in_4bit and self.sharded
-        self._require(not sharded_in_4bit, "sharding", rule, "leave it out, or write train.load_in_4bit=false")
 
     def _check_unread(self) -> None:
         """Refuses a setting that nothing reads: the run would look as if it had been tried."""
@@ -380,9 +369,8 @@ class TrainConfig:
 
     def num_evaluations(self, num_groups: int | None) -> int | None:
         """How often a training on so many groups evaluates its dev groups; None where that depends on an unknown number of groups."""
-        between = num_evaluations(self.eval_steps, self.num_steps(num_groups))
-        # One is before the first step.
-        return None if between is None else 1 + between
+        after_first_step = num_evaluations(self.eval_steps, self.num_steps(num_groups))
+        return None if after_first_step is None else 1 + after_first_step
 
     def identity(self) -> dict[str, object]:
         """The settings that decide the policy, up to the order of sums; a training goes on where they are the same.

@@ -295,9 +295,8 @@ class RowTrainer(CheckpointedTrainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
         is_best: bool = super()._determine_best_metric(metrics, trial)
-        # The last policy is there when the training ends.
         if is_best and not self.control.should_training_stop:
-            self._aside(self.policies.keep_best)
+            self.aside(self.policies.keep_best)
         return is_best
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
@@ -308,14 +307,9 @@ class RowTrainer(CheckpointedTrainer):
     @property
     def best_step(self) -> int | None:
         """The step with the best dev figure so far; None where none is looked at."""
-        found: int | None = self.state.best_global_step
-        return found if self.config.keep_best != "none" else None
+        return self.state.best_global_step
 
-    def keep_policy(self) -> None:
-        """Keeps the policy after this step, which is to outlast the training."""
-        self._aside(self.policies.keep)
-
-    def _aside(self, keep: Callable[[PreTrainedModel, int], None]) -> None:
+    def aside(self, keep: Callable[[PreTrainedModel, int], None]) -> None:
         """Keeps the policy as it is now, in time that is none of the training's."""
         started = time.monotonic()
         keep(self.model, self.state.global_step)
@@ -401,6 +395,6 @@ class _Reporter(TrainerCallback):
         if self.trainer.dev and state.global_step >= state.max_steps:
             control.should_evaluate = True
         if self.trainer.policies.asks_for(state.global_step) and state.global_step < state.max_steps:
-            self.trainer.keep_policy()
+            self.trainer.aside(self.trainer.policies.keep)
         if not control.should_log:
             self.trainer.progress.end_step(state.global_step, self.trainer.progress.logged)

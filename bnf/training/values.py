@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from bnf.training.fields import BF16_OPTIMIZERS
+
 # What other programs call a setting, and what to set here in its place.
 _PROCESSES = "set nproc_per_node (processes on each node, one per device) and num_nodes"
 _SHARDS = "set sharding (full is FSDP's FULL_SHARD and DeepSpeed's ZeRO-3) and cpu_offload"
@@ -111,6 +113,16 @@ def check_names(key: str, value: object, remedy: str) -> None:
     names = value if isinstance(value, list) else [value]
     valid = bool(names) and all(isinstance(name, str) and name for name in names)
     check(valid, key, "be a name or a list of names", value, remedy)
+
+
+def check_weights(weights: str, optim: str, *, bf16: bool, adapters: bool) -> None:
+    """Refuses what can't be computed with weights in bf16."""
+    if weights == "bf16":
+        rule = "be fp32 where bf16 is false, as weights that were rounded to bf16 can't be computed in float32"
+        check(bf16, "weights", rule, weights, "write train.weights=fp32, or train.bf16=true")
+        if not adapters:
+            rule = f"be one of {', '.join(BF16_OPTIMIZERS)} where weights is bf16: others lose updates to its rounding"
+            check(optim in BF16_OPTIMIZERS, "optim", rule, optim, "leave it out, or write train.weights=fp32")
 
 
 def check_label_weighting(value: object) -> None:

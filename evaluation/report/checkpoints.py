@@ -46,12 +46,12 @@ def summarize_checkpoints(inputs: ReportInputs, train: Record | None) -> Record 
     """
     if not inputs.checkpoints or train is None:
         return None
-    last = (train.get("kept") or {}).get("step", train["steps"])
+    last = int((train.get("kept") or {}).get("step", train["steps"]))
     aligned = {name: folders["aligned"] for name, folders in inputs.scores.items() if {"base", "aligned"} <= folders.keys()}
     base = {name: read_scores(inputs.scores[name]["base"]) for name in aligned}
     found: dict[int, tuple[list[str], Mapping[str, Path]]] = {}
     for one in inputs.checkpoints:
-        step = read_json(one.policy / "checkpoint.json")["step"]
+        step = int(read_json(one.policy / "checkpoint.json")["step"])
         names, _ = found.setdefault(step, ([], one.scores))
         names.append(one.name)
     # The one that was taken may be one of those.

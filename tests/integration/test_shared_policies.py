@@ -41,34 +41,30 @@ def launched(workplace: Path, output: Path, progress: Any = ignore, **settings: 
 )
 def test_two_processes_keep_what_one_keeps(dev_workplace: Path, tmp_path: Path, kind: dict[str, Any]) -> None:
     settings = PATIENT | kind
-    whole = launched(dev_workplace, tmp_path / "whole", **settings)
-    kept = whole["kept"]
-    assert kept["last_step"] == kept["step"] + 2 < 12 and whole["policies"] == {"save1": 2, "step11": kept["last_step"]}
-    # A training of the same processes that ends at each step.
-    folders = {kept["step"]: tmp_path / "whole" / "policy"}
-    folders |= {step: policy_after(tmp_path / "whole", step) for step in whole["policies"].values()}
-    ends = {name: value for name, value in settings.items() if name not in ("keep_best", "early_stopping_patience")}
-    for step, folder in folders.items():
-        output = tmp_path / f"of{step}"
-        place = Folders(dev_workplace / "model", dev_workplace / "groups", dev_workplace / "reference_False", output)
-        config = TrainConfig(**(BASE | ends | {"max_steps": step, "eval_steps": 100}))
-        launch(config, place, step0_check=True, progress=ignore)
-        assert same(load_file(folder / "model.safetensors"), weights(output)), step
-    if "lora_r" in kind:
-        adapters = [tmp_path / of / ADAPTER / "adapter_model.safetensors" for of in ("whole", f"of{kept['step']}")]
-        assert same(*map(load_file, adapters))
-    # Killed by -9 with all its processes at the last step before its end; the checkpoint before has counted one evaluation.
+    # Killed by -9 with all its processes in the step after the best one, whose evaluation no checkpoint knows yet.
     script = (
         "import os, signal\n"
         "from pathlib import Path\n"
         "from tests.integration.test_shared_policies import launched\n"
         "def kill(done, total, note):\n"
-        f"    if done == {kept['last_step']}:\n"
+        "    if done == 6:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         f"launched(Path({str(dev_workplace)!r}), Path({str(tmp_path / 'killed')!r}), kill, **{settings!r})\n"
     )
     process = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT, env=dict(os.environ))
     assert process.returncode == -signal.SIGKILL
-    again = launched(dev_workplace, tmp_path / "killed", **settings)
-    assert (again["kept"], again["policies"]) == (kept, whole["policies"]) and again["resumed_from_step"] > 0
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    summary = launched(dev_workplace, tmp_path / "killed", **settings)
+    kept = summary["kept"]
+    assert summary["resumed_from_step"] > 0 and kept["last_step"] == kept["step"] + 2 < 12
+    assert summary["policies"] == {"save1": 2, "step11": kept["last_step"]}
+    # A training of the same processes that isn't killed, and ends with the best step.
+    config = TrainConfig(**(BASE | STEADY | kind | {"nproc_per_node": 2, "max_steps": kept["step"]}))
+    place = Folders(*(dev_workplace / name for name in ("model", "groups", "reference_False")), output_dir=tmp_path / "ended")
+    launch(config, place, step0_check=True, progress=ignore, checkpoints=["step2"])
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "ended"))
+    second = [load_file(policy_after(tmp_path / of, 2) / "model.safetensors") for of in ("killed", "ended")]
+    last = load_file(policy_after(tmp_path / "killed", kept["last_step"]) / "model.safetensors")
+    assert same(*second) and not same(last, second[0]) and not same(last, weights(tmp_path / "killed"))
+    if "lora_r" in kind:
+        adapters = [tmp_path / of / ADAPTER / "adapter_model.safetensors" for of in ("killed", "ended")]
+        assert same(*map(load_file, adapters))

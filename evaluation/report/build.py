@@ -21,7 +21,7 @@ from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import judge_counts, judge_notes, judge_rows
 from evaluation.report.lm_eval import cross_check_rows, task_rows
 from evaluation.report.rounds import round_rows
-from evaluation.report.summary import label, labels, notes, summarize, table_rows
+from evaluation.report.summary import label, notes, summarize, table_rows
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
@@ -91,7 +91,7 @@ def render(inputs: ReportInputs, summary: Record) -> str:
         lm_eval_rows=task_rows(summary),
         rounds=round_rows(summary["rounds"]),
         training=likelihoods.training(inputs.train),
-        checkpoints=checkpoints.shown(summary["checkpoints"], labels(summary)),
+        checkpoints=checkpoints.content(inputs, summary),
         dev_title=dev_title,
         dev_rows=dev_rows,
         dev_meaning=MEANING,

@@ -146,17 +146,18 @@ def plots(found: Record | None, label: Mapping[str, str]) -> list[Plot]:
     return drawn
 
 
-class Shown(NamedTuple):
-    """What the page shows of it."""
+def content(inputs: ReportInputs, summary: Record) -> Mapping[str, object] | None:
+    """What the section's template shows; None where no policy of the way was evaluated."""
+    found = summary["checkpoints"]
+    if found is None:
+        return None
+    shown = names_of(summary)
+    return {"rows": checkpoint_rows(found, shown), "plots": plots(found, shown), "meaning": MEANING}
 
-    rows: list[dict[str, str]]
-    plots: list[Plot]
-    meaning: str = MEANING
 
-
-def shown(found: Record | None, label: Mapping[str, str]) -> Shown:
-    """Table and charts for the page; empty where no policy of the way was evaluated."""
-    return Shown(checkpoint_rows(found, label), plots(found, label))
+def names_of(summary: Record) -> dict[str, str]:
+    """The benchmarks' names as they are shown: `gsm8k (sample)` by `gsm8k`."""
+    return {row["benchmark"].partition(" ")[0]: row["benchmark"] for row in summary["alignment_tax"]}
 
 
 def _figure(kept: Record, which: str) -> str:

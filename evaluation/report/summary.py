@@ -64,11 +64,6 @@ def label(name: str, entry: Record) -> str:
     return f"{name} (sample)" if source == "sample" else f"{name} (own file)"
 
 
-def labels(summary: Record) -> dict[str, str]:
-    """The benchmarks' names as they are shown."""
-    return {name: label(name, entry) for name, entry in summary["benchmarks"].items()}
-
-
 def table_rows(summary: Record) -> list[dict[str, str]]:
     """The table of results: one row per benchmark, every row with the same columns, all as text. Rates in percent."""
     compared = any("delta" in entry for entry in summary["benchmarks"].values())

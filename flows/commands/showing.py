@@ -65,11 +65,11 @@ def show_results(run: Run) -> None:
     if not (run.folder / "summary.json").exists():
         return
     from evaluation.report.checkpoints import MEANING as MEANING_OVER_TRAINING
-    from evaluation.report.checkpoints import checkpoint_rows
+    from evaluation.report.checkpoints import checkpoint_rows, names_of
     from evaluation.report.dev_set import MEANING, dev_rows, dev_title
     from evaluation.report.lm_eval import task_rows
     from evaluation.report.rounds import round_rows
-    from evaluation.report.summary import labels, notes, table_rows
+    from evaluation.report.summary import notes, table_rows
 
     summary = read_json(run.folder / "summary.json")
     print()
@@ -79,7 +79,7 @@ def show_results(run: Run) -> None:
         print_table("rounds", round_rows(rounds))
     said = notes(summary)
     if way := summary.get("checkpoints"):
-        print_table("over training: Δ to the base model", checkpoint_rows(way, labels(summary)))
+        print_table("over training: Δ to the base model", checkpoint_rows(way, names_of(summary)))
         said.append(MEANING_OVER_TRAINING)
     dev = (summary["train"] or {}).get("dev")
     if dev is not None:

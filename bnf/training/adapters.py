@@ -127,7 +127,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    found = set_peft_model_state_dict(cast(torch.nn.Module, model), load_file(folder / "adapter_model.safetensors"))
+    found = cast(_Loaded, set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors")))
     if found.unexpected_keys:
         raise ValueError(f"{folder} must hold adapters of this model, got {found.unexpected_keys[0]}; delete the folder")
 
@@ -162,6 +162,12 @@ class _Peft(Protocol):
     def disable_adapter(self) -> AbstractContextManager[None]: ...
 
     def merge_and_unload(self, *, safe_merge: bool) -> PreTrainedModel: ...
+
+
+class _Loaded(Protocol):
+    """What torch says of the tensors that a model was given."""
+
+    unexpected_keys: list[str]
 
 
 class _Adapted(Protocol):

@@ -116,7 +116,8 @@ def summarize(
     logged = [entry for entry in state.log_history if "loss" in entry]
     evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
     best = trainer.best_step
-    taken = next((entry for entry in reversed(evaluated) if entry["step"] == best), None) or (evaluated or [None])[-1]
+    at_best = [entry for entry in evaluated if entry["step"] == best]
+    taken = next(iter([*at_best, *reversed(evaluated)]), None)
     num_tokens = sum(row.num_tokens for row in rows)
     num_steps = trainer.steps.num_steps
     trained_tokens = num_tokens / num_steps * (state.global_step - resumed_from)

@@ -46,7 +46,8 @@ def summarize_checkpoints(inputs: ReportInputs, train: Record | None) -> Record 
     """
     if not inputs.checkpoints or train is None:
         return None
-    last = int((train.get("kept") or {}).get("step", train["steps"]))
+    kept = train.get("kept")
+    last = int(kept["step"] if kept else train["steps"])
     aligned = {name: folders["aligned"] for name, folders in inputs.scores.items() if {"base", "aligned"} <= folders.keys()}
     base = {name: read_scores(inputs.scores[name]["base"]) for name in aligned}
     found: dict[int, tuple[list[str], Mapping[str, Path]]] = {}

@@ -79,6 +79,7 @@ def test_the_last_policy_may_be_the_best(dev_workplace: Path, tmp_path: Path) ->
 
 
 @KINDS
+@pytest.mark.integration
 def test_a_stopped_training_keeps_the_same_policy(dev_workplace: Path, tmp_path: Path, kind: Any) -> None:
     """Whether the checkpoint that it goes on from knows the best policy (7), or an older one that is the best no more (5)."""
     run(dev_workplace, tmp_path / "whole", **(BEST | kind))
@@ -109,6 +110,7 @@ def test_what_a_checkpoint_takes_for_the_best_stays_until_the_next_one(dev_workp
 PATIENT = BEST | {"seed": 1, "max_steps": 12, "early_stopping_patience": 2, "save_steps": 2}
 
 
+@pytest.mark.integration
 def test_a_training_stops_when_its_patience_is_at_an_end(dev_workplace: Path, tmp_path: Path) -> None:
     summary = run(dev_workplace, tmp_path / "whole", **PATIENT)
     assert summary["kept"] | {"value": 0, "last_value": 0} == {
@@ -158,6 +160,7 @@ def test_a_killed_training_goes_on_with_the_count_and_the_best(dev_workplace: Pa
 
 
 @KINDS
+@pytest.mark.integration
 def test_policies_of_the_way_are_those_of_trainings_that_end_there(dev_workplace: Path, tmp_path: Path, kind: Any) -> None:
     settings = STEADY | kind
     summary = trained(dev_workplace, tmp_path / "whole", ["save1", "step3", "step4"], **settings, max_steps=4, save_steps=0.5)
@@ -173,6 +176,7 @@ def test_policies_of_the_way_are_those_of_trainings_that_end_there(dev_workplace
 
 
 @KINDS
+@pytest.mark.integration
 def test_the_best_and_those_of_the_way_together(dev_workplace: Path, tmp_path: Path, kind: Any) -> None:
     """The last policy is no longer the model's, and one that was asked for lies after an early stop."""
     settings = BEST | kind | {"early_stopping_patience": 2, "max_steps": 12}

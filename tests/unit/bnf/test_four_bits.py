@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from bnf.data.groups import DEV, write_groups
@@ -15,9 +16,12 @@ from bnf.model.logps import row_logps
 from bnf.model.quantized import make_whole, quantization
 from bnf.reference.cache import cache_reference, read_reference
 from bnf.training.adapters import add_adapter, merge, without_adapter
+from bnf.training.choosing import policy_after
 from bnf.training.config import TrainConfig
+from bnf.training.preparation import Folders
+from bnf.training.trainer import train
 from tests.unit.bnf.helpers import VOCABULARY, padded_logps, random_groups
-from tests.unit.bnf.training import ignore, metrics, run, same, weights
+from tests.unit.bnf.training import BASE, ignore, metrics, run, same, weights
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 
@@ -166,6 +170,17 @@ def test_a_killed_training_goes_on_to_the_same_bits(place: Path, tmp_path: Path)
         run(place, tmp_path / "killed", progress=kill, **settings)
     assert run(place, tmp_path / "killed", **settings)["resumed_from_step"] == 2
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+@pytest.mark.integration
+def test_policies_of_the_way_are_merged_into_what_the_4_bits_stand_for(place: Path, tmp_path: Path) -> None:
+    settings = BASE | QLORA | {"lr_scheduler_type": "constant", "warmup_ratio": 0.0, "eval_steps": 100}
+    for output, steps, checkpoints in (("whole", 3, ["step1", "step3"]), ("ended", 1, [])):
+        folders = Folders(place / "model", place / "groups", place / "reference_False", tmp_path / output)
+        config = TrainConfig(**(settings | {"max_steps": steps}))
+        train(config, folders, step0_check=True, progress=ignore, checkpoints=checkpoints)
+    kept = [load_file(policy_after(tmp_path / "whole", step) / "model.safetensors") for step in (1, 3)]
+    assert same(kept[0], weights(tmp_path / "ended")) and same(kept[1], weights(tmp_path / "whole"))
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ def test_a_curve_over_training_and_what_a_later_evaluation_finds(model, shared_a
     # The policy that was taken is that of a save, and its completions are not generated twice.
     same = f"generate/aligned-save{found['taken']}/number_comparison"
     tasks = shown["tasks"]
-    assert tasks[same]["artifact"]["fingerprint"] == tasks["generate/aligned/number_comparison"]["artifact"]["fingerprint"]
+    assert tasks[same]["fingerprint"] == tasks["generate/aligned/number_comparison"]["fingerprint"]
     assert tasks[same]["cached"] and not tasks["train"]["cached"]
     assert (
         "over training" in bnf("show", "latest")

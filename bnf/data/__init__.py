@@ -8,5 +8,6 @@ longest: the longest group, which a row has to hold.
 sizes: how many tokens a data set has, from its stored lengths.
 rendering: chat messages as token ids.
 chat_template: what a chat template writes, checked.
+system_prompt: the system message of conversations that have none.
 marked: messages, their context, and their texts.
 """

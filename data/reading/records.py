@@ -35,7 +35,8 @@ class DataSource:
     """One source of a recipe's `data`: which file of `data/sources` reads it, where it lies, and what its columns are called.
 
     `path` is a local file or folder, an fsspec URL, or a hub id. `split`, `config`, `revision` and `streaming` are load_dataset's, for a
-    hub id; `split` picks a folder's files too. `weight` is its part of a mixture; None takes all of it.
+    hub id; `split` picks a folder's files too. `weight` is its part of a mixture; None takes all of it. `limit` is how many prompts are
+    taken, in the order in which they first appear.
     """
 
     source: str
@@ -46,6 +47,7 @@ class DataSource:
     config: str | None = None
     revision: str | None = None
     streaming: bool = False
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

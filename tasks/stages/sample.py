@@ -22,7 +22,7 @@ def run(job: Job) -> None:
 
     settings = job.settings
     local = job.inputs.get("prompts")
-    config = SampleConfig(**{field.name: settings[field.name] for field in fields(SampleConfig)})
+    config = SampleConfig(**{field.name: settings[field.name] for field in fields(SampleConfig) if field.name in settings})
     prompts = prompts_to_complete(config, str(local) if local is not None else settings["path"], settings["place"])
     engine, tokenizer = open_model(settings, job.inputs["model"])
     assert tokenizer is not None, "sample.engine runs the model here"

@@ -59,7 +59,7 @@ def test_the_bytes_are_those_of_one_process(tmp_path):
     rated = [{"prompt": f"q{n % 30}", "completions": [f"{n}", "no", "yes"], "ratings": [n % 3, 1, 2]} for n in range(60)]
     sources = [
         DataSource("pairs", str(tmp_path / "in"), weight=1),
-        DataSource("ratings", str(write_rows(tmp_path / "r.jsonl", rated)), weight=1),
+        DataSource("ratings", str(write_rows(tmp_path / "r.jsonl", rated)), weight=1, limit=28),
     ]
     config = PrepareConfig(
         mask_fraction=0.5, dev_fraction=0.2, flip_fraction=0.1, contradict_fraction=0.1, pairing="all", max_dropped_share=1

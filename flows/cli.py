@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.words import machines, results, running, scoring, upkeep
+from flows.words import machines, recipes, results, running, scoring, upkeep
 from flows.words.arguments import Debug, debugging
 
 app = typer.Typer(
@@ -38,11 +38,12 @@ def options(
 
 # In the order of `bnf --help`.
 for command in (
-    *(running.run, running.evaluate, running.plan),
+    *(recipes.init, running.run, running.evaluate, running.plan),
     *(results.runs, results.show, results.compare, results.report),
     *(upkeep.cancel, upkeep.gc, upkeep.ui),
     *(machines.deploy, machines.worker, machines.join),
     *(upkeep.doctor, scoring.score, scoring.judge_score),
+    *(recipes.schema,),
 ):
     app.command(name=command.__name__.replace("_", "-"))(command)
 

@@ -1,5 +1,6 @@
 """What the commands do, once `flows.words` has read their words.
 
+initializing: `bnf init`
 running: `bnf run` and `evaluate`
 planning: `bnf plan`
 showing: `bnf runs`, `show` and `report`

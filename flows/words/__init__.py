@@ -1,6 +1,7 @@
 """The commands' words, options and help. Heavy libraries are imported by the commands that use them, so `--help` answers at once.
 
 arguments: what several commands have
+recipes: write a recipe, and the schema of recipes
 running: run a recipe, evaluate, plan
 results: the runs, and what one gave
 upkeep: end a run, make room, the UI, the machine

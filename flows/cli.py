@@ -15,7 +15,6 @@ from flows.words.arguments import Debug, debugging
 app = typer.Typer(
     name="bnf",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

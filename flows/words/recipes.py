@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from flows.words import completing
+
 
 def init(
     recipe: Annotated[
@@ -15,13 +17,24 @@ def init(
         str | None, typer.Option("--data", metavar="PATH", help="Preferences: a file, folder, URL or hub id.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--source", metavar="NAME", help="How they are read; left out: as they look.")
+        str | None,
+        typer.Option(
+            "--source", metavar="NAME", help="How they are read; left out: as they look.", autocompletion=completing.sources
+        ),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", metavar="NAME", help="Of a folder or hub's set with several.")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="A folder or a hub id.")] = None,
-    objective: Annotated[str | None, typer.Option("--objective", metavar="NAME", help="Such as bnf, dpo or kto.")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", help="vllm or transformers.")] = None,
-    benchmarks: Annotated[str | None, typer.Option("--benchmarks", metavar="NAME,…", help="Such as gsm8k,mmlu_redux.")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option("--objective", metavar="NAME", help="Such as bnf, dpo or kto.", autocompletion=completing.objectives),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="NAME", help="vllm or transformers.", autocompletion=completing.engines)
+    ] = None,
+    benchmarks: Annotated[
+        str | None,
+        typer.Option("--benchmarks", metavar="NAME,…", help="Such as gsm8k,mmlu_redux.", autocompletion=completing.benchmarks),
+    ] = None,
     judge: Annotated[
         str | None, typer.Option("--judge", metavar="MODEL", help="A folder, a hub id, or a model's name at an endpoint.")
     ] = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.words import completing
 from flows.words.arguments import Json, RunName
 
 
@@ -23,7 +24,9 @@ def show(run: RunName, as_json: Json = False) -> None:
     show_run(run, as_json=as_json)
 
 
-def compare(names: Annotated[list[str], typer.Argument(metavar="RUN RUN …")], as_json: Json = False) -> None:
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN …", autocompletion=completing.runs)], as_json: Json = False
+) -> None:
     """Compare runs item by item: paired differences with intervals, and p-values corrected for their number."""
     from flows.commands.comparing import compare_runs
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.words import completing
 from flows.words.arguments import Debug, Json, Keep, Overrides, RecipeArgument, Refresh, Verify, debugging, names
 
 
@@ -13,10 +14,19 @@ def run(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     only: Annotated[
-        str, typer.Option("--only", metavar="STAGE,…", help="Only these stages may execute; others must be cached.")
+        str,
+        typer.Option(
+            "--only",
+            metavar="STAGE,…",
+            help="Only these stages may execute; others must be cached.",
+            autocompletion=completing.stages,
+        ),
     ] = "",
     from_stage: Annotated[
-        str, typer.Option("--from", metavar="STAGE", help="Only this stage and later ones may execute.")
+        str,
+        typer.Option(
+            "--from", metavar="STAGE", help="Only this stage and later ones may execute.", autocompletion=completing.stages
+        ),
     ] = "",
     refresh: Refresh = "",
     keep: Keep = "",
@@ -34,7 +44,9 @@ def run(
 
 
 def evaluate(
-    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or a model's folder or hub id.")],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run, or a model's folder or hub id.", autocompletion=completing.runs)
+    ],
     recipe_and_overrides: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [key=value …]")] = None,
     refresh: Refresh = "",
     keep: Keep = "",

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.words import completing
 from flows.words.arguments import Json
 
 
@@ -22,7 +23,7 @@ class JudgmentFormat(StrEnum):
 
 
 def score(
-    benchmark: Annotated[str, typer.Argument(help="A benchmark, such as gsm8k.")],
+    benchmark: Annotated[str, typer.Argument(help="A benchmark, such as gsm8k.", autocompletion=completing.benchmarks)],
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="completions.jsonl with its items.jsonl beside it, or ZeroEval's.")
     ],
@@ -39,7 +40,7 @@ def score(
 
 
 def judge_score(
-    benchmark: Annotated[str, typer.Argument(help="arena-hard or wildbench.")],
+    benchmark: Annotated[str, typer.Argument(help="arena-hard or wildbench.", autocompletion=completing.benchmarks)],
     files: Annotated[
         list[Path],
         typer.Argument(metavar="FILE …", help="Recorded judgments: upstream's files, or a judge stage's games.jsonl."),

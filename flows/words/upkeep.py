@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.words import completing
 from flows.words.arguments import Debug, Json, Overrides, RunName, debugging
 
 
@@ -35,7 +36,10 @@ def ui(debug: Debug = False) -> None:
 
 def doctor(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="Also check everything that this recipe needs.")
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="Also check everything that this recipe needs.", autocompletion=completing.recipes
+        ),
     ] = None,
     overrides: Overrides = None,
     offline: Annotated[bool, typer.Option("--offline", help="Check that it works without a network.")] = False,

@@ -62,6 +62,20 @@ class Asked:
         return any(getattr(self, one.name) is not None for one in fields(self) if one.name != "recipe")
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What was answered, or follows from the options; `seen` is None for a hub's data set, which isn't looked at."""
+
+    data: str
+    seen: Seen | None
+    reading: Reading
+    model: str
+    objective: str
+    benchmarks: list[str]
+    judge: str | None
+    target: Path
+
+
 def init_recipe(asked: Asked) -> None:
     """Write a recipe, and say whether a run takes it.
 
@@ -75,9 +89,8 @@ def init_recipe(asked: Asked) -> None:
         raise RecipeError(
             "--data must say where the preferences lie where there is no terminal to ask, got nothing; add --data FILE"
         )
-    interactive = not asked.has_options
-    wanted, target = _ask(asked) if interactive else _from_options(asked)
-    text = recipe_text(wanted, target)
+    answers = _from_options(asked) if asked.has_options else _ask(asked.recipe)
+    target, text = answers.target, recipe_text(_wanted(asked, answers), answers.target)
     recipe = make_recipe({"name": target.stem, **read(text, target.name)}, beside=target.parent)
     found = problems(make_plan(home_folder(), recipe, Options()).checks)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,24 +112,21 @@ def _has_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _from_options(asked: Asked) -> tuple[Wanted, Path]:
+def _from_options(asked: Asked) -> _Answers:
     if asked.data is None:
         raise RecipeError(
             "--data must say where the preferences lie, got nothing; add --data FILE, or leave all options out to be asked"
         )
     seen, reading = _look(asked.data, asked.split, asked.source)
-    target = _target(asked.recipe or _proposed(asked.data))
-    _refuse_existing(target)
+    target = _new_target(asked.recipe or _proposed(asked.data))
     model = asked.model or _default_model()
     if model is None:
         raise RecipeError("--model must name a folder or a hub id, got nothing; add --model")
     objective = plugin(OBJECTIVES, asked.objective or "bnf", "--objective")
-    return _wanted(
-        asked, asked.data, seen, reading, model, objective, asked.benchmarks or _BENCHMARKS, asked.judge, target
-    ), target
+    return _Answers(asked.data, seen, reading, model, objective, _names(asked.benchmarks or _BENCHMARKS), asked.judge, target)
 
 
-def _ask(asked: Asked) -> tuple[Wanted, Path]:
+def _ask(recipe: str | None) -> _Answers:
     """The answers of a person. One that can't be right is asked for again."""
     data, (seen, reading) = _answer(
         "Preference data: a file, folder, URL or hub id", _DATA, lambda answer: (answer, _look(answer, None, None, ask=True))
@@ -125,11 +135,10 @@ def _ask(asked: Asked) -> tuple[Wanted, Path]:
     objective = _answer(
         f"Objective: {', '.join(_fitting(reading))}", "bnf", lambda answer: plugin(OBJECTIVES, answer, "the objective")
     )
-    benchmarks = _answer(f"Benchmarks, of {', '.join(_scored())}", _BENCHMARKS, lambda answer: ",".join(_names(answer)))
+    benchmarks = _answer(f"Benchmarks, of {', '.join(_scored())}", _BENCHMARKS, _names)
     judge = _answer("Judge: a folder, a hub id or an endpoint's model; none for no judge", "none", lambda answer: answer)
-    target = asked.recipe and _target(asked.recipe)
-    target = target or _answer("Recipe to write", _proposed(data), _new_target)
-    return _wanted(asked, data, seen, reading, model, objective, benchmarks, None if judge == "none" else judge, target), target
+    target = _target(recipe) if recipe is not None else _answer("Recipe to write", _proposed(data), _new_target)
+    return _Answers(data, seen, reading, model, objective, benchmarks, None if judge == "none" else judge, target)
 
 
 def _answer(question: str, default: str | None, check: Callable[[str], T]) -> T:
@@ -170,7 +179,7 @@ def _proposed(data: str) -> str:
     return f"{name if name and name != LATEST else 'recipe'}.yaml"
 
 
-def _look(data: str, split: str | None, source: str | None, *, ask: bool = False) -> tuple[Seen | None, Reading | None]:
+def _look(data: str, split: str | None, source: str | None, *, ask: bool = False) -> tuple[Seen | None, Reading]:
     """What was seen of the data, and the source that is to read them; prints both. With `ask` one chooses among several sources.
 
     Raises:
@@ -245,14 +254,13 @@ def _model_there(name: str) -> str:
     return name
 
 
-def _fitting(reading: Reading | None) -> list[str]:
+def _fitting(reading: Reading) -> list[str]:
     """The objectives that learn from such data, the project's own first."""
-    gives = reading.gives if reading else "pairs"
-    scored = gives == "ratings" or bool(reading and reading.num_scores)
+    scored = reading.gives == "ratings" or reading.num_scores > 0
     found = []
     for name in names(OBJECTIVES):
         objective = load_objective(name)
-        if not (objective.needs_pairs and gives == "labels") and (scored or not objective.needs_scores):
+        if not (objective.needs_pairs and reading.gives == "labels") and (scored or not objective.needs_scores):
             found.append(name)
     return sorted(found, key=lambda name: name != "bnf")
 
@@ -266,44 +274,29 @@ def _names(text: str) -> list[str]:
     return [plugin(BENCHMARKS, name.strip(), "the benchmarks") for name in text.split(",") if name.strip()]
 
 
-def _wanted(
-    asked: Asked,
-    data: str,
-    seen: Seen | None,
-    reading: Reading | None,
-    model: str,
-    objective: str,
-    benchmarks: str,
-    judge: str | None,
-    target: Path,
-) -> Wanted:
-    assert reading is not None
-    prompts = None
-    if seen is not None and reading.num_rows:
-        prompts = round(seen.num_rows * reading.num_prompts / max(1, seen.num_read))
+def _wanted(asked: Asked, answers: _Answers) -> Wanted:
+    seen, reading, target, judge = answers.seen, answers.reading, answers.target, answers.judge
+    prompts = round(seen.num_rows * reading.num_prompts / seen.num_read) if seen is not None and reading.num_rows else None
     remote = judge is not None and "/" not in judge and not Path(judge).exists()
-    engine = plugin(ENGINES, asked.engine, "--engine") if asked.engine is not None else None
-    model_path = _as_path(model, target)
-    judge_path = judge if judge is None or remote else _as_path(judge, target)
     return Wanted(
-        model=model_path,
-        data=_as_path(data, target),
+        model=_as_path(answers.model, target),
+        data=_as_path(answers.data, target),
         source=reading.source,
         gives=reading.gives,
-        objective=objective,
+        objective=answers.objective,
         columns=reading.columns,
         split=asked.split,
         limit=asked.limit,
         system_prompt=asked.system_prompt,
-        engine=engine,
-        benchmarks=tuple(dict.fromkeys(_names(benchmarks))),
+        engine=plugin(ENGINES, asked.engine, "--engine") if asked.engine is not None else None,
+        benchmarks=tuple(dict.fromkeys(answers.benchmarks)),
         samples=frozenset(name for name in names(BENCHMARKS) if sample_file(name).exists()),
-        judge=judge_path,
+        judge=judge if judge is None or remote else _as_path(judge, target),
         judge_is_remote=remote,
-        judge_is_demonstration=judge_path is not None and Path(judge_path).name == Path(_MODEL).name,
-        about_data=about(data, seen.kind, _number(seen), seen.columns) if seen else "",
+        judge_is_demonstration=judge is not None and Path(judge).name == Path(_MODEL).name,
+        about_data=about(answers.data, seen.kind, _number(seen), seen.columns) if seen else "",
         num_prompts=prompts,
-        small_model=_is_small(model),
+        small_model=_is_small(answers.model),
     )
 
 

@@ -17,6 +17,7 @@ from flows.dag.selection import Options
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe
 from flows.recipe.schema import schema
+from flows.recipe.writing import Wanted, recipe_text, written
 from tasks.keys import ROOT
 from tests.unit.data.helpers import write_rows
 
@@ -166,3 +167,38 @@ def test_looking_counts_rows_and_prefers_the_source_that_reads_most_of_the_colum
     )
     seen = look(str(tmp_path / "a.json"))
     assert seen.kind == "JSON" and [one.source for one in seen.readings] == ["hh_rlhf", "implicit_pairs"]
+
+
+def test_a_judge_at_an_endpoint_and_a_set_of_a_hub_are_written_as_a_recipe_has_them(tmp_path):
+    wanted = Wanted(
+        "meta-llama/Llama-3.2-1B-Instruct",
+        "some/set",
+        "pairs",
+        "pairs",
+        split="train_prefs",
+        judge="gpt-x",
+        judge_is_remote=True,
+    )
+    text = recipe_text(wanted, tmp_path / "mine.yaml")
+    recipe = load_recipe(str(write_text(tmp_path / "mine.yaml", text)))
+    assert (recipe.judge.engine, recipe.judge.model, recipe.data.split) == ("openai", "gpt-x", "train_prefs")
+    assert (
+        recipe.train["learning_rate"] == 5e-7 and recipe.train["global_batch_size"] == 128 and not recipe.evaluation.benchmarks
+    )
+    capped = load_recipe(
+        str(write_text(tmp_path / "mine.yaml", re.sub(r"^# (?=spending:)|^#(?=   max_usd)", "", text, flags=re.M)))
+    )
+    assert capped.spending.max_usd == 5
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "a b", "null", "1e5", "yes: no", "# no", "{x}", "it's", 'say "x"', "a\nb", "é", "- x", ""]
+)
+def test_a_text_is_written_so_that_it_is_read_back(text):
+    assert read(f"key: {written(text)}  # and a comment", "") == {"key": text}
+    assert read(f"{{key: {written(text)}, other: 1}}", "") == {"key": text, "other": 1}
+
+
+@pytest.mark.parametrize("number", [1e-5, 5e-7, 0.05, 2.5e-6, 16, True, None, 0.1, 1e-10])
+def test_a_number_is_written_so_that_it_is_read_back(number):
+    assert read(f"key: {written(number)}", "") == {"key": number}

@@ -40,7 +40,7 @@ def options(
 for command in (
     *(running.run, running.evaluate, running.plan),
     *(results.runs, results.show, results.compare, results.report),
-    *(upkeep.cancel, upkeep.gc, upkeep.ui),
+    *(upkeep.cancel, results.rm, upkeep.gc, upkeep.ui),
     *(machines.deploy, machines.worker, machines.join),
     *(upkeep.doctor, scoring.score, scoring.judge_score),
 ):

@@ -76,7 +76,7 @@ def align(
 def _align(plan: Plan) -> str | State[str]:
     listener = LISTENER.get()
     flow_run_id = UUID(str(flow_run.get_id()))
-    run = start_run(plan.home, plan.recipe, str(flow_run_id), dataclasses.asdict(plan.options))
+    run = start_run(plan.home, plan.recipe, str(flow_run_id), dataclasses.asdict(plan.options), plan.changed)
     _name(flow_run_id, run, plan)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)

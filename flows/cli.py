@@ -39,7 +39,7 @@ def options(
 for command in (
     *(recipes.init, running.run, running.evaluate, running.plan),
     *(results.runs, results.show, results.compare, results.report),
-    *(upkeep.cancel, upkeep.gc, upkeep.ui),
+    *(upkeep.cancel, results.rm, upkeep.gc, upkeep.ui),
     *(machines.deploy, machines.worker, machines.join),
     *(upkeep.doctor, scoring.score, scoring.judge_score),
     *(recipes.schema,),

@@ -3,7 +3,8 @@
 initializing: `bnf init`
 running: `bnf run` and `evaluate`
 planning: `bnf plan`
-showing: `bnf runs`, `show` and `report`
+listing: `bnf runs` and `rm`
+showing: `bnf show` and `report`
 comparing: `bnf compare`
 upkeep: `bnf cancel`, `gc`, `ui` and `join`
 doctor: `bnf doctor`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.dag import resources
@@ -32,6 +32,7 @@ class Plan:
         pinned: artifacts that are taken as they are, by node id.
         forecasts: what each task would do, by node id.
         checks: what was looked at before the run, and what is wrong.
+        changed: the recipe keys that the person set otherwise than the recipe's file.
     """
 
     home: Path
@@ -43,6 +44,7 @@ class Plan:
     pinned: Mapping[str, Artifact]
     forecasts: Mapping[str, Forecast]
     checks: Sequence[Check]
+    changed: Mapping[str, object] = field(default_factory=dict)
 
 
 def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:

@@ -2,5 +2,7 @@
 
 home: where the home is, its store, and Prefect's settings in it
 record: a run's record, and which run a name stands for
-garbage: dropping what no run names
+naming: how a run's name says what it changed
+listing: the runs as `bnf runs` lists them
+garbage: dropping what no run names, and runs
 """

@@ -10,11 +10,35 @@ from flows.words import completing
 from flows.words.arguments import Json, RunName
 
 
-def runs(as_json: Json = False) -> None:
-    """List the runs, newest first: state, age, and the size of what they name."""
-    from flows.commands.showing import show_runs
+def runs(
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="COLUMN=TEXT",
+            help="Only runs with the text in run, state, recipe, objective, model or changed.",
+        ),
+    ] = None,
+    sort: Annotated[str, typer.Option("--sort", metavar="COLUMN", help="By age, took, result, dev or size.")] = "age",
+    every: Annotated[bool, typer.Option("--all", help="Also runs that only repeat another one from the cache.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the runs, newest first: what each trained, what it changed, and its result."""
+    from flows.commands.listing import show_runs
 
-    show_runs(as_json=as_json)
+    show_runs(filters=filters or (), sort=sort, every=every, as_json=as_json)
+
+
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="RUN …", help="Runs, named as in `bnf show`.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and drop nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Drop runs, with the artifacts that no other run names."""
+    from flows.commands.listing import remove_runs
+
+    remove_runs(names, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def show(run: RunName, as_json: Json = False) -> None:

@@ -38,9 +38,12 @@ def run(
     from flows.commands.running import run_recipe
     from flows.dag.selection import Options
     from flows.recipe.config import load_recipe
+    from flows.recipe.keys import keys_set
 
     options = Options(names(only), from_stage or None, names(refresh), names(keep), verify)
-    run_recipe(load_recipe(recipe, overrides or ()), options, as_json=as_json, debug=debug or debugging())
+    loaded = load_recipe(recipe, overrides or ())
+    changed = keys_set(recipe, overrides or (), loaded)
+    run_recipe(loaded, options, changed=changed, as_json=as_json, debug=debug or debugging())
 
 
 def evaluate(

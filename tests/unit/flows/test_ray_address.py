@@ -76,6 +76,8 @@ def test_the_address_is_part_of_no_key_and_reaches_the_stages_that_load_a_model(
     reached = {name for name, node in on_ray.items() if node.unkeyed.get("ray") == "auto"}
     # The judge is an endpoint.
     assert {"sample", "generate/base/gsm8k", "generate/aligned/gsm8k"} <= reached and "judge/mt_bench" not in reached
+    # A rule labels, and samples are prepared, without a model.
+    assert not {"label", "prepare"} & reached and {"label", "prepare"} <= on_ray.keys()
     assert not any("ray" in node.unkeyed for node in plain.values())
 
 

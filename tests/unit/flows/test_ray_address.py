@@ -81,6 +81,12 @@ def test_the_address_is_part_of_no_key_and_reaches_the_stages_that_load_a_model(
     assert not any("ray" in node.unkeyed for node in plain.values())
 
 
+def test_rows_of_sources_are_rendered_on_it():
+    data = {"source": "pairs", "path": str(ROOT / "data" / "samples" / "pairs.jsonl")}
+    made = make_recipe({"name": "r", "model_name_or_path": MODEL, "data": data, "train": {}}, ["ray.address=local"])
+    assert {node.id for node in build(made) if node.unkeyed.get("ray") == "local"} == {"prepare", "reference"}
+
+
 def checks(made, tmp_path):
     found = preflight(made, [Forecast(node, None, False, None, []) for node in build(made)], tmp_path)
     problems = [check.problem for check in found if check.problem and "judge" not in check.problem]

@@ -7,6 +7,7 @@ keys: what a stage's output depends on, as one hash
 manifest: what an artifact says of itself
 store: the artifacts of a home
 remote: a store that several machines share
+home_lock: who is at work in a home
 node_folders: where a node of a cluster has an artifact's folder
 execute: make one artifact, or take it from the store
 resources: what a task needs of the machine, and what that has

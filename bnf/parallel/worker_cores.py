@@ -14,7 +14,8 @@ from bnf.host import own_cores
 
 
 def stay_on_cores(number: int) -> list[IO[bytes]]:
-    """Keep this process on cores on which no other worker is, and hold these by locked files. Where so few are free, it stays on all."""
+    """Keep this process on cores on which no other worker is, and hold these by locked files. Where so few are free, it stays on all,
+    and says so."""
     held: dict[int, IO[bytes]] = {}
     cores = own_cores()
     if number == 0 or number >= len(cores) or not hasattr(os, "sched_setaffinity"):
@@ -40,6 +41,11 @@ def stay_on_cores(number: int) -> list[IO[bytes]]:
                 with suppress(ProcessLookupError):
                     os.sched_setaffinity(int(thread), held)
             return list(held.values())
+    print(
+        f"a worker is to have {number} cores of its own, and {len(held)} of {len(cores)} are free: it computes on all of them, beside "
+        f"others ({folder} has a locked file for each that is taken)",
+        flush=True,
+    )
     for file in held.values():
         file.close()
     return []

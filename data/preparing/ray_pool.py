@@ -54,8 +54,8 @@ def on_ray(
             raise error.cause from None
         except (RayError, ConnectionError) as error:
             raise RuntimeError(
-                f"a worker on Ray must outlast its rows, got {_RETRIES + 1} that ended with the same ones, or a cluster that is gone "
-                f"({' '.join(str(error).split())[:300]}); see Ray's logs for the reason, which is often too little memory"
+                f"a worker on Ray must live until its rows are rendered, got {_RETRIES + 1} that ended with the same rows, or a cluster "
+                f"that is gone ({' '.join(str(error).split())[:300]}); see Ray's logs for the reason, which is often too little memory"
             ) from error
 
     def cancel(task: ObjectRef[object]) -> None:

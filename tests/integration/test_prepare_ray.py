@@ -123,7 +123,9 @@ def ends_at_once(_):
 def test_rows_that_end_every_worker_are_refused():
     from data.preparing.ray_pool import on_ray
 
-    with pytest.raises(RuntimeError, match="a worker on Ray must outlast its rows, got 4 that ended with the same ones"):
+    with pytest.raises(
+        RuntimeError, match="a worker on Ray must live until its rows are rendered, got 4 that ended with the same"
+    ):
         list(on_ray("local", ends_at_once, None, [1], 1))
 
 

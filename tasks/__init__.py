@@ -15,6 +15,5 @@ children: the processes that live, and the devices of each
 threads: what tasks are at work on at the same time
 child: the process that stages run in, seen from outside; worker: seen from inside
 job: what a stage's `run` is given, and what it says of its output
-failures: what kinds of errors there are
 prefect_task: a stage as a Prefect task
 """

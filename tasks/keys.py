@@ -29,6 +29,7 @@ LIBRARIES = {
 # Modules that show, check, find or permit something. They compute no part of a result, so an edit to them changes no key.
 WITHOUT_EFFECT = frozenset(
     {
+        "bnf.failures",
         "bnf.host",
         "bnf.model.device",
         "bnf.model.plain_models",

@@ -114,25 +114,36 @@ def connect(address: str) -> Cluster:
 def _join(address: str) -> None:
     """Connect this process to a cluster that runs."""
     import ray
-
-    # Ray has no public name for what `auto` stands for.
-    from ray._private.services import canonicalize_bootstrap_address
     from ray.exceptions import RayError
 
     try:
-        at = address if address.startswith("ray://") else str(canonicalize_bootstrap_address(address))
-        host, _, port = at.removeprefix("ray://").rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+        socket.create_connection(_host_and_port(address), timeout=_ANSWER_S).close()
         with tempfile.TemporaryDirectory() as code:
             # In one folder, as they are here: a package finds another one's files beside its own.
             for package in _PACKAGES:
                 shutil.copytree(ROOT / package, Path(code) / package, ignore=shutil.ignore_patterns("__pycache__"))
             ray.init(address, runtime_env={"working_dir": code}, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, RayError) as error:
+    except (OSError, OverflowError, RuntimeError, RayError) as error:
         said = " ".join(str(error).split())[:400]
         raise ValueError(
             f"ray.address must be that of a cluster that runs, got {address} ({said}); start one with `ray start --head`, and `ray start "
             "--address=HOST:PORT` on its other nodes, or set ray.address to local"
+        ) from error
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    # Ray has no public name for what `auto` stands for.
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        # With RAY_ADDRESS=local it stands for none.
+        at = address if address.startswith("ray://") else canonicalize_bootstrap_address(address) or ""
+        host, _, port = at.removeprefix("ray://").rpartition(":")
+        return host.strip("[]"), int(port)
+    except ValueError as error:
+        raise ValueError(
+            f"RAY_ADDRESS must be the HOST:PORT of a cluster with ray.address={address}, got {os.environ.get('RAY_ADDRESS')}; set it so, "
+            "unset it for the cluster that runs on this machine, or set ray.address to local"
         ) from error
 
 

@@ -20,7 +20,7 @@ FUNCTION = "tests.unit.evaluation.bounded_functions:make"
 @pytest.mark.parametrize("argument", ["sleep", "raise", "exit", "memory", "power", "write"])
 def test_what_goes_wrong_gives_nothing_and_the_next_call_works(argument, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with BoundedCalls(FUNCTION, {"offset": 1}, limit_s=0.5) as calls:
+    with BoundedCalls(FUNCTION, {"offset": 1}, limit_s=0.25) as calls:
         assert calls(1) == 2
         started = time.monotonic()
         assert calls(argument) is None

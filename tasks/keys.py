@@ -29,6 +29,7 @@ LIBRARIES = {
 # Modules that show, check, find or permit something. They compute no part of a result, so an edit to them changes no key.
 WITHOUT_EFFECT = frozenset(
     {
+        "bnf.failures",
         "bnf.host",
         "bnf.model.device",
         "bnf.model.plain_models",
@@ -54,6 +55,8 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.parallel.launch",
         "bnf.parallel.placement",
         "bnf.parallel.ray_workers",
+        "bnf.parallel.sent_errors",
+        "bnf.parallel.worker_cores",
         "bnf.reference.on_ray",
         "bnf.training.checks",
         "bnf.training.fitting",

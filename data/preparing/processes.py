@@ -31,7 +31,7 @@ def in_processes(
 
     Raises:
         RuntimeError: a process has ended.
-        Exception: what a task raises; the others are cancelled.
+        Exception: what `make` or a task raises; the others are cancelled.
     """
     # Not forked: this process may have threads of torch and of the tokenizer.
     start = functools.partial(_start, cast(Make, make), setting)
@@ -79,7 +79,15 @@ def _start(make: Make, setting: object) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     # One thread in each process is enough.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _work = make(setting)
+    try:
+        _work = make(setting)
+    except Exception as error:
+        # Raised here it would look like a process that has ended. So each task raises it.
+        _work = functools.partial(_refuse, error)
+
+
+def _refuse(error: Exception, _: object) -> object:
+    raise error
 
 
 def _do(task: object) -> object:

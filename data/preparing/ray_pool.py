@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from bnf.parallel.code import code_digest
 from bnf.parallel.ray_workers import connect
+from bnf.parallel.sent_errors import SentError
 from data.preparing.processes import Make, in_order
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def on_ray(
             raise error.cause from None
         except (RayError, ConnectionError) as error:
             raise RuntimeError(
-                f"a worker on Ray must outlast its rows, got {_RETRIES + 1} that ended with the same ones, or a cluster that is gone "
-                f"({' '.join(str(error).split())[:300]}); see Ray's logs for the reason, which is often too little memory"
+                f"a worker on Ray must live until its rows are rendered, got {_RETRIES + 1} that ended with the same rows, or a cluster "
+                f"that is gone ({' '.join(str(error).split())[:300]}); see Ray's logs for the reason, which is often too little memory"
             ) from error
 
     def cancel(task: ObjectRef[object]) -> None:
@@ -70,9 +71,16 @@ _made: tuple[bytes, Callable[[object], object]] | None = None
 
 def _do(caller: bytes, code: str, make: Make, setting: object, task: object) -> object:
     """Runs in a worker, which keeps what it made until another caller asks."""
+    try:
+        return _work(caller, code, make, setting)(task)
+    except Exception as error:
+        raise SentError.of(error).error() from None
+
+
+def _work(caller: bytes, code: str, make: Make, setting: object) -> Callable[[object], object]:
     global _made
     if _made is None or _made[0] != caller:
         if (own := code_digest()) != code:
             raise ValueError(f"every node of a Ray cluster must compute with {code}, got {own}; install the same versions")
         _made = caller, make(setting)
-    return _made[1](task)
+    return _made[1]

@@ -21,6 +21,7 @@ from bnf.host import own_cores
 from bnf.model.device import devices
 from bnf.parallel.node_folders import NODE_FOLDER
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
+from bnf.parallel.sent_errors import SentError
 from bnf.parallel.share import WorkerEnded, share_out
 from bnf.plugins import load
 from bnf.process import CORES_VARIABLE, module_command, module_environment
@@ -174,7 +175,7 @@ class ProcessReplica(_Asked):
         for line in self._replies:
             reply = json.loads(line)
             if "error" in reply:
-                raise _ERRORS.get(reply["kind"], RuntimeError)(reply["error"])
+                raise SentError(**reply["error"]).error()
             if reply.get("end"):
                 return
             yield reply
@@ -185,9 +186,6 @@ class ProcessReplica(_Asked):
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
         how += ", often the kernel's out-of-memory killer" if status == -signal.SIGKILL else ""
         return WorkerEnded(f"replica {self.number + 1} of the engine ended ({how})")
-
-
-_ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "MemoryError": MemoryError}
 
 
 class RayReplica(_Asked):

@@ -69,13 +69,18 @@ def build(recipe: Recipe) -> list[Node]:
 
 
 def _on_ray(node: Node, address: str) -> Node:
-    """The node with Ray's address, where there is one and its stage's work runs here and not at an endpoint."""
-    engine = node.settings.get("engine")
-    if address == "none" or not load(STAGES, node.stage).RAY or (engine and is_remote(engine["name"])):
-        return node
-    # A reference pass has a process of its own: the training after it must not depend on a cluster.
-    session = None if node.stage == "reference" else node.session
-    return replace(node, unkeyed={**node.unkeyed, "ray": address}, session=session)
+    """The node with Ray's address, where there is one and Ray shares out its work."""
+    if node.stage == "reference":
+        # Of a sharded model each row needs all processes of the training.
+        is_shared = node.unkeyed["sharding"] == "none"
+        # Another one has a process of its own: the training after it must not depend on a cluster.
+        node = replace(node, session=None) if is_shared and address != "none" else node
+    else:
+        # A model that runs here and not at an endpoint, or data that are rendered.
+        engine = node.settings.get("engine")
+        is_shared = not is_remote(engine["name"]) if engine else "sources" in node.settings
+    can = address != "none" and is_shared and load(STAGES, node.stage).RAY
+    return replace(node, unkeyed={**node.unkeyed, "ray": address}) if can else node
 
 
 def _beside_samples(nodes: list[Node]) -> list[Node]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
 from flows.runs.record import RUNNING, Run, all_runs
+from tasks.home_lock import lock_file
 from tasks.store import Store
 
 
@@ -23,15 +23,6 @@ class Dropped(TypedDict):
     bytes: int
 
 
-@contextlib.contextmanager
-def using(home: Path) -> Iterator[None]:
-    """Keep `collect` away while a run is at work: artifacts that it has found, but not yet named, must stay."""
-    home.mkdir(parents=True, exist_ok=True)
-    with _lock_file(home).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        yield
-
-
 def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
     """Drop every artifact of this home that no run names, and partial work that no run would continue.
 
@@ -39,7 +30,7 @@ def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
         What was dropped, or with `dry_run` would be.
 
     Raises:
-        RecipeError: a run is at work.
+        RecipeError: a run, or a worker on Ray, is at work.
     """
     return _alone(home, dry_run, "gc", lambda: _collect(home, dry_run))
 
@@ -60,7 +51,7 @@ def remove(home: Path, runs: Sequence[Run], *, dry_run: bool) -> list[Dropped]:
 
 def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Dropped]]) -> list[Dropped]:
     """Work on the home while no run is at work."""
-    lock = _lock_file(home)
+    lock = lock_file(home)
     if not home.exists() or (dry_run and not lock.exists()):
         # No run was ever at work here, and to look nothing is written.
         return work()
@@ -71,7 +62,8 @@ def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Drop
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RecipeError(
-                f"{command} must have {home} for itself, got a run or another {command} at work there; wait for it, or cancel the run"
+                f"{command} must have {home} for itself, got a run or another {command} at work there, or a worker on Ray of another "
+                "machine's run; wait for it, or cancel the run"
             ) from None
         return work()
 
@@ -144,7 +136,3 @@ def _drop(store: Store, folder: Path, records: Path) -> None:
     if store.problem(stage, key) is not None:
         for path in (store.root / stage / f"{key}.json", store.root / stage / f"{key}.lock", records / f"{stage}-{key}.json"):
             path.unlink(missing_ok=True)
-
-
-def _lock_file(home: Path) -> Path:
-    return home / "gc.lock"

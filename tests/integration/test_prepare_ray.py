@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from bnf.data.groups import read_groups
+from bnf.failures import Cause, cause_of
 from data.preparing.config import PrepareConfig
 from data.preparing.prepare import prepare_sources
 from data.reading.records import DataSource
@@ -123,8 +124,25 @@ def ends_at_once(_):
 def test_rows_that_end_every_worker_are_refused():
     from data.preparing.ray_pool import on_ray
 
-    with pytest.raises(RuntimeError, match="a worker on Ray must outlast its rows, got 4 that ended with the same ones"):
+    with pytest.raises(
+        RuntimeError, match="a worker on Ray must live until its rows are rendered, got 4 that ended with the same"
+    ):
         list(on_ray("local", ends_at_once, None, [1], 1))
+
+
+def cannot_fetch(_):
+    """What makes, on a node, the renderer."""
+    from tasks.remote import RemoteError
+
+    raise RemoteError("BNF_STORE must be reachable") from ConnectionResetError()
+
+
+def test_what_fails_on_a_node_is_known_for_what_it_is():
+    from data.preparing.ray_pool import on_ray
+
+    with pytest.raises(OSError, match="BNF_STORE must be reachable") as failed:
+        list(on_ray("local", cannot_fetch, None, [1], 1))
+    assert cause_of(failed.value) is Cause.PASSING
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

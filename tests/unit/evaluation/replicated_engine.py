@@ -79,6 +79,16 @@ def killed(folder):
     return {**once, "firsts": firsts, "chunks": len(done), "alive_then": len(engine.alive), "ended": ended}
 
 
+def failing(folder):
+    engine = open_engine("echo", folder, num_replicas=2)
+    try:
+        texts(engine, [[-4]])
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+    engine.close()
+    return {"error": found}
+
+
 def orphaned(folder):
     """Dies, and leaves two replicas at work to end by themselves."""
     engine = open_engine("echo", folder, num_replicas=2)
@@ -90,4 +100,8 @@ def orphaned(folder):
 if __name__ == "__main__":
     from pathlib import Path
 
-    print(json.dumps({"shared": shared, "killed": killed, "orphaned": orphaned}[sys.argv[1]](Path(sys.argv[2]))))
+    print(
+        json.dumps(
+            {"shared": shared, "failing": failing, "killed": killed, "orphaned": orphaned}[sys.argv[1]](Path(sys.argv[2]))
+        )
+    )

@@ -44,6 +44,8 @@ class Echo:
             text = f"{number} {os.getpid()}"
             if number == -1:
                 raise ValueError("prompts must be echoed")
+            if number == -4:
+                {}["q_proj"]
             if number == -2:
                 text = f"{os.environ['OMP_NUM_THREADS']} {sorted(os.sched_getaffinity(0))}"
             if number == -7:
@@ -106,6 +108,13 @@ def test_replicas_share_out_prompts_as_one_engine(checkout, tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     half = len(cores) // 2
     assert found["places"] == {"0": f"{half} {cores[:half]}", "1": f"{len(cores) - half} {cores[half:]}"}
+
+
+def test_an_error_of_a_replica_has_its_kind_and_its_traceback(checkout, tmp_path):
+    run, (found,) = work("failing", checkout, tmp_path)
+    assert run.returncode == 0, run.stderr.decode()
+    assert found == {"error": "RuntimeError: KeyError: 'q_proj'"}
+    assert '{}["q_proj"]' in run.stderr.decode()
 
 
 def test_the_others_take_over_from_a_replica_that_is_killed(checkout, tmp_path):

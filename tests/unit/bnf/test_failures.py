@@ -14,9 +14,9 @@ import torch
 import yarl
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from bnf.failures import Cause, cause_of
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.own_reference import ReferenceMismatch
-from tasks.failures import Cause, cause_of
 
 REQUEST = httpx.Request("POST", "http://judge/v1")
 ASKED = aiohttp.RequestInfo(yarl.URL("http://data"), "GET", CIMultiDictProxy(CIMultiDict()), yarl.URL("http://data"))

@@ -48,19 +48,32 @@ class Cause(StrEnum):
     OTHER = "other"
 
 
+# What a process says of an error that it sends to another: that from which it was raised stays there.
+_TOLD = "bnf_cause"
+
+
+def with_cause(error: Exception, cause: str) -> Exception:
+    """An error of another process, with the cause that it had there."""
+    setattr(error, _TOLD, cause)
+    return error
+
+
 def cause_of(error: BaseException) -> Cause:
-    """The kind of an error, by itself or by what it was raised from."""
+    """The kind of an error, by itself or by what it was raised from, here or in the process that sent it."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:
         chain.append(current)
         current = current.__cause__
-    if any(isinstance(one, OSError) and one.errno == errno.ENOSPC for one in chain):
+    told = [getattr(one, _TOLD, None) for one in chain]
+    if Cause.DISK in told or any(isinstance(one, OSError) and one.errno == errno.ENOSPC for one in chain):
         return Cause.DISK
-    if any(_out_of_memory(one) for one in chain):
+    if Cause.MEMORY in told or any(_out_of_memory(one) for one in chain):
         return Cause.MEMORY
-    if any(_passing(one) for one in chain):
+    if Cause.PASSING in told or any(_passing(one) for one in chain):
         return Cause.PASSING
+    if told[0] is not None:
+        return Cause(told[0])
     return Cause.USER if isinstance(error, ValueError | OSError) or _names(error) & USER_CLASSES else Cause.OTHER
 
 

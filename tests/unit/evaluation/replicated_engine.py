@@ -76,7 +76,11 @@ def killed(folder):
         list(engine.generate([[-8]] * 3, GREEDY))
     except WorkerEnded as error:
         ended = str(error)
-    return {**once, "firsts": firsts, "chunks": len(done), "alive_then": len(engine.alive), "ended": ended}
+    try:
+        texts(engine, prompts)
+    except WorkerEnded as error:
+        then = str(error)
+    return {**once, "firsts": firsts, "chunks": len(done), "alive_then": len(engine.alive), "ended": ended, "next": then}
 
 
 def orphaned(folder):

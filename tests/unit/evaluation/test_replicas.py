@@ -52,6 +52,9 @@ class Echo:
                 text = str(self.seed)
             if number == -8 or (number == -9 and not (self.folder / "killed").exists()):
                 (self.folder / "killed").touch()
+                if number == -9 and "BNF_REPLICA_FD" in os.environ:
+                    # As it writes a reply.
+                    os.write(int(os.environ["BNF_REPLICA_FD"]), b'{"index": 0, "fo')
                 os.kill(os.getpid(), signal.SIGKILL)
             yield index, [Generation(text, [number], "stop", 1, 1)] * sampling.n
 
@@ -117,7 +120,7 @@ def test_the_others_take_over_from_a_replica_that_is_killed(checkout, tmp_path):
     assert "of the engine ended (SIGKILL, often the kernel's out-of-memory killer); the others take over" in run.stderr.decode()
     assert found["firsts"] == [0, 8, 16, 24, 32] and found["chunks"] == 5
     # Where none is left, the call ends.
-    assert found["alive_then"] == 0 and "SIGKILL" in found["ended"]
+    assert found["alive_then"] == 0 and "SIGKILL" in found["ended"] and found["next"] == "every worker has ended"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone kills a process whose parent dies")

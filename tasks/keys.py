@@ -38,6 +38,7 @@ WITHOUT_EFFECT = frozenset(
         "bnf.parallel.nodes",
         "bnf.parallel.share",
         "bnf.parallel.slurm",
+        "bnf.parallel.worker_cores",
         "bnf.plugins",
         "bnf.process",
         "bnf.progress",

@@ -6,14 +6,12 @@ process.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import platform
 import queue
 import shutil
 import socket
-import stat
 import tempfile
 import threading
 import time
@@ -23,12 +21,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from bnf.host import own_cores
 from bnf.parallel.cluster import Cluster, Machine
 from bnf.parallel.code import code_digest
 from bnf.parallel.share import WorkerEnded
+from bnf.parallel.worker_cores import stay_on_cores
 from bnf.process import ROOT
 
 if TYPE_CHECKING:
@@ -176,9 +175,15 @@ class RayWorker(Generic[M, R, A]):
     def __init__(self, number: int, actor: ActorHandle[object]) -> None:
         self._number, self._actor = number, actor
         self._about: A | None = None
+        self._was_open = False
 
     def ready(self, until: Callable[[], bool]) -> bool:
-        """Wait until it is open: it may be new, be started again, or wait for a place in the cluster."""
+        """Wait until it is open: it may be new, be started again, or wait for a place in the cluster.
+
+        Raises:
+            WorkerEnded: it has ended for good, or what it held when it ended can't be opened again.
+            Exception: what fails where it first opens.
+        """
         from ray.exceptions import ActorUnavailableError
 
         asked: ObjectRef[object] | None = None
@@ -187,6 +192,7 @@ class RayWorker(Generic[M, R, A]):
             asked = self._actor.about.remote() if asked is None else asked
             try:
                 self._about = cast(A, self._get(asked, timeout_s=_ASK_AGAIN_S))
+                self._was_open = True
                 return True
             except ActorUnavailableError:
                 asked = None
@@ -195,6 +201,14 @@ class RayWorker(Generic[M, R, A]):
                 if say_at_s is not None and time.monotonic() > say_at_s:
                     print(f"worker {self._number} waits until Ray has a place for it, or still opens", flush=True)
                     say_at_s = None
+            except (WorkerEnded, ConnectionError):
+                raise
+            except Exception as error:
+                if not self._was_open:
+                    raise
+                # Memory that the one before it held may not be free yet. The others go on without it.
+                self.end()
+                raise WorkerEnded(f"worker {self._number} ended, and didn't open again ({error})") from error
         return False
 
     def about(self) -> A:
@@ -277,7 +291,7 @@ class _Actor(Generic[O, M, R, A]):
     def __init__(self, number: int, opens: Callable[[O], Server[M, R, A]], opening: O, code: str, num_cores: int) -> None:
         self._number, self._opens, self._opening, self._code = number, opens, opening, code
         # Cores are held for as long as the files are open, so also a worker that is killed gives its own back.
-        self._cores = _stay_on_cores(num_cores)
+        self._cores = stay_on_cores(num_cores)
         # One that is started again is another one.
         self._life = uuid.uuid4().hex
         self._server: Server[M, R, A] | None = None
@@ -362,35 +376,3 @@ def _sendable(error: BaseException) -> Exception:
     traceback.print_exception(error)
     kind = next((kind for kind in (WorkerEnded, ValueError, MemoryError, OSError) if isinstance(error, kind)), None)
     return kind(str(error)) if kind is not None else RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _stay_on_cores(number: int) -> list[IO[bytes]]:
-    """Keep this process on cores on which no other worker is, and hold these by locked files. Where so few are free, it stays on all."""
-    held: dict[int, IO[bytes]] = {}
-    cores = own_cores()
-    if number == 0 or number >= len(cores) or not hasattr(os, "sched_setaffinity"):
-        return []
-    folder = Path(tempfile.gettempdir()) / f"bnf-cores-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-        raise ValueError(
-            f"{folder} must be this user's own folder, got another one's, who may read and hinder; remove it, or set TMPDIR"
-        )
-    for core in cores:
-        file: IO[bytes] = os.fdopen(os.open(folder / str(core), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        held[core] = file
-        if len(held) == number:
-            # Threads that are there already have their own.
-            for thread in os.listdir("/proc/self/task"):
-                with suppress(ProcessLookupError):
-                    os.sched_setaffinity(int(thread), held)
-            return list(held.values())
-    for file in held.values():
-        file.close()
-    return []

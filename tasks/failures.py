@@ -29,13 +29,16 @@ PASSING_CLASSES = frozenset(
 # Errors of which the message is all that a person needs, beside ValueError and OSError.
 USER_CLASSES = frozenset({"bnf.training.collapse.TrainingCollapsed"})
 MEMORY_CLASSES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"})
-# What torch's CPU allocator and vLLM say when memory ends, as other classes of errors.
+# What torch's CPU allocator and vLLM say when memory ends, as other classes of errors, and what is said of a process that was killed.
 MEMORY_TEXTS = (
+    "often the kernel's out-of-memory killer",
     "can't allocate memory",
     "out of memory",
     "no available memory for the cache blocks",
     "to serve at least one request",
 )
+# What safetensors and SQLite say when the disk is full, as errors of their own.
+DISK_TEXTS = ("no space left on device", "database or disk is full")
 
 
 class Cause(StrEnum):
@@ -55,13 +58,18 @@ def cause_of(error: BaseException) -> Cause:
     while current is not None and current not in chain:
         chain.append(current)
         current = current.__cause__
-    if any(isinstance(one, OSError) and one.errno == errno.ENOSPC for one in chain):
+    if any(_disk_full(one) for one in chain):
         return Cause.DISK
     if any(_out_of_memory(one) for one in chain):
         return Cause.MEMORY
     if any(_passing(one) for one in chain):
         return Cause.PASSING
     return Cause.USER if isinstance(error, ValueError | OSError) or _names(error) & USER_CLASSES else Cause.OTHER
+
+
+def _disk_full(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(words in text for words in DISK_TEXTS)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -15,7 +15,6 @@ import socket
 import tempfile
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 from bnf.host import own_cores
 from bnf.parallel.cluster import Cluster, Machine
 from bnf.parallel.code import code_digest
-from bnf.parallel.share import WorkerEnded
+from bnf.parallel.share import WorkerEnded, sendable
 from bnf.parallel.worker_cores import stay_on_cores
 from bnf.process import ROOT
 
@@ -355,7 +354,7 @@ class _Actor(Generic[O, M, R, A]):
                 f"what worker {self._number} opens must not end it, got exit {error.code}; its log has why"
             )
         except BaseException as error:
-            self._failed = _sendable(error)
+            self._failed = sendable(error)
         self._is_open.set()
         while self._server is not None:
             message, replies = self._messages.get()
@@ -367,12 +366,5 @@ class _Actor(Generic[O, M, R, A]):
                     replies.put(reply)
             except BaseException as error:
                 # A panic of a library in Rust is no Exception; the caller waits for an end.
-                failed = _sendable(error)
+                failed = sendable(error)
             replies.put(_End(failed))
-
-
-def _sendable(error: BaseException) -> Exception:
-    """An error that can be sent to the caller: of a kind that callers tell apart, or with its kind in its text."""
-    traceback.print_exception(error)
-    kind = next((kind for kind in (WorkerEnded, ValueError, MemoryError, OSError) if isinstance(error, kind)), None)
-    return kind(str(error)) if kind is not None else RuntimeError(f"{type(error).__name__}: {error}")

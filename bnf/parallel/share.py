@@ -3,6 +3,7 @@
 import queue
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -159,6 +160,17 @@ def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Itera
         raise failure
     if not left.is_empty():
         raise ended
+
+
+def sendable(error: BaseException) -> Exception:
+    """An error that a worker can send to its caller: of a kind that callers tell apart, or with its kind in its text. The worker's output
+    has all of it."""
+    traceback.print_exception(error)
+    kinds = (WorkerEnded, ValueError, MemoryError, OSError)
+    if type(error) is RuntimeError:
+        return RuntimeError(str(error))
+    kind = next((kind for kind in kinds if isinstance(error, kind)), None)
+    return kind(str(error)) if kind is not None else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _say(text: str) -> None:

@@ -189,7 +189,8 @@ class ProcessReplica(_Asked):
         return WorkerEnded(f"replica {self.number + 1} of the engine ended ({how})")
 
 
-_ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "MemoryError": MemoryError}
+# What `sendable` leaves; all else is a RuntimeError.
+_ERRORS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (ValueError, MemoryError, OSError)}
 
 
 class RayReplica(_Asked):

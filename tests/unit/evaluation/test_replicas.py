@@ -44,6 +44,10 @@ class Echo:
             text = f"{number} {os.getpid()}"
             if number == -1:
                 raise ValueError("prompts must be echoed")
+            if number == -4:
+                raise {}["no message"]
+            if number == -5:
+                raise FileNotFoundError(2, "gone", "weights")
             if number == -2:
                 text = f"{os.environ['OMP_NUM_THREADS']} {sorted(os.sched_getaffinity(0))}"
             if number == -7:
@@ -105,6 +109,9 @@ def test_replicas_share_out_prompts_as_one_engine(checkout, tmp_path):
     # What is sampled in one call depends on its seed: one replica does it.
     assert found["sampled_by"] == 1 and found["seeds"] == ["7", "7"]
     assert found["received"] == list(range(9)) and found["refused"] == "prompts must be echoed"
+    # An error says what it is, and the log has where it was.
+    assert found["unforeseen"] == ["RuntimeError: KeyError: 'no message'", "OSError: [Errno 2] gone: 'weights'"]
+    assert b'raise {}["no message"]' in run.stderr
     assert found["likely"] == {"0": [-6.0, True], "1": [-15.0, True]} and found["about"] == ["echo 1", 99]
     cores = sorted(os.sched_getaffinity(0))
     half = len(cores) // 2

@@ -186,9 +186,15 @@ class RayWorker(Generic[M, R, A]):
     def __init__(self, number: int, actor: ActorHandle[object]) -> None:
         self._number, self._actor = number, actor
         self._about: A | None = None
+        self._was_open = False
 
     def ready(self, until: Callable[[], bool]) -> bool:
-        """Wait until it is open: it may be new, be started again, or wait for a place in the cluster."""
+        """Wait until it is open: it may be new, be started again, or wait for a place in the cluster.
+
+        Raises:
+            WorkerEnded: it has ended for good, or what it held when it ended can't be opened again.
+            Exception: what fails where it first opens.
+        """
         from ray.exceptions import ActorUnavailableError
 
         asked: ObjectRef[object] | None = None
@@ -197,6 +203,7 @@ class RayWorker(Generic[M, R, A]):
             asked = self._actor.about.remote() if asked is None else asked
             try:
                 self._about = cast(A, self._get(asked, timeout_s=_ASK_AGAIN_S))
+                self._was_open = True
                 return True
             except ActorUnavailableError:
                 asked = None
@@ -205,6 +212,14 @@ class RayWorker(Generic[M, R, A]):
                 if say_at_s is not None and time.monotonic() > say_at_s:
                     print(f"worker {self._number} waits until Ray has a place for it, or still opens", flush=True)
                     say_at_s = None
+            except (WorkerEnded, ConnectionError):
+                raise
+            except Exception as error:
+                if not self._was_open:
+                    raise
+                # Memory that the one before it held may not be free yet. The others go on without it.
+                self.end()
+                raise WorkerEnded(f"worker {self._number} ended, and didn't open again ({error})") from error
         return False
 
     def about(self) -> A:

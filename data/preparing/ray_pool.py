@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from bnf.parallel.code import code_digest
 from bnf.parallel.ray_workers import connect
 from bnf.parallel.sent_errors import SentError
-from data.preparing.processes import Make, in_order
+from data.preparing.processes import Make, in_order, under_way
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -30,7 +30,7 @@ def on_ray(
     """What `make(setting)` gives for each task. A task begins where a core is free, and again where its process has ended.
 
     Args:
-        num_proc: how many cores to use; None is all of the cluster.
+        num_proc: the most cores to use; None is all of the cluster.
 
     Raises:
         ValueError: there is no cluster at the address, or a node has other code.
@@ -63,7 +63,9 @@ def on_ray(
         with suppress(RayError, ConnectionError):
             ray.cancel(task)
 
-    yield from in_order(tasks, num_proc or cluster.num_cpus, lambda task: do.remote(*given, task), result, cancel)
+    # Every task that is begun takes a core as soon as one is free.
+    most = under_way(cluster.num_cpus) if num_proc is None else num_proc
+    yield from in_order(tasks, most, lambda task: do.remote(*given, task), result, cancel)
 
 
 _made: tuple[bytes, Callable[[object], object]] | None = None

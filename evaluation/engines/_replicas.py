@@ -173,6 +173,8 @@ class ProcessReplica(_Asked):
     def _read(self) -> Iterator[Record]:
         """The replies to one message."""
         for line in self._replies:
+            if not line.endswith(b"\n"):
+                break  # it was killed as it wrote
             reply = json.loads(line)
             if "error" in reply:
                 raise SentError(**reply["error"]).error()
@@ -274,7 +276,8 @@ class Replicas:
         """The prompts in chunks of all lengths. What the engine alone would compute together stays together, as it is rounded together."""
         order = sorted(range(len(lengths)), key=lambda index: lengths[index])
         together = [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
-        size = max(1, min(_CHUNK_PROMPTS, -(-len(order) // len(self.alive))))
+        # Where none is left, sharing out says so.
+        size = max(1, min(_CHUNK_PROMPTS, -(-len(order) // max(1, len(self.alive)))))
         number = -(-len(together) // -(-size // self._batch)) if together else 0
         return [[index for batch in together[first::number] for index in batch] for first in range(number)]
 

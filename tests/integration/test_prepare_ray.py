@@ -114,6 +114,22 @@ def test_what_a_worker_refuses_reaches_the_caller(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def timed(_):
+    def work(_):
+        begun = time.monotonic()
+        time.sleep(0.3)
+        return begun, time.monotonic()
+
+    return work
+
+
+def test_no_more_processes_are_at_work_than_were_asked_for():
+    from data.preparing.ray_pool import on_ray
+
+    times = [*on_ray("local", timed, None, range(12), 2)]
+    assert max(sum(begun <= one < ended for begun, ended in times) for one, _ in times) == 2
+
+
 def ends_at_once(_):
     def end(_):
         os._exit(1)

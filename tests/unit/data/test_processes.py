@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.preparing.processes import in_order, in_processes
+from data.preparing.processes import in_order, in_processes, under_way
 
 
 class Tasks:
@@ -10,7 +10,7 @@ class Tasks:
         self.number, self.begun, self.cancelled = number, [], []
 
     def run(self, num_proc):
-        return in_order(range(self.number), num_proc, self._begin, self._result, self.cancelled.append)
+        return in_order(range(self.number), under_way(num_proc), self._begin, self._result, self.cancelled.append)
 
     def _begin(self, task):
         self.begun.append(task)

@@ -8,13 +8,14 @@ from pathlib import Path
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
 from evaluation.generation.completion_cache import CompletionCache
-from evaluation.generation.generate import generate
+from evaluation.generation.generate import COMPLETIONS_FILE, generate
 from evaluation.generation.turns import generate_turns
 from evaluation.types import Sampling
 from tasks.job import Job
 from tasks.keys import code_digests, digest
 from tasks.stages._models import open_model
 from tasks.stages._sources import benchmark_source
+from tasks.stages._too_long import too_long
 
 ORDER = 90
 READS = {"model": "model", "source": "file"}
@@ -40,6 +41,11 @@ def run(job: Job) -> None:
     sampling = Sampling(max_new_tokens=s["max_new_tokens"])
     cache = CompletionCache(_cache_file(job, sampling), read=not job.refresh)
     generate(engine, tokenizer, items, benchmark.messages, sampling, job.output, job.progress, cache)
+
+
+def outcome(output: Path) -> str | None:
+    """How many prompts were too long for a completion: they are scored as without an answer."""
+    return too_long(output / COMPLETIONS_FILE, "prompts", "evaluation.max_model_len")
 
 
 def _cache_file(job: Job, sampling: Sampling) -> Path:

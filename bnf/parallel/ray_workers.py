@@ -89,9 +89,9 @@ def connect(address: str) -> Cluster:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    if address == "local" or (address.startswith("ray://") and ("RAY_AUTH_TOKEN" in os.environ or token.exists())):
-        # Ray of this machine alone has a token by default; to say so saves a warning. A client sends its token only where the mode is said.
-        # A process of a cluster finds out by itself.
+    if address == "local" or "RAY_AUTH_TOKEN" in os.environ or token.exists():
+        # Ray of this machine alone has a token by default; to say so saves a warning. To a cluster a process sends its token only where the
+        # mode is said: Ray finds that out by itself only for a cluster that it finds by itself, and not for one that RAY_ADDRESS names.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
@@ -131,6 +131,9 @@ def _join(address: str) -> None:
             ray.init(address, runtime_env={"working_dir": code}, logging_level=logging.WARNING)
     except (OSError, RuntimeError, RayError) as error:
         said = " ".join(str(error).split())[:400]
+        named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else ""
+        if named:
+            said = f"the variable RAY_ADDRESS says {named}: {said}"
         raise ValueError(
             f"ray.address must be that of a cluster that runs, got {address} ({said}); start one with `ray start --head`, and `ray start "
             "--address=HOST:PORT` on its other nodes, or set ray.address to local"

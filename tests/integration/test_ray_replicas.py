@@ -92,8 +92,10 @@ def test_an_address_where_nothing_listens_is_refused_in_seconds(address, monkeyp
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(
         ValueError, match=rf"ray.address must be that of a cluster that runs, got {address} \(.*refused\); start one with"
-    ):
+    ) as refused:
         cluster_at(address)
+    # Where nobody remembers the variable, nothing else says why `auto` looks there.
+    assert ("RAY_ADDRESS says 127.0.0.1:9" in str(refused.value)) == (address == "auto")
 
 
 def test_a_node_that_is_killed_costs_its_chunk_alone(checkout, tmp_path):

@@ -135,6 +135,7 @@ def plan(
         int | None, typer.Option("--group-tokens", min=3, help="With --estimate: the tokens of one, prompt and completions.")
     ] = None,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
     from flows.commands import show_estimate, show_plan
@@ -157,7 +158,7 @@ def plan(
 
 
 @app.command()
-def runs(as_json: Json = False) -> None:
+def runs(as_json: Json = False, debug: Debug = False) -> None:
     """List the runs, newest first: state, age, and the size of what they name."""
     from flows.commands import show_runs
 
@@ -165,7 +166,7 @@ def runs(as_json: Json = False) -> None:
 
 
 @app.command()
-def show(run: RunName, as_json: Json = False) -> None:
+def show(run: RunName, as_json: Json = False, debug: Debug = False) -> None:
     """Show a run: its results, and what each task took."""
     from flows.commands import show_run
 
@@ -173,7 +174,9 @@ def show(run: RunName, as_json: Json = False) -> None:
 
 
 @app.command()
-def compare(names: Annotated[list[str], typer.Argument(metavar="RUN RUN …")], as_json: Json = False) -> None:
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN …")], as_json: Json = False, debug: Debug = False
+) -> None:
     """Compare runs item by item: paired differences with intervals, and p-values corrected for their number."""
     from flows.comparison import compare_runs
 
@@ -185,6 +188,7 @@ def report(
     run: RunName,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Say where a run's report is, or open it."""
     from flows.commands import show_report
@@ -193,7 +197,7 @@ def report(
 
 
 @app.command()
-def cancel(run: RunName, as_json: Json = False) -> None:
+def cancel(run: RunName, as_json: Json = False, debug: Debug = False) -> None:
     """End a run that is at work, as the UI's cancel does; the same command goes on from where it was."""
     from flows.commands import cancel_run
 
@@ -204,6 +208,7 @@ def cancel(run: RunName, as_json: Json = False) -> None:
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and drop nothing.")] = False,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Drop artifacts and partial work that no run names. Delete a run's folder to let go of what only it names."""
     from flows.commands import collect_garbage
@@ -237,6 +242,7 @@ def worker(
     pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool whose runs it executes.")] = "bnf-process",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Flow runs at a time.")] = 1,
     healthcheck: Annotated[bool, typer.Option("--with-healthcheck", help="Answer at :8080/health while it polls.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Execute the runs of the deployments on this machine; Ctrl-C ends it and them."""
     from flows.service.worker import serve
@@ -247,6 +253,7 @@ def worker(
 @app.command()
 def join(
     stay: Annotated[bool, typer.Option("--stay", help="Go on with the next training, for as long as nobody ends it.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Join this home's next training as one of its nodes (train.num_nodes); ends with it. Its reference pass is joined too."""
     from flows.commands import join_training
@@ -262,6 +269,7 @@ def doctor(
     overrides: Overrides = None,
     offline: Annotated[bool, typer.Option("--offline", help="Check that it works without a network.")] = False,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Check the machine, the installation, and a recipe."""
     from flows.doctor import diagnose
@@ -280,6 +288,7 @@ def score(
         bool, typer.Option("--lm-eval", help="Also let lm-eval's own tasks read them, and list where it disagrees.")
     ] = False,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Score stored completions, without a model."""
     from flows.commands import score_file
@@ -302,6 +311,7 @@ def judge_score(
         typer.Option("--questions", metavar="FILE|hub", help="WildBench's questions, whose tags give the task means."),
     ] = None,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Aggregate recorded judgments, without a model."""
     from flows.commands import score_judgments

@@ -83,7 +83,7 @@ def _chunks(sources: Sequence[DataSource], progress: Progress) -> Iterator[Chunk
         for raws in _batched(reader, CHUNK_ROWS):
             num_rows += len(raws)
             done, total = reader.progress
-            note = f"{num_rows} rows" + (f", source {number + 1} of {len(sources)}" if len(sources) > 1 else "")
+            note = f"{reader.unit}, {num_rows} rows" + (f", source {number + 1} of {len(sources)}" if len(sources) > 1 else "")
             progress(done, max(done, total), note)
             yield [(number, raw) for raw in raws]
 

@@ -45,6 +45,7 @@ WITHOUT_EFFECT = frozenset(
         "data.preparing.processes",
         "evaluation.formats",
         "evaluation.progress",
+        "tasks.stages._too_long",
     }
 )
 # Modules that only log, sum up, refuse, or start processes, and import others. They don't count, the modules that they import do.

@@ -90,7 +90,8 @@ def connect(address: str) -> Cluster:
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     if address == "local" or (address.startswith("ray://") and ("RAY_AUTH_TOKEN" in os.environ or token.exists())):
         # Ray of this machine alone has a token by default; to say so saves a warning. A client sends its token only where the mode is said.
-        # A process of a cluster finds out by itself.
+        # A process of a cluster finds out by itself, but not where RAY_ADDRESS names the cluster. To say it there anyway would keep the
+        # workers of a cluster without a token from this process.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
@@ -125,9 +126,17 @@ def _join(address: str) -> None:
             ray.init(address, runtime_env={"working_dir": code}, logging_level=logging.WARNING)
     except (OSError, OverflowError, RuntimeError, RayError) as error:
         said = " ".join(str(error).split())[:400]
+        named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else ""
+        if named:
+            said = f"the variable RAY_ADDRESS says {named}: {said}"
+        ask = (
+            ", or set RAY_AUTH_MODE=token where that cluster asks for one"
+            if named and "RAY_AUTH_MODE" not in os.environ
+            else ""
+        )
         raise ValueError(
             f"ray.address must be that of a cluster that runs, got {address} ({said}); start one with `ray start --head`, and `ray start "
-            "--address=HOST:PORT` on its other nodes, or set ray.address to local"
+            f"--address=HOST:PORT` on its other nodes, or set ray.address to local{ask}"
         ) from error
 
 

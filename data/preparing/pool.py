@@ -84,7 +84,7 @@ def _chunks(sources: Sequence[DataSource], system_prompt: str | None, progress: 
         for raws in _batched(limited(reader, source, system_prompt), CHUNK_ROWS):
             num_rows += len(raws)
             done, total = reader.progress
-            note = f"{num_rows} rows" + (f", source {number + 1} of {len(sources)}" if len(sources) > 1 else "")
+            note = f"{reader.unit}, {num_rows} rows" + (f", source {number + 1} of {len(sources)}" if len(sources) > 1 else "")
             progress(done, max(done, total), note)
             yield [(number, raw) for raw in raws]
 

@@ -34,7 +34,7 @@ def run_recipe(
         changed: the keys that it sets otherwise than the recipe's file.
     """
     home = home_folder()
-    plan = dataclasses.replace(make_plan(home, recipe, options), changed=changed or {})
+    plan = make_plan(home, recipe, options, changed)
     require(plan.checks)
     set_prefect_environment(home, debug=debug)
     from flows.service.server import prefect_server

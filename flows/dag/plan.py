@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.dag import resources
@@ -44,10 +44,10 @@ class Plan:
     pinned: Mapping[str, Artifact]
     forecasts: Mapping[str, Forecast]
     checks: Sequence[Check]
-    changed: Mapping[str, object] = field(default_factory=dict)
+    changed: Mapping[str, object]
 
 
-def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
+def make_plan(home: Path, recipe: Recipe, options: Options, changed: Mapping[str, object] | None = None) -> Plan:
     """Plan a run and check everything that can be checked before its first stage: names, files, the selection, the machine's room.
 
     Nothing is loaded but a few rows of the data, the items of local benchmarks, and what a hub or endpoint says in ten seconds.
@@ -67,7 +67,7 @@ def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
     if found := resources.problem(recipe, nodes):
         checks.append(Check("resources", found))
     checks += preflight(recipe, list(forecasts.values()), home)
-    return Plan(home, options, recipe, nodes, selection, store, pinned, forecasts, checks)
+    return Plan(home, options, recipe, nodes, selection, store, pinned, forecasts, checks, changed or {})
 
 
 def _forecasts(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.words import completing
+from flows.words.arguments import Debug
 
 
 def init(
@@ -42,6 +43,7 @@ def init(
     system_prompt: Annotated[
         str | None, typer.Option("--system-prompt", metavar="TEXT", help="Of conversations without a system message.")
     ] = None,
+    debug: Debug = False,
 ) -> None:
     """Write a first recipe for your data: asks, or with any option takes the options and asks nothing."""
     from flows.commands.initializing import Asked, init_recipe
@@ -49,7 +51,7 @@ def init(
     init_recipe(Asked(recipe, data, source, split, model, objective, engine, benchmarks, judge, limit, system_prompt))
 
 
-def schema() -> None:
+def schema(debug: Debug = False) -> None:
     """Print the JSON schema of recipes, from which editors complete them; a recipe of `bnf init` names its file."""
     from flows.recipe.schema import as_text
 

@@ -88,6 +88,7 @@ def plan(
         int | None, typer.Option("--group-tokens", min=3, help="With --estimate: the tokens of one, prompt and completions.")
     ] = None,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
     from flows.commands.planning import show_estimate, show_plan

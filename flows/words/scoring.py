@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.words import completing
-from flows.words.arguments import Json
+from flows.words.arguments import Debug, Json
 
 
 class FileFormat(StrEnum):
@@ -32,6 +32,7 @@ def score(
         bool, typer.Option("--lm-eval", help="Also let lm-eval's own tasks read them, and list where it disagrees.")
     ] = False,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Score stored completions, without a model."""
     from flows.commands.scoring import score_file
@@ -53,6 +54,7 @@ def judge_score(
         typer.Option("--questions", metavar="FILE|hub", help="WildBench's questions, whose tags give the task means."),
     ] = None,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Aggregate recorded judgments, without a model."""
     from flows.commands.scoring import score_judgments

@@ -112,13 +112,7 @@ def _read(folder: Path, entry: Record, generations: Mapping[str, Path]) -> Itera
     for record in read_records(folder / "games.jsonl"):
         games.setdefault((record["question_id"], record["candidate"]), []).append(record)
     # The answers are there where this run made them; a baseline from a file is in that file.
-    turns = {
-        model: completions_by_question(
-            {**record, "completion": record["completion"][: 2 * LIMITS[0]]}
-            for record in read_records(place / "completions.jsonl")
-        )
-        for model, place in generations.items()
-    }
+    turns = {model: completions_by_question(read_records(place / "completions.jsonl")) for model, place in generations.items()}
     items = {record["id"]: record for place in list(generations.values())[:1] for record in read_records(place / "items.jsonl")}
     for (question, candidate), own in games.items():
         sides = [entry["baseline"], candidate] if compared else [candidate]

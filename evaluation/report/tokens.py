@@ -59,7 +59,8 @@ def shown_tokens(inputs: ReportInputs) -> list[ColoredGroup]:
         inputs.data,
         inputs.reference,
         inputs.shifts / POLICY_LOGPS,
-        max_groups_per_row=config["max_groups_per_row"],
+        # Trainings of older versions had no such limit.
+        max_groups_per_row=config.get("max_groups_per_row"),
         num_groups=_NUM_GROUPS,
     )
     groups: dict[str, ColoredGroup] = {}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.words import machines, results, running, scoring, upkeep
+from flows.words import machines, results, running, scoring, upkeep, watching
 from flows.words.arguments import Debug, debugging
 
 app = typer.Typer(
@@ -39,8 +39,9 @@ def options(
 # In the order of `bnf --help`.
 for command in (
     *(running.run, running.evaluate, running.plan),
+    *(watching.watch, watching.ui),
     *(results.runs, results.show, results.compare, results.report),
-    *(upkeep.cancel, upkeep.gc, upkeep.ui),
+    *(upkeep.cancel, upkeep.gc),
     *(machines.deploy, machines.worker, machines.join),
     *(upkeep.doctor, scoring.score, scoring.judge_score),
 ):

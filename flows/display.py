@@ -65,10 +65,11 @@ class Display:
             self._fold()
             self.console.print(text, markup=False, soft_wrap=True)
 
-    def start(self, node: HasLabel) -> None:
+    def start(self, node: HasLabel, ago_s: float = 0.0) -> None:
+        """Show that a task begins, or has begun some seconds ago."""
         with self._lock:
             now_s = time.monotonic()
-            self.at_work[node.label] = _AtWork(now_s, now_s)
+            self.at_work[node.label] = _AtWork(now_s - ago_s, now_s)
             self._show()
 
     def progress(self, node: HasLabel, done: int, total: int, note: str) -> None:
@@ -149,7 +150,7 @@ class Display:
         self.console.print(text, soft_wrap=True)
 
     def _show(self) -> None:
-        """The tasks at work, and how far each is: a line each while half of the terminal holds them, and what is left shares the last one."""
+        """The tasks at work, and how far each is: a line each while half of the terminal holds them; the rest shares the last one."""
         if self.status is None:
             return
         if not self.at_work:
@@ -212,7 +213,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     for index, column in enumerate(rows[0]):
         table.add_column(column, justify="left" if words or index == 0 else "right", no_wrap=not words)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if value is None else Text(in_words(value)) for value in row.values()))
     console.print(table)
 
 

@@ -243,6 +243,7 @@ class Runner:
         # Shown before it is recorded: whoever stops a run for what its record says finds that task in the message.
         self.listener.on_start(node)
         self.began[node.id] = (now("milliseconds"), time.monotonic())
+        self.progress.begin(node.label, self.began[node.id][0])
         self.record.begin(node, found.made_of.key())
         threads.start(node.id, lambda: self._make(found))
 

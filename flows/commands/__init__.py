@@ -2,9 +2,10 @@
 
 running: `bnf run` and `evaluate`
 planning: `bnf plan`
+watching: `bnf watch` and `ui`
 showing: `bnf runs`, `show` and `report`
 comparing: `bnf compare`
-upkeep: `bnf cancel`, `gc`, `ui` and `join`
+upkeep: `bnf cancel`, `gc` and `join`
 doctor: `bnf doctor`
 scoring: `bnf score` and `judge-score`
 """

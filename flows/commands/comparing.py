@@ -10,6 +10,7 @@ from flows.display import print_json, print_table
 from flows.errors import RecipeError
 from flows.runs.home import home_folder, open_store
 from flows.runs.record import COMPARABLE, DifferingSetting, Run, differing_settings
+from flows.wording import in_words
 from tasks.names import TaskName
 from tasks.store import Store
 
@@ -64,7 +65,7 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
 
 def _setting_row(setting: DifferingSetting) -> dict[str, str]:
     """A recipe key with every run's value, a column for each run."""
-    return {"key": setting["key"]} | {run: "–" if value is None else str(value) for run, value in setting["values"].items()}
+    return {"key": setting["key"]} | {run: in_words(value) for run, value in setting["values"].items()}
 
 
 def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:

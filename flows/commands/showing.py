@@ -11,6 +11,7 @@ from flows.display import ListedRun, print_json, print_table, run_row, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
 from flows.runs.record import REPORT, Need, Run, all_runs, find_run, passed_over, run_sizes
+from flows.wording import place
 
 
 def show_runs(*, as_json: bool) -> None:
@@ -82,7 +83,7 @@ def show_results(run: Run) -> None:
         said.append(MEANING)
     for note in said:
         print(f"  {note}")
-    print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
+    print(f"\nreport  {place(run.folder / 'report.html')}\nUI      bnf ui {run.id}")
 
 
 def shown(run: Run) -> dict[str, object]:

@@ -24,11 +24,12 @@ _INTERVAL_S = 0.5
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """How far a task is: so many of so many, and what else its stage says."""
+    """How far a task is: so many of so many, and what else its stage says; `began` is an ISO time. Before its first report all is 0."""
 
-    done: int
-    total: int
-    note: str
+    began: str
+    done: int = 0
+    total: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,15 @@ class ProgressWriter:
         self._written_s = 0.0
         self._lock = threading.Lock()
 
-    def progress(self, label: str, done: int, total: int, note: str) -> None:
-        """Take down how far a task is."""
+    def begin(self, label: str, began: str) -> None:
+        """Take down that a task begins."""
         with self._lock:
-            self._tasks[label] = TaskProgress(done, total, note)
+            self._tasks[label] = TaskProgress(began)
+
+    def progress(self, label: str, done: int, total: int, note: str) -> None:
+        """Take down how far a task is that has begun."""
+        with self._lock:
+            self._tasks[label] = TaskProgress(self._tasks[label].began, done, total, note)
             if time.monotonic() - self._written_s >= _INTERVAL_S:
                 self._write()
 

@@ -2,8 +2,9 @@
 
 arguments: what several commands have
 running: run a recipe, evaluate, plan
+watching: follow a run, look at its page in the UI
 results: the runs, and what one gave
-upkeep: end a run, make room, the UI, the machine
+upkeep: end a run, make room, the machine
 machines: deployments, workers, further nodes
 scoring: stored completions and judgments
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from evaluation.formats import duration
 from flows.dag.outlook import Outlook
@@ -88,11 +88,15 @@ def _source(outlook: Outlook, run: str | None) -> str:
         return "estimated" if outlook.host is not None or outlook.device is not None else ""
     differs, parts = outlook.past.differs, []
     if differs:
-        more = f" and {len(differs) - _MOST_NAMED} more" if len(differs) > _MOST_NAMED else ""
-        parts.append(f"with another {', '.join(differs[:_MOST_NAMED])}{more}")
+        parts.append(f"with another {_first(differs)}")
     if outlook.after:
-        parts.append(f"after another {', '.join(name.replace('/', '-') for name in outlook.after)}")
+        parts.append(f"after another {_first([name.replace('/', '-') for name in outlook.after])}")
     return ", ".join([*([outlook.past.run] if outlook.past.run != run else []), *parts])
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _usd(value: float) -> str:

@@ -32,7 +32,11 @@ def test_runs_use_the_server_that_is_named(model, shared_api, tmp_path):
     # The log of a cached task says what was taken, and where it was made.
     tasks, logs = posted(shared_api, "task_runs"), posted(shared_api, "logs")
     cached = {one["id"]: one["name"] for one in tasks if one["state_name"] == "Cached"}
-    told = {cached[line["task_run_id"]]: line["message"] for line in logs if line["task_run_id"] in cached}
+    told = {
+        cached[line["task_run_id"]]: line["message"]
+        for line in logs
+        if line["task_run_id"] in cached and line["message"].startswith("cached: ")
+    }
     assert told.keys() == {"resolve-base", "prepare"}
     for name, task in again["tasks"].items():
         message = told[name.replace("/", "-")]

@@ -83,7 +83,7 @@ def show_results(run: Run) -> None:
         said.append(MEANING)
     for note in said:
         print(f"  {note}")
-    print(f"\nreport  {place(run.folder / 'report.html')}\nUI      bnf ui {run.id}")
+    print(f"\nreport  {place(run.folder / 'report.html')}\nUI      bnf ui {run.folder.name}")
 
 
 def shown(run: Run) -> dict[str, object]:

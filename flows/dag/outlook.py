@@ -126,6 +126,7 @@ class History:
 
     home: Path
     model: str | None
+    _machine: Mapping[str, object] = field(default_factory=machine)
     _runs: list[Run] | None = None
     _manifests: dict[Path, Manifest | None] = field(default_factory=dict)
 
@@ -170,7 +171,7 @@ class History:
         if path not in self._manifests:
             try:
                 manifest = task.artifact.manifest
-                here = manifest.get("machine") == machine()
+                here = manifest.get("machine") == self._machine
             except (OSError, ValueError):
                 here = False
             self._manifests[path] = manifest if here else None
@@ -189,10 +190,13 @@ def _memory(manifest: Manifest) -> Memory:
 
 def _paid(task: TaskRecord) -> float | None:
     """What the judgments of a task cost, whichever run paid for them."""
-    path = task.artifact.path / "summary.json"
-    if task.artifact.stage != "judge" or not path.exists():
+    if task.artifact.stage != "judge":
         return None
-    usd = (read_json(path).get("cost") or {}).get("usd")
+    try:
+        usd = (read_json(task.artifact.path / "summary.json").get("cost") or {}).get("usd")
+    except (OSError, ValueError):
+        # Damaged since, or deleted: then nothing is known of it.
+        return None
     return float(usd) if usd is not None else None
 
 

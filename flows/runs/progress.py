@@ -56,8 +56,10 @@ class ProgressWriter:
             self._tasks[label] = TaskProgress(began)
 
     def progress(self, label: str, done: int, total: int, note: str) -> None:
-        """Take down how far a task is that has begun."""
+        """Take down how far a task is; nothing of one that has not begun, or is done."""
         with self._lock:
+            if label not in self._tasks:
+                return
             self._tasks[label] = TaskProgress(self._tasks[label].began, done, total, note)
             if time.monotonic() - self._written_s >= _INTERVAL_S:
                 self._write()

@@ -9,12 +9,13 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -207,14 +208,28 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     """Print rows of equal keys as a table. The first column is a name, the others are numbers unless they are `words`."""
     if not rows:
         return
-    # Piped output is not folded at eighty columns: whoever reads it wants whole names.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    # Piped output is not folded at eighty columns: whoever reads it wants whole names. In a terminal a cell is folded where it has a space,
+    # so that no number is cut.
+    in_terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if in_terminal else 200)
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(rows[0]):
-        table.add_column(column, justify="left" if words or index == 0 else "right", no_wrap=not words)
+        is_name = not words and index == 0
+        justify: Literal["left", "right"] = "left" if words or is_name else "right"
+        table.add_column(column, justify=justify, no_wrap=is_name or not (words or in_terminal), overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else Text(in_words(value)) for value in row.values()))
     console.print(table)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print sentences below a table; in a terminal they are folded between words."""
+    console = Console(highlight=False)
+    for note in notes:
+        if sys.stdout.isatty():
+            console.print(Padding(Text(note), (0, 0, 0, 2)))
+        else:
+            print(f"  {note}")
 
 
 def timeline(spans: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, str]]:

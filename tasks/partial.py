@@ -3,10 +3,10 @@ only said to people makes nobody compute anything again."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+from evaluation.records import read_json
 
 
 def partial_work(stage: str, work: Path) -> str | None:
@@ -44,7 +44,7 @@ def _steps(work: Path) -> str | None:
     if not folders:
         return None
     last = max(folders)
-    state: Mapping[str, Any] = json.loads((folders[last] / "trainer_state.json").read_text())
+    state = read_json(folders[last] / "trainer_state.json")
     return f"a checkpoint after {last} of {state['max_steps']} steps is there"
 
 

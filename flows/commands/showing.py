@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 
 from evaluation.records import read_json
-from flows.display import ListedRun, print_json, print_table, run_row, timeline
+from flows.display import ListedRun, print_json, print_notes, print_table, run_row, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
 from flows.runs.record import REPORT, Need, Run, all_runs, find_run, passed_over, run_sizes
@@ -81,8 +81,7 @@ def show_results(run: Run) -> None:
     if dev is not None:
         print_table(dev_title(dev), dev_rows(dev))
         said.append(MEANING)
-    for note in said:
-        print(f"  {note}")
+    print_notes(said)
     print(f"\nreport  {place(run.folder / 'report.html')}\nUI      bnf ui {run.folder.name}")
 
 

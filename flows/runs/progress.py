@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from evaluation.records import read_json
 from tasks.store import write_json
@@ -87,7 +86,7 @@ class ProgressWriter:
 def read_progress(folder: Path) -> Seen:
     """What a run's progress file holds; nothing where there is none, as of a run that has just begun, or of an older version."""
     try:
-        found: dict[str, Any] = read_json(folder / PROGRESS_FILE)
+        found = read_json(folder / PROGRESS_FILE)
         tasks = {label: TaskProgress(**task) for label, task in found["tasks"].items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return Seen()

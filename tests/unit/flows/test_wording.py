@@ -1,13 +1,14 @@
 """What people see has no Python in it, no colour where the terminal has none, and no line twice."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from flows import display as module
-from flows.display import Display, print_table
+from flows.display import Display, print_notes, print_table
 from flows.wording import in_words, place, rounded
 from tasks.nodes import Node
 
@@ -59,6 +60,26 @@ def test_a_table_shows_brackets_as_they_are_and_values_in_words(capsys):
         ["[bold]x", "1,", "2"],
         ["none"],
     ]
+
+
+def test_a_terminal_that_is_too_narrow_cuts_no_number(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(module.sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "60")
+    row = {
+        "benchmark": "number_comparison",
+        "base": "25.8",
+        "Δ [95 %]": "+50.8 [+40.6, +60.0]",
+        "no answer": "34.4 → 0.0",
+        "n": "12/12 of 1319",
+    }
+    print_table("", [row])
+    print_notes(["Intervals are 95 % and cover the choice of items only: this is one run with one seed."])
+    shown = stream.getvalue()
+    assert "  Intervals are 95 % and cover the choice of items only:\n  this is one run with one seed." in re.sub(
+        " +\n", "\n", shown
+    )
+    assert "…" not in shown and all(part in shown for value in row.values() for part in value.split())
 
 
 class Terminal(io.StringIO):

@@ -42,7 +42,7 @@ class HasLabel(Protocol):
 class _AtWork:
     """A task at work: when it began, how far it is in few words, and all that its progress says."""
 
-    began_s: float
+    began_s: float | None  # None where nobody knows
     said_s: float  # of the last line about it, without a terminal
     place: str = ""
     text: str = "…"
@@ -66,11 +66,11 @@ class Display:
             self._fold()
             self.console.print(text, markup=False, soft_wrap=True)
 
-    def start(self, node: HasLabel, ago_s: float = 0.0) -> None:
-        """Show that a task begins, or has begun some seconds ago."""
+    def start(self, node: HasLabel, ago_s: float | None = 0.0) -> None:
+        """Show that a task begins, or has begun some seconds ago; None where nobody knows when."""
         with self._lock:
             now_s = time.monotonic()
-            self.at_work[node.label] = _AtWork(now_s - ago_s, now_s)
+            self.at_work[node.label] = _AtWork(None if ago_s is None else now_s - ago_s, now_s)
             self._show()
 
     def progress(self, node: HasLabel, done: int, total: int, note: str) -> None:
@@ -131,8 +131,8 @@ class Display:
         """Show how a task ended; where that was, in words."""
         self._fold()
         task = self.at_work.pop(label)
-        seconds = time.monotonic() - task.began_s
-        self.console.print(f"  {label:<34} [red]{how}[/] after {seconds:.1f} s" + (f"  {task.place}" if task.place else ""))
+        after = "" if task.began_s is None else f" after {time.monotonic() - task.began_s:.1f} s"
+        self.console.print(f"  {label:<34} [red]{how}[/]{after}" + (f"  {task.place}" if task.place else ""))
         return label + (f" ({task.place})" if task.place else "")
 
     def _fold(self) -> None:

@@ -101,14 +101,18 @@ class _Shown:
         for working in run.record.at_work:
             label, progress = working.task, seen.tasks.get(working.task)
             if label not in self._at_work:
-                self._display.start(_Label(label), 0.0 if progress is None else _ago_s(progress.began))
+                self._display.start(_Label(label), None if progress is None else _ago_s(progress.began, run))
             if progress is not None and progress.total and progress != self._at_work.get(label):
                 self._display.progress(_Label(label), progress.done, progress.total, progress.note)
             self._at_work[label] = progress
 
 
-def _ago_s(moment: str) -> float:
-    return (datetime.now().astimezone() - datetime.fromisoformat(moment)).total_seconds()
+def _ago_s(began: str, run: Run) -> float | None:
+    """How long a task has been at work; of a run that has ended, until then. When a run crashed nobody wrote down."""
+    if run.state == CRASHED:
+        return None
+    end = datetime.fromisoformat(run.record.ended) if run.record.ended else datetime.now().astimezone()
+    return (end - datetime.fromisoformat(began)).total_seconds()
 
 
 def serve_ui(name: str | None, *, debug: bool) -> None:

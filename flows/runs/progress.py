@@ -53,6 +53,7 @@ class ProgressWriter:
         """Take down that a task begins."""
         with self._lock:
             self._tasks[label] = TaskProgress(began)
+            self._write()
 
     def progress(self, label: str, done: int, total: int, note: str) -> None:
         """Take down how far a task is; nothing of one that has not begun, or is done."""

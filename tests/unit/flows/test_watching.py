@@ -92,8 +92,11 @@ def test_the_exit_code_says_how_it_ended(home, monkeypatch, capsys, state, code)
     thread.join()
     assert found == code and f"{run.id} {state} in train: limit must be positive" in told
     assert f"train {state} after" in told and "3 of 60 steps" in told
-    # One that has ended already says the same.
-    assert watch(monkeypatch, capsys)[0] == code
+    # One that has ended already says the same, and how long the task had been at work then.
+    run.record.ended = "2026-01-01T00:01:30+00:00"
+    run.save()
+    found, _, told = watch(monkeypatch, capsys)
+    assert found == code and f"train {state} after 90.0 s 3 of 60 steps" in told
 
 
 def test_a_run_whose_process_died_has_crashed(home, monkeypatch, capsys):
@@ -102,6 +105,8 @@ def test_a_run_whose_process_died_has_crashed(home, monkeypatch, capsys):
     code, _, told = watch(monkeypatch, capsys)
     thread.join()
     assert code == 1 and f"{run.id} crashed in train" in told
+    _, _, told = watch(monkeypatch, capsys)
+    assert "train crashed 3 of 60 steps" in told, "when, nobody knows"
 
 
 def test_a_run_that_ends_between_two_looks_has_not_crashed(home):

@@ -54,6 +54,8 @@ class ProgressWriter:
         with self._lock:
             self._tasks[label] = TaskProgress(began)
             self._write()
+            # Its first report says what there is to do: that is not left for later.
+            self._written_s = 0.0
 
     def progress(self, label: str, done: int, total: int, note: str) -> None:
         """Take down how far a task is; nothing of one that has not begun, or is done."""

@@ -141,12 +141,8 @@ class Display:
             return
         names, number = self._cached, len(self._cached)
         # A file has room for all of them.
-        room = self.console.width if self.console.is_terminal else sys.maxsize
-        shown = number
-        while shown > 1 and len(_folded(names, shown)) > room:
-            shown -= 1
+        text = Text(_folded(names, self.console.width if self.console.is_terminal else sys.maxsize))
         self._cached = []
-        text = Text(_folded(names, shown))
         text.stylize("bright_blue", 2, 2 + len(f"{number} cached"))
         self.console.print(text, soft_wrap=True)
 
@@ -166,6 +162,8 @@ class Display:
         lines = [_line(f"{label:<{names}}", task.text, width) for label, task in own]
         if rest := shown[len(own) :]:
             lines.append(_shared_line([f"{label} {task.text}" for label, task in rest], width))
+        if self._cached:
+            lines.append(_folded(self._cached, width)[2:])
         # The first line stands behind the spinner.
         self.status.update(Text("\n  ".join(lines)))
         self.status.start()
@@ -194,9 +192,15 @@ def _shared_line(texts: Sequence[str], width: int) -> str:
     return _BETWEEN.join([*(text[:room] for text in texts[:number]), *rest])
 
 
-def _folded(names: Sequence[str], shown: int) -> str:
-    more = f", … and {len(names) - shown} more" if shown < len(names) else ""
-    return f"  {len(names)} cached: {', '.join(names[:shown])}{more}"
+def _folded(names: Sequence[str], room: int) -> str:
+    """The names of cached tasks in a line, as many as there is room for."""
+    shown = len(names)
+    while True:
+        more = f", … and {len(names) - shown} more" if shown < len(names) else ""
+        line = f"  {len(names)} cached: {', '.join(names[:shown])}{more}"
+        if len(line) <= room or shown <= 1:
+            return line
+        shown -= 1
 
 
 def print_json(value: object) -> None:

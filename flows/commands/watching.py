@@ -35,33 +35,37 @@ def watch_run(name: str) -> int:
     """
     run = taken_run(home_folder(), name)
     display = Display()
-    display.message(f"run {run.id}\n  its page: bnf ui {run.id}; Ctrl-C ends the watching and leaves the run alone")
+    display.message(f"run {run.id}\n  its page: bnf ui {run.id}\n  Ctrl-C ends the watching and leaves the run alone")
     shown = _Shown(display)
     try:
         while True:
-            run = _now(run)
-            shown.update(run)
-            if run.state != RUNNING:
+            run, state = _now(run)
+            shown.update(run, state)
+            if state != RUNNING:
                 break
             time.sleep(_LOOK_S)
     except KeyboardInterrupt:
         display.stop()
         raise Stopped(f"no longer watching {run.id}, which goes on", 130) from None
-    if run.state == "completed":
+    if state == "completed":
         display.stop()
         display.total()
         show_results(run)
     else:
-        display.broken_off(run.state)
+        display.broken_off(state)
         display.message(f"{run.id}  {run.where}")
-    return _CODES.get(run.state, 1)
+    return _CODES.get(state, 1)
 
 
-def _now(run: Run) -> Run:
-    """The run as its record has it now."""
+def _now(run: Run) -> tuple[Run, str]:
+    """The run as its record has it now, and its state then. The state is asked for once: it looks at the run's lock, not at the record
+    alone."""
     found = _read(run)
+    if (state := found.state) != CRASHED:
+        return found, state
     # It may have ended between the look at its record and the look at its lock.
-    return _read(run) if found.state == CRASHED else found
+    found = _read(run)
+    return found, found.state
 
 
 def _read(run: Run) -> Run:
@@ -86,7 +90,7 @@ class _Shown:
         self._at_work: dict[str, TaskProgress | None] = {}
         self._num_messages = 0
 
-    def update(self, run: Run) -> None:
+    def update(self, run: Run, state: str) -> None:
         """Tell the display what has come since: tasks that are done, what the run said, how far those at work are."""
         seen = read_progress(run.folder)
         for name, task in run.record.tasks.items():
@@ -101,15 +105,15 @@ class _Shown:
         for working in run.record.at_work:
             label, progress = working.task, seen.tasks.get(working.task)
             if label not in self._at_work:
-                self._display.start(_Label(label), None if progress is None else _ago_s(progress.began, run))
+                self._display.start(_Label(label), None if progress is None else _ago_s(progress.began, run, state))
             if progress is not None and progress.total and progress != self._at_work.get(label):
                 self._display.progress(_Label(label), progress.done, progress.total, progress.note)
             self._at_work[label] = progress
 
 
-def _ago_s(began: str, run: Run) -> float | None:
+def _ago_s(began: str, run: Run, state: str) -> float | None:
     """How long a task has been at work; of a run that has ended, until then. When a run crashed nobody wrote down."""
-    if run.state == CRASHED:
+    if state == CRASHED:
         return None
     end = datetime.fromisoformat(run.record.ended) if run.record.ended else datetime.now().astimezone()
     return (end - datetime.fromisoformat(began)).total_seconds()

@@ -113,7 +113,7 @@ def test_a_run_that_ends_between_two_looks_has_not_crashed(home):
     run, _ = begun(home)
     seen = find_run(home, run.id)
     run.end("completed")
-    assert seen.state == "crashed" and watching._now(seen).state == "completed"
+    assert seen.state == "crashed" and watching._now(seen)[1] == "completed"
 
 
 def test_ctrl_c_ends_the_watching_alone(home, monkeypatch, capsys):

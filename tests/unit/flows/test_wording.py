@@ -184,6 +184,9 @@ def test_each_task_at_work_has_a_line_of_its_own_while_half_of_the_terminal_hold
     # The word for what is counted goes where the line would be too long.
     assert lines[0] == "train             3/60  loss 0.5000, accuracy 0.75, 37 tokens/s, 0:01:26 left"
     assert lines[1] == "judge-arena_hard  2/5  games, 0:01:00 left"
+    display.done(Node("prepare", {}), True, 0.0)
+    assert shown[-1].split("\n  ")[2] == "1 cached: prepare", "until it is printed"
+    display.message("")
     for number in range(4):
         display.start(Node("score", {}, role="base", benchmark=f"b{number}"))
     lines = shown[-1].split("\n  ")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol
 
 from rich.console import Console
 from rich.padding import Padding
@@ -266,34 +266,6 @@ def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, str]]:
         more = f" (+{len(entry.changed) - 3} more)" if len(entry.changed) > 3 else ""
         rows.append({"task": entry.node.label, "": states[entry.cached], "what changed": entry.problem or why + more})
     return rows
-
-
-class ListedRun(TypedDict):
-    """A run as `bnf runs --json` lists it. `bytes_of_its_own` are the artifacts that no other run names: what `bnf gc` frees once
-    the run's folder is deleted.
-    """
-
-    run: str
-    state: str
-    started: str
-    ended: str | None
-    recipe: str
-    tasks: int
-    bytes: int
-    bytes_of_its_own: int
-
-
-def run_row(row: ListedRun) -> dict[str, str]:
-    """A line of `bnf runs`."""
-    started = datetime.fromisoformat(row["started"])
-    return {
-        "run": row["run"],
-        "state": row["state"],
-        "age": age((datetime.now().astimezone() - started).total_seconds()),
-        "tasks": str(row["tasks"]),
-        "size": size(row["bytes"]),
-        "own": size(row["bytes_of_its_own"]),
-    }
 
 
 def age(seconds: float) -> str:

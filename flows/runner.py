@@ -219,8 +219,14 @@ class Runner:
 
     def _begin(self, node: Node, threads: Threads[Artifact]) -> None:
         if node.id in self.plan.pinned:
-            self._other_code(node, self.plan.pinned[node.id])
-            self._done(node, self.plan.pinned[node.id], cached=True, seconds=0.0)
+            pinned = self.plan.pinned[node.id]
+            self._other_code(node, pinned)
+            if self._is_read_elsewhere(node):
+                # Its run may have had no shared store.
+                self.began[node.id] = (now("milliseconds"), time.monotonic())
+                threads.start(node.id, lambda: self.plan.store.share(pinned))
+            else:
+                self._done(node, pinned, cached=True, seconds=0.0)
             return
         found = self._look(node)
         node, artifact = found.node, found.artifact
@@ -246,6 +252,11 @@ class Runner:
         self.progress.begin(node.label, self.began[node.id][0])
         self.record.begin(node, found.made_of.key())
         threads.start(node.id, lambda: self._make(found))
+
+    def _is_read_elsewhere(self, node: Node) -> bool:
+        """Whether nodes of a cluster fetch what this node has made, as a model that they load."""
+        readers = [one for one in self.plan.nodes if node.id in one.inputs.values() and one.id not in self.plan.pinned]
+        return any(one.unkeyed.get("ray", "local") != "local" for one in readers)
 
     def _make(self, found: Found) -> Artifact:
         """The artifact of a node, on a thread of its own."""

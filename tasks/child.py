@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bnf.failures import Cause
 from bnf.process import module_command, module_environment, signal_group, stop_group
 from bnf.progress import Progress
-from tasks.failures import Cause
 from tasks.memory import PeakMemory
 
 TAIL_LINES = 12

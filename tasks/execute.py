@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bnf.failures import Cause, cause_of
 from bnf.plugins import load
 from tasks.child import Cancelled, StageFailed
 from tasks.children import Children
-from tasks.failures import Cause, cause_of
 from tasks.keys import Ingredients, package_version
 from tasks.memory import Memory
 from tasks.nodes import Node, input_path

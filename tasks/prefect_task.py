@@ -20,10 +20,10 @@ from prefect.context import TaskRunContext
 from prefect.results import get_result_store
 from prefect.transactions import get_transaction
 
+from bnf.failures import Cause
 from bnf.progress import Pace
 from tasks.child import StageFailed
 from tasks.execute import Execution, execute
-from tasks.failures import Cause
 from tasks.job import Settings
 from tasks.keys import Ingredients
 from tasks.nodes import Node

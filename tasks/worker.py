@@ -17,11 +17,11 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from bnf.failures import cause_of
 from bnf.parallel.node_folders import NODE_FOLDER
 from bnf.plugins import Kind, load
 from bnf.process import die_with_parent, take_cores
 from bnf.progress import Progress
-from tasks.failures import cause_of
 from tasks.job import Job
 from tasks.node_folders import ArtifactFolder
 from tasks.stages import Stage

@@ -1,9 +1,11 @@
 """What the commands do, once `flows.words` has read their words.
 
+initializing: `bnf init`
 running: `bnf run` and `evaluate`
 planning: `bnf plan`
 watching: `bnf watch` and `ui`
-showing: `bnf runs`, `show` and `report`
+listing: `bnf runs` and `rm`
+showing: `bnf show` and `report`
 comparing: `bnf compare`
 upkeep: `bnf cancel`, `gc` and `join`
 doctor: `bnf doctor`

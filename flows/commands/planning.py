@@ -13,8 +13,8 @@ from flows.dag.preflight import HOME, problems, require
 from flows.dag.selection import Options
 from flows.display import plan_rows, print_json, print_table
 from flows.recipe.config import Recipe
+from flows.recipe.keys import dotted
 from flows.runs.home import home_folder
-from flows.runs.record import dotted
 from flows.wording import place
 
 

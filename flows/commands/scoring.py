@@ -27,9 +27,9 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
         print_json(result)
         return
     checked, disagreements = result.pop("cross_check", None), result.pop("disagreements", [])
-    groups = result.pop("groups")
-    print_table("", [{"key": key, "value": _shown(key, value)} for key, value in result.items()], words=True)
-    for name, found in groups.items():
+    values = {key: value for key, value in result.items() if key != "groups"}
+    print_table("", [{"key": key, "value": _shown(key, value)} for key, value in values.items()], words=True)
+    for name, found in result["groups"].items():
         rows = [{name: group, **{key: rounded(value, 2) for key, value in score.items()}} for group, score in found.items()]
         print_table(f"by {name}", rows)
     if checked is not None:

@@ -1,4 +1,4 @@
-"""`bnf runs`, `show` and `report`: the runs of the home, and what one gave."""
+"""`bnf show` and `bnf report`: what a run gave."""
 
 from __future__ import annotations
 
@@ -7,36 +7,11 @@ import webbrowser
 from pathlib import Path
 
 from evaluation.records import read_json
-from flows.display import ListedRun, print_json, print_notes, print_table, run_row, timeline
+from flows.display import print_json, print_notes, print_table, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
-from flows.runs.record import REPORT, Need, Run, all_runs, find_run, passed_over, run_sizes
+from flows.runs.record import REPORT, Need, Run, find_run, passed_over
 from flows.wording import place
-
-
-def show_runs(*, as_json: bool) -> None:
-    home = home_folder()
-    runs = all_runs(home)
-    sizes = run_sizes(runs)
-    rows: list[ListedRun] = [
-        {
-            "run": run.id,
-            "state": run.state,
-            "started": run.record.started,
-            "ended": run.record.ended,
-            "recipe": run.record.recipe,
-            "tasks": len(run.record.tasks),
-            "bytes": sizes[run.id].artifacts,
-            "bytes_of_its_own": sizes[run.id].own,
-        }
-        for run in runs
-    ]
-    if as_json:
-        print_json({"runs": rows})
-    elif rows:
-        print_table("", [run_row(row) for row in rows], words=True)
-    else:
-        print(f"no runs in {home} yet; start one with `bnf run flows/recipes/quickstart.yaml`")
 
 
 def show_run(name: str, *, as_json: bool) -> None:

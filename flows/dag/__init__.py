@@ -9,6 +9,7 @@ schedule: which tasks begin now, given what is done and what is at work
 resources: what the schedule counts: devices, CPU slots, endpoints
 preflight: the checks
 objective_checks: whether the data give what the objective needs
+system_prompt_check: whether the chat template takes the recipe's system prompt
 trainable: whether the model and the groups can be trained
 hub: what a hub has of a model or a data set
 estimate: what a training will take, from the model's config.json alone

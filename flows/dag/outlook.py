@@ -16,7 +16,8 @@ from flows.dag.estimate import Asked, RecipeEstimate, estimate_recipe
 from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan
 from flows.errors import RecipeError
-from flows.runs.record import Run, TaskRecord, all_runs, dotted
+from flows.recipe.keys import dotted
+from flows.runs.record import Run, TaskRecord, all_runs
 from tasks.execute import machine
 from tasks.manifest import Manifest
 from tasks.memory import Memory

@@ -9,7 +9,7 @@ import typer
 from flows.words.arguments import Debug, RunName, debugging
 
 
-def watch(run: RunName) -> None:
+def watch(run: RunName, debug: Debug = False) -> None:
     """Follow a run of another terminal or of a worker until it ends; Ctrl-C leaves the run alone."""
     from flows.commands.watching import watch_run
 

@@ -7,13 +7,13 @@ from collections import namedtuple
 
 import pytest
 
+from bnf.failures import Cause
 from bnf.plugins import Kind
 from tasks import execute as module
 from tasks import resources
 from tasks.child import Cancelled, StageFailed
 from tasks.children import Children
 from tasks.execute import Execution, execute
-from tasks.failures import Cause
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.stages import Stage

@@ -80,6 +80,9 @@ def _align(plan: Plan) -> str | State[str]:
     _name(flow_run_id, run, plan)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)
+    for name, artifact in plan.pinned.items():
+        # It has no task run, whose log would say so.
+        get_run_logger().info("%s is that of run %s: %s", name, plan.options.evaluate_run, artifact.path)
     state, why = "failed", None
     try:
         with cancellation(flow_run_id) as cancelled:

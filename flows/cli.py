@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.words import machines, recipes, results, running, scoring, upkeep
+from flows.words import machines, recipes, results, running, scoring, upkeep, watching
 from flows.words.arguments import Debug, debugging
 
 app = typer.Typer(
@@ -38,8 +38,9 @@ def options(
 # In the order of `bnf --help`.
 for command in (
     *(recipes.init, running.run, running.evaluate, running.plan),
+    *(watching.watch, watching.ui),
     *(results.runs, results.show, results.compare, results.report),
-    *(upkeep.cancel, results.rm, upkeep.gc, upkeep.ui),
+    *(upkeep.cancel, results.rm, upkeep.gc),
     *(machines.deploy, machines.worker, machines.join),
     *(upkeep.doctor, scoring.score, scoring.judge_score),
     *(recipes.schema,),

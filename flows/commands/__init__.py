@@ -3,10 +3,11 @@
 initializing: `bnf init`
 running: `bnf run` and `evaluate`
 planning: `bnf plan`
+watching: `bnf watch` and `ui`
 listing: `bnf runs` and `rm`
 showing: `bnf show` and `report`
 comparing: `bnf compare`
-upkeep: `bnf cancel`, `gc`, `ui` and `join`
+upkeep: `bnf cancel`, `gc` and `join`
 doctor: `bnf doctor`
 scoring: `bnf score` and `judge-score`
 """

@@ -43,6 +43,7 @@ def run_recipe(
     for found in plan.checks:
         if found.is_cost:
             display.message(f"{found.name}: {found.seen}")
+    runs: list[str] = []
     try:
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
@@ -51,7 +52,11 @@ def run_recipe(
             from flows.runner import Listener
 
             def started(run: Run) -> None:
-                display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}")
+                runs.append(run.id)
+                display.message(
+                    f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}\n"
+                    f"  from another terminal: bnf watch {run.id}"
+                )
 
             LISTENER.set(Listener(started, display.start, display.progress, display.done, display.failed, display.message))
             PLAN.set(plan)
@@ -64,6 +69,8 @@ def run_recipe(
         display.total()
     except Exception as error:
         display.broken_off("cancelled" if isinstance(error, Cancelled) else "failed")
+        for begun in runs:
+            display.message(f"  its logs: bnf ui {begun}")
         raise
     except BaseException as signal:
         # Ctrl-C, `cli.main`'s answer to SIGTERM, and Prefect's own: whatever the run was about when it came.

@@ -7,10 +7,11 @@ import webbrowser
 from pathlib import Path
 
 from evaluation.records import read_json
-from flows.display import print_json, print_table, timeline
+from flows.display import print_json, print_notes, print_table, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
 from flows.runs.record import REPORT, Need, Run, find_run, passed_over
+from flows.wording import place
 
 
 def show_run(name: str, *, as_json: bool) -> None:
@@ -55,9 +56,8 @@ def show_results(run: Run) -> None:
     if dev is not None:
         print_table(dev_title(dev), dev_rows(dev))
         said.append(MEANING)
-    for note in said:
-        print(f"  {note}")
-    print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
+    print_notes(said)
+    print(f"\nreport  {place(run.folder / 'report.html')}\nUI      bnf ui {run.folder.name}")
 
 
 def shown(run: Run) -> dict[str, object]:

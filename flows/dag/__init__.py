@@ -17,6 +17,8 @@ estimate_tables: the same as people read it
 engine_checks: whether engines can load their models as the recipe says
 ray_checks: whether Ray is there where the recipe says
 memory_check: whether a training has the memory
-costs: what the samples of dev prompts will cost
+costs: what the samples of dev prompts will cost, and what endpoints take
+outlook: what each task will take, by earlier runs and estimates
+outlook_tables: the same as people read it
 checks: `Check`, what one check says
 """

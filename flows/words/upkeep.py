@@ -1,4 +1,4 @@
-"""End a run, make room, look at the UI, check the machine."""
+"""End a run, make room, check the machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.words import completing
-from flows.words.arguments import Debug, Json, Overrides, RunName, debugging
+from flows.words.arguments import Debug, Json, Overrides, RunName
 
 
 def cancel(run: RunName, as_json: Json = False, debug: Debug = False) -> None:
@@ -26,13 +26,6 @@ def gc(
     from flows.commands.upkeep import collect_garbage
 
     collect_garbage(dry_run=dry_run, as_json=as_json)
-
-
-def ui(debug: Debug = False) -> None:
-    """Start the Prefect UI on this home's runs; Ctrl-C ends it."""
-    from flows.commands.upkeep import serve_ui
-
-    serve_ui(debug=debug or debugging())
 
 
 def doctor(

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +46,24 @@ def open_to_readers(path: Path) -> None:
 
     safetensors writes its files for their owner alone (0600), whatever the umask says.
     """
-    mask = os.umask(0o077)
-    os.umask(mask)
+    mask = _umask()
     for file in [path] if path.is_file() else path.rglob("*"):
         if file.is_file() and not file.is_symlink():
             file.chmod(0o666 & ~mask)
+
+
+_asking = threading.Lock()
+
+
+def _umask() -> int:
+    """The process's umask. Linux says it; elsewhere it must be set to be read, by one thread at a time."""
+    try:
+        found = re.search(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        found = None
+    if found:
+        return int(found[1], 8)
+    with _asking:
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return mask

@@ -1,4 +1,4 @@
-"""What a training reports while it runs: step, loss, tokens a second, time left."""
+"""What is reported while something runs. Of a training: step, loss, reward accuracy, tokens a second, time left."""
 
 import math
 import time
@@ -30,7 +30,10 @@ class TrainingProgress:
     def end_step(self, step: int, logged: Mapping[str, float]) -> None:
         """Reports a step, with what was last logged."""
         self.step, self.logged = step, logged
-        words = [f"loss {logged['loss']:.4f}", f"{logged['tokens_per_second']:.0f} tokens/s"] if logged else []
+        words = [f"loss {logged['loss']:.4f}"] if logged else []
+        if (accuracy := logged.get("rewards/accuracies")) is not None:
+            words.append(f"accuracy {accuracy:.2f}")
+        words += [f"{logged['tokens_per_second']:.0f} tokens/s"] if logged else []
         self.progress(step, self.num_steps, ", ".join(["steps", *words, f"{clock(self.left_s())} left"]))
 
     def left_s(self) -> float:
@@ -65,6 +68,29 @@ class TrainingProgress:
         if now_s - self.last_s >= _INTERVAL_S:
             self.last_s = now_s
             self.progress(self.step, self.num_steps, f"steps, {what}")
+
+
+class Pace:
+    """Adds to a task's notes how fast it goes and how long it still takes, where the task doesn't say so itself."""
+
+    def __init__(self) -> None:
+        # When which part of how much was done first: what was there before the task began has no pace.
+        self._first: tuple[float, int, int] | None = None
+
+    def __call__(self, done: int, total: int, note: str) -> str:
+        """The note of (done, total, note), with rate and time left: `rows, 4.3 rows/s, 0:00:21 left`."""
+        now_s = time.monotonic()
+        if self._first is None or self._first[2] != total or done < self._first[1]:
+            self._first = (now_s, done, total)
+        if " left" in note or "/s" in note or " of " in note:
+            return note
+        elapsed_s, more = now_s - self._first[0], done - self._first[1]
+        if more <= 0 or elapsed_s < _INTERVAL_S or done >= total:
+            return note
+        rate, counted = more / elapsed_s, note.split(",")[0].removeprefix("dev: ")
+        unit = f" {counted}" if counted.isalpha() else ""
+        digits = 0 if rate >= 10 else 1 if rate >= 1 else 2
+        return ", ".join(filter(None, [note, f"{rate:.{digits}f}{unit}/s", f"{clock((total - done) / rate)} left"]))
 
 
 def clock(seconds: float) -> str:

@@ -86,7 +86,7 @@ def check_contamination(
                 done += len(line)
                 found += index.matches(json.loads(line))
                 if number % 256 == 0:
-                    progress(done, total, f"{len(found)} matches")
+                    progress(done, total, f"bytes, {len(found)} matches")
     write_whole(output_dir / "contamination.jsonl", (match.to_json() for match in found))
     exact = {match.item for match in found if match.kind == "exact"}
     overlapping = {match.item for match in found} - exact
@@ -101,7 +101,7 @@ def check_contamination(
         ngram_words=NGRAM_WORDS,
     )
     write_whole(output_dir / "contamination.json", [counts.to_json()])
-    progress(total, total, f"{len(found)} matches")
+    progress(total, total, f"bytes, {len(found)} matches")
     return counts
 
 

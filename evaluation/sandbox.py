@@ -3,6 +3,9 @@
 For code that reads what a model wrote and may run without end (computer algebra, foreign metrics): a signal doesn't interrupt a power of
 huge integers in C, a kill does. The child may write no files and has limited memory. A text that makes it fail loses its own result and
 no other's.
+
+A result is stored, so it must not depend on what else the machine does. On Linux a call's limit counts the time in which the child computes
+or sleeps, and not the time in which it waits for a core or a disk. Elsewhere it counts all time.
 """
 
 from __future__ import annotations
@@ -23,10 +26,13 @@ from evaluation.records import Record
 
 MEMORY_BYTES = 2 << 30
 START_LIMIT_S = 300.0
+# A child that waits for a core or a disk is killed after so many times its limit.
+PATIENCE = 20
+_LOOK_S = 0.1
 
 
 class BoundedCalls:
-    """Calls of one function in a child process, each in `limit_s` seconds; usable as a context manager.
+    """Calls of one function in a child process, each in `limit_s` seconds of its own work; usable as a context manager.
 
     Args:
         function: `module:name`, a function that is called once in the child with `setup` and gives the one that is called for
@@ -91,18 +97,51 @@ class BoundedCalls:
     def _read(self, limit_s: float) -> Record | None:
         """The child's next line; None where it ended, or where there is none in time."""
         assert self._child is not None and self._child.stdout is not None
-        deadline_s, data = time.monotonic() + limit_s, b""
+        spent, data = _Spent(self._child.pid), b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._child.stdout, selectors.EVENT_READ)
             while not data.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline_s - time.monotonic())):
-                    return None
+                if not selector.select(min(_LOOK_S, limit_s)):
+                    if spent.look() >= limit_s or spent.all_s >= PATIENCE * limit_s:
+                        return None
+                    continue
                 part = os.read(self._child.stdout.fileno(), 1 << 16)
                 if not part:
                     return None
                 data += part
         answer: Record = json.loads(data)
         return answer
+
+
+class _Spent:
+    """The time that a process spends: what it computes, and what it sleeps by itself."""
+
+    def __init__(self, pid: int) -> None:
+        self._stat = Path(f"/proc/{pid}/stat")
+        self._began_s = self._looked_s = time.monotonic()
+        self._seconds, (_, self._cpu_s) = 0.0, self._now()
+
+    @property
+    def all_s(self) -> float:
+        """The time since the beginning, as a clock has it."""
+        return self._looked_s - self._began_s
+
+    def look(self) -> float:
+        """The seconds spent until now."""
+        passed_s, (waits, cpu_s) = time.monotonic() - self._looked_s, self._now()
+        # Of several threads the clock's time counts once.
+        self._seconds += min(passed_s, cpu_s - self._cpu_s) if waits else passed_s
+        self._looked_s, self._cpu_s = self._looked_s + passed_s, cpu_s
+        return self._seconds
+
+    def _now(self) -> tuple[bool, float]:
+        """Whether it has or wants a core, or waits for a disk, and the seconds that it has computed. Without /proc nobody knows."""
+        try:
+            # The name before it, in brackets, may have spaces.
+            state, *numbers = self._stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            return False, 0.0
+        return state in "RDTt", (int(numbers[10]) + int(numbers[11])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(function: str) -> None:

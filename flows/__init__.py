@@ -9,5 +9,6 @@ dag: from a recipe to a plan: the tasks, and the checks before a run
 runs: the home, and the records of the runs in it
 recipe: what a recipe may say, and how it is read
 display: tables and live output
+wording: values and paths as people read them
 errors: what a person can mend
 """

@@ -21,13 +21,13 @@ from flows.dag.selection import Options, check_pinned
 from flows.recipe.config import Recipe
 from flows.recipe.paths import located
 from flows.runner import SILENT, Listener, Runner
-from flows.runs.garbage import using
 from flows.runs.home import home_folder
 from flows.runs.record import Run, start_run
 from flows.service.cancel import cancellation, was_cancelled
 from flows.service.crashed import mark_crashed
 from flows.service.keys import service_keys
 from tasks.child import Cancelled
+from tasks.home_lock import using
 from tasks.prefect_task import artifact_key
 
 # What a command hands to the flow that it calls: who listens, and the plan that it has made. Parameters of a flow must be JSON, which
@@ -76,10 +76,13 @@ def align(
 def _align(plan: Plan) -> str | State[str]:
     listener = LISTENER.get()
     flow_run_id = UUID(str(flow_run.get_id()))
-    run = start_run(plan.home, plan.recipe, str(flow_run_id), dataclasses.asdict(plan.options))
+    run = start_run(plan.home, plan.recipe, str(flow_run_id), dataclasses.asdict(plan.options), plan.changed)
     _name(flow_run_id, run, plan)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)
+    for name, artifact in plan.pinned.items():
+        # It has no task run, whose log would say so.
+        get_run_logger().info("%s is that of run %s: %s", name, plan.options.evaluate_run, artifact.path)
     state, why = "failed", None
     try:
         with cancellation(flow_run_id) as cancelled:

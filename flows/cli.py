@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
-from flows.words import machines, results, running, scoring, upkeep
+from flows.words import machines, recipes, results, running, scoring, upkeep, watching
 from flows.words.arguments import Debug, debugging
 
 app = typer.Typer(
     name="bnf",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -38,11 +37,13 @@ def options(
 
 # In the order of `bnf --help`.
 for command in (
-    *(running.run, running.evaluate, running.plan),
+    *(recipes.init, running.run, running.evaluate, running.plan),
+    *(watching.watch, watching.ui),
     *(results.runs, results.show, results.compare, results.report),
-    *(upkeep.cancel, upkeep.gc, upkeep.ui),
+    *(upkeep.cancel, results.rm, upkeep.gc),
     *(machines.deploy, machines.worker, machines.join),
     *(upkeep.doctor, scoring.score, scoring.judge_score),
+    *(recipes.schema,),
 ):
     app.command(name=command.__name__.replace("_", "-"))(command)
 

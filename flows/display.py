@@ -1,4 +1,7 @@
-"""What the terminal shows: a line per task with live progress, tables, and sizes and times as people read them."""
+"""What the terminal shows: a line per task with live progress, tables, and sizes and times as people read them.
+
+Colours and lines that change are left out where they would be noise: in a file or a pipe, in a terminal that has none, with NO_COLOR.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,40 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict
+from typing import Literal, Protocol
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tasks.nodes import Forecast, Node
+from flows.wording import in_words
+from tasks.nodes import Forecast
 
 # Without a terminal, seconds between two lines of progress.
 QUIET_INTERVAL_S = 15.0
-# Between tasks at work, and the columns that the name of each and how far it is need.
+# Cached tasks fold into one line, which is printed once none has come for so long, or something else is.
+_FOLD_S = 1.0
+# Between tasks at work in one line, and the columns that the name of each and how far it is need.
 _BETWEEN = "  │  "
 _LEAST_WIDTH = 25
+
+
+class HasLabel(Protocol):
+    """What a line is about: a task's node, or only its name."""
+
+    @property
+    def label(self) -> str: ...
 
 
 @dataclass
 class _AtWork:
     """A task at work: when it began, how far it is in few words, and all that its progress says."""
 
-    began_s: float
+    began_s: float | None  # None where nobody knows
     said_s: float  # of the last line about it, without a terminal
     place: str = ""
     text: str = "…"
@@ -39,22 +53,27 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self.status = self.console.status("", spinner="dots") if self.console.is_terminal else None
+        changes = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.status = self.console.status("", spinner="dots") if changes else None
         self.times: list[tuple[str, bool, float]] = []
         self.at_work: dict[str, _AtWork] = {}  # by label, in the order in which they began
+        self._cached: list[str] = []  # not printed yet
+        self._cached_s = 0.0
         self._lock = threading.RLock()
 
     def message(self, text: str) -> None:
         with self._lock:
+            self._fold()
             self.console.print(text, markup=False, soft_wrap=True)
 
-    def start(self, node: Node) -> None:
+    def start(self, node: HasLabel, ago_s: float | None = 0.0) -> None:
+        """Show that a task begins, or has begun some seconds ago; None where nobody knows when."""
         with self._lock:
             now_s = time.monotonic()
-            self.at_work[node.label] = _AtWork(now_s, now_s)
+            self.at_work[node.label] = _AtWork(None if ago_s is None else now_s - ago_s, now_s)
             self._show()
 
-    def progress(self, node: Node, done: int, total: int, note: str) -> None:
+    def progress(self, node: HasLabel, done: int, total: int, note: str) -> None:
         with self._lock:
             task = self.at_work.get(node.label)
             if task is None:
@@ -63,21 +82,27 @@ class Display:
             task.place = f"{done} of {total}" + (f" {counted}" if counted.isalpha() else "")
             task.text = f" {done}/{total}  {note}"
             now_s = time.monotonic()
+            if now_s - self._cached_s > _FOLD_S:
+                self._fold()
             if self.status is not None:
                 self._show()
             elif now_s - task.said_s > QUIET_INTERVAL_S:
                 task.said_s = now_s
-                self.console.print(f"  {node.label} {task.text}", markup=False)
+                self.console.print(f"  {node.label} {task.text}", markup=False, soft_wrap=True)
 
-    def done(self, node: Node, cached: bool, seconds: float) -> None:
+    def done(self, node: HasLabel, cached: bool, seconds: float) -> None:
         with self._lock:
             self.at_work.pop(node.label, None)
-            self._show()
             self.times.append((node.label, cached, seconds))
-            state = "[bright_blue]cached[/]" if cached else f"[green]done[/]   {seconds:7.1f} s"
-            self.console.print(f"  {node.label:<34} {state}")
+            if cached:
+                self._cached.append(node.label)
+                self._cached_s = time.monotonic()
+            else:
+                self._fold()
+                self.console.print(f"  {node.label:<34} [green]done[/]   {seconds:7.1f} s")
+            self._show()
 
-    def failed(self, node: Node) -> None:
+    def failed(self, node: HasLabel) -> None:
         """Show that a task has failed while others go on."""
         with self._lock:
             if node.label in self.at_work:
@@ -85,8 +110,11 @@ class Display:
                 self._show()
 
     def stop(self) -> None:
-        if self.status is not None:
-            self.status.stop()
+        """End the lines that change; what is left to say comes before whatever others print."""
+        with self._lock:
+            if self.status is not None:
+                self.status.stop()
+            self._fold()
 
     def broken_off(self, how: str) -> str:
         """Show the tasks that were at work when the run ended before its end, and say in words where that was."""
@@ -101,35 +129,78 @@ class Display:
 
     def _break_off(self, label: str, how: str) -> str:
         """Show how a task ended; where that was, in words."""
+        self._fold()
         task = self.at_work.pop(label)
-        seconds = time.monotonic() - task.began_s
-        self.console.print(f"  {label:<34} [red]{how}[/] after {seconds:.1f} s" + (f"  {task.place}" if task.place else ""))
+        after = "" if task.began_s is None else f" after {time.monotonic() - task.began_s:.1f} s"
+        self.console.print(f"  {label:<34} [red]{how}[/]{after}" + (f"  {task.place}" if task.place else ""))
         return label + (f" ({task.place})" if task.place else "")
 
+    def _fold(self) -> None:
+        """Print the cached tasks since the last line as one: `7 cached: resolve-base, prepare, … and 5 more`."""
+        if not self._cached:
+            return
+        names, number = self._cached, len(self._cached)
+        # A file has room for all of them.
+        text = Text(_folded(names, self.console.width if self.console.is_terminal else sys.maxsize))
+        self._cached = []
+        text.stylize("bright_blue", 2, 2 + len(f"{number} cached"))
+        self.console.print(text, soft_wrap=True)
+
     def _show(self) -> None:
-        """One line that changes: the tasks at work, and how far each is. Of several each has its part of the line, or as many as fit
-        have, and the others are a number."""
+        """The tasks at work, and how far each is: a line each while half of the terminal holds them; the rest shares the last one."""
         if self.status is None:
             return
         if not self.at_work:
             self.status.stop()
             return
-        texts = [f"{label} {task.text}" for label, task in self.at_work.items()]
-        if len(texts) > 1:
-            # The spinner's columns are not the tasks'.
-            width = self.console.width - 2
-            more = max(0, len(texts) - max(1, width // _LEAST_WIDTH))
-            rest = [f"+{more}"] if more else []
-            number = len(texts) - more
-            room = (width - len(_BETWEEN) * (number + len(rest) - 1) - sum(map(len, rest))) // number
-            texts = [text[:room] for text in texts[:number]] + rest
-        self.status.update(Text(_BETWEEN.join(texts)))
+        # The spinner's columns are not the tasks'.
+        width = self.console.width - 2
+        rows = max(1, self.console.height // 2) if self.console.is_terminal else 1
+        shown = list(self.at_work.items())
+        own = shown if len(shown) <= rows else shown[: rows - 1]
+        names = max((len(label) for label, _ in own), default=0)
+        lines = [_line(f"{label:<{names}}", task.text, width) for label, task in own]
+        if rest := shown[len(own) :]:
+            lines.append(_shared_line([f"{label} {task.text}" for label, task in rest], width))
+        if self._cached:
+            lines.append(_folded(self._cached, width)[2:])
+        # The first line stands behind the spinner.
+        self.status.update(Text("\n  ".join(lines)))
         self.status.start()
 
     def total(self) -> None:
         made = sum(seconds for _, cached, seconds in self.times if not cached)
         hits = sum(cached for _, cached, _ in self.times)
         self.console.print(f"  {len(self.times)} tasks, {hits} from the cache, {made:.0f} s of work")
+
+
+def _line(name: str, text: str, width: int) -> str:
+    """A task's own line. Where it is too long, what is counted goes first: the name of the task says as much."""
+    line = f"{name} {text}"
+    if len(line) > width and "  " in text and ", " in text:
+        place, note = text.split("  ", 1)
+        line = f"{name} {place}  {note.split(', ', 1)[1]}"
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _shared_line(texts: Sequence[str], width: int) -> str:
+    """Several tasks in a line: as many as fit have a part of it, and the others are a number."""
+    more = max(0, len(texts) - max(1, width // _LEAST_WIDTH))
+    rest = [f"+{more}"] if more else []
+    number = len(texts) - more
+    room = (width - len(_BETWEEN) * (number + len(rest) - 1) - sum(map(len, rest))) // number
+    return _BETWEEN.join([*(text[:room] for text in texts[:number]), *rest])
+
+
+def _folded(names: Sequence[str], room: int) -> str:
+    """The names of cached tasks in a line, as many as there is room for."""
+    shown = len(names)
+    while True:
+        more = f", … and {len(names) - shown} more" if shown < len(names) else ""
+        line = f"  {len(names)} cached: {', '.join(names[:shown])}{more}"
+        if len(line) <= room or shown <= 1:
+            return line
+        shown -= 1
 
 
 def print_json(value: object) -> None:
@@ -141,14 +212,28 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     """Print rows of equal keys as a table. The first column is a name, the others are numbers unless they are `words`."""
     if not rows:
         return
-    # Piped output is not folded at eighty columns: whoever reads it wants whole names.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    # Piped output is not folded at eighty columns: whoever reads it wants whole names. In a terminal a cell is folded where it has a space,
+    # so that no number is cut.
+    in_terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if in_terminal else 200)
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(rows[0]):
-        table.add_column(column, justify="left" if words or index == 0 else "right", no_wrap=not words)
+        is_name = not words and index == 0
+        justify: Literal["left", "right"] = "left" if words or is_name else "right"
+        table.add_column(column, justify=justify, no_wrap=is_name or not (words or in_terminal), overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if value is None else Text(in_words(value)) for value in row.values()))
     console.print(table)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print sentences below a table; in a terminal they are folded between words."""
+    console = Console(highlight=False)
+    for note in notes:
+        if sys.stdout.isatty():
+            console.print(Padding(Text(note), (0, 0, 0, 2)))
+        else:
+            print(f"  {note}")
 
 
 def timeline(spans: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, str]]:
@@ -183,34 +268,6 @@ def plan_rows(forecasts: Sequence[Forecast]) -> list[dict[str, str]]:
     return rows
 
 
-class ListedRun(TypedDict):
-    """A run as `bnf runs --json` lists it. `bytes_of_its_own` are the artifacts that no other run names: what `bnf gc` frees once
-    the run's folder is deleted.
-    """
-
-    run: str
-    state: str
-    started: str
-    ended: str | None
-    recipe: str
-    tasks: int
-    bytes: int
-    bytes_of_its_own: int
-
-
-def run_row(row: ListedRun) -> dict[str, str]:
-    """A line of `bnf runs`."""
-    started = datetime.fromisoformat(row["started"])
-    return {
-        "run": row["run"],
-        "state": row["state"],
-        "age": age((datetime.now().astimezone() - started).total_seconds()),
-        "tasks": str(row["tasks"]),
-        "size": size(row["bytes"]),
-        "own": size(row["bytes_of_its_own"]),
-    }
-
-
 def age(seconds: float) -> str:
     """A span of time in its largest unit: `3 h`."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
@@ -228,6 +285,6 @@ def size(num_bytes: float) -> str:
 
 
 def _short(value: object) -> str:
-    text = "–" if value is None else str(value)
+    text = in_words(value)
     # A digest says that something changed, not what; its beginning is enough.
     return text[:8] if len(text) in (32, 64) and set(text) <= set("0123456789abcdef") else text[:40]

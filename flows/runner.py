@@ -20,6 +20,8 @@ from flows.dag.preflight import require
 from flows.dag.schedule import Waiting, startable
 from flows.dag.trainable import groups_problem, memory_problem, model_problem
 from flows.errors import RecipeError
+from flows.runs.past import Makers
+from flows.runs.progress import ProgressWriter
 from flows.runs.record import Run, now
 from flows.service.accelerator import accelerator
 from tasks.child import Cancelled
@@ -93,16 +95,17 @@ class Runner:
         Where a node fails no other begins; those at work end first, and then the first failure of the plan is raised.
         """
         self.record.plan(self.plan.nodes)
+        self.progress, self.makers = ProgressWriter(self.record.folder), Makers(self.plan.store.root.parent)
         self.ending = threading.Event()
         self.children = Children(
             self.record.folder / "logs",
-            lambda: accelerator(self._stopped, lambda: self.listener.on_message("waiting for other runs' accelerator")),
+            lambda: accelerator(self._stopped, lambda: self._say("waiting for other runs' accelerator")),
             self._stopped,
             {LEDGER_VARIABLE: str(self.record.folder / "spending.jsonl"), **self.keys},
             resources.shared_devices(self.plan.recipe),
         )
         self.execution = Execution(
-            self.plan.store, self.children, on_log=lambda node, text: None, on_progress=self.listener.on_progress
+            self.plan.store, self.children, on_log=lambda node, text: None, on_progress=self._on_progress
         )
         self.results: dict[str, Artifact] = {}
         self.other_code: dict[str, list[str]] = {}
@@ -119,6 +122,15 @@ class Runner:
                 self.ending.set()
                 threads.wait(_STOP_S)
                 raise
+
+    def _say(self, text: str) -> None:
+        """Tell the listener, and whoever watches from elsewhere."""
+        self.progress.message(text)
+        self.listener.on_message(text)
+
+    def _on_progress(self, node: Node, done: int, total: int, note: str) -> None:
+        self.progress.progress(node.label, done, total, note)
+        self.listener.on_progress(node, done, total, note)
 
     def _stopped(self) -> bool:
         return self.cancelled() or self.ending.is_set()
@@ -150,7 +162,7 @@ class Runner:
         first, *others = (name for name in nodes if name in self.failures)
         for name in others:
             if name not in self.shown:
-                self.listener.on_message(f"{nodes[name].label}: {self.failures[name]}")
+                self._say(f"{nodes[name].label}: {self.failures[name]}")
         return self.failures[first]
 
     def _is_ready(self, node: Node) -> bool:
@@ -178,7 +190,7 @@ class Runner:
                 self.shown.add(node.id)
                 others = ", ".join(name.replace("/", "-") for name in threads.at_work)
                 self.listener.on_failed(node)
-                self.listener.on_message(f"{error}\nthe run ends when what is at work has ended: {others}")
+                self._say(f"{error}\nthe run ends when what is at work has ended: {others}")
 
     def _look(self, node: Node) -> Found:
         """What the store has of a node whose inputs are there; looked up once."""
@@ -207,13 +219,19 @@ class Runner:
 
     def _begin(self, node: Node, threads: Threads[Artifact]) -> None:
         if node.id in self.plan.pinned:
-            self._other_code(node, self.plan.pinned[node.id])
-            self._done(node, self.plan.pinned[node.id], cached=True, seconds=0.0)
+            pinned = self.plan.pinned[node.id]
+            self._other_code(node, pinned)
+            if self._is_read_elsewhere(node):
+                # Its run may have had no shared store.
+                self.began[node.id] = (now("milliseconds"), time.monotonic())
+                threads.start(node.id, lambda: self.plan.store.share(pinned))
+            else:
+                self._done(node, pinned, cached=True, seconds=0.0)
             return
         found = self._look(node)
         node, artifact = found.node, found.artifact
         if found.problem:
-            self.listener.on_message(f"{node.label}: {found.problem}")
+            self._say(f"{node.label}: {found.problem}")
         if node.stage in self.plan.selection.keep:
             if artifact is None:
                 raise RecipeError(
@@ -227,12 +245,18 @@ class Runner:
         if artifact is None:
             self._check_training(node, found.inputs, threads.at_work)
         if found.open_part:
-            self.listener.on_message(f"{node.label}: {found.open_part}")
+            self._say(f"{node.label}: {found.open_part}")
         # Shown before it is recorded: whoever stops a run for what its record says finds that task in the message.
         self.listener.on_start(node)
         self.began[node.id] = (now("milliseconds"), time.monotonic())
+        self.progress.begin(node.label, self.began[node.id][0])
         self.record.begin(node, found.made_of.key())
         threads.start(node.id, lambda: self._make(found))
+
+    def _is_read_elsewhere(self, node: Node) -> bool:
+        """Whether nodes of a cluster fetch what this node has made, as a model that they load."""
+        readers = [one for one in self.plan.nodes if node.id in one.inputs.values() and one.id not in self.plan.pinned]
+        return any(one.unkeyed.get("ray", "local") != "local" for one in readers)
 
     def _make(self, found: Found) -> Artifact:
         """The artifact of a node, on a thread of its own."""
@@ -245,7 +269,8 @@ class Runner:
             refresh=refresh,
             complete=found.open_part is not None,
             records=self.plan.store.root.parent / "prefect" / "records",
-            on_retry=lambda message: self.listener.on_message(f"{node.label}: tried again after: {message}"),
+            on_retry=lambda message: self._say(f"{node.label}: tried again after: {message}"),
+            taken=self.makers.described,
         )
         artifact = self.plan.store.publish(Artifact.from_json(result), replace=refresh or found.open_part is not None)
         if node.stage == "report":
@@ -317,11 +342,12 @@ class Runner:
     def _done(self, node: Node, artifact: Artifact, *, cached: bool, seconds: float, **times: str) -> None:
         self.results[node.id] = artifact
         self.record.add(node, artifact, cached=cached, seconds=seconds, other_code=self.other_code.get(node.id, []), **times)
+        self.progress.ended(node.label)
         self.listener.on_done(node, cached, seconds)
         if cached and (said := not_done_again(node, artifact)):
-            self.listener.on_message(f"    {said}")
+            self._say(f"    {said}")
         if artifact.path.exists() and (outcome := load(STAGES, node.stage).outcome(artifact.path)):
-            self.listener.on_message(f"    {outcome}")
+            self._say(f"    {outcome}")
         if node.session and all(one.id in self.results for one in self.plan.nodes if one.session == node.session):
             self.children.close_session(node.session)
 
@@ -330,7 +356,7 @@ class Runner:
         modules = other_code(node, self.plan.store.manifest(artifact))
         if modules:
             self.other_code[node.id] = modules
-            self.listener.on_message(f"{node.label}: kept, though other code made it ({', '.join(modules)})")
+            self._say(f"{node.label}: kept, though other code made it ({', '.join(modules)})")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ keys: what a stage's output depends on, as one hash
 manifest: what an artifact says of itself
 store: the artifacts of a home
 remote: a store that several machines share
+home_lock: who is at work in a home
 node_folders: where a node of a cluster has an artifact's folder
 execute: make one artifact, or take it from the store
 resources: what a task needs of the machine, and what that has
@@ -14,6 +15,5 @@ children: the processes that live, and the devices of each
 threads: what tasks are at work on at the same time
 child: the process that stages run in, seen from outside; worker: seen from inside
 job: what a stage's `run` is given, and what it says of its output
-failures: what kinds of errors there are
 prefect_task: a stage as a Prefect task
 """

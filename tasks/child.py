@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bnf.failures import Cause
 from bnf.process import module_command, module_environment, signal_group, stop_group
 from bnf.progress import Progress
-from tasks.failures import Cause
+from tasks.memory import PeakMemory
 
 TAIL_LINES = 12
 # Of the output these many lines are kept: a traceback among them may be long.
@@ -67,6 +68,9 @@ class Child:
         on_log: called with some lines of output, at most about once a second.
         on_progress: called with (done, total, note).
         cancelled: asked at least every second while a job runs; True ends the job with `Cancelled`.
+
+    Attributes:
+        memory: the most memory of the job at work, or of the last one.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Child:
     ) -> None:
         self.log_path, self.on_log, self.on_progress, self.cancelled = log_path, on_log, on_progress, cancelled
         self._tail: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+        self.memory: PeakMemory | None = None
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log = log_path.open("ab")
         read_end, write_end = os.pipe()
@@ -124,6 +129,7 @@ class Child:
         }
         process = self._process
         assert process.stdin is not None
+        self.memory = PeakMemory(process.pid)
         # A process that is gone already says so below, with its exit status and last lines.
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -132,6 +138,7 @@ class Child:
             if report["event"] == "progress":
                 self.on_progress(report["done"], report["total"], report["note"])
             elif report["event"] == "done":
+                self.memory.end(report["device_bytes"])
                 return
             elif report["cause"] == Cause.OTHER:
                 raise StageFailed(f"{report['kind']}: {report['message']}\n{self._last_lines()}")
@@ -152,6 +159,8 @@ class Child:
             ended = False
             while not ended:
                 events = selector.select(timeout=LOG_INTERVAL_S)
+                if self.memory is not None:
+                    self.memory.look()
                 if self.cancelled():
                     raise Cancelled("the run was cancelled")
                 # A grandchild may hold the pipes open beyond the process's end.

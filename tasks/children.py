@@ -158,7 +158,9 @@ class Children:
                     self._wait()
 
     def _wait(self) -> None:
-        """A moment until something is free. Who starts nodes counts what they need; but what is cached may be gone when its turn comes."""
+        """A moment until something is free. It is rarely needed: the schedule starts a node once its devices are free. But a cached node is
+        started without any, and computes after all where its artifact has gone meanwhile.
+        """
         if self.cancelled():
             raise Cancelled("the run was cancelled while it waited for a device")
         time.sleep(_LOOK_S)

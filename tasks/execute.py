@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bnf.failures import Cause, cause_of
 from bnf.plugins import load
 from tasks.child import Cancelled, StageFailed
 from tasks.children import Children
-from tasks.failures import Cause, cause_of
 from tasks.keys import Ingredients, package_version
+from tasks.memory import Memory
 from tasks.nodes import Node, input_path
 from tasks.remote import RemoteError
 from tasks.stages import STAGES
@@ -92,13 +93,13 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
         needed = MIN_FREE_BYTES + stage.disk_bytes(paths, node.settings)
         if shutil.disk_usage(work).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        _run_child(node, made_of, paths, work, execution, refresh)
+        memory = _run_child(node, made_of, paths, work, execution, refresh)
         identity = {name: value for name, value in vars(stage.identity(work)).items() if value is not None}
         fingerprint = identity.pop("fingerprint", None)
         seconds = round(time.monotonic() - started_s, 3)
         # It is part of no key, so the artifact says under which it was made.
         placed = {name: node.unkeyed[name] for name in ("engine_placement", "ray") if name in node.unkeyed}
-        about = {"seconds": seconds, "versions": _versions(), "machine": machine(), **placed, **identity}
+        about = {"seconds": seconds, "versions": _versions(), "machine": machine(), "memory": memory, **placed, **identity}
         artifact = store.commit(made_of, work, content=stage.CONTENT, fingerprint=fingerprint, about=about)
     except StageFailed as error:
         if error.cause is Cause.MEMORY:
@@ -118,8 +119,10 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
 
 def _run_child(
     node: Node, made_of: Ingredients, paths: Mapping[str, Path], work: Path, execution: Execution, refresh: bool
-) -> None:
-    """Have the node's process do the work. Any failure ends the process: the state of an engine that failed can't be trusted."""
+) -> Memory:
+    """Have the node's process do the work, and say how much memory it took. Any failure ends the process: the state of an engine that
+    failed can't be trusted.
+    """
     children = execution.children
     # Where there is none for this node, the session's process is another's.
     child = children.of(
@@ -131,7 +134,9 @@ def _run_child(
     except BaseException:
         children.failed(node)
         raise
+    memory = child.memory.to_json() if child.memory is not None else {}
     children.done(node)
+    return memory
 
 
 def _full_disk(node: Node, needed: int, store: Store) -> str:

@@ -29,6 +29,7 @@ LIBRARIES = {
 # Modules that show, check, find or permit something. They compute no part of a result, so an edit to them changes no key.
 WITHOUT_EFFECT = frozenset(
     {
+        "bnf.failures",
         "bnf.host",
         "bnf.model.device",
         "bnf.model.plain_models",
@@ -44,6 +45,7 @@ WITHOUT_EFFECT = frozenset(
         "data.preparing.processes",
         "evaluation.formats",
         "evaluation.progress",
+        "tasks.stages._too_long",
     }
 )
 # Modules that only log, sum up, refuse, or start processes, and import others. They don't count, the modules that they import do.
@@ -54,6 +56,8 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.parallel.launch",
         "bnf.parallel.placement",
         "bnf.parallel.ray_workers",
+        "bnf.parallel.sent_errors",
+        "bnf.parallel.worker_cores",
         "bnf.reference.on_ray",
         "bnf.training.checks",
         "bnf.training.fitting",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from bnf.parallel.node_folders import same_path
 from bnf.paths import person_path
+from tasks.home_lock import using
 from tasks.remote import Remote
 from tasks.store import Artifact, Store
+
+# The homes of which this process reads artifacts. They are held until it ends, as no run here names what is fetched.
+_homes: set[Path] = set()
+_held = contextlib.ExitStack()
 
 
 @dataclass(frozen=True)
@@ -25,10 +32,11 @@ class ArtifactFolder:
     root: str
 
     def __call__(self, folder: str) -> str:
-        """The folder's path here. An artifact comes from the store that this node's `BNF_STORE` names, into its `BNF_HOME`.
+        """The folder's path here. An artifact comes from the store that this node's `BNF_STORE` names, into its `BNF_HOME`; `bnf gc` drops
+        nothing from it until this process ends.
 
         Raises:
-            ValueError: it is not here, and no shared store is named or it is no artifact.
+            ValueError: it is not here, and no shared store is named or it is no artifact; or one of the two variables is a relative path.
             RemoteError: the shared store can't be reached, or what it holds is altered.
         """
         if not Path(folder).is_relative_to(self.root):
@@ -44,9 +52,17 @@ class ArtifactFolder:
         home = person_path(os.environ.get("BNF_HOME") or str(Path(self.root).parent))
         if not home.is_absolute():
             raise ValueError(f"BNF_HOME must be an absolute path where Ray is started on {platform.node()}, got {home}")
+        path = re.sub(r"^(file|local):(//)?", "", url)
+        if "://" not in path and not person_path(path).is_absolute():
+            raise ValueError(
+                f"BNF_STORE must be an absolute path or a URL where Ray is started on {platform.node()}, got {url}; write the whole path"
+            )
         stage, name, *inside = Path(folder).relative_to(self.root).parts
         name = name.removesuffix(".part")
         key, _, fingerprint = name.partition(".")
+        if home not in _homes:
+            _held.enter_context(using(home))
+            _homes.add(home)
         store = Store(home / "artifacts", Remote(url))
         artifact = Artifact(stage, key, fingerprint, store.root / stage / name)
         started_s = time.monotonic()

@@ -20,9 +20,10 @@ from prefect.context import TaskRunContext
 from prefect.results import get_result_store
 from prefect.transactions import get_transaction
 
+from bnf.failures import Cause
+from bnf.progress import Pace
 from tasks.child import StageFailed
 from tasks.execute import Execution, execute
-from tasks.failures import Cause
 from tasks.job import Settings
 from tasks.keys import Ingredients
 from tasks.nodes import Node
@@ -47,6 +48,8 @@ class ArtifactKey(CachePolicy):
 
     # Prefect copies policies and calls them without arguments.
     artifact_of: Callable[[], tuple[str, Artifact | None]] | None = None
+    # What the task run's log says of an artifact that is taken; None where nothing is taken.
+    taken: Callable[[Artifact], str] | None = None
 
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
@@ -56,6 +59,9 @@ class ArtifactKey(CachePolicy):
         records = get_result_store()
         if artifact is not None:
             records.persist_result_record(records.create_result_record(artifact.as_json(), key=key), holder=key)
+            if self.taken is not None:
+                # The task's own code, which logs otherwise, is not called.
+                get_run_logger(task_ctx).info(self.taken(artifact))
         else:
             Path(records._resolved_key_path(key)).unlink(missing_ok=True)
         return key
@@ -71,16 +77,17 @@ def run_node(
     complete: bool,
     records: Path,
     on_retry: Callable[[str], None],
+    taken: Callable[[Artifact], str],
 ) -> Made:
     """Run one node as a Prefect task. `inputs` are the results of the tasks before it, which draws the edges of the UI's graph.
 
     A failure that may pass by itself, such as a network's, is tried again with growing delays, and `on_retry` is told. Others are not:
-    a wrong schema stays wrong.
+    a wrong schema stays wrong. `taken` says for the log what a cached artifact is and where it was made.
 
     Returns:
         The artifact as plain JSON: stage, key, fingerprint, path.
     """
-    progress = _ProgressArtifact(node.label)
+    progress, pace = _ProgressArtifact(node.label), Pace()
     tries = itertools.count()
 
     def body(settings: Settings, inputs: dict[str, Made]) -> Made:
@@ -95,6 +102,7 @@ def run_node(
             execution.on_log(node, text)
 
         def on_progress(node: Node, done: int, total: int, note: str) -> None:
+            note = pace(done, total, note)
             progress(done, total, note)
             execution.on_progress(node, done, total, note)
 
@@ -120,7 +128,7 @@ def run_node(
         task_run_name=node.label,
         # No tags: Prefect asks the server for a concurrency limit of every tag, and SQLite answers some of those with "busy, again
         # in 2 s".
-        cache_policy=ArtifactKey(artifact_of=artifact_of),
+        cache_policy=ArtifactKey(artifact_of=artifact_of, taken=None if refresh or complete else taken),
         refresh_cache=refresh or complete,
         retries=len(RETRY_DELAYS_S),
         retry_delay_seconds=RETRY_DELAYS_S,

@@ -132,6 +132,11 @@ class Remote:
         assert winner is not None
         return winner
 
+    def put(self, folder: str, artifact: Path) -> None:
+        """Put an artifact's files where they aren't there whole. Which artifact counts under its key stays as it is."""
+        if self.damage(folder) is not None:
+            self._put(folder, artifact)
+
     def _put(self, folder: str, artifact: Path) -> None:
         """Put an artifact's files, manifest last; one that is there is taken away first, so that what has a manifest is whole."""
         target = f"{self._root}/{folder}"

@@ -31,6 +31,12 @@ def needs_accelerator(node: Node) -> bool:
     return not asks_endpoint(node) if node.settings.get("engine") else load(STAGES, node.stage).ACCELERATOR
 
 
+def ray_places(node: Node) -> bool:
+    """Whether Ray places the node's work on whatever there is: of a cluster, this machine too; a reference pass on all of this machine."""
+    ray = node.unkeyed.get("ray")
+    return ray is not None and (ray != "local" or not node.settings.get("engine"))
+
+
 def num_devices(node: Node, total: int) -> int:
     """How many of the machine's devices a node computes on: all of its processes' and replicas', and no more than there are."""
     if not needs_accelerator(node):
@@ -39,9 +45,7 @@ def num_devices(node: Node, total: int) -> int:
         # It measures how much memory is free.
         return total
     placed: Settings = {**node.settings, **node.unkeyed}
-    ray = placed.get("ray")
-    if ray is not None and (ray != "local" or not node.settings.get("engine")):
-        # Ray places the work: on whatever a cluster has free, here too, and a reference pass on all that there is.
+    if ray_places(node):
         return total
     if node.settings.get("engine"):
         options = placed.get("engine_placement", {})

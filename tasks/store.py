@@ -161,6 +161,13 @@ class Store:
             return artifact
         return self._artifact(artifact.stage, artifact.key, fingerprint)
 
+    def share(self, artifact: Artifact) -> Artifact:
+        """Put an artifact into the shared store, and return it: others can fetch it there though another one counts under its key."""
+        if self.publish(artifact) != artifact:
+            assert self.remote is not None
+            self.remote.put(artifact.folder, artifact.path)
+        return artifact
+
     def same_but_code(self, ingredients: Ingredients) -> Artifact | None:
         """The newest valid artifact of this machine whose key differs from this one's in code alone."""
         wanted = {**ingredients.as_json(), "code": None}

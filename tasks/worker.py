@@ -17,11 +17,11 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from bnf.failures import cause_of
 from bnf.parallel.node_folders import NODE_FOLDER
 from bnf.plugins import Kind, load
 from bnf.process import die_with_parent, take_cores
 from bnf.progress import Progress
-from tasks.failures import cause_of
 from tasks.job import Job
 from tasks.node_folders import ArtifactFolder
 from tasks.stages import Stage
@@ -66,8 +66,9 @@ def main() -> None:
             report = {"event": "error", "kind": type(error).__name__, "message": str(error), "cause": cause_of(error)}
             _send(reports, report)
         else:
+            peak = _device_peak()
             _free_memory()
-            _send(reports, {"event": "done"})
+            _send(reports, {"event": "done", "device_bytes": peak})
     is_over = True
 
 
@@ -83,6 +84,16 @@ def _free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def _device_peak() -> int | None:
+    """The most memory that torch has held on a GPU during the job, of this process alone; None where it computed on none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    peak: int = torch.cuda.max_memory_reserved()
+    torch.cuda.reset_peak_memory_stats()
+    return peak or None
 
 
 def _send(reports: TextIO, report: dict[str, Any]) -> None:

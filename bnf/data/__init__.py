@@ -2,11 +2,13 @@
 
 groups: the data set of a training, in memory and on disk.
 columns: a safetensors file that is written as its values come.
+plain: groups from plain rows, without the pipeline.
 token_ids: token ids in four bytes each.
 packing: groups as rows of tokens.
 longest: the longest group, which a row has to hold.
 sizes: how many tokens a data set has, from its stored lengths.
 rendering: chat messages as token ids.
 chat_template: what a chat template writes, checked.
+system_prompt: the system message of conversations that have none.
 marked: messages, their context, and their texts.
 """

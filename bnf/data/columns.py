@@ -4,6 +4,7 @@ import json
 import shutil
 from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -120,7 +121,8 @@ class ColumnsWriter:
                     shutil.copyfileobj(column, whole, _COPIED_BYTES)
 
     def remove(self) -> None:
-        """Removes the columns' files."""
-        self.close()
-        for file in self._paths.values():
-            file.unlink(missing_ok=True)
+        """Removes the columns' files, also those that a full disk keeps from being closed in order."""
+        for name, file in self._files.items():
+            with suppress(OSError):
+                file.close()
+            self._paths[name].unlink(missing_ok=True)

@@ -161,9 +161,10 @@ class GroupsWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._lines.close()
-        self._columns.close()
         try:
+            # On a full disk closing raises too.
+            self._lines.close()
+            self._columns.close()
             if kind is None:
                 self._finish()
         finally:

@@ -10,6 +10,8 @@ group: what one of the processes asks of the others.
 share: tasks shared out over workers that may end.
 cluster: what the machines of a Ray cluster have.
 ray_workers: workers on Ray.
+worker_cores: cores that the workers of a machine share out.
+sent_errors: errors on their way from a worker to its caller.
 node_folders: where a node has a folder that the run's machine names.
 ray_probe: asks a Ray address what is there, in a process of its own.
 """

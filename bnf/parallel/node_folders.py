@@ -9,15 +9,15 @@ from pathlib import Path
 NodeFolder = Callable[[str], str]
 
 
-def same_path(folder: str, what: str = "folder") -> str:
-    """The path itself; `what` is there is for the message.
+def same_path(folder: str) -> str:
+    """The path itself.
 
     Raises:
         ValueError: it is not on this node.
     """
     if not Path(folder).is_dir():
         raise ValueError(
-            f"the {what} must be on every node under the same path, got {folder}, which isn't there; mount BNF_HOME and the models on "
+            f"the folder must be on every node under the same path, got {folder}, which isn't there; mount BNF_HOME and the models on "
             f"{platform.node()} too"
         )
     return folder

@@ -6,29 +6,28 @@ process.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import platform
 import queue
 import shutil
 import socket
-import stat
 import tempfile
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from bnf.host import own_cores
 from bnf.parallel.cluster import Cluster, Machine
 from bnf.parallel.code import code_digest
+from bnf.parallel.sent_errors import SentError
 from bnf.parallel.share import WorkerEnded
+from bnf.parallel.worker_cores import stay_on_cores
 from bnf.process import ROOT
 
 if TYPE_CHECKING:
@@ -91,7 +90,8 @@ def connect(address: str) -> Cluster:
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     if address == "local" or (address.startswith("ray://") and ("RAY_AUTH_TOKEN" in os.environ or token.exists())):
         # Ray of this machine alone has a token by default; to say so saves a warning. A client sends its token only where the mode is said.
-        # A process of a cluster finds out by itself.
+        # A process of a cluster finds out by itself, but not where RAY_ADDRESS names the cluster. To say it there anyway would keep the
+        # workers of a cluster without a token from this process.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
@@ -115,25 +115,44 @@ def connect(address: str) -> Cluster:
 def _join(address: str) -> None:
     """Connect this process to a cluster that runs."""
     import ray
-
-    # Ray has no public name for what `auto` stands for.
-    from ray._private.services import canonicalize_bootstrap_address
     from ray.exceptions import RayError
 
     try:
-        at = address if address.startswith("ray://") else str(canonicalize_bootstrap_address(address))
-        host, _, port = at.removeprefix("ray://").rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+        socket.create_connection(_host_and_port(address), timeout=_ANSWER_S).close()
         with tempfile.TemporaryDirectory() as code:
             # In one folder, as they are here: a package finds another one's files beside its own.
             for package in _PACKAGES:
                 shutil.copytree(ROOT / package, Path(code) / package, ignore=shutil.ignore_patterns("__pycache__"))
             ray.init(address, runtime_env={"working_dir": code}, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, RayError) as error:
+    except (OSError, OverflowError, RuntimeError, RayError) as error:
         said = " ".join(str(error).split())[:400]
+        named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else ""
+        if named:
+            said = f"the variable RAY_ADDRESS says {named}: {said}"
+        ask = (
+            ", or set RAY_AUTH_MODE=token where that cluster asks for one"
+            if named and "RAY_AUTH_MODE" not in os.environ
+            else ""
+        )
         raise ValueError(
             f"ray.address must be that of a cluster that runs, got {address} ({said}); start one with `ray start --head`, and `ray start "
-            "--address=HOST:PORT` on its other nodes, or set ray.address to local"
+            f"--address=HOST:PORT` on its other nodes, or set ray.address to local{ask}"
+        ) from error
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    # Ray has no public name for what `auto` stands for.
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        # With RAY_ADDRESS=local it stands for none.
+        at = address if address.startswith("ray://") else canonicalize_bootstrap_address(address) or ""
+        host, _, port = at.removeprefix("ray://").rpartition(":")
+        return host.strip("[]"), int(port)
+    except ValueError as error:
+        raise ValueError(
+            f"RAY_ADDRESS must be the HOST:PORT of a cluster with ray.address={address}, got {os.environ.get('RAY_ADDRESS')}; set it so, "
+            "unset it for the cluster that runs on this machine, or set ray.address to local"
         ) from error
 
 
@@ -176,9 +195,15 @@ class RayWorker(Generic[M, R, A]):
     def __init__(self, number: int, actor: ActorHandle[object]) -> None:
         self._number, self._actor = number, actor
         self._about: A | None = None
+        self._was_open = False
 
     def ready(self, until: Callable[[], bool]) -> bool:
-        """Wait until it is open: it may be new, be started again, or wait for a place in the cluster."""
+        """Wait until it is open: it may be new, be started again, or wait for a place in the cluster.
+
+        Raises:
+            WorkerEnded: it has ended for good, or what it held when it ended can't be opened again.
+            Exception: what fails where it first opens.
+        """
         from ray.exceptions import ActorUnavailableError
 
         asked: ObjectRef[object] | None = None
@@ -187,6 +212,7 @@ class RayWorker(Generic[M, R, A]):
             asked = self._actor.about.remote() if asked is None else asked
             try:
                 self._about = cast(A, self._get(asked, timeout_s=_ASK_AGAIN_S))
+                self._was_open = True
                 return True
             except ActorUnavailableError:
                 asked = None
@@ -195,6 +221,14 @@ class RayWorker(Generic[M, R, A]):
                 if say_at_s is not None and time.monotonic() > say_at_s:
                     print(f"worker {self._number} waits until Ray has a place for it, or still opens", flush=True)
                     say_at_s = None
+            except (WorkerEnded, ConnectionError):
+                raise
+            except Exception as error:
+                if not self._was_open:
+                    raise
+                # Memory that the one before it held may not be free yet. The others go on without it.
+                self.end()
+                raise WorkerEnded(f"worker {self._number} ended, and didn't open again ({error})") from error
         return False
 
     def about(self) -> A:
@@ -277,7 +311,7 @@ class _Actor(Generic[O, M, R, A]):
     def __init__(self, number: int, opens: Callable[[O], Server[M, R, A]], opening: O, code: str, num_cores: int) -> None:
         self._number, self._opens, self._opening, self._code = number, opens, opening, code
         # Cores are held for as long as the files are open, so also a worker that is killed gives its own back.
-        self._cores = _stay_on_cores(num_cores)
+        self._cores = stay_on_cores(num_cores)
         # One that is started again is another one.
         self._life = uuid.uuid4().hex
         self._server: Server[M, R, A] | None = None
@@ -341,7 +375,7 @@ class _Actor(Generic[O, M, R, A]):
                 f"what worker {self._number} opens must not end it, got exit {error.code}; its log has why"
             )
         except BaseException as error:
-            self._failed = _sendable(error)
+            self._failed = SentError.of(error).error()
         self._is_open.set()
         while self._server is not None:
             message, replies = self._messages.get()
@@ -353,44 +387,5 @@ class _Actor(Generic[O, M, R, A]):
                     replies.put(reply)
             except BaseException as error:
                 # A panic of a library in Rust is no Exception; the caller waits for an end.
-                failed = _sendable(error)
+                failed = SentError.of(error).error()
             replies.put(_End(failed))
-
-
-def _sendable(error: BaseException) -> Exception:
-    """An error that can be sent to the caller: of a kind that callers tell apart, or with its kind in its text."""
-    traceback.print_exception(error)
-    kind = next((kind for kind in (WorkerEnded, ValueError, MemoryError, OSError) if isinstance(error, kind)), None)
-    return kind(str(error)) if kind is not None else RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _stay_on_cores(number: int) -> list[IO[bytes]]:
-    """Keep this process on cores on which no other worker is, and hold these by locked files. Where so few are free, it stays on all."""
-    held: dict[int, IO[bytes]] = {}
-    cores = own_cores()
-    if number == 0 or number >= len(cores) or not hasattr(os, "sched_setaffinity"):
-        return []
-    folder = Path(tempfile.gettempdir()) / f"bnf-cores-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-        raise ValueError(
-            f"{folder} must be this user's own folder, got another one's, who may read and hinder; remove it, or set TMPDIR"
-        )
-    for core in cores:
-        file: IO[bytes] = os.fdopen(os.open(folder / str(core), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        held[core] = file
-        if len(held) == number:
-            # Threads that are there already have their own.
-            for thread in os.listdir("/proc/self/task"):
-                with suppress(ProcessLookupError):
-                    os.sched_setaffinity(int(thread), held)
-            return list(held.values())
-    for file in held.values():
-        file.close()
-    return []

@@ -52,8 +52,11 @@ class _Tasks(Generic[T]):
             return self._stopped or not (self._waiting or self._at_work)
 
     def take(self) -> _Task[T] | None:
+        """A task; None after a wait for one, as the worker may have ended meanwhile, and where there is none any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._waiting or not self._at_work)
+            if not self._waiting and self._at_work:
+                self._changed.wait_for(lambda: self._stopped or self._waiting or not self._at_work)
+                return None
             if self._stopped or not self._waiting:
                 return None
             self._at_work += 1
@@ -97,7 +100,9 @@ def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Itera
     def serve(worker: W) -> None:
         failed: Exception | None = None
         try:
-            while worker.ready(left.over) and (task := left.take()) is not None:
+            while worker.ready(left.over) and not left.over():
+                if (task := left.take()) is None:
+                    continue
                 try:
                     for one in work(worker, task.what):
                         told.put((worker, one, None, False))

@@ -13,7 +13,7 @@ from bnf.data.groups import read_groups
 from bnf.model.device import device_kind
 from bnf.model.kernels import in_common
 from bnf.model.loading import Numerics, numerics
-from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder, same_path
+from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from bnf.parallel.placement import Placement
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import WorkerEnded, share_out
@@ -46,12 +46,10 @@ class OpenReference:
     """What a worker holds: the pass's rows and its reference. It replies with rows and their values.
 
     Raises:
-        ValueError: a folder isn't on the worker's node, or holds something else there.
+        ValueError: a folder holds something else on the worker's node.
     """
 
     def __init__(self, of: Pass) -> None:
-        same_path(str(of.model_dir), "model's folder")
-        same_path(str(of.groups_dir), "groups' folder")
         self._of, self._parts = of, dict[str, PassRows]()
         self._reference: Reference | None = None
         self.about = About(device_pass(of.served_by()), numerics())
@@ -84,7 +82,11 @@ class OpenReference:
 
 
 def _open_on_node(asked: tuple[NodeFolder, Pass]) -> OpenReference:
-    """On a node, which has the folders where the function says."""
+    """On a node, which has the folders where the function says.
+
+    Raises:
+        ValueError: one of them isn't there.
+    """
     folder, of = asked
     return OpenReference(replace(of, model_dir=Path(folder(str(of.model_dir))), groups_dir=Path(folder(str(of.groups_dir)))))
 

@@ -3,6 +3,7 @@
 config: the recipe's `prepare` section
 prepare: groups of sources or of labelled samples
 foresight: whether sources will give pairs, before anything is prepared
+limit: the rows of a source's first prompts
 render: a record as a row with token ids
 pool: rendering here, by several processes, or on Ray
 processes: processes that share out tasks

@@ -31,7 +31,8 @@ class RatingRule:
 class PrepareConfig:
     """The recipe's `prepare` section; `flows.recipe.sections.Prepare` describes each key, and docs/data.md what they do together.
 
-    `offline_mix`, the share of a round's prompts that is taken from the recipe's `data`, and `round` come from the `sample` section.
+    `offline_mix`, the share of a round's prompts that is taken from the recipe's `data`, and `round` come from the `sample` section,
+    `seed`, `date` and `system_prompt` from the top of the recipe.
     """
 
     max_preferred: int | None = None
@@ -57,6 +58,7 @@ class PrepareConfig:
     round: int = 1
     seed: int = 0
     date: str = DEFAULT_DATE
+    system_prompt: str | None = None
 
     @classmethod
     def from_dict(cls, values: Record) -> PrepareConfig:

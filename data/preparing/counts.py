@@ -9,8 +9,12 @@ from evaluation.records import Record
 
 # Outcomes of rows that are in the groups, wholly or with one side.
 KEPT = ("kept", "masked", "dev")
-# Outcomes that don't count as lost: a duplicate repeats another row, and the others are left out because the recipe asks for it.
-NOT_LOST = (*KEPT, "duplicate", "tie", "middle", "unsampled", "reward_gap", "no_contrast")
+# Outcomes of rows that are used, or left out because they repeat another row or because the recipe asks for it.
+USED = (*KEPT, "duplicate", "tie", "middle", "unsampled", "reward_gap", "no_contrast")
+# The outcome of rows behind `data.limit`, which are not looked at any further.
+BEYOND_LIMIT = "beyond_limit"
+# Outcomes that don't count as lost.
+NOT_LOST = (*USED, BEYOND_LIMIT)
 
 
 class Histogram(TypedDict):

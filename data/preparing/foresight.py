@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from data.parse import Parser
 from data.preparing.config import PrepareConfig
 from data.preparing.label_resolution import RowEntry, resolve
+from data.preparing.limit import limited
 from data.preparing.render import prompt_digest
 from data.preparing.staging import CandidateEntry
 from data.reading.records import Bad, DataSource, Reader
@@ -31,7 +32,7 @@ def gives_pairs(sources: Sequence[DataSource], config: PrepareConfig, most_rows:
     numbers = itertools.count(1)
     for number, source in enumerate(sources):
         parse, rows = Parser(source), 0
-        for rows, raw in enumerate(itertools.islice(Reader(source), most_rows + 1), start=1):
+        for rows, raw in enumerate(itertools.islice(limited(Reader(source), source), most_rows + 1), start=1):
             id, row = parse(raw)
             if not isinstance(row, Bad):
                 entry = _entry(row, id, number, raw.line, next(numbers))

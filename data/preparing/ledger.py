@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data.preparing.counts import KEPT, NOT_LOST, GroupStatistics, LedgerCounts
+from data.preparing.counts import BEYOND_LIMIT, KEPT, NOT_LOST, USED, GroupStatistics, LedgerCounts
 from data.preparing.render import named_place
 from data.preparing.staging import Staging
 from evaluation.records import Record, write_whole
@@ -63,7 +63,12 @@ class Ledger:
 
     @property
     def dropped_share(self) -> float:
-        return self._lost.total() / self._rows.total() if self._rows else 0.0
+        return self._lost.total() / self._num_taken if self._num_taken else 0.0
+
+    @property
+    def _num_taken(self) -> int:
+        """How many rows there are before `data.limit`."""
+        return self._rows.total() - self._rows[BEYOND_LIMIT]
 
     @property
     def _lost(self) -> Counter[str]:
@@ -75,11 +80,11 @@ class Ledger:
         Raises:
             ValueError: naming the source and its first row.
         """
-        if not any(self._rows[outcome] for outcome in NOT_LOST):
+        if not any(self._rows[outcome] for outcome in USED):
             return  # `check` says why nothing is left at all
         for number, name in enumerate(self._names):
             rows = self._by_source.get(number, Counter())
-            if any(rows[outcome] for outcome in NOT_LOST):
+            if any(rows[outcome] for outcome in USED):
                 continue
             first = self._staging.run(
                 "select file, line, outcome, detail from rows where source = ? order by no limit 1", number
@@ -99,8 +104,8 @@ class Ledger:
         Raises:
             ValueError: naming the reasons, most frequent first, and the first row that was lost.
         """
-        num_rows = self._rows.total()
-        if not num_rows:
+        num_rows = self._num_taken
+        if not self._rows:
             raise ValueError(f"the data must hold at least one row, got none from {', '.join(self._names)}; correct data.path")
         kept = any(self._rows[outcome] for outcome in KEPT)
         if kept and self.dropped_share <= max_dropped_share:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from bnf.host import own_cores
 from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from data.preparing.config import PrepareConfig
+from data.preparing.limit import limited
 from data.preparing.processes import in_processes
 from data.preparing.render import RowRenderer
 from data.preparing.staged import StagedRow, staged
@@ -58,7 +59,7 @@ def render_rows(setting: Setting, num_proc: int | None, progress: Progress, *, r
     Raises:
         FileNotFoundError, ValueError: as `Reader` and `RowRenderer`.
     """
-    chunks = _chunks(setting.sources, progress)
+    chunks = _chunks(setting.sources, setting.config.system_prompt, progress)
     first = list(itertools.islice(chunks, _CHUNKS_WORTH_A_POOL))
     rendered: Iterable[list[StagedRow]]
     is_small = len(first) < _CHUNKS_WORTH_A_POOL
@@ -76,14 +77,14 @@ def render_rows(setting: Setting, num_proc: int | None, progress: Progress, *, r
         yield from rows
 
 
-def _chunks(sources: Sequence[DataSource], progress: Progress) -> Iterator[Chunk]:
+def _chunks(sources: Sequence[DataSource], system_prompt: str | None, progress: Progress) -> Iterator[Chunk]:
     num_rows = 0
     for number, source in enumerate(sources):
         reader = Reader(source)
-        for raws in _batched(reader, CHUNK_ROWS):
+        for raws in _batched(limited(reader, source, system_prompt), CHUNK_ROWS):
             num_rows += len(raws)
             done, total = reader.progress
-            note = f"{num_rows} rows" + (f", source {number + 1} of {len(sources)}" if len(sources) > 1 else "")
+            note = f"{reader.unit}, {num_rows} rows" + (f", source {number + 1} of {len(sources)}" if len(sources) > 1 else "")
             progress(done, max(done, total), note)
             yield [(number, raw) for raw in raws]
 

@@ -31,13 +31,13 @@ def in_processes(
 
     Raises:
         RuntimeError: a process has ended.
-        Exception: what a task raises; the others are cancelled.
+        Exception: what `make` or a task raises; the others are cancelled.
     """
     # Not forked: this process may have threads of torch and of the tokenizer.
     start = functools.partial(_start, cast(Make, make), setting)
     with ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"), initializer=start) as pool:
         try:
-            results = in_order(tasks, num_proc, lambda task: pool.submit(_do, task), Future.result, Future.cancel)
+            results = in_order(tasks, under_way(num_proc), lambda task: pool.submit(_do, task), Future.result, Future.cancel)
             yield from cast(Iterator[R], results)
         except BrokenProcessPool as error:
             raise RuntimeError(
@@ -46,15 +46,20 @@ def in_processes(
             ) from error
 
 
+def under_way(num_proc: int) -> int:
+    """How many tasks are begun at once, so that so many processes always have one."""
+    return _TASKS_EACH * num_proc + 1
+
+
 def in_order(
-    tasks: Iterable[T], num_proc: int, begin: Callable[[T], H], result: Callable[[H], R], cancel: Callable[[H], object]
+    tasks: Iterable[T], most: int, begin: Callable[[T], H], result: Callable[[H], R], cancel: Callable[[H], object]
 ) -> Iterator[R]:
-    """The result of each task. A few tasks for each process are begun; where one raises, or nobody wants more, the others are cancelled."""
+    """The result of each task. At most so many are begun at once; where one raises, or nobody wants more, the others are cancelled."""
     begun: deque[H] = deque()
     try:
         for task in tasks:
             begun.append(begin(task))
-            if len(begun) > _TASKS_EACH * num_proc:
+            if len(begun) == most:
                 yield result(begun.popleft())
         while begun:
             yield result(begun.popleft())
@@ -79,7 +84,15 @@ def _start(make: Make, setting: object) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     # One thread in each process is enough.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _work = make(setting)
+    try:
+        _work = make(setting)
+    except Exception as error:
+        # Raised here it would look like a process that has ended. So each task raises it.
+        _work = functools.partial(_refuse, error)
+
+
+def _refuse(error: Exception, _: object) -> object:
+    raise error
 
 
 def _do(task: object) -> object:

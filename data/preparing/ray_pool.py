@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from bnf.parallel.code import code_digest
 from bnf.parallel.ray_workers import connect
-from data.preparing.processes import Make, in_order
+from bnf.parallel.sent_errors import SentError
+from data.preparing.processes import Make, in_order, under_way
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -29,7 +30,7 @@ def on_ray(
     """What `make(setting)` gives for each task. A task begins where a core is free, and again where its process has ended.
 
     Args:
-        num_proc: how many cores to use; None is all of the cluster.
+        num_proc: the most cores to use; None is all of the cluster.
 
     Raises:
         ValueError: there is no cluster at the address, or a node has other code.
@@ -54,15 +55,17 @@ def on_ray(
             raise error.cause from None
         except (RayError, ConnectionError) as error:
             raise RuntimeError(
-                f"a worker on Ray must outlast its rows, got {_RETRIES + 1} that ended with the same ones, or a cluster that is gone "
-                f"({' '.join(str(error).split())[:300]}); see Ray's logs for the reason, which is often too little memory"
+                f"a worker on Ray must live until its rows are rendered, got {_RETRIES + 1} that ended with the same rows, or a cluster "
+                f"that is gone ({' '.join(str(error).split())[:300]}); see Ray's logs for the reason, which is often too little memory"
             ) from error
 
     def cancel(task: ObjectRef[object]) -> None:
         with suppress(RayError, ConnectionError):
             ray.cancel(task)
 
-    yield from in_order(tasks, num_proc or cluster.num_cpus, lambda task: do.remote(*given, task), result, cancel)
+    # Every task that is begun takes a core as soon as one is free.
+    most = under_way(cluster.num_cpus) if num_proc is None else num_proc
+    yield from in_order(tasks, most, lambda task: do.remote(*given, task), result, cancel)
 
 
 _made: tuple[bytes, Callable[[object], object]] | None = None
@@ -70,9 +73,16 @@ _made: tuple[bytes, Callable[[object], object]] | None = None
 
 def _do(caller: bytes, code: str, make: Make, setting: object, task: object) -> object:
     """Runs in a worker, which keeps what it made until another caller asks."""
+    try:
+        return _work(caller, code, make, setting)(task)
+    except Exception as error:
+        raise SentError.of(error).error() from None
+
+
+def _work(caller: bytes, code: str, make: Make, setting: object) -> Callable[[object], object]:
     global _made
     if _made is None or _made[0] != caller:
         if (own := code_digest()) != code:
             raise ValueError(f"every node of a Ray cluster must compute with {code}, got {own}; install the same versions")
         _made = caller, make(setting)
-    return _made[1](task)
+    return _made[1]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bnf.data.chat_template import RenderingError
 from bnf.data.marked import NO_CONTEXT, Context, texts_of
+from bnf.data.system_prompt import with_system_prompt
 from data.parse import Parser
 from data.preparing.config import PrepareConfig
 from data.preparing.languages import language_of_prompt
@@ -96,12 +97,15 @@ class RowRenderer:
             try:
                 if isinstance(parsed, Bad):
                     raise Left(parsed.reason, parsed.detail)
-                row = self._checked(row, parsed)
+                row = self._checked(row, self._with_system_prompt(parsed))
             except Left as left:
                 # The id itself may be what can't be written.
                 row = replace(row, id=_SURROGATES.sub("\ufffd", row.id), outcome=left.outcome, detail=left.detail)
             found.append(row)
         return self._rendered(found)
+
+    def _with_system_prompt(self, parsed: Row) -> Row:
+        return replace(parsed, messages=with_system_prompt(parsed.messages, self._config.system_prompt))
 
     def _checked(self, row: RenderedRow, parsed: Row) -> RenderedRow:
         """The row with its messages and its candidates' texts, checked."""

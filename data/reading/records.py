@@ -35,7 +35,8 @@ class DataSource:
     """One source of a recipe's `data`: which file of `data/sources` reads it, where it lies, and what its columns are called.
 
     `path` is a local file or folder, an fsspec URL, or a hub id. `split`, `config`, `revision` and `streaming` are load_dataset's, for a
-    hub id; `split` picks a folder's files too. `weight` is its part of a mixture; None takes all of it.
+    hub id; `split` picks a folder's files too. `weight` is its part of a mixture; None takes all of it. `limit` is how many prompts are
+    taken, in the order in which they first appear.
     """
 
     source: str
@@ -46,6 +47,7 @@ class DataSource:
     config: str | None = None
     revision: str | None = None
     streaming: bool = False
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Raw:
 class Reader:
     """Iterates over a source's records; `progress` says how much of them is read.
 
+    Attributes:
+        unit: of `progress`: bytes of files, or records of a set.
+
     Raises:
         FileNotFoundError: where there is nothing at the path, or the hub can't be reached.
         ValueError: where a file is of no known format, or ends in its middle.
@@ -81,10 +86,11 @@ class Reader:
         self._source = source
         self._done = self._total = 0
         self._open: ByteFile | None = None
+        self.unit = "bytes"
 
     @property
     def progress(self) -> tuple[int, int]:
-        """(done, total), in bytes of files or records of a hub's set."""
+        """(done, total)."""
         return self._done + (self._open.tell() if self._open is not None and not self._open.closed else 0), self._total
 
     def __iter__(self) -> Iterator[Raw]:
@@ -105,7 +111,7 @@ class Reader:
             self._done, self._open = self._done + file.num_bytes, None
 
     def _set(self, rows: Iterable[Mapping[str, object]]) -> Iterator[Raw]:
-        self._total = len(rows) if isinstance(rows, Sized) else 0
+        self._total, self.unit = len(rows) if isinstance(rows, Sized) else 0, "records"
         for line, row in enumerate(rows, start=1):
             self._done = line
             yield Raw("", line, dict(row))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bnf.data.chat_template import DEFAULT_DATE, RenderingError
 from bnf.data.marked import context_of
+from bnf.data.system_prompt import with_system_prompt
 from data.sampling.prompts import Place, load_prompts, prompts_of_round
 from evaluation.engines import Engine, share_chunks
 from evaluation.records import Record, read_repaired, write_whole
@@ -42,6 +43,7 @@ class SampleConfig:
     prompts_per_round: int | None = None
     held_out_prompts: int = 0
     date: str = DEFAULT_DATE
+    system_prompt: str | None = None
 
     def samplings(self) -> list[Sampling]:
         """One per temperature: each gives the same number of samples, the first ones one more where that doesn't come out even."""
@@ -57,7 +59,10 @@ def prompts_to_complete(config: SampleConfig, path: str | None, place: Place) ->
 
     Held-out prompts are measured, not trained on.
     """
-    prompts = load_prompts(config.source, path, config.num_prompts + config.held_out_prompts, **place)
+    prompts = [
+        {**prompt, "messages": with_system_prompt(prompt["messages"], config.system_prompt)}
+        for prompt in load_prompts(config.source, path, config.num_prompts + config.held_out_prompts, **place)
+    ]
     pool, held_out = prompts[: config.num_prompts], prompts[config.num_prompts :]
     return [
         *({**prompt, "held_out": False} for prompt in prompts_of_round(pool, config.round, config.prompts_per_round)),

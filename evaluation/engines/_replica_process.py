@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import cast
 
 from bnf.parallel.node_folders import NodeFolder
+from bnf.parallel.sent_errors import SentError
 from bnf.plugins import load
 from bnf.process import die_with_parent, take_cores
 from evaluation.engines import ENGINES, LikelihoodEngine, open_engine
@@ -100,7 +101,7 @@ def main() -> None:
                 for reply in found:
                     replies.write(json.dumps(reply) + "\n")
             except Exception as error:
-                replies.write(json.dumps({"error": str(error), "kind": type(error).__name__}) + "\n")
+                replies.write(json.dumps({"error": asdict(SentError.of(error))}) + "\n")
             else:
                 replies.write('{"end": true}\n')
     if engine is not None:

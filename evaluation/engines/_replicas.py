@@ -21,6 +21,7 @@ from bnf.host import own_cores
 from bnf.model.device import devices
 from bnf.parallel.node_folders import NODE_FOLDER
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
+from bnf.parallel.sent_errors import SentError
 from bnf.parallel.share import WorkerEnded, share_out
 from bnf.plugins import load
 from bnf.process import CORES_VARIABLE, module_command, module_environment
@@ -172,9 +173,11 @@ class ProcessReplica(_Asked):
     def _read(self) -> Iterator[Record]:
         """The replies to one message."""
         for line in self._replies:
+            if not line.endswith(b"\n"):
+                break  # it was killed as it wrote
             reply = json.loads(line)
             if "error" in reply:
-                raise _ERRORS.get(reply["kind"], RuntimeError)(reply["error"])
+                raise SentError(**reply["error"]).error()
             if reply.get("end"):
                 return
             yield reply
@@ -185,9 +188,6 @@ class ProcessReplica(_Asked):
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
         how += ", often the kernel's out-of-memory killer" if status == -signal.SIGKILL else ""
         return WorkerEnded(f"replica {self.number + 1} of the engine ended ({how})")
-
-
-_ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "MemoryError": MemoryError}
 
 
 class RayReplica(_Asked):
@@ -276,7 +276,8 @@ class Replicas:
         """The prompts in chunks of all lengths. What the engine alone would compute together stays together, as it is rounded together."""
         order = sorted(range(len(lengths)), key=lambda index: lengths[index])
         together = [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
-        size = max(1, min(_CHUNK_PROMPTS, -(-len(order) // len(self.alive))))
+        # Where none is left, sharing out says so.
+        size = max(1, min(_CHUNK_PROMPTS, -(-len(order) // max(1, len(self.alive)))))
         number = -(-len(together) // -(-size // self._batch)) if together else 0
         return [[index for batch in together[first::number] for index in batch] for first in range(number)]
 

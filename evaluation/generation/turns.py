@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnf.data.system_prompt import with_system_prompt
 from evaluation.benchmarks import Conversation
 from evaluation.engines import Engine
 from evaluation.generation.generate import COMPLETIONS_FILE, ITEMS_FILE, generate
@@ -32,6 +33,7 @@ def generate_turns(
     max_new_tokens: int,
     output_dir: Path,
     progress: Progress,
+    system_prompt: str | None = None,
 ) -> None:
     """Writes items.jsonl and completions.jsonl into `output_dir`.
 
@@ -44,7 +46,7 @@ def generate_turns(
     total, done = benchmark.NUM_TURNS * len(items), 0
 
     def conversation(item: Item) -> list[Message]:
-        return benchmark.messages(item, answers[item["id"]])
+        return with_system_prompt(benchmark.messages(item, answers[item["id"]]), system_prompt)
 
     for turn in range(1, benchmark.NUM_TURNS + 1):
         found: dict[str, Record] = {}

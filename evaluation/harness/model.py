@@ -16,6 +16,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bnf.data.chat_template import ChatTemplate
+from bnf.data.system_prompt import with_system_prompt
 from evaluation.engines import Engine, LikelihoodEngine
 from evaluation.progress import GENERATING, WEIGHING
 from evaluation.types import Progress, Sampling
@@ -30,7 +31,13 @@ DEFAULT_MAX_LENGTH = 4096
 class EngineModel(TemplateLM):
     """Generates and weighs text with an engine that takes token ids."""
 
-    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase | None, progress: Progress) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: PreTrainedTokenizerBase | None,
+        progress: Progress,
+        system_prompt: str | None = None,
+    ) -> None:
         super().__init__()
         if engine.takes != "ids" or tokenizer is None:
             raise ValueError(
@@ -40,7 +47,7 @@ class EngineModel(TemplateLM):
         self.tokenizer = tokenizer
         # An engine that takes token ids has the model's logits.
         self._engine, self._progress = cast(LikelihoodEngine, engine), progress
-        self._template = ChatTemplate(tokenizer)
+        self._template, self._system_prompt = ChatTemplate(tokenizer), system_prompt
 
     @property
     def eot_token_id(self) -> int:
@@ -57,7 +64,9 @@ class EngineModel(TemplateLM):
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return self._template.conversation(
-            chat_history, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt
+            with_system_prompt(chat_history, self._system_prompt),
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: object) -> list[int]:

@@ -76,6 +76,7 @@ def run_task(
     limit: int | None = None,
     chat: bool = False,
     include_path: Path | None = None,
+    system_prompt: str | None = None,
 ) -> Record:
     """Runs a task, or each task of a group or tag; writes results.json and samples.jsonl and returns the former.
 
@@ -84,6 +85,7 @@ def run_task(
         limit: The first so many documents of each task.
         chat: Whether prompts go through the model's chat template; lm-eval's published figures mostly don't.
         include_path: A folder of task definitions, which come before lm-eval's own.
+        system_prompt: The system message of chat prompts that have none: a task's own description is one.
 
     Raises:
         ValueError: where there is no such task, it executes code, or the engine can't say likelihoods that it needs.
@@ -106,7 +108,7 @@ def run_task(
         if num_fewshot is not None:
             task.set_config(key="num_fewshot", value=num_fewshot)
         task.set_fewshot_seed(seed=1234)  # lm-eval's own
-    model = EngineModel(engine, tokenizer, progress)
+    model = EngineModel(engine, tokenizer, progress, system_prompt)
     found = evaluate(model, loaded, limit=limit, apply_chat_template=chat, bootstrap_iters=1000)
     assert found is not None
     results = {

@@ -25,6 +25,8 @@ def deviations(benchmark: Benchmark, settings: Record, baseline: str | None) -> 
     most = settings["max_new_tokens"]
     if most is not None and most < benchmark.MAX_NEW_TOKENS:
         found.append(f"answers of at most {most} instead of {benchmark.MAX_NEW_TOKENS} tokens")
+    if settings.get("system_prompt") is not None:
+        found.append("a system prompt before the questions that have none of their own")
     orders = load(PROTOCOLS, settings["form"]).ORDERS or settings["orders"]
     if settings["orders"] != orders:
         found.append(f"games in {settings['orders']} order{'s' if settings['orders'] == 'both' else ''} instead of {orders}")

@@ -149,7 +149,8 @@ class _OnRay:
         self._workers = _start(opening, count, address)
 
     def __call__(self, batches: Sequence[_Batch]) -> Iterator[tuple[int, list[float]]]:
-        size = max(1, min(_CHUNK_BATCHES, -(-len(batches) // (_CHUNKS_EACH * len(self._workers)))))
+        # Where none is left, sharing out says so.
+        size = max(1, min(_CHUNK_BATCHES, -(-len(batches) // (_CHUNKS_EACH * max(1, len(self._workers))))))
         chunks = [range(len(batches))[start : start + size] for start in range(0, len(batches), size)]
         done: set[int] = set()
 

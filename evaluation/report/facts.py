@@ -38,6 +38,8 @@ def facts(summary: Record) -> list[tuple[str, str]]:
         found.append(
             ("Objective", f"{settings['objective']}{options}" + ("" if weighting == "none" else f", labels {weighting}"))
         )
+        if settings.get("lora_r"):
+            found.append(("Adapters", _adapters(settings)))
         steps = f"{train['steps']} steps of about {train['groups_per_step']:g} prompt groups, " if train else ""
         found.append(
             (
@@ -53,6 +55,14 @@ def facts(summary: Record) -> list[tuple[str, str]]:
         flag = ", as a demonstration" if entry["demonstration"] else ""
         found.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
     return found
+
+
+def _adapters(settings: Record) -> str:
+    targets = settings.get("lora_target_modules", "all-linear")
+    dropout = f", dropout {settings['lora_dropout']:g}" if settings.get("lora_dropout") else ""
+    base = "; the base model's weights in 4 bits" if settings.get("load_in_4bit") else ""
+    named = targets if isinstance(targets, str) else ", ".join(targets)
+    return f"LoRA of rank {settings['lora_r']} on {named}, alpha {settings.get('lora_alpha', 32)}{dropout}{base}"
 
 
 def _rates(settings: Record, train: Record | None) -> str:

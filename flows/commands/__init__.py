@@ -1,10 +1,13 @@
 """What the commands do, once `flows.words` has read their words.
 
+initializing: `bnf init`
 running: `bnf run` and `evaluate`
 planning: `bnf plan`
-showing: `bnf runs`, `show` and `report`
+watching: `bnf watch` and `ui`
+listing: `bnf runs` and `rm`
+showing: `bnf show` and `report`
 comparing: `bnf compare`
-upkeep: `bnf cancel`, `gc`, `ui` and `join`
+upkeep: `bnf cancel`, `gc` and `join`
 doctor: `bnf doctor`
 scoring: `bnf score` and `judge-score`
 """

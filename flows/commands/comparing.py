@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.commands.showing import taken_run
-from flows.display import print_json, print_table
+from flows.display import print_json, print_notes, print_table
 from flows.errors import RecipeError
 from flows.runs.home import home_folder, open_store
 from flows.runs.record import COMPARABLE, DifferingSetting, Run, differing_settings
+from flows.wording import in_words
 from tasks.names import TaskName
 from tasks.store import Store
 
@@ -48,12 +49,10 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         print_json(result)
         return
     print_table("", comparison_rows(result))
-    for note in result["notes"]:
-        print(f"  {note}")
+    print_notes(result["notes"])
     if result["dev"] is not None:
         print_table("before → after training", compared_dev_rows(result["dev"]))
-        for note in result["dev"]["notes"]:
-            print(f"  {note}")
+        print_notes(result["dev"]["notes"])
     print()
     if settings:
         print("recipe keys that differ")
@@ -64,7 +63,7 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
 
 def _setting_row(setting: DifferingSetting) -> dict[str, str]:
     """A recipe key with every run's value, a column for each run."""
-    return {"key": setting["key"]} | {run: "–" if value is None else str(value) for run, value in setting["values"].items()}
+    return {"key": setting["key"]} | {run: in_words(value) for run, value in setting["values"].items()}
 
 
 def _scores(run: Run, store: Store) -> dict[str, dict[str, Path]]:

@@ -19,6 +19,7 @@ from flows.dag.selection import Options
 from flows.display import print_table
 from flows.recipe.config import load_recipe
 from flows.runs.home import home_folder
+from flows.wording import place
 from tasks.execute import machine
 from tasks.nodes import Node
 
@@ -81,7 +82,7 @@ def _room(home: Path) -> list[Check]:
         Check("processor", None, f"{about['cpu']}, {about['cores']} cores"),
         Check("accelerator", None, accelerator),
         Check("memory", None, "unknown" if memory is None else f"{memory / GIB:.1f} of {about['memory_gib']} GiB free"),
-        Check(HOME, room.problem, f"{home}, {room.seen}"),
+        Check(HOME, room.problem, f"{place(home)}, {room.seen}"),
     ]
 
 

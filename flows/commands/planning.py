@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flows.dag.estimate import Asked, estimate_recipe
 from flows.dag.estimate_tables import gpu_rows, heading, memory_rows, other_rows
+from flows.dag.outlook import Outlook, outlooks
+from flows.dag.outlook_tables import outlook_table, outlook_totals
 from flows.dag.plan import make_plan
 from flows.dag.preflight import HOME, problems, require
 from flows.dag.selection import Options
 from flows.display import plan_rows, print_json, print_table
 from flows.recipe.config import Recipe
+from flows.recipe.keys import dotted
 from flows.runs.home import home_folder
-from flows.runs.record import dotted
+from flows.wording import place
 
 
 def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
@@ -21,16 +26,31 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
     """
     home = home_folder()
     plan = make_plan(home, recipe, options)
-    known = plan.forecasts
+    known, takes = plan.forecasts, outlooks(plan)
     if as_json:
-        stages = [entry.as_json() for entry in known.values()]
+        stages = [
+            entry.as_json() | ({"takes": takes[name].to_json()} if name in takes else {}) for name, entry in known.items()
+        ]
         print_json({"stages": stages, "settings": dotted(recipe.model_dump()), "problems": problems(plan.checks)})
     else:
-        print_table(f"{recipe.name} in {home}", plan_rows(list(known.values())), words=True)
+        print_table(f"{recipe.name} in {place(home)}", plan_rows(list(known.values())), words=True)
         count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
         print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
+        _show_outlooks(takes)
     # A home that can't be written may be looked at; `run` and `doctor` refuse it.
     require(check for check in plan.checks if check.name != HOME)
+
+
+def _show_outlooks(takes: Mapping[str, Outlook]) -> None:
+    """What the tasks that would run take, each as it is known, and in all."""
+    title, rows = outlook_table(takes)
+    if not rows:
+        return
+    # A title inside the table would be folded where the table is narrow.
+    print(f"\n{title}")
+    print_table("", rows, words=True)
+    for line in outlook_totals(takes):
+        print(line)
 
 
 def show_estimate(recipe: Recipe, asked: Asked, *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bnf.paths import person_path
@@ -14,15 +14,27 @@ from flows.dag.selection import EVALUATION_SECTIONS, MODELS, Options
 from flows.display import Display, print_json
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST, Recipe, load_recipe, make_recipe
+from flows.recipe.keys import changed_keys
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.record import Run, all_runs, find_run
 from tasks.child import Cancelled
 
 
-def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug: bool = False) -> None:
-    """Check a recipe, run its flow with live output, and show what came out of it."""
+def run_recipe(
+    recipe: Recipe,
+    options: Options,
+    *,
+    changed: Mapping[str, object] | None = None,
+    as_json: bool = False,
+    debug: bool = False,
+) -> None:
+    """Check a recipe, run its flow with live output, and show what came out of it.
+
+    Args:
+        changed: the keys that it sets otherwise than the recipe's file.
+    """
     home = home_folder()
-    plan = make_plan(home, recipe, options)
+    plan = make_plan(home, recipe, options, changed)
     require(plan.checks)
     set_prefect_environment(home, debug=debug)
     from flows.service.server import prefect_server
@@ -31,6 +43,7 @@ def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug
     for found in plan.checks:
         if found.is_cost:
             display.message(f"{found.name}: {found.seen}")
+    runs: list[str] = []
     try:
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
@@ -39,7 +52,11 @@ def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug
             from flows.runner import Listener
 
             def started(run: Run) -> None:
-                display.message(f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}")
+                runs.append(run.id)
+                display.message(
+                    f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}\n"
+                    f"  from another terminal: bnf watch {run.id}"
+                )
 
             LISTENER.set(Listener(started, display.start, display.progress, display.done, display.failed, display.message))
             PLAN.set(plan)
@@ -52,6 +69,8 @@ def run_recipe(recipe: Recipe, options: Options, *, as_json: bool = False, debug
         display.total()
     except Exception as error:
         display.broken_off("cancelled" if isinstance(error, Cancelled) else "failed")
+        for begun in runs:
+            display.message(f"  its logs: bnf ui {begun}")
         raise
     except BaseException as signal:
         # Ctrl-C, `cli.main`'s answer to SIGTERM, and Prefect's own: whatever the run was about when it came.
@@ -87,11 +106,13 @@ def evaluate_target(
             base = base.model_copy(update={name: getattr(asked, name) for name in EVALUATION_SECTIONS})
         recipe = make_recipe(base.model_dump(), overrides)
         evaluated = run.id if recipe.train is not None else None
-        run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), as_json=as_json, debug=debug)
+        changed = {**run.record.changed, **changed_keys(recipe, run.recipe)}
+        run_recipe(recipe, dataclasses.replace(options, evaluate_run=evaluated), changed=changed, as_json=as_json, debug=debug)
         return
     asked = load_recipe(recipe_path or "flows/recipes/evaluate.yaml")
     values = asked.model_dump() | {"model_name_or_path": target} | dict.fromkeys(("data", "sample", "label", "train"))
-    run_recipe(make_recipe(values, overrides), options, as_json=as_json, debug=debug)
+    recipe = make_recipe(values, overrides)
+    run_recipe(recipe, options, changed=changed_keys(recipe, asked), as_json=as_json, debug=debug)
 
 
 def _evaluated_run(home: Path, target: str) -> Run | None:

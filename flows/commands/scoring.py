@@ -8,10 +8,12 @@ from typing import Literal
 
 from bnf.paths import person_path
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.formats import interval
 from flows.dag.parts import plugin
 from flows.display import print_json, print_table
 from flows.errors import RecipeError
 from flows.recipe.paths import find_path
+from flows.wording import in_words, rounded
 
 
 def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, lm_eval: bool, as_json: bool) -> None:
@@ -25,20 +27,26 @@ def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroe
         print_json(result)
         return
     checked, disagreements = result.pop("cross_check", None), result.pop("disagreements", [])
-    print_table("", [{"key": key, "value": _rounded(value)} for key, value in result.items()], words=True)
+    values = {key: value for key, value in result.items() if key != "groups"}
+    print_table("", [{"key": key, "value": _shown(key, value)} for key, value in values.items()], words=True)
+    for name, found in result["groups"].items():
+        rows = [{name: group, **{key: rounded(value, 2) for key, value in score.items()}} for group, score in found.items()]
+        print_table(f"by {name}", rows)
     if checked is not None:
         print_table("lm-eval's reading of the same completions", cross_check_rows(checked), words=True)
-        main = [entry for entry in disagreements if is_main(entry, checked)]
+        main = [
+            {key: in_words(value, lambda leaf: rounded(leaf, 2)) for key, value in entry.items()}
+            for entry in disagreements
+            if is_main(entry, checked)
+        ]
         print_table(f"items on which {checked['main']['task']} ({checked['main']['filter']}) differs", main, words=True)
 
 
-def _rounded(value: object) -> object:
+def _shown(key: str, value: object) -> str:
     """A value as people read it, its numbers to two places; `--json` has all of them."""
-    if isinstance(value, dict):
-        return {name: _rounded(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_rounded(entry) for entry in value]
-    return round(value, 2) if isinstance(value, float) else value
+    if key == "ci" and isinstance(value, list):
+        return interval(value, 2)
+    return in_words(value, lambda leaf: rounded(leaf, 2))
 
 
 def score_judgments(

@@ -1,4 +1,4 @@
-"""`bnf runs`, `show` and `report`: the runs of the home, and what one gave."""
+"""`bnf show` and `bnf report`: what a run gave."""
 
 from __future__ import annotations
 
@@ -7,35 +7,11 @@ import webbrowser
 from pathlib import Path
 
 from evaluation.records import read_json
-from flows.display import ListedRun, print_json, print_table, run_row, timeline
+from flows.display import print_json, print_notes, print_table, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
-from flows.runs.record import REPORT, Need, Run, all_runs, find_run, passed_over, run_sizes
-
-
-def show_runs(*, as_json: bool) -> None:
-    home = home_folder()
-    runs = all_runs(home)
-    sizes = run_sizes(runs)
-    rows: list[ListedRun] = [
-        {
-            "run": run.id,
-            "state": run.state,
-            "started": run.record.started,
-            "ended": run.record.ended,
-            "recipe": run.record.recipe,
-            "tasks": len(run.record.tasks),
-            "bytes": sizes[run.id].artifacts,
-            "bytes_of_its_own": sizes[run.id].own,
-        }
-        for run in runs
-    ]
-    if as_json:
-        print_json({"runs": rows})
-    elif rows:
-        print_table("", [run_row(row) for row in rows], words=True)
-    else:
-        print(f"no runs in {home} yet; start one with `bnf run flows/recipes/quickstart.yaml`")
+from flows.runs.record import REPORT, Need, Run, find_run, passed_over
+from flows.wording import place
 
 
 def show_run(name: str, *, as_json: bool) -> None:
@@ -85,9 +61,8 @@ def show_results(run: Run) -> None:
     if dev is not None:
         print_table(dev_title(dev), dev_rows(dev))
         said.append(MEANING)
-    for note in said:
-        print(f"  {note}")
-    print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
+    print_notes(said)
+    print(f"\nreport  {place(run.folder / 'report.html')}\nUI      bnf ui {run.folder.name}")
 
 
 def shown(run: Run) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`bnf cancel`, `gc`, `ui` and `join`: a run's end, the room that runs take, the UI, and help with a training."""
+"""`bnf cancel`, `gc` and `join`: a run's end, the room that runs take, and help with a training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flows.errors import RecipeError
 from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.record import RUNNING, find_run
+from flows.wording import place
 
 
 def cancel_run(name: str, *, as_json: bool) -> None:
@@ -54,23 +55,9 @@ def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
         return
     print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
     verb = "would be" if dry_run else "were"
-    print(f"{len(dropped)} folders, {size(sum(entry['bytes'] for entry in dropped))}, {verb} dropped from {home / 'artifacts'}")
-
-
-def serve_ui(*, debug: bool) -> None:
-    """Keep the home's server up until Ctrl-C; runs started meanwhile share it."""
-    import threading
-
-    home = home_folder()
-    set_prefect_environment(home, debug=debug)
-    from flows.service.server import prefect_server
-
-    with prefect_server(home) as url:
-        from flows.service.crashed import mark_crashed
-
-        mark_crashed(home)
-        print(f"Prefect UI of {home}\n{url}\nCtrl-C ends it", flush=True)
-        threading.Event().wait()
+    print(
+        f"{len(dropped)} folders, {size(sum(entry['bytes'] for entry in dropped))}, {verb} dropped from {place(home / 'artifacts')}"
+    )
 
 
 def join_training(*, stay: bool) -> int:

@@ -10,6 +10,7 @@ schedule: which tasks begin now, given what is done and what is at work
 resources: what the schedule counts: devices, CPU slots, endpoints
 preflight: the checks
 objective_checks: whether the data give what the objective needs
+system_prompt_check: whether the chat template takes the recipe's system prompt
 trainable: whether the model and the groups can be trained
 hub: what a hub has of a model or a data set
 estimate: what a training will take, from the model's config.json alone
@@ -17,6 +18,8 @@ estimate_tables: the same as people read it
 engine_checks: whether engines can load their models as the recipe says
 ray_checks: whether Ray is there where the recipe says
 memory_check: whether a training has the memory
-costs: what the samples of dev prompts will cost
+costs: what the samples of dev prompts will cost, and what endpoints take
+outlook: what each task will take, by earlier runs and estimates
+outlook_tables: the same as people read it
 checks: `Check`, what one check says
 """

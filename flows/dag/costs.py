@@ -1,19 +1,27 @@
-"""What a run will cost besides the time of its stages, as the plan shows it before the run."""
+"""What a run will cost besides the time of its stages, as the plan shows it before the run: samples of dev prompts, and money."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from bnf.plugins import load
 from bnf.training.choosing import num_kept
 from bnf.training.gpus import GIB
+from evaluation.benchmarks import BENCHMARKS, Benchmark
+from evaluation.engines import is_remote
+from evaluation.judging.client import instructions
+from evaluation.judging.protocols import PROTOCOLS
+from evaluation.spending import BYTES_PER_TOKEN, Meter, Price, prompt_tokens
+from evaluation.types import Item
 from flows.dag.checks import Check
 from flows.dag.on_policy import BASE
 from flows.dag.trainable import resolved_folder
 from flows.recipe.config import Recipe
-from tasks.nodes import Forecast
+from tasks.nodes import Forecast, Node
 
 
 def dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Check]:
@@ -86,3 +94,82 @@ def _num_groups(folder: Path) -> int | None:
     with safe_open(folder / GROUPS_FILE, framework="numpy") as file:
         (number,) = file.get_slice("prompt_lengths").get_shape()
     return int(number)
+
+
+@dataclass(frozen=True)
+class Money:
+    """US dollars for requests that aren't made yet: of what is known of their prompts alone, and with every text as long as it may be.
+
+    Both are estimates: an endpoint counts tokens by its own tokenizer. Replies on file are counted too, though nobody pays for them again.
+    """
+
+    num_requests: int
+    least: float
+    most: float
+
+
+def endpoint_cost(node: Node, nodes: Mapping[str, Node], recipe: Recipe) -> Money | None:
+    """What a task's requests to a paid endpoint will cost; None where it asks none, where the model there has no price, or where the
+    benchmark's items aren't on this machine.
+    """
+    engine = node.settings.get("engine") or {}
+    if node.stage not in ("generate", "judge") or not is_remote(engine.get("name", "")):
+        return None
+    meter = Meter({name: Price(price.input, price.output) for name, price in recipe.spending.prices.items()})
+    price = meter.price(engine["model"])
+    if price is None:
+        return None
+    benchmark = load(BENCHMARKS, node.settings["benchmark"])
+    generated = next((nodes[name] for role, name in node.inputs.items() if role.startswith("answers_")), node)
+    items = _items(benchmark, generated)
+    if items is None:
+        return None
+    longest = generated.settings["max_new_tokens"]
+    if node.stage == "generate":
+        return _of_answers(benchmark, items, longest, price)
+    return _of_judgments(benchmark, items, longest, node, price)
+
+
+def _items(benchmark: Benchmark, generated: Node) -> list[Item] | None:
+    """The items that are answered, where they are a file, the project's own or made; None where a hub has them, or they can't be read."""
+    source = generated.settings["source"]
+    if source == "hub":
+        return None
+    path = str(generated.files["source"]) if source == "file" else "sample" if source == "sample" else None
+    try:
+        return benchmark.load(path, generated.settings["limit"])
+    except (OSError, ValueError):
+        # The preflight says what is wrong with them.
+        return None
+
+
+def _of_answers(benchmark: Benchmark, items: Sequence[Item], longest: int, price: Price) -> Money:
+    prompts, turns = sum(prompt_tokens(benchmark.messages(item)) for item in items), benchmark.NUM_TURNS
+    # Each turn is asked with the answers to those before it.
+    read = turns * prompts + len(items) * longest * turns * (turns - 1) // 2
+    return Money(turns * len(items), price.cost(turns * prompts, 0), price.cost(read, turns * len(items) * longest))
+
+
+def _of_judgments(benchmark: Benchmark, items: Sequence[Item], longest: int, node: Node, price: Price) -> Money:
+    settings, protocol = node.settings, load(PROTOCOLS, node.settings["form"])
+    turns = 1 if protocol.COMPARES else benchmark.NUM_TURNS
+    times = len(settings["models"]) * (2 if protocol.COMPARES and settings["orders"] == "both" else 1)
+    requests = times * turns * len(items)
+    texts = [text for item in items for turn in range(1, turns + 1) for part in protocol.texts(item, turn) for text in part]
+    # A later turn is rated with the questions and answers before it.
+    texts += [text for item in items for turn in range(1, turns + 1) for text in item.get("turns", [])[:turn]]
+    known = requests * _tokens(instructions(protocol, settings["verdict"])) + times * sum(map(_tokens, texts))
+    num_answers = times * len(items) * (2 if protocol.COMPARES else turns * (turns + 1) // 2)
+    answers = num_answers * longest
+    # A judge whose free text has no verdict is asked once more, with what it said.
+    tries = 2 if settings["verdict"] == "text" and protocol.ASK_AGAIN is not None else 1
+    said = requests * settings["max_judgment_tokens"]
+    return Money(
+        requests,
+        price.cost(known, 0),
+        price.cost(tries * (known + answers) + (tries - 1) * said, tries * said),
+    )
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from bnf.parallel.cluster import Cluster
 from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES, load_options, too_many_replicas
 from evaluation.records import read_json
 from flows.dag.checks import Check
@@ -72,5 +73,11 @@ def _problem(node: Node, settings: Settings, folder: Path | None, cluster: Clust
     # A judge that says its verdict otherwise than by free text writes a few tokens, whatever the limit.
     if longest is None or most is None or most < longest or settings.get("verdict", "text") != "text":
         return None
-    lower = f"max_new_tokens where {node.benchmark} stands" if node.stage == "generate" else f"{key}.{limit}"
-    return f"{key}.max_model_len must be above {limit} ({most}), or a prompt has no room, got {longest}; raise it, or lower {lower}"
+    of, lower = "", f"lower {key}.{limit}"
+    if node.stage == "generate":
+        # The lowest of the benchmark's own limit and the section's, whose answers are judged or scored.
+        judged = load(BENCHMARKS, node.benchmark or "").FORMS
+        of, lower = f" of {node.benchmark}", f"set {'judge' if judged else 'evaluation'}.{limit} below it"
+    return (
+        f"{key}.max_model_len must be above {limit} ({most}{of}), or a prompt has no room, got {longest}; raise it, or {lower}"
+    )

@@ -28,13 +28,13 @@ from flows.dag.parts import (
     plugin,
     resolve_node,
     session,
+    shown_recipe,
     source_files,
     source_kind,
     url_version,
 )
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from flows.recipe.paths import portable
 from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
 from tasks.job import Settings
 from tasks.keys import LIBRARIES, ROOT, digest, package_version
@@ -71,13 +71,18 @@ def build(recipe: Recipe) -> list[Node]:
 
 
 def _on_ray(node: Node, address: str) -> Node:
-    """The node with Ray's address, where there is one and its stage's work runs here and not at an endpoint."""
-    engine = node.settings.get("engine")
-    if address == "none" or not load(STAGES, node.stage).RAY or (engine and is_remote(engine["name"])):
-        return node
-    # A reference pass has a process of its own: the training after it must not depend on a cluster.
-    session = None if node.stage == "reference" else node.session
-    return replace(node, unkeyed={**node.unkeyed, "ray": address}, session=session)
+    """The node with Ray's address, where there is one and Ray shares out its work."""
+    if node.stage == "reference":
+        # Of a sharded model each row needs all processes of the training.
+        is_shared = node.unkeyed["sharding"] == "none"
+        # Another one has a process of its own: the training after it must not depend on a cluster.
+        node = replace(node, session=None) if is_shared and address != "none" else node
+    else:
+        # A model that runs here and not at an endpoint, or data that are rendered.
+        engine = node.settings.get("engine")
+        is_shared = not is_remote(engine["name"]) if engine else "sources" in node.settings
+    can = address != "none" and is_shared and load(STAGES, node.stage).RAY
+    return replace(node, unkeyed={**node.unkeyed, "ray": address}) if can else node
 
 
 def _beside_samples(nodes: list[Node]) -> list[Node]:
@@ -123,7 +128,8 @@ def _prepare_sources(recipe: Recipe) -> Node:
     for number, one in enumerate(recipe.sources()):
         key = f"data.{number}" if isinstance(recipe.data, list) else "data"
         source = plugin(SOURCES, one.source, f"{key}.source")
-        given = {**one.model_dump(exclude={"path"}), "source": source}
+        without = {"path"} if one.limit is not None else {"path", "limit"}
+        given = {**one.model_dump(exclude=without), "source": source}
         settings.append(given)
         try:
             columns_of(DataSource(source, one.path, one.columns))
@@ -141,6 +147,7 @@ def _prepare_sources(recipe: Recipe) -> Node:
             settings[-1] |= {"path": one.path}
     plugins = dict.fromkeys(f"data.sources.{given['source']}" for given in settings)
     prepare = {**recipe.prepare.model_dump(exclude={"num_proc"}), "seed": recipe.seed, "date": recipe.date}
+    prepare |= recipe.system_settings()
     # Each round prepares its samples in a node of its own beside it.
     role: Role | None = "offline" if recipe.sample is not None else None
     return Node(
@@ -244,6 +251,8 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
         **_lm_eval_versions(),
         "definitions": folder_digest(folder) if folder is not None else None,
         "date": recipe.date,
+        # Without a chat template there are no messages.
+        **(recipe.system_settings() if evaluation.lm_eval[name].chat else {}),
     }
     return Node(
         "lm_eval",
@@ -332,6 +341,7 @@ def _judge(
         "orders": judge.orders,
         "max_new_tokens": judge.max_new_tokens,
         **judge_settings(one, recipe.date),
+        **recipe.system_settings(),
     }
     code = [f"evaluation.benchmarks.{name}", f"evaluation.judging.protocols.{protocol}"]
     if one.engine != "reward_model":
@@ -364,6 +374,7 @@ def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int 
             "engine": engine,
             # An endpoint's server has a template, and a clock, of its own.
             **({} if is_remote(engine["name"]) else {"date": recipe.date}),
+            **recipe.system_settings(),
         },
         {"model": _weights(recipe, model)},
         [benchmark_code(name, "load", "messages", "temperature", "NUM_TURNS"), f"evaluation.engines.{engine['name']}"],
@@ -378,7 +389,7 @@ def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     models = {node.role: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
     # The recipe is shown in the report, and so is part of its key; what the run's tasks share of a machine isn't.
-    settings = {"recipe": portable(recipe).model_dump(exclude={"resources", "ray"}), "models": models}
+    settings = {"recipe": shown_recipe(recipe), "models": models}
     templates = sorted((ROOT / "evaluation" / "report" / "templates").iterdir())
     # A stage's file says under which name the report gets the stage's folders.
     sections = [

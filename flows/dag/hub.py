@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from tasks.failures import Cause, cause_of
+from bnf.failures import Cause, cause_of
 
 TIMEOUT_S = 10.0
 

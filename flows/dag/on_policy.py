@@ -179,6 +179,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         "seed": recipe.seed,
         "engine": engine_settings(sample.engine, max_model_len=sample.max_model_len),
         "date": recipe.date,
+        **recipe.system_settings(),
     }
     code = [f"data.sources.{source}", f"evaluation.engines.{sample.engine}"]
     benchmark = verifiable(source)
@@ -241,10 +242,15 @@ def _label(recipe: Recipe, sample: Sample, label: Label, samples: str, number: i
         return [Node("label", settings, {"samples": samples}, code, files=_label_file(recipe, label, labeler), round=round_)]
     if label.judge is None:
         raise RecipeError(f"label.judge must name a judge for the labeler {labeler}, got none; add `judge: {{…}}` under label")
-    if (labeler == "reward_model") != (label.judge.engine == "reward_model"):
+    if labeler == "reward_model" and label.judge.engine != "reward_model":
         raise RecipeError(
-            f"label.judge.engine must be a reward model for the labeler reward_model alone, got {label.judge.engine} for {labeler}; "
-            "change one of them"
+            f"label.judge.engine must be reward_model for the labeler reward_model, got {label.judge.engine}; "
+            "write label.judge.engine=reward_model, or label.labeler=judge"
+        )
+    if labeler != "reward_model" and label.judge.engine == "reward_model":
+        raise RecipeError(
+            f"label.judge.engine must be one that generates for the labeler {labeler}, got reward_model; write label.labeler=reward_model, "
+            "or another engine"
         )
     resolved, reads = judge_nodes("labeler", label.judge, recipe, "label.judge")
     if label.judge.engine != "reward_model":

@@ -11,7 +11,7 @@ from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from flows.recipe.paths import in_project
+from flows.recipe.paths import in_project, portable
 from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
 from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
@@ -164,3 +164,14 @@ def url_version(key: str, url: str) -> str:
         raise RecipeError(
             f"{key} must be a URL that answers, got {url} ({type(error).__name__}: {error}); correct it"
         ) from error
+
+
+def shown_recipe(recipe: Recipe) -> Settings:
+    """The recipe as the report shows it; without the keys that came later where nobody sets them, as a report has all that it shows in
+    its key."""
+    shown = portable(recipe).model_dump(exclude={"resources", "ray"})
+    shown = {name: value for name, value in shown.items() if name != "system_prompt" or value is not None}
+    for source in shown["data"] if isinstance(shown["data"], list) else [shown["data"] or {}]:
+        if source.get("limit") is None:
+            source.pop("limit", None)
+    return shown

@@ -33,6 +33,7 @@ class Plan:
         pinned: artifacts that are taken as they are, by node id.
         forecasts: what each task would do, by node id.
         checks: what was looked at before the run, and what is wrong.
+        changed: the recipe keys that the person set otherwise than the recipe's file.
     """
 
     home: Path
@@ -44,9 +45,10 @@ class Plan:
     pinned: Mapping[str, Artifact]
     forecasts: Mapping[str, Forecast]
     checks: Sequence[Check]
+    changed: Mapping[str, object]
 
 
-def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
+def make_plan(home: Path, recipe: Recipe, options: Options, changed: Mapping[str, object] | None = None) -> Plan:
     """Plan a run and check everything that can be checked before its first stage: names, files, the selection, the machine's room.
 
     Nothing is loaded but a few rows of the data, the items of local benchmarks, and what a hub or endpoint says in ten seconds.
@@ -68,7 +70,7 @@ def make_plan(home: Path, recipe: Recipe, options: Options) -> Plan:
     if options.evaluate_run:
         checks += kept_checks(home, asked, find_run(home, options.evaluate_run, MODELS))
     checks += preflight(recipe, list(forecasts.values()), home)
-    return Plan(home, options, recipe, nodes, selection, store, pinned, forecasts, checks)
+    return Plan(home, options, recipe, nodes, selection, store, pinned, forecasts, checks, changed or {})
 
 
 def _forecasts(

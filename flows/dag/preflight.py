@@ -35,7 +35,8 @@ from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
 from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed, sample_file
 from flows.dag.ray_checks import device_check, ray_check
-from flows.dag.trainable import problems_before
+from flows.dag.system_prompt_check import system_prompt_check
+from flows.dag.trainable import problems_before, resolved_folder
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from tasks.nodes import Forecast, Node, model_folder
@@ -66,6 +67,10 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
     stages = {node.stage for node in todo}
     models = {node.id: _resolved(node) for node in todo if node.stage == "resolve"}
     yield from models.values()
+    if stages and not any(check.problem for check in models.values()):
+        base = next(entry for entry in forecasts if entry.node.id == BASE)
+        system = system_prompt_check(recipe, resolved_folder(base))
+        yield from [system] if system else []
     for node in todo:
         if "engine" in node.settings:
             yield _engine(node, engine_key(node))

@@ -29,7 +29,8 @@ def ray_check(nodes: Iterable[Node]) -> tuple[Check | None, Cluster | None]:
         cluster = cluster_at(address)
     except ValueError as error:
         return Check(name, str(error)), None
-    return Check(name, None, f"{cluster.num_nodes} nodes, {cluster.num_gpus} GPUs, {cluster.num_cpus} cores"), cluster
+    number = "1 node" if cluster.num_nodes == 1 else f"{cluster.num_nodes} nodes"
+    return Check(name, None, f"{number}, {cluster.num_gpus} GPUs, {cluster.num_cpus} cores"), cluster
 
 
 def device_check(nodes: Iterable[Node], cluster: Cluster | None) -> Check | None:

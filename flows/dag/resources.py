@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bnf.host import own_cores
@@ -11,7 +11,17 @@ from flows.dag.schedule import Waiting
 from flows.recipe.config import Recipe
 from tasks.job import Settings
 from tasks.nodes import Node
-from tasks.resources import CPU_SLOTS, DEVICES, Devices, asks_endpoint, machine_devices, most_devices, needs_of, num_devices
+from tasks.resources import (
+    CPU_SLOTS,
+    DEVICES,
+    Devices,
+    asks_endpoint,
+    machine_devices,
+    most_devices,
+    needs_of,
+    num_devices,
+    ray_places,
+)
 
 # What every node takes where one is at work at a time, and what those take that compute nothing.
 TURN, CACHED = "turn", "cached"
@@ -55,8 +65,9 @@ def problem(recipe: Recipe, nodes: Sequence[Node]) -> str | None:
     if wanted > most:
         what = "GPUs" if gpus else "cores, which are shared out"
         return f"resources.devices must be at most {most}, this machine's {what}, got {wanted}; lower it, or leave it out"
-    # Without GPUs the processes of a node share whatever cores it gets.
-    needed: Mapping[str, int] = {node.label: num_devices(_on_one_node(node), gpus) for node in nodes} if gpus else {}
+    # Without GPUs the processes of a node share whatever cores it gets. What Ray places takes all devices, and does with fewer.
+    counted = [node for node in nodes if gpus and not ray_places(node)]
+    needed = {node.label: num_devices(_on_one_node(node), gpus) for node in counted}
     name = max(needed, key=lambda label: needed[label], default=None)
     if name is not None and needed[name] > wanted:
         return f"resources.devices must be at least {needed[name]}, the GPUs that {name} computes on, got {wanted}; raise it"

@@ -6,7 +6,11 @@ data_sections: the sections on data and preparation
 ray_section: where Ray is
 sections: the other sections
 engine_options: the keys that say how an engine loads a model
+keys: dotted keys, and those in which recipes differ
 docs: the tables of keys in docs/recipes.md
 messages: pydantic's errors as the project's messages
+known_names: what other programs call a key of a recipe
+writing: the text of a first recipe
+schema: the JSON schema of recipes, for editors
 paths: where the paths of a recipe lead
 """

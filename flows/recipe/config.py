@@ -32,7 +32,7 @@ from bnf.training.choosing import after_step, check_steps, every_save
 from bnf.training.config import TrainConfig
 from flows.errors import RecipeError
 from flows.recipe.data_sections import Data, Prepare
-from flows.recipe.messages import as_written, explain
+from flows.recipe.messages import as_written, explain, of_training
 from flows.recipe.paths import MayBeLocal, find_path, located
 from flows.recipe.ray_section import RayCluster
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
@@ -95,6 +95,13 @@ class Recipe(Section):
             "name without being told"
         ),
     )
+    system_prompt: str | None = Field(
+        None,
+        description=(
+            "the system message of every conversation that has none of its own: in data, samples, evaluation and chat; left out: what the "
+            "chat template writes by itself"
+        ),
+    )
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
         None, description="preferences from outside: a source, or a list of them, which is a mixture"
     )
@@ -139,6 +146,13 @@ class Recipe(Section):
             raise ValueError(f"must be a day as YYYY-MM-DD, got {as_written(value)}; write date={DEFAULT_DATE}")
         return text
 
+    @field_validator("system_prompt")
+    @classmethod
+    def _says_something(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError(f"must hold text, got {value!r}; write some, or leave it out")
+        return value
+
     @field_validator("train")
     @classmethod
     def _valid_train(cls, value: dict[str, object] | None) -> dict[str, object] | None:
@@ -154,7 +168,7 @@ class Recipe(Section):
             return {k: v for k, v in TrainConfig.from_dict(value).to_dict().items() if k != "seed"}
         except ValueError as error:
             # The library's messages name its own keys, one of them as a recipe does.
-            raise ValueError(str(error).removeprefix("train.")) from error
+            raise ValueError(of_training(str(error))) from error
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -250,6 +264,10 @@ class Recipe(Section):
             return every_save(config.save_steps, config.max_steps, with_last=config.keep_best != "none")
         except ValueError as error:
             raise RecipeError(f"train.{error}" if str(error).startswith("save_steps") else str(error)) from error
+
+    def system_settings(self) -> dict[str, str]:
+        """`system_prompt` as a stage's setting; empty where none is set, so that keys of recipes without one have no part for it."""
+        return {"system_prompt": self.system_prompt} if self.system_prompt is not None else {}
 
     def train_config(self) -> TrainConfig:
         """The settings of the training; every round has the same."""

@@ -35,6 +35,9 @@ class Data(Section):
     config: str | None = Field(None, description="of a hub's set, as load_dataset takes it")
     revision: str | None = Field(None, description="of a hub's set, as load_dataset takes it")
     streaming: bool = Field(False, description="read a hub's set without keeping it on disk")
+    limit: int | None = Field(
+        None, gt=0, description="the first so many prompts, in the order in which they appear, each with all of its rows"
+    )
 
 
 @read_as(RatingRule)

@@ -1,4 +1,5 @@
-"""The tables of keys in docs/recipes.md, made from the recipe's models. `python -m flows.recipe.docs` writes them anew."""
+"""The tables of keys in docs/recipes.md, made from the recipe's models. `python -m flows.recipe.docs` writes them anew, and the JSON schema
+of recipes (`flows.recipe.schema`)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from bnf.training.config import TrainConfig
 from flows.recipe.config import Recipe
+from flows.recipe.schema import SCHEMA, as_text
 from flows.recipe.section import Section, inner_section
 from tasks.keys import ROOT
 
@@ -81,3 +83,4 @@ def _default(value: object) -> str:
 
 if __name__ == "__main__":
     DOCUMENT.write_text(with_tables(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    SCHEMA.write_text(as_text(), encoding="utf-8")

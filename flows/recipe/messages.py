@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 
 from pydantic_core import ErrorDetails
 
 from bnf.training.config import TrainConfig
+from flows.recipe.known_names import remedy_for
 from flows.recipe.section import ONE, SEVERAL, Section, inner_section
 
 _TRAIN_KEYS = {known.name for known in fields(TrainConfig)}
+# The library's message of an unknown key, up to its remedy.
+_UNKNOWN = re.compile(r"train\.(?P<key>\S+) must be a known key, got [^;]*")
 
 # What a value must be, by pydantic's name of the error, and the remedy.
 _RULES = {
@@ -42,8 +46,12 @@ def explain(error: ErrorDetails, recipe: type[Section]) -> str:
         if location[-1] in _TRAIN_KEYS:
             return f"{key} must be a key of the recipe, got an unknown one; write train.{location[-1]}, or put it into `train`"
         nearest = difflib.get_close_matches(location[-1], known, n=1)
-        remedy = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
-        return f"{key} must be a key of the recipe, got an unknown one; {remedy}"
+        guess = f"did you mean {nearest[0]}?" if nearest else None
+        elsewhere = remedy_for(location[-1])
+        # Other programs have flat settings, or their data's and the training's in sections; elsewhere a slip of the pen is likelier.
+        flat = len(location) == 1 or location[0] in ("data", "prepare")
+        remedy = (elsewhere or guess) if flat else (guess or elsewhere)
+        return f"{key} must be a key of the recipe, got an unknown one; {remedy or 'known are ' + ', '.join(known)}"
     if error["type"] == "value_error":
         # The project's own validators say all of it but where their section stands; pydantic's prefix adds nothing.
         said = str(error["ctx"]["error"])
@@ -58,6 +66,15 @@ def explain(error: ErrorDetails, recipe: type[Section]) -> str:
             remedy = "write one, or leave the key out for its default"
         return f"{key} must be {rule.format(**error.get('ctx', {}))}, got {as_written(error['input'])}; {remedy}"
     return f"{key} must be valid ({error['msg']}), got {as_written(error['input'])}"
+
+
+def of_training(said: str) -> str:
+    """The library's message on a key of `train`, without the section's name; of another program's key, with what stands for it here."""
+    unknown = _UNKNOWN.match(said)
+    remedy = remedy_for(unknown["key"]) if unknown else None
+    if unknown and remedy:
+        said = f"{unknown[0]}; {remedy}"
+    return said.removeprefix("train.")
 
 
 def as_written(value: object) -> str:

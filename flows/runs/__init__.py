@@ -2,5 +2,9 @@
 
 home: where the home is, its store, and Prefect's settings in it
 record: a run's record, and which run a name stands for
-garbage: dropping what no run names
+progress: how far a run's tasks at work are, for other processes
+past: which run made an artifact
+naming: how a run's name says what it changed
+listing: the runs as `bnf runs` lists them
+garbage: dropping what no run names, and runs
 """

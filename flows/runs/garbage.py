@@ -1,17 +1,17 @@
-"""`bnf gc`: drop what no run names, which is older artifacts of a forced stage, those of deleted runs, and stale partial work."""
+"""`bnf gc`: drop what no run names, as older artifacts of a forced stage. `bnf rm`: drop runs, with what they alone name."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
-from flows.runs.record import all_runs
+from flows.runs.record import RUNNING, Run, all_runs
+from tasks.home_lock import lock_file
 from tasks.store import Store
 
 
@@ -23,15 +23,6 @@ class Dropped(TypedDict):
     bytes: int
 
 
-@contextlib.contextmanager
-def using(home: Path) -> Iterator[None]:
-    """Keep `collect` away while a run is at work: artifacts that it has found, but not yet named, must stay."""
-    home.mkdir(parents=True, exist_ok=True)
-    with _lock_file(home).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        yield
-
-
 def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
     """Drop every artifact of this home that no run names, and partial work that no run would continue.
 
@@ -39,12 +30,31 @@ def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
         What was dropped, or with `dry_run` would be.
 
     Raises:
-        RecipeError: a run is at work.
+        RecipeError: a run, or a worker on Ray, is at work.
     """
-    lock = _lock_file(home)
+    return _alone(home, dry_run, "gc", lambda: _collect(home, dry_run))
+
+
+def remove(home: Path, runs: Sequence[Run], *, dry_run: bool) -> list[Dropped]:
+    """Drop runs, with the artifacts and the partial work that no other run names. What other runs use, and a shared store, stay.
+
+    Returns:
+        The artifacts and partial work that were dropped, or with `dry_run` would be.
+
+    Raises:
+        RecipeError: one of these runs, or another one, is at work.
+    """
+    if at_work := [run.id for run in runs if run.state == RUNNING]:
+        raise RecipeError(f"RUN must have ended, got {', '.join(at_work)} at work; cancel it first: `bnf cancel {at_work[0]}`")
+    return _alone(home, dry_run, "rm", lambda: _remove(home, {run.id for run in runs}, dry_run))
+
+
+def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Dropped]]) -> list[Dropped]:
+    """Work on the home while no run is at work."""
+    lock = lock_file(home)
     if not home.exists() or (dry_run and not lock.exists()):
         # No run was ever at work here, and to look nothing is written.
-        return _collect(home, dry_run)
+        return work()
     if not dry_run:
         require_writable(home)
     with lock.open("r" if dry_run else "w") as handle:
@@ -52,15 +62,34 @@ def collect(home: Path, *, dry_run: bool) -> list[Dropped]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RecipeError(
-                f"gc must have {home} for itself, got a run or another gc at work there; wait for it, or cancel the run"
+                f"{command} must have {home} for itself, got a run or another {command} at work there, or a worker on Ray of another "
+                "machine's run; wait for it, or cancel the run"
             ) from None
-        return _collect(home, dry_run)
+        return work()
+
+
+def _remove(home: Path, names: set[str], dry_run: bool) -> list[Dropped]:
+    removed = [run for run in all_runs(home) if run.id in names]
+    others = [run for run in all_runs(home) if run.id not in names]
+    kept, unfinished = _named(others), _unfinished(others)
+    artifacts, partial = _named(removed) - kept, _unfinished(removed) - unfinished
+    store = Store(home / "artifacts")
+    folders = [
+        folder
+        for folder in sorted(store.root.glob("*/*"))
+        if folder.is_dir() and (folder.name in artifacts or (folder.name not in kept and folder.name.split(".")[0] in partial))
+    ]
+    if not dry_run:
+        for run in removed:
+            # The record first: after a kill the rest is no run, and gc drops it and what it named.
+            (run.folder / "run.json").unlink()
+            shutil.rmtree(run.folder)
+    return [_dropped(store, folder, home, dry_run) for folder in folders]
 
 
 def _collect(home: Path, dry_run: bool) -> list[Dropped]:
     runs = all_runs(home)
-    named = {artifact.path.name for run in runs for artifact in run.artifacts.values()}
-    unfinished = {working.key for run in runs for working in run.record.at_work}
+    named, unfinished = _named(runs), _unfinished(runs)
     store = Store(home / "artifacts")
     dropped: list[Dropped] = []
     for folder in sorted(path for path in store.root.glob("*/*") if path.is_dir()):
@@ -73,11 +102,30 @@ def _collect(home: Path, dry_run: bool) -> list[Dropped]:
             keep = folder.name in named or (key in unfinished and not folder.name.endswith(".part"))
         if keep:
             continue
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        dropped.append({"stage": folder.parent.name, "folder": folder.name, "bytes": size})
-        if not dry_run:
-            _drop(store, folder, home / "prefect" / "records")
+        dropped.append(_dropped(store, folder, home, dry_run))
+    if not dry_run:
+        for folder in (home / "runs").glob("*"):
+            if not (folder / "run.json").exists():  # what is left of a removed run
+                shutil.rmtree(folder)
     return dropped
+
+
+def _named(runs: Sequence[Run]) -> set[str]:
+    """The names of the artifacts' folders that these runs name."""
+    return {artifact.path.name for run in runs for artifact in run.artifacts.values()}
+
+
+def _unfinished(runs: Sequence[Run]) -> set[str]:
+    """The keys that these runs were at when they ended."""
+    return {working.key for run in runs for working in run.record.at_work}
+
+
+def _dropped(store: Store, folder: Path, home: Path, dry_run: bool) -> Dropped:
+    """Drop a folder of the store unless it is a dry run, and say what it was."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if not dry_run:
+        _drop(store, folder, home / "prefect" / "records")
+    return {"stage": folder.parent.name, "folder": folder.name, "bytes": size}
 
 
 def _drop(store: Store, folder: Path, records: Path) -> None:
@@ -88,7 +136,3 @@ def _drop(store: Store, folder: Path, records: Path) -> None:
     if store.problem(stage, key) is not None:
         for path in (store.root / stage / f"{key}.json", store.root / stage / f"{key}.lock", records / f"{stage}-{key}.json"):
             path.unlink(missing_ok=True)
-
-
-def _lock_file(home: Path) -> Path:
-    return home / "gc.lock"

@@ -70,7 +70,8 @@ def _unwritable(home: Path, why: str) -> RecipeError:
 
 
 def set_prefect_environment(home: Path, *, debug: bool = False) -> None:
-    """Point Prefect at this home; must happen before prefect is imported. What the person has set besides PREFECT_HOME stays.
+    """Point Prefect at this home; must happen before prefect is imported. What the person has set stays, but for two settings:
+    PREFECT_HOME, and PREFECT_FLOWS_HEARTBEAT_FREQUENCY, as a run that speaks less often would be taken for dead.
 
     Prefect 3.7 does not derive the storage, memo and logging paths from PREFECT_HOME: unset, they would lie in the person's home.
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,9 @@ from bnf.plain_yaml import dump
 from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
+from flows.recipe.keys import dotted
 from flows.recipe.paths import located
+from flows.runs.naming import difference
 from tasks.manifest import MANIFEST
 from tasks.nodes import Node
 from tasks.store import Artifact, write_json
@@ -69,7 +71,9 @@ class Working:
 
 @dataclass
 class RunRecord:
-    """What `run.json` holds. `tasks` and `at_work` are in the order of the plan, whatever finishes first."""
+    """What `run.json` holds. `tasks` and `at_work` are in the order of the plan, whatever finishes first. `changed` are the recipe keys
+    that the run set otherwise than its recipe's file.
+    """
 
     run: str
     recipe: str
@@ -77,6 +81,7 @@ class RunRecord:
     started: str
     flow_run_id: str
     overrides: Mapping[str, object] | None = None
+    changed: Mapping[str, object] = field(default_factory=dict)
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
     at_work: list[Working] = field(default_factory=list)
     ended: str | None = None
@@ -87,6 +92,8 @@ class RunRecord:
         value: dict[str, object] = {name: getattr(self, name) for name in _ALWAYS}
         if self.overrides is not None:
             value["overrides"] = dict(self.overrides)
+        if self.changed:
+            value["changed"] = dict(self.changed)
         value["tasks"] = {name: task.to_json() for name, task in self.tasks.items()}
         if self.at_work or self.tasks:
             at_work = [vars(working) for working in self.at_work]
@@ -103,6 +110,7 @@ class RunRecord:
         return cls(
             **{name: value[name] for name in _ALWAYS},
             overrides=value.get("overrides"),
+            changed=value.get("changed", {}),
             tasks={name: TaskRecord.from_json(entry, home) for name, entry in value["tasks"].items()},
             at_work=[Working(**working) for working in at_work],
             ended=value.get("ended"),
@@ -216,20 +224,29 @@ def now(precision: str = "seconds") -> str:
     return datetime.now().astimezone().isoformat(timespec=precision)
 
 
-def start_run(home: Path, recipe: Recipe, flow_run_id: str, overrides: Mapping[str, object] | None = None) -> Run:
-    """Make a new run's folder. Its lock is held until the process ends, so that a run that died is told from one at work.
+def start_run(
+    home: Path,
+    recipe: Recipe,
+    flow_run_id: str,
+    overrides: Mapping[str, object] | None = None,
+    changed: Mapping[str, object] | None = None,
+) -> Run:
+    """Make a new run's folder, whose name begins with the recipe's and says what the run changed of it.
+
+    Its lock is held until the process ends, so that a run that died is told from one at work.
 
     Args:
         flow_run_id: the run's id on the Prefect server.
         overrides: what was asked for besides the recipe, for the record.
+        changed: the recipe keys that it sets otherwise than its recipe's file.
     """
-    name = f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    name = f"{recipe.name}{difference(changed or {})}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = home / "runs" / name
     folder.mkdir(parents=True)
     alive = (folder / "alive.lock").open("w")
     fcntl.flock(alive, fcntl.LOCK_EX)
     (folder / "recipe.yaml").write_text(dump(located(recipe).model_dump()))
-    run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides), alive)
+    run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides, changed or {}), alive)
     run.save()
     return run
 
@@ -304,22 +321,6 @@ def passed_over(home: Path, name: str, run: Run) -> list[Run]:
 def _listed(runs: Sequence[Run], most: int = 8) -> str:
     names = [f"{run.id} ({run.state})" for run in runs[:most]]
     return ", ".join([*names, *([f"and {len(runs) - most} more"] if len(runs) > most else [])])
-
-
-def dotted(recipe: object) -> dict[str, object]:
-    """A recipe's plain values by dotted keys."""
-    return dict(_leaves(recipe, ""))
-
-
-def _leaves(value: object, key: str) -> Iterator[tuple[str, object]]:
-    """The settings inside a value by dotted keys; in a list of mappings the key is the place."""
-    inside: Iterable[tuple[object, object]] = value.items() if isinstance(value, dict) else ()
-    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
-        inside = enumerate(value)
-    if not inside:
-        yield key, value
-    for name, entry in inside:
-        yield from _leaves(entry, f"{key}.{name}" if key else str(name))
 
 
 class DifferingSetting(TypedDict):

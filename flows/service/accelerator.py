@@ -9,6 +9,7 @@ import contextlib
 import platform
 from collections.abc import Callable, Iterator
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
@@ -57,7 +58,12 @@ def accelerator(cancelled: Callable[[], bool], on_wait: Callable[[], None]) -> I
                 if not waited:
                     on_wait()
                     waited = True
-        yield
+        try:
+            yield
+        finally:
+            # What was computed counts though the server is gone when it ends; the lease then ends by itself.
+            with contextlib.suppress(httpx.HTTPError):
+                held.close()
 
 
 def free() -> None:

@@ -52,7 +52,9 @@ def watch_for_silence(client: SyncPrefectClient) -> bool:
         actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message="its machine says nothing any more")],
     )
     known = client.read_automations_by_name(AUTOMATION)
-    if any(one.description == wanted.description for one in known):
+    if any(
+        (one.description, one.trigger, one.actions) == (wanted.description, wanted.trigger, wanted.actions) for one in known
+    ):
         return False
     for one in known:
         client.delete_automation(one.id)

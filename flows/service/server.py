@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -24,12 +26,14 @@ from pathlib import Path
 
 from bnf.process import module_command, module_environment
 from evaluation.records import read_json
+from flows.errors import RecipeError
 from flows.runs.home import set_prefect_environment
 from tasks.store import write_json
 
 START_TIMEOUT_S = 180
 STOP_GRACE_S = 5
 DRAIN_TIMEOUT_S = 10
+ANSWER_TIMEOUT_S = 5
 DEFAULT_PORT = 4200
 
 
@@ -47,8 +51,10 @@ def prefect_server(home: Path, meanwhile: Callable[[], None] = lambda: None) -> 
 
     Raises:
         ServerError: it did not become healthy; with the end of its log.
+        RecipeError: nothing answers where PREFECT_API_URL points.
     """
     if os.environ.get("PREFECT_API_URL"):
+        _require_answer(os.environ["PREFECT_API_URL"])
         meanwhile()
         try:
             yield os.environ["PREFECT_API_URL"].removesuffix("/api")
@@ -68,6 +74,28 @@ def prefect_server(home: Path, meanwhile: Callable[[], None] = lambda: None) -> 
                 _drain()
         finally:
             os.environ.pop("PREFECT_API_URL", None)
+
+
+def _require_answer(api: str) -> None:
+    """Refuse an address where nothing answers for as long as a server may take to restart."""
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+    while True:
+        try:
+            urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=ANSWER_TIMEOUT_S).close()
+            return
+        except urllib.error.HTTPError:
+            return  # It answers. What it asks for, such as a password, Prefect's client says.
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLError):
+                return  # Prefect's client may have been told to trust it.
+            if time.monotonic() < deadline_s and isinstance(error, OSError):
+                time.sleep(0.5)
+                continue
+            raise RecipeError(
+                "PREFECT_API_URL must be the address of a Prefect server that answers, such as http://HOST:4200/api, "
+                f"got {api} ({reason}); start that server, or unset the variable for the home's own"
+            ) from error
 
 
 def _drain() -> None:

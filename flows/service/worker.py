@@ -21,6 +21,7 @@ from bnf.paths import person_path
 from bnf.process import die_with_parent, module_command, module_environment, signal_group
 from flows.errors import RecipeError
 from flows.runs.home import home_folder, set_prefect_environment
+from flows.wording import place
 from tasks.keys import ROOT
 
 # A flow run that is told to stop ends its stage, says so to the server, and needs a few seconds for that.
@@ -50,7 +51,7 @@ def serve(*, pool: str, limit: int, healthcheck: bool) -> int:
 
         _require_pool(pool)
         mark_crashed(home)
-        print(f"worker of {pool} for {home}\nUI {url}\nCtrl-C ends it, and the runs it executes", flush=True)
+        print(f"worker of {pool} for {place(home)}\nUI {url}\nCtrl-C ends it, and the runs it executes", flush=True)
         words = ["--pool", pool, "--limit", str(limit), *(["--with-healthcheck"] if healthcheck else [])]
         worker = subprocess.Popen(
             module_command("flows.service.worker", str(os.getpid()), *words),

@@ -25,6 +25,7 @@ def worker(
     pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool whose runs it executes.")] = "bnf-process",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Flow runs at a time.")] = 1,
     healthcheck: Annotated[bool, typer.Option("--with-healthcheck", help="Answer at :8080/health while it polls.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Execute the runs of the deployments on this machine; Ctrl-C ends it and them."""
     from flows.service.worker import serve
@@ -34,6 +35,7 @@ def worker(
 
 def join(
     stay: Annotated[bool, typer.Option("--stay", help="Go on with the next training, for as long as nobody ends it.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Join this home's next training as one of its nodes (train.num_nodes); ends with it. Its reference pass is joined too."""
     from flows.commands.upkeep import join_training

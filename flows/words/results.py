@@ -6,24 +6,55 @@ from typing import Annotated
 
 import typer
 
-from flows.words.arguments import Json, RunName
+from flows.words import completing
+from flows.words.arguments import Debug, Json, RunName
 
 
-def runs(as_json: Json = False) -> None:
-    """List the runs, newest first: state, age, and the size of what they name."""
-    from flows.commands.showing import show_runs
+def runs(
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="COLUMN=TEXT",
+            help="Only runs with the text in run, state, recipe, objective, model or changed.",
+        ),
+    ] = None,
+    sort: Annotated[str, typer.Option("--sort", metavar="COLUMN", help="By age, took, result, dev or size.")] = "age",
+    every: Annotated[bool, typer.Option("--all", help="Also runs that only repeat another one from the cache.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the runs, newest first: what each trained, what it changed, and its result."""
+    from flows.commands.listing import show_runs
 
-    show_runs(as_json=as_json)
+    show_runs(filters=filters or (), sort=sort, every=every, as_json=as_json)
 
 
-def show(run: RunName, as_json: Json = False) -> None:
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="RUN …", help="Runs, named as in `bnf show`.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and drop nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Drop runs, with the artifacts that no other run names."""
+    from flows.commands.listing import remove_runs
+
+    remove_runs(names, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def show(run: RunName, as_json: Json = False, debug: Debug = False) -> None:
     """Show a run: its results, and what each task took."""
     from flows.commands.showing import show_run
 
     show_run(run, as_json=as_json)
 
 
-def compare(names: Annotated[list[str], typer.Argument(metavar="RUN RUN …")], as_json: Json = False) -> None:
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN …", autocompletion=completing.runs)],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Compare runs item by item: paired differences with intervals, and p-values corrected for their number."""
     from flows.commands.comparing import compare_runs
 
@@ -34,6 +65,7 @@ def report(
     run: RunName,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Say where a run's report is, or open it."""
     from flows.commands.showing import show_report

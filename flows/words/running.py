@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.words import completing
 from flows.words.arguments import Debug, Json, Keep, Overrides, RecipeArgument, Refresh, Verify, debugging, names
 
 
@@ -13,10 +14,19 @@ def run(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     only: Annotated[
-        str, typer.Option("--only", metavar="STAGE,…", help="Only these stages may execute; others must be cached.")
+        str,
+        typer.Option(
+            "--only",
+            metavar="STAGE,…",
+            help="Only these stages may execute; others must be cached.",
+            autocompletion=completing.stages,
+        ),
     ] = "",
     from_stage: Annotated[
-        str, typer.Option("--from", metavar="STAGE", help="Only this stage and later ones may execute.")
+        str,
+        typer.Option(
+            "--from", metavar="STAGE", help="Only this stage and later ones may execute.", autocompletion=completing.stages
+        ),
     ] = "",
     refresh: Refresh = "",
     keep: Keep = "",
@@ -28,13 +38,18 @@ def run(
     from flows.commands.running import run_recipe
     from flows.dag.selection import Options
     from flows.recipe.config import load_recipe
+    from flows.recipe.keys import keys_set
 
     options = Options(names(only), from_stage or None, names(refresh), names(keep), verify)
-    run_recipe(load_recipe(recipe, overrides or ()), options, as_json=as_json, debug=debug or debugging())
+    loaded = load_recipe(recipe, overrides or ())
+    changed = keys_set(recipe, overrides or (), loaded)
+    run_recipe(loaded, options, changed=changed, as_json=as_json, debug=debug or debugging())
 
 
 def evaluate(
-    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or a model's folder or hub id.")],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run, or a model's folder or hub id.", autocompletion=completing.runs)
+    ],
     recipe_and_overrides: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [key=value …]")] = None,
     refresh: Refresh = "",
     keep: Keep = "",
@@ -73,6 +88,7 @@ def plan(
         int | None, typer.Option("--group-tokens", min=3, help="With --estimate: the tokens of one, prompt and completions.")
     ] = None,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
     from flows.commands.planning import show_estimate, show_plan

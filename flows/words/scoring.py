@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flows.words.arguments import Json
+from flows.words import completing
+from flows.words.arguments import Debug, Json
 
 
 class FileFormat(StrEnum):
@@ -22,7 +23,7 @@ class JudgmentFormat(StrEnum):
 
 
 def score(
-    benchmark: Annotated[str, typer.Argument(help="A benchmark, such as gsm8k.")],
+    benchmark: Annotated[str, typer.Argument(help="A benchmark, such as gsm8k.", autocompletion=completing.benchmarks)],
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="completions.jsonl with its items.jsonl beside it, or ZeroEval's.")
     ],
@@ -31,6 +32,7 @@ def score(
         bool, typer.Option("--lm-eval", help="Also let lm-eval's own tasks read them, and list where it disagrees.")
     ] = False,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Score stored completions, without a model."""
     from flows.commands.scoring import score_file
@@ -39,7 +41,7 @@ def score(
 
 
 def judge_score(
-    benchmark: Annotated[str, typer.Argument(help="arena-hard or wildbench.")],
+    benchmark: Annotated[str, typer.Argument(help="arena-hard or wildbench.", autocompletion=completing.benchmarks)],
     files: Annotated[
         list[Path],
         typer.Argument(metavar="FILE …", help="Recorded judgments: upstream's files, or a judge stage's games.jsonl."),
@@ -52,6 +54,7 @@ def judge_score(
         typer.Option("--questions", metavar="FILE|hub", help="WildBench's questions, whose tags give the task means."),
     ] = None,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Aggregate recorded judgments, without a model."""
     from flows.commands.scoring import score_judgments

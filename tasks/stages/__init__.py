@@ -30,7 +30,8 @@ class Stage(Protocol):
         LEAVES_OUT: patterns of files among its inputs that it doesn't read, and that are not brought from a shared store for it.
         ACCELERATOR: whether it needs the machine's accelerator. A stage with an `engine` in its settings needs it without saying so,
             unless the engine is an endpoint.
-        RAY: whether it shares its work out over Ray where the recipe has an address: `ray` in its settings, which no key has.
+        RAY: whether it can share its work out over Ray. Where the recipe has an address, a node that does has it as `ray` in its settings,
+            which no key has.
         MEMORY_REMEDY: what to do where memory doesn't suffice.
     """
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from bnf.data.system_prompt import with_system_prompt
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
 from evaluation.generation.completion_cache import CompletionCache
-from evaluation.generation.generate import generate
+from evaluation.generation.generate import COMPLETIONS_FILE, generate
 from evaluation.generation.turns import generate_turns
-from evaluation.types import Sampling
+from evaluation.types import Item, Message, Sampling
 from tasks.job import Job
 from tasks.keys import code_digests, digest
 from tasks.stages._models import open_model
 from tasks.stages._sources import benchmark_source
+from tasks.stages._too_long import too_long
 
 ORDER = 90
 READS = {"model": "model", "source": "file"}
@@ -33,13 +35,23 @@ def run(job: Job) -> None:
     benchmark = load(BENCHMARKS, s["benchmark"])
     items = benchmark.load(benchmark_source(job), s["limit"])
     engine, tokenizer = open_model(s, job.inputs["model"])
+    system_prompt = s.get("system_prompt")
     if benchmark.NUM_TURNS > 1:
         conversation = load(CONVERSATIONS, s["benchmark"])
-        generate_turns(engine, tokenizer, items, conversation, s["max_new_tokens"], job.output, job.progress)
+        generate_turns(engine, tokenizer, items, conversation, s["max_new_tokens"], job.output, job.progress, system_prompt)
         return
     sampling = Sampling(max_new_tokens=s["max_new_tokens"])
     cache = CompletionCache(_cache_file(job, sampling), read=not job.refresh)
-    generate(engine, tokenizer, items, benchmark.messages, sampling, job.output, job.progress, cache)
+
+    def messages(item: Item) -> list[Message]:
+        return with_system_prompt(benchmark.messages(item), system_prompt)
+
+    generate(engine, tokenizer, items, messages, sampling, job.output, job.progress, cache)
+
+
+def outcome(output: Path) -> str | None:
+    """How many prompts were too long for a completion: they are scored as without an answer."""
+    return too_long(output / COMPLETIONS_FILE, "prompts", "evaluation.max_model_len")
 
 
 def _cache_file(job: Job, sampling: Sampling) -> Path:

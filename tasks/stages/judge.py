@@ -16,6 +16,7 @@ from evaluation.records import read_records
 from evaluation.types import Item
 from tasks.job import Identity, Job
 from tasks.stages._judgments import calls_file
+from tasks.stages._too_long import too_long
 
 ORDER = 130
 READS = {"answers_*": "generate", "judge": "model", "baseline": "file", "references": "file"}
@@ -63,6 +64,11 @@ def run(job: Job) -> None:
 def identity(output: Path) -> Identity:
     """How many judgments got no reply at all, as from an endpoint that was away: the next run that may judge asks for them again."""
     return Identity(open=sum(game["finish_reason"] == "failed" for game in read_records(output / "games.jsonl")))
+
+
+def outcome(output: Path) -> str | None:
+    """How many prompts were too long for the judge: their judgments have no verdict."""
+    return too_long(output / "games.jsonl", "prompts of the judge", "judge.max_model_len")
 
 
 def _baseline(job: Job, answers: Mapping[str, Answers]) -> Answers:

@@ -37,4 +37,5 @@ def run(job: Job) -> None:
         limit=s["limit"],
         chat=s["chat"],
         include_path=Path(include_path) if include_path else None,
+        system_prompt=s.get("system_prompt"),
     )

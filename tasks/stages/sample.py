@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 from tasks.job import Job
 from tasks.stages._models import open_model
+from tasks.stages._too_long import too_long
 
 ORDER = 20
 READS = {"model": "model", "prompts": "file"}
@@ -22,8 +24,13 @@ def run(job: Job) -> None:
 
     settings = job.settings
     local = job.inputs.get("prompts")
-    config = SampleConfig(**{field.name: settings[field.name] for field in fields(SampleConfig)})
+    config = SampleConfig(**{field.name: settings[field.name] for field in fields(SampleConfig) if field.name in settings})
     prompts = prompts_to_complete(config, str(local) if local is not None else settings["path"], settings["place"])
     engine, tokenizer = open_model(settings, job.inputs["model"])
     assert tokenizer is not None, "sample.engine runs the model here"
     sample_prompts(engine, tokenizer, prompts, config, job.output, job.progress)
+
+
+def outcome(output: Path) -> str | None:
+    """How many prompts were too long for a sample."""
+    return too_long(output / "samples.jsonl", "prompts", "sample.max_model_len")

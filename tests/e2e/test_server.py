@@ -29,10 +29,32 @@ def test_runs_use_the_server_that_is_named(model, shared_api, tmp_path):
     with urllib.request.urlopen(request) as answer:
         seen = [(run["name"], run["state_type"]) for run in json.load(answer)]
     assert seen == [(first["run"], "COMPLETED"), (again["run"], "COMPLETED")]
+    # The log of a cached task says what was taken, and where it was made.
+    tasks, logs = posted(shared_api, "task_runs"), posted(shared_api, "logs")
+    cached = {one["id"]: one["name"] for one in tasks if one["state_name"] == "Cached"}
+    told = {
+        cached[line["task_run_id"]]: line["message"]
+        for line in logs
+        if line["task_run_id"] in cached and line["message"].startswith("cached: ")
+    }
+    assert told.keys() == {"resolve-base", "prepare"}
+    for name, task in again["tasks"].items():
+        message = told[name.replace("/", "-")]
+        assert message.startswith(f"cached: {task['path']} (fingerprint {task['fingerprint']}), made in run {first['run']} on ")
+    # Runs that have ended are watched to the end that they had.
+    bnf("watch", again["run"])
+    assert "2 cached: resolve-base, prepare\n" in bnf.err and "2 tasks, 2 from the cache" in bnf.err
     # A run at work that another server knows can't be cancelled through this one.
     elsewhere = start_run(tmp_path / "state", load_recipe(WORDS[1]), str(uuid4()))
     bnf("cancel", elsewhere.id, code=2)
     assert f"got {elsewhere.id}, which {shared_api} has not; set PREFECT_API_URL as it was" in bnf.err
+
+
+def posted(api: str, what: str) -> list[dict]:
+    """What the server has of task runs or logs."""
+    request = urllib.request.Request(f"{api}/{what}/filter", b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
 
 
 def test_a_home_of_any_name_keeps_its_own_records(model, tmp_path):

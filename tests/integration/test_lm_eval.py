@@ -132,6 +132,20 @@ def test_a_generating_task_with_a_few_shots_a_limit_and_a_comparison(definitions
     assert row["lm-eval task"] == "bnf_echo" and row["documents"] == "4" and row["Δ [95 %]"].startswith("0.0000")
 
 
+def test_a_system_prompt_stands_before_chat_prompts_that_have_no_system_message(engine):
+    from evaluation.harness.model import EngineModel
+
+    opened, tokenizer = engine
+    tokenizer.chat_template = "{% for message in messages %}{{ message.role }}: {{ message.content }} {% endfor %}"
+    asked, own = {"role": "user", "content": "12"}, {"role": "system", "content": "11"}
+    for given, messages, text in (
+        ("10", [asked], "system: 10 user: 12 "),
+        ("10", [own, asked], "system: 11 user: 12 "),
+        (None, [asked], "user: 12 "),
+    ):
+        assert EngineModel(opened, tokenizer, _quiet, given).apply_chat_template(messages) == text
+
+
 @pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
 def test_lm_evals_own_definition_with_its_examples_runs_over_local_data(engine, tmp_path):
     import lm_eval

@@ -39,9 +39,14 @@ def _digest(folder):
 def test_bytes_do_not_depend_on_processes_place_or_how_much_is_read_at_once(tmp_path, monkeypatch):
     rows = [{"prompt": f"p{n % 7}", "chosen": f"yes {n}", "rejected": f"no {n}" * (n % 3)} for n in range(30)]
     config = PrepareConfig(mask_fraction=0.3, dev_fraction=0.2, flip_fraction=0.1, pairing="all", max_dropped_share=1)
-    prepare(tmp_path / "one", ("pairs", write_rows(tmp_path / "p.jsonl", rows)), config=config)
+    # The limit is on the records before processes get them: it leaves out one prompt of seven.
+    first, second = (
+        DataSource("pairs", str(write_rows(tmp_path / place / "p.jsonl", rows)), limit=6) for place in ("", "elsewhere")
+    )
+    _, lines, _ = prepare(tmp_path / "one", first, config=config)
+    assert {line["line"] for line in lines if line["outcome"] == "beyond_limit"} == {7, 14, 21, 28}
     monkeypatch.setenv("PYTHONHASHSEED", "7")
-    prepare(tmp_path / "two", ("pairs", write_rows(tmp_path / "elsewhere" / "p.jsonl", rows)), config=config, num_proc=2)
+    prepare(tmp_path / "two", second, config=config, num_proc=2)
     assert _digest(tmp_path / "one") == _digest(tmp_path / "two")
     assert {file.name for file in (tmp_path / "two").iterdir()} == {
         "groups.safetensors", "groups.jsonl", "ledger.json", "ledger.jsonl", "dev",

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from bnf.data.groups import read_groups
+from bnf.failures import Cause, cause_of
 from data.preparing.config import PrepareConfig
 from data.preparing.prepare import prepare_sources
 from data.reading.records import DataSource
@@ -59,7 +60,7 @@ def test_the_bytes_are_those_of_one_process(tmp_path):
     rated = [{"prompt": f"q{n % 30}", "completions": [f"{n}", "no", "yes"], "ratings": [n % 3, 1, 2]} for n in range(60)]
     sources = [
         DataSource("pairs", str(tmp_path / "in"), weight=1),
-        DataSource("ratings", str(write_rows(tmp_path / "r.jsonl", rated)), weight=1),
+        DataSource("ratings", str(write_rows(tmp_path / "r.jsonl", rated)), weight=1, limit=28),
     ]
     config = PrepareConfig(
         mask_fraction=0.5, dev_fraction=0.2, flip_fraction=0.1, contradict_fraction=0.1, pairing="all", max_dropped_share=1
@@ -113,6 +114,22 @@ def test_what_a_worker_refuses_reaches_the_caller(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def timed(_):
+    def work(_):
+        begun = time.monotonic()
+        time.sleep(0.3)
+        return begun, time.monotonic()
+
+    return work
+
+
+def test_no_more_processes_are_at_work_than_were_asked_for():
+    from data.preparing.ray_pool import on_ray
+
+    times = [*on_ray("local", timed, None, range(12), 2)]
+    assert max(sum(begun <= one < ended for begun, ended in times) for one, _ in times) == 2
+
+
 def ends_at_once(_):
     def end(_):
         os._exit(1)
@@ -123,8 +140,25 @@ def ends_at_once(_):
 def test_rows_that_end_every_worker_are_refused():
     from data.preparing.ray_pool import on_ray
 
-    with pytest.raises(RuntimeError, match="a worker on Ray must outlast its rows, got 4 that ended with the same ones"):
+    with pytest.raises(
+        RuntimeError, match="a worker on Ray must live until its rows are rendered, got 4 that ended with the same"
+    ):
         list(on_ray("local", ends_at_once, None, [1], 1))
+
+
+def cannot_fetch(_):
+    """What makes, on a node, the renderer."""
+    from tasks.remote import RemoteError
+
+    raise RemoteError("BNF_STORE must be reachable") from ConnectionResetError()
+
+
+def test_what_fails_on_a_node_is_known_for_what_it_is():
+    from data.preparing.ray_pool import on_ray
+
+    with pytest.raises(OSError, match="BNF_STORE must be reachable") as failed:
+        list(on_ray("local", cannot_fetch, None, [1], 1))
+    assert cause_of(failed.value) is Cause.PASSING
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -90,10 +90,14 @@ def test_workers_of_this_machine_share_out_and_one_that_is_killed_loses_nothing(
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:9", "auto"])
 def test_an_address_where_nothing_listens_is_refused_in_seconds(address, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(
         ValueError, match=rf"ray.address must be that of a cluster that runs, got {address} \(.*refused\); start one with"
-    ):
+    ) as refused:
         cluster_at(address)
+    # Where nobody remembers the variable, nothing else says why `auto` looks there.
+    assert ("RAY_ADDRESS says 127.0.0.1:9" in str(refused.value)) == (address == "auto")
+    assert str(refused.value).endswith("or set RAY_AUTH_MODE=token where that cluster asks for one") == (address == "auto")
 
 
 def test_a_node_that_is_killed_costs_its_chunk_alone(checkout, tmp_path):

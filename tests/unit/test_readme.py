@@ -1,10 +1,12 @@
 """What the README shows is true: its example computes BNF's gradient, and its recipe keys exist."""
 
 import re
+import shutil
 from types import SimpleNamespace
 
 import torch
 import yaml
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from bnf.training.config import TrainConfig
 from data.rows import Candidate, Fields, Row
@@ -12,13 +14,14 @@ from flows.recipe import docs
 from flows.recipe.config import make_recipe
 from flows.recipe.sections import LmEvalTask
 from tasks.keys import ROOT
+from tests.unit.conftest import DEMONSTRATION_MODEL
 
 README = (ROOT / "README.md").read_text()
 RECIPES = (ROOT / "docs" / "recipes.md").read_text()
 
 
-def block(language: str) -> str:
-    return re.search(rf"```{language}\n(.*?)```", README, re.S).group(1)
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)[number]
 
 
 def test_the_examples_gradient_is_the_published_losss():
@@ -32,7 +35,7 @@ def test_the_examples_gradient_is_the_published_losss():
     names = {
         "model": lambda _: SimpleNamespace(logits=logits),
         "reference_model": lambda _: SimpleNamespace(logits=reference),
-        **{"ids": ids, "mask": mask, "sign": sign},
+        **{"ids": ids, "mask": torch.cat([torch.zeros(2, 1), mask], 1), "signs": sign},
     }
     exec(block("python"), names)
     (found,) = torch.autograd.grad(names["loss"], logits)
@@ -46,6 +49,24 @@ def test_the_examples_gradient_is_the_published_losss():
     per_completion = (target * logps).sum(-1).mul(mask).sum(-1) / mask.sum(-1)
     (expected,) = torch.autograd.grad(-(sign * per_completion).mean(), logits)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_training_it_shows_runs_as_it_stands(tmp_path, monkeypatch):
+    model = tmp_path / "models" / "SmolLM2-135M-Instruct"
+    model.mkdir(parents=True)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(DEMONSTRATION_MODEL / file, model)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    config = LlamaConfig(**shape, vocab_size=49152, bos_token_id=1, eos_token_id=2, tie_word_embeddings=True)
+    before = LlamaForCausalLM(config).to(torch.bfloat16)
+    before.save_pretrained(model)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block("python", 1), names)
+    assert (names["summary"].steps, names["summary"].groups) == (2, 1)
+    policy = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "policy")
+    assert any(not torch.equal(a, b) for a, b in zip(policy.parameters(), before.parameters(), strict=True))
 
 
 def test_the_recipe_it_shows_is_valid():

@@ -2,9 +2,13 @@
 
 import os
 import stat
+import sys
+import threading
+import time
 
 import pytest
 
+from bnf import files
 from bnf.files import open_to_readers, replacing, write_json
 
 
@@ -44,3 +48,27 @@ def test_a_file_is_opened_to_those_whom_the_umask_lets_read(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("says_it", [True, False])
+def test_several_threads_leave_the_umask_as_it_was(tmp_path, monkeypatch, says_it):
+    """Another thread runs between two calls, as it may at any time."""
+    if says_it and sys.platform != "linux":
+        pytest.skip("Linux alone says it")
+    set_umask = os.umask
+    monkeypatch.setattr(os, "umask", lambda mask: (set_umask(mask), time.sleep(0.01))[0])
+    if not says_it:
+        monkeypatch.setattr(files.re, "search", lambda *_: None)
+    for name in "abcdefgh":
+        (tmp_path / name).touch(mode=0o600)
+    before = set_umask(0o027)
+    try:
+        threads = [threading.Thread(target=open_to_readers, args=[tmp_path / name]) for name in "abcdefgh"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        after = set_umask(before)
+    assert after == 0o027
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}

@@ -46,6 +46,17 @@ def test_what_breaks_off_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a file that is always full")
+def test_a_full_disk_is_heard_and_leaves_no_file(tmp_path: Path) -> None:
+    GroupsWriter(tmp_path)
+    for partial in list(tmp_path.iterdir()):
+        partial.unlink()
+        partial.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"), GroupsWriter(tmp_path) as writer:
+        writer.add(random_groups(1)[0])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_texts_go_beside_the_groups(tmp_path: Path) -> None:
     group = PromptGroup("g", (1, 2), (Completion((3,), 1), Completion((4,), -1)))
     text = {"messages": [{"role": "user", "content": "hi"}], "completions": ["yes", "no"]}

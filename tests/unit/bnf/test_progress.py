@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bnf import progress
-from bnf.progress import TrainingProgress, clock
+from bnf.progress import Pace, TrainingProgress, clock
 from tests.unit.bnf.training import metrics, run
 
 
@@ -55,6 +55,34 @@ def test_time_left_is_that_of_steps_and_evaluations_to_come(monkeypatch: pytest.
     assert notes[-1] == (10, 10, "steps, 0:00:00 left")
 
 
+def test_the_accuracy_of_the_rewards_is_said_where_it_is_logged() -> None:
+    notes: list[tuple[int, int, str]] = []
+    training = TrainingProgress(lambda *values: notes.append(values))
+    training.begin(0, 1, None)
+    training.end_step(1, {"loss": 0.5, "rewards/accuracies": 0.754, "tokens_per_second": 123.4})
+    assert notes == [(1, 1, "steps, loss 0.5000, accuracy 0.75, 123 tokens/s, 0:00:00 left")]
+
+
+def test_a_task_that_only_counts_gets_a_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    time, pace = Clock(monkeypatch), Pace()
+    # What was there before it began has no pace.
+    assert pace(400, 1000, "rows") == "rows"
+    time.now += 0.5
+    assert pace(410, 1000, "rows") == "rows", "half a second says nothing yet"
+    time.now += 9.5
+    assert pace(500, 1000, "rows") == "rows, 10 rows/s, 0:00:50 left"
+    assert pace(500, 1000, "") == "10/s, 0:00:50 left"
+    assert pace(500, 1000, "dev: rows") == "dev: rows, 10 rows/s, 0:00:50 left"
+    assert pace(500, 1000, "tokens, some cached") == "tokens, some cached, 10 tokens/s, 0:00:50 left"
+    for own in ("steps, loss 0.5, 0:00:10 left", "37 tokens/s", "steps, dev: 2 of 3 rows"):
+        assert pace(500, 1000, own) == own
+    assert pace(1000, 1000, "rows") == "rows"
+    # Something else is counted from here on.
+    assert pace(3, 60, "dev: tokens") == "dev: tokens"
+    time.now += 4
+    assert pace(4, 60, "dev: tokens") == "dev: tokens, 0.25 tokens/s, 0:03:44 left"
+
+
 def test_clock() -> None:
     assert [clock(seconds) for seconds in (0.2, 125, 4000)] == ["0:00:00", "0:02:05", "1:06:40"]
 
@@ -66,7 +94,7 @@ def test_every_step_of_a_training_is_reported_once(workplace: Path, tmp_path: Pa
         "steps"
     ]
     assert [(done, total) for done, total, _ in reported] == [(step, steps) for step in range(1, steps + 1)]
-    losses = {line["step"]: f"{line['loss']:.4f}" for line in metrics(tmp_path)}
+    losses = {line["step"]: f"{line['loss']:.4f}, accuracy {line['rewards/accuracies']:.2f}" for line in metrics(tmp_path)}
     for step, _, note in reported:
         last = max((known for known in losses if known <= step), default=None)
         said = rf"loss {losses[last]}, \d+ tokens/s, " if last else ""

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from bnf.data.groups import DEV, write_groups
+from bnf.parallel.node_folders import same_path
 from bnf.parallel.placement import Placement
 from bnf.parallel.share import WorkerEnded
 from bnf.reference import cache, computing, on_ray
 from bnf.reference.index import read_index, reference_numerics
 from bnf.reference.launch import ReferenceCall
-from bnf.reference.on_ray import About, Asked, OpenReference
+from bnf.reference.on_ray import About, Asked
 from tests.unit.bnf.helpers import random_groups
 from tests.unit.bnf.training import ignore
 
@@ -22,7 +23,7 @@ class HereWorker:
     """A worker of this process. It ends, and stays away, after so many rows."""
 
     def __init__(self, of: computing.Pass, ends_after: int | None = None) -> None:
-        self.server, self.ends_after = OpenReference(of), ends_after
+        self.server, self.ends_after = on_ray._open_on_node((same_path, of)), ends_after
         self.asked: list[Asked] = []
         self.is_open, self.says = True, self.server.about
 
@@ -197,9 +198,7 @@ def test_a_node_with_other_files_is_refused(
     # Dev groups are the same there.
     assert read_index(call.output_dir / DEV) and not (call.output_dir / "index.json").exists()
     started(lambda of: [HereWorker(replace(of, model_dir=tmp_path / "nowhere"))])
-    with pytest.raises(
-        ValueError, match=r"the model's folder must be on every node under the same path, got .*nowhere, which isn't"
-    ):
+    with pytest.raises(ValueError, match=r"the folder must be on every node under the same path, got .*nowhere, which isn't"):
         call.launch(ignore)
 
 

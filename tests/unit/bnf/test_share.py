@@ -89,6 +89,30 @@ def test_a_task_that_ends_its_worker_each_time_does_not_end_them_all():
     assert sum(9 - worker.lives for worker in workers) == 3 and len(workers) == 4 and len(found) == len(set(found))
 
 
+def test_workers_that_end_while_they_wait_do_not_count_against_the_task_that_comes_back():
+    """As where a node with many workers dies, and one of them alone was still at work."""
+    first, *idle = workers = [Worker(name) for name in "abcd"]
+
+    class Late(Worker):
+        def ready(self, until):
+            while not until() and any(worker in workers for worker in idle):
+                time.sleep(0.001)
+            return super().ready(until)
+
+    workers.append(last := Late("e"))
+
+    def work(worker, task):
+        if worker is first:
+            time.sleep(0.2)  # the others wait for a task meanwhile
+            for one in idle:
+                one.lives = 0
+        if worker is not last:
+            worker.end()
+        yield task
+
+    assert list(share_out(workers, [1], work)) == [1] and workers == [last]
+
+
 def test_where_all_have_ended_the_call_ends_and_so_does_the_next():
     workers = [Worker("a"), Worker("b")]
     with pytest.raises(WorkerEnded, match="has ended"):

@@ -83,7 +83,10 @@ def test_documents_tools_and_replies_that_are_messages_are_looked_through(tmp_pa
     ]
     write_groups(tmp_path / "data", [PromptGroup(f"g{n}", (1,), (Completion((2,), 1),)) for n in range(len(rows))], rows)
     (tmp_path / "out").mkdir()
-    check_contamination([tmp_path / "data"], "gsm8k", str(items), tmp_path / "out", progress=no_progress)
+    said = []
+    check_contamination([tmp_path / "data"], "gsm8k", str(items), tmp_path / "out", progress=lambda *shown: said.append(shown))
+    size = (tmp_path / "data" / "groups.jsonl").stat().st_size
+    assert said[-1] == (size, size, "bytes, 4 matches")
     found = [json.loads(line) for line in (tmp_path / "out" / "contamination.jsonl").read_text().splitlines()]
     assert [(match["group"], match["match"], match["in"]) for match in found] == [
         ("g0", "exact", "prompt"),

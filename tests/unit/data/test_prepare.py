@@ -32,6 +32,21 @@ def prepare_source(source, path, output_dir, config):
     prepare_sources([DataSource(source, str(path))], MODEL, output_dir, config, num_proc=1, progress=no_progress)
 
 
+def test_progress_names_what_it_counts(tmp_path):
+    path, said = tmp_path / "pairs.jsonl", []
+    path.write_text(json.dumps(GOOD) + "\n")
+    prepare_sources(
+        [DataSource("pairs", str(path))],
+        MODEL,
+        tmp_path / "out",
+        LENIENT,
+        num_proc=1,
+        progress=lambda *shown: said.append(shown),
+    )
+    size = path.stat().st_size
+    assert said[0] == (size, size, "bytes, 1 rows")
+
+
 def _ledger(folder):
     rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     return rows, json.loads((folder / "ledger.json").read_text())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.preparing.processes import in_order
+from data.preparing.processes import in_order, in_processes, under_way
 
 
 class Tasks:
@@ -10,7 +10,7 @@ class Tasks:
         self.number, self.begun, self.cancelled = number, [], []
 
     def run(self, num_proc):
-        return in_order(range(self.number), num_proc, self._begin, self._result, self.cancelled.append)
+        return in_order(range(self.number), under_way(num_proc), self._begin, self._result, self.cancelled.append)
 
     def _begin(self, task):
         self.begun.append(task)
@@ -44,3 +44,12 @@ def test_where_nobody_wants_more_the_tasks_under_way_are_cancelled():
     assert next(results) == 0
     results.close()
     assert tasks.cancelled == [1, 2, 3] == tasks.begun[1:]
+
+
+def refuse(setting):
+    raise ValueError(f"the model must have a chat template, got {setting} without one")
+
+
+def test_what_a_process_refuses_at_its_start_is_what_one_process_would_say():
+    with pytest.raises(ValueError, match="must have a chat template, got mine without one"):
+        list(in_processes(refuse, "mine", range(5), 2))

@@ -225,6 +225,8 @@ def test_what_save_to_disk_wrote(tmp_path):
     assert values(tmp_path / "set", split="test") == ROWS[2:] and values(tmp_path / "set" / "train") == ROWS[:2]
     with pytest.raises(ValueError, match=r"data\.split must be one of train, test, got None"):
         read(tmp_path / "set")
+    reader = Reader(DataSource("pairs", str(tmp_path / "set" / "train")))
+    assert len(list(reader)) == 2 and (reader.progress, reader.unit) == ((2, 2), "records")
 
 
 @contextlib.contextmanager

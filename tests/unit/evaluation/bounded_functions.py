@@ -21,6 +21,11 @@ def make(offset=0):
             case "write":
                 with open("written", "w") as file:
                     file.write("x" * 10_000)
+            case "work":
+                until_s = time.process_time() + 0.5
+                while time.process_time() < until_s:
+                    pass
+                return "done"
             case "pid":
                 return os.getpid()
         return argument + offset

@@ -33,6 +33,12 @@ def shared(folder):
         texts(engine, [[-1]])
     except ValueError as error:
         refused = str(error)
+    unforeseen = []
+    for number in (-4, -5):
+        try:
+            texts(engine, [[number]])
+        except (RuntimeError, OSError) as error:
+            unforeseen.append(f"{type(error).__name__}: {error}")
     places = {replica.number: texts(replica, [[-2]])[0][0] for replica in engine.alive}
     likely = dict(engine.loglikelihoods([([1, 2], [3]), ([4], [5, 6])]))
     engine.reseed(7)
@@ -45,6 +51,7 @@ def shared(folder):
         "after": [after[index].split()[0] for index in range(40)],
         "received": sorted(received),
         "refused": refused,
+        "unforeseen": unforeseen,
         "places": places,
         "likely": likely,
         "seeds": seeds,
@@ -76,7 +83,21 @@ def killed(folder):
         list(engine.generate([[-8]] * 3, GREEDY))
     except WorkerEnded as error:
         ended = str(error)
-    return {**once, "firsts": firsts, "chunks": len(done), "alive_then": len(engine.alive), "ended": ended}
+    try:
+        texts(engine, prompts)
+    except WorkerEnded as error:
+        then = str(error)
+    return {**once, "firsts": firsts, "chunks": len(done), "alive_then": len(engine.alive), "ended": ended, "next": then}
+
+
+def failing(folder):
+    engine = open_engine("echo", folder, num_replicas=2)
+    try:
+        texts(engine, [[-4]])
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+    engine.close()
+    return {"error": found}
 
 
 def orphaned(folder):
@@ -90,4 +111,8 @@ def orphaned(folder):
 if __name__ == "__main__":
     from pathlib import Path
 
-    print(json.dumps({"shared": shared, "killed": killed, "orphaned": orphaned}[sys.argv[1]](Path(sys.argv[2]))))
+    print(
+        json.dumps(
+            {"shared": shared, "failing": failing, "killed": killed, "orphaned": orphaned}[sys.argv[1]](Path(sys.argv[2]))
+        )
+    )

@@ -1,12 +1,16 @@
 """Calls that never return, crash or eat memory cost their own result and no other's."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from bnf.process import ROOT
+from evaluation import sandbox
 from evaluation.answers.math_verify import Verifier
 from evaluation.sandbox import BoundedCalls
 
@@ -16,7 +20,7 @@ FUNCTION = "tests.unit.evaluation.bounded_functions:make"
 @pytest.mark.parametrize("argument", ["sleep", "raise", "exit", "memory", "power", "write"])
 def test_what_goes_wrong_gives_nothing_and_the_next_call_works(argument, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with BoundedCalls(FUNCTION, {"offset": 1}, limit_s=1.0) as calls:
+    with BoundedCalls(FUNCTION, {"offset": 1}, limit_s=0.25) as calls:
         assert calls(1) == 2
         started = time.monotonic()
         assert calls(argument) is None
@@ -38,6 +42,20 @@ def test_a_call_may_be_given_more_time_than_the_others():
         started = time.monotonic()
         assert calls("sleep", limit_s=1.5) is None
         assert 1.4 < time.monotonic() - started < 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all time counts")
+@pytest.mark.parametrize(("patience", "found"), [(sandbox.PATIENCE, "done"), (1, None)])
+def test_a_call_that_gets_no_core_is_waited_for_but_not_for_ever(monkeypatch, patience, found):
+    monkeypatch.setattr(sandbox, "PATIENCE", patience)
+    with BoundedCalls(FUNCTION, {}, limit_s=1.0) as calls:
+        pid = calls("pid")
+        # Stopped, it is as if other programs had all cores.
+        os.kill(pid, signal.SIGSTOP)
+        going_on = threading.Timer(2.5, os.kill, (pid, signal.SIGCONT))
+        going_on.start()
+        assert calls("work") == found
+        going_on.cancel()
 
 
 def test_a_function_that_cannot_begin_says_why():

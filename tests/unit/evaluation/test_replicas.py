@@ -44,6 +44,10 @@ class Echo:
             text = f"{number} {os.getpid()}"
             if number == -1:
                 raise ValueError("prompts must be echoed")
+            if number == -4:
+                raise {}["no message"]
+            if number == -5:
+                raise FileNotFoundError(2, "gone", "weights")
             if number == -2:
                 text = f"{os.environ['OMP_NUM_THREADS']} {sorted(os.sched_getaffinity(0))}"
             if number == -7:
@@ -52,6 +56,9 @@ class Echo:
                 text = str(self.seed)
             if number == -8 or (number == -9 and not (self.folder / "killed").exists()):
                 (self.folder / "killed").touch()
+                if number == -9 and "BNF_REPLICA_FD" in os.environ:
+                    # As it writes a reply.
+                    os.write(int(os.environ["BNF_REPLICA_FD"]), b'{"index": 0, "fo')
                 os.kill(os.getpid(), signal.SIGKILL)
             yield index, [Generation(text, [number], "stop", 1, 1)] * sampling.n
 
@@ -102,10 +109,20 @@ def test_replicas_share_out_prompts_as_one_engine(checkout, tmp_path):
     # What is sampled in one call depends on its seed: one replica does it.
     assert found["sampled_by"] == 1 and found["seeds"] == ["7", "7"]
     assert found["received"] == list(range(9)) and found["refused"] == "prompts must be echoed"
+    # An error says what it is, and the log has where it was.
+    assert found["unforeseen"] == ["RuntimeError: KeyError: 'no message'", "SentOSError: [Errno 2] gone: 'weights'"]
+    assert b'raise {}["no message"]' in run.stderr
     assert found["likely"] == {"0": [-6.0, True], "1": [-15.0, True]} and found["about"] == ["echo 1", 99]
     cores = sorted(os.sched_getaffinity(0))
     half = len(cores) // 2
     assert found["places"] == {"0": f"{half} {cores[:half]}", "1": f"{len(cores) - half} {cores[half:]}"}
+
+
+def test_an_error_of_a_replica_has_its_kind_and_its_traceback(checkout, tmp_path):
+    run, (found,) = work("failing", checkout, tmp_path)
+    assert run.returncode == 0, run.stderr.decode()
+    assert found == {"error": "RuntimeError: KeyError: 'no message'"}
+    assert '{}["no message"]' in run.stderr.decode()
 
 
 def test_the_others_take_over_from_a_replica_that_is_killed(checkout, tmp_path):
@@ -117,7 +134,7 @@ def test_the_others_take_over_from_a_replica_that_is_killed(checkout, tmp_path):
     assert "of the engine ended (SIGKILL, often the kernel's out-of-memory killer); the others take over" in run.stderr.decode()
     assert found["firsts"] == [0, 8, 16, 24, 32] and found["chunks"] == 5
     # Where none is left, the call ends.
-    assert found["alive_then"] == 0 and "SIGKILL" in found["ended"]
+    assert found["alive_then"] == 0 and "SIGKILL" in found["ended"] and found["next"] == "every worker has ended"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone kills a process whose parent dies")

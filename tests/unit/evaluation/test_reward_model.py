@@ -101,7 +101,11 @@ def test_workers_compute_the_batches_that_one_model_would(scorer, model_dir, on_
     assert set(map(str, alone)) == set(map(str, computed)) and len(computed) > len(alone)
     assert "worker 1 ended" in capsys.readouterr().err
     assert (on_ray["number"], on_ray["num_gpus"], on_ray["num_cpus"]) == (3, 0, 4)
-    assert list(RewardModel(model_dir, ray="auto").rewards([])) == [] and on_ray["number"] == 1
+    one = RewardModel(model_dir, ray="auto")
+    assert list(one.rewards([])) == [] and on_ray["number"] == 1
+    one._classifier._workers.clear()
+    with pytest.raises(WorkerEnded, match="every worker has ended"):
+        list(one.rewards(conversations))
 
 
 def test_a_conversation_that_is_too_long_is_a_null(scorer):

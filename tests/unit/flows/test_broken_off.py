@@ -1,6 +1,7 @@
 """A run that ends before its end says where it was, with which exit code, and shows no traceback."""
 
 import contextlib
+import inspect
 import sys
 from types import SimpleNamespace
 
@@ -126,6 +127,11 @@ def test_a_failed_run_says_in_which_task_and_shows_no_traceback(ends, error, tol
 def test_debug_shows_the_traceback(ends, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bnf", "run", "r.yaml", "--debug"])
     assert "Traceback" in ends(KeyError("x"))[1]
+
+
+@pytest.mark.parametrize("command", [command.callback for command in cli.app.registered_commands])
+def test_every_command_takes_debug_behind_it(command):
+    assert "debug" in inspect.signature(command).parameters
 
 
 def test_the_version_is_the_packages(monkeypatch, capsys):

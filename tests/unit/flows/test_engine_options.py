@@ -216,7 +216,11 @@ def test_a_limit_of_new_tokens_that_none_can_reach_is_refused(tmp_path):
         "sample.max_new_tokens"
     )
     (found,) = set(problems(recipe("evaluation.max_model_len=64", "evaluation.max_new_tokens=32"), tmp_path))
-    assert "lower max_new_tokens where mt_bench stands" in found
+    # The answers to a judged benchmark have the judge's limit.
+    assert found.startswith("evaluation.max_model_len must be above max_new_tokens (") and " of mt_bench), or a prompt" in found
+    assert found.endswith("got 64; raise it, or set judge.max_new_tokens below it")
+    (found,) = set(problems(recipe("evaluation.max_model_len=64", "judge.max_new_tokens=32"), tmp_path))
+    assert " of gsm8k), or" in found and found.endswith("or set evaluation.max_new_tokens below it")
     # The labels that a judge chooses from are short; free text is not.
     assert problems(recipe("judge.max_model_len=64"), tmp_path) == []
     (found,) = problems(recipe("judge.max_model_len=64", "judge.verdict=text"), tmp_path)

@@ -13,9 +13,10 @@ from flows.dag.graph import build
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe, make_recipe
 from flows.runs import home
-from flows.runs.garbage import collect, using
+from flows.runs.garbage import collect
 from flows.runs.home import database_setting, home_folder, require_writable, set_prefect_environment
 from flows.runs.record import CRASHED, RUNNING, all_runs, start_run
+from tasks.home_lock import using
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Store

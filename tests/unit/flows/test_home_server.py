@@ -56,3 +56,22 @@ def test_two_homes_that_start_at_once_take_different_ports(tmp_path, monkeypatch
     monkeypatch.setattr(server.tempfile, "gettempdir", lambda: str(tmp_path))
     with server._port() as first, server._port() as second:
         assert first != second
+
+
+@pytest.mark.parametrize("api", ["http://127.0.0.1:9/api", "127.0.0.1:4200/api"])
+def test_an_address_where_no_server_answers_is_named(api, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "ANSWER_TIMEOUT_S", 0.1)
+    monkeypatch.setenv("PREFECT_API_URL", api)
+    with (
+        pytest.raises(
+            RecipeError, match=rf"PREFECT_API_URL must be the address .* got {api} \(.*; start that server, or unset"
+        ),
+        server.prefect_server(tmp_path),
+    ):
+        raise AssertionError("it is not there")
+
+
+def test_a_server_that_answers_anything_is_used(somebodys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"{somebodys}/api")
+    with server.prefect_server(tmp_path) as url:
+        assert url == somebodys

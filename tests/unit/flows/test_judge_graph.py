@@ -114,7 +114,15 @@ def test_labelers_that_judge_name_their_judge():
     assert next(node for node in build(made) if node.stage == "label").inputs["judge"] == "resolve/base"
     for label, message in (
         ({"labeler": "judge"}, r"label.judge must name a judge for the labeler judge"),
-        ({"labeler": "reward_model", "judge": ENDPOINT}, r"label.judge.engine must be a reward model"),
+        (
+            {"labeler": "reward_model", "judge": ENDPOINT},
+            r"label.judge.engine must be reward_model for the labeler reward_model, got openai; write label.judge.engine=reward_model, "
+            r"or label.labeler=judge",
+        ),
+        (
+            {"labeler": "judge", "judge": {"engine": "reward_model", "model_name_or_path": MODEL}},
+            r"label.judge.engine must be one that generates for the labeler judge, got reward_model; write label.labeler=reward_model, or",
+        ),
     ):
         with pytest.raises(RecipeError, match=message):
             build(recipe(sample=SAMPLED, label=label, train={}))

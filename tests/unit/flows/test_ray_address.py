@@ -76,7 +76,15 @@ def test_the_address_is_part_of_no_key_and_reaches_the_stages_that_load_a_model(
     reached = {name for name, node in on_ray.items() if node.unkeyed.get("ray") == "auto"}
     # The judge is an endpoint.
     assert {"sample", "generate/base/gsm8k", "generate/aligned/gsm8k"} <= reached and "judge/mt_bench" not in reached
+    # A rule labels, and samples are prepared, without a model.
+    assert not {"label", "prepare"} & reached and {"label", "prepare"} <= on_ray.keys()
     assert not any("ray" in node.unkeyed for node in plain.values())
+
+
+def test_rows_of_sources_are_rendered_on_it():
+    data = {"source": "pairs", "path": str(ROOT / "data" / "samples" / "pairs.jsonl")}
+    made = make_recipe({"name": "r", "model_name_or_path": MODEL, "data": data, "train": {}}, ["ray.address=local"])
+    assert {node.id for node in build(made) if node.unkeyed.get("ray") == "local"} == {"prepare", "reference"}
 
 
 def checks(made, tmp_path):

@@ -13,6 +13,7 @@ from flows.recipe.config import make_recipe
 from tasks.job import Job
 from tasks.keys import ROOT
 from tasks.nodes import Forecast
+from tasks.resources import num_devices
 from tasks.stages import reference
 
 MODEL = "models/SmolLM2-135M-Instruct"
@@ -82,6 +83,20 @@ def test_the_model_is_opened_with_what_the_recipe_says(tmp_path, monkeypatch):
         judges.append(open_judge.open_judge({**node.settings, **node.unkeyed}, tmp_path, "x"))
     assert [(given["num_replicas"], given["ray"]) for given in opened] == [(1, None), (2, "auto")]
     assert judges[0].identity == judges[1].identity
+
+
+def test_a_sharded_reference_stays_in_the_trainings_process_without_ray(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_checks, "cluster_at", lambda address: Cluster((Machine(0, 2),)))
+    monkeypatch.setattr(ray_checks, "device_kind", lambda: "cuda")
+    placed = "ray.address=auto", "train.nproc_per_node=2"
+    assert num_devices(nodes(recipe(*placed))["reference"], 8) == 8
+    for sharding in ("full", "hybrid"):
+        sharded = recipe(*placed, f"train.sharding={sharding}", *(["train.num_nodes=2"] if sharding == "hybrid" else []))
+        reference = nodes(sharded)["reference"]
+        assert "ray" not in reference.unkeyed and reference.session == "train"
+        assert num_devices(reference, 8) == (2 if sharding == "full" else 8)
+        # Reward models go to the cluster, whose devices may be of another kind.
+        assert not any("its reference is compared" in problem for problem in problems(sharded, tmp_path))
 
 
 def test_the_preflight_counts_replicas_and_looks_at_the_kind_of_device(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What a run may have at work at the same time, and what `bnf show` draws of it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -80,6 +81,18 @@ def test_a_training_on_several_machines_needs_as_many_devices_as_it_has_processe
         assert problem(recipe(devices=4), [node]) is problem(recipe(devices=2), [node]) is None
         message = f"resources.devices must be at least 2, the GPUs that {node.label} computes on, got 1; raise it"
         assert problem(recipe(devices=1), [node]) == message
+
+
+def test_what_ray_places_does_with_the_devices_that_there_are(machine):
+    machine(8)
+    train = Node("train", {}, unkeyed={"nproc_per_node": 4, "num_nodes": 1})
+    for address in ("local", "auto"):
+        nodes = [replace(node, unkeyed={**node.unkeyed, "ray": address}) for node in (GENERATE, Node("reference", {}))]
+        assert problem(recipe(devices=4), [*nodes, train]) is None
+    # On this machine alone replicas need as many as without Ray.
+    placed = {"ray": "local", "engine_placement": {"num_replicas": 6}}
+    message = "resources.devices must be at least 6, the GPUs that generate-base-x computes on, got 4; raise it"
+    assert problem(recipe(devices=4), [replace(GENERATE, unkeyed=placed)]) == message
 
 
 def test_of_many_tasks_at_work_as_many_are_named_as_fit():

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -35,6 +36,7 @@ class Store:
 
     def __init__(self, root, cached=()):
         self.root, self.cached = root / "artifacts", cached
+        self.shared, self.is_gone = [], False
 
     def find(self, stage, key):
         return self.artifact(key) if key in self.cached else None
@@ -49,6 +51,12 @@ class Store:
         return None
 
     def publish(self, artifact, replace):
+        return artifact
+
+    def share(self, artifact):
+        self.shared.append((artifact.stage, threading.current_thread() is threading.main_thread()))
+        if self.is_gone:
+            raise OSError("BNF_STORE must be reachable")
         return artifact
 
 
@@ -75,14 +83,16 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "run_node", run_node)
     monkeypatch.setattr(module, "ingredients", lambda node, inputs, store: Keyed(node.stage, {"id": node.id}, {}, {}))
 
-    def go(nodes=NODES, cached=(), allowed=None, cancelled=lambda: False, **sections):
+    def go(nodes=NODES, cached=(), allowed=None, cancelled=lambda: False, pinned=(), is_gone=False, **sections):
         recipe = make_recipe({"name": "r", "model_name_or_path": "m", **sections})
         ids = {node.id for node in nodes}
         selection = SimpleNamespace(
             refresh=(), keep=(), allowed=ids if allowed is None else allowed, refusal=lambda node: f"not {node.id}"
         )
-        store = Store(tmp_path, cached)
-        plan = SimpleNamespace(nodes=nodes, recipe=recipe, store=store, pinned={}, selection=selection, forecasts={})
+        run.store = store = Store(tmp_path, cached)
+        store.is_gone = is_gone
+        given = {name: store.artifact(name) for name in pinned}
+        plan = SimpleNamespace(nodes=nodes, recipe=recipe, store=store, pinned=given, selection=selection, forecasts={})
         run.record = start_run(tmp_path, recipe, "x")
         listener = Listener(
             on_start=lambda node: run.shown.append((node.label, [working.task for working in run.record.record.at_work])),
@@ -92,6 +102,7 @@ def run(tmp_path, monkeypatch):
         )
         runner = Runner(plan, run.record, listener, cancelled, {})
         monkeypatch.setattr(runner, "_check_training", lambda node, inputs, at_work: None)
+        monkeypatch.setattr(runner, "_other_code", lambda node, artifact: None)
         monkeypatch.setattr(runner, "_check_engines", lambda node, artifact: None)
         runner.run()
 
@@ -138,6 +149,23 @@ def test_what_is_cached_waits_for_no_device(run):
     run.works |= {REFERENCE.id: lambda: begun.wait(10), JUDGED.id: begun.set}
     run.go(cached=[BASE.id, DATA.id, ANSWERS.id, SCORED.id])
     assert run.said.index("judge-x done") < run.said.index("reference done")
+
+
+@pytest.mark.parametrize("sections", [{}, {"resources": {"cpu_slots": 2}}], ids=["alone", "together"])
+def test_what_a_run_was_given_is_published_where_other_machines_read_it(run, sections):
+    policy = Node("train", {}, {"model": BASE.id})
+    reads = {"model": policy.id}
+    answers = replace(ANSWERS, inputs=reads, unkeyed={"ray": "auto"})
+    given = [BASE.id, policy.id]
+    run.go([BASE, policy, answers], pinned=given, **sections)
+    assert run.store.shared == [("train", False)], "the base model is read by no node that runs"
+    assert run.said[:3] == ["resolve-base cached", "train cached", "generate-base-x begins"]
+    assert list(run.record.record.tasks) == [BASE.id, policy.id, ANSWERS.id]
+    for here in ({}, {"ray": "local"}):
+        run.go([BASE, policy, replace(ANSWERS, inputs=reads, unkeyed=here)], pinned=given, **sections)
+        assert run.store.shared == []
+    with pytest.raises(OSError, match="BNF_STORE must be reachable"):
+        run.go([BASE, policy, answers], pinned=given, is_gone=True, **sections)
 
 
 def test_where_one_fails_those_at_work_end_and_no_other_begins(run):

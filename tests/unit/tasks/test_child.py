@@ -44,6 +44,18 @@ def test_what_a_job_left_holding_itself_is_freed_before_the_next_one(child, tmp_
     assert (tmp_path / "out.txt").read_text() == "gone"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux keeps the most that a process has held")
+def test_the_most_memory_of_a_job_is_its_own_and_that_of_what_it_started(child, tmp_path):
+    def peak(what):
+        child.run(JOBS, {"do": what}, {}, tmp_path)
+        return child.memory.to_json()["host"]
+
+    before, taken = peak("write"), peak("take memory")
+    assert taken - before > 140 << 20, "though it was given back before anybody looked"
+    assert peak("write") - before < 50 << 20, "of each job alone"
+    assert peak("take memory in a process of its own") - before > 140 << 20
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library keeps what is freed on request")
 def test_what_a_training_had_its_process_keep_is_given_back_after_it():
     program = """

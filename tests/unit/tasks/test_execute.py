@@ -7,13 +7,13 @@ from collections import namedtuple
 
 import pytest
 
+from bnf.failures import Cause
 from bnf.plugins import Kind
 from tasks import execute as module
 from tasks import resources
 from tasks.child import Cancelled, StageFailed
 from tasks.children import Children
 from tasks.execute import Execution, execute
-from tasks.failures import Cause
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.stages import Stage
@@ -52,6 +52,7 @@ def test_what_is_there_is_not_made_again(run):
     assert run("write") == first and run.held == ["held", "free"]
     manifest = json.loads((first.path / "manifest.json").read_text())
     assert set(manifest["files"]) == {"out.txt"} and manifest["seconds"] > 0 and "python" in manifest["versions"]
+    assert manifest["memory"]["host"] > 1 << 20 and "device" not in manifest["memory"]
 
 
 def test_an_artifact_says_where_its_engine_computed(run):

@@ -11,6 +11,7 @@ from flows.dag.graph import build
 from flows.recipe.config import make_recipe
 from tasks import keys
 from tasks.keys import PROJECT_PACKAGES, ROOT, SHOWS_OR_REFUSES, WITHOUT_EFFECT, _imports, _tree, code_digests
+from tasks.stages import STAGES
 
 
 @pytest.mark.parametrize("stage", ["reference", "train", "analyze"])
@@ -42,6 +43,12 @@ def test_durations_progress_and_notes_on_spending_are_in_no_key_but_the_reports(
     code = code_digests([f"tasks.stages.{stage}", *engines, "evaluation.benchmarks.math"])
     assert not SHOWN & code.keys()
     assert "evaluation.benchmarks.math" in code
+
+
+@pytest.mark.parametrize("stage", names(STAGES))
+def test_what_a_run_and_a_plan_only_say_is_in_no_key(stage):
+    engines = [f"evaluation.engines.{name}" for name in names(ENGINES)]
+    assert not {"bnf.progress", "tasks.memory", "tasks.partial"} & code_digests([f"tasks.stages.{stage}", *engines]).keys()
 
 
 def test_how_numbers_are_shown_is_in_the_reports_key():

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.errors import RecipeError
+from flows.runs.garbage import collect
+from tasks import node_folders
 from tasks.keys import Ingredients
 from tasks.node_folders import ArtifactFolder
 from tasks.remote import Remote, RemoteError
@@ -74,6 +77,28 @@ def test_a_home_must_have_an_absolute_path(tmp_path, policy, node, monkeypatch):
     monkeypatch.setenv("BNF_HOME", "here")
     with pytest.raises(ValueError, match=r"BNF_HOME must be an absolute path where Ray is started on .*, got here"):
         ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
+
+
+@pytest.mark.parametrize("store", ["shared", "./shared", "file://shared", "file:shared"])
+def test_a_store_must_have_an_absolute_path(tmp_path, policy, node, monkeypatch, store):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BNF_STORE", store)
+    with pytest.raises(
+        ValueError, match=r"BNF_STORE must be an absolute path or a URL where Ray is started on .*, got " + store
+    ):
+        ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
+    for whole in (f"{tmp_path}/shared", f"file:{tmp_path}/shared"):
+        monkeypatch.setenv("BNF_STORE", whole)
+        assert Path(ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))).is_dir()
+
+
+def test_gc_on_a_node_waits_for_the_workers_end_and_then_drops_what_was_fetched(tmp_path, policy, node):
+    found = ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
+    with pytest.raises(RecipeError, match=r"gc must have .* or a worker on Ray of another machine's run; wait for it"):
+        collect(node, dry_run=False)
+    assert Path(found).is_dir()
+    node_folders._held.close()
+    assert [one["stage"] for one in collect(node, dry_run=False)] == ["train"] and not Path(found).exists()
 
 
 def test_what_is_no_artifact_must_be_at_the_same_path(tmp_path, node):

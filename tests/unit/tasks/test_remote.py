@@ -108,6 +108,21 @@ def test_the_first_to_put_wins(tmp_path, url):
     assert machine(tmp_path, "third", url).find("train", KEY).fingerprint == loser.fingerprint
 
 
+def test_one_that_another_machine_did_not_wait_for_is_shared_beside_the_one_that_counts(tmp_path, url):
+    counts = make_and_publish(tmp_path, url)
+    second = machine(tmp_path, "second", url)
+    made = make(second, "other weights")
+    assert second.share(made) == made and second.share(made) == made
+    third = machine(tmp_path, "third", url)
+    here = third.fetch(dataclasses.replace(made, path=third.root / made.folder))
+    assert (here / "policy" / "model.safetensors").read_text() == "other weights"
+    found = machine(tmp_path, "fourth", url).find("train", KEY)
+    assert found is not None and found.fingerprint == counts.fingerprint
+    # Without a shared store there is nobody to share with.
+    alone = Store(tmp_path / "alone")
+    assert alone.share(one := make(alone)) == one
+
+
 def test_an_upload_that_broke_off_is_nothing_yet_and_is_gone_on_with(tmp_path, url, monkeypatch):
     first = machine(tmp_path, "first", url)
     made = make(first)

@@ -68,6 +68,17 @@ def run(job):
     elif what == "keep":
         kept = Slow()
         atexit.register((job.output / "ended").write_text, "by the library")
+    elif what == "take memory":
+        held = bytearray(150 << 20)
+        del held
+        (job.output / "out.txt").write_text("taken and given back")
+    elif what == "take memory in a process of its own":
+        command = "x = bytearray(150 << 20); input()"
+        helper = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE)
+        pages = (150 << 20) // os.sysconf("SC_PAGE_SIZE")
+        while int(Path(f"/proc/{helper.pid}/statm").read_text().split()[1]) < pages:
+            time.sleep(0.02)
+        (job.output / "out.txt").write_text("held")
     elif what == "exit":
         os._exit(7)
     elif what == "hang":

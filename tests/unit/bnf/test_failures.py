@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sqlite3
 import urllib.error
 
 import aiohttp
@@ -13,10 +14,12 @@ import requests
 import torch
 import yarl
 from multidict import CIMultiDict, CIMultiDictProxy
+from safetensors import SafetensorError
 
+from bnf.failures import Cause, cause_of
+from bnf.parallel.share import WorkerEnded
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.own_reference import ReferenceMismatch
-from tasks.failures import Cause, cause_of
 
 REQUEST = httpx.Request("POST", "http://judge/v1")
 ASKED = aiohttp.RequestInfo(yarl.URL("http://data"), "GET", CIMultiDictProxy(CIMultiDict()), yarl.URL("http://data"))
@@ -64,6 +67,7 @@ def answer(status: int) -> httpx.Response:
             Cause.MEMORY,
         ),
         (ValueError("No available memory for the cache blocks. Try increasing gpu_memory_utilization"), Cause.MEMORY),
+        (WorkerEnded("replica 2 of the engine ended (SIGKILL, often the kernel's out-of-memory killer)"), Cause.MEMORY),
         (OSError(errno.ENOSPC, "No space left on device"), Cause.DISK),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -90,3 +94,15 @@ def test_the_allocators_own_error_is_known():
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 50)
     assert cause_of(error.value) is Cause.MEMORY
+
+
+def test_a_full_disk_is_known_by_what_libraries_say_of_it(tmp_path):
+    base = sqlite3.connect(tmp_path / "rows.sqlite")
+    base.execute("pragma max_page_count = 2")
+    base.execute("create table rows (text text)")
+    with pytest.raises(sqlite3.OperationalError) as error:
+        base.execute("insert into rows values (?)", ["x" * 100_000])
+    assert cause_of(error.value) is Cause.DISK
+    # safetensors has errors of its own, without a number.
+    words = "Error while serializing: I/O error: No space left on device (os error 28)"
+    assert cause_of(SafetensorError(words)) is Cause.DISK

@@ -29,13 +29,16 @@ PASSING_CLASSES = frozenset(
 # Errors of which the message is all that a person needs, beside ValueError and OSError.
 USER_CLASSES = frozenset({"bnf.training.collapse.TrainingCollapsed"})
 MEMORY_CLASSES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"})
-# What torch's CPU allocator and vLLM say when memory ends, as other classes of errors.
+# What torch's CPU allocator and vLLM say when memory ends, as other classes of errors, and what is said of a process that was killed.
 MEMORY_TEXTS = (
+    "often the kernel's out-of-memory killer",
     "can't allocate memory",
     "out of memory",
     "no available memory for the cache blocks",
     "to serve at least one request",
 )
+# What safetensors and SQLite say when the disk is full, as errors of their own.
+DISK_TEXTS = ("no space left on device", "database or disk is full")
 
 
 class Cause(StrEnum):
@@ -48,20 +51,38 @@ class Cause(StrEnum):
     OTHER = "other"
 
 
+# What a process says of an error that it sends to another: that from which it was raised stays there.
+_TOLD = "bnf_cause"
+
+
+def with_cause(error: Exception, cause: str) -> Exception:
+    """An error of another process, with the cause that it had there."""
+    setattr(error, _TOLD, cause)
+    return error
+
+
 def cause_of(error: BaseException) -> Cause:
-    """The kind of an error, by itself or by what it was raised from."""
+    """The kind of an error, by itself or by what it was raised from, here or in the process that sent it."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:
         chain.append(current)
         current = current.__cause__
-    if any(isinstance(one, OSError) and one.errno == errno.ENOSPC for one in chain):
+    told = [getattr(one, _TOLD, None) for one in chain]
+    if Cause.DISK in told or any(_disk_full(one) for one in chain):
         return Cause.DISK
-    if any(_out_of_memory(one) for one in chain):
+    if Cause.MEMORY in told or any(_out_of_memory(one) for one in chain):
         return Cause.MEMORY
-    if any(_passing(one) for one in chain):
+    if Cause.PASSING in told or any(_passing(one) for one in chain):
         return Cause.PASSING
+    if told[0] is not None:
+        return Cause(told[0])
     return Cause.USER if isinstance(error, ValueError | OSError) or _names(error) & USER_CLASSES else Cause.OTHER
+
+
+def _disk_full(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(words in text for words in DISK_TEXTS)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -1,0 +1,168 @@
+"""`bnf watch` and `bnf ui`: a run as it goes, by its record and progress in the home, and its page in the Prefect UI."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from evaluation.records import read_json
+from flows.commands.showing import show_results, taken_run
+from flows.display import Display
+from flows.errors import RecipeError, Stopped
+from flows.runs.home import home_folder, set_prefect_environment
+from flows.runs.progress import TaskProgress, read_progress
+from flows.runs.record import CRASHED, RUNNING, Run, RunRecord
+from flows.wording import place
+
+# Seconds between two looks at the run's folder.
+_LOOK_S = 0.5
+# How `bnf watch` ends where the run ended otherwise than completed or failed.
+_CODES = {"completed": 0, "stopped": 143}
+
+
+def watch_run(name: str) -> int:
+    """Show a run as its own terminal does until it has ended; the exit code says how.
+
+    Returns:
+        0 completed; 1 failed, cancelled or crashed; 143 stopped by a signal.
+
+    Raises:
+        Stopped: Ctrl-C ended the watching.
+    """
+    run = taken_run(home_folder(), name)
+    display = Display()
+    display.message(f"run {run.id}\n  its page: bnf ui {run.id}\n  Ctrl-C ends the watching and leaves the run alone")
+    shown = _Shown(display)
+    try:
+        while True:
+            run, state = _now(run)
+            shown.update(run, state)
+            if state != RUNNING:
+                break
+            time.sleep(_LOOK_S)
+    except KeyboardInterrupt:
+        display.stop()
+        raise Stopped(f"no longer watching {run.id}, which goes on", 130) from None
+    if state == "completed":
+        display.stop()
+        display.total()
+        show_results(run)
+    else:
+        display.broken_off(state)
+        display.message(f"{run.id}  {run.where}")
+    return _CODES.get(state, 1)
+
+
+def _now(run: Run) -> tuple[Run, str]:
+    """The run as its record has it now, and its state then. The state is asked for once: it looks at the run's lock, not at the record
+    alone."""
+    found = _read(run)
+    if (state := found.state) != CRASHED:
+        return found, state
+    # It may have ended between the look at its record and the look at its lock.
+    found = _read(run)
+    return found, found.state
+
+
+def _read(run: Run) -> Run:
+    try:
+        record = read_json(run.folder / "run.json")
+    except FileNotFoundError:
+        raise RecipeError(f"RUN must be in the home while it is watched, got {run.id}, which somebody has deleted") from None
+    return replace(run, record=RunRecord.from_json(record, run.folder.parents[1]))
+
+
+@dataclass(frozen=True)
+class _Label:
+    label: str
+
+
+class _Shown:
+    """What of a run the display has been told."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._done: set[str] = set()
+        self._at_work: dict[str, TaskProgress | None] = {}
+        self._num_messages = 0
+
+    def update(self, run: Run, state: str) -> None:
+        """Tell the display what has come since: tasks that are done, what the run said, how far those at work are."""
+        seen = read_progress(run.folder)
+        for name, task in run.record.tasks.items():
+            if name not in self._done:
+                self._done.add(name)
+                label = name.replace("/", "-")
+                self._at_work.pop(label, None)
+                self._display.done(_Label(label), task.cached, task.seconds)
+        for message in seen.messages[self._num_messages :]:
+            self._display.message(message)
+        self._num_messages = len(seen.messages)
+        for working in run.record.at_work:
+            label, progress = working.task, seen.tasks.get(working.task)
+            if label not in self._at_work:
+                self._display.start(_Label(label), None if progress is None else _ago_s(progress.began, run, state))
+            if progress is not None and progress.total and progress != self._at_work.get(label):
+                self._display.progress(_Label(label), progress.done, progress.total, progress.note)
+            self._at_work[label] = progress
+
+
+def _ago_s(began: str, run: Run, state: str) -> float | None:
+    """How long a task has been at work; of a run that has ended, until then. When a run crashed nobody wrote down."""
+    if state == CRASHED:
+        return None
+    end = datetime.fromisoformat(run.record.ended) if run.record.ended else datetime.now().astimezone()
+    return (end - datetime.fromisoformat(began)).total_seconds()
+
+
+def serve_ui(name: str | None, *, debug: bool) -> None:
+    """Keep the home's server up until Ctrl-C; runs started meanwhile share it. With a run, open its page, and print its address."""
+    import threading
+
+    home = home_folder()
+    run = taken_run(home, name) if name is not None else None
+    set_prefect_environment(home, debug=debug)
+    from flows.service.server import prefect_server
+
+    with prefect_server(home) as url:
+        from flows.service.crashed import mark_crashed
+
+        mark_crashed(home)
+        about = f"Prefect UI of {place(home)}"
+        if run is not None:
+            url, about = page(url, run), f"{run.id} in the {about}"
+        print(f"{about}\n{url}\nCtrl-C ends it", flush=True)
+        if run is not None and has_display():
+            import webbrowser
+
+            webbrowser.open(url)
+        threading.Event().wait()
+
+
+def page(url: str, run: Run) -> str:
+    """The address of a run's page in the UI at `url`.
+
+    Raises:
+        RecipeError: the server doesn't know the run.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_flow_run(UUID(run.record.flow_run_id))
+        except ObjectNotFound:
+            raise RecipeError(
+                f"RUN must be known to the Prefect server, got {run.id}, which {os.environ['PREFECT_API_URL']} has not; set "
+                "PREFECT_API_URL as it was when the run was started"
+            ) from None
+    return f"{url}/runs/flow-run/{run.record.flow_run_id}"
+
+
+def has_display() -> bool:
+    """Whether a browser could show something here: without a display, one for the terminal would take the terminal over."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -1,0 +1,173 @@
+"""The runs of a home as `bnf runs` lists them: what each trained, what it changed, and what came out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TypedDict
+
+from evaluation.formats import number, signed
+from evaluation.records import Record, read_json
+from flows.errors import RecipeError
+from flows.runs.naming import changes
+from flows.runs.record import Run, run_sizes
+
+
+class Headline(TypedDict):
+    """The first benchmark of a run: accuracies in percent, the difference in points; None of a model that was not evaluated."""
+
+    benchmark: str
+    base: float | None
+    aligned: float | None
+    delta: float | None
+    verdict: str | None
+
+
+class ListedRun(TypedDict):
+    """A run as `bnf runs --json` lists it.
+
+    `bytes_of_its_own` are the artifacts that no other run names: what `bnf rm` frees. `seconds` are from its start to its end. `repeats` is
+    the run of which it is a repeat: all of its tasks were cached, and it names the same artifacts.
+    """
+
+    run: str
+    state: str
+    started: str
+    ended: str | None
+    seconds: float | None
+    recipe: str
+    objective: str | None
+    model: str | None
+    changed: dict[str, object]
+    headline: Headline | None
+    dev_accuracy: float | None
+    tasks: int
+    bytes: int
+    bytes_of_its_own: int
+    repeats: str | None
+
+
+def list_runs(runs: Sequence[Run]) -> list[ListedRun]:
+    """The runs, in the order given, which is newest first. A recipe or summary that can't be read leaves its columns empty."""
+    sizes = run_sizes(runs)
+    repeats = _repeats(runs)
+    return [_listed(run, sizes[run.id].artifacts, sizes[run.id].own, repeats.get(run.id)) for run in runs]
+
+
+def _listed(run: Run, size: int, own: int, repeats: str | None) -> ListedRun:
+    recipe = run.written_recipe if (run.folder / "recipe.yaml").exists() else {}
+    train, model = recipe.get("train"), recipe.get("model_name_or_path")
+    summary = _summary(run)
+    dev = ((summary.get("train") or {}).get("dev") or {}).get("evaluations") or [{}]
+    share = dev[-1].get("eval_rewards/accuracies")
+    started, ended = run.record.started, run.record.ended
+    return {
+        "run": run.id,
+        "state": run.state,
+        "started": started,
+        "ended": ended,
+        "seconds": (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds() if ended else None,
+        "recipe": run.record.recipe,
+        "objective": str(train.get("objective", "bnf")) if isinstance(train, dict) else None,
+        "model": model.rstrip("/").rsplit("/", 1)[-1] if isinstance(model, str) else None,
+        "changed": {key: value for key, value in run.record.changed.items() if key != "name"},
+        "headline": _headline(summary),
+        "dev_accuracy": None if share is None else 100 * share,
+        "tasks": len(run.record.tasks),
+        "bytes": size,
+        "bytes_of_its_own": own,
+        "repeats": repeats,
+    }
+
+
+def _summary(run: Run) -> Record:
+    try:
+        return read_json(run.folder / "summary.json")
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _headline(summary: Record) -> Headline | None:
+    for name, entry in summary.get("benchmarks", {}).items():
+        base, aligned = ((entry.get(model) or {}).get("accuracy") for model in ("base", "aligned"))
+        delta = entry.get("delta")
+        return {"benchmark": name, "base": base, "aligned": aligned, "delta": delta, "verdict": entry.get("verdict")}
+    return None
+
+
+def _repeats(runs: Sequence[Run]) -> dict[str, str]:
+    """Each run that is a repeat, with the newest run before it that names the same artifacts, or what that one repeats."""
+    found: dict[str, str] = {}
+    made: dict[frozenset[str], str] = {}
+    for run in reversed(runs):
+        names = frozenset(artifact.path.name for artifact in run.artifacts.values() if artifact.stage != "report")
+        is_cached = all(task.cached for name, task in run.record.tasks.items() if task.artifact.stage != "report")
+        if run.state == "completed" and names:
+            if is_cached and names in made:
+                found[run.id] = made[names]
+            else:
+                made[names] = run.id
+    return found
+
+
+def _result(headline: Headline | None) -> float | None:
+    """What the result is sorted by: the difference, or of one model alone its accuracy."""
+    if headline is None:
+        return None
+    return headline["base"] if headline["delta"] is None else headline["delta"]
+
+
+# The columns that may be sorted by, the greatest first.
+SORTS: Mapping[str, Callable[[ListedRun], float | None]] = {
+    "age": lambda run: datetime.fromisoformat(run["started"]).timestamp(),
+    "took": lambda run: run["seconds"],
+    "result": lambda run: _result(run["headline"]),
+    "dev": lambda run: run["dev_accuracy"],
+    "size": lambda run: run["bytes_of_its_own"],
+}
+FILTERS = ("run", "state", "recipe", "objective", "model", "changed")
+
+
+def chosen(rows: Sequence[ListedRun], filters: Sequence[str], sort: str) -> list[ListedRun]:
+    """The runs that all filters (`column=text`) fit, sorted by a column; those without a value in it come last.
+
+    Raises:
+        RecipeError: an unknown column.
+    """
+    if sort not in SORTS:
+        raise RecipeError(f"--sort must be one of {', '.join(SORTS)}, got {sort!r}; name one of them")
+    found = list(rows)
+    for one in filters:
+        column, equals, text = one.partition("=")
+        if not equals or column not in FILTERS:
+            raise RecipeError(
+                f"--filter must be COLUMN=TEXT with a column among {', '.join(FILTERS)}, got {one!r}; write e.g. state=completed"
+            )
+        found = [row for row in found if text.lower() in _text(row, column).lower()]
+    values = {row["run"]: SORTS[sort](row) for row in found}
+    with_value = [(value, row) for row in found if (value := values[row["run"]]) is not None]
+    ordered = sorted(with_value, key=lambda one: one[0], reverse=True)
+    return [row for _, row in ordered] + [row for row in found if values[row["run"]] is None]
+
+
+def _text(row: ListedRun, column: str) -> str:
+    return changes(row["changed"]) if column == "changed" else str(row[column] or "")  # type: ignore[literal-required]
+
+
+def fold(rows: Sequence[ListedRun]) -> list[tuple[ListedRun, int]]:
+    """The rows without repeats of others among them, and how many repeats each stands for. A run at work is never folded."""
+    names = {row["run"] for row in rows}
+    folded = [row for row in rows if row["repeats"] in names]
+    counts = {row["run"]: sum(one["repeats"] == row["run"] for one in folded) for row in rows}
+    return [(row, counts[row["run"]]) for row in rows if row not in folded]
+
+
+def headline_text(headline: Headline | None) -> str:
+    """`gsm8k 25.8 → 76.6 (+50.8)`, with `noise` where that is the verdict; of one model alone `gsm8k 25.8`."""
+    if headline is None:
+        return ""
+    known = [number(value) for value in (headline["base"], headline["aligned"]) if value is not None]
+    text = f"{headline['benchmark']} {' → '.join(known)}"
+    if headline["delta"] is None:
+        return text
+    return f"{text} ({signed(headline['delta'], 1)}{', noise' if headline['verdict'] == 'noise' else ''})"

@@ -1,0 +1,34 @@
+"""What earlier runs of a home did: which of them made an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.formats import duration
+from flows.runs.record import TaskRecord, all_runs
+from tasks.store import Artifact
+
+
+class Makers:
+    """Which run of a home made an artifact, by the runs' records; they are read when the first one is asked for."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._makers: dict[str, tuple[str, TaskRecord]] | None = None
+
+    def described(self, artifact: Artifact) -> str:
+        """An artifact that a run takes, in words: what it is, and in which run it was made."""
+        if self._makers is None:
+            # Newest first: where a later run made the same bits again, the first one's folder is still the artifact.
+            self._makers = {
+                task.artifact.folder: (run.id, task)
+                for run in all_runs(self._home)
+                for task in run.record.tasks.values()
+                if not task.cached
+            }
+        known = self._makers.get(artifact.folder)
+        what = f"cached: {artifact.path} (fingerprint {artifact.fingerprint})"
+        if known is None:
+            return f"{what}, made by no run that this home still has"
+        run, task = known
+        return f"{what}, made in run {run}" + (f" on {task.ended}" if task.ended else "") + f" in {duration(task.seconds)}"

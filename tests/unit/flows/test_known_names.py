@@ -1,0 +1,80 @@
+"""Names that people know from other programs: the message says what to set, and what it says exists."""
+
+from dataclasses import fields
+
+import pytest
+
+from bnf.objectives import OBJECTIVES, option_types
+from bnf.plugins import names
+from flows.errors import RecipeError
+from flows.recipe.config import Recipe, make_recipe
+from flows.recipe.docs import sections
+from flows.recipe.known_names import KNOWN_NAMES, remedy_for
+from flows.recipe.section import Section
+
+TRAINED = {"name": "r", "model_name_or_path": "some/model", "data": {"source": "pairs", "path": "x.jsonl"}, "train": {}}
+
+
+def keys_of_a_recipe() -> set[str]:
+    """Every key that a recipe may have, by its whole name."""
+    found = set()
+    for place, section in sections().items():
+        own = section.model_fields if issubclass(section, Section) else [field.name for field in fields(section)]
+        found |= {name if section is Recipe else f"{place}.{name}" for name in own}
+    options = {option for objective in names(OBJECTIVES) for option in option_types(objective)}
+    return found | {f"train.objective_options.{option}" for option in options}
+
+
+def test_every_key_that_the_table_names_exists():
+    there = keys_of_a_recipe()
+    missing = {name: key for name, known in KNOWN_NAMES.items() for key in known.keys if key not in there}
+    assert not missing
+    assert "train.learning_rate" in there and "label.judge.model_name_or_path" in there  # the set is one of whole names
+
+
+def test_no_name_of_the_table_is_a_key_at_the_top_of_a_recipe():
+    assert not KNOWN_NAMES.keys() & Recipe.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("beta=0.1", "beta must be a key of the recipe, got an unknown one; set train.objective_options.beta"),
+        ("train.beta=0.1", "train.beta must be a known key, got 'beta'; set train.objective_options.beta"),
+        (
+            "per_device_train_batch_size=4",
+            "; set train.global_batch_size and train.max_tokens_per_row (the prompt groups in a step",
+        ),
+        ("gradient-accumulation-steps=8", "; set train.global_batch_size and train.max_tokens_per_row"),
+        (
+            "train.gradient_accumulation_steps=8",
+            "train.gradient_accumulation_steps must be left out, got 8; set global_batch_size",
+        ),
+        ("num_train_epochs=3", "; write train.num_train_epochs, or put it into `train`"),
+        ("epochs=3", "; set train.num_train_epochs"),
+        ("learning_rate=1e-5", "; write train.learning_rate, or put it into `train`"),
+        ("lr=1e-5", "; set train.learning_rate"),
+        ("max_length=512", "; set prepare.max_length (prompt and completion, in tokens)"),
+        ("train.max_length=512", "train.max_length must be a known key, got 'max_length'; set prepare.max_length"),
+        ("lora_r=16", "; write train.lora_r"),
+        ("bf16=true", "; write train.bf16"),
+        ("dataset=x/y", "; set data.source and data.path"),
+        ("data.max_samples=5", "data.max_samples must be a key of the recipe, got an unknown one; set data.limit"),
+        ("model=x/y", "; set model_name_or_path"),
+        ("deepspeed=zero3.json", "; set train.sharding and train.cpu_offload"),
+        ("evaluation.tasks=[mmlu]", "; set evaluation.lm_eval"),
+    ],
+)
+def test_the_message_says_what_to_set(override, said):
+    with pytest.raises(RecipeError) as error:
+        make_recipe(TRAINED, [override])
+    assert said in str(error.value)
+
+
+def test_a_slip_of_the_pen_inside_a_section_comes_before_another_program_s_name():
+    with pytest.raises(RecipeError, match=r"evaluation.max_new_token must be .* did you mean max_new_tokens\?"):
+        make_recipe(TRAINED, ["evaluation.max_new_token=5"])
+
+
+def test_a_name_that_nobody_has_has_no_remedy():
+    assert remedy_for("flux_capacity") is None

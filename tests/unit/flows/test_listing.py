@@ -1,0 +1,147 @@
+"""`bnf runs` and `bnf rm`: runs that can be told apart, and what dropping one frees."""
+
+import json
+
+import pytest
+
+from bnf.plain_yaml import dump
+from flows.errors import RecipeError
+from flows.recipe.config import make_recipe
+from flows.recipe.keys import keys_set
+from flows.runs.garbage import collect
+from flows.runs.listing import chosen, fold, headline_text, list_runs
+from flows.runs.naming import changes, difference
+from flows.runs.record import all_runs, find_run, start_run
+from tasks.nodes import Node
+from tasks.store import Artifact
+from tests.unit.flows.test_home import bnf
+
+RECIPE = {"name": "mine", "model_name_or_path": "org/model", "data": {"source": "pairs", "path": "p.jsonl"}, "train": {}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({}, ""),
+        ({"train.objective": "dpo", "train.learning_rate": 1e-5}, "-dpo-lr1e-5"),
+        ({"seed": 3, "train.objective_options.beta": 0.05, "train.lora_r": 16, "train.max_steps": 9}, "-seed3-beta0.05-r16"),
+        ({"data.path": "/data/a b/Mine (2).jsonl", "model_name_or_path": "org/My_Model"}, "-mine-2-my-model"),
+        ({"train.sharding": None, "prepare.labels": ["a"], "train.bf16": False}, "-sharding-labels-bf16false"),
+        ({"evaluation.benchmarks": ["gsm8k"], "train.report_to": "wandb", "judge": None}, ""),
+        ({"name": "given", "train.objective": "dpo"}, ""),
+        ({"train.objective": "x" * 80}, "-" + "x" * 39),
+        ({"train.learning_rate": 2.5e10, "train.max_steps": -1}, "-lr2.5e10-steps-1"),
+    ],
+)
+def test_a_runs_name_says_what_it_changes(changed, name):
+    assert difference(changed) == name
+
+
+def test_changed_is_what_differs_from_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(dump(RECIPE))
+    words = ["train.objective=dpo", "train.learning_rate=1e-5", "data.source=pairs"]
+    made = make_recipe(RECIPE, words, beside=tmp_path)
+    assert keys_set(str(file), words, made) == {"train.objective": "dpo", "train.learning_rate": 1e-5}
+    file.write_text(dump({**RECIPE, "train": {"learning_rate": "none"}}))
+    assert keys_set(str(file), words, made) == {"train.objective": "dpo", "train.learning_rate": 1e-5, "data.source": "pairs"}
+    assert (
+        changes({"train.learning_rate": 1e-5, "name": "x", "data.path": "/a/b.jsonl"}) == "train.learning_rate=1e-5 data.path=b"
+    )
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Four runs, oldest first: `base` has ended, `again` repeats it, `other` shares its data and has a policy of its own, `broken` died."""
+    monkeypatch.setenv("BNF_HOME", str(tmp_path))
+    recipe = make_recipe(RECIPE)
+
+    def add(objective, artifacts, *, cached=(), ended="completed", result=None, at_work=None):
+        changed = {"train.objective": objective} if objective != "bnf" else {}
+        made = make_recipe({**RECIPE, "train": {"objective": objective}})
+        run = start_run(tmp_path, made, "x", changed=changed)
+        for stage, key in artifacts.items():
+            folder = tmp_path / "artifacts" / stage / f"{key}.f"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "manifest.json").write_text(json.dumps({"files": {"w": {"size": 100}}}))
+            (folder / "w").write_bytes(b"x" * 100)
+            run.add(Node(stage, {}), Artifact(stage, key, "f", folder), cached=stage in cached, seconds=1.0)
+        if at_work:
+            run.begin(Node(at_work, {}), "half")
+            (tmp_path / "artifacts" / at_work / "half.work").mkdir(parents=True)
+            (tmp_path / "artifacts" / at_work / "half.work" / "part").write_bytes(b"x" * 7)
+        if result:
+            base, aligned, verdict = result
+            entry = {"base": {"accuracy": base}, "aligned": {"accuracy": aligned}, "delta": aligned - base, "verdict": verdict}
+            dev = {"evaluations": [{"eval_rewards/accuracies": 0.25}, {"eval_rewards/accuracies": 0.75}]}
+            (run.folder / "summary.json").write_text(json.dumps({"benchmarks": {"gsm8k": entry}, "train": {"dev": dev}}))
+        run.end(ended)
+        # Each a day after the one before.
+        record = json.loads((run.folder / "run.json").read_text())
+        record["started"] = f"2026-01-0{1 + len(runs)}T00:00:00+00:00"
+        (run.folder / "run.json").write_text(json.dumps(record))
+        runs.append(run.id)
+        return run.id
+
+    runs = []
+    add("bnf", {"prepare": "data", "train": "one"}, result=(25.0, 76.5, "better"))
+    add("bnf", {"prepare": "data", "train": "one"}, cached=("prepare", "train"), result=(25.0, 76.5, "better"))
+    add("dpo", {"prepare": "data", "train": "two"}, cached=("prepare",), result=(25.0, 24.5, "noise"))
+    add("dpo", {"prepare": "data"}, cached=("prepare",), ended="failed", at_work="train")
+    assert recipe.name == "mine"
+    return tmp_path, runs
+
+
+def test_runs_are_told_apart(home, monkeypatch, capsys):
+    folder, (base, again, other, broken) = home
+    rows = list_runs(all_runs(folder))
+    assert [row["run"] for row in rows] == [broken, other, again, base]
+    assert other.startswith("mine-dpo-2") and base.startswith("mine-2") and find_run(folder, "mine").id == broken
+    listed = {row["run"]: row for row in rows}
+    assert listed[again]["repeats"] == base and [row["repeats"] for row in rows].count(None) == 3
+    assert (listed[other]["objective"], listed[other]["model"], listed[other]["dev_accuracy"]) == ("dpo", "model", 75.0)
+    assert [(row["run"], count) for row, count in fold(rows)] == [(broken, 0), (other, 0), (base, 1)]
+    assert headline_text(listed[base]["headline"]) == "gsm8k 25.0 → 76.5 (+51.5)"
+    assert headline_text(listed[other]["headline"]) == "gsm8k 25.0 → 24.5 (−0.5, noise)"
+
+    assert [row["run"] for row in chosen(rows, [], "result")] == [again, base, other, broken], "without a result it comes last"
+    assert [row["run"] for row in chosen(rows, ["objective=dpo", "state=complet"], "age")] == [other]
+    assert [row["run"] for row in chosen(rows, ["changed=objective=DPO"], "age")] == [broken, other]
+    for filters, sort, message in ((["x=1"], "age", "--filter must be COLUMN=TEXT"), ([], "name", "--sort must be one of age")):
+        with pytest.raises(RecipeError, match=message):
+            chosen(rows, filters, sort)
+
+    assert bnf(monkeypatch, "runs") == 0
+    out = capsys.readouterr().out
+    assert f"{base}  +1 cached" in out and again not in out and "train.objective=dpo" in out and "75.0" in out
+    assert bnf(monkeypatch, "runs", "--all") == 0 and again in capsys.readouterr().out
+    assert bnf(monkeypatch, "runs", "--filter", "model=nobody") == 0
+    assert "no run in" in capsys.readouterr().out
+
+
+def test_rm_drops_what_the_run_alone_names(home, monkeypatch, capsys):
+    folder, (base, again, other, broken) = home
+    assert bnf(monkeypatch, "rm", base, other, "--dry-run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["folder"] for one in found["dropped"]} == {"two.f"}, "another run names one.f, and all name data.f"
+    assert found["bytes"] == (folder / "artifacts" / "train" / "two.f" / "manifest.json").stat().st_size + 100
+    assert len(all_runs(folder)) == 4
+    assert bnf(monkeypatch, "rm", other) == 2
+    assert "add --yes" in capsys.readouterr().err and len(all_runs(folder)) == 4
+
+    assert bnf(monkeypatch, "rm", base, again, broken, "--yes") == 0
+    assert "3 runs and 2 folders" in capsys.readouterr().out
+    assert [run.id for run in all_runs(folder)] == [other]
+    left = sorted(path.name for path in (folder / "artifacts").glob("*/*"))
+    assert left == ["data.f", "two.f"] and sorted(path.name for path in (folder / "runs").iterdir()) == [other]
+
+
+def test_a_run_at_work_is_not_dropped_and_gc_ends_what_a_kill_left(home, monkeypatch, capsys):
+    folder, (base, *_) = home
+    run = start_run(folder, make_recipe(RECIPE), "x")
+    assert bnf(monkeypatch, "rm", run.id, "--yes") == 2
+    assert f"RUN must have ended, got {run.id} at work; cancel it first: `bnf cancel {run.id}`" in capsys.readouterr().err
+    run.end("failed")
+    (folder / "runs" / base / "run.json").unlink()
+    collect(folder, dry_run=False)
+    assert not (folder / "runs" / base).exists() and len(all_runs(folder)) == 4

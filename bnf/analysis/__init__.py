@@ -1,5 +1,6 @@
 """Analysis: what training did to a policy, from its log-probabilities and the reference's.
 
 likelihood_shift: on the data it saw, token by token.
+token_shifts: of a few of these completions, for people to read.
 policy_divergence: on completions that it sampled itself.
 """

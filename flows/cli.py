@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.words import machines, results, running, scoring, upkeep
+from flows.words import machines, models, results, running, scoring, upkeep
 from flows.words.arguments import Debug, debugging
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def options(
 for command in (
     *(running.run, running.evaluate, running.plan),
     *(results.runs, results.show, results.compare, results.report),
+    *(models.chat, models.export),
     *(upkeep.cancel, upkeep.gc, upkeep.ui),
     *(machines.deploy, machines.worker, machines.join),
     *(upkeep.doctor, scoring.score, scoring.judge_score),

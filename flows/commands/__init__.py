@@ -4,6 +4,8 @@ running: `bnf run` and `evaluate`
 planning: `bnf plan`
 showing: `bnf runs`, `show` and `report`
 comparing: `bnf compare`
+exporting: `bnf export`; model_card: the card that it writes
+chatting: `bnf chat`; chat_models: the processes that answer; chat_screen: what the terminal shows
 upkeep: `bnf cancel`, `gc`, `ui` and `join`
 doctor: `bnf doctor`
 scoring: `bnf score` and `judge-score`

@@ -10,6 +10,7 @@ from evaluation.records import read_json
 from flows.display import ListedRun, print_json, print_table, run_row, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
+from flows.runs.policy import policy_lines, shown_policy
 from flows.runs.record import REPORT, Need, Run, all_runs, find_run, passed_over, run_sizes
 
 
@@ -61,8 +62,10 @@ def show_run(name: str, *, as_json: bool) -> None:
 
 
 def show_results(run: Run) -> None:
-    """The table of results, and where the report and the UI are."""
+    """The table of results, and where the policy, the report and the UI are."""
+    policy = policy_lines(run)
     if not (run.folder / "summary.json").exists():
+        print("\n".join(policy), end="\n" if policy else "")
         return
     from evaluation.report.dev_set import MEANING, dev_rows, dev_title
     from evaluation.report.lm_eval import task_rows
@@ -82,7 +85,7 @@ def show_results(run: Run) -> None:
         said.append(MEANING)
     for note in said:
         print(f"  {note}")
-    print(f"\nreport  {run.folder / 'report.html'}\nUI      bnf ui")
+    print("\n".join(["", *policy, f"report  {run.folder / 'report.html'}", "UI      bnf ui"]))
 
 
 def shown(run: Run) -> dict[str, object]:
@@ -92,6 +95,7 @@ def shown(run: Run) -> dict[str, object]:
         **run.record.to_json(),
         "state": run.state,
         "folder": str(run.folder),
+        "policy": shown_policy(run),
         "summary": read_json(path) if path.exists() else None,
     }
 

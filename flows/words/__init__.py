@@ -4,6 +4,7 @@ arguments: what several commands have
 running: run a recipe, evaluate, plan
 results: the runs, and what one gave
 upkeep: end a run, make room, the UI, the machine
+models: export a run's policy, talk with it
 machines: deployments, workers, further nodes
 scoring: stored completions and judgments
 """

@@ -46,10 +46,10 @@ def main() -> None:
     if opening is None:
         return
     try:
+        engine = open_engine(opening["engine"], opening["model"], **opening["options"])
         from bnf.data.rendering import load_tokenizer
 
         tokenizer = load_tokenizer(opening["model"], opening["date"])
-        engine = open_engine(opening["engine"], opening["model"], **opening["options"])
     except Exception as error:
         _failed(events, error)
         return

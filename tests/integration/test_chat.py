@@ -1,8 +1,12 @@
 """`bnf chat` with real processes: an answer, the end of one, a refusal, and vLLM's pieces beside its whole completions."""
 
+import os
 import queue
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +16,7 @@ from evaluation.types import Sampling
 from flows.commands import chatting
 from flows.commands.chat_models import ChatModel, Event, Opening
 from tasks.keys import ROOT
+from tests.unit.flows.policy_runs import policy_run
 from tests.unit.flows.test_chat import TEMPLATE, assistant, user
 
 pytestmark = [pytest.mark.integration]
@@ -64,7 +69,7 @@ def test_a_process_answers_stops_refuses_and_goes(model, base):
 
 def test_a_model_that_cannot_be_loaded_says_why(tmp_path):
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    model = ChatModel("base", Opening(tmp_path / "nothing", "transformers", "2024-01-01"), events, tmp_path / "chat.log")
+    model = ChatModel("base", Opening(tmp_path / "nothing", "vllm", "2024-01-01"), events, tmp_path / "chat.log")
     try:
         with pytest.raises(RuntimeError, match=r"base was not loaded: .*nothing.*--model base and --model aligned load one"):
             chatting._ready(model, events)

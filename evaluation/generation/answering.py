@@ -16,7 +16,6 @@ from typing import TextIO
 
 from bnf.process import die_with_parent, take_cores
 from evaluation.engines import open_engine
-from evaluation.generation.generate import render
 from evaluation.generation.streaming import stream
 from evaluation.records import Record
 from evaluation.types import Sampling
@@ -47,7 +46,8 @@ def main() -> None:
         return
     try:
         engine = open_engine(opening["engine"], opening["model"], **opening["options"])
-        from bnf.data.rendering import load_tokenizer
+        # As `generate` renders the prompts of benchmarks.
+        from bnf.data.rendering import load_tokenizer, render_prompt
 
         tokenizer = load_tokenizer(opening["model"], opening["date"])
     except Exception as error:
@@ -56,7 +56,7 @@ def main() -> None:
     _say(events, {"event": "ready"})
     while (turn := asked.get()) is not None:
         try:
-            ((prompt_ids,), _) = render(engine, tokenizer, [turn["messages"]])
+            prompt_ids = render_prompt(tokenizer, turn["messages"], own_turns="as_written")
             for piece in stream(engine, prompt_ids, Sampling(**turn["sampling"]), stop.is_set):
                 if piece.text:
                     _say(events, {"event": "text", "text": piece.text})

@@ -66,7 +66,7 @@ def _vllm(engine: VllmEngine, prompt_ids: list[int], sampling: Sampling, stopped
     try:
         while running.has_unfinished_requests():
             for output in running.step():
-                (one,) = output.outputs
+                (one,) = output.outputs  # type: ignore[misc]
                 yield Piece(one.text, str(one.finish_reason) if output.finished else None)
             if running.has_unfinished_requests() and stopped():
                 yield Piece("", "stopped")

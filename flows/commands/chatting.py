@@ -82,8 +82,8 @@ def chat(name: str, which: str, system: str | None) -> None:
     with using(home):
         folders = _folders(run, open_store(home), which)
         engine = _engine(recipe)
-        options = {
-            name: value
+        options: dict[str, int | float] = {
+            str(name): value
             for name, value in recipe.evaluation.load_options().items()
             if name not in _NOT_TAKEN and name in load(ENGINES, engine).OPTIONS
         }

@@ -63,7 +63,7 @@ def export(name: str, to: str, *, adapter: bool, hub_id: str | None, as_json: bo
     policy = policy_of(run)
     if policy is None:
         raise RecipeError(f"RUN must have {POLICY.what}, got none in {run.id} ({run.state}); finish it with `bnf run`")
-    if target.is_relative_to(home):
+    if target.resolve().is_relative_to(home):
         raise RecipeError(
             f"--to must be outside the home {home}, which keeps what runs made as it is, got {target}; name another"
         )
@@ -109,6 +109,11 @@ def _free_folder(to: str) -> Path:
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise RecipeError(
             f"--to must be a new or an empty folder, got {target}, which holds something; name another, or move it"
+        )
+    if os.path.ismount(target):
+        # A folder gets its name by a rename, which a mount point can't be given.
+        raise RecipeError(
+            f"--to must be a folder inside a file system, got {target}, where one begins; write {target / 'NAME'}"
         )
     return target
 
@@ -213,10 +218,11 @@ def _copy(weights: _Weights, folder: Path) -> None:
 
 def _copy_licence(run: Run, folder: Path) -> None:
     base = _base_folder(run)
-    for pattern in LICENCE_FILES if base is not None else ():
-        for file in base.glob(pattern) if base is not None else ():
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
+    if base is None:
+        return
+    for file in (file for pattern in LICENCE_FILES for file in base.glob(pattern)):
+        if file.is_file():
+            shutil.copyfile(file, folder / file.name)
 
 
 def _base_folder(run: Run) -> Path | None:

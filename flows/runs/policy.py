@@ -18,7 +18,7 @@ from tasks.names import TaskName
 from tasks.nodes import model_folder
 from tasks.store import Artifact
 
-BASE = "resolve/base"
+BASE = TaskName("resolve", role="base").id
 ADAPTER_CONFIG = "adapter_config.json"
 # The ranks that vLLM makes room for.
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

@@ -21,6 +21,8 @@ from flows.commands.chat_screen import Screen
 from flows.commands.chatting import Talk, chat, max_new_tokens
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
+from tasks.keys import code_digests
+from tasks.stages import in_order
 from tests.unit.flows.policy_runs import policy_run
 
 TEMPLATE = "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} w3 {% endfor %}w4"
@@ -120,6 +122,12 @@ def test_an_answer_in_pieces_is_the_engines_own(base):
     assert whole.completion.startswith(read := "".join(piece.text for piece in stopped)) and read != whole.completion
     [full] = stream(engine, [5] * 5000, Sampling(12), lambda: False)
     assert full.finish_reason == "prompt_too_long"
+
+
+def test_what_streams_is_part_of_no_key():
+    code = {module for stage in in_order() for module in code_digests([f"tasks.stages.{stage}"])}
+    assert "evaluation.generation.generate" in code
+    assert not code & {"evaluation.generation.streaming", "evaluation.generation.answering"}
 
 
 class Answering:

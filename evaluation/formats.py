@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
 NONE = "–"
 # Invisible, but needed by scripts and emoji; shown as they are.
 _JOINERS = "\u200c\u200d"
+# All but ASCII that is always shown as it is: most of a page is that.
+_NOT_PLAIN = re.compile(r"[^ -~\n\t]")
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -62,9 +65,7 @@ def visible(text: str) -> str:
     Control characters become their pictures (`␀`, `␛`); other invisible ones, those that reverse the reading direction among
     them, and halves of surrogate pairs, which no UTF-8 file can hold, become `⟨U+202E⟩`.
     """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_visible_character, text))
+    return _NOT_PLAIN.sub(lambda found: _visible_character(found[0]), text)
 
 
 def cut(text: str, max_characters: int, max_lines: int) -> tuple[str, int]:

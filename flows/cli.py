@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.words import machines, recipes, results, running, scoring, upkeep, watching
+from flows.words import machines, models, recipes, results, running, scoring, upkeep, watching
 from flows.words.arguments import Debug, debugging
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ for command in (
     *(recipes.init, running.run, running.evaluate, running.plan),
     *(watching.watch, watching.ui),
     *(results.runs, results.show, results.compare, results.report),
+    *(models.chat, models.export),
     *(upkeep.cancel, results.rm, upkeep.gc),
     *(machines.deploy, machines.worker, machines.join),
     *(upkeep.doctor, scoring.score, scoring.judge_score),

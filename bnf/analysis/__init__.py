@@ -2,4 +2,5 @@
 
 likelihood_shift: on the data it saw, token by token.
 policy_divergence: on completions that it sampled itself.
+token_shifts: the change of the log-probability of single tokens, from what is cached.
 """

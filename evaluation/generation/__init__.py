@@ -2,5 +2,7 @@
 
 generate: one completion per item, resumable.
 turns: the answers of a conversation of several turns.
+streaming: one completion, piece by piece.
+answering: the process in which a model answers, piece by piece, what it is asked.
 completion_cache: completions by prompt, which generations of one model share.
 """

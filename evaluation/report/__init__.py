@@ -2,11 +2,17 @@
 
 inputs: what a report is made from; its fields are the sections that a stage can feed
 build: both files from that
+sections: the page's sections in their order; one entry of its list adds one
+answer: what was gained, what it cost, whether to believe it: the page's first sentence
 summary: the content of summary.json, its table and its notes, as terminal, report and Prefect show them
 facts: what was run, in words
+policy: where the policy lies, and the line that serves it
 judged, lm_eval, dev_set, rounds, training_data: one section's figures and rows each
+judged_answers: answers with the judge's words
 likelihoods: charts of training, and of what it did to the likelihood of its data
-examples: completions that a rule chooses
+tokens: completions of the training data, coloured token by token
+examples: completions that a rule chooses, and all that a model failed
+excerpts: the beginnings of texts
 charts: SVG from numbers
 compare: runs against each other
 """

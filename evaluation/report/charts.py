@@ -56,33 +56,42 @@ class Figure(NamedTuple):
 
 
 def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) -> Markup:
-    """Differences with their intervals around zero; a row is (label, points, interval, "gain", "loss" or "noise")."""
+    """Differences with their intervals around zero; a row is (label, points, interval, "gain", "loss" or "noise").
+
+    Label and number stand above their interval, so that it has the whole width of a narrow page too.
+    """
 
     def draw(axes: Axes) -> None:
         ends = [0.0, *(end for _, delta, ci, _ in rows for end in (delta, *(ci or ())))]
         low, high = min(ends), max(ends)
         room = max(high - low, 2.0)
         axes.axvline(0, color=_COLOR["muted"], linewidth=0.9)
-        for place, (_, delta, ci, outcome) in enumerate(rows):
+        for place, (name, delta, ci, outcome) in enumerate(rows):
             color = _COLOR[outcome if outcome in ("gain", "loss") else "muted"]
             if ci is not None:
-                axes.plot(ci, [place, place], color=color, linewidth=2.2, solid_capstyle="round")
-            axes.plot([delta], [place], marker="o", markersize=6.5, color=color)
-            right = max(delta, *(ci or (delta,)))
-            axes.annotate(
-                difference(delta, ci), (right, place), (8, 0), "data", "offset points", va="center", color=_COLOR["ink"]
-            )
-        axes.set_xlim(low - 0.05 * room, high + 0.42 * room)
-        # The room on the right is for the numbers.
-        axes.set_xticks([tick for tick in axes.get_xticks() if low - 0.05 * room <= tick <= high + 0.05 * room])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks(range(len(rows)), [visible(name) for name, *_ in rows])
-        axes.tick_params(axis="y", length=0, labelcolor=_COLOR["ink"])
+                axes.plot(ci, [place, place], color=color, linewidth=2.6, solid_capstyle="round")
+            axes.plot([delta], [place], marker="o", markersize=7, color=color)
+            for text, side, place_of in ((visible(name), "left", 0.0), (difference(delta, ci), "right", 1.0)):
+                axes.annotate(
+                    text,
+                    (place_of, place),
+                    (0, 7),
+                    ("axes fraction", "data"),
+                    "offset points",
+                    ha=side,
+                    va="bottom",
+                    fontsize=10.5,
+                    color=_COLOR["ink" if side == "left" or outcome not in ("gain", "loss") else outcome],
+                )
+        axes.set_xlim(low - 0.04 * room, high + 0.04 * room)
+        axes.set_ylim(len(rows) - 0.55, -0.75)
+        axes.set_yticks([])
+        axes.locator_params(axis="x", nbins=7)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=_COLOR["line"], linewidth=0.7)
         axes.grid(axis="y", visible=False)
 
-    return _svg(draw, "Differences in points with their intervals", (7.6, 0.55 + 0.36 * len(rows)))
+    return _svg(draw, "Differences in points with their intervals", (4.7, 0.5 + 0.5 * len(rows)))
 
 
 def curves(steps: Sequence[Record], lines: Sequence[Curve], title: str) -> Markup | None:

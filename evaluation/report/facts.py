@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from evaluation.records import Record
+from evaluation.report.policy import policy_line
 from evaluation.report.summary import label
 from evaluation.report.training_data import preferences
 
@@ -38,6 +39,8 @@ def facts(summary: Record) -> list[tuple[str, str]]:
         found.append(
             ("Objective", f"{settings['objective']}{options}" + ("" if weighting == "none" else f", labels {weighting}"))
         )
+        if settings.get("lora_r"):
+            found.append(("Adapters", _adapters(settings)))
         steps = f"{train['steps']} steps of about {train['groups_per_step']:g} prompt groups, " if train else ""
         found.append(
             (
@@ -52,7 +55,17 @@ def facts(summary: Record) -> list[tuple[str, str]]:
     for name, entry in summary["judges"].items():
         flag = ", as a demonstration" if entry["demonstration"] else ""
         found.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
+    if (policy := policy_line(summary)) is not None:
+        found.append(("Policy", policy))
     return found
+
+
+def _adapters(settings: Record) -> str:
+    targets = settings.get("lora_target_modules", "all-linear")
+    dropout = f", dropout {settings['lora_dropout']:g}" if settings.get("lora_dropout") else ""
+    base = "; the base model's weights in 4 bits" if settings.get("load_in_4bit") else ""
+    named = targets if isinstance(targets, str) else ", ".join(targets)
+    return f"LoRA of rank {settings['lora_r']} on {named}, alpha {settings.get('lora_alpha', 32)}{dropout}{base}"
 
 
 def _rates(settings: Record, train: Record | None) -> str:

@@ -1,7 +1,7 @@
 """What a report is made from: folders of a run's stages, by the section of the report that they feed.
 
-A stage names its section as the field of `ReportInputs` that takes its folders. A new section is a field here, what `summarize` reads of
-it, and its part of the template.
+A stage names its section as the field of `ReportInputs` that takes its folders. A new one is a field here, what `summarize` reads of
+it, and an entry of `evaluation/report/sections.py`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class ReportInputs:
         judges: Judgments by benchmark; by another protocol or judge it is called `benchmark/variant`.
         contamination: What of a benchmark the training data hold.
         train, shifts, data: Training, what it did to the likelihood of its data, and these data; None where there is none.
+        reference: The reference's values of these data, token by token.
         rounds: Per on-policy round its folders by stage.
     """
 
@@ -54,12 +55,13 @@ class ReportInputs:
     train: Path | None = None
     shifts: Path | None = None
     data: Path | None = None
+    reference: Path | None = None
     rounds: Sequence[Mapping[str, Path]] = ()
 
 
-# What a stage's `REPORT` may be; `rounds` are put together from several stages.
+# What a stage's `REPORT` may be; `rounds` are put together from several stages, and the reference has no section.
 SECTIONS = tuple(
     one.name
     for one in fields(ReportInputs)
-    if one.name != "rounds" and (one.default is not MISSING or one.default_factory is not MISSING)
+    if one.name not in ("rounds", "reference") and (one.default is not MISSING or one.default_factory is not MISSING)
 )

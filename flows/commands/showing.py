@@ -10,6 +10,7 @@ from evaluation.records import read_json
 from flows.display import print_json, print_notes, print_table, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
+from flows.runs.policy import policy_lines, shown_policy
 from flows.runs.record import REPORT, Need, Run, find_run, passed_over
 from flows.wording import place
 
@@ -37,8 +38,10 @@ def show_run(name: str, *, as_json: bool) -> None:
 
 
 def show_results(run: Run) -> None:
-    """The table of results, and where the report and the UI are."""
+    """The table of results, and where the policy, the report and the UI are."""
+    policy = policy_lines(run)
     if not (run.folder / "summary.json").exists():
+        print("\n".join(policy), end="\n" if policy else "")
         return
     from evaluation.report.dev_set import MEANING, dev_rows, dev_title
     from evaluation.report.lm_eval import task_rows
@@ -57,7 +60,8 @@ def show_results(run: Run) -> None:
         print_table(dev_title(dev), dev_rows(dev))
         said.append(MEANING)
     print_notes(said)
-    print(f"\nreport  {place(run.folder / 'report.html')}\nUI      bnf ui {run.folder.name}")
+    report = place(run.folder / "report.html")
+    print("\n".join(["", *policy, f"report  {report}", f"UI      bnf ui {run.folder.name}"]))
 
 
 def shown(run: Run) -> dict[str, object]:
@@ -67,6 +71,7 @@ def shown(run: Run) -> dict[str, object]:
         **run.record.to_json(),
         "state": run.state,
         "folder": str(run.folder),
+        "policy": shown_policy(run),
         "summary": read_json(path) if path.exists() else None,
     }
 

@@ -88,6 +88,16 @@ def portable(model: Model) -> Model:
     return _with_paths(model, lambda key, path: in_project(path), "")
 
 
+def without_folders(model: Model) -> Model:
+    """A recipe as it is given away: of a path outside the project the last part alone, which says nothing of the machine."""
+
+    def last_part(key: str, path: str) -> str:
+        inside = in_project(path)
+        return Path(inside).name if Path(inside).is_absolute() else inside
+
+    return _with_paths(model, last_part, "")
+
+
 def in_project(path: str) -> str:
     """A path from the project's root, where it leads into the project; else the path as it is."""
     given = Path(path)

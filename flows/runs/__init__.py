@@ -2,6 +2,7 @@
 
 home: where the home is, its store, and Prefect's settings in it
 record: a run's record, and which run a name stands for
+policy: where a run's policy lies, and the lines that serve it
 progress: how far a run's tasks at work are, for other processes
 past: which run made an artifact
 naming: how a run's name says what it changed

@@ -7,6 +7,7 @@ running: run a recipe, evaluate, plan
 watching: follow a run, look at its page in the UI
 results: the runs, and what one gave
 upkeep: end a run, make room, the machine
+models: export a run's policy, talk with it
 machines: deployments, workers, further nodes
 scoring: stored completions and judgments
 """

@@ -17,7 +17,7 @@ ORDER = 150
 READS = {"*": "any"}
 CONTENT = ("summary.json", "report.html")
 EVALUATES = True
-# The report shows what training logged; weights stay where they are.
+# The report shows what training logged; weights stay where they are. So do values per token: the page has them where they are at hand.
 LEAVES_OUT = ("*.safetensors",)
 _MODELS = ("base", "aligned")
 
@@ -55,6 +55,9 @@ def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:
             of_benchmark.setdefault(section, {})["/".join(filter(None, (name.benchmark, name.which)))] = folder
         if name.benchmark is None and name.role is None:
             rounds.setdefault(name.round or 1, {})[name.stage] = folder
+        if name.stage == "reference":
+            # No `REPORT` of the stage's own: what its file says is part of its key, and nobody computes a reference anew for a page.
+            last["reference"] = folder
         if name.stage == "resolve":
             models[str(name.role)] = settings["models"][name.role]
             digests[str(name.role)] = manifest["fingerprint"]

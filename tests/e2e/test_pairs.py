@@ -1,9 +1,11 @@
 """Preference pairs from a file, whole and masked, through the same flow."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from bnf.model.digests import model_digest
 from tests.e2e.conftest import Bnf
 
 pytestmark = [pytest.mark.e2e]
@@ -24,6 +26,12 @@ def test_masked_pairs_go_through_the_same_flow(model, shared_api, tmp_path):
     ledger = [json.loads(line) for line in (prepared / "ledger.jsonl").read_text().splitlines()]
     assert len(ledger) == 13
     assert {"delta", "delta_ci", "mcnemar_p"} <= set(shown["summary"]["benchmarks"]["number_comparison"])
+
+    folder = shown["policy"]["folder"]
+    assert shown["policy"]["serve"].endswith(folder)
+    bnf("export", shown["run"], "--to", "my-model")
+    assert model_digest(tmp_path / "my-model") == model_digest(Path(folder))
+    assert "| number_comparison |" in (tmp_path / "my-model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

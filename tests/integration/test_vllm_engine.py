@@ -55,6 +55,15 @@ def one_thread():
 
 
 @pytest.mark.vllm
+def test_a_completion_in_pieces_is_the_whole_one_and_can_be_broken_off(report):
+    pieces = report["pieces"]
+    assert len(pieces) > 3 and "".join(piece["text"] for piece in pieces) == report["completed"]
+    assert [piece["finish_reason"] for piece in pieces if piece["finish_reason"]] in (["stop"], ["length"])
+    # A reseed follows, which refuses where anything is left running.
+    assert len(report["broken_off"]) < len(pieces) and report["broken_off"][-1]["finish_reason"] == "stopped"
+
+
+@pytest.mark.vllm
 def test_samples_are_the_same_after_a_kill_and_in_an_engine_with_another_past(folder):
     # Chunk 0 comes from the process that died; chunks 1 and 2 from the first requests of a fresh engine, then from its later ones.
     assert (folder / "resumed" / "samples.jsonl").read_text() == (folder / "whole" / "samples.jsonl").read_text()

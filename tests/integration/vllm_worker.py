@@ -12,6 +12,7 @@ from bnf.data.rendering import load_tokenizer, render_prompt
 from data.sampling.sample import SampleConfig, sample_prompts
 from evaluation.engines import open_engine
 from evaluation.generation.generate import generate
+from evaluation.generation.streaming import stream
 from evaluation.types import Sampling
 
 MODEL = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
@@ -69,6 +70,9 @@ def resumed(folder: Path) -> None:
     engine.reseed(0)
     report["cached"] = _cached_tokens(engine, long[0])
     next(engine.generate([long[0]] * 4, Sampling(8)))  # a caller that stops early leaves nothing running
+    report["completed"] = next(engine.generate([long[0]], Sampling(12)))[1][0].completion
+    report["pieces"] = [asdict(piece) for piece in stream(engine, long[0], Sampling(12), lambda: False)]
+    report["broken_off"] = [asdict(piece) for piece in stream(engine, long[0], Sampling(12), lambda: True)]
     engine.reseed(0)
     notes: list[str] = []
     items = [{"id": prompt["id"], "question": prompt["messages"][0]["content"]} for prompt in PROMPTS]

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bnf.analysis.likelihood_shift import likelihood_shift
+from bnf.analysis.token_shifts import POLICY_LOGPS, token_shifts
 from bnf.data.groups import DEV, write_groups
 from bnf.data.packing import pack
 from bnf.reference.cache import cache_reference
@@ -56,6 +57,26 @@ def test_shifts_compare_policy_and_reference_by_label(tiny_model_dir: Path, tmp_
         token = group.completions[fall["completion"]].token_ids[fall["position"]]
         assert group.completions[fall["completion"]].label == label
         assert fall["token"] == f"w{token}"
+
+    # Token by token, for people: the same values, out of what the stages keep.
+    places = policy_dir, tmp_path / "groups", tmp_path / "reference", tmp_path / "out" / POLICY_LOGPS
+    shown = token_shifts(*places, max_groups_per_row=None, num_groups=3)
+    assert len({one.group for one in shown}) == 3
+    for one in shown:
+        group = next(group for group in ordered if group.id == one.group)
+        number = next(n for n, completion in enumerate(group.completions) if completion.label == one.label)
+        index = completions.index(group.completions[number])
+        values = [[getattr(token, f"{name}_logp") for token in one.tokens] for name in models]
+        for name, found in zip(models, values, strict=True):
+            assert found == pytest.approx(logps[name][index].tolist(), abs=1e-4)
+        assert "".join(token.text for token in one.tokens).split() == [f"w{id}" for id in group.completions[number].token_ids]
+        assert one.num_left_out == 0 and one.prompt.split() == [f"w{id}" for id in group.prompt_ids]
+    # Groups with both labels come first, and of other rows there are no values.
+    both = {group.id for group in groups if {completion.label for completion in group.completions} == {1, -1}}
+    assert {one.group for one in shown} <= both and len(shown) == 6
+    assert token_shifts(*places, max_groups_per_row=1, num_groups=3) == []
+    (tmp_path / "reference" / "reference-00000.safetensors").unlink()
+    assert token_shifts(*places, max_groups_per_row=None, num_groups=3) == []
 
 
 def test_nothing_shifts_where_policy_is_the_reference(tiny_model_dir: Path, tmp_path: Path) -> None:

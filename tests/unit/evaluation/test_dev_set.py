@@ -149,6 +149,6 @@ def test_compare_shows_dev_sets_with_and_without_scores(
 def test_show_has_the_dev_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = summarize(inputs(tmp_path, {}, train=trained_with_dev(tmp_path / "train"), stages=[]))
     write_object(tmp_path / "run" / "summary.json", summary)
-    showing.show_results(SimpleNamespace(folder=tmp_path / "run"))
+    showing.show_results(SimpleNamespace(folder=tmp_path / "run", artifacts={}))
     printed = capsys.readouterr().out
     assert "dev set: 8 groups, 8 samples of their prompts" in printed and "−1.000" in printed

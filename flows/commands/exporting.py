@@ -23,7 +23,6 @@ from flows.display import print_json, size
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.paths import in_project, without_folders
-from tasks.home_lock import using
 from flows.runs.home import home_folder, open_store
 from flows.runs.policy import (
     ADAPTER_CONFIG,
@@ -38,6 +37,7 @@ from flows.runs.policy import (
     unfinished_rounds,
 )
 from flows.runs.record import Run
+from tasks.home_lock import using
 from tasks.keys import changes, code_digests
 from tasks.manifest import MANIFEST, Manifest, file_sha256
 from tasks.names import TaskName

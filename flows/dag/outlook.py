@@ -19,6 +19,7 @@ from flows.errors import RecipeError
 from flows.recipe.keys import dotted
 from flows.runs.record import Run, TaskRecord, all_runs
 from tasks.execute import machine
+from tasks.keys import KEY_CHARACTERS
 from tasks.manifest import Manifest
 from tasks.memory import Memory
 from tasks.nodes import Node
@@ -90,9 +91,7 @@ def outlooks(plan: Plan) -> dict[str, Outlook]:
     todo = [entry for entry in plan.forecasts.values() if entry.cached is not True]
     if not todo:
         return {}
-    base = plan.forecasts.get(BASE)
-    model = base.artifact.fingerprint if base is not None and base.artifact is not None else None
-    history = History(plan.home, model)
+    history = History(plan.home, _model(plan))
     found: dict[str, Outlook] = {}
     nodes = {node.id: node for node in plan.nodes}
     training = _Estimated(plan)
@@ -110,6 +109,19 @@ def outlooks(plan: Plan) -> dict[str, Outlook]:
             outlook = replace(outlook, seconds=seconds, host=host, device=device, estimated=True)
         found[node.id] = outlook
     return found
+
+
+def _model(plan: Plan) -> str | None:
+    """The digest of the base model as artifacts have it; None of a hub's that isn't resolved yet."""
+    base = plan.forecasts.get(BASE)
+    if base is None:
+        return None
+    if base.artifact is not None:
+        return base.artifact.fingerprint
+    folder = base.node.files.get("model")
+    if folder is None or not (folder / "config.json").exists():
+        return None
+    return plan.store.outside_fingerprint(folder)[:KEY_CHARACTERS]
 
 
 def _others(name: str, outlook: Outlook) -> tuple[str, ...]:

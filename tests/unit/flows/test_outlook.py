@@ -1,9 +1,12 @@
 """What a plan says that tasks will take: as in the nearest run on this machine, else estimated; partial work; money."""
 
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from bnf.model.digests import model_digest
 from evaluation.spending import Price
 from flows.dag import costs
 from flows.dag.costs import Money, endpoint_cost
@@ -13,7 +16,7 @@ from flows.dag.outlook_tables import outlook_table, outlook_totals
 from flows.dag.plan import make_plan
 from flows.dag.selection import Options
 from flows.recipe.config import make_recipe
-from flows.runs.record import start_run
+from flows.runs.record import TaskRecord, start_run
 from tasks.execute import machine
 from tasks.keys import ROOT, Ingredients
 from tasks.nodes import Node
@@ -112,7 +115,15 @@ def test_a_plan_knows_partial_work_and_estimates_what_never_ran(tmp_path):
         }
     )
     home = tmp_path / "home"
+    # A model on this machine is known before it is resolved: by it runs of other recipes count.
+    trained = Node("train", dict(make_plan(home, recipe, Options()).forecasts["train"].node.settings))
+    other = a_run(home, 1, "", (trained, artifact(home, "train", trained.settings), 77.0, False))
+    resolved = other.record.tasks["resolve/base"].artifact
+    other.record.tasks["resolve/base"] = TaskRecord(replace(resolved, fingerprint=model_digest(MODEL)[:32]), False, 0.1)
+    other.save()
     plan = make_plan(home, recipe, Options())
+    assert plan.forecasts["resolve/base"].cached is False and outlooks(plan)["train"].seconds == 77.0
+    shutil.rmtree(other.folder)
     # The model's own artifact gives the others their keys.
     resolve = plan.forecasts["resolve/base"]
     store, node = Store(home / "artifacts"), resolve.node

@@ -23,6 +23,7 @@ from flows.recipe.paths import located
 from flows.runner import SILENT, Listener, Runner
 from flows.runs.home import home_folder
 from flows.runs.record import Run, start_run
+from flows.service.attaching import attach_results
 from flows.service.cancel import cancellation, was_cancelled
 from flows.service.crashed import mark_crashed
 from flows.service.keys import service_keys
@@ -101,6 +102,7 @@ def _align(plan: Plan) -> str | State[str]:
     finally:
         run.end(state, why)
     _publish(run)
+    attach_results(run, listener.on_message)
     return run.id
 
 

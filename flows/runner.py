@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bnf.plugins import load
+from bnf.training.loggers import RUN_VARIABLE
 from evaluation.spending import LEDGER_VARIABLE
 from flows.dag import resources
 from flows.dag.engine_checks import load_checks
@@ -101,7 +102,7 @@ class Runner:
             self.record.folder / "logs",
             lambda: accelerator(self._stopped, lambda: self._say("waiting for other runs' accelerator")),
             self._stopped,
-            {LEDGER_VARIABLE: str(self.record.folder / "spending.jsonl"), **self.keys},
+            {LEDGER_VARIABLE: str(self.record.folder / "spending.jsonl"), RUN_VARIABLE: self.record.id, **self.keys},
             resources.shared_devices(self.plan.recipe),
         )
         self.execution = Execution(

@@ -8,13 +8,13 @@ uv=${1:-uv}
 UV_FIND_LINKS=${UV_FIND_LINKS:-$(pip config get :env:.find-links 2>/dev/null || pip config get global.find-links 2>/dev/null || true)}
 export UV_FIND_LINKS
 
-compile() { # NAME PLATFORM EXCLUDES
+compile() { # NAME PLATFORM EXCLUDES [OPTION …]
     rm -f "$1.txt"
-    "$uv" pip compile --quiet --python-version 3.11 --python-platform "$2" --excludes "$3" \
+    "$uv" pip compile --quiet --python-version 3.11 --python-platform "$2" --excludes "$3" "${@:4}" \
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links "$1.in" --output-file "$1.txt"
 }
 compile cpu x86_64-manylinux_2_28 cpu.excludes.txt
-compile test x86_64-manylinux_2_28 cpu.excludes.txt
+compile test x86_64-manylinux_2_28 cpu.excludes.txt --overrides test.overrides.txt
 UV_FIND_LINKS='' compile gpu x86_64-manylinux_2_28 gpu.excludes.txt
 UV_FIND_LINKS='' MACOSX_DEPLOYMENT_TARGET=14.0 compile macos aarch64-apple-darwin cpu.excludes.txt
 # test.txt names only what the other locks don't: it is installed on top of any of them.

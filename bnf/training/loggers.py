@@ -1,11 +1,19 @@
 """The loggers of transformers that `report_to` may name, and what each needs on the machine; nothing heavy is imported."""
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib.util import find_spec
+from pathlib import Path
 
 from bnf.training.values import check
+
+# What finds the runs of a training's loggers again, in its folder (`bnf.training.logger_runs`).
+RUNS_FILE = "logger_runs.json"
+# The name of the pipeline's run, for the loggers' runs.
+RUN_VARIABLE = "BNF_RUN"
+# In wandb and trackio, where the environment names no other.
+DEFAULT_PROJECT = "bnf"
 
 # Name → (the modules it imports, what pip installs, the variable that must be set). A test compares it with
 # transformers.integrations.INTEGRATION_TO_CALLBACK, and with what transformers says of missing loggers.
@@ -47,8 +55,13 @@ def lacking(logger: str) -> str | None:
     return None
 
 
+def num_rows(metrics_file: Path) -> int:
+    """How many rows a training that logs this file has given its loggers, at most: its lines, and a last one that sums up."""
+    return len(metrics_file.read_text().splitlines()) + 1
+
+
 def _is_there(module: str) -> bool:
     try:
-        return find_spec(module) is not None
+        return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # of a package inside one that isn't there
         return False

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import TrainerCallback
-from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bnf.data.groups import DEV, read_groups
 from bnf.files import write_json
@@ -30,6 +28,7 @@ from bnf.training.checks import check_choosing
 from bnf.training.choosing import step_of
 from bnf.training.config import TrainConfig
 from bnf.training.identity import IdentityCheck
+from bnf.training.logger_runs import follow
 from bnf.training.losses import label_weights
 from bnf.training.own_reference import Mismatch, ReferenceMismatch, drop_own_reference, is_of, note_mismatch
 from bnf.training.policies import Policies, gathered
@@ -128,8 +127,7 @@ def train(
     resumed_from = 0 if checkpoint is None else _step_of(checkpoint)
     if config.early_stopping_patience is not None:
         trainer.add_callback(Patience(config.early_stopping_patience))
-    if "tensorboard" in config.loggers and is_first():
-        trainer.add_callback(_tensorboard(output_dir / "tensorboard", resumed_from))
+    follow(trainer, output_dir, resumed_from)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except ReferenceMismatch as error:
@@ -205,10 +203,3 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
-
-
-def _tensorboard(folder: Path, resumed_from: int) -> TrainerCallback:
-    """A logger that goes on in `folder` after a kill, and hides the steps that are computed again."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=resumed_from + 1 if resumed_from else None))

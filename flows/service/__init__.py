@@ -6,5 +6,6 @@ deploy: `bnf deploy`, and the steps of prefect.yaml
 accelerator: one stage at a time on a machine's accelerator
 cancel: cancelling a run from outside
 crashed: runs whose process is gone
+attaching: a run's table and report in its training's loggers
 keys: services' keys from Prefect's blocks
 """

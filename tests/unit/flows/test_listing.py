@@ -111,6 +111,17 @@ def test_runs_are_told_apart(home, monkeypatch, capsys):
         with pytest.raises(RecipeError, match=message):
             chosen(rows, filters, sort)
 
+    # The figure is the policy's, not that of the last step.
+    file = folder / "runs" / other / "summary.json"
+    summary = json.loads(file.read_text())
+    steps = [{"step": step, "eval_rewards/accuracies": share} for step, share in ((2, 0.25), (4, 0.875), (6, 0.75))]
+    file.write_text(json.dumps({**summary, "train": {"dev": {"evaluations": steps, "kept": 4}}}))
+    assert {row["run"]: row["dev_accuracy"] for row in list_runs(all_runs(folder))}[other] == 87.5
+    file.write_text(json.dumps(summary))
+    # A recipe that a power cut left unreadable leaves its columns empty.
+    (folder / "runs" / broken / "recipe.yaml").write_text("train: {objective")
+    assert list_runs(all_runs(folder))[0]["objective"] is None
+
     assert bnf(monkeypatch, "runs") == 0
     out = capsys.readouterr().out
     assert f"{base}  +1 cached" in out and again not in out and "train.objective=dpo" in out and "75.0" in out

@@ -12,6 +12,7 @@ from bnf.training.choosing import step_of
 from flows.dag.checks import Check
 from flows.dag.on_policy import policy_node
 from flows.errors import RecipeError
+from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import Recipe
 from flows.runs.home import open_store
 from flows.runs.record import Run
@@ -31,7 +32,7 @@ def checkpoint_nodes(recipe: Recipe, nodes: Sequence[Node]) -> list[Node]:
     """
     found = []
     by_id = {node.id: node for node in nodes}
-    for name in recipe.checkpoints():
+    for name in asked_checkpoints(recipe):
         settings = {"checkpoint": name, **_deciding(name, by_id[policy_node(recipe)], recipe)}
         policy = Node("checkpoint", settings, {"training": policy_node(recipe)}, role="aligned", checkpoint=name)
         found.append(policy)

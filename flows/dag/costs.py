@@ -21,6 +21,7 @@ from evaluation.types import Item
 from flows.dag.checks import Check
 from flows.dag.on_policy import BASE
 from flows.dag.trainable import resolved_folder
+from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import Recipe
 from tasks.nodes import Forecast, Node
 
@@ -63,7 +64,7 @@ def kept_policies(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> 
     if not any(entry.node.stage == "train" and entry.cached is not True for entry in forecasts):
         return
     config = recipe.train_config()
-    number = num_kept(recipe.checkpoints(), config.keep_best)
+    number = num_kept(asked_checkpoints(recipe), config.keep_best)
     base = next(entry for entry in forecasts if entry.node.id == BASE)
     folder = resolved_folder(base)
     if not number or folder is None:

@@ -9,6 +9,7 @@ from flows.dag.checkpoints import kept_checks, of_kept
 from flows.dag.costs import kept_policies
 from flows.dag.graph import build
 from flows.errors import RecipeError
+from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import load_recipe, make_recipe
 from tasks.keys import ROOT
 from tasks.nodes import Forecast, Node
@@ -164,7 +165,7 @@ def test_without_a_training_there_is_no_way():
 def test_a_number_that_is_not_known_or_too_high_is_refused(asked, train, message):
     recipe = make_recipe({**BASE, "train": train, "evaluation": {"benchmarks": ["gsm8k"], "checkpoints": asked}})
     with pytest.raises(RecipeError, match=message):
-        recipe.checkpoints()
+        asked_checkpoints(recipe)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from flows.runs.record import RUNNING, Run, all_runs
 from tasks.home_lock import lock_file
 from tasks.store import Store
 
+_RECORD, _LOCK = "run.json", "alive.lock"
+
 
 class Dropped(TypedDict):
     """A folder that goes: its stage, its name, its bytes."""
@@ -62,8 +64,8 @@ def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Drop
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RecipeError(
-                f"{command} must have {home} for itself, got a run or another {command} at work there, or a worker on Ray of another "
-                "machine's run; wait for it, or cancel the run"
+                f"{command} must have {home} for itself, got a run or another {command} at work there, a chat, an export, or a worker "
+                "on Ray of another machine's run; wait for it, or end it"
             ) from None
         return work()
 
@@ -81,9 +83,7 @@ def _remove(home: Path, names: set[str], dry_run: bool) -> list[Dropped]:
     ]
     if not dry_run:
         for run in removed:
-            # The record first: after a kill the rest is no run, and gc drops it and what it named.
-            (run.folder / "run.json").unlink()
-            shutil.rmtree(run.folder)
+            _drop_run(run.folder)
     return [_dropped(store, folder, home, dry_run) for folder in folders]
 
 
@@ -105,9 +105,26 @@ def _collect(home: Path, dry_run: bool) -> list[Dropped]:
         dropped.append(_dropped(store, folder, home, dry_run))
     if not dry_run:
         for folder in (home / "runs").glob("*"):
-            if not (folder / "run.json").exists():  # what is left of a removed run
-                shutil.rmtree(folder)
+            if _is_left(folder):
+                _drop_run(folder)
     return dropped
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether a folder is what is left of a run that was being dropped. Others without a record are a person's."""
+    return (folder / _LOCK).is_file() and not (folder / _RECORD).exists()
+
+
+def _drop_run(folder: Path) -> None:
+    """Delete a run's folder: the record first, so that after a kill the rest is no run, and last the lock, by which gc knows that rest."""
+    (folder / _RECORD).unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
+    (folder / _LOCK).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _named(runs: Sequence[Run]) -> set[str]:

@@ -26,6 +26,7 @@ RECIPE = {"name": "mine", "model_name_or_path": "org/model", "data": {"source": 
         ({"train.objective": "dpo", "train.learning_rate": 1e-5}, "-dpo-lr1e-5"),
         ({"seed": 3, "train.objective_options.beta": 0.05, "train.lora_r": 16, "train.max_steps": 9}, "-seed3-beta0.05-r16"),
         ({"data.path": "/data/a b/Mine (2).jsonl", "model_name_or_path": "org/My_Model"}, "-mine-2-my-model"),
+        ({"data.path": "https://me:hunter2@host/a/Mine.jsonl?sig=hunter2"}, "-mine"),
         ({"train.sharding": None, "prepare.labels": ["a"], "train.bf16": False}, "-sharding-labels-bf16false"),
         ({"evaluation.benchmarks": ["gsm8k"], "train.report_to": "wandb", "judge": None}, ""),
         ({"name": "given", "train.objective": "dpo"}, ""),
@@ -156,3 +157,18 @@ def test_a_run_at_work_is_not_dropped_and_gc_ends_what_a_kill_left(home, monkeyp
     (folder / "runs" / base / "run.json").unlink()
     collect(folder, dry_run=False)
     assert not (folder / "runs" / base).exists() and len(all_runs(folder)) == 4
+
+
+def test_only_what_is_left_of_a_run_is_dropped(home):
+    folder, (base, other, *_) = home
+    for file in ("notes/todo.txt", ".DS_Store"):
+        (folder / "runs" / file).parent.mkdir(exist_ok=True)
+        (folder / "runs" / file).write_text("mine")
+    # Of a run that was being dropped a kill leaves the lock to the last; links lead to artifacts, which stay.
+    for file in (folder / "runs" / base).iterdir():
+        if file.name not in ("alive.lock", "artifacts"):
+            file.unlink()
+    collect(folder, dry_run=False)
+    assert not (folder / "runs" / base).exists() and (folder / "runs" / other).is_dir()
+    assert (folder / "runs" / "notes" / "todo.txt").read_text() == (folder / "runs" / ".DS_Store").read_text() == "mine"
+    assert (folder / "artifacts" / "prepare" / "data.f" / "w").is_file()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
 from flows.runs.record import RUNNING, Run, all_runs
@@ -57,6 +58,7 @@ def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Drop
     if not home.exists() or (dry_run and not lock.exists()):
         # No run was ever at work here, and to look nothing is written.
         return work()
+    _require_records(home, command)
     if not dry_run:
         require_writable(home)
     with lock.open("r" if dry_run else "w") as handle:
@@ -68,6 +70,18 @@ def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Drop
                 "on Ray of another machine's run; wait for it, or end it"
             ) from None
         return work()
+
+
+def _require_records(home: Path, command: str) -> None:
+    """Refuse to drop anything while a run's record can't be read: what it names would look like what no run names."""
+    for file in (home / "runs").glob(f"*/{_RECORD}"):
+        try:
+            read_json(file)
+        except ValueError as error:
+            raise RecipeError(
+                f"{command} must know what every run names, got {file}, which can't be read ({error}); bring it back, or delete "
+                f"{file.parent} to give up what that run alone names"
+            ) from error
 
 
 def _remove(home: Path, names: set[str], dry_run: bool) -> list[Dropped]:

@@ -172,3 +172,14 @@ def test_only_what_is_left_of_a_run_is_dropped(home):
     assert not (folder / "runs" / base).exists() and (folder / "runs" / other).is_dir()
     assert (folder / "runs" / "notes" / "todo.txt").read_text() == (folder / "runs" / ".DS_Store").read_text() == "mine"
     assert (folder / "artifacts" / "prepare" / "data.f" / "w").is_file()
+
+
+@pytest.mark.parametrize("words", [["gc"], ["rm", "--yes"]])
+def test_nothing_is_dropped_while_a_record_cannot_be_read(home, monkeypatch, capsys, words):
+    folder, (base, _, other, _) = home
+    (folder / "gc.lock").touch()
+    (folder / "runs" / other / "run.json").write_text('{"state": "compl')
+    assert bnf(monkeypatch, *words, *([base] if words[0] == "rm" else [])) == 2
+    said = capsys.readouterr().err
+    assert f"{words[0]} must know what every run names, got {folder / 'runs' / other / 'run.json'}" in said
+    assert (folder / "artifacts" / "train" / "two.f" / "w").is_file() and (folder / "runs" / base).is_dir()

@@ -84,7 +84,10 @@ def _fail(message: str, code: int, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    print(f"bnf: {message}", file=sys.stderr)
+    from evaluation.formats import visible
+
+    # A message may quote what a model or a file says.
+    print(f"bnf: {visible(message)}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -19,6 +19,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from evaluation.formats import visible
 from flows.wording import in_words
 from tasks.nodes import Forecast
 
@@ -64,7 +65,8 @@ class Display:
     def message(self, text: str) -> None:
         with self._lock:
             self._fold()
-            self.console.print(text, markup=False, soft_wrap=True)
+            # An error may quote what a model or a file says.
+            self.console.print(visible(text), markup=False, soft_wrap=True)
 
     def start(self, node: HasLabel, ago_s: float | None = 0.0) -> None:
         """Show that a task begins, or has begun some seconds ago; None where nobody knows when."""
@@ -222,7 +224,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
         justify: Literal["left", "right"] = "left" if words or is_name else "right"
         table.add_column(column, justify=justify, no_wrap=is_name or not (words or in_terminal), overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else Text(in_words(value)) for value in row.values()))
+        table.add_row(*("" if value is None else Text(visible(in_words(value))) for value in row.values()))
     console.print(table)
 
 
@@ -231,9 +233,9 @@ def print_notes(notes: Iterable[str]) -> None:
     console = Console(highlight=False)
     for note in notes:
         if sys.stdout.isatty():
-            console.print(Padding(Text(note), (0, 0, 0, 2)))
+            console.print(Padding(Text(visible(note)), (0, 0, 0, 2)))
         else:
-            print(f"  {note}")
+            print(f"  {visible(note)}")
 
 
 def timeline(spans: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, str]]:

@@ -32,7 +32,9 @@ def gives_pairs(sources: Sequence[DataSource], config: PrepareConfig, most_rows:
     numbers = itertools.count(1)
     for number, source in enumerate(sources):
         parse, rows = Parser(source), 0
-        for rows, raw in enumerate(itertools.islice(limited(Reader(source), source), most_rows + 1), start=1):
+        for rows, raw in enumerate(
+            itertools.islice(limited(Reader(source), source, config.system_prompt), most_rows + 1), start=1
+        ):
             id, row = parse(raw)
             if not isinstance(row, Bad):
                 entry = _entry(row, id, number, raw.line, next(numbers))

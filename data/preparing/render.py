@@ -244,4 +244,4 @@ def named_place(line: int, file: str, source: str = "") -> str:
 def prompt_digest(messages: Sequence[Message], context: Context = NO_CONTEXT) -> bytes:
     """A digest that two rows share exactly where they have the same prompt."""
     said = [messages, context] if context else messages
-    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).digest()[:16]
+    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")).digest()[:16]

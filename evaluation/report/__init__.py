@@ -4,6 +4,7 @@ inputs: what a report is made from; its fields are the sections that a stage can
 build: both files from that
 sections: the page's sections in their order; one entry of its list adds one
 answer: what was gained, what it cost, whether to believe it: the page's first sentence
+targets: whose prompts the policy was trained on
 summary: the content of summary.json, its table and its notes, as terminal, report and Prefect show them
 facts: what was run, in words
 policy: where the policy lies, and the line that serves it

@@ -13,6 +13,7 @@ from evaluation.formats import interval, number, p_value, signed
 from evaluation.records import Record
 from evaluation.report.inputs import MODELS
 from evaluation.report.summary import label
+from evaluation.report.targets import is_target
 
 _MOST_NAMES = 3
 # Points by which the share without an answer must have moved for the gain to be called partly one of format.
@@ -38,10 +39,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Compared:
-    """A benchmark that both models answered."""
+    """A benchmark that both models answered; `target` says what it is to the training: `the target`, `a target` of several, or nothing."""
 
     name: str
     entry: Record
+    target: str
 
     @property
     def verdict(self) -> str:
@@ -60,23 +62,28 @@ class _Compared:
     def rates(self) -> str:
         return " → ".join(number(self.entry[model]["accuracy"]) for model in MODELS) + " %"
 
+    @property
+    def line(self) -> str:
+        """The rates and the difference as a sentence."""
+        return f"{self.name}: {self.rates}, {_moved(self)}{f' ({self.target})' if self.target else ''}."
+
 
 def answer(summary: Record) -> Answer:
     """The answer that a run's summary gives."""
-    compared = [
-        _Compared(label(name, entry), entry) for name, entry in summary["benchmarks"].items() if entry.get("delta") is not None
-    ]
+    entries = {name: entry for name, entry in summary["benchmarks"].items() if entry.get("delta") is not None}
+    targets = [name for name in entries if is_target(name, summary["recipe"])]
+    target = "the target" if len(targets) == 1 else "a target"
+    compared = [_Compared(label(name, entry), entry, target if name in targets else "") for name, entry in entries.items()]
     if not compared:
         return Answer(_nothing_compared(summary), (), _points(("Can I believe it?", _doubts(summary, []))))
-    target = _target(summary)
     kinds = {kind: [one for one in compared if one.verdict == kind] for kind in ("gain", "loss", "noise")}
     words = {"gain": "gained", "loss": "lost", "noise": "within noise"}
     return Answer(
-        _sentence(compared, target),
+        _sentence(compared),
         [(kind if kinds[kind] else "none", f"{len(kinds[kind])} {words[kind]}") for kind in kinds],
         _points(
-            ("What did it gain?", _gained(kinds["gain"], target)),
-            ("What did it cost?", [*_cost(kinds, target), *_judged(summary)]),
+            ("What did it gain?", _gained(kinds["gain"])),
+            ("What did it cost?", [*_cost(kinds), *_judged(summary)]),
             ("Can I believe it?", [*_trust(kinds), *_doubts(summary, compared)]),
         ),
     )
@@ -86,15 +93,9 @@ def _points(*found: tuple[str, list[str]]) -> list[Point]:
     return [Point(question, sentences) for question, sentences in found if sentences]
 
 
-def _target(summary: Record) -> str | None:
-    """The benchmark that the training's own prompts are of, where the run evaluates it."""
-    name = (summary["recipe"].get("sample") or {}).get("source")
-    entry = summary["benchmarks"].get(name)
-    return label(str(name), entry) if entry is not None else None
-
-
-def _sentence(compared: Sequence[_Compared], target: str | None) -> str:
-    aimed = next((one for one in compared if one.name == target), None)
+def _sentence(compared: Sequence[_Compared]) -> str:
+    # Of several, such as `math` and `math_l5` of the source `math`, the first.
+    aimed = next((one for one in compared if one.target), None)
     others = [one for one in compared if one is not aimed]
     if all(one.verdict == "noise" for one in compared):
         most = max(compared, key=lambda one: abs(one.delta))
@@ -143,11 +144,10 @@ def _moved(one: _Compared) -> str:
     return f"{signed(one.delta)} points {interval(one.entry['delta_ci'], with_sign=True)}".rstrip()
 
 
-def _gained(gains: Sequence[_Compared], target: str | None) -> list[str]:
+def _gained(gains: Sequence[_Compared]) -> list[str]:
     if not gains:
         return ["No benchmark shows a gain."]
-    found = [f"{one.name}: {one.rates}, {_moved(one)}{' (the target)' if one.name == target else ''}." for one in gains]
-    return [*found, *(text for one in gains if (text := _format_share(one)))]
+    return [*(one.line for one in gains), *(text for one in gains if (text := _format_share(one)))]
 
 
 def _format_share(one: _Compared) -> str | None:
@@ -160,8 +160,8 @@ def _format_share(one: _Compared) -> str | None:
     return f"Part of {one.name}'s gain is format: no answer {number(before)} → {number(after)} %{among}."
 
 
-def _cost(kinds: Record, target: str | None) -> list[str]:
-    found = [f"{one.name}: {one.rates}, {_moved(one)}{' (the target)' if one.name == target else ''}." for one in kinds["loss"]]
+def _cost(kinds: Record) -> list[str]:
+    found = [one.line for one in kinds["loss"]]
     quiet = kinds["noise"]
     if not quiet:
         return found or ["No benchmark shows a loss."]

@@ -1,6 +1,6 @@
 """Gain and tax over a training: the policies of its way, each compared with the base model item by item, and the dev set beside them.
 
-A target is a benchmark whose own prompts the policy was trained on; what changes on the others is the tax.
+What changes on targets is the gain, on the other benchmarks the tax.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from evaluation.paired import compare_scores, read_scores
 from evaluation.records import Record, read_json
 from evaluation.report import charts
 from evaluation.report.inputs import ReportInputs
+from evaluation.report.targets import is_target
 from evaluation.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -73,14 +74,6 @@ def summarize_checkpoints(inputs: ReportInputs, train: Record | None) -> Record 
         "taken": last,
         "last": train["steps"],
     }
-
-
-def is_target(benchmark: str, recipe: Record) -> bool:
-    """Whether the training's prompts come from the source that the benchmark is called after: `math` and `math_l5` of `math`."""
-    data = recipe.get("data") or []
-    sources = [one["source"] for one in (data if isinstance(data, list) else [data])]
-    sources += [recipe["sample"]["source"]] if recipe.get("sample") else []
-    return any(benchmark == source or benchmark.startswith(f"{source}_") for source in sources)
 
 
 def kept_note(train: Record | None) -> str | None:

@@ -92,7 +92,7 @@ def compare_dev(runs: Sequence[tuple[str, Record, Record]]) -> Record | None:
 
 
 def compared_dev_rows(compared: Record) -> list[dict[str, str]]:
-    """One row of text per figure, a column per run: before the first step → after the last."""
+    """One row of text per figure, a column per run: before the first step → of the policy that was taken."""
     runs = compared["runs"]
     columns = _columns([run[when] for run in runs.values() for when in ("before", "after")])
     return [

@@ -26,7 +26,7 @@ class ColoredToken:
 
 @dataclass(frozen=True)
 class ColoredCompletion:
-    """A completion, and the sum of its tokens' shifts in words; `label` is `preferred` or `dispreferred`."""
+    """A completion, and the sum of the shown tokens' shifts in words; `label` is `preferred` or `dispreferred`."""
 
     label: str
     tokens: Sequence[ColoredToken]
@@ -72,8 +72,9 @@ def shown_tokens(inputs: ReportInputs) -> list[ColoredGroup]:
             for token in one.tokens
         ]
         moved = sum(token.policy_logp - token.reference_logp for token in one.tokens)
+        where = f"in these {len(tokens)} tokens" if one.num_left_out else "in all"
         completion = ColoredCompletion(
-            "preferred" if one.label == 1 else "dispreferred", tokens, one.num_left_out, f"{signed(moved, 2)} nats in all"
+            "preferred" if one.label == 1 else "dispreferred", tokens, one.num_left_out, f"{signed(moved, 2)} nats {where}"
         )
         before = groups.get(one.group)
         groups[one.group] = ColoredGroup(one.group, as_text(one.prompt), [*(before.completions if before else ()), completion])

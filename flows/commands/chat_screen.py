@@ -122,7 +122,7 @@ class Below(Shown):
             self._written = len(answer.text)
             if not answer.done:
                 return
-            self._write((f" [{answer.note}]" if answer.note else "") + "\n")
+            self._write((f" [{visible(answer.note)}]" if answer.note else "") + "\n")
             self._waiting.pop(0)
             self._begun, self._written = False, 0
 
@@ -143,7 +143,7 @@ def _columns(answers: dict[str, Answer]) -> Table:
     cells = []
     for answer in answers.values():
         cell = Text(visible(answer.text))
-        cell.append(f" [{answer.note}]" if answer.note else "" if answer.done else " ▌", style="dim")
+        cell.append(f" [{visible(answer.note)}]" if answer.note else "" if answer.done else " ▌", style="dim")
         cells.append(cell)
     table.add_row(*cells)
     return table

@@ -22,7 +22,7 @@ from flows.commands.showing import taken_run
 from flows.display import print_json, size
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from flows.recipe.paths import in_project, without_folders
+from flows.recipe.paths import without_folders, without_keys
 from flows.runs.home import home_folder, open_store
 from flows.runs.policy import (
     ADAPTER_CONFIG,
@@ -281,12 +281,12 @@ def _sources(run: Run, recipe: Recipe) -> list[dict[str, str]]:
     digests = _file_digests(run.artifacts)
     for number, one in enumerate(recipe.sources()):
         there = is_hub_id(one.path)
-        place = one.path if there or "://" in one.path else Path(in_project(one.path)).name
+        place = _given_away(one.path)
         version = f"revision {one.revision or 'not fixed'}" if there else digests.get(f"source{number}", "–")
         rows.append({"source": one.source, "from": place, "content": version})
     if (sample := recipe.sample) is not None:
         path = sample.path or "the source's own"
-        place = path if is_hub_id(path) or "://" in path else Path(path).name
+        place = _given_away(path)
         rows.append(
             {
                 "source": f"{sample.source}: the policy's own samples",
@@ -295,6 +295,11 @@ def _sources(run: Run, recipe: Recipe) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _given_away(path: str) -> str:
+    """A hub id as it is, a URL without what may be a key, of a local path the last part."""
+    return without_keys(path) if "://" in path else path if is_hub_id(path) else Path(path).name
 
 
 def _file_digests(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
@@ -307,7 +312,10 @@ def _file_digests(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
 
 
 def _recipe_file(recipe: Recipe) -> str:
-    head = "# The whole recipe of this model. Of files outside the project it has the names alone: put them beside it.\n"
+    head = (
+        "# The whole recipe of this model. Of files outside the project it has the names alone: put them beside it.\n"
+        "# Of URLs it has no user, password or query.\n"
+    )
     return head + dump(without_folders(recipe).model_dump(exclude={"resources", "ray"}))
 
 

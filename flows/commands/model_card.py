@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,16 +153,17 @@ def _results(summary: Record | None) -> list[str]:
 
 
 def _use(facts: CardFacts) -> str:
-    base = facts.base if is_hub_id(facts.base) else f"PATH/TO/{facts.base}"
+    base = _literal(facts.base if is_hub_id(facts.base) else f"PATH/TO/{facts.base}")
+    name = _literal(facts.name)
     if facts.adapter:
         load = f"""from peft import PeftModel
 
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-base = AutoModelForCausalLM.from_pretrained("{base}", dtype="auto")
-model = PeftModel.from_pretrained(base, "{facts.name}")"""
+tokenizer = AutoTokenizer.from_pretrained({base})
+base = AutoModelForCausalLM.from_pretrained({base}, dtype="auto")
+model = PeftModel.from_pretrained(base, {name})"""
     else:
-        load = f"""tokenizer = AutoTokenizer.from_pretrained("{facts.name}")
-model = AutoModelForCausalLM.from_pretrained("{facts.name}", dtype="auto")"""
+        load = f"""tokenizer = AutoTokenizer.from_pretrained({name})
+model = AutoModelForCausalLM.from_pretrained({name}, dtype="auto")"""
     served = f"\n\n```bash\n{facts.serve}\n```" if facts.serve else ""
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -189,7 +192,10 @@ def _recipe(recipe: Recipe) -> str:
         shown["train"] = {
             key: value for key, value in shown["train"].items() if key == "objective" or value != defaults.get(key)
         }
-    return f"What differs from the defaults; `{RECIPE_FILE}` has every key.\n\n```yaml\n{dump(shown).strip()}\n```"
+    text = dump(shown).strip()
+    # A system prompt may hold the end of a block of code.
+    fence = "`" * max([3, *(1 + len(run) for run in re.findall("`+", text))])
+    return f"What differs from the defaults; `{RECIPE_FILE}` has every key.\n\n{fence}yaml\n{text}\n{fence}"
 
 
 def _again(facts: CardFacts) -> str:
@@ -212,8 +218,11 @@ def _again(facts: CardFacts) -> str:
 def _licence(facts: CardFacts) -> str:
     if facts.licence is None:
         return f"That of the base model, {_code(facts.base)}, which is not known here: look it up, and write it into this card."
-    name = facts.licence.name or facts.licence.id
-    linked = f"[{name}]({facts.licence.link})" if facts.licence.link else name
+    name = _plain(facts.licence.name or facts.licence.id)
+    link = facts.licence.link
+    # The base model's card may hold anything.
+    is_web = link is not None and re.fullmatch(r"https?://[^\s()<>]+", link) is not None
+    linked = f"[{name.replace('[', '').replace(']', '')}]({link})" if is_web else name + (f" ({_code(link)})" if link else "")
     return f"That of the base model, {_code(facts.base)}: {linked}."
 
 
@@ -276,6 +285,11 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
 def _plain(text: str) -> str:
     """Text of a run as it stands in a line of Markdown: none of it is a table's border or a tag."""
     return visible(text.strip()).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _literal(text: str) -> str:
+    """A text as Python has it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _code(text: str) -> str:

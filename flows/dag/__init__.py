@@ -2,6 +2,7 @@
 
 plan: `make_plan`, the plan that every command and the flow take
 graph: the tasks of a recipe
+evaluating: the tasks that evaluate models: by rules, lm-eval and judges
 on_policy: the tasks of rounds of sampling, labelling and training
 checkpoints: the tasks of policies of a training's way, and which of these a run kept
 parts: what several tasks are made from

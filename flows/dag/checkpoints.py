@@ -12,9 +12,11 @@ from bnf.training.choosing import step_of
 from flows.dag.checks import Check
 from flows.dag.on_policy import policy_node
 from flows.errors import RecipeError
+from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import Recipe
 from flows.runs.home import open_store
 from flows.runs.record import Run
+from tasks.job import Settings
 from tasks.names import TaskName
 from tasks.nodes import Node
 from tasks.store import Artifact
@@ -30,8 +32,9 @@ def checkpoint_nodes(recipe: Recipe, nodes: Sequence[Node]) -> list[Node]:
     """
     found = []
     by_id = {node.id: node for node in nodes}
-    for name in recipe.checkpoints():
-        policy = Node("checkpoint", {"checkpoint": name}, {"training": policy_node(recipe)}, role="aligned", checkpoint=name)
+    for name in asked_checkpoints(recipe):
+        settings = {"checkpoint": name, **_deciding(name, by_id[policy_node(recipe)], recipe)}
+        policy = Node("checkpoint", settings, {"training": policy_node(recipe)}, role="aligned", checkpoint=name)
         found.append(policy)
         # An engine of its own, which ends before the next policy's starts.
         session = f"generate/{policy.which}"
@@ -44,6 +47,16 @@ def checkpoint_nodes(recipe: Recipe, nodes: Sequence[Node]) -> list[Node]:
             scored.append(replace(score, checkpoint=name, inputs={**score.inputs, "completions": generate.id}))
         found += scored
     return found
+
+
+def _deciding(name: str, training: Node, recipe: Recipe) -> Settings:
+    """The training's settings, where they decide which step a name stands for.
+
+    A training's fingerprint is its last policy's, or the best one's. Two trainings may have that in common, and another step for `save1`,
+    or, where they stopped early at different steps, for `step20`.
+    """
+    by_settings = name.startswith("save") or recipe.train_config().early_stopping_patience is not None
+    return {"training": training.settings} if by_settings else {}
 
 
 def kept_steps(home: Path, run: Run) -> list[int]:

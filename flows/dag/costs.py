@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bnf.data.system_prompt import with_system_prompt
 from bnf.plugins import load
 from bnf.training.choosing import num_kept
 from bnf.training.gpus import GIB
@@ -20,6 +21,7 @@ from evaluation.types import Item
 from flows.dag.checks import Check
 from flows.dag.on_policy import BASE
 from flows.dag.trainable import resolved_folder
+from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import Recipe
 from tasks.nodes import Forecast, Node
 
@@ -62,7 +64,7 @@ def kept_policies(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> 
     if not any(entry.node.stage == "train" and entry.cached is not True for entry in forecasts):
         return
     config = recipe.train_config()
-    number = num_kept(recipe.checkpoints(), config.keep_best)
+    number = num_kept(asked_checkpoints(recipe), config.keep_best)
     base = next(entry for entry in forecasts if entry.node.id == BASE)
     folder = resolved_folder(base)
     if not number or folder is None:
@@ -126,7 +128,7 @@ def endpoint_cost(node: Node, nodes: Mapping[str, Node], recipe: Recipe) -> Mone
         return None
     longest = generated.settings["max_new_tokens"]
     if node.stage == "generate":
-        return _of_answers(benchmark, items, longest, price)
+        return _of_answers(benchmark, items, longest, price, node.settings.get("system_prompt"))
     return _of_judgments(benchmark, items, longest, node, price)
 
 
@@ -143,8 +145,9 @@ def _items(benchmark: Benchmark, generated: Node) -> list[Item] | None:
         return None
 
 
-def _of_answers(benchmark: Benchmark, items: Sequence[Item], longest: int, price: Price) -> Money:
-    prompts, turns = sum(prompt_tokens(benchmark.messages(item)) for item in items), benchmark.NUM_TURNS
+def _of_answers(benchmark: Benchmark, items: Sequence[Item], longest: int, price: Price, system_prompt: str | None) -> Money:
+    asked = (with_system_prompt(benchmark.messages(item), system_prompt) for item in items)
+    prompts, turns = sum(map(prompt_tokens, asked)), benchmark.NUM_TURNS
     # Each turn is asked with the answers to those before it.
     read = turns * prompts + len(items) * longest * turns * (turns - 1) // 2
     return Money(turns * len(items), price.cost(turns * prompts, 0), price.cost(read, turns * len(items) * longest))

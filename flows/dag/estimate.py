@@ -25,6 +25,7 @@ from bnf.training.row_memory import Device, RowSizes
 from flows.dag.graph import build
 from flows.dag.on_policy import data_nodes
 from flows.errors import RecipeError
+from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import Recipe
 from flows.runs.home import open_store
 from tasks.nodes import ancestors, forecast
@@ -164,7 +165,7 @@ def estimate_recipe(recipe: Recipe, asked: Asked, home: Path) -> RecipeEstimate:
         cost=computed,
         gpus=gpus,
         assumptions=_assumptions(config, data, row, device),
-        kept=num_kept(recipe.checkpoints(), config.keep_best),
+        kept=num_kept(asked_checkpoints(recipe), config.keep_best),
     )
 
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from bnf.plugins import load, own_names
+from bnf.plugins import load
 from bnf.training.fields import PLACEMENT_FIELDS
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id
 from data.sources import SOURCES
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
-from evaluation.judging.protocols import PROTOCOLS
 from evaluation.report.inputs import SECTIONS
 from flows.dag.checkpoints import checkpoint_nodes
+from flows.dag.evaluating import evaluation_nodes, judged_nodes
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes, without_uncounted
 from flows.dag.parts import (
     benchmark_code,
-    evaluation_engine,
-    judge_nodes,
-    judge_place,
-    judge_settings,
     keyed,
     plugin,
     resolve_node,
@@ -35,16 +29,11 @@ from flows.dag.parts import (
 )
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
-from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
-from tasks.job import Settings
-from tasks.keys import LIBRARIES, ROOT, digest, package_version
-from tasks.manifest import file_sha256
-from tasks.names import Role, TaskName
+from flows.recipe.sections import JudgedBenchmark
+from tasks.keys import ROOT
+from tasks.names import Role
 from tasks.nodes import Node, check_inputs
 from tasks.stages import STAGES
-
-# What of a benchmark decides its scores.
-_SCORING = ("score", "second_metrics", "GROUPS")
 
 
 def build(recipe: Recipe) -> list[Node]:
@@ -57,8 +46,8 @@ def build(recipe: Recipe) -> list[Node]:
     if recipe.train is not None:
         nodes += _alignment(recipe)
     models: list[Role] = ["base"] if recipe.train is None else ["base", "aligned"]
-    evaluated = _evaluation(recipe, models)
-    judged = _judged(recipe, models)
+    evaluated = evaluation_nodes(recipe, models)
+    judged = judged_nodes(recipe, models)
     # All that one model generates is done in succession, by one engine process, which ends before the next model's starts.
     engines = [session("generate", model) for model in models]
     nodes += [node for engine in engines for node in (*evaluated, *judged) if node.session == engine]
@@ -179,211 +168,6 @@ def _contamination(recipe: Recipe) -> list[Node]:
             )
         )
     return nodes
-
-
-def _evaluation(recipe: Recipe, models: list[Role]) -> list[Node]:
-    settings = recipe.evaluation
-    nodes = []
-    for name, benchmark in settings.benchmarks.items():
-        module = _benchmark(name, "evaluation.benchmarks")
-        if not own_names(module, ["score"]):
-            raise RecipeError(
-                f"evaluation.benchmarks must be scored by a rule, got {name}, which a judge scores; put it under judge"
-            )
-        nodes += [_generate(model, name, benchmark, settings.max_new_tokens, recipe) for model in models]
-        for model in models:
-            asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit}
-            reads = {"completions": _completions(model, name)}
-            nodes.append(Node("score", asked, reads, [benchmark_code(name, *_SCORING)], role=model, benchmark=name))
-            if settings.cross_check and module.LM_EVAL_TASKS:
-                nodes.append(_cross_check(model, name))
-    return nodes + [_lm_eval(recipe, model, name) for model in models for name in settings.lm_eval]
-
-
-def _benchmark(name: str, key: str) -> BenchmarkFile:
-    module = load(BENCHMARKS, plugin(BENCHMARKS, name, key))
-    if not module.FORMS and not own_names(module, ["score"]):
-        raise RecipeError(
-            f"{key} must have score() for a rule, or FORMS for a judge, got neither in {name}'s file; write one of them there"
-        )
-    return module
-
-
-def _completions(model: Role, benchmark: str) -> str:
-    """The id of the node that generates a model's completions of a benchmark."""
-    return TaskName("generate", role=model, benchmark=benchmark).id
-
-
-def _weights(recipe: Recipe, model: Role) -> str:
-    """The id of the node whose output is the model."""
-    return policy_node(recipe) if model == "aligned" else BASE
-
-
-def _cross_check(model: Role, benchmark: str) -> Node:
-    return Node(
-        "cross_check",
-        {"benchmark": benchmark, **_lm_eval_versions()},
-        {
-            "completions": _completions(model, benchmark),
-            "scores": TaskName("score", role=model, benchmark=benchmark).id,
-        },
-        [benchmark_code(benchmark, "LM_EVAL_TASKS", "LM_EVAL_MAIN", "lm_eval_document")],
-        role=model,
-        benchmark=benchmark,
-    )
-
-
-def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
-    evaluation = recipe.evaluation
-    folder = None
-    if evaluation.lm_eval_include_path is not None:
-        folder = recipe.find("evaluation.lm_eval_include_path", evaluation.lm_eval_include_path)
-    if folder is not None and not folder.is_dir():
-        raise RecipeError(
-            f"evaluation.lm_eval_include_path must be a folder of task definitions, got {folder}; name its folder"
-        )
-    engine = evaluation_engine(recipe)
-    # The folder's files may have any name and depth, so they have no roles: their content is part of the settings.
-    settings = {
-        "task": name,
-        **evaluation.lm_eval[name].model_dump(),
-        "engine": engine,
-        **_lm_eval_versions(),
-        "definitions": folder_digest(folder) if folder is not None else None,
-        "date": recipe.date,
-        # Without a chat template there are no messages.
-        **(recipe.system_settings() if evaluation.lm_eval[name].chat else {}),
-    }
-    return Node(
-        "lm_eval",
-        settings,
-        {"model": _weights(recipe, model)},
-        [f"evaluation.engines.{engine['name']}"],
-        unkeyed={"include_path": str(folder) if folder is not None else None, **evaluation.placement()},
-        role=model,
-        benchmark=name,
-        session=session("generate", model),
-    )
-
-
-def _lm_eval_versions() -> Settings:
-    """lm-eval's version, and those of what its tasks on mathematics compare answers with."""
-    return {
-        "lm_eval": package_version("lm-eval"),
-        "libraries": {package: package_version(package) for package in LIBRARIES["math_verify"]},
-    }
-
-
-def folder_digest(folder: Path) -> str:
-    """The content of a folder's files, by their names within it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
-
-
-def _judged(recipe: Recipe, models: list[Role]) -> list[Node]:
-    judge = recipe.judge
-    if judge is None:
-        return []
-    nodes = []
-    for name, benchmark in judge.benchmarks.items():
-        if not _benchmark(name, "judge.benchmarks").FORMS:
-            raise RecipeError(f"judge.benchmarks must be judged ones, got {name}, which has a scorer; put it under evaluation")
-        nodes += [_generate(model, name, benchmark, judge.max_new_tokens, recipe) for model in models]
-    # The benchmarks of one judge follow one another, so that they share its engine.
-    judges: list[tuple[Role, str, JudgeModel | None]] = [("judge", "judge", judge), ("second", "judge.second", judge.second)]
-    for role, key, one in judges:
-        if one is None:
-            continue
-        resolved, reads = judge_nodes(role, one, recipe, key)
-        nodes += resolved
-        for name, benchmark in judge.benchmarks.items():
-            for protocol in _protocols(name, benchmark):
-                nodes.append(_judge(recipe, role, one, name, protocol, models, reads))
-    return nodes
-
-
-def _protocols(name: str, benchmark: JudgedBenchmark) -> list[str]:
-    """The judge protocols that the recipe names for a benchmark; without any, the benchmark's first."""
-    own = list(load(BENCHMARKS, name).FORMS)
-    asked = [plugin(PROTOCOLS, one, f"judge.benchmarks.{name}.forms") for one in benchmark.forms or own[:1]]
-    unfit = [one for one in asked if one not in own]
-    if unfit:
-        raise RecipeError(f"judge.benchmarks.{name}.forms must be among {', '.join(own)}, got {unfit[0]}; correct it")
-    return asked
-
-
-def _judge(
-    recipe: Recipe, role: Role, one: JudgeModel, name: str, protocol: str, models: list[Role], reads: dict[str, str]
-) -> Node:
-    judge = recipe.judge
-    assert judge is not None
-    benchmark = judge.benchmarks[name]
-    compares = load(PROTOCOLS, protocol).COMPARES
-    files = {}
-    if compares and benchmark.baseline is not None:
-        files["baseline"] = recipe.find(f"judge.benchmarks.{name}.baseline", benchmark.baseline)
-    elif compares and "aligned" not in models:
-        raise RecipeError(
-            f"judge.benchmarks.{name}.baseline must be a file of recorded answers in a recipe without train, got none; name one"
-        )
-    if benchmark.references is not None:
-        files["references"] = recipe.find(f"judge.benchmarks.{name}.references", benchmark.references)
-    # The base model's answers are the baseline where no others are.
-    judged: list[Role] = ["aligned"] if compares and "baseline" not in files else models
-    inputs = {f"answers_{model}": _completions(model, name) for model in models}
-    settings = {
-        "benchmark": name,
-        "source": source_kind(name, benchmark),
-        "limit": benchmark.limit,
-        "form": protocol,
-        "models": judged,
-        "demonstration": judge.demonstration,
-        "orders": judge.orders,
-        "max_new_tokens": judge.max_new_tokens,
-        **judge_settings(one, recipe.date),
-        **recipe.system_settings(),
-    }
-    code = [f"evaluation.benchmarks.{name}", f"evaluation.judging.protocols.{protocol}"]
-    if one.engine != "reward_model":
-        code.append(f"evaluation.engines.{one.engine}")
-    return Node(
-        "judge",
-        settings,
-        {**inputs, **reads},
-        code,
-        files=files,
-        unkeyed=judge_place(one, recipe),
-        role=role,
-        benchmark=name,
-        variant=protocol if protocol != _protocols(name, benchmark)[0] else None,
-        session=session("judge", role),
-    )
-
-
-def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe) -> Node:
-    module, engine = load(BENCHMARKS, name), evaluation_engine(recipe)
-    limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
-    # What decides the completions; a conversation of several turns is sampled at its own temperature.
-    return Node(
-        "generate",
-        {
-            "benchmark": name,
-            "source": source_kind(name, benchmark),
-            "limit": benchmark.limit,
-            "max_new_tokens": min(limits),
-            "engine": engine,
-            # An endpoint's server has a template, and a clock, of its own.
-            **({} if is_remote(engine["name"]) else {"date": recipe.date}),
-            **recipe.system_settings(),
-        },
-        {"model": _weights(recipe, model)},
-        [benchmark_code(name, "load", "messages", "temperature", "NUM_TURNS"), f"evaluation.engines.{engine['name']}"],
-        files=source_files(name, benchmark, recipe),
-        unkeyed={"spending": recipe.spending.model_dump()} if is_remote(engine["name"]) else recipe.evaluation.placement(),
-        role=model,
-        benchmark=name,
-        session=session("generate", model),
-    )
 
 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:

@@ -30,6 +30,7 @@ from flows.dag.parts import (
     url_version,
 )
 from flows.errors import RecipeError
+from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import Recipe
 from flows.recipe.sections import Label, Sample
 from tasks.job import Settings
@@ -72,7 +73,7 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     unkeyed = {**unkeyed, **placed}
     made = Node("reference", settings, {"model": reference, **reads}, unkeyed=unkeyed, round=round_, session=process)
     settings, unkeyed = without_uncounted(config.identity())
-    if TaskName("train", round=round_).id == policy_node(recipe) and (kept := recipe.checkpoints()):
+    if TaskName("train", round=round_).id == policy_node(recipe) and (kept := asked_checkpoints(recipe)):
         # Where they are saves, it counts when these are.
         settings = {
             **settings,

@@ -5,6 +5,7 @@ section: the base of every section, and `read_as`, which checks that a section h
 data_sections: the sections on data and preparation
 ray_section: where Ray is
 sections: the other sections
+checkpoints: the policies of a training's way that a recipe asks for
 engine_options: the keys that say how an engine loads a model
 keys: dotted keys, and those in which recipes differ
 docs: the tables of keys in docs/recipes.md

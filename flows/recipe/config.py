@@ -28,7 +28,6 @@ from pydantic_core import CoreSchema
 
 from bnf.data.chat_template import DEFAULT_DATE, is_day
 from bnf.plain_yaml import read, read_setting
-from bnf.training.choosing import after_step, check_steps, every_save
 from bnf.training.config import TrainConfig
 from flows.errors import RecipeError
 from flows.recipe.data_sections import Data, Prepare
@@ -243,27 +242,6 @@ class Recipe(Section):
     def sources(self) -> list[Data]:
         """All sources of `data`; an empty list where the recipe has no `data`."""
         return self.data if isinstance(self.data, list) else [self.data] if self.data else []
-
-    def checkpoints(self) -> list[str]:
-        """The names of the policies of the training's way that are evaluated: `save1`, `step8`.
-
-        Raises:
-            RecipeError: a step comes after the last, or every save is asked for and their number isn't known.
-        """
-        asked = self.evaluation.checkpoints
-        if asked is None:
-            return []
-        config = self.train_config()
-        names = [after_step(step) for step in asked] if asked != "all" else []
-        try:
-            if config.max_steps > 0:
-                check_steps(names, config.max_steps)
-            if names:
-                return names
-            # Where another one is taken, nothing else would say what the last policy is.
-            return every_save(config.save_steps, config.max_steps, with_last=config.keep_best != "none")
-        except ValueError as error:
-            raise RecipeError(f"train.{error}" if str(error).startswith("save_steps") else str(error)) from error
 
     def system_settings(self) -> dict[str, str]:
         """`system_prompt` as a stage's setting; empty where none is set, so that keys of recipes without one have no part for it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel
 
@@ -89,13 +90,23 @@ def portable(model: Model) -> Model:
 
 
 def without_folders(model: Model) -> Model:
-    """A recipe as it is given away: of a path outside the project the last part alone, which says nothing of the machine."""
+    """A recipe as it is given away: of a path outside the project the last part alone, which says nothing of the machine; of a URL no user,
+    password or query, which may hold a key.
+    """
 
-    def last_part(key: str, path: str) -> str:
+    def without_secrets(key: str, path: str) -> str:
+        if "://" in path:
+            return without_keys(path)
         inside = in_project(path)
         return Path(inside).name if Path(inside).is_absolute() else inside
 
-    return _with_paths(model, last_part, "")
+    return _with_paths(model, without_secrets, "", others=("base_url",))
+
+
+def without_keys(url: str) -> str:
+    """A URL without what may be a key: user and password, query, fragment."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def in_project(path: str) -> str:
@@ -104,25 +115,27 @@ def in_project(path: str) -> str:
     return str(given.relative_to(ROOT)) if given.is_absolute() and given.is_relative_to(ROOT) else path
 
 
-def _with_paths(model: Model, change: Callable[[str, str], str], key: str) -> Model:
+def _with_paths(model: Model, change: Callable[[str, str], str], key: str, others: tuple[str, ...] = ()) -> Model:
+    """The model with its paths changed, and the texts of keys that are called as in `others`."""
     changed = {}
     for name, field in type(model).model_fields.items():
         value, where = getattr(model, name), f"{key}.{name}" if key else name
         marks = [mark for mark in field.metadata if isinstance(mark, MayBeLocal)]
-        if not marks:
-            new = _inside(value, change, where)
+        if not marks and not (name in others and isinstance(value, str)):
+            new = _inside(value, change, where, others)
         else:
-            new = change(where, value) if isinstance(value, str) and value not in marks[0].other_words else value
+            words = marks[0].other_words if marks else ()
+            new = change(where, value) if isinstance(value, str) and value not in words else value
         if new != value:
             changed[name] = new
     return model.model_copy(update=changed)
 
 
-def _inside(value: object, change: Callable[[str, str], str], key: str) -> object:
+def _inside(value: object, change: Callable[[str, str], str], key: str, others: tuple[str, ...]) -> object:
     if isinstance(value, BaseModel):
-        return _with_paths(value, change, key)
+        return _with_paths(value, change, key, others)
     if isinstance(value, list):
-        return [_inside(entry, change, f"{key}.{number}") for number, entry in enumerate(value)]
+        return [_inside(entry, change, f"{key}.{number}", others) for number, entry in enumerate(value)]
     if isinstance(value, dict):
-        return {name: _inside(entry, change, f"{key}.{name}") for name, entry in value.items()}
+        return {name: _inside(entry, change, f"{key}.{name}", others) for name, entry in value.items()}
     return value

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bnf.objectives import load_objective, option_types
 from bnf.plain_yaml import read
+from evaluation.formats import visible
 from flows.recipe.schema import first_line
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/][A-Za-z0-9_.~/-]*")
@@ -78,12 +79,22 @@ def recipe_text(wanted: Wanted, target: Path) -> str:
 def written(value: object) -> str:
     """A value on one line, as a recipe has it; a text in quotes where it would be read as something else."""
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and read(value, "") == value else json.dumps(value, ensure_ascii=False)
+        return value if _PLAIN.fullmatch(value) and read(value, "") == value else _quoted(value)
     if isinstance(value, float):
         # YAML of any version reads a number with a point.
         mantissa, _, exponent = f"{value:g}".partition("e")
         return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent)}" if exponent else mantissa
     return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes, with an escape for what can't be seen: YAML begins a new line at some of it, in a comment too."""
+    return "".join(one if visible(one) == one else _escaped(one) for one in json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def _line(key: str, value: object, comment: str = "", *, indent: int = 2, unset: bool = False) -> str:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
 from flows.runs.record import RUNNING, Run, all_runs
 from tasks.home_lock import lock_file
 from tasks.store import Store
+
+_RECORD, _LOCK = "run.json", "alive.lock"
 
 
 class Dropped(TypedDict):
@@ -55,6 +58,7 @@ def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Drop
     if not home.exists() or (dry_run and not lock.exists()):
         # No run was ever at work here, and to look nothing is written.
         return work()
+    _require_records(home, command)
     if not dry_run:
         require_writable(home)
     with lock.open("r" if dry_run else "w") as handle:
@@ -62,10 +66,22 @@ def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Drop
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RecipeError(
-                f"{command} must have {home} for itself, got a run or another {command} at work there, or a worker on Ray of another "
-                "machine's run; wait for it, or cancel the run"
+                f"{command} must have {home} for itself, got a run or another {command} at work there, a chat, an export, or a worker "
+                "on Ray of another machine's run; wait for it, or end it"
             ) from None
         return work()
+
+
+def _require_records(home: Path, command: str) -> None:
+    """Refuse to drop anything while a run's record can't be read: what it names would look like what no run names."""
+    for file in (home / "runs").glob(f"*/{_RECORD}"):
+        try:
+            read_json(file)
+        except ValueError as error:
+            raise RecipeError(
+                f"{command} must know what every run names, got {file}, which can't be read ({error}); bring it back, or delete "
+                f"{file.parent} to give up what that run alone names"
+            ) from error
 
 
 def _remove(home: Path, names: set[str], dry_run: bool) -> list[Dropped]:
@@ -81,9 +97,7 @@ def _remove(home: Path, names: set[str], dry_run: bool) -> list[Dropped]:
     ]
     if not dry_run:
         for run in removed:
-            # The record first: after a kill the rest is no run, and gc drops it and what it named.
-            (run.folder / "run.json").unlink()
-            shutil.rmtree(run.folder)
+            _drop_run(run.folder)
     return [_dropped(store, folder, home, dry_run) for folder in folders]
 
 
@@ -105,9 +119,26 @@ def _collect(home: Path, dry_run: bool) -> list[Dropped]:
         dropped.append(_dropped(store, folder, home, dry_run))
     if not dry_run:
         for folder in (home / "runs").glob("*"):
-            if not (folder / "run.json").exists():  # what is left of a removed run
-                shutil.rmtree(folder)
+            if _is_left(folder):
+                _drop_run(folder)
     return dropped
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether a folder is what is left of a run that was being dropped. Others without a record are a person's."""
+    return (folder / _LOCK).is_file() and not (folder / _RECORD).exists()
+
+
+def _drop_run(folder: Path) -> None:
+    """Delete a run's folder: the record first, so that after a kill the rest is no run, and last the lock, by which gc knows that rest."""
+    (folder / _RECORD).unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
+    (folder / _LOCK).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _named(runs: Sequence[Run]) -> set[str]:

@@ -55,11 +55,10 @@ def list_runs(runs: Sequence[Run]) -> list[ListedRun]:
 
 
 def _listed(run: Run, size: int, own: int, repeats: str | None) -> ListedRun:
-    recipe = run.written_recipe if (run.folder / "recipe.yaml").exists() else {}
+    recipe = _recipe(run)
     train, model = recipe.get("train"), recipe.get("model_name_or_path")
     summary = _summary(run)
-    dev = ((summary.get("train") or {}).get("dev") or {}).get("evaluations") or [{}]
-    share = dev[-1].get("eval_rewards/accuracies")
+    share = _dev_accuracy((summary.get("train") or {}).get("dev") or {})
     started, ended = run.record.started, run.record.ended
     return {
         "run": run.id,
@@ -78,6 +77,21 @@ def _listed(run: Run, size: int, own: int, repeats: str | None) -> ListedRun:
         "bytes_of_its_own": own,
         "repeats": repeats,
     }
+
+
+def _recipe(run: Run) -> dict[str, object]:
+    try:
+        return run.written_recipe
+    except (FileNotFoundError, RecipeError):
+        return {}
+
+
+def _dev_accuracy(dev: Record) -> float | None:
+    """That of the policy: of the step that `keep_best` took, or else of the last one."""
+    evaluations = dev.get("evaluations") or [{}]
+    of_kept = (entry for entry in evaluations if "kept" in dev and entry["step"] == dev["kept"])
+    share: float | None = next(of_kept, evaluations[-1]).get("eval_rewards/accuracies")
+    return share
 
 
 def _summary(run: Run) -> Record:

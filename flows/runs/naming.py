@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from flows.recipe.paths import without_keys
+
 # Keys with a short name of their own; of others it is the last part of the key. None: the value alone says it.
 _SHORT: Mapping[str, str | None] = {
     "model_name_or_path": None,
@@ -56,6 +58,8 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         return re.sub(r"e([+-])0*", lambda found: "e" + found[1].strip("+"), f"{value:g}")
     if isinstance(value, str) and "/" in value:
+        # A run's name is seen by others, and a URL may hold a key.
+        value = without_keys(value) if "://" in value else value
         return Path(value).stem if value.endswith((".jsonl", ".json", ".parquet", ".csv")) else Path(value).name
     return "null" if value is None else str(value)
 

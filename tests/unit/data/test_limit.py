@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from data.preparing.config import PrepareConfig
+from data.preparing.foresight import gives_pairs
 from data.preparing.limit import limited
 from data.reading.records import DataSource, Reader
 from tests.unit.data.helpers import LENIENT, needs_model, prepare, texts, write_rows
@@ -39,6 +40,17 @@ def test_a_row_with_the_recipe_s_system_prompt_of_its_own_is_of_the_same_prompt(
     one = source(tmp_path, rows, limit=1)
     raws = [raw.line for raw in limited(Reader(one), one, "Be brief.") if isinstance(raw.value, bytes)]
     assert raws == [1, 2, 5] and taken(one) == [1]
+
+
+@needs_model
+def test_a_text_that_no_encoding_can_write_is_a_line_of_the_ledger_with_a_limit_too(tmp_path):
+    file = tmp_path / "half.jsonl"
+    half = {"id": "half", "prompt": "\ud800", "chosen": "x", "rejected": "y"}
+    file.write_text("\n".join(map(json.dumps, [half, *ROWS])))
+    one = DataSource("pairs", str(file), limit=2)
+    assert gives_pairs([one], PrepareConfig(), 100) == [True], "nor does it end the look before a run"
+    _, rows, counts = prepare(tmp_path / "out", one)
+    assert rows[0]["outcome"] == "not_utf8" and counts["rows"] == {"beyond_limit": 4, "kept": 2, "not_utf8": 1}
 
 
 @needs_model

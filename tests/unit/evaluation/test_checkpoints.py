@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from evaluation.report.build import build_report
-from evaluation.report.checkpoints import checkpoint_rows, is_target, kept_note
+from evaluation.report.checkpoints import checkpoint_rows, kept_note
 from evaluation.report.dev_set import dev_rows
 from evaluation.report.inputs import CheckpointFolders, ReportInputs
 from evaluation.report.summary import notes
+from evaluation.report.targets import is_target
 from tests.unit.evaluation.report_folders import scored, trained, write_lines, write_object
 
 KEPT = {

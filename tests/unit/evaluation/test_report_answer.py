@@ -61,6 +61,14 @@ def test_a_loss_is_said_first_where_nothing_gains_and_beside_a_gain(tmp_path: Pa
     assert found.sentence.startswith("The model lost 55.0 points") and "it also gained 55.0 points" in found.sentence
 
 
+def test_a_part_of_what_was_trained_on_is_a_target_too(tmp_path: Path) -> None:
+    found = answered(tmp_path / "part", {"crux": STILL, "math_l5": UP}, target="math")
+    assert "on its target, math_l5 (40.0 → 95.0 %)" in found.sentence and "(the target)" in said(found, "gain")
+    found = answered(tmp_path / "both", {"math": UP, "math_l5": DOWN}, target="math")
+    assert "on its target, math (40.0 → 95.0 %); it lost 55.0 points" in found.sentence
+    assert "(a target)" in said(found, "gain") and "(a target)" in said(found, "cost")
+
+
 def test_noise_alone_is_called_noise(tmp_path: Path) -> None:
     found = answered(tmp_path / "two", {"crux": STILL, "gsm8k": ("+" * 10, "+" * 9 + "-")}, target="gsm8k")
     assert found.sentence.startswith("No change on 2 benchmarks can be told from noise; the largest is −10.0 points [")

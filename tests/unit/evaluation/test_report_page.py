@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,13 @@ def test_ratings_are_picked_by_their_height(tmp_path: Path) -> None:
     ]
 
 
-def with_tokens(folder: Path, monkeypatch: pytest.MonkeyPatch, tokens: list[ShownToken]) -> ReportInputs:
+def with_tokens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tokens: list[ShownToken], *, left_out: Sequence[int] = (7, 7)
+) -> ReportInputs:
     collected = replace(everything(folder), reference=folder / "reference")
     assert collected.train is not None
     write_object(collected.train / "training.json", {"config": {"max_groups_per_row": 4}})
-    shown = [ShownCompletion("g1", "a prompt", label, tuple(tokens), 7) for label in (1, -1)]
+    shown = [ShownCompletion("g1", "a prompt", label, tuple(tokens), n) for label, n in zip((1, -1), left_out, strict=True)]
     monkeypatch.setattr(analysis, "token_shifts", lambda *args, **kwargs: shown)
     return collected
 
@@ -132,7 +135,7 @@ def test_tokens_have_a_colour_and_their_numbers_for_pointer_touch_and_keyboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = [ShownToken("The", -1.0, -0.4), ShownToken(" end", -0.5, -4.0), ShownToken("\n", -0.5, -0.55)]
-    html, page = built(tmp_path / "out", with_tokens(tmp_path, monkeypatch, tokens))
+    html, page = built(tmp_path / "out", with_tokens(tmp_path, monkeypatch, tokens, left_out=(7, 0)))
     strip = re.findall(
         r'<label class="token ?([^"]*)"><input ([^>]*)/><span data-numbers="([^"]*)">([^<]*)</span></label>', html
     )
@@ -146,6 +149,8 @@ def test_tokens_have_a_colour_and_their_numbers_for_pointer_touch_and_keyboard(
     assert len({found[1] for found in names if found}) == 2
     assert ("input", "aria-label", "The: −1.00 → −0.40 nats, shift +0.60") in page.attributes
     assert "7 more tokens" in page.text and "−2.95 nats in all" in page.text
+    # Of a completion that is cut nobody has summed the rest.
+    assert "−2.95 nats in these 3 tokens" in page.text
 
 
 def test_without_values_per_token_there_is_no_such_view(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from flows.dag.checkpoints import kept_checks, of_kept
 from flows.dag.costs import kept_policies
 from flows.dag.graph import build
 from flows.errors import RecipeError
+from flows.recipe.checkpoints import asked_checkpoints
 from flows.recipe.config import load_recipe, make_recipe
 from tasks.keys import ROOT
 from tasks.nodes import Forecast, Node
@@ -99,6 +100,29 @@ def test_all_are_the_saves_and_with_the_best_the_last_policy_too():
 
 
 @needs_model
+@pytest.mark.parametrize(
+    ("name", "these", "others"),
+    [
+        # The last policy is the same, the first save is another step.
+        (
+            "save1",
+            ["evaluation.checkpoints=all", "train.save_steps=0.25"],
+            ["evaluation.checkpoints=all", "train.save_steps=0.5"],
+        ),
+        # The best policy may be the same, and the step at which the training stopped another.
+        (
+            "step8",
+            ["evaluation.checkpoints=[8]", *BEST],
+            ["evaluation.checkpoints=[8]", *BEST, "train.early_stopping_patience=3"],
+        ),
+    ],
+)
+def test_one_name_for_policies_of_two_steps_has_two_keys(name, these, others):
+    here, there = (nodes(*words)[f"checkpoint/aligned-{name}"] for words in (these, others))
+    assert here.settings != there.settings and here.settings["checkpoint"] == there.settings["checkpoint"] == name
+
+
+@needs_model
 def test_of_several_rounds_the_last_training_keeps_them():
     found = {node.id: node for node in build(load_recipe("flows/recipes/rounds.yaml", ["evaluation.checkpoints=[2]"]))}
     assert [name for name, node in found.items() if "checkpoints" in node.settings] == ["train/round3"]
@@ -141,7 +165,7 @@ def test_without_a_training_there_is_no_way():
 def test_a_number_that_is_not_known_or_too_high_is_refused(asked, train, message):
     recipe = make_recipe({**BASE, "train": train, "evaluation": {"benchmarks": ["gsm8k"], "checkpoints": asked}})
     with pytest.raises(RecipeError, match=message):
-        recipe.checkpoints()
+        asked_checkpoints(recipe)
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from flows.commands import exporting, model_card
+from flows.commands import exporting
 from flows.commands.exporting import export
 from flows.errors import RecipeError
-from flows.recipe.config import load_recipe, make_recipe
+from flows.recipe.config import load_recipe
 from flows.runs.policy import policy_lines, policy_of, shown_policy
 from flows.runs.record import find_run
 from tasks.keys import ROOT
@@ -349,25 +349,3 @@ def test_a_run_that_trained_nothing_has_no_policy(home, base):
     assert policy_of(find_run(home, run.id)) is None and policy_lines(run) == []
     with pytest.raises(RecipeError, match=r"RUN must have a trained policy, got none in mine-"):
         exported(run.id)
-
-
-def test_a_cell_of_the_card_cannot_break_its_table():
-    assert model_card._table([{"a": "1 | 2", "b": "<b>\n"}]) == "| a | b |\n| --- | --- |\n| 1 \\| 2 | &lt;b> |"
-
-
-def test_a_card_of_foreign_front_matter_that_is_none_has_no_licence(tmp_path):
-    (tmp_path / "README.md").write_text("---\n: [\n---\n")
-    assert model_card.known_licence(tmp_path, None) is None
-
-
-def test_paths_of_a_recipe_that_is_given_away_are_names():
-    recipe = make_recipe(
-        {
-            "name": "n",
-            "model_name_or_path": "/a/b/model",
-            "data": {"source": "pairs", "path": "data/samples/pairs.jsonl"},
-            "train": {},
-        }
-    )
-    shown = exporting.without_folders(recipe)
-    assert (shown.model_name_or_path, shown.sources()[0].path) == ("model", "data/samples/pairs.jsonl")

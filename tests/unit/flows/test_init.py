@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from bnf.plain_yaml import read
 from data.looking import look
+from evaluation.formats import visible
 from flows.cli import app
 from flows.commands import initializing
 from flows.dag.plan import make_plan
@@ -17,7 +18,7 @@ from flows.dag.selection import Options
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe
 from flows.recipe.schema import schema
-from flows.recipe.writing import Wanted, recipe_text, written
+from flows.recipe.writing import Wanted, about, recipe_text, written
 from tasks.keys import ROOT
 from tests.unit.data.helpers import write_rows
 
@@ -192,11 +193,20 @@ def test_a_judge_at_an_endpoint_and_a_set_of_a_hub_are_written_as_a_recipe_has_t
 
 
 @pytest.mark.parametrize(
-    "text", ["plain", "a b", "null", "1e5", "yes: no", "# no", "{x}", "it's", 'say "x"', "a\nb", "é", "- x", ""]
+    "text",
+    [
+        *("plain", "a b", "null", "1e5", "yes: no", "# no", "{x}", "it's", 'say "x"', "a\nb", "é", "- x", ""),
+        *("a\u2028b", "\x85\x9b\x7f", "\ufeff\U000e0001", "👩\u200d🚀"),
+    ],
 )
 def test_a_text_is_written_so_that_it_is_read_back(text):
     assert read(f"key: {written(text)}  # and a comment", "") == {"key": text}
     assert read(f"{{key: {written(text)}, other: 1}}", "") == {"key": text, "other": 1}
+
+
+def test_a_columns_name_stays_in_its_comment():
+    hostile = about("x.jsonl", "JSON Lines", "3", ["a", *(f"a{end}seed: 7" for end in "\n\r\x85\u2028\u2029")])
+    assert read(f"# {hostile}\nseed: 1", "") == {"seed": 1} and visible(hostile) == hostile
 
 
 @pytest.mark.parametrize("number", [1e-5, 5e-7, 0.05, 2.5e-6, 16, True, None, 0.1, 1e-10])

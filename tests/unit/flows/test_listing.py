@@ -26,6 +26,7 @@ RECIPE = {"name": "mine", "model_name_or_path": "org/model", "data": {"source": 
         ({"train.objective": "dpo", "train.learning_rate": 1e-5}, "-dpo-lr1e-5"),
         ({"seed": 3, "train.objective_options.beta": 0.05, "train.lora_r": 16, "train.max_steps": 9}, "-seed3-beta0.05-r16"),
         ({"data.path": "/data/a b/Mine (2).jsonl", "model_name_or_path": "org/My_Model"}, "-mine-2-my-model"),
+        ({"data.path": "https://me:hunter2@host/a/Mine.jsonl?sig=hunter2"}, "-mine"),
         ({"train.sharding": None, "prepare.labels": ["a"], "train.bf16": False}, "-sharding-labels-bf16false"),
         ({"evaluation.benchmarks": ["gsm8k"], "train.report_to": "wandb", "judge": None}, ""),
         ({"name": "given", "train.objective": "dpo"}, ""),
@@ -111,6 +112,17 @@ def test_runs_are_told_apart(home, monkeypatch, capsys):
         with pytest.raises(RecipeError, match=message):
             chosen(rows, filters, sort)
 
+    # The figure is the policy's, not that of the last step.
+    file = folder / "runs" / other / "summary.json"
+    summary = json.loads(file.read_text())
+    steps = [{"step": step, "eval_rewards/accuracies": share} for step, share in ((2, 0.25), (4, 0.875), (6, 0.75))]
+    file.write_text(json.dumps({**summary, "train": {"dev": {"evaluations": steps, "kept": 4}}}))
+    assert {row["run"]: row["dev_accuracy"] for row in list_runs(all_runs(folder))}[other] == 87.5
+    file.write_text(json.dumps(summary))
+    # A recipe that a power cut left unreadable leaves its columns empty.
+    (folder / "runs" / broken / "recipe.yaml").write_text("train: {objective")
+    assert list_runs(all_runs(folder))[0]["objective"] is None
+
     assert bnf(monkeypatch, "runs") == 0
     out = capsys.readouterr().out
     assert f"{base}  +1 cached" in out and again not in out and "train.objective=dpo" in out and "75.0" in out
@@ -145,3 +157,29 @@ def test_a_run_at_work_is_not_dropped_and_gc_ends_what_a_kill_left(home, monkeyp
     (folder / "runs" / base / "run.json").unlink()
     collect(folder, dry_run=False)
     assert not (folder / "runs" / base).exists() and len(all_runs(folder)) == 4
+
+
+def test_only_what_is_left_of_a_run_is_dropped(home):
+    folder, (base, other, *_) = home
+    for file in ("notes/todo.txt", ".DS_Store"):
+        (folder / "runs" / file).parent.mkdir(exist_ok=True)
+        (folder / "runs" / file).write_text("mine")
+    # Of a run that was being dropped a kill leaves the lock to the last; links lead to artifacts, which stay.
+    for file in (folder / "runs" / base).iterdir():
+        if file.name not in ("alive.lock", "artifacts"):
+            file.unlink()
+    collect(folder, dry_run=False)
+    assert not (folder / "runs" / base).exists() and (folder / "runs" / other).is_dir()
+    assert (folder / "runs" / "notes" / "todo.txt").read_text() == (folder / "runs" / ".DS_Store").read_text() == "mine"
+    assert (folder / "artifacts" / "prepare" / "data.f" / "w").is_file()
+
+
+@pytest.mark.parametrize("words", [["gc"], ["rm", "--yes"]])
+def test_nothing_is_dropped_while_a_record_cannot_be_read(home, monkeypatch, capsys, words):
+    folder, (base, _, other, _) = home
+    (folder / "gc.lock").touch()
+    (folder / "runs" / other / "run.json").write_text('{"state": "compl')
+    assert bnf(monkeypatch, *words, *([base] if words[0] == "rm" else [])) == 2
+    said = capsys.readouterr().err
+    assert f"{words[0]} must know what every run names, got {folder / 'runs' / other / 'run.json'}" in said
+    assert (folder / "artifacts" / "train" / "two.f" / "w").is_file() and (folder / "runs" / base).is_dir()

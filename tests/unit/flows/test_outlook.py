@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from bnf.model.digests import model_digest
-from evaluation.spending import Price
+from evaluation.spending import MESSAGE_TOKENS, Price
 from flows.dag import costs
 from flows.dag.costs import Money, endpoint_cost
 from flows.dag.graph import build
@@ -158,17 +158,20 @@ def paid(**sections):
 
 
 def test_money_is_that_of_known_prompts_to_that_of_the_longest_texts():
-    recipe, nodes = paid(
-        evaluation={
-            "engine": "openai",
-            "model": "judge-x",
-            "max_new_tokens": 100,
-            "benchmarks": {"gsm8k": {"source": "sample"}},
-        }
-    )
+    evaluation = {
+        "engine": "openai",
+        "model": "judge-x",
+        "max_new_tokens": 100,
+        "benchmarks": {"gsm8k": {"source": "sample"}},
+    }
+    recipe, nodes = paid(evaluation=evaluation)
     node = nodes["generate/base/gsm8k"]
     money = endpoint_cost(node, nodes, recipe)
     assert money.num_requests == 40 and money.most == pytest.approx(money.least + 40 * 100 * 10 / 1e6)
+    # The system prompt, here of about 400 tokens, is read with each item.
+    prompted, of_prompted = paid(evaluation=evaluation, system_prompt="abc" * 400)
+    with_prompt = endpoint_cost(of_prompted["generate/base/gsm8k"], of_prompted, prompted)
+    assert with_prompt.least - money.least == pytest.approx(40 * (400 + MESSAGE_TOKENS) * 2.0 / 1e6)
     limited = Node("generate", {**node.settings, "limit": 6}, node.inputs, files=node.files)
     assert endpoint_cost(limited, nodes, recipe).num_requests == 6
     # Without a price, from a hub, or by a model that runs here, nothing is said.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flows import cli
 from flows import display as module
 from flows.display import Display, print_notes, print_table
 from flows.wording import in_words, place, rounded
@@ -60,6 +61,18 @@ def test_a_table_shows_brackets_as_they_are_and_values_in_words(capsys):
         ["[bold]x", "1,", "2"],
         ["none"],
     ]
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(capsys):
+    hostile = "\x1b]0;owned\x07 \x9b2J \u202ex"
+    print_table("", [{"key": hostile}])
+    print_notes([hostile])
+    Display().message(hostile)
+    with pytest.raises(SystemExit):
+        cli._fail(hostile, 1, False)
+    shown = capsys.readouterr()
+    assert shown.out.count("␛]0;owned") == 2 and shown.err.count("␛]0;owned") == 2
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown.out + shown.err)
 
 
 def test_a_terminal_that_is_too_narrow_cuts_no_number(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,23 +35,16 @@ _ALIKE: Mapping[str, Sequence[str]] = {
         "messages",
         "history",
     ),
-    "chosen": ("good", "better", "preferred", "accepted", "positive", "winner", "response_chosen", "chosen_response", "best"),
-    "rejected": (
-        "bad",
-        "worse",
-        "dispreferred",
-        "refused",
-        "negative",
-        "loser",
-        "response_rejected",
-        "rejected_response",
-        "worst",
-    ),
+    "chosen": ("good", "better", "preferred", "accepted", "positive", "winner", "best"),
+    "rejected": ("bad", "worse", "dispreferred", "refused", "negative", "loser", "worst"),
     "completion": ("answer", "reply", "output", "generation", "generated", "assistant"),
     "label": ("liked", "thumb", "thumbs_up", "feedback", "is_good", "preferred", "upvoted", "vote"),
     "completions": ("responses", "answers", "outputs", "generations", "candidates"),
     "ratings": ("scores", "rewards", "stars", "grades"),
 }
+# The names of two completions often say that they are some: `good_answer`, `response_chosen`.
+_OF_TWO = ("chosen", "rejected")
+_COMPLETION = re.compile(r"_(?:answer|completion|output|reply|response)$|^(?:answer|completion|output|reply|response)_")
 _PLAIN = ("pairs", "thumbs", "ratings")
 
 
@@ -135,10 +129,12 @@ def _readings(name: str, path: str, columns: Sequence[str], rows: Sequence[Raw])
 def _renamed(name: str, columns: Sequence[str]) -> dict[str, str]:
     """The columns that stand for roles of a source of which the data have no column of that name."""
     by_name = {column.lower().replace("-", "_").replace(" ", "_"): column for column in columns}
+    of_two = {_COMPLETION.sub("", name): column for name, column in by_name.items()} | by_name
     taken: dict[str, str] = {}
     for role, known in load(SOURCES, name).COLUMNS.items():
         if role in _ALIKE and not any(column in columns for column in known):
-            alike = (by_name[other] for other in (role, *_ALIKE[role]) if other in by_name)
+            called = of_two if role in _OF_TWO else by_name
+            alike = (called[other] for other in (role, *_ALIKE[role]) if other in called)
             column = next((one for one in alike if one not in taken.values()), None)
             if column is not None:
                 taken[role] = column

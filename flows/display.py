@@ -222,7 +222,8 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     for index, column in enumerate(rows[0]):
         is_name = not words and index == 0
         justify: Literal["left", "right"] = "left" if words or is_name else "right"
-        table.add_column(column, justify=justify, no_wrap=is_name or not (words or in_terminal), overflow="fold")
+        whole = is_name or (not in_terminal and (index == 0 or not words))
+        table.add_column(column, justify=justify, no_wrap=whole, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else Text(visible(in_words(value))) for value in row.values()))
     console.print(table)

@@ -25,6 +25,7 @@ from flows.runs.past import Makers
 from flows.runs.progress import ProgressWriter
 from flows.runs.record import Run, now
 from flows.service.accelerator import accelerator
+from flows.wording import place
 from tasks.child import Cancelled
 from tasks.children import Children
 from tasks.execute import Execution
@@ -348,7 +349,7 @@ class Runner:
         if cached and (said := not_done_again(node, artifact)):
             self._say(f"    {said}")
         if artifact.path.exists() and (outcome := load(STAGES, node.stage).outcome(artifact.path)):
-            self._say(f"    {outcome}")
+            self._say(f"    {outcome.replace(str(artifact.path), place(artifact.path))}")
         if node.session and all(one.id in self.results for one in self.plan.nodes if one.session == node.session):
             self.children.close_session(node.session)
 

@@ -31,6 +31,7 @@ _VARIABLES = {
     "#070707": "var(--dispreferred)",
     "#080808": "var(--gain)",
     "#090909": "var(--loss)",
+    "#0a0a0a": "var(--ground)",
 }
 _COLOR = {variable.removeprefix("var(--").removesuffix(")"): stand_in for stand_in, variable in _VARIABLES.items()}
 
@@ -82,6 +83,8 @@ def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) 
                     va="bottom",
                     fontsize=10.5,
                     color=_COLOR["ink" if side == "left" or outcome not in ("gain", "loss") else outcome],
+                    # The line at zero must not run through the words.
+                    bbox={"facecolor": _COLOR["ground"], "edgecolor": "none", "pad": 1},
                 )
         axes.set_xlim(low - 0.04 * room, high + 0.04 * room)
         axes.set_ylim(len(rows) - 0.55, -0.75)

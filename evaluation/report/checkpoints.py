@@ -192,7 +192,7 @@ def _dev_shown(entry: Record) -> str:
 def _curve(
     points: Sequence[tuple[int, float, Sequence[float] | None]], found: Record, color: str, title: str, *, zero: bool
 ) -> Markup:
-    """Values by step with their intervals; a line at 0, and one at the step that was taken."""
+    """Values by step with their intervals; a line at 0, or where there is none shares in percent, and one at the step that was taken."""
 
     def draw(axes: Axes) -> None:
         paint = charts._COLOR[color]
@@ -207,6 +207,9 @@ def _curve(
         axes.set_xlim(-0.02 * found["last"], 1.04 * found["last"])
         axes.locator_params(axis="x", integer=True, nbins=7)
         axes.locator_params(axis="y", nbins=5)
+        if not zero:
+            # A share ends at 100 %; the point there is still whole.
+            axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
         axes.set_xlabel("step")
 
     return charts._svg(draw, title, (4.7, 2.05))

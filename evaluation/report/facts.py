@@ -24,7 +24,7 @@ def facts(summary: Record) -> list[tuple[str, str]]:
     elif recipe.get("data"):
         found.append(("Preferences", preferences(recipe)))
     if data:
-        pairs = f", {data['num_pairs']} pairs" if data["num_pairs"] else ", no pairs"
+        pairs = f", {data['num_pairs']} pairs" if data["num_pairs"] else ", not paired"
         found.append(
             (
                 "Training data" + _of_last(summary),

@@ -37,6 +37,7 @@ from flows.runs.policy import (
     unfinished_rounds,
 )
 from flows.runs.record import Run
+from flows.wording import place
 from tasks.home_lock import using
 from tasks.keys import changes, code_digests
 from tasks.manifest import MANIFEST, Manifest, file_sha256
@@ -92,8 +93,8 @@ def export(name: str, to: str, *, adapter: bool, hub_id: str | None, as_json: bo
         found = {"run": run.id, "folder": str(target), "adapter": adapter, "bytes": num_bytes, "serve": serve, "hub": url}
         print_json(found)
         return
-    print(f"{'the adapter' if adapter else 'the policy'} of {run.id}, {size(num_bytes)}: {target}")
-    print(f"card    {target / CARD}")
+    print(f"{'the adapter' if adapter else 'the policy'} of {run.id}, {size(num_bytes)}: {place(target)}")
+    print(f"card    {place(target / CARD)}")
     if serve is not None:
         print(f"serve   {serve}")
     if url is not None:

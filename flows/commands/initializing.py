@@ -210,7 +210,8 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
         raise RecipeError(
             f"--data must hold preferences that {what} reads, got {data} with columns {', '.join(seen.columns)}"
             + (f" ({reasons})" if reasons else "")
-            + "; docs/data.md has what each source reads; rename the columns, or write a recipe with data.columns"
+            + "; docs/data.md has what each source reads; rename the columns, or write a recipe that says which is which, such as "
+            + f"data: {{source: pairs, path: {data}, columns: {{prompt: NAME, chosen: NAME, rejected: NAME}}}}"
         )
     reading = of_source[0]
     others = list(dict.fromkeys(one.source for one in of_source[1:]))

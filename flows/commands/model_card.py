@@ -168,7 +168,8 @@ model = AutoModelForCausalLM.from_pretrained({name}, dtype="auto")"""
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 {load}
-ids = tokenizer.apply_chat_template([{{"role": "user", "content": "…"}}], add_generation_prompt=True, return_tensors="pt")
+messages = [{{"role": "user", "content": "…"}}]
+ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=256)[0]))
 ```{served}"""
 

@@ -40,7 +40,8 @@ def find_path(path: str, key: str = "", beside: Path | None = None) -> Path:
     if not found:
         searched = "" if person_path(path).is_absolute() else f" in {' or '.join(map(str, _folders(beside)))}"
         named = f"{key}: {path}" if key else path
-        raise RecipeError(f"{named} must exist, got no such file or folder{searched}; check the path")
+        remedy = f"write {path}.yaml" if path and not key and _places(f"{path}.yaml", beside) else "check the path"
+        raise RecipeError(f"{named} must exist, got no such file or folder{searched}; {remedy}")
     # A person's file may stand in for the project's of that name. Of two different files in the working folder and beside the recipe,
     # nobody can tell which is meant.
     for other in found[1:]:

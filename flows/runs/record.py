@@ -309,7 +309,8 @@ def find_run(home: Path, name: str, need: Need | None = None) -> Run:
         raise RecipeError(
             f"RUN must name one run, got {name!r}, with which {len(begun)} begin: {_listed(begun)}; write more of it"
         )
-    raise RecipeError(f"RUN must be a run of {home}, got {name!r}; the newest: {_listed(runs) or 'none yet'}; see `bnf runs`")
+    newest = f"the newest: {_listed(runs)}; see `bnf runs`" if runs else "it has none; one is there once its checks have passed"
+    raise RecipeError(f"RUN must be a run of {home}, got {name!r}; {newest}, or name another home by BNF_HOME")
 
 
 def passed_over(home: Path, name: str, run: Run) -> list[Run]:

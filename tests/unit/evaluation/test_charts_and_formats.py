@@ -23,6 +23,8 @@ def test_a_chart_is_inert_markup_in_the_pages_colours() -> None:
     assert "<b>$x^2$⟨U+202E⟩" in texts
     assert {element.tag for element in tree.iter()} <= {"svg", "g", "defs", "path", "use", "text", "clipPath", "rect"}
     assert "var(--gain)" in chart and "var(--muted)" in chart
+    # Words have the page's ground behind them, so that the line at zero does not run through them.
+    assert chart.count("var(--ground)") == 4
     # Every colour is the page's, none is fixed.
     assert not re.search(r"#[0-9a-f]{6}\b", chart)
     assert "DejaVu" not in chart

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evaluation.report.build import build_report
-from evaluation.report.checkpoints import checkpoint_rows, kept_note
+from evaluation.report.checkpoints import checkpoint_rows, kept_note, plots
 from evaluation.report.dev_set import dev_rows
 from evaluation.report.inputs import CheckpointFolders, ReportInputs
 from evaluation.report.summary import notes
@@ -98,6 +99,13 @@ def test_each_step_is_compared_with_the_base_model_item_by_item(tmp_path: Path) 
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count('<section id="checkpoints">') == 1 and page.count("Δ to the base model over training") == 2
     assert "target: gain in points" in page and "other: tax in points" in page and "Dev accuracy over training" in page
+
+
+def test_the_axis_of_the_dev_accuracy_ends_at_100_percent() -> None:
+    found = {"dev": [{"step": 2, "accuracy": 1.0, "ci": None}, {"step": 4, "accuracy": 1.0, "ci": None}], "taken": 2, "last": 4}
+    (plot,) = plots(found | {"points": [{"step": 4, "benchmarks": {}}], "targets": []}, {})
+    numbers = [float(text) for text in re.findall(r"<text[^>]*>([\d.]+)</text>", plot.chart)]
+    assert 100 in numbers and max(numbers) == 100
 
 
 def test_with_fewer_steps_than_benchmarks_the_steps_are_columns(tmp_path: Path) -> None:

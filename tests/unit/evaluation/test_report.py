@@ -182,7 +182,7 @@ def test_what_was_run_in_words(tmp_path: Path) -> None:
     _, page = built(tmp_path / "out", collected)
     for expected in (
         "pairs from pairs.jsonl; 25 % of the pairs keep one side only",
-        "8 prompt groups: 9 preferred and 7 dispreferred completions, no pairs",
+        "8 prompt groups: 9 preferred and 7 dispreferred completions, not paired",
         "dpo, beta 0.1",
         "4 steps of about 2 prompt groups, learning rate 5e-06 in the first step, 2e-05 at most, 1e-07 in the last (cosine, warm-up "
         "steps: 2), seed 0",

@@ -218,6 +218,9 @@ def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=rf"nowhere.yaml must exist, got no such file or folder in {tmp_path}"):
         load_recipe("nowhere.yaml")
+    (tmp_path / "mine.yaml").write_text("model_name_or_path: m\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"^mine must exist, got no such file .*; write mine.yaml$"):
+        load_recipe("mine")
 
 
 def test_the_working_folder_comes_before_the_project(tmp_path, monkeypatch):

@@ -138,6 +138,13 @@ def test_a_mount_point_is_refused_before_anything_is_copied(home, base, tmp_path
         exported(run.id, "disk")
 
 
+def test_the_export_says_its_place_as_it_is_written_here(home, base, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exported(policy_run(home, base).id, "mine")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(": mine") and said[1] == "card    mine/README.md"
+
+
 def test_an_empty_folder_is_filled(home, base, tmp_path):
     (tmp_path / "out").mkdir()
     assert (exported(policy_run(home, base).id) / "config.json").exists()
@@ -220,6 +227,8 @@ def test_the_card_has_results_data_licence_and_the_way_to_make_it_again(home, ba
     assert f"| pairs | mine.jsonl | {'5' * 64} |" in card and "5 prompt groups with 4 preferred" in card
     assert front_matter(out)["license"] == "llama3" and "base-model`: llama3." in card
     assert re.search(r"git checkout [0-9a-f]{40}    # bnf \d", card) or not (ROOT / ".git").exists()
+    # transformers 5 returns a mapping by itself, 4 only when it is asked for one.
+    assert "return_dict=True" in card and "generate(**ids" in card
     assert "changed since: bnf." in card and "bnf run recipe.yaml" in card and run.id in card
     # Nothing of it says where it was made.
     assert str(tmp_path) not in card and str(tmp_path) not in (out / "recipe.yaml").read_text()

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / MODEL).exists(), reason="the demonst
 
 PAIRS = [{"prompt": f"{n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(30)]
 OTHER_NAMES = [{"question": f"{n}?", "good": "yes", "bad": "no", "note": f"by hand, {n}"} for n in range(30)]
+ANSWERS = [{"question": f"{n}?", "good_answer": "yes", "Response-Rejected": "no", "ticket": n} for n in range(30)]
 THUMBS = [{"prompt": f"{n}?", "completion": f"yes {n}", "label": n % 3 > 0} for n in range(30)]
 RATINGS = [{"prompt": f"{n}?", "completions": ["yes", "no", "well"], "ratings": [5, 1, 3]} for n in range(30)]
 SCORED = [{**row, "metadata": {"score_chosen": 8.5, "score_rejected": 3}} for row in PAIRS]
@@ -61,6 +62,7 @@ def passes(tmp_path, name):
         (PAIRS, [], "pairs", "30 of 30 rows, 30 prompts; also possible: simpo"),
         (PAIRS, ["--objective", "dpo", "--limit", "7", "--system-prompt", 'Say "yes": or no.\nNothing else.'], "pairs", ""),
         (OTHER_NAMES, ["--objective", "simpo"], "pairs", "with prompt: question, chosen: good, rejected: bad: 30 of 30 rows"),
+        (ANSWERS, [], "pairs", "with prompt: question, chosen: good_answer, rejected: Response-Rejected: 30 of 30 rows"),
         (THUMBS, ["--objective", "kto", "--engine", "transformers"], "thumbs", "read as thumbs: 30 of 30 rows"),
         (RATINGS, ["--objective", "best-of-n", "--judge", MODEL], "ratings", "read as ratings"),
         (RATINGS, ["--objective", "orpo", "--benchmarks", "number-comparison,crux"], "ratings", ""),
@@ -139,6 +141,10 @@ def test_what_no_source_reads_is_refused_with_what_was_seen(tmp_path):
     write_rows(tmp_path / "my.jsonl", [{"a": 1, "b": "text"}])
     with pytest.raises(
         RecipeError, match=r"--data must hold preferences .* with columns a, b \(pairs: line 1: must have chosen"
+    ):
+        init("--data", "my.jsonl")
+    with pytest.raises(
+        RecipeError, match=r"such as data: \{source: pairs, path: my.jsonl, columns: \{prompt: NAME, chosen: NAME,"
     ):
         init("--data", "my.jsonl")
     write_rows(tmp_path / "ok.jsonl", PAIRS)

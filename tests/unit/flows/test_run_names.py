@@ -42,6 +42,13 @@ def test_an_ambiguous_beginning_is_refused_with_the_candidates(home):
         find_run(home, "yours")
 
 
+def test_in_a_home_without_runs_the_message_says_when_one_is_there(tmp_path):
+    with pytest.raises(
+        RecipeError, match=r"got 'latest'; it has none; one is there once its checks have passed, .* by BNF_HOME"
+    ):
+        find_run(tmp_path, "latest")
+
+
 def test_the_latest_is_the_newest_that_has_what_is_needed(home):
     old, trained, failed = (
         run_of(home, "mine", 1, scores="++"),

@@ -123,6 +123,16 @@ def test_one_device_and_no_endpoint_is_the_order_of_the_plan(run):
     assert run.said == [f"{name} {what}" for name in names for what in ("begins", "done")]
 
 
+def test_what_came_of_a_task_is_said_with_its_path_as_it_is_written_here(run, tmp_path, monkeypatch):
+    (tmp_path / "artifacts" / DATA.id).mkdir(parents=True)
+    monkeypatch.setattr(
+        module, "load", lambda kind, name: SimpleNamespace(outcome=lambda folder: f"each row in {folder}/ledger.jsonl")
+    )
+    monkeypatch.chdir(tmp_path)
+    run.go([BASE, DATA])
+    assert f"    each row in artifacts/{DATA.id}/ledger.jsonl" in run.said
+
+
 def test_a_task_is_shown_before_the_record_names_it(run):
     run.go([BASE, DATA])
     assert run.shown == [("resolve-base", []), ("prepare", [])], "who stops a run for its record finds the task in the message"

@@ -206,3 +206,10 @@ def test_each_task_at_work_has_a_line_of_its_own_while_half_of_the_terminal_hold
     assert len(lines) == 4 and "│" not in "".join(lines[:3])
     assert lines[3] == "score-base-b1 …  │  score-base-b2 …  │  score-base-b3 …"
     assert all(len(line) <= 78 for line in lines)
+
+
+def test_in_a_pipe_the_name_in_the_first_column_is_whole(capsys):
+    name = "a-run-" + "x" * 60
+    others = {f"column {number}": "x" * 60 for number in range(6)}
+    print_table("", [{"run": name} | others], words=True)
+    assert name in capsys.readouterr().out

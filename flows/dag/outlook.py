@@ -28,6 +28,11 @@ from tasks.stages import MODEL, STAGES
 
 # Settings in which an earlier task must be the same: with others it says nothing of the time.
 _SAME = ("benchmark", "task", "form", "judge_name", "labeler", "engine.name", "engine.model", "engine.base_url")
+# Settings that say how much there is to do, by the last part of their keys: the time of another amount is not this one's.
+_AMOUNTS = {
+    *("limit", "max_new_tokens", "max_steps", "num_train_epochs", "num_prompts", "samples_per_prompt"),
+    *("prompts_per_round", "epochs_per_round", "dev_max_new_tokens", "max_judgment_tokens"),
+}
 # Runs that are looked at, the newest.
 _MOST_RUNS = 200
 
@@ -48,13 +53,19 @@ class Past:
     usd: float | None
     differs: tuple[str, ...] = ()
 
+    @property
+    def amounts(self) -> tuple[str, ...]:
+        """Those of the other settings that say how much there was to do."""
+        return tuple(key for key in self.differs if key.rsplit(".", 1)[-1] in _AMOUNTS)
+
 
 @dataclass(frozen=True)
 class Outlook:
     """What a task will take. What isn't known is None.
 
     Attributes:
-        seconds, host, device: of the nearest earlier run, which `past` names, or else of the estimate. Sizes are bytes.
+        seconds, host, device: of the nearest earlier run, which `past` names, or else of the estimate. Sizes are bytes. The time of a
+            run with another amount of work is none of this task's.
         after: the ids of tasks before it that differ from that run's in their settings, or have no earlier run: its input will be another.
         partial: the work that is there already, in words.
         money: of requests to an endpoint whose prices are known.
@@ -76,6 +87,7 @@ class Outlook:
             "host_bytes": self.host,
             "device_bytes": self.device,
             "run": self.past.run if self.past else None,
+            "seconds_of_run": self.past.seconds if self.past else None,
             "differs": list(self.past.differs) if self.past else [],
             "after": list(self.after),
             "estimated": self.estimated,
@@ -103,10 +115,11 @@ def outlooks(plan: Plan) -> dict[str, Outlook]:
         after = dict.fromkeys(other for name in node.inputs.values() if name in found for other in _others(name, found[name]))
         outlook = Outlook(past=past, after=tuple(after), partial=work, money=endpoint_cost(node, nodes, plan.recipe))
         if past is not None:
-            outlook = replace(outlook, seconds=past.seconds, host=past.host, device=past.device)
+            seconds = None if past.amounts else past.seconds
+            outlook = replace(outlook, seconds=seconds, host=past.host, device=past.device)
         elif node.stage == "train":
-            seconds, host, device = training.takes()
-            outlook = replace(outlook, seconds=seconds, host=host, device=device, estimated=True)
+            estimate_s, host, device = training.takes()
+            outlook = replace(outlook, seconds=estimate_s, host=host, device=device, estimated=True)
         found[node.id] = outlook
     return found
 

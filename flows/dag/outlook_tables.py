@@ -34,12 +34,13 @@ def outlook_table(takes: Mapping[str, Outlook]) -> tuple[str, list[dict[str, str
 
 
 def _says_something(outlook: Outlook) -> bool:
-    known = (outlook.seconds, outlook.host, outlook.device, outlook.partial, outlook.money)
+    known = (outlook.seconds, outlook.past, outlook.host, outlook.device, outlook.partial, outlook.money)
     return any(value is not None for value in known)
 
 
 def _is_short(outlook: Outlook) -> bool:
-    return outlook.seconds is not None and outlook.seconds < _SHORT_S and not (outlook.partial or _cost(outlook))
+    seconds = outlook.past.seconds if outlook.seconds is None and outlook.past is not None else outlook.seconds
+    return seconds is not None and seconds < _SHORT_S and not (outlook.partial or _cost(outlook))
 
 
 def _row(outlook: Outlook, run: str | None) -> dict[str, str]:
@@ -86,9 +87,11 @@ def _source(outlook: Outlook, run: str | None) -> str:
     """Which run says so, unless it is the one that the title names, and how the task was another there."""
     if outlook.past is None:
         return "estimated" if outlook.host is not None or outlook.device is not None else ""
-    differs, parts = outlook.past.differs, []
-    if differs:
-        parts.append(f"with another {_first(differs)}")
+    amounts, parts = outlook.past.amounts, []
+    if outlook.past.differs:
+        took = f"{duration(outlook.past.seconds)} " if amounts else ""
+        others = [key for key in outlook.past.differs if key not in amounts]
+        parts.append(f"{took}with another {_first([*amounts, *others])}")
     if outlook.after:
         parts.append(f"after another {_first([name.replace('/', '-') for name in outlook.after])}")
     return ", ".join([*([outlook.past.run] if outlook.past.run != run else []), *parts])

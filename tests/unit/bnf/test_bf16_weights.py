@@ -14,7 +14,8 @@ from bnf.model.logps import head_logps, row_logps
 from bnf.reference.cache import cache_reference, read_reference
 from bnf.reference.index import read_index
 from bnf.training.arguments import training_arguments
-from bnf.training.config import BF16_OPTIMIZERS, TrainConfig
+from bnf.training.config import TrainConfig
+from bnf.training.fields import BF16_OPTIMIZERS
 from bnf.training.optimizers import rounding_optimizer
 from tests.unit.bnf.training import ignore, metrics, run, run_killed, same, weights
 

@@ -259,3 +259,15 @@ def test_the_table_names_one_run_once_and_leaves_out_what_takes_no_time():
         "r1, after another train",
         "r2",
     ]
+
+
+def test_the_time_of_another_amount_of_work_is_said_and_not_counted():
+    past = Past("r1", 27.0, 3 << 30, None, None, ("engine.seed", "limit"))
+    takes = {
+        "generate/base/x": Outlook(None, float(3 << 30), None, past),
+        "report": Outlook(5.0, None, None, Past("r1", 5.0, None, None, None)),
+    }
+    _, rows = outlook_table(takes)
+    assert [(row["time"], row["but"]) for row in rows] == [("", "27 s with another limit, engine.seed"), ("5.0 s", "")]
+    assert outlook_totals(takes) == ["5.0 s of work, without 1 task of unknown time"]
+    assert takes["generate/base/x"].to_json()["seconds_of_run"] == 27.0

@@ -31,7 +31,7 @@ _WORDS = {"gained": "won", "lost": "lost", "tie": "tie", "none": "no verdict"}
 class Game:
     """One verdict, of a comparison in one order or of one turn, in a word or two; what was said, and where.
 
-    `outcome` is the candidate's: `gained`, `lost`, `tie`, or `none` without a verdict and of a rating.
+    `outcome` says how the candidate fared: `gained`, `lost` or `tie`; `none` where there is no verdict, and for ratings.
     """
 
     verdict: str

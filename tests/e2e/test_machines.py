@@ -226,8 +226,8 @@ def test_a_dead_machines_run_does_not_stay_at_work(machines, tmp_path):
         wait_until(lambda: api("/events/filter", sign)["total"] > 0)
         a.power_off()
 
-        b.process("run", "alone.yaml")
-        wait_until(lambda: states().get(b.name) == "Running")
+        running = b.process("run", "alone.yaml")
+        b.wait(running, lambda: states().get(b.name) == "Running")
         api(f"/flow_runs/{runs()[b.name]['id']}/set_state", {"state": {"type": "CRASHED", "name": "Crashed"}, "force": True})
         assert states() == {a.name: "Running", b.name: "Crashed"}
         wait_until(lambda: states()[b.name] == "Completed")

@@ -33,7 +33,9 @@ from tasks.store import write_json
 START_TIMEOUT_S = 180
 STOP_GRACE_S = 5
 DRAIN_TIMEOUT_S = 10
-ANSWER_TIMEOUT_S = 5
+# How long a server is given to come back, and how long one that takes the connection is given to answer: a busy one takes its time.
+RESTART_TIMEOUT_S = 5
+ANSWER_TIMEOUT_S = 30
 DEFAULT_PORT = 4200
 
 
@@ -77,8 +79,8 @@ def prefect_server(home: Path, meanwhile: Callable[[], None] = lambda: None) -> 
 
 
 def _require_answer(api: str) -> None:
-    """Refuse an address where nothing answers for as long as a server may take to restart."""
-    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+    """Refuse an address where nothing answers, though a server was given the time to restart, or a busy one to answer."""
+    deadline_s = time.monotonic() + RESTART_TIMEOUT_S
     while True:
         try:
             urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=ANSWER_TIMEOUT_S).close()
@@ -145,7 +147,7 @@ def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
 def _serves(url: str, folder: Path) -> bool:
     """Whether a server answers there that keeps its state in this folder: another home's may have taken the port."""
     try:
-        with urllib.request.urlopen(f"{url}/api/admin/settings", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/api/admin/settings", timeout=ANSWER_TIMEOUT_S) as answer:
             return Path(json.load(answer)["home"]) == folder
     except (urllib.error.URLError, OSError, ValueError, KeyError):
         return False

@@ -40,7 +40,9 @@ def hub() -> Iterator[None]:
         if libc.unshare(_CLONE_NEWNET) != 0:
             pytest.skip(f"machines need namespaces, which are refused here ({os.strerror(ctypes.get_errno())})")
         try:
-            for words in ("link set lo up", "link add bnf type bridge", f"addr add {HUB}/24 dev bnf", "link set bnf up"):
+            # A bridge without an address of its own takes one of its machines', and the others lose the hub when that one is gone.
+            bridge = "link add bnf address 02:00:00:00:00:01 type bridge"
+            for words in ("link set lo up", bridge, f"addr add {HUB}/24 dev bnf", "link set bnf up"):
                 _ip(words)
             yield
         finally:

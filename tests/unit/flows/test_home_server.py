@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -13,11 +14,17 @@ from flows.service import server
 
 
 @pytest.fixture
-def somebodys(tmp_path):
+def delay_s():
+    return 0
+
+
+@pytest.fixture
+def somebodys(tmp_path, delay_s):
     """A Prefect server that keeps its state elsewhere."""
 
     class Settings(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            time.sleep(delay_s)
             body = json.dumps({"home": str(tmp_path / "theirs" / "prefect")}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -60,7 +67,7 @@ def test_two_homes_that_start_at_once_take_different_ports(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("api", ["http://127.0.0.1:9/api", "127.0.0.1:4200/api"])
 def test_an_address_where_no_server_answers_is_named(api, tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "ANSWER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(server, "RESTART_TIMEOUT_S", 0.1)
     monkeypatch.setenv("PREFECT_API_URL", api)
     with (
         pytest.raises(
@@ -75,3 +82,13 @@ def test_a_server_that_answers_anything_is_used(somebodys, tmp_path, monkeypatch
     monkeypatch.setenv("PREFECT_API_URL", f"{somebodys}/api")
     with server.prefect_server(tmp_path) as url:
         assert url == somebodys
+
+
+@pytest.mark.parametrize("delay_s", [0.3])
+def test_a_server_that_is_busy_is_used(somebodys, tmp_path, monkeypatch):
+    """It has more time to answer than one that is gone has to come back."""
+    monkeypatch.setattr(server, "RESTART_TIMEOUT_S", 0.1)
+    monkeypatch.setenv("PREFECT_API_URL", f"{somebodys}/api")
+    with server.prefect_server(tmp_path) as url:
+        assert url == somebodys
+    assert server._serves(somebodys, tmp_path / "theirs" / "prefect")

@@ -10,7 +10,8 @@ from evaluation.formats import number, signed
 from evaluation.records import Record, read_json
 from flows.errors import RecipeError
 from flows.runs.naming import changes
-from flows.runs.record import Run, run_sizes
+from flows.runs.record import Run
+from flows.runs.sizes import run_sizes
 
 
 class Headline(TypedDict):

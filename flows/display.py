@@ -30,6 +30,8 @@ _FOLD_S = 1.0
 # Between tasks at work in one line, and the columns that the name of each and how far it is need.
 _BETWEEN = "  │  "
 _LEAST_WIDTH = 25
+# Characters of a value that is not folded.
+_SHORT = 12
 
 
 class HasLabel(Protocol):
@@ -211,7 +213,8 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:
-    """Print rows of equal keys as a table. The first column is a name, the others are numbers unless they are `words`."""
+    """Print rows of equal keys as a table. The first column is a name, which is copied: it is whole. The others are numbers unless they are
+    `words`."""
     if not rows:
         return
     # Piped output is not folded at eighty columns: whoever reads it wants whole names. In a terminal a cell is folded where it has a space,
@@ -220,13 +223,24 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     console = Console(highlight=False, width=None if in_terminal else 200)
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(rows[0]):
-        is_name = not words and index == 0
-        justify: Literal["left", "right"] = "left" if words or is_name else "right"
-        whole = is_name or (not in_terminal and (index == 0 or not words))
-        table.add_column(column, justify=justify, no_wrap=whole, overflow="fold")
+        justify: Literal["left", "right"] = "left" if words or index == 0 else "right"
+        table.add_column(column, justify=justify, no_wrap=index == 0 or not (in_terminal or words), overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else Text(visible(in_words(value))) for value in row.values()))
     console.print(table)
+
+
+def fits(rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether the terminal is wide enough for a table of these rows, with the first column and short values whole, and of longer ones the
+    words. Of a pipe nobody knows how wide it is."""
+    if not sys.stdout.isatty():
+        return True
+    name, *others = rows[0]
+    needed = [max(len(row[name]) for row in rows)]
+    for column in others:
+        cells = [column, *(row[column] for row in rows)]
+        needed.append(max(len(part) for cell in cells for part in ([cell] if len(cell) <= _SHORT else cell.split())))
+    return sum(needed) + 2 * len(others) <= Console().width
 
 
 def print_notes(notes: Iterable[str]) -> None:

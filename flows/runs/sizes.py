@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,23 @@ def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
         name: RunSize(sum(bytes_of[path] for path in paths), sum(bytes_of[path] for path in paths if users[path] == 1))
         for name, paths in named.items()
     }
+
+
+def bytes_freed(runs: Sequence[Run], groups: Sequence[Collection[str]]) -> list[int]:
+    """Of each group of runs (by their names) the bytes of the artifacts that no run outside it names: what dropping the group frees."""
+    named = {run.id: {artifact.path for artifact in run.artifacts.values()} for run in runs}
+    users = Counter(path for paths in named.values() for path in paths)
+    found = []
+    for group in groups:
+        of_group = Counter(path for name in group for path in named[name])
+        found.append(sum(_bytes(path) for path, number in of_group.items() if users[path] == number))
+    return found
+
+
+def sharing(runs: Sequence[Run], some: Sequence[Run]) -> list[str]:
+    """The other runs that name artifacts of some runs too."""
+    ids, paths = {run.id for run in some}, {artifact.path for run in some for artifact in run.artifacts.values()}
+    return [run.id for run in runs if run.id not in ids and not paths.isdisjoint(one.path for one in run.artifacts.values())]
 
 
 def _bytes(artifact: Path) -> int:

@@ -26,7 +26,7 @@ from flows.dag.preflight import problems
 from flows.dag.selection import Options
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, make_recipe
-from flows.recipe.paths import find_path
+from flows.recipe.paths import find_path, refuse_password
 from flows.recipe.writing import Wanted, about, recipe_text, written
 from flows.runs.home import home_folder
 from tasks.keys import ROOT
@@ -185,6 +185,7 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
     Raises:
         RecipeError: nothing is there, or no source reads the rows.
     """
+    refuse_password("--data", data)
     if source is not None:
         source = plugin(SOURCES, source, "--source")
         load_preferences(source)

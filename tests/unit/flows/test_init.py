@@ -152,6 +152,10 @@ def test_what_no_source_reads_is_refused_with_what_was_seen(tmp_path):
         init("--data", "ok.jsonl", "--source", "thumbs")
     with pytest.raises(RecipeError, match=r"--source must say what the data set some/set of a hub is"):
         init("--data", "some/set")
+    with pytest.raises(
+        ValueError, match=r"--data must hold no user and password, .* got a URL that does; leave them out and set"
+    ):
+        init("--data", "https://me:hunter2@127.0.0.1:9/my.jsonl")
     assert not list(tmp_path.glob("*.yaml"))
 
 

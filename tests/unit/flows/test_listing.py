@@ -160,17 +160,22 @@ def terminal(monkeypatch):
     return set_columns
 
 
-@pytest.mark.parametrize("columns", [40, 80, 120, 200])
+@pytest.mark.parametrize("columns", [40, 80, 120, 200, None])
 def test_whatever_the_terminals_width_names_and_words_are_whole(home, monkeypatch, capsys, terminal, columns):
     folder, runs = home
     file = folder / "runs" / runs[2] / "run.json"
     changed = {"train.objective": "dpo", "evaluation.benchmarks": ["gsm8k", "crux"], "train.lora_r": 16}
+    if columns is None:  # a pipe
+        changed["train.objective_options." + "x" * 120] = 1
     file.write_text(json.dumps({**json.loads(file.read_text()), "changed": changed}))
-    terminal(columns)
+    if columns is not None:
+        terminal(columns)
     assert bnf(monkeypatch, "runs", "--all") == 0
     words = [word.strip(",") for word in re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).split()]
-    assert {*runs, "completed", "failed", "train.objective=dpo", "evaluation.benchmarks=[gsm8k,crux]"} <= {*words}
-    assert words[0] == {40: runs[3], 80: runs[3], 200: "run"}.get(columns, words[0]), "a table where there is room for one"
+    assert {*runs, "completed", "failed", *changes(changed).split()} <= {*words}
+    assert words[0] == {40: runs[3], 80: runs[3], 200: "run", None: "run"}.get(columns, words[0]), (
+        "a table where there is room for one"
+    )
 
 
 def test_the_size_of_a_folded_run_is_what_it_frees_with_its_repeats(home, monkeypatch, capsys, terminal):

@@ -41,11 +41,13 @@ _ALIKE: Mapping[str, Sequence[str]] = {
     "label": ("liked", "thumb", "thumbs_up", "feedback", "is_good", "preferred", "upvoted", "vote"),
     "completions": ("responses", "answers", "outputs", "generations", "candidates"),
     "ratings": ("scores", "rewards", "stars", "grades"),
+    "rating": ("score", "reward", "stars", "grade"),
 }
 # The names of two completions often say that they are some: `good_answer`, `response_chosen`.
 _OF_TWO = ("chosen", "rejected")
 _COMPLETION = re.compile(r"_(?:answer|completion|output|reply|response)$|^(?:answer|completion|output|reply|response)_")
-_PLAIN = ("pairs", "thumbs", "ratings")
+# One for each shape of a row: two completions, one with a label, several with ratings, one with a rating.
+_PLAIN = ("pairs", "thumbs", "ratings", "helpsteer")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Seen:
         num_read: how many of them were read.
         columns: all columns of the rows that were read, in the order in which they appear.
         readings: of every source, the best first; those that read no row are left out.
-        nearest: where no source reads a row, why the plain ones don't.
+        nearest: where no source reads a row, why the plain ones don't, that with the most of its columns first.
     """
 
     kind: str
@@ -105,7 +107,9 @@ def look(path: str, split: str | None = None) -> Seen:
     readings = sorted((one for one in found if one.num_rows), key=_place)
     # With a column renamed a source reads what another one reads as it is.
     readings = [one for one in readings if not one.columns or not any(not other.columns for other in readings)]
-    nearest = [] if readings else [one for one in found if one.source in _PLAIN and not one.columns]
+    # With columns renamed a source has a better reason.
+    tried = {one.source: one for one in found if one.source in _PLAIN}
+    nearest = [] if readings else sorted(tried.values(), key=lambda one: (-len(one.columns), _PLAIN.index(one.source)))
     return Seen(_kind(path, split), len(first) + rest, more, len(first), columns, readings, nearest)
 
 

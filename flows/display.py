@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -30,6 +31,8 @@ _FOLD_S = 1.0
 # Between tasks at work in one line, and the columns that the name of each and how far it is need.
 _BETWEEN = "  │  "
 _LEAST_WIDTH = 25
+# Characters of a value that is not folded.
+_SHORT = 12
 
 
 class HasLabel(Protocol):
@@ -211,22 +214,44 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:
-    """Print rows of equal keys as a table. The first column is a name, the others are numbers unless they are `words`."""
+    """Print rows of equal keys as a table. The first column is a name, which is copied: it is whole. The others are numbers unless they are
+    `words`."""
     if not rows:
         return
+    cells = [{key: "" if value is None else visible(in_words(value)) for key, value in row.items()} for row in rows]
     # Piped output is not folded at eighty columns: whoever reads it wants whole names. In a terminal a cell is folded where it has a space,
     # so that no number is cut.
     in_terminal = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if in_terminal else 200)
+    least = _least_widths(cells)
+    needed = sum(least.values()) + 2 * (len(least) - 1)
+    console = Console(highlight=False, width=None if in_terminal else max(200, needed))
+    spare = console.width - needed
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(rows[0]):
-        is_name = not words and index == 0
-        justify: Literal["left", "right"] = "left" if words or is_name else "right"
-        whole = is_name or (not in_terminal and (index == 0 or not words))
-        table.add_column(column, justify=justify, no_wrap=whole, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else Text(visible(in_words(value))) for value in row.values()))
+    for index, column in enumerate(cells[0]):
+        justify: Literal["left", "right"] = "left" if words or index == 0 else "right"
+        # Left to itself rich takes room from the widest column first, whatever is in it.
+        more = max(0, min(spare, max(map(cell_len, (column, *(row[column] for row in cells)))) - least[column]))
+        width = least[column] + more if spare >= 0 else None
+        spare -= more
+        table.add_column(column, justify=justify, no_wrap=index == 0, overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*map(Text, row.values()))
     console.print(table)
+
+
+def fits(rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether the terminal is wide enough for a table of these rows without a word that is cut; a pipe has room for any."""
+    return not sys.stdout.isatty() or sum(least := _least_widths(rows).values()) + 2 * (len(least) - 1) <= Console().width
+
+
+def _least_widths(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    """What each column needs for the names and short values whole, and the words of longer ones."""
+    found = {}
+    for index, column in enumerate(rows[0]):
+        cells = [column, *(row[column] for row in rows)]
+        parts = (part for cell in cells for part in ([cell] if index == 0 or len(cell) <= _SHORT else cell.split()))
+        found[column] = max(map(cell_len, parts))
+    return found
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -39,6 +39,11 @@ def rounded(value: object, digits: int = 1) -> str:
     return number(value, digits) if isinstance(value, float) else _plain(value)
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def place(path: Path | str) -> str:
     """A path as short as it can be given to a shell here: from the working folder, or from `~`."""
     path = Path(path)

@@ -7,7 +7,7 @@ watching: `bnf watch` and `ui`
 listing: `bnf runs` and `rm`
 showing: `bnf show` and `report`
 comparing: `bnf compare`
-exporting: `bnf export`; model_card: the card that it writes
+exporting: `bnf export`; model_card: the card that it writes; pushing: its model on the hub
 chatting: `bnf chat`; chat_models: the processes that answer; chat_screen: what the terminal shows
 upkeep: `bnf cancel`, `gc` and `join`
 doctor: `bnf doctor`

@@ -34,10 +34,10 @@ _GRACE_S = 5.0
 @dataclass(frozen=True)
 class Event:
     """What a model's process says: it is ready, it wrote text, its answer ended, it failed, or it is gone. `text` is the piece, how the
-    answer ended, or what went wrong."""
+    answer ended, or what went wrong. An `interrupt` is Ctrl-C, and no model's."""
 
     model: str
-    kind: Literal["ready", "text", "end", "error", "gone"]
+    kind: Literal["ready", "text", "end", "error", "gone", "interrupt"]
     text: str = ""
 
 

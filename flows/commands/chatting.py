@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import queue
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from bnf.host import available_memory
 from bnf.model.device import devices
@@ -196,18 +200,18 @@ def _turn(
 ) -> None:
     """One message to every model, and their answers. Ctrl-C ends the answers where they are."""
     by_name = {model.name: model for model in models}
-    for model in models:
-        model.ask(talk.asked(model.name, text), sampling)
-    waiting = set(by_name)
-    with screen.answers(list(by_name)) as shown:
+    with _ctrl_c(events) as pressed, screen.answers(list(by_name)) as shown:
+        for model in models:
+            model.ask(talk.asked(model.name, text), sampling)
+        waiting = set(by_name)
         while waiting:
-            try:
-                event = events.get()
-            except KeyboardInterrupt:
-                for name in waiting:
-                    by_name[name].stop()
-                continue
-            if event.kind == "text":
+            event = events.get()
+            if event.kind == "interrupt":
+                # One that came when the last turn had ended is no part of this one.
+                if pressed.is_set():
+                    for name in waiting:
+                        by_name[name].stop()
+            elif event.kind == "text":
                 shown.add(event.model, event.text)
             elif event.kind == "gone":
                 raise RuntimeError(f"{event.model} ended: {by_name[event.model].why_gone()}")
@@ -217,6 +221,27 @@ def _turn(
                 # What wasn't answered is no part of the conversation.
                 if event.kind == "end" and event.text != "prompt_too_long":
                     talk.answered(event.model, text, shown.by_name[event.model].text)
+
+
+@contextlib.contextmanager
+def _ctrl_c(events: queue.SimpleQueue[Event]) -> Iterator[threading.Event]:
+    """Ctrl-C as an event among the models' own: an exception would break off whatever shows an answer just then, and the chat with it.
+
+    Returns:
+        Whether it was pressed.
+    """
+    pressed = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        # A handler may put into this kind of queue whatever it interrupts.
+        events.put(Event("", "interrupt"))
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _note(event: Event, sampling: Record) -> str:

@@ -18,6 +18,7 @@ from data.reading.records import is_hub_id
 from evaluation.records import Record, read_json, write_json
 from evaluation.report.policy import serve_line
 from flows.commands.model_card import LICENCE_FILES, RECIPE_FILE, CardFacts, known_licence, made_with, model_card, this_code
+from flows.commands.pushing import check_hub, push
 from flows.commands.showing import taken_run
 from flows.display import print_json, size
 from flows.errors import RecipeError
@@ -70,7 +71,7 @@ def export(name: str, to: str, *, adapter: bool, hub_id: str | None, as_json: bo
             f"--to must be outside the home {home}, which keeps what runs made as it is, got {target}; name another"
         )
     if hub_id is not None:
-        _check_hub(hub_id)
+        check_hub(hub_id)
     with using(home):
         store = open_store(home)
         weights = _weights(run, policy, store, adapter)
@@ -84,14 +85,14 @@ def export(name: str, to: str, *, adapter: bool, hub_id: str | None, as_json: bo
             (folder / RECIPE_FILE).write_text(_recipe_file(facts.recipe), encoding="utf-8")
             (folder / CARD).write_text(model_card(facts), encoding="utf-8")
             bnf.files.open_to_readers(folder)
-    url = _push(target, hub_id, run.id) if hub_id is not None else None
+    url, replaced = push(target, hub_id, run.id) if hub_id is not None else (None, [])
     serve: str | None = serve_here(str(target))
     if settings is not None:
         serve = serve_adapter_line(base_model(run), str(target), settings, serve_here)
     num_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     if as_json:
         found = {"run": run.id, "folder": str(target), "adapter": adapter, "bytes": num_bytes, "serve": serve, "hub": url}
-        print_json(found)
+        print_json(found if url is None else {**found, "hub_deleted": replaced})
         return
     print(f"{'the adapter' if adapter else 'the policy'} of {run.id}, {size(num_bytes)}: {place(target)}")
     print(f"card    {place(target / CARD)}")
@@ -99,6 +100,8 @@ def export(name: str, to: str, *, adapter: bool, hub_id: str | None, as_json: bo
         print(f"serve   {serve}")
     if url is not None:
         print(f"hub     {url}")
+        if replaced:
+            print(f"deleted there, as they are of an earlier model: {', '.join(replaced)}; the repository's history has them")
     elif not is_hub_id(facts.base):
         print(f"before others get it: the card names the base model {facts.base}, a folder here; write its id on the hub there")
 
@@ -111,15 +114,17 @@ def _free_folder(to: str) -> Path:
     """
     target = person_path(to).absolute()
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise RecipeError(
-            f"--to must be a new or an empty folder, got {target}, which holds something; name another, or move it"
-        )
+        raise _filled(target)
     if os.path.ismount(target):
         # A folder gets its name by a rename, which a mount point can't be given.
         raise RecipeError(
             f"--to must be a folder inside a file system, got {target}, where one begins; write {target / 'NAME'}"
         )
     return target
+
+
+def _filled(target: Path) -> RecipeError:
+    return RecipeError(f"--to must be a new or an empty folder, got {target}, which holds something; name another, or move it")
 
 
 def _weights(run: Run, policy: Policy, store: Store, adapter: bool) -> _Weights:
@@ -166,28 +171,51 @@ def _adapter_settings(weights: _Weights, run: Run, hub_id: str | None) -> Record
 
 @contextlib.contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, which gets the target's name when all is in it. What a killed export left is taken away."""
+    """A folder to fill, which gets the target's name when all is in it. What a killed export left is taken away.
+
+    Raises:
+        RecipeError: another export writes the target, or has written it since it was looked at.
+    """
     partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
+    handle = _locked(partial, target)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RecipeError(f"--to must be one export's alone, got {target}, which another is writing; wait for it") from None
-        _empty(partial)
-        try:
+            if target.exists() and any(target.iterdir()):
+                raise _filled(target)
+            _empty(partial)
             yield partial
             try:
                 os.rename(partial, target)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
-                raise RecipeError(f"--to must be a new or an empty folder, got {target}, which was filled meanwhile") from error
+                raise _filled(target) from error
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     finally:
+        os.close(handle)
+
+
+def _locked(partial: Path, target: Path) -> int:
+    """A handle on the folder of this name, which is made where there is none; it is locked until the handle is closed."""
+    while True:
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:
+            # Another export has just ended.
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.stat(partial)):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise RecipeError(f"--to must be one export's alone, got {target}, which another is writing; wait for it") from None
+        except FileNotFoundError:
+            # What was locked is another export's, which has given it its name or taken it away.
+            pass
         os.close(handle)
 
 
@@ -318,46 +346,3 @@ def _recipe_file(recipe: Recipe) -> str:
         "# Of URLs it has no user, password or query.\n"
     )
     return head + dump(without_folders(recipe).model_dump(exclude={"resources", "ray"}))
-
-
-def _check_hub(hub_id: str) -> None:
-    """Check before anything is copied that the id is one, and that the hub knows who pushes.
-
-    Raises:
-        RecipeError: naming what is missing.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(hub_id)
-    except HFValidationError as error:
-        raise RecipeError(f"--push-to-hub must be a hub id such as owner/name, got {hub_id!r} ({error}); correct it") from error
-    try:
-        HfApi().whoami()
-    except Exception as error:  # whatever the hub's transport raises
-        raise RecipeError(
-            f"--push-to-hub must reach the hub with a token that may write, got {type(error).__name__}: {error}; "
-            "log in with `hf auth login` or set HF_TOKEN, or export without it"
-        ) from error
-
-
-def _push(folder: Path, hub_id: str, run: str) -> str:
-    """Push the folder; where the hub has no such model yet, it is made, and only its owner sees it.
-
-    Raises:
-        RuntimeError: the hub refused it. The folder stays.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    try:
-        url = api.create_repo(hub_id, private=True, exist_ok=True)
-        api.upload_folder(repo_id=hub_id, folder_path=folder, commit_message=f"The policy of {run}")
-    except Exception as error:  # whatever the hub's transport raises
-        raise RuntimeError(
-            f"{hub_id} was not pushed ({type(error).__name__}: {error}); the export is in {folder}, and "
-            f"`hf upload {hub_id} {folder}` pushes it"
-        ) from error
-    return str(url)

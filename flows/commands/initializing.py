@@ -26,7 +26,7 @@ from flows.dag.preflight import problems
 from flows.dag.selection import Options
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, make_recipe
-from flows.recipe.paths import find_path
+from flows.recipe.paths import find_path, refuse_password
 from flows.recipe.writing import Wanted, about, recipe_text, written
 from flows.runs.home import home_folder
 from tasks.keys import ROOT
@@ -185,6 +185,7 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
     Raises:
         RecipeError: nothing is there, or no source reads the rows.
     """
+    refuse_password("--data", data)
     if source is not None:
         source = plugin(SOURCES, source, "--source")
         load_preferences(source)
@@ -205,13 +206,15 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
     print(about(data, seen.kind, _number(seen), seen.columns))
     of_source = [one for one in seen.readings if source in (None, one.source)]
     if not of_source:
-        reasons = "; ".join(f"{one.source}: {one.reason}" for one in seen.nearest)
+        reasons = "; ".join(f"{one.source}{_renamed(one)}: {one.reason}" for one in seen.nearest[:3])
         what = f"the source {source}" if source else "one of the sources"
         raise RecipeError(
             f"--data must hold preferences that {what} reads, got {data} with columns {', '.join(seen.columns)}"
             + (f" ({reasons})" if reasons else "")
             + "; docs/data.md has what each source reads; rename the columns, or write a recipe that says which is which, such as "
-            + f"data: {{source: pairs, path: {data}, columns: {{prompt: NAME, chosen: NAME, rejected: NAME}}}}"
+            + f"data: {{source: pairs, path: {data}, columns: {{prompt: NAME, chosen: NAME, rejected: NAME}}}}, or of thumbs "
+            + "columns: {prompt: NAME, completion: NAME, label: NAME}; prompts alone are sampled from: "
+            + f"sample: {{source: prompts, path: {data}}}"
         )
     reading = of_source[0]
     others = list(dict.fromkeys(one.source for one in of_source[1:]))
@@ -224,13 +227,15 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
 
 
 def _as_read(reading: Reading, seen: Seen) -> str:
-    renamed = ", ".join(f"{role}: {written(column)}" for role, column in reading.columns.items())
     which = f"{reading.num_rows} of {'' if seen.num_read == seen.num_rows else 'the first '}{seen.num_read} rows"
     unread = f"; not read: {', '.join(map(written, reading.unread))}" if reading.unread else ""
     bad = f"; not {reading.reason}" if reading.num_rows < seen.num_read else ""
-    return (
-        f"read as {reading.source}{f' with {renamed}' if renamed else ''}: {which}, {reading.num_prompts} prompts{unread}{bad}"
-    )
+    return f"read as {reading.source}{_renamed(reading)}: {which}, {reading.num_prompts} prompts{unread}{bad}"
+
+
+def _renamed(reading: Reading) -> str:
+    columns = ", ".join(f"{role}: {written(column)}" for role, column in reading.columns.items())
+    return f" with {columns}" if columns else ""
 
 
 def _number(seen: Seen) -> str:

@@ -5,35 +5,45 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 from evaluation.formats import duration, number
 from flows.commands.showing import taken_run
-from flows.display import age, print_json, print_table, size
+from flows.display import age, fits, print_json, print_notes, print_table, size
 from flows.errors import RecipeError
 from flows.runs.garbage import Dropped, remove
 from flows.runs.home import home_folder
 from flows.runs.listing import ListedRun, chosen, fold, headline_text, list_runs
 from flows.runs.naming import changes
-from flows.runs.record import Run, all_runs
+from flows.runs.record import Run, all_runs, unreadable_records
+from flows.runs.sizes import bytes_freed, sharing
+from flows.wording import counted, place
+
+# What a value is called where no column's head says it.
+_SAID = {"age": "{} ago", "took": "took {}", "dev": "dev {}", "own": "{} of its own"}
+_SHARED = "shared"
+_MOST_NAMES = 3
 
 
 def show_runs(*, filters: Sequence[str], sort: str, every: bool, as_json: bool) -> None:
     """Print the runs that all filters fit; without `every`, those that repeat another one from the cache are a number beside it."""
     home = home_folder()
-    rows = chosen(list_runs(all_runs(home)), filters, sort)
+    runs = all_runs(home)
+    for file, reason in unreadable_records(home).items():
+        print(f"not listed: {file.parent.name}, whose {file.name} can't be read ({reason})", file=sys.stderr)
+    rows = chosen(list_runs(runs), filters, sort)
     if as_json:
         print_json({"runs": rows})
     elif rows:
-        shown = [(row, 0) for row in rows] if every else fold(rows)
-        print_table("", _without_empty([_row(row, repeats) for row, repeats in shown]), words=True)
+        shown = [(row, list[str]()) for row in rows] if every else fold(rows)
+        freed = bytes_freed(runs, [(row["run"], *repeats) for row, repeats in shown])
+        _print([_row(row, len(repeats), own) for (row, repeats), own in zip(shown, freed, strict=True)])
     elif filters:
         print(f"no run in {home} fits {' '.join(filters)}; `bnf runs` lists all")
     else:
         print(f"no runs in {home} yet; start one with `bnf run flows/recipes/quickstart.yaml`")
 
 
-def _row(row: ListedRun, repeats: int) -> dict[str, str]:
+def _row(row: ListedRun, repeats: int, own: int) -> dict[str, str]:
     started = datetime.fromisoformat(row["started"])
     dev = row["dev_accuracy"]
     return {
@@ -46,14 +56,25 @@ def _row(row: ListedRun, repeats: int) -> dict[str, str]:
         "changed": changes(row["changed"]),
         "result": headline_text(row["headline"]),
         "dev": "" if dev is None else number(dev),
-        "own": size(row["bytes_of_its_own"]),
+        # That it has artifacts and none is its own looks like a run without any.
+        "own": _SHARED if row["bytes"] and not own else size(own),
     }
 
 
-def _without_empty(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The table without columns in which no run has a value."""
+def _print(rows: list[dict[str, str]]) -> None:
+    """The runs as a table without empty columns; where the terminal is too narrow for it, a few lines each, beginning with the name's."""
     filled = [column for column in rows[0] if any(row[column] for row in rows)]
-    return [{column: row[column] for column in filled} for row in rows]
+    rows = [{column: row[column] for column in filled} for row in rows]
+    if fits(rows):
+        print_table("", rows, words=True)
+        return
+    for row in rows:
+        print(row.pop("run"))
+        changed = row.pop("changed", "")
+        if row["own"] == _SHARED:
+            row["own"] = "nothing"
+        said = [_SAID.get(column, "{}").format(value) for column, value in row.items() if value]
+        print_notes([", ".join(said), *([changed] if changed else [])])
 
 
 def remove_runs(names: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool) -> None:
@@ -61,32 +82,42 @@ def remove_runs(names: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool
     home = home_folder()
     runs = list({run.id: run for run in (taken_run(home, name) for name in names)}.values())
     dropped = remove(home, runs, dry_run=True)
+    stays = _what_stays(dropped, sharing(all_runs(home), runs))
     if not dry_run:
         if not yes:
-            _ask(runs, dropped, as_json)
+            _ask(runs, dropped, stays, as_json)
         dropped = remove(home, runs, dry_run=False)
     if as_json:
         freed = sum(entry["bytes"] for entry in dropped)
         print_json({"dry_run": dry_run, "runs": [run.id for run in runs], "bytes": freed, "dropped": dropped})
         return
-    _say(home, runs, dropped, "would be dropped" if dry_run else "dropped")
+    print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
+    verb = "would be dropped" if dry_run else "dropped"
+    print(f"{_counted(runs, dropped)} {verb} from {place(home)}: {', '.join(run.id for run in runs)}")
+    if stays:
+        print(stays)
 
 
-def _ask(runs: Sequence[Run], dropped: Sequence[Dropped], as_json: bool) -> None:
+def _ask(runs: Sequence[Run], dropped: Sequence[Dropped], stays: str, as_json: bool) -> None:
     if as_json or not sys.stdin.isatty():
         raise RecipeError("rm must be confirmed, got no terminal to ask on; add --yes, or look first with --dry-run")
-    freed = size(sum(entry["bytes"] for entry in dropped))
-    print("\n".join(run.id for run in runs))
-    answer = input(f"drop {_runs(runs)} and the {freed} that no other run names? [y/N] ")
+    print("\n".join([*(run.id for run in runs), *([stays] if stays else [])]))
+    answer = input(f"drop {_counted(runs, dropped)}? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
         raise RecipeError("rm must be confirmed, got no yes; nothing was dropped")
 
 
-def _say(home: Path, runs: Sequence[Run], dropped: Sequence[Dropped], verb: str) -> None:
-    print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
+def _counted(runs: Sequence[Run], dropped: Sequence[Dropped]) -> str:
+    """`1 run and 2 folders of artifacts, 3.2 GB,`; of runs that free nothing their number alone."""
+    if not dropped:
+        return counted(len(runs), "run")
     freed = size(sum(entry["bytes"] for entry in dropped))
-    print(f"{_runs(runs)} and {len(dropped)} folders, {freed}, {verb} from {home}: {', '.join(run.id for run in runs)}")
+    return f"{counted(len(runs), 'run')} and {counted(len(dropped), 'folder')} that no other run names, {freed},"
 
 
-def _runs(runs: Sequence[Run]) -> str:
-    return "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+def _what_stays(dropped: Sequence[Dropped], others: Sequence[str]) -> str:
+    """Why no room is freed, or less than one may expect; empty where all goes."""
+    if not others:
+        return ""
+    named = ", ".join(others[:_MOST_NAMES]) + (f" and {len(others) - _MOST_NAMES} more" if len(others) > _MOST_NAMES else "")
+    return f"{'some' if dropped else 'all'} artifacts stay, as {named} {'has' if len(others) == 1 else 'have'} them too"

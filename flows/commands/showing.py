@@ -11,7 +11,7 @@ from flows.display import print_json, print_notes, print_table, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
 from flows.runs.policy import policy_lines, shown_policy
-from flows.runs.record import REPORT, Need, Run, find_run, passed_over
+from flows.runs.record import REPORT, Need, Run, described, find_run, passed_over
 from flows.wording import place
 
 
@@ -98,7 +98,7 @@ def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
     """The run that a name stands for, as `find_run`. Unless the name is the run's own, standard error says which run was taken, and which
     newer ones were passed over."""
     run = find_run(home, name, need)
-    over = ", ".join(f"{one.id} ({one.state})" for one in passed_over(home, name, run))
+    over = ", ".join(described(one, need) for one in passed_over(home, name, run))
     if run.id != name:
         lack = f"; without {need.what}, and so passed over: {over}" if need and over else ""
         print(f"{name} is {run.id} ({run.state}){lack}", file=sys.stderr)

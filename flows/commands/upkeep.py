@@ -13,7 +13,7 @@ from flows.errors import RecipeError
 from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.record import RUNNING, find_run
-from flows.wording import place
+from flows.wording import counted, place
 
 
 def cancel_run(name: str, *, as_json: bool) -> None:
@@ -54,9 +54,9 @@ def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
         print_json({"dry_run": dry_run, "bytes": sum(entry["bytes"] for entry in dropped), "dropped": dropped})
         return
     print_table("", [{**entry, "bytes": size(entry["bytes"])} for entry in dropped], words=True)
-    verb = "would be" if dry_run else "were"
+    verb = "would be dropped from" if dry_run else "dropped from"
     print(
-        f"{len(dropped)} folders, {size(sum(entry['bytes'] for entry in dropped))}, {verb} dropped from {place(home / 'artifacts')}"
+        f"{counted(len(dropped), 'folder')}, {size(sum(entry['bytes'] for entry in dropped))}, {verb} {place(home / 'artifacts')}"
     )
 
 

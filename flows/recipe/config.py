@@ -32,7 +32,7 @@ from bnf.training.config import TrainConfig
 from flows.errors import RecipeError
 from flows.recipe.data_sections import Data, Prepare
 from flows.recipe.messages import as_written, explain, of_training
-from flows.recipe.paths import MayBeLocal, find_path, located
+from flows.recipe.paths import MayBeLocal, find_path, located, refuse_passwords
 from flows.recipe.ray_section import RayCluster
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
 from flows.recipe.sections import Evaluation, Judge, JudgeModel, Label, Resources, Sample, Spending
@@ -171,6 +171,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        refuse_passwords(self)
         if self.sample and bool(self.data) != bool(self.sample.offline_mix):
             raise ValueError(
                 f"data must stand beside sample where sample.offline_mix takes a share from it and nowhere else, got offline_mix "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from flows.errors import RecipeError
 from tasks.keys import ROOT
 
 Model = TypeVar("Model", bound=BaseModel)
+# A web address with a user, who may be a token; any other with a password: `hdfs://user@host` and `abfs://container@account` have none.
+_PASSWORD = re.compile(r"https?://[^/?#\s]*@|://[^/?#\s:@]*:[^/?#\s]*@")
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,39 @@ def without_keys(url: str) -> str:
     """A URL without what may be a key: user and password, query, fragment."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def refuse_passwords(model: BaseModel) -> None:
+    """Refuse URLs of a recipe that hold a user and a password: they would stand in keys, manifests, records and reports.
+
+    Raises:
+        ValueError: naming the key, and not what it holds.
+    """
+
+    def check(key: str, url: str) -> str:
+        refuse_password(key, url)
+        return url
+
+    _with_paths(model, check, "", others=("base_url",))
+
+
+def refuse_password(key: str, url: str) -> None:
+    """Raises ValueError where a URL holds a user and a password, or that of an endpoint a query; a query of a file may be its signature."""
+    if not (key.endswith("base_url") and "?" in url) and not _PASSWORD.search(url):
+        return
+    if key.endswith("base_url"):
+        rule, remedy = (
+            "user, password or query",
+            "export the key as OPENAI_API_KEY, or as the variable that `api_key_variable` names",
+        )
+    else:
+        rule, remedy = (
+            "user and password",
+            "set them where fsspec looks, such as FSSPEC_HTTPS (docs/data.md) or AWS_ACCESS_KEY_ID, or fetch the file",
+        )
+    raise ValueError(
+        f"{key} must hold no {rule}, which would stand in keys and records, got a URL that does; leave them out and {remedy}"
+    )
 
 
 def in_project(path: str) -> str:

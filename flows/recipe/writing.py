@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import wrap
 
 from bnf.objectives import load_objective, option_types
 from bnf.plain_yaml import read
@@ -19,7 +20,10 @@ _STEPS, _LEAST_BATCH, _MOST_BATCH = 16, 8, 128
 # Prompts from which on a twentieth of them tells settings apart.
 _DEV_PROMPTS = 200
 _COLUMNS_SHOWN = 12
+# Sources of votes, which may have no winner.
+_VOTES = ("arena", "pandalm")
 _COMMENTS_AT = 36
+_WIDTH = 132
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def _model(wanted: Wanted) -> list[str]:
 def _data(wanted: Wanted) -> list[str]:
     about = f"# {wanted.about_data}" if wanted.about_data else "# Preference data."
     lines = [
-        f"{about} docs/data.md has every kind of data.",
+        *wrap(f"{about} docs/data.md has every kind of data.", _WIDTH, subsequent_indent="# ", break_long_words=False),
         "data:",
         _line("source", wanted.source),
         _line("path", wanted.data),
@@ -148,6 +152,11 @@ def _prepare(wanted: Wanted) -> list[str]:
     if objective.needs_pairs:
         pairing = "best_worst" if wanted.gives == "ratings" else "all"
         lines.append(_line("pairing", pairing, f"{wanted.objective} compares pairs"))
+    if wanted.gives == "ratings":
+        said = "from 4 on preferred, to 2 dispreferred; left out: by each prompt's own"
+        lines.append(_line("ratings", _Raw("{threshold: 3, margin: 1}"), said, unset=True))
+    if wanted.source in _VOTES:
+        lines.append(_line("ties", "both_preferred", "a vote without a winner; left out: dropped", unset=True))
     enough = (wanted.num_prompts or 0) >= _DEV_PROMPTS
     lines.append(_line("dev_fraction", 0.05, "prompts put aside, on which settings are chosen", unset=not enough))
     return [*lines, _line("max_length", 2048, "prompt and completion, in tokens; longer ones are left out")]

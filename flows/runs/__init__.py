@@ -7,5 +7,6 @@ progress: how far a run's tasks at work are, for other processes
 past: which run made an artifact
 naming: how a run's name says what it changed
 listing: the runs as `bnf runs` lists them
+sizes: what room the runs take
 garbage: dropping what no run names, and runs
 """

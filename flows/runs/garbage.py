@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
-from flows.runs.record import RUNNING, Run, all_runs
+from flows.runs.record import RECORD, RUNNING, Run, all_runs, unreadable_records
 from tasks.home_lock import lock_file
 from tasks.store import Store
 
-_RECORD, _LOCK = "run.json", "alive.lock"
+_LOCK = "alive.lock"
 
 
 class Dropped(TypedDict):
@@ -74,14 +73,11 @@ def _alone(home: Path, dry_run: bool, command: str, work: Callable[[], list[Drop
 
 def _require_records(home: Path, command: str) -> None:
     """Refuse to drop anything while a run's record can't be read: what it names would look like what no run names."""
-    for file in (home / "runs").glob(f"*/{_RECORD}"):
-        try:
-            read_json(file)
-        except ValueError as error:
-            raise RecipeError(
-                f"{command} must know what every run names, got {file}, which can't be read ({error}); bring it back, or delete "
-                f"{file.parent} to give up what that run alone names"
-            ) from error
+    for file, reason in unreadable_records(home).items():
+        raise RecipeError(
+            f"{command} must know what every run names, got {file}, which can't be read ({reason}); bring it back, or delete "
+            f"{file.parent} to give up what that run alone names"
+        )
 
 
 def _remove(home: Path, names: set[str], dry_run: bool) -> list[Dropped]:
@@ -126,12 +122,12 @@ def _collect(home: Path, dry_run: bool) -> list[Dropped]:
 
 def _is_left(folder: Path) -> bool:
     """Whether a folder is what is left of a run that was being dropped. Others without a record are a person's."""
-    return (folder / _LOCK).is_file() and not (folder / _RECORD).exists()
+    return (folder / _LOCK).is_file() and not (folder / RECORD).exists()
 
 
 def _drop_run(folder: Path) -> None:
     """Delete a run's folder: the record first, so that after a kill the rest is no run, and last the lock, by which gc knows that rest."""
-    (folder / _RECORD).unlink(missing_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -8,13 +8,18 @@ from typing import TypedDict
 
 from evaluation.formats import number, signed
 from evaluation.records import Record, read_json
+from evaluation.report.targets import is_target
 from flows.errors import RecipeError
 from flows.runs.naming import changes
-from flows.runs.record import Run, run_sizes
+from flows.runs.record import Run
+from flows.runs.sizes import run_sizes
 
 
 class Headline(TypedDict):
-    """The first benchmark of a run: accuracies in percent, the difference in points; None of a model that was not evaluated."""
+    """The benchmark that a run's report begins with: a target of its training, else the first one.
+
+    Accuracies are in percent, the difference in points; None of a model that was not evaluated.
+    """
 
     benchmark: str
     base: float | None
@@ -102,7 +107,11 @@ def _summary(run: Run) -> Record:
 
 
 def _headline(summary: Record) -> Headline | None:
-    for name, entry in summary.get("benchmarks", {}).items():
+    benchmarks = summary.get("benchmarks", {})
+    compared = (name for name, entry in benchmarks.items() if entry.get("delta") is not None)
+    target = next((name for name in compared if is_target(name, summary.get("recipe", {}))), None)
+    for name in [target] if target is not None else list(benchmarks)[:1]:
+        entry = benchmarks[name]
         base, aligned = ((entry.get(model) or {}).get("accuracy") for model in ("base", "aligned"))
         delta = entry.get("delta")
         return {"benchmark": name, "base": base, "aligned": aligned, "delta": delta, "verdict": entry.get("verdict")}
@@ -168,12 +177,11 @@ def _text(row: ListedRun, column: str) -> str:
     return changes(row["changed"]) if column == "changed" else str(row[column] or "")  # type: ignore[literal-required]
 
 
-def fold(rows: Sequence[ListedRun]) -> list[tuple[ListedRun, int]]:
-    """The rows without repeats of others among them, and how many repeats each stands for. A run at work is never folded."""
+def fold(rows: Sequence[ListedRun]) -> list[tuple[ListedRun, list[str]]]:
+    """The rows without repeats of others among them, and the repeats that each stands for. A run at work is never folded."""
     names = {row["run"] for row in rows}
-    folded = [row for row in rows if row["repeats"] in names]
-    counts = {row["run"]: sum(one["repeats"] == row["run"] for one in folded) for row in rows}
-    return [(row, counts[row["run"]]) for row in rows if row not in folded]
+    repeats = {row["run"]: [one["run"] for one in rows if one["repeats"] == row["run"]] for row in rows}
+    return [(row, repeats[row["run"]]) for row in rows if row["repeats"] not in names]
 
 
 def headline_text(headline: Headline | None) -> str:

@@ -61,6 +61,10 @@ def _value(value: object) -> str:
         # A run's name is seen by others, and a URL may hold a key.
         value = without_keys(value) if "://" in value else value
         return Path(value).stem if value.endswith((".jsonl", ".json", ".parquet", ".csv")) else Path(value).name
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_value(entry)}' for key, entry in value.items())}}}"
     return "null" if value is None else str(value)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
 import secrets
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypedDict
 
+from bnf.files import replacing
 from bnf.plain_yaml import dump
 from evaluation.records import read_json
 from flows.errors import RecipeError
@@ -21,10 +22,10 @@ from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
 from flows.recipe.keys import dotted
 from flows.recipe.paths import located
 from flows.runs.naming import difference
-from tasks.manifest import MANIFEST
 from tasks.nodes import Node
 from tasks.store import Artifact, write_json
 
+RECORD = "run.json"
 RUNNING = "running"
 CRASHED = "crashed"
 # Keys that every `run.json` has.
@@ -201,13 +202,14 @@ class Run:
         link.symlink_to(os.path.relpath(artifact.path, link.parent))
         if node.stage == "report":
             for name in ("summary.json", "report.html"):
-                shutil.copyfile(artifact.path / name, self.folder / name)
+                with replacing(self.folder / name, durable=True) as partial:
+                    shutil.copyfile(artifact.path / name, partial)
         self.save()
 
     def end(self, state: str, why: str | None = None) -> None:
         """Record how the run ended; `why` is the message of what ended it."""
         self.record.state, self.record.ended, self.record.why = state, now(), why
-        self.save(durable=True)
+        self.save()
         if self._alive is not None:
             self._alive.close()
             self._alive = None
@@ -216,8 +218,8 @@ class Run:
         # What no plan names keeps its place.
         return self._places.get(name, len(self._places))
 
-    def save(self, *, durable: bool = False) -> None:
-        write_json(self.folder / "run.json", self.record.to_json(), durable=durable)
+    def save(self) -> None:
+        write_json(self.folder / RECORD, self.record.to_json(), durable=True)
 
 
 def now(precision: str = "seconds") -> str:
@@ -245,22 +247,43 @@ def start_run(
     folder.mkdir(parents=True)
     alive = (folder / "alive.lock").open("w")
     fcntl.flock(alive, fcntl.LOCK_EX)
-    (folder / "recipe.yaml").write_text(dump(located(recipe).model_dump()))
+    with replacing(folder / "recipe.yaml", durable=True) as partial:
+        partial.write_text(dump(located(recipe).model_dump()))
     run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides, changed or {}), alive)
     run.save()
     return run
 
 
 def all_runs(home: Path) -> list[Run]:
-    """Every run of the home, newest first. A record that a power cut left unreadable is left out."""
+    """Every run of the home, newest first. A record that can't be read is left out: `unreadable_records` has it."""
     runs = []
-    for path in (home / "runs").glob("*/run.json"):
-        try:
-            record = read_json(path)
-        except ValueError:
-            continue
-        runs.append(Run(path.parent, RunRecord.from_json(record, home)))
+    for path in (home / "runs").glob(f"*/{RECORD}"):
+        with contextlib.suppress(ValueError, OSError):
+            runs.append(Run(path.parent, _read_record(path, home)))
     return sorted(runs, key=_age, reverse=True)
+
+
+def unreadable_records(home: Path) -> dict[Path, str]:
+    """The files of the records that can't be read, as a power cut or a person may have left them, and why not."""
+    found = {}
+    for path in sorted((home / "runs").glob(f"*/{RECORD}")):
+        try:
+            _read_record(path, home)
+        except FileNotFoundError:
+            continue  # `bnf rm` has just dropped it
+        except (ValueError, OSError) as error:
+            found[path] = str(error)
+    return found
+
+
+def _read_record(path: Path, home: Path) -> RunRecord:
+    """Raises ValueError where the file isn't a run's record."""
+    try:
+        record = RunRecord.from_json(read_json(path), home)
+        datetime.fromisoformat(record.started)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} must be a run's record, got one without what it needs ({error})") from error
+    return record
 
 
 def _age(run: Run) -> tuple[datetime, str]:
@@ -278,6 +301,24 @@ class Need:
 SCORES = Need("scores", lambda run: any(artifact.stage == "score" for artifact in run.artifacts.values()))
 COMPARABLE = Need("scores or a dev set", lambda run: SCORES.met(run) or _has_dev_set(run))
 REPORT = Need("a report", lambda run: (run.folder / "report.html").exists())
+
+
+def described(run: Run, need: Need | None = None) -> str:
+    """A run with its state, and where something is needed of it, that its recipe can't be read."""
+    if need is not None:
+        try:
+            need.met(run)
+        except (RecipeError, OSError):
+            return f"{run.id} ({run.state}, with a recipe.yaml that can't be read)"
+    return f"{run.id} ({run.state})"
+
+
+def _has(run: Run, need: Need) -> bool:
+    """Whether a run has what is needed. One whose recipe can't be read is passed over, as it has nothing to show."""
+    try:
+        return need.met(run)
+    except (RecipeError, OSError):
+        return False
 
 
 def _has_dev_set(run: Run) -> bool:
@@ -298,10 +339,12 @@ def find_run(home: Path, name: str, need: Need | None = None) -> Run:
         return fit[0]
     fit = runs if name == LATEST else [run for run in runs if run.record.recipe == name]
     for run in fit:
-        if need is None or need.met(run):
+        if need is None or _has(run, need):
             return run
     if fit and need is not None:
-        raise RecipeError(f"RUN must have {need.what}, got {name!r}: {_listed(fit)}, none of which has any; see `bnf runs`")
+        raise RecipeError(
+            f"RUN must have {need.what}, got {name!r}: {_listed(fit, need)}, none of which has any; see `bnf runs`"
+        )
     begun = [run for run in runs if run.id.startswith(name)]
     if len(begun) == 1:
         return begun[0]
@@ -319,8 +362,8 @@ def passed_over(home: Path, name: str, run: Run) -> list[Run]:
     return list(itertools.takewhile(lambda one: one.id != run.id, fit))
 
 
-def _listed(runs: Sequence[Run], most: int = 8) -> str:
-    names = [f"{run.id} ({run.state})" for run in runs[:most]]
+def _listed(runs: Sequence[Run], need: Need | None = None, most: int = 8) -> str:
+    names = [described(run, need) for run in runs[:most]]
     return ", ".join([*names, *([f"and {len(runs) - most} more"] if len(runs) > most else [])])
 
 
@@ -346,29 +389,3 @@ def last_artifacts(home: Path, recipe: Recipe) -> dict[str, Artifact]:
         if run.record.recipe == recipe.name:
             found = {**run.artifacts, **found}
     return found
-
-
-@dataclass(frozen=True)
-class RunSize:
-    """Bytes of the artifacts that a run names, and of those among them that no other run names."""
-
-    artifacts: int
-    own: int
-
-
-def run_sizes(runs: Sequence[Run]) -> dict[str, RunSize]:
-    """The size of each run's artifacts, as their manifests say it. An artifact without a readable manifest counts as 0 bytes."""
-    named = {run.id: {artifact.path for artifact in run.artifacts.values()} for run in runs}
-    users = Counter(path for paths in named.values() for path in paths)
-    bytes_of = {path: _bytes(path) for path in users}
-    return {
-        name: RunSize(sum(bytes_of[path] for path in paths), sum(bytes_of[path] for path in paths if users[path] == 1))
-        for name, paths in named.items()
-    }
-
-
-def _bytes(artifact: Path) -> int:
-    try:
-        return sum(entry["size"] for entry in read_json(artifact / MANIFEST)["files"].values())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return 0

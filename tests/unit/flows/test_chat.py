@@ -1,9 +1,17 @@
 """`bnf chat`: what a conversation holds, where models have room, and the answers of a real model, piece by piece."""
 
+import contextlib
 import io
+import os
+import pty
 import queue
+import select
 import shutil
+import signal
 import sys
+import termios
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -235,6 +243,79 @@ def test_one_model_alone_answers(home, base, monkeypatch, capsys):
     run = policy_run(home, base, evaluation={"engine": "transformers"})
     assert said(monkeypatch, capsys, run.id, "one\n", "aligned").splitlines() == ["> one", "aligned: aligned 1 ␛[31mone"]
     assert len(Answering.opened) == 1
+
+
+class Talkative(Answering):
+    """It writes until it is stopped, so many words at a time."""
+
+    words = 20
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.stopped = threading.Event()
+
+    def ask(self, messages: list[dict[str, str]], sampling: dict[str, Any]) -> None:
+        self.stopped.clear()
+        threading.Thread(target=self._write, args=(len(messages),), daemon=True).start()
+
+    def _write(self, number: int) -> None:
+        self.events.put(Event(self.name, "text", f"messages={number} "))
+        while not self.stopped.wait(0.001):
+            self.events.put(Event(self.name, "text", "word " * Talkative.words))
+        self.events.put(Event(self.name, "end", "stopped"))
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+@pytest.mark.parametrize(("which", "columns", "last"), [("aligned", 80, "\x03"), ("both", 120, "\x04")])
+def test_ctrl_c_ends_the_answer_that_prints_and_between_answers_the_chat(home, base, monkeypatch, which, columns, last):
+    monkeypatch.setattr(chatting, "ChatModel", Talkative)
+    # More than a terminal holds. To draw columns anew takes longer than to write them.
+    monkeypatch.setattr(Talkative, "words", 500 if which == "aligned" else 20)
+    run = policy_run(home, base, evaluation={"engine": "transformers"})
+    child, terminal = pty.fork()
+    if child == 0:
+        status = 1
+        try:
+            sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+            os.environ.pop("COLUMNS", None)
+            os.environ["TERM"] = "xterm"
+            termios.tcsetwinsize(1, (24, columns))
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            chat(run.id, which, None)
+            status = 0
+        finally:
+            os._exit(status)
+
+    shown = ""
+
+    def read(until: str) -> None:
+        """Read what the terminal shows up to a text."""
+        nonlocal shown
+        while until not in shown:
+            assert select.select([terminal], [], [], 20)[0], shown[-2000:]
+            shown += os.read(terminal, 1 << 16).decode(errors="replace")
+        shown = shown.partition(until)[2]
+
+    def write(text: str) -> None:
+        os.write(terminal, text.encode())
+
+    read("> ")
+    for turn in (1, 3):
+        write(f"say {turn}\r")
+        read(f"messages={turn} ")
+        # Nobody reads, so that the chat is in the midst of printing.
+        time.sleep(0.1)
+        write("\x03")
+        read("[stopped]")
+        read("> ")
+    write(last)
+    with contextlib.suppress(OSError):  # the terminal is gone
+        while os.read(terminal, 1 << 16):
+            pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_an_engine_that_is_an_endpoint_is_replaced_by_one_here_and_said(home, base, monkeypatch, capsys):

@@ -1,10 +1,12 @@
 """A run's policy given away: what loads it, what the card says, and what no export may do to the artifact."""
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -169,6 +172,39 @@ def test_a_killed_export_leaves_no_folder_of_that_name_and_the_next_one_starts_a
     assert (out / "README.md").exists() and not (out / "left").exists() and not (tmp_path / ".out.partial").exists()
 
 
+@pytest.mark.parametrize("when", ["writes", "has written", "gave up"])
+def test_of_two_exports_into_one_folder_one_is_refused_with_a_reason(tmp_path, monkeypatch, when):
+    """Another export's folder gets its name, or goes, between this one's look at it and its lock."""
+    target, partial, flock = tmp_path / "out", tmp_path / ".out.partial", fcntl.flock
+    partial.mkdir()
+    (partial / "model.safetensors").write_text("of the other")
+
+    def other_first(handle: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        if when == "writes":
+            raise BlockingIOError
+        if when == "has written":
+            partial.rename(target)
+        else:
+            shutil.rmtree(partial)
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", other_first)
+    if when == "gave up":
+        with exporting._new_folder(target) as folder:
+            (folder / "model.safetensors").write_text("of this one")
+    else:
+        said = {"writes": "--to must be one export's alone, got .*/out, which another is writing; wait for it"}
+        with (
+            pytest.raises(RecipeError, match=said.get(when, "--to must be a new or an empty folder, got .*/out, which holds")),
+            exporting._new_folder(target),
+        ):
+            pytest.fail("it is the other's")
+    left = {"writes": partial, "has written": target, "gave up": target}[when]
+    assert [path.name for path in tmp_path.iterdir()] == [left.name]
+    assert (left / "model.safetensors").read_text() == ("of this one" if when == "gave up" else "of the other")
+
+
 def test_an_export_that_fails_takes_its_part_away(home, base, tmp_path, monkeypatch):
     run = policy_run(home, base)
     weights = run.artifacts["train"].path / "policy" / "model.safetensors"
@@ -267,9 +303,10 @@ def test_a_base_model_of_the_hub_is_named_as_the_hub_names_it(home, base, monkey
 class Hub:
     """Stands in for HfApi, and keeps what it is asked for."""
 
-    def __init__(self, refuses: str | None = None) -> None:
+    def __init__(self, refuses: str | None = None, there: Sequence[str] = ()) -> None:
         self.calls: list[Any] = []
         self.refuses = refuses
+        self.there = {".gitattributes", *there}
 
     def whoami(self) -> dict[str, str]:
         if self.refuses == "whoami":
@@ -280,10 +317,16 @@ class Hub:
         self.calls.append((repo_id, private, exist_ok))
         return f"https://hub/{repo_id}"
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+    def model_info(self, repo_id: str) -> SimpleNamespace:
+        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in sorted(self.there)])
+
+    def create_commit(self, repo_id: str, operations: list[Any], *, commit_message: str, parent_commit: str) -> None:
         if self.refuses == "upload":
             raise OSError("the network is gone")
-        self.calls.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir()), commit_message))
+        assert parent_commit == "c0ffee"
+        added = {one.path_in_repo for one in operations if isinstance(one, CommitOperationAdd)}
+        self.there = {*self.there, *added} - {one.path_in_repo for one in operations if isinstance(one, CommitOperationDelete)}
+        self.calls.append((repo_id, sorted(added), commit_message))
 
 
 def test_the_push_takes_the_whole_folder_to_a_model_that_nobody_else_sees(home, base, tmp_path, monkeypatch, capsys):
@@ -294,6 +337,26 @@ def test_the_push_takes_the_whole_folder_to_a_model_that_nobody_else_sees(home, 
     assert hub.calls == [("me/mine", True, True), ("me/mine", files, f"The policy of {run.id}")]
     assert 'from_pretrained("me/mine"' in (out / "README.md").read_text()
     assert "hub     https://hub/me/mine" in capsys.readouterr().out
+
+
+def test_a_push_over_an_earlier_model_leaves_none_of_its_files(home, base, tmp_path, monkeypatch, capsys):
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
+    others = [
+        "pytorch_model.bin",
+        "adapter_config.json",
+        "added_tokens.json",
+        "additional_chat_templates/tool_use.jinja",
+        "NOTICE",
+    ]
+    mine = ["figures/loss.png", "notes.md", "runs/old/model.safetensors"]
+    hub, run = Hub(there=[*shards, *others, *mine, "config.json", "README.md"]), policy_run(home, base)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    out = exported(run.id, hub_id="me/mine")
+    assert hub.there == {".gitattributes", *mine, *(path.name for path in out.iterdir())}
+    assert len(hub.calls) == 2, "one commit: nobody loads the parts of two models"
+    assert (
+        f"deleted there, as they are of an earlier model: {', '.join(sorted([*shards, *others]))};" in capsys.readouterr().out
+    )
 
 
 def test_a_push_that_cannot_succeed_is_refused_before_anything_is_copied(home, base, tmp_path, monkeypatch):
@@ -313,7 +376,8 @@ def test_a_push_that_fails_leaves_the_export_and_says_how_to_push_it(home, base,
     run = policy_run(home, base)
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub("upload"))
     with pytest.raises(
-        RuntimeError, match=r"me/mine was not pushed \(OSError: the network is gone\).*`hf upload me/mine .*/out`"
+        RuntimeError,
+        match=r"me/mine was not pushed \(OSError: the network is gone\).*`hf upload me/mine .*/out . --delete '\*'`",
     ):
         exported(run.id, hub_id="me/mine")
     assert (tmp_path / "out" / "README.md").exists()

@@ -33,6 +33,25 @@ RATINGS = [{"prompt": f"{n}?", "completions": ["yes", "no", "well"], "ratings": 
 SCORED = [{**row, "metadata": {"score_chosen": 8.5, "score_rejected": 3}} for row in PAIRS]
 
 
+VOTES = [
+    {
+        "conversation_a": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "yes"}],
+        "conversation_b": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "no"}],
+        "winner": ("model_a", "model_b", "tie")[n % 3],
+    }
+    for n in range(30)
+]
+VOTERS = dict.fromkeys(("annotator1", "annotator2", "annotator3"), 2)
+JUDGED = [{"idx": n, "instruction": f"{n}?", "input": "", "response1": "a", "response2": "b", **VOTERS} for n in range(30)]
+STARS = [{"question": f"{n // 2}?", "answer": f"yes {n}", "stars": n % 5} for n in range(30)]
+HELPFUL = [{"prompt": f"{n // 2}?", "response": f"yes {n}", "helpfulness": n % 5, "correctness": 3} for n in range(30)]
+GRADED = [
+    {"instruction": f"{n}?", "completions": [{"response": "4", "overall_score": 8.5}, {"response": "5", "overall_score": 3}]}
+    for n in range(30)
+]
+SPOKEN = [{"chosen": f"\n\nHuman: {n}\n\nAssistant: Yes", "rejected": f"\n\nHuman: {n}\n\nAssistant: No"} for n in range(30)]
+
+
 @pytest.fixture(autouse=True)
 def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("BNF_HOME", str(tmp_path / "home"))
@@ -67,6 +86,17 @@ def passes(tmp_path, name):
         (RATINGS, ["--objective", "best-of-n", "--judge", MODEL], "ratings", "read as ratings"),
         (RATINGS, ["--objective", "orpo", "--benchmarks", "number-comparison,crux"], "ratings", ""),
         (SCORED, ["--source", "pairs"], "pairs", "read as pairs"),
+        (VOTES, ["--objective", "dpo"], "arena", "read as arena: 30 of 30 rows, 30 prompts"),
+        (JUDGED, [], "pandalm", "read as pandalm: 30 of 30 rows"),
+        (
+            STARS,
+            [],
+            "helpsteer",
+            "read as helpsteer with prompt: question, completion: answer, rating: stars: 30 of 30 rows, 15",
+        ),
+        (HELPFUL, [], "helpsteer", "read as helpsteer: 30 of 30 rows, 15 prompts"),
+        (GRADED, [], "ultrafeedback_ratings", "read as ultrafeedback_ratings: 30 of 30 rows"),
+        (SPOKEN, [], "hh_rlhf", "read as hh_rlhf: 30 of 30 rows"),
     ],
 )
 def test_every_recipe_that_it_writes_is_one_that_a_run_takes(tmp_path, rows, options, source, said):
@@ -83,12 +113,13 @@ def test_every_recipe_that_it_writes_is_one_that_a_run_takes(tmp_path, rows, opt
     assert (recipe.judge is not None) == ("--judge" in given)
 
 
-def test_each_of_its_comments_that_is_a_key_may_be_set(tmp_path):
-    write_rows(tmp_path / "my.jsonl", PAIRS)
+@pytest.mark.parametrize(("rows", "shown"), [(PAIRS, "objective: dpo"), (RATINGS, "# ratings: {"), (VOTES, "# ties: both")])
+def test_each_of_its_comments_that_is_a_key_may_be_set(tmp_path, rows, shown):
+    write_rows(tmp_path / "my.jsonl", rows)
     init("--data", "my.jsonl", "--objective", "dpo")
     text = (tmp_path / "my.yaml").read_text(encoding="utf-8")
     keys = re.findall(r"^ *# \w+:.*$", text, re.M)
-    assert len(keys) >= 7
+    assert len(keys) >= 7 and shown in text
     for key in keys:
         if not key.startswith("# judge"):
             load_recipe(str(write_text(tmp_path / "set.yaml", text.replace(key, key.replace("# ", "", 1)))))
@@ -148,10 +179,23 @@ def test_what_no_source_reads_is_refused_with_what_was_seen(tmp_path):
     ):
         init("--data", "my.jsonl")
     write_rows(tmp_path / "ok.jsonl", PAIRS)
+    write_rows(tmp_path / "near.jsonl", [{"question": "a?", "answer": "b", "thumbs_up": 1}])
+    with pytest.raises(
+        RecipeError,
+        match=r"\(thumbs with prompt: question, completion: answer, label: thumbs_up: line 1: thumbs_up must be true or false, got 1",
+    ):
+        init("--data", "near.jsonl")
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": "a?"}])
+    with pytest.raises(RecipeError, match=r"prompts alone are sampled from: sample: \{source: prompts, path: prompts.jsonl\}"):
+        init("--data", "prompts.jsonl")
     with pytest.raises(RecipeError, match=r"that the source thumbs reads, got ok.jsonl"):
         init("--data", "ok.jsonl", "--source", "thumbs")
     with pytest.raises(RecipeError, match=r"--source must say what the data set some/set of a hub is"):
         init("--data", "some/set")
+    with pytest.raises(
+        ValueError, match=r"--data must hold no user and password, .* got a URL that does; leave them out and set"
+    ):
+        init("--data", "https://me:hunter2@127.0.0.1:9/my.jsonl")
     assert not list(tmp_path.glob("*.yaml"))
 
 

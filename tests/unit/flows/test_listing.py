@@ -1,6 +1,7 @@
 """`bnf runs` and `bnf rm`: runs that can be told apart, and what dropping one frees."""
 
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,7 @@ from flows.runs.garbage import collect
 from flows.runs.listing import chosen, fold, headline_text, list_runs
 from flows.runs.naming import changes, difference
 from flows.runs.record import all_runs, find_run, start_run
+from flows.wording import place
 from tasks.nodes import Node
 from tasks.store import Artifact
 from tests.unit.flows.test_home import bnf
@@ -101,7 +103,7 @@ def test_runs_are_told_apart(home, monkeypatch, capsys):
     listed = {row["run"]: row for row in rows}
     assert listed[again]["repeats"] == base and [row["repeats"] for row in rows].count(None) == 3
     assert (listed[other]["objective"], listed[other]["model"], listed[other]["dev_accuracy"]) == ("dpo", "model", 75.0)
-    assert [(row["run"], count) for row, count in fold(rows)] == [(broken, 0), (other, 0), (base, 1)]
+    assert [(row["run"], repeats) for row, repeats in fold(rows)] == [(broken, []), (other, []), (base, [again])]
     assert headline_text(listed[base]["headline"]) == "gsm8k 25.0 → 76.5 (+51.5)"
     assert headline_text(listed[other]["headline"]) == "gsm8k 25.0 → 24.5 (−0.5, noise)"
 
@@ -129,6 +131,81 @@ def test_runs_are_told_apart(home, monkeypatch, capsys):
     assert bnf(monkeypatch, "runs", "--all") == 0 and again in capsys.readouterr().out
     assert bnf(monkeypatch, "runs", "--filter", "model=nobody") == 0
     assert "no run in" in capsys.readouterr().out
+
+
+def test_the_result_is_that_of_the_benchmark_that_the_report_begins_with(home):
+    folder, (base, *_) = home
+    file = folder / "runs" / base / "summary.json"
+    summary = json.loads(file.read_text())
+    entry = summary["benchmarks"]["gsm8k"]
+
+    def headline(**benchmarks):
+        recipe = {"data": {"source": "math"}, "sample": None}
+        file.write_text(json.dumps({**summary, "recipe": recipe, "benchmarks": {"gsm8k": entry, **benchmarks}}))
+        return {row["run"]: row["headline"] for row in list_runs(all_runs(folder))}[base]["benchmark"]
+
+    assert headline(math_l5={**entry, "delta": -1.0}, math=entry) == "math_l5"
+    assert headline(math={"base": {"accuracy": 1.0}, "delta": None}, crux=entry) == "gsm8k"
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A function that makes standard output a terminal of so many columns."""
+
+    def set_columns(columns):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm")
+
+    return set_columns
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 200, None])
+def test_whatever_the_terminals_width_names_and_words_are_whole(home, monkeypatch, capsys, terminal, columns):
+    folder, runs = home
+    file = folder / "runs" / runs[2] / "run.json"
+    changed = {"train.objective": "dpo", "evaluation.benchmarks": ["gsm8k", "crux"], "train.lora_r": 16}
+    if columns is None:  # a pipe
+        changed["train.objective_options." + "x" * 120] = 1
+    file.write_text(json.dumps({**json.loads(file.read_text()), "changed": changed}))
+    if columns is not None:
+        terminal(columns)
+    assert bnf(monkeypatch, "runs", "--all") == 0
+    words = [word.strip(",") for word in re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).split()]
+    assert {*runs, "completed", "failed", *changes(changed).split()} <= {*words}
+    assert words[0] == {40: runs[3], 80: runs[3], 200: "run", None: "run"}.get(columns, words[0]), (
+        "a table where there is room for one"
+    )
+
+
+def test_the_size_of_a_folded_run_is_what_it_frees_with_its_repeats(home, monkeypatch, capsys, terminal):
+    folder, (base, _, other, broken) = home
+    terminal(80)
+    assert bnf(monkeypatch, "runs") == 0
+    lines = capsys.readouterr().out.split(base)[1]
+    assert "+1 cached" in lines and "100 B of its own" in lines
+    assert bnf(monkeypatch, "runs", "--all") == 0
+    assert "nothing of its own" in capsys.readouterr().out.split(base)[1]
+    (folder / "runs" / other / "run.json").write_text("{}")
+    assert bnf(monkeypatch, "runs", "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["runs"][0]["run"] == broken
+    assert f"not listed: {other}, whose run.json can't be read" in said.err
+
+
+def test_rm_says_what_goes_and_what_stays(home, monkeypatch, capsys):
+    _, (base, again, other, broken) = home
+    assert bnf(monkeypatch, "rm", base, "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"1 run would be dropped from {place(home[0])}: {base}",
+        f"all artifacts stay, as {broken}, {other}, {again} have them too",
+    ]
+    assert bnf(monkeypatch, "rm", other, "--yes") == 0
+    said = capsys.readouterr().out
+    assert "1 run and 1 folder that no other run names, " in said and f", dropped from {place(home[0])}: {other}" in said
+    assert f"some artifacts stay, as {broken}, {again}, {base} have them too" in said
+    assert bnf(monkeypatch, "gc") == 0
+    assert "0 folders, 0 B, dropped from" in capsys.readouterr().out
 
 
 def test_rm_drops_what_the_run_alone_names(home, monkeypatch, capsys):

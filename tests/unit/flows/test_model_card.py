@@ -59,16 +59,20 @@ def test_keys_in_urls_are_not_given_away():
         {
             "name": "n",
             "model_name_or_path": "a/b",
-            "data": [{"source": "pairs", "path": secret}, {"source": "pairs", "path": "s3://bucket/c.jsonl"}],
+            "data": [{"source": "pairs", "path": "https://host/x.jsonl"}, {"source": "pairs", "path": "s3://bucket/c.jsonl"}],
             "train": {},
             "judge": {
                 "engine": "openai",
                 "model": "m",
-                "base_url": "https://u:hunter2@host/v1?key=hunter2",
+                "base_url": "https://host/v1",
                 "benchmarks": {"arena_hard": {"source": "sample"}},
             },
         }
     )
+    # A recipe that holds keys is refused; one that was made in another way gives none away.
+    data = [recipe.data[0].model_copy(update={"path": secret}), *recipe.data[1:]]
+    judge = recipe.judge.model_copy(update={"base_url": "https://u:hunter2@host/v1?key=hunter2"})
+    recipe = recipe.model_copy(update={"data": data, "judge": judge})
     text = exporting._recipe_file(recipe) + str(exporting._sources(SimpleNamespace(artifacts={}), recipe))
     assert "hunter2" not in text and "https://host/v1" in text
     assert text.count("https://host:81/a/b.jsonl") == text.count("s3://bucket/c.jsonl") == 2

@@ -203,3 +203,59 @@ def test_a_deployments_recipe_names_the_projects_files_as_any_machine_has_them(f
     given = recipe_parameter("flows/recipes/pairs.yaml")["recipe"]
     assert given["data"]["path"] == "data/samples/pairs.jsonl" and not Path(given["model_name_or_path"]).is_absolute()
     assert recipe_parameter(str(folder / "r.yaml"))["recipe"]["data"]["path"] == str(folder / "pairs.jsonl")
+
+
+BASE = {"name": "n", "model_name_or_path": "a/b", "data": {"source": "pairs", "path": "x.jsonl"}, "train": {}}
+JUDGE = {"engine": "openai", "model": "m", "benchmarks": {"arena_hard": {"source": "sample"}}}
+SAMPLE = {"sample": {"source": "gsm8k", "path": "https://u:hunter2@host/a.jsonl"}, "label": {}, "data": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "remedy"),
+    [
+        ({"evaluation": {"engine": "openai", "model": "m", "base_url": "http://u:hunter2@host/v1"}}, "evaluation.base_url", ""),
+        (
+            {"judge": {**JUDGE, "base_url": "http://hunter2@host/v1"}},
+            "judge.base_url",
+            "export the key as OPENAI_API_KEY, or as",
+        ),
+        ({"judge": {**JUDGE, "base_url": "http://host/v1?key=hunter2"}}, "judge.base_url", ""),
+        (
+            {"judge": {**JUDGE, "second": {"engine": "openai", "model": "n", "base_url": "http://u:hunter2@h"}}},
+            "judge.second",
+            "",
+        ),
+        (
+            {"data": {"source": "pairs", "path": "https://u:hunter2@host/a.jsonl?x=1"}},
+            "data.path",
+            "set them where fsspec looks",
+        ),
+        ({"data": [{"source": "pairs", "path": "simplecache::ftp://u:hunter2@host/a"}]}, "data.0.path", ""),
+        (SAMPLE, "sample.path", ""),
+        (
+            {"evaluation": {"benchmarks": {"gsm8k": {"source": "https://u:hunter2@h/a"}}}},
+            "evaluation.benchmarks.gsm8k.source",
+            "",
+        ),
+        ({"model_name_or_path": "https://u:hunter2@huggingface.co/a/b"}, "model_name_or_path", ""),
+    ],
+)
+def test_a_url_with_a_password_is_refused_and_not_repeated(given, key, remedy):
+    with pytest.raises(RecipeError) as refused:
+        make_recipe({**BASE, **given})
+    said = str(refused.value)
+    assert said.startswith(key) and " must hold no user" in said and remedy in said and "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host/a@b.jsonl",
+        "https://host:81/a.jsonl?sig=x@y",
+        "hdfs://me@host/a",
+        "abfs://box@account.dfs.host/a",
+        "s3://b/a:b@c",
+    ],
+)
+def test_other_urls_with_an_at_sign_are_not(url):
+    assert make_recipe({**BASE, "data": {"source": "pairs", "path": url}}).sources()[0].path == url

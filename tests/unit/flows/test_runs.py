@@ -1,18 +1,24 @@
 """The runs of a home: found where the home is now, whatever a power cut left of one."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from flows.commands.showing import taken_run
 from flows.dag.selection import evaluated_recipe
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from flows.runs.garbage import collect
-from flows.runs.record import all_runs, find_run, run_sizes, start_run
+from flows.runs.listing import list_runs
+from flows.runs.record import COMPARABLE, all_runs, find_run, start_run
+from flows.runs.sizes import run_sizes
 from tasks.keys import Ingredients
 from tasks.nodes import Node
-from tasks.store import Store
+from tasks.store import Artifact, Store
 
 NODE = Node("score", {"limit": 3})
 MADE_OF = Ingredients("score", NODE.settings, {}, {})
@@ -43,11 +49,58 @@ def test_a_home_can_be_moved(tmp_path):
     ).exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "\x00\x00"])
+@pytest.mark.parametrize("text", ["", "{", "\x00\x00", "{}", "[]", '{"run": "r", "recipe": "x", "state": "completed"}'])
 def test_a_record_that_a_power_cut_left_unreadable_hides_no_other_run(tmp_path, text):
     first, second = run_of(tmp_path), run_of(tmp_path)
     (second.folder / "run.json").write_text(text)
     assert [run.id for run in all_runs(tmp_path)] == [first.id]
+    (tmp_path / "gc.lock").touch()
+    with pytest.raises(RecipeError, match=r"gc must know what every run names, got .*run.json, which can't be read"):
+        collect(tmp_path, dry_run=True)
+
+
+@pytest.mark.parametrize("text", [None, b"train: {objective", b"\x00" * 40, b"\xff\xfe", b"- a", b"gone_since: 1"])
+def test_a_recipe_that_cannot_be_read_hides_no_other_run(tmp_path, capsys, text):
+    runs = [run_of(tmp_path, prepare={"dev_fraction": 0.1}) for _ in range(2)]
+    node = Node("train", {})
+    for number, run in enumerate(runs):
+        run.record.started = f"2026-01-0{1 + number}T00:00:00+00:00"
+        run.add(node, make(tmp_path), cached=False, seconds=1.0)
+        run.record.tasks["train"] = replace(run.record.tasks["train"], artifact=replace(make(tmp_path), stage="train"))
+        del run.record.tasks["score"]
+        run.save()
+    first, second = runs
+    file = second.folder / "recipe.yaml"
+    file.unlink() if text is None else file.write_bytes(text)
+    assert [row["run"] for row in list_runs(all_runs(tmp_path))] == [second.id, first.id]
+    assert taken_run(tmp_path, "latest", COMPARABLE).id == first.id
+    assert f"passed over: {second.id} (completed, with a recipe.yaml that can't be read)" in capsys.readouterr().err
+    shutil.rmtree(first.folder)
+    with pytest.raises(RecipeError, match=rf"{second.id} \(completed, with a recipe.yaml that can't be read\), none of which"):
+        find_run(tmp_path, "latest", COMPARABLE)
+
+
+def test_what_a_run_writes_outlasts_a_power_cut(tmp_path, monkeypatch):
+    """What has no fsync before it gets its name may be empty after one."""
+    synced, replaced, fsync, rename = set(), [], os.fsync, os.replace
+
+    def follow(old, new):
+        replaced.append((Path(new).name, os.stat(old).st_ino in synced))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.add(os.fstat(handle).st_ino), fsync(handle)))
+    monkeypatch.setattr(os, "replace", follow)
+    run = start_run(tmp_path, make_recipe(TRAINED), "x")
+    run.begin(NODE, "key")
+    report = tmp_path / "report"
+    report.mkdir()
+    for name in ("summary.json", "report.html"):
+        (report / name).write_text("{}")
+    run.add(Node("report", {}), Artifact("report", "key", "f", report), cached=False, seconds=1.0)
+    run.end("completed")
+    assert {name for name, _ in replaced} == {"recipe.yaml", "run.json", "summary.json", "report.html"}
+    assert all(durable for _, durable in replaced)
+    assert {path.name for path in run.folder.iterdir()} == {"alive.lock", "artifacts", *(name for name, _ in replaced)}
 
 
 @pytest.mark.parametrize("text", [None, "", "{}"])

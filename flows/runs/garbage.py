@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
-from flows.runs.record import RUNNING, Run, all_runs
+from flows.runs.record import RUNNING, Run, all_runs, read_record
 from tasks.home_lock import lock_file
 from tasks.store import Store
 
@@ -76,7 +75,9 @@ def _require_records(home: Path, command: str) -> None:
     """Refuse to drop anything while a run's record can't be read: what it names would look like what no run names."""
     for file in (home / "runs").glob(f"*/{_RECORD}"):
         try:
-            read_json(file)
+            read_record(file, home)
+        except FileNotFoundError:
+            continue  # another command has dropped it
         except ValueError as error:
             raise RecipeError(
                 f"{command} must know what every run names, got {file}, which can't be read ({error}); bring it back, or delete "

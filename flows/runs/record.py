@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -251,15 +252,28 @@ def start_run(
     return run
 
 
+def read_record(file: Path, home: Path) -> RunRecord:
+    """What a run's `run.json` holds.
+
+    Raises:
+        FileNotFoundError: there is none (any more).
+        ValueError: it can't be read, or isn't what a run writes.
+    """
+    value = read_json(file)
+    try:
+        record = RunRecord.from_json(value, home)
+        datetime.fromisoformat(record.started)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{file} must be the record of a run, got {type(error).__name__}: {error}") from error
+    return record
+
+
 def all_runs(home: Path) -> list[Run]:
-    """Every run of the home, newest first. A record that a power cut left unreadable is left out."""
+    """Every run of the home, newest first. A record that a power cut left unreadable is left out, as is a run that is being dropped."""
     runs = []
     for path in (home / "runs").glob("*/run.json"):
-        try:
-            record = read_json(path)
-        except ValueError:
-            continue
-        runs.append(Run(path.parent, RunRecord.from_json(record, home)))
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            runs.append(Run(path.parent, read_record(path, home)))
     return sorted(runs, key=_age, reverse=True)
 
 

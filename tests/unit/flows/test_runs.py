@@ -8,7 +8,7 @@ import pytest
 from flows.dag.selection import evaluated_recipe
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
-from flows.runs.garbage import collect
+from flows.runs.garbage import collect, remove
 from flows.runs.record import all_runs, find_run, run_sizes, start_run
 from tasks.keys import Ingredients
 from tasks.nodes import Node
@@ -43,11 +43,14 @@ def test_a_home_can_be_moved(tmp_path):
     ).exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "\x00\x00"])
+@pytest.mark.parametrize("text", ["", "{", "\x00\x00", "[]", "{}", '{"run": "a", "tasks": 3}'])
 def test_a_record_that_a_power_cut_left_unreadable_hides_no_other_run(tmp_path, text):
     first, second = run_of(tmp_path), run_of(tmp_path)
     (second.folder / "run.json").write_text(text)
     assert [run.id for run in all_runs(tmp_path)] == [first.id]
+    for drop in (lambda: collect(tmp_path, dry_run=False), lambda: remove(tmp_path, [first], dry_run=False)):
+        with pytest.raises(RecipeError, match=r"must know what every run names, got .*/run\.json, which can't be read"):
+            drop()
 
 
 @pytest.mark.parametrize("text", [None, "", "{}"])

@@ -238,7 +238,9 @@ def test_the_recipe_that_it_proposes_has_a_name_that_runs_may_have(tmp_path, nam
 
 def test_a_name_that_runs_cannot_have_and_data_without_rows_are_refused(tmp_path):
     write_rows(tmp_path / "my.jsonl", PAIRS[:3])
-    with pytest.raises(RecipeError, match=r"RECIPE must be called by letters, .* got 'sub/my data.yaml'; write sub/my-data.yaml"):
+    with pytest.raises(
+        RecipeError, match=r"RECIPE must be called by letters, .* got 'sub/my data.yaml'; write sub/my-data.yaml"
+    ):
         init("sub/my data.yaml", "--data", "my.jsonl")
     for name, text in (("empty.jsonl", ""), ("list.json", "[]"), ("head.csv", "prompt,chosen,rejected\n")):
         write_text(tmp_path / name, text)

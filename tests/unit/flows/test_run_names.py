@@ -46,7 +46,7 @@ def test_an_ambiguous_beginning_is_refused_with_the_candidates(home):
 def test_no_name_is_no_run_though_there_is_only_one(home, name):
     """As of a shell's variable without a value: `bnf rm "$RUN" --yes` drops nothing."""
     run_of(home, "mine", 1)
-    with pytest.raises(RecipeError, match="RUN must be a run's name, got .*; write latest for the newest one"):
+    with pytest.raises(RecipeError, match=r"RUN must be a run's name, got .*; write latest for the newest one"):
         find_run(home, name)
 
 

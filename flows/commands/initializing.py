@@ -209,7 +209,10 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
                 ) from None
             source = _answer("Source, as docs/data.md has them", "pairs", lambda answer: plugin(SOURCES, answer, "the source"))
         return None, Reading(source, load(SOURCES, source).GIVES, {}, 0, 0, (), 0)
-    seen = look(path, split)
+    try:
+        seen = look(path, split)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     print(about(data, seen.kind, _number(seen), seen.columns))
     if not seen.num_read:
         raise RecipeError(f"--data must hold rows, got {data} with none; name the file or folder that has them")

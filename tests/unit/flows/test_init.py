@@ -152,6 +152,9 @@ def test_what_no_source_reads_is_refused_with_what_was_seen(tmp_path):
         init("--data", "ok.jsonl", "--source", "thumbs")
     with pytest.raises(RecipeError, match=r"--source must say what the data set some/set of a hub is"):
         init("--data", "some/set")
+    (tmp_path / "other.jsonl").write_text("{}", encoding="utf-16")
+    with pytest.raises(RecipeError, match=r"must be UTF-8, got .*other\.jsonl, which is UTF-16"):
+        init("--data", "other.jsonl")
     assert not list(tmp_path.glob("*.yaml"))
 
 
@@ -246,4 +249,7 @@ def test_a_name_that_runs_cannot_have_and_data_without_rows_are_refused(tmp_path
         write_text(tmp_path / name, text)
         with pytest.raises(RecipeError, match=f"--data must hold rows, got {name} with none"):
             init("--data", name)
+    (tmp_path / "other.jsonl").write_text("{}", encoding="utf-16")
+    with pytest.raises(RecipeError, match=r"must be UTF-8, got .*other\.jsonl, which is UTF-16"):
+        init("--data", "other.jsonl")
     assert not list(tmp_path.glob("*.yaml"))

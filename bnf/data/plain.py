@@ -144,7 +144,7 @@ def _label(given: object, where: str) -> int:
         return 1 if given else -1
     if not isinstance(given, Real) or given not in (1, -1):
         raise ValueError(f"{where}: label must be true, false, 1 or -1, got {given!r}; label it or leave the row out")
-    return int(given)
+    return 1 if given == 1 else -1
 
 
 def _score(given: object, where: str) -> float | None:

@@ -11,8 +11,12 @@ from pathlib import Path
 @contextlib.contextmanager
 def using(home: Path) -> Iterator[None]:
     """Keep `bnf gc` away while something is at work: artifacts that it has found, but that no run names yet, must stay."""
-    home.mkdir(parents=True, exist_ok=True)
-    with lock_file(home).open("w") as handle:
+    file = lock_file(home)
+    if not file.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    # Opened to be read: what only reads, as an export, works in a home that is another person's, or on a disk that is read-only.
+    with file.open() as handle:
         fcntl.flock(handle, fcntl.LOCK_SH)
         yield
 

@@ -61,6 +61,7 @@ SHOWS_OR_REFUSES = frozenset(
         "bnf.reference.on_ray",
         "bnf.training.checks",
         "bnf.training.fitting",
+        "bnf.training.leftovers",
         "bnf.training.logger_runs",
         "bnf.training.loggers",
         "bnf.training.metrics",

@@ -9,6 +9,7 @@ from bnf.parallel.launch import launch as launch_processes
 from bnf.progress import Progress
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
+from bnf.training.leftovers import drop_leftovers
 from bnf.training.own_reference import ReferenceMismatch, launch_cache_for
 from bnf.training.preparation import Folders, prepare
 from bnf.training.summary import TrainSummary, read_summary
@@ -61,6 +62,7 @@ def launch(
     """
     prepared = prepare(config, folders, step0_check=step0_check, progress=progress, cache=launch_cache_for)
     if prepared.finished is not None:
+        drop_leftovers(folders.output_dir)
         return prepared.finished
     call = Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check, checkpoints)
     launch_processes("train", call.to_json(), folders.output_dir, config.placement, REPORTED, progress)

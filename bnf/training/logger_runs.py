@@ -5,9 +5,11 @@ logged already. `logger_runs.json` holds what finds these runs again. Nothing of
 """
 
 import json
+import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ from bnf.training.row_trainer import RowTrainer
 
 # What is logged of a step: of its training, and of the evaluation after it.
 _KINDS = ("loss", "eval_loss")
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -106,6 +110,7 @@ class _Once(TrainerCallback):
         super().__init__()
         self.noted, self.config, self.metrics_file = noted, trainer.config, trainer.metrics_file
         self.logged = _logged(trainer.metrics_file)
+        self.has_failed = False
 
     def setup(
         self, args: TrainingArguments, state: TrainerState, model: PreTrainedModel | None = None, **kwargs: object
@@ -151,7 +156,29 @@ class _Once(TrainerCallback):
         for kind in _KINDS:
             if logs and kind in logs and state.global_step <= self.logged.get(kind, -1):
                 return
-        super().on_log(args, state, control, logs=logs, **kwargs)
+        with self._is_no_reason_to_stop():
+            super().on_log(args, state, control, logs=logs, **kwargs)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        with self._is_no_reason_to_stop():
+            super().on_train_end(args, state, control, **kwargs)
+            self.end()
+
+    def end(self) -> None:
+        """After transformers' own callback has ended the run, or left it to us."""
+
+    @contextmanager
+    def _is_no_reason_to_stop(self) -> Iterator[None]:
+        """Lets a training go on, and write its policy, where its logger fails on the way: its server may be gone."""
+        try:
+            yield
+        except Exception as error:
+            if not self.has_failed:
+                _logger.warning(
+                    f"report_to={self.logger} lacks what is logged from here on, got {type(error).__name__}: {error}; the training goes "
+                    f"on, and {self.metrics_file} has all of it"
+                )
+            self.has_failed = True
 
 
 # transformers' own take `model` and `logs` as keywords, as the trainer gives them.
@@ -177,10 +204,7 @@ class _Wandb(_Once, WandbCallback):  # type: ignore[misc]
             self._wandb.log({}, step=num_rows(self.metrics_file))
         self.noted.note("wandb", id=run.id, project=run.project, entity=run.entity or "")
 
-    def on_train_end(  # type: ignore[override]
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        super().on_train_end(args, state, control, **kwargs)
+    def end(self) -> None:
         # The process may have more to do, and its end waits for nobody.
         self._wandb.finish()
 
@@ -207,8 +231,7 @@ class _MLflow(_Once, MLflowCallback):  # type: ignore[misc]
             self._ml_flow.log_params({f"train.{name}": value for name, value in self.config.to_dict().items()})
         self.noted.note("mlflow", id=run_id)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
-        super().on_train_end(args, state, control, **kwargs)
+    def end(self) -> None:
         # transformers ends only what it has begun.
         if self._ml_flow.active_run() is not None:
             self._ml_flow.end_run()

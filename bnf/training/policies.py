@@ -23,11 +23,11 @@ from bnf.parallel.group import is_first, wait_for_all
 from bnf.training.adapters import add_adapter, load_adapter, merge, save_adapter, transformers_model
 from bnf.training.choosing import policy_after
 from bnf.training.config import TrainConfig
+from bnf.training.leftovers import KEPT
 
 POLICY = "policy"
 # The adapters of a LoRA training. Weights that are not the final policy lie under a name with `checkpoint`.
 ADAPTER = "adapter_checkpoint"
-_KEPT = "kept"
 
 
 class Policies:
@@ -62,7 +62,7 @@ class Policies:
                     f"{self.output_dir} to begin anew"
                 )
         if step == 0 and is_first():
-            shutil.rmtree(self.output_dir / _KEPT, ignore_errors=True)
+            shutil.rmtree(self.output_dir / KEPT, ignore_errors=True)
 
     def asks_for(self, step: int) -> bool:
         """Whether the policy after this step is to outlast the training."""
@@ -114,12 +114,8 @@ class Policies:
         if chosen == last and last in asked:
             link_folder(policy, policy_after(self.output_dir, last))
 
-    def clean_up(self) -> None:
-        """Drops what was only needed on the way."""
-        shutil.rmtree(self.output_dir / _KEPT, ignore_errors=True)
-
     def _kept(self, step: int) -> Path:
-        return self.output_dir / _KEPT / f"step-{step}"
+        return self.output_dir / KEPT / f"step-{step}"
 
     def _put(self, model: PreTrainedModel, step: int) -> None:
         folder = self._kept(step)
@@ -151,7 +147,7 @@ class Policies:
         """Drops policies that were the best once."""
         wanted = {self._kept(step) for step in (*self.asked.values(), best, self._safe) if step is not None}
         if is_first():
-            for folder in (self.output_dir / _KEPT).glob("step-*"):
+            for folder in (self.output_dir / KEPT).glob("step-*"):
                 if folder not in wanted:
                     shutil.rmtree(folder)
 

@@ -3,7 +3,6 @@
 A training that was killed goes on from its last checkpoint, to the same bits.
 """
 
-import shutil
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -28,9 +27,10 @@ from bnf.training.checks import check_choosing
 from bnf.training.choosing import step_of
 from bnf.training.config import TrainConfig
 from bnf.training.identity import IdentityCheck
+from bnf.training.leftovers import CHECKPOINTS, drop_leftovers
 from bnf.training.logger_runs import follow
 from bnf.training.losses import label_weights
-from bnf.training.own_reference import Mismatch, ReferenceMismatch, drop_own_reference, is_of, note_mismatch
+from bnf.training.own_reference import Mismatch, ReferenceMismatch, is_of, note_mismatch
 from bnf.training.policies import Policies, gathered
 from bnf.training.preparation import Folders, Prepared, prepare
 from bnf.training.row_trainer import RowTrainer
@@ -38,7 +38,6 @@ from bnf.training.rows import training_rows, with_reference
 from bnf.training.summary import SUMMARY_FILE, TrainSummary, summarize
 
 METRICS_FILE = "metrics.jsonl"
-_CHECKPOINTS = "checkpoints"
 
 
 def train(
@@ -46,11 +45,11 @@ def train(
 ) -> TrainSummary:
     """Trains the model of `folders.model_dir` on the groups of `folders.groups_dir`, and returns what train_summary.json holds.
 
-    Leaves in `folders.output_dir` the policy (`policy/`, a model folder), metrics.jsonl, trainer_state.json and, written last,
-    train_summary.json. The policy is the last one, or with `keep_best` the best on the dev groups. With LoRA the adapters are merged
-    into the policy, and kept in `adapter_checkpoint/` too. If the data set has dev groups, they are evaluated on the way. Called again
-    after a kill, it goes on from the last checkpoint. Called again after the end, it returns the summary. It trains as one process:
-    where `num_processes` is above 1, call `bnf.training.launch.launch`.
+    Leaves in `folders.output_dir` the policy (`policy/`, a model folder), metrics.jsonl, trainer_state.json and, written when all of
+    these are there, train_summary.json. The policy is the last one, or with `keep_best` the best on the dev groups. With LoRA the
+    adapters are merged into the policy, and kept in `adapter_checkpoint/` too. If the data set has dev groups, they are evaluated on the
+    way. Called again after a kill, it goes on from the last checkpoint. Called again after the end, it returns the summary. It trains as
+    one process: where `num_processes` is above 1, call `bnf.training.launch.launch`.
 
     Args:
         step0_check: checks before the first step that policy and reference are equal; for a reference of the same weights. Where the
@@ -66,6 +65,7 @@ def train(
     """
     prepared = prepare(config, folders, step0_check=step0_check, progress=progress)
     if prepared.finished is not None:
+        drop_leftovers(folders.output_dir)
         return prepared.finished
     groups, rows, reference_dir = prepared.groups, prepared.rows, prepared.reference_dir
     model_dir, groups_dir, output_dir = folders.model_dir, folders.groups_dir, folders.output_dir
@@ -101,7 +101,7 @@ def train(
         )
         model = model if adapt is None else adapt(model)
     # Before the trainer: it refuses processes that something else has started.
-    arguments = training_arguments(config, output_dir / _CHECKPOINTS, evaluates=bool(dev_rows))
+    arguments = training_arguments(config, output_dir / CHECKPOINTS, evaluates=bool(dev_rows))
     asked = {name: step_of(name, config.save_steps, num_steps) for name in checkpoints}
     policies = Policies(config, model_dir, output_dir, asked, attention=attention)
     checks_identity = step0_check and reference_dir is not None
@@ -121,7 +121,7 @@ def train(
         starts_as_reference=folders.reference_model_dir is None,
         policies=policies,
     )
-    checkpoint = of_first(lambda: _last_checkpoint(output_dir / _CHECKPOINTS))
+    checkpoint = of_first(lambda: _last_checkpoint(output_dir / CHECKPOINTS))
     if checkpoint is not None:
         check_whole(checkpoint)
     resumed_from = 0 if checkpoint is None else _step_of(checkpoint)
@@ -141,7 +141,7 @@ def train(
     whole = gathered(model, config, model_dir) if config.sharded else model
     if is_first():
         policies.write(whole, last=trainer.state.global_step, best=trainer.best_step)
-        _write(trainer, policies, summary)
+        _write(trainer, output_dir, summary)
     wait_for_all()
     return summary
 
@@ -165,14 +165,11 @@ def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str
     raise ReferenceMismatch(f"{message}; started again, training computes the reference itself")
 
 
-def _write(trainer: RowTrainer, policies: Policies, summary: TrainSummary) -> None:
+def _write(trainer: RowTrainer, output_dir: Path, summary: TrainSummary) -> None:
     """Writes what the training leaves beside its policies, and removes what it only needed on the way."""
-    output_dir = policies.output_dir
     trainer.state.save_to_json(str(output_dir / "trainer_state.json"))
-    shutil.rmtree(output_dir / _CHECKPOINTS, ignore_errors=True)
-    policies.clean_up()
-    drop_own_reference(output_dir)
     write_json(output_dir / SUMMARY_FILE, summary.to_json(), indent=1)
+    drop_leftovers(output_dir)
 
 
 def _with_remedy(

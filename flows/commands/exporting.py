@@ -110,9 +110,20 @@ def _free_folder(to: str) -> Path:
     """The folder's absolute path.
 
     Raises:
-        RecipeError: there is something already.
+        RecipeError: there is something already, or can't be a folder.
     """
+    if not to.strip():
+        raise RecipeError(f"--to must name a new folder, got {to!r}; write one")
     target = person_path(to).absolute()
+    try:
+        nearest = next(path for path in (target.with_name(_partial(target)), *target.parents) if path.exists())
+    except OSError as error:
+        raise RecipeError(
+            f"--to must be a path that the disk takes, got {to[:80]!r} ({error.strerror}); name another"
+        ) from error
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        why = "can't be written" if nearest.is_dir() else "is a file"
+        raise RecipeError(f"--to must be a folder that can be made, got {target}, where {nearest} {why}; name another")
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise _filled(target)
     if os.path.ismount(target):
@@ -169,6 +180,11 @@ def _adapter_settings(weights: _Weights, run: Run, hub_id: str | None) -> Record
     }
 
 
+def _partial(target: Path) -> str:
+    """The name of the folder that is filled before it gets the target's."""
+    return f".{target.name}.partial"
+
+
 @contextlib.contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, which gets the target's name when all is in it. What a killed export left is taken away.
@@ -176,7 +192,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
     Raises:
         RecipeError: another export writes the target, or has written it since it was looked at.
     """
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(_partial(target))
     handle = _locked(partial, target)
     try:
         try:

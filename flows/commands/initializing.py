@@ -25,7 +25,7 @@ from flows.dag.plan import make_plan
 from flows.dag.preflight import problems
 from flows.dag.selection import Options
 from flows.errors import RecipeError
-from flows.recipe.config import LATEST, make_recipe
+from flows.recipe.config import LATEST, as_name, make_recipe
 from flows.recipe.paths import find_path, refuse_password
 from flows.recipe.writing import Wanted, about, recipe_text, written
 from flows.runs.home import home_folder
@@ -158,7 +158,15 @@ def _target(recipe: str) -> Path:
     """
     path = Path(os.path.expanduser(recipe))
     if path.suffix not in (".yaml", ".yml") or path.stem == LATEST:
-        raise RecipeError(f"RECIPE must be a new file FILE.yaml, got {recipe!r}; write {path.stem or 'recipe'}.yaml")
+        name = as_name(path.stem)
+        raise RecipeError(
+            f"RECIPE must be a new file FILE.yaml, got {recipe!r}; write {name if name != LATEST else 'recipe'}.yaml"
+        )
+    if as_name(path.stem) != path.stem:
+        raise RecipeError(
+            f"RECIPE must be called by letters, digits, '.', '_' and '-', 100 at most, as its runs are called after it, got {recipe!r}; "
+            f"write {path.with_name(as_name(path.stem) + path.suffix)}"
+        )
     return Path.cwd() / path
 
 
@@ -175,8 +183,8 @@ def _refuse_existing(target: Path) -> None:
 
 def _proposed(data: str) -> str:
     """The recipe's name where none is given: the data's."""
-    name = Path(data.rstrip("/")).name.partition(".")[0]
-    return f"{name if name and name != LATEST else 'recipe'}.yaml"
+    name = as_name(Path(data.rstrip("/")).name.partition(".")[0])
+    return f"{name if name != LATEST else 'recipe'}.yaml"
 
 
 def _look(data: str, split: str | None, source: str | None, *, ask: bool = False) -> tuple[Seen | None, Reading]:
@@ -202,8 +210,13 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
                 ) from None
             source = _answer("Source, as docs/data.md has them", "pairs", lambda answer: plugin(SOURCES, answer, "the source"))
         return None, Reading(source, load(SOURCES, source).GIVES, {}, 0, 0, (), 0)
-    seen = look(path, split)
+    try:
+        seen = look(path, split)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     print(about(data, seen.kind, _number(seen), seen.columns))
+    if not seen.num_read:
+        raise RecipeError(f"--data must hold rows, got {data} with none; name the file or folder that has them")
     of_source = [one for one in seen.readings if source in (None, one.source)]
     if not of_source:
         reasons = "; ".join(f"{one.source}{_renamed(one)}: {one.reason}" for one in seen.nearest[:3])

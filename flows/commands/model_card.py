@@ -164,11 +164,14 @@ model = PeftModel.from_pretrained(base, {name})"""
     else:
         load = f"""tokenizer = AutoTokenizer.from_pretrained({name})
 model = AutoModelForCausalLM.from_pretrained({name}, dtype="auto")"""
+    prompt = facts.recipe.system_prompt
+    # As in training and evaluation: without it the model is another than the one of the table.
+    system = "" if prompt is None else f'{{"role": "system", "content": {_literal(prompt)}}}, '
     served = f"\n\n```bash\n{facts.serve}\n```" if facts.serve else ""
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 {load}
-messages = [{{"role": "user", "content": "…"}}]
+messages = [{system}{{"role": "user", "content": "…"}}]
 ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=256)[0]))
 ```{served}"""

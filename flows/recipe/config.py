@@ -130,7 +130,7 @@ class Recipe(Section):
         if not _NAME.fullmatch(value):
             raise ValueError(
                 f"must be letters, digits, '.', '_' and '-', a letter or digit first, 100 at most, as runs' folders are called "
-                f"after it, got {value!r}; write name={_as_name(value)}"
+                f"after it, got {value!r}; write name={as_name(value)}"
             )
         if value == LATEST:
             raise ValueError(f"must be another name than {LATEST!r}, which means the newest run; write name={LATEST}-recipe")
@@ -256,7 +256,7 @@ class Recipe(Section):
         return TrainConfig.from_dict({**self.train, **given, "seed": self.seed})
 
 
-def _as_name(text: str) -> str:
+def as_name(text: str) -> str:
     """A name that a recipe may have, made from any text."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:100] or "recipe"
 
@@ -270,7 +270,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     file = find_path(path)
     if file.is_dir():
         raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; the project's own lie in flows/recipes")
-    return make_recipe({"name": _as_name(file.stem), **read_values(file, path)}, overrides, beside=file.parent)
+    return make_recipe({"name": as_name(file.stem), **read_values(file, path)}, overrides, beside=file.parent)
 
 
 def read_values(file: Path, name: str) -> dict[str, object]:

@@ -50,7 +50,10 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("dataset_revision", "data.revision"),
     **_named("dataset_streaming", "data.streaming"),
     **_named("column_mapping columns field_mapping", "data.columns"),
-    **_named("max_samples max_train_samples num_samples train_size limit", "data.limit", remark="the first so many prompts"),
+    **_named("max_samples max_train_samples num_samples train_size", "data.limit", remark="the first so many prompts"),
+    **_named(
+        "limit", "data.limit", "evaluation.benchmarks", remark="of data its prompts; of a benchmark {gsm8k: {limit: 100}}"
+    ),
     **_named("val_size val_set_size test_size validation_split eval_dataset eval_file", "prepare.dev_fraction"),
     **_named("preprocessing_num_workers dataset_num_proc dataset_processes num_workers", "prepare.num_proc"),
     **_named("max_seq_length max_seq_len max_sequence_length seq_length", "prepare.max_length", remark=_LENGTH),

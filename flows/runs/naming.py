@@ -25,6 +25,8 @@ _SHORT: Mapping[str, str | None] = {
 # Sections that say where something is computed, what is measured of a policy, or what is logged: the policy is the same.
 _SAME_POLICY = ("evaluation", "judge", "ray", "resources", "analyze", "train.report_to", "train.save_steps")
 _MOST_PARTS, _MOST_CHARACTERS = 3, 40
+# The key that holds sentences: these make no name, and a slash in them none of a file.
+_SENTENCES = "system_prompt"
 
 
 def difference(changed: Mapping[str, object]) -> str:
@@ -40,13 +42,17 @@ def difference(changed: Mapping[str, object]) -> str:
 
 def changes(changed: Mapping[str, object]) -> str:
     """The changed keys in words, for a table: `train.objective=dpo train.learning_rate=1e-5`."""
-    return " ".join(f"{key}={_value(value)}" for key, value in changed.items() if key != "name")
+    return " ".join(
+        f"{key}={_beginning(value) if key == _SENTENCES and isinstance(value, str) else _value(value)}"
+        for key, value in changed.items()
+        if key != "name"
+    )
 
 
 def _part(key: str, value: object) -> str:
     last = key.rsplit(".", 1)[-1]
     name = _SHORT.get(key, last)
-    has_no_word = isinstance(value, list | dict) or value is None
+    has_no_word = isinstance(value, list | dict) or value is None or key == _SENTENCES
     text = name or last if has_no_word else (name or "") + _value(value)
     # A run's name is a folder's, and a word of a shell.
     return re.sub(r"[^a-z0-9.+-]+", "-", text.lower()).strip("-.")
@@ -66,6 +72,11 @@ def _value(value: object) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{_value(entry)}' for key, entry in value.items())}}}"
     return "null" if value is None else str(value)
+
+
+def _beginning(sentences: str) -> str:
+    text = " ".join(sentences.split())
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
 
 
 def _is_below(key: str, sections: tuple[str, ...]) -> bool:

@@ -331,8 +331,12 @@ def find_run(home: Path, name: str, need: Need | None = None) -> Run:
     `latest` is the newest run. With a recipe's name or `latest`, runs that don't have what is needed are passed over.
 
     Raises:
-        RecipeError: no run fits, several names begin so, or no run that fits has what is needed. The message lists the candidates.
+        RecipeError: the name is empty, no run fits, several names begin so, or no run that fits has what is needed. The message lists
+            the candidates.
     """
+    if not name.strip():
+        # Every name begins with nothing: `bnf rm "$RUN" --yes` with no value in RUN would drop the only run.
+        raise RecipeError(f"RUN must be a run's name, got {name!r}; write latest for the newest one, or see `bnf runs`")
     runs = all_runs(home)
     fit = [run for run in runs if run.id == name]
     if fit:

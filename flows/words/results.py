@@ -31,7 +31,10 @@ def runs(
 
 
 def rm(
-    names: Annotated[list[str], typer.Argument(metavar="RUN …", help="Runs, named as in `bnf show`.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN …", help="Runs, named as in `bnf show`.", autocompletion=completing.runs),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and drop nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     as_json: Json = False,

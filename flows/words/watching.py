@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.words import completing
 from flows.words.arguments import Debug, RunName, debugging
 
 
@@ -19,7 +20,11 @@ def watch(run: RunName, debug: Debug = False) -> None:
 def ui(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="Open this run's page; where there is no display, its address is printed."),
+        typer.Argument(
+            metavar="[RUN]",
+            help="Open this run's page; where there is no display, its address is printed.",
+            autocompletion=completing.runs,
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:

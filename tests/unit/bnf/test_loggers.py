@@ -1,11 +1,14 @@
 """The loggers that `report_to` may name are transformers' own, and what is said to be lacking is what transformers lacks."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
+from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from bnf.training.config import TrainConfig
+from bnf.training.logger_runs import _Once
 from bnf.training.loggers import LOGGERS, lacking
 
 
@@ -39,3 +42,30 @@ def test_a_variable_may_be_what_is_lacking(monkeypatch):
     assert "must have the variable KUBEFLOW_TRAINER_SERVER_URL" in lacking("kubeflow")
     monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", "http://localhost")
     assert lacking("kubeflow") is None
+
+
+class Gone(TrainerCallback):
+    """A logger of transformers' whose server went away after the run had begun."""
+
+    _initialized = True
+
+    def on_log(self, *args, **kwargs):
+        raise OSError("connection refused")
+
+    on_train_end = on_log
+
+
+class Logger(_Once, Gone):
+    logger = "mlflow"
+
+
+def test_a_logger_that_fails_on_the_way_does_not_end_the_training(tmp_path, caplog):
+    trainer = SimpleNamespace(config=TrainConfig(), metrics_file=tmp_path / "metrics.jsonl")
+    one, now = Logger(None, trainer), SimpleNamespace(global_step=1)
+    for _ in range(2):
+        one.on_log(None, now, None, logs={"loss": 1.0})
+    one.on_train_end(None, now, None)
+    (said,) = caplog.messages
+    assert said.startswith(
+        "report_to=mlflow lacks what is logged from here on, got OSError: connection refused; the training goes on"
+    )

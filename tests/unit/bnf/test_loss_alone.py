@@ -63,6 +63,18 @@ def test_padding_and_the_prompts_labels_change_nothing():
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_what_does_not_count_may_be_anything(value):
+    """A row of logits may be NaN where attention sees nothing, as at padding on the left; labels may be of no vocabulary there."""
+    logits, reference, labels, signs, mask = batch()
+    (expected,) = torch.autograd.grad(bnf_loss(logits, reference, labels, signs, mask), logits)
+    uncounted = ~torch.cat([mask[:, 1:], mask[:, :1]], 1).bool()
+    changed = logits.detach().masked_fill(uncounted[..., None], value).requires_grad_()
+    others = reference.masked_fill(uncounted[..., None], value)
+    (found,) = torch.autograd.grad(bnf_loss(changed, others, labels.where(mask.bool(), 99), signs, mask), changed)
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -71,6 +83,12 @@ def test_padding_and_the_prompts_labels_change_nothing():
         ("signs", lambda t: t * 0.5, r"signs must be 1 or -1, .* got signs \[0.5, -0.5\]"),
         ("mask", lambda t: t * torch.tensor([[1], [0]]), r"\[4, 0\] tokens"),
         ("mask", lambda t: t | 1, r"first tokens \[1, 1\]"),
+        ("signs", lambda t: t > 0, r"got signs \[True, False\]"),
+        ("mask", lambda t: t * 0.5, r"mask must be 1 at the tokens of the completion and 0 elsewhere, got \[0.0, 0.5\]"),
+        ("labels", lambda t: t + 3, r"labels must be tokens from 0 to 6, or -100, where mask is 1, got \d to [789]"),
+        ("labels", lambda t: t * 0 - 1, r"where mask is 1, got -1 to -1"),
+        ("logits", lambda t: t[0], r"logits must have the shape \(batch, tokens, vocabulary\)"),
+        ("logits", lambda t: t[:0], r"with a completion at least, got \(0, 5, 7\)"),
     ],
 )
 def test_what_it_refuses(name, change, message):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,27 @@ def test_a_killed_training_goes_on_with_the_count_and_the_best(dev_workplace: Pa
     for step in (2, 5):
         files = [policy_after(tmp_path / of, step) / "model.safetensors" for of in ("whole", "killed")]
         assert same(*map(load_file, files))
+
+
+def test_a_training_that_is_killed_while_it_clears_up_is_complete(
+    dev_workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(folder: Path, **options: bool) -> None:
+        if folder.name == "checkpoints":
+            next(folder.rglob("*.safetensors")).unlink()
+            raise KeyboardInterrupt
+        rmtree(folder, **options)
+
+    rmtree = shutil.rmtree
+
+    settings = BEST | {"seed": 1, "max_steps": 4, "save_steps": 2}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", broken_off)
+        run(dev_workplace, tmp_path, **settings)
+    assert list(tmp_path.glob("checkpoints/*")) and (tmp_path / "kept").is_dir()
+    before = weights(tmp_path)
+    assert run(dev_workplace, tmp_path, **settings)["steps"] == 4 and same(weights(tmp_path), before)
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "kept").exists()
 
 
 @KINDS

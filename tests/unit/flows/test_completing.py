@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
+from flows.cli import app
 from flows.words import completing
 from tasks.keys import ROOT
 
@@ -28,6 +30,15 @@ def test_runs_are_completed_the_newest_first(home):
     assert completing.runs("") == ["quickstart-20260103-cccc", "pairs-20260102-bbbb", "pairs-20260101-aaaa", "latest"]
     assert completing.runs("pa") == ["pairs-20260102-bbbb", "pairs-20260101-aaaa"] and completing.runs("la") == ["latest"]
     assert completing.runs("models/") == []  # the shell completes a folder
+
+
+def test_runs_are_completed_wherever_one_is_named(home):
+    commands = get_command(app).commands
+    named = {name: param for name, command in commands.items() for param in command.params if "RUN" in (param.metavar or "")}
+    assert {"show", "rm", "ui", "watch", "compare", "export"} <= named.keys()
+    for name, param in named.items():
+        found = param.shell_complete(commands[name].make_context(name, [], resilient_parsing=True), "quick")
+        assert [one.value for one in found] == ["quickstart-20260103-cccc"], name
 
 
 def test_without_a_home_nothing_is_completed_and_nothing_is_made(tmp_path, monkeypatch):

@@ -133,6 +133,19 @@ def test_what_is_there_stays(home, base, tmp_path, what):
     assert out.is_symlink() or (out if out.is_file() else out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("", "--to must name a new folder, got ''"),
+        ("x" * 250, r"--to must be a path that the disk takes, got 'x+' \(File name too long\)"),
+        ("base-model/LICENSE/x", r"--to must be a folder that can be made, got .*, where .*/LICENSE is a file; name another"),
+    ],
+)
+def test_what_can_be_no_folder_is_refused(home, base, to, message):
+    with pytest.raises(RecipeError, match=message):
+        exported(policy_run(home, base).id, to)
+
+
 def test_a_mount_point_is_refused_before_anything_is_copied(home, base, tmp_path, monkeypatch):
     run = policy_run(home, base)
     (tmp_path / "disk").mkdir()

@@ -1,5 +1,6 @@
 """A home of any name keeps its state in itself, is looked at without a write, and says where it lies when it is made."""
 
+import fcntl
 import os
 import subprocess
 import threading
@@ -116,6 +117,12 @@ def test_a_read_only_home_is_looked_at_and_not_run_in(read_only, monkeypatch, ca
         assert bnf(monkeypatch, *words) == 2
         said = capsys.readouterr().err
         assert said.startswith("bnf: BNF_HOME must be ") and f"got {read_only}" in said and said.count("\n") == 1
+
+
+def test_a_read_only_home_is_read_while_nobody_drops_from_it(read_only):
+    """As an export and a chat do: in another person's home too."""
+    with using(read_only), (read_only / "gc.lock").open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_cached_run_is_refused_in_a_read_only_home_too(read_only):

@@ -196,6 +196,9 @@ def test_what_no_source_reads_is_refused_with_what_was_seen(tmp_path):
         ValueError, match=r"--data must hold no user and password, .* got a URL that does; leave them out and set"
     ):
         init("--data", "https://me:hunter2@127.0.0.1:9/my.jsonl")
+    (tmp_path / "other.jsonl").write_text("{}", encoding="utf-16")
+    with pytest.raises(RecipeError, match=r"must be UTF-8, got .*other\.jsonl, which is UTF-16"):
+        init("--data", "other.jsonl")
     assert not list(tmp_path.glob("*.yaml"))
 
 
@@ -262,3 +265,35 @@ def test_a_columns_name_stays_in_its_comment():
 @pytest.mark.parametrize("number", [1e-5, 5e-7, 0.05, 2.5e-6, 16, True, None, 0.1, 1e-10])
 def test_a_number_is_written_so_that_it_is_read_back(number):
     assert read(f"key: {written(number)}", "") == {"key": number}
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("my data (v2).jsonl", "my-data-v2.yaml"),
+        ("-dash.jsonl", "dash.yaml"),
+        ("größe: a.jsonl", "gr-e-a.yaml"),
+        ("latest.jsonl", "recipe.yaml"),
+        ("x" * 150 + ".jsonl", "x" * 100 + ".yaml"),
+    ],
+)
+def test_the_recipe_that_it_proposes_has_a_name_that_runs_may_have(tmp_path, name, recipe):
+    write_rows(tmp_path / name, PAIRS[:3])
+    init(f"--data={name}")
+    assert load_recipe(str(tmp_path / recipe)).name == recipe.removesuffix(".yaml")
+
+
+def test_a_name_that_runs_cannot_have_and_data_without_rows_are_refused(tmp_path):
+    write_rows(tmp_path / "my.jsonl", PAIRS[:3])
+    with pytest.raises(
+        RecipeError, match=r"RECIPE must be called by letters, .* got 'sub/my data.yaml'; write sub/my-data.yaml"
+    ):
+        init("sub/my data.yaml", "--data", "my.jsonl")
+    for name, text in (("empty.jsonl", ""), ("list.json", "[]"), ("head.csv", "prompt,chosen,rejected\n")):
+        write_text(tmp_path / name, text)
+        with pytest.raises(RecipeError, match=f"--data must hold rows, got {name} with none"):
+            init("--data", name)
+    (tmp_path / "other.jsonl").write_text("{}", encoding="utf-16")
+    with pytest.raises(RecipeError, match=r"must be UTF-8, got .*other\.jsonl, which is UTF-16"):
+        init("--data", "other.jsonl")
+    assert not list(tmp_path.glob("*.yaml"))

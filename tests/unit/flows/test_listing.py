@@ -32,6 +32,7 @@ RECIPE = {"name": "mine", "model_name_or_path": "org/model", "data": {"source": 
         ({"train.sharding": None, "prepare.labels": ["a"], "train.bf16": False}, "-sharding-labels-bf16false"),
         ({"evaluation.benchmarks": ["gsm8k"], "train.report_to": "wandb", "judge": None}, ""),
         ({"name": "given", "train.objective": "dpo"}, ""),
+        ({"system_prompt": "Answer yes/no.", "seed": 3}, "-system-prompt-seed3"),
         ({"train.objective": "x" * 80}, "-" + "x" * 39),
         ({"train.learning_rate": 2.5e10, "train.max_steps": -1}, "-lr2.5e10-steps-1"),
     ],
@@ -51,6 +52,8 @@ def test_changed_is_what_differs_from_the_file(tmp_path):
     assert (
         changes({"train.learning_rate": 1e-5, "name": "x", "data.path": "/a/b.jsonl"}) == "train.learning_rate=1e-5 data.path=b"
     )
+    assert changes({"system_prompt": "Answer\nyes/no."}) == "system_prompt=Answer yes/no."
+    assert changes({"system_prompt": "Be brief. " * 9}) == f"system_prompt={'Be brief. ' * 3}Be brief.…"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What an export says in words: no text ends its place in the card, and no key and no folder of this machine is given away."""
 
+import ast
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -33,6 +34,18 @@ def test_no_text_of_a_run_or_a_base_model_ends_its_place_in_the_card():
     assert "[terms" not in card and "<b>" not in card.split("## Licence")[1]
     good = model_card._licence(replace(facts, licence=model_card.Licence("other", "terms", "https://x.org/t")))
     assert good.endswith("[terms](https://x.org/t).")
+
+
+def test_the_use_of_a_policy_has_the_system_prompt_that_it_was_evaluated_with():
+    recipe = {"name": "n", "model_name_or_path": "a/b", "data": {"source": "pairs", "path": "c/d"}, "train": {}}
+    prompt = 'Say "yes"\nor ```no```.'
+    said = []
+    for given in ({}, {"system_prompt": prompt}):
+        facts = model_card.CardFacts("n", "run", make_recipe(recipe | given), "a/b", None, model_card.Code("1", None))
+        (line,) = re.findall(r"^messages = (.*)$", model_card.model_card(facts), re.MULTILINE)
+        said.append(ast.literal_eval(line))
+    user = {"role": "user", "content": "…"}
+    assert said == [[user], [{"role": "system", "content": prompt}, user]]
 
 
 def test_a_card_of_foreign_front_matter_that_is_none_has_no_licence(tmp_path):

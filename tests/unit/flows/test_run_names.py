@@ -42,6 +42,14 @@ def test_an_ambiguous_beginning_is_refused_with_the_candidates(home):
         find_run(home, "yours")
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_no_name_is_no_run_though_there_is_only_one(home, name):
+    """As of a shell's variable without a value: `bnf rm "$RUN" --yes` drops nothing."""
+    run_of(home, "mine", 1)
+    with pytest.raises(RecipeError, match=r"RUN must be a run's name, got .*; write latest for the newest one"):
+        find_run(home, name)
+
+
 def test_in_a_home_without_runs_the_message_says_when_one_is_there(tmp_path):
     with pytest.raises(
         RecipeError, match=r"got 'latest'; it has none; one is there once its checks have passed, .* by BNF_HOME"

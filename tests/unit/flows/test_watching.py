@@ -14,7 +14,7 @@ from flows.recipe.config import make_recipe
 from flows.runs.progress import ProgressWriter, read_progress
 from flows.runs.record import Run, find_run, start_run
 from tasks.nodes import Node
-from tests.unit.flows.run_folders import BASE, make
+from tests.unit.flows.run_folders import BASE, make, run_of
 
 PREPARE, TRAIN = Node("prepare", {}), Node("train", {})
 GSM8K = Node("generate", {}, role="base", benchmark="gsm8k")
@@ -114,6 +114,42 @@ def test_a_run_that_ends_between_two_looks_has_not_crashed(home):
     seen = find_run(home, run.id)
     run.end("completed")
     assert seen.state == "crashed" and watching._now(seen)[1] == "completed"
+
+
+def test_latest_is_the_newest_that_is_at_work_or_starting(home, monkeypatch, capsys):
+    """A newer run that has ended is no answer while one is at work; where none is, that is said."""
+    run, _ = begun(home)
+    ended = run_of(home, "mine", 1)
+    ended.record.started = "2099-01-01T00:00:00+00:00"
+    ended.save()
+    for name in ("latest", "mine"):
+        assert watching._watched(home, name).id == run.id
+        assert f"{name} is {run.id} (running)" in capsys.readouterr().err
+    assert watching._watched(home, ended.id).id == ended.id and capsys.readouterr().err == ""
+    run.end("completed")
+    assert watching._watched(home, "latest").id == ended.id
+    assert capsys.readouterr().err == f"latest is {ended.id} (failed)\nit has ended: none is at work or starting\n"
+
+
+def test_a_run_that_prefect_does_not_know_yet_is_followed_and_its_page_waited_for(home, monkeypatch, capsys):
+    run = start_run(home, make_recipe({**BASE, "name": "new"}), None)
+    id = "5f1d9c1e-0000-4000-8000-000000000000"
+    thread = ending(run, lambda: run.known_as(id))
+    assert str(watching.known_flow_run(find_run(home, run.id))) == id
+    thread.join()
+    run.record.flow_run_id = None
+    run.save()
+    thread = ending(run, lambda: run.known_as(id), lambda: run.end("completed"))
+    code, _, told = watch(monkeypatch, capsys)
+    thread.join()
+    assert code == 0 and f"run {run.id} it is starting its page: bnf ui {run.id}" in told
+
+
+def test_a_run_that_ended_before_prefect_knew_it_has_no_page(home):
+    run = start_run(home, make_recipe({**BASE, "name": "new"}), None)
+    run.end("failed", "no port is free")
+    with pytest.raises(RecipeError, match=f"got {run.id}, which ended before it was: failed: no port is free"):
+        watching.known_flow_run(run)
 
 
 def test_ctrl_c_ends_the_watching_alone(home, monkeypatch, capsys):

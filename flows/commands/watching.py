@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -121,19 +122,23 @@ class _Shown:
         self._done: set[str] = set()
         self._at_work: dict[str, TaskProgress | None] = {}
         self._num_messages = 0
+        self._later: list[tuple[str, str]] = []  # messages about tasks whose end the display hasn't been told
 
     def update(self, run: Run, state: str) -> None:
         """Tell the display what has come since: tasks that are done, what the run said, how far those at work are."""
         seen = read_progress(run.folder)
+        self._later += list(zip(seen.messages, seen.about, strict=True))[self._num_messages :]
+        self._num_messages = max(self._num_messages, len(seen.messages))
+        self._tell(lambda about: not about or about in self._done)
         for name, task in run.record.tasks.items():
-            if name not in self._done:
-                self._done.add(name)
-                label = name.replace("/", "-")
+            label = name.replace("/", "-")
+            if label not in self._done:
+                self._done.add(label)
                 self._at_work.pop(label, None)
                 self._display.done(_Label(label), task.cached, task.seconds)
-        for message in seen.messages[self._num_messages :]:
-            self._display.message(message)
-        self._num_messages = len(seen.messages)
+                self._tell(lambda about, label=label: about == label)
+        if state != RUNNING:
+            self._tell(lambda about: True)
         for working in run.record.at_work:
             label, progress = working.task, seen.tasks.get(working.task)
             if label not in self._at_work:
@@ -141,6 +146,12 @@ class _Shown:
             if progress is not None and progress.total and progress != self._at_work.get(label):
                 self._display.progress(_Label(label), progress.done, progress.total, progress.note)
             self._at_work[label] = progress
+
+    def _tell(self, is_time: Callable[[str], bool]) -> None:
+        """Show the messages whose time has come, by what they are about."""
+        for message in [text for text, about in self._later if is_time(about)]:
+            self._display.message(message)
+        self._later = [(text, about) for text, about in self._later if not is_time(about)]
 
 
 def _ago_s(began: str, run: Run, state: str) -> float | None:

@@ -1,5 +1,6 @@
 """`bnf watch`: a run that another process is at, by its record and its progress; `bnf ui RUN`: its page."""
 
+import json
 import sys
 import threading
 import time
@@ -208,6 +209,24 @@ def test_the_ui_opens_the_runs_page_or_prints_it(home, monkeypatch, capsys, disp
     address = "http://127.0.0.1:1/runs/flow-run/5f1d9c1e-0000-4000-8000-000000000000"
     assert printed[0].startswith(f"{run.id} in the Prefect UI of ") and printed[1] == address
     assert opened == ([address] if display else [])
+
+
+def test_what_a_task_says_at_its_end_stands_below_it(home, monkeypatch, capsys):
+    """Also where several tasks have ended between two looks."""
+    run, writer = begun(home)
+    writer.message("    12 rows: 10 kept", "prepare")
+    writer.message("    a policy of 6 steps", "train")
+    thread = ending(run, lambda: run.end("completed"))
+    _, _, told = watch(monkeypatch, capsys)
+    thread.join()
+    places = [
+        told.index(text) for text in ("1 cached: prepare", "12 rows: 10 kept", "1 cached: generate-base-gsm8k", "6 steps")
+    ]
+    assert places == sorted(places)
+    old = json.loads((run.folder / "progress.json").read_text())
+    del old["about"]
+    (run.folder / "progress.json").write_text(json.dumps(old))
+    assert read_progress(run.folder).about == ["", ""]
 
 
 def test_a_run_is_shown_before_it_is_known_what_it_does(home):

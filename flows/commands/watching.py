@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -129,16 +129,16 @@ class _Shown:
         seen = read_progress(run.folder)
         self._later += list(zip(seen.messages, seen.about, strict=True))[self._num_messages :]
         self._num_messages = max(self._num_messages, len(seen.messages))
-        self._tell(lambda about: not about or about in self._done)
+        self._tell({"", *self._done})
         for name, task in run.record.tasks.items():
             label = name.replace("/", "-")
             if label not in self._done:
                 self._done.add(label)
                 self._at_work.pop(label, None)
                 self._display.done(_Label(label), task.cached, task.seconds)
-                self._tell(lambda about, label=label: about == label)
+                self._tell({label})
         if state != RUNNING:
-            self._tell(lambda about: True)
+            self._tell({about for _, about in self._later})
         for working in run.record.at_work:
             label, progress = working.task, seen.tasks.get(working.task)
             if label not in self._at_work:
@@ -147,11 +147,11 @@ class _Shown:
                 self._display.progress(_Label(label), progress.done, progress.total, progress.note)
             self._at_work[label] = progress
 
-    def _tell(self, is_time: Callable[[str], bool]) -> None:
-        """Show the messages whose time has come, by what they are about."""
-        for message in [text for text, about in self._later if is_time(about)]:
+    def _tell(self, labels: Set[str]) -> None:
+        """Show the messages about these tasks; those about none have no label."""
+        for message in [text for text, about in self._later if about in labels]:
             self._display.message(message)
-        self._later = [(text, about) for text, about in self._later if not is_time(about)]
+        self._later = [(text, about) for text, about in self._later if about not in labels]
 
 
 def _ago_s(began: str, run: Run, state: str) -> float | None:

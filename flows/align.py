@@ -31,10 +31,11 @@ from tasks.child import Cancelled
 from tasks.home_lock import using
 from tasks.prefect_task import artifact_key
 
-# What a command hands to the flow that it calls: who listens, and the plan that it has made. Parameters of a flow must be JSON, which
-# these two aren't.
+# What a command hands to the flow that it calls: who listens, the plan that it has made, and the run that it has begun. Parameters of a
+# flow must be JSON, which these aren't.
 LISTENER: contextvars.ContextVar[Listener] = contextvars.ContextVar("bnf_listener", default=SILENT)
 PLAN: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("bnf_plan", default=None)
+RUN: contextvars.ContextVar[Run | None] = contextvars.ContextVar("bnf_run", default=None)
 
 
 @flow(name="align", flow_run_name="{recipe.name}", validate_parameters=True)
@@ -77,7 +78,8 @@ def align(
 def _align(plan: Plan) -> str | State[str]:
     listener = LISTENER.get()
     flow_run_id = UUID(str(flow_run.get_id()))
-    run = start_run(plan.home, plan.recipe, str(flow_run_id), dataclasses.asdict(plan.options), plan.changed)
+    run = RUN.get() or start_run(plan.home, plan.recipe, None, dataclasses.asdict(plan.options), plan.changed)
+    run.known_as(str(flow_run_id))
     _name(flow_run_id, run, plan)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)

@@ -117,8 +117,7 @@ class Display:
     def stop(self) -> None:
         """End the lines that change; what is left to say comes before whatever others print."""
         with self._lock:
-            if self.status is not None:
-                self.status.stop()
+            self._clear()
             self._fold()
 
     def broken_off(self, how: str) -> str:
@@ -156,7 +155,7 @@ class Display:
         if self.status is None:
             return
         if not self.at_work:
-            self.status.stop()
+            self._clear()
             return
         # The spinner's columns are not the tasks'.
         width = self.console.width - 2
@@ -172,6 +171,13 @@ class Display:
         # The first line stands behind the spinner.
         self.status.update(Text("\n  ".join(lines)))
         self.status.start()
+
+    def _clear(self) -> None:
+        """Take the lines that change away."""
+        if self.status is not None:
+            self.status.stop()
+            # Started again it would first go up by the lines that it had, and erase what stands there: so the next one is new.
+            self.status = self.console.status("", spinner="dots")
 
     def total(self) -> None:
         made = sum(seconds for _, cached, seconds in self.times if not cached)

@@ -125,9 +125,9 @@ class Runner:
                 threads.wait(_STOP_S)
                 raise
 
-    def _say(self, text: str) -> None:
-        """Tell the listener, and whoever watches from elsewhere."""
-        self.progress.message(text)
+    def _say(self, text: str, about: str = "") -> None:
+        """Tell the listener, and whoever watches from elsewhere; `about` is the label of a task that has ended."""
+        self.progress.message(text, about)
         self.listener.on_message(text)
 
     def _on_progress(self, node: Node, done: int, total: int, note: str) -> None:
@@ -347,9 +347,9 @@ class Runner:
         self.progress.ended(node.label)
         self.listener.on_done(node, cached, seconds)
         if cached and (said := not_done_again(node, artifact)):
-            self._say(f"    {said}")
+            self._say(f"    {said}", node.label)
         if artifact.path.exists() and (outcome := load(STAGES, node.stage).outcome(artifact.path)):
-            self._say(f"    {outcome.replace(str(artifact.path), place(artifact.path))}")
+            self._say(f"    {outcome.replace(str(artifact.path), place(artifact.path))}", node.label)
         if node.session and all(one.id in self.results for one in self.plan.nodes if one.session == node.session):
             self.children.close_session(node.session)
 

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from bnf.data.groups import GROUPS_FILE, PromptGroup, read_groups
-from bnf.data.packing import Row, pack, rows_digest
+from bnf.data.row_order import order_digest, row_order
+from bnf.data.token_ids import Array
 
 # The policy's values, beside shifts.json.
 POLICY_LOGPS = "policy_logps"
@@ -68,20 +69,20 @@ def token_shifts(
     files = [folder / shard["file"] for folder, shard in zip(folders, shards, strict=True)]
     if not all(path.is_file() for path in files):
         return []
-    rows = pack(
-        read_groups(groups_dir),
+    data = read_groups(groups_dir)
+    rows = row_order(
+        data,
         indices[0]["max_tokens_per_row"],
         max_groups_per_row=max_groups_per_row,
         share_prompts=indices[0]["share_prompts"],
     )
-    if {index["rows"] for index in indices} != {rows_digest(rows)}:
+    if {index["rows"] for index in indices} != {order_digest(data, rows)}:
         return []
     last = min(shard["rows"][1] for shard in shards)
-    reference, policy = (_logps(path) for path in files)
     tokenizer = Tokenizer.from_file(str(policy_dir / _TOKENIZER))
     groups: list[tuple[PromptGroup, list[tuple[int, int]]]] = []
     start = 0
-    for group in (group for row in rows[:last] for group in _groups(row)):
+    for group in (data[index] for row in rows[:last] for index in row):
         # The first completion of each label, and where its values begin.
         places: dict[int, tuple[int, int]] = {}
         for number, completion in enumerate(group.completions):
@@ -89,32 +90,36 @@ def token_shifts(
             start += len(completion.token_ids)
         groups.append((group, list(places.values())))
     groups.sort(key=lambda one: len(one[1]), reverse=True)
+    values = [_logps(path) for path in files]
     return [
-        _shown(tokenizer, group, number, reference[begin:], policy[begin:])
+        _shown(tokenizer, group, number, [of_model[begin : begin + _MOST_TOKENS] for of_model in values])
         for group, places in groups[:num_groups]
         for number, begin in places
     ]
 
 
-def _shown(
-    tokenizer: Tokenizer, group: PromptGroup, number: int, reference: Sequence[float], policy: Sequence[float]
-) -> ShownCompletion:
+def values_elsewhere(groups_dir: Path, reference_dir: Path, policy_logps_dir: Path) -> bool:
+    """Whether the values were kept, and their files are on another machine: indices come from a shared store, large files don't."""
+    indices = [folder / _INDEX for folder in (reference_dir, policy_logps_dir)]
+    if not all(path.is_file() for path in indices):
+        return False
+    files = [path.parent / json.loads(path.read_text())["shards"][0]["file"] for path in indices]
+    return not all(path.is_file() for path in (groups_dir / GROUPS_FILE, *files))
+
+
+def _shown(tokenizer: Tokenizer, group: PromptGroup, number: int, values: Sequence[Array]) -> ShownCompletion:
     completion = group.completions[number]
     ids = list(completion.token_ids)
     pieces = _pieces(tokenizer, ids[:_MOST_TOKENS])
-    tokens = tuple(ShownToken(text, *values) for text, *values in zip(pieces, reference, policy, strict=False))
+    tokens = tuple(ShownToken(text, float(before), float(after)) for text, before, after in zip(pieces, *values, strict=False))
     return ShownCompletion(
         group.id, _decoded(tokenizer, list(group.prompt_ids)), completion.label, tokens, len(ids) - len(tokens)
     )
 
 
-def _groups(row: Row) -> list[PromptGroup]:
-    return [row.groups[place] for place in range(len(row.indices))]
-
-
-def _logps(path: Path) -> list[float]:
+def _logps(path: Path) -> Array:
     with safe_open(path, framework="np") as file:
-        values: list[float] = file.get_tensor("logps").tolist()
+        values: Array = file.get_tensor("logps")
     return values
 
 

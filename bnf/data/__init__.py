@@ -5,6 +5,7 @@ columns: a safetensors file that is written as its values come.
 plain: groups from plain rows, without the pipeline.
 token_ids: token ids in four bytes each.
 packing: groups as rows of tokens.
+row_order: which groups each row holds, without torch.
 longest: the longest group, which a row has to hold.
 sizes: how many tokens a data set has, from its stored lengths.
 rendering: chat messages as token ids.

@@ -68,7 +68,7 @@ class Example:
     @property
     def reads(self) -> str:
         """`74 → 80`: what was read as each model's answer."""
-        return " → ".join(gist(one.answer.text)[:24] if one.answer else "none" for one in self.answers)
+        return " → ".join(gist(one.answer.text, 24) if one.answer else "none" for one in self.answers)
 
     def shortened(self, most_characters: int) -> Example:
         answers = [replace(one, completion=one.completion.shortened(most_characters)) for one in self.answers]

@@ -37,6 +37,11 @@ def as_text(text: str) -> Excerpt:
     return Excerpt(*cut(text, LIMITS[0], _TEXT_LINES))
 
 
-def gist(text: str) -> str:
-    """A text's beginning in one line."""
-    return " ".join(text[: 3 * _GIST_CHARACTERS].split())[:_GIST_CHARACTERS]
+def gist(text: str, most_characters: int = _GIST_CHARACTERS) -> str:
+    """A text's beginning in one line, cut between words where it has some, with a `…` for the rest."""
+    line = " ".join(text[: 3 * most_characters].split())
+    if len(line) <= most_characters and len(text) <= 3 * most_characters:
+        return line
+    head = line[: most_characters - 1]
+    whole, space, _ = head.rpartition(" ")
+    return f"{whole if space and len(whole) > most_characters // 2 else head}…"

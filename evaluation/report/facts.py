@@ -41,7 +41,7 @@ def facts(summary: Record) -> list[tuple[str, str]]:
         )
         if settings.get("lora_r"):
             found.append(("Adapters", _adapters(settings)))
-        steps = f"{train['steps']} steps of about {train['groups_per_step']:g} prompt groups, " if train else ""
+        steps = f"{train['steps']} steps of about {round(train['groups_per_step'], 1):g} prompt groups, " if train else ""
         found.append(
             (
                 "Training" + _of_last(summary),

@@ -22,7 +22,7 @@ from evaluation.report.judged_answers import judged_answers
 from evaluation.report.lm_eval import cross_check_rows, task_rows
 from evaluation.report.rounds import round_rows
 from evaluation.report.summary import label, notes, table_rows
-from evaluation.report.tokens import shown_tokens
+from evaluation.report.tokens import are_elsewhere, shown_tokens
 
 Content = Mapping[str, object]
 
@@ -140,7 +140,7 @@ def _training(inputs: ReportInputs, summary: Record) -> Content | None:
 
 def _likelihood(inputs: ReportInputs, summary: Record) -> Content | None:
     found = likelihoods.shifts(summary["shifts"])
-    return {"shifts": found, "tokens": shown_tokens(inputs)} if found else None
+    return {"shifts": found, "tokens": shown_tokens(inputs), "elsewhere": are_elsewhere(inputs)} if found else None
 
 
 def _examples(inputs: ReportInputs, summary: Record) -> Content | None:

@@ -50,7 +50,6 @@ def shown_tokens(inputs: ReportInputs) -> list[ColoredGroup]:
     settings = inputs.train / "training.json"
     if not settings.is_file():
         return []
-    # Torch is loaded where there is something to show.
     from bnf.analysis.token_shifts import POLICY_LOGPS, token_shifts
 
     config = read_json(settings)["config"]
@@ -79,6 +78,15 @@ def shown_tokens(inputs: ReportInputs) -> list[ColoredGroup]:
         before = groups.get(one.group)
         groups[one.group] = ColoredGroup(one.group, as_text(one.prompt), [*(before.completions if before else ()), completion])
     return list(groups.values())
+
+
+def are_elsewhere(inputs: ReportInputs) -> bool:
+    """Whether the view is missing because the values per token are on another machine."""
+    if not (inputs.data and inputs.reference and inputs.shifts):
+        return False
+    from bnf.analysis.token_shifts import POLICY_LOGPS, values_elsewhere
+
+    return values_elsewhere(inputs.data, inputs.reference, inputs.shifts / POLICY_LOGPS)
 
 
 def _color(shift: float) -> str:

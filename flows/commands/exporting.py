@@ -181,8 +181,8 @@ def _adapter_settings(weights: _Weights, run: Run, hub_id: str | None) -> Record
 
 
 def _partial(target: Path) -> str:
-    """The name of the folder that is filled before it gets the target's."""
-    return f".{target.name}.partial"
+    """The name of the folder that is filled before it gets the target's. Nobody else gives one like it: it is emptied."""
+    return f".{target.name}.bnf-export"
 
 
 @contextlib.contextmanager

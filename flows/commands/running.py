@@ -16,7 +16,7 @@ from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST, Recipe, load_recipe, make_recipe
 from flows.recipe.keys import changed_keys
 from flows.runs.home import home_folder, set_prefect_environment
-from flows.runs.record import Run, all_runs, find_run
+from flows.runs.record import RUNNING, Run, all_runs, start_run
 from tasks.child import Cancelled
 
 
@@ -43,16 +43,19 @@ def run_recipe(
     for found in plan.checks:
         if found.is_cost:
             display.message(f"{found.name}: {found.seen}")
-    runs: list[str] = []
+    # From here on others see it: the server may take a while.
+    run = start_run(home, plan.recipe, None, dataclasses.asdict(options), plan.changed)
+    is_known = False
     try:
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
 
-            from flows.align import LISTENER, PLAN, align
+            from flows.align import LISTENER, PLAN, RUN, align
             from flows.runner import Listener
 
             def started(run: Run) -> None:
-                runs.append(run.id)
+                nonlocal is_known
+                is_known = True
                 display.message(
                     f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}\n"
                     f"  from another terminal: bnf watch {run.id}"
@@ -60,28 +63,37 @@ def run_recipe(
 
             LISTENER.set(Listener(started, display.start, display.progress, display.done, display.failed, display.message))
             PLAN.set(plan)
+            RUN.set(run)
             try:
-                name = align(recipe, **dataclasses.asdict(options))
+                align(recipe, **dataclasses.asdict(options))
             except CancelledRun as error:
                 raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
             finally:
                 display.stop()
         display.total()
     except Exception as error:
-        display.broken_off("cancelled" if isinstance(error, Cancelled) else "failed")
-        for begun in runs:
-            display.message(f"  its logs: bnf ui {begun}")
+        how = "cancelled" if isinstance(error, Cancelled) else "failed"
+        display.broken_off(how)
+        _end(run, how, str(error))
+        if is_known:
+            display.message(f"  its logs: bnf ui {run.id}")
         raise
     except BaseException as signal:
         # Ctrl-C, `cli.main`'s answer to SIGTERM, and Prefect's own: whatever the run was about when it came.
         by, code = ("Ctrl-C", 130) if isinstance(signal, KeyboardInterrupt) else ("SIGTERM", 143)
         where = display.broken_off("stopped")
+        _end(run, "stopped")
         raise Stopped(f"stopped by {by} {where}; the same command goes on from there", code) from None
-    run = find_run(home, str(name))
     if as_json:
         print_json(shown(run))
         return
     show_results(run)
+
+
+def _end(run: Run, state: str, why: str | None = None) -> None:
+    """Record how a run ended whose flow didn't come so far as to record it."""
+    if run.record.state == RUNNING:
+        run.end(state, why)
 
 
 def _import_flow() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from uuid import UUID
 
 from flows.commands.showing import taken_run
+from flows.commands.watching import known_flow_run
 from flows.display import print_json, print_table, size
 from flows.errors import RecipeError
 from flows.runs.garbage import collect
@@ -31,7 +31,7 @@ def cancel_run(name: str, *, as_json: bool) -> None:
         from flows.service.cancel import cancel
 
         try:
-            cancel(UUID(run.record.flow_run_id))
+            cancel(known_flow_run(run))
         except ObjectNotFound:
             raise RecipeError(
                 f"RUN must be known to the Prefect server, got {run.id}, which {os.environ['PREFECT_API_URL']} has not; set "

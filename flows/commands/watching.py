@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from uuid import UUID
 
 from evaluation.records import read_json
 from flows.commands.showing import show_results, taken_run
 from flows.display import Display
 from flows.errors import RecipeError, Stopped
+from flows.recipe.config import LATEST
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.progress import TaskProgress, read_progress
-from flows.runs.record import CRASHED, RUNNING, Run, RunRecord
+from flows.runs.record import CRASHED, RUNNING, Run, RunRecord, all_runs
 from flows.wording import place
 
 # Seconds between two looks at the run's folder.
@@ -33,9 +36,10 @@ def watch_run(name: str) -> int:
     Raises:
         Stopped: Ctrl-C ended the watching.
     """
-    run = taken_run(home_folder(), name)
+    run = _watched(home_folder(), name)
     display = Display()
-    display.message(f"run {run.id}\n  its page: bnf ui {run.id}\n  Ctrl-C ends the watching and leaves the run alone")
+    starting = "  it is starting\n" if run.record.flow_run_id is None else ""
+    display.message(f"run {run.id}\n{starting}  its page: bnf ui {run.id}\n  Ctrl-C ends the watching and leaves the run alone")
     shown = _Shown(display)
     try:
         while True:
@@ -55,6 +59,35 @@ def watch_run(name: str) -> int:
         display.broken_off(state)
         display.message(f"{run.id}  {run.where}")
     return _CODES.get(state, 1)
+
+
+def _watched(home: Path, name: str) -> Run:
+    """The run that a name stands for; with `latest` or a recipe's name the newest one that is at work or starting, where there is one."""
+    runs = all_runs(home)
+    fit = [] if name in {run.id for run in runs} else [run for run in runs if name in (LATEST, run.record.recipe)]
+    run = next((run for run in fit if run.state == RUNNING), None)
+    if run is not None:
+        print(f"{name} is {run.id} ({run.state})", file=sys.stderr)
+        return run
+    run = taken_run(home, name)
+    if fit:
+        print("it has ended: none is at work or starting", file=sys.stderr)
+    return run
+
+
+def known_flow_run(run: Run) -> UUID:
+    """The id of a run on the Prefect server; of one that is starting, once it has an id.
+
+    Raises:
+        RecipeError: the run ended before the server knew it.
+    """
+    state = run.state
+    while run.record.flow_run_id is None:
+        if state != RUNNING:
+            raise RecipeError(f"RUN must be known to the Prefect server, got {run.id}, which ended before it was: {run.where}")
+        time.sleep(_LOOK_S)
+        run, state = _now(run)
+    return UUID(run.record.flow_run_id)
 
 
 def _now(run: Run) -> tuple[Run, str]:
@@ -89,19 +122,23 @@ class _Shown:
         self._done: set[str] = set()
         self._at_work: dict[str, TaskProgress | None] = {}
         self._num_messages = 0
+        self._later: list[tuple[str, str]] = []  # messages about tasks whose end the display hasn't been told
 
     def update(self, run: Run, state: str) -> None:
         """Tell the display what has come since: tasks that are done, what the run said, how far those at work are."""
         seen = read_progress(run.folder)
+        self._later += list(zip(seen.messages, seen.about, strict=True))[self._num_messages :]
+        self._num_messages = max(self._num_messages, len(seen.messages))
+        self._tell({"", *self._done})
         for name, task in run.record.tasks.items():
-            if name not in self._done:
-                self._done.add(name)
-                label = name.replace("/", "-")
+            label = name.replace("/", "-")
+            if label not in self._done:
+                self._done.add(label)
                 self._at_work.pop(label, None)
                 self._display.done(_Label(label), task.cached, task.seconds)
-        for message in seen.messages[self._num_messages :]:
-            self._display.message(message)
-        self._num_messages = len(seen.messages)
+                self._tell({label})
+        if state != RUNNING:
+            self._tell({about for _, about in self._later})
         for working in run.record.at_work:
             label, progress = working.task, seen.tasks.get(working.task)
             if label not in self._at_work:
@@ -109,6 +146,12 @@ class _Shown:
             if progress is not None and progress.total and progress != self._at_work.get(label):
                 self._display.progress(_Label(label), progress.done, progress.total, progress.note)
             self._at_work[label] = progress
+
+    def _tell(self, labels: Set[str]) -> None:
+        """Show the messages about these tasks; those about none have no label."""
+        for message in [text for text, about in self._later if about in labels]:
+            self._display.message(message)
+        self._later = [(text, about) for text, about in self._later if about not in labels]
 
 
 def _ago_s(began: str, run: Run, state: str) -> float | None:
@@ -152,15 +195,16 @@ def page(url: str, run: Run) -> str:
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
+    flow_run = known_flow_run(run)
     with get_client(sync_client=True) as client:
         try:
-            client.read_flow_run(UUID(run.record.flow_run_id))
+            client.read_flow_run(flow_run)
         except ObjectNotFound:
             raise RecipeError(
                 f"RUN must be known to the Prefect server, got {run.id}, which {os.environ['PREFECT_API_URL']} has not; set "
                 "PREFECT_API_URL as it was when the run was started"
             ) from None
-    return f"{url}/runs/flow-run/{run.record.flow_run_id}"
+    return f"{url}/runs/flow-run/{flow_run}"
 
 
 def has_display() -> bool:

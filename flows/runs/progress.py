@@ -33,10 +33,12 @@ class TaskProgress:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a progress file holds: how far each task is, by label, and what the run has said so far."""
+    """What a progress file holds: how far each task is, by label, and what the run has said so far. `about` has for each message the label
+    of the task whose end it tells of, or nothing."""
 
     tasks: Mapping[str, TaskProgress] = field(default_factory=dict)
     messages: Sequence[str] = ()
+    about: Sequence[str] = ()
 
 
 class ProgressWriter:
@@ -46,6 +48,7 @@ class ProgressWriter:
         self._file = folder / PROGRESS_FILE
         self._tasks: dict[str, TaskProgress] = {}
         self._messages: list[str] = []
+        self._about: list[str] = []
         self._written_s = 0.0
         self._lock = threading.Lock()
 
@@ -66,10 +69,11 @@ class ProgressWriter:
             if time.monotonic() - self._written_s >= _INTERVAL_S:
                 self._write()
 
-    def message(self, text: str) -> None:
-        """Take down what the run says."""
+    def message(self, text: str, about: str = "") -> None:
+        """Take down what the run says; `about` is the label of the task whose end it tells of."""
         with self._lock:
             self._messages.append(text)
+            self._about.append(about)
             self._write()
 
     def ended(self, label: str) -> None:
@@ -83,7 +87,7 @@ class ProgressWriter:
         tasks = {label: vars(task) for label, task in self._tasks.items()}
         # Nothing depends on it: a disk that is full ends a task where it writes its output, with a message of its own.
         with contextlib.suppress(OSError):
-            write_json(self._file, {"tasks": tasks, "messages": self._messages})
+            write_json(self._file, {"tasks": tasks, "messages": self._messages, "about": self._about})
 
 
 def read_progress(folder: Path) -> Seen:
@@ -93,4 +97,4 @@ def read_progress(folder: Path) -> Seen:
         tasks = {label: TaskProgress(**task) for label, task in found["tasks"].items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return Seen()
-    return Seen(tasks, found["messages"])
+    return Seen(tasks, found["messages"], found.get("about", [""] * len(found["messages"])))

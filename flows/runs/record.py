@@ -73,14 +73,14 @@ class Working:
 @dataclass
 class RunRecord:
     """What `run.json` holds. `tasks` and `at_work` are in the order of the plan, whatever finishes first. `changed` are the recipe keys
-    that the run set otherwise than its recipe's file.
+    that the run set otherwise than its recipe's file. `flow_run_id` is None until Prefect knows the run.
     """
 
     run: str
     recipe: str
     state: str
     started: str
-    flow_run_id: str
+    flow_run_id: str | None
     overrides: Mapping[str, object] | None = None
     changed: Mapping[str, object] = field(default_factory=dict)
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
@@ -171,6 +171,11 @@ class Run:
         """The artifact of every task that finished, by node id."""
         return {name: task.artifact for name, task in self.record.tasks.items()}
 
+    def known_as(self, flow_run_id: str) -> None:
+        """Record the run's id on the Prefect server."""
+        self.record.flow_run_id = flow_run_id
+        self.save()
+
     def plan(self, nodes: Iterable[Node]) -> None:
         """Say in which order the run's tasks are planned."""
         self._places = {name: place for place, node in enumerate(nodes) for name in (node.id, node.label)}
@@ -229,7 +234,7 @@ def now(precision: str = "seconds") -> str:
 def start_run(
     home: Path,
     recipe: Recipe,
-    flow_run_id: str,
+    flow_run_id: str | None,
     overrides: Mapping[str, object] | None = None,
     changed: Mapping[str, object] | None = None,
 ) -> Run:
@@ -238,7 +243,7 @@ def start_run(
     Its lock is held until the process ends, so that a run that died is told from one at work.
 
     Args:
-        flow_run_id: the run's id on the Prefect server.
+        flow_run_id: the run's id on the Prefect server; None where it is not known there yet.
         overrides: what was asked for besides the recipe, for the record.
         changed: the recipe keys that it sets otherwise than its recipe's file.
     """

@@ -69,10 +69,14 @@ def mark_crashed(home: Path) -> None:
     if gone:
         with get_client(sync_client=True) as client:
             for run in gone:
-                # Another server's run: this one knows nothing of it.
-                with contextlib.suppress(ObjectNotFound):
-                    client.set_flow_run_state(UUID(run.record.flow_run_id), Crashed(message="its process is gone"), force=True)
+                if run.record.flow_run_id is not None:
+                    # Another server's run: this one knows nothing of it.
+                    with contextlib.suppress(ObjectNotFound):
+                        client.set_flow_run_state(
+                            UUID(run.record.flow_run_id), Crashed(message="its process is gone"), force=True
+                        )
                 run.end(CRASHED)
-    # On a server of several homes the slot may be another's; there the lease's end frees it.
-    if own_server(home) and not any(run.state == RUNNING for run in runs):
+    # On a server of several homes the slot may be another's; there the lease's end frees it. A run that is starting, as the one that asks,
+    # holds none.
+    if own_server(home) and not any(run.state == RUNNING and run.record.flow_run_id is not None for run in runs):
         free()

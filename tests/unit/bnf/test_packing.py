@@ -3,7 +3,8 @@ import random
 import pytest
 
 from bnf.data.groups import Completion, PromptGroup
-from bnf.data.packing import Row, pack
+from bnf.data.packing import Row, pack, rows_digest
+from bnf.data.row_order import order_digest, row_order
 from tests.unit.bnf.helpers import random_groups
 
 
@@ -46,6 +47,17 @@ def test_rows_depend_on_token_ids_and_budget_alone() -> None:
     ]
     assert [row.indices for row in pack(relabelled, 100)] == first
     assert [row.indices for row in pack(random_groups(50, seed=9), 100)] != first
+
+
+@pytest.mark.parametrize("max_groups_per_row", [None, 1, 3])
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_the_order_without_torch_is_that_of_the_rows(max_groups_per_row: int | None, share_prompts: bool) -> None:
+    groups = random_groups(200)
+    # The larger rows hold several groups, the smaller ones fall out of those that are filled at the same time.
+    for max_tokens in (60, 300):
+        settings = {"max_groups_per_row": max_groups_per_row, "share_prompts": share_prompts}
+        rows, order = pack(groups, max_tokens, **settings), row_order(groups, max_tokens, **settings)
+        assert order == [row.indices for row in rows] and order_digest(groups, order) == rows_digest(rows)
 
 
 def test_a_group_longer_than_a_row_is_named() -> None:

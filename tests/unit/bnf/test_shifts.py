@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,12 +8,23 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bnf.analysis.likelihood_shift import likelihood_shift
-from bnf.analysis.token_shifts import POLICY_LOGPS, token_shifts
+from bnf.analysis.token_shifts import POLICY_LOGPS, token_shifts, values_elsewhere
 from bnf.data.groups import DEV, write_groups
 from bnf.data.packing import pack
 from bnf.reference.cache import cache_reference
 from tests.unit.bnf.helpers import padded_logps, random_groups
 from tests.unit.bnf.test_reference import SETTINGS, ignore
+
+ROOT = Path(__file__).resolve().parents[3]
+# What the report's process imports and calls: how many completions it shows, and which of the heavy libraries it has loaded for them.
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+import evaluation.report.build, tasks.child, tasks.stages.report
+from bnf.analysis.token_shifts import token_shifts
+found = token_shifts(*map(Path, sys.argv[1:]), max_groups_per_row=None, num_groups=3)
+print(len(found), [name for name in ("torch", "transformers") if name in sys.modules])
+"""
 
 
 def test_shifts_compare_policy_and_reference_by_label(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -75,7 +88,15 @@ def test_shifts_compare_policy_and_reference_by_label(tiny_model_dir: Path, tmp_
     both = {group.id for group in groups if {completion.label for completion in group.completions} == {1, -1}}
     assert {one.group for one in shown} <= both and len(shown) == 6
     assert token_shifts(*places, max_groups_per_row=1, num_groups=3) == []
+    loaded = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *map(str, places)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert loaded.stdout == "6 []\n"
+
+    assert not values_elsewhere(*places[1:])
     (tmp_path / "reference" / "reference-00000.safetensors").unlink()
+    assert values_elsewhere(*places[1:])
+    assert not values_elsewhere(tmp_path / "groups", tmp_path / "reference", tmp_path / "older"), "none were kept"
     assert token_shifts(*places, max_groups_per_row=None, num_groups=3) == []
 
 

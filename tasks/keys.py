@@ -33,6 +33,7 @@ WITHOUT_EFFECT = frozenset(
         "bnf.host",
         "bnf.model.device",
         "bnf.model.plain_models",
+        "bnf.nearest",
         "bnf.parallel.cluster",
         "bnf.parallel.code",
         "bnf.parallel.node_folders",

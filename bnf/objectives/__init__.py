@@ -8,9 +8,9 @@ Losses: what it gives.
 
 from collections.abc import Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Protocol
 
+from bnf.nearest import did_you_mean
 from bnf.objectives._base import BaseObjective, Losses, RowLogps
 from bnf.plugins import Kind, load, names
 
@@ -64,8 +64,7 @@ def option_types(name: str) -> dict[str, str]:
 def _objective_class(name: str) -> type[BaseObjective]:
     known = names(OBJECTIVES)
     if name not in known:
-        nearest = get_close_matches(str(name).lower(), known, n=1)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        hint = f"{meant} " if (meant := did_you_mean(str(name), known)) else ""
         new = f"a new one is a file bnf/objectives/{name}.py" if str(name).isidentifier() else "correct the name"
         raise ValueError(f"objective must be one of {', '.join(known)}, got {name!r}; {hint}{new}")
     found = load(OBJECTIVES, name).Objective

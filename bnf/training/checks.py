@@ -9,7 +9,6 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -18,6 +17,7 @@ from bnf.data.groups import DEV, PromptGroup, read_groups
 from bnf.data.longest import longest_of_all
 from bnf.model.device import device_kind
 from bnf.model.plain_models import is_plain
+from bnf.nearest import did_you_mean
 from bnf.objectives import load_objective
 from bnf.training.choosing import check_choice_of_best, check_steps, num_evaluations
 from bnf.training.config import TrainConfig
@@ -39,8 +39,9 @@ def check_model_dir(config: TrainConfig, model_dir: Path, *, evaluates: bool) ->
         FileNotFoundError, ValueError: for what `load_model`, `add_adapter`, the optimizer, the samples of an evaluation or the
             policy's files would refuse.
     """
-    if config.lora_r or not is_plain(model_dir, evaluates=evaluates):
-        _ask_transformers(config, model_dir, evaluates)
+    samples = evaluates and config.draws_dev_samples
+    if config.lora_r or not is_plain(model_dir, evaluates=samples):
+        _ask_transformers(config, model_dir, samples)
 
 
 def check_lengths(model_dir: Path, num_tokens: int) -> None:
@@ -57,14 +58,14 @@ def check_lengths(model_dir: Path, num_tokens: int) -> None:
     check_length(empty_model(model_dir).config, num_tokens)
 
 
-def _ask_transformers(config: TrainConfig, model_dir: Path, evaluates: bool) -> None:
+def _ask_transformers(config: TrainConfig, model_dir: Path, samples: bool) -> None:
     from bnf.model.loading import empty_model
     from bnf.model.quantized import quantization
     from bnf.training.adapters import add_adapter
     from bnf.training.dev import stop_tokens
 
     model = empty_model(model_dir, gradient_checkpointing=config.gradient_checkpointing)
-    if evaluates:
+    if samples:
         stop_tokens(model)
     if config.load_in_4bit:
         quantization(model)
@@ -120,10 +121,9 @@ def _check_optimizer(config: TrainConfig) -> None:
 
     names = [one.value for one in OptimizerNames]
     if config.optim not in names:
-        nearest = get_close_matches(config.optim.lower(), names, n=3)
         raise ValueError(
             f"optim must be an optimizer of transformers that is installed here, got {config.optim!r}, which it doesn't have; "
-            + (f"did you mean {' or '.join(nearest)}?" if nearest else "adamw_torch_fused is the default")
+            + (did_you_mean(config.optim, names) or "adamw_torch_fused is the default")
         )
     if device_kind() == "cpu":
         _check_optimizer_on_cpu(config)

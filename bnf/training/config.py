@@ -1,16 +1,16 @@
-"""The `train` section of a recipe: a training's settings, under the names of transformers.TrainingArguments where those exist.
+"""The `train` section of a recipe: a training's settings (`bnf.training.settings`), held to their rules, and what follows from them.
 
 Nothing here imports torch, so a recipe is checked within a fraction of a second.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Literal, get_args, get_type_hints
+from dataclasses import asdict, dataclass, fields
+from typing import get_args, get_type_hints
 
 from bnf.objectives import load_objective, option_types
 from bnf.parallel.placement import HOST_PORT, Placement
-from bnf.training.choosing import KeepBest, num_evaluations
+from bnf.training.choosing import num_evaluations
 from bnf.training.fields import (
     AUTO,
     BOOKKEEPING_FIELDS,
@@ -23,6 +23,7 @@ from bnf.training.fields import (
 )
 from bnf.training.loggers import check_logger_names
 from bnf.training.schedule import SCHEDULES
+from bnf.training.settings import Settings
 from bnf.training.values import (
     check,
     check_choice,
@@ -42,147 +43,19 @@ _OTHER_NAMES = {"activation_checkpointing": "gradient_checkpointing"}
 _MOST_GROUPS_PER_ROW = 32
 _AT_LEAST_1 = (
     *("global_batch_size", "logging_steps", "lora_alpha"),
-    *("dev_prompts", "dev_max_new_tokens", "early_stopping_patience", "nproc_per_node", "num_nodes"),
+    *("dev_max_new_tokens", "early_stopping_patience", "nproc_per_node", "num_nodes"),
 )
 # Dev prompts that are sampled where the recipe gives no number: of 64 samples, a share of 10 % has a standard error of 4 points.
-_MOST_DEV_SAMPLES = 64
-
-
-def _about(description: str) -> dict[str, str]:
-    """The metadata of a field: a description that the JSON schema and the run form show."""
-    return {"description": description}
+MOST_DEV_SAMPLES = 64
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """The settings of one training, checked when it is made.
 
     Raises:
         ValueError: a value breaks its rule; the message names key, rule, value and remedy.
     """
-
-    objective: str = field(default="bnf", metadata=_about("a file in bnf/objectives"))
-    objective_options: dict[str, object] = field(default_factory=dict, metadata=_about("the objective's own options, by name"))
-    label_weighting: str | dict[str, float] = field(
-        default="none",
-        metadata=_about(
-            "weights of preferred and dispreferred completions: none (1), balanced (N / 2N_s from the data's counts), or "
-            '{"preferred": a, "dispreferred": b}; objectives over pairs have one of each in every term and take none'
-        ),
-    )
-    length_normalization: Literal["own", "pair_min"] = field(
-        default="own",
-        metadata=_about(
-            "what a completion's sum is divided by: its own length, or the shortest of its pair (the paper's implementation)"
-        ),
-    )
-
-    learning_rate: float = field(default=5e-7, metadata=_about("the highest; 5e-7 suits a 1–8B model"))
-    num_train_epochs: float = field(default=1.0, metadata=_about("passes over the data"))
-    max_steps: int = field(default=-1, metadata=_about("optimizer steps; -1 leaves it to num_train_epochs"))
-    global_batch_size: int = field(
-        default=128,
-        metadata=_about("prompt groups in a step, over all devices; an epoch's groups are spread evenly over its steps"),
-    )
-    max_tokens_per_row: int | Literal["auto"] = field(
-        default=4096,
-        metadata=_about(
-            "the longest row that is computed at once: it bounds the memory of a step; auto finds the largest that fits by trial steps"
-        ),
-    )
-    share_prompts: bool = field(
-        default=True,
-        metadata=_about(
-            "compute a prompt once for all of its completions; false is plain packing, which FlashAttention serves on CUDA"
-        ),
-    )
-    lr_scheduler_type: str = field(default="cosine", metadata=_about(f"one of {', '.join(SCHEDULES)}"))
-    warmup_ratio: float = field(default=0.1, metadata=_about("share of all steps in which the learning rate rises"))
-    weight_decay: float = field(default=0.0, metadata=_about("AdamW's; 0 turns it off"))
-    max_grad_norm: float = field(default=1.0, metadata=_about("longer gradients are clipped to it; 0 turns that off"))
-    # The fused AdamW takes a sixth of the plain one's time on a CPU.
-    optim: str = field(default="adamw_torch_fused", metadata=_about("one of transformers' optimizers, by its name"))
-    bf16: bool = field(default=True, metadata=_about("autocast to bfloat16"))
-    weights: Literal["fp32", "bf16"] = field(
-        default="fp32",
-        metadata=_about(
-            "the dtype that weights are held in: fp32, or bf16 with an optimizer that makes up for its rounding, in less memory and "
-            "less exact; adapters are fp32 always"
-        ),
-    )
-    attention: Literal["auto", "flex", "varlen", "blocks"] = field(
-        default="auto",
-        metadata=_about(
-            "the kernels of attention on CUDA; auto takes the fastest that works there, and blocks work everywhere"
-        ),
-    )
-    gradient_checkpointing: bool = field(
-        default=False,
-        metadata=_about(
-            "compute layers again in the backward pass: less memory, more time; activation_checkpointing is another name for it"
-        ),
-    )
-    sharding: Literal["none", "full", "hybrid"] = field(
-        default="none",
-        metadata=_about(
-            "how the processes hold weights, gradients and optimizer: each all of them, each a share (full), or each a share of its "
-            "node's copy (hybrid)"
-        ),
-    )
-    cpu_offload: bool = field(
-        default=False,
-        metadata=_about("keep the shares in the CPU's memory while they are not used: less GPU memory, more time"),
-    )
-    # The names are peft's.
-    lora_r: int = field(default=0, metadata=_about("train adapters of this rank in place of all weights; 0 trains all weights"))
-    lora_alpha: int = field(default=32, metadata=_about("what adapters give is multiplied by lora_alpha / lora_r"))
-    lora_dropout: float = field(default=0.0, metadata=_about("dropout before the adapters; 0 keeps the step-0 check"))
-    lora_target_modules: str | list[str] = field(
-        default="all-linear", metadata=_about("modules that get adapters: all-linear, or names")
-    )
-    load_in_4bit: bool = field(
-        default=False, metadata=_about("hold the frozen weights beside adapters in 4 bits (QLoRA, arXiv 2305.14314)")
-    )
-    eval_steps: float = field(
-        default=0.25,
-        metadata=_about(
-            "dev groups are evaluated first, last, and after so many optimizer steps; below 1, after that share of all steps"
-        ),
-    )
-    dev_prompts: int | None = field(
-        default=None,
-        metadata=_about(
-            "completions sampled of dev prompts at an evaluation; left out, one of each dev prompt, of 64 at most; more than there "
-            "are prompts samples them several times"
-        ),
-    )
-    dev_max_new_tokens: int = field(default=256, metadata=_about("the longest of these samples, in tokens"))
-    keep_best: KeepBest = field(
-        default="none",
-        metadata=_about(
-            "take the policy with the best dev accuracy (preferred above dispreferred rewards) or loss; none: the last"
-        ),
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata=_about("with keep_best: stop after so many evaluations in a row without a better figure; left out, all steps"),
-    )
-    nproc_per_node: int = field(
-        default=1,
-        metadata=_about("processes on each node that share the rows of each step, one per device, started with torchrun"),
-    )
-    num_nodes: int = field(default=1, metadata=_about("machines that train together"))
-    rdzv_endpoint: str | None = field(
-        default=None, metadata=_about("HOST:PORT where the nodes meet; left out, the environment of Slurm or torchrun says it")
-    )
-    logging_steps: int = field(default=1, metadata=_about("optimizer steps between two records of the metrics"))
-    save_steps: float = field(
-        default=0.25, metadata=_about("a checkpoint after so many optimizer steps; below 1, after that share of all steps")
-    )
-    seed: int = field(default=0, metadata=_about("of the rows' order and of dropout"))
-    report_to: str | list[str] = field(
-        default="none", metadata=_about("none, or loggers of transformers, such as tensorboard or wandb")
-    )
 
     def __post_init__(self) -> None:
         for known in fields(self):
@@ -199,8 +72,9 @@ class TrainConfig:
         for name in _AT_LEAST_1:
             value = getattr(self, name)
             self._require(value is None or value >= 1, name, "be at least 1", "leave it out for the default")
-        schedules = f"be one of {', '.join(SCHEDULES)}"
-        self._require(self.lr_scheduler_type in SCHEDULES, "lr_scheduler_type", schedules, "the field uses cosine")
+        enough = self.dev_prompts is None or self.dev_prompts >= 0
+        self._require(enough, "dev_prompts", "be at least 0", "0 draws no samples; leave it out for the default")
+        check_choice("lr_scheduler_type", self.lr_scheduler_type, SCHEDULES, otherwise="the field uses cosine")
         self._require(0 <= self.warmup_ratio < 1, "warmup_ratio", "lie in [0, 1)", "it is a share of all steps")
         self._require(self.weight_decay >= 0, "weight_decay", "be non-negative", "0 turns it off")
         self._require(self.max_grad_norm >= 0, "max_grad_norm", "be non-negative", "0 turns clipping off")
@@ -214,10 +88,8 @@ class TrainConfig:
         check_names("lora_target_modules", self.lora_target_modules, "use all-linear, or names such as [q_proj, v_proj]")
         check_names("report_to", self.report_to, "use none, tensorboard, wandb, or a list of such")
         check_logger_names(self.loggers)
-        known_length = self.length_normalization in ("own", "pair_min")
-        self._require(known_length, "length_normalization", "be own or pair_min", "own is the default")
         check_label_weighting(self.label_weighting)
-        for name in ("weights", "attention", "sharding", "keep_best"):
+        for name in ("length_normalization", "weights", "attention", "sharding", "keep_best"):
             check_choice(name, getattr(self, name), get_args(get_type_hints(type(self))[name]))
         if self.attention == "varlen":
             where = "FlashAttention computes rows whose prompts are not shared, in half precision"
@@ -256,6 +128,10 @@ class TrainConfig:
             )
         if self.keep_best == "none":
             self._check_unset("early_stopping_patience", "where keep_best is none and no figure is watched", "or set keep_best")
+        if not self.draws_dev_samples:
+            given = "dev_prompts is 0" if self.dev_prompts == 0 else "keep_best is set and dev_prompts isn't"
+            where = f"where {given}: no samples of dev prompts are drawn"
+            self._check_unset("dev_max_new_tokens", where, f"train.dev_prompts={MOST_DEV_SAMPLES} draws some")
         if not self.sharded:
             self._check_unset("cpu_offload", "where sharding is none: there are no shares", "train.sharding=full makes some")
         if self.num_nodes == 1:
@@ -273,7 +149,7 @@ class TrainConfig:
             ValueError: a setting of evaluations is given.
         """
         for name in EVALUATION_FIELDS:
-            self._check_unset(name, "where there are no dev groups to evaluate (prepare.dev_fraction puts some aside)")
+            self._check_unset(name, "where there are no dev groups to evaluate", "prepare.dev_fraction=0.1 puts some aside")
 
     @property
     def num_processes(self) -> int:
@@ -357,9 +233,16 @@ class TrainConfig:
         """
         return max(1, round(num_groups / self.global_batch_size))
 
+    @property
+    def draws_dev_samples(self) -> bool:
+        """Whether an evaluation samples completions of dev prompts: `keep_best` doesn't look at them, so it draws none unasked."""
+        return self.keep_best == "none" if self.dev_prompts is None else self.dev_prompts > 0
+
     def num_dev_samples(self, num_prompts: int) -> int:
         """How many completions are sampled at an evaluation of so many dev prompts."""
-        return min(num_prompts, _MOST_DEV_SAMPLES) if self.dev_prompts is None else self.dev_prompts
+        if not self.draws_dev_samples:
+            return 0
+        return min(num_prompts, MOST_DEV_SAMPLES) if self.dev_prompts is None else self.dev_prompts
 
     def num_steps(self, num_groups: int | None) -> int | None:
         """How many optimizer steps a training on so many groups has; None where that depends on an unknown number of groups."""

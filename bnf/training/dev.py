@@ -157,9 +157,12 @@ class DevFigures:
         self._rewards.append((rewards, row.labels, row.margins(rewards) if len(row.pairs) else rewards[:0]))
 
     def logged(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """The figures of all rows that were added, and of the policy's samples."""
+        """The figures of all rows that were added, and of the policy's samples where there are any."""
+        logged = {**self._means.pop(), **self._accuracy()}
+        if not samples:
+            return logged
         unterminated = sum(not each.is_terminated for each in samples) / len(samples)
-        return {**self._means.pop(), **self._accuracy(), NUM_SAMPLES: len(samples), UNTERMINATED: unterminated}
+        return logged | {NUM_SAMPLES: len(samples), UNTERMINATED: unterminated}
 
     def _accuracy(self) -> dict[str, float]:
         """The share of preferred above dispreferred rewards: of pairs, or where there are none of all completions."""

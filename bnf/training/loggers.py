@@ -3,9 +3,9 @@
 import importlib.util
 import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
+from bnf.nearest import did_you_mean
 from bnf.training.values import check
 
 # What finds the runs of a training's loggers again, in its folder (`bnf.training.logger_runs`).
@@ -39,8 +39,7 @@ def check_logger_names(names: Sequence[str]) -> None:
     """Refuses a logger that transformers doesn't have, and `all`, which is those that happen to be installed."""
     check("all" not in names, "report_to", "name the loggers", "all", "use [tensorboard, wandb] or the like")
     for name in names:
-        nearest = get_close_matches(name, LOGGERS, n=1)
-        remedy = f"did you mean {nearest[0]}?" if nearest else "tensorboard writes beside the metrics"
+        remedy = did_you_mean(name, LOGGERS) or "tensorboard writes beside the metrics"
         check(name in LOGGERS, "report_to", f"be none or among {', '.join(LOGGERS)}", name, remedy)
 
 

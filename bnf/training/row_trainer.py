@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,29 +28,24 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from bnf.files import replacing
-from bnf.model.loading import load_model
-from bnf.model.logps import TokenLogps, accept_rows, row_logps
-from bnf.model.sharding import give_back, load_sharded
-from bnf.objectives import BaseObjective, RowLogps
+from bnf.model.logps import accept_rows, row_logps
+from bnf.model.sharding import give_back
+from bnf.objectives import BaseObjective
 from bnf.parallel.group import is_first, num_processes, of_first, process_number
 from bnf.progress import Progress, TrainingProgress
 from bnf.reference.kl_pairs import mean_logratio
-from bnf.training.adapters import is_adapted, without_adapter
 from bnf.training.checkpointed_trainer import CheckpointedTrainer
 from bnf.training.collapse import check_evaluations, non_finite
 from bnf.training.config import TrainConfig
-from bnf.training.dev import DevFigures, prompts_to_sample, sample
+from bnf.training.evaluating import DevSet
 from bnf.training.identity import IdentityCheck
 from bnf.training.losses import Totals, assemble, count, total_loss
-from bnf.training.metrics import StepMetrics, peak_memory_gb, sample_metrics
+from bnf.training.metrics import StepMetrics, peak_memory_gb
 from bnf.training.optimizers import rounding_optimizer
 from bnf.training.parallel import SeededSteps, StepLoader, sum_totals
 from bnf.training.policies import Policies
 from bnf.training.rows import TrainRow
 from bnf.training.schedule import num_warmup_steps, rate_share
-
-# Keys and values of as many rows' tokens are held at once when dev prompts are continued.
-_CACHED_ROWS = 8
 
 
 class StepRows(TypedDict):
@@ -90,15 +84,11 @@ class RowTrainer(CheckpointedTrainer):
         identity: IdentityCheck | None,
         metrics_file: Path,
         progress: Progress,
-        dev: Sequence[TrainRow],
-        reference_model_dir: Path,
-        starts_as_reference: bool,
+        dev: DevSet,
         policies: Policies,
     ) -> None:
         """`num_steps` are the optimizer steps of an epoch. `identity` checks that the reference equals the policy before the first step.
-
-        `dev` are the rows that are evaluated. The policy's samples are compared with the model of `reference_model_dir`; where
-        `starts_as_reference`, the training starts from that model.
+        `dev` is evaluated on the way.
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
         self.rows = [*rows, filler]
@@ -106,7 +96,7 @@ class RowTrainer(CheckpointedTrainer):
             model=model,
             args=args,
             train_dataset=self.rows,
-            eval_dataset=dev,
+            eval_dataset=dev.rows,
             optimizer_cls_and_kwargs=rounding_optimizer(config, args),
         )
         self.config = config
@@ -126,8 +116,6 @@ class RowTrainer(CheckpointedTrainer):
         self.step_metrics = StepMetrics()
         self.metrics_file = metrics_file
         self.dev = dev
-        self.reference_model_dir = reference_model_dir
-        self.starts_as_reference = starts_as_reference
         self.policies = policies
         self.progress = TrainingProgress(progress)
         self.evaluation_seconds = 0.0
@@ -214,7 +202,13 @@ class RowTrainer(CheckpointedTrainer):
         if not item.counts:
             nothing: torch.Tensor = policy.logps.sum() * 0.0
             return nothing
-        row = self._assembled(item, policy, num_items_in_batch)
+        row = assemble(
+            item.row,
+            policy,
+            item.reference,
+            length_normalization=self.config.length_normalization,
+            kl_pair_logratio=num_items_in_batch.kl_pair_logratio,
+        )
         self.step_metrics.add_row(self.objective, row, policy, item.row.num_tokens)
         if self.identity is not None and self.state.global_step == 0:
             with torch.no_grad():
@@ -224,15 +218,6 @@ class RowTrainer(CheckpointedTrainer):
             raise non_finite("loss", float(loss), self.state.global_step + 1, self.config)
         # Gradients are averaged over the processes, and should be summed.
         return loss * num_processes()
-
-    def _assembled(self, item: TrainRow, policy: TokenLogps, totals: Totals) -> RowLogps:
-        return assemble(
-            item.row,
-            policy,
-            item.reference,
-            length_normalization=self.config.length_normalization,
-            kl_pair_logratio=totals.kl_pair_logratio,
-        )
 
     def evaluate(self, *args: object, **kwargs: object) -> dict[str, float]:
         """Evaluates the dev groups and the policy's own samples of their prompts, and logs the result.
@@ -245,37 +230,8 @@ class RowTrainer(CheckpointedTrainer):
         started = time.monotonic()
         self.progress.begin_evaluation()
         self.model.eval()
-        metrics, figures = StepMetrics(), DevFigures(self.objective)
-        totals = self._totals(self.dev)
-        losses = []
-        with torch.no_grad():
-            for item in self.dev:
-                policy = row_logps(
-                    self.scored, item.row, bf16=self.config.bf16, entropies=True, prompts=self.objective.needs_prompts
-                )
-                row = self._assembled(item, policy, totals)
-                metrics.add_row(self.objective, row, policy, item.row.num_tokens)
-                figures.add_row(row)
-                losses.append(total_loss(self.objective.losses(row), row, totals, self.weights))
-                self.progress.on_dev_row(len(losses), len(self.dev))
-        groups = [group for item in self.dev for group in item.row.groups]
-        samples = sample(
-            self.model,
-            prompts_to_sample(groups, self.config.num_dev_samples(len(groups))),
-            max_new_tokens=self.config.dev_max_new_tokens,
-            # A token's keys and values are a small part of what a training row keeps of it.
-            max_tokens=_CACHED_ROWS * self.config.row_tokens,
-            seed=self.config.seed,
-            bf16=self.config.bf16,
-            progress=self.progress.on_samples,
-        )
-        values = {
-            "loss": float(torch.stack(losses).sum()),
-            **metrics.pop(),
-            **sample_metrics(samples, self.scored, self._reference(), bf16=self.config.bf16).to_json(),
-            # Last: the rules of a collapse look at these, whatever else is logged.
-            **figures.logged(samples),
-        }
+        dev, is_trained = self.dev, self.state.global_step > 0
+        values = dev.evaluate(self.model, self._totals(dev.rows), is_trained=is_trained, progress=self.progress)
         # The processes decide alike, also where a device's last bits are not another's.
         logs = {f"eval_{name}": value for name, value in of_first(lambda: values).items()}
         give_back(self.scored)
@@ -315,24 +271,6 @@ class RowTrainer(CheckpointedTrainer):
         keep(self.model, self.state.global_step)
         self.window_started += time.monotonic() - started
         self.evaluation_seconds += time.monotonic() - started
-
-    def _reference(self) -> AbstractContextManager[PreTrainedModel] | None:
-        """The model that the policy's samples are compared with; None where that is the policy itself."""
-        if self.starts_as_reference and self.state.global_step == 0:
-            return None
-        if self.starts_as_reference and is_adapted(self.model):
-            return without_adapter(self.model)
-        # Held while it is used, when no gradients are: it takes no more memory than they do.
-        settings, attention = self.config, self.model.config._attn_implementation
-        if self.is_sharded:
-            reference = load_sharded(
-                self.reference_model_dir, settings.placement, weights=settings.weights, attention=attention
-            )
-        else:
-            reference = load_model(
-                self.reference_model_dir, weights=settings.weights, load_in_4bit=settings.load_in_4bit, attention=attention
-            )
-        return nullcontext(reference.eval())
 
     def floating_point_ops(self, inputs: Mapping[str, object]) -> int:
         """Not counted: transformers would count padded positions."""

@@ -26,6 +26,7 @@ from bnf.training.checkpointed_trainer import check_whole
 from bnf.training.checks import check_choosing
 from bnf.training.choosing import step_of
 from bnf.training.config import TrainConfig
+from bnf.training.evaluating import DevSet
 from bnf.training.identity import IdentityCheck
 from bnf.training.leftovers import CHECKPOINTS, drop_leftovers
 from bnf.training.logger_runs import follow
@@ -105,20 +106,30 @@ def train(
     asked = {name: step_of(name, config.save_steps, num_steps) for name in checkpoints}
     policies = Policies(config, model_dir, output_dir, asked, attention=attention)
     checks_identity = step0_check and reference_dir is not None
+    weights, objective = (
+        label_weights(config.label_weighting, groups),
+        load_objective(config.objective, config.objective_options),
+    )
+    dev = DevSet(
+        with_reference(config, dev_rows, None if reference_dir is None else reference_dir / DEV),
+        config,
+        objective,
+        weights=weights,
+        reference_model_dir=folders.referred_model_dir,
+        starts_as_reference=folders.reference_model_dir is None,
+    )
     trainer = RowTrainer(
         model,
         arguments,
         with_reference(config, rows, reference_dir),
         config=config,
-        objective=load_objective(config.objective, config.objective_options),
-        weights=label_weights(config.label_weighting, groups),
+        objective=objective,
+        weights=weights,
         num_steps=config.steps_per_epoch(len(groups)),
         identity=IdentityCheck(computed_with, lora_dropout=config.lora_dropout) if checks_identity else None,
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,
-        dev=with_reference(config, dev_rows, None if reference_dir is None else reference_dir / DEV),
-        reference_model_dir=folders.referred_model_dir,
-        starts_as_reference=folders.reference_model_dir is None,
+        dev=dev,
         policies=policies,
     )
     checkpoint = of_first(lambda: _last_checkpoint(output_dir / CHECKPOINTS))

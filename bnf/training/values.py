@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from difflib import get_close_matches
 
+from bnf.nearest import did_you_mean
 from bnf.training.fields import BF16_OPTIMIZERS
 
 # What other programs call a setting, and what to set here in its place.
@@ -66,10 +66,11 @@ def check_default(key: str, value: object, default: object, where: str, otherwis
     check(value == default, key, rule, value, f"{remedy}; {otherwise}" if otherwise else remedy)
 
 
-def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
-    """Refuses a value that isn't among `choices`; where another program has that name for one of them, the error says which it is."""
-    meant = _CHOICES[key].get(str(value).lower().replace("-", "_"))
-    remedy = f"write train.{key}={meant}" if meant else "leave it out for the default"
+def check_choice(key: str, value: object, choices: Sequence[str], *, otherwise: str = "leave it out for the default") -> None:
+    """Refuses a value that isn't among `choices`; the error says which of them was meant, by another program's name or a slip of the
+    pen, and where that isn't known `otherwise`."""
+    meant = _CHOICES.get(key, {}).get(str(value).lower().replace("-", "_"))
+    remedy = f"write train.{key}={meant}" if meant else did_you_mean(str(value), choices) or otherwise
     check(value in choices, key, f"be one of {', '.join(choices)}", value, remedy)
 
 
@@ -143,6 +144,5 @@ def check_known(key: str, value: object, names: Sequence[str]) -> None:
     if elsewhere is not None:
         raise ValueError(f"train.{key} must be left out, got {written(value)}; {elsewhere}")
     if key not in names:
-        nearest = get_close_matches(key, names, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(names)}"
+        hint = did_you_mean(key, names) or f"known keys: {', '.join(names)}"
         raise ValueError(f"train.{key} must be a known key, got {key!r}; {hint}")

@@ -26,7 +26,7 @@ MEANING = (
     "Over training: each policy against the base model on the same items, in points with 95 % intervals, which are not corrected for the "
     "number of steps. Whoever takes the best of these steps reports more than it gained: choose by the dev set (train.keep_best)."
 )
-_ACCURACY, _NUM_PAIRS = "eval_rewards/accuracies", "eval_rewards/num_pairs"
+_ACCURACY, _NUM_PAIRS, _MARGINS = "eval_rewards/accuracies", "eval_rewards/num_pairs", "eval_rewards/margins"
 _NAMES = {"eval_accuracy": "accuracy", "eval_loss": "loss"}
 
 
@@ -133,10 +133,13 @@ def plots(found: Record | None, label: Mapping[str, str]) -> list[Plot]:
         title = f"{label.get(name, name)}: Δ to the base model over training"
         chart = _curve([(0, 0.0, None), *points], found, "gain" if is_gain else "aligned", title, zero=True)
         drawn.append(Plot(label.get(name, name), "target: gain in points" if is_gain else "other: tax in points", chart))
-    dev = [(entry["step"], 100 * entry["accuracy"], entry["ci"]) for entry in found["dev"] if entry["step"]]
+    # Before the first step the policy may be its own reference: no reward is above another, and there is no accuracy to show.
+    dev = [entry for entry in found["dev"] if entry["step"] or entry["margin"]]
     if dev:
-        chart = _curve(dev, found, "base", "Dev accuracy over training", zero=False)
-        drawn.append(Plot("dev accuracy", "preferred above dispreferred, %", chart))
+        points = [(entry["step"], 100 * entry["accuracy"], entry["ci"]) for entry in dev]
+        chart = _curve(points, found, "base", "Dev accuracy over training", zero=False)
+        without = "" if dev == found["dev"] else "; none at step 0, where all rewards are 0"
+        drawn.append(Plot("dev accuracy", f"preferred above dispreferred, %{without}", chart))
     return drawn
 
 
@@ -173,7 +176,8 @@ def _dev(train: Record) -> list[Record]:
         share, pairs = entry.get(_ACCURACY), entry.get(_NUM_PAIRS)
         if share is not None:
             ci = list(wilson_interval(round(share * pairs), pairs)) if pairs else None
-            found.append({"step": entry["step"], "accuracy": share, "ci": ci, "loss": entry["eval_loss"]})
+            margin = entry.get(_MARGINS)
+            found.append({"step": entry["step"], "accuracy": share, "ci": ci, "margin": margin, "loss": entry["eval_loss"]})
     return found
 
 

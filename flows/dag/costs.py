@@ -11,6 +11,7 @@ from pathlib import Path
 from bnf.data.system_prompt import with_system_prompt
 from bnf.plugins import load
 from bnf.training.choosing import num_kept
+from bnf.training.config import MOST_DEV_SAMPLES
 from bnf.training.gpus import GIB
 from evaluation.benchmarks import BENCHMARKS, Benchmark
 from evaluation.engines import is_remote
@@ -35,6 +36,14 @@ def dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Check
     from bnf.data.groups import DEV
 
     config = recipe.train_config()
+    if not config.draws_dev_samples:
+        if config.dev_prompts is None:
+            unasked = (
+                f"none, as train.keep_best needs none; train.dev_prompts={MOST_DEV_SAMPLES} draws some, for KL, entropy and the check that "
+                "they end"
+            )
+            yield Check("dev samples", None, unasked, is_cost=True)
+        return
     data = known[trainings[0].inputs["data"]]
     prepared = data.artifact.path if data.cached is True and data.artifact is not None else None
     num_groups, num_dev = (_num_groups(prepared / part) if prepared else None for part in ("", DEV))
@@ -54,7 +63,7 @@ def dev_samples(recipe: Recipe, forecasts: Sequence[Forecast]) -> Iterator[Check
         "dev samples",
         None,
         f"{number} of up to {config.dev_max_new_tokens} tokens (train.dev_prompts, train.dev_max_new_tokens) at {times} "
-        f"(train.eval_steps){rounds}{total}",
+        f"(train.eval_steps){rounds}{total}; train.dev_prompts=0 draws none",
         is_cost=True,
     )
 

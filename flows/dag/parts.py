@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 from pathlib import Path
 
+from bnf.nearest import did_you_mean
 from bnf.plugins import Kind, T, load, names, own_names
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES, is_remote
@@ -127,8 +127,7 @@ def plugin(kind: Kind[T], name: str, key: str) -> str:
     module = name.replace("-", "_")
     known = names(kind)
     if module not in known:
-        nearest = difflib.get_close_matches(module.lower(), known, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        hint = f"{meant} " if (meant := did_you_mean(module, known)) else ""
         new = (
             f"a new one is a file {kind.package.replace('.', '/')}/{module}.py" if module.isidentifier() else "correct the name"
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import fields
 
 from pydantic_core import ErrorDetails
 
+from bnf.nearest import did_you_mean
 from bnf.training.config import TrainConfig
 from flows.recipe.known_names import remedy_for
 from flows.recipe.section import ONE, SEVERAL, Section, inner_section
@@ -17,6 +17,8 @@ _TRAIN_KEYS = {known.name for known in fields(TrainConfig)}
 # The library's message of an unknown key, up to its remedy.
 _UNKNOWN = re.compile(r"train\.(?P<key>\S+) must be a known key, got [^;]*")
 
+# A choice in pydantic's list of them.
+_QUOTED = re.compile(r"'([^']*)'")
 # What a value must be, by pydantic's name of the error, and the remedy.
 _RULES = {
     "int_type": ("a whole number", "write it as 8, without quotes, point or a 0 before it"),
@@ -45,8 +47,7 @@ def explain(error: ErrorDetails, recipe: type[Section]) -> str:
         # A key of the training at the top of the recipe, or in another section.
         if location[-1] in _TRAIN_KEYS:
             return f"{key} must be a key of the recipe, got an unknown one; write train.{location[-1]}, or put it into `train`"
-        nearest = difflib.get_close_matches(location[-1], known, n=1)
-        guess = f"did you mean {nearest[0]}?" if nearest else None
+        guess = did_you_mean(location[-1], known)
         elsewhere = remedy_for(location[-1])
         # Other programs have flat settings, or their data's and the training's in sections; elsewhere a slip of the pen is likelier.
         flat = len(location) == 1 or location[0] in ("data", "prepare")
@@ -64,6 +65,8 @@ def explain(error: ErrorDetails, recipe: type[Section]) -> str:
         rule, remedy = _RULES[error["type"]]
         if error["input"] is None and error["type"] == "string_type":
             remedy = "write one, or leave the key out for its default"
+        if error["type"] == "literal_error":
+            remedy = did_you_mean(str(error["input"]), _QUOTED.findall(error["ctx"]["expected"])) or remedy
         return f"{key} must be {rule.format(**error.get('ctx', {}))}, got {as_written(error['input'])}; {remedy}"
     return f"{key} must be valid ({error['msg']}), got {as_written(error['input'])}"
 

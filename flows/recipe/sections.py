@@ -178,8 +178,8 @@ class Evaluation(LoadsModel):
     checkpoints: Annotated[Literal["all"] | list[int] | None, BeforeValidator(_checkpoints)] = Field(
         None,
         description=(
-            "policies of the training's way that `benchmarks` are run on too: a list of steps, or `all` saves (`train.save_steps`); the "
-            "training keeps their weights"
+            "policies of the training's way that `benchmarks` are run on too, judged ones and lm-eval's not: a list of steps, or `all` "
+            "saves (`train.save_steps`, a share); the training keeps their weights"
         ),
     )
     cross_check: bool = Field(

@@ -37,7 +37,7 @@ def test_masked_pairs_go_through_the_same_flow(model, shared_api, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("train.objective=dpoo",), "did you mean 'dpo'?"),
+        (("train.objective=dpoo",), "did you mean dpo or "),
         (("train.objective=dpo",), "prepare.pairing must be best_worst or all for dpo, got none"),
         (("data.path=nowhere.jsonl",), "nowhere.jsonl must exist"),
         (("evaluation.benchmarks=[gsm9k]",), "did you mean gsm8k?"),

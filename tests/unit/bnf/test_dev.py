@@ -156,6 +156,26 @@ def test_each_dev_prompt_is_sampled_once_unless_more_are_asked_for(
     assert TrainConfig(dev_prompts=asked).num_dev_samples(1000) == (64 if asked is None else asked)
 
 
+@pytest.mark.parametrize("settings", [{"dev_prompts": 0}, {"keep_best": "eval_loss", "eval_steps": 2}])
+def test_an_evaluation_without_samples_has_the_dev_groups_figures(
+    dev_workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """`keep_best` looks at the dev groups alone."""
+    plain = settings | {"dev_prompts": 2, "dev_max_new_tokens": 2}
+    run(dev_workplace, tmp_path / "sampled", **plain)
+    monkeypatch.setattr("bnf.training.evaluating.sample", None)
+    summary = run(dev_workplace, tmp_path / "out", **settings)
+    assert not [name for line in evaluations(tmp_path / "out") for name in line if "samples" in name]
+    sampled = [
+        {name: value for name, value in line.items() if "samples" not in name and name != "eval_seconds"}
+        for line in evaluations(tmp_path / "sampled")
+    ]
+    assert sampled == [
+        {name: value for name, value in line.items() if name != "eval_seconds"} for line in evaluations(tmp_path / "out")
+    ]
+    assert summary["dev"]["after"]["eval_rewards/margins"] != 0 == summary["dev"]["before"]["eval_rewards/margins"]
+
+
 def test_a_sample_ends_with_its_end_token(tiny_model_dir: Path) -> None:
     model = load_model(tiny_model_dir)
     # A third of the vocabulary ends a completion.

@@ -112,7 +112,7 @@ def test_what_is_logged_decides_nothing(dev_workplace: Path, tmp_path: Path, mon
     run(dev_workplace, tmp_path / "logged", **settings)
     monkeypatch.setattr(StepMetrics, "add_row", lambda self, *row: None)
     nothing = SampleMetrics(number=0, kl=0.0, kl_per_token=0.0, entropy=0.0, tokens=0.0, unterminated=0.0)
-    monkeypatch.setattr("bnf.training.row_trainer.sample_metrics", lambda *args, **kwargs: nothing)
+    monkeypatch.setattr("bnf.training.evaluating.sample_metrics", lambda *args, **kwargs: nothing)
     run(dev_workplace, tmp_path / "not_logged", **settings)
     assert same(weights(tmp_path / "logged"), weights(tmp_path / "not_logged"))
     logged, without = (metrics(tmp_path / name) for name in ("logged", "not_logged"))

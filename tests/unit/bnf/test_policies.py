@@ -303,5 +303,7 @@ def test_settings_that_say_nothing_are_refused(settings: dict[str, Any], message
 
 
 def test_without_dev_groups_nothing_can_be_the_best() -> None:
-    with pytest.raises(ValueError, match=r"keep_best must be left at none where there are no dev groups .*dev_fraction"):
+    with pytest.raises(
+        ValueError, match=r"keep_best must be left at none where there are no dev groups .*; prepare.dev_fraction=0.1 puts some"
+    ):
         TrainConfig(keep_best="eval_loss").check_unevaluated()

@@ -72,15 +72,15 @@ def test_a_task_that_only_counts_gets_a_rate_and_the_time_left(monkeypatch: pyte
     time.now += 9.5
     assert pace(500, 1000, "rows") == "rows, 10 rows/s, 0:00:50 left"
     assert pace(500, 1000, "") == "10/s, 0:00:50 left"
-    assert pace(500, 1000, "dev: rows") == "dev: rows, 10 rows/s, 0:00:50 left"
+    assert pace(500, 1000, "dev: rows") == "dev rows, 10 rows/s, 0:00:50 left"
     assert pace(500, 1000, "tokens, some cached") == "tokens, some cached, 10 tokens/s, 0:00:50 left"
     for own in ("steps, loss 0.5, 0:00:10 left", "37 tokens/s", "steps, dev: 2 of 3 rows"):
         assert pace(500, 1000, own) == own
     assert pace(1000, 1000, "rows") == "rows"
     # Something else is counted from here on.
-    assert pace(3, 60, "dev: tokens") == "dev: tokens"
+    assert pace(3, 60, "dev: tokens") == "dev tokens"
     time.now += 4
-    assert pace(4, 60, "dev: tokens") == "dev: tokens, 0.25 tokens/s, 0:03:44 left"
+    assert pace(4, 60, "dev: tokens") == "dev tokens, 0.25 tokens/s, 0:03:44 left"
 
 
 def test_clock() -> None:

@@ -32,7 +32,7 @@ def test_round_trip_and_reference_fields() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"learning_rte": 1e-6}, "did you mean 'learning_rate'"),
+        ({"learning_rte": 1e-6}, "did you mean learning_rate"),
         ({"per_device_train_batch_size": 4}, "must be left out, got 4; set global_batch_size"),
         ({"gradient_accumulation_steps": 4}, "must be left out, got 4; set global_batch_size"),
         ({"fsdp": "full_shard"}, "train.fsdp must be left out, got 'full_shard'; set sharding .full is FSDP's FULL_SHARD"),
@@ -70,14 +70,18 @@ def test_round_trip_and_reference_fields() -> None:
         ({"lora_dropout": 1}, r"lora_dropout must lie in \[0, 1\), got 1"),
         ({"lora_target_modules": []}, r"lora_target_modules must be a name or a list of names, got \[\]"),
         ({"report_to": "all"}, "report_to must name the loggers, got 'all'"),
-        ({"dev_prompts": 0}, "dev_prompts must be at least 1, got 0"),
+        ({"dev_prompts": -1}, "dev_prompts must be at least 0, got -1; 0 draws no samples"),
         ({"nproc_per_node": 0}, "nproc_per_node must be at least 1, got 0"),
-        ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type must be one of linear, cosine"),
-        ({"length_normalization": "pair"}, "length_normalization must be own or pair_min, got 'pair'"),
+        ({"lr_scheduler_type": "cosin"}, r"lr_scheduler_type must be one of linear, cosine.*; did you mean cosine\?"),
+        ({"keep_best": "eval_acc"}, r"keep_best must be one of .*, got 'eval_acc'; did you mean eval_accuracy\?"),
+        (
+            {"length_normalization": "pair"},
+            "length_normalization must be one of own, pair_min, got 'pair'; did you mean pair_min",
+        ),
         ({"label_weighting": "half"}, "label_weighting must be none, balanced or a mapping, got 'half'"),
         ({"label_weighting": {"chosen": 1}}, "label_weighting must name preferred and dispreferred"),
         ({"label_weighting": {"preferred": 0, "dispreferred": 0}}, "label_weighting must hold numbers"),
-        ({"objective": "bfn"}, r"objective must be one of .*bnf.*, got 'bfn'; did you mean 'bnf'\? .*bnf/objectives/bfn.py"),
+        ({"objective": "bfn"}, r"objective must be one of .*bnf.*, got 'bfn'; did you mean bnf\? .*bnf/objectives/bfn.py"),
         ({"objective": "_base"}, "objective must be one of"),
         ({"objective_options": {"beta": 1}}, "must be options of bnf, got 'beta'; it has no options"),
         ({"objective": "dpo", "objective_options": {"bta": 1}}, "must be options of dpo, got 'bta'; its options are beta"),
@@ -124,6 +128,8 @@ def test_objectives_that_weigh_labels_are_those_of_the_docs() -> None:
         ({"lora_target_modules": ["q_proj"]}, {"lora_r": 4}),
         ({"warmup_ratio": 0.2, "lr_scheduler_type": "constant"}, {"lr_scheduler_type": "constant_with_warmup"}),
         ({"num_train_epochs": 3, "max_steps": 10}, {"max_steps": -1}),
+        ({"dev_max_new_tokens": 32, "dev_prompts": 0}, {"dev_prompts": 1}),
+        ({"dev_max_new_tokens": 32, "keep_best": "eval_loss"}, {"dev_prompts": 1}),
     ],
 )
 def test_what_another_setting_leaves_unread_is_refused_too(unread: dict[str, Any], read: dict[str, Any]) -> None:

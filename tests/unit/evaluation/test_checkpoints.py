@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.report.build import build_report
-from evaluation.report.checkpoints import checkpoint_rows, kept_note, plots
+from evaluation.report.checkpoints import Plot, checkpoint_rows, kept_note, plots
 from evaluation.report.dev_set import dev_rows
 from evaluation.report.inputs import CheckpointFolders, ReportInputs
 from evaluation.report.summary import notes
@@ -101,9 +101,28 @@ def test_each_step_is_compared_with_the_base_model_item_by_item(tmp_path: Path) 
     assert "target: gain in points" in page and "other: tax in points" in page and "Dev accuracy over training" in page
 
 
+def dev_plots(*evaluations: tuple[int, float, float]) -> list[Plot]:
+    """The charts of evaluations of the dev set alone: of each the step, the accuracy and the margin."""
+    dev = [{"step": step, "accuracy": share, "ci": None, "margin": margin} for step, share, margin in evaluations]
+    return plots({"dev": dev, "taken": 2, "last": 4, "points": [{"step": 4, "benchmarks": {}}], "targets": []}, {})
+
+
+def lowest(plot: Plot) -> float:
+    """The lowest number of the axis of shares; those of steps end at 4."""
+    return min(float(text) for text in re.findall(r"<text[^>]*>([\d.]+)</text>", plot.chart) if float(text) > 4)
+
+
+def test_the_dev_accuracy_begins_before_the_first_step_where_rewards_differ_there() -> None:
+    (plot,) = dev_plots((0, 0.5, 0.2), (2, 0.6, 0.5), (4, 0.7, 0.6))
+    assert plot.beside == "preferred above dispreferred, %" and lowest(plot) <= 50
+    (same,) = dev_plots((0, 0.0, 0.0), (2, 0.6, 0.5), (4, 0.7, 0.6))
+    assert same.beside == "preferred above dispreferred, %; none at step 0, where all rewards are 0"
+    assert lowest(same) > 50
+    assert not dev_plots((0, 0.0, 0.0))
+
+
 def test_the_axis_of_the_dev_accuracy_ends_at_100_percent() -> None:
-    found = {"dev": [{"step": 2, "accuracy": 1.0, "ci": None}, {"step": 4, "accuracy": 1.0, "ci": None}], "taken": 2, "last": 4}
-    (plot,) = plots(found | {"points": [{"step": 4, "benchmarks": {}}], "targets": []}, {})
+    (plot,) = dev_plots((2, 1.0, 0.5), (4, 1.0, 0.5))
     numbers = [float(text) for text in re.findall(r"<text[^>]*>([\d.]+)</text>", plot.chart)]
     assert 100 in numbers and max(numbers) == 100
 

@@ -78,14 +78,31 @@ def test_the_longest_group_of_prepared_data_must_fit_a_row(tmp_path, part):
             False,
             "a sample of each dev prompt, 64 at most, of up to 256 tokens (…) at evaluations every 7 steps (…)",
         ),
+        (
+            {"keep_best": "eval_loss", "dev_prompts": 2},
+            False,
+            "2 samples of up to 256 tokens (…) at up to 5 evaluations (…): at most 2,560 tokens",
+        ),
     ],
 )
 def test_what_dev_samples_will_cost(tmp_path, train, cached, said):
     write_groups(tmp_path, groups(40, 20, "g"))
     write_groups(tmp_path / "dev", groups(4, 20, "d"))
-    (cost,) = [check for check in checks_of(recipe_of(**train), tmp_path, cached=cached) if check.is_cost]
+    (cost,) = [check for check in checks_of(recipe_of(**train), tmp_path, cached=cached) if check.name == "dev samples"]
     shortened = cost.seen.replace("(train.dev_prompts, train.dev_max_new_tokens)", "(…)").replace("(train.eval_steps)", "(…)")
-    assert shortened == said and cost.problem is None
+    assert shortened == f"{said}; train.dev_prompts=0 draws none" and cost.problem is None
+
+
+def test_without_dev_samples_there_is_no_cost_and_keep_best_says_which_key_draws_some(tmp_path):
+    def said(**train):
+        checks = checks_of(recipe_of(**train), tmp_path, cached=False)
+        return [check.seen for check in checks if check.name == "dev samples"]
+
+    unasked = (
+        "none, as train.keep_best needs none; train.dev_prompts=64 draws some, for KL, entropy and the check that they end"
+    )
+    assert said(keep_best="eval_accuracy") == [unasked]
+    assert said(dev_prompts=0) == said(dev_prompts=0, keep_best="eval_accuracy") == []
 
 
 def test_larger_batches_share_the_reference():

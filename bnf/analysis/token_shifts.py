@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from bnf.data.groups import GROUPS_FILE, PromptGroup, read_groups
+from bnf.data.groups import GROUPS_FILE, ChosenGroups, PromptGroup, read_groups
 from bnf.data.row_order import order_digest, row_order
 from bnf.data.token_ids import Array
 
@@ -76,7 +76,7 @@ def token_shifts(
         max_groups_per_row=max_groups_per_row,
         share_prompts=indices[0]["share_prompts"],
     )
-    if {index["rows"] for index in indices} != {order_digest(data, rows)}:
+    if {index["rows"] for index in indices} != {order_digest((row, ChosenGroups(data, row)) for row in rows)}:
         return []
     last = min(shard["rows"][1] for shard in shards)
     tokenizer = Tokenizer.from_file(str(policy_dir / _TOKENIZER))

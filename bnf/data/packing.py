@@ -10,18 +10,15 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bnf.data.groups import ChosenGroups, PromptGroup, tokens_digest
+from bnf.data.groups import ChosenGroups, PromptGroup
 from bnf.data.longest import too_long
-
-# How many rows are filled at the same time: enough for tight rows, and packing stays linear in the number of groups.
-_OPEN_ROWS = 32
+from bnf.data.row_order import order_digest, row_order, tokens_in_row
 
 
 @dataclass(frozen=True)
@@ -202,11 +199,7 @@ def pack(
     max_groups_per_row: int | None = None,
     share_prompts: bool = True,
 ) -> list[Row]:
-    """Packs all groups into rows of at most `max_tokens_per_row` tokens and `max_groups_per_row` groups. The same groups always give the
-    same rows.
-
-    The groups are shuffled by the digest of their token ids, so that neighbours in the data set (one source, one length) are spread over
-    rows. A group is never split, also not in plain packing: objectives compare its completions.
+    """Packs all groups into rows of at most `max_tokens_per_row` tokens and `max_groups_per_row` groups, as `row_order` says.
 
     Raises:
         ValueError: the longest group, which is named, is longer than a row.
@@ -215,26 +208,8 @@ def pack(
     longest = max(range(len(groups)), key=sizes.__getitem__, default=None)
     if longest is not None and sizes[longest] > max_tokens_per_row:
         raise too_long(groups[longest].id, sizes[longest], max_tokens_per_row)
-    digest = tokens_digest(groups)
-    order = sorted(range(len(groups)), key=lambda index: sha256(f"{digest}:{index}".encode()).digest())
-    rows: list[list[int]] = []
-    open_rows: list[tuple[list[int], int]] = []
-    for index in order:
-        size = sizes[index]
-        place = next((i for i, (_, free) in enumerate(open_rows) if free >= size), None)
-        if place is None:
-            row: list[int] = []
-            rows.append(row)
-            open_rows.append((row, max_tokens_per_row))
-            if len(open_rows) > _OPEN_ROWS:
-                open_rows.pop(0)
-            place = len(open_rows) - 1
-        row, free = open_rows[place]
-        row.append(index)
-        open_rows[place] = (row, free - size)
-        if len(row) == max_groups_per_row:
-            open_rows.pop(place)
-    return [Row(ChosenGroups(groups, tuple(row)), tuple(row), share_prompts) for row in rows]
+    order = row_order(groups, max_tokens_per_row, max_groups_per_row=max_groups_per_row, share_prompts=share_prompts)
+    return [Row(ChosenGroups(groups, row), row, share_prompts) for row in order]
 
 
 def step_bounds(sizes: Sequence[int], num_steps: int) -> list[int]:
@@ -254,18 +229,9 @@ def step_bounds(sizes: Sequence[int], num_steps: int) -> list[int]:
     return bounds
 
 
-def tokens_in_row(group: PromptGroup, share_prompts: bool) -> int:
-    """How many tokens of a row a group takes."""
-    copies = 1 if share_prompts else len(group.completions)
-    return group.num_tokens + (copies - 1) * len(group.prompt_ids)
-
-
 def rows_digest(rows: Sequence[Row]) -> str:
-    """A digest of the rows' token ids and layout. Cached log-probabilities fit rows of the same digest."""
-    digest = sha256()
-    for row in rows:
-        digest.update(f"{row.indices}{tokens_digest(row.groups)}".encode())
-    return digest.hexdigest()
+    """The digest of these rows, as `order_digest` says."""
+    return order_digest((row.indices, row.groups) for row in rows)
 
 
 def _joined(parts: Sequence[Sequence[int]]) -> Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bnf.data.groups import PromptGroup, read_groups, write_groups
 from bnf.data.longest import longest_of_all
-from bnf.data.packing import tokens_in_row
+from bnf.data.row_order import tokens_in_row
 from bnf.data.sizes import DataSizes, data_sizes
 from bnf.files import write_json
 from bnf.host import available_memory

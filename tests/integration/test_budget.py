@@ -6,7 +6,7 @@ import pytest
 
 from bnf import train
 from bnf.data.groups import write_groups
-from bnf.data.packing import tokens_in_row
+from bnf.data.row_order import tokens_in_row
 from bnf.host import available_memory
 from bnf.model.shapes import read_shape
 from bnf.training import budget

@@ -7,7 +7,8 @@ import pytest
 
 from bnf.data.groups import Completion, PromptGroup, write_groups
 from bnf.data.longest import longest_group
-from bnf.data.packing import Row, pack, step_bounds, tokens_in_row
+from bnf.data.packing import Row, pack, step_bounds
+from bnf.data.row_order import tokens_in_row
 from bnf.training.config import TrainConfig
 from bnf.training.own_reference import cache_for
 from bnf.training.parallel import SeededSteps

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from bnf.data.packing import pack, tokens_in_row
+from bnf.data.packing import pack
+from bnf.data.row_order import tokens_in_row
 from bnf.training import budget
 from bnf.training.budget import Bounds, row_bounds, search, worst_groups
 from bnf.training.config import TrainConfig

@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Tests run in several processes: the threads of one would get in the way of the others'.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+# What every change has to pass: nightly tests take too long, and those of GPUs need one.
+QUICK_ENOUGH := not nightly and not gpu
 
 .PHONY: demo env test-env test unit check nightly lock clean
 
@@ -17,10 +19,10 @@ test-env:
 
 # The other tests wait a lot, for servers and engines that start: three files at a time, as the tests of a file share homes.
 test: unit
-	$(ONE_THREAD) $(BIN)/python -m pytest --ignore=tests/unit -n 3 --dist loadfile --no-loadscope-reorder
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not unit and $(QUICK_ENOUGH)" -n 3 --dist loadfile --no-loadscope-reorder
 
 unit: test-env
-	$(ONE_THREAD) $(BIN)/python -m pytest tests/unit -n 2 --dist worksteal
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/unit -m "unit and $(QUICK_ENOUGH)" -n 2 --dist worksteal
 
 check: test-env
 	$(BIN)/ruff check .

@@ -1,4 +1,6 @@
-"""The order of test files: those that take longest come first, so that none of them is still at work when all others are done."""
+"""Which tests are quick, and the order of test files: those that take longest come first, so that none of them is still at work when all
+others are done.
+"""
 
 import pytest
 
@@ -22,4 +24,7 @@ LONGEST = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ranks = {config.rootpath / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    for item in items:
+        if config.rootpath / "tests" / "unit" in item.path.parents and item.get_closest_marker("integration") is None:
+            item.add_marker("unit")
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))

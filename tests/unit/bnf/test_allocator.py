@@ -25,6 +25,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it tells glibc's allocator")
 @pytest.mark.parametrize(("how", "mib", "kept"), [("keep", 30, 30), ("keep", 100, 0), ("leave", 30, 0)])
 def test_what_a_tensor_leaves(how, mib, kept):

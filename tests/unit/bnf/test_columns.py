@@ -103,6 +103,7 @@ def test_data_sets_are_joined_to_what_one_writer_gives(tmp_path: Path) -> None:
     assert list((tmp_path / "twice").iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_writers_memory_does_not_grow_with_its_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bnf.data.columns._COPIED_BYTES", 4096)
     groups = random_groups(4000)

@@ -60,6 +60,7 @@ def test_evaluations_say_what_a_padded_computation_says(dev_workplace: Path, tmp
     assert last["eval_loss"] == pytest.approx(float(torch.stack(losses).mean()), abs=1e-4)
 
 
+@pytest.mark.integration
 def test_evaluating_changes_nothing_of_the_training(workplace: Path, dev_workplace: Path, tmp_path: Path) -> None:
     """Not even where training draws random numbers of its own."""
     settings: dict[str, Any] = {"lora_r": 4, "lora_dropout": 0.2, "learning_rate": 1e-2}
@@ -74,6 +75,7 @@ def test_evaluating_changes_nothing_of_the_training(workplace: Path, dev_workpla
     assert len(evaluations(tmp_path / "with")) == len(lines[0]) + 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("lora_r", [0, 4])
 def test_a_resumed_training_has_the_same_evaluations(dev_workplace: Path, tmp_path: Path, lora_r: int) -> None:
     settings = SMALL | {"lora_r": lora_r, "save_steps": 2, "eval_steps": 3, "report_to": "tensorboard"}
@@ -215,6 +217,7 @@ def test_sample_metrics_are_those_of_a_padded_computation(workplace: Path, tiny_
     assert sample_metrics(samples, packed, None, bf16=False).kl == 0
 
 
+@pytest.mark.integration
 def test_samples_are_compared_with_the_reference_that_was_cached(dev_workplace: Path, tmp_path: Path) -> None:
     """A later round: the training starts from other weights than the reference's."""
     model = AutoModelForCausalLM.from_pretrained(dev_workplace / "model", dtype=torch.float32)
@@ -275,6 +278,7 @@ def test_samples_that_no_longer_end_stop_the_training(leaning_workplace: Path, t
     assert last["eval_samples/unterminated"] > 0.1 and not (tmp_path / "out" / "policy").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("leaning_workplace", [True], indirect=True)
 def test_a_healthy_training_is_not_stopped(leaning_workplace: Path, tmp_path: Path) -> None:
     run(leaning_workplace, tmp_path / "out", **LEANING)
@@ -284,6 +288,7 @@ def test_a_healthy_training_is_not_stopped(leaning_workplace: Path, tmp_path: Pa
     assert last["eval_samples/unterminated"] <= first["eval_samples/unterminated"]
 
 
+@pytest.mark.integration
 def test_preferred_completions_that_became_unlikely_stop_the_training(dev_workplace: Path, tmp_path: Path) -> None:
     with pytest.raises(
         TrainingCollapsed,

@@ -125,6 +125,7 @@ def test_gradients_reach_every_adapter_through_the_quantized_layers(place: Path)
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-3 * float(gradient.abs().max()), msg=name)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("modules", ["all-linear", ["q_proj", "down_proj"]])
 def test_the_policy_computes_what_was_trained(place: Path, tmp_path: Path, modules: Any) -> None:
     settings = QLORA | {"objective": "dpo", "bf16": True, "global_batch_size": 12, "num_train_epochs": 8}
@@ -154,6 +155,7 @@ def test_the_policy_computes_what_was_trained(place: Path, tmp_path: Path, modul
             assert (onto_original - expected).abs().max() > 0.05
 
 
+@pytest.mark.integration
 def test_a_killed_training_goes_on_to_the_same_bits(place: Path, tmp_path: Path) -> None:
     """The frozen weights are quantized anew, to the same 4 bits."""
     settings = QLORA | {"bf16": True, "save_steps": 2, "num_train_epochs": 2}

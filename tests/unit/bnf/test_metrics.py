@@ -106,6 +106,7 @@ def test_implicit_rewards(name: str, options: dict[str, float], expected: float)
     assert float(load_objective(name, options).rewards(row).detach()[0]) == pytest.approx(expected)
 
 
+@pytest.mark.integration
 def test_what_is_logged_decides_nothing(dev_workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the policy is the same to the bit, and the rules of a collapse see what they look at."""
     settings = {"dev_prompts": 4, "dev_max_new_tokens": 4}

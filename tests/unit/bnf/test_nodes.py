@@ -270,6 +270,7 @@ def test_a_launch_is_over_where_its_file_is_gone_and_not_where_it_cannot_be_read
     assert ("the launch is over, and the processes of this node did not end" in capsys.readouterr().err) == is_over
 
 
+@pytest.mark.integration
 def test_processes_wait_for_the_first_one_longer_than_torchs_limits() -> None:
     """In a process of its own, as a process meets others once."""
     script = (

@@ -117,6 +117,7 @@ def test_one_number_for_all_rows_of_a_step(float32_model: Path, workplace: Path,
     assert second["mismatched_logratio"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.integration
 def test_a_resumed_training_ends_with_the_same_bits(tiny_model_dir: Path, workplace: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"num_train_epochs": 2, "save_steps": 1, "label_weighting": "balanced"}
     whole = run(tiny_model_dir, workplace, tmp_path / "whole", **settings)

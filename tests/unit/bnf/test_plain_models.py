@@ -142,6 +142,7 @@ def test_torchs_own_optimizers_are_everywhere(name: str) -> None:
     _check_optimizer(TrainConfig(optim=name))
 
 
+@pytest.mark.integration
 def test_what_a_plan_asks_imports_no_transformers_and_without_groups_no_torch(tmp_path: Path) -> None:
     folder_of(tmp_path, *PUBLISHED["smollm2"])
     write_groups(tmp_path / "groups", random_groups(8))

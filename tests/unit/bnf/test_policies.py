@@ -52,6 +52,7 @@ def stopped(workplace: Path, output: Path, step: int, **settings: Any) -> None:
         run(workplace, output, stop, **settings)
 
 
+@pytest.mark.integration
 @KINDS
 def test_the_best_policy_is_that_of_a_training_which_ends_there(dev_workplace: Path, tmp_path: Path, kind: Any) -> None:
     summary = run(dev_workplace, tmp_path / "best", **(BEST | kind))

@@ -102,6 +102,7 @@ def test_the_optimizer_has_them_and_they_are_what_is_told(
     assert summary["learning_rates"] == {"first": applied[0], "highest": max(applied), "last": applied[-1]}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name", ["cosine", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("linear", "constant_with_warmup"))]
 )

@@ -171,6 +171,7 @@ def test_however_it_ends_there_is_no_traceback_unless_it_is_asked_for(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_the_library_needs_torch_and_transformers_alone(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_groups(tmp_path / "groups", random_groups(6))
     write_groups(tmp_path / "groups" / "dev", random_groups(4, seed=1))

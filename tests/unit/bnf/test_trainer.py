@@ -86,6 +86,7 @@ def test_one_row_or_several_make_the_same_step(workplace: Path, tmp_path: Path) 
             torch.testing.assert_close(many[name] - start[name], tensor - start[name], rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.integration
 def test_resume_after_an_exception_is_exact_in_any_epoch(workplace: Path, tmp_path: Path) -> None:
     settings = {"num_train_epochs": 3, "save_steps": 1}
     total = run(workplace, tmp_path / "whole", **settings)["steps"]
@@ -108,6 +109,7 @@ def test_resume_after_an_exception_is_exact_in_any_epoch(workplace: Path, tmp_pa
         assert whole == resumed
 
 
+@pytest.mark.integration
 def test_killed_by_signal_9_it_resumes_to_the_same_bits(workplace: Path, tmp_path: Path) -> None:
     """A real process, killed while it works on the step after its checkpoint, with the next checkpoint half written."""
     settings = {"num_train_epochs": 2, "save_steps": 2, "bf16": True}

@@ -45,6 +45,7 @@ def records(name):
     return [json.loads(line) for line in data.splitlines()] if ".jsonl" in path.name else json.loads(data)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SETS)
 def test_every_row_of_a_real_set_is_accounted_for_and_its_ids_are_the_templates(tmp_path, name):
     source, file, columns, expected = SETS[name]

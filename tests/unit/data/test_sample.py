@@ -71,6 +71,7 @@ def test_temperatures_share_the_samples_and_have_seeds_of_their_own(tmp_path, to
     assert [record["held_out"] for record in map(json.loads, text.splitlines())] == [one["held_out"] for one in PROMPTS]
 
 
+@pytest.mark.integration
 def test_resume_after_kill_9_gives_identical_texts(tmp_path, tokenizer):
     kill_after = 2 * CHUNK_PROMPTS + 1
     script = f"""

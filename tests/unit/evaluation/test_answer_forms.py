@@ -238,6 +238,7 @@ def _all_golds() -> list[str]:
     return sorted(golds | {last_boxed(row["answer"]) or row["answer"] for row in rows})
 
 
+@pytest.mark.integration
 @needs_data
 def test_every_answer_of_math_stays_right_when_it_is_written_otherwise_and_is_wrong_when_changed():
     wrong, right, count = [], [], 0
@@ -251,6 +252,7 @@ def test_every_answer_of_math_stays_right_when_it_is_written_otherwise_and_is_wr
     assert not wrong and not right and count > 15_000
 
 
+@pytest.mark.integration
 @needs_data
 @pytest.mark.parametrize("every", [32, pytest.param(8, marks=pytest.mark.nightly)])
 def test_the_second_metric_agrees_on_the_answers_of_math_that_are_no_integers(every):

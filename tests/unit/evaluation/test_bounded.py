@@ -84,6 +84,7 @@ calls("sleep")
         time.sleep(0.1)
 
 
+@pytest.mark.integration
 def test_symbolic_equality_and_hostile_latex(tmp_path):
     """Nothing of it runs, and each takes no longer than its limit and a new process's start."""
     made = tmp_path / "made"

@@ -277,6 +277,7 @@ def test_letters_that_the_judge_did_not_mean_are_not_trusted(tmp_path):
     assert not result["trusted"] and "the letters have 0% of the probability" in result["untrusted_reason"]
 
 
+@pytest.mark.integration
 def test_a_killed_judge_loses_no_answer_and_pays_none_twice(tmp_path):
     """Kill -9 while requests are under way: what had come back is there, and is not asked again."""
     seen = []

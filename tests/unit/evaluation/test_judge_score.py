@@ -273,6 +273,7 @@ def bnf(*words, folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.integration
 def test_the_command(tmp_path):
     path = arena_file(tmp_path / "f.jsonl", [("B>A", "A>B")] * 3)
     packed = tmp_path / "f.jsonl.gz"

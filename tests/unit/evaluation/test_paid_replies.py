@@ -173,6 +173,7 @@ def test_a_cap_that_is_reached_with_requests_under_way_keeps_their_replies(tmp_p
     assert set(server.billed.values()) == {1} and len(server.billed) == 24
 
 
+@pytest.mark.integration
 def test_a_kill_loses_no_reply_that_had_arrived(tmp_path):
     """The process looks at the first reply for ever; the others that were under way arrive meanwhile, and then comes kill -9."""
     script = f"""

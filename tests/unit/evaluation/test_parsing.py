@@ -167,6 +167,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_a_wrong_answer_or_none_in_bounded_time(name):
     items = [

@@ -227,6 +227,7 @@ def test_completions_without_their_items_say_what_is_missing(tmp_path):
 # ZeroEval's files
 
 
+@pytest.mark.integration
 @needs_data
 @pytest.mark.parametrize(
     ("benchmark", "file", "n", "accuracy", "no_answer"),
@@ -251,6 +252,7 @@ def test_a_file_with_51_of_2778_items_is_partial():
     assert result["accuracy"] == pytest.approx(100 * 40 / 2778)
 
 
+@pytest.mark.integration
 @needs_data
 def test_each_detail_of_the_protocol_is_felt(monkeypatch):
     """The figures hang on every rule: without the fallback, or with newlines kept, they are others."""

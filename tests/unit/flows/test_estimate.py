@@ -95,6 +95,7 @@ def test_on_a_cpu_there_are_no_gpus_and_no_empty_table(recipe):
     assert "GiB a process" in said and "×" not in said and "\n\n\n" not in said
 
 
+@pytest.mark.integration
 def test_rows_that_are_named_hold_what_prepare_lets_through_and_figures_are_readable(recipe):
     # Two completions of 2048 tokens with their prompt.
     known = ("--groups", "58000", "--group-tokens", "900")

@@ -56,6 +56,7 @@ def test_the_most_memory_of_a_job_is_its_own_and_that_of_what_it_started(child, 
     assert peak("take memory in a process of its own") - before > 140 << 20
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library keeps what is freed on request")
 def test_what_a_training_had_its_process_keep_is_given_back_after_it():
     program = """

@@ -28,6 +28,7 @@ def test_nan_is_refused():
         canonical({"a": float("nan")})
 
 
+@pytest.mark.integration
 def test_key_is_the_same_in_another_process_folder_and_hash_seed(tmp_path):
     program = (
         "from tasks.keys import Ingredients, code_digests;"

@@ -16,12 +16,13 @@ from flows.runs.home import home_folder
 from flows.runs.listing import ListedRun, chosen, fold, headline_text, list_runs
 from flows.runs.naming import changes
 from flows.runs.record import Run, all_runs
+from flows.runs.sweeps import sweep_of
 
 
 def show_runs(*, filters: Sequence[str], sort: str, every: bool, as_json: bool) -> None:
     """Print the runs that all filters fit; without `every`, those that repeat another one from the cache are a number beside it."""
     home = home_folder()
-    rows = chosen(list_runs(all_runs(home)), filters, sort)
+    rows = chosen(list_runs(all_runs(home), sweep_of(home)), filters, sort)
     if as_json:
         print_json({"runs": rows})
     elif rows:
@@ -41,6 +42,7 @@ def _row(row: ListedRun, repeats: int) -> dict[str, str]:
         "state": row["state"],
         "age": age((datetime.now().astimezone() - started).total_seconds()),
         "took": "" if row["seconds"] is None else duration(row["seconds"]),
+        "sweep": row["sweep"] or "",
         "objective": row["objective"] or "",
         "model": row["model"] or "",
         "changed": changes(row["changed"]),

@@ -10,12 +10,13 @@ from datetime import datetime
 from uuid import UUID
 
 from evaluation.records import read_json
-from flows.commands.showing import show_results, taken_run
+from flows.commands.showing import show_results, taken_run, taken_run_or_sweep
 from flows.display import Display
 from flows.errors import RecipeError, Stopped
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.progress import TaskProgress, read_progress
 from flows.runs.record import CRASHED, RUNNING, Run, RunRecord
+from flows.runs.sweeps import SweepFolder
 from flows.wording import place
 
 # Seconds between two looks at the run's folder.
@@ -124,7 +125,7 @@ def serve_ui(name: str | None, *, debug: bool) -> None:
     import threading
 
     home = home_folder()
-    run = taken_run(home, name) if name is not None else None
+    run = taken_run_or_sweep(home, name) if name is not None else None
     set_prefect_environment(home, debug=debug)
     from flows.service.server import prefect_server
 
@@ -143,8 +144,8 @@ def serve_ui(name: str | None, *, debug: bool) -> None:
         threading.Event().wait()
 
 
-def page(url: str, run: Run) -> str:
-    """The address of a run's page in the UI at `url`.
+def page(url: str, run: Run | SweepFolder) -> str:
+    """The address of a run's or a sweep's page in the UI at `url`.
 
     Raises:
         RecipeError: the server doesn't know the run.
@@ -154,7 +155,7 @@ def page(url: str, run: Run) -> str:
 
     with get_client(sync_client=True) as client:
         try:
-            client.read_flow_run(UUID(run.record.flow_run_id))
+            client.read_flow_run(UUID(str(run.record.flow_run_id)))
         except ObjectNotFound:
             raise RecipeError(
                 f"RUN must be known to the Prefect server, got {run.id}, which {os.environ['PREFECT_API_URL']} has not; set "

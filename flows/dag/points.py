@@ -49,7 +49,8 @@ def make_points(sweep: Sweep) -> list[Point]:
     except RecipeError:
         # It may be no recipe without what the axes set.
         base = None
-    points, refused = [], {}
+    points: list[Point] = []
+    refused: dict[str, list[Mapping[str, object]]] = {}
     for settings, name in zip(grid, _names(sweep, grid), strict=True):
         words = [*sweep.overrides, *(as_override(key, value) for key, value in sweep.settings_of(settings).items())]
         try:

@@ -7,9 +7,8 @@ import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from evaluation.records import read_json
+from evaluation.records import Record, read_json
 from flows.errors import RecipeError
 from flows.runs.record import CRASHED, RUNNING, now
 from tasks.store import write_json
@@ -54,7 +53,7 @@ class SweepRecord:
     started: str = field(default_factory=now)
     ended: str | None = None
     flow_run_id: str | None = None
-    chosen: list[dict[str, Any]] = field(default_factory=list)
+    chosen: list[Record] = field(default_factory=list)
     how: str | None = None
 
     @property
@@ -63,7 +62,7 @@ class SweepRecord:
         return [run for run in self.runs if run.why is not None]
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> SweepRecord:
+    def from_json(cls, value: Record) -> SweepRecord:
         return cls(**{**value, "runs": [SweepRun(**run) for run in value["runs"]]})
 
 

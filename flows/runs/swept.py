@@ -33,7 +33,8 @@ def swept_run(
     run: Run, store: Store, *, label: str, settings: Mapping[str, object], num_settings: int, is_chosen: bool
 ) -> SweptRun:
     """A run with the folders of its results."""
-    recipe, scores = run.recipe, {}
+    recipe = run.recipe
+    scores: dict[str, dict[str, Path]] = {}
     for task, artifact in run.artifacts.items():
         name = TaskName.from_id(task)
         if name.stage == "score" and name.checkpoint is None:

@@ -16,4 +16,5 @@ examples: completions that a rule chooses, and all that a model failed
 excerpts: the beginnings of texts
 charts: SVG from numbers
 compare: runs against each other
+swept: what the comparison of a sweep is made from
 """

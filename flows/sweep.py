@@ -19,7 +19,7 @@ from prefect.states import Cancelled as cancelled_state
 from bnf.host import own_cores
 from evaluation.report.swept import PAGE, Choice, FailedRun, SweepFacts, SweptRun
 from flows.align import LISTENER, PLAN, SHARE, align
-from flows.dag.choosing import choose, chosen_points, contests, unequal_budgets
+from flows.dag.choosing import choose, chosen_points, contests, how_chosen
 from flows.dag.plan import Plan
 from flows.dag.points import Point, in_words
 from flows.dag.resources import shared_devices
@@ -131,18 +131,11 @@ def _run(work: Work, cancelled: Callable[[], bool]) -> None:
     work.choices = choose(select, work.plan.points, have)
     record = work.folder.record
     record.chosen = [dataclasses.asdict(choice) for choice in work.choices]
-    record.how = (
-        f"for each of {len(work.choices)} the settings of {', '.join(select.over)} with the "
-        f"{'highest' if select.by == 'eval_accuracy' else 'lowest'} {select.by} on the dev set, in the mean of all seeds; nothing else was "
-        "looked at, and only they are evaluated"
-    )
-    if said := unequal_budgets(work.choices):
-        record.how += f"; {said}"
+    record.how = how_chosen(select, work.choices)
     work.folder.save()
-    work.tell.on_message(f"chosen {record.how}")
+    work.tell.on_message(f"chosen: {record.how}")
     for choice in work.choices:
-        among = f"{select.by} {choice.candidates[0].mean:.4g} over {len(choice.candidates)} settings"
-        work.tell.on_message(f"  {choice.name}: {in_words(choice.settings)} ({among})")
+        work.tell.on_message(f"  {choice.name}: {in_words(choice.settings)} ({select.by} {choice.candidates[0].mean:.4g})")
     names = {point.recipe.name for point in chosen_points(select, plan.points, work.choices)}
     _run_all(work, [(point, whole) for point, whole in plan.in_order if point.recipe.name in names], cancelled)
 

@@ -7,15 +7,16 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from uuid import UUID
 
 from evaluation.records import read_json
-from flows.commands.showing import show_results, taken_run, taken_run_or_sweep
+from flows.commands.showing import show_results, taken_run_or_sweep
 from flows.display import Display
 from flows.errors import RecipeError, Stopped
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.progress import TaskProgress, read_progress
-from flows.runs.record import CRASHED, RUNNING, Run, RunRecord
+from flows.runs.record import CRASHED, RUNNING, Run, RunRecord, find_run
 from flows.runs.sweeps import SweepFolder
 from flows.wording import place
 
@@ -26,7 +27,7 @@ _CODES = {"completed": 0, "stopped": 143}
 
 
 def watch_run(name: str) -> int:
-    """Show a run as its own terminal does until it has ended; the exit code says how.
+    """Show a run, or the runs of a sweep one after another, as its own terminal does until it has ended; the exit code says how.
 
     Returns:
         0 completed; 1 failed, cancelled or crashed; 143 stopped by a signal.
@@ -34,7 +35,30 @@ def watch_run(name: str) -> int:
     Raises:
         Stopped: Ctrl-C ended the watching.
     """
-    run = taken_run(home_folder(), name)
+    home = home_folder()
+    found = taken_run_or_sweep(home, name)
+    return _watch_sweep(home, found) if isinstance(found, SweepFolder) else _watch(found)
+
+
+def _watch_sweep(home: Path, sweep: SweepFolder) -> int:
+    """Show each run that is at work in the sweep until that has ended, one after another."""
+    seen: set[str] = set()
+    while True:
+        sweep = sweep.read_again()
+        state = sweep.state
+        at_work = [run.runs[-1] for run in sweep.record.runs if run.state == RUNNING and run.runs and run.runs[-1] not in seen]
+        if at_work:
+            seen.add(at_work[0])
+            _watch(find_run(home, at_work[0]))
+        elif state != RUNNING:
+            break
+        else:
+            time.sleep(_LOOK_S)
+    print(f"{sweep.id}  {state}")
+    return _CODES.get(state, 1)
+
+
+def _watch(run: Run) -> int:
     display = Display()
     display.message(f"run {run.id}\n  its page: bnf ui {run.id}\n  Ctrl-C ends the watching and leaves the run alone")
     shown = _Shown(display)

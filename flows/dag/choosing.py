@@ -89,13 +89,18 @@ def chosen_points(select: Select, points: Sequence[Point], choices: Sequence[Cho
     ]
 
 
-def unequal_budgets(choices: Sequence[Choice]) -> str | None:
-    """What to say where not all objectives were tuned over equally many settings; None where they were."""
+def how_chosen(select: Select, choices: Sequence[Choice]) -> str:
+    """How the settings were chosen, in words; also whether all were chosen among equally many."""
     numbers = {choice.name: len(choice.candidates) for choice in choices}
-    if len(set(numbers.values())) < 2:
-        return None
-    said = ", ".join(f"{name} over {number}" for name, number in numbers.items())
-    return f"not all were tuned over equally many settings: {said}; the page says how many beside each"
+    extreme = "highest" if FIGURES[select.by].greater_is_better else "lowest"
+    among = f"each among {len(choices[0].candidates)} settings" if choices else "no settings had a value for every seed"
+    if len(set(numbers.values())) > 1:
+        said = ", ".join(f"{name} among {number}" for name, number in numbers.items())
+        among = f"not all among equally many settings, so they were not tuned alike: {said}"
+    return (
+        f"the {', '.join(select.over)} with the {extreme} {select.by} on the dev set in the mean of all seeds, before anything else was "
+        f"evaluated; {among}"
+    )
 
 
 def _of(point: Point, keys: Sequence[str]) -> dict[str, object]:

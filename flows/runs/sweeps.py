@@ -93,7 +93,9 @@ class SweepFolder:
             return RUNNING
         except FileNotFoundError:
             return CRASHED
-        return CRASHED
+        # It may have ended between the look at its record and the look at its lock.
+        state = self.read_again().record.state
+        return CRASHED if state == RUNNING else state
 
     def save(self) -> None:
         write_json(self.folder / _FILE, asdict(self.record), durable=True)

@@ -32,12 +32,12 @@ def of_policy(dev: Record) -> dict[str, float]:
 def swept_run(
     run: Run, store: Store, *, label: str, settings: Mapping[str, object], num_settings: int, is_chosen: bool
 ) -> SweptRun:
-    """A run with the folders of its results."""
+    """A run with the folders of its results. Of settings that were not chosen no score is looked at, though an earlier sweep has some."""
     recipe = run.recipe
     scores: dict[str, dict[str, Path]] = {}
     for task, artifact in run.artifacts.items():
         name = TaskName.from_id(task)
-        if name.stage == "score" and name.checkpoint is None:
+        if is_chosen and name.stage == "score" and name.checkpoint is None:
             scores.setdefault(str(name.benchmark), {})[str(name.role)] = store.fetch(artifact)
     trained, shifts = _last(run, "train"), _last(run, "analyze")
     return SweptRun(

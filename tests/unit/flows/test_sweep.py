@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.dag.choosing import check_choice, choose, chosen_points, contests, unequal_budgets
+from flows.dag.choosing import check_choice, choose, chosen_points, contests, how_chosen
 from flows.dag.graph import build
 from flows.dag.points import make_points
 from flows.dag.sharing import shared_first, work_of
@@ -192,7 +192,10 @@ def test_the_best_mean_over_all_seeds_is_chosen_for_each_objective_and_of_equals
     assert [point.recipe.name for point in taken] == [
         *("tuned-bnf-lr2e-5-seed0", "tuned-bnf-lr2e-5-seed1", "tuned-dpo-lr1e-5-seed0", "tuned-dpo-lr1e-5-seed1")
     ]
-    assert unequal_budgets(choices) is None
+    assert how_chosen(Select(**OVER_RATES), choices) == (
+        "the train.learning_rate with the highest eval_accuracy on the dev set in the mean of all seeds, before anything else was "
+        "evaluated; each among 2 settings"
+    )
 
 
 def test_of_losses_the_lowest_is_chosen(written):
@@ -205,8 +208,10 @@ def test_settings_without_every_seed_do_not_count_and_unequal_budgets_are_said(w
     points = points_of(written(sweep=RATES))
     choices = choose(Select(**OVER_RATES), points, values(points, 0.9, None, 0.1, 0.1, 0.5, 0.5, 0.6, 0.6))
     assert choices[0].settings == {"train.learning_rate": 2e-5}, "0.9 is one seed's alone"
-    assert unequal_budgets(choices).startswith("not all were tuned over equally many settings: bnf over 1, dpo over 2")
+    said = how_chosen(Select(**OVER_RATES), choices)
+    assert said.endswith("not all among equally many settings, so they were not tuned alike: bnf among 1, dpo among 2")
     assert choose(Select(**OVER_RATES), points, {}) == []
+    assert how_chosen(Select(**OVER_RATES), []).endswith("no settings had a value for every seed")
 
 
 def test_variants_of_several_objectives_compete_within_their_objective(written):

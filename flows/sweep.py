@@ -22,9 +22,11 @@ from flows.align import LISTENER, PLAN, SHARE, align
 from flows.dag.choosing import choose, chosen_points, contests, how_chosen
 from flows.dag.plan import Plan
 from flows.dag.points import Point, in_words
+from flows.dag.preflight import problems
 from flows.dag.resources import shared_devices
 from flows.dag.schedule import Waiting, startable
 from flows.dag.sweep_plan import SweepPlan, devices_needed, is_result, trained_only
+from flows.errors import RecipeError
 from flows.runner import Listener
 from flows.runs.record import RUNNING, Run, all_runs, find_run
 from flows.runs.sweeps import SweepFolder, SweepRun
@@ -146,7 +148,15 @@ def _run_all(work: Work, wanted: Sequence[tuple[Point, Plan]], cancelled: Callab
     Raises:
         Cancelled: the sweep was cancelled.
     """
-    todo = {point.recipe.name: (point, plan) for point, plan in wanted if not _take_result(work, point, plan)}
+    runs = [run for run in all_runs(work.plan.home) if run.state == "completed"]
+    todo = {point.recipe.name: (point, plan) for point, plan in wanted if not _take_result(work, point, plan, runs)}
+    if len(todo) < len(wanted):
+        work.tell.on_message(f"{len(wanted) - len(todo)} of {len(wanted)} runs are complete already")
+    for name, (point, plan) in list(todo.items()):
+        # Known by now of a sweep that was begun before it was: its other runs are finished all the same.
+        if wrong := problems(plan.checks):
+            _note(work, point, None, RecipeError("\n".join(wrong)))
+            del todo[name]
     if not todo:
         return
     devices = shared_devices(next(iter(todo.values()))[1].recipe)
@@ -180,11 +190,10 @@ def _run_all(work: Work, wanted: Sequence[tuple[Point, Plan]], cancelled: Callab
             raise
 
 
-def _take_result(work: Work, point: Point, plan: Plan) -> bool:
-    """Take a run of the home that is complete already, as one that an earlier call of the same command made."""
-    for run in all_runs(work.plan.home):
-        if run.record.recipe == point.recipe.name and run.state == "completed" and is_result(plan, run):
-            work.tell.on_message(f"{point.recipe.name}: complete, run {run.id}")
+def _take_result(work: Work, point: Point, plan: Plan, runs: Sequence[Run]) -> bool:
+    """Take one of these runs, which are complete, as one that an earlier call of the same command made."""
+    for run in runs:
+        if run.record.recipe == point.recipe.name and is_result(plan, run):
             _note(work, point, run.id, None)
             return True
     return False

@@ -14,7 +14,7 @@ from flows.errors import RecipeError, Stopped
 from flows.recipe.sweep_file import load_sweep
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.naming import changes
-from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun, begun
+from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun, begun, find_sweep
 from flows.wording import place
 from tasks.child import Cancelled
 from tasks.nodes import Node
@@ -27,7 +27,10 @@ def run_sweep(path: str, overrides: Sequence[str], *, as_json: bool = False, deb
     """Check a sweep, run what of it isn't complete, and show what came out; the exit code: 1 where a run failed."""
     home, sweep = home_folder(), load_sweep(path, overrides)
     plan = make_sweep_plan(home, sweep)
-    if found := plan.problems():
+    found, earlier = plan.problems(), find_sweep(home, sweep.name)
+    was_begun = earlier is not None and any(run.runs for run in earlier.record.runs)
+    # A sweep that was begun is finished but for these runs.
+    if found and (not was_begun or plan.all_refused):
         raise RecipeError("\n".join(found))
     set_prefect_environment(home, debug=debug)
     record = SweepRecord(
@@ -75,14 +78,15 @@ def _run(plan: SweepPlan, folder: SweepFolder) -> None:
             def started(flow_run_id: str) -> None:
                 display.message(f"sweep {name}, {len(plan.points)} runs\n  watch it at {url}/runs/flow-run/{flow_run_id}")
 
-            WORK.set(Work(plan, folder, _teller(display, started)))
+            WORK.set(Work(plan, folder, _teller(name, display, started)))
             try:
                 sweep(name)
             except CancelledRun as error:
                 raise Cancelled("the sweep was cancelled; the same command goes on from where it was") from error
             finally:
                 display.stop()
-        display.total()
+        if display.times:
+            display.total()
     except Exception as error:
         display.broken_off("cancelled" if isinstance(error, Cancelled) else "failed")
         raise
@@ -102,16 +106,18 @@ class _Label:
     label: str
 
 
-def _teller(display: Display, started: Callable[[str], None]) -> Teller:
-    """What the terminal shows of a sweep: a line for each run, and its tasks as `bnf run` shows them, with the run's name where several
-    are at work.
+def _teller(sweep: str, display: Display, started: Callable[[str], None]) -> Teller:
+    """What the terminal shows of a sweep: a line for each run, and its tasks as `bnf run` shows them. Where several runs are at work the
+    run's settings stand before each.
     """
     from flows.runner import Listener
     from flows.sweep import Teller
 
     def listener(name: str, number: str, alone: bool) -> Listener:
+        short = name.removeprefix(f"{sweep}-")
+
         def called(node: Node) -> HasLabel:
-            return node if alone else _Label(f"{name}: {node.label}")
+            return node if alone else _Label(f"{short}: {node.label}")
 
         return Listener(
             on_run=lambda run: display.message(f"run {number}: {run.id}\n  from another terminal: bnf watch {run.id}"),
@@ -119,7 +125,7 @@ def _teller(display: Display, started: Callable[[str], None]) -> Teller:
             on_progress=lambda node, *how: display.progress(called(node), *how),
             on_done=lambda node, *how: display.done(called(node), *how),
             on_failed=lambda node: display.failed(called(node)),
-            on_message=lambda text: display.message(text if alone else f"{name}: {text}"),
+            on_message=lambda text: display.message(text if alone else f"{short}: {text}"),
         )
 
     return Teller(display.message, started, listener)

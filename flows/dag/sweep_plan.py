@@ -44,6 +44,10 @@ class SweepPlan:
     def in_order(self) -> list[tuple[Point, Plan]]:
         return [(self.points[place], self.plans[place]) for place in self.order]
 
+    @property
+    def all_refused(self) -> bool:
+        return all(problems(plan.checks) for plan in self.plans)
+
     def problems(self, *, without_home: bool = False) -> list[str]:
         """What is wrong with the runs, each problem once, with the first run that has it."""
         found: dict[str, list[Point]] = {}

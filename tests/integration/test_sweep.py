@@ -72,7 +72,8 @@ def test_a_killed_sweep_is_finished_by_the_same_command_and_chooses_before_it_ev
     [run_before] = runs_of(bnf)[first]["runs"]
 
     found = bnf.json("sweep", "small.yaml", code=1)
-    assert f"{first}: complete, run {run_before}" in bnf.err, "it isn't run again"
+    assert "1 of 4 runs are complete already" in bnf.err
+    assert runs_of(bnf)[first]["runs"][0] == run_before, "it isn't trained again"
     assert before <= trainings(bnf) and len(trainings(bnf)) == 2
     assert [one["settings"]["variant"] for one in found["runs"]] == ["whole"] * 2
     assert {one["settings"]["variant"]: one["why"].split(",")[0] for one in found["failed"]}.keys() == {"broken"}

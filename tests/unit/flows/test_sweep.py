@@ -5,14 +5,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.dag.checks import Check
 from flows.dag.choosing import check_choice, choose, chosen_points, contests, how_chosen
 from flows.dag.graph import build
 from flows.dag.points import make_points
 from flows.dag.sharing import shared_first, work_of
+from flows.dag.sweep_outlook import sweep_outlook
+from flows.dag.sweep_plan import devices_needed, make_sweep_plan, trained_only
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe
 from flows.recipe.sweep_file import Select, load_sweep
 from flows.runs.swept import of_policy
+from tasks.stages import in_order
 from tests.recipes import SWEEPS
 from tests.unit.conftest import DEMONSTRATION_MODEL
 
@@ -247,6 +251,29 @@ def test_work_is_the_same_where_the_key_will_be_and_another_behind_what_differs(
     assert not same & {"train", "analyze", "generate/aligned/number_comparison", "report"}
 
 
+def test_a_plan_counts_shared_work_once_and_evaluates_stand_ins_for_what_will_be_chosen(written, tmp_path, monkeypatch):
+    def preflight(recipe, *_):
+        return [Check("pairs", "data must hold pairs" if recipe.train["objective"] == "dpo" else None)]
+
+    monkeypatch.setattr("flows.dag.plan.preflight", preflight)
+    (tmp_path / "m").mkdir()
+    base = {**BASE, "model_name_or_path": str(tmp_path / "m")}
+    plan = make_sweep_plan(tmp_path / "home", load_sweep(written(base, sweep=RATES, select=OVER_RATES)))
+    found = sweep_outlook(plan)
+    assert len(plan.points) == 8 and found.evaluated == 4, "both seeds of both objectives with one rate"
+    stages = {name: (stage.tasks, stage.distinct) for name, stage in found.stages.items()}
+    assert stages["train"] == (8, 8) and stages["prepare"] == (8, 2) and stages["resolve"] == (8, 1)
+    # The base model answers once; its four policies once each.
+    assert stages["generate"] == (8, 5) and stages["report"] == (4, 4)
+    assert found.stages["train"].to_run == 8 and list(found.stages) == sorted(found.stages, key=in_order().index)
+    settings = "train.objective=dpo train.learning_rate=1e-5 seed=0"
+    assert plan.problems() == [f"4 of the runs, such as {settings}: data must hold pairs"] and not plan.all_refused
+
+    trained = trained_only(plan.plans[0])
+    assert [node.stage for node in trained.nodes] == ["resolve", "prepare", "reference", "train"]
+    assert trained.options.only == ["resolve", "prepare", "reference", "train"] and devices_needed(trained) == 1
+
+
 def test_a_recipe_is_no_sweep_and_a_sweep_no_recipe(written):
     with pytest.raises(RecipeError, match="SWEEP must be a file with `base` and `sweep`"):
         load_sweep("flows/recipes/quickstart.yaml")
@@ -263,6 +290,7 @@ def test_the_quick_starts_sweep_has_one_data_set_for_all_objectives():
     sweep = load_sweep(EXAMPLE)
     points = make_points(sweep)
     assert len(points) == 30 and {point.objective for point in points} == {"bnf", "dpo", "simpo", "kto", "sft"}
-    works = [work_of(build(point.recipe)) for point in points]
-    check_choice(sweep.select, points, works)
-    assert len({work["prepare"] for work in works}) == 3 and len({work["train"] for work in works}) == 30
+    of_a_seed = [point for point in points if point.recipe.seed == 2]
+    works = [work_of(build(point.recipe)) for point in of_a_seed]
+    check_choice(sweep.select, of_a_seed, works)
+    assert len({work["prepare"] for work in works}) == 1 and len({work["train"] for work in works}) == 10

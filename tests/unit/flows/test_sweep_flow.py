@@ -8,6 +8,7 @@ import pytest
 from flows import sweep as module
 from flows.align import LISTENER, SHARE
 from flows.commands.sweeping import shown
+from flows.dag.checks import Check
 from flows.dag.selection import Options
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
@@ -46,9 +47,13 @@ def go(tmp_path, monkeypatch):
         run.end("completed")
         return run.id
 
-    def call(needs, cancelled=lambda: False, complete=()):
+    def call(needs, cancelled=lambda: False, complete=(), checks=()):
+        checks = dict(checks)
         points = [SimpleNamespace(recipe=make_recipe({"name": name, "model_name_or_path": "m"}), settings={}) for name in NAMES]
-        plans = [SimpleNamespace(recipe=point.recipe, options=Options()) for point in points]
+        plans = [
+            SimpleNamespace(recipe=point.recipe, options=Options(), checks=checks.get(point.recipe.name, []))
+            for point in points
+        ]
         monkeypatch.setattr(module, "devices_needed", lambda plan: needs)
         monkeypatch.setattr(module, "is_result", lambda plan, run: plan.recipe.name in complete)
         with begun(tmp_path, record()) as folder:
@@ -96,6 +101,12 @@ def test_a_failed_run_ends_no_other_and_is_named_with_its_reason(go):
     work = go.call(needs=4, complete={"s-0", "s-2"})
     assert list(go.started) == ["s-1"] and work.folder.record.failed == []
     assert [len(run.runs) for run in work.folder.record.runs] == [1, 2, 1]
+
+
+def test_a_run_that_the_checks_refuse_is_not_begun_and_ends_no_other(go):
+    work = go.call(needs=4, checks={"s-1": [Check("model", "model_name_or_path must exist, got none; name one")]})
+    assert list(go.started) == ["s-0", "s-2"]
+    assert [run.why for run in work.folder.record.failed] == ["model_name_or_path must exist, got none; name one"]
 
 
 def test_a_cancelled_sweep_stops_the_runs_at_work_and_begins_no_other(go):

@@ -15,6 +15,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.exceptions import CancelledRun
 from prefect.runtime import flow_run
 from prefect.states import Cancelled as cancelled_state
+from prefect.states import Failed as failed_state
 
 from bnf.host import own_cores
 from evaluation.report.swept import PAGE, Choice, FailedRun, SweepFacts, SweptRun
@@ -98,8 +99,9 @@ def sweep(name: str) -> str | State[str]:
         create_link_artifact(
             page.as_uri(), link_text=f"comparison of {name}", key=f"{artifact_key(name)}-sweep", description=str(page)
         )
-        work.folder.end("failed" if work.folder.record.failed else "completed")
-    return name
+        failed, every = len(work.folder.record.failed), len(work.plan.points)
+        work.folder.end("failed" if failed else "completed")
+    return failed_state(message=f"{failed} of {every} runs have no result") if failed else name
 
 
 @contextlib.contextmanager
@@ -108,10 +110,7 @@ def _recorded(folder: SweepFolder) -> Iterator[None]:
         yield
     except BaseException as error:
         # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
-        state = "failed" if isinstance(error, Exception) else "stopped"
-        for run in folder.record.runs:
-            run.state = state if run.state == RUNNING else run.state
-        folder.end(state)
+        folder.end("failed" if isinstance(error, Exception) else "stopped")
         raise
 
 
@@ -126,10 +125,8 @@ def _run(work: Work, cancelled: Callable[[], bool]) -> None:
     for point in plan.points:
         if point.recipe.name in work.results and point.recipe.name not in have:
             entry = work.entry(point)
-            entry.state, entry.why = (
-                "failed",
-                f"select.by must be a figure of its dev set, got no {select.by}; choose by the other one",
-            )
+            entry.state = "failed"
+            entry.why = f"select.by must be a number on its dev set, got no {select.by}; choose by the other, or lower its learning rate"
     work.choices = choose(select, work.plan.points, have)
     record = work.folder.record
     record.chosen = [dataclasses.asdict(choice) for choice in work.choices]

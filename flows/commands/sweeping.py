@@ -69,7 +69,7 @@ def _run(plan: SweepPlan, folder: SweepFolder) -> None:
     display = Display()
     try:
         with prefect_server(plan.home, meanwhile=_import_flow) as url:
-            from prefect.exceptions import CancelledRun
+            from prefect.exceptions import CancelledRun, FailedRun
 
             from flows.sweep import WORK, Work, sweep
 
@@ -83,6 +83,10 @@ def _run(plan: SweepPlan, folder: SweepFolder) -> None:
                 sweep(name)
             except CancelledRun as error:
                 raise Cancelled("the sweep was cancelled; the same command goes on from where it was") from error
+            except FailedRun:
+                # The record names the runs.
+                if not folder.record.failed:
+                    raise
             finally:
                 display.stop()
         if display.times:

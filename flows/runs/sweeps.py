@@ -101,7 +101,10 @@ class SweepFolder:
         write_json(self.folder / _FILE, asdict(self.record), durable=True)
 
     def end(self, state: str) -> None:
+        """Record how the sweep ended, and with it the runs that were at work."""
         self.record.state, self.record.ended = state, now()
+        for run in self.record.runs:
+            run.state = state if run.state == RUNNING else run.state
         self.save()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,11 +23,11 @@ def dev_figures(run: Run, store: Store) -> dict[str, float]:
 
 
 def of_policy(dev: Record) -> dict[str, float]:
-    """The figures of the step that `keep_best` took, or else of the last one."""
+    """The figures of the step that `keep_best` took, or else of the last one; without those that are no number any more."""
     evaluations = dev["evaluations"] or [{}]
     taken = next((entry for entry in evaluations if "kept" in dev and entry["step"] == dev["kept"]), evaluations[-1])
     found = {name: taken.get(figure.name) for name, figure in FIGURES.items()}
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def swept_run(

@@ -1,5 +1,6 @@
 """A sweep before it is run: its file, the grid of its runs, what they share, and the choice of settings."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from flows.errors import RecipeError
 from flows.recipe.config import load_recipe
 from flows.recipe.sweep_file import Select, load_sweep
 from flows.runs.swept import of_policy
+from tasks.keys import ROOT
 from tasks.stages import in_order
 from tests.recipes import SWEEPS
 from tests.unit.conftest import DEMONSTRATION_MODEL
@@ -233,6 +235,9 @@ def test_the_figures_are_those_of_the_policy_that_was_taken():
     assert of_policy({"evaluations": steps}) == {"eval_loss": 0.4, "eval_accuracy": 0.6}
     assert of_policy({"evaluations": steps, "kept": 2}) == {"eval_loss": 0.2, "eval_accuracy": 0.8}
     assert of_policy({"evaluations": [{"step": 1, "eval_loss": 0.5}]}) == {"eval_loss": 0.5}
+    assert of_policy({"evaluations": [{"step": 1, "eval_loss": float("nan"), "eval_rewards/accuracies": 0.5}]}) == {
+        "eval_accuracy": 0.5
+    }
 
 
 def test_work_that_others_take_from_the_cache_comes_first():
@@ -284,6 +289,14 @@ def test_a_recipe_is_no_sweep_and_a_sweep_no_recipe(written):
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_the_projects_sweeps_are_sweeps(path):
     assert make_points(load_sweep(str(path)))
+
+
+def test_the_sweep_of_the_documents_is_one(tmp_path):
+    example = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "sweeps.md").read_text(), re.S)[0]
+    (tmp_path / "shown.yaml").write_text(
+        example.replace("../quickstart.yaml", str(ROOT / "flows" / "recipes" / "quickstart.yaml"))
+    )
+    assert len(points_of(str(tmp_path / "shown.yaml"))) == 18
 
 
 def test_the_quick_starts_sweep_has_one_data_set_for_all_objectives():

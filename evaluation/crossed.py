@@ -130,7 +130,8 @@ def crossed_mean(blocks: Sequence[Block], *, seed: int = 0, with_p: bool = True)
 def two_way_bootstrap(blocks: Sequence[Block], *, seed: int = 0) -> Interval | None:
     """The 2.5 and 97.5 percentiles of the mean over resampled seeds and resampled items (or clusters), each by itself.
 
-    None where they are one: that nothing varied in the sample proves nothing. Blocks share their seeds. Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1:386, https://arxiv.org/abs/0712.1111
+    Blocks share their seeds. None where both are one number: that nothing varied in the sample proves nothing.
+    Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1:386, https://arxiv.org/abs/0712.1111
     """
     import numpy as np
 

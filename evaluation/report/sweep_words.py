@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from evaluation.crossed import CrossedMean
 from evaluation.formats import difference, number, p_value
+from evaluation.paired import ALPHA, NOISE_POINTS
 from evaluation.report.answer import Answer, Point
 from evaluation.report.sweep_results import Row, SweepResults, Tested
 from evaluation.report.swept import SweepFacts
@@ -95,13 +96,22 @@ def _sentence(
     worse: Sequence[str],
     results: SweepResults,
 ) -> str:
+    ahead, behind = _left_open(open_, 1), _left_open(open_, -1)
     parts = []
     if lost:
         parts.append(f"{name} loses to {_list(lost)}")
     elif worse:
         parts.append(worse[0].rstrip("."))
+    if ahead:
+        parts.append(
+            f"{'it' if parts else name} is behind {_list(ahead, with_p=True)}, though Holm's correction leaves this open"
+        )
     if won:
-        parts.append(f"{'it' if lost else name} beats {_list(won)}")
+        parts.append(f"{'it' if parts else name} beats {_list(won)}")
+    if behind:
+        parts.append(
+            f"{'it' if parts else name} is ahead of {_list(behind, with_p=True)}, though Holm's correction leaves this open"
+        )
     if not parts:
         if not open_:
             row = results.rows[0]
@@ -114,18 +124,31 @@ def _sentence(
         most = max(open_, key=lambda one: abs(one.found.of.mean))
         return (
             f"No setting can be told from {name} in gain or tax; the largest difference is {most.row.title}'s "
-            f"{difference(most.found.of.mean, most.found.of.ci)} points of {most.kind}, p {p_value(most.found.p_holm)} after Holm's "
-            "correction."
+            f"{difference(most.found.of.mean, most.found.of.ci)} points of {most.kind}."
         )
-    others = sorted({one.row.title for one in open_} - {one.row.title for one in (*lost, *won)})
+    others = sorted({one.row.title for one in open_} - {one.row.title for one in (*lost, *ahead, *won, *behind)})
     if others:
         parts.append(f"{_names(others)} can't be told from it")
     return "; ".join(parts) + "."
 
 
-def _list(compared: Sequence[_Compared]) -> str:
-    shown = [f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} points of {one.kind})" for one in compared]
-    return _names(shown)
+def _left_open(open_: Sequence[_Compared], sign: int) -> list[_Compared]:
+    """Differences of that sign whose own interval excludes 0, and which the correction for the number of comparisons calls noise."""
+    return [
+        one
+        for one in open_
+        if one.found.of.p is not None and one.found.of.p < ALPHA and sign * one.found.of.mean >= NOISE_POINTS
+    ]
+
+
+def _list(compared: Sequence[_Compared], *, with_p: bool = False) -> str:
+    return _names(
+        [
+            f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} points of {one.kind}"
+            f"{f', p {p_value(one.found.p_holm)}' if with_p else ''})"
+            for one in compared
+        ]
+    )
 
 
 def _names(names: Sequence[str]) -> str:

@@ -101,6 +101,16 @@ def test_a_lead_within_noise_is_said_too(tmp_path: Path) -> None:
     assert "Ahead of it within noise: dpo (+1.0 [" in rest
 
 
+def test_a_loss_that_only_the_correction_leaves_open_is_said_first(tmp_path: Path) -> None:
+    runs = three(tmp_path, "bnf", {"gsm8k": SAME})
+    for objective, right in (("dpo", (8, 14, 17)), ("kto", (0, 0, 0)), ("sft", (0, 0, 0)), ("topr", (0, 0, 0))):
+        runs += [swept(tmp_path, objective, seed, {"gsm8k": "+" * count + BASE[count:]}) for seed, count in enumerate(right)]
+    dpo = find_results(runs, FACTS).rows[1].against.gain
+    assert dpo.of.p < 0.05 <= dpo.p_holm and dpo.verdict == "noise"
+    assert said(runs)[0].startswith("bnf is behind dpo (+13.0 [")
+    assert "though Holm's correction leaves this open" in said(runs)[0]
+
+
 def test_settings_are_compared_with_bnf_at_the_same_other_settings(tmp_path: Path) -> None:
     runs = [
         swept(tmp_path, objective, 0, {"gsm8k": SAME}, settings={"prepare.flip_fraction": noise, "train.learning_rate": rate})
@@ -178,11 +188,7 @@ def test_the_files(tmp_path: Path) -> None:
     html = (folder / PAGE).read_text()
     page = Page(html)
     text = " ".join(page.text.split())
-    assert (
-        "<script" not in html
-        and "⟨U+202E⟩" in text
-        and not {"script", "img", "link"} & set(page.tags) and not page.open
-    )
+    assert "<script" not in html and "⟨U+202E⟩" in text and not {"script", "img", "link"} & set(page.tags) and not page.open
     links = [value for tag, name, value in page.attributes if tag == "a" and name == "href"]
     reports = [link for link in links if link.endswith("report.html")]
     assert len(reports) == 6 and all((folder / link).resolve().is_file() for link in reports)

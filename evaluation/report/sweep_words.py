@@ -76,7 +76,8 @@ def notes(results: SweepResults) -> list[str]:
         "Intervals are 95 %, over items and seeds. Items are crossed with seeds: an item that three trainings answered is still one "
         "item. An interval adds a part for items (Tango's, with an item's answers as a cluster) and a part for seeds (Student's, of the "
         "seeds' means).",
-        f"p is the α at which the interval ends at 0. Holm's correction is over the {results.num_compared} comparisons between settings, "
+        "p is the α at which the interval ends at 0. Holm's correction is over all comparisons between settings "
+        f"({results.num_compared}), "
         "and against the base model over each setting's benchmarks, as in its runs' reports. Noise: p after it is 0.05 or more, or the "
         "difference is below one point.",
     ]
@@ -122,6 +123,8 @@ def _sentence(
                 else f"{row.title} alone, on no benchmark."
             )
         most = max(open_, key=lambda one: abs(one.found.of.mean))
+        if not most.found.of.mean:
+            return f"No setting can be told from {name} in gain or tax: every difference is 0."
         return (
             f"No setting can be told from {name} in gain or tax; the largest difference is {most.row.title}'s "
             f"{difference(most.found.of.mean, most.found.of.ci)} points of {most.kind}."

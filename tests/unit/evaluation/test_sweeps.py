@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from evaluation.report import tables
-from evaluation.report.sweep_charts import Place, _front, shift_charts, shifts_of
+from evaluation.report.sweep_charts import Place, _decades, _front, shift_charts, shifts_of
 from evaluation.report.sweep_results import find_results
 from evaluation.report.sweep_words import answer
 from evaluation.report.sweeps import write
@@ -99,6 +99,8 @@ def test_a_lead_within_noise_is_said_too(tmp_path: Path) -> None:
     sentence, rest = said([*three(tmp_path, "bnf", {"gsm8k": SAME}), *three(tmp_path, "dpo", {"gsm8k": ahead})])
     assert sentence.startswith("No setting can be told from bnf in gain or tax; the largest difference is dpo's +1.0 [")
     assert "Ahead of it within noise: dpo (+1.0 [" in rest
+    alike = [*three(tmp_path / "b", "bnf", {"gsm8k": SAME}), *three(tmp_path / "b", "dpo", {"gsm8k": SAME})]
+    assert said(alike)[0] == "No setting can be told from bnf in gain or tax: every difference is 0."
 
 
 def test_a_loss_that_only_the_correction_leaves_open_is_said_first(tmp_path: Path) -> None:
@@ -250,6 +252,10 @@ def test_curves_begin_at_zero_and_share_their_axes(tmp_path: Path) -> None:
     ticks = [chart.split("nats per token")[0].split(">0<")[0] for _, chart in shift_charts([found, batches])]
     assert len(ticks) == 2 and "mathdefault" not in "".join(ticks)
     assert shifts_of("none", [replace(runs[0], train=None)]) is None and shift_charts([]) == []
+
+
+def test_an_axis_that_is_logarithmic_on_both_sides_has_powers_of_ten() -> None:
+    assert _decades(0.05, 12) == pytest.approx([-10, -1, -0.1, 0, 0.1, 1, 10])
 
 
 def test_the_front_has_those_that_none_surpasses_in_both() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas
 import pytest
 
+from evaluation.paired import compare_scores, read_scores
 from evaluation.report import tables
 from evaluation.report.sweep_charts import Place, _decades, _front, shift_charts, shifts_of
 from evaluation.report.sweep_results import find_results
@@ -209,6 +210,11 @@ def test_the_files(tmp_path: Path) -> None:
     assert set(frame.query("not is_chosen").benchmark) == {"dev", "training"}
     deltas = frame.query("metric == 'delta' and is_target").set_index(["objective", "seed"]).value
     assert deltas["dpo", 2] == 50 and deltas["bnf", 0] == 0 and len(deltas) == 6
+    first = frame.query("metric == 'delta' and benchmark == 'gsm8k' and objective == 'dpo'").iloc[0]
+    models = runs[3].scores["gsm8k"]
+    assert [first.ci_low, first.ci_high] == compare_scores(read_scores(models["base"]), read_scores(models["aligned"]))[
+        "delta_ci"
+    ]
     row = frame.query("metric == 'accuracy' and benchmark == 'gsm8k' and objective == 'dpo'").iloc[0]
     assert (row.value, row.ci_low, row.ci_high, row.n, row.num_settings, row["train.learning_rate"]) == (
         90,

@@ -50,7 +50,7 @@ class CrossedMean:
         ci: The 95 % interval over items and seeds; of one seed over items alone. None of a single item, and where nothing varies on a scale
             that isn't known.
         ci_items: The 95 % interval over items, with these seeds.
-        ci_bootstrap: The percentiles of a two-way bootstrap; None of one seed. Too narrow with few seeds.
+        ci_bootstrap: The percentiles of a two-way bootstrap; None of one seed, and where nothing varies. Too narrow with few seeds.
         seed_sd: The standard deviation of the seeds' means; None of one seed.
         p: Of the mean being 0: the α at which the interval ends at 0. None where there is no interval.
     """
@@ -127,10 +127,11 @@ def crossed_mean(blocks: Sequence[Block], *, seed: int = 0, with_p: bool = True)
     )
 
 
-def two_way_bootstrap(blocks: Sequence[Block], *, seed: int = 0) -> Interval:
+def two_way_bootstrap(blocks: Sequence[Block], *, seed: int = 0) -> Interval | None:
     """The 2.5 and 97.5 percentiles of the mean over resampled seeds and resampled items (or clusters), each by itself.
 
-    Blocks share their seeds. Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1:386, https://arxiv.org/abs/0712.1111
+    Blocks share their seeds. None where both are one number: that nothing varied in the sample proves nothing.
+    Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1:386, https://arxiv.org/abs/0712.1111
     """
     import numpy as np
 
@@ -147,7 +148,7 @@ def two_way_bootstrap(blocks: Sequence[Block], *, seed: int = 0) -> Interval:
             total += (sums[drawn].sum(axis=1) * seeds).sum(axis=1) / sizes[drawn].sum(axis=1)
         means.append(total / len(blocks))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else None
 
 
 def _by_cluster(block: Block) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -101,6 +101,8 @@ def shift_charts(shifts: Sequence[Shift]) -> list[tuple[str, Markup]]:
     is_far = max(ranges) > _TOO_FAR * smallest
 
     def chart(one: Shift) -> Markup:
+        from matplotlib.ticker import FixedLocator
+
         def draw(axes: Axes) -> None:
             axes.axhline(0, color=charts._COLOR["muted"], linewidth=0.9)
             for color, lines in one.lines.items():
@@ -110,6 +112,7 @@ def shift_charts(shifts: Sequence[Shift]) -> list[tuple[str, Markup]]:
                 axes.plot(*zip(*_mean_line(lines), strict=True), color=paint, linewidth=2)
             if is_far:
                 axes.set_yscale("symlog", linthresh=smallest)
+                axes.yaxis.set_major_locator(FixedLocator(_decades(smallest, max(ranges))))
                 axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
             room = 0.3 * max(abs(low), abs(high)) if is_far else 0.06 * (high - low) + 1e-3
             axes.set_ylim(low - room, high + room)
@@ -121,6 +124,12 @@ def shift_charts(shifts: Sequence[Shift]) -> list[tuple[str, Markup]]:
         return _svg(draw, f"Likelihood shift of {one.name}", (4.7, 2.05))
 
     return [(one.name, chart(one)) for one in shifts]
+
+
+def _decades(least: float, most: float) -> list[float]:
+    """0, and the powers of ten between the two on both sides of it."""
+    found = [10.0**power for power in range(math.ceil(math.log10(least)), math.floor(math.log10(most)) + 1)]
+    return [*(-value for value in reversed(found)), 0.0, *found]
 
 
 def _line(log: Sequence[Record], key: str, relative: bool) -> list[tuple[float, float]]:

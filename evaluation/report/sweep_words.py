@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from evaluation.crossed import CrossedMean
 from evaluation.formats import difference, number, p_value
+from evaluation.paired import ALPHA, NOISE_POINTS
 from evaluation.report.answer import Answer, Point
 from evaluation.report.sweep_results import Row, SweepResults, Tested
 from evaluation.report.swept import SweepFacts
@@ -75,7 +76,8 @@ def notes(results: SweepResults) -> list[str]:
         "Intervals are 95 %, over items and seeds. Items are crossed with seeds: an item that three trainings answered is still one "
         "item. An interval adds a part for items (Tango's, with an item's answers as a cluster) and a part for seeds (Student's, of the "
         "seeds' means).",
-        f"p is the α at which the interval ends at 0. Holm's correction is over the {results.num_compared} comparisons between settings, "
+        "p is the α at which the interval ends at 0. Holm's correction is over all comparisons between settings "
+        f"({results.num_compared}), "
         "and against the base model over each setting's benchmarks, as in its runs' reports. Noise: p after it is 0.05 or more, or the "
         "difference is below one point.",
     ]
@@ -95,13 +97,22 @@ def _sentence(
     worse: Sequence[str],
     results: SweepResults,
 ) -> str:
+    ahead, behind = _left_open(open_, 1), _left_open(open_, -1)
     parts = []
     if lost:
         parts.append(f"{name} loses to {_list(lost)}")
     elif worse:
         parts.append(worse[0].rstrip("."))
+    if ahead:
+        parts.append(
+            f"{'it' if parts else name} is behind {_list(ahead, with_p=True)}, though Holm's correction leaves this open"
+        )
     if won:
-        parts.append(f"{'it' if lost else name} beats {_list(won)}")
+        parts.append(f"{'it' if parts else name} beats {_list(won)}")
+    if behind:
+        parts.append(
+            f"{'it' if parts else name} is ahead of {_list(behind, with_p=True)}, though Holm's correction leaves this open"
+        )
     if not parts:
         if not open_:
             row = results.rows[0]
@@ -112,20 +123,35 @@ def _sentence(
                 else f"{row.title} alone, on no benchmark."
             )
         most = max(open_, key=lambda one: abs(one.found.of.mean))
+        if not most.found.of.mean:
+            return f"No setting can be told from {name} in gain or tax: every difference is 0."
         return (
             f"No setting can be told from {name} in gain or tax; the largest difference is {most.row.title}'s "
-            f"{difference(most.found.of.mean, most.found.of.ci)} points of {most.kind}, p {p_value(most.found.p_holm)} after Holm's "
-            "correction."
+            f"{difference(most.found.of.mean, most.found.of.ci)} points of {most.kind}."
         )
-    others = sorted({one.row.title for one in open_} - {one.row.title for one in (*lost, *won)})
+    others = sorted({one.row.title for one in open_} - {one.row.title for one in (*lost, *ahead, *won, *behind)})
     if others:
         parts.append(f"{_names(others)} can't be told from it")
     return "; ".join(parts) + "."
 
 
-def _list(compared: Sequence[_Compared]) -> str:
-    shown = [f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} points of {one.kind})" for one in compared]
-    return _names(shown)
+def _left_open(open_: Sequence[_Compared], sign: int) -> list[_Compared]:
+    """Differences of that sign whose own interval excludes 0, and which the correction for the number of comparisons calls noise."""
+    return [
+        one
+        for one in open_
+        if one.found.of.p is not None and one.found.of.p < ALPHA and sign * one.found.of.mean >= NOISE_POINTS
+    ]
+
+
+def _list(compared: Sequence[_Compared], *, with_p: bool = False) -> str:
+    return _names(
+        [
+            f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} points of {one.kind}"
+            f"{f', p {p_value(one.found.p_holm)}' if with_p else ''})"
+            for one in compared
+        ]
+    )
 
 
 def _names(names: Sequence[str]) -> str:

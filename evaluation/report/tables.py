@@ -22,10 +22,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.paired import compare_scores, read_scores
+from evaluation.paired import is_correct, read_scores
 from evaluation.records import Record, read_json, read_records, replacing
 from evaluation.report.swept import RESULTS, SweptRun
 from evaluation.report.targets import is_target
+from evaluation.statistics import paired_interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -103,13 +104,22 @@ def _measured(run: SweptRun) -> Iterator[Record]:
                 name = metric if model == "aligned" else f"{model}_{metric}"
                 yield {**shared, **_row(name, summary.get(metric), ci, summary.get("n"))}
         if {"base", "aligned"} <= models.keys():
-            compared = compare_scores(read_scores(models["base"]), read_scores(models["aligned"]))
-            yield {**shared, **_row("delta", compared["delta"], compared["delta_ci"], compared["n_paired"])}
+            yield {**shared, **_delta(models["base"], models["aligned"])}
     for metric, value in run.dev.items():
         yield {"benchmark": "dev", **_row(metric, value)}
     if run.train is not None:
         for metric, value in _training(run.train).items():
             yield {"benchmark": "training", **_row(metric, value)}
+
+
+def _delta(base: Path, aligned: Path) -> Record:
+    """As the run's report has it."""
+    before, after = read_scores(base), read_scores(aligned)
+    items = [item for item in before if item in after]
+    changes = [float(is_correct(after[item])) - float(is_correct(before[item])) for item in items]
+    clusters = [before[item].get("cluster", item) for item in items]
+    ci = paired_interval(changes, clusters) if len(set(clusters)) > 1 else None
+    return _row("delta", 100 * sum(changes) / len(changes) if changes else None, ci, len(changes))
 
 
 def _row(metric: str, value: float | None, ci: Sequence[float] | None = None, n: int | None = None) -> Record:

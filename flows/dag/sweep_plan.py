@@ -55,11 +55,13 @@ class SweepPlan:
             for problem in problems(check for check in plan.checks if not (without_home and check.name == HOME)):
                 found.setdefault(problem, []).append(point)
         return [
-            problem
-            if len(points) == len(self.points)
-            else f"{len(points)} of the runs, such as {in_words(points[0].settings)}: {problem}"
+            problem if len(points) == len(self.points) else f"{self._which(points)}: {problem}"
             for problem, points in found.items()
         ]
+
+    def _which(self, points: Sequence[Point]) -> str:
+        such = "with" if len(points) == 1 else "such as"
+        return f"{len(points)} of {len(self.points)} runs, {such} {in_words(points[0].settings)}"
 
 
 def make_sweep_plan(home: Path, sweep: Sweep) -> SweepPlan:

@@ -272,7 +272,7 @@ def test_a_plan_counts_shared_work_once_and_evaluates_stand_ins_for_what_will_be
     assert stages["generate"] == (8, 5) and stages["report"] == (4, 4)
     assert found.stages["train"].to_run == 8 and list(found.stages) == sorted(found.stages, key=in_order().index)
     settings = "train.objective=dpo train.learning_rate=1e-5 seed=0"
-    assert plan.problems() == [f"4 of the runs, such as {settings}: data must hold pairs"] and not plan.all_refused
+    assert plan.problems() == [f"4 of 8 runs, such as {settings}: data must hold pairs"] and not plan.all_refused
 
     trained = trained_only(plan.plans[0])
     assert [node.stage for node in trained.nodes] == ["resolve", "prepare", "reference", "train"]

@@ -9,6 +9,7 @@ sandbox: calls a function in a child process that is killed when it takes too lo
 spending: prices, counts and caps the calls of paid endpoints.
 statistics: rates with their errors and intervals.
 paired: compares two sets of scores on the same items.
+crossed: means over items that are crossed with seeds, with their intervals.
 formats: shows numbers, durations and foreign text to people.
 progress: the notes of running stages.
 hub_sets: data sets on the hub that a benchmark and a training source read.

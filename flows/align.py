@@ -27,15 +27,17 @@ from flows.service.attaching import attach_results
 from flows.service.cancel import cancellation, was_cancelled
 from flows.service.crashed import mark_crashed
 from flows.service.keys import service_keys
+from flows.service.sharing import WHOLE, Share
 from tasks.child import Cancelled
 from tasks.home_lock import using
 from tasks.prefect_task import artifact_key
 
-# What a command hands to the flow that it calls: who listens, the plan that it has made, and the run that it has begun. Parameters of a
-# flow must be JSON, which these aren't.
+# What a command hands to the flow that it calls: who listens, the plan that it has made, the run that it has begun, and what the run has of
+# the machine. Parameters of a flow must be JSON, which these aren't.
 LISTENER: contextvars.ContextVar[Listener] = contextvars.ContextVar("bnf_listener", default=SILENT)
 PLAN: contextvars.ContextVar[Plan | None] = contextvars.ContextVar("bnf_plan", default=None)
 RUN: contextvars.ContextVar[Run | None] = contextvars.ContextVar("bnf_run", default=None)
+SHARE: contextvars.ContextVar[Share] = contextvars.ContextVar("bnf_share", default=WHOLE)
 
 
 @flow(name="align", flow_run_name="{recipe.name}", validate_parameters=True)
@@ -76,7 +78,7 @@ def align(
 
 
 def _align(plan: Plan) -> str | State[str]:
-    listener = LISTENER.get()
+    listener, share = LISTENER.get(), SHARE.get()
     flow_run_id = UUID(str(flow_run.get_id()))
     run = RUN.get() or start_run(plan.home, plan.recipe, None, dataclasses.asdict(plan.options), plan.changed)
     run.known_as(str(flow_run_id))
@@ -89,10 +91,10 @@ def _align(plan: Plan) -> str | State[str]:
     state, why = "failed", None
     try:
         with cancellation(flow_run_id) as cancelled:
-            Runner(plan, run, listener, cancelled, service_keys(plan.recipe)).run()
+            Runner(plan, run, listener, lambda: cancelled() or share.stopped(), service_keys(plan.recipe), share).run()
         state = "completed"
     except Cancelled as error:
-        state = "cancelled"
+        state = "stopped" if share.stopped() else "cancelled"
         return cancelled_state(message=str(error))
     except BaseException as error:
         # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.

@@ -37,7 +37,7 @@ def options(
 
 # In the order of `bnf --help`.
 for command in (
-    *(recipes.init, running.run, running.evaluate, running.plan),
+    *(recipes.init, running.run, running.sweep, running.evaluate, running.plan),
     *(watching.watch, watching.ui),
     *(results.runs, results.show, results.compare, results.report),
     *(models.chat, models.export),

@@ -24,7 +24,7 @@ from flows.errors import RecipeError
 from flows.runs.past import Makers
 from flows.runs.progress import ProgressWriter
 from flows.runs.record import Run, now
-from flows.service.accelerator import accelerator
+from flows.service.sharing import WHOLE, Share
 from flows.wording import place
 from tasks.child import Cancelled
 from tasks.children import Children
@@ -32,7 +32,7 @@ from tasks.execute import Execution
 from tasks.keys import Ingredients
 from tasks.nodes import Node, ancestors, ingredients, model_folder, not_done_again, other_code, with_other_code
 from tasks.prefect_task import run_node
-from tasks.resources import DEVICES, needs_accelerator
+from tasks.resources import DEVICES, Devices, needs_accelerator
 from tasks.stages import STAGES
 from tasks.store import Artifact
 from tasks.threads import Ended, Threads
@@ -89,6 +89,7 @@ class Runner:
     listener: Listener
     cancelled: Callable[[], bool]
     keys: Mapping[str, str]
+    share: Share = WHOLE
     asked: dict[str, str | None] = dataclasses.field(default_factory=dict)
 
     def run(self) -> None:
@@ -101,10 +102,10 @@ class Runner:
         self.ending = threading.Event()
         self.children = Children(
             self.record.folder / "logs",
-            lambda: accelerator(self._stopped, lambda: self._say("waiting for other runs' accelerator")),
+            lambda: self.share.hold(self._stopped, lambda: self._say("waiting for other runs' accelerator")),
             self._stopped,
             {LEDGER_VARIABLE: str(self.record.folder / "spending.jsonl"), RUN_VARIABLE: self.record.id, **self.keys},
-            resources.shared_devices(self.plan.recipe),
+            self._devices,
         )
         self.execution = Execution(
             self.plan.store, self.children, on_log=lambda node, text: None, on_progress=self._on_progress
@@ -125,6 +126,10 @@ class Runner:
                 threads.wait(_STOP_S)
                 raise
 
+    @property
+    def _devices(self) -> Devices:
+        return self.share.devices or resources.shared_devices(self.plan.recipe)
+
     def _say(self, text: str, about: str = "") -> None:
         """Tell the listener, and whoever watches from elsewhere; `about` is the label of a task that has ended."""
         self.progress.message(text, about)
@@ -138,8 +143,9 @@ class Runner:
         return self.cancelled() or self.ending.is_set()
 
     def _run(self, threads: Threads[Artifact]) -> None:
-        nodes, totals = {node.id: node for node in self.plan.nodes}, resources.totals(self.plan.recipe)
-        alone = resources.one_at_a_time(self.plan.recipe, self.plan.nodes)
+        nodes = {node.id: node for node in self.plan.nodes}
+        totals = resources.totals(self.plan.recipe, self._devices, self.share.cpu_slots)
+        alone = resources.one_at_a_time(self.plan.recipe, self.plan.nodes, self._devices)
         while len(self.results) < len(nodes) or self.failures:
             if self.cancelled():
                 raise Cancelled("the run was cancelled")
@@ -319,7 +325,7 @@ class Runner:
 
     def _memory_of_others(self, at_work: Sequence[str]) -> str:
         """What to say of nodes that compute on other shares of the cores: the memory that is free doesn't count what they hold."""
-        shares = resources.shared_devices(self.plan.recipe).cores
+        shares = self._devices.cores
         others = [node.label for node in self.plan.nodes if node.id in at_work and needs_accelerator(node)] if shares else []
         if not others:
             return ""

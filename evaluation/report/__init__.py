@@ -16,4 +16,11 @@ examples: completions that a rule chooses, and all that a model failed
 excerpts: the beginnings of texts
 charts: SVG from numbers
 compare: runs against each other
+swept: what the comparison of a sweep is made from
+sweeps: its files: tidy tables and the page
+tables: the tables as DataFrames, in the files and in a notebook
+swept_scores: the runs' scores over the items that all have
+sweep_results: settings over items and seeds, and their differences
+sweep_words: where BNF loses and wins, in words
+sweep_charts: gain against tax, and likelihood over training
 """

@@ -2,7 +2,8 @@
 
 initializing: `bnf init`
 running: `bnf run` and `evaluate`
-planning: `bnf plan`
+sweeping: `bnf sweep`
+planning: `bnf plan`; sweep_planning: of a sweep
 watching: `bnf watch` and `ui`
 listing: `bnf runs` and `rm`
 showing: `bnf show` and `report`

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 
 from evaluation.records import read_json
@@ -11,7 +13,8 @@ from flows.display import print_json, print_notes, print_table, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
 from flows.runs.policy import policy_lines, shown_policy
-from flows.runs.record import REPORT, Need, Run, described, find_run, passed_over
+from flows.runs.record import REPORT, RUNNING, Need, Run, described, find_run, passed_over
+from flows.runs.sweeps import SweepFolder, find_sweep
 from flows.wording import place
 
 
@@ -103,3 +106,15 @@ def taken_run(home: Path, name: str, need: Need | None = None) -> Run:
         lack = f"; without {need.what}, and so passed over: {over}" if need and over else ""
         print(f"{name} is {run.id} ({run.state}){lack}", file=sys.stderr)
     return run
+
+
+def taken_run_or_sweep(home: Path, name: str, take: Callable[[Path, str], Run] = taken_run) -> Run | SweepFolder:
+    """The sweep of that name where it is at work, or where no run's name fits; else the run that `take` finds."""
+    sweep = find_sweep(home, name)
+    if sweep is not None and sweep.state != RUNNING:
+        with contextlib.suppress(RecipeError):
+            return take(home, name)
+    if sweep is None:
+        return take(home, name)
+    print(f"{name} is the sweep {sweep.id} ({sweep.state})", file=sys.stderr)
+    return sweep

@@ -6,22 +6,22 @@ import os
 import sys
 import time
 
-from flows.commands.showing import taken_run
+from flows.commands.showing import taken_run_or_sweep
 from flows.commands.watching import known_flow_run
 from flows.display import print_json, print_table, size
 from flows.errors import RecipeError
 from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
-from flows.runs.record import RUNNING, find_run
+from flows.runs.record import RUNNING
 from flows.wording import counted, place
 
 
 def cancel_run(name: str, *, as_json: bool) -> None:
-    """Ask a run to end, and wait until it has."""
+    """Ask a run or a sweep to end, and wait until it has."""
     home = home_folder()
-    run = taken_run(home, name)
-    if run.state != RUNNING:
-        raise RecipeError(f"RUN must be at work to be cancelled, got {run.id}, which is {run.state}; see `bnf runs`")
+    found = taken_run_or_sweep(home, name)
+    if found.state != RUNNING:
+        raise RecipeError(f"RUN must be at work to be cancelled, got {found.id}, which is {found.state}; see `bnf runs`")
     set_prefect_environment(home)
     from flows.service.server import prefect_server
 
@@ -31,19 +31,19 @@ def cancel_run(name: str, *, as_json: bool) -> None:
         from flows.service.cancel import cancel
 
         try:
-            cancel(known_flow_run(run))
+            cancel(known_flow_run(found))
         except ObjectNotFound:
             raise RecipeError(
-                f"RUN must be known to the Prefect server, got {run.id}, which {os.environ['PREFECT_API_URL']} has not; set "
+                f"RUN must be known to the Prefect server, got {found.id}, which {os.environ['PREFECT_API_URL']} has not; set "
                 "PREFECT_API_URL as it was when the run was started"
             ) from None
-        while run.state == RUNNING:
+        while found.state == RUNNING:
             time.sleep(0.2)
-            run = find_run(home, run.id)
+            found = found.read_again()
     if as_json:
-        print_json({"run": run.id, "state": run.state})
+        print_json({"run": found.id, "state": found.state})
     else:
-        print(f"{run.id}  {run.state}")
+        print(f"{found.id}  {found.state}")
 
 
 def collect_garbage(*, dry_run: bool, as_json: bool) -> None:

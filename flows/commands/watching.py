@@ -12,13 +12,14 @@ from pathlib import Path
 from uuid import UUID
 
 from evaluation.records import read_json
-from flows.commands.showing import show_results, taken_run
+from flows.commands.showing import show_results, taken_run, taken_run_or_sweep
 from flows.display import Display
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.progress import TaskProgress, read_progress
-from flows.runs.record import CRASHED, RUNNING, Run, RunRecord, all_runs
+from flows.runs.record import CRASHED, RUNNING, Run, RunRecord, all_runs, find_run
+from flows.runs.sweeps import SweepFolder
 from flows.wording import place
 
 # Seconds between two looks at the run's folder.
@@ -28,7 +29,7 @@ _CODES = {"completed": 0, "stopped": 143}
 
 
 def watch_run(name: str) -> int:
-    """Show a run as its own terminal does until it has ended; the exit code says how.
+    """Show a run, or the runs of a sweep one after another, as its own terminal does until it has ended; the exit code says how.
 
     Returns:
         0 completed; 1 failed, cancelled or crashed; 143 stopped by a signal.
@@ -36,7 +37,30 @@ def watch_run(name: str) -> int:
     Raises:
         Stopped: Ctrl-C ended the watching.
     """
-    run = _watched(home_folder(), name)
+    home = home_folder()
+    found = taken_run_or_sweep(home, name, _watched)
+    return _watch_sweep(home, found) if isinstance(found, SweepFolder) else _watch(found)
+
+
+def _watch_sweep(home: Path, sweep: SweepFolder) -> int:
+    """Show each run that is at work in the sweep until that has ended, one after another."""
+    seen: set[str] = set()
+    while True:
+        sweep = sweep.read_again()
+        state = sweep.state
+        at_work = [run.runs[-1] for run in sweep.record.runs if run.state == RUNNING and run.runs and run.runs[-1] not in seen]
+        if at_work:
+            seen.add(at_work[0])
+            _watch(find_run(home, at_work[0]))
+        elif state != RUNNING:
+            break
+        else:
+            time.sleep(_LOOK_S)
+    print(f"{sweep.id}  {state}")
+    return _CODES.get(state, 1)
+
+
+def _watch(run: Run) -> int:
     display = Display()
     starting = "  it is starting\n" if run.record.flow_run_id is None else ""
     display.message(f"run {run.id}\n{starting}  its page: bnf ui {run.id}\n  Ctrl-C ends the watching and leaves the run alone")
@@ -75,19 +99,22 @@ def _watched(home: Path, name: str) -> Run:
     return run
 
 
-def known_flow_run(run: Run) -> UUID:
-    """The id of a run on the Prefect server; of one that is starting, once it has an id.
+def known_flow_run(found: Run | SweepFolder) -> UUID:
+    """The id of a run or a sweep on the Prefect server; of one that is starting, once it has an id.
 
     Raises:
-        RecipeError: the run ended before the server knew it.
+        RecipeError: it ended before the server knew it.
     """
-    state = run.state
-    while run.record.flow_run_id is None:
-        if state != RUNNING:
-            raise RecipeError(f"RUN must be known to the Prefect server, got {run.id}, which ended before it was: {run.where}")
-        time.sleep(_LOOK_S)
-        run, state = _now(run)
-    return UUID(run.record.flow_run_id)
+    while found.record.flow_run_id is None:
+        has_ended = found.state != RUNNING
+        found = found.read_again()
+        if has_ended and found.record.flow_run_id is None:
+            raise RecipeError(
+                f"RUN must be known to the Prefect server, got {found.id}, which ended before it was: {found.where}"
+            )
+        if not has_ended:
+            time.sleep(_LOOK_S)
+    return UUID(found.record.flow_run_id)
 
 
 def _now(run: Run) -> tuple[Run, str]:
@@ -167,7 +194,7 @@ def serve_ui(name: str | None, *, debug: bool) -> None:
     import threading
 
     home = home_folder()
-    run = taken_run(home, name) if name is not None else None
+    run = taken_run_or_sweep(home, name) if name is not None else None
     set_prefect_environment(home, debug=debug)
     from flows.service.server import prefect_server
 
@@ -186,8 +213,8 @@ def serve_ui(name: str | None, *, debug: bool) -> None:
         threading.Event().wait()
 
 
-def page(url: str, run: Run) -> str:
-    """The address of a run's page in the UI at `url`.
+def page(url: str, run: Run | SweepFolder) -> str:
+    """The address of a run's or a sweep's page in the UI at `url`.
 
     Raises:
         RecipeError: the server doesn't know the run.

@@ -22,5 +22,10 @@ memory_check: whether a training has the memory
 costs: what the samples of dev prompts will cost, and what endpoints take
 outlook: what each task will take, by earlier runs and estimates
 outlook_tables: the same as people read it
+points: the runs of a sweep
+sharing: what these share, and which of them begin first
+choosing: settings chosen on the dev set
+sweep_plan: the plan of a sweep
+sweep_outlook: what it will take
 checks: `Check`, what one check says
 """

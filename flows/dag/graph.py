@@ -174,7 +174,9 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     models = {node.role: node.settings["model_name_or_path"] for node in nodes if node.stage == "resolve"}
     # The recipe is shown in the report, and so is part of its key; what the run's tasks share of a machine isn't.
     settings = {"recipe": shown_recipe(recipe), "models": models}
-    templates = sorted((ROOT / "evaluation" / "report" / "templates").iterdir())
+    # Those of a sweep's page are beside them, and no part of a run's report.
+    folder = ROOT / "evaluation" / "report" / "templates"
+    templates = sorted(path for path in folder.iterdir() if not path.name.startswith("sweep."))
     # A stage's file says under which name the report gets the stage's folders.
     sections = [
         f"tasks.stages.{stage}:REPORT" for stage in dict.fromkeys(node.stage for node in nodes) if load(STAGES, stage).REPORT

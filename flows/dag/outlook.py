@@ -98,12 +98,12 @@ class Outlook:
         }
 
 
-def outlooks(plan: Plan) -> dict[str, Outlook]:
-    """The outlook of every task that isn't certain to be cached, by node id."""
+def outlooks(plan: Plan, history: History | None = None) -> dict[str, Outlook]:
+    """The outlook of every task that isn't certain to be cached, by node id. Plans of one home and model may share a history."""
     todo = [entry for entry in plan.forecasts.values() if entry.cached is not True]
     if not todo:
         return {}
-    history = History(plan.home, _model(plan))
+    history = history or History(plan.home, base_model(plan))
     found: dict[str, Outlook] = {}
     nodes = {node.id: node for node in plan.nodes}
     training = _Estimated(plan)
@@ -124,7 +124,7 @@ def outlooks(plan: Plan) -> dict[str, Outlook]:
     return found
 
 
-def _model(plan: Plan) -> str | None:
+def base_model(plan: Plan) -> str | None:
     """The digest of the base model as artifacts have it; None of a hub's that isn't resolved yet."""
     base = plan.forecasts.get(BASE)
     if base is None:

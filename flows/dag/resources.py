@@ -32,17 +32,21 @@ def shared_devices(recipe: Recipe) -> Devices:
     return machine_devices(recipe.resources.devices)
 
 
-def totals(recipe: Recipe) -> dict[str, int]:
-    """How much there is of each resource; of all that isn't named, 1."""
+def totals(recipe: Recipe, devices: Devices | None = None, cpu_slots: int | None = None) -> dict[str, int]:
+    """How much there is of each resource; of all that isn't named, 1. A run that isn't alone on the machine has these devices and slots."""
     return {
-        DEVICES: shared_devices(recipe).total,
-        CPU_SLOTS: recipe.resources.cpu_slots or len(own_cores()),
+        DEVICES: (devices or shared_devices(recipe)).total,
+        CPU_SLOTS: cpu_slots or recipe.resources.cpu_slots or len(own_cores()),
     }
 
 
-def one_at_a_time(recipe: Recipe, nodes: Sequence[Node]) -> bool:
+def one_at_a_time(recipe: Recipe, nodes: Sequence[Node], devices: Devices | None = None) -> bool:
     """Whether nodes run one after another: one device is all there is, no endpoint computes meanwhile, and nobody asked for CPU slots."""
-    return shared_devices(recipe).total == 1 and recipe.resources.cpu_slots is None and not any(map(asks_endpoint, nodes))
+    return (
+        (devices or shared_devices(recipe)).total == 1
+        and recipe.resources.cpu_slots is None
+        and not any(map(asks_endpoint, nodes))
+    )
 
 
 def waiting(node: Node, num_all_devices: int, *, is_cached: bool, alone: bool) -> Waiting:

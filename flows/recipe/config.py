@@ -270,7 +270,10 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     file = find_path(path)
     if file.is_dir():
         raise RecipeError(f"RECIPE must be a YAML file, got the folder {file}; the project's own lie in flows/recipes")
-    return make_recipe({"name": as_name(file.stem), **read_values(file, path)}, overrides, beside=file.parent)
+    values = read_values(file, path)
+    if "sweep" in values:
+        raise RecipeError(f"RECIPE must be one run's, got the sweep {path}; run it with `bnf sweep`")
+    return make_recipe({"name": as_name(file.stem), **values}, overrides, beside=file.parent)
 
 
 def read_values(file: Path, name: str) -> dict[str, object]:

@@ -6,6 +6,8 @@ policy: where a run's policy lies, and the lines that serve it
 progress: how far a run's tasks at work are, for other processes
 past: which run made an artifact
 naming: how a run's name says what it changed
+sweeps: the sweeps' records
+swept: what a run of a sweep gave, as the comparison takes it
 listing: the runs as `bnf runs` lists them
 sizes: what room the runs take
 garbage: dropping what no run names, and runs

@@ -32,7 +32,7 @@ class ListedRun(TypedDict):
     """A run as `bnf runs --json` lists it.
 
     `bytes_of_its_own` are the artifacts that no other run names: what `bnf rm` frees. `seconds` are from its start to its end. `repeats` is
-    the run of which it is a repeat: all of its tasks were cached, and it names the same artifacts.
+    the run of which it is a repeat: all of its tasks were cached, and it names the same artifacts. `sweep` is the sweep that began it.
     """
 
     run: str
@@ -41,6 +41,7 @@ class ListedRun(TypedDict):
     ended: str | None
     seconds: float | None
     recipe: str
+    sweep: str | None
     objective: str | None
     model: str | None
     changed: dict[str, object]
@@ -52,14 +53,17 @@ class ListedRun(TypedDict):
     repeats: str | None
 
 
-def list_runs(runs: Sequence[Run]) -> list[ListedRun]:
-    """The runs, in the order given, which is newest first. A recipe or summary that can't be read leaves its columns empty."""
-    sizes = run_sizes(runs)
-    repeats = _repeats(runs)
-    return [_listed(run, sizes[run.id].artifacts, sizes[run.id].own, repeats.get(run.id)) for run in runs]
+def list_runs(runs: Sequence[Run], sweeps: Mapping[str, str] | None = None) -> list[ListedRun]:
+    """The runs, in the order given, which is newest first. A recipe or summary that can't be read leaves its columns empty.
+
+    Args:
+        sweeps: the sweep of each run that one began, by the run's id.
+    """
+    sizes, repeats, sweeps = run_sizes(runs), _repeats(runs), sweeps or {}
+    return [_listed(run, sizes[run.id].artifacts, sizes[run.id].own, repeats.get(run.id), sweeps.get(run.id)) for run in runs]
 
 
-def _listed(run: Run, size: int, own: int, repeats: str | None) -> ListedRun:
+def _listed(run: Run, size: int, own: int, repeats: str | None, sweep: str | None) -> ListedRun:
     recipe = _recipe(run)
     train, model = recipe.get("train"), recipe.get("model_name_or_path")
     summary = _summary(run)
@@ -72,6 +76,7 @@ def _listed(run: Run, size: int, own: int, repeats: str | None) -> ListedRun:
         "ended": ended,
         "seconds": (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds() if ended else None,
         "recipe": run.record.recipe,
+        "sweep": sweep,
         "objective": str(train.get("objective", "bnf")) if isinstance(train, dict) else None,
         "model": model.rstrip("/").rsplit("/", 1)[-1] if isinstance(model, str) else None,
         "changed": {key: value for key, value in run.record.changed.items() if key != "name"},
@@ -148,7 +153,7 @@ SORTS: Mapping[str, Callable[[ListedRun], float | None]] = {
     "dev": lambda run: run["dev_accuracy"],
     "size": lambda run: run["bytes_of_its_own"],
 }
-FILTERS = ("run", "state", "recipe", "objective", "model", "changed")
+FILTERS = ("run", "state", "recipe", "sweep", "objective", "model", "changed")
 
 
 def chosen(rows: Sequence[ListedRun], filters: Sequence[str], sort: str) -> list[ListedRun]:

@@ -21,6 +21,8 @@ _SHORT: Mapping[str, str | None] = {
     "train.num_train_epochs": "epochs",
     "train.global_batch_size": "batch",
     "train.lr_scheduler_type": None,
+    # Of a sweep.
+    "variant": None,
 }
 # Sections that say where something is computed, what is measured of a policy, or what is logged: the policy is the same.
 _SAME_POLICY = ("evaluation", "judge", "ray", "resources", "analyze", "train.report_to", "train.save_steps")
@@ -35,9 +37,14 @@ def difference(changed: Mapping[str, object]) -> str:
     """
     if "name" in changed:
         return ""
-    parts = [part for key, value in changed.items() if not _is_below(key, _SAME_POLICY) and (part := _part(key, value))]
-    text = "".join(f"-{part}" for part in parts[:_MOST_PARTS])
+    said = [part for key, value in changed.items() if not _is_below(key, _SAME_POLICY) and (part := _part(key, value))]
+    text = "".join(f"-{part}" for part in said[:_MOST_PARTS])
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS].rstrip("-.")
+
+
+def parts(settings: Mapping[str, object]) -> list[str]:
+    """What a name says of each setting: `dpo`, `lr1e-5`, `seed0`."""
+    return [_part(key, value) for key, value in settings.items()]
 
 
 def changes(changed: Mapping[str, object]) -> str:

@@ -132,6 +132,10 @@ class Run:
     def id(self) -> str:
         return self.folder.name
 
+    def read_again(self) -> Run:
+        """The run as its record has it now."""
+        return find_run(self.folder.parents[1], self.id)
+
     @property
     def state(self) -> str:
         """`running`, `completed`, `failed`, `stopped`, `cancelled`; or `crashed` where the process has ended without recording how."""

@@ -4,6 +4,7 @@ server: the home's Prefect server
 worker: `bnf worker`
 deploy: `bnf deploy`, and the steps of prefect.yaml
 accelerator: one stage at a time on a machine's accelerator
+sharing: what each of several runs of one process has of the machine
 cancel: cancelling a run from outside
 crashed: runs whose process is gone
 attaching: a run's table and report in its training's loggers

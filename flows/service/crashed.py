@@ -20,7 +20,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from flows.runs.home import own_server
-from flows.runs.record import CRASHED, RUNNING, all_runs
+from flows.runs.record import CRASHED, RUNNING, Run, all_runs
+from flows.runs.sweeps import SweepFolder, all_sweeps
 from flows.service.accelerator import free
 
 AUTOMATION = "bnf-crashed"
@@ -63,19 +64,20 @@ def watch_for_silence(client: SyncPrefectClient) -> bool:
 
 
 def mark_crashed(home: Path) -> None:
-    """Mark runs without a process as crashed, in the home and in Prefect's records, and free their slots."""
+    """Mark runs and sweeps without a process as crashed, in the home and in Prefect's records, and free their slots."""
     runs = all_runs(home)
-    gone = [run for run in runs if run.record.state == RUNNING and run.state == CRASHED]
+    every: list[Run | SweepFolder] = [*runs, *all_sweeps(home)]
+    gone = [one for one in every if one.record.state == RUNNING and one.state == CRASHED]
     if gone:
         with get_client(sync_client=True) as client:
-            for run in gone:
-                if run.record.flow_run_id is not None:
-                    # Another server's run: this one knows nothing of it.
-                    with contextlib.suppress(ObjectNotFound):
+            for one in gone:
+                # Another server's run: this one knows nothing of it. A sweep may have died before it had one.
+                with contextlib.suppress(ObjectNotFound):
+                    if one.record.flow_run_id is not None:
                         client.set_flow_run_state(
-                            UUID(run.record.flow_run_id), Crashed(message="its process is gone"), force=True
+                            UUID(one.record.flow_run_id), Crashed(message="its process is gone"), force=True
                         )
-                run.end(CRASHED)
+                one.end(CRASHED)
     # On a server of several homes the slot may be another's; there the lease's end frees it. A run that is starting, as the one that asks,
     # holds none.
     if own_server(home) and not any(run.state == RUNNING and run.record.flow_run_id is not None for run in runs):

@@ -16,7 +16,7 @@ def runs(
         typer.Option(
             "--filter",
             metavar="COLUMN=TEXT",
-            help="Only runs with the text in run, state, recipe, objective, model or changed.",
+            help="Only runs with the text in run, state, recipe, sweep, objective, model or changed.",
         ),
     ] = None,
     sort: Annotated[str, typer.Option("--sort", metavar="COLUMN", help="By age, took, result, dev or size.")] = "age",

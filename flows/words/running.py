@@ -1,4 +1,4 @@
-"""Run a recipe, evaluate a model, plan."""
+"""Run a recipe or a sweep, evaluate a model, plan."""
 
 from __future__ import annotations
 
@@ -67,6 +67,25 @@ def evaluate(
     evaluate_target(target, recipe, words[1:] if recipe else words, options, as_json=as_json, debug=debug or debugging())
 
 
+def sweep(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A sweep's YAML file, such as flows/recipes/sweeps/quickstart.yaml.",
+            autocompletion=completing.recipes,
+        ),
+    ],
+    overrides: Overrides = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe with many settings and seeds, choose settings on the dev set, and compare: what is complete is not run again."""
+    from flows.commands.sweeping import run_sweep
+
+    raise SystemExit(run_sweep(file, overrides or (), as_json=as_json, debug=debug or debugging()))
+
+
 def plan(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -90,12 +109,14 @@ def plan(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a run would do: each task cached or to run, and what changed. Runs nothing."""
+    """Say what a run or a sweep would do: each task cached or to run, and what changed. Runs nothing."""
     from flows.commands.planning import show_estimate, show_plan
+    from flows.commands.sweep_planning import show_sweep_plan
     from flows.dag.estimate import Asked
     from flows.dag.selection import Options
     from flows.errors import RecipeError
     from flows.recipe.config import load_recipe
+    from flows.recipe.sweep_file import is_sweep
 
     of_estimate = {"--gpu": gpu, "--model-config": model_config, "--groups": groups, "--group-tokens": group_tokens}
     of_plan = {"--keep": keep, "--verify": verify}
@@ -103,6 +124,11 @@ def plan(
         if value:
             rule, remedy = ("without", "leave one of them out") if estimate else ("beside", "add --estimate")
             raise RecipeError(f"{option} must stand {rule} --estimate, got {value!r}; {remedy}")
+    if is_sweep(recipe):
+        if given := [option for option, value in {"--estimate": estimate, **of_plan}.items() if value]:
+            raise RecipeError(f"{given[0]} must stand with a recipe, got it with the sweep {recipe}; leave it out")
+        show_sweep_plan(recipe, overrides or (), as_json=as_json)
+        return
     loaded = load_recipe(recipe, overrides or ())
     if estimate:
         show_estimate(loaded, Asked(model_config, gpu, groups, group_tokens), as_json=as_json)

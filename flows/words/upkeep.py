@@ -11,7 +11,7 @@ from flows.words.arguments import Debug, Json, Overrides, RunName
 
 
 def cancel(run: RunName, as_json: Json = False, debug: Debug = False) -> None:
-    """End a run that is at work, as the UI's cancel does; the same command goes on from where it was."""
+    """End a run or a sweep that is at work, as the UI's cancel does; the same command goes on from where it was."""
     from flows.commands.upkeep import cancel_run
 
     cancel_run(run, as_json=as_json)

@@ -11,7 +11,7 @@ from flows.words.arguments import Debug, RunName, debugging
 
 
 def watch(run: RunName, debug: Debug = False) -> None:
-    """Follow a run of another terminal or of a worker until it ends; Ctrl-C leaves the run alone."""
+    """Follow a run of another terminal or of a worker, or a sweep, until it ends; Ctrl-C leaves the run alone."""
     from flows.commands.watching import watch_run
 
     raise SystemExit(watch_run(run))

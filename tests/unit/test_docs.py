@@ -6,12 +6,15 @@ import string
 
 import pytest
 
+from flows.dag.points import make_points
 from flows.recipe.config import load_recipe
+from flows.recipe.sweep_file import is_sweep, load_sweep
 from tasks.keys import ROOT
+from tests import recipes
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-RECIPES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "flows" / "recipes").rglob("*.yaml"))]
-COMMANDS = ("run", "plan", "doctor", "evaluate")
+RECIPES = [path.relative_to(ROOT).as_posix() for path in recipes.RECIPES]
+COMMANDS = ("run", "sweep", "plan", "doctor", "evaluate")
 
 
 def _anchor(heading: str) -> str:
@@ -74,7 +77,11 @@ def test_every_recipe_of_the_project_is_in_the_documents_table():
 def test_the_commands_of_a_document_run_valid_recipes(document):
     for words in _recipe_commands(document.read_text()):
         [recipe] = [word for word in words if word.endswith(".yaml")]
-        load_recipe(recipe, [word for word in words if re.match(r"[a-z]\w*(\.\w+)*=", word)])
+        settings = [word for word in words if re.match(r"[a-z]\w*(\.\w+)*=", word)]
+        if is_sweep(recipe):
+            make_points(load_sweep(recipe, settings))
+        else:
+            load_recipe(recipe, settings)
 
 
 @pytest.mark.parametrize("name", ["slurm-nodes.sh", "kubernetes-nodes.yaml"])

@@ -8,6 +8,7 @@ import yaml
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe, find_path, load_recipe, make_recipe
 from tasks.keys import ROOT
+from tests.recipes import RECIPES
 
 MINIMAL = {"name": "r", "model_name_or_path": "some/model"}
 TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {}}
@@ -200,9 +201,7 @@ def test_a_resolved_recipe_is_a_recipe():
     assert again == recipe
 
 
-@pytest.mark.parametrize(
-    "path", [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "flows" / "recipes").rglob("*.yaml"))]
-)
+@pytest.mark.parametrize("path", [path.relative_to(ROOT).as_posix() for path in RECIPES])
 def test_the_projects_recipes_are_valid_from_any_folder(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_recipe(path).name == Path(path).stem

@@ -11,6 +11,7 @@ from flows.dag import resources
 from flows.dag.resources import one_at_a_time, problem, totals, waiting
 from flows.recipe.config import make_recipe
 from tasks.nodes import Node
+from tasks.resources import Devices
 
 GENERATE = Node("generate", {"engine": {"name": "vllm"}}, session="generate/base", role="base", benchmark="x")
 JUDGE = Node("judge", {"engine": {"name": "openai"}}, {"answers": GENERATE.id}, session="judge/judge", role="judge")
@@ -116,3 +117,10 @@ def test_the_timeline_shows_what_was_at_work_together():
     heading, bars = display.timeline(spans)
     assert heading == "10:00:00 to 10:00:20"
     assert bars == {"a": "█" * 20 + "·" * 20, "b": "·" * 10 + "█" * 30, "c": "·" * 39 + "█"}
+
+
+def test_a_run_that_has_a_part_of_the_machine_counts_that_part(machine):
+    machine(4)
+    one = Devices(gpus=["2"], all_here=False)
+    assert (totals(recipe())["devices"], totals(recipe(), one, 2)) == (4, {"devices": 1, "cpu_slots": 2})
+    assert one_at_a_time(recipe(), [GENERATE], one) and not one_at_a_time(recipe(), [GENERATE])

@@ -8,9 +8,8 @@ from jsonschema import Draft7Validator
 
 from bnf.plain_yaml import read
 from flows.recipe.schema import SCHEMA, as_text, first_line, schema
-from tasks.keys import ROOT
+from tests.recipes import RECIPES
 
-RECIPES = sorted((ROOT / "flows" / "recipes").rglob("*.yaml"))
 SMALL = {"model_name_or_path": "x", "data": {"source": "pairs", "path": "p.jsonl"}, "train": {"objective": "bnf"}}
 
 

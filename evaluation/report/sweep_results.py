@@ -1,0 +1,233 @@
+"""What a sweep found: for each setting gain, tax, dev figure, KL and length over items and seeds, and its difference from BNF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from evaluation.crossed import Block, CrossedMean, crossed_mean, seeds_interval
+from evaluation.paired import ALPHA, NOISE_POINTS
+from evaluation.records import read_json
+from evaluation.report.swept import SweepFacts, SweptRun
+from evaluation.report.swept_scores import Setting, SweptScores, read_scores
+from evaluation.statistics import Interval, holm
+
+REFERENCE = "bnf"
+# Keys in which the settings that are compared may differ, beside those that were chosen over.
+_OBJECTIVE_KEYS = ("variant", "seed", "train.objective", "train.objective_options", "train.label_weighting")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A difference in points, with its p corrected for its table, and what follows: `gain`, `loss` or `noise`."""
+
+    of: CrossedMean
+    p_holm: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class OfSeeds:
+    """A figure that a training has once: its mean over seeds and Student's interval of it; None of one seed."""
+
+    mean: float
+    ci: Interval | None
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class Against:
+    """A setting's gain and tax less those of another, whose title it is, in points, over the seeds that both have."""
+
+    title: str
+    seeds: Sequence[int]
+    gain: Tested | None
+    tax: Tested | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting in the headline table.
+
+    Attributes:
+        setting: The runs and their scores.
+        title: The objective, or where several settings have it, all settings in words.
+        gain, tax: Points on targets, and on the other benchmarks; each benchmark counts alike. None where there are none.
+        by_benchmark: Points against the base model; Holm's correction is over the setting's benchmarks, as in its runs' reports.
+        dev: The figure that settings are chosen by.
+        kl: To the reference, in nats, of samples of dev prompts.
+        length, base_length: Mean tokens of a completion, over all benchmarks.
+        against: None of the setting that others are compared with.
+    """
+
+    setting: Setting
+    title: str
+    gain: CrossedMean | None
+    tax: CrossedMean | None
+    by_benchmark: Mapping[str, Tested]
+    dev: OfSeeds | None
+    kl: OfSeeds | None
+    length: CrossedMean | None
+    base_length: float | None
+    against: Against | None
+
+    @property
+    def num_settings(self) -> int:
+        return self.setting.first.num_settings
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """Everything that the page says, before it is put into words.
+
+    Attributes:
+        rows: One for each setting that was evaluated.
+        dev_figure: Its name: `eval_accuracy` or `eval_loss`; None where no training has it.
+        num_compared: Comparisons between settings, the family that Holm's correction is over.
+    """
+
+    scores: SweptScores
+    rows: Sequence[Row]
+    dev_figure: str | None
+    num_compared: int
+
+
+def find_results(runs: Sequence[SweptRun], facts: SweepFacts) -> SweepResults:
+    """The results of a sweep's runs.
+
+    Raises:
+        ValueError: where a file of a run is ill-formed.
+    """
+    scores = read_scores(runs)
+    figure = facts.by or next((name for name in ("eval_accuracy", "eval_loss") if any(name in run.dev for run in runs)), None)
+    opponents = {setting.name: _opponent(setting, scores.settings, facts.over) for setting in scores.settings}
+    pairs = [(setting, other) for setting in scores.settings if (other := opponents[setting.name]) is not None]
+    differences = [_difference(setting, other, scores, kind) for setting, other in pairs for kind in ("gain", "tax")]
+    tested = iter(_tested(differences))
+    against = {
+        setting.name: Against(_title(other, scores), _common(setting, other), next(tested), next(tested))
+        for setting, other in pairs
+    }
+    rows = [_row(setting, scores, figure, against.get(setting.name)) for setting in scores.settings]
+    num_compared = sum(found is not None and found.p is not None for found in differences)
+    return SweepResults(scores, rows, figure, num_compared)
+
+
+def _row(
+    setting: Setting,
+    scores: SweptScores,
+    figure: str | None,
+    against: Against | None,
+) -> Row:
+    names, runs = list(scores.labels), list(setting.runs.values())
+    to_base = _tested([_mean(scores, [name], _changes(setting, setting.runs)) for name in names])
+    base = [
+        sum(setting.scores[seed][name].base_tokens) / len(setting.scores[seed][name].base_tokens)
+        for seed in setting.runs
+        for name in names
+    ]
+    return Row(
+        setting=setting,
+        title=_title(setting, scores),
+        gain=_mean(scores, _of_kind(setting, names, "gain"), _changes(setting, setting.runs)),
+        tax=_mean(scores, _of_kind(setting, names, "tax"), _changes(setting, setting.runs)),
+        by_benchmark={name: found for name, found in zip(names, to_base, strict=True) if found is not None},
+        dev=_of_seeds([run.dev.get(figure) for run in runs]) if figure else None,
+        kl=_of_seeds([_kl(run) for run in runs]),
+        length=_mean(scores, names, lambda name: [setting.scores[seed][name].tokens for seed in setting.runs], factor=1.0),
+        base_length=sum(base) / len(base) if base else None,
+        against=against,
+    )
+
+
+def _title(setting: Setting, scores: SweptScores) -> str:
+    same = [other for other in scores.settings if other.objective == setting.objective]
+    return setting.objective if len(same) == 1 else setting.name
+
+
+def _opponent(setting: Setting, settings: Sequence[Setting], over: Sequence[str]) -> Setting | None:
+    """Whom a setting is compared with; None for those that others are compared with.
+
+    It is BNF with the same other settings, or else the first BNF. Where no setting is BNF, or all are, it is the first.
+    """
+    references = [one for one in settings if one.objective == REFERENCE]
+    if references and len(references) < len(settings):
+        if setting.objective == REFERENCE:
+            return None
+        free = {*_OBJECTIVE_KEYS, *over}
+        alike = [one for one in references if _rest(one, free) == _rest(setting, free)]
+        return (alike or references)[0]
+    return settings[0] if setting is not settings[0] else None
+
+
+def _rest(setting: Setting, free: Set[str]) -> dict[str, str]:
+    return {key: repr(value) for key, value in setting.first.settings.items() if key not in free}
+
+
+def _common(one: Setting, other: Setting) -> list[int]:
+    return [seed for seed in one.runs if seed in other.runs]
+
+
+def _of_kind(setting: Setting, names: Sequence[str], kind: str) -> list[str]:
+    return [name for name in names if (name in setting.targets) == (kind == "gain")]
+
+
+# The values of a benchmark, by seed and item.
+_Values = Callable[[str], list[Sequence[float]]]
+
+
+def _changes(setting: Setting, seeds: Iterable[int]) -> _Values:
+    return lambda name: [setting.scores[seed][name].changes for seed in seeds]
+
+
+def _difference(setting: Setting, other: Setting, scores: SweptScores, kind: str) -> CrossedMean | None:
+    """None where the two have other targets or no seed in common."""
+    seeds = _common(setting, other)
+    if setting.targets != other.targets or not seeds:
+        return None
+    ours, theirs = _changes(setting, seeds), _changes(other, seeds)
+
+    def values(name: str) -> list[Sequence[float]]:
+        by_seed = zip(ours(name), theirs(name), strict=True)
+        return [[a - b for a, b in zip(mine, its, strict=True)] for mine, its in by_seed]
+
+    return _mean(scores, _of_kind(setting, list(scores.labels), kind), values)
+
+
+def _mean(scores: SweptScores, names: Sequence[str], values: _Values, factor: float = 100.0) -> CrossedMean | None:
+    return crossed_mean([Block(values(name), scores.clusters[name]) for name in names]).times(factor) if names else None
+
+
+def _tested(means: Sequence[CrossedMean | None]) -> list[Tested | None]:
+    """With Holm's correction over all that have a p."""
+    corrected = iter(holm([found.p for found in means if found is not None and found.p is not None]))
+    tested: list[Tested | None] = []
+    for found in means:
+        if found is None:
+            tested.append(None)
+            continue
+        p = None if found.p is None else next(corrected)
+        tested.append(Tested(found, p, _verdict(found, p)))
+    return tested
+
+
+def _verdict(found: CrossedMean, p: float | None) -> str:
+    if p is None or p >= ALPHA or abs(found.mean) < NOISE_POINTS:
+        return "noise"
+    return "gain" if found.mean > 0 else "loss"
+
+
+def _of_seeds(values: Sequence[float | None]) -> OfSeeds | None:
+    """None where a seed has no such figure: the mean would be of other seeds than the row's."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return OfSeeds(sum(known) / len(known), seeds_interval(known), len(known))
+
+
+def _kl(run: SweptRun) -> float | None:
+    if run.train is None:
+        return None
+    dev = read_json(run.train / "train_summary.json").get("dev") or {}
+    value = dev.get("after", {}).get("eval_samples/kl")
+    return None if value is None else float(value)

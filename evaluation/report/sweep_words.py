@@ -1,0 +1,261 @@
+"""A sweep's answer in words: where BNF loses, where it wins, and what keeps this from being known. A loss is told first.
+
+Settings are compared with BNF (or, without it, with the sweep's first setting), which is called the reference here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from evaluation.crossed import CrossedMean
+from evaluation.formats import difference, number, p_value
+from evaluation.paired import ALPHA, NOISE_POINTS
+from evaluation.report.answer import Answer, Point
+from evaluation.report.sweep_results import Row, SweepResults, Tested
+from evaluation.report.swept import SweepFacts
+
+_MOST_NAMES = 3
+
+
+class _Compared(NamedTuple):
+    """A row's difference from the reference, in gain or tax."""
+
+    row: Row
+    reference: str
+    kind: str
+    found: Tested
+
+    @property
+    def words(self) -> str:
+        """`dpo: +4.1 points of gain [+1.0, +7.2], p 0.012`."""
+        over = f"against {self.reference}"
+        return (
+            f"{self.row.title}: {difference(self.found.of.mean, self.found.of.ci)} points of {self.kind} {over}, p (Holm) "
+            f"{p_value(self.found.p_holm)}"
+        )
+
+
+def answer(results: SweepResults, facts: SweepFacts) -> Answer:
+    """What the page says first."""
+    if not results.rows:
+        return Answer(_nothing(facts), (), _points(("Can I believe it?", _doubts(results, facts))))
+    compared = [
+        _Compared(row, row.against.title, kind, found)
+        for row in results.rows
+        if row.against is not None
+        for kind, found in (("gain", row.against.gain), ("tax", row.against.tax))
+        if found is not None
+    ]
+    lost, won, open_ = ([one for one in compared if one.found.verdict == verdict] for verdict in ("gain", "loss", "noise"))
+    name = reference_of(results)
+    worse = _worse_than_base(results)
+    return Answer(
+        _sentence(name, lost, won, open_, worse, results),
+        _verdicts(name, lost, won, open_),
+        _points(
+            (f"Where does {name} lose?", [*(f"{one.words}." for one in lost), *worse, *_behind(open_), *_below_base(results)]),
+            (f"Where does {name} win?", [f"{one.words}." for one in won]),
+            ("Can I believe it?", _doubts(results, facts)),
+        ),
+    )
+
+
+def reference_of(results: SweepResults) -> str:
+    """What the settings are compared with: the title of one, or where several are, the objective of these."""
+    rows = [row for row in results.rows if row.against is None]
+    return rows[0].title if len(rows) == 1 else rows[0].setting.objective if rows else "the reference"
+
+
+def notes(results: SweepResults) -> list[str]:
+    """How the numbers are to be read."""
+    few = min((len(row.setting.runs) for row in results.rows), default=0)
+    found = [
+        "Δ is aligned minus base, in points, paired by item. Gain is its mean over the targets (benchmarks whose own prompts were "
+        "trained on), tax its mean over the others, where below 0 is a loss; each benchmark counts alike.",
+        "Intervals are 95 %, over items and seeds. Items are crossed with seeds: an item that three trainings answered is still one "
+        "item. An interval adds a part for items (Tango's, with an item's answers as a cluster) and a part for seeds (Student's, of the "
+        "seeds' means).",
+        "p is the α at which the interval ends at 0. Holm's correction is over all comparisons between settings "
+        f"({results.num_compared}), "
+        "and against the base model over each setting's benchmarks, as in its runs' reports. Noise: p after it is 0.05 or more, or the "
+        "difference is below one point.",
+    ]
+    if few > 1:
+        found.append(
+            "Differences between settings are paired by item and seed. The two-way bootstrap beside a gain and a tax resamples items and "
+            "seeds; with few seeds it is too narrow, and nothing follows from it here."
+        )
+    return [*found, *results.scores.notes]
+
+
+def _sentence(
+    name: str,
+    lost: Sequence[_Compared],
+    won: Sequence[_Compared],
+    open_: Sequence[_Compared],
+    worse: Sequence[str],
+    results: SweepResults,
+) -> str:
+    ahead, behind = _left_open(open_, 1), _left_open(open_, -1)
+    parts = []
+    if lost:
+        parts.append(f"{name} loses to {_list(lost)}")
+    elif worse:
+        parts.append(worse[0].rstrip("."))
+    if ahead:
+        parts.append(
+            f"{'it' if parts else name} is behind {_list(ahead, with_p=True)}, though Holm's correction leaves this open"
+        )
+    if won:
+        parts.append(f"{'it' if parts else name} beats {_list(won)}")
+    if behind:
+        parts.append(
+            f"{'it' if parts else name} is ahead of {_list(behind, with_p=True)}, though Holm's correction leaves this open"
+        )
+    if not parts:
+        if not open_:
+            row = results.rows[0]
+            shown = row.gain or row.tax
+            return (
+                f"{row.title} alone: {difference(shown.mean, shown.ci)} points."
+                if shown
+                else f"{row.title} alone, on no benchmark."
+            )
+        most = max(open_, key=lambda one: abs(one.found.of.mean))
+        if not most.found.of.mean:
+            return f"No setting can be told from {name} in gain or tax: every difference is 0."
+        return (
+            f"No setting can be told from {name} in gain or tax; the largest difference is {most.row.title}'s "
+            f"{difference(most.found.of.mean, most.found.of.ci)} points of {most.kind}."
+        )
+    others = sorted({one.row.title for one in open_} - {one.row.title for one in (*lost, *ahead, *won, *behind)})
+    if others:
+        parts.append(f"{_names(others)} can't be told from it")
+    return "; ".join(parts) + "."
+
+
+def _left_open(open_: Sequence[_Compared], sign: int) -> list[_Compared]:
+    """Differences of that sign whose own interval excludes 0, and which the correction for the number of comparisons calls noise."""
+    return [
+        one
+        for one in open_
+        if one.found.of.p is not None and one.found.of.p < ALPHA and sign * one.found.of.mean >= NOISE_POINTS
+    ]
+
+
+def _list(compared: Sequence[_Compared], *, with_p: bool = False) -> str:
+    return _names(
+        [
+            f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} points of {one.kind}"
+            f"{f', p {p_value(one.found.p_holm)}' if with_p else ''})"
+            for one in compared
+        ]
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = list(names[:_MOST_NAMES])
+    if len(names) > _MOST_NAMES:
+        shown.append(f"{len(names) - _MOST_NAMES} more")
+    return ", ".join(shown[:-1]) + " and " + shown[-1] if len(shown) > 1 else shown[0]
+
+
+def _verdicts(
+    name: str, lost: Sequence[_Compared], won: Sequence[_Compared], open_: Sequence[_Compared]
+) -> list[tuple[str, str]]:
+    if not (lost or won or open_):
+        return []
+    return [
+        ("loss" if lost else "none", f"{name} loses {len(lost)}"),
+        ("gain" if won else "none", f"wins {len(won)}"),
+        ("noise", f"{len(open_)} within noise"),
+    ]
+
+
+def _worse_than_base(results: SweepResults) -> list[str]:
+    """Losses of the settings that others are compared with."""
+    return [
+        f"{row.title} loses {number(-found.of.mean)} points {_ci(found.of)} on {results.scores.labels[name]} against the base model."
+        for row, name, found in _references(results)
+        if found.verdict == "loss"
+    ]
+
+
+def _below_base(results: SweepResults) -> list[str]:
+    """Where they are below the base model, within noise."""
+    below = [
+        f"{row.title} on {results.scores.labels[name]} ({difference(found.of.mean, found.of.ci)})"
+        for row, name, found in _references(results)
+        if found.verdict == "noise" and found.of.mean < 0
+    ]
+    return [f"Below the base model within noise: {_names(below)}."] if below else []
+
+
+def _references(results: SweepResults) -> list[tuple[Row, str, Tested]]:
+    return [(row, name, found) for row in results.rows if row.against is None for name, found in row.by_benchmark.items()]
+
+
+def _behind(open_: Sequence[_Compared]) -> list[str]:
+    """Who is ahead of the reference, within noise."""
+    ahead = [one for one in open_ if one.found.of.mean > 0]
+    if not ahead:
+        return []
+    shown = _names([f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} of {one.kind})" for one in ahead])
+    return [f"Ahead of it within noise: {shown}."]
+
+
+def _ci(found: CrossedMean) -> str:
+    return difference(found.mean, found.ci).partition(" ")[2]
+
+
+def _points(*found: tuple[str, list[str]]) -> list[Point]:
+    return [Point(question, sentences) for question, sentences in found if sentences]
+
+
+def _nothing(facts: SweepFacts) -> str:
+    return f"No run of {facts.name} was evaluated: there is nothing to compare."
+
+
+def _doubts(results: SweepResults, facts: SweepFacts) -> list[str]:
+    rows, found = results.rows, []
+    seeds = sorted({len(row.setting.runs) for row in rows})
+    if seeds == [1]:
+        found.append("Every setting has one seed: intervals are over items alone, and another seed may train to another place.")
+    elif seeds:
+        fewest = seeds[0]
+        shown = f"{fewest}" if len(seeds) == 1 else f"{fewest} to {seeds[-1]}"
+        found.append(f"{shown} seeds a setting; intervals are over items and seeds.{_few(fewest, results.num_compared)}")
+    if len(seeds) > 1:
+        less = ", ".join(f"{row.title} {len(row.setting.runs)}" for row in rows)
+        found.append(f"Settings have different numbers of seeds ({less}); differences are over the seeds that both have.")
+    tuned = {row.num_settings for row in rows}
+    if len(tuned) > 1:
+        shown = ", ".join(f"{row.title} {row.num_settings}" for row in rows)
+        found.append(f"They were not tuned over equally many settings: {shown}.")
+    if facts.failed:
+        count = len(facts.failed)
+        found.append(
+            f"{count} run{'s have' if count > 1 else ' has'} no result and count{'' if count > 1 else 's'} nowhere: a setting whose "
+            "trainings fail looks better than it is."
+        )
+    if rows and not any(row.setting.targets for row in rows):
+        found.append("No benchmark is a target of the training, so that all changes stand under tax.")
+    samples = [name for name in results.scores.labels.values() if name.endswith("(sample)")]
+    if samples:
+        found.append(
+            f"{_names(samples)}: items that this project generated in the benchmark's format; not comparable with published figures."
+        )
+    return found
+
+
+def _few(num_seeds: int, num_compared: int) -> str:
+    """What Student's quantile does to small numbers of seeds."""
+    if num_seeds < 2 or num_seeds >= 10:
+        return ""
+    from scipy.stats import t
+
+    factor = float(t.isf(0.025, num_seeds - 1))
+    corrected = float(t.isf(0.025 / max(num_compared, 1), num_seeds - 1))
+    most = f", and {number(corrected)} for the first of {num_compared} comparisons" if num_compared > 1 else ""
+    return f" So few seeds say little of their own spread: its standard error counts {number(factor)} times{most}. More seeds say more."

@@ -1,0 +1,195 @@
+"""A sweep's file: a recipe, the axes along which its runs differ, and how settings are chosen on the dev set (docs/sweeps.md)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from bnf.paths import person_path
+from flows.errors import RecipeError
+from flows.recipe.config import _as_name, _parts, read_values
+from flows.recipe.messages import explain
+from flows.recipe.paths import find_path
+from flows.recipe.section import Section
+
+SEED, OBJECTIVE = "seed", "train.objective"
+# The axis whose values have names of their own, and set several keys each.
+VARIANT = "variant"
+# The key by which a YAML file is known to be a sweep.
+AXES = "sweep"
+
+
+class Select(Section):
+    """How settings are chosen: on the dev set alone, for every combination of the other axes, over all seeds."""
+
+    on: str
+    by: Literal["eval_accuracy", "eval_loss"]
+    over: Annotated[list[str], Field(min_length=1)]
+
+    @field_validator("on")
+    @classmethod
+    def _is_dev(cls, value: str) -> str:
+        if value != "dev":
+            raise ValueError(
+                f"must be dev, got {value!r}: a benchmark on which settings are chosen can't say any more how good they are; write "
+                "on: dev, with prepare.dev_fraction above 0 in the base"
+            )
+        return value
+
+
+class _File(Section):
+    base: str
+    name: str | None = None
+    sweep: Annotated[dict[str, list[object]], Field(min_length=1)]
+    select: Select | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its file and the command line say it.
+
+    Attributes:
+        name: its folder in the home, and the beginning of its runs' names.
+        base: the recipe's file.
+        overrides: `key=value` settings of all runs.
+        axes: the values of each axis by recipe key, in the file's order; of the axis `variant` the variants' names.
+        variants: what each variant sets, by its name.
+    """
+
+    name: str
+    file: Path
+    base: Path
+    overrides: Sequence[str]
+    axes: Mapping[str, Sequence[object]]
+    variants: Mapping[str, Mapping[str, object]]
+    select: Select | None
+
+    def grid(self) -> list[dict[str, object]]:
+        """The settings of every run by axis: each value of an axis with each of the others, the last axis changing first."""
+        return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+
+    def settings_of(self, point: Mapping[str, object]) -> dict[str, object]:
+        """What a run of the grid sets, by recipe key."""
+        own = {key: value for key, value in point.items() if key != VARIANT}
+        return {**self.variants[str(point[VARIANT])], **own} if VARIANT in point else own
+
+
+def is_sweep(path: str) -> bool:
+    """Whether a YAML file is a sweep's."""
+    file = find_path(path)
+    return not file.is_dir() and AXES in read_values(file, path)
+
+
+def load_sweep(path: str, overrides: Sequence[str] = ()) -> Sweep:
+    """The sweep of a YAML file; the `overrides` are recipe keys of all its runs, and `name`, the sweep's own.
+
+    Raises:
+        RecipeError: naming the key, the rule, the value and the remedy.
+    """
+    file = find_path(path)
+    if file.is_dir():
+        raise RecipeError(f"SWEEP must be a YAML file, got the folder {file}; the project's own lie in flows/recipes/sweeps")
+    values = read_values(file, path)
+    if AXES not in values:
+        raise RecipeError(
+            f"SWEEP must be a file with `base` and `sweep`, got {path} without sweep; run a recipe with `bnf run`"
+        )
+    try:
+        given = _File.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{path}: {explain(entry, _File)}" for entry in error.errors())) from None
+    axes, variants = _axes(given.sweep)
+    own = [word for word in overrides if not word.startswith("name=")]
+    names = [word.removeprefix("name=") for word in overrides if word.startswith("name=")]
+    name = _name(names[-1] if names else given.name or _as_name(file.stem))
+    for key in (word.partition("=")[0] for word in own):
+        if ".".join(_parts(key)) in axes:
+            raise RecipeError(
+                f"{key} must be set where the sweep sets it, got it on the command line too; change sweep.{key} in {path}"
+            )
+    return Sweep(name, file, _base(given.base, file), own, axes, variants, _select(given.select, axes))
+
+
+def as_override(key: str, value: object) -> str:
+    """A setting as the command line has it."""
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+def _name(name: str) -> str:
+    if name != _as_name(name):
+        raise RecipeError(
+            f"name must be letters, digits, '.', '_' and '-', as the sweep's folder is called so, got {name!r}; write {_as_name(name)}"
+        )
+    return name
+
+
+def _base(base: str, file: Path) -> Path:
+    beside = file.parent / person_path(base)
+    return beside if beside.is_file() else find_path(base, "base", file.parent)
+
+
+def _axes(given: Mapping[str, Sequence[object]]) -> tuple[dict[str, Sequence[object]], dict[str, dict[str, object]]]:
+    axes: dict[str, Sequence[object]] = {}
+    variants: dict[str, dict[str, object]] = {}
+    for written, values in given.items():
+        key = ".".join(_parts(written))
+        if key in axes:
+            raise RecipeError(f"sweep.{written} must be one axis, got it twice, with - and with _; remove one")
+        if not values:
+            raise RecipeError(f"sweep.{key} must have a value or more, got an empty list; add one, or remove the axis")
+        if key == VARIANT:
+            variants = _variants(values)
+            values = list(variants)
+        twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+        if twice is not None:
+            raise RecipeError(f"sweep.{key} must have each value once, got {twice!r} twice; remove one")
+        axes[key] = values
+    for name, settings in variants.items():
+        if both := [key for key in settings if key in axes]:
+            raise RecipeError(
+                f"sweep.{VARIANT} must set other keys than the axes, got {both[0]} in {name} and as an axis; remove one of them"
+            )
+    return axes, variants
+
+
+def _variants(values: Sequence[object]) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    for value in values:
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise RecipeError(
+                f"sweep.{VARIANT} must be a list of mappings with a name and recipe keys, got {value!r}; write "
+                "{name: dpo, train.objective: dpo}"
+            )
+        name = value["name"]
+        if name in found:
+            raise RecipeError(f"sweep.{VARIANT} must have each name once, got {name!r} twice; rename one")
+        found[name] = {".".join(_parts(key)): entry for key, entry in value.items() if key != "name"}
+    return found
+
+
+def _select(select: Select | None, axes: Mapping[str, Sequence[object]]) -> Select | None:
+    if select is None:
+        return None
+    over = [".".join(_parts(key)) for key in select.over]
+    for key in over:
+        if key not in axes:
+            raise RecipeError(
+                f"select.over must name axes of the sweep ({', '.join(axes)}), got {key!r}; correct it, or add the axis"
+            )
+        if key == SEED:
+            raise RecipeError("select.over must leave out seed, over which the dev values are averaged, got seed; remove it")
+        if key == OBJECTIVE:
+            raise RecipeError(
+                f"select.over must leave out {OBJECTIVE}, for each of which settings are chosen, got it; remove it"
+            )
+    if select.by == "eval_loss" and (options := next((key for key in over if key.startswith("train.objective_options")), None)):
+        raise RecipeError(
+            f"select.by must be eval_accuracy over {options}, with which the loss itself changes, got eval_loss; write eval_accuracy"
+        )
+    return select.model_copy(update={"over": over})

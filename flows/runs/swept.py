@@ -1,0 +1,66 @@
+"""What a run of a sweep gave, as the comparison takes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from bnf.training.choosing import FIGURES
+from evaluation.records import Record
+from evaluation.report.dev_set import read_dev
+from evaluation.report.swept import SweptRun
+from flows.runs.record import Run
+from tasks.names import TaskName
+from tasks.store import Artifact, Store
+
+
+def dev_figures(run: Run, store: Store) -> dict[str, float]:
+    """The dev figures of the policy that a run gives, by the names that `select.by` has for them; empty without a dev set."""
+    trained = _last(run, "train")
+    dev = read_dev(store.fetch(trained, ("*.safetensors",))) if trained is not None else None
+    return {} if dev is None else of_policy(dev)
+
+
+def of_policy(dev: Record) -> dict[str, float]:
+    """The figures of the step that `keep_best` took, or else of the last one; without those that are no number any more."""
+    evaluations = dev["evaluations"] or [{}]
+    taken = next((entry for entry in evaluations if "kept" in dev and entry["step"] == dev["kept"]), evaluations[-1])
+    found = {name: taken.get(figure.name) for name, figure in FIGURES.items()}
+    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def swept_run(
+    run: Run, store: Store, *, label: str, settings: Mapping[str, object], num_settings: int, is_chosen: bool
+) -> SweptRun:
+    """A run with the folders of its results. Of settings that were not chosen no score is looked at, though an earlier sweep has some."""
+    recipe = run.recipe
+    scores: dict[str, dict[str, Path]] = {}
+    for task, artifact in run.artifacts.items():
+        name = TaskName.from_id(task)
+        if is_chosen and name.stage == "score" and name.checkpoint is None:
+            scores.setdefault(str(name.benchmark), {})[str(name.role)] = store.fetch(artifact)
+    trained, shifts = _last(run, "train"), _last(run, "analyze")
+    return SweptRun(
+        run=run.id,
+        name=label,
+        settings=settings,
+        objective=recipe.train_config().objective if recipe.train is not None else None,
+        seed=recipe.seed,
+        folder=run.folder,
+        scores=scores,
+        train=_fetched(trained, store),
+        shifts=_fetched(shifts, store),
+        dev=dev_figures(run, store),
+        num_settings=num_settings,
+        is_chosen=is_chosen,
+    )
+
+
+def _last(run: Run, stage: str) -> Artifact | None:
+    """The artifact of the stage's last task: of several rounds, that which led to the policy."""
+    return {artifact.stage: artifact for artifact in run.artifacts.values()}.get(stage)
+
+
+def _fetched(artifact: Artifact | None, store: Store) -> Path | None:
+    return None if artifact is None else store.fetch(artifact, ("*.safetensors",))

@@ -1,0 +1,181 @@
+"""How a sweep's runs begin and end, with runs that do nothing: devices of their own, failures, a stop; and its record in the home."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from flows import sweep as module
+from flows.align import LISTENER, SHARE
+from flows.commands.sweeping import shown
+from flows.dag.checks import Check
+from flows.dag.selection import Options
+from flows.errors import RecipeError
+from flows.recipe.config import make_recipe
+from flows.runs.listing import chosen, list_runs
+from flows.runs.record import all_runs, start_run
+from flows.runs.sweeps import SweepRecord, SweepRun, all_sweeps, begun, find_sweep, sweep_of
+from flows.service.sharing import SharedAccelerator, part
+from tasks.child import Cancelled
+from tasks.resources import Devices
+
+NAMES = ["s-0", "s-1", "s-2"]
+FOUR_GPUS = Devices(gpus=["4", "5", "6", "7"])
+
+
+def record(names=NAMES):
+    return SweepRecord(
+        "s", "s.yaml", "bnf sweep s.yaml", {"seed": [0, 1, 2]}, None, [SweepRun(name, {"seed": 0}) for name in names]
+    )
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """Run a sweep's runs on four GPUs, each of which needs so many; what each does is in `works`."""
+    started, lock = {}, threading.Lock()
+
+    def align(recipe, **options):
+        run = start_run(tmp_path, recipe, "x")
+        LISTENER.get().on_run(run)
+        with lock:
+            started[recipe.name] = SHARE.get()
+        try:
+            go.works.get(recipe.name, lambda: None)()
+        except BaseException:
+            run.end("failed")
+            raise
+        run.end("completed")
+        return run.id
+
+    def call(needs, cancelled=lambda: False, complete=(), checks=()):
+        checks = dict(checks)
+        points = [SimpleNamespace(recipe=make_recipe({"name": name, "model_name_or_path": "m"}), settings={}) for name in NAMES]
+        plans = [
+            SimpleNamespace(recipe=point.recipe, options=Options(), checks=checks.get(point.recipe.name, []))
+            for point in points
+        ]
+        monkeypatch.setattr(module, "devices_needed", lambda plan: needs)
+        monkeypatch.setattr(module, "is_result", lambda plan, run: plan.recipe.name in complete)
+        with begun(tmp_path, record()) as folder:
+            work = module.Work(SimpleNamespace(home=tmp_path), folder, module.Teller(on_message=go.said.append))
+            module._run_all(work, list(zip(points, plans, strict=True)), cancelled)
+        return work
+
+    monkeypatch.setattr(module, "align", align)
+    monkeypatch.setattr(module, "shared_devices", lambda recipe: FOUR_GPUS)
+    monkeypatch.setattr(module, "_LOOK_S", 0.02)
+    go = SimpleNamespace(call=call, works={}, started=started, said=[])
+    return go
+
+
+def test_as_many_runs_are_at_work_as_have_devices_each_with_its_own(go):
+    two = threading.Barrier(2, timeout=10)
+    go.works = {"s-0": two.wait, "s-1": two.wait}
+    work = go.call(needs=2)
+    given = [go.started[name].devices for name in NAMES]
+    assert [list(one.gpus) for one in given[:2]] == [["4", "5"], ["6", "7"]] and len(given[2].gpus) == 2
+    assert given[0].environment((0, 1)) == {"CUDA_VISIBLE_DEVICES": "4,5"}, "a run that has a part of the machine says which"
+    assert [run.state for run in work.folder.record.runs] == ["completed"] * 3 and set(work.results) == set(NAMES)
+
+
+def test_a_run_that_needs_all_devices_has_the_machine_and_waits_for_the_others_as_any_run(go):
+    go.call(needs=4)
+    assert {share.devices for share in go.started.values()} == {None} and list(go.started) == NAMES
+
+
+def test_a_failed_run_ends_no_other_and_is_named_with_its_reason(go):
+    def fail():
+        raise RecipeError("the disk must be there")
+
+    go.works = {"s-1": fail}
+    work = go.call(needs=4)
+    assert [(run.state, run.why) for run in work.folder.record.runs] == [
+        *(("completed", None), ("failed", "the disk must be there"), ("completed", None))
+    ]
+    assert go.said == ["s-1: failed: the disk must be there"]
+    found = shown(work.folder)
+    assert len(found["runs"]) == 2 and [one["why"] for one in found["failed"]] == ["the disk must be there"]
+    # The same command tries it again, and takes what is complete as it is.
+    go.works.clear()
+    go.started.clear()
+    work = go.call(needs=4, complete={"s-0", "s-2"})
+    assert list(go.started) == ["s-1"] and work.folder.record.failed == []
+    assert [len(run.runs) for run in work.folder.record.runs] == [1, 2, 1]
+
+
+def test_a_run_that_the_checks_refuse_is_not_begun_and_ends_no_other(go):
+    work = go.call(needs=4, checks={"s-1": [Check("model", "model_name_or_path must exist, got none; name one")]})
+    assert list(go.started) == ["s-0", "s-2"]
+    assert [run.why for run in work.folder.record.failed] == ["model_name_or_path must exist, got none; name one"]
+
+
+def test_a_cancelled_sweep_stops_the_runs_at_work_and_begins_no_other(go):
+    asked = threading.Event()
+
+    def until_stopped():
+        asked.set()
+        while not SHARE.get().stopped():
+            threading.Event().wait(0.01)
+        raise Cancelled("stopped")
+
+    go.works = {"s-0": until_stopped}
+    with pytest.raises(Cancelled, match="the same command goes on"):
+        go.call(needs=4, cancelled=asked.is_set)
+    assert list(go.started) == ["s-0"]
+
+
+def test_two_sweeps_of_a_name_are_not_at_work_at_once_and_a_dead_one_is_told_from_one_at_work(tmp_path):
+    with begun(tmp_path, record()) as folder:
+        assert find_sweep(tmp_path, "s").state == "running"
+        with (
+            pytest.raises(RecipeError, match="name must be another than that of a sweep at work in"),
+            begun(tmp_path, record()),
+        ):
+            pass
+        folder.record.runs[0].runs.append("gone")
+        folder.save()
+    assert find_sweep(tmp_path, "s").state == "crashed"
+    with begun(tmp_path, record()) as again:
+        assert again.record.runs[0].runs == [], "a run that was removed is no more one of the sweep's"
+        again.end("completed")
+    assert [sweep.state for sweep in all_sweeps(tmp_path)] == ["completed"] and find_sweep(tmp_path, "t") is None
+
+
+def test_runs_are_listed_with_their_sweep(tmp_path):
+    run = start_run(tmp_path, make_recipe({"name": "s-0", "model_name_or_path": "m"}), "x")
+    start_run(tmp_path, make_recipe({"name": "other", "model_name_or_path": "m"}), "x")
+    with begun(tmp_path, record()) as folder:
+        folder.record.runs[0].runs.append(run.id)
+        folder.save()
+    rows = list_runs(all_runs(tmp_path), sweep_of(tmp_path))
+    assert {row["run"].split("-2")[0]: row["sweep"] for row in rows} == {"s-0": "s", "other": None}
+    assert [row["run"] for row in chosen(rows, ["sweep=s"], "age")] == [run.id]
+
+
+def test_a_part_of_the_devices_keeps_their_names_and_all_of_them_are_the_machine():
+    assert part(FOUR_GPUS, [1, 3]) == Devices(gpus=["5", "7"], all_here=False)
+    assert part(FOUR_GPUS, [0, 1, 2, 3]) is FOUR_GPUS
+    cores = Devices(cores=[(0, 1), (2, 3)])
+    assert part(cores, [1]) == Devices(cores=[(2, 3)], all_here=False)
+
+
+def test_the_accelerator_is_held_once_for_all_runs(monkeypatch):
+    said: list[str] = []
+
+    class Held:
+        def __init__(self, cancelled, on_wait):
+            pass
+
+        def __enter__(self):
+            said.append("held")
+
+        def __exit__(self, *_):
+            said.append("given back")
+
+    monkeypatch.setattr("flows.service.sharing.accelerator", Held)
+    shared = SharedAccelerator()
+    with shared(lambda: False, lambda: None):
+        with shared(lambda: False, lambda: None):
+            assert said == ["held"]
+        assert said == ["held"]
+    assert said == ["held", "given back"]

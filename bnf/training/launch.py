@@ -62,7 +62,8 @@ def launch(
     prepared = prepare(config, folders, step0_check=step0_check, progress=progress, cache=launch_cache_for)
     if prepared.finished is not None:
         return prepared.finished
-    call = Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check, checkpoints)
+    folders = replace(folders, reference_dir=prepared.reference_dir, old_dir=prepared.old_dir)
+    call = Call(config, folders, step0_check, checkpoints)
     launch_processes("train", call.to_json(), folders.output_dir, config.placement, REPORTED, progress)
     summary = read_summary(folders.output_dir)
     assert summary is not None

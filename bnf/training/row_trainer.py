@@ -179,10 +179,8 @@ class RowTrainer(CheckpointedTrainer):
         return batches, sum_totals(self._totals(items), num_kl_pairs, self.args.device)
 
     def _totals(self, items: Sequence[TrainRow]) -> Totals:
-        totals = count(self.objective, [group for item in items for group in item.row.groups])
-        if self.objective.needs_kl_pairs and items:
-            totals = replace(totals, kl_pair_logratio=self._kl_pair_logratio(items))
-        return totals
+        logratio = self._kl_pair_logratio(items) if self.objective.needs_kl_pairs and items else None
+        return replace(count(self.objective, [group for item in items for group in item.row.groups]), kl_pair_logratio=logratio)
 
     def _kl_pair_logratio(self, items: Sequence[TrainRow]) -> torch.Tensor:
         return mean_logratio(self.scored, [item.reference for item in items], bf16=self.config.bf16)
@@ -230,8 +228,10 @@ class RowTrainer(CheckpointedTrainer):
             item.row,
             policy,
             item.reference,
+            old=item.old,
             length_normalization=self.config.length_normalization,
             kl_pair_logratio=totals.kl_pair_logratio,
+            batch_sums=totals.batch_sums,
         )
 
     def evaluate(self, *args: object, **kwargs: object) -> dict[str, float]:

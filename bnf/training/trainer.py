@@ -67,7 +67,7 @@ def train(
     prepared = prepare(config, folders, step0_check=step0_check, progress=progress)
     if prepared.finished is not None:
         return prepared.finished
-    groups, rows, reference_dir = prepared.groups, prepared.rows, prepared.reference_dir
+    groups, rows, reference_dir, old_dir = prepared.groups, prepared.rows, prepared.reference_dir, prepared.old_dir
     model_dir, groups_dir, output_dir = folders.model_dir, folders.groups_dir, folders.output_dir
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
     dev_rows = training_rows(config, dev_groups)
@@ -108,7 +108,7 @@ def train(
     trainer = RowTrainer(
         model,
         arguments,
-        with_reference(config, rows, reference_dir),
+        with_reference(config, rows, reference_dir, old_dir),
         config=config,
         objective=load_objective(config.objective, config.objective_options),
         weights=label_weights(config.label_weighting, groups),
@@ -116,7 +116,7 @@ def train(
         identity=IdentityCheck(computed_with, lora_dropout=config.lora_dropout) if checks_identity else None,
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,
-        dev=with_reference(config, dev_rows, None if reference_dir is None else reference_dir / DEV),
+        dev=with_reference(config, dev_rows, reference_dir and reference_dir / DEV, old_dir and old_dir / DEV),
         reference_model_dir=folders.referred_model_dir,
         starts_as_reference=folders.reference_model_dir is None,
         policies=policies,

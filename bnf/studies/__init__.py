@@ -1,0 +1,4 @@
+"""Studies of the objectives that need no language model.
+
+bandit: objectives on a policy over a hundred tokens, of which one is best.
+"""

@@ -1,4 +1,4 @@
-"""TOPR (arXiv 2503.14286, eq. 6): supervised on positive samples, while a negative one weighs `clip(π/μ, 0, 1)`: `−A·S` and `−A·w·S`.
+"""TOPR (arXiv 2503.14286): supervised on positive samples, while a negative one weighs `clip(π/μ, 0, 1)`: `−A·S` and `−A·w·S`.
 
 The weight is that of the whole completion, μ the policy that the training started from, and no gradient flows through it. So a negative
 sample counts less the further it has been pushed down, as in BNF; there the weight is each token's, and of positive ones too. The

@@ -1,4 +1,6 @@
 """Studies of the objectives that need no language model.
 
-bandit: objectives on a policy over a hundred tokens, of which one is best.
+simulation: objectives train small policies on rows of their samples
+bandit: a policy over a hundred tokens, of which one is best
+length: a policy that decides when to stop, rewarded by length
 """

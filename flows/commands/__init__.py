@@ -12,5 +12,5 @@ chatting: `bnf chat`; chat_models: the processes that answer; chat_screen: what 
 upkeep: `bnf cancel`, `gc` and `join`
 doctor: `bnf doctor`
 scoring: `bnf score` and `judge-score`
-studying: `bnf study`; bandit_page: the bandit's tables, figure and page
+studying: `bnf study`; study_page: its tables, figure and page
 """

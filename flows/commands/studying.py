@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from flows.commands import bandit_page
+from flows.commands.study_page import STUDIES, run, write
 from flows.display import print_json, print_table
 from flows.errors import RecipeError
 from tasks.keys import ROOT
-
-STUDIES = ("bandit",)
 
 
 def study(name: str, *, write_page: bool, as_json: bool) -> None:
     """Runs a study; with `write_page` writes its page and its figure into the docs of this checkout."""
     if name not in STUDIES:
         raise RecipeError(f"NAME must be one of {', '.join(STUDIES)}, got {name!r}; correct it")
-    results = bandit_page.run()
-    paths = bandit_page.write(results, ROOT / "docs") if write_page else []
+    results = run(name)
+    paths = write(results, ROOT / "docs") if write_page else []
     if as_json:
         print_json({"study": name, **results.to_json(), "files": [str(path) for path in paths]})
         return

@@ -10,7 +10,10 @@ from flows.words.arguments import Debug, Json
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="bandit: a policy over 100 tokens, of which one is best.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="bandit: a policy over 100 tokens, of which one is best; length: one that decides when to stop."),
+    ],
     write_page: Annotated[
         bool, typer.Option("--write-page", help="Write its page and figure into docs/results and docs/images.")
     ] = False,

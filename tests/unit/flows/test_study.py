@@ -2,21 +2,21 @@
 
 import pytest
 
-from flows.commands import bandit_page
+from flows.commands import study_page
 from flows.commands.studying import study
 from flows.errors import RecipeError
 
 
 @pytest.fixture
 def results(monkeypatch):
-    monkeypatch.setattr(bandit_page, "_STEPS", 4)
-    monkeypatch.setattr(bandit_page, "_SEEDS", range(3))
-    return bandit_page.run()
+    monkeypatch.setattr(study_page, "_STEPS", 4)
+    monkeypatch.setattr(study_page, "_SEEDS", range(3))
+    return study_page.run("bandit")
 
 
 def test_the_page_says_where_bnf_loses_first(results, tmp_path):
     (tmp_path / "images").mkdir()
-    page, figure = bandit_page.write(results, tmp_path)
+    page, figure = study_page.write(results, tmp_path)
     text = page.read_text()
     assert text.index("Where BNF loses") < text.index("## The question") < text.index("## What holds")
     for heading in ("### Likely peak, off-policy", "### Rare peak, on-policy", "### Compared"):
@@ -33,5 +33,5 @@ def test_a_difference_is_only_said_where_its_interval_is_off_zero(results):
 
 
 def test_an_unknown_study_is_refused():
-    with pytest.raises(RecipeError, match="NAME must be one of bandit, got 'length'"):
-        study("length", write_page=False, as_json=True)
+    with pytest.raises(RecipeError, match="NAME must be one of bandit, length, got 'chess'"):
+        study("chess", write_page=False, as_json=True)

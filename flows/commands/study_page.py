@@ -1,7 +1,8 @@
-"""The bandit's results in tables, its figure, and its page, docs/results/bandit.md."""
+"""The results of a study in tables, its figure, and its page, docs/results/NAME.md."""
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tasks.execute import machine
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bnf.studies.bandit import Curves
+    from bnf.studies.simulation import Curves, Problem
 
 _SEEDS = range(20)
 _STEPS = 300
@@ -31,8 +32,86 @@ _PAIRS = (
     ("BNF", "REINFORCE", "BNF and REINFORCE"),
     ("BNF", "best of 8", "BNF and best of 8"),
 )
-# Setting: the kind of peak, and of samples.
+# Setting: the problem's name, and the kind of samples.
 Setting = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's page says of itself.
+
+    Attributes:
+        about: its first sentences.
+        question: what it asks.
+        changed: what was changed after the first results, and why.
+        design: the policy and its rewards, with each problem's name in braces for the reference's mass on its peak.
+        peak: what counts as the peak.
+    """
+
+    name: str
+    title: str
+    about: Sequence[str]
+    question: Sequence[str]
+    changed: Sequence[str]
+    design: Sequence[str]
+    peak: str
+
+    def problems(self) -> Mapping[str, Problem]:
+        """By name; torch is imported for them."""
+        from bnf.studies import bandit, length
+
+        return bandit.PROBLEMS if self.name == "bandit" else length.PROBLEMS
+
+
+_PAPER = "[arXiv 2404.14367](https://arxiv.org/abs/2404.14367)"
+STUDIES = {
+    "bandit": Study(
+        "bandit",
+        "The bandit",
+        (
+            f"What an objective does to a policy that has nothing to generalise with: the didactic problem of {_PAPER}, on the",
+            "objectives' own files. `bnf study bandit --write-page` writes this page.",
+        ),
+        (
+            "Does a policy find the best of 100 tokens faster with samples of its own (on-policy), and with an objective that",
+            "pushes samples down (a negative gradient), than by maximum likelihood on good samples of the reference?",
+        ),
+        (
+            "It was fixed before the results, but for two things that the first run showed to be wrong: a rare peak that the",
+            "reference gives with a probability of 0.0007 is never sampled and tells nothing apart, so it was moved nearer;",
+            "and samples as good as the median were labelled dispreferred, so that a policy which always gives the best token",
+            "was pushed away from it.",
+        ),
+        (
+            "- A softmax over 100 free logits, from a reference around token 25. The reward falls off on both sides of one",
+            "token. To it and the two on either side the reference gives {likely:.3f} (likely) or {rare:.3f} (rare).",
+        ),
+        "five tokens",
+    ),
+    "length": Study(
+        "length",
+        "Reward by length",
+        (
+            f"What an objective does to a policy that only decides when to stop: the length problems of {_PAPER}, on the",
+            "objectives' own files. `bnf study length --write-page` writes this page.",
+        ),
+        (
+            "Does a policy find the best length faster with samples of its own (on-policy), and with an objective that pushes",
+            "samples down (a negative gradient), where the best is the shortest, the reference's usual length, or one that it",
+            "rarely has?",
+        ),
+        (
+            "It was fixed before the results, but for one thing: a best length of 25 has so little mass that nothing reaches",
+            "it off-policy, so it was moved to 21.",
+        ),
+        (
+            "- A logit of stopping at each of 40 positions, from a reference that usually stops after 14 tokens. The reward",
+            "falls off on both sides of one length. To it and its neighbours the reference gives {min:.4f} (min: 1),",
+            "{mode:.3f} (mode: 15) or {skew:.4f} (skew: 21).",
+        ),
+        "the best length and those next to it",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -72,15 +151,20 @@ class Comparison:
 class Results:
     """The curves of every method in every setting, and how long they took."""
 
+    study: Study
     curves: Mapping[Setting, Mapping[str, Curves]]
     seconds: float
+
+    def problem_name(self, problem: str) -> str:
+        """In words."""
+        return f"{problem} peak" if self.study.name == "bandit" else f"{problem} length"
 
     def tables(self) -> list[tuple[str, list[dict[str, str]]]]:
         """For each setting its title and a row for each method, the fastest first."""
         found = []
         for (peak, sampler), methods in self.curves.items():
             ordered = sorted(methods.items(), key=lambda entry: -_speed(entry[1]).mean())
-            found.append((f"{peak} peak, {sampler}", [_row(name, curves) for name, curves in ordered]))
+            found.append((f"{self.problem_name(peak)}, {sampler}", [_row(name, curves) for name, curves in ordered]))
         return found
 
     def comparisons(self) -> list[Comparison]:
@@ -109,26 +193,28 @@ class Results:
         }
 
 
-def run() -> Results:
-    """Every method in every setting, over twenty seeds."""
+def run(name: str) -> Results:
+    """Every method in every setting of a study, over twenty seeds."""
     import torch
 
-    from bnf.studies.bandit import METHODS, PEAKS, SAMPLERS, simulate
+    from bnf.studies.simulation import METHODS, SAMPLERS, simulate
 
     # Of tensors this small threads take more than they give.
     torch.set_num_threads(1)
     started = time.monotonic()
+    study = STUDIES[name]
     curves: dict[Setting, dict[str, Curves]] = {
-        (peak, sampler): {name: simulate(method, place, sampler, _SEEDS, _STEPS) for name, method in METHODS.items()}
-        for peak, place in PEAKS.items()
+        (problem, sampler): {method: simulate(own, place, sampler, _SEEDS, _STEPS) for method, own in METHODS.items()}
+        for problem, place in study.problems().items()
         for sampler in SAMPLERS
     }
-    return Results(curves, time.monotonic() - started)
+    return Results(study, curves, time.monotonic() - started)
 
 
 def write(results: Results, docs: Path) -> list[Path]:
     """Writes page and figure; returns their paths."""
-    page, figure = docs / "results" / "bandit.md", docs / "images" / "bandit.svg"
+    name = results.study.name
+    page, figure = docs / "results" / f"{name}.md", docs / "images" / f"{name}.svg"
     page.parent.mkdir(exist_ok=True)
     _draw(results, figure)
     page.write_text(_page(results), encoding="utf-8")
@@ -174,13 +260,15 @@ def _draw(results: Results, path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    from bnf.studies.bandit import LIKELIHOOD, METHODS
+    from bnf.studies.simulation import LIKELIHOOD, METHODS
 
     columns = {"mass": "mass on the peak", "reward": "reward", "kl": "KL(policy, reference)", "reverse_kl": "reverse KL"}
     colors = pyplot.get_cmap("tab20").colors  # type: ignore[attr-defined]
     steps = range(0, _STEPS + 1, 10 if _STEPS >= 100 else 1)
-    with matplotlib.rc_context({"svg.hashsalt": "bandit", "svg.fonttype": "none", "font.size": 9}):
-        figure, panels = pyplot.subplots(len(results.curves), len(columns), figsize=(13, 11.5), layout="constrained")
+    with matplotlib.rc_context({"svg.hashsalt": results.study.name, "svg.fonttype": "none", "font.size": 9}):
+        figure, panels = pyplot.subplots(
+            len(results.curves), len(columns), figsize=(13, 0.5 + 2.75 * len(results.curves)), layout="constrained"
+        )
         for panel_row, ((peak, sampler), methods) in zip(panels, results.curves.items(), strict=True):
             for panel, (key, title) in zip(panel_row, columns.items(), strict=True):
                 for place, name in enumerate(METHODS):
@@ -190,7 +278,7 @@ def _draw(results: Results, path: Path) -> None:
                     # tab20 has each colour dark and light: dark ones first.
                     color = "black" if name == "BNF" else colors[(2 * place) % 20 + (2 * place) // 20]
                     panel.plot(steps, values[steps], style, color=color, linewidth=width, label=name)
-                panel.set_title(f"{peak} peak, {sampler}: {title}", fontsize=9)
+                panel.set_title(f"{results.problem_name(peak)}, {sampler}: {title}", fontsize=9)
                 panel.spines[["top", "right"]].set_visible(False)
                 panel.set_xlabel("step")
         handles, labels = panels[0, 0].get_legend_handles_labels()
@@ -200,41 +288,30 @@ def _draw(results: Results, path: Path) -> None:
 
 
 def _page(results: Results) -> str:
-    from bnf.studies.bandit import NUM_PROMPTS, NUM_SAMPLES, PEAKS, reference_logps
+    from bnf.studies.simulation import NUM_PROMPTS, NUM_SAMPLES
 
-    shares = reference_logps().exp()
-    around = {name: float(shares[place - 2 : place + 3].sum()) for name, place in PEAKS.items()}
-    host = machine()
+    study, host = results.study, machine()
+    around = {
+        problem: float(place.outcome_logps(place.start[None]).exp()[0, place.peak].sum())
+        for problem, place in study.problems().items()
+    }
     lines = [
-        "# The bandit",
-        "",
-        "What an objective does to a policy that has nothing to generalise with: the didactic problem of",
-        "[arXiv 2404.14367](https://arxiv.org/abs/2404.14367), on the objectives' own files. `bnf study bandit --write-page` writes it.",
-        "",
+        *(f"# {study.title}", ""),
+        *(_paragraph(study.about), ""),
         *_losses_of_bnf(results),
-        "## The question",
-        "",
-        "Does a policy find the best of 100 tokens faster with samples of its own (on-policy), and with an objective that pushes samples",
-        "down (a negative gradient), than by maximum likelihood on good samples of the reference?",
-        "",
-        "## The design",
-        "",
-        "It was fixed before the results, but for two things that the first run showed to be wrong: a rare peak that the reference gives",
-        "with a probability of 0.0007 is never sampled and tells nothing apart, so it was moved nearer; and samples as good as the median",
-        "were labelled dispreferred, so that a policy which always gives the best token was pushed away from it.",
-        "",
-        "- A softmax over 100 free logits, from a reference around token 25. The reward falls off on both sides of one token. To it and",
-        f"  the two on either side the reference gives {around['likely']:.3f} (likely) or {around['rare']:.3f} (rare).",
+        *("## The question", "", _paragraph(study.question), ""),
+        *("## The design", "", _paragraph(study.changed), ""),
+        _paragraph(study.design).format(**around),
         f"- {_STEPS} steps, in each {NUM_PROMPTS} prompts with {NUM_SAMPLES} samples. On-policy they are drawn from the policy before",
         "  the step, off-policy all from the reference; as many in both. A prompt's better half is preferred, the other dispreferred, its",
         "  best and worst sample are the pair; policy-gradient objectives take the rewards. The losses' reference stays the first policy.",
         "- Adam at one learning rate for all, untuned; the options' defaults, but RWR's temperature of 0.1.",
         f"- {len(_SEEDS)} seeds, with the same random numbers for every method. On-policy PPO is REINFORCE: its samples are new at",
         "  every step, and the ratio is 1.",
-        "- Speed is the mass on the peak (five tokens), averaged over all steps. Differences are paired by seed; intervals are Student's,",
-        "  95 %, not corrected for their number.",
+        f"- Speed is the mass on the peak ({study.peak}), averaged over all steps. Differences are paired by seed;",
+        "  intervals are Student's, 95 %, not corrected for their number.",
         "",
-        "![Mass on the peak, reward, KL and reverse KL over the steps](../images/bandit.svg)",
+        f"![Mass on the peak, reward, KL and reverse KL over the steps](../images/{study.name}.svg)",
         "",
         "Dashed: no negative gradient. Mean over the seeds.",
         "",
@@ -249,10 +326,18 @@ def _page(results: Results) -> str:
         lines += [f"### {title[0].upper()}{title[1:]}", "", *_table(rows), ""]
     lines += ["### Compared", "", *_table(results.comparison_rows()), ""]
     lines += [
-        f"`bnf study bandit --write-page`: {results.seconds:.0f} seconds on {host['cpu']}, {date.today().isoformat()}.",
+        f"`bnf study {study.name} --write-page`: {results.seconds:.0f} seconds on {host['cpu']}, {date.today().isoformat()}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _paragraph(parts: Sequence[str]) -> str:
+    """Parts of a paragraph, or of a point of a list, in lines as long as the other pages'."""
+    text = " ".join(part.strip() for part in parts)
+    return textwrap.fill(
+        text, 135, subsequent_indent="  " if text.startswith("- ") else "", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _losses_of_bnf(results: Results) -> list[str]:
@@ -263,7 +348,7 @@ def _losses_of_bnf(results: Results) -> list[str]:
         astray = int((methods["BNF"].mass[-1] < 0.5).sum())
         more = f"; {astray} of {len(_SEEDS)} seeds ended away from the peak" if sampler == "on-policy" and astray else ""
         lines.append(
-            f"- {peak} peak, {sampler}: {len(faster)} of {len(methods) - 1} others were faster ({', '.join(faster)}){more}."
+            f"- {results.problem_name(peak)}, {sampler}: {len(faster)} of {len(methods) - 1} others were faster ({', '.join(faster)}){more}."
         )
     return ["**Where BNF loses.**", "", *lines, ""]
 
@@ -274,10 +359,10 @@ def _reading(results: Results) -> list[str]:
     compared = results.comparisons()
     for peak in dict.fromkeys(peak for peak, _ in results.curves):
         own = [each for each in compared if each.what == "who sampled" and f"({peak}," in each.first]
-        lines.append(f"- On-policy samples, {peak} peak: faster for {_counted(own)}.")
+        lines.append(f"- On-policy samples, {results.problem_name(peak)}: faster for {_counted(own)}.")
     for peak, sampler in results.curves:
         own = [each for each in compared if each.what.startswith("negative") and f"({peak}, {sampler})" in each.first]
-        lines.append(f"- A negative gradient, {peak} peak, {sampler}: faster for {_counted(own)}.")
+        lines.append(f"- A negative gradient, {results.problem_name(peak)}, {sampler}: faster for {_counted(own)}.")
     return lines
 
 
@@ -289,7 +374,7 @@ def _counted(compared: Sequence[Comparison]) -> str:
     def names(found: Sequence[Comparison]) -> str:
         # Two of BNF's are told apart by whom they are compared with.
         return ", ".join(
-            each.first.partition(" (")[0] + ("" if each.what == "who sampled" else f" than {each.second}") for each in found
+            each.first.partition(" (")[0] + ("" if each.what == "who sampled" else f" against {each.second}") for each in found
         )
 
     text = f"{len(verdicts['faster'])} of {len(compared)}"

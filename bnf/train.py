@@ -117,11 +117,16 @@ def run(
     if config.max_tokens_per_row == AUTO:
         found = find_budget(config, model_dir, groups_dir, output_dir / "budget", _Printer("budget"))
         config = replace(config, max_tokens_per_row=found)
-    if reference_dir is None and load_objective(config.objective, config.objective_options).needs_reference:
+    objective = load_objective(config.objective, config.objective_options)
+    if reference_dir is None and objective.needs_cache:
         reference_dir = output_dir / "reference"
-        launch_cache_for(config, model_dir, groups_dir, reference_dir, _Printer("reference"))
+        launch_cache_for(config, reference_model_dir or model_dir, groups_dir, reference_dir, _Printer("reference"))
+    old_dir = None
+    if objective.needs_old and reference_model_dir is not None:
+        old_dir = output_dir / "old"
+        launch_cache_for(config, model_dir, groups_dir, old_dir, _Printer("old"))
     same_weights = reference_dir is not None and (reference_dir / INDEX_FILE).is_file() and is_of(reference_dir, model_dir)
-    folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir)
+    folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir, old_dir)
     begin = launch if config.is_launched else train
     return begin(config, folders, step0_check=same_weights, progress=_Printer("train"))
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.words import machines, models, recipes, results, running, scoring, upkeep, watching
+from flows.words import machines, models, recipes, results, running, scoring, studies, upkeep, watching
 from flows.words.arguments import Debug, debugging
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ for command in (
     *(models.chat, models.export),
     *(upkeep.cancel, results.rm, upkeep.gc),
     *(machines.deploy, machines.worker, machines.join),
-    *(upkeep.doctor, scoring.score, scoring.judge_score),
+    *(upkeep.doctor, scoring.score, scoring.judge_score, studies.study),
     *(recipes.schema,),
 ):
     app.command(name=command.__name__.replace("_", "-"))(command)

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-# Whose task it is: a model that is evaluated, a judge, the model that labels samples, or the data that are not sampled.
-Role = Literal["base", "aligned", "judge", "second", "labeler", "offline"]
+# Whose task it is: a model that is evaluated, a judge, the model that labels samples, the data that are not sampled, or the policy that a
+# round starts from.
+Role = Literal["base", "aligned", "judge", "second", "labeler", "offline", "old"]
 _ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 

@@ -3,8 +3,8 @@
 An objective gets the completions of one row at a time (`RowLogps`). It gives one loss per completion, one per pair, or both (`Losses`).
 The trainer adds them up over the global batch: `Σ weight·completion losses / number of completions + Σ pair losses / number of pairs`.
 The numbers are the sums of `num_completions` and `num_pairs` over all groups of the global batch. So a loss depends neither on the
-other groups nor on how the batch was split into rows. Where the objective needs KL pairs, it depends on the global batch through one
-number.
+other groups nor on how the batch was split into rows. Where the objective needs KL pairs or sums over the batch (`batch_sums`), it depends
+on the global batch through these numbers alone.
 
 Torch is not imported here or at the top of an objective: a recipe's objective and options are checked without it.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -44,6 +44,8 @@ class RowLogps:
     prompt_logps: Tensor | None = None  # (G,) summed log-probability of each prompt's tokens after the first
     prompt_lengths: Tensor | None = None  # (G,) how many those are
     kl_pair_logratio: Tensor | None = None  # scalar: the global batch's mean over its KL pairs, without gradient
+    old_per_token_logps: Tensor | None = None  # (N,) log p under the policy that this training started from
+    batch_sums: tuple[float, ...] = ()  # `BaseObjective.batch_sums`, added up over the groups of the global batch
 
     def sum_by_completion(self, per_token: Tensor) -> Tensor:
         """(N,) → (C,)"""
@@ -64,6 +66,12 @@ class RowLogps:
         """(C,)"""
         assert self.reference_per_token_logps is not None
         return self.sum_by_completion(self.reference_per_token_logps)
+
+    @property
+    def old_logps(self) -> Tensor:
+        """(C,)"""
+        assert self.old_per_token_logps is not None
+        return self.sum_by_completion(self.old_per_token_logps)
 
     @property
     def logratios(self) -> Tensor:
@@ -103,6 +111,11 @@ class BaseObjective(ABC):
     needs_kl_pairs: ClassVar[bool] = False
     # Reads the completions' scores.
     needs_scores: ClassVar[bool] = False
+    # Reads the log-probabilities of the completions under the policy that the training started from, which sampled them: `old`.
+    needs_old: ClassVar[bool] = False
+    # Compares a prompt's samples with each other, and takes them for draws from the policy: all of them are kept, those of equal text too,
+    # and samples of another distribution than the policy's are refused.
+    needs_every_sample: ClassVar[bool] = False
     # Settings that it reads, of those that only some objectives read. A recipe that sets one of the others is refused.
     reads: ClassVar[tuple[str, ...]] = ()
 
@@ -110,6 +123,11 @@ class BaseObjective(ABC):
     def needs_prompts(self) -> bool:
         """Whether it reads the policy's log-probabilities of the prompts, which the head then computes too."""
         return False
+
+    @property
+    def needs_cache(self) -> bool:
+        """Whether it reads log-probabilities that a pass before the training caches."""
+        return self.needs_reference or self.needs_old
 
     @abstractmethod
     def losses(self, row: RowLogps) -> Losses:
@@ -119,6 +137,10 @@ class BaseObjective(ABC):
         """Whether the completion's loss has a weight above 0, before `label_weighting`."""
         return True
 
+    def learns_from_group(self, group: PromptGroup) -> bool:
+        """Whether the completions of the group together give a gradient, by their scores."""
+        return True
+
     def num_completions(self, group: PromptGroup) -> int:
         """How many of a group's completions the completion losses are averaged over."""
         return len(group.completions)
@@ -126,6 +148,14 @@ class BaseObjective(ABC):
     def num_pairs(self, group: PromptGroup) -> int:
         """How many of a group's pairs the pair losses are averaged over."""
         return len(group.pairs)
+
+    def batch_sums(self, groups: Iterable[PromptGroup]) -> tuple[float, ...]:
+        """Numbers that its losses read of the whole global batch, as sums over groups: as many for no group at all."""
+        return ()
+
+    def metrics(self, row: RowLogps) -> Mapping[str, Tensor]:
+        """Further values for the log by name, of which the means are logged."""
+        return {}
 
     def rewards(self, row: RowLogps) -> Tensor:
         """The reward that the objective implies for each completion, for the log: the log-ratio to the reference, or without one the

@@ -233,6 +233,11 @@ def check_data(config: TrainConfig, groups: Sequence[PromptGroup]) -> None:
                 raise ValueError(
                     f"group {group.id!r} must have scores for objective {name!r}, got one without; label the samples"
                 )
+    if not any(map(objective.learns_from_group, groups)):
+        raise ValueError(
+            f"groups must hold a prompt whose completions have different scores for objective {name!r}, got {len(groups)} without; sample "
+            "more completions of a prompt, or other prompts"
+        )
     totals = count(objective, groups)
     preferred, dispreferred = label_weights(config.label_weighting, groups)
     if objective.needs_pairs or not totals.num_completions:

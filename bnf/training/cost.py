@@ -46,7 +46,7 @@ def cost(shape: ModelShape, config: TrainConfig, data: DataSizes) -> Cost:
     # Backward, every product has two more; that for frozen weights isn't needed.
     passes = 3 if config.lora_r == 0 else 2
     training = passes * (products + head) + 3 * attention + (layers if config.gradient_checkpointing else 0)
-    reads_reference = load_objective(config.objective, config.objective_options).needs_reference
+    reads_reference = load_objective(config.objective, config.objective_options).needs_cache
     # The KL pairs are as many tokens as the rows: the reference scores them once, the policy in each step.
     pairs = layers + head if config.needs_kl_pairs else 0.0
     return Cost(

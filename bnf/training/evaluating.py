@@ -15,7 +15,7 @@ from bnf.progress import TrainingProgress
 from bnf.training.adapters import is_adapted, transformers_model, without_adapter
 from bnf.training.config import TrainConfig
 from bnf.training.dev import DevFigures, Sample, prompts_to_sample, sample
-from bnf.training.losses import Totals, assemble, total_loss
+from bnf.training.losses import Totals, assemble_row, total_loss
 from bnf.training.metrics import StepMetrics, sample_metrics
 from bnf.training.rows import TrainRow
 
@@ -55,13 +55,7 @@ class DevSet:
         with torch.no_grad():
             for item in self.rows:
                 policy = row_logps(scored, item.row, bf16=bf16, entropies=True, prompts=self.objective.needs_prompts)
-                row = assemble(
-                    item.row,
-                    policy,
-                    item.reference,
-                    length_normalization=self.config.length_normalization,
-                    kl_pair_logratio=totals.kl_pair_logratio,
-                )
+                row = assemble_row(item, policy, totals, length_normalization=self.config.length_normalization)
                 metrics.add_row(self.objective, row, policy, item.row.num_tokens)
                 figures.add_row(row)
                 losses.append(total_loss(self.objective.losses(row), row, totals, self.weights))

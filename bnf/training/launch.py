@@ -64,7 +64,8 @@ def launch(
     if prepared.finished is not None:
         drop_leftovers(folders.output_dir)
         return prepared.finished
-    call = Call(config, replace(folders, reference_dir=prepared.reference_dir), step0_check, checkpoints)
+    folders = replace(folders, reference_dir=prepared.reference_dir, old_dir=prepared.old_dir)
+    call = Call(config, folders, step0_check, checkpoints)
     launch_processes("train", call.to_json(), folders.output_dir, config.placement, REPORTED, progress)
     summary = read_summary(folders.output_dir)
     assert summary is not None

@@ -3,7 +3,7 @@ rows.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,26 +18,28 @@ from bnf.reference.values import RowReference
 if TYPE_CHECKING:
     # It imports transformers, which counting does not need.
     from bnf.model.logps import TokenLogps
+    from bnf.training.rows import TrainRow
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What the rows of a global batch share: what their losses are divided by, and the mean log-ratio of its KL pairs where the
-    objective reads it.
+    """What the rows of a global batch share: what their losses are divided by, and where the objective reads them the mean log-ratio of
+    its KL pairs and its sums.
     """
 
     num_completions: int
     num_pairs: int
     kl_pair_logratio: Tensor | None = None
+    batch_sums: tuple[float, ...] = ()
 
 
-def count(objective: BaseObjective, groups: Iterable[PromptGroup]) -> Totals:
-    """How many completions and pairs of these groups the objective averages over."""
+def count(objective: BaseObjective, groups: Sequence[PromptGroup]) -> Totals:
+    """How many completions and pairs of these groups the objective averages over, and its sums over them."""
     num_completions = num_pairs = 0
     for group in groups:
         num_completions += objective.num_completions(group)
         num_pairs += objective.num_pairs(group)
-    return Totals(num_completions, num_pairs)
+    return Totals(num_completions, num_pairs, batch_sums=objective.batch_sums(groups))
 
 
 def label_weights(weighting: str | dict[str, float], groups: Sequence[PromptGroup]) -> tuple[float, float]:
@@ -55,11 +57,17 @@ def assemble(
     policy: "TokenLogps",
     reference: RowReference | None,
     *,
+    old: RowReference | None = None,
     length_normalization: str = "own",
     kl_pair_logratio: Tensor | None = None,
+    batch_sums: tuple[float, ...] = (),
 ) -> RowLogps:
-    """What an objective sees of a row, on the policy's device and in its dtype."""
+    """What an objective sees of a row, on the policy's device and in its dtype.
+
+    `old` are the values of the policy that the training started from; where there are none, that is the reference.
+    """
     like = policy.logps
+    old = reference if old is None else old
     lengths = row.lengths.to(like)
     return RowLogps(
         per_token_logps=like,
@@ -74,8 +82,23 @@ def assemble(
         group_of_completion=row.group_of_completion.to(like.device),
         pairs=row.pairs.to(like.device),
         kl_pair_logratio=kl_pair_logratio,
+        old_per_token_logps=None if old is None else old.logps.to(like),
+        batch_sums=batch_sums,
         prompt_logps=None if policy.prompt_logps is None else _sum_by_prompt(row, policy.prompt_logps),
         prompt_lengths=row.prompt_lengths.to(like),
+    )
+
+
+def assemble_row(item: "TrainRow", policy: "TokenLogps", totals: Totals, *, length_normalization: str) -> RowLogps:
+    """What an objective sees of a training's row, as `assemble`."""
+    return assemble(
+        item.row,
+        policy,
+        item.reference,
+        old=item.old,
+        length_normalization=length_normalization,
+        kl_pair_logratio=totals.kl_pair_logratio,
+        batch_sums=totals.batch_sums,
     )
 
 

@@ -56,6 +56,8 @@ class StepMetrics(Means):
                 margins = row.margins(rewards)
                 self.add("rewards/margins", margins)
                 self.add("rewards/accuracies", (margins > 0).double())
+            for name, values in objective.metrics(row).items():
+                self.add(name, values)
             if row.kl_pair_logratio is not None:
                 self.add("mismatched_logratio", row.kl_pair_logratio)
             if row.reference_per_token_log_odds is not None:

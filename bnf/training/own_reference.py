@@ -22,6 +22,7 @@ from bnf.training.config import TrainConfig
 
 _NOTE_FILE = "reference_mismatch.json"
 _FOLDER = "own_reference"
+OLD_FOLDER = "own_old"
 # cache(config, model_dir, groups_dir, reference_dir, progress)
 CacheFor = Callable[[TrainConfig, Path, Path, Path, Progress], None]
 
@@ -60,15 +61,22 @@ def is_of(reference_dir: Path, model_dir: Path) -> bool:
 
 
 def own_reference(
-    config: TrainConfig, model_dir: Path, groups_dir: Path, output_dir: Path, progress: Progress, cache: CacheFor
+    config: TrainConfig,
+    model_dir: Path,
+    groups_dir: Path,
+    output_dir: Path,
+    progress: Progress,
+    cache: CacheFor,
+    *,
+    folder: str = _FOLDER,
 ) -> Path:
     """Has the training's own cache computed by `cache` where it is not there yet; returns its folder."""
 
     def report(done: int, total: int, note: str) -> None:
         progress(done, total, f"reference: {note}")
 
-    cache(config, model_dir, groups_dir, output_dir / _FOLDER, report)
-    return output_dir / _FOLDER
+    cache(config, model_dir, groups_dir, output_dir / folder, report)
+    return output_dir / folder
 
 
 def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
@@ -100,5 +108,6 @@ def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir:
 
 def drop_own_reference(output_dir: Path) -> None:
     """Removes the cache and the note: after the training's end nothing reads them."""
-    shutil.rmtree(output_dir / _FOLDER, ignore_errors=True)
+    for folder in (_FOLDER, OLD_FOLDER):
+        shutil.rmtree(output_dir / folder, ignore_errors=True)
     (output_dir / _NOTE_FILE).unlink(missing_ok=True)

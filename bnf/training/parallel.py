@@ -24,11 +24,12 @@ def sum_totals(own: Totals, num_kl_pairs: int, device: torch.device) -> Totals:
         return own
     mean = own.kl_pair_logratio
     weighted = 0.0 if mean is None else float(mean) * num_kl_pairs
-    sums = torch.tensor([own.num_completions, own.num_pairs, num_kl_pairs, weighted], dtype=torch.float64, device=device)
+    numbers = [own.num_completions, own.num_pairs, num_kl_pairs, weighted, *own.batch_sums]
+    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
     dist.all_reduce(sums)
     # A process without a row of its own computes nothing that would read the mean.
     logratio = None if mean is None else sums[3] / sums[2]
-    return Totals(int(sums[0]), int(sums[1]), logratio)
+    return Totals(int(sums[0]), int(sums[1]), logratio, tuple(sums[4:].tolist()))
 
 
 class SeededSteps(Sampler[list[int]]):

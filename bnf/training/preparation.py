@@ -16,7 +16,16 @@ from bnf.progress import Progress
 from bnf.reference.index import made_elsewhere, read_index
 from bnf.training.checks import check_data, check_loggers, check_machine, check_processes
 from bnf.training.config import TrainConfig
-from bnf.training.own_reference import CacheFor, Mismatch, cache_for, is_of, note_mismatch, noted_mismatch, own_reference
+from bnf.training.own_reference import (
+    OLD_FOLDER,
+    CacheFor,
+    Mismatch,
+    cache_for,
+    is_of,
+    note_mismatch,
+    noted_mismatch,
+    own_reference,
+)
 from bnf.training.rows import training_rows
 from bnf.training.summary import TrainSummary, read_summary
 
@@ -33,6 +42,8 @@ class Folders:
     output_dir: Path
     # Of the reference's model, where that is not the model that the training starts from.
     reference_model_dir: Path | None = None
+    # The cached values of the model that the training starts from, where the objective needs them and the reference is another model.
+    old_dir: Path | None = None
 
     @property
     def referred_model_dir(self) -> Path:
@@ -49,6 +60,8 @@ class Prepared:
     # The cached reference, or the training's own one where that doesn't fit (`mismatch`).
     reference_dir: Path | None
     mismatch: Mismatch | None
+    # The values of the model that the training starts from, where they are not the reference's.
+    old_dir: Path | None
     # The summary where the training ended in an earlier call: nothing is left to do.
     finished: TrainSummary | None
 
@@ -66,9 +79,16 @@ def prepare(
     groups_dir, reference_dir, output_dir = folders.groups_dir, folders.reference_dir, folders.output_dir
     check_loggers(config)
     groups = read_groups(groups_dir)
-    if load_objective(config.objective, config.objective_options).needs_reference and reference_dir is None:
+    objective = load_objective(config.objective, config.objective_options)
+    if objective.needs_cache and reference_dir is None:
         raise ValueError(
             f"reference_dir must be given for objective {config.objective!r}, got None; run the reference stage first"
+        )
+    old_dir = folders.old_dir if objective.needs_old else None
+    if objective.needs_old and folders.reference_model_dir is not None and old_dir is None:
+        raise ValueError(
+            f"old_dir must be given for objective {config.objective!r} where the reference is another model than the one that training "
+            f"starts from, got None; cache the log-probabilities of {folders.model_dir} there"
         )
     check_data(config, groups)
     rows = training_rows(config, groups)
@@ -83,7 +103,27 @@ def prepare(
         mismatch = _mismatch(config, reference_dir, folders.referred_model_dir, output_dir, step0_check=step0_check)
         if mismatch is not None:
             reference_dir = own_reference(config, folders.referred_model_dir, groups_dir, output_dir, progress, cache)
-    return Prepared(groups, rows, reference_dir, mismatch, finished)
+    if old_dir is not None and finished is None:
+        old_dir = _own_old(config, folders.model_dir, groups_dir, old_dir, output_dir, progress, cache)
+    return Prepared(groups, rows, reference_dir, mismatch, old_dir, finished)
+
+
+def _own_old(
+    config: TrainConfig, model_dir: Path, groups_dir: Path, old_dir: Path, output_dir: Path, progress: Progress, cache: CacheFor
+) -> Path:
+    """The values of the model that the training starts from: the cached ones, or the training's own where another kind of device or other
+    kernels of attention computed those.
+
+    Raises:
+        ValueError: they are of another model.
+    """
+    if not is_of(old_dir, model_dir):
+        raise ValueError(
+            f"old_dir must be of the model that training starts from, {model_dir}, got {old_dir}; cache that model's values"
+        )
+    if made_elsewhere(old_dir, config.attention) is None:
+        return old_dir
+    return own_reference(config, model_dir, groups_dir, output_dir, progress, cache, folder=OLD_FOLDER)
 
 
 def _mismatch(

@@ -12,6 +12,8 @@ def remedies(config: TrainConfig) -> str:
         found.append("objective bnf, whose weights bound what nll_signed lets fall")
     elif config.objective in ("dpo", "cdpo", "ipo", "kto", "r_dpo"):
         found.append(f"objective dpop or dpo_nll, which hold preferred completions where {config.objective} does not")
+    elif config.objective in ("reinforce", "ppo", "grpo", "gspo"):
+        found.append("objective_options.kl_coef above 0, which holds the policy near the reference")
     elif config.label_weighting == "none" and _weighs_labels(config):
         found.append("label_weighting balanced, or {preferred: 1, dispreferred: 0.5}")
     elif _weighs_labels(config):

@@ -39,7 +39,7 @@ from bnf.training.collapse import check_evaluations, non_finite
 from bnf.training.config import TrainConfig
 from bnf.training.evaluating import DevSet
 from bnf.training.identity import IdentityCheck
-from bnf.training.losses import Totals, assemble, count, total_loss
+from bnf.training.losses import Totals, count, total_loss
 from bnf.training.metrics import StepMetrics, peak_memory_gb
 from bnf.training.optimizers import rounding_optimizer
 from bnf.training.parallel import SeededSteps, StepLoader, sum_totals
@@ -167,10 +167,8 @@ class RowTrainer(CheckpointedTrainer):
         return batches, sum_totals(self._totals(items), num_kl_pairs, self.args.device)
 
     def _totals(self, items: Sequence[TrainRow]) -> Totals:
-        totals = count(self.objective, [group for item in items for group in item.row.groups])
-        if self.objective.needs_kl_pairs and items:
-            totals = replace(totals, kl_pair_logratio=self._kl_pair_logratio(items))
-        return totals
+        logratio = self._kl_pair_logratio(items) if self.objective.needs_kl_pairs and items else None
+        return replace(count(self.objective, [group for item in items for group in item.row.groups]), kl_pair_logratio=logratio)
 
     def _kl_pair_logratio(self, items: Sequence[TrainRow]) -> torch.Tensor:
         return mean_logratio(self.scored, [item.reference for item in items], bf16=self.config.bf16)
@@ -202,13 +200,7 @@ class RowTrainer(CheckpointedTrainer):
         if not item.counts:
             nothing: torch.Tensor = policy.logps.sum() * 0.0
             return nothing
-        row = assemble(
-            item.row,
-            policy,
-            item.reference,
-            length_normalization=self.config.length_normalization,
-            kl_pair_logratio=num_items_in_batch.kl_pair_logratio,
-        )
+        row = assemble_row(item, policy, num_items_in_batch, length_normalization=self.config.length_normalization)
         self.step_metrics.add_row(self.objective, row, policy, item.row.num_tokens)
         if self.identity is not None and self.state.global_step == 0:
             with torch.no_grad():

@@ -12,10 +12,13 @@ from bnf.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class TrainRow:
-    """A row, and the reference's values of it where there is a reference."""
+    """A row, and the reference's values of it where there is a reference; `old` are those of the policy that the training starts from,
+    where the objective needs them and the reference is another model.
+    """
 
     row: Row
     reference: RowReference | None
+    old: RowReference | None = None
     # False of a row that only keeps a process busy while others compute the rest of a step.
     counts: bool = True
 
@@ -34,25 +37,34 @@ def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> list[Ro
     )
 
 
-def with_reference(config: TrainConfig, rows: Sequence[Row], reference_dir: Path | None) -> list[TrainRow]:
-    """Each row with the reference's values of it, where there is a reference.
+def with_reference(
+    config: TrainConfig, rows: Sequence[Row], reference_dir: Path | None, old_dir: Path | None = None
+) -> list[TrainRow]:
+    """Each row with the reference's values of it, where there is a reference, and with `old` from `old_dir` where that is given.
 
     Raises:
         FileNotFoundError, ValueError: as `read_reference`.
     """
+    if not rows or reference_dir is None:
+        return [TrainRow(row, None) for row in rows]
+    references: Sequence[RowReference] = _read(config, rows, reference_dir, kl_pairs=config.needs_kl_pairs)
+    old: Sequence[RowReference | None] = [None] * len(rows)
+    if old_dir is not None:
+        old = _read(config, rows, old_dir, kl_pairs=False)
+    return [TrainRow(*of_row) for of_row in zip(rows, references, old, strict=True)]
+
+
+def _read(config: TrainConfig, rows: Sequence[Row], folder: Path, *, kl_pairs: bool) -> list[RowReference]:
     # They import transformers, which a plan's look at the rows does not need.
     from bnf.reference.cache import read_reference
     from bnf.reference.kl_pairs import kl_pair_rows
 
-    if not rows or reference_dir is None:
-        return [TrainRow(row, None) for row in rows]
-    references = read_reference(
-        reference_dir,
+    return read_reference(
+        folder,
         rows,
         max_tokens_per_row=config.row_tokens,
         bf16=config.bf16,
         weights=config.weights,
         load_in_4bit=config.load_in_4bit,
-        kl_pairs=kl_pair_rows(rows) if config.needs_kl_pairs else None,
+        kl_pairs=kl_pair_rows(rows) if kl_pairs else None,
     )
-    return [TrainRow(row, reference) for row, reference in zip(rows, references, strict=True)]

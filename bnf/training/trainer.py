@@ -68,7 +68,7 @@ def train(
     if prepared.finished is not None:
         drop_leftovers(folders.output_dir)
         return prepared.finished
-    groups, rows, reference_dir = prepared.groups, prepared.rows, prepared.reference_dir
+    groups, rows, reference_dir, old_dir = prepared.groups, prepared.rows, prepared.reference_dir, prepared.old_dir
     model_dir, groups_dir, output_dir = folders.model_dir, folders.groups_dir, folders.output_dir
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
     dev_rows = training_rows(config, dev_groups)
@@ -111,7 +111,7 @@ def train(
         load_objective(config.objective, config.objective_options),
     )
     dev = DevSet(
-        with_reference(config, dev_rows, None if reference_dir is None else reference_dir / DEV),
+        with_reference(config, dev_rows, reference_dir and reference_dir / DEV, old_dir and old_dir / DEV),
         config,
         objective,
         weights=weights,
@@ -121,7 +121,7 @@ def train(
     trainer = RowTrainer(
         model,
         arguments,
-        with_reference(config, rows, reference_dir),
+        with_reference(config, rows, reference_dir, old_dir),
         config=config,
         objective=objective,
         weights=weights,

@@ -59,7 +59,7 @@ def _train(call: dict[str, object], folder: Path) -> None:
         if done >= total:
             raise _Enough
 
-    if load_objective(config.objective, config.objective_options).needs_reference:
+    if load_objective(config.objective, config.objective_options).needs_cache:
         reference_dir = folder / "reference"
         launch_cache_for(config, model_dir, groups_dir, reference_dir, lambda *_: None)
     begin = launch if config.is_launched else train

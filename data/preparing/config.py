@@ -32,7 +32,8 @@ class PrepareConfig:
     """The recipe's `prepare` section; `flows.recipe.sections.Prepare` describes each key, and docs/data.md what they do together.
 
     `offline_mix`, the share of a round's prompts that is taken from the recipe's `data`, and `round` come from the `sample` section,
-    `seed`, `date` and `system_prompt` from the top of the recipe.
+    `seed`, `date` and `system_prompt` from the top of the recipe. `every_sample` comes from the objective: all of a prompt's samples stay,
+    those of equal text, those that ran into the limit and those in the middle of `ratings` too, for they are draws from the policy.
     """
 
     max_preferred: int | None = None
@@ -56,6 +57,7 @@ class PrepareConfig:
     max_dropped_share: float = 0.5
     offline_mix: float = 0.0
     round: int = 1
+    every_sample: bool = False
     seed: int = 0
     date: str = DEFAULT_DATE
     system_prompt: str | None = None

@@ -77,7 +77,10 @@ def resolve(rows: Sequence[RowEntry], config: PrepareConfig) -> Resolved:
             single += [_untied(one, config) for one in row.candidates if not one.outcome]
     rated = [one for one in single if one.label is None]
     labels_of = {one.no: one.label for one in single if one.label is not None} | rating_labels(rated, config.ratings)
-    usable = _chosen(_once(single, labels_of, resolved), labels_of, resolved, config)
+    if config.every_sample:
+        labels_of = {no: label or -1 for no, label in labels_of.items()}
+    found = single if config.every_sample else _once(single, labels_of, resolved)
+    usable = _chosen(found, labels_of, resolved, config)
     ids = {row.no: row.id for row in rows}
     if config.pairing == "none":
         resolved.preferences += [

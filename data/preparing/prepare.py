@@ -41,7 +41,7 @@ def prepare_labelled(
     round, as long as there are some.
 
     A dispreferred completion whose turn did not end (it ran into the limit) is kept without the end that the model never wrote. A
-    preferred one would teach the model not to stop, and is left out.
+    preferred one would teach the model not to stop, and is left out, but for `every_sample`.
 
     Raises:
         ValueError: more than `max_dropped_share` of the prompts are lost, a prompt is too long and `truncation` is "raise", or there are
@@ -127,12 +127,13 @@ def _prepare(
         def offline(num_sampled: int) -> list[tuple[PromptGroup, Record]]:
             return _offline(staging, offline_dir, num_sampled, config) if offline_dir is not None else []
 
-        origins, with_pairs = [source.source for source in sources] or ["sample"], config.pairing != "none"
+        origins = [source.source for source in sources] or ["sample"]
+        kind = Writing(origins, config.pairing != "none", dev=False, every_sample=config.every_sample)
         dev_groups = GroupCounter()
         # A round may have no dev prompt.
         if staging.number("select count(*) from prompts where live = 1 and dev = 1"):
-            dev_groups = write_groups(staging, output_dir / DEV, Writing(origins, with_pairs, dev=True), num_proc)
-        groups = write_groups(staging, output_dir, Writing(origins, with_pairs, dev=False), num_proc, offline)
+            dev_groups = write_groups(staging, output_dir / DEV, kind._replace(dev=True), num_proc)
+        groups = write_groups(staging, output_dir, kind, num_proc, offline)
         ledger.write(output_dir, groups.statistics(), dev_groups.statistics())
 
 
@@ -193,7 +194,7 @@ def _sampled(sampled: Record, num_prompt_tokens: int, config: PrepareConfig, whe
         outcome = "scorer_error" if sampled["outcome"] == "error" else "unrated"
     elif not sampled["token_ids"]:
         outcome = "empty"
-    elif label != -1 and sampled["finish_reason"] != "stop":
+    elif label != -1 and sampled["finish_reason"] != "stop" and not config.every_sample:
         outcome = "unterminated"
     else:
         try:

@@ -35,11 +35,13 @@ class Writing(NamedTuple):
         origins: the sources' names, for where completions come from.
         with_pairs: whether groups say which completions are compared.
         dev: whether they are those of the dev set, or those that are trained on.
+        every_sample: whether completions of one text and label are written each for itself.
     """
 
     origins: Sequence[str]
     with_pairs: bool
     dev: bool
+    every_sample: bool
 
 
 def write_groups(
@@ -102,7 +104,7 @@ def _write(staging: StagedRows, part: range, writing: Writing, writer: GroupsWri
     for no, id, messages, context, ids, language in staging.run(
         f"select no, id, messages, context, ids, language {_WRITTEN} order by no", writing.dev, part.start, part.stop
     ):
-        completions, pairs = _completions(staging, no, with_pairs=writing.with_pairs)
+        completions, pairs = _completions(staging, no, writing)
         prompt_ids = array("i")
         prompt_ids.frombytes(ids)
         group = PromptGroup(
@@ -117,22 +119,25 @@ def _write(staging: StagedRows, part: range, writing: Writing, writer: GroupsWri
         prompt = {"messages": json.loads(messages), **json.loads(context)}
         writer.add(group, {**prompt, "completions": [one.text for one, _ in completions]})
         texts = {one.text for one, _ in completions}
-        counter.add(group, language, len(completions) - len(texts))
+        sides = {(one.text, label) for one, label in completions}
+        counter.add(group, language, len(sides) - len(texts))
 
 
 def _completions(
-    staging: StagedRows, prompt: int, *, with_pairs: bool
+    staging: StagedRows, prompt: int, writing: Writing
 ) -> tuple[list[tuple[CandidateEntry, int]], tuple[tuple[int, int], ...]]:
-    """A prompt's completions with their labels, one for each text and label, and the pairs among them, by the selected preferences."""
+    """A prompt's completions with their labels, one for each text and label (of samples that are all kept: one for each), and the pairs
+    among them, by the selected preferences.
+    """
     candidates = {one.no: one for one in staging.candidates(prompt)}
     kept: dict[tuple[str, int], CandidateEntry] = {}
     links: dict[tuple[tuple[str, int], tuple[str, int]], None] = {}
     for preference in staging.selected(prompt):
         for sign in preference.signs:
-            sides = [(candidates[no].text, label * sign) for no, label in preference.sides]
+            sides = [(str(no) if writing.every_sample else candidates[no].text, label * sign) for no, label in preference.sides]
             for (no, _), side in zip(preference.sides, sides, strict=True):
                 kept.setdefault(side, candidates[no])
-            if with_pairs and len(sides) == 2:
+            if writing.with_pairs and len(sides) == 2:
                 links[(sides[0], sides[1]) if sign > 0 else (sides[1], sides[0])] = None
     # A text that is both preferred and dispreferred is there twice.
     order = sorted(kept, key=lambda side: (kept[side].no, -side[1]))

@@ -274,12 +274,14 @@ def _model_there(name: str) -> str:
 
 
 def _fitting(reading: Reading) -> list[str]:
-    """The objectives that learn from such data, the project's own first."""
+    """The objectives that learn from such data, the project's own first, without those for a policy's own samples."""
     scored = reading.gives == "ratings" or reading.num_scores > 0
     found = []
     for name in names(OBJECTIVES):
         objective = load_objective(name)
-        if not (objective.needs_pairs and reading.gives == "labels") and (scored or not objective.needs_scores):
+        if objective.needs_every_sample or (objective.needs_pairs and reading.gives == "labels"):
+            continue
+        if scored or not objective.needs_scores:
             found.append(name)
     return sorted(found, key=lambda name: name != "bnf")
 

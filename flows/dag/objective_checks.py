@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bnf.objectives import load_objective
 from bnf.plugins import load
+from bnf.training.values import written
 from data.parse import Parser
 from data.preparing.config import PrepareConfig
 from data.reading.records import DataSource, Reader, is_hub_id
@@ -21,6 +22,8 @@ from tasks.nodes import Node
 _MOST_ROWS = 20_000
 _FIRST_ROWS = 20
 _MASKS = ("mask_fraction", "mask_to_chosen", "mask_to_rejected")
+# Keys of `prepare` that leave samples of a prompt out, or give some of them two labels.
+_LEAVE_SOME_OUT = ("max_preferred", "max_dispreferred", "pairing", "keep", *_MASKS, "flip_fraction", "contradict_fraction")
 
 
 def sources_of(node: Node) -> list[DataSource]:
@@ -58,6 +61,33 @@ def objective_checks(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[Check]:
         problem = next(filter(None, (_without_scores(config.objective, one, kinds) for one in sources)), None)
     needs = "pairs" if wanting else "scores" if objective.needs_scores else ""
     yield Check(name, problem, f"needs {needs}" if needs else "takes single completions")
+
+
+def sample_checks(recipe: Recipe) -> Iterator[Check]:
+    """Whether the samples of a recipe are what an objective needs that takes them for draws from the policy, all of a prompt's."""
+    config, sample = recipe.train_config(), recipe.sample
+    if sample is None or not load_objective(config.objective, config.objective_options).needs_every_sample:
+        return
+    # Beside the defaults: the distribution of the samples, and what leaves some of them out or changes them.
+    wanted: dict[str, tuple[object, object]] = {
+        "sample.temperature": (sample.temperature, 1.0),
+        "sample.top_p": (sample.top_p, 1.0),
+        "sample.offline_mix": (sample.offline_mix, 0.0),
+    }
+    for name in _LEAVE_SOME_OUT:
+        wanted[f"prepare.{name}"] = getattr(recipe.prepare, name), type(recipe.prepare).model_fields[name].default
+    wrong = [key for key, (value, right) in wanted.items() if value != right]
+    for key in wrong:
+        value, right = wanted[key]
+        why = "all samples of a prompt" if key.startswith("prepare") else "samples of the policy's own distribution"
+        remedy = "leave it out" if right is None or key.startswith("prepare") else f"write {key}={right:g}"
+        yield Check(
+            f"samples for {config.objective}",
+            f"{key} must be {'left out' if right is None else written(right)} for train.objective={config.objective}, which needs {why}: "
+            f"without them its gradient is biased, got {written(value)}; {remedy}",
+        )
+    if not wrong:
+        yield Check(f"samples for {config.objective}", None, "all of a prompt's, at temperature 1")
 
 
 def _prompts_alone(kinds: Mapping[str, str]) -> str | None:

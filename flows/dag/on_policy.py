@@ -6,10 +6,12 @@ starts from (`fixed`), or each round's own starting point (`each_round`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bnf.host import total_memory
 from bnf.model.device import attention_counts, device_kind, devices
+from bnf.objectives import BaseObjective, load_objective
 from bnf.plugins import load
 from bnf.training.config import TrainConfig
 from bnf.training.fields import AUTO, BOOKKEEPING_FIELDS, MEMORY_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS
@@ -61,9 +63,13 @@ def rounds(recipe: Recipe, offline: Node | None) -> list[Node]:
 
 
 def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], reference: str, data: str) -> list[Node]:
-    """The nodes of a reference pass and of the training that reads it; `inputs` are the training's model and what else it reads."""
+    """The nodes of a reference pass and of the training that reads it; `inputs` are the training's model and what else it reads.
+
+    Where the objective compares the policy with the one that the training starts from, and that isn't the reference, a second pass caches
+    that one's log-probabilities (`old`).
+    """
     config = recipe.train_config()
-    train = config.to_dict()
+    train, objective = config.to_dict(), _objective(config)
     # Kinds of devices differ in the last bits of a reference.
     settings, unkeyed = without_uncounted({**config.reference_settings(), "device": device_kind()})
     placed = {name: train[name] for name in PLACEMENT_FIELDS}
@@ -71,7 +77,13 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
     reads = {"data": data} if found is None else {"data": data, "budget": found.id}
     process = training_session(round_)
     unkeyed = {**unkeyed, **placed}
-    made = Node("reference", settings, {"model": reference, **reads}, unkeyed=unkeyed, round=round_, session=process)
+    made = [Node("reference", settings, {"model": reference, **reads}, unkeyed=unkeyed, round=round_, session=process)]
+    cached = {"reference": made[0].id}
+    if objective.needs_old and inputs["model"] != reference:
+        # Nothing but the objective's ratios reads these: no KL pairs.
+        settings = {**settings, "mismatched": False}
+        made.append(replace(made[0], settings=settings, inputs={"model": inputs["model"], **reads}, role="old"))
+        cached["old"] = made[1].id
     settings, unkeyed = without_uncounted(config.identity())
     if TaskName("train", round=round_).id == policy_node(recipe) and (kept := asked_checkpoints(recipe)):
         # Where they are saves, it counts when these are.
@@ -82,17 +94,21 @@ def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], r
         }
     return [
         *([] if found is None else [found]),
-        made,
+        *made,
         Node(
             "train",
             settings,
-            {**inputs, **reads, "reference": made.id},
+            {**inputs, **reads, **cached},
             [f"bnf.objectives.{train['objective']}"],
             unkeyed={**unkeyed, **placed, **{name: train[name] for name in BOOKKEEPING_FIELDS}},
             round=round_,
             session=process,
         ),
     ]
+
+
+def _objective(config: TrainConfig) -> BaseObjective:
+    return load_objective(config.objective, config.objective_options)
 
 
 def training_session(round_: int | None) -> str:
@@ -122,6 +138,7 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
     before = BASE if number == 1 else _of_round("train", number - 1, sample)
     samples, labelled, data = (_of_round(stage, number, sample) for stage in ("sample", "label", "prepare"))
     nodes = [_sample(recipe, sample, number, before)]
+    objective = _objective(recipe.train_config())
     assert recipe.label is not None
     nodes += _label(recipe, sample, recipe.label, samples, number)
     if sample.rounds > 1:
@@ -139,6 +156,7 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
         "seed": recipe.seed,
         # Which offline groups are mixed in depends on the round; a round's samples alone don't.
         **({"offline_mix": sample.offline_mix, "round": number} if offline is not None else {}),
+        **({"every_sample": True} if objective.needs_every_sample else {}),
     }
     reads = {"labelled": labelled, "model": BASE} | ({"offline": offline.id} if offline is not None else {})
     nodes.append(Node("prepare", {"prepare": prepare}, reads, unkeyed={"num_proc": recipe.prepare.num_proc}, round=round_))

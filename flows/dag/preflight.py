@@ -31,7 +31,7 @@ from flows.dag.checks import Check
 from flows.dag.costs import dev_samples, kept_policies
 from flows.dag.engine_checks import engine_key, load_checks
 from flows.dag.memory_check import memory_check
-from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sources_of
+from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sample_checks, sources_of
 from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed, sample_file
 from flows.dag.ray_checks import device_check, ray_check
@@ -89,7 +89,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
     yield from load_checks(forecasts, cluster=cluster)
     if "train" in stages:
         nodes = [entry.node for entry in forecasts]
-        first = [*objective_checks(recipe, nodes), *_training_packages(recipe.train_config())]
+        first = [*objective_checks(recipe, nodes), *sample_checks(recipe), *_training_packages(recipe.train_config())]
         yield from first
         yield _memory(forecasts, recipe.train_config())
         if not any(check.problem for check in [*first, *models.values()]):

@@ -10,4 +10,5 @@ upkeep: end a run, make room, the machine
 models: export a run's policy, talk with it
 machines: deployments, workers, further nodes
 scoring: stored completions and judgments
+studies: what the objectives do, without a language model
 """

@@ -19,7 +19,11 @@ from tasks.job import Identity, Job, Settings
 from tasks.stages._rows import max_tokens_per_row
 
 ORDER = 70
-READS = {"model": "model", "data": "prepare", "reference": "reference", "reference_model": "model", "budget": "budget"}
+READS = {
+    **{"model": "model", "data": "prepare", "reference": "reference", "reference_model": "model", "budget": "budget"},
+    # Log-probabilities of the model that it starts from, where the reference is another.
+    "old": "reference",
+}
 CONTENT = ("policy/*",)
 REPORT = "train"
 ACCELERATOR = True
@@ -39,7 +43,8 @@ def run(job: Job) -> None:
     config = TrainConfig.from_dict({name: value for name, value in job.settings.items() if name not in others})
     config = replace(config, max_tokens_per_row=max_tokens_per_row(job))
     inputs = job.inputs
-    folders = Folders(inputs["model"], inputs["data"], inputs["reference"], job.output, inputs.get("reference_model"))
+    model, data, reference = inputs["model"], inputs["data"], inputs["reference"]
+    folders = Folders(model, data, reference, job.output, inputs.get("reference_model"), inputs.get("old"))
     begin = launch if config.is_launched else train
     # In later rounds with a fixed reference the policy doesn't start as the reference, and the check doesn't hold.
     # It takes as many threads as the reference pass had.

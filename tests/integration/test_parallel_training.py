@@ -36,6 +36,14 @@ def closeness(first: Path, second: Path) -> None:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
 
 
+def test_two_processes_whiten_over_the_batch_of_both(workplace: Path, tmp_path: Path) -> None:
+    more = {"objective": "reinforce", "objective_options": {"whiten": True}, "max_steps": 2}
+    settings = {name: value for name, value in SETTINGS.items() if name != "num_train_epochs"}
+    run(workplace, tmp_path / "one", **settings, **more)
+    run(workplace, tmp_path / "two", **settings, **more, nproc_per_node=2)
+    closeness(tmp_path / "one", tmp_path / "two")
+
+
 def test_two_processes_train_what_one_trains(dev_workplace: Path, tmp_path: Path) -> None:
     # KTO shares one number more between the rows of a step than the others do.
     more = {"objective": "kto", "dev_prompts": 4, "dev_max_new_tokens": 4, "report_to": "tensorboard"}

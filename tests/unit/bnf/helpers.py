@@ -72,6 +72,7 @@ def row_of(
     labels: Sequence[int],
     *,
     reference: Sequence[Sequence[float]] | None = None,
+    old: Sequence[Sequence[float]] | None = None,
     pairs: Sequence[tuple[int, int]] = (),
     scores: Sequence[float] | None = None,
     groups: Sequence[int] | None = None,
@@ -79,7 +80,7 @@ def row_of(
     kl_pair_logratio: float | None = None,
 ) -> RowLogps:
     """A row in float64 from the log-probabilities of each completion's tokens, and of each prompt's after its first;
-    `per_token_logps` and `prompt_logps` are leaves with gradient.
+    `per_token_logps` and `prompt_logps` are leaves with gradient. Without `old` the training starts from the reference.
     """
 
     def flat(values: Sequence[Sequence[float]]) -> Tensor:
@@ -106,4 +107,5 @@ def row_of(
         prompt_logps=None if prompts is None else torch.tensor([sum(each) for each in prompts]).double().requires_grad_(),
         prompt_lengths=None if prompts is None else torch.tensor([len(each) for each in prompts]).double(),
         kl_pair_logratio=None if kl_pair_logratio is None else torch.tensor(kl_pair_logratio).double(),
+        old_per_token_logps=reference_logps if old is None else flat(old),
     )

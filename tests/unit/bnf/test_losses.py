@@ -1,6 +1,6 @@
 """What one step minimises does not depend on how its groups are split into rows, nor on who else is in a row or on padding.
 
-The one exception is KTO's reference point, one number of the global batch: that does not depend on the split.
+The exceptions are KTO's reference point and whitened advantages, numbers of the global batch: these do not depend on the split.
 """
 
 from dataclasses import replace
@@ -24,7 +24,13 @@ from tests.unit.bnf.helpers import padded_logps, padded_prompt_logps, random_gro
 from tests.unit.bnf.test_attention import make
 
 # Every objective with its defaults, and those whose options need something else of a row.
-CASES = [(name, {}) for name in names(OBJECTIVES)] + [("orpo", {"nll_scope": "all"})]
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in names(OBJECTIVES)),
+    ("orpo", {"nll_scope": "all"}),
+    ("reinforce", {"whiten": True}),
+    ("grpo", {"loss_aggregation": "token_mean", "kl_coef": 0.1, "kl_estimator": "k2"}),
+    ("topr", {"advantage": "leave_one_out"}),
+]
 each_objective = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{name}{options or ''}" for name, options in CASES])
 
 
@@ -71,7 +77,9 @@ def step(
     loss = 0.0
     for row, reference in zip(rows, references, strict=True):
         policy = row_logps(model, row, bf16=False, prompts=objective.needs_prompts)
-        seen = assemble(row, policy, reference, length_normalization=normalization, kl_pair_logratio=z)
+        seen = assemble(
+            row, policy, reference, length_normalization=normalization, kl_pair_logratio=z, batch_sums=totals.batch_sums
+        )
         part = total_loss(objective.losses(seen), seen, totals, (0.7, 1.3))
         part.backward()
         loss += float(part.detach())
@@ -109,9 +117,10 @@ def test_packed_equals_padded(name: str, options: dict[str, Any]) -> None:
     with torch.no_grad():
         ratios = padded_logps(model, reference.kl_pairs.row.groups) - reference.kl_pairs.logps
     z = ratios.sum() / len(reference.kl_pairs.row.lengths)
-    seen = assemble(row, policy, reference, kl_pair_logratio=z)
     objective = load_objective(name, options)
-    total_loss(objective.losses(seen), seen, count(objective, groups), (0.7, 1.3)).backward()
+    totals = count(objective, groups)
+    seen = assemble(row, policy, reference, kl_pair_logratio=z, batch_sums=totals.batch_sums)
+    total_loss(objective.losses(seen), seen, totals, (0.7, 1.3)).backward()
     torch.testing.assert_close(packed, gradient(model), rtol=1e-4, atol=1e-5)
 
 
@@ -128,7 +137,14 @@ def test_a_groups_losses_do_not_depend_on_its_row_mates(name: str, options: dict
         prompts = -2 - torch.sin(torch.arange(97, dtype=torch.float64))[row.prompt_targets]
         reference = reference_of(row, mismatched_of(groups))
         policy = TokenLogps(values, log_odds(values), prompt_logps=prompts)
-        seen = assemble(row, policy, reference, length_normalization="pair_min", kl_pair_logratio=torch.tensor(0.3))
+        seen = assemble(
+            row,
+            policy,
+            reference,
+            length_normalization="pair_min",
+            kl_pair_logratio=torch.tensor(0.3),
+            batch_sums=count(objective, groups).batch_sums,
+        )
         found = objective.losses(seen)
         kinds = {"completions": found.completions, "pairs": found.pairs}
         return {kind: [] if each is None else each[each != 0].tolist() for kind, each in kinds.items()}

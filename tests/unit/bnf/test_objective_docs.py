@@ -31,6 +31,7 @@ def test_the_row_is_true(name: str) -> None:
     objective = load_objective(name)
     flags = {
         "reference": objective.needs_reference,
+        "old": objective.needs_old,
         "pairs": objective.needs_pairs,
         "mismatched completions": objective.needs_kl_pairs,
         "scores": objective.needs_scores,

@@ -52,8 +52,12 @@ ORPO_LOGIT = log_odds(-1.5) - log_odds(-3.0)
 ORPO_PULL = 0.1 * sigmoid(-ORPO_LOGIT)
 BNF_WEIGHT = math.exp(log_odds(-3.0) - log_odds(-2.0))
 
-# Objective, options, loss, and its derivative with respect to (each chosen token's, the rejected token's) log-probability.
-BY_HAND: list[tuple[str, dict[str, Any], float, tuple[float, float]]] = [
+# The advantage of the scores (1, 0) in their group, ±0.5/σ.
+NORMALIZED = 0.5 / (math.sqrt(0.5) + 1e-4)
+
+# Objective, options, loss, and its derivative with respect to (each chosen token's, the rejected token's) log-probability; with three
+# numbers the chosen tokens' differ.
+BY_HAND: list[tuple[str, dict[str, Any], float, tuple[float, ...]]] = [
     ("sft", {}, 1.5, (-0.5, 0.0)),
     ("nll_signed", {}, (1.5 - 3.0) / 2, (-0.25, 0.5)),
     # Chosen tokens at or above their reference weigh 1, the rejected one below it the ratio of its odds.
@@ -105,11 +109,51 @@ BY_HAND: list[tuple[str, dict[str, Any], float, tuple[float, float]]] = [
         (-math.exp(0.5) / 4, -math.exp(-0.5) / 2),
     ),
     ("best_of_n", {}, 1.5, (-0.5, 0.0)),
+    ("reinforce", {}, 0.0, (-0.5, 0.5)),
+    ("reinforce", {"baseline": "prompt_mean"}, 0.0, (-0.25, 0.25)),
+    ("reinforce", {"baseline": "none"}, 1.5, (-0.5, 0.0)),
+    ("reinforce", {"negative_gradient": False}, 1.5, (-0.5, 0.0)),
+    ("reinforce", {"kl_coef": 0.4, "kl_estimator": "k2"}, 0.4 * (0.25 + 1) / 4, (-0.4, -0.5, 0.3)),
+    (
+        "reinforce",
+        {"kl_coef": 0.4},
+        0.2 * (math.exp(-0.5) - 0.5 + math.e - 2),
+        (-0.5 + 0.2 * (1 - math.exp(-0.5)), -0.5, 0.5 + 0.2 * (1 - math.e)),
+    ),
+    # Where the training starts from the reference, k1 is 0.
+    ("reinforce", {"kl_coef": 0.4, "kl_estimator": "k1"}, 0.0, (-0.5, 0.5)),
+    # Ratios e^0.5 and 1 with advantage 1, e^−1 with −1: the first is clipped to 1.2, the last to 0.8.
+    ("ppo", {}, (-1.2 - 1 + 0.8) / 2, (0.0, -0.5, 0.0)),
+    ("ppo", {"epsilon_high": 0.7}, (-math.exp(0.5) - 1 + 0.8) / 2, (-math.exp(0.5) / 2, -0.5, 0.0)),
+    (
+        "ppo",
+        {"ratio": "sequence", "epsilon": 0.9},
+        (-math.exp(0.5) + math.exp(-1)) / 2,
+        (-math.exp(0.5) / 2, math.exp(-1) / 2),
+    ),
+    ("grpo", {}, NORMALIZED * (-1.1 + 0.8) / 2, (0.0, -NORMALIZED / 4, 0.0)),
+    ("grpo", {"scale_rewards": "none"}, 0.5 * (-1.1 + 0.8) / 2, (0.0, -0.5 / 4, 0.0)),
+    ("grpo", {"loss_aggregation": "token_mean"}, NORMALIZED * (-2.2 + 0.8) / 3, (0.0, -NORMALIZED / 3, 0.0)),
+    (
+        "grpo",
+        {"loss_aggregation": "constant", "max_completion_length": 4},
+        NORMALIZED * (-2.2 + 0.8) / 8,
+        (0.0, -NORMALIZED / 8, 0.0),
+    ),
+    (
+        "gspo",
+        {"epsilon": 0.9, "epsilon_high": 0.9},
+        NORMALIZED * (-math.exp(0.25) + math.exp(-1)) / 2,
+        (-NORMALIZED * math.exp(0.25) / 4, NORMALIZED * math.exp(-1) / 2),
+    ),
+    ("gspo", {}, NORMALIZED * (-1.0004 + 0.9997) / 2, (0.0, 0.0)),
+    ("topr", {}, (3 - 3 * math.exp(-1)) / 2, (-0.5, math.exp(-1) / 2)),
+    ("topr", {"advantage": "prompt_mean"}, (3 - 3 * math.exp(-1)) / 4, (-0.25, math.exp(-1) / 4)),
 ]
 
 
 @pytest.mark.parametrize(("name", "options", "value", "slopes"), BY_HAND, ids=[f"{case[0]}{case[1] or ''}" for case in BY_HAND])
-def test_one_pair_by_hand(name: str, options: dict[str, Any], value: float, slopes: tuple[float, float]) -> None:
+def test_one_pair_by_hand(name: str, options: dict[str, Any], value: float, slopes: tuple[float, ...]) -> None:
     row = pair()
     objective = load_objective(name, options)
     group = PromptGroup("g", (1,), (Completion((1, 2), 1, 1.0), Completion((3,), -1, 0.0)), ((0, 1),))
@@ -118,7 +162,9 @@ def test_one_pair_by_hand(name: str, options: dict[str, Any], value: float, slop
     loss.backward()
     assert loss.item() == pytest.approx(value)
     assert row.per_token_logps.grad is not None
-    assert row.per_token_logps.grad.tolist() == pytest.approx([slopes[0], slopes[0], slopes[1]])
+    assert row.per_token_logps.grad.tolist() == pytest.approx(
+        [slopes[0], *slopes[-2:]] if len(slopes) == 3 else [slopes[0], *slopes]
+    )
 
 
 def test_every_objective_has_numbers() -> None:

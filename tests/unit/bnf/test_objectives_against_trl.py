@@ -272,3 +272,118 @@ def test_from_token_ids_to_the_models_gradient(name: str, options: dict[str, Any
     for mine, other in zip(ours_model.parameters(), theirs_model.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
     assert float(metrics["rewards/chosen"]) == pytest.approx(objective.rewards(seen).detach()[0].item(), rel=1e-5)
+
+
+def sampled_row(seed: int, *, spread: float) -> tuple[RowLogps, Tensor]:
+    """Three prompts with four samples each, whose policy lies `spread` from the one that sampled, and the samples' mask (12, T)."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 8, (12,), generator=generator).tolist()
+    old = [-torch.rand(length, generator=generator, dtype=torch.float64) * 4 - 1 for length in lengths]
+    policy, reference = (
+        [(each + spread * torch.randn(len(each), generator=generator, dtype=torch.float64)).clamp(max=-0.01) for each in old]
+        for _ in range(2)
+    )
+    scores = torch.randint(0, 3, (12,), generator=generator).tolist()
+    row = row_of(
+        *([each.tolist() for each in policy], [1] * 12),
+        reference=[each.tolist() for each in reference],
+        old=[each.tolist() for each in old],
+        scores=scores,
+        groups=[place // 4 for place in range(12)],
+    )
+    return row, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def padded(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)
+
+
+def trl_sampler(row: RowLogps, mask: Tensor, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    """A trainer of TRL's, of which only the loss is run, on our log-probabilities, and the loss's inputs without the advantages."""
+    assert row.old_per_token_logps is not None and row.reference_per_token_logps is not None
+    logps = padded(row.per_token_logps, mask)
+    accelerator = SimpleNamespace(
+        gather=lambda value: value, reduce=lambda value, reduction: value, num_processes=1, device=torch.device("cpu")
+    )
+    defaults = {
+        "model": SimpleNamespace(training=True), "accelerator": accelerator, "aux_loss_enabled": False, "beta": 0.0,
+        "top_entropy_quantile": 1.0, "off_policy_mask_threshold": None, "importance_sampling_level": "token", "use_vllm": False,
+        "current_gradient_accumulation_steps": 1, "max_completion_length": 9, "_entropy_bonus_enabled": False,
+        "_get_per_token_logps_and_entropies": lambda *args, **kwargs: (logps, torch.zeros_like(logps), None),
+        "_metrics": {"train": defaultdict(list)}, "epsilon_low": 0.2, "epsilon_high": 0.2,
+        "args": SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1),
+    }  # fmt: skip
+    old = padded(row.old_per_token_logps, mask)
+    inputs = {
+        "prompt_ids": torch.zeros(12, 1).long(), "prompt_mask": torch.ones(12, 1).long(),
+        "completion_ids": torch.zeros(mask.shape).long(), "completion_mask": mask.long(),
+        "old_per_token_logps": old, "old_logps": old.sum(1), "num_items_in_batch": mask.sum(),
+        "ref_per_token_logps": padded(row.reference_per_token_logps, mask),
+    }  # fmt: skip
+    return SimpleNamespace(**(defaults | settings)), inputs
+
+
+GRPO = [
+    ({}, {"loss_type": "grpo"}),
+    ({"loss_aggregation": "token_mean", "epsilon_high": 0.28}, {"loss_type": "dapo", "epsilon_high": 0.28}),
+    (
+        {"loss_aggregation": "constant", "max_completion_length": 9, "scale_rewards": "none"},
+        {"loss_type": "dr_grpo", "max_completion_length": 9},
+    ),
+    ({"kl_coef": 0.3}, {"loss_type": "grpo", "beta": 0.3}),
+    ({"kl_coef": 0.3, "loss_aggregation": "token_mean"}, {"loss_type": "dapo", "beta": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("options", "settings"), GRPO)
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_grpo(options: dict[str, Any], settings: dict[str, Any], spread: float) -> None:
+    row, mask = sampled_row(3, spread=spread)
+    compare_samples("grpo", options, row, mask, settings)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_gspo(spread: float) -> None:
+    row, mask = sampled_row(4, spread=spread)
+    settings = {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon_low": 0.1, "epsilon_high": 0.15}
+    compare_samples("gspo", {"epsilon": 0.1, "epsilon_high": 0.15}, row, mask, settings)
+    compare_samples("gspo", {"epsilon": 0.1, "epsilon_high": 0.15, "kl_coef": 0.2}, row, mask, settings | {"beta": 0.2})
+
+
+def compare_samples(name: str, options: dict[str, Any], row: RowLogps, mask: Tensor, settings: dict[str, Any]) -> None:
+    """Against `GRPOTrainer._compute_loss`, with the advantages as it computes them."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+    from trl.trainer.utils import nanstd
+
+    rewards = row.scores.view(3, 4)
+    advantages = rewards - rewards.mean(1, keepdim=True)
+    if options.get("scale_rewards") != "none":
+        # TRL rounds Bessel's correction to float32.
+        torch.testing.assert_close(nanstd(rewards, dim=1), rewards.std(1), rtol=1e-7, atol=0)
+        advantages = advantages / (rewards.std(1, keepdim=True) + 1e-4)
+    trainer, inputs = trl_sampler(row, mask, **settings)
+    theirs = GRPOTrainer._compute_loss(trainer, trainer.model, inputs | {"advantages": advantages.flatten()})
+    losses = load_objective(name, options).losses(row)
+    lengths = int(row.lengths.sum()) if options.get("loss_aggregation") == "token_mean" else 12
+    compare(row, total_loss(losses, row, Totals(lengths, 0)), theirs)
+
+
+@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_rloo(spread: float, kl_coef: float) -> None:
+    """PPO by sequences with the leave-one-out baseline is `RLOOTrainer._compute_loss`, whose KL term is k1; where the policy sampled,
+    REINFORCE has its gradient."""
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    row, mask = sampled_row(5, spread=spread)
+    rewards = (row.scores - kl_coef * (row.old_logps - row.reference_logps)).view(3, 4)
+    advantages = (rewards - (rewards.sum(1, keepdim=True) - rewards) / 3).flatten()
+    trainer, inputs = trl_sampler(row, mask)
+    theirs = RLOOTrainer._compute_loss(trainer, trainer.model, inputs | {"advantages": advantages})
+    options = {"kl_coef": kl_coef, "kl_estimator": "k1"} if kl_coef else {}
+    losses = load_objective("ppo", options | {"ratio": "sequence"}).losses(row)
+    compare(row, total_loss(losses, row, Totals(12, 0)), theirs)
+    if not spread:
+        ours = total_loss(load_objective("reinforce", options).losses(row), row, Totals(12, 0))
+        own, trls = (torch.autograd.grad(loss, row.per_token_logps, retain_graph=True)[0] for loss in (ours, theirs))
+        torch.testing.assert_close(own, trls, rtol=1e-10, atol=1e-10)

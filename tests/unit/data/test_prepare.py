@@ -348,3 +348,25 @@ def test_the_sample_pairs_are_what_their_generator_writes():
     sums = [row for row in rows if row["id"].startswith("addition")]
     assert all(eval(row["prompt"].split("What is ")[1].split("?")[0]) == int(row["chosen"]) for row in sums)
     assert all(row["chosen"] != row["rejected"] for row in rows)
+
+
+def test_objectives_that_need_every_sample_get_those_of_equal_text_and_those_cut_off(tmp_path):
+    """Of draws from a policy a frequent one counts as often as it was drawn; otherwise a text is kept once."""
+    samples = [
+        _completion("yes", 1.0),
+        _completion("yes", 1.0),
+        _completion("no", 0.0),
+        _completion("yes, it is", 1.0, finish_reason="length"),
+        _completion("fine", 0.5, outcome="own_scale"),
+        _completion("fine", 0.6, outcome="own_scale"),
+        _completion("well", 0.7, outcome="own_scale"),
+        _completion("", 0.0, ids=[], outcome="wrong"),
+        _completion("broken", 0.0, outcome="error"),
+    ]
+    (group,), _, ledger = _labelled(tmp_path, samples, config=PrepareConfig(every_sample=True, max_dropped_share=1))
+    assert [one.score for one in group.completions] == [1, 1, 0, 1, 0.5, 0.6, 0.7]
+    # The one on the median of its prompt's ratings is on neither side, and its label is that of what is not preferred.
+    assert [one.label for one in group.completions] == [1, 1, -1, 1, -1, -1, 1]
+    assert ledger["completions_left_out"] == {"empty": 1, "scorer_error": 1} and ledger["num_contradictions"] == 0
+    (group,), _, ledger = _labelled(tmp_path, samples, config=PrepareConfig(max_dropped_share=1))
+    assert [one.score for one in group.completions] == [1, 0, 0.5, 0.7]

@@ -286,3 +286,30 @@ def test_a_stage_that_feeds_no_section_of_the_report_is_refused_before_it_runs(m
         ValueError, match=r"REPORT of score must be a section of the report \(scores, .*got 'scors'; .*inputs.py"
     ):
         build(recipe)
+
+
+PPO = ("train.objective=ppo", "train.label_weighting=none")
+
+
+def test_a_later_round_caches_the_policy_that_it_starts_from_beside_the_reference():
+    """In the first round, and where each round has its own reference, one artifact is both."""
+    found = nodes(*ROUNDS, *PPO)
+    assert [name for name in found if name.startswith("reference/")] == [
+        *("reference/round1", "reference/round2", "reference/old-round2", "reference/round3", "reference/old-round3"),
+    ]
+    old, fixed = found["reference/old-round3"], found["reference/round3"]
+    assert (old.inputs["model"], fixed.inputs["model"]) == ("train/round2", "resolve/base")
+    assert old.settings == fixed.settings and old.session == fixed.session
+    assert found["train/round3"].inputs["old"] == old.id and found["train/round3"].inputs["reference"] == fixed.id
+    assert "old" not in found["train/round1"].inputs
+    each = nodes(*ROUNDS, *PPO, "sample.reference=each_round")
+    assert not any("old" in name for name in each) and "old" not in each["train/round3"].inputs
+    # Whoever needs neither ratios nor k1 has no second pass, and no other key than before.
+    assert not any("old" in name for name in nodes(*ROUNDS))
+    assert not any("old" in name for name in nodes(*ROUNDS, "train.objective=reinforce", "train.label_weighting=none"))
+
+
+def test_every_sample_is_kept_for_the_objectives_that_need_it_alone():
+    assert "every_sample" not in nodes()["prepare"].settings["prepare"]
+    assert nodes(*PPO)["prepare"].settings["prepare"]["every_sample"] is True
+    assert touched(*PPO) == {"prepare", "train"}

@@ -134,7 +134,7 @@ def write_text(path, text):
 def test_it_asks_where_there_are_no_options_and_asks_again_for_what_cannot_be(tmp_path, monkeypatch):
     monkeypatch.setattr(initializing, "_has_terminal", lambda: True)
     write_rows(tmp_path / "votes.jsonl", SCORED)
-    answers = ["nowhere.jsonl", "votes.jsonl", "pairs", "", "dppo", "ipo", "gsm9k", "gsm8k", "", ""]
+    answers = ["nowhere.jsonl", "votes.jsonl", "pairs", "", "ddpo", "ipo", "gsm9k", "gsm8k", "", ""]
     output = init(input="\n".join(answers) + "\n")
     assert "nowhere.jsonl must exist, got no such file or folder" in output and "did you mean dpo or cdpo or dpop?" in output
     assert "read as ultrafeedback: 30 of 30 rows, 30 prompts; also possible: pairs" in output

@@ -95,3 +95,34 @@ def test_the_preflight_refuses_a_model_without_a_chat_template(tmp_path):
     with pytest.raises(RecipeError, match="chat template"):
         recipe = load_recipe("flows/recipes/quickstart.yaml", [f"model_name_or_path={folder}", "judge=null"])
         require(preflight(recipe, [Forecast(n, None, False, None, []) for n in build(recipe)], tmp_path))
+
+
+ON_POLICY = (
+    "sample.temperature=1.0",
+    "prepare.max_preferred=null",
+    "prepare.max_dispreferred=null",
+    "train.label_weighting=none",
+)
+
+
+@pytest.mark.parametrize("objective", ["reinforce", "ppo", "grpo", "gspo", "topr"])
+def test_policy_gradient_needs_all_samples_of_the_policy_itself(tmp_path, objective):
+    recipe = (*ON_POLICY, f"train.objective={objective}")
+    assert problems(tmp_path, *recipe) == []
+    for override, key, value in (
+        ("sample.temperature=0.7", "sample.temperature must be 1.0", "0.7; write sample.temperature=1"),
+        ("sample.temperature=[1.0, 0.7]", "sample.temperature must be 1.0", "[1.0, 0.7]; write sample.temperature=1"),
+        ("sample.top_p=0.9", "sample.top_p must be 1.0", "0.9; write sample.top_p=1"),
+        ("prepare.max_preferred=3", "prepare.max_preferred must be left out", "3; leave it out"),
+        ("prepare.pairing=all", "prepare.pairing must be 'none'", "'all'; leave it out"),
+        ("prepare.flip_fraction=0.1", "prepare.flip_fraction must be 0.0", "0.1; leave it out"),
+    ):
+        (problem,) = problems(tmp_path, *recipe, override)
+        assert problem.startswith(f"{key} for train.objective={objective}, which needs") and problem.endswith(f"got {value}")
+
+
+def test_the_quick_starts_limits_are_refused_for_policy_gradient(tmp_path):
+    found = problems(tmp_path, "train.objective=grpo", "train.label_weighting=none")
+    assert [problem.partition(" ")[0] for problem in found] == [
+        *("sample.temperature", "prepare.max_preferred", "prepare.max_dispreferred"),
+    ]

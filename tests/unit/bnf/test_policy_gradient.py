@@ -1,0 +1,225 @@
+"""The policy-gradient objectives: advantages, ratios to the policy that sampled, and what they take of a round."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bnf.data.groups import Completion, PromptGroup
+from bnf.objectives import RowLogps, load_objective
+from bnf.reference.cache import cache_reference
+from bnf.training.checks import check_data
+from bnf.training.config import TrainConfig
+from bnf.training.launch import Call
+from bnf.training.losses import Totals, count, total_loss
+from bnf.training.preparation import Folders
+from bnf.training.trainer import train
+from tests.unit.bnf.helpers import row_of
+from tests.unit.bnf.test_trainer import metrics
+from tests.unit.bnf.training import BASE, ignore, run
+
+SCORES = [1.0, 0.0, 0.5, 2.0, 2.0]
+GROUPS = [0, 0, 0, 1, 1]
+
+
+def samples(seed: int = 0, *, same: bool = False) -> RowLogps:
+    """Three samples of one prompt and two of another, which are equally good; with `same` the policy is the one that sampled."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw() -> list[list[float]]:
+        return [(-torch.rand(size, generator=generator, dtype=torch.float64) - 0.1).tolist() for size in (3, 1, 4, 2, 5)]
+
+    old, reference, policy = draw(), draw(), draw()
+    labels = [1, -1, 1, 1, 1]
+    return row_of(old if same else policy, labels, old=old, reference=reference, scores=SCORES, groups=GROUPS)
+
+
+def gradient(name: str, options: dict[str, Any], row: RowLogps) -> Tensor:
+    loss = total_loss(load_objective(name, options).losses(row), row, Totals(5, 0))
+    return torch.autograd.grad(loss, row.per_token_logps)[0]
+
+
+def advantages(options: dict[str, Any], batch_sums: tuple[float, ...] = ()) -> list[float]:
+    """REINFORCE's: the negative slope of a completion's loss, at each of its tokens."""
+    row = replace(samples(), batch_sums=batch_sums)
+    slopes = -gradient("reinforce", options, row) * 5
+    return [float(slopes[row.completion_of_token == place][0]) for place in range(5)]
+
+
+def test_advantages_by_hand() -> None:
+    assert advantages({"baseline": "none"}) == pytest.approx(SCORES)
+    assert advantages({"baseline": "prompt_mean"}) == pytest.approx([0.5, -0.5, 0, 0, 0])
+    # Each against the mean of the other two: 1 − 0.25, 0 − 0.75, 0.5 − 0.5.
+    assert advantages({}) == pytest.approx([0.75, -0.75, 0, 0, 0])
+    assert advantages({"negative_gradient": False}) == pytest.approx([0.75, 0, 0, 0, 0])
+
+
+def test_equal_scores_have_no_advantage_at_all() -> None:
+    """Three times a third is not one in floating point."""
+    row = row_of([[-1.0]] * 3, [1] * 3, scores=[0.1] * 3, reference=[[-1.0]] * 3)
+    for name in ("reinforce", "ppo", "grpo", "gspo"):
+        assert not gradient(name, {}, row).any()
+
+
+def test_a_single_sample_has_no_advantage() -> None:
+    row = row_of([[-1.0]], [1], scores=[1.0], reference=[[-1.0]])
+    for name in ("reinforce", "ppo", "grpo", "gspo"):
+        assert not gradient(name, {}, row).any()
+
+
+def test_whitened_advantages_by_hand() -> None:
+    """Over the batch, here (0.75, −0.75, 0, 0, 0) and another group's (1, −1): mean 0, and the deviation that of all seven."""
+    objective = load_objective("reinforce", {"whiten": True})
+    own = [PromptGroup("a", (1,), tuple(Completion((2,), 1, score) for score in SCORES[:3]))]
+    own += [PromptGroup("b", (1,), tuple(Completion((2,), 1, score) for score in SCORES[3:]))]
+    other = PromptGroup("c", (1,), (Completion((2,), 1, 4.0), Completion((2,), -1, 3.0)))
+    sums = count(objective, [*own, other]).batch_sums
+    assert sums == pytest.approx((7, 0, 2 * 0.75**2 + 2))
+    deviation = math.sqrt((2 * 0.75**2 + 2) / 6) + 1e-4
+    assert advantages({"whiten": True}, sums) == pytest.approx([0.75 / deviation, -0.75 / deviation, 0, 0, 0])
+    assert count(objective, []).batch_sums == (0, 0, 0)
+
+
+def test_k1_is_a_term_of_the_scores() -> None:
+    row = samples()
+    shaped = row.scores - 0.3 * (row.old_logps - row.reference_logps)
+    for name in ("reinforce", "ppo", "grpo", "gspo"):
+        found = gradient(name, {"kl_coef": 0.3, "kl_estimator": "k1"}, row)
+        torch.testing.assert_close(found, gradient(name, {}, replace(row, scores=shaped)))
+
+
+@pytest.mark.parametrize("options", [{}, {"baseline": "none"}, {"negative_gradient": False}, {"kl_coef": 0.2}])
+def test_ppo_has_reinforces_gradient_where_the_policy_sampled(options: dict[str, Any]) -> None:
+    row = samples(same=True)
+    expected = gradient("reinforce", options, row)
+    assert expected.any()
+    for ratio in ("token", "sequence"):
+        torch.testing.assert_close(gradient("ppo", {**options, "ratio": ratio}, row), expected, rtol=0, atol=1e-15)
+
+
+def test_grpo_and_gspo_are_one_where_the_policy_sampled() -> None:
+    row = samples(same=True)
+    torch.testing.assert_close(gradient("grpo", {}, row), gradient("gspo", {}, row), rtol=0, atol=1e-15)
+
+
+def test_topr_is_signed_likelihood_where_the_policy_sampled_and_lets_go_of_what_fell() -> None:
+    row = samples(same=True)
+    signs = row.labels[row.completion_of_token]
+    torch.testing.assert_close(gradient("topr", {}, row), -signs / 5)
+    fallen = replace(row, per_token_logps=(row.per_token_logps.detach() - 10).requires_grad_())
+    found = gradient("topr", {}, fallen)
+    torch.testing.assert_close(found[signs > 0], -torch.ones_like(found[signs > 0]) / 5)
+    assert 0 < found[signs < 0].max() < 1e-4
+    # It never counts more than once, however far it has risen.
+    risen = replace(row, per_token_logps=(row.per_token_logps.detach() * 0.01).requires_grad_())
+    torch.testing.assert_close(gradient("topr", {}, risen), -signs / 5)
+
+
+def test_clipped_ratios_are_counted() -> None:
+    """Log-ratios of 1 for the first sample (advantage above 0), −1 for the second (below), 1 for the third (none)."""
+    row = row_of(
+        [[-1.0, -1.0], [-3.0], [-1.0]], [1, -1, 1], old=[[-2.0, -1.0], [-2.0], [-2.0]], scores=[1.0, 0.0, 0.5], groups=[0] * 3
+    )
+    for name in ("ppo", "grpo"):
+        found = load_objective(name).metrics(row)
+        assert found["clip_ratio/high"].tolist() == [1, 0, 0, 0] and found["clip_ratio/low"].tolist() == [0, 0, 1, 0]
+        assert found["ratio"].tolist() == pytest.approx([math.e, 1, 1 / math.e, math.e])
+    assert load_objective("gspo").metrics(row)["clip_ratio/high"].tolist() == [1, 0, 0]
+    # What is counted as clipped is what has no gradient.
+    assert (gradient("ppo", {}, row) != 0).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "needed"),
+    [
+        ("reinforce", {}, (False, False)),
+        ("reinforce", {"kl_coef": 0.1}, (True, False)),
+        ("reinforce", {"kl_coef": 0.1, "kl_estimator": "k1"}, (True, True)),
+        ("grpo", {}, (False, True)),
+        ("grpo", {"kl_coef": 0.1}, (True, True)),
+        ("topr", {}, (False, True)),
+    ],
+)
+def test_options_decide_what_is_needed(name: str, options: dict[str, Any], needed: tuple[bool, bool]) -> None:
+    objective = load_objective(name, options)
+    assert (objective.needs_reference, objective.needs_old) == needed
+    assert objective.needs_cache == any(needed) and objective.needs_every_sample
+    assert not load_objective("bnf").needs_every_sample and not load_objective("bnf").needs_old
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("reinforce", {"baseline": "value"}, "baseline must be none, prompt_mean or leave_one_out, got 'value'"),
+        ("reinforce", {"whiten": 1}, "whiten must be true or false, got 1"),
+        ("reinforce", {"kl_coef": -1}, "kl_coef must be a number of at least 0, got -1"),
+        (
+            "reinforce",
+            {"kl_estimator": "k2"},
+            "kl_estimator must be k3, the default, where kl_coef is 0, got 'k2'; set kl_coef",
+        ),
+        (
+            "reinforce",
+            {"whiten": True, "kl_coef": 1.0, "kl_estimator": "k1"},
+            "whiten must be false with kl_estimator k1, which changes the scores, got True",
+        ),
+        ("ppo", {"epsilon": 1.0}, "epsilon must be below 1, got 1.0"),
+        ("ppo", {"epsilon_high": -0.1}, "epsilon_high must be a number of at least 0"),
+        ("ppo", {"ratio": "group"}, "ratio must be token or sequence, got 'group'"),
+        ("grpo", {"loss_aggregation": "constant"}, "max_completion_length must be a whole number of at least 1 with"),
+        ("grpo", {"max_completion_length": 5}, "and left out with others, got 5; sample.max_new_tokens is usual"),
+        ("grpo", {"scale_rewards": "batch"}, "scale_rewards must be group or none, got 'batch'"),
+        ("topr", {"advantage": "none"}, "advantage must be label, prompt_mean or leave_one_out, got 'none'"),
+    ],
+)
+def test_options_that_break_their_rule(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_objective(name, options)
+
+
+def test_equal_rewards_everywhere_are_nothing_to_learn_from() -> None:
+    group = PromptGroup("g", (1,), (Completion((2,), 1, 1.0), Completion((3,), 1, 1.0)))
+    for name in ("reinforce", "ppo", "grpo", "gspo"):
+        with pytest.raises(ValueError, match="groups must hold a prompt whose completions have different scores"):
+            check_data(TrainConfig(objective=name), [group])
+    check_data(TrainConfig(objective="topr"), [group])
+    check_data(TrainConfig(objective="reinforce", objective_options={"baseline": "none"}), [group])
+
+
+def first_step(output: Path) -> dict[str, Any]:
+    return next(line for line in metrics(output) if line["step"] == 1)
+
+
+def test_a_first_round_takes_the_reference_as_the_policy_that_sampled(workplace: Path, tmp_path: Path) -> None:
+    run(workplace, tmp_path, objective="ppo", max_steps=2)
+    first, second = (line for line in metrics(tmp_path) if "loss" in line)
+    assert (first["ratio"], first["clip_ratio/low"], first["clip_ratio/high"]) == (1, 0, 0)
+    assert second["ratio"] != 1
+
+
+def test_a_later_round_has_values_of_the_policy_that_it_starts_from(workplace: Path, tmp_path: Path) -> None:
+    """The reference is the first round's start, and yet the first step's ratios are 1 to the bit."""
+    run(workplace, tmp_path / "round1", objective="grpo", max_steps=1)
+    start, old = tmp_path / "round1" / "policy", tmp_path / "old"
+    cache_reference(start, workplace / "groups", old, max_tokens_per_row=48, bf16=False, progress=ignore)
+    config = TrainConfig(**BASE, max_steps=1, objective="grpo", objective_options={"kl_coef": 0.1})
+
+    def folders(old_dir: Path | None, output: str) -> Folders:
+        reference = workplace / "reference_False"
+        return Folders(start, workplace / "groups", reference, tmp_path / output, workplace / "model", old_dir)
+
+    train(config, folders(old, "round2"), step0_check=False, progress=ignore)
+    logged = first_step(tmp_path / "round2")
+    assert logged["ratio"] == 1 and logged["logps_shift/chosen"] != 0
+    with pytest.raises(ValueError, match="old_dir must be given for objective 'grpo'"):
+        train(config, folders(None, "without"), step0_check=False, progress=ignore)
+    with pytest.raises(ValueError, match="old_dir must be of the model that training starts from"):
+        train(config, folders(workplace / "reference_False", "others"), step0_check=False, progress=ignore)
+    # As several processes are told it.
+    call = Call(config, folders(old, "round2"), False)
+    assert Call.from_json(json.dumps(call.to_json())) == replace(call, checkpoints=[])

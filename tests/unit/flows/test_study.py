@@ -1,0 +1,37 @@
+"""`bnf study`: its tables, page and figure."""
+
+import pytest
+
+from flows.commands import study_page
+from flows.commands.studying import study
+from flows.errors import RecipeError
+
+
+@pytest.fixture
+def results(monkeypatch):
+    monkeypatch.setattr(study_page, "_STEPS", 4)
+    monkeypatch.setattr(study_page, "_SEEDS", range(3))
+    return study_page.run("bandit")
+
+
+def test_the_page_says_where_bnf_loses_first(results, tmp_path):
+    (tmp_path / "images").mkdir()
+    page, figure = study_page.write(results, tmp_path)
+    text = page.read_text()
+    assert text.index("Where BNF loses") < text.index("## The question") < text.index("## What holds")
+    for heading in ("### Likely peak, off-policy", "### Rare peak, on-policy", "### Compared"):
+        assert heading in text
+    assert figure.read_text().startswith("<?xml") and "../images/bandit.svg" in text
+
+
+def test_a_difference_is_only_said_where_its_interval_is_off_zero(results):
+    for one in results.comparisons():
+        low, high = one.interval
+        assert low <= one.mean <= high
+        assert one.verdict == ("faster" if low > 0 else "slower" if high < 0 else "no difference")
+    assert {row["seeds"].partition("/")[2] for row in results.comparison_rows()} == {"3"}
+
+
+def test_an_unknown_study_is_refused():
+    with pytest.raises(RecipeError, match="NAME must be one of bandit, length, got 'chess'"):
+        study("chess", write_page=False, as_json=True)

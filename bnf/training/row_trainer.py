@@ -39,7 +39,7 @@ from bnf.training.collapse import check_evaluations, non_finite
 from bnf.training.config import TrainConfig
 from bnf.training.evaluating import DevSet
 from bnf.training.identity import IdentityCheck
-from bnf.training.losses import Totals, count, total_loss
+from bnf.training.losses import Totals, assemble_row, count, total_loss
 from bnf.training.metrics import StepMetrics, peak_memory_gb
 from bnf.training.optimizers import rounding_optimizer
 from bnf.training.parallel import SeededSteps, StepLoader, sum_totals

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from bnf.paths import person_path
 from flows.errors import RecipeError
-from flows.recipe.config import _as_name, _parts, read_values
+from flows.recipe.config import _parts, as_name, read_values
 from flows.recipe.messages import explain
 from flows.recipe.paths import find_path
 from flows.recipe.section import Section
@@ -107,7 +107,7 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> Sweep:
     axes, variants = _axes(given.sweep)
     own = [word for word in overrides if not word.startswith("name=")]
     names = [word.removeprefix("name=") for word in overrides if word.startswith("name=")]
-    name = _name(names[-1] if names else given.name or _as_name(file.stem))
+    name = _name(names[-1] if names else given.name or as_name(file.stem))
     for key in (word.partition("=")[0] for word in own):
         if ".".join(_parts(key)) in axes:
             raise RecipeError(
@@ -122,9 +122,9 @@ def as_override(key: str, value: object) -> str:
 
 
 def _name(name: str) -> str:
-    if name != _as_name(name):
+    if name != as_name(name):
         raise RecipeError(
-            f"name must be letters, digits, '.', '_' and '-', as the sweep's folder is called so, got {name!r}; write {_as_name(name)}"
+            f"name must be letters, digits, '.', '_' and '-', as the sweep's folder is called so, got {name!r}; write {as_name(name)}"
         )
     return name
 

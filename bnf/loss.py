@@ -5,7 +5,6 @@ The pipeline's training computes the same from packed rows, a chunked head and c
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -38,9 +37,8 @@ def bnf_loss(logits: Tensor, reference_logits: Tensor, labels: Tensor, signs: Te
     tokens = labels[:, 1:][counted].long()[:, None]
     logps, log_odds = _label_values(logits[:, :-1][counted], tokens)
     _, reference_log_odds = _label_values(reference_logits[:, :-1].detach()[counted], tokens)
-    terms = torch.zeros(counted.shape, device=logps.device).masked_scatter(
-        counted, feedback_weights(log_odds, reference_log_odds) * logps
-    )
+    weighted = feedback_weights(log_odds, reference_log_odds) * logps
+    terms = weighted.new_zeros(counted.shape).masked_scatter(counted, weighted)
     return -(signs * terms.sum(-1) / counted.sum(-1)).mean()
 
 

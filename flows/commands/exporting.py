@@ -116,7 +116,7 @@ def _free_folder(to: str) -> Path:
         raise RecipeError(f"--to must name a new folder, got {to!r}; write one")
     target = person_path(to).absolute()
     try:
-        nearest = next(path for path in (target.with_name(_partial(target)), *target.parents) if path.exists())
+        nearest = next(path for path in (_partial(target), target.parent, *target.parents) if path.exists())
     except OSError as error:
         raise RecipeError(
             f"--to must be a path that the disk takes, got {to[:80]!r} ({error.strerror}); name another"
@@ -180,9 +180,9 @@ def _adapter_settings(weights: _Weights, run: Run, hub_id: str | None) -> Record
     }
 
 
-def _partial(target: Path) -> str:
-    """The name of the folder that is filled before it gets the target's. Nobody else gives one like it: it is emptied."""
-    return f".{target.name}.bnf-export"
+def _partial(target: Path) -> Path:
+    """The folder that is filled before it gets the target's name. Nobody else gives one like it: it is emptied."""
+    return target.parent / f".{target.name}.bnf-export"
 
 
 @contextlib.contextmanager
@@ -192,7 +192,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
     Raises:
         RecipeError: another export writes the target, or has written it since it was looked at.
     """
-    partial = target.with_name(_partial(target))
+    partial = _partial(target)
     handle = _locked(partial, target)
     try:
         try:

@@ -26,6 +26,9 @@ def check_hub(hub_id: str) -> None:
         validate_repo_id(hub_id)
     except HFValidationError as error:
         raise RecipeError(f"--push-to-hub must be a hub id such as owner/name, got {hub_id!r} ({error}); correct it") from error
+    if "/" not in hub_id:
+        # The hub would make OWNER/name of it, and then know no repository of the name that the card has.
+        raise RecipeError(f"--push-to-hub must be a hub id with its owner, got {hub_id!r}; write OWNER/{hub_id}")
     try:
         HfApi().whoami()
     except Exception as error:  # whatever the hub's transport raises

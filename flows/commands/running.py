@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bnf.paths import person_path
 from flows.commands.showing import show_results, shown, taken_run
-from flows.dag.plan import make_plan
+from flows.dag.plan import Plan, make_plan
 from flows.dag.preflight import require
 from flows.dag.selection import EVALUATION_SECTIONS, MODELS, Options
 from flows.display import Display, print_json
@@ -18,6 +19,7 @@ from flows.recipe.keys import changed_keys
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.record import RUNNING, Run, all_runs, start_run
 from tasks.child import Cancelled
+from tasks.home_lock import using
 
 
 def run_recipe(
@@ -37,35 +39,45 @@ def run_recipe(
     plan = make_plan(home, recipe, options, changed)
     require(plan.checks)
     set_prefect_environment(home, debug=debug)
-    from flows.service.server import prefect_server
-
     display = Display()
     for found in plan.checks:
         if found.is_cost:
             display.message(f"{found.name}: {found.seen}")
-    # From here on others see it: the server may take a while.
-    run = start_run(home, plan.recipe, None, dataclasses.asdict(options), plan.changed)
-    is_known = False
+    # The server may take a while: from here on others see the run, and nothing is dropped from the home.
+    with using(home):
+        run = start_run(home, plan.recipe, None, dataclasses.asdict(options), plan.changed)
+        _go(run, plan, recipe, display)
+    if as_json:
+        print_json(shown(run))
+        return
+    show_results(run)
+
+
+def _go(run: Run, plan: Plan, recipe: Recipe, display: Display) -> None:
+    """Start Prefect's server and the flow, and go with it to the run's end."""
+    from flows.service.server import prefect_server
+
     try:
-        with prefect_server(home, meanwhile=_import_flow) as url:
+        with prefect_server(plan.home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
 
             from flows.align import LISTENER, PLAN, RUN, align
             from flows.runner import Listener
 
             def started(run: Run) -> None:
-                nonlocal is_known
-                is_known = True
                 display.message(
                     f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}\n"
                     f"  from another terminal: bnf watch {run.id}"
                 )
 
-            LISTENER.set(Listener(started, display.start, display.progress, display.done, display.failed, display.message))
-            PLAN.set(plan)
-            RUN.set(run)
+            listener = Listener(started, display.start, display.progress, display.done, display.failed, display.message)
+            # For this call alone: one after it in the same process has a plan and a run of its own.
+            context = contextvars.copy_context()
+            context.run(LISTENER.set, listener)
+            context.run(PLAN.set, plan)
+            context.run(RUN.set, run)
             try:
-                align(recipe, **dataclasses.asdict(options))
+                context.run(lambda: align(recipe, **dataclasses.asdict(plan.options)))
             except CancelledRun as error:
                 raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
             finally:
@@ -75,7 +87,7 @@ def run_recipe(
         how = "cancelled" if isinstance(error, Cancelled) else "failed"
         display.broken_off(how)
         _end(run, how, str(error))
-        if is_known:
+        if run.record.flow_run_id is not None:
             display.message(f"  its logs: bnf ui {run.id}")
         raise
     except BaseException as signal:
@@ -84,10 +96,6 @@ def run_recipe(
         where = display.broken_off("stopped")
         _end(run, "stopped")
         raise Stopped(f"stopped by {by} {where}; the same command goes on from there", code) from None
-    if as_json:
-        print_json(shown(run))
-        return
-    show_results(run)
 
 
 def _end(run: Run, state: str, why: str | None = None) -> None:

@@ -92,7 +92,7 @@ def _listed(run: Run, size: int, own: int, repeats: str | None, sweep: str | Non
 def _recipe(run: Run) -> dict[str, object]:
     try:
         return run.written_recipe
-    except (FileNotFoundError, RecipeError):
+    except (OSError, RecipeError):
         return {}
 
 
@@ -107,7 +107,7 @@ def _dev_accuracy(dev: Record) -> float | None:
 def _summary(run: Run) -> Record:
     try:
         return read_json(run.folder / "summary.json")
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
 
 

@@ -75,6 +75,17 @@ def test_what_does_not_count_may_be_anything(value):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_torchs_default_dtype_changes_nothing(dtype):
+    given = batch()
+    expected, before = bnf_loss(*given), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(bnf_loss(*given), expected)
+    finally:
+        torch.set_default_dtype(before)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import sys
+from contextvars import ContextVar
 from types import SimpleNamespace
 
 import pytest
@@ -12,13 +13,16 @@ from flows import cli
 from flows.commands import running
 from flows.dag.selection import Options
 from flows.display import Display
+from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
-from flows.runs.record import all_runs
+from flows.runs.garbage import collect
+from flows.runs.record import all_runs, start_run
 from tasks.child import Cancelled, StageFailed
 from tasks.nodes import Node
 
 TRAIN = Node("train", {})
 RECIPE = make_recipe({"name": "r", "model_name_or_path": "m"})
+HANDED = {name: ContextVar(name, default=None) for name in ("LISTENER", "PLAN", "RUN")}
 
 
 @pytest.fixture
@@ -33,14 +37,14 @@ def ends(monkeypatch, capsys, tmp_path):
                 call(display)
             raise error
 
-        variable = SimpleNamespace(set=lambda value: None)
-        flow = SimpleNamespace(align=align, LISTENER=variable, PLAN=variable, RUN=variable, Listener=lambda *args: None)
+        flow = SimpleNamespace(align=align, **HANDED, Listener=lambda *args: None)
         monkeypatch.setitem(sys.modules, "flows.align", flow)
         server = SimpleNamespace(prefect_server=lambda home, meanwhile: contextlib.nullcontext("http://x"))
         monkeypatch.setitem(sys.modules, "flows.service.server", server)
         monkeypatch.setenv("BNF_HOME", str(tmp_path))
         monkeypatch.setattr(running, "Display", lambda: display)
-        monkeypatch.setattr(running, "make_plan", lambda *args: SimpleNamespace(checks=[], recipe=RECIPE, changed={}))
+        plan = SimpleNamespace(checks=[], recipe=RECIPE, changed={}, home=tmp_path, options=Options())
+        monkeypatch.setattr(running, "make_plan", lambda *args: plan)
         monkeypatch.setattr(running, "set_prefect_environment", lambda *args, **kwargs: None)
         monkeypatch.setattr(cli, "app", lambda: running.run_recipe(RECIPE, Options()))
         with pytest.raises(SystemExit) as ended:
@@ -64,6 +68,35 @@ def test_a_run_is_there_before_its_server_and_records_what_ends_it(ends, monkeyp
         ("failed", "the Prefect server must become healthy"),
         ("stopped", None),
     ]
+
+
+def test_nothing_is_dropped_from_the_home_from_a_runs_first_file_on(ends, monkeypatch, tmp_path):
+    """A folder that has a lock and no record yet is to gc what is left of a run that was dropped."""
+    refused = []
+
+    def collected(*_):
+        with pytest.raises(RecipeError, match=r"gc must have .* for itself, got a run"):
+            collect(tmp_path, dry_run=False)
+        refused.append(True)
+
+    def start(*args):
+        collected()
+        return start_run(*args)
+
+    monkeypatch.setattr(running, "start_run", start)
+    ends(RuntimeError("the Prefect server must become healthy"), collected)
+    assert len(refused) == 2 and collect(tmp_path, dry_run=False) == []
+    (run,) = all_runs(tmp_path)
+    assert (run.folder / "recipe.yaml").exists()
+
+
+def test_what_a_flow_is_handed_is_for_that_call_alone(ends, tmp_path):
+    """Else a flow that is called after it would go on with its plan, and write into its run's record."""
+    seen = []
+    ends(RuntimeError("full"), lambda _: seen.extend(one.get() for one in HANDED.values()))
+    _, plan, run = seen
+    assert plan.recipe is RECIPE and run.id == all_runs(tmp_path)[0].id
+    assert [one.get() for one in HANDED.values()] == [None, None, None]
 
 
 def prepared(display):

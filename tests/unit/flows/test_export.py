@@ -143,6 +143,7 @@ def test_what_is_there_stays(home, base, tmp_path, what):
     ("to", "message"),
     [
         ("", "--to must name a new folder, got ''"),
+        ("/", "--to must be a new or an empty folder, got /, which holds something"),
         ("x" * 250, r"--to must be a path that the disk takes, got 'x+' \(File name too long\)"),
         ("base-model/LICENSE/x", r"--to must be a folder that can be made, got .*, where .*/LICENSE is a file; name another"),
     ],
@@ -382,6 +383,7 @@ def test_a_push_that_cannot_succeed_is_refused_before_anything_is_copied(home, b
     run = policy_run(home, base, adapter=lora(base, home)[1], train={"lora_r": 12})
     for hub_id, refuses, adapter, message in (
         ("a/b/c", None, False, "--push-to-hub must be a hub id such as owner/name, got 'a/b/c'"),
+        ("mine", None, False, "--push-to-hub must be a hub id with its owner, got 'mine'; write OWNER/mine"),
         ("me/mine", "whoami", False, "--push-to-hub must reach the hub with a token .* no token; log in"),
         ("me/mine", None, True, "--push-to-hub must have a base model that others find beside --adapter, got the folder"),
     ):

@@ -64,7 +64,7 @@ def test_a_record_that_a_power_cut_left_unreadable_hides_no_other_run(tmp_path, 
             drop()
 
 
-@pytest.mark.parametrize("text", [None, b"train: {objective", b"\x00" * 40, b"\xff\xfe", b"- a", b"gone_since: 1"])
+@pytest.mark.parametrize("text", [None, "folder", b"train: {objective", b"\x00" * 40, b"\xff\xfe", b"- a", b"gone_since: 1"])
 def test_a_recipe_that_cannot_be_read_hides_no_other_run(tmp_path, capsys, text):
     runs = [run_of(tmp_path, prepare={"dev_fraction": 0.1}) for _ in range(2)]
     node = Node("train", {})
@@ -76,7 +76,12 @@ def test_a_recipe_that_cannot_be_read_hides_no_other_run(tmp_path, capsys, text)
         run.save()
     first, second = runs
     file = second.folder / "recipe.yaml"
-    file.unlink() if text is None else file.write_bytes(text)
+    file.unlink()
+    if text == "folder":  # as unreadable as a file of somebody else's
+        for name in (file, second.folder / "summary.json"):
+            name.mkdir()
+    elif text is not None:
+        file.write_bytes(text)
     assert [row["run"] for row in list_runs(all_runs(tmp_path))] == [second.id, first.id]
     assert taken_run(tmp_path, "latest", COMPARABLE).id == first.id
     assert f"passed over: {second.id} (completed, with a recipe.yaml that can't be read)" in capsys.readouterr().err

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from flows.commands.showing import taken_run
 from flows.display import print_json, print_notes, print_table
 from flows.errors import RecipeError
+from flows.recipe.keys import dotted
 from flows.runs.home import home_folder, open_store
-from flows.runs.record import COMPARABLE, DifferingSetting, Run, differing_settings
+from flows.runs.record import COMPARABLE, Run
 from flows.wording import in_words
 from tasks.names import TaskName
 from tasks.store import Store
+
+
+class DifferingSetting(TypedDict):
+    """A recipe key that is not the same in all runs, with every run's value; None where its recipe has none."""
+
+    key: str
+    values: dict[str, object]
 
 
 def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
@@ -59,6 +68,14 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         print_table("", [_setting_row(entry) for entry in settings], words=True)
     else:
         print("the recipes of these runs are the same")
+
+
+def differing_settings(runs: Sequence[Run]) -> list[DifferingSetting]:
+    """The recipe keys that are not the same in all runs, but for the recipes' names, which are the runs' own."""
+    of = {run.id: dotted(run.written_recipe) for run in runs}
+    keys = dict.fromkeys(key for values in of.values() for key in values if key != "name")
+    found = {key: {name: values.get(key) for name, values in of.items()} for key in keys}
+    return [{"key": key, "values": values} for key, values in found.items() if len(set(map(repr, values.values()))) > 1]
 
 
 def _setting_row(setting: DifferingSetting) -> dict[str, str]:

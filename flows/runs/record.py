@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import IO, Any
 
 from bnf.files import replacing
 from bnf.plain_yaml import dump
 from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
-from flows.recipe.keys import dotted
 from flows.recipe.paths import located
 from flows.runs.naming import difference
 from tasks.nodes import Node
@@ -378,21 +377,6 @@ def passed_over(home: Path, name: str, run: Run) -> list[Run]:
 def _listed(runs: Sequence[Run], need: Need | None = None, most: int = 8) -> str:
     names = [described(run, need) for run in runs[:most]]
     return ", ".join([*names, *([f"and {len(runs) - most} more"] if len(runs) > most else [])])
-
-
-class DifferingSetting(TypedDict):
-    """A recipe key that is not the same in all runs, with every run's value; None where its recipe has none."""
-
-    key: str
-    values: dict[str, object]
-
-
-def differing_settings(runs: Sequence[Run]) -> list[DifferingSetting]:
-    """The recipe keys that are not the same in all runs, but for the recipes' names, which are the runs' own."""
-    of = {run.id: dotted(run.written_recipe) for run in runs}
-    keys = dict.fromkeys(key for values in of.values() for key in values if key != "name")
-    found = {key: {name: values.get(key) for name, values in of.items()} for key in keys}
-    return [{"key": key, "values": values} for key, values in found.items() if len(set(map(repr, values.values()))) > 1]
 
 
 def last_artifacts(home: Path, recipe: Recipe) -> dict[str, Artifact]:

@@ -1,5 +1,7 @@
 """The rounds' part of the summary: what each says, what was spent until then, and which columns are shown."""
 
+import json
+
 from evaluation.report.rounds import round_rows, summarize_rounds
 from tests.unit.evaluation.report_folders import write_object
 

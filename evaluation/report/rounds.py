@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation import formats
-from evaluation.records import Record, read_json
+from evaluation.records import Record, read_json, read_records
 
 
 def summarize_rounds(folders: Sequence[Mapping[str, Path]]) -> list[Record]:
     """One entry per round from its artifacts' folders: `label`, `prepare` and `train`, and where there are several `measure`.
 
     An entry's rewards, entropy and KL are those of the policy that the round starts from; `spent` counts samples, labels, sampled
-    tokens and updates of this round and those before it.
+    tokens and updates of this round and those before it. `clipped` is the mean share of clipped ratios in the round's training, None for
+    objectives that clip none.
     """
     spent = {"samples": 0, "labels": 0, "tokens": 0, "updates": 0}
     entries = []
@@ -37,6 +38,7 @@ def summarize_rounds(folders: Sequence[Mapping[str, Path]]) -> list[Record]:
                 "num_groups": ledger["num_groups"],
                 "num_offline": ledger["num_offline"],
                 "updates": steps,
+                "clipped": _clipped(stages["train"] / "metrics.jsonl"),
                 "spent": dict(spent),
             }
         )
@@ -70,7 +72,14 @@ def _row(entry: Record) -> dict[str, str]:
         "KL": formats.number(entry["kl"], 3),
         "groups": str(entry["num_groups"]) + (f" ({entry['num_offline']} offline)" if entry["num_offline"] else ""),
         "updates": str(entry["updates"]),
+        "clipped": _percent(entry["clipped"]),
     }
+
+
+def _clipped(metrics_file: Path) -> float | None:
+    steps = read_records(metrics_file) if metrics_file.is_file() else []
+    shares = [step["clip_ratio/low"] + step["clip_ratio/high"] for step in steps if "clip_ratio/low" in step]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _percent(share: float | None) -> str:

@@ -347,9 +347,8 @@ def _losses_of_bnf(results: Results) -> list[str]:
         faster = [name for name in methods if _speed(methods[name]).mean() > _speed(methods["BNF"]).mean()]
         astray = int((methods["BNF"].mass[-1] < 0.5).sum())
         more = f"; {astray} of {len(_SEEDS)} seeds ended away from the peak" if sampler == "on-policy" and astray else ""
-        lines.append(
-            f"- {results.problem_name(peak)}, {sampler}: {len(faster)} of {len(methods) - 1} others were faster ({', '.join(faster)}){more}."
-        )
+        setting = f"{results.problem_name(peak)}, {sampler}"
+        lines.append(f"- {setting}: {len(faster)} of {len(methods) - 1} others were faster ({', '.join(faster)}){more}.")
     return ["**Where BNF loses.**", "", *lines, ""]
 
 

@@ -1,5 +1,7 @@
 """The rounds' part of the summary: what each says, what was spent until then, and which columns are shown."""
 
+import json
+
 from evaluation.report.rounds import round_rows, summarize_rounds
 from tests.unit.evaluation.report_folders import write_object
 
@@ -46,3 +48,14 @@ def test_columns_without_a_figure_are_left_out(tmp_path):
     (row,) = round_rows(summarize_rounds([folders(tmp_path, 1)]))
     assert "KL" not in row and "held-out gold" not in row and row["mean reward"] == "0.250"
     assert round_rows([]) == []
+
+
+def test_clipped_ratios_have_a_column_where_an_objective_clips(tmp_path):
+    own = folders(tmp_path, 1)
+    lines = [{"step": 1, "clip_ratio/low": 0.0, "clip_ratio/high": 0.0}, {"step": 1, "eval_loss": 1.0}]
+    lines.append({"step": 2, "clip_ratio/low": 0.25, "clip_ratio/high": 0.25})
+    (own["train"] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = summarize_rounds([own])
+    assert found[0]["clipped"] == 0.25 and round_rows(found)[0]["clipped"] == "25.0 %"
+    (own["train"] / "metrics.jsonl").unlink()
+    assert "clipped" not in round_rows(summarize_rounds([own]))[0]

@@ -56,7 +56,7 @@ class Row:
         by_benchmark: Points against the base model; Holm's correction is over the setting's benchmarks, as in its runs' reports.
         dev: The figure that settings are chosen by.
         kl: To the reference, in nats, of samples of dev prompts.
-        length, base_length: Mean tokens of a completion, over all benchmarks.
+        length, base_length: Mean tokens of a completion, over all benchmarks; None where some aren't known.
         against: None of the setting that others are compared with.
     """
 
@@ -121,11 +121,7 @@ def _row(
 ) -> Row:
     names, runs = list(scores.labels), list(setting.runs.values())
     to_base = _tested([_mean(scores, [name], _changes(setting, setting.runs)) for name in names])
-    base = [
-        sum(setting.scores[seed][name].base_tokens) / len(setting.scores[seed][name].base_tokens)
-        for seed in setting.runs
-        for name in names
-    ]
+    length, base_length = _lengths(setting, scores)
     return Row(
         setting=setting,
         title=_title(setting, scores),
@@ -134,10 +130,21 @@ def _row(
         by_benchmark={name: found for name, found in zip(names, to_base, strict=True) if found is not None},
         dev=_of_seeds([run.dev.get(figure) for run in runs]) if figure else None,
         kl=_of_seeds([_kl(run) for run in runs]),
-        length=_mean(scores, names, lambda name: [setting.scores[seed][name].tokens for seed in setting.runs], factor=1.0),
-        base_length=sum(base) / len(base) if base else None,
+        length=length,
+        base_length=base_length,
         against=against,
     )
+
+
+def _lengths(setting: Setting, scores: SweptScores) -> tuple[CrossedMean | None, float | None]:
+    """Tokens of the policies' completions and of the base model's; None where some aren't known."""
+    of_seeds = [setting.scores[seed] for seed in setting.runs]
+    after = {name: [found for one in of_seeds if (found := one[name].tokens) is not None] for name in scores.labels}
+    before = {name: [found for one in of_seeds if (found := one[name].base_tokens) is not None] for name in scores.labels}
+    if not after or any(len(found) < len(of_seeds) for found in (*after.values(), *before.values())):
+        return None, None
+    base = [sum(values) / len(values) for found in before.values() for values in found]
+    return _mean(scores, list(after), after.__getitem__, factor=1.0), sum(base) / len(base)
 
 
 def _title(setting: Setting, scores: SweptScores) -> str:
@@ -173,7 +180,7 @@ def _of_kind(setting: Setting, names: Sequence[str], kind: str) -> list[str]:
 
 
 # The values of a benchmark, by seed and item.
-_Values = Callable[[str], list[Sequence[float]]]
+_Values = Callable[[str], Sequence[Sequence[float]]]
 
 
 def _changes(setting: Setting, seeds: Iterable[int]) -> _Values:

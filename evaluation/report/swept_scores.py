@@ -9,20 +9,24 @@ from pathlib import Path
 from evaluation.paired import is_correct
 from evaluation.records import Record, read_json
 from evaluation.report.compare import _by_content
+from evaluation.report.inputs import MODELS
 from evaluation.report.summary import label
 from evaluation.report.swept import SweptRun
 from evaluation.report.targets import is_target
 
-_MODELS = ("base", "aligned")
-
 
 @dataclass(frozen=True)
 class Scored:
-    """A benchmark's values of one run over the shared items: 1.0 where right, tokens, and `changes`: aligned minus base, right or wrong."""
+    """A benchmark's values of one run over the shared items.
+
+    Attributes:
+        changes: Aligned minus base, 1 for right and 0 for wrong.
+        tokens, base_tokens: Lengths of the completions; None where one isn't known.
+    """
 
     changes: Sequence[float]
-    tokens: Sequence[float]
-    base_tokens: Sequence[float]
+    tokens: Sequence[float] | None
+    base_tokens: Sequence[float] | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
         ValueError: where a score file is ill-formed or says nothing of its items' content.
     """
     evaluated = [run for run in runs if run.is_chosen and run.scores]
-    complete = [{name for name, models in run.scores.items() if set(_MODELS) <= models.keys()} for run in evaluated]
+    complete = [{name for name, models in run.scores.items() if set(MODELS) <= models.keys()} for run in evaluated]
     shared = [name for run in evaluated[:1] for name in run.scores if all(name in names for names in complete)]
     notes = [
         f"{run.run} has no scores of both models on {name}, which is left out."
@@ -83,7 +87,7 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
     clusters: dict[str, Sequence[Hashable]] = {}
     scores: dict[str, dict[str, Scored]] = {run.run: {} for run in evaluated}
     for name in shared:
-        folders = [run.scores[name][model] for run in evaluated for model in _MODELS]
+        folders = [run.scores[name][model] for run in evaluated for model in MODELS]
         for folder in folders:
             if folder not in known:
                 known[folder] = _by_content(folder)
@@ -92,7 +96,7 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
         most = max(len(known[folder]) for folder in folders)
         labels[name] = label(name, read_json(folders[0] / "summary.json"))
         if len(items) < most:
-            lacking = [run.run for run in evaluated if any(len(known[run.scores[name][model]]) < most for model in _MODELS)]
+            lacking = [run.run for run in evaluated if any(len(known[run.scores[name][model]]) < most for model in MODELS)]
             which = f": {', '.join(lacking)} lacks some" if lacking else ""
             notes.append(f"{labels[name]}: everything is over the {len(items)} items that all runs have, of {most}{which}.")
         if not items:
@@ -100,11 +104,11 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
             continue
         clusters[name] = [first[item].get("cluster", item) for item in items]
         for run in evaluated:
-            base, aligned = ([known[run.scores[name][model]][item] for item in items] for model in _MODELS)
+            base, aligned = ([known[run.scores[name][model]][item] for item in items] for model in MODELS)
             scores[run.run][name] = Scored(
                 [float(is_correct(after)) - float(is_correct(before)) for before, after in zip(base, aligned, strict=True)],
-                [float(record.get("num_completion_tokens") or 0) for record in aligned],
-                [float(record.get("num_completion_tokens") or 0) for record in base],
+                _tokens(aligned),
+                _tokens(base),
             )
     by_name: dict[str, dict[int, SweptRun]] = {}
     for run in evaluated:
@@ -114,6 +118,12 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
         for name, of_seed in by_name.items()
     ]
     return SweptScores(settings, labels, clusters, notes)
+
+
+def _tokens(records: Sequence[Record]) -> list[float] | None:
+    lengths = [record.get("num_completion_tokens") for record in records]
+    known = [float(length) for length in lengths if length is not None]
+    return known if len(known) == len(lengths) else None
 
 
 def _targets(runs: Iterable[SweptRun], benchmarks: Iterable[str]) -> frozenset[str]:

@@ -39,7 +39,7 @@ _EASE, _OWN = 1.0, 0.5  # standard deviations of an item's ease, which all model
 
 
 class Cell(NamedTuple):
-    """How often each method of METHODS held the truth, and the mean width of its interval in points; NaN where it has none."""
+    """How often each method of METHODS held the truth, and the mean width of its interval in points, where it has one."""
 
     held: tuple[float, ...]
     width: tuple[float, ...]
@@ -69,7 +69,7 @@ def simulate(
         for method, ci in enumerate(_intervals(values)):
             held[method, repeat] = math.nan if ci is None else ci[0] - 1e-9 <= true <= ci[1] + 1e-9
             width[method, repeat] = math.nan if ci is None else 100 * (ci[1] - ci[0])
-    return Cell(tuple(held.mean(axis=1).tolist()), tuple(width.mean(axis=1).tolist()))
+    return Cell(tuple(np.nanmean(held, axis=1).tolist()), tuple(np.nanmean(width, axis=1).tolist()))
 
 
 def _intervals(values: np.ndarray) -> list[tuple[float, float] | None]:

@@ -92,7 +92,7 @@ def test_each_block_counts_alike():
 
 
 def test_p_is_where_the_interval_ends_at_zero():
-    for number in range(40):
+    for number in range(15):
         found = crossed_mean([Block(flips(number, num_items=30, gained=0.15, lost=0.05))])
         assert (found.p < 0.05) == (not found.ci[0] <= 0 <= found.ci[1])
     even = crossed_mean([Block([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])])

@@ -88,6 +88,7 @@ def test_where_bnf_loses_is_said_first(tmp_path: Path) -> None:
     assert (sft.against.gain.verdict, sft.against.tax.verdict) == ("noise", "loss")
     # Holm's correction is over the four comparisons between settings.
     assert results.num_compared == 4 and dpo.against.gain.p_holm == pytest.approx(4 * dpo.against.gain.of.p, abs=1e-9)
+    assert (dpo.length.mean, dpo.base_length) == (10, 10)
     assert (dpo.kl.mean, dpo.kl.num_seeds) == (pytest.approx(1.5), 3)
     # BNF's own loss against the base model is one too.
     assert said(three(tmp_path / "b", "bnf", {"crux": WORSE}))[1].startswith("bnf loses 30.0 points")

@@ -22,7 +22,7 @@ from evaluation.engines import ENGINES, is_remote
 from evaluation.records import Record
 from evaluation.types import Message, Sampling
 from flows.commands.chat_models import ChatModel, Event, openings
-from flows.commands.chat_screen import Screen
+from flows.commands.chat_screen import Screen, waiting
 from flows.commands.showing import taken_run
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -102,7 +102,8 @@ def chat(name: str, which: str, system: str | None) -> None:
             for model, opening in places.items():
                 models.append(ChatModel(model, opening, events, run.folder / "logs" / f"chat-{model}.log"))
                 # One after the other: each measures what is free when it is opened.
-                _ready(models[-1], events)
+                with waiting(f"loading {model} …"):
+                    _ready(models[-1], events)
             _talk(
                 models,
                 Talk(list(folders), recipe.system_prompt if system is None else system),

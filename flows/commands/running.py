@@ -34,18 +34,23 @@ def run_recipe(
         changed: the keys that it sets otherwise than the recipe's file.
     """
     home = home_folder()
-    plan = make_plan(home, recipe, options, changed)
-    require(plan.checks)
+    display = Display()
+    display.wait("checking the recipe …")
+    try:
+        plan = make_plan(home, recipe, options, changed)
+        require(plan.checks)
+    finally:
+        display.stop()
     set_prefect_environment(home, debug=debug)
     from flows.service.server import prefect_server
 
-    display = Display()
     for found in plan.checks:
         if found.is_cost:
             display.message(f"{found.name}: {found.seen}")
     # From here on others see it: the server may take a while.
     run = start_run(home, plan.recipe, None, dataclasses.asdict(options), plan.changed)
     is_known = False
+    display.wait("starting Prefect …")
     try:
         with prefect_server(home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
@@ -56,6 +61,7 @@ def run_recipe(
             def started(run: Run) -> None:
                 nonlocal is_known
                 is_known = True
+                display.stop()
                 display.message(
                     f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}\n"
                     f"  from another terminal: bnf watch {run.id}"

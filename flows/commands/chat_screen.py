@@ -29,15 +29,6 @@ class Answer:
     done: bool = False
 
 
-@contextlib.contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """Say on the terminal what is waited for, until it is there."""
-    console = Console(stderr=True, highlight=False)
-    changes = console.is_terminal and not console.is_dumb_terminal
-    with console.status(text, spinner="dots") if changes else contextlib.nullcontext():
-        yield
-
-
 class Screen:
     """Standard input and output of a chat; what isn't part of it is said on standard error."""
 

@@ -22,8 +22,9 @@ from evaluation.engines import ENGINES, is_remote
 from evaluation.records import Record
 from evaluation.types import Message, Sampling
 from flows.commands.chat_models import ChatModel, Event, openings
-from flows.commands.chat_screen import Screen, waiting
+from flows.commands.chat_screen import Screen
 from flows.commands.showing import taken_run
+from flows.display import Display
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.sections import local_engine
@@ -98,12 +99,14 @@ def chat(name: str, which: str, system: str | None) -> None:
         print(f"{', '.join(folders)} of {run.id}: {said}; {_COMMANDS}", file=sys.stderr)
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         models: list[ChatModel] = []
+        display = Display()
         try:
             for model, opening in places.items():
                 models.append(ChatModel(model, opening, events, run.folder / "logs" / f"chat-{model}.log"))
                 # One after the other: each measures what is free when it is opened.
-                with waiting(f"loading {model} …"):
-                    _ready(models[-1], events)
+                display.wait(f"loading {model} …")
+                _ready(models[-1], events)
+                display.stop()
             _talk(
                 models,
                 Talk(list(folders), recipe.system_prompt if system is None else system),
@@ -111,6 +114,7 @@ def chat(name: str, which: str, system: str | None) -> None:
                 {**dataclasses.asdict(sampling)},
             )
         finally:
+            display.stop()
             for one in models:
                 one.close()
 

@@ -71,6 +71,13 @@ class Display:
             # An error may quote what a model or a file says.
             self.console.print(visible(text), markup=False, soft_wrap=True)
 
+    def wait(self, text: str) -> None:
+        """Show what the command is at, in a terminal alone, until there is something else to show."""
+        with self._lock:
+            if self.status is not None:
+                self.status.update(Text(text))
+                self.status.start()
+
     def start(self, node: HasLabel, ago_s: float | None = 0.0) -> None:
         """Show that a task begins, or has begun some seconds ago; None where nobody knows when."""
         with self._lock:

@@ -23,10 +23,9 @@ def row(fields: Fields) -> Row:
     texts = [fields.as_completion("completions", value, messages) for value in fields.items("completions")]
     scores = fields.numbers("ratings")
     models = [str(model) for model in fields.items("models")] if fields.has("models") else [""] * len(texts)
-    if not len(texts) == len(scores) == len(models):
-        raise fields.error(
-            "ratings", f"must be as many as the completions, got {len(scores)} for {len(texts)} ({len(models)} models)"
-        )
+    for name, values in (("ratings", scores), ("models", models)):
+        if len(values) != len(texts):
+            raise fields.error(name, f"must be as many as the completions, got {len(values)} for {len(texts)}")
     return Row(
         messages, tuple(Candidate(text, None, score, model) for text, score, model in zip(texts, scores, models, strict=True))
     )

@@ -90,6 +90,11 @@ def kept_note(train: Record | None) -> str | None:
         )
     if kept["step"] == kept["last_step"]:
         return f"The policy is that of the last step, {kept['step']}: its dev {name}, {_figure(kept, 'value')}, is the best{stopped}."
+    if kept["value"] == kept["last_value"]:
+        return (
+            f"The policy is that of step {kept['step']} of {kept['last_step']}, the first with the best dev {name}, "
+            f"{_figure(kept, 'value')}, which the last step has too{stopped}."
+        )
     return (
         f"The policy is that of step {kept['step']} of {kept['last_step']}, with the best dev {name}: {_figure(kept, 'value')}, where the "
         f"last step has {_figure(kept, 'last_value')}{stopped}."

@@ -27,11 +27,9 @@ _COLUMNS = (
     _Column("unterminated", "eval_samples/unterminated", 1, is_share=True),
     _Column("tokens", "eval_samples/tokens", 1),
 )
-MEANING = (
-    "Dev set: loss and accuracy (preferred above dispreferred rewards) are the objective's own and compare runs of one objective. "
-    "Preferred and dispreferred completions: log-probability per token against the reference, in nats. KL to the reference in nats, "
-    "the share that did not end and the mean length are of the policy's own samples of dev prompts."
-)
+_OF_EACH = "Dev set: loss and accuracy (preferred above dispreferred rewards) are the objective's own and compare runs of one objective."
+_OF_SHIFTS = "Preferred and dispreferred completions: log-probability per token against the reference, in nats."
+_OF_SAMPLES = "KL to the reference in nats, the share that did not end and the mean length are of the policy's own samples of dev prompts."
 
 
 def read_dev(folder: Path) -> Record | None:
@@ -54,6 +52,14 @@ def dev_title(dev: Record) -> str:
     return f"dev set: {dev['groups']} groups" + (f", {samples} samples of their prompts" if samples is not None else "")
 
 
+def dev_meaning(*devs: Record) -> str:
+    """What the figures of these dev sets mean, those alone that one of them has."""
+    metrics = {column.metric for column in _columns([entry for dev in devs for entry in (dev["before"], dev["after"])])}
+    shifts = [_OF_SHIFTS] if any(metric.startswith("eval_logps_shift/") for metric in metrics) else []
+    samples = [_OF_SAMPLES] if any(metric.startswith("eval_samples/") for metric in metrics) else []
+    return " ".join([_OF_EACH, *shifts, *samples])
+
+
 def dev_rows(dev: Record) -> list[dict[str, str]]:
     """One row of text per evaluation. A figure that the objective doesn't report has no column."""
     return [
@@ -73,7 +79,7 @@ def compare_dev(runs: Sequence[tuple[str, Record, Record]]) -> Record | None:
     if not runs:
         return None
     (first, _, known), *others = runs
-    notes = [MEANING]
+    notes = [dev_meaning(*(dev for _, dev, _ in runs))]
     for name, _, how in others:
         if how["data"] != known["data"]:
             notes.append(

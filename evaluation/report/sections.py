@@ -14,7 +14,7 @@ import yaml
 
 from evaluation.records import Record
 from evaluation.report import checkpoints, likelihoods, training_data
-from evaluation.report.dev_set import MEANING, dev_rows, dev_title
+from evaluation.report.dev_set import dev_meaning, dev_rows, dev_title
 from evaluation.report.examples import browse
 from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import judge_counts, judge_notes, judge_rows
@@ -134,7 +134,7 @@ def _training(inputs: ReportInputs, summary: Record) -> Content | None:
     if not figures and not train:
         return None
     dev = (train or {}).get("dev")
-    shown_dev = {"title": dev_title(dev), "rows": dev_rows(dev), "meaning": MEANING} if dev else None
+    shown_dev = {"title": dev_title(dev), "rows": dev_rows(dev), "meaning": dev_meaning(dev)} if dev else None
     return {"figures": figures, "train": train, "dev": shown_dev}
 
 

@@ -24,6 +24,7 @@ from evaluation.types import Message, Sampling
 from flows.commands.chat_models import ChatModel, Event, openings
 from flows.commands.chat_screen import Screen
 from flows.commands.showing import taken_run
+from flows.display import Display
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from flows.recipe.sections import local_engine
@@ -98,11 +99,14 @@ def chat(name: str, which: str, system: str | None) -> None:
         print(f"{', '.join(folders)} of {run.id}: {said}; {_COMMANDS}", file=sys.stderr)
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         models: list[ChatModel] = []
+        display = Display()
         try:
             for model, opening in places.items():
                 models.append(ChatModel(model, opening, events, run.folder / "logs" / f"chat-{model}.log"))
                 # One after the other: each measures what is free when it is opened.
+                display.wait(f"loading {model} …")
                 _ready(models[-1], events)
+                display.stop()
             _talk(
                 models,
                 Talk(list(folders), recipe.system_prompt if system is None else system),
@@ -110,6 +114,7 @@ def chat(name: str, which: str, system: str | None) -> None:
                 {**dataclasses.asdict(sampling)},
             )
         finally:
+            display.stop()
             for one in models:
                 one.close()
 

@@ -117,8 +117,8 @@ def _from_options(asked: Asked) -> _Answers:
         raise RecipeError(
             "--data must say where the preferences lie, got nothing; add --data FILE, or leave all options out to be asked"
         )
-    seen, reading = _look(asked.data, asked.split, asked.source)
     target = _new_target(asked.recipe or _proposed(asked.data))
+    seen, reading = _look(asked.data, asked.split, asked.source)
     model = asked.model or _default_model()
     if model is None:
         raise RecipeError("--model must name a folder or a hub id, got nothing; add --model")

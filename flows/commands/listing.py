@@ -104,7 +104,7 @@ def _ask(runs: Sequence[Run], dropped: Sequence[Dropped], stays: str, as_json: b
     if as_json or not sys.stdin.isatty():
         raise RecipeError("rm must be confirmed, got no terminal to ask on; add --yes, or look first with --dry-run")
     print("\n".join([*(run.id for run in runs), *([stays] if stays else [])]))
-    answer = input(f"drop {_counted(runs, dropped)}? [y/N] ")
+    answer = input(f"drop {_counted(runs, dropped).removesuffix(',')}? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
         raise RecipeError("rm must be confirmed, got no yes; nothing was dropped")
 

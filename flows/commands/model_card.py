@@ -134,7 +134,7 @@ def _what(facts: CardFacts) -> str:
 def _results(summary: Record | None) -> list[str]:
     if summary is None:
         return ["The run that trained it has no evaluation."]
-    from evaluation.report.dev_set import MEANING, dev_rows, dev_title
+    from evaluation.report.dev_set import dev_meaning, dev_rows, dev_title
     from evaluation.report.judged import judge_rows
     from evaluation.report.lm_eval import task_rows
     from evaluation.report.summary import label, notes, table_rows
@@ -147,7 +147,7 @@ def _results(summary: Record | None) -> list[str]:
     said = notes(summary)
     if dev is not None:
         found += [f"{dev_title(dev)}:", _table(dev_rows(dev))]
-        said.append(MEANING)
+        said.append(dev_meaning(dev))
     found.append("\n".join(f"- {_plain(note)}" for note in said))
     return [part for part in found if part] or ["The run that trained it evaluated nothing."]
 

@@ -36,10 +36,14 @@ def run_recipe(
         changed: the keys that it sets otherwise than the recipe's file.
     """
     home = home_folder()
-    plan = make_plan(home, recipe, options, changed)
-    require(plan.checks)
-    set_prefect_environment(home, debug=debug)
     display = Display()
+    display.wait("checking the recipe …")
+    try:
+        plan = make_plan(home, recipe, options, changed)
+        require(plan.checks)
+    finally:
+        display.stop()
+    set_prefect_environment(home, debug=debug)
     for found in plan.checks:
         if found.is_cost:
             display.message(f"{found.name}: {found.seen}")
@@ -57,6 +61,7 @@ def _go(run: Run, plan: Plan, recipe: Recipe, display: Display) -> None:
     """Start Prefect's server and the flow, and go with it to the run's end."""
     from flows.service.server import prefect_server
 
+    display.wait("starting Prefect …")
     try:
         with prefect_server(plan.home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun
@@ -65,6 +70,7 @@ def _go(run: Run, plan: Plan, recipe: Recipe, display: Display) -> None:
             from flows.runner import Listener
 
             def started(run: Run) -> None:
+                display.stop()
                 display.message(
                     f"run {run.id}\n  watch it at {url}/runs/flow-run/{run.record.flow_run_id}\n"
                     f"  from another terminal: bnf watch {run.id}"

@@ -48,7 +48,7 @@ def show_results(run: Run) -> None:
         return
     from evaluation.report.checkpoints import MEANING as MEANING_OVER_TRAINING
     from evaluation.report.checkpoints import checkpoint_rows, names_of
-    from evaluation.report.dev_set import MEANING, dev_rows, dev_title
+    from evaluation.report.dev_set import dev_meaning, dev_rows, dev_title
     from evaluation.report.lm_eval import task_rows
     from evaluation.report.rounds import round_rows
     from evaluation.report.summary import notes, table_rows
@@ -66,7 +66,7 @@ def show_results(run: Run) -> None:
     dev = (summary["train"] or {}).get("dev")
     if dev is not None:
         print_table(dev_title(dev), dev_rows(dev))
-        said.append(MEANING)
+        said.append(dev_meaning(dev))
     print_notes(said)
     report = place(run.folder / "report.html")
     print("\n".join(["", *policy, f"report  {report}", f"UI      bnf ui {run.folder.name}"]))

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Known:
-    """What stands for a name here: the recipe's keys, all by their whole names, and a remark where the keys don't say enough."""
+    """What stands for a name here: the recipe's keys, all by their whole names, and a remark where the keys don't say enough.
+
+    Without a key the name is left out, and the remark says why.
+    """
 
     keys: tuple[str, ...]
     remark: str = ""
@@ -19,6 +22,8 @@ class Known:
     @property
     def remedy(self) -> str:
         """What to set, as the end of an error."""
+        if not self.keys:
+            return f"leave it out: {self.remark}"
         keys = " and ".join(self.keys) if len(self.keys) < 3 else f"{', '.join(self.keys[:-1])} and {self.keys[-1]}"
         return f"set {keys}" + (f" ({self.remark})" if self.remark else "")
 
@@ -37,6 +42,11 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("random_seed data_seed", "seed"),
     # the model
     **_named("model model_name model_id model_path base_model base_model_name pretrained policy", "model_name_or_path"),
+    **_named(
+        "ref_model ref_model_name ref_model_name_or_path reference_model sft_model",
+        "model_name_or_path",
+        remark="the policy begins as this model, and this model is the reference",
+    ),
     **_named("model_revision", "revision"),
     **_named("system system_message default_system system_text", "system_prompt"),
     # data
@@ -61,6 +71,7 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("max_completion_length max_target_length max_response_length", "prepare.max_length", remark=_LENGTH),
     **_named("max_prompt_length max_prompt_len", "prepare.max_prompt_length"),
     **_named("truncation_mode truncation_side", "prepare.truncation"),
+    **_named("completion_only_loss assistant_only_loss train_on_inputs", remark="completions alone are trained on"),
     # the objective
     **_named("loss loss_type pref_loss rl stage trainer algorithm method", "train.objective"),
     **_named("beta pref_beta dpo_beta simpo_beta rl_beta", f"{_OPTIONS}.beta", remark="of grpo kl_coef"),
@@ -78,6 +89,11 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("gamma_beta_ratio", f"{_OPTIONS}.gamma_beta_ratio"),
     **_named("label_smoothing dpo_label_smoothing", "train.objective", f"{_OPTIONS}.label_smoothing", remark="objective cdpo"),
     **_named("tau", f"{_OPTIONS}.tau"),
+    **_named("reference_free", "train.objective", remark="simpo, cpo and orpo take no reference"),
+    **_named(
+        "precompute_ref_log_probs precompute_ref_batch_size",
+        remark="the reference's log-probabilities are always computed before the training, and cached",
+    ),
     **_named("cpo_alpha rpo_alpha pref_ftx sft_weight", f"{_OPTIONS}.nll_weight", remark="objectives cpo and dpo_nll"),
     **_named("desirable_weight kto_chosen_weight kto_desirable_weight", f"{_OPTIONS}.desirable_weight"),
     **_named("undesirable_weight kto_rejected_weight kto_undesirable_weight", f"{_OPTIONS}.undesirable_weight"),
@@ -113,6 +129,9 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("num_processes num_gpus n_gpus gpus world_size nproc", "train.nproc_per_node", "train.num_nodes"),
     **_named("eval_strategy evaluation_strategy do_eval evals_per_epoch", "prepare.dev_fraction", "train.eval_steps"),
     **_named("save_strategy save_total_limit saves_per_epoch", "train.save_steps"),
+    **_named("load_best_model_at_end metric_for_best_model greater_is_better", "train.keep_best"),
+    **_named("resume_from_checkpoint overwrite_output_dir", remark="the same command goes on from where a run was"),
+    **_named("push_to_hub hub_model_id", remark="bnf export RUN --push-to-hub ID pushes the policy"),
     **_named("use_wandb wandb_project wandb tensorboard logger trackio_space_id", "train.report_to"),
     # samples, evaluation and judges
     **_named("temperature", "sample.temperature", remark="the benchmarks are answered greedily"),

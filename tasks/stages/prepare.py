@@ -48,7 +48,11 @@ def outcome(output: Path) -> str:
     rows = ", ".join(f"{number} {name}" for name, number in sorted(counts.rows.items(), key=lambda entry: -entry[1]))
     changed = f", {counts.num_changed} of them changed by the chat template" if counts.num_changed else ""
     unread = "".join(
-        f"; columns of {source} not read: {', '.join(f'{name} ({number} rows)' for name, number in columns.items())}"
+        f"; columns of {source} not read: {', '.join(f'{name} ({_rows(number)})' for name, number in columns.items())}"
         for source, columns in counts.columns_not_read.items()
     )
-    return f"{counts.num_rows} rows: {rows}{changed}; {counts.groups.num_groups} groups{unread}; each row in {output / 'ledger.jsonl'}"
+    return f"{_rows(counts.num_rows)}: {rows}{changed}; {counts.groups.num_groups} groups{unread}; each row in {output / 'ledger.jsonl'}"
+
+
+def _rows(number: int) -> str:
+    return f"{number} row" if number == 1 else f"{number} rows"

@@ -315,3 +315,10 @@ def test_a_vote_is_about_its_turn():
     assert row.messages == USER and row.candidates == pair()
     assert parse("arena", {**record, "turn": 2})[1].reason == "prompts_differ"
     assert "must be one of the conversation's 2 turns, got 3" in parse("arena", {**record, "turn": 3})[1].detail
+
+
+def test_ratings_that_are_too_few_say_nothing_of_models_that_are_not_there():
+    record = {"prompt": "Q", "completions": ["A", "B"], "ratings": [1]}
+    assert parse("ratings", record)[1].detail == "ratings must be as many as the completions, got 1 for 2"
+    record = {**record, "ratings": [1, 2], "models": ["m"]}
+    assert parse("ratings", record)[1].detail == "models must be as many as the completions, got 1 for 2"

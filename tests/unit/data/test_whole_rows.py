@@ -128,7 +128,7 @@ def test_columns_with_text_that_nothing_reads_are_named_once_per_source(tmp_path
     ]
     _, _, counts = prepare(tmp_path / "out", ("pairs", write_rows(tmp_path / "rows.jsonl", rows)))
     assert counts["columns_not_read"] == {"rows.jsonl": {"background": 3, "note": 1}}
-    assert "columns of rows.jsonl not read: background (3 rows), note (1 rows)" in outcome(tmp_path / "out")
+    assert "columns of rows.jsonl not read: background (3 rows), note (1 row)" in outcome(tmp_path / "out")
 
 
 def test_a_messages_own_texts_that_nothing_reads_are_named_too():

@@ -153,6 +153,10 @@ def test_which_policy_was_taken_is_said_with_the_last_ones_figure(tmp_path: Path
     assert [row["step"] for row in dev_rows(summary["train"]["dev"])] == ["2", "4 = the policy", "6"]
     last = KEPT | {"step": 6, "value": 0.25, "last_value": 0.25, "figure": "eval_loss", "planned_steps": 6}
     assert kept_note({"kept": last}) == "The policy is that of the last step, 6: its dev loss, 0.2500, is the best."
+    tied = KEPT | {"step": 2, "last_step": 6, "value": 1.0, "last_value": 1.0, "planned_steps": 6}
+    assert kept_note({"kept": tied}) == (
+        "The policy is that of step 2 of 6, the first with the best dev accuracy, 100.0 %, which the last step has too."
+    )
 
 
 @pytest.mark.parametrize(

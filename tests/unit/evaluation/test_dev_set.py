@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.report.dev_set import compare_dev, compared_dev_rows, dev_rows, dev_title, read_dev
+from evaluation.report.dev_set import compare_dev, compared_dev_rows, dev_meaning, dev_rows, dev_title, read_dev
 from evaluation.report.summary import summarize
 from flows.commands import comparing as comparison
 from flows.commands import showing
@@ -67,6 +67,16 @@ def test_every_evaluation_is_a_row(tmp_path: Path) -> None:
     dev = read_dev(Path(trained_with_dev(tmp_path, **{"logps_shift/chosen": None, "logps_shift/rejected": None})))
     assert dev is not None and not any("preferred" in column for column in dev_rows(dev)[0])
     assert read_dev(Path(trained(tmp_path / "without"))) is None
+
+
+def test_the_meaning_is_of_the_figures_that_are_there(tmp_path: Path) -> None:
+    whole = read_dev(Path(trained_with_dev(tmp_path / "whole")))
+    without = dict.fromkeys(("samples/number", "samples/kl", "samples/unterminated", "samples/tokens", "logps_shift/chosen"))
+    bare = read_dev(Path(trained_with_dev(tmp_path / "bare", **without)))
+    assert whole is not None and bare is not None
+    assert "KL to the reference" in dev_meaning(whole) and "KL to the reference" in dev_meaning(bare, whole)
+    assert "KL" not in dev_meaning(bare) and "Preferred and dispreferred completions" in dev_meaning(bare)
+    assert dev_meaning(bare).startswith("Dev set: loss and accuracy")
 
 
 def test_the_summary_and_the_report_have_it(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from flows.commands import chatting
 from flows.commands.chat_models import Event, Opening, openings
 from flows.commands.chat_screen import Screen
 from flows.commands.chatting import Talk, chat, max_new_tokens
+from flows.display import Display
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from tasks.keys import code_digests
@@ -348,3 +349,12 @@ def test_a_run_without_a_policy_answers_as_its_base_model(home, base, monkeypatc
     assert said(monkeypatch, capsys, run.id, "one\n").splitlines() == ["> one", "base: base 1 ␛[31mone"]
     with pytest.raises(RecipeError, match="--model must be base where a run has no policy, got aligned"):
         chat(run.id, "aligned", None)
+
+
+def test_what_is_loaded_is_said_until_it_is_there(home, base, monkeypatch, capsys):
+    said_on_the_terminal: list[str] = []
+    monkeypatch.setattr(Display, "wait", lambda self, text: said_on_the_terminal.append(text))
+    monkeypatch.setattr(Display, "stop", lambda self: said_on_the_terminal.append("stop"))
+    run = policy_run(home, base, evaluation={"engine": "transformers"})
+    said(monkeypatch, capsys, run.id, "one\n")
+    assert said_on_the_terminal[:4] == ["loading base …", "stop", "loading aligned …", "stop"]

@@ -150,12 +150,13 @@ def test_with_options_and_without_a_terminal_it_never_asks(tmp_path):
         init("--objective", "dpo")
 
 
-def test_a_recipe_that_is_there_is_not_written_over(tmp_path):
+def test_a_recipe_that_is_there_is_not_written_over(tmp_path, capsys):
     write_rows(tmp_path / "my.jsonl", PAIRS)
     write_text(tmp_path / "my.yaml", "mine")
     for words in ([], ["my.yaml"]):
         with pytest.raises(RecipeError, match=r"RECIPE must be a new file, got .*my.yaml, which is there; name another"):
             init(*words, "--data", "my.jsonl")
+    assert "rows" not in capsys.readouterr().out, "the data are not looked at first"
     assert (tmp_path / "my.yaml").read_text() == "mine"
     with pytest.raises(RecipeError, match=r"RECIPE must be a new file FILE.yaml, got 'my.jsonl'"):
         init("my.jsonl", "--data", "my.jsonl")

@@ -32,6 +32,10 @@ def test_every_key_that_the_table_names_exists():
     assert "train.learning_rate" in there and "label.judge.model_name_or_path" in there  # the set is one of whole names
 
 
+def test_every_name_of_the_table_has_a_key_or_a_reason_to_leave_it_out():
+    assert not [name for name, known in KNOWN_NAMES.items() if not known.keys and not known.remark]
+
+
 def test_no_name_of_the_table_is_a_key_at_the_top_of_a_recipe():
     assert not KNOWN_NAMES.keys() & Recipe.model_fields.keys()
 
@@ -63,6 +67,13 @@ def test_no_name_of_the_table_is_a_key_at_the_top_of_a_recipe():
         ("model=x/y", "; set model_name_or_path"),
         ("deepspeed=zero3.json", "; set train.sharding and train.cpu_offload"),
         ("evaluation.tasks=[mmlu]", "; set evaluation.lm_eval"),
+        (
+            "train.load_best_model_at_end=true",
+            "train.load_best_model_at_end must be a known key, got 'load_best_model_at_end'; set train.keep_best",
+        ),
+        ("ref_model=x/y", "; set model_name_or_path (the policy begins as this model, and this model is the reference)"),
+        ("train.precompute_ref_log_probs=true", "; leave it out: the reference's log-probabilities are always computed"),
+        ("resume_from_checkpoint=out", "; leave it out: the same command goes on from where a run was"),
     ],
 )
 def test_the_message_says_what_to_set(override, said):

@@ -211,6 +211,16 @@ def test_rm_says_what_goes_and_what_stays(home, monkeypatch, capsys):
     assert "0 folders, 0 B, dropped from" in capsys.readouterr().out
 
 
+def test_rm_asks_in_a_sentence(home, monkeypatch, capsys):
+    folder, (_, _, other, _) = home
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "n")
+    assert bnf(monkeypatch, "rm", other) == 2
+    assert re.fullmatch(r"drop 1 run and 1 folder that no other run names, \S+ \S*B\? \[y/N\] ", asked[0])
+    assert "nothing was dropped" in capsys.readouterr().err and len(all_runs(folder)) == 4
+
+
 def test_rm_drops_what_the_run_alone_names(home, monkeypatch, capsys):
     folder, (base, again, other, broken) = home
     assert bnf(monkeypatch, "rm", base, other, "--dry-run", "--json") == 0

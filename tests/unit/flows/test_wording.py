@@ -231,3 +231,16 @@ def test_in_a_pipe_the_name_in_the_first_column_is_whole(capsys):
     others = {f"column {number}": "x" * 60 for number in range(6)}
     print_table("", [{"run": name} | others], words=True)
     assert name in capsys.readouterr().out
+
+
+def test_a_wait_is_shown_on_a_terminal_until_there_is_more_to_say(monkeypatch):
+    stream = Terminal()
+    display = shown_on(monkeypatch, stream)
+    display.wait("starting Prefect …")
+    display.stop()
+    display.message("run r-1")
+    assert "starting Prefect …" in stream.getvalue()
+    assert stream.getvalue().endswith("run r-1\n")
+    for quiet, environment in ((io.StringIO(), {}), (Terminal(), {"TERM": "dumb"})):
+        shown_on(monkeypatch, quiet, **environment).wait("starting Prefect …")
+        assert quiet.getvalue() == ""

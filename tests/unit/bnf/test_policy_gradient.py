@@ -218,6 +218,9 @@ def test_a_later_round_has_values_of_the_policy_that_it_starts_from(workplace: P
     assert logged["ratio"] == 1 and logged["logps_shift/chosen"] != 0
     with pytest.raises(ValueError, match="old_dir must be given for objective 'grpo'"):
         train(config, folders(None, "without"), step0_check=False, progress=ignore)
+    unnamed = replace(folders(None, "unnamed"), reference_model_dir=None)
+    with pytest.raises(ValueError, match="old_dir must be given for objective 'grpo'"):
+        train(config, unnamed, step0_check=False, progress=ignore)
     with pytest.raises(ValueError, match="old_dir must be of the model that training starts from"):
         train(config, folders(workplace / "reference_False", "others"), step0_check=False, progress=ignore)
     # As several processes are told it.

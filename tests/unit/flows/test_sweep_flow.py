@@ -1,5 +1,7 @@
 """How a sweep's runs begin and end, with runs that do nothing: devices of their own, failures, a stop; and its record in the home."""
 
+import contextlib
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -7,10 +9,11 @@ import pytest
 
 from flows import sweep as module
 from flows.align import LISTENER, SHARE
+from flows.commands import sweeping
 from flows.commands.sweeping import shown
 from flows.dag.checks import Check
 from flows.dag.selection import Options
-from flows.errors import RecipeError
+from flows.errors import RecipeError, Stopped
 from flows.recipe.config import make_recipe
 from flows.runs.listing import chosen, list_runs
 from flows.runs.record import all_runs, start_run
@@ -139,6 +142,32 @@ def test_two_sweeps_of_a_name_are_not_at_work_at_once_and_a_dead_one_is_told_fro
         assert again.record.runs[0].runs == [], "a run that was removed is no more one of the sweep's"
         again.end("completed")
     assert [sweep.state for sweep in all_sweeps(tmp_path)] == ["completed"] and find_sweep(tmp_path, "t") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "state"),
+    [(RuntimeError("no server"), RuntimeError, "failed"), (KeyboardInterrupt(), Stopped, "stopped")],
+)
+def test_a_sweep_that_ends_before_its_flow_begins_records_how(tmp_path, monkeypatch, error, raised, state):
+    """It would look like one whose process was killed."""
+
+    def server(home, meanwhile):
+        raise error
+
+    monkeypatch.setitem(sys.modules, "flows.service.server", SimpleNamespace(prefect_server=server))
+    with begun(tmp_path, record()) as folder, pytest.raises(raised):
+        sweeping._run(SimpleNamespace(home=tmp_path), folder)
+    assert find_sweep(tmp_path, "s").state == state
+
+
+def test_what_a_sweeps_flow_is_handed_is_for_that_call_alone(tmp_path, monkeypatch):
+    seen = []
+    server = SimpleNamespace(prefect_server=lambda home, meanwhile: contextlib.nullcontext("http://x"))
+    monkeypatch.setitem(sys.modules, "flows.service.server", server)
+    monkeypatch.setattr(module, "sweep", lambda name: seen.append((name, module.WORK.get().folder)))
+    with begun(tmp_path, record()) as folder:
+        sweeping._run(SimpleNamespace(home=tmp_path, points=()), folder)
+    assert seen == [("s", folder)] and module.WORK.get(None) is None
 
 
 def test_runs_are_listed_with_their_sweep(tmp_path):

@@ -1,7 +1,9 @@
 """`bnf study`: its tables, page and figure."""
 
 import pytest
+import torch
 
+from bnf.studies.simulation import Curves
 from flows.commands import study_page
 from flows.commands.studying import study
 from flows.errors import RecipeError
@@ -30,6 +32,16 @@ def test_a_difference_is_only_said_where_its_interval_is_off_zero(results):
         assert low <= one.mean <= high
         assert one.verdict == ("faster" if low > 0 else "slower" if high < 0 else "no difference")
     assert {row["seeds"].partition("/")[2] for row in results.comparison_rows()} == {"3"}
+
+
+def test_seeds_that_never_arrive_count_in_the_median(monkeypatch):
+    monkeypatch.setattr(study_page, "_SEEDS", range(5))
+    # Seeds 0 to 2 arrive at steps 1, 2 and 3; seeds 3 and 4 never do.
+    mass = torch.tensor([[0.0] * 5, [0.9, 0, 0, 0, 0], [0.9, 0.9, 0, 0, 0], [0.9, 0.9, 0.9, 0.4, 0]])
+    row = study_page._row("BNF", Curves(reward=mass, mass=mass, kl=mass, reverse_kl=mass))
+    assert (row["steps to mass 0.5"], row["seeds that end there"]) == ("3", "3/5")
+    mass[:, 2] = 0
+    assert study_page._row("BNF", Curves(reward=mass, mass=mass, kl=mass, reverse_kl=mass))["steps to mass 0.5"] == "never"
 
 
 def test_an_unknown_study_is_refused():

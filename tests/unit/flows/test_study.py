@@ -1,5 +1,8 @@
 """`bnf study`: its tables, page and figure."""
 
+import re
+from collections import Counter
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from bnf.studies.simulation import Curves
 from flows.commands import study_page
 from flows.commands.studying import study
 from flows.errors import RecipeError
+from tasks.keys import ROOT
 
 
 @pytest.fixture
@@ -47,3 +51,18 @@ def test_seeds_that_never_arrive_count_in_the_median(monkeypatch):
 def test_an_unknown_study_is_refused():
     with pytest.raises(RecipeError, match="NAME must be one of bandit, length, got 'chess'"):
         study("chess", write_page=False, as_json=True)
+
+
+def test_the_index_of_the_results_counts_as_the_pages_do():
+    results = ROOT / "docs" / "results"
+    row = re.compile(r"\| BNF \(\w+, (\S+)\) \| (.+?) \| .* \| (faster|slower|no difference) \|")
+    found = Counter(row.findall("".join((results / f"{name}.md").read_text() for name in study_page.STUDIES)))
+    opponents = dict.fromkeys(opponent for _, opponent, _ in found)
+    opponents.pop("off-policy")
+    index = (results / "README.md").read_text()
+    for opponent in opponents:
+        off, on = (
+            " / ".join(str(found[sampler, opponent, verdict]) for verdict in ("faster", "slower", "no difference"))
+            for sampler in ("off-policy", "on-policy")
+        )
+        assert re.search(rf"\| {opponent}( \(.*?\))? \| {off} \| {on} \|", index), opponent

@@ -170,6 +170,19 @@ def test_what_a_sweeps_flow_is_handed_is_for_that_call_alone(tmp_path, monkeypat
     assert seen == [("s", folder)] and module.WORK.get(None) is None
 
 
+def test_runs_of_other_settings_that_had_the_same_name_are_not_taken_over(tmp_path):
+    run = start_run(tmp_path, make_recipe({"name": "s-0", "model_name_or_path": "m"}), "x")
+    with begun(tmp_path, record()) as folder:
+        folder.record.runs[0].runs.append(run.id)
+        folder.save()
+    with begun(tmp_path, record()) as folder:
+        assert folder.record.runs[0].runs == [run.id]
+    changed = record()
+    changed.runs[0].settings = {"seed": 7}
+    with begun(tmp_path, changed) as folder:
+        assert folder.record.runs[0].runs == []
+
+
 def test_runs_are_listed_with_their_sweep(tmp_path):
     run = start_run(tmp_path, make_recipe({"name": "s-0", "model_name_or_path": "m"}), "x")
     start_run(tmp_path, make_recipe({"name": "other", "model_name_or_path": "m"}), "x")
@@ -208,3 +221,30 @@ def test_the_accelerator_is_held_once_for_all_runs(monkeypatch):
             assert said == ["held"]
         assert said == ["held"]
     assert said == ["held", "given back"]
+
+
+def test_a_run_can_be_cancelled_while_another_of_its_process_waits_for_the_accelerator(monkeypatch):
+    waits, free = threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def accelerator(cancelled, on_wait):
+        waits.set()
+        assert free.wait(10)
+        yield
+
+    monkeypatch.setattr("flows.service.sharing.accelerator", accelerator)
+    monkeypatch.setattr("flows.service.sharing._LOOK_S", 0.01)
+    shared, held = SharedAccelerator(), threading.Event()
+
+    def first():
+        with shared(lambda: False, lambda: None):
+            held.set()
+
+    threading.Thread(target=first, daemon=True).start()
+    assert waits.wait(10)
+    with pytest.raises(Cancelled, match="while it waited"), shared(lambda: True, lambda: None):
+        pass
+    free.set()
+    assert held.wait(10), "the first has it when it is free"
+    with shared(lambda: False, lambda: None):
+        pass

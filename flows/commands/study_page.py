@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.crossed import seeds_interval
 from tasks.execute import machine
 
 if TYPE_CHECKING:
@@ -249,10 +250,9 @@ def _compared(first: str, second: str, what: str, one: Curves, other: Curves) ->
 
 
 def _interval(values: Tensor) -> tuple[float, float]:
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * float(values.std()) / len(values) ** 0.5
-    return float(values.mean()) - half, float(values.mean()) + half
+    found = seeds_interval(values.tolist())
+    assert found is not None, "a study has several seeds"
+    return found
 
 
 def _draw(results: Results, path: Path) -> None:

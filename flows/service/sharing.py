@@ -24,7 +24,7 @@ class Share:
 
     Attributes:
         devices: those that its tasks share out; None for all that its recipe asks for.
-        cpu_slots: how many of its tasks compute without a device at once; None for what its recipe says.
+        cpu_slots: how many of its tasks compute without a device at once, or as few as its recipe says; None for what that says.
         hold: waits for the machine's accelerator and holds it.
         stopped: whether the process is about to end, by a signal that the run's own thread isn't told of.
     """

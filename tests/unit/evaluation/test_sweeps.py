@@ -139,6 +139,8 @@ def test_one_seed_says_so_and_several_without_each_other_are_paired_on_the_commo
     assert "different numbers of seeds (bnf 3, dpo 1); differences are over the seeds that both have" in rest
     apart = [swept(tmp_path, "bnf", 0, {"gsm8k": SAME}), swept(tmp_path, "dpo", 1, {"gsm8k": BETTER})]
     assert find_results(apart, FACTS).rows[1].against.gain is None
+    assert said(apart)[0] == "Nothing can be compared with bnf: the others have other targets, or no seed in common with it."
+    assert said(apart[:1])[0].startswith("bnf alone: 0.0 [")
 
 
 def test_items_that_a_run_lacks_are_left_out_of_all(tmp_path: Path) -> None:

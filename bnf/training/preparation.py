@@ -89,7 +89,7 @@ def prepare(
     if objective.needs_old and old_dir is None and not _starts_as_reference(folders):
         raise ValueError(
             f"old_dir must be given for objective {config.objective!r} where the reference is another model than the one that training "
-            f"starts from, got None; cache the log-probabilities of {folders.model_dir} there"
+            f"starts from, got None; name the reference's model, and cache the log-probabilities of {folders.model_dir} there"
         )
     check_data(config, groups)
     rows = training_rows(config, groups)

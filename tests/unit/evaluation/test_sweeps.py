@@ -15,7 +15,7 @@ from evaluation.report import tables
 from evaluation.report.sweep_charts import Place, _decades, _front, shift_charts, shifts_of
 from evaluation.report.sweep_results import find_results
 from evaluation.report.sweep_words import answer
-from evaluation.report.sweeps import write
+from evaluation.report.sweeps import render, write
 from evaluation.report.swept import PAGE, RESULTS, Candidate, Choice, FailedRun, SweepFacts, SweptRun
 from tests.unit.evaluation.report_folders import scored, write_lines, write_object
 from tests.unit.evaluation.test_report import Page
@@ -203,6 +203,9 @@ def test_the_files(tmp_path: Path) -> None:
     )
     assert "were not tuned over equally many settings: bnf 2, dpo 6" in text and "chosen" in text and "trained only" in text
     assert "1 run has no result and counts nowhere" in text and "mean dev accuracy" in text
+    assert "6 compared, 1 trained to choose from, 1 without a result" in text
+    undecided = replace(facts, failed=[FailedRun("dpo", {}, "no dev figure", runs[-1].run)])
+    assert "6 compared, 1 without a result" in render(runs, folder, undecided)
     assert html.count('role="img"') == 3, "gain against tax, and the likelihoods of two settings"
     # The same runs give the same bytes.
     before = html

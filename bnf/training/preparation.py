@@ -85,11 +85,10 @@ def prepare(
             f"reference_dir must be given for objective {config.objective!r}, got None; run the reference stage first"
         )
     old_dir = folders.old_dir if objective.needs_old else None
-    # Without it the reference's values count as `old`: of another model these would be wrong ratios, and nothing would say so.
-    if objective.needs_old and old_dir is None and not _starts_as_reference(folders):
+    if objective.needs_old and folders.reference_model_dir is not None and old_dir is None:
         raise ValueError(
             f"old_dir must be given for objective {config.objective!r} where the reference is another model than the one that training "
-            f"starts from, got None; name the reference's model, and cache the log-probabilities of {folders.model_dir} there"
+            f"starts from, got None; cache the log-probabilities of {folders.model_dir} there"
         )
     check_data(config, groups)
     rows = training_rows(config, groups)
@@ -107,12 +106,6 @@ def prepare(
     if old_dir is not None and finished is None:
         old_dir = _own_old(config, folders.model_dir, groups_dir, old_dir, output_dir, progress, cache)
     return Prepared(groups, rows, reference_dir, mismatch, old_dir, finished)
-
-
-def _starts_as_reference(folders: Folders) -> bool:
-    """Whether the cached reference is of the model that the training starts from, whatever model is named as the reference's."""
-    assert folders.reference_dir is not None
-    return folders.reference_model_dir is None and is_of(folders.reference_dir, folders.model_dir)
 
 
 def _own_old(

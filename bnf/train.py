@@ -125,7 +125,14 @@ def run(
     if objective.needs_old and reference_model_dir is not None:
         old_dir = output_dir / "old"
         launch_cache_for(config, model_dir, groups_dir, old_dir, _Printer("old"))
-    same_weights = reference_dir is not None and (reference_dir / INDEX_FILE).is_file() and is_of(reference_dir, model_dir)
+    cached = reference_dir if reference_dir is not None and (reference_dir / INDEX_FILE).is_file() else None
+    same_weights = cached is not None and is_of(cached, model_dir)
+    if objective.needs_old and reference_model_dir is None and cached is not None and not same_weights:
+        # Its values would count as those of the policy that sampled: wrong ratios, and nothing would say so.
+        raise ValueError(
+            f"reference_model must be given for objective {config.objective!r} where the reference is of another model than {model_dir}, "
+            f"got {cached} alone; add --reference-model, and {model_dir}'s own log-probabilities are cached too"
+        )
     folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir, old_dir)
     begin = launch if config.is_launched else train
     return begin(config, folders, step0_check=same_weights, progress=_Printer("train"))

@@ -115,6 +115,8 @@ def _sentence(
         )
     if not parts:
         if not open_:
+            if len(results.rows) > 1:
+                return f"Nothing can be compared with {name}: the others have other targets, or no seed in common with it."
             row = results.rows[0]
             shown = row.gain or row.tax
             return (

@@ -100,7 +100,10 @@ def _pareto(rows: Sequence[Row], colors: Mapping[str, int]) -> Markup | None:
 
 def _facts(runs: Sequence[SweptRun], found: SweepResults, sweep: SweepFacts) -> list[tuple[str, str]]:
     compared = sum(len(row.setting.runs) for row in found.rows)
-    counts = [(compared, "compared"), (len(runs) - compared, "trained to choose from"), (len(sweep.failed), "without a result")]
+    # One that was trained and has no dev figure to be chosen by is among both.
+    without = {one.run for one in sweep.failed}
+    trained = sum(run.run not in without for run in runs) - compared
+    counts = [(compared, "compared"), (trained, "trained to choose from"), (len(sweep.failed), "without a result")]
     facts = [
         ("Runs", ", ".join(f"{count} {what}" for count, what in counts if count)),
         *((key, ", ".join(map(str, values))) for key, values in sweep.axes.items()),

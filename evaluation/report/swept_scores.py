@@ -112,7 +112,9 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
             )
     by_name: dict[str, dict[int, SweptRun]] = {}
     for run in evaluated:
-        by_name.setdefault(run.name, {})[run.seed] = run
+        of_seed = by_name.setdefault(run.name, {})
+        assert run.seed not in of_seed, "runs of one name must differ in their seed"
+        of_seed[run.seed] = run
     settings = [
         Setting(name, of_seed, {seed: scores[run.run] for seed, run in of_seed.items()}, _targets(of_seed.values(), labels))
         for name, of_seed in by_name.items()

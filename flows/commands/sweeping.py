@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from flows.errors import RecipeError, Stopped
 from flows.recipe.sweep_file import load_sweep
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.naming import changes
+from flows.runs.record import RUNNING
 from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun, begun, find_sweep
 from flows.wording import place
 from tasks.child import Cancelled
@@ -78,9 +80,11 @@ def _run(plan: SweepPlan, folder: SweepFolder) -> None:
             def started(flow_run_id: str) -> None:
                 display.message(f"sweep {name}, {len(plan.points)} runs\n  watch it at {url}/runs/flow-run/{flow_run_id}")
 
-            WORK.set(Work(plan, folder, _teller(name, display, started)))
+            # For this call alone: one after it in the same process has a plan of its own.
+            context = contextvars.copy_context()
+            context.run(WORK.set, Work(plan, folder, _teller(name, display, started)))
             try:
-                sweep(name)
+                context.run(lambda: sweep(name))
             except CancelledRun as error:
                 raise Cancelled("the sweep was cancelled; the same command goes on from where it was") from error
             except FailedRun:
@@ -92,13 +96,22 @@ def _run(plan: SweepPlan, folder: SweepFolder) -> None:
         if display.times:
             display.total()
     except Exception as error:
-        display.broken_off("cancelled" if isinstance(error, Cancelled) else "failed")
+        how = "cancelled" if isinstance(error, Cancelled) else "failed"
+        display.broken_off(how)
+        _end(folder, how)
         raise
     except BaseException as signal:
         # Ctrl-C, `cli.main`'s answer to SIGTERM, and Prefect's own: whatever the sweep was about when it came.
         by, code = ("Ctrl-C", 130) if isinstance(signal, KeyboardInterrupt) else ("SIGTERM", 143)
         where = display.broken_off("stopped")
+        _end(folder, "stopped")
         raise Stopped(f"stopped by {by} {where}; the same command goes on from there", code) from None
+
+
+def _end(folder: SweepFolder, state: str) -> None:
+    """Record how a sweep ended whose flow didn't come so far as to record it."""
+    if folder.record.state == RUNNING:
+        folder.end(state)
 
 
 def _import_flow() -> None:

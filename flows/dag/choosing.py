@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 from bnf.training.choosing import FIGURES
 from evaluation.report.swept import Candidate, Choice
 from flows.dag.on_policy import data_nodes
-from flows.dag.points import Point, in_words
+from flows.dag.points import Point, distinct_words, in_words
 from flows.errors import RecipeError
 from flows.recipe.sweep_file import SEED, Select
-from flows.runs.naming import parts
 
 
 def contests(points: Sequence[Point], over: Sequence[str]) -> dict[str, list[Point]]:
     """The runs whose settings are compared with one another, by name: those of one objective that are alike on all axes but `over` and
     the seed.
     """
+    others = [{key: value for key, value in point.settings.items() if key != SEED and key not in over} for point in points]
     found: dict[tuple[str, str], list[Point]] = {}
-    for point in points:
-        rest = " ".join(parts({key: value for key, value in point.settings.items() if key != SEED and key not in over}))
+    for point, rest in zip(points, distinct_words(others), strict=True):
         found.setdefault((str(point.objective), rest), []).append(point)
     # Where the other axes tell all of them apart, they are name enough.
     names = [rest for _, rest in found]
@@ -68,7 +67,7 @@ def choose(select: Select, points: Sequence[Point], values: Mapping[str, float])
     for name, those in contests(points, select.over).items():
         by_settings: dict[str, list[Point]] = {}
         for point in those:
-            by_settings.setdefault(in_words(_of(point, select.over)), []).append(point)
+            by_settings.setdefault(repr(_of(point, select.over)), []).append(point)
         candidates = []
         for seeds in by_settings.values():
             found = {point.recipe.seed: values[point.recipe.name] for point in seeds if point.recipe.name in values}

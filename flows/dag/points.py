@@ -51,7 +51,7 @@ def make_points(sweep: Sweep) -> list[Point]:
         base = None
     points: list[Point] = []
     refused: dict[str, list[Mapping[str, object]]] = {}
-    for settings, name in zip(grid, _names(sweep, grid), strict=True):
+    for settings, name, label in zip(grid, _names(sweep, grid), _labels(sweep, grid), strict=True):
         words = [*sweep.overrides, *(as_override(key, value) for key, value in sweep.settings_of(settings).items())]
         try:
             recipe = make_recipe({**values, "name": name}, words, beside=sweep.base.parent)
@@ -59,7 +59,7 @@ def make_points(sweep: Sweep) -> list[Point]:
             refused.setdefault(str(error), []).append(settings)
             continue
         changed = dotted(apply_overrides({}, words)) if base is None else changed_keys(recipe, base)
-        points.append(Point(settings, _label(sweep, settings), recipe, {**changed, "name": name}))
+        points.append(Point(settings, label, recipe, {**changed, "name": name}))
     if refused:
         raise RecipeError("\n".join(f"{_which(found, grid)}: {message}" for message, found in refused.items()))
     _refuse_same(points)
@@ -69,6 +69,18 @@ def make_points(sweep: Sweep) -> list[Point]:
 def in_words(settings: Mapping[str, object]) -> str:
     """Settings as a person would write them: `train.objective=dpo seed=0`."""
     return changes(settings)
+
+
+def distinct_words(several: Sequence[Mapping[str, object]]) -> list[str]:
+    """Words for each of these settings, other words for other settings: short ones where these tell them apart, or else whole ones, or
+    else numbers behind these. Lists have no short words, and of a path both are its end.
+    """
+    numbers = {said: number for number, said in enumerate(dict.fromkeys(map(repr, several)), 1)}
+    short, whole = [" ".join(parts(settings)) for settings in several], [in_words(settings) for settings in several]
+    for words in (short, whole):
+        if len(set(words)) == len(numbers):
+            return words
+    return [f"{words} ({numbers[repr(settings)]})" for words, settings in zip(whole, several, strict=True)]
 
 
 def _names(sweep: Sweep, grid: Sequence[Mapping[str, object]]) -> list[str]:
@@ -82,9 +94,9 @@ def _names(sweep: Sweep, grid: Sequence[Mapping[str, object]]) -> list[str]:
     return [f"{sweep.name[: _LONGEST_NAME - digits - 1]}-{number:0{digits}}" for number in range(1, len(grid) + 1)]
 
 
-def _label(sweep: Sweep, settings: Mapping[str, object]) -> str:
-    differing = {key: value for key, value in _differing(sweep, settings).items() if key != SEED}
-    return " ".join(parts(differing)) or sweep.name
+def _labels(sweep: Sweep, grid: Sequence[Mapping[str, object]]) -> list[str]:
+    differing = [{key: value for key, value in _differing(sweep, settings).items() if key != SEED} for settings in grid]
+    return [words or sweep.name for words in distinct_words(differing)]
 
 
 def _differing(sweep: Sweep, settings: Mapping[str, object]) -> dict[str, object]:

@@ -33,10 +33,12 @@ def shared_devices(recipe: Recipe) -> Devices:
 
 
 def totals(recipe: Recipe, devices: Devices | None = None, cpu_slots: int | None = None) -> dict[str, int]:
-    """How much there is of each resource; of all that isn't named, 1. A run that isn't alone on the machine has these devices and slots."""
+    """How much there is of each resource; of all that isn't named, 1. A run that isn't alone on the machine has these devices, and no more
+    than these slots.
+    """
     return {
         DEVICES: (devices or shared_devices(recipe)).total,
-        CPU_SLOTS: cpu_slots or recipe.resources.cpu_slots or len(own_cores()),
+        CPU_SLOTS: min(filter(None, (cpu_slots, recipe.resources.cpu_slots)), default=len(own_cores())),
     }
 
 

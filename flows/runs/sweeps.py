@@ -131,9 +131,12 @@ def begun(home: Path, record: SweepRecord) -> Iterator[SweepFolder]:
             ) from None
         # The runs that the sweep began earlier stay its runs.
         earlier = find_sweep(home, record.sweep)
-        known = {run.name: run.runs for run in earlier.record.runs} if earlier is not None else {}
+        known = {run.name: run for run in earlier.record.runs} if earlier is not None else {}
         for run in record.runs:
-            run.runs = [name for name in known.get(run.name, ()) if (home / "runs" / name).is_dir()]
+            # Names that are numbers stand for other settings where the file was changed.
+            same = known.get(run.name)
+            runs = same.runs if same is not None and same.settings == run.settings else ()
+            run.runs = [name for name in runs if (home / "runs" / name).is_dir()]
         found = SweepFolder(folder, record)
         found.save()
         yield found

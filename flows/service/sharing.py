@@ -9,7 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from flows.service.accelerator import accelerator
+from tasks.child import Cancelled
 from tasks.resources import Devices
+
+_LOOK_S = 0.5
 
 # accelerator(cancelled, on_wait)
 Hold = Callable[[Callable[[], bool], Callable[[], None]], AbstractContextManager[None]]
@@ -21,7 +24,7 @@ class Share:
 
     Attributes:
         devices: those that its tasks share out; None for all that its recipe asks for.
-        cpu_slots: how many of its tasks compute without a device at once; None for what its recipe says.
+        cpu_slots: how many of its tasks compute without a device at once, or as few as its recipe says; None for what that says.
         hold: waits for the machine's accelerator and holds it.
         stopped: whether the process is about to end, by a signal that the run's own thread isn't told of.
     """
@@ -45,7 +48,11 @@ def part(devices: Devices, numbers: Sequence[int]) -> Devices:
 
 @dataclass
 class SharedAccelerator:
-    """The machine's accelerator, held once by all runs of this process that compute: the first waits for it, the last gives it back."""
+    """The machine's accelerator, held once by all runs of this process that compute: the first waits for it, the last gives it back.
+
+    Raises, when it is entered:
+        Cancelled: the run was cancelled while it waited, or while another run of this process did.
+    """
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -53,10 +60,16 @@ class SharedAccelerator:
 
     @contextlib.contextmanager
     def __call__(self, cancelled: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
-        with self._lock:
+        # Whoever waits for the accelerator, maybe for hours, has the lock meanwhile: the others can be cancelled all the same.
+        while not self._lock.acquire(timeout=_LOOK_S):
+            if cancelled():
+                raise Cancelled("the run was cancelled while it waited for the accelerator")
+        try:
             if not self._num_holders:
                 self._held.enter_context(accelerator(cancelled, on_wait))
             self._num_holders += 1
+        finally:
+            self._lock.release()
         try:
             yield
         finally:

@@ -20,7 +20,7 @@ def study(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run a study of the objectives themselves, in seconds and without a language model."""
+    """Run a study of the objectives themselves, in a few minutes and without a language model."""
     from flows.commands.studying import study as run
 
     run(name, write_page=write_page, as_json=as_json)

@@ -13,6 +13,7 @@ from torch import Tensor
 from bnf.data.groups import Completion, PromptGroup
 from bnf.objectives import RowLogps, load_objective
 from bnf.reference.cache import cache_reference
+from bnf.train import run as train_alone
 from bnf.training.checks import check_data
 from bnf.training.config import TrainConfig
 from bnf.training.launch import Call
@@ -220,6 +221,8 @@ def test_a_later_round_has_values_of_the_policy_that_it_starts_from(workplace: P
         train(config, folders(None, "without"), step0_check=False, progress=ignore)
     with pytest.raises(ValueError, match="old_dir must be of the model that training starts from"):
         train(config, folders(workplace / "reference_False", "others"), step0_check=False, progress=ignore)
+    with pytest.raises(ValueError, match="reference_model must be given for objective 'grpo'"):
+        train_alone(config, start, workplace / "groups", workplace / "reference_False", tmp_path / "unnamed")
     # As several processes are told it.
     call = Call(config, folders(old, "round2"), False)
     assert Call.from_json(json.dumps(call.to_json())) == replace(call, checkpoints=[])

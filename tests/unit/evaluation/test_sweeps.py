@@ -15,7 +15,7 @@ from evaluation.report import tables
 from evaluation.report.sweep_charts import Place, _decades, _front, shift_charts, shifts_of
 from evaluation.report.sweep_results import find_results
 from evaluation.report.sweep_words import answer
-from evaluation.report.sweeps import write
+from evaluation.report.sweeps import render, write
 from evaluation.report.swept import PAGE, RESULTS, Candidate, Choice, FailedRun, SweepFacts, SweptRun
 from tests.unit.evaluation.report_folders import scored, write_lines, write_object
 from tests.unit.evaluation.test_report import Page
@@ -139,6 +139,8 @@ def test_one_seed_says_so_and_several_without_each_other_are_paired_on_the_commo
     assert "different numbers of seeds (bnf 3, dpo 1); differences are over the seeds that both have" in rest
     apart = [swept(tmp_path, "bnf", 0, {"gsm8k": SAME}), swept(tmp_path, "dpo", 1, {"gsm8k": BETTER})]
     assert find_results(apart, FACTS).rows[1].against.gain is None
+    assert said(apart)[0] == "Nothing can be compared with bnf: the others have other targets, or no seed in common with it."
+    assert said(apart[:1])[0].startswith("bnf alone: 0.0 [")
 
 
 def test_items_that_a_run_lacks_are_left_out_of_all(tmp_path: Path) -> None:
@@ -201,6 +203,9 @@ def test_the_files(tmp_path: Path) -> None:
     )
     assert "were not tuned over equally many settings: bnf 2, dpo 6" in text and "chosen" in text and "trained only" in text
     assert "1 run has no result and counts nowhere" in text and "mean dev accuracy" in text
+    assert "6 compared, 1 trained to choose from, 1 without a result" in text
+    undecided = replace(facts, failed=[FailedRun("dpo", {}, "no dev figure", runs[-1].run)])
+    assert "6 compared, 1 without a result" in render(runs, folder, undecided)
     assert html.count('role="img"') == 3, "gain against tax, and the likelihoods of two settings"
     # The same runs give the same bytes.
     before = html

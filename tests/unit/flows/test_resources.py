@@ -123,4 +123,6 @@ def test_a_run_that_has_a_part_of_the_machine_counts_that_part(machine):
     machine(4)
     one = Devices(gpus=["2"], all_here=False)
     assert (totals(recipe())["devices"], totals(recipe(), one, 2)) == (4, {"devices": 1, "cpu_slots": 2})
+    asked = [totals(recipe(cpu_slots=slots), one, 2)["cpu_slots"] for slots in (1, 4)]
+    assert asked == [1, 2], "what a person asked for is not exceeded, and the others' part isn't taken"
     assert one_at_a_time(recipe(), [GENERATE], one) and not one_at_a_time(recipe(), [GENERATE])

@@ -204,6 +204,25 @@ def test_the_best_mean_over_all_seeds_is_chosen_for_each_objective_and_of_equals
     )
 
 
+def test_settings_whose_short_words_are_alike_are_told_apart(written):
+    """A list has no word of its own, and of a path only the end is shown: such settings are still not one."""
+    betas = {"train.objective": ["dpo"], "train.objective_options": [{"beta": 0.1}, {"beta": 0.5}]}
+    points = points_of(written(sweep={**betas, "train.learning_rate": [1e-5, 2e-5], "seed": [0, 1]}))
+    assert [point.label for point in points[::2]] == [
+        f"train.objective_options={{beta:{beta}}} train.learning_rate={rate}"
+        for beta in (0.1, 0.5)
+        for rate in ("1e-5", "2e-5")
+    ]
+    choices = choose(Select(**OVER_RATES), points, values(points, *(4 * [0.5] + 2 * [0.4] + 2 * [0.6])))
+    assert [(one.settings["train.learning_rate"], len(one.candidates)) for one in choices] == [(1e-5, 2), (2e-5, 2)]
+    models = points_of(written(sweep={"model_name_or_path": ["one/m", "other/m"], "seed": [0, 1]}))
+    assert len({point.label for point in models}) == 2 and models[0].label == models[1].label
+    over_models = choose(Select(**{**OVER_RATES, "over": ["model_name_or_path"]}), models, values(models, 0.1, 0.2, 0.3, 0.4))
+    assert [(one.settings["model_name_or_path"], one.by_seed) for one in over_models[0].candidates] == [
+        *(("other/m", {0: 0.3, 1: 0.4}), ("one/m", {0: 0.1, 1: 0.2}))
+    ]
+
+
 def test_of_losses_the_lowest_is_chosen(written):
     points = points_of(written(sweep={"train.learning_rate": [1e-5, 2e-5]}))
     [choice] = choose(Select(**{**OVER_RATES, "by": "eval_loss"}), points, values(points, 0.4, 0.3))

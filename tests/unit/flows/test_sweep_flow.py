@@ -1,5 +1,7 @@
 """How a sweep's runs begin and end, with runs that do nothing: devices of their own, failures, a stop; and its record in the home."""
 
+import contextlib
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -7,10 +9,11 @@ import pytest
 
 from flows import sweep as module
 from flows.align import LISTENER, SHARE
+from flows.commands import sweeping
 from flows.commands.sweeping import shown
 from flows.dag.checks import Check
 from flows.dag.selection import Options
-from flows.errors import RecipeError
+from flows.errors import RecipeError, Stopped
 from flows.recipe.config import make_recipe
 from flows.runs.listing import chosen, list_runs
 from flows.runs.record import all_runs, start_run
@@ -141,6 +144,45 @@ def test_two_sweeps_of_a_name_are_not_at_work_at_once_and_a_dead_one_is_told_fro
     assert [sweep.state for sweep in all_sweeps(tmp_path)] == ["completed"] and find_sweep(tmp_path, "t") is None
 
 
+@pytest.mark.parametrize(
+    ("error", "raised", "state"),
+    [(RuntimeError("no server"), RuntimeError, "failed"), (KeyboardInterrupt(), Stopped, "stopped")],
+)
+def test_a_sweep_that_ends_before_its_flow_begins_records_how(tmp_path, monkeypatch, error, raised, state):
+    """It would look like one whose process was killed."""
+
+    def server(home, meanwhile):
+        raise error
+
+    monkeypatch.setitem(sys.modules, "flows.service.server", SimpleNamespace(prefect_server=server))
+    with begun(tmp_path, record()) as folder, pytest.raises(raised):
+        sweeping._run(SimpleNamespace(home=tmp_path), folder)
+    assert find_sweep(tmp_path, "s").state == state
+
+
+def test_what_a_sweeps_flow_is_handed_is_for_that_call_alone(tmp_path, monkeypatch):
+    seen = []
+    server = SimpleNamespace(prefect_server=lambda home, meanwhile: contextlib.nullcontext("http://x"))
+    monkeypatch.setitem(sys.modules, "flows.service.server", server)
+    monkeypatch.setattr(module, "sweep", lambda name: seen.append((name, module.WORK.get().folder)))
+    with begun(tmp_path, record()) as folder:
+        sweeping._run(SimpleNamespace(home=tmp_path, points=()), folder)
+    assert seen == [("s", folder)] and module.WORK.get(None) is None
+
+
+def test_runs_of_other_settings_that_had_the_same_name_are_not_taken_over(tmp_path):
+    run = start_run(tmp_path, make_recipe({"name": "s-0", "model_name_or_path": "m"}), "x")
+    with begun(tmp_path, record()) as folder:
+        folder.record.runs[0].runs.append(run.id)
+        folder.save()
+    with begun(tmp_path, record()) as folder:
+        assert folder.record.runs[0].runs == [run.id]
+    changed = record()
+    changed.runs[0].settings = {"seed": 7}
+    with begun(tmp_path, changed) as folder:
+        assert folder.record.runs[0].runs == []
+
+
 def test_runs_are_listed_with_their_sweep(tmp_path):
     run = start_run(tmp_path, make_recipe({"name": "s-0", "model_name_or_path": "m"}), "x")
     start_run(tmp_path, make_recipe({"name": "other", "model_name_or_path": "m"}), "x")
@@ -179,3 +221,30 @@ def test_the_accelerator_is_held_once_for_all_runs(monkeypatch):
             assert said == ["held"]
         assert said == ["held"]
     assert said == ["held", "given back"]
+
+
+def test_a_run_can_be_cancelled_while_another_of_its_process_waits_for_the_accelerator(monkeypatch):
+    waits, free = threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def accelerator(cancelled, on_wait):
+        waits.set()
+        assert free.wait(10)
+        yield
+
+    monkeypatch.setattr("flows.service.sharing.accelerator", accelerator)
+    monkeypatch.setattr("flows.service.sharing._LOOK_S", 0.01)
+    shared, held = SharedAccelerator(), threading.Event()
+
+    def first():
+        with shared(lambda: False, lambda: None):
+            held.set()
+
+    threading.Thread(target=first, daemon=True).start()
+    assert waits.wait(10)
+    with pytest.raises(Cancelled, match="while it waited"), shared(lambda: True, lambda: None):
+        pass
+    free.set()
+    assert held.wait(10), "the first has it when it is free"
+    with shared(lambda: False, lambda: None):
+        pass

@@ -36,8 +36,11 @@ def launched(workplace: Path, output: Path, progress: Any = ignore, **settings: 
 
 @pytest.mark.parametrize(
     "kind",
-    [{"seed": 1}, {"seed": 1, "sharding": "full"}, {"lora_r": 4, "sharding": "full"}],
-    ids=["copies", "shares", "adapters in shares"],
+    [
+        pytest.param({"seed": 1}, id="copies", marks=pytest.mark.nightly),
+        pytest.param({"seed": 1, "sharding": "full"}, id="shares"),
+        pytest.param({"lora_r": 4, "sharding": "full"}, id="adapters in shares", marks=pytest.mark.nightly),
+    ],
 )
 def test_two_processes_keep_what_one_keeps(dev_workplace: Path, tmp_path: Path, kind: dict[str, Any]) -> None:
     settings = PATIENT | kind

@@ -82,10 +82,12 @@ class StubServer:
             self.running += 1
             self.most_running = max(self.most_running, self.running)
         try:
-            self._answer(handler, body, key, self._behave(body["messages"], attempt))
+            action = self._behave(body["messages"], attempt)
         finally:
+            # Before the reply: whoever has it may ask again before this thread goes on.
             with self._lock:
                 self.running -= 1
+        self._answer(handler, body, key, action)
 
     def _answer(self, handler: Any, body: dict[str, Any], key: str, action: Any) -> None:
         if action == "429":

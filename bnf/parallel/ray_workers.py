@@ -265,8 +265,11 @@ class RayWorker(Generic[M, R, A]):
             # What it gave is there; the others are to be ended too.
             print(f"worker {self._number} ended out of order: {error}", flush=True)
         finally:
-            with suppress(RayError, OSError):
+            try:
                 ray.kill(self._actor, no_restart=True)
+            except (RayError, OSError) as error:
+                # The cluster may be gone, and the worker with it.
+                print(f"worker {self._number} can't be ended: {error}", flush=True)
 
     def _get(self, reference: ObjectRef[object], timeout_s: float | None = None) -> object:
         import ray

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -159,6 +160,17 @@ def share_out(workers: list[W], tasks: Iterable[T], work: Callable[[W, T], Itera
         raise failure
     if not left.is_empty():
         raise ended
+
+
+def end_all(ends: Iterable[Callable[[], object]]) -> None:
+    """Calls each, in order, also after one that fails or is interrupted: else Ctrl-C at one worker's end would leave the others at work.
+
+    Raises:
+        BaseException: the last of what they raised.
+    """
+    with ExitStack() as stack:
+        for end in reversed([*ends]):
+            stack.callback(end)
 
 
 def _say(text: str) -> None:

@@ -16,7 +16,7 @@ from bnf.model.loading import Numerics, numerics
 from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from bnf.parallel.placement import Placement
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
-from bnf.parallel.share import WorkerEnded, share_out
+from bnf.parallel.share import WorkerEnded, end_all, share_out
 from bnf.reference.computing import Pass, PassRows, Reference, Took, Values
 from bnf.reference.index import DevicePass, Identity, Shard, device_pass
 
@@ -137,8 +137,7 @@ class RayPass:
                     yield shard, [found[place] for place in range(*shard.rows)]
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.end()
+        end_all(worker.end for worker in self._workers)
 
     def _open(self) -> list[About]:
         """What the workers say, once they are open. One that ends is left out."""

@@ -22,7 +22,7 @@ from bnf.model.device import devices
 from bnf.parallel.node_folders import NODE_FOLDER
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.sent_errors import SentError
-from bnf.parallel.share import WorkerEnded, share_out
+from bnf.parallel.share import WorkerEnded, end_all, share_out
 from bnf.plugins import load
 from bnf.process import CORES_VARIABLE, module_command, module_environment
 from evaluation.engines import ENGINES, Completed, Prompt, Received, check_room, environment, unheard
@@ -232,8 +232,7 @@ class Replicas:
                 self.alive, [None], lambda replica, _: [(replica.version, replica.max_model_len)]
             )
         except BaseException:
-            for replica in every:
-                replica.close()
+            end_all(replica.close for replica in every)
             raise
 
     def generate(
@@ -269,8 +268,7 @@ class Replicas:
             replica.reseed(seed)
 
     def close(self) -> None:
-        for replica in self.alive:
-            replica.close()
+        end_all(replica.close for replica in self.alive)
 
     def _chunks(self, lengths: Sequence[int]) -> list[list[int]]:
         """The prompts in chunks of all lengths. What the engine alone would compute together stays together, as it is rounded together."""

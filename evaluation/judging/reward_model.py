@@ -10,7 +10,7 @@ from pathlib import Path
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, LostText, RenderingError
 from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
-from bnf.parallel.share import share_out
+from bnf.parallel.share import end_all, share_out
 from evaluation.engines import LoadOption, check_room
 from evaluation.types import Generation, Message
 
@@ -165,8 +165,7 @@ class _OnRay:
                     yield number, rewards
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.end()
+        end_all(worker.end for worker in self._workers)
 
 
 def _start(opening: _Opening, count: int, address: str) -> list[_Worker]:

@@ -16,6 +16,7 @@ from types import FrameType
 
 from bnf.host import available_memory
 from bnf.model.device import devices
+from bnf.parallel.share import end_all
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES, is_remote
@@ -115,8 +116,7 @@ def chat(name: str, which: str, system: str | None) -> None:
             )
         finally:
             display.stop()
-            for one in models:
-                one.close()
+            end_all(one.close for one in models)
 
 
 def _folders(run: Run, store: Store, which: str) -> dict[str, Path]:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from bnf.parallel.share import WorkerEnded, share_out
+from bnf.parallel.share import WorkerEnded, end_all, share_out
 
 
 class Worker:
@@ -178,3 +178,16 @@ def test_a_worker_that_is_not_there_yet_keeps_nobody_waiting():
     workers = [Late("late"), Worker("a")]
     assert sorted(share_out(workers, range(5), double)) == [0, 2, 4, 6, 8]
     assert len(workers) == 2 and workers[0].done == []
+
+
+def test_an_interrupt_at_one_workers_end_leaves_no_other_at_work():
+    ended = []
+
+    def end(name: str, raises: BaseException | None = None) -> None:
+        ended.append(name)
+        if raises is not None:
+            raise raises
+
+    with pytest.raises(KeyboardInterrupt):
+        end_all([lambda: end("first"), lambda: end("second", KeyboardInterrupt()), lambda: end("third")])
+    assert ended == ["first", "second", "third"]

@@ -147,15 +147,22 @@ class Display:
         return label + (f" ({task.place})" if task.place else "")
 
     def _fold(self) -> None:
-        """Print the cached tasks since the last line as one: `7 cached: resolve-base, prepare, … and 5 more`."""
-        if not self._cached:
-            return
-        names, number = self._cached, len(self._cached)
-        # A file has room for all of them.
-        text = Text(_folded(names, self.console.width if self.console.is_terminal else sys.maxsize))
+        """Print the cached tasks since the last line as one, or as one of each run: `7 cached: resolve-base, prepare, … and 5 more`."""
+        for line in self._folded():
+            text = Text(line)
+            text.highlight_regex(r"\d+ cached(?=: )", "bright_blue")
+            self.console.print(text, soft_wrap=True)
         self._cached = []
-        text.stylize("bright_blue", 2, 2 + len(f"{number} cached"))
-        self.console.print(text, soft_wrap=True)
+
+    def _folded(self) -> list[str]:
+        by_run: dict[str, list[str]] = {}
+        for label in self._cached:
+            # Where several runs are at work, a label is RUN: TASK.
+            run, _, task = label.rpartition(": ")
+            by_run.setdefault(run, []).append(task)
+        # A file has room for all of them.
+        width = self.console.width if self.console.is_terminal else sys.maxsize
+        return [_folded(tasks, width, f"  {run}: " if run else "  ") for run, tasks in by_run.items()]
 
     def _show(self) -> None:
         """The tasks at work, and how far each is: a line each while half of the terminal holds them; the rest shares the last one."""
@@ -173,8 +180,7 @@ class Display:
         lines = [_line(f"{label:<{names}}", task.text, width) for label, task in own]
         if rest := shown[len(own) :]:
             lines.append(_shared_line([f"{label} {task.text}" for label, task in rest], width))
-        if self._cached:
-            lines.append(_folded(self._cached, width)[2:])
+        lines += [line[2:] for line in self._folded()]
         # The first line stands behind the spinner.
         self.status.update(Text("\n  ".join(lines)))
         self.status.start()
@@ -210,12 +216,12 @@ def _shared_line(texts: Sequence[str], width: int) -> str:
     return _BETWEEN.join([*(text[:room] for text in texts[:number]), *rest])
 
 
-def _folded(names: Sequence[str], room: int) -> str:
+def _folded(names: Sequence[str], room: int, before: str) -> str:
     """The names of cached tasks in a line, as many as there is room for."""
     shown = len(names)
     while True:
         more = f", … and {len(names) - shown} more" if shown < len(names) else ""
-        line = f"  {len(names)} cached: {', '.join(names[:shown])}{more}"
+        line = f"{before}{len(names)} cached: {', '.join(names[:shown])}{more}"
         if len(line) <= room or shown <= 1:
             return line
         shown -= 1

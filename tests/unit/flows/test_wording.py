@@ -3,6 +3,7 @@
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -190,6 +191,15 @@ def test_cached_tasks_that_a_terminal_does_not_hold_are_a_number(monkeypatch):
     folded(monkeypatch, stream, 12, TERM="dumb")
     (line,) = [line for line in stream.getvalue().splitlines() if "cached:" in line]
     assert line == "  12 cached: score-base-b0, score-base-b1, score-base-b2, … and 9 more" and len(line) <= 80
+
+
+def test_cached_tasks_of_several_runs_fold_into_one_line_each(monkeypatch):
+    stream = io.StringIO()
+    display = shown_on(monkeypatch, stream)
+    for label in ("dpo: prepare", "kto: prepare", "dpo: reference"):
+        display.done(SimpleNamespace(label=label), True, 0.0)
+    display.stop()
+    assert stream.getvalue().splitlines() == ["  dpo: 2 cached: prepare, reference", "  kto: 1 cached: prepare"]
 
 
 def test_cached_tasks_are_said_before_whatever_comes_after_them(monkeypatch):

@@ -23,6 +23,7 @@ from bnf.training.launch import Call
 from bnf.training.losses import Totals, count, total_loss
 from bnf.training.own_reference import ReferenceMismatch
 from bnf.training.preparation import Folders
+from bnf.training.remedies import remedies
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import row_of
 from tests.unit.bnf.test_trainer import metrics
@@ -194,6 +195,35 @@ def test_equal_rewards_everywhere_are_nothing_to_learn_from() -> None:
             check_data(TrainConfig(objective=name), [group])
     check_data(TrainConfig(objective="topr"), [group])
     check_data(TrainConfig(objective="reinforce", objective_options={"baseline": "none"}), [group])
+
+
+@pytest.mark.parametrize(
+    ("logratio", "value", "slope"),
+    [
+        (-1.0, math.e - 2, 1 - math.e),
+        (-20.0, math.exp(20) - 21, 1 - math.exp(20)),
+        # The tangent at −20 has at −30 eleven times its height, at −1000 981 times.
+        (-30.0, 11 * math.exp(20) - 31, 1 - math.exp(20)),
+        (-1000.0, 981 * math.exp(20) - 1001, 1 - math.exp(20)),
+    ],
+)
+def test_k3_is_finite_however_unlikely_a_token_has_become_and_pulls_it_up(logratio: float, value: float, slope: float) -> None:
+    row = row_of([[logratio - 0.5]], [1], reference=[[-0.5]], old=[[logratio - 0.5]], scores=[0.0])
+    own = row.per_token_logps.detach().float().requires_grad_()
+    assert row.reference_per_token_logps is not None and row.old_per_token_logps is not None
+    row = replace(row, per_token_logps=own, reference_per_token_logps=row.reference_per_token_logps.float())
+    objective = load_objective("reinforce", {"kl_coef": 0.5, "baseline": "none"})
+    losses = objective.losses(row).completions
+    assert losses is not None and losses.item() == pytest.approx(0.5 * value, rel=1e-5)
+    losses.sum().backward()
+    assert own.grad is not None and own.grad.item() == pytest.approx(0.5 * slope, rel=1e-5)
+
+
+def test_what_a_collapse_is_answered_with_says_the_kl_coef_that_there_is() -> None:
+    for name in ("reinforce", "ppo", "grpo", "gspo"):
+        assert "objective_options.kl_coef above 0, which holds" in remedies(TrainConfig(objective=name))
+        held = TrainConfig(objective=name, objective_options={"kl_coef": 0.05})
+        assert "a higher objective_options.kl_coef (now 0.05), which holds" in remedies(held)
 
 
 def first_step(output: Path) -> dict[str, Any]:

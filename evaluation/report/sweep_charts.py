@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
@@ -199,7 +199,7 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _marker(number: int) -> dict[str, Any]:
+def _marker(number: int) -> Record:
     """How a setting's point is drawn. No two settings have the same marker, whatever their colours."""
     if not number:
         return {"marker": _MARKERS[0], "markersize": 7.5}

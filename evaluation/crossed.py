@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from evaluation.statistics import Interval, _design_effect, standard_error, tango_interval
+from evaluation.statistics import Interval, design_effect, standard_error, tango_interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,10 +34,15 @@ _LEAST_P, _GREATEST_P = 1e-12, 0.99
 
 @dataclass(frozen=True)
 class Block:
-    """One benchmark's values: `values[s][i]` is of seed s and item i. Items of one cluster are not independent."""
+    """One benchmark's values: `values[s][i]` is of seed s and item i. Items of one cluster are not independent.
+
+    Attributes:
+        right_or_wrong: Whether the values are differences between right and wrong: −1, 0 or 1. Others may happen to be such numbers.
+    """
 
     values: Sequence[Sequence[float]]
     clusters: Sequence[Hashable] | None = None
+    right_or_wrong: bool = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,13 @@ def crossed_mean(blocks: Sequence[Block], *, seed: int = 0, with_p: bool = True)
         with_p: Whether `p` is worked out.
 
     Raises:
-        ValueError: where there are no values, or blocks or seeds have different numbers of them.
+        ValueError: where there are no values, blocks or seeds have different numbers of them, or values are no differences between right
+            and wrong that should be.
     """
     num_seeds = _checked(blocks)
     by_seed = [math.fsum(_mean(block.values[s]) for block in blocks) / len(blocks) for s in range(num_seeds)]
     mean = math.fsum(by_seed) / num_seeds
-    binary = all(_is_binary(block) for block in blocks)
+    binary = all(block.right_or_wrong for block in blocks)
     items = [_items_interval(block) for block in blocks]
     known = [interval for interval in items if interval is not None]
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in by_seed) / (num_seeds - 1)) if num_seeds > 1 else None
@@ -173,9 +179,9 @@ def _items_interval(block: Block) -> Callable[[float], Interval] | None:
     if len(set(of_item)) < 2:
         return None
     mean = _mean(values)
-    if _is_binary(block):
+    if block.right_or_wrong:
         gained, lost = values.count(1.0), values.count(-1.0)
-        root = math.sqrt(_design_effect(values, clusters, gained + lost))
+        root = math.sqrt(design_effect(values, clusters, gained + lost))
 
         def tango(z: float) -> Interval:
             low, high = tango_interval(gained, lost, len(values), z=z * root)
@@ -184,11 +190,6 @@ def _items_interval(block: Block) -> Callable[[float], Interval] | None:
         return tango
     error = standard_error(values, clusters) / 100
     return lambda z: (z * error, z * error)
-
-
-def _is_binary(block: Block) -> bool:
-    """Whether the values are differences between right and wrong."""
-    return {value for of_seed in block.values for value in of_seed} <= {-1.0, 0.0, 1.0}
 
 
 def _p_value(mean: float, around: Callable[[float], Interval]) -> float:
@@ -220,6 +221,12 @@ def _checked(blocks: Sequence[Block]) -> int:
             f"blocks must have the same seeds, and their seeds one value for each item, got {sorted(seeds)} seeds with "
             f"{[sorted(found) for found in sizes]} items; pair seeds and items first"
         )
+    for block in blocks:
+        others = {value for of_seed in block.values for value in of_seed} - {-1.0, 0.0, 1.0}
+        if block.right_or_wrong and others:
+            raise ValueError(
+                f"values must be -1, 0 or 1 where they are of right and wrong answers, got {min(others)}; say right_or_wrong=False"
+            )
     return seeds.pop()
 
 

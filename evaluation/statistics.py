@@ -172,12 +172,12 @@ def paired_interval(differences: Sequence[float], clusters: Sequence[Hashable] |
         ValueError: where there are no differences.
     """
     n, gained, lost = len(differences), sum(d == 1 for d in differences), sum(d == -1 for d in differences)
-    effect = 1.0 if clusters is None or not n else _design_effect(differences, clusters, gained + lost)
+    effect = 1.0 if clusters is None or not n else design_effect(differences, clusters, gained + lost)
     # The equation's counts divided by a number are its z multiplied by the number's root.
     return tango_interval(gained, lost, n, z=Z_95 * math.sqrt(effect))
 
 
-def _design_effect(differences: Sequence[float], clusters: Sequence[Hashable], num_flips: int) -> float:
+def design_effect(differences: Sequence[float], clusters: Sequence[Hashable], num_flips: int) -> float:
     sizes = Counter(clusters).values()
     together = sum(size * size for size in sizes) / len(differences)
     if together == 1:

@@ -26,7 +26,7 @@ from flows.dag.points import Point, in_words
 from flows.dag.preflight import problems
 from flows.dag.resources import shared_devices
 from flows.dag.schedule import Waiting, startable
-from flows.dag.sweep_plan import SweepPlan, devices_needed, is_result, trained_only
+from flows.dag.sweep_plan import SweepPlan, devices_needed, result_of, trained_only
 from flows.errors import RecipeError
 from flows.runner import Listener
 from flows.runs.record import RUNNING, Run, all_runs, find_run
@@ -36,7 +36,6 @@ from flows.service.cancel import cancellation
 from flows.service.crashed import mark_crashed
 from flows.service.sharing import Share, SharedAccelerator, part
 from tasks.child import Cancelled
-from tasks.home_lock import using
 from tasks.prefect_task import artifact_key
 from tasks.resources import DEVICES
 from tasks.threads import Threads
@@ -86,7 +85,7 @@ def sweep(name: str) -> str | State[str]:
     work.folder.record.flow_run_id = str(flow_run_id)
     work.folder.save()
     work.tell.on_flow(str(flow_run_id))
-    with using(work.plan.home), _recorded(work.folder):
+    with _recorded(work.folder):
         mark_crashed(work.plan.home)
         try:
             with cancellation(flow_run_id) as cancelled:
@@ -189,11 +188,10 @@ def _run_all(work: Work, wanted: Sequence[tuple[Point, Plan]], cancelled: Callab
 
 def _take_result(work: Work, point: Point, plan: Plan, runs: Sequence[Run]) -> bool:
     """Take one of these runs, which are complete, as one that an earlier call of the same command made."""
-    for run in runs:
-        if run.record.recipe == point.recipe.name and is_result(plan, run):
-            _note(work, point, run.id, None)
-            return True
-    return False
+    run = result_of(plan, runs)
+    if run is not None:
+        _note(work, point, run.id, None)
+    return run is not None
 
 
 def _begin(work: Work, point: Point, plan: Plan, share: Share, threads: Threads[str], *, place: str, alone: bool) -> None:

@@ -146,11 +146,11 @@ _MLPS: tuple[tuple[type, tuple[str, ...]], ...] = (
 )
 
 # Norms by their names in a layer. `post_attention_layernorm` is one before the MLP in most families, and one after attention in others.
-_BEFORE_ATTENTION = ("input_layernorm", "attention_layernorm")
-_BEFORE_MLP = ("pre_feedforward_layernorm", "feedforward_layernorm")
-_EITHER = "post_attention_layernorm"
-_AFTER = ("post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm")
-_OF_QUERIES_AND_KEYS = ("q_norm", "k_norm")
+BEFORE_ATTENTION = ("input_layernorm", "attention_layernorm")
+BEFORE_MLP = ("pre_feedforward_layernorm", "feedforward_layernorm")
+EITHER = "post_attention_layernorm"
+AFTER = ("post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm")
+OF_QUERIES_AND_KEYS = ("q_norm", "k_norm")
 
 
 def keep_less(model: PreTrainedModel) -> None:
@@ -159,28 +159,28 @@ def keep_less(model: PreTrainedModel) -> None:
         if type(module) is nn.Linear:
             _turn(module, _Linear)
     for layer in model.get_decoder().layers:
-        begins_with_norm = _has(layer, *_BEFORE_ATTENTION)
-        either: type = _Norm if begins_with_norm and not _has(layer, *_BEFORE_MLP) else _InnerNorm
+        begins_with_norm = has_modules(layer, *BEFORE_ATTENTION)
+        either: type = _Norm if begins_with_norm and not has_modules(layer, *BEFORE_MLP) else _InnerNorm
         norms = (
-            *((layer, name, _Norm) for name in (*_BEFORE_ATTENTION, *_BEFORE_MLP)),
-            (layer, _EITHER, either),
-            *((layer, name, _InnerNorm) for name in _AFTER),
-            *((layer.self_attn, name, _InnerNorm) for name in _OF_QUERIES_AND_KEYS),
+            *((layer, name, _Norm) for name in (*BEFORE_ATTENTION, *BEFORE_MLP)),
+            (layer, EITHER, either),
+            *((layer, name, _InnerNorm) for name in AFTER),
+            *((layer.self_attn, name, _InnerNorm) for name in OF_QUERIES_AND_KEYS),
         )
         for owner, name, kind in norms:
-            if _has(owner, name):
+            if has_modules(owner, name):
                 _turn(getattr(owner, name), kind)
         if not begins_with_norm:
             _turn(layer.self_attn, _Attention)
         # Experts keep less by themselves (`bnf.model.experts`). One that all tokens share is an MLP.
         for mlp in (layer.mlp, getattr(layer.mlp, "shared_expert", None)):
             for kind, names in _MLPS:
-                if mlp is not None and all(_has(mlp, name) for name in names):
+                if mlp is not None and all(has_modules(mlp, name) for name in names):
                     _turn(mlp, kind)
                     break
 
 
-def _has(module: nn.Module, *names: str) -> bool:
+def has_modules(module: nn.Module, *names: str) -> bool:
     """Whether the module has one of these."""
     return any(getattr(module, name, None) is not None for name in names)
 

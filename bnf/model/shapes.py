@@ -217,7 +217,7 @@ def _meta_shape(folder: Path) -> ModelShape:
             )
             for layer in decoder.layers
         ),
-        begins_with_norm=lean._has(decoder.layers[0], *lean._BEFORE_ATTENTION),
+        begins_with_norm=lean.has_modules(decoder.layers[0], *lean.BEFORE_ATTENTION),
         stored_bytes=stored_dtype(folder).itemsize,
     )
 
@@ -232,10 +232,12 @@ def _kept_by_norms(layer: nn.Module, hidden: int, query: int, key: int) -> int:
     from bnf.model import lean
 
     attention = getattr(layer, "self_attn", layer)
-    kept = sum(width for name, width in zip(lean._OF_QUERIES_AND_KEYS, (query, key), strict=True) if lean._has(attention, name))
-    begins_with_norm = lean._has(layer, *lean._BEFORE_ATTENTION)
-    kept += hidden * sum(lean._has(layer, name) for name in lean._AFTER)
-    if lean._has(layer, lean._EITHER) and (not begins_with_norm or lean._has(layer, *lean._BEFORE_MLP)):
+    kept = sum(
+        width for name, width in zip(lean.OF_QUERIES_AND_KEYS, (query, key), strict=True) if lean.has_modules(attention, name)
+    )
+    begins_with_norm = lean.has_modules(layer, *lean.BEFORE_ATTENTION)
+    kept += hidden * sum(lean.has_modules(layer, name) for name in lean.AFTER)
+    if lean.has_modules(layer, lean.EITHER) and (not begins_with_norm or lean.has_modules(layer, *lean.BEFORE_MLP)):
         kept += hidden
     # Values that are a part of a larger product keep all of it.
-    return kept + (query + key if lean._has(attention, "qkv_proj") else 0)
+    return kept + (query + key if lean.has_modules(attention, "qkv_proj") else 0)

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Protocol
 
 from bnf.nearest import did_you_mean
-from bnf.objectives._base import BaseObjective, Losses, RowLogps
+from bnf.objectives._base import BaseObjective, Losses, RowLogps, log_odds_of
 from bnf.plugins import Kind, load, names
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ObjectiveFile",
     "RowLogps",
     "load_objective",
+    "log_odds_of",
     "option_types",
 ]
 

@@ -41,7 +41,8 @@ class PolicyGradient(SampleObjective):
     """One with a KL term to the reference: `kl_coef` times an estimate (http://joschu.net/blog/kl-approx.html), d the log-ratio.
 
     k1, `d`, is a term of the scores, with `old` as the policy: in the loss its gradient would vanish in expectation. k2, `d²/2`, and k3,
-    `exp(−d) − 1 + d`, are terms of the loss at each token.
+    `exp(−d) − 1 + d`, are terms of the loss at each token. Where a token is more than e^20 times likelier under the reference, k3 goes on
+    in a straight line: `exp` would overflow float32 below d = −88, and cut off it would push the token further down.
     """
 
     kl_coef: float = 0.0
@@ -75,7 +76,7 @@ class PolicyGradient(SampleObjective):
     def _per_token_kl(self, row: RowLogps) -> Tensor:
         assert row.reference_per_token_logps is not None
         ratios = row.per_token_logps - row.reference_per_token_logps
-        return self.kl_coef * (ratios.square() / 2 if self.kl_estimator == "k2" else (-ratios).exp() - 1 + ratios)
+        return self.kl_coef * (ratios.square() / 2 if self.kl_estimator == "k2" else _exp(-ratios) - 1 + ratios)
 
 
 @dataclass(frozen=True)
@@ -216,3 +217,9 @@ def _by_group(values: Tensor, row: RowLogps) -> tuple[Tensor, Tensor]:
 
 def _ratios(log_ratios: Tensor) -> Tensor:
     return log_ratios.clamp(-_MOST_LOG_RATIO, _MOST_LOG_RATIO).exp()
+
+
+def _exp(x: Tensor) -> Tensor:
+    """`exp(x)`, and above 20 its tangent there, so that it and its gradient are finite and rise. Same shapes."""
+    inside = x.clamp(max=_MOST_LOG_RATIO)
+    return inside.exp() * (1 + (x - inside))

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from bnf.objectives import RowLogps, load_objective
+from bnf.objectives import RowLogps, load_objective, log_odds_of
 from bnf.training.losses import Totals, total_loss
 
 NUM_PROMPTS, NUM_SAMPLES = 4, 8
@@ -156,9 +156,9 @@ def _row(problem: Problem, numbers: Tensor, old: Tensor, reference: Tensor, outc
         of_old, of_reference = problem.token_logps(old, tokens), problem.token_logps(reference, tokens)
     return RowLogps(
         per_token_logps=own,
-        per_token_log_odds=_log_odds(own.detach()),
+        per_token_log_odds=log_odds_of(own.detach()),
         reference_per_token_logps=of_reference,
-        reference_per_token_log_odds=_log_odds(of_reference),
+        reference_per_token_log_odds=log_odds_of(of_reference),
         completion_of_token=completion,
         lengths=lengths.double(),
         normalizers=lengths.double(),
@@ -168,7 +168,3 @@ def _row(problem: Problem, numbers: Tensor, old: Tensor, reference: Tensor, outc
         pairs=torch.stack([first + scores.argmax(1), first + scores.argmin(1)], dim=1),
         old_per_token_logps=of_old,
     )
-
-
-def _log_odds(logps: Tensor) -> Tensor:
-    return logps - torch.log(-torch.expm1(logps))

@@ -1,7 +1,8 @@
-"""The reference that a training computes itself, where the cached one doesn't fit the arithmetic of the process that trains.
+"""The values that a training computes itself, where the cached ones don't fit the arithmetic of the process that trains: those of the
+reference, and where that is another model, those of the model that training starts from (`old`).
 
 The cache may come from another machine, whose processor sums in another order, or from a process with other kernels. The step-0 check
-finds that. Then it is noted beside the training, which fails. The next try computes the reference itself, from the same weights, and
+finds that. Then it is noted beside the training, which fails. The next try computes the values itself, from the same weights, and
 is checked again. Where the cache says that another kind of device made it, the first try does so.
 """
 
@@ -20,38 +21,40 @@ from bnf.reference.index import read_index
 from bnf.reference.launch import ReferenceCall
 from bnf.training.config import TrainConfig
 
-_NOTE_FILE = "reference_mismatch.json"
-_FOLDER = "own_reference"
-OLD_FOLDER = "own_old"
+# Which cached values: their name in the names of files, and in messages.
+REFERENCE, OLD = "reference", "old"
+TITLES = {REFERENCE: "the reference", OLD: "the values of old"}
 # cache(config, model_dir, groups_dir, reference_dir, progress)
 CacheFor = Callable[[TrainConfig, Path, Path, Path, Progress], None]
 
 
 class ReferenceMismatch(ValueError):
-    """Policy and cached reference have the same weights, and different log-probabilities. `mean_weight` is BNF's mean weight."""
+    """Policy and cached values (`of` is `reference` or `old`) have the same weights, and different log-probabilities. `mean_weight` is
+    BNF's mean weight, or of `old` the mean ratio.
+    """
 
-    def __init__(self, message: str, mean_weight: float = math.nan) -> None:
+    def __init__(self, message: str, mean_weight: float = math.nan, of: str = REFERENCE) -> None:
         super().__init__(message)
-        self.mean_weight = mean_weight
+        self.mean_weight, self.of = mean_weight, of
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Why the cached reference is not used: the mean weight under it before the first step, or how another device computed it."""
+    """Why cached values are not used: the mean weight (or ratio) under them before the first step, or how another device computed them."""
 
     mean_weight: float | None = None
     elsewhere: str | None = None
 
 
-def note_mismatch(output_dir: Path, mismatch: Mismatch) -> None:
+def note_mismatch(output_dir: Path, mismatch: Mismatch, of: str = REFERENCE) -> None:
     """Notes it beside the training, for the next try."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(output_dir / _NOTE_FILE, asdict(mismatch))
+    write_json(_note_file(output_dir, of), asdict(mismatch))
 
 
-def noted_mismatch(output_dir: Path) -> Mismatch | None:
+def noted_mismatch(output_dir: Path, of: str = REFERENCE) -> Mismatch | None:
     """What an earlier try noted; None where it noted nothing."""
-    file = output_dir / _NOTE_FILE
+    file = _note_file(output_dir, of)
     return Mismatch(**json.loads(file.read_text())) if file.is_file() else None
 
 
@@ -68,15 +71,15 @@ def own_reference(
     progress: Progress,
     cache: CacheFor,
     *,
-    folder: str = _FOLDER,
+    of: str = REFERENCE,
 ) -> Path:
     """Has the training's own cache computed by `cache` where it is not there yet; returns its folder."""
 
     def report(done: int, total: int, note: str) -> None:
-        progress(done, total, f"reference: {note}")
+        progress(done, total, f"{of}: {note}")
 
-    cache(config, model_dir, groups_dir, output_dir / folder, report)
-    return output_dir / folder
+    cache(config, model_dir, groups_dir, _own_folder(output_dir, of), report)
+    return _own_folder(output_dir, of)
 
 
 def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
@@ -107,7 +110,15 @@ def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir:
 
 
 def drop_own_reference(output_dir: Path) -> None:
-    """Removes the cache and the note: after the training's end nothing reads them."""
-    for folder in (_FOLDER, OLD_FOLDER):
-        shutil.rmtree(output_dir / folder, ignore_errors=True)
-    (output_dir / _NOTE_FILE).unlink(missing_ok=True)
+    """Removes the caches and the notes: after the training's end nothing reads them."""
+    for of in (REFERENCE, OLD):
+        shutil.rmtree(_own_folder(output_dir, of), ignore_errors=True)
+        _note_file(output_dir, of).unlink(missing_ok=True)
+
+
+def _own_folder(output_dir: Path, of: str) -> Path:
+    return output_dir / f"own_{of}"
+
+
+def _note_file(output_dir: Path, of: str) -> Path:
+    return output_dir / f"{of}_mismatch.json"

@@ -1,5 +1,7 @@
 """What every training begins with, in one process or in several: its checks, its folder, and the choice of its reference."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from bnf.reference.index import made_elsewhere, read_index
 from bnf.training.checks import check_data, check_loggers, check_machine, check_processes
 from bnf.training.config import TrainConfig
 from bnf.training.own_reference import (
-    OLD_FOLDER,
+    OLD,
+    REFERENCE,
     CacheFor,
     Mismatch,
     cache_for,
@@ -52,6 +55,15 @@ class Folders:
 
 
 @dataclass(frozen=True)
+class Cached:
+    """Values that are read: those of the `reference` or of `old`, their folder, and why training computed them itself, where it did."""
+
+    of: str
+    folder: Path
+    mismatch: Mismatch | None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What `prepare` gives a training."""
 
@@ -62,8 +74,15 @@ class Prepared:
     mismatch: Mismatch | None
     # The values of the model that the training starts from, where they are not the reference's.
     old_dir: Path | None
+    old_mismatch: Mismatch | None
     # The summary where the training ended in an earlier call: nothing is left to do.
     finished: TrainSummary | None
+
+    @property
+    def caches(self) -> list[Cached]:
+        """The cached values that are read; first those that the policy must equal before its first step."""
+        found = ((OLD, self.old_dir, self.old_mismatch), (REFERENCE, self.reference_dir, self.mismatch))
+        return [Cached(of, folder, mismatch) for of, folder, mismatch in found if folder is not None]
 
 
 def prepare(
@@ -103,16 +122,16 @@ def prepare(
         mismatch = _mismatch(config, reference_dir, folders.referred_model_dir, output_dir, step0_check=step0_check)
         if mismatch is not None:
             reference_dir = own_reference(config, folders.referred_model_dir, groups_dir, output_dir, progress, cache)
+    old_mismatch = None
     if old_dir is not None and finished is None:
-        old_dir = _own_old(config, folders.model_dir, groups_dir, old_dir, output_dir, progress, cache)
-    return Prepared(groups, rows, reference_dir, mismatch, old_dir, finished)
+        old_mismatch = _old_mismatch(config, old_dir, folders.model_dir, output_dir)
+        if old_mismatch is not None:
+            old_dir = own_reference(config, folders.model_dir, groups_dir, output_dir, progress, cache, of=OLD)
+    return Prepared(groups, rows, reference_dir, mismatch, old_dir, old_mismatch, finished)
 
 
-def _own_old(
-    config: TrainConfig, model_dir: Path, groups_dir: Path, old_dir: Path, output_dir: Path, progress: Progress, cache: CacheFor
-) -> Path:
-    """The values of the model that the training starts from: the cached ones, or the training's own where another kind of device or other
-    kernels of attention computed those.
+def _old_mismatch(config: TrainConfig, old_dir: Path, model_dir: Path, output_dir: Path) -> Mismatch | None:
+    """Why training has to compute itself the values of the model that it starts from; None where it takes the cached ones.
 
     Raises:
         ValueError: they are of another model.
@@ -121,9 +140,12 @@ def _own_old(
         raise ValueError(
             f"old_dir must be of the model that training starts from, {model_dir}, got {old_dir}; cache that model's values"
         )
-    if made_elsewhere(old_dir, config.attention) is None:
-        return old_dir
-    return own_reference(config, model_dir, groups_dir, output_dir, progress, cache, folder=OLD_FOLDER)
+    noted, elsewhere = noted_mismatch(output_dir, OLD), made_elsewhere(old_dir, config.attention)
+    if noted is not None or elsewhere is None:
+        return noted
+    mismatch = Mismatch(elsewhere=elsewhere)
+    note_mismatch(output_dir, mismatch, OLD)
+    return mismatch
 
 
 def _mismatch(

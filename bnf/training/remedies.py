@@ -13,7 +13,9 @@ def remedies(config: TrainConfig) -> str:
     elif config.objective in ("dpo", "cdpo", "ipo", "kto", "r_dpo"):
         found.append(f"objective dpop or dpo_nll, which hold preferred completions where {config.objective} does not")
     elif config.objective in ("reinforce", "ppo", "grpo", "gspo"):
-        found.append("objective_options.kl_coef above 0, which holds the policy near the reference")
+        kl_coef = config.objective_options.get("kl_coef", 0)
+        what = f"a higher objective_options.kl_coef (now {kl_coef:g})" if kl_coef else "objective_options.kl_coef above 0"
+        found.append(f"{what}, which holds the policy near the reference")
     elif config.label_weighting == "none" and _weighs_labels(config):
         found.append("label_weighting balanced, or {preferred: 1, dispreferred: 0.5}")
     elif _weighs_labels(config):

@@ -81,13 +81,13 @@ class RowTrainer(CheckpointedTrainer):
         objective: BaseObjective,
         weights: tuple[float, float],
         num_steps: int,
-        identity: IdentityCheck | None,
+        identity: Sequence[IdentityCheck],
         metrics_file: Path,
         progress: Progress,
         dev: DevSet,
         policies: Policies,
     ) -> None:
-        """`num_steps` are the optimizer steps of an epoch. `identity` checks that the reference equals the policy before the first step.
+        """`num_steps` are the optimizer steps of an epoch. `identity` checks that cached values equal the policy's before the first step.
         `dev` is evaluated on the way.
         """
         filler = replace(min(rows, key=lambda item: item.row.num_tokens), counts=False)
@@ -202,9 +202,10 @@ class RowTrainer(CheckpointedTrainer):
             return nothing
         row = assemble_row(item, policy, num_items_in_batch, length_normalization=self.config.length_normalization)
         self.step_metrics.add_row(self.objective, row, policy, item.row.num_tokens)
-        if self.identity is not None and self.state.global_step == 0:
+        if self.identity and self.state.global_step == 0:
             with torch.no_grad():
-                self.identity.add_row(row)
+                for check in self.identity:
+                    check.add_row(row)
         loss = total_loss(self.objective.losses(row), row, num_items_in_batch, self.weights)
         if not torch.isfinite(loss):
             raise non_finite("loss", float(loss), self.state.global_step + 1, self.config)
@@ -318,8 +319,9 @@ class _Reporter(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        if state.global_step == 0 and self.trainer.identity is not None:
-            self.trainer.identity.check(self.trainer.args.device.type)
+        if state.global_step == 0:
+            for check in self.trainer.identity:
+                check.check(self.trainer.args.device.type)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         if self.trainer.dev and state.global_step >= state.max_steps:

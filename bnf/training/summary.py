@@ -13,7 +13,7 @@ from bnf.training.own_reference import Mismatch
 from bnf.training.row_trainer import LearningRates, RowTrainer
 
 SUMMARY_FILE = "train_summary.json"
-_MAY_BE_LEFT_OUT = ("dev", "kept", "policies")
+_MAY_BE_LEFT_OUT = ("dev", "kept", "policies", "old_mismatch", "old_made_elsewhere")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ class TrainSummary:
     kept: KeptSummary | None = None
     # The policies of the way that were kept: by its name the step of each. None where none was asked for.
     policies: Mapping[str, int] | None = None
+    # Why training computed `old` itself, where it did: the mean ratio to the cached values, or how another device made them.
+    old_mismatch: float | None = None
+    old_made_elsewhere: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The fields as train_summary.json holds them."""
@@ -110,6 +113,7 @@ def summarize(
     resumed_from: int,
     seconds: float,
     mismatch: Mismatch | None,
+    old_mismatch: Mismatch | None,
 ) -> TrainSummary:
     """The summary of a training that has ended, `seconds` after it began."""
     state = trainer.state
@@ -142,6 +146,8 @@ def summarize(
         reference_made_elsewhere=None if mismatch is None else mismatch.elsewhere,
         kept=None if best is None or taken is None else _kept(trainer, best, taken, evaluated[-1]),
         policies={name: min(step, state.global_step) for name, step in trainer.policies.asked.items()} or None,
+        old_mismatch=None if old_mismatch is None else old_mismatch.mean_weight,
+        old_made_elsewhere=None if old_mismatch is None else old_mismatch.elsewhere,
     )
 
 

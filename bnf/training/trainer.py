@@ -31,7 +31,7 @@ from bnf.training.identity import IdentityCheck
 from bnf.training.leftovers import CHECKPOINTS, drop_leftovers
 from bnf.training.logger_runs import follow
 from bnf.training.losses import label_weights
-from bnf.training.own_reference import Mismatch, ReferenceMismatch, is_of, note_mismatch
+from bnf.training.own_reference import OLD, TITLES, Mismatch, ReferenceMismatch, is_of, note_mismatch
 from bnf.training.policies import Policies, gathered
 from bnf.training.preparation import Folders, Prepared, prepare
 from bnf.training.row_trainer import RowTrainer
@@ -55,13 +55,13 @@ def train(
     Args:
         step0_check: checks before the first step that policy and reference are equal; for a reference of the same weights. Where the
             cached values differ (another machine computed them), the next call computes a reference of its own. Where the cache says
-            that another kind of device made it, this call does.
+            that another kind of device made it, this call does. The values of `folders.old_dir` are checked always, and in the same way.
 
     Raises:
         FileNotFoundError: the model, the groups or the reference are not there.
         ValueError: the objective's needs, the rows, the number of processes or the output folder do not fit, or the checkpoint is not
             whole.
-        ReferenceMismatch: the step-0 check failed under a cache of the same weights.
+        ReferenceMismatch: the step-0 check failed under cached values of the same weights.
         TrainingCollapsed: the training collapsed.
     """
     prepared = prepare(config, folders, step0_check=step0_check, progress=progress)
@@ -76,10 +76,11 @@ def train(
     num_steps = config.num_steps(len(groups))
     assert num_steps is not None
     started = time.monotonic()
-    computed_with = None if reference_dir is None else reference_numerics(reference_dir)
-    if computed_with is not None and computed_with.num_threads and not torch.cuda.is_available():
-        # With another number of threads the policy would differ from its own reference in the last bits of its logits.
-        torch.set_num_threads(computed_with.num_threads)
+    computed_with = {cache.of: reference_numerics(cache.folder) for cache in prepared.caches}
+    of_first_cache = next(iter(computed_with.values()), None)
+    if of_first_cache is not None and of_first_cache.num_threads and not torch.cuda.is_available():
+        # With another number of threads the policy would differ from its own cached values in the last bits of its logits.
+        torch.set_num_threads(of_first_cache.num_threads)
     keep_freed_memory()
     attention = _attention(config, prepared, folders)
     adapt = partial(add_adapter, config=config) if config.lora_r else None
@@ -105,7 +106,7 @@ def train(
     arguments = training_arguments(config, output_dir / CHECKPOINTS, evaluates=bool(dev_rows))
     asked = {name: step_of(name, config.save_steps, num_steps) for name in checkpoints}
     policies = Policies(config, model_dir, output_dir, asked, attention=attention)
-    checks_identity = step0_check and reference_dir is not None
+    checked = [of for of in computed_with if of == OLD or step0_check]
     weights, objective = (
         label_weights(config.label_weighting, groups),
         load_objective(config.objective, config.objective_options),
@@ -126,7 +127,7 @@ def train(
         objective=objective,
         weights=weights,
         num_steps=config.steps_per_epoch(len(groups)),
-        identity=IdentityCheck(computed_with, lora_dropout=config.lora_dropout) if checks_identity else None,
+        identity=[IdentityCheck(computed_with[of], lora_dropout=config.lora_dropout, of=of) for of in checked],
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,
         dev=dev,
@@ -142,11 +143,17 @@ def train(
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except ReferenceMismatch as error:
-        assert reference_dir is not None
-        raise _with_remedy(error, prepared.mismatch, model_dir, reference_dir, output_dir) from None
+        raise _with_remedy(error, prepared, model_dir, output_dir) from None
     seconds = time.monotonic() - started
     summary = summarize(
-        trainer, rows, groups, dev_groups, resumed_from=resumed_from, seconds=seconds, mismatch=prepared.mismatch
+        trainer,
+        rows,
+        groups,
+        dev_groups,
+        resumed_from=resumed_from,
+        seconds=seconds,
+        mismatch=prepared.mismatch,
+        old_mismatch=prepared.old_mismatch,
     )
     # A sharded model is gathered by all processes, and written by the first.
     whole = gathered(model, config, model_dir) if config.sharded else model
@@ -158,22 +165,26 @@ def train(
 
 
 def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str:
-    """The attention implementation, which is that of the reference.
+    """The attention implementation, which is that of the cached values.
 
     Raises:
-        ReferenceMismatch: this card can't do what computed the reference. The next try computes the reference itself.
-        ValueError: a kernel that is asked for by name doesn't serve here, or the training's own reference was computed otherwise.
+        ReferenceMismatch: this card can't do what computed them, or they were computed in two ways. The next try computes them itself.
+        ValueError: a kernel that is asked for by name doesn't serve here, or the training's own values were computed otherwise.
     """
-    made = None if prepared.reference_dir is None else read_index(prepared.reference_dir).identity.attention
+    made = {cache.of: read_index(cache.folder).identity.attention for cache in prepared.caches}
+    first = next(iter(made.values()), None)
     # One of the processes may lie on a card that can do less.
-    attention = in_common(gather(implementation(folders.model_dir, config.attention, bf16=config.bf16, made=made)))
-    if made in (None, attention):
+    attention = in_common(gather(implementation(folders.model_dir, config.attention, bf16=config.bf16, made=first)))
+    other = next((of for of, by in made.items() if by != attention), None)
+    if other is None:
         return attention
-    message = f"the reference's attention must be computed as the training's, by {attention}, got {made}"
-    if prepared.mismatch is not None:
+    message = f"attention of {TITLES[other]} must be computed as the training's, by {attention}, got {made[other]}"
+    cached = [cache.of for cache in prepared.caches if cache.mismatch is None]
+    if not cached:
         raise ValueError(f"{message}, though training computed it itself; write train.attention=blocks")
-    _note(folders.output_dir, Mismatch(elsewhere=f"attention {made}, here {attention}"))
-    raise ReferenceMismatch(f"{message}; started again, training computes the reference itself")
+    for of in cached:
+        _note(folders.output_dir, Mismatch(elsewhere=f"attention {made[of]}, here {attention}"), of)
+    raise ReferenceMismatch(f"{message}; started again, training computes {' and '.join(TITLES[of] for of in cached)} itself")
 
 
 def _write(trainer: RowTrainer, output_dir: Path, summary: TrainSummary) -> None:
@@ -183,24 +194,23 @@ def _write(trainer: RowTrainer, output_dir: Path, summary: TrainSummary) -> None
     drop_leftovers(output_dir)
 
 
-def _with_remedy(
-    error: ReferenceMismatch, noted: Mismatch | None, model_dir: Path, reference_dir: Path, output_dir: Path
-) -> ValueError:
-    """The error with what helps: other weights, another machine, or in the next try a reference of the training's own."""
-    if not is_of(reference_dir, model_dir):
+def _with_remedy(error: ReferenceMismatch, prepared: Prepared, model_dir: Path, output_dir: Path) -> ValueError:
+    """The error with what helps: other weights, another machine, or in the next try values of the training's own."""
+    cache = next(cache for cache in prepared.caches if cache.of == error.of)
+    title = TITLES[cache.of]
+    if not is_of(cache.folder, model_dir):
         return ValueError(f"{error}; the reference is of other weights: start from those, or cache this model's")
-    if noted is not None:
-        return ValueError(
-            f"{error}; training computed this reference itself, so one of its two passes is wrong on this machine"
-        )
-    _note(output_dir, Mismatch(error.mean_weight))
-    return ReferenceMismatch(f"{error}; started again, training computes the reference itself", error.mean_weight)
+    if cache.mismatch is not None:
+        these = "these values" if cache.of == OLD else "this reference"
+        return ValueError(f"{error}; training computed {these} itself, so one of its two passes is wrong on this machine")
+    _note(output_dir, Mismatch(error.mean_weight), cache.of)
+    return ReferenceMismatch(f"{error}; started again, training computes {title} itself", error.mean_weight, cache.of)
 
 
-def _note(output_dir: Path, mismatch: Mismatch) -> None:
+def _note(output_dir: Path, mismatch: Mismatch, of: str) -> None:
     """Has the first process note it. All must call it: a process that fails ends the others, and none does before."""
     if is_first():
-        note_mismatch(output_dir, mismatch)
+        note_mismatch(output_dir, mismatch, of)
     wait_for_all()
 
 

@@ -62,9 +62,9 @@ class TransformersEngine:
 
         self.version = f"transformers {transformers.__version__}"
         mps = "mps" if torch.backends.mps.is_available() else "cpu"
-        self._device = "cuda" if torch.cuda.is_available() else mps
-        self._tokenizer = load_tokenizer(model)
-        self._stops = stop_token_ids(self._tokenizer)
+        self.device = "cuda" if torch.cuda.is_available() else mps
+        self.tokenizer = load_tokenizer(model)
+        self.stops = stop_token_ids(self.tokenizer)
         config = transformers.AutoConfig.from_pretrained(model)
         own_len = getattr(config.get_text_config(), "max_position_embeddings", None)
         if wrong := longer_than_own(max_model_len, own_len):
@@ -73,7 +73,7 @@ class TransformersEngine:
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
         # Whatever the model's own generation config says beyond stop tokens (a repetition penalty, say) is no part of a protocol.
         loaded.generation_config = transformers.GenerationConfig()
-        self._model = loaded.to(self._device).eval()
+        self.model = loaded.to(self.device).eval()
         self._batch_size = batch_size
 
     def generate(
@@ -107,16 +107,16 @@ class TransformersEngine:
 
         ids = [cut_left(context, continuation, self.max_model_len) for context, continuation in pairs]
         width = max(map(len, ids))
-        pad = min(self._stops)
+        pad = min(self.stops)
         # Padded on the right: what follows a token doesn't change its likelihood.
-        input_ids = torch.tensor([row + [pad] * (width - len(row)) for row in ids], device=self._device)  # (B, T)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=self._device)
+        input_ids = torch.tensor([row + [pad] * (width - len(row)) for row in ids], device=self.device)  # (B, T)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=self.device)
         with torch.inference_mode():
-            logits = self._model(input_ids=input_ids, attention_mask=mask).logits  # (B, T, V)
+            logits = self.model(input_ids=input_ids, attention_mask=mask).logits  # (B, T, V)
         for row, scores, (_, continuation) in zip(ids, logits, pairs, strict=True):
             first = len(row) - len(continuation)
             logps = scores[first - 1 : len(row) - 1].float().log_softmax(-1)  # (tokens, V)
-            labels = torch.tensor(row[first:], device=self._device)
+            labels = torch.tensor(row[first:], device=self.device)
             taken = logps.gather(-1, labels[:, None]).squeeze(-1)
             yield float(taken.sum()), bool((logps.argmax(-1) == labels).all())
 
@@ -126,16 +126,16 @@ class TransformersEngine:
         torch.manual_seed(seed)
 
     def close(self) -> None:
-        self._model = None
+        self.model = None
 
     def _batch(self, prompts: list[list[int]], sampling: Sampling) -> list[list[Generation]]:
         import torch
         from transformers import GenerationConfig
 
         width = max(map(len, prompts))
-        pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else min(self._stops)
-        input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._device)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops)
+        input_ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self.device)
         room = sampling.max_new_tokens
         if self.max_model_len is not None:
             room = min(room, self.max_model_len - width)
@@ -146,13 +146,13 @@ class TransformersEngine:
             max_new_tokens=room,
             do_sample=sampling.temperature > 0,
             num_return_sequences=sampling.n,
-            eos_token_id=sorted(self._stops),
+            eos_token_id=sorted(self.stops),
             pad_token_id=pad,
             **decoding,
         )
         allowed = self._allowed(sampling.choices, width) if sampling.choices else None
         with torch.inference_mode():
-            out = self._model.generate(
+            out = self.model.generate(
                 input_ids=input_ids, attention_mask=mask, generation_config=config, prefix_allowed_tokens_fn=allowed
             )
         rows = [self._generation(row, sampling) for row in out[:, width:].tolist()]  # (B·n, new tokens)
@@ -165,9 +165,9 @@ class TransformersEngine:
         ]
 
     def _generation(self, row: list[int], sampling: Sampling) -> tuple[str, list[int], str]:
-        end = next((position for position, token in enumerate(row) if token in self._stops), None)
+        end = next((position for position, token in enumerate(row) if token in self.stops), None)
         ids = row if end is None else row[: end + 1]
-        text = str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         if sampling.choices and text not in sampling.choices:
             raise RuntimeError(
                 f"choices must restrict the completion to one of {sampling.choices}, got {text!r}; raise max_new_tokens"
@@ -176,8 +176,8 @@ class TransformersEngine:
 
     def _allowed(self, choices: list[str], width: int) -> Callable[[int, Any], list[int]]:
         """Which tokens may follow: those that continue the tokenization of a choice, and a stop token after it."""
-        stop = min(self._stops)
-        paths = [[*self._tokenizer(choice, add_special_tokens=False)["input_ids"], stop] for choice in choices]
+        stop = min(self.stops)
+        paths = [[*self.tokenizer(choice, add_special_tokens=False)["input_ids"], stop] for choice in choices]
 
         def allowed(_: int, ids: Any) -> list[int]:
             written = ids.tolist()[width:]

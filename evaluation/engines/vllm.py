@@ -126,8 +126,8 @@ class VllmEngine:
         on_cpu["max_model_len"] = -1  # the model's own, or what fits into VLLM_CPU_KVCACHE_SPACE
         on_cpu["block_size"] = _CPU_BLOCK_TOKENS
         loaded = {**(on_cpu if self._on_cpu else {}), **options}
-        self._llm = vllm.LLM(str(model), enable_prefix_caching=True, disable_log_stats=True, **loaded)
-        self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
+        self.llm = vllm.LLM(str(model), enable_prefix_caching=True, disable_log_stats=True, **loaded)
+        self.max_model_len: int = self.llm.llm_engine.model_config.max_model_len
         self._ids = itertools.count()
         self._seed: int | None = None
 
@@ -140,7 +140,7 @@ class VllmEngine:
 
         if sampling.seed is not None:
             self.reseed(sampling.seed)
-        engine = self._llm.llm_engine
+        engine = self.llm.llm_engine
         running: dict[str, int] = {}
         refused: list[tuple[int, list[Generation]]] = []
         try:
@@ -183,7 +183,7 @@ class VllmEngine:
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
-        engine = self._llm.llm_engine
+        engine = self.llm.llm_engine
         # One token has to be generated; with a likelihood for every prompt token the prefix cache is passed by.
         params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, output_kind=RequestOutputKind.FINAL_ONLY)
         running: dict[str, int] = {}
@@ -205,7 +205,7 @@ class VllmEngine:
     def reseed(self, seed: int) -> None:
         import torch
 
-        if not self._llm.reset_prefix_cache():
+        if not self.llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache must be free for a reseed, got running requests; exhaust generate() first")
         if self._on_cpu:
             torch.manual_seed(seed)
@@ -213,7 +213,7 @@ class VllmEngine:
             self._seed = seed
 
     def close(self) -> None:
-        self._llm.llm_engine.engine_core.shutdown()
+        self.llm.llm_engine.engine_core.shutdown()
 
 
 def _generation(output: Any, one: Any, sampling: Sampling) -> Generation:

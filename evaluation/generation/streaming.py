@@ -61,7 +61,7 @@ def _vllm(engine: VllmEngine, prompt_ids: list[int], sampling: Sampling, stopped
         max_tokens=_room(engine, prompt_ids, sampling),
         output_kind=RequestOutputKind.DELTA,
     )
-    running, request = engine._llm.llm_engine, f"stream-{next(_numbers)}"
+    running, request = engine.llm.llm_engine, f"stream-{next(_numbers)}"
     running.add_request(request, TokensPrompt(prompt_token_ids=prompt_ids), params)
     try:
         while running.has_unfinished_requests():
@@ -86,13 +86,13 @@ def _transformers(
     config = GenerationConfig(
         max_new_tokens=_room(engine, prompt_ids, sampling),
         do_sample=sampling.temperature > 0,
-        eos_token_id=sorted(engine._stops),
-        pad_token_id=min(engine._stops),
+        eos_token_id=sorted(engine.stops),
+        pad_token_id=min(engine.stops),
         **sampled,
     )
-    input_ids = torch.tensor([prompt_ids], device=engine._device)
+    input_ids = torch.tensor([prompt_ids], device=engine.device)
     streamer = TextIteratorStreamer(
-        engine._tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        engine.tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     failed: list[Exception] = []
     last: list[int] = []
@@ -100,7 +100,7 @@ def _transformers(
     def generate() -> None:
         try:
             with torch.inference_mode():
-                out = engine._model.generate(
+                out = engine.model.generate(
                     input_ids=input_ids,
                     attention_mask=torch.ones_like(input_ids),
                     generation_config=config,
@@ -122,5 +122,5 @@ def _transformers(
     thread.join()
     if failed:
         raise failed[0]
-    ended = last[0] in engine._stops
+    ended = last[0] in engine.stops
     yield Piece("", "stop" if ended else "stopped" if stopped() else "length")

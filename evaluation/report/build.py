@@ -44,7 +44,7 @@ def render(inputs: ReportInputs, summary: Record) -> str:
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=shown_value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -60,7 +60,7 @@ def render(inputs: ReportInputs, summary: Record) -> str:
     )
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """What an expression of the template puts out, before it is escaped."""
     if isinstance(value, Markup):
         return value

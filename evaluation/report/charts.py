@@ -33,7 +33,8 @@ _VARIABLES = {
     "#090909": "var(--loss)",
     "#0a0a0a": "var(--ground)",
 }
-_COLOR = {variable.removeprefix("var(--").removesuffix(")"): stand_in for stand_in, variable in _VARIABLES.items()}
+# What stands for each colour, by the name of its variable.
+COLOR = {variable.removeprefix("var(--").removesuffix(")"): stand_in for stand_in, variable in _VARIABLES.items()}
 
 # More points than this are averaged in bins: a chart is a few hundred pixels wide.
 MAX_POINTS = 240
@@ -66,9 +67,9 @@ def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) 
         ends = [0.0, *(end for _, delta, ci, _ in rows for end in (delta, *(ci or ())))]
         low, high = min(ends), max(ends)
         room = max(high - low, 2.0)
-        axes.axvline(0, color=_COLOR["muted"], linewidth=0.9)
+        axes.axvline(0, color=COLOR["muted"], linewidth=0.9)
         for place, (name, delta, ci, outcome) in enumerate(rows):
-            color = _COLOR[outcome if outcome in ("gain", "loss") else "muted"]
+            color = COLOR[outcome if outcome in ("gain", "loss") else "muted"]
             if ci is not None:
                 axes.plot(ci, [place, place], color=color, linewidth=2.6, solid_capstyle="round")
             axes.plot([delta], [place], marker="o", markersize=7, color=color)
@@ -82,36 +83,36 @@ def differences(rows: Sequence[tuple[str, float, Sequence[float] | None, str]]) 
                     ha=side,
                     va="bottom",
                     fontsize=10.5,
-                    color=_COLOR["ink" if side == "left" or outcome not in ("gain", "loss") else outcome],
+                    color=COLOR["ink" if side == "left" or outcome not in ("gain", "loss") else outcome],
                     # The line at zero must not run through the words.
-                    bbox={"facecolor": _COLOR["ground"], "edgecolor": "none", "pad": 1},
+                    bbox={"facecolor": COLOR["ground"], "edgecolor": "none", "pad": 1},
                 )
         axes.set_xlim(low - 0.04 * room, high + 0.04 * room)
         axes.set_ylim(len(rows) - 0.55, -0.75)
         axes.set_yticks([])
         axes.locator_params(axis="x", nbins=7)
         axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=_COLOR["line"], linewidth=0.7)
+        axes.grid(axis="x", color=COLOR["line"], linewidth=0.7)
         axes.grid(axis="y", visible=False)
 
-    return _svg(draw, "Differences in points with their intervals", (4.7, 0.5 + 0.5 * len(rows)))
+    return svg(draw, "Differences in points with their intervals", (4.7, 0.5 + 0.5 * len(rows)))
 
 
 def curves(steps: Sequence[Record], lines: Sequence[Curve], title: str) -> Markup | None:
     """The metrics of `lines` over the training steps; None where none of them was logged."""
-    points = [(line, found) for line in lines if (found := _points(steps, line.key))]
+    points = [(line, found) for line in lines if (found := points_of(steps, line.key))]
     if not points:
         return None
 
     def draw(axes: Axes) -> None:
         for line, found in points:
             marker = "o" if len(found) == 1 else None
-            axes.plot(*zip(*found, strict=True), color=_COLOR[line.color], linewidth=1.7, marker=marker, markersize=4)
+            axes.plot(*zip(*found, strict=True), color=COLOR[line.color], linewidth=1.7, marker=marker, markersize=4)
         axes.locator_params(axis="x", integer=True, nbins=7)
         axes.locator_params(axis="y", nbins=5)
         axes.set_xlabel("step")
 
-    return _svg(draw, title, (4.7, 2.05))
+    return svg(draw, title, (4.7, 2.05))
 
 
 def likelihoods(rows: Sequence[tuple[str, float, float, str]]) -> Markup:
@@ -121,10 +122,10 @@ def likelihoods(rows: Sequence[tuple[str, float, float, str]]) -> Markup:
         values = [value for _, before, after, _ in rows for value in (before, after)]
         room = max(max(values) - min(values), 0.05)
         for place, (_, before, after, color) in enumerate(rows):
-            arrow = {"arrowstyle": "-|>", "color": _COLOR[color], "linewidth": 1.8, "shrinkA": 3, "shrinkB": 0}
+            arrow = {"arrowstyle": "-|>", "color": COLOR[color], "linewidth": 1.8, "shrinkA": 3, "shrinkB": 0}
             if abs(after - before) > 0.01 * room:
                 axes.annotate("", (after, place), (before, place), arrowprops=arrow)
-            axes.plot([before], [place], marker="o", markersize=6, color=_COLOR["base"])
+            axes.plot([before], [place], marker="o", markersize=6, color=COLOR["base"])
             rightwards = after >= before
             for value, outwards in ((before, not rightwards), (after, rightwards)):
                 axes.annotate(
@@ -135,17 +136,17 @@ def likelihoods(rows: Sequence[tuple[str, float, float, str]]) -> Markup:
                     "offset points",
                     ha="left" if outwards else "right",
                     va="center",
-                    color=_COLOR["ink"],
+                    color=COLOR["ink"],
                 )
         axes.set_xlim(min(values) - 0.3 * room, max(values) + 0.3 * room)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
-        axes.tick_params(axis="y", length=0, labelcolor=_COLOR["ink"])
+        axes.tick_params(axis="y", length=0, labelcolor=COLOR["ink"])
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         axes.locator_params(axis="x", nbins=6)
 
-    return _svg(draw, "Mean log-probability before and after", (4.7, 2.05))
+    return svg(draw, "Mean log-probability before and after", (4.7, 2.05))
 
 
 def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]]) -> Markup:
@@ -156,7 +157,7 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
     def draw(axes: Axes) -> None:
         _bars(axes, rows)
         zero = edges.index(0)
-        axes.axvline(zero + 1, color=_COLOR["muted"], linewidth=0.9)
+        axes.axvline(zero + 1, color=COLOR["muted"], linewidth=0.9)
         # Every other edge has its number, zero among them.
         shown = range(zero % 2, len(edges), 2)
         axes.set_xticks([index + 1 for index in shown], [f"{edges[index]:g}".replace("-", "−") for index in shown])
@@ -166,7 +167,7 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
         axes.set_xlabel("nats, policy minus reference")
         axes.set_ylabel("% of tokens")
 
-    return _svg(draw, "Shift of the log-probability per token", (4.7, 2.05))
+    return svg(draw, "Shift of the log-probability per token", (4.7, 2.05))
 
 
 def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], title: str, unit: str) -> Markup:
@@ -181,7 +182,7 @@ def counts(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]], ti
         axes.set_xlabel(unit)
         axes.set_ylabel("%")
 
-    return _svg(draw, title, (4.7, 2.05))
+    return svg(draw, title, (4.7, 2.05))
 
 
 def _bars(axes: Axes, rows: Sequence[tuple[Sequence[int], str]]) -> None:
@@ -191,10 +192,10 @@ def _bars(axes: Axes, rows: Sequence[tuple[Sequence[int], str]]) -> None:
         total = max(sum(counts), 1)
         lefts = [index + 0.08 + place * width for index in range(len(counts))]
         shares = [100 * count / total for count in counts]
-        axes.bar(lefts, shares, width, align="edge", color=_COLOR[color], linewidth=0)
+        axes.bar(lefts, shares, width, align="edge", color=COLOR[color], linewidth=0)
 
 
-def _points(steps: Sequence[Record], key: str) -> list[tuple[float, float]]:
+def points_of(steps: Sequence[Record], key: str) -> list[tuple[float, float]]:
     """(step, value) where the metric is a finite number; averaged in bins of steps where they are too many."""
     found = [
         (float(step["step"]), float(step[key]))
@@ -206,7 +207,10 @@ def _points(steps: Sequence[Record], key: str) -> list[tuple[float, float]]:
     return [(math.fsum(x for x, _ in part) / len(part), math.fsum(y for _, y in part) / len(part)) for part in bins]
 
 
-def _svg(draw: Callable[[Axes], None], title: str, size_in: tuple[float, float]) -> Markup:
+def svg(draw: Callable[[Axes], None], title: str, size_in: tuple[float, float]) -> Markup:
+    """What `draw` draws into axes, as an SVG element with this title; `size_in` is its width and height in inches. Its colours are those of
+    `COLOR`.
+    """
     import matplotlib
     from matplotlib import style
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -218,18 +222,18 @@ def _svg(draw: Callable[[Axes], None], title: str, size_in: tuple[float, float])
         "text.parse_math": False,
         "axes.unicode_minus": True,
         "font.size": 9,
-        "text.color": _COLOR["ink"],
-        "axes.labelcolor": _COLOR["muted"],
-        "axes.edgecolor": _COLOR["muted"],
+        "text.color": COLOR["ink"],
+        "axes.labelcolor": COLOR["muted"],
+        "axes.edgecolor": COLOR["muted"],
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.linewidth": 0.7,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": _COLOR["line"],
+        "grid.color": COLOR["line"],
         "grid.linewidth": 0.7,
-        "xtick.color": _COLOR["muted"],
-        "ytick.color": _COLOR["muted"],
+        "xtick.color": COLOR["muted"],
+        "ytick.color": COLOR["muted"],
         "xtick.major.size": 2.5,
         "ytick.major.size": 0,
         "legend.frameon": False,

@@ -204,10 +204,10 @@ def _curve(
     """Values by step with their intervals; a line at 0, or where there is none shares in percent, and one at the step that was taken."""
 
     def draw(axes: Axes) -> None:
-        paint = charts._COLOR[color]
+        paint = charts.COLOR[color]
         if zero:
-            axes.axhline(0, color=charts._COLOR["muted"], linewidth=0.9)
-        axes.axvline(found["taken"], color=charts._COLOR["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.axhline(0, color=charts.COLOR["muted"], linewidth=0.9)
+        axes.axvline(found["taken"], color=charts.COLOR["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
         axes.plot([step for step, *_ in points], [value for _, value, _ in points], color=paint, linewidth=1.5)
         for step, value, ci in points:
             if ci is not None:
@@ -221,4 +221,4 @@ def _curve(
             axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
         axes.set_xlabel("step")
 
-    return charts._svg(draw, title, (4.7, 2.05))
+    return charts.svg(draw, title, (4.7, 2.05))

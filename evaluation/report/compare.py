@@ -78,7 +78,7 @@ class _Result:
         self.model = "aligned" if "aligned" in folders else next(iter(folders))
         folder = folders[self.model]
         self.summary = read_json(folder / "summary.json")
-        self.scores = _by_content(folder)
+        self.scores = scores_by_content(folder)
 
     @property
     def source(self) -> str | None:
@@ -90,7 +90,7 @@ class _Result:
         return {"model": self.model, **{key: self.summary.get(key) for key in shown}}
 
 
-def _by_content(folder: Path) -> dict[str, Record]:
+def scores_by_content(folder: Path) -> dict[str, Record]:
     """The scores by their items' content: ids may be row numbers, and other files have other questions in these rows.
 
     Items with the same content are told apart by their order.

@@ -19,6 +19,12 @@ from evaluation.report.judged import add_agreement, judge_entry, judge_notes
 from evaluation.report.lm_eval import cross_check_of, tasks_of
 from evaluation.report.rounds import summarize_rounds
 
+# The values that a training takes from a cache: what they are, the figure that says whether they fit, and what it computed otherwise.
+_CACHED = {
+    "reference": ("The cached reference was", "weight", "one of its own"),
+    "old": ("The cached log-probabilities of the policy that sampled were", "ratio", "them itself"),
+}
+
 
 def summarize(inputs: ReportInputs) -> Record:
     """The content of summary.json; rates and differences in percent, unrounded.
@@ -96,18 +102,23 @@ def notes(summary: Record) -> list[str]:
     found += [text for name, entry in summary["contamination"].items() if (text := _contaminated(name, entry))]
     trained = summary["train"] or {}
     found += [text for text in (kept_note(trained),) if text is not None]
-    weight, elsewhere = trained.get("reference_mismatch"), trained.get("reference_made_elsewhere")
-    if weight is not None or elsewhere is not None:
-        why = f"made elsewhere: {elsewhere}" if elsewhere else f"mean weight {weight:.3f} before the first step, where it is 1"
-        found.append(
-            f"The cached reference was not of the arithmetic that trained ({why}): training computed one of its own, of the same weights."
-        )
+    found += [text for of in _CACHED if (text := _computed_itself(trained, of)) is not None]
     found += [
         f"{_task(stage)} was made by other code than today's ({', '.join(stage['other_code'])}) and kept as it was."
         for stage in summary["stages"]
         if stage["other_code"]
     ]
     return found
+
+
+def _computed_itself(trained: Record, of: str) -> str | None:
+    """That training didn't take cached values, and why; None where it did."""
+    mean, elsewhere = trained.get(f"{of}_mismatch"), trained.get(f"{of}_made_elsewhere")
+    if mean is None and elsewhere is None:
+        return None
+    named, figure, own = _CACHED[of]
+    why = f"made elsewhere: {elsewhere}" if elsewhere else f"mean {figure} {mean:.3f} before the first step, where it is 1"
+    return f"{named} not of the arithmetic that trained ({why}): training computed {own}, of the same weights."
 
 
 def _contaminated(name: str, entry: Record) -> str | None:

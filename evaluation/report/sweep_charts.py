@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # BNF has the colour of the aligned model everywhere; the others take these in their order, with a marker of their own: colour alone tells
-# nothing to some readers, and on paper.
+# nothing to some readers, and on paper. From the eighth on colours come again, with hollow markers, and then with numbers for markers.
 NUM_COLORS = 7
 _STAND_INS = {f"#0b0b{number:02x}": f"var(--series-{number})" for number in range(1, NUM_COLORS + 1)}
 _MARKERS = "osD^vPX*"
+# The most settings whose points are told apart by markers alone, beside BNF: each marker but BNF's is filled, and then hollow.
+_MOST_MARKERS = 2 * (len(_MARKERS) - 1)
 # The metrics of preferred and dispreferred completions, in the log of dev sets and of training.
 _SIDES = (("chosen", "preferred"), ("rejected", "dispreferred"))
 # Above so many times the smallest range of a setting, the axis of all is logarithmic beyond that range.
@@ -29,14 +31,16 @@ _TOO_FAR = 8.0
 
 
 class Place(NamedTuple):
-    """A setting in the plot of gain against tax: both in points with their intervals; `color` is 0 for BNF, or from 1."""
+    """A setting in the plot of gain against tax: both in points with their intervals; `number` is 0 for BNF, or from 1 in the
+    order of the sweep.
+    """
 
     name: str
     gain: float
     gain_ci: Interval | None
     tax: float
     tax_ci: Interval | None
-    color: int
+    number: int
 
 
 class Shift(NamedTuple):
@@ -50,7 +54,7 @@ def pareto(places: Sequence[Place]) -> Markup:
     """Gain on the targets against Δ on the other benchmarks, with intervals; a dashed line joins those that none surpasses in both."""
 
     def draw(axes: Axes) -> None:
-        muted = charts._COLOR["muted"]
+        muted = charts.COLOR["muted"]
         axes.axhline(0, color=muted, linewidth=0.9)
         axes.axvline(0, color=muted, linewidth=0.9)
         front = _front(places)
@@ -61,11 +65,9 @@ def pareto(places: Sequence[Place]) -> Markup:
                 (one.tax_ci, lambda ends, x=one.gain: ([x, x], ends)),
             ):
                 if ci is not None:
-                    axes.plot(*line(list(ci)), color=_color(one.color), linewidth=1.6, alpha=0.4, solid_capstyle="round")
+                    axes.plot(*line(list(ci)), color=_color(one.number), linewidth=1.6, alpha=0.4, solid_capstyle="round")
         for one in places:
-            axes.plot(
-                [one.gain], [one.tax], marker=_MARKERS[one.color % len(_MARKERS)], markersize=7.5, color=_color(one.color)
-            )
+            axes.plot([one.gain], [one.tax], color=_color(one.number), linestyle="none", **_marker(one.number))
         ends = [value for one in places for value in (one.gain, 0.0, *(one.gain_ci or ()))]
         sides = [value for one in places for value in (one.tax, 0.0, *(one.tax_ci or ()))]
         for values, limit in ((ends, axes.set_xlim), (sides, axes.set_ylim)):
@@ -104,9 +106,9 @@ def shift_charts(shifts: Sequence[Shift]) -> list[tuple[str, Markup]]:
         from matplotlib.ticker import FixedLocator
 
         def draw(axes: Axes) -> None:
-            axes.axhline(0, color=charts._COLOR["muted"], linewidth=0.9)
+            axes.axhline(0, color=charts.COLOR["muted"], linewidth=0.9)
             for color, lines in one.lines.items():
-                paint = charts._COLOR[color]
+                paint = charts.COLOR[color]
                 for line in lines:
                     axes.plot(*zip(*line, strict=True), color=paint, linewidth=0.8, alpha=0.45)
                 axes.plot(*zip(*_mean_line(lines), strict=True), color=paint, linewidth=2)
@@ -133,7 +135,7 @@ def _decades(least: float, most: float) -> list[float]:
 
 
 def _line(log: Sequence[Record], key: str, relative: bool) -> list[tuple[float, float]]:
-    points = charts._points([record for record in log if "step" in record], key)
+    points = charts.points_of([record for record in log if "step" in record], key)
     start = points[0][1] if points and relative else 0.0
     return [(step, value - start) for step, value in points]
 
@@ -180,7 +182,7 @@ def _label(axes: Axes, places: Sequence[Place]) -> None:
         free = [box for box in inside if not any(_overlap(box, other) for other in taken)]
         box = (free or inside)[0]
         taken.append(box)
-        ground = {"facecolor": charts._COLOR["ground"], "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
+        ground = {"facecolor": charts.COLOR["ground"], "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
         axes.annotate(
             name,
             (one.gain, one.tax),
@@ -188,7 +190,7 @@ def _label(axes: Axes, places: Sequence[Place]) -> None:
             "data",
             "offset points",
             fontsize=9.5,
-            color=_color(one.color),
+            color=_color(one.number),
             bbox=ground,
         )
 
@@ -197,12 +199,23 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
+def _marker(number: int) -> Record:
+    """How a setting's point is drawn. No two settings have the same marker, whatever their colours."""
+    if not number:
+        return {"marker": _MARKERS[0], "markersize": 7.5}
+    if number > _MOST_MARKERS:
+        return {"marker": f"${number}$", "markersize": 10, "markeredgewidth": 0.3}
+    place = (number - 1) % (len(_MARKERS) - 1)
+    hollow = {"markerfacecolor": charts.COLOR["ground"], "markeredgewidth": 1.4} if number >= len(_MARKERS) else {}
+    return {"marker": _MARKERS[1 + place], "markersize": 7.5, **hollow}
+
+
 def _color(number: int) -> str:
-    return list(_STAND_INS)[(number - 1) % NUM_COLORS] if number else charts._COLOR["aligned"]
+    return list(_STAND_INS)[(number - 1) % NUM_COLORS] if number else charts.COLOR["aligned"]
 
 
 def _svg(draw: Callable[[Axes], None], title: str, size_in: tuple[float, float]) -> Markup:
-    drawn = str(charts._svg(draw, visible(title), size_in))
+    drawn = str(charts.svg(draw, visible(title), size_in))
     for stand_in, variable in _STAND_INS.items():
         drawn = drawn.replace(stand_in, variable)
     return Markup(drawn)

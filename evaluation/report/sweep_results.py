@@ -144,7 +144,7 @@ def _lengths(setting: Setting, scores: SweptScores) -> tuple[CrossedMean | None,
     if not after or any(len(found) < len(of_seeds) for found in (*after.values(), *before.values())):
         return None, None
     base = [sum(values) / len(values) for found in before.values() for values in found]
-    return _mean(scores, list(after), after.__getitem__, factor=1.0), sum(base) / len(base)
+    return _mean(scores, list(after), after.__getitem__, factor=1.0, right_or_wrong=False), sum(base) / len(base)
 
 
 def _title(setting: Setting, scores: SweptScores) -> str:
@@ -198,11 +198,19 @@ def _difference(setting: Setting, other: Setting, scores: SweptScores, kind: str
         by_seed = zip(ours(name), theirs(name), strict=True)
         return [[a - b for a, b in zip(mine, its, strict=True)] for mine, its in by_seed]
 
-    return _mean(scores, _of_kind(setting, list(scores.labels), kind), values)
+    names = _of_kind(setting, list(scores.labels), kind)
+    # Of one base model the difference of two changes is that of two answers. Of two it may be up to 2.
+    same_base = all(setting.scores[seed][name].base == other.scores[seed][name].base for seed in seeds for name in names)
+    return _mean(scores, names, values, right_or_wrong=same_base)
 
 
-def _mean(scores: SweptScores, names: Sequence[str], values: _Values, factor: float = 100.0) -> CrossedMean | None:
-    return crossed_mean([Block(values(name), scores.clusters[name]) for name in names]).times(factor) if names else None
+def _mean(
+    scores: SweptScores, names: Sequence[str], values: _Values, factor: float = 100.0, *, right_or_wrong: bool = True
+) -> CrossedMean | None:
+    if not names:
+        return None
+    blocks = [Block(values(name), scores.clusters[name], right_or_wrong=right_or_wrong) for name in names]
+    return crossed_mean(blocks).times(factor)
 
 
 def _tested(means: Sequence[CrossedMean | None]) -> list[Tested | None]:

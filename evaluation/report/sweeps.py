@@ -15,9 +15,9 @@ from markupsafe import Markup
 from evaluation import formats
 from evaluation.records import replacing
 from evaluation.report import tables
-from evaluation.report.build import REPORT_FILE, _shown
+from evaluation.report.build import REPORT_FILE, shown_value
 from evaluation.report.charts import Curve
-from evaluation.report.sweep_charts import NUM_COLORS, Place, pareto, shift_charts, shifts_of
+from evaluation.report.sweep_charts import Place, pareto, shift_charts, shifts_of
 from evaluation.report.sweep_results import REFERENCE, OfSeeds, Row, SweepResults, find_results
 from evaluation.report.sweep_words import answer, notes, reference_of
 from evaluation.report.swept import PAGE, RESULTS, SweepFacts, SweptRun
@@ -50,7 +50,7 @@ def render(runs: Sequence[SweptRun], folder: Path, sweep: SweepFacts) -> str:
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=shown_value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -58,7 +58,7 @@ def render(runs: Sequence[SweptRun], folder: Path, sweep: SweepFacts) -> str:
         environment.filters[shown.__name__] = shown
     environment.filters["dev"] = _dev_shown
     found = find_results(runs, sweep)
-    colors = _colors(found.rows)
+    numbers = _numbers(found.rows)
     shifts = [shift for row in found.rows if (shift := shifts_of(row.title, list(row.setting.runs.values())))]
     return environment.get_template("sweep.html.j2").render(
         sweep=sweep,
@@ -68,8 +68,7 @@ def render(runs: Sequence[SweptRun], folder: Path, sweep: SweepFacts) -> str:
         reference=reference_of(found),
         facts=_facts(runs, found, sweep),
         tables=_TABLES,
-        pareto=_pareto(found.rows, colors),
-        colors=colors,
+        pareto=_pareto(found.rows, numbers),
         dev_title=_DEV.get(found.dev_figure or "", found.dev_figure),
         by_title=_DEV.get(sweep.by or "", sweep.by),
         by=sweep.by,
@@ -81,17 +80,17 @@ def render(runs: Sequence[SweptRun], folder: Path, sweep: SweepFacts) -> str:
     )
 
 
-def _colors(rows: Sequence[Row]) -> dict[str, int]:
-    """The number of each setting's colour: 0 is BNF's, where one setting alone is BNF."""
+def _numbers(rows: Sequence[Row]) -> dict[str, int]:
+    """The number of each setting in charts: 0 is BNF's, where one setting alone is BNF."""
     references = [row.title for row in rows if row.setting.objective == REFERENCE]
     own = references[0] if len(references) == 1 else None
     others = [row.title for row in rows if row.title != own]
-    return {title: 0 if title == own else 1 + others.index(title) % NUM_COLORS for title in (row.title for row in rows)}
+    return {title: 0 if title == own else 1 + others.index(title) for title in (row.title for row in rows)}
 
 
-def _pareto(rows: Sequence[Row], colors: Mapping[str, int]) -> Markup | None:
+def _pareto(rows: Sequence[Row], numbers: Mapping[str, int]) -> Markup | None:
     places = [
-        Place(row.title, row.gain.mean, row.gain.ci, row.tax.mean, row.tax.ci, colors[row.title])
+        Place(row.title, row.gain.mean, row.gain.ci, row.tax.mean, row.tax.ci, numbers[row.title])
         for row in rows
         if row.gain is not None and row.tax is not None
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation.paired import is_correct
 from evaluation.records import Record, read_json
-from evaluation.report.compare import _by_content
+from evaluation.report.compare import scores_by_content
 from evaluation.report.inputs import MODELS
 from evaluation.report.summary import label
 from evaluation.report.swept import SweptRun
@@ -21,10 +21,12 @@ class Scored:
 
     Attributes:
         changes: Aligned minus base, 1 for right and 0 for wrong.
+        base: The base model's, 1 for right and 0 for wrong.
         tokens, base_tokens: Lengths of the completions; None where one isn't known.
     """
 
     changes: Sequence[float]
+    base: Sequence[float]
     tokens: Sequence[float] | None
     base_tokens: Sequence[float] | None
 
@@ -90,7 +92,7 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
         folders = [run.scores[name][model] for run in evaluated for model in MODELS]
         for folder in folders:
             if folder not in known:
-                known[folder] = _by_content(folder)
+                known[folder] = scores_by_content(folder)
         first = known[folders[0]]
         items = [item for item in first if all(item in known[folder] for folder in folders)]
         most = max(len(known[folder]) for folder in folders)
@@ -107,6 +109,7 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
             base, aligned = ([known[run.scores[name][model]][item] for item in items] for model in MODELS)
             scores[run.run][name] = Scored(
                 [float(is_correct(after)) - float(is_correct(before)) for before, after in zip(base, aligned, strict=True)],
+                [float(is_correct(before)) for before in base],
                 _tokens(aligned),
                 _tokens(base),
             )

@@ -16,7 +16,7 @@ from flows.runs.listing import ListedRun, chosen, fold, headline_text, list_runs
 from flows.runs.naming import changes
 from flows.runs.record import Run, all_runs, unreadable_records
 from flows.runs.sizes import bytes_freed, sharing
-from flows.runs.sweeps import sweep_of
+from flows.runs.sweeps import sweep_of, unreadable_sweeps
 from flows.wording import counted, place
 
 # What a value is called where no column's head says it.
@@ -31,6 +31,8 @@ def show_runs(*, filters: Sequence[str], sort: str, every: bool, as_json: bool) 
     runs = all_runs(home)
     for file, reason in unreadable_records(home).items():
         print(f"not listed: {file.parent.name}, whose {file.name} can't be read ({reason})", file=sys.stderr)
+    for file, reason in unreadable_sweeps(home).items():
+        print(f"runs of {file.parent.name} without their sweep, whose {file.name} can't be read ({reason})", file=sys.stderr)
     rows = chosen(list_runs(runs, sweep_of(home)), filters, sort)
     if as_json:
         print_json({"runs": rows})

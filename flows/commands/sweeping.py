@@ -16,9 +16,10 @@ from flows.recipe.sweep_file import load_sweep
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.naming import changes
 from flows.runs.record import RUNNING
-from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun, begun, find_sweep
+from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun, begin, find_sweep, held
 from flows.wording import place
 from tasks.child import Cancelled
+from tasks.home_lock import using
 from tasks.nodes import Node
 
 if TYPE_CHECKING:
@@ -28,27 +29,28 @@ if TYPE_CHECKING:
 def run_sweep(path: str, overrides: Sequence[str], *, as_json: bool = False, debug: bool = False) -> int:
     """Check a sweep, run what of it isn't complete, and show what came out; the exit code: 1 where a run failed."""
     home, sweep = home_folder(), load_sweep(path, overrides)
-    plan = make_sweep_plan(home, sweep)
-    found, earlier = plan.problems(), find_sweep(home, sweep.name)
-    was_begun = earlier is not None and any(run.runs for run in earlier.record.runs)
-    # A sweep that was begun is finished but for these runs.
-    if found and (not was_begun or plan.all_refused):
-        raise RecipeError("\n".join(found))
     set_prefect_environment(home, debug=debug)
-    record = SweepRecord(
-        sweep.name,
-        str(sweep.file),
-        shlex.join(["bnf", "sweep", path, *overrides]),
-        sweep.axes,
-        sweep.select.model_dump() if sweep.select is not None else None,
-        [SweepRun(point.recipe.name, point.settings) for point in plan.points],
-    )
-    with begun(home, record) as folder:
+    # What the plan finds in the home stays until the sweep has ended: nothing is dropped, and no other of its name begins.
+    with using(home), held(home, sweep.name):
+        earlier, plan = find_sweep(home, sweep.name), make_sweep_plan(home, sweep)
+        found, was_begun = plan.problems(), earlier is not None and any(run.runs for run in earlier.record.runs)
+        # A sweep that was begun is finished but for these runs.
+        if found and (not was_begun or plan.all_refused):
+            raise RecipeError("\n".join(found))
+        record = SweepRecord(
+            sweep.name,
+            str(sweep.file),
+            shlex.join(["bnf", "sweep", path, *overrides]),
+            sweep.axes,
+            sweep.select.model_dump() if sweep.select is not None else None,
+            [SweepRun(point.recipe.name, point.settings) for point in plan.points],
+        )
+        folder = begin(home, record, earlier)
         _run(plan, folder)
-        if as_json:
-            print_json(shown(folder))
-        else:
-            _show(folder)
+    if as_json:
+        print_json(shown(folder))
+    else:
+        _show(folder)
     return 1 if folder.record.failed else 0
 
 

@@ -20,7 +20,7 @@ from tasks.nodes import Node
 
 # Where the rows of a source are no pairs by themselves, at most so many are searched for one.
 _MOST_ROWS = 20_000
-_FIRST_ROWS = 20
+FIRST_ROWS = 20
 _MASKS = ("mask_fraction", "mask_to_chosen", "mask_to_rejected")
 # Keys of `prepare` that leave samples of a prompt out, or give some of them two labels.
 _LEAVE_SOME_OUT = ("max_preferred", "max_dispreferred", "pairing", "keep", *_MASKS, "flip_fraction", "contradict_fraction")
@@ -160,7 +160,7 @@ def _without_scores(objective: str, source: DataSource, kinds: Mapping[str, str]
         return None
     parse = Parser(source)
     try:
-        rows = [parse(raw)[1] for raw in itertools.islice(Reader(source), _FIRST_ROWS)]
+        rows = [parse(raw)[1] for raw in itertools.islice(Reader(source), FIRST_ROWS)]
     except (ValueError, OSError):
         # The check of the source itself says what is wrong.
         return None

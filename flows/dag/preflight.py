@@ -31,7 +31,7 @@ from flows.dag.checks import Check
 from flows.dag.costs import dev_samples, kept_policies
 from flows.dag.engine_checks import engine_key, load_checks
 from flows.dag.memory_check import memory_check
-from flows.dag.objective_checks import _FIRST_ROWS, objective_checks, sample_checks, sources_of
+from flows.dag.objective_checks import FIRST_ROWS, objective_checks, sample_checks, sources_of
 from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed, sample_file
 from flows.dag.ray_checks import device_check, ray_check
@@ -288,7 +288,7 @@ def _source(source: DataSource, key: str) -> Check:
     name = f"source {source.source}"
     parse = Parser(source)
     try:
-        first = [(raw, parse(raw)[1]) for raw in itertools.islice(Reader(source), _FIRST_ROWS)]
+        first = [(raw, parse(raw)[1]) for raw in itertools.islice(Reader(source), FIRST_ROWS)]
     except (ValueError, OSError) as error:
         return Check(
             name, f"{key}.path must be readable by the source {source.source}, got {source.path}: {keyed(error, 'data', key)}"

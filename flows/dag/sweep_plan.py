@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from flows.dag.selection import Options
 from flows.dag.sharing import shared_first, work_of
 from flows.errors import RecipeError
 from flows.recipe.sweep_file import Sweep
-from flows.runs.record import Run
+from flows.runs.record import Run, all_runs
 from tasks.nodes import ancestors
 from tasks.resources import num_devices
 from tasks.stages import in_order
@@ -31,6 +31,7 @@ class SweepPlan:
         plans: the plan of each, evaluation included.
         works: what each computes, as `work_of` gives it.
         order: the places of the runs in the order in which they begin.
+        complete: the names of the runs that are complete already. They need nothing, whatever the checks find.
     """
 
     home: Path
@@ -39,6 +40,7 @@ class SweepPlan:
     plans: Sequence[Plan]
     works: Sequence[Mapping[str, str]]
     order: Sequence[int]
+    complete: Set[str]
 
     @property
     def in_order(self) -> list[tuple[Point, Plan]]:
@@ -46,12 +48,15 @@ class SweepPlan:
 
     @property
     def all_refused(self) -> bool:
-        return all(problems(plan.checks) for plan in self.plans)
+        """Whether no run is complete, and none can be begun."""
+        return not self.complete and all(problems(plan.checks) for plan in self.plans)
 
     def problems(self, *, without_home: bool = False) -> list[str]:
-        """What is wrong with the runs, each problem once, with the first run that has it."""
+        """What is wrong with the runs that aren't complete, each problem once, with the first run that has it."""
         found: dict[str, list[Point]] = {}
         for point, plan in zip(self.points, self.plans, strict=True):
+            if point.recipe.name in self.complete:
+                continue
             for problem in problems(check for check in plan.checks if not (without_home and check.name == HOME)):
                 found.setdefault(problem, []).append(point)
         return [
@@ -81,7 +86,9 @@ def make_sweep_plan(home: Path, sweep: Sweep) -> SweepPlan:
     works = [work_of(plan.nodes) for plan in plans]
     if sweep.select is not None:
         check_choice(sweep.select, points, works)
-    return SweepPlan(home, sweep, points, plans, works, shared_first(works))
+    runs = [run for run in all_runs(home) if run.state == "completed"]
+    complete = {plan.recipe.name for plan in plans if result_of(plan, runs) is not None}
+    return SweepPlan(home, sweep, points, plans, works, shared_first(works), complete)
 
 
 def trained_only(plan: Plan) -> Plan:
@@ -93,6 +100,11 @@ def trained_only(plan: Plan) -> Plan:
     options = replace(plan.options, only=[stage for stage in in_order() if stage in stages])
     forecasts = {name: entry for name, entry in plan.forecasts.items() if name in needed}
     return replace(plan, nodes=nodes, selection=selection, options=options, forecasts=forecasts)
+
+
+def result_of(plan: Plan, runs: Sequence[Run]) -> Run | None:
+    """The first of these runs, which are complete, that is what the plan would give; None where none is."""
+    return next((run for run in runs if run.record.recipe == plan.recipe.name and is_result(plan, run)), None)
 
 
 def is_result(plan: Plan, run: Run) -> bool:

@@ -317,7 +317,7 @@ def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict
             value = read_setting(key, text)
         except ValueError as error:
             raise RecipeError(str(error)) from error
-        parts = _parts(key)
+        parts = key_parts(key)
         # Of the same key twice the later value counts, as on any command line. A whole section would undo its keys set before.
         undone = next((earlier for earlier in given if len(earlier) > len(parts) and earlier[: len(parts)] == parts), None)
         if undone is not None:
@@ -367,7 +367,7 @@ def _copied_section(section: Mapping[str, object], key: str = "") -> dict[str, o
     return copy
 
 
-def _parts(key: str) -> list[str]:
+def key_parts(key: str) -> list[str]:
     """The parts of a dotted key. `-` and `_` are the same in the recipe's own keys and in the names of benchmarks."""
     parts: list[str] = []
     for part in key.split("."):

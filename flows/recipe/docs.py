@@ -1,5 +1,6 @@
-"""The tables of keys in docs/recipes.md, made from the recipe's models. `python -m flows.recipe.docs` writes them anew, and the JSON schema
-of recipes (`flows.recipe.schema`)."""
+"""The tables of keys in docs/recipes.md, made from the recipe's models. `python -m flows.recipe.docs` writes them anew, and the JSON
+schemas of recipes and sweeps (`flows.recipe.schema`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from bnf.training.config import TrainConfig
 from flows.recipe.config import Recipe
-from flows.recipe.schema import SCHEMA, as_text
+from flows.recipe.schema import SCHEMA, SWEEP_SCHEMA, as_text, schema, sweep_schema
 from flows.recipe.section import Section, inner_section
 from tasks.keys import ROOT
 
@@ -83,4 +84,5 @@ def _default(value: object) -> str:
 
 if __name__ == "__main__":
     DOCUMENT.write_text(with_tables(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
-    SCHEMA.write_text(as_text(), encoding="utf-8")
+    SCHEMA.write_text(as_text(schema()), encoding="utf-8")
+    SWEEP_SCHEMA.write_text(as_text(sweep_schema()), encoding="utf-8")

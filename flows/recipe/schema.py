@@ -1,7 +1,8 @@
-"""The JSON schema of recipes, from which an editor completes keys and values, shows what they mean and marks what is wrong.
+"""The JSON schemas of recipes and of sweeps, from which an editor completes keys and values, shows what they mean and marks what is wrong.
 
-It is made from the recipe's models. `python -m flows.recipe.docs` writes it to docs/recipe.schema.json, and a recipe names that file in its
-first line. It says less than `bnf plan`: nothing of rules over several keys. It knows keys by their names with `_`.
+They are made from the models of the files. `python -m flows.recipe.docs` writes them to docs/recipe.schema.json and docs/sweep.schema.json,
+and a file names its own in its first line. They say less than `bnf plan`: nothing of rules over several keys. They know keys by their names
+with `_`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from data.sources import SOURCES
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.judging.protocols import PROTOCOLS
 from flows.recipe.config import Recipe
+from flows.recipe.sweep_file import AXES, VARIANT, SweepFile
 from tasks.keys import ROOT
 
-SCHEMA = ROOT / "docs" / "recipe.schema.json"
+SCHEMA, SWEEP_SCHEMA = ROOT / "docs" / "recipe.schema.json", ROOT / "docs" / "sweep.schema.json"
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
@@ -60,20 +62,72 @@ def schema() -> JsonSchemaValue:
     return found
 
 
-def as_text() -> str:
-    """The schema as its file has it."""
-    return json.dumps(schema(), ensure_ascii=False, indent=1) + "\n"
+def sweep_schema() -> JsonSchemaValue:
+    """The schema of a sweep's file. An axis is any key of a recipe by its dotted name, with a list of what that key takes."""
+    recipe, found = schema(), {"$schema": _DRAFT, **SweepFile.model_json_schema()}
+    found["title"] = "A sweep of bnf"
+    keys: JsonSchemaValue = {}
+    open_keys: JsonSchemaValue = {}
+    _dotted(recipe, recipe, "", keys, open_keys)
+    found["$defs"] = {**recipe["$defs"], **found.get("$defs", {}), "keys": keys}
+    of_key = {key: {"$ref": f"#/$defs/keys/{key}"} for key in keys}
+    variant = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, **of_key},
+        "patternProperties": open_keys,
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+
+    def axis(values: JsonSchemaValue) -> JsonSchemaValue:
+        return {"type": "array", "minItems": 1, "items": values}
+
+    found["properties"][AXES] = {
+        "title": AXES,
+        "type": "object",
+        "minProperties": 1,
+        "properties": {VARIANT: axis(variant), **{key: axis(values) for key, values in of_key.items()}},
+        "patternProperties": {pattern: axis(values) for pattern, values in open_keys.items()},
+        "additionalProperties": False,
+    }
+    return found
 
 
-def first_line(recipe: Path) -> str:
-    """The comment that leads an editor from a recipe's file to the schema in this checkout, without a network.
+def _dotted(
+    whole: JsonSchemaValue, section: JsonSchemaValue, prefix: str, keys: JsonSchemaValue, open_keys: JsonSchemaValue
+) -> None:
+    """Collects what each dotted key within a section takes; `open_keys` are patterns of those whose names the schema doesn't know."""
+    if "$ref" in section:
+        section = whole["$defs"][section["$ref"].rpartition("/")[2]]
+    for choices in ("anyOf", "oneOf"):
+        for one in section.get(choices, ()):
+            _dotted(whole, one, prefix, keys, open_keys)
+    for name, about in section.get("properties", {}).items():
+        keys.setdefault(f"{prefix}{name}", about)
+        _dotted(whole, about, f"{prefix}{name}.", keys, open_keys)
+    named = prefix.replace(".", r"\.")
+    if "$ref" in section.get("items", {}):
+        # A list of sections, each by its place.
+        open_keys[rf"^{named}\d+\."] = {}
+    if isinstance(section.get("additionalProperties"), dict):
+        open_keys[f"^{named}."] = {}
+
+
+def as_text(found: JsonSchemaValue) -> str:
+    """A schema as its file has it."""
+    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+
+
+def first_line(recipe: Path, schema_file: Path = SCHEMA) -> str:
+    """The comment that leads an editor from a recipe's or sweep's file to the schema in this checkout, without a network.
 
     Inside the checkout the path is relative, so that it holds in every clone; for a recipe elsewhere it is absolute. The checkout's file
     is that of the version that runs; a copy beside the recipe would fall behind it.
     """
     folder = recipe.absolute().parent.resolve()
     inside = folder.is_relative_to(ROOT.resolve())
-    place = Path(os.path.relpath(SCHEMA.resolve(), folder)).as_posix() if inside else SCHEMA.resolve().as_uri()
+    target = schema_file.resolve()
+    place = Path(os.path.relpath(target, folder)).as_posix() if inside else target.as_uri()
     return f"# yaml-language-server: $schema={place}"
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from bnf.paths import person_path
 from flows.errors import RecipeError
-from flows.recipe.config import _parts, as_name, read_values
+from flows.recipe.config import as_name, key_parts, read_values
 from flows.recipe.messages import explain
 from flows.recipe.paths import find_path
 from flows.recipe.section import Section
@@ -43,7 +43,9 @@ class Select(Section):
         return value
 
 
-class _File(Section):
+class SweepFile(Section):
+    """What a sweep's YAML file holds."""
+
     base: str
     name: str | None = None
     sweep: Annotated[dict[str, list[object]], Field(min_length=1)]
@@ -101,15 +103,15 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> Sweep:
             f"SWEEP must be a file with `base` and `sweep`, got {path} without sweep; run a recipe with `bnf run`"
         )
     try:
-        given = _File.model_validate(values)
+        given = SweepFile.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{path}: {explain(entry, _File)}" for entry in error.errors())) from None
+        raise RecipeError("\n".join(f"{path}: {explain(entry, SweepFile)}" for entry in error.errors())) from None
     axes, variants = _axes(given.sweep)
     own = [word for word in overrides if not word.startswith("name=")]
     names = [word.removeprefix("name=") for word in overrides if word.startswith("name=")]
     name = _name(names[-1] if names else given.name or as_name(file.stem))
     for key in (word.partition("=")[0] for word in own):
-        if ".".join(_parts(key)) in axes:
+        if ".".join(key_parts(key)) in axes:
             raise RecipeError(
                 f"{key} must be set where the sweep sets it, got it on the command line too; change sweep.{key} in {path}"
             )
@@ -138,7 +140,7 @@ def _axes(given: Mapping[str, Sequence[object]]) -> tuple[dict[str, Sequence[obj
     axes: dict[str, Sequence[object]] = {}
     variants: dict[str, dict[str, object]] = {}
     for written, values in given.items():
-        key = ".".join(_parts(written))
+        key = ".".join(key_parts(written))
         if key in axes:
             raise RecipeError(f"sweep.{written} must be one axis, got it twice, with - and with _; remove one")
         if not values:
@@ -169,14 +171,14 @@ def _variants(values: Sequence[object]) -> dict[str, dict[str, object]]:
         name = value["name"]
         if name in found:
             raise RecipeError(f"sweep.{VARIANT} must have each name once, got {name!r} twice; rename one")
-        found[name] = {".".join(_parts(key)): entry for key, entry in value.items() if key != "name"}
+        found[name] = {".".join(key_parts(key)): entry for key, entry in value.items() if key != "name"}
     return found
 
 
 def _select(select: Select | None, axes: Mapping[str, Sequence[object]]) -> Select | None:
     if select is None:
         return None
-    over = [".".join(_parts(key)) for key in select.over]
+    over = [".".join(key_parts(key)) for key in select.over]
     for key in over:
         if key not in axes:
             raise RecipeError(

@@ -148,7 +148,9 @@ class Run:
             return RUNNING
         except FileNotFoundError:
             return CRASHED
-        return CRASHED
+        # It may have ended between the look at its record and the look at its lock.
+        record = self._now()
+        return CRASHED if record is None or record.state == RUNNING else record.state
 
     @property
     def where(self) -> str:
@@ -221,6 +223,20 @@ class Run:
         if self._alive is not None:
             self._alive.close()
             self._alive = None
+
+    def end_crashed(self) -> None:
+        """Record that the run's process is gone, unless it has ended otherwise since this record was read."""
+        record = self._now()
+        if record is not None and record.state == RUNNING:
+            self.record = record
+            self.end(CRASHED)
+
+    def _now(self) -> RunRecord | None:
+        """The record as the file has it now; None where it is there no more, as after `bnf rm`."""
+        try:
+            return _read_record(self.folder / RECORD, self.folder.parents[1])
+        except (ValueError, OSError):
+            return None
 
     def _place(self, name: str) -> int:
         # What no plan names keeps its place.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 from evaluation.records import Record, read_json
 from flows.errors import RecipeError
@@ -16,6 +18,8 @@ from tasks.store import write_json
 _FILE, _LOCK = "sweep.json", "alive.lock"
 # States of a sweep's run that begins later, or was left out because something else ended the sweep.
 WAITING = "waiting"
+# Whoever looks whether a sweep is at work holds its lock for a moment; a sweep that begins waits so long for them.
+_LOOKS_END_S = 2.0
 
 
 @dataclass
@@ -79,7 +83,7 @@ class SweepFolder:
 
     def read_again(self) -> SweepFolder:
         """The sweep as its record has it now."""
-        return SweepFolder(self.folder, SweepRecord.from_json(read_json(self.folder / _FILE)))
+        return SweepFolder(self.folder, _read_record(self.folder / _FILE))
 
     @property
     def state(self) -> str:
@@ -112,42 +116,79 @@ class SweepFolder:
             run.state = state if run.state == RUNNING else run.state
         self.save()
 
+    def end_crashed(self) -> None:
+        """Record that the sweep's process is gone, unless the sweep has ended or was begun anew since this record was read."""
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), (self.folder / _LOCK).open("a") as alive:
+            # Where another has it the sweep was begun anew, or somebody looks: whoever comes next marks it.
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.record = self.read_again().record
+            if self.record.state == RUNNING:
+                self.end(CRASHED)
+
 
 @contextlib.contextmanager
-def begun(home: Path, record: SweepRecord) -> Iterator[SweepFolder]:
-    """The sweep's folder with a new record, kept from other sweeps of that name until the `with` is left.
+def held(home: Path, name: str) -> Iterator[None]:
+    """Keep other sweeps of that name away until the `with` is left. What the home has of the sweep is then this one's to change.
 
     Raises:
         RecipeError: a sweep of that name is at work.
     """
-    folder = home / "sweeps" / record.sweep
+    folder = home / "sweeps" / name
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as alive:
+    with (folder / _LOCK).open("a") as alive:
+        if not _lock(alive):
+            raise RecipeError(
+                f"name must be another than that of a sweep at work in {home}, got {name!r}; wait for it, or write name=…"
+            )
+        yield
+
+
+def _lock(alive: IO[str]) -> bool:
+    """Take a sweep's lock; False where a sweep has it."""
+    deadline = time.monotonic() + _LOOKS_END_S
+    while True:
         try:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RecipeError(
-                f"name must be another than that of a sweep at work in {home}, got {record.sweep!r}; wait for it, or write name=…"
-            ) from None
-        # The runs that the sweep began earlier stay its runs.
-        earlier = find_sweep(home, record.sweep)
-        known = {run.name: run for run in earlier.record.runs} if earlier is not None else {}
-        for run in record.runs:
-            # Names that are numbers stand for other settings where the file was changed.
-            same = known.get(run.name)
-            runs = same.runs if same is not None and same.settings == run.settings else ()
-            run.runs = [name for name in runs if (home / "runs" / name).is_dir()]
-        found = SweepFolder(folder, record)
-        found.save()
-        yield found
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
+
+
+def begin(home: Path, record: SweepRecord, earlier: SweepFolder | None) -> SweepFolder:
+    """The sweep's folder with a new record, for one that has it `held`. The runs that the sweep began earlier stay its runs."""
+    known = {run.name: run for run in earlier.record.runs} if earlier is not None else {}
+    for run in record.runs:
+        # Names that are numbers stand for other settings where the file was changed.
+        same = known.get(run.name)
+        runs = same.runs if same is not None and same.settings == run.settings else ()
+        run.runs = [name for name in runs if (home / "runs" / name).is_dir()]
+    found = SweepFolder(home / "sweeps" / record.sweep, record)
+    found.save()
+    return found
 
 
 def all_sweeps(home: Path) -> list[SweepFolder]:
-    """Every sweep of the home. A record that can't be read is left out: no run depends on it."""
+    """Every sweep of the home. A record that can't be read is left out: `unreadable_sweeps` has it, and no run depends on it."""
     found = []
-    for path in sorted((home / "sweeps").glob(f"*/{_FILE}")):
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            found.append(SweepFolder(path.parent, SweepRecord.from_json(read_json(path))))
+    for path in _records(home):
+        with contextlib.suppress(ValueError, OSError):
+            found.append(SweepFolder(path.parent, _read_record(path)))
+    return found
+
+
+def unreadable_sweeps(home: Path) -> dict[Path, str]:
+    """The files of the records that can't be read, and why not."""
+    found = {}
+    for path in _records(home):
+        try:
+            _read_record(path)
+        except FileNotFoundError:
+            continue  # somebody has just deleted it
+        except (ValueError, OSError) as error:
+            found[path] = str(error)
     return found
 
 
@@ -157,5 +198,32 @@ def sweep_of(home: Path) -> dict[str, str]:
 
 
 def find_sweep(home: Path, name: str) -> SweepFolder | None:
-    """The sweep of that name; None where there is none."""
-    return next((sweep for sweep in all_sweeps(home) if sweep.record.sweep == name), None)
+    """The sweep of that name; None where there is none.
+
+    Raises:
+        RecipeError: its record can't be read.
+    """
+    path = next((path for path in _records(home) if path.parent.name == name), None)
+    if path is None:
+        return None
+    try:
+        return SweepFolder(path.parent, _read_record(path))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise RecipeError(
+            f"{path} must be the record of the sweep {name}, got a file that can't be read ({error}); bring it back, or move it away: "
+            "runs that are complete are taken without it too"
+        ) from error
+
+
+def _records(home: Path) -> list[Path]:
+    return sorted((home / "sweeps").glob(f"*/{_FILE}"))
+
+
+def _read_record(path: Path) -> SweepRecord:
+    """Raises ValueError where the file isn't a sweep's record."""
+    try:
+        return SweepRecord.from_json(read_json(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} must be a sweep's record, got one without what it needs ({error})") from error

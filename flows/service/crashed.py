@@ -77,7 +77,7 @@ def mark_crashed(home: Path) -> None:
                         client.set_flow_run_state(
                             UUID(one.record.flow_run_id), Crashed(message="its process is gone"), force=True
                         )
-                one.end(CRASHED)
+                one.end_crashed()
     # On a server of several homes the slot may be another's; there the lease's end frees it. A run that is starting, as the one that asks,
     # holds none.
     if own_server(home) and not any(run.state == RUNNING and run.record.flow_run_id is not None for run in runs):

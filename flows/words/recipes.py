@@ -51,8 +51,11 @@ def init(
     init_recipe(Asked(recipe, data, source, split, model, objective, engine, benchmarks, judge, limit, system_prompt))
 
 
-def schema(debug: Debug = False) -> None:
+def schema(
+    sweep: Annotated[bool, typer.Option("--sweep", help="That of sweeps.")] = False,
+    debug: Debug = False,
+) -> None:
     """Print the JSON schema of recipes, from which editors complete them; a recipe of `bnf init` names its file."""
-    from flows.recipe.schema import as_text
+    from flows.recipe.schema import as_text, schema, sweep_schema
 
-    print(as_text(), end="")
+    print(as_text(sweep_schema() if sweep else schema()), end="")

@@ -96,7 +96,7 @@ def _cached_tokens(engine, prompt):
     from vllm.inputs import TokensPrompt
 
     both = [TokensPrompt(prompt_token_ids=prompt)] * 2
-    found = engine._llm.generate(both, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)
+    found = engine.llm.generate(both, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)
     return [len(prompt), *(output.num_cached_tokens for output in found)]
 
 

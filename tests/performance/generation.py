@@ -124,7 +124,7 @@ def measure(model: Path, num_prompts: int, max_new_tokens: int, repeats: int) ->
 
     def bare(folder: Path) -> list[tuple[str, int]]:
         prompts = [TokensPrompt(prompt_token_ids=render_prompt(tokenizer, messages(item))) for item in items]
-        outputs = engine._llm.generate(prompts, SamplingParams(temperature=0, max_tokens=max_new_tokens), use_tqdm=False)
+        outputs = engine.llm.generate(prompts, SamplingParams(temperature=0, max_tokens=max_new_tokens), use_tqdm=False)
         return [(output.outputs[0].text, len(output.outputs[0].token_ids)) for output in outputs]
 
     rounds = _in_turns({"bare": bare, "ours": stage(engine)}, engine.reseed, repeats)

@@ -73,7 +73,7 @@ def simulate(
 
 
 def _intervals(values: np.ndarray) -> list[tuple[float, float] | None]:
-    block = Block(values.tolist())
+    block = Block(values.tolist(), right_or_wrong=True)
     found = crossed_mean([block], with_p=False)
     low, high = paired_interval([value for of_seed in block.values for value in of_seed])
     return [found.ci, found.ci_bootstrap, found.ci_items, (low / 100, high / 100)]

@@ -2,12 +2,15 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bnf.data.groups import Completion, PromptGroup
@@ -18,11 +21,13 @@ from bnf.training.checks import check_data
 from bnf.training.config import TrainConfig
 from bnf.training.launch import Call
 from bnf.training.losses import Totals, count, total_loss
+from bnf.training.own_reference import ReferenceMismatch
 from bnf.training.preparation import Folders
+from bnf.training.remedies import remedies
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import row_of
 from tests.unit.bnf.test_trainer import metrics
-from tests.unit.bnf.training import BASE, ignore, run
+from tests.unit.bnf.training import BASE, ignore, run, same, weights
 
 SCORES = [1.0, 0.0, 0.5, 2.0, 2.0]
 GROUPS = [0, 0, 0, 1, 1]
@@ -192,6 +197,35 @@ def test_equal_rewards_everywhere_are_nothing_to_learn_from() -> None:
     check_data(TrainConfig(objective="reinforce", objective_options={"baseline": "none"}), [group])
 
 
+@pytest.mark.parametrize(
+    ("logratio", "value", "slope"),
+    [
+        (-1.0, math.e - 2, 1 - math.e),
+        (-20.0, math.exp(20) - 21, 1 - math.exp(20)),
+        # The tangent at −20 has at −30 eleven times its height, at −1000 981 times.
+        (-30.0, 11 * math.exp(20) - 31, 1 - math.exp(20)),
+        (-1000.0, 981 * math.exp(20) - 1001, 1 - math.exp(20)),
+    ],
+)
+def test_k3_is_finite_however_unlikely_a_token_has_become_and_pulls_it_up(logratio: float, value: float, slope: float) -> None:
+    row = row_of([[logratio - 0.5]], [1], reference=[[-0.5]], old=[[logratio - 0.5]], scores=[0.0])
+    own = row.per_token_logps.detach().float().requires_grad_()
+    assert row.reference_per_token_logps is not None and row.old_per_token_logps is not None
+    row = replace(row, per_token_logps=own, reference_per_token_logps=row.reference_per_token_logps.float())
+    objective = load_objective("reinforce", {"kl_coef": 0.5, "baseline": "none"})
+    losses = objective.losses(row).completions
+    assert losses is not None and losses.item() == pytest.approx(0.5 * value, rel=1e-5)
+    losses.sum().backward()
+    assert own.grad is not None and own.grad.item() == pytest.approx(0.5 * slope, rel=1e-5)
+
+
+def test_what_a_collapse_is_answered_with_says_the_kl_coef_that_there_is() -> None:
+    for name in ("reinforce", "ppo", "grpo", "gspo"):
+        assert "objective_options.kl_coef above 0, which holds" in remedies(TrainConfig(objective=name))
+        held = TrainConfig(objective=name, objective_options={"kl_coef": 0.05})
+        assert "a higher objective_options.kl_coef (now 0.05), which holds" in remedies(held)
+
+
 def first_step(output: Path) -> dict[str, Any]:
     return next(line for line in metrics(output) if line["step"] == 1)
 
@@ -201,6 +235,67 @@ def test_a_first_round_takes_the_reference_as_the_policy_that_sampled(workplace:
     first, second = (line for line in metrics(tmp_path) if "loss" in line)
     assert (first["ratio"], first["clip_ratio/low"], first["clip_ratio/high"]) == (1, 0, 0)
     assert second["ratio"] != 1
+
+
+@pytest.fixture
+def later_round(workplace: Path, tmp_path: Path) -> tuple[Path, Callable[[Path, str], dict[str, Any]]]:
+    """The cached values of a later round's start, and the training of that round with values of it, in a folder."""
+    run(workplace, tmp_path / "round1", objective="grpo", max_steps=1)
+    start, old = tmp_path / "round1" / "policy", tmp_path / "old"
+    cache_reference(start, workplace / "groups", old, max_tokens_per_row=48, bf16=False, progress=ignore)
+    config = TrainConfig(**BASE, max_steps=2, objective="grpo", objective_options={"kl_coef": 0.1})
+
+    def train_on(old: Path, output: str) -> dict[str, Any]:
+        reference = workplace / "reference_False"
+        folders = Folders(start, workplace / "groups", reference, tmp_path / output, workplace / "model", old)
+        return train(config, folders, step0_check=False, progress=ignore).to_json()
+
+    return old, train_on
+
+
+def test_values_that_another_machine_computed_are_computed_again_and_that_is_said(
+    later_round: tuple[Path, Callable[[Path, str], dict[str, Any]]], tmp_path: Path
+) -> None:
+    """With half of the values higher and half lower the mean of the ratios alone would hide it."""
+    old, train_on = later_round
+    there = train_on(old, "there")
+    assert "old_mismatch" not in there and "old_made_elsewhere" not in there
+    shard = old / "reference-00000.safetensors"
+    with safe_open(shard, framework="pt") as file:
+        metadata, values = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    signs = torch.ones_like(values["logps"])
+    signs[::2] = -1
+    save_file({**values, "logps": values["logps"] + 1e-3 * signs}, shard, metadata=metadata)
+    with pytest.raises(
+        ReferenceMismatch, match=r"mean ratio at step 0 must be 1 .* started again, training computes the values of old itself"
+    ):
+        train_on(old, "here")
+    summary = train_on(old, "here")
+    assert summary["old_mismatch"] == pytest.approx(1 - 0.5e-3, abs=1e-4) and summary["reference_mismatch"] is None
+    assert first_step(tmp_path / "here")["ratio"] == 1
+    assert same(weights(tmp_path / "here"), weights(tmp_path / "there"))
+    assert not list((tmp_path / "here").glob("o*old*")), "neither values nor the note"
+
+
+def test_values_that_another_kind_of_device_computed_are_said(
+    later_round: tuple[Path, Callable[[Path, str], dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, train_on = later_round
+    index = json.loads((old / "index.json").read_text())
+    (old / "index.json").write_text(json.dumps({**index, "head_logits": 2**27}))
+    assert train_on(old, "out")["old_made_elsewhere"] == f"head_logits {2**27}, here {2**25}"
+
+
+def test_values_of_its_own_that_differ_still_end_the_training(
+    later_round: tuple[Path, Callable[[Path, str], dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, train_on = later_round
+    monkeypatch.setattr("bnf.training.identity.IdentityCheck.mean_weight", lambda self: 0.9)
+    with pytest.raises(ReferenceMismatch):
+        train_on(old, "out")
+    with pytest.raises(ValueError, match="computed these values itself, so one of its two passes is wrong") as caught:
+        train_on(old, "out")
+    assert not isinstance(caught.value, ReferenceMismatch)
 
 
 def test_a_later_round_has_values_of_the_policy_that_it_starts_from(workplace: Path, tmp_path: Path) -> None:

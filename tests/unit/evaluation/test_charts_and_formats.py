@@ -34,7 +34,7 @@ def test_curves_leave_out_what_is_no_number() -> None:
     steps = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": math.nan}, {"step": 3, "loss": None}, {"step": 4}]
     assert charts.curves(steps, LOSS, "Loss") is not None
     assert charts.curves(steps[1:], LOSS, "Loss") is None
-    assert charts._points(steps, "loss") == [(1.0, 1.0)]
+    assert charts.points_of(steps, "loss") == [(1.0, 1.0)]
 
 
 def test_a_histogram_draws_shares_between_edges() -> None:
@@ -50,7 +50,7 @@ def test_a_histogram_draws_shares_between_edges() -> None:
 
 def test_long_runs_are_averaged_in_bins() -> None:
     steps = [{"step": step, "loss": float(step % 2)} for step in range(1, 10 * MAX_POINTS + 1)]
-    points = charts._points(steps, "loss")
+    points = charts.points_of(steps, "loss")
     assert len(points) == MAX_POINTS
     assert points[0] == (5.5, 0.5)
     started = time.monotonic()

@@ -1,14 +1,18 @@
 """Means over items crossed with seeds: numbers worked out by hand, what must not change them, what one seed says, and what they hold."""
 
+import functools
 import math
 import random
 
 import pytest
 
-from evaluation.crossed import Block, crossed_mean, seeds_interval, two_way_bootstrap
+from evaluation import crossed
+from evaluation.crossed import crossed_mean, seeds_interval, two_way_bootstrap
 from evaluation.statistics import Z_95, paired_interval, tango_interval, unanimous_interval
 from tests.performance.seed_coverage import METHODS, simulate
 
+Block = functools.partial(crossed.Block, right_or_wrong=True)
+Measures = functools.partial(crossed.Block, right_or_wrong=False)
 T_1, T_2 = 12.706205, 4.302653  # Student's 97.5 % quantiles of one and two degrees of freedom
 
 
@@ -20,7 +24,7 @@ def flips(seed, num_seeds=3, num_items=40, gained=0.3, lost=0.1):
 
 def test_by_hand():
     """Two seeds with means 0.3 and 0.7, two items with means 0.4 and 0.6."""
-    found = crossed_mean([Block([[0.2, 0.4], [0.6, 0.8]])])
+    found = crossed_mean([Measures([[0.2, 0.4], [0.6, 0.8]])])
     items = Z_95 * math.sqrt(2 * (0.2**2 + 0.2**2)) / 4  # the items' sums lie 0.2 off twice the mean
     seeds = T_1 * math.sqrt(0.2**2 + 0.2**2) / math.sqrt(2)
     assert found.mean == pytest.approx(0.5) and found.seed_sd == pytest.approx(math.sqrt(0.08))
@@ -58,9 +62,19 @@ def test_nothing_flipped_is_no_certainty():
     everything = crossed_mean([Block([[1.0] * 12] * 3)])
     assert everything.ci[1] == 1 and everything.ci[0] < 0.6 and everything.p < 0.01
     # Of values whose scale isn't known, nothing can be said; nor of one item.
-    assert crossed_mean([Block([[5.5, 5.5], [5.5, 5.5]])]).ci is None
+    assert crossed_mean([Measures([[5.5, 5.5], [5.5, 5.5]])]).ci is None
     single = crossed_mean([Block([[1.0], [0.0]])])
     assert single.ci is None and single.p is None and single.mean == 0.5
+
+
+def test_lengths_that_happen_to_be_0_and_1_are_no_right_and_wrong_answers():
+    """Two items of one seed, 0 and 1 tokens longer: mean 0.5, variance 0.5, standard error √(0.5 / 2). No end is cut off at 1."""
+    half = Z_95 * 0.5
+    assert crossed_mean([Measures([[0.0, 1.0]])]).ci == pytest.approx((0.5 - half, 0.5 + half))
+    assert crossed_mean([Measures([[0.0, 1.0]])]).times(100).ci == pytest.approx(crossed_mean([Measures([[0.0, 100.0]])]).ci)
+    assert crossed_mean([Block([[0.0, 1.0]])]).ci[1] <= 1
+    with pytest.raises(ValueError, match=r"values must be -1, 0 or 1 where they are of right and wrong answers, got 0\.5"):
+        crossed_mean([Block([[0.5, 1.0]])])
 
 
 def test_what_must_not_change_it():
@@ -125,7 +139,7 @@ def test_the_bootstrap_resamples_seeds_and_items():
     items = Block([[1.0, 0.0] * 50] * 2)
     low, high = two_way_bootstrap([items])
     assert (low, high) == pytest.approx((0.4, 0.6), abs=0.02)
-    assert two_way_bootstrap([Block([[0.25] * 30, [0.75] * 30])]) == (0.25, 0.75)
+    assert two_way_bootstrap([Measures([[0.25] * 30, [0.75] * 30])]) == (0.25, 0.75)
     assert two_way_bootstrap([items], seed=1) == two_way_bootstrap([items], seed=1)
     # A cluster is drawn as a whole.
     clustered = two_way_bootstrap([Block(items.values, [place % 2 for place in range(100)])])

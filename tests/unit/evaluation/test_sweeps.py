@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from evaluation.paired import compare_scores, read_scores
 from evaluation.report import tables
-from evaluation.report.sweep_charts import Place, _decades, _front, shift_charts, shifts_of
+from evaluation.report.sweep_charts import Place, _decades, _front, pareto, shift_charts, shifts_of
 from evaluation.report.sweep_results import find_results
 from evaluation.report.sweep_words import answer
 from evaluation.report.sweeps import render, write
@@ -275,3 +276,12 @@ def test_the_front_has_those_that_none_surpasses_in_both() -> None:
         Place(name, gain, None, tax, None, 1) for name, gain, tax in (("a", 5, -3), ("b", 3, 0), ("c", 2, -1), ("d", 5, -4))
     ]
     assert [one.name for one in _front(places)] == ["b", "a"]
+
+
+def test_twenty_settings_are_told_apart_without_their_colours() -> None:
+    """In grey print the shape of a point, and whether it is filled, are all there is."""
+    drawn = str(pareto([Place(f"setting {n}", 3.0 * n, None, float(n % 5), None, n) for n in range(20)]))
+    shapes = dict(re.findall(r'<path id="(m\w+)" d="([^"]*)"', drawn))
+    points = re.findall(r'<use href="#(m\w+)" [^>]*style="fill: var\(--((?:aligned|ground|series-\d))\)', drawn)
+    assert len(points) == 20 and len({(shapes[id], fill == "ground") for id, fill in points}) == 20
+    assert all(f">setting {n}</text>" in drawn for n in range(20)), "and each has its name beside it"

@@ -11,7 +11,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import Automation
 
 from flows.recipe.config import make_recipe
-from flows.runs.record import find_run, start_run
+from flows.runs.record import all_runs, find_run, start_run
+from flows.runs.sweeps import SweepRecord, SweepRun, begin, find_sweep, held
 from flows.service import crashed
 from flows.service.crashed import watch_for_silence
 
@@ -77,3 +78,61 @@ def test_a_run_that_died_while_it_started_is_nothing_to_prefect_and_one_that_sta
     starting.known_as(str(uuid4()))
     crashed.mark_crashed(tmp_path)
     assert freed == [True]
+
+
+@pytest.fixture
+def telling(tmp_path, monkeypatch):
+    """Prefect's client; `telling.meanwhile` is called when it is told of a state."""
+    telling = SimpleNamespace(meanwhile=lambda: None, told=[])
+
+    def tell(id, *args, **kwargs):
+        telling.told.append(str(id))
+        telling.meanwhile()
+
+    client = SimpleNamespace(set_flow_run_state=tell)
+    monkeypatch.setattr(crashed, "get_client", lambda **kwargs: contextlib.nullcontext(client))
+    monkeypatch.setattr(crashed, "own_server", lambda home: False)
+    return telling
+
+
+def test_a_sweep_that_is_begun_anew_meanwhile_keeps_its_record(tmp_path, telling):
+    def record(flow_run_id):
+        return SweepRecord("s", "s.yaml", "bnf sweep s.yaml", {}, None, [SweepRun("s-0", {})], flow_run_id=flow_run_id)
+
+    old, new = str(uuid4()), str(uuid4())
+    with held(tmp_path, "s"):
+        begin(tmp_path, record(old), None)
+    with contextlib.ExitStack() as begun:
+
+        def begin_anew():
+            begun.enter_context(held(tmp_path, "s"))
+            begin(tmp_path, record(new), None)
+
+        telling.meanwhile = begin_anew
+        crashed.mark_crashed(tmp_path)
+        found = find_sweep(tmp_path, "s")
+        assert telling.told == [old] and (found.state, found.record.flow_run_id) == ("running", new)
+    telling.meanwhile = lambda: None
+    crashed.mark_crashed(tmp_path)
+    assert telling.told == [old, new] and find_sweep(tmp_path, "s").record.state == "crashed"
+
+
+def test_what_ends_in_order_between_two_looks_has_not_crashed(tmp_path, telling, monkeypatch):
+    """Its last record would be replaced by the one that was read before."""
+    run = start_run(tmp_path, make_recipe(RECIPE), str(uuid4()))
+
+    def runs(home):
+        found = all_runs(home)
+        run.end("completed")
+        return found
+
+    monkeypatch.setattr(crashed, "all_runs", runs)
+    crashed.mark_crashed(tmp_path)
+    assert telling.told == [] and find_run(tmp_path, run.id).record.state == "completed"
+
+    dead = start_run(tmp_path, make_recipe(RECIPE), str(uuid4()))
+    dead._alive.close()
+    telling.meanwhile = lambda: dead.end("completed")
+    monkeypatch.setattr(crashed, "all_runs", all_runs)
+    crashed.mark_crashed(tmp_path)
+    assert len(telling.told) == 1 and find_run(tmp_path, dead.id).record.state == "completed"

@@ -7,8 +7,8 @@ import pytest
 from jsonschema import Draft7Validator
 
 from bnf.plain_yaml import read
-from flows.recipe.schema import SCHEMA, as_text, first_line, schema
-from tests.recipes import RECIPES
+from flows.recipe.schema import SCHEMA, SWEEP_SCHEMA, as_text, first_line, schema, sweep_schema
+from tests.recipes import RECIPES, SWEEPS
 
 SMALL = {"model_name_or_path": "x", "data": {"source": "pairs", "path": "p.jsonl"}, "train": {"objective": "bnf"}}
 
@@ -30,7 +30,8 @@ def with_value(key, value):
 
 
 def test_the_file_is_what_the_models_give():
-    assert SCHEMA.read_text(encoding="utf-8") == as_text(), "run `python -m flows.recipe.docs`"
+    for file, found in ((SCHEMA, schema()), (SWEEP_SCHEMA, sweep_schema())):
+        assert file.read_text(encoding="utf-8") == as_text(found), "run `python -m flows.recipe.docs`"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -95,3 +96,50 @@ def test_every_key_says_what_it_means():
     train = next(choice for choice in found["properties"]["train"]["anyOf"] if "properties" in choice)
     silent += [f"train.{name}" for name, key in train["properties"].items() if not key.get("description")]
     assert silent == []
+
+
+@pytest.fixture(scope="module")
+def of_sweeps():
+    Draft7Validator.check_schema(sweep_schema())
+    return Draft7Validator(sweep_schema())
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_keeps_its_schema_and_names_it_in_its_first_line(path, of_sweeps):
+    assert [error.message for error in of_sweeps.iter_errors(read(path.read_bytes(), path.name))] == []
+    line = path.read_text(encoding="utf-8").splitlines()[0]
+    assert line == first_line(path, SWEEP_SCHEMA)
+    assert (path.parent / line.partition("$schema=")[2]).resolve() == SWEEP_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "valid"),
+    [
+        ("train.learning_rate", [1e-5, 2e-5], True),
+        ("train.learnin_rate", [1e-5], False),
+        ("train.learning_rate", ["fast"], False),
+        ("train.learning_rate", 1e-5, False),
+        ("train.learning_rate", [], False),
+        ("train.objective", ["bnf", "dpp"], False),
+        ("train.objective_options.beta", [0.1, 0.5], True),
+        ("train.objective_options.bta", [0.1], False),
+        ("evaluation.benchmarks", [["gsm8k"], {"gsm8k": {"limit": 3}}], True),
+        ("evaluation.benchmarks.gsm8k.limit", [3, None], True),
+        ("data.0.limit", [5], True),
+        ("dato.0.limit", [5], False),
+        ("variant", [{"name": "dpo", "train.objective": "dpo"}], True),
+        ("variant", [{"name": "dpo", "train.objectiv": "dpo"}], False),
+        ("variant", [{"train.objective": "dpo"}], False),
+    ],
+)
+def test_an_axis_is_a_key_of_a_recipe_with_a_list_of_its_values(axis, values, valid, of_sweeps):
+    assert of_sweeps.is_valid({"base": "b.yaml", "sweep": {"seed": [0], axis: values}}) == valid
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"bas": "x"}, {"select": {"on": "dev", "by": "eval_acuracy", "over": ["seed"]}}, {"sweep": {}}, {"selct": None}],
+)
+def test_misspelled_keys_of_a_sweep_are_marked(changes, of_sweeps):
+    assert of_sweeps.is_valid({"base": "b.yaml", "sweep": {"seed": [0]}})
+    assert not of_sweeps.is_valid({"base": "b.yaml", "sweep": {"seed": [0]}, **changes})

@@ -38,6 +38,27 @@ def test_a_difference_is_only_said_where_its_interval_is_off_zero(results):
     assert {row["seeds"].partition("/")[2] for row in results.comparison_rows()} == {"3"}
 
 
+def test_a_difference_by_hand(monkeypatch):
+    """Three seeds whose masses differ by 0.1, 0.2 and 0.3 on average over the steps: the mean is 0.2, its standard error 0.1 / √3, and
+    Student's quantile of two degrees of freedom 4.302653. So 0.2 is no difference, and with the last seed at 0.15 it is one."""
+    monkeypatch.setattr(study_page, "_SEEDS", range(3))
+
+    def of(*means):
+        # Two steps, whose average is a seed's mean.
+        mass = torch.stack([torch.tensor(means), torch.tensor(means)]).double() + torch.tensor([[-0.05], [0.05]])
+        return Curves(reward=mass, mass=mass, kl=mass, reverse_kl=mass)
+
+    still = of(0.2, 0.2, 0.2)
+    unsure = study_page._compared("BNF", "DPO", "the loss", of(0.3, 0.4, 0.5), still)
+    assert unsure.interval == pytest.approx((0.2 - 4.302653 * 0.1 / 3**0.5, 0.2 + 4.302653 * 0.1 / 3**0.5), abs=1e-6)
+    assert (unsure.verdict, unsure.row()["mass"], unsure.row()["seeds"]) == ("no difference", "+0.200 [-0.048, +0.448]", "3/3")
+    # 0.1, 0.2 and 0.15: mean 0.15, standard error 0.05 / √3, and so from 0.026 to 0.274.
+    sure = study_page._compared("BNF", "DPO", "the loss", of(0.3, 0.4, 0.35), still)
+    assert (sure.verdict, sure.row()["mass"]) == ("faster", "+0.150 [+0.026, +0.274]")
+    slower = study_page._compared("DPO", "BNF", "the loss", still, of(0.3, 0.4, 0.35))
+    assert (slower.verdict, slower.row()["mass"], slower.row()["seeds"]) == ("slower", "-0.150 [-0.274, -0.026]", "0/3")
+
+
 def test_seeds_that_never_arrive_count_in_the_median(monkeypatch):
     monkeypatch.setattr(study_page, "_SEEDS", range(5))
     # Seeds 0 to 2 arrive at steps 1, 2 and 3; seeds 3 and 4 never do.

@@ -16,6 +16,7 @@ from flows.dag.sweep_plan import devices_needed, make_sweep_plan, trained_only
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe
 from flows.recipe.sweep_file import Select, load_sweep
+from flows.runs.record import start_run
 from flows.runs.swept import of_policy
 from tasks.keys import ROOT
 from tasks.stages import in_order
@@ -296,6 +297,25 @@ def test_a_plan_counts_shared_work_once_and_evaluates_stand_ins_for_what_will_be
     trained = trained_only(plan.plans[0])
     assert [node.stage for node in trained.nodes] == ["resolve", "prepare", "reference", "train"]
     assert trained.options.only == ["resolve", "prepare", "reference", "train"] and devices_needed(trained) == 1
+
+
+def test_checks_refuse_only_runs_that_are_not_complete(written, tmp_path, monkeypatch):
+    """As where a machine has fewer devices by now: the page of a complete sweep can be drawn all the same."""
+    monkeypatch.setattr("flows.dag.plan.preflight", lambda *_: [Check("devices", "there must be more devices")])
+    (tmp_path / "m").mkdir()
+    sweep = load_sweep(written({**BASE, "model_name_or_path": str(tmp_path / "m")}, sweep=RATES))
+    names = [point.recipe.name for point in make_points(sweep)]
+    monkeypatch.setattr("flows.dag.sweep_plan.is_result", lambda plan, run: run.record.recipe in complete)
+    complete = names[:6]
+    plan = make_sweep_plan(tmp_path / "home", sweep)
+    assert plan.all_refused and plan.problems() == ["there must be more devices"], "there are no runs"
+    for point in make_points(sweep):
+        start_run(tmp_path / "home", point.recipe, "x").end("completed")
+    plan = make_sweep_plan(tmp_path / "home", sweep)
+    settings = "train.objective=dpo train.learning_rate=2e-5 seed=0"
+    assert plan.problems() == [f"2 of 8 runs, such as {settings}: there must be more devices"] and not plan.all_refused
+    complete = names
+    assert make_sweep_plan(tmp_path / "home", sweep).problems() == []
 
 
 def test_a_recipe_is_no_sweep_and_a_sweep_no_recipe(written):

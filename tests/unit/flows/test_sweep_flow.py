@@ -1,6 +1,7 @@
 """How a sweep's runs begin and end, with runs that do nothing: devices of their own, failures, a stop; and its record in the home."""
 
 import contextlib
+import fcntl
 import sys
 import threading
 from types import SimpleNamespace
@@ -9,15 +10,18 @@ import pytest
 
 from flows import sweep as module
 from flows.align import LISTENER, SHARE
-from flows.commands import sweeping
+from flows.commands import listing, sweeping
+from flows.commands.showing import taken_run_or_sweep
 from flows.commands.sweeping import shown
+from flows.dag import sweep_plan
 from flows.dag.checks import Check
 from flows.dag.selection import Options
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import make_recipe
+from flows.runs.garbage import collect
 from flows.runs.listing import chosen, list_runs
 from flows.runs.record import all_runs, start_run
-from flows.runs.sweeps import SweepRecord, SweepRun, all_sweeps, begun, find_sweep, sweep_of
+from flows.runs.sweeps import SweepRecord, SweepRun, all_sweeps, begin, find_sweep, held, sweep_of, unreadable_sweeps
 from flows.service.sharing import SharedAccelerator, part
 from tasks.child import Cancelled
 from tasks.resources import Devices
@@ -30,6 +34,12 @@ def record(names=NAMES):
     return SweepRecord(
         "s", "s.yaml", "bnf sweep s.yaml", {"seed": [0, 1, 2]}, None, [SweepRun(name, {"seed": 0}) for name in names]
     )
+
+
+@contextlib.contextmanager
+def begun(home, record):
+    with held(home, record.sweep):
+        yield begin(home, record, find_sweep(home, record.sweep))
 
 
 @pytest.fixture
@@ -58,7 +68,7 @@ def go(tmp_path, monkeypatch):
             for point in points
         ]
         monkeypatch.setattr(module, "devices_needed", lambda plan: needs)
-        monkeypatch.setattr(module, "is_result", lambda plan, run: plan.recipe.name in complete)
+        monkeypatch.setattr(sweep_plan, "is_result", lambda plan, run: plan.recipe.name in complete)
         with begun(tmp_path, record()) as folder:
             work = module.Work(SimpleNamespace(home=tmp_path), folder, module.Teller(on_message=go.said.append))
             module._run_all(work, list(zip(points, plans, strict=True)), cancelled)
@@ -127,7 +137,8 @@ def test_a_cancelled_sweep_stops_the_runs_at_work_and_begins_no_other(go):
     assert list(go.started) == ["s-0"]
 
 
-def test_two_sweeps_of_a_name_are_not_at_work_at_once_and_a_dead_one_is_told_from_one_at_work(tmp_path):
+def test_two_sweeps_of_a_name_are_not_at_work_at_once_and_a_dead_one_is_told_from_one_at_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.runs.sweeps._LOOKS_END_S", 0.1)
     with begun(tmp_path, record()) as folder:
         assert find_sweep(tmp_path, "s").state == "running"
         with (
@@ -142,6 +153,71 @@ def test_two_sweeps_of_a_name_are_not_at_work_at_once_and_a_dead_one_is_told_fro
         assert again.record.runs[0].runs == [], "a run that was removed is no more one of the sweep's"
         again.end("completed")
     assert [sweep.state for sweep in all_sweeps(tmp_path)] == ["completed"] and find_sweep(tmp_path, "t") is None
+
+
+def test_who_looks_whether_a_sweep_is_at_work_keeps_none_from_beginning(tmp_path):
+    with begun(tmp_path, record()):
+        pass
+    looks = (tmp_path / "sweeps" / "s" / "alive.lock").open()
+    fcntl.flock(looks, fcntl.LOCK_SH)
+    threading.Timer(0.2, looks.close).start()
+    with begun(tmp_path, record()) as folder:
+        assert folder.record.state == "running"
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """A home, and `bnf sweep` up to its runs: `planned.plan` is called for the plan, and `planned.ran` has the plans that were run."""
+    plan = SimpleNamespace(problems=lambda: [], points=[], all_refused=False)
+    planned = SimpleNamespace(home=tmp_path / "home", ran=[], plan=lambda: plan)
+    sweep = SimpleNamespace(name="s", file="s.yaml", axes={}, select=None)
+    monkeypatch.setattr(sweeping, "home_folder", lambda: planned.home)
+    monkeypatch.setattr(sweeping, "load_sweep", lambda path, overrides: sweep)
+    monkeypatch.setattr(sweeping, "set_prefect_environment", lambda home, debug: None)
+    monkeypatch.setattr(sweeping, "make_sweep_plan", lambda home, sweep: planned.plan())
+    monkeypatch.setattr(sweeping, "_run", lambda plan, folder: planned.ran.append(plan))
+    monkeypatch.setattr("flows.runs.sweeps._LOOKS_END_S", 0.1)
+    return planned
+
+
+def test_what_the_plan_finds_in_the_home_stays_until_the_sweep_has_ended(planned):
+    """A `gc` between would drop what the plan has found, and a second sweep of the name would train the same runs."""
+    given, seen = planned.plan, []
+
+    def plan():
+        for other in (lambda: collect(planned.home, dry_run=False), lambda: sweeping.run_sweep("s.yaml", [])):
+            with pytest.raises(RecipeError) as caught:
+                other()
+            seen.append(str(caught.value).split(",")[0])
+        return given()
+
+    planned.plan = plan
+    assert sweeping.run_sweep("s.yaml", []) == 0 and len(planned.ran) == 1
+    assert seen == [
+        f"gc must have {planned.home} for itself",
+        f"name must be another than that of a sweep at work in {planned.home}",
+    ]
+    assert collect(planned.home, dry_run=False) == []
+
+
+@pytest.mark.parametrize("content", ["", '{"sweep": "s"', "[]", '{"sweep": "s"}'])
+def test_a_record_that_cannot_be_read_is_said_and_never_overwritten(planned, content, capsys, monkeypatch):
+    file = planned.home / "sweeps" / "s" / "sweep.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(
+        RecipeError, match=r"sweep.json must be the record of the sweep s, got .* bring it back, or move it away"
+    ):
+        sweeping.run_sweep("s.yaml", [])
+    assert file.read_text() == content and not planned.ran
+    with pytest.raises(RecipeError, match="must be the record of the sweep s"):
+        taken_run_or_sweep(planned.home, "s")
+    monkeypatch.setattr(listing, "home_folder", lambda: planned.home)
+    listing.show_runs(filters=[], sort="age", every=True, as_json=True)
+    assert "runs of s without their sweep, whose sweep.json can't be read" in capsys.readouterr().err
+    assert all_sweeps(planned.home) == [] and list(unreadable_sweeps(planned.home)) == [file]
+    file.unlink()
+    assert sweeping.run_sweep("s.yaml", []) == 0 and planned.ran
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from pathlib import Path
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row
 from bnf.training.choosing import FIGURES
+from bnf.training.collapse import REFERENCE
 from bnf.training.metrics import peak_memory_gb
 from bnf.training.own_reference import Mismatch
 from bnf.training.row_trainer import LearningRates, RowTrainer
 
 SUMMARY_FILE = "train_summary.json"
-_MAY_BE_LEFT_OUT = ("dev", "kept", "policies")
+_MAY_BE_LEFT_OUT = ("dev", "kept", "policies", "step0_check_skipped", "compared_with")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class TrainSummary:
     kept: KeptSummary | None = None
     # The policies of the way that were kept: by its name the step of each. None where none was asked for.
     policies: Mapping[str, int] | None = None
+    # Why policy and reference were not compared before the first step: what the reference is. None where they were, or there is none.
+    step0_check_skipped: str | None = None
+    # The model from which shifts and KL are measured, in words, where that is not the reference.
+    compared_with: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The fields as train_summary.json holds them."""
@@ -110,8 +115,9 @@ def summarize(
     resumed_from: int,
     seconds: float,
     mismatch: Mismatch | None,
+    unequal: str | None = None,
 ) -> TrainSummary:
-    """The summary of a training that has ended, `seconds` after it began."""
+    """The summary of a training that has ended, `seconds` after it began; `unequal` says why its reference is no copy of its start."""
     state = trainer.state
     logged = [entry for entry in state.log_history if "loss" in entry]
     evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
@@ -142,6 +148,8 @@ def summarize(
         reference_made_elsewhere=None if mismatch is None else mismatch.elsewhere,
         kept=None if best is None or taken is None else _kept(trainer, best, taken, evaluated[-1]),
         policies={name: min(step, state.global_step) for name, step in trainer.policies.asked.items()} or None,
+        step0_check_skipped=unequal,
+        compared_with=None if trainer.dev.compared_with == REFERENCE else trainer.dev.compared_with,
     )
 
 

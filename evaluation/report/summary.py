@@ -96,6 +96,10 @@ def notes(summary: Record) -> list[str]:
     found += [text for name, entry in summary["contamination"].items() if (text := _contaminated(name, entry))]
     trained = summary["train"] or {}
     found += [text for text in (kept_note(trained),) if text is not None]
+    if (whose := trained.get("step0_check_skipped")) is not None:
+        found.append(
+            f"The reference is {whose}: the check that policy and reference are equal before the first step doesn't hold, and was skipped."
+        )
     weight, elsewhere = trained.get("reference_mismatch"), trained.get("reference_made_elsewhere")
     if weight is not None or elsewhere is not None:
         why = f"made elsewhere: {elsewhere}" if elsewhere else f"mean weight {weight:.3f} before the first step, where it is 1"

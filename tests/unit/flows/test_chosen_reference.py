@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
+from flows.dag.reference_check import reference_checks
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from tasks.keys import ROOT
@@ -134,18 +135,19 @@ def test_without_a_training_there_is_no_reference():
 
 
 def test_a_reference_that_is_nowhere_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match=r"reference.model_name_or_path must lead"):
+    with pytest.raises(RecipeError, match=r"reference.model_name_or_path: .* must exist"):
         nodes({"model_name_or_path": str(tmp_path / "nowhere")})
 
 
-def checks(folder, tmp_path):
+def checks(folder, tmp_path, *, whole=False):
     wanted = recipe({"model_name_or_path": str(folder)})
-    found = preflight(wanted, [Forecast(node, None, False, None, []) for node in build(wanted)], tmp_path)
+    forecasts = [Forecast(node, None, False, None, []) for node in build(wanted)]
+    found = preflight(wanted, forecasts, tmp_path) if whole else reference_checks(wanted, forecasts)
     return {check.name: check for check in found}
 
 
 def test_the_preflight_looks_at_tokenizer_layers_and_memory(small, tmp_path, monkeypatch):
-    found = checks(small, tmp_path)
+    found = checks(small, tmp_path, whole=True)
     assert found["reference small"].problem is None and found["memory of the reference"].problem is None
     assert found["model small"].problem is None, "a reference needs no chat template"
 
@@ -173,7 +175,15 @@ def test_the_page_has_the_base_models_values(tmp_path):
     for name in ("resolve/base", "reference", "reference/base"):
         folders[name] = tmp_path / name.replace("/", "-")
         folders[name].mkdir()
-        manifest = {"key": "k", "fingerprint": "f", "seconds": 1.0, "versions": {}, "machine": {}}
+        manifest = {
+            "key": "k",
+            "fingerprint": "f",
+            "seconds": 1.0,
+            "versions": {},
+            "machine": {},
+            "files": {},
+            "ingredients": {},
+        }
         (folders[name] / "manifest.json").write_text(json.dumps(manifest))
     settings = {"models": {"base": MODEL}, "recipe": {"name": "r"}}
     assert report.collect(settings, folders).reference == folders["reference/base"]

@@ -17,7 +17,7 @@ class Reference(Section):
     """The model that the objective compares the policy with, where that isn't the one that training starts from as it is."""
 
     model_name_or_path: Annotated[str | None, MayBeLocal()] = Field(
-        None, description="a folder or a hub id, of the same tokenizer; left out: the model that training starts from"
+        None, description="a folder or a hub id, of the same tokenizer; left out: the base model"
     )
     revision: str | None = Field(None, description="of a hub id: a branch, tag or commit")
     temperature: float = Field(1.0, gt=0, description="its logits are divided by this")

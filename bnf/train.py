@@ -130,7 +130,7 @@ def run(
     if objective.needs_old and reference_model_dir is None and cached is not None and not same_weights:
         # Its values would count as those of the policy that sampled: wrong ratios, and nothing would say so.
         raise ValueError(
-            f"reference_model must be given for objective {config.objective!r} where the reference is of another model than {model_dir}, "
+            f"reference_model must be given for objective {config.objective!r} where the reference isn't {model_dir}'s own, "
             f"got {cached} alone; add --reference-model, and {model_dir}'s own log-probabilities are cached too"
         )
     folders = Folders(model_dir, groups_dir, reference_dir, output_dir, reference_model_dir, old_dir)

@@ -17,6 +17,8 @@ from data.sources import SOURCES
 # How many rows are read as every source would, and how many are counted.
 _ROWS_READ = 200
 _MOST_ROWS = 100_000
+# It makes one side of its pairs by itself: nobody gets that without asking for it.
+_MADE = ("near_identical",)
 # What gives completions with what is said of them.
 _PREFERENCES = ("pairs", "labels", "ratings")
 # Of sources that read the same the first is proposed: the plain one, then those with a schema of their own. A common beginning is a guess.
@@ -119,7 +121,7 @@ def _place(one: Reading) -> tuple[object, ...]:
 
 
 def _preference_sources() -> Iterator[str]:
-    return (name for name in names(SOURCES) if load(SOURCES, name).GIVES in _PREFERENCES)
+    return (name for name in names(SOURCES) if load(SOURCES, name).GIVES in _PREFERENCES and name not in _MADE)
 
 
 def _readings(name: str, path: str, columns: Sequence[str], rows: Sequence[Raw]) -> Iterator[Reading]:

@@ -53,6 +53,7 @@ WITHOUT_EFFECT = frozenset(
 SHOWS_OR_REFUSES = frozenset(
     {
         "bnf.data.longest",
+        "bnf.data.same_tokenizer",
         "bnf.parallel.join",
         "bnf.parallel.launch",
         "bnf.parallel.placement",

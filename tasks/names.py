@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 # Whose task it is: a model that is evaluated, a judge, the model that labels samples, the data that are not sampled, or the policy that a
-# round starts from.
-Role = Literal["base", "aligned", "judge", "second", "labeler", "offline", "old"]
+# round starts from; a reference of the recipe's choice.
+Role = Literal["base", "aligned", "judge", "second", "labeler", "offline", "old", "reference_model"]
 _ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 

@@ -117,8 +117,9 @@ def likelihood_shift(
     attention: str = "auto",
     placement: Placement = _HERE,
 ) -> LikelihoodShift:
-    """Scores all groups under the policy and compares the scores with the cached reference. Scores of an earlier call are used again.
-    Returns what it writes to shifts.json. `load_in_4bit` says how the reference was computed; a policy folder holds whole weights.
+    """Scores all groups under the policy and compares the scores with those cached in `reference_dir`: the reference's, or the base model's
+    where the recipe names another reference. Scores of an earlier call are used again. Returns what it writes to shifts.json.
+    `load_in_4bit` says how the reference was computed; a policy folder holds whole weights.
     `placement` says in how many processes the policy scores, and how they hold it.
 
     Raises:

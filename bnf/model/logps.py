@@ -53,21 +53,29 @@ class TokenLogps:
         return -logps.exp() * logps + log_rest.exp() * (self.rest_entropies - log_rest)
 
 
-def row_logps(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool = False, prompts: bool = False) -> TokenLogps:
+def row_logps(
+    model: PreTrainedModel,
+    row: Row,
+    *,
+    bf16: bool,
+    entropies: bool = False,
+    prompts: bool = False,
+    temperature: float = 1.0,
+) -> TokenLogps:
     """Log-probability and log-odds of every completion token of a row, on the model's device; with `prompts`, the prompts'
     log-probabilities too.
 
     `bf16` computes under autocast, whatever the weights' dtype. Policy and reference need the same setting. Of a sharded model all
-    processes must call it.
+    processes must call it. Logits are divided by `temperature`, a reference's alone: at another than 1 there is no gradient.
 
     Raises:
         ValueError: a sequence of the row is longer than the model's `longest_sequence`.
     """
     if isinstance(model, FSDPModule):
         # Only the model's own forward gathers its weights.
-        values: TokenLogps = model(row=row, bf16=bf16, entropies=entropies, prompts=prompts)
+        values: TokenLogps = model(row=row, bf16=bf16, entropies=entropies, prompts=prompts, temperature=temperature)
         return values
-    return _computed(model, row, bf16=bf16, entropies=entropies, prompts=prompts)
+    return _computed(model, row, bf16=bf16, entropies=entropies, prompts=prompts, temperature=temperature)
 
 
 def accept_rows(model: PreTrainedModel) -> None:
@@ -85,7 +93,9 @@ def accept_rows(model: PreTrainedModel) -> None:
     model.forward = forward
 
 
-def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, prompts: bool) -> TokenLogps:
+def _computed(
+    model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, prompts: bool, temperature: float = 1.0
+) -> TokenLogps:
     device = compute_device(model)
     plan = SegmentPlan(row.spans)
     check_length(model.config, plan.longest_path)
@@ -106,7 +116,9 @@ def _computed(model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, 
         states = hidden[places.to(device)]
         states = states.bfloat16() if bf16 else states
         scale, softcap = head_scale(model.config), head_softcap(model.config)
-        return head_logps(states, weight, targets.to(device), entropies=entropies, scale=scale, softcap=softcap)
+        return head_logps(
+            states, weight, targets.to(device), entropies=entropies, scale=scale, softcap=softcap, temperature=temperature
+        )
 
     values = head(row.predicting, row.targets, entropies)
     if prompts:
@@ -146,17 +158,20 @@ def head_logps(
     entropies: bool = False,
     scale: float | None = None,
     softcap: float | None = None,
+    temperature: float = 1.0,
     chunk: int | None = None,
 ) -> TokenLogps:
     """The head alone: `hidden` (N, D), `weight` (V, D), `targets` (N,); computed in the dtype of `hidden`, as autocast would.
 
-    With `scale` the logits are `s·z` (Cohere, Granite), and with `softcap` after that `c·tanh(z/c)` (Gemma 2, arXiv 2408.00118).
+    With `scale` the logits are `s·z` (Cohere, Granite), and with `softcap` after that `c·tanh(z/c)` (Gemma 2, arXiv 2408.00118); last
+    they are divided by `temperature`, which has no gradient unless it is 1.
     The weight's gradient is summed over chunks in float32 or better, and rounded once to the weight's own dtype.
     """
     chunk = head_chunk(len(weight)) if chunk is None else chunk
     differentiable = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    assert temperature == 1 or not differentiable
     logps, log_odds, rest_entropies = _ChunkedHead.apply(
-        hidden, weight, targets, entropies, scale, softcap, chunk, differentiable
+        hidden, weight, targets, entropies, scale, softcap, temperature, chunk, differentiable
     )
     return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
 
@@ -187,6 +202,7 @@ class _ChunkedHead(torch.autograd.Function):
         entropies: bool,
         scale: float | None,
         softcap: float | None,
+        temperature: float,
         chunk: int,
         differentiable: bool,
     ) -> tuple[Tensor, ...]:
@@ -200,6 +216,7 @@ class _ChunkedHead(torch.autograd.Function):
             chunk_logits = torch.mm(states, weight.T, out=buffer[: len(states)])
             for part, places in zip(chunk_logits.split(wide), labels[:, None].split(wide), strict=True):
                 logits = _widened(part, scale, softcap)
+                logits = logits if temperature == 1 else logits.div_(temperature)
                 label_logits = logits.gather(1, places)
                 logits.scatter_(1, places, float("-inf"))
                 log_rest = logits.logsumexp(dim=1, keepdim=True)
@@ -241,7 +258,7 @@ class _ChunkedHead(torch.autograd.Function):
                 weight_grad = torch.empty_like(weight, dtype=sum_dtype) if weight_grad is None else weight_grad
                 _add_outer(weight_grad, logits, states, first=number == 0)
         weight_grad = None if weight_grad is None else weight_grad.to(ctx.weight_dtype)
-        return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None, None
+        return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None, None, None
 
 
 def _num_wide(vocabulary: int) -> int:

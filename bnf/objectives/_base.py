@@ -45,6 +45,7 @@ class RowLogps:
     prompt_lengths: Tensor | None = None  # (G,) how many those are
     kl_pair_logratio: Tensor | None = None  # scalar: the global batch's mean over its KL pairs, without gradient
     old_per_token_logps: Tensor | None = None  # (N,) log p under the policy that this training started from
+    base_per_token_logps: Tensor | None = None  # (N,) log p under the base model, where the recipe names another reference
     batch_sums: tuple[float, ...] = ()  # `BaseObjective.batch_sums`, added up over the groups of the global batch
 
     def sum_by_completion(self, per_token: Tensor) -> Tensor:
@@ -77,6 +78,15 @@ class RowLogps:
     def logratios(self) -> Tensor:
         """`S − S^ref`, the implicit reward without β. (C,)"""
         return self.logps - self.reference_logps
+
+    @property
+    def shifts(self) -> Tensor:
+        """`S − S^base`: what training changed, which the log shows and no objective reads. Without values of the base model it is the
+        log-ratio to the reference. (C,)
+        """
+        if self.base_per_token_logps is None:
+            return self.logratios
+        return self.logps - self.sum_by_completion(self.base_per_token_logps)
 
     def chosen(self, by_completion: Tensor) -> Tensor:
         """(C,) → (P,)"""

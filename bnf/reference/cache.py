@@ -57,6 +57,7 @@ def cache_reference(
     attention: str = "auto",
     entropies: bool = False,
     kl_pairs: bool = False,
+    temperature: float = 1.0,
     placement: Placement = _HERE,
     ray: str | None = None,
 ) -> ReferenceIndex:
@@ -64,7 +65,8 @@ def cache_reference(
 
     `progress` counts tokens. `weights` and `load_in_4bit` are `load_model`'s, `attention` is `train.attention`; the index says which
     kernels served. `entropies` also stores the model's entropy at every position, and `kl_pairs` the values of the rows' KL pairs. If the
-    data set has dev groups, their values go into the subfolder `dev`. The index is written last: where it exists, the cache is complete.
+    data set has dev groups, their values go into the subfolder `dev`. All values are of the logits divided by `temperature`. The index is
+    written last: where it exists, the cache is complete.
     Where several processes call it, they share the rows, and where `placement` says so the model. With `ray`, an address
     (`bnf.parallel.ray_workers`), one process calls it, and workers there compute whole shards.
 
@@ -88,6 +90,7 @@ def cache_reference(
         attention=attention,
         entropies=entropies,
         kl_pairs=kl_pairs,
+        temperature=temperature,
     )
     rows = {part: pass_.rows(groups[part]) for part in parts}
 

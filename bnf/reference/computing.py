@@ -63,6 +63,7 @@ class Pass:
     attention: str
     entropies: bool
     kl_pairs: bool
+    temperature: float = 1.0
 
     def rows(self, groups: Sequence[PromptGroup]) -> PassRows:
         """The rows of groups.
@@ -92,6 +93,7 @@ class Pass:
             **device,
             entropies=self.entropies,
             mismatched=None if rows.pairs is None else rows_digest(rows.pairs),
+            temperature=self.temperature,
         )
 
 
@@ -103,12 +105,13 @@ class Reference:
 
     def values(self, rows: PassRows, place: int) -> Values:
         """The values of the row at `place`. Where the model is sharded, all processes must call it."""
-        bf16, entropies = self._of.bf16, self._of.entropies
+        bf16, entropies, temperature = self._of.bf16, self._of.entropies, self._of.temperature
         with torch.no_grad():
-            values = row_logps(self._model, rows.rows[place], bf16=bf16, entropies=entropies)
+            values = row_logps(self._model, rows.rows[place], bf16=bf16, entropies=entropies, temperature=temperature)
             named = {"logps": values.logps, "log_odds": values.log_odds}
             if rows.pairs is not None:
-                named["mismatched_logps"] = row_logps(self._model, rows.pairs[place], bf16=bf16).logps
+                pairs = row_logps(self._model, rows.pairs[place], bf16=bf16, temperature=temperature)
+                named["mismatched_logps"] = pairs.logps
             if entropies:
                 named["entropies"] = values.entropies
         return {name: value.float().cpu() for name, value in named.items()}

@@ -31,11 +31,18 @@ class Identity:
     entropies: bool
     # The digest of the rows of KL pairs; None where the cache has none.
     mismatched: str | None
+    # What the model's logits are divided by.
+    temperature: float = 1.0
 
     @property
     def key(self) -> str:
         """The digest by which a shard is known as part of this cache."""
-        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as index.json holds them. A temperature of 1 is left out: so such caches have the keys that they had before there was
+        one."""
+        return {name: value for name, value in asdict(self).items() if name != "temperature" or value != 1}
 
 
 class DevicePass(TypedDict):
@@ -72,13 +79,14 @@ class ReferenceIndex:
     def to_json(self) -> dict[str, object]:
         """The fields as index.json holds them."""
         index = asdict(self)
-        return {"key": index.pop("key"), **index.pop("identity"), **index}
+        del index["identity"]
+        return {"key": index.pop("key"), **self.identity.to_json(), **index}
 
     @classmethod
     def from_json(cls, text: str) -> "ReferenceIndex":
         """The index that a file's text holds."""
         found = json.loads(text)
-        identity = Identity(**{field.name: found.pop(field.name) for field in fields(Identity)})
+        identity = Identity(**{field.name: found.pop(field.name) for field in fields(Identity) if field.name in found})
         shards = tuple(Shard(shard["file"], tuple(shard["rows"])) for shard in found.pop("shards"))
         return cls(**found, identity=identity, shards=shards)
 

@@ -33,6 +33,7 @@ class ReferenceCall:
     load_in_4bit: bool = False
     attention: str = "auto"
     entropies: bool = False
+    temperature: float = 1.0
     ray: str | None = None
 
     @classmethod

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bnf.training.config import TrainConfig
 from bnf.training.remedies import remedies, remedies_for_overflow
 
-# Nats per token that dev preferred completions may lie under the reference, at all but one evaluation.
+# Nats per token that dev preferred completions may lie under the model that shifts are measured from, at all but one evaluation.
 _MOST_NATS_DOWN = 1.0
 _EVALUATIONS_DOWN = 2
 # Share of samples without an end, absolutely and as a multiple of what the model had before training.
@@ -23,6 +23,9 @@ SHIFT = "logps_shift/chosen"
 UNTERMINATED = "samples/unterminated"
 NUM_SAMPLES = "samples/number"
 
+# What messages call the model that shifts are measured from, unless it is another one.
+REFERENCE = "the reference"
+
 
 class TrainingCollapsed(ArithmeticError):
     """The training has collapsed, and going on would not mend it. The message names the figure, its limit, and what to try."""
@@ -30,8 +33,8 @@ class TrainingCollapsed(ArithmeticError):
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What was logged of an evaluation: the step, the mean shift of dev preferred completions against the reference in nats per token,
-    and the samples' number and share without an end.
+    """What was logged of an evaluation: the step, the mean shift of dev preferred completions in nats per token, and the samples' number
+    and share without an end.
     """
 
     step: int
@@ -51,8 +54,9 @@ def non_finite(what: str, value: float, step: int, config: TrainConfig) -> Train
     return TrainingCollapsed(f"{what} must be finite, got {value} at step {step}; {remedies_for_overflow(config)}")
 
 
-def check_evaluations(logged: Sequence[Mapping[str, float]], config: TrainConfig) -> None:
-    """Looks at what was logged of the evaluations so far; the first of them is the one before the first step.
+def check_evaluations(logged: Sequence[Mapping[str, float]], config: TrainConfig, *, compared_with: str = REFERENCE) -> None:
+    """Looks at what was logged of the evaluations so far; the first of them is the one before the first step. `compared_with` is the model
+    that shifts are measured from, in words.
 
     Raises:
         TrainingCollapsed: the latest shows a collapse.
@@ -62,7 +66,7 @@ def check_evaluations(logged: Sequence[Mapping[str, float]], config: TrainConfig
     down = [each for each in evaluations if each.shift < -_MOST_NATS_DOWN]
     if len(down) >= _EVALUATIONS_DOWN and down[-1] is latest:
         raise TrainingCollapsed(
-            f"dev preferred completions must stay within {_MOST_NATS_DOWN:g} nat per token of the reference, got "
+            f"dev preferred completions must stay within {_MOST_NATS_DOWN:g} nat per token of {compared_with}, got "
             f"{latest.shift:.2f} at step {latest.step} and {down[-2].shift:.2f} at step {down[-2].step}: the training destroys what it "
             f"should keep; {remedies(config)}"
         )

@@ -152,7 +152,7 @@ class DevFigures:
     def add_row(self, row: RowLogps) -> None:
         """Adds a row of dev groups."""
         if row.reference_per_token_logps is not None:
-            self._means.add(SHIFT, row.logratios / row.lengths, row.labels == 1)
+            self._means.add(SHIFT, row.shifts / row.lengths, row.labels == 1)
         rewards = self._objective.rewards(row)
         self._rewards.append((rewards, row.labels, row.margins(rewards) if len(row.pairs) else rewards[:0]))
 

@@ -26,7 +26,8 @@ _CACHED_ROWS = 8
 class DevSet:
     """The rows of a training's dev groups, and the model that the policy's samples are compared with.
 
-    That is the model of `reference_model_dir`; where `starts_as_reference`, the training starts from it.
+    That is the model of `compared_model_dir`, from which shifts are measured too; where `starts_as_compared`, the training starts from it.
+    `compared_with` is what messages call it.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class DevSet:
         objective: BaseObjective,
         *,
         weights: tuple[float, float],
-        reference_model_dir: Path,
-        starts_as_reference: bool,
+        compared_model_dir: Path,
+        starts_as_compared: bool,
+        compared_with: str,
     ) -> None:
         self.rows, self.config, self.objective, self.weights = rows, config, objective, weights
-        self.reference_model_dir, self.starts_as_reference = reference_model_dir, starts_as_reference
+        self.compared_model_dir, self.starts_as_compared = compared_model_dir, starts_as_compared
+        self.compared_with = compared_with
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,7 +66,7 @@ class DevSet:
         samples = self._samples(model, progress)
         values = {"loss": float(torch.stack(losses).sum()), **metrics.pop()}
         if samples:
-            values |= sample_metrics(samples, scored, self._reference(model, is_trained=is_trained), bf16=bf16).to_json()
+            values |= sample_metrics(samples, scored, self._compared(model, is_trained=is_trained), bf16=bf16).to_json()
         # Last: the rules of a collapse look at these, whatever else is logged.
         return values | figures.logged(samples)
 
@@ -83,20 +86,18 @@ class DevSet:
             progress=progress.on_samples,
         )
 
-    def _reference(self, model: PreTrainedModel, *, is_trained: bool) -> AbstractContextManager[PreTrainedModel] | None:
+    def _compared(self, model: PreTrainedModel, *, is_trained: bool) -> AbstractContextManager[PreTrainedModel] | None:
         """The model that the policy's samples are compared with; None where that is the policy itself."""
-        if self.starts_as_reference and not is_trained:
+        if self.starts_as_compared and not is_trained:
             return None
-        if self.starts_as_reference and is_adapted(model):
+        if self.starts_as_compared and is_adapted(model):
             return without_adapter(model)
         # Held while it is used, when no gradients are: it takes no more memory than they do.
         settings, attention = self.config, model.config._attn_implementation
         if is_sharded(transformers_model(model)):
-            reference = load_sharded(
-                self.reference_model_dir, settings.placement, weights=settings.weights, attention=attention
-            )
+            compared = load_sharded(self.compared_model_dir, settings.placement, weights=settings.weights, attention=attention)
         else:
-            reference = load_model(
-                self.reference_model_dir, weights=settings.weights, load_in_4bit=settings.load_in_4bit, attention=attention
+            compared = load_model(
+                self.compared_model_dir, weights=settings.weights, load_in_4bit=settings.load_in_4bit, attention=attention
             )
-        return nullcontext(reference.eval())
+        return nullcontext(compared.eval())

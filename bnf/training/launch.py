@@ -64,7 +64,7 @@ def launch(
     if prepared.finished is not None:
         drop_leftovers(folders.output_dir)
         return prepared.finished
-    folders = replace(folders, reference_dir=prepared.reference_dir, old_dir=prepared.old_dir)
+    folders = replace(folders, reference_dir=prepared.reference_dir, old_dir=prepared.old_dir, base_dir=prepared.base_dir)
     call = Call(config, folders, step0_check, checkpoints)
     launch_processes("train", call.to_json(), folders.output_dir, config.placement, REPORTED, progress)
     summary = read_summary(folders.output_dir)

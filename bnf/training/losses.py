@@ -58,13 +58,15 @@ def assemble(
     reference: RowReference | None,
     *,
     old: RowReference | None = None,
+    base: RowReference | None = None,
     length_normalization: str = "own",
     kl_pair_logratio: Tensor | None = None,
     batch_sums: tuple[float, ...] = (),
 ) -> RowLogps:
     """What an objective sees of a row, on the policy's device and in its dtype.
 
-    `old` are the values of the policy that the training started from; where there are none, that is the reference.
+    `old` are the values of the policy that the training started from; where there are none, that is the reference. `base` are the base
+    model's, where the reference is another one.
     """
     like = policy.logps
     old = reference if old is None else old
@@ -83,6 +85,7 @@ def assemble(
         pairs=row.pairs.to(like.device),
         kl_pair_logratio=kl_pair_logratio,
         old_per_token_logps=None if old is None else old.logps.to(like),
+        base_per_token_logps=None if base is None else base.logps.to(like),
         batch_sums=batch_sums,
         prompt_logps=None if policy.prompt_logps is None else _sum_by_prompt(row, policy.prompt_logps),
         prompt_lengths=row.prompt_lengths.to(like),
@@ -96,6 +99,7 @@ def assemble_row(item: "TrainRow", policy: "TokenLogps", totals: Totals, *, leng
         policy,
         item.reference,
         old=item.old,
+        base=item.base,
         length_normalization=length_normalization,
         kl_pair_logratio=totals.kl_pair_logratio,
         batch_sums=totals.batch_sums,

@@ -50,7 +50,7 @@ class StepMetrics(Means):
                 self.add(f"logps/{name}", row.average_logps, own)
                 self.add(f"logps_sum/{name}", row.logps, own)
                 if row.reference_per_token_logps is not None:
-                    self.add(f"logps_shift/{name}", row.logratios / row.lengths, own)
+                    self.add(f"logps_shift/{name}", row.shifts / row.lengths, own)
             if len(row.pairs):
                 self._has_pairs = True
                 margins = row.margins(rewards)

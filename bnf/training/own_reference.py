@@ -21,11 +21,11 @@ from bnf.reference.index import read_index
 from bnf.reference.launch import ReferenceCall
 from bnf.training.config import TrainConfig
 
-# Which cached values: their name in the names of files, and in messages.
-REFERENCE, OLD = "reference", "old"
+# Which cached values: their name in the names of files, and in messages. `base` is the base model, where the reference is another.
+REFERENCE, OLD, BASE = "reference", "old", "base"
 TITLES = {REFERENCE: "the reference", OLD: "the values of old"}
-# cache(config, model_dir, groups_dir, reference_dir, progress)
-CacheFor = Callable[[TrainConfig, Path, Path, Path, Progress], None]
+# cache(config, model_dir, groups_dir, reference_dir, progress, temperature)
+CacheFor = Callable[[TrainConfig, Path, Path, Path, Progress, float], None]
 
 
 class ReferenceMismatch(ValueError):
@@ -59,8 +59,21 @@ def noted_mismatch(output_dir: Path, of: str = REFERENCE) -> Mismatch | None:
 
 
 def is_of(reference_dir: Path, model_dir: Path) -> bool:
-    """Whether the cache was computed from this model."""
+    """Whether the cache holds this model's own values: those of its logits as they are, at temperature 1."""
+    return read_index(reference_dir).identity.temperature == 1 and is_from(reference_dir, model_dir)
+
+
+def is_from(reference_dir: Path, model_dir: Path) -> bool:
+    """Whether the cache was computed from this model's weights, at whatever temperature."""
     return read_index(reference_dir).identity.model == model_digest(model_dir)
+
+
+def not_its_own(reference_dir: Path, model_dir: Path) -> str | None:
+    """Why the cache does not hold this model's own values, in words; None where it does."""
+    temperature = read_index(reference_dir).identity.temperature
+    whose = [] if is_from(reference_dir, model_dir) else ["of another model than the one that training starts from"]
+    whose += [] if temperature == 1 else [f"at temperature {temperature:g}"]
+    return " and ".join(whose) or None
 
 
 def own_reference(
@@ -72,27 +85,34 @@ def own_reference(
     cache: CacheFor,
     *,
     of: str = REFERENCE,
+    temperature: float = 1.0,
 ) -> Path:
     """Has the training's own cache computed by `cache` where it is not there yet; returns its folder."""
 
     def report(done: int, total: int, note: str) -> None:
         progress(done, total, f"{of}: {note}")
 
-    cache(config, model_dir, groups_dir, _own_folder(output_dir, of), report)
+    cache(config, model_dir, groups_dir, _own_folder(output_dir, of), report, temperature)
     return _own_folder(output_dir, of)
 
 
-def cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
+def cache_for(
+    config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress, temperature: float = 1.0
+) -> None:
     """Caches the reference that this training needs, as the reference stage does, in this process."""
-    _call(config, model_dir, groups_dir, reference_dir, Placement()).launch(progress)
+    _call(config, model_dir, groups_dir, reference_dir, Placement(), temperature).launch(progress)
 
 
-def launch_cache_for(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress) -> None:
+def launch_cache_for(
+    config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress, temperature: float = 1.0
+) -> None:
     """The same in as many processes as the training has."""
-    _call(config, model_dir, groups_dir, reference_dir, config.placement).launch(progress)
+    _call(config, model_dir, groups_dir, reference_dir, config.placement, temperature).launch(progress)
 
 
-def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, placement: Placement) -> ReferenceCall:
+def _call(
+    config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, placement: Placement, temperature: float
+) -> ReferenceCall:
     return ReferenceCall(
         model_dir,
         groups_dir,
@@ -105,13 +125,14 @@ def _call(config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir:
         load_in_4bit=config.load_in_4bit,
         attention=config.attention,
         kl_pairs=config.needs_kl_pairs,
+        temperature=temperature,
         placement=placement,
     )
 
 
 def drop_own_reference(output_dir: Path) -> None:
     """Removes the caches and the notes: after the training's end nothing reads them."""
-    for of in (REFERENCE, OLD):
+    for of in (REFERENCE, OLD, BASE):
         shutil.rmtree(_own_folder(output_dir, of), ignore_errors=True)
         _note_file(output_dir, of).unlink(missing_ok=True)
 

@@ -19,11 +19,13 @@ from bnf.reference.index import made_elsewhere, read_index
 from bnf.training.checks import check_data, check_loggers, check_machine, check_processes
 from bnf.training.config import TrainConfig
 from bnf.training.own_reference import (
+    BASE,
     OLD,
     REFERENCE,
     CacheFor,
     Mismatch,
     cache_for,
+    is_from,
     is_of,
     note_mismatch,
     noted_mismatch,
@@ -47,11 +49,20 @@ class Folders:
     reference_model_dir: Path | None = None
     # The cached values of the model that the training starts from, where the objective needs them and the reference is another model.
     old_dir: Path | None = None
+    # The cached values of the base model, from which shifts are then measured, where the recipe names another reference; and the base
+    # model's folder, where the training doesn't start from it.
+    base_dir: Path | None = None
+    base_model_dir: Path | None = None
 
     @property
     def referred_model_dir(self) -> Path:
         """The folder of the reference's model."""
         return self.reference_model_dir or self.model_dir
+
+    @property
+    def compared_model_dir(self) -> Path:
+        """The folder of the model that shifts are measured from, and KL: the reference's, or the base model's where `base_dir` is given."""
+        return self.referred_model_dir if self.base_dir is None else self.base_model_dir or self.model_dir
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class Prepared:
     # The values of the model that the training starts from, where they are not the reference's.
     old_dir: Path | None
     old_mismatch: Mismatch | None
+    # The base model's values, where shifts are measured from them.
+    base_dir: Path | None
     # The summary where the training ended in an earlier call: nothing is left to do.
     finished: TrainSummary | None
 
@@ -114,20 +127,30 @@ def prepare(
     check_processes(config, len(rows))
     check_machine(config)
     if reference_dir is not None and (groups_dir / DEV).is_dir():
-        _check_reference_model(reference_dir, folders.referred_model_dir)
+        _check_compared_model(folders.base_dir or reference_dir, folders.compared_model_dir)
     _claim(output_dir, config, folders.model_dir, groups_dir)
     finished = read_summary(output_dir)
     mismatch = None
     if reference_dir is not None and finished is None:
         mismatch = _mismatch(config, reference_dir, folders.referred_model_dir, output_dir, step0_check=step0_check)
         if mismatch is not None:
-            reference_dir = own_reference(config, folders.referred_model_dir, groups_dir, output_dir, progress, cache)
+            temperature = read_index(reference_dir).identity.temperature
+            reference_dir = own_reference(
+                config, folders.referred_model_dir, groups_dir, output_dir, progress, cache, temperature=temperature
+            )
     old_mismatch = None
     if old_dir is not None and finished is None:
         old_mismatch = _old_mismatch(config, old_dir, folders.model_dir, output_dir)
         if old_mismatch is not None:
             old_dir = own_reference(config, folders.model_dir, groups_dir, output_dir, progress, cache, of=OLD)
-    return Prepared(groups, rows, reference_dir, mismatch, old_dir, old_mismatch, finished)
+    base_dir = folders.base_dir
+    if base_dir is not None and finished is None:
+        base_model_dir = folders.compared_model_dir
+        if not is_of(base_dir, base_model_dir):
+            raise ValueError(f"base_dir must be of the base model, {base_model_dir}, got {base_dir}; cache that model's values")
+        if made_elsewhere(base_dir, config.attention) is not None:
+            base_dir = own_reference(config, base_model_dir, groups_dir, output_dir, progress, cache, of=BASE)
+    return Prepared(groups, rows, reference_dir, mismatch, old_dir, old_mismatch, base_dir, finished)
 
 
 def _old_mismatch(config: TrainConfig, old_dir: Path, model_dir: Path, output_dir: Path) -> Mismatch | None:
@@ -161,7 +184,7 @@ def _mismatch(
     elsewhere = made_elsewhere(reference_dir, config.attention)
     if elsewhere is None:
         return None
-    if not is_of(reference_dir, reference_model_dir):
+    if not is_from(reference_dir, reference_model_dir):
         raise ValueError(
             f"reference_dir must be of this kind of device, got {reference_dir} with {elsewhere}, and of other weights than "
             f"{reference_model_dir}, from which it can't be computed again; name the reference's model, or cache it here"
@@ -171,9 +194,9 @@ def _mismatch(
     return mismatch
 
 
-def _check_reference_model(reference_dir: Path, model_dir: Path) -> None:
+def _check_compared_model(reference_dir: Path, model_dir: Path) -> None:
     """The policy's samples are compared with the model whose values are cached, and no other."""
-    if read_index(reference_dir).identity.model != model_digest(model_dir):
+    if not is_from(reference_dir, model_dir):
         raise ValueError(
             f"reference_model_dir must be the model that {reference_dir} was made from, got {model_dir} with other weights or files; "
             "name the reference's folder"

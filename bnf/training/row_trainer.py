@@ -239,7 +239,8 @@ class RowTrainer(CheckpointedTrainer):
         self.progress.end_evaluation()
         if not math.isfinite(logs["eval_loss"]):
             raise non_finite("dev loss", logs["eval_loss"], self.state.global_step, self.config)
-        check_evaluations([entry for entry in self.state.log_history if "eval_loss" in entry], self.config)
+        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
+        check_evaluations(evaluations, self.config, compared_with=dev.compared_with)
         return logs
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:

@@ -13,12 +13,14 @@ from bnf.training.config import TrainConfig
 @dataclass(frozen=True)
 class TrainRow:
     """A row, and the reference's values of it where there is a reference; `old` are those of the policy that the training starts from,
-    where the objective needs them and the reference is another model.
+    where the objective needs them and the reference is another model. `base` are those of the base model, from which shifts are
+    measured where the recipe names another reference.
     """
 
     row: Row
     reference: RowReference | None
     old: RowReference | None = None
+    base: RowReference | None = None
     # False of a row that only keeps a process busy while others compute the rest of a step.
     counts: bool = True
 
@@ -38,9 +40,14 @@ def training_rows(config: TrainConfig, groups: Sequence[PromptGroup]) -> list[Ro
 
 
 def with_reference(
-    config: TrainConfig, rows: Sequence[Row], reference_dir: Path | None, old_dir: Path | None = None
+    config: TrainConfig,
+    rows: Sequence[Row],
+    reference_dir: Path | None,
+    old_dir: Path | None = None,
+    base_dir: Path | None = None,
 ) -> list[TrainRow]:
-    """Each row with the reference's values of it, where there is a reference, and with `old` from `old_dir` where that is given.
+    """Each row with the reference's values of it, where there is a reference, and with `old` and `base` from their folders where these
+    are given.
 
     Raises:
         FileNotFoundError, ValueError: as `read_reference`.
@@ -48,10 +55,9 @@ def with_reference(
     if not rows or reference_dir is None:
         return [TrainRow(row, None) for row in rows]
     references: Sequence[RowReference] = _read(config, rows, reference_dir, kl_pairs=config.needs_kl_pairs)
-    old: Sequence[RowReference | None] = [None] * len(rows)
-    if old_dir is not None:
-        old = _read(config, rows, old_dir, kl_pairs=False)
-    return [TrainRow(*of_row) for of_row in zip(rows, references, old, strict=True)]
+    none: Sequence[RowReference | None] = [None] * len(rows)
+    old, base = (none if folder is None else _read(config, rows, folder, kl_pairs=False) for folder in (old_dir, base_dir))
+    return [TrainRow(*of_row) for of_row in zip(rows, references, old, base, strict=True)]
 
 
 def _read(config: TrainConfig, rows: Sequence[Row], folder: Path, *, kl_pairs: bool) -> list[RowReference]:

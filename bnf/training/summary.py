@@ -8,12 +8,16 @@ from pathlib import Path
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row
 from bnf.training.choosing import FIGURES
+from bnf.training.collapse import REFERENCE
 from bnf.training.metrics import peak_memory_gb
 from bnf.training.own_reference import Mismatch
 from bnf.training.row_trainer import LearningRates, RowTrainer
 
 SUMMARY_FILE = "train_summary.json"
-_MAY_BE_LEFT_OUT = ("dev", "kept", "policies", "old_mismatch", "old_made_elsewhere")
+_MAY_BE_LEFT_OUT = (
+    *("dev", "kept", "policies", "old_mismatch", "old_made_elsewhere"),
+    *("step0_check_skipped", "compared_with"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,10 @@ class TrainSummary:
     # Why training computed `old` itself, where it did: the mean ratio to the cached values, or how another device made them.
     old_mismatch: float | None = None
     old_made_elsewhere: str | None = None
+    # Why policy and reference were not compared before the first step: what the reference is. None where they were, or there is none.
+    step0_check_skipped: str | None = None
+    # The model from which shifts and KL are measured, in words, where that is not the reference.
+    compared_with: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The fields as train_summary.json holds them."""
@@ -114,8 +122,9 @@ def summarize(
     seconds: float,
     mismatch: Mismatch | None,
     old_mismatch: Mismatch | None,
+    unequal: str | None = None,
 ) -> TrainSummary:
-    """The summary of a training that has ended, `seconds` after it began."""
+    """The summary of a training that has ended, `seconds` after it began; `unequal` says why its reference is no copy of its start."""
     state = trainer.state
     logged = [entry for entry in state.log_history if "loss" in entry]
     evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
@@ -148,6 +157,8 @@ def summarize(
         policies={name: min(step, state.global_step) for name, step in trainer.policies.asked.items()} or None,
         old_mismatch=None if old_mismatch is None else old_mismatch.mean_weight,
         old_made_elsewhere=None if old_mismatch is None else old_mismatch.elsewhere,
+        step0_check_skipped=unequal,
+        compared_with=None if trainer.dev.compared_with == REFERENCE else trainer.dev.compared_with,
     )
 
 

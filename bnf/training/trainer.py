@@ -3,6 +3,7 @@
 A training that was killed goes on from its last checkpoint, to the same bits.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -25,13 +26,14 @@ from bnf.training.arguments import Patience, training_arguments
 from bnf.training.checkpointed_trainer import check_whole
 from bnf.training.checks import check_choosing
 from bnf.training.choosing import step_of
+from bnf.training.collapse import REFERENCE
 from bnf.training.config import TrainConfig
 from bnf.training.evaluating import DevSet
 from bnf.training.identity import IdentityCheck
 from bnf.training.leftovers import CHECKPOINTS, drop_leftovers
 from bnf.training.logger_runs import follow
 from bnf.training.losses import label_weights
-from bnf.training.own_reference import OLD, TITLES, Mismatch, ReferenceMismatch, is_of, note_mismatch
+from bnf.training.own_reference import OLD, TITLES, Mismatch, ReferenceMismatch, is_of, not_its_own, note_mismatch
 from bnf.training.policies import Policies, gathered
 from bnf.training.preparation import Folders, Prepared, prepare
 from bnf.training.row_trainer import RowTrainer
@@ -39,6 +41,7 @@ from bnf.training.rows import training_rows, with_reference
 from bnf.training.summary import SUMMARY_FILE, TrainSummary, summarize
 
 METRICS_FILE = "metrics.jsonl"
+_logger = logging.getLogger(__name__)
 
 
 def train(
@@ -68,7 +71,8 @@ def train(
     if prepared.finished is not None:
         drop_leftovers(folders.output_dir)
         return prepared.finished
-    groups, rows, reference_dir, old_dir = prepared.groups, prepared.rows, prepared.reference_dir, prepared.old_dir
+    groups, rows = prepared.groups, prepared.rows
+    reference_dir, old_dir, base_dir = prepared.reference_dir, prepared.old_dir, prepared.base_dir
     model_dir, groups_dir, output_dir = folders.model_dir, folders.groups_dir, folders.output_dir
     dev_groups = read_groups(groups_dir / DEV) if (groups_dir / DEV).is_dir() else []
     dev_rows = training_rows(config, dev_groups)
@@ -107,22 +111,29 @@ def train(
     asked = {name: step_of(name, config.save_steps, num_steps) for name in checkpoints}
     policies = Policies(config, model_dir, output_dir, asked, attention=attention)
     checked = [of for of in computed_with if of == OLD or step0_check]
+    checks_identity = step0_check and reference_dir is not None
+    unequal = None if checks_identity or reference_dir is None else not_its_own(reference_dir, model_dir)
+    if unequal is not None and is_first():
+        _logger.warning(
+            "the step-0 check is skipped: the reference is %s, so policy and reference differ before the first step", unequal
+        )
     weights, objective = (
         label_weights(config.label_weighting, groups),
         load_objective(config.objective, config.objective_options),
     )
     dev = DevSet(
-        with_reference(config, dev_rows, reference_dir and reference_dir / DEV, old_dir and old_dir / DEV),
+        with_reference(config, dev_rows, *(folder and folder / DEV for folder in (reference_dir, old_dir, base_dir))),
         config,
         objective,
         weights=weights,
-        reference_model_dir=folders.referred_model_dir,
-        starts_as_reference=folders.reference_model_dir is None,
+        compared_model_dir=folders.compared_model_dir,
+        starts_as_compared=folders.compared_model_dir == folders.model_dir,
+        compared_with=REFERENCE if base_dir is None else "the base model",
     )
     trainer = RowTrainer(
         model,
         arguments,
-        with_reference(config, rows, reference_dir, old_dir),
+        with_reference(config, rows, reference_dir, old_dir, base_dir),
         config=config,
         objective=objective,
         weights=weights,
@@ -154,6 +165,7 @@ def train(
         seconds=seconds,
         mismatch=prepared.mismatch,
         old_mismatch=prepared.old_mismatch,
+        unequal=unequal,
     )
     # A sharded model is gathered by all processes, and written by the first.
     whole = gathered(model, config, model_dir) if config.sharded else model

@@ -164,7 +164,7 @@ def histogram(edges: Sequence[float], rows: Sequence[tuple[Sequence[int], str]])
         axes.set_xlim(0, len(edges) + 1)
         axes.grid(axis="x", visible=False)
         axes.locator_params(axis="y", nbins=5)
-        axes.set_xlabel("nats, policy minus reference")
+        axes.set_xlabel("nats, after minus before")
         axes.set_ylabel("% of tokens")
 
     return svg(draw, "Shift of the log-probability per token", (4.7, 2.05))

@@ -28,8 +28,10 @@ _COLUMNS = (
     _Column("tokens", "eval_samples/tokens", 1),
 )
 _OF_EACH = "Dev set: loss and accuracy (preferred above dispreferred rewards) are the objective's own and compare runs of one objective."
-_OF_SHIFTS = "Preferred and dispreferred completions: log-probability per token against the reference, in nats."
-_OF_SAMPLES = "KL to the reference in nats, the share that did not end and the mean length are of the policy's own samples of dev prompts."
+_OF_SHIFTS = "Preferred and dispreferred completions: log-probability per token against {model}, in nats."
+_OF_SAMPLES = (
+    "KL to {model} in nats, the share that did not end and the mean length are of the policy's own samples of dev prompts."
+)
 
 
 def read_dev(folder: Path) -> Record | None:
@@ -42,8 +44,9 @@ def read_dev(folder: Path) -> Record | None:
     if dev is None:
         return None
     evaluations = [record for record in read_records(folder / "metrics.jsonl") if "eval_loss" in record]
-    kept = read_json(folder / "train_summary.json").get("kept")
-    return {**dev, "evaluations": evaluations, **({"kept": kept["step"]} if kept else {})}
+    summary = read_json(folder / "train_summary.json")
+    kept, compared = summary.get("kept"), {name: summary[name] for name in ("compared_with",) if name in summary}
+    return {**dev, "evaluations": evaluations, **({"kept": kept["step"]} if kept else {}), **compared}
 
 
 def dev_title(dev: Record) -> str:
@@ -57,7 +60,9 @@ def dev_meaning(*devs: Record) -> str:
     metrics = {column.metric for column in _columns([entry for dev in devs for entry in (dev["before"], dev["after"])])}
     shifts = [_OF_SHIFTS] if any(metric.startswith("eval_logps_shift/") for metric in metrics) else []
     samples = [_OF_SAMPLES] if any(metric.startswith("eval_samples/") for metric in metrics) else []
-    return " ".join([_OF_EACH, *shifts, *samples])
+    # Where a recipe names another reference, both are measured from the base model.
+    model = " or ".join(dict.fromkeys(dev.get("compared_with", "the reference") for dev in devs))
+    return " ".join([_OF_EACH, *shifts, *samples]).format(model=model)
 
 
 def dev_rows(dev: Record) -> list[dict[str, str]]:

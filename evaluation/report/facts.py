@@ -39,6 +39,8 @@ def facts(summary: Record) -> list[tuple[str, str]]:
         found.append(
             ("Objective", f"{settings['objective']}{options}" + ("" if weighting == "none" else f", labels {weighting}"))
         )
+        if (reference := recipe.get("reference")) is not None:
+            found.append(("Reference", _reference(reference)))
         if settings.get("lora_r"):
             found.append(("Adapters", _adapters(settings)))
         steps = f"{train['steps']} steps of about {round(train['groups_per_step'], 1):g} prompt groups, " if train else ""
@@ -58,6 +60,12 @@ def facts(summary: Record) -> list[tuple[str, str]]:
     if (policy := policy_line(summary)) is not None:
         found.append(("Policy", policy))
     return found
+
+
+def _reference(chosen: Record) -> str:
+    at = f" at temperature {chosen['temperature']:g}" if chosen["temperature"] != 1 else ""
+    whose = chosen["model_name_or_path"] or "the base model"
+    return f"{whose}{at}, in the objective; shifts of likelihood and KL are measured from the base model as it is"
 
 
 def _adapters(settings: Record) -> str:

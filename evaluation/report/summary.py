@@ -103,6 +103,10 @@ def notes(summary: Record) -> list[str]:
     trained = summary["train"] or {}
     found += [text for text in (kept_note(trained),) if text is not None]
     found += [text for of in _CACHED if (text := _computed_itself(trained, of)) is not None]
+    if (whose := trained.get("step0_check_skipped")) is not None:
+        found.append(
+            f"The reference is {whose}: the check that policy and reference are equal before the first step doesn't hold, and was skipped."
+        )
     found += [
         f"{_task(stage)} was made by other code than today's ({', '.join(stage['other_code'])}) and kept as it was."
         for stage in summary["stages"]

@@ -164,7 +164,7 @@ def estimate_recipe(recipe: Recipe, asked: Asked, home: Path) -> RecipeEstimate:
         seen=seen,
         cost=computed,
         gpus=gpus,
-        assumptions=_assumptions(config, data, row, device),
+        assumptions=[*_assumptions(config, data, row, device), *_of_reference(recipe)],
         kept=num_kept(asked_checkpoints(recipe), config.keep_best),
     )
 
@@ -249,6 +249,16 @@ def _on(gpu: Gpu, shape: ModelShape, config: TrainConfig, memory: Estimate, comp
     hours = computed.hours(gpu, config.num_processes) if computed is not None and gpu.tflops and config.bf16 else None
     remedy = None if fits else remedies(shape, config, memory.row, "cuda", gpu.usable, longest=longest)
     return OnGpu(gpu.name, gpu.memory, needed, fits, hours, remedy)
+
+
+def _of_reference(recipe: Recipe) -> list[str]:
+    chosen = recipe.chosen_reference()
+    if chosen is None:
+        return []
+    whose = chosen.model_name_or_path or "the base model"
+    return [
+        f"the two passes before the training, of the reference ({whose}) and of the base model, count as one of the policy's size"
+    ]
 
 
 def _assumptions(config: TrainConfig, data: DataSizes | None, row: RowSizes, device: Device) -> list[str]:

@@ -44,6 +44,9 @@ def build(recipe: Recipe) -> list[Node]:
     """
     nodes = [resolve_node("base", recipe.model_name_or_path, recipe.revision, recipe, "model_name_or_path")]
     if recipe.train is not None:
+        chosen = recipe.chosen_reference()
+        if chosen is not None and (name := chosen.model_name_or_path) is not None:
+            nodes.append(resolve_node("reference_model", name, chosen.revision, recipe, "reference.model_name_or_path"))
         nodes += _alignment(recipe)
     models: list[Role] = ["base"] if recipe.train is None else ["base", "aligned"]
     evaluated = evaluation_nodes(recipe, models)
@@ -92,7 +95,7 @@ def _alignment(recipe: Recipe) -> list[Node]:
         nodes = rounds(recipe, offline)
     else:
         assert offline is not None
-        nodes = [offline, *training_nodes(recipe, None, {"model": BASE}, BASE, offline.id)]
+        nodes = [offline, *training_nodes(recipe, None, BASE, offline.id)]
     # Before the last training: what is found there may be a reason not to train.
     last = next(place for place, node in enumerate(nodes) if node.id == data_nodes(recipe)[-1])
     nodes[last + 1 : last + 1] = _contamination(recipe)
@@ -101,6 +104,7 @@ def _alignment(recipe: Recipe) -> list[Node]:
     reads = {
         "policy": trained.id,
         **{role: trained.inputs[role] for role in ("data", "reference", "budget") if role in trained.inputs},
+        **({"reference": trained.inputs["base"]} if "base" in trained.inputs else {}),
     }
     config = recipe.train_config()
     settings, unkeyed = without_uncounted(config.row_settings())

@@ -40,6 +40,7 @@ from tasks.names import TaskName
 from tasks.nodes import Node
 
 BASE = TaskName("resolve", role="base").id
+REFERENCE_MODEL = TaskName("resolve", role="reference_model").id
 
 
 def policy_node(recipe: Recipe) -> str:
@@ -62,28 +63,53 @@ def rounds(recipe: Recipe, offline: Node | None) -> list[Node]:
     return nodes
 
 
-def training_nodes(recipe: Recipe, round_: int | None, inputs: dict[str, str], reference: str, data: str) -> list[Node]:
-    """The nodes of a reference pass and of the training that reads it; `inputs` are the training's model and what else it reads.
+def training_nodes(recipe: Recipe, round_: int | None, start: str, data: str, *, follows: bool = True) -> list[Node]:
+    """The nodes of a reference pass and of the training from the model of the node `start` that reads it.
 
-    Where the objective compares the policy with the one that the training starts from, and that isn't the reference, a second pass caches
-    that one's log-probabilities (`old`).
+    A reference of the recipe's choice has the place of that model, or of the base model, in the objective alone: what training changed is
+    measured from the base model all the same, whose log-probabilities another pass caches (`base`). Where the objective compares the policy
+    with the one that the training starts from, and neither is that, one more pass caches that one's (`old`).
+
+    Args:
+        follows: whether the reference is the base model in later rounds too.
     """
+    chosen = recipe.chosen_reference()
+    reference = BASE if follows else start
+    if chosen is not None and chosen.model_name_or_path is not None:
+        reference = REFERENCE_MODEL
+    inputs = {"model": start} | ({"reference_model": reference} if reference != start else {})
+    inputs |= {"base_model": BASE} if chosen is not None and start != BASE else {}
     config = recipe.train_config()
     train, objective = config.to_dict(), _objective(config)
     # Kinds of devices differ in the last bits of a reference.
     settings, unkeyed = without_uncounted({**config.reference_settings(), "device": device_kind()})
     placed = {name: train[name] for name in PLACEMENT_FIELDS}
-    found = _budget(config, inputs["model"], data, round_) if config.max_tokens_per_row == AUTO else None
+    found = _budget(config, start, data, round_) if config.max_tokens_per_row == AUTO else None
     reads = {"data": data} if found is None else {"data": data, "budget": found.id}
     process = training_session(round_)
     unkeyed = {**unkeyed, **placed}
-    made = [Node("reference", settings, {"model": reference, **reads}, unkeyed=unkeyed, round=round_, session=process)]
-    cached = {"reference": made[0].id}
-    if objective.needs_old and inputs["model"] != reference:
-        # Nothing but the objective's ratios reads these: no KL pairs.
-        settings = {**settings, "mismatched": False}
-        made.append(replace(made[0], settings=settings, inputs={"model": inputs["model"], **reads}, role="old"))
-        cached["old"] = made[1].id
+    # Who else's ids the data might be read as, is looked at before the pass.
+    others = {"tokenizer": BASE} if reference == REFERENCE_MODEL else {}
+    divided = {"temperature": chosen.temperature} if chosen is not None and chosen.temperature != 1 else {}
+    first = Node(
+        "reference",
+        {**settings, **divided},
+        {"model": reference, **reads, **others},
+        unkeyed=unkeyed,
+        round=round_,
+        session=process,
+    )
+    # Nothing but ratios and shifts reads the others: no KL pairs.
+    plain = {**settings, "mismatched": False}
+    made, cached = [first], {"reference": first.id}
+    if chosen is not None:
+        made.append(replace(first, settings=plain, inputs={"model": BASE, **reads}, role="base"))
+        cached["base"] = made[-1].id
+    if objective.needs_old and chosen is not None and start == BASE:
+        cached["old"] = cached["base"]
+    elif objective.needs_old and start != reference:
+        made.append(replace(first, settings=plain, inputs={"model": start, **reads}, role="old"))
+        cached["old"] = made[-1].id
     settings, unkeyed = without_uncounted(config.identity())
     if TaskName("train", round=round_).id == policy_node(recipe) and (kept := asked_checkpoints(recipe)):
         # Where they are saves, it counts when these are.
@@ -160,11 +186,7 @@ def _round(recipe: Recipe, sample: Sample, number: int, offline: Node | None) ->
     }
     reads = {"labelled": labelled, "model": BASE} | ({"offline": offline.id} if offline is not None else {})
     nodes.append(Node("prepare", {"prepare": prepare}, reads, unkeyed={"num_proc": recipe.prepare.num_proc}, round=round_))
-    starts = {"model": before}
-    reference = before
-    if sample.reference == "fixed" and number > 1:
-        reference, starts = BASE, {"model": before, "reference_model": BASE}
-    return nodes + training_nodes(recipe, round_, starts, reference, data)
+    return nodes + training_nodes(recipe, round_, before, data, follows=sample.reference == "fixed")
 
 
 def _round_of(number: int, sample: Sample | None) -> int | None:

@@ -169,7 +169,9 @@ def shown_recipe(recipe: Recipe) -> Settings:
     """The recipe as the report shows it; without the keys that came later where nobody sets them, as a report has all that it shows in
     its key."""
     shown = portable(recipe).model_dump(exclude={"resources", "ray"})
-    shown = {name: value for name, value in shown.items() if name != "system_prompt" or value is not None}
+    unset = {"system_prompt"} if recipe.system_prompt is None else set()
+    unset |= {"reference"} if recipe.chosen_reference() is None else set()
+    shown = {name: value for name, value in shown.items() if name not in unset}
     for source in shown["data"] if isinstance(shown["data"], list) else [shown["data"] or {}]:
         if source.get("limit") is None:
             source.pop("limit", None)

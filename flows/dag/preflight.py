@@ -35,6 +35,7 @@ from flows.dag.objective_checks import FIRST_ROWS, objective_checks, sample_chec
 from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed, sample_file
 from flows.dag.ray_checks import device_check, ray_check
+from flows.dag.reference_check import reference_checks
 from flows.dag.system_prompt_check import system_prompt_check
 from flows.dag.trainable import problems_before, resolved_folder
 from flows.errors import RecipeError
@@ -94,6 +95,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
         yield _memory(forecasts, recipe.train_config())
         if not any(check.problem for check in [*first, *models.values()]):
             yield from (Check(name, problem, "can be trained") for name, problem in problems_before(recipe, forecasts))
+            yield from reference_checks(recipe, forecasts)
     if stages:
         yield disk(home)
 
@@ -111,8 +113,14 @@ def _resolved(node: Node) -> Check:
 
 def _model_key(node: Node) -> str:
     """Where the recipe names the model that the node resolves."""
-    section = {"base": "", "judge": "judge.", "second": "judge.second.", "labeler": "label.judge."}[str(node.role)]
-    return f"{section}model_name_or_path"
+    section = {
+        "base": "",
+        "judge": "judge.",
+        "second": "judge.second.",
+        "labeler": "label.judge.",
+        "reference_model": "reference.",
+    }
+    return f"{section[str(node.role)]}model_name_or_path"
 
 
 def _model(folder: Path, key: str) -> Check:
@@ -121,11 +129,13 @@ def _model(folder: Path, key: str) -> Check:
         if not (folder / file).is_file():
             return Check(name, f"{key} must be a folder with {file}, got {folder} without it; save model and tokenizer there")
     tokenizer = read_json(folder / "tokenizer_config.json", "save model and tokenizer there")
-    if "chat_template" not in tokenizer and not (folder / "chat_template.jinja").is_file():
+    # A reference is given the policy's token ids: a model before its fine-tuning, without a template, can be one.
+    if not key.startswith("reference.") and "chat_template" not in tokenizer and not (folder / "chat_template.jinja").is_file():
         return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):
         return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
-    return Check(name, None, f"{hub.weights_bytes(folder) / GIB:.2f} GiB of weights, chat template")
+    template = "" if key.startswith("reference.") else ", chat template"
+    return Check(name, None, f"{hub.weights_bytes(folder) / GIB:.2f} GiB of weights{template}")
 
 
 def _hub_model(node: Node, key: str) -> Check:

@@ -34,6 +34,7 @@ from flows.recipe.data_sections import Data, Prepare
 from flows.recipe.messages import as_written, explain, of_training
 from flows.recipe.paths import MayBeLocal, find_path, located, refuse_passwords
 from flows.recipe.ray_section import RayCluster
+from flows.recipe.reference_section import Reference
 from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
 from flows.recipe.sections import Evaluation, Judge, JudgeModel, Label, Resources, Sample, Spending
 
@@ -109,6 +110,10 @@ class Recipe(Section):
     prepare: Prepare = Field(Prepare(), description="from records to prompt groups")
     train: Annotated[dict[str, object], _TrainForm] | None = Field(
         None, description="the objective and how it is trained; with `data` or `sample` alone"
+    )
+    reference: Reference = Field(
+        Reference(),
+        description="the model that the objective compares the policy with; left out: the one that training starts from",
     )
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="benchmarks, of the base and the aligned model alike"
@@ -207,6 +212,8 @@ class Recipe(Section):
             raise ValueError(
                 f"evaluation.checkpoints must be left out where nothing is trained, got {self.evaluation.checkpoints}; leave it out"
             )
+        if self.train is None and self.chosen_reference() is not None:
+            raise ValueError("reference must be left out where nothing is trained, got one; remove it")
         if self.train is not None:
             self._check_read(TrainConfig.from_dict({**self.train, "seed": self.seed}))
         return self
@@ -227,11 +234,20 @@ class Recipe(Section):
             raise ValueError(
                 f"sample.epochs_per_round must be left out beside train.max_steps ({train.max_steps}), got {epochs:g}; set one of them"
             )
+        if (chosen := self.chosen_reference()) is not None:
+            chosen.check_read(train, self.sample)
         if not self.prepare.dev_fraction:
             try:
                 self.train_config().check_unevaluated()
             except ValueError as error:
                 raise ValueError(f"train.{error}") from error
+
+    def chosen_reference(self) -> Reference | None:
+        """The reference that the recipe chooses; None where it is the model that training starts from, as it is, whatever names it."""
+        given = self.reference
+        if (given.model_name_or_path, given.revision) == (self.model_name_or_path, self.revision):
+            given = given.model_copy(update={"model_name_or_path": None, "revision": None})
+        return None if given == Reference() else given
 
     def _judges(self) -> list[tuple[str, JudgeModel]]:
         """Every judge, by its section."""

@@ -43,9 +43,12 @@ KNOWN_NAMES: dict[str, Known] = {
     # the model
     **_named("model model_name model_id model_path base_model base_model_name pretrained policy", "model_name_or_path"),
     **_named(
-        "ref_model ref_model_name ref_model_name_or_path reference_model sft_model",
-        "model_name_or_path",
-        remark="the policy begins as this model, and this model is the reference",
+        "ref_model ref_model_name ref_model_name_or_path reference_model",
+        "reference.model_name_or_path",
+        remark="left out, it is the model that training starts from",
+    ),
+    **_named(
+        "sft_model", "model_name_or_path", remark="the policy begins as this model, and left out elsewhere it is the reference"
     ),
     **_named("model_revision", "revision"),
     **_named("system system_message default_system system_text", "system_prompt"),

@@ -6,7 +6,11 @@ from tasks.job import Job
 from tasks.stages._rows import placement, row_settings
 
 ORDER = 60
-READS = {"model": "model", "data": "prepare", "budget": "budget"}
+READS = {
+    **{"model": "model", "data": "prepare", "budget": "budget"},
+    # The base model, whose tokenizer made the data's ids, where the reference is another model.
+    "tokenizer": "model",
+}
 CONTENT = ("*.safetensors", "index.json", "dev/index.json")
 ACCELERATOR = True
 RAY = True
@@ -17,6 +21,10 @@ def run(job: Job) -> None:
     from bnf.model.threads import restored_threads
     from bnf.reference.launch import ReferenceCall
 
+    if "tokenizer" in job.inputs:
+        from bnf.data.same_tokenizer import check_same_tokenizer
+
+        check_same_tokenizer(job.inputs["tokenizer"], job.inputs["model"], job.inputs["data"])
     call = ReferenceCall(
         job.inputs["model"],
         job.inputs["data"],

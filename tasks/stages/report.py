@@ -60,7 +60,8 @@ def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:
             of_benchmark.setdefault(section, {})["/".join(filter(None, (name.benchmark, name.which)))] = folder
         if name.benchmark is None and name.role is None and name.checkpoint is None:
             rounds.setdefault(name.round or 1, {})[name.stage] = folder
-        if name.stage == "reference" and name.role is None:
+        # The base model's values follow those of a reference that the recipe names, and the page's shifts are from the base model.
+        if name.stage == "reference" and name.role in (None, "base"):
             # No `REPORT` of the stage's own: what its file says is part of its key, and nobody computes a reference anew for a page.
             last["reference"] = folder
         if name.stage == "resolve":

@@ -23,6 +23,8 @@ READS = {
     **{"model": "model", "data": "prepare", "reference": "reference", "reference_model": "model", "budget": "budget"},
     # Log-probabilities of the model that it starts from, where the reference is another.
     "old": "reference",
+    # Those of the base model, from which shifts are measured, where the recipe names another reference; and that model in later rounds.
+    **{"base": "reference", "base_model": "model"},
 }
 CONTENT = ("policy/*",)
 REPORT = "train"
@@ -39,20 +41,21 @@ def run(job: Job) -> None:
     from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
-    others = (*DERIVED_FIELDS, "checkpoints")
-    config = TrainConfig.from_dict({name: value for name, value in job.settings.items() if name not in others})
+    uncounted = (*DERIVED_FIELDS, "checkpoints")
+    config = TrainConfig.from_dict({name: value for name, value in job.settings.items() if name not in uncounted})
     config = replace(config, max_tokens_per_row=max_tokens_per_row(job))
     inputs = job.inputs
     model, data, reference = inputs["model"], inputs["data"], inputs["reference"]
-    folders = Folders(model, data, reference, job.output, inputs.get("reference_model"), inputs.get("old"))
+    others = (inputs.get(role) for role in ("reference_model", "old", "base", "base_model"))
+    folders = Folders(model, data, reference, job.output, *others)
     begin = launch if config.is_launched else train
-    # In later rounds with a fixed reference the policy doesn't start as the reference, and the check doesn't hold.
+    # In later rounds with a fixed reference, and with a reference of the recipe's choice, the policy doesn't start as the reference.
     # It takes as many threads as the reference pass had.
     with restored_threads():
         begin(
             config,
             folders,
-            step0_check="reference_model" not in inputs,
+            step0_check="reference_model" not in inputs and "base" not in inputs,
             progress=job.progress,
             checkpoints=job.settings.get("checkpoints", ()),
         )

@@ -24,6 +24,7 @@ from bnf.model.logps import row_logps
 from bnf.model.sharding import load_sharded
 from bnf.parallel.group import gather, num_processes, of_first, process_number
 from bnf.parallel.placement import Placement
+from bnf.reference.ches import ches_scores, pairs_digest
 from bnf.reference.index import DevicePass, Identity, Shard, device_pass
 from bnf.reference.kl_pairs import kl_pair_rows
 
@@ -63,6 +64,7 @@ class Pass:
     attention: str
     entropies: bool
     kl_pairs: bool
+    ches: bool
 
     def rows(self, groups: Sequence[PromptGroup]) -> PassRows:
         """The rows of groups.
@@ -92,6 +94,7 @@ class Pass:
             **device,
             entropies=self.entropies,
             mismatched=None if rows.pairs is None else rows_digest(rows.pairs),
+            ches=pairs_digest(rows.rows) if self.ches else None,
         )
 
 
@@ -103,10 +106,12 @@ class Reference:
 
     def values(self, rows: PassRows, place: int) -> Values:
         """The values of the row at `place`. Where the model is sharded, all processes must call it."""
-        bf16, entropies = self._of.bf16, self._of.entropies
+        bf16, entropies, row = self._of.bf16, self._of.entropies, rows.rows[place]
         with torch.no_grad():
-            values = row_logps(self._model, rows.rows[place], bf16=bf16, entropies=entropies)
+            values = row_logps(self._model, row, bf16=bf16, entropies=entropies, hidden_sums=self._of.ches)
             named = {"logps": values.logps, "log_odds": values.log_odds}
+            if values.hidden_sums is not None:
+                named |= ches_scores(values.hidden_sums, row.lengths, row.pairs)
             if rows.pairs is not None:
                 named["mismatched_logps"] = row_logps(self._model, rows.pairs[place], bf16=bf16).logps
             if entropies:

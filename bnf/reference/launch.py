@@ -33,6 +33,7 @@ class ReferenceCall:
     load_in_4bit: bool = False
     attention: str = "auto"
     entropies: bool = False
+    ches: bool = False
     ray: str | None = None
 
     @classmethod

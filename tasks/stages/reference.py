@@ -7,7 +7,7 @@ from tasks.stages._rows import placement, row_settings
 
 ORDER = 60
 READS = {"model": "model", "data": "prepare", "budget": "budget"}
-CONTENT = ("*.safetensors", "index.json", "dev/index.json")
+CONTENT = ("*.safetensors", "index.json", "ches.jsonl", "dev/index.json", "dev/ches.jsonl")
 ACCELERATOR = True
 RAY = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row, or write auto"
@@ -22,6 +22,7 @@ def run(job: Job) -> None:
         job.inputs["data"],
         job.output,
         kl_pairs=job.settings["mismatched"],
+        ches=True,
         placement=placement(job),
         **row_settings(job, "mismatched", "device"),
     )

@@ -27,6 +27,9 @@ CHES_FILE = "ches.jsonl"
 # The forms by their names in a line: summed over tokens, and of means.
 CHES, MEAN_CHES = "ches", "mean_ches"
 
+# Pairs whose sums are copied at once.
+_PAIRS_AT_ONCE = 256
+
 
 class PairScore(NamedTuple):
     """A line of ches.jsonl: a pair by its group's id and its completions' places in the group, and its scores; None: not finite."""
@@ -43,8 +46,8 @@ def ches_scores(hidden_sums: Tensor, lengths: Tensor, pairs: Tensor) -> dict[str
 
     Definition 2 of the paper is `⟨Σ_k h(y⁺)_k, Σ_k h(y⁻)_k⟩ − ‖Σ_k h(y⁺)_k‖²`, where `h(y)_k` is the last hidden state that predicts the
     k-th token of `y` after the prompt: of the first token that is the prompt's last state. `mean_ches` has means over the tokens in place
-    of the sums, the length-normalized form by which section 6 of the paper leaves pairs out. Both are computed as
-    `⟨h⁺, h⁻ − h⁺⟩`: so equal completions score exactly 0, and alike ones lose no digits.
+    of the sums, the length-normalized form by which section 6 of the paper leaves pairs out. Both are computed in float64
+    as `⟨h⁺, h⁻ − h⁺⟩`: so equal sums score exactly 0, and alike ones lose no digits.
 
     A head that scales its logits (Cohere, Granite) changes all scores of a model by one factor, which is left out, as is a soft cap.
 
@@ -55,15 +58,15 @@ def ches_scores(hidden_sums: Tensor, lengths: Tensor, pairs: Tensor) -> dict[str
     """
     import torch
 
-    def scores(states: Tensor) -> Tensor:
-        # Of many samples there are many more pairs: so what is gathered at once is no more than the states themselves.
-        parts = []
-        for part in pairs.to(states.device).split(len(states)):
-            chosen, rejected = states[part[:, 0]], states[part[:, 1]]
-            parts.append((chosen * (rejected - chosen)).sum(dim=1))
-        return torch.cat(parts)
-
-    return {CHES: scores(hidden_sums), MEAN_CHES: scores(hidden_sums / lengths.to(hidden_sums)[:, None])}
+    device = hidden_sums.device
+    divisors = {CHES: torch.ones_like(lengths, device=device), MEAN_CHES: lengths.to(device)}
+    found: dict[str, list[Tensor]] = {form: [] for form in divisors}
+    # Many samples of a prompt have many more pairs.
+    for part in pairs.to(device).split(_PAIRS_AT_ONCE):
+        for form, divisor in divisors.items():
+            chosen, rejected = (hidden_sums[side].double() / divisor[side][:, None] for side in part.T)
+            found[form].append((chosen * (rejected - chosen)).sum(dim=1))
+    return {form: torch.cat(parts) for form, parts in found.items()}
 
 
 def pairs_digest(rows: Sequence[Row]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from bnf.analysis.pair_shifts import write_pair_shifts
 from bnf.data.groups import DEV, read_groups
 from bnf.data.packing import Row, pack
 from bnf.files import write_json
@@ -118,8 +119,8 @@ def likelihood_shift(
     placement: Placement = _HERE,
 ) -> LikelihoodShift:
     """Scores all groups under the policy and compares the scores with those cached in `reference_dir`: the reference's, or the base model's
-    where the recipe names another reference. Scores of an earlier call are used again. Returns what it writes to shifts.json.
-    `load_in_4bit` says how the reference was computed; a policy folder holds whole weights.
+    where the recipe names another reference. Scores of an earlier call are used again. Returns what it writes to shifts.json; what became
+    of each pair is in pair_shifts.jsonl. `load_in_4bit` says how the reference was computed; a policy folder holds whole weights.
     `placement` says in how many processes the policy scores, and how they hold it.
 
     Raises:
@@ -159,6 +160,8 @@ def likelihood_shift(
             )
             for folder, in_4bit in ((cache_dir, False), (reference_dir, load_in_4bit))
         )
+        if not part:
+            write_pair_shifts(output_dir, reference_dir, rows, policies, references)
         preferred, dispreferred = (_compare(rows, policies, references, sign, tokenizer) for sign in (1, -1))
         return LikelihoodShift(sum(len(row.groups) for row in rows), preferred, dispreferred, dev)
 

@@ -6,6 +6,7 @@ straight from the head, `z_y − logsumexp of the others`, and the log-probabili
 rounding for p → 0 and p → 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Protocol
@@ -16,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
-from bnf.data.packing import Row
+from bnf.data.packing import Row, Span
 from bnf.model.families import check_length, head_scale, head_softcap
 from bnf.model.lean import replaying
 from bnf.model.segments import SegmentPlan
@@ -33,17 +34,22 @@ _WIDE_SHARE = 64
 # Rows × columns of the weight's gradient that are formed before they are added up.
 _WEIGHT_PART = 2**21
 
+# Hidden states that are summed at once: on a CPU, a sum in another dtype copies them first.
+_SUMMED = 1024
+
 
 @dataclass(frozen=True)
 class TokenLogps:
     """The values of each completion token: `logps` (N,) with gradient and `log_odds` (N,) without; where asked for, the entropy of the
-    other tokens (N,), and `prompt_logps` (M,) of the prompts' tokens after the first, with gradient.
+    other tokens (N,), `prompt_logps` (M,) of the prompts' tokens after the first, with gradient, and `hidden_sums` (C, D): of each
+    completion the sum of the hidden states that predict its tokens, in float32 or better.
     """
 
     logps: Tensor
     log_odds: Tensor
     rest_entropies: Tensor | None = None
     prompt_logps: Tensor | None = None
+    hidden_sums: Tensor | None = None
 
     @property
     def entropies(self) -> Tensor:
@@ -60,10 +66,11 @@ def row_logps(
     bf16: bool,
     entropies: bool = False,
     prompts: bool = False,
+    hidden_sums: bool = False,
     temperature: float = 1.0,
 ) -> TokenLogps:
     """Log-probability and log-odds of every completion token of a row, on the model's device; with `prompts`, the prompts'
-    log-probabilities too.
+    log-probabilities too; with `hidden_sums`, the sums of the hidden states that the head reads for each completion.
 
     `bf16` computes under autocast, whatever the weights' dtype. Policy and reference need the same setting. Of a sharded model all
     processes must call it. Logits are divided by `temperature`, a reference's alone: at another than 1 there is no gradient.
@@ -73,9 +80,13 @@ def row_logps(
     """
     if isinstance(model, FSDPModule):
         # Only the model's own forward gathers its weights.
-        values: TokenLogps = model(row=row, bf16=bf16, entropies=entropies, prompts=prompts, temperature=temperature)
+        values: TokenLogps = model(
+            row=row, bf16=bf16, entropies=entropies, prompts=prompts, hidden_sums=hidden_sums, temperature=temperature
+        )
         return values
-    return _computed(model, row, bf16=bf16, entropies=entropies, prompts=prompts, temperature=temperature)
+    return _computed(
+        model, row, bf16=bf16, entropies=entropies, prompts=prompts, hidden_sums=hidden_sums, temperature=temperature
+    )
 
 
 def accept_rows(model: PreTrainedModel) -> None:
@@ -94,7 +105,14 @@ def accept_rows(model: PreTrainedModel) -> None:
 
 
 def _computed(
-    model: PreTrainedModel, row: Row, *, bf16: bool, entropies: bool, prompts: bool, temperature: float = 1.0
+    model: PreTrainedModel,
+    row: Row,
+    *,
+    bf16: bool,
+    entropies: bool,
+    prompts: bool,
+    hidden_sums: bool = False,
+    temperature: float = 1.0,
 ) -> TokenLogps:
     device = compute_device(model)
     plan = SegmentPlan(row.spans)
@@ -125,7 +143,24 @@ def _computed(
         # In chunks of their own, so that the completions' chunks stay those of the reference pass.
         of_prompts = head(row.predicting_prompts, row.prompt_targets, False)
         values = replace(values, prompt_logps=of_prompts.logps)
-    return values
+    return replace(values, hidden_sums=_hidden_sums(hidden, row.spans)) if hidden_sums else values
+
+
+def _hidden_sums(hidden: Tensor, spans: Sequence[Span]) -> Tensor:
+    """Of each completion the sum of the hidden states that predict its tokens, of those in the row. (C, D) from (T, D)
+
+    Each is summed by itself: so its sum has the same order of additions whatever else the row holds, on every device.
+    """
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    sums = []
+    for span in spans:
+        for start, length in span.completion_starts():
+            # The prompt's last state predicts the first token, and nothing is predicted by the last one's.
+            total = hidden[span.start + span.prompt_length - 1].to(dtype)
+            for part in hidden[start : start + length - 1].split(_SUMMED):
+                total = total + part.sum(dim=0, dtype=dtype)
+            sums.append(total)
+    return torch.stack(sums)
 
 
 def compute_device(model: PreTrainedModel) -> torch.device:

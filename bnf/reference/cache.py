@@ -3,7 +3,8 @@
 The pass runs the rows and head chunks that training runs, with the same numerics. So policy and reference are equal to the bit before
 the first step. A shard is written whole and then renamed; a killed pass resumes at the first missing shard. The cache depends on the
 reference's weights, the token ids, the rows, the dtype and the kind of device. No optimizer setting, seed or label makes it stale.
-Where the objective needs KL pairs, the same pass and the same shards hold their values too.
+Where the objective needs KL pairs, the same pass and the same shards hold their values too. So they hold the CHES scores of the data's
+pairs where they are asked for; then other pairs make the cache stale.
 """
 
 import json
@@ -25,6 +26,7 @@ from bnf.model.loading import Weights
 from bnf.parallel.group import is_first, of_first, wait_for_all
 from bnf.parallel.placement import Placement
 from bnf.progress import Progress
+from bnf.reference.ches import CHES, CHES_FILE, MEAN_CHES, write_scores
 from bnf.reference.computing import Computing, Pass, PassRows, Processes, Values
 from bnf.reference.index import (
     INDEX_FILE,
@@ -58,16 +60,17 @@ def cache_reference(
     entropies: bool = False,
     kl_pairs: bool = False,
     temperature: float = 1.0,
+    ches: bool = False,
     placement: Placement = _HERE,
     ray: str | None = None,
 ) -> ReferenceIndex:
     """Writes the reference's per-token values of all groups into `output_dir`, and returns the index. It keeps finished shards.
 
     `progress` counts tokens. `weights` and `load_in_4bit` are `load_model`'s, `attention` is `train.attention`; the index says which
-    kernels served. `entropies` also stores the model's entropy at every position, and `kl_pairs` the values of the rows' KL pairs. If the
-    data set has dev groups, their values go into the subfolder `dev`. All values are of the logits divided by `temperature`. The index is
-    written last: where it exists, the cache is complete.
-    Where several processes call it, they share the rows, and where `placement` says so the model. With `ray`, an address
+    kernels served. `entropies` also stores the model's entropy at every position, `kl_pairs` the values of the rows' KL pairs, and `ches`
+    the pairs' CHES scores, by pair in ches.jsonl. If the data set has dev groups, their values go into the subfolder `dev`. All values are
+    of the logits divided by `temperature`. The index is written last: where it exists, the cache is complete. Where several processes call
+    it, they share the rows, and where `placement` says so the model. With `ray`, an address
     (`bnf.parallel.ray_workers`), one process calls it, and workers there compute whole shards.
 
     Raises:
@@ -90,6 +93,7 @@ def cache_reference(
         attention=attention,
         entropies=entropies,
         kl_pairs=kl_pairs,
+        ches=ches,
         temperature=temperature,
     )
     rows = {part: pass_.rows(groups[part]) for part in parts}
@@ -140,6 +144,8 @@ def _cache_part(
     num_completion_tokens = sum(row.num_completion_tokens for row in rows.rows)
     index = ReferenceIndex(key, identity, len(rows.rows), num_tokens, num_completion_tokens, tuple(shards))
     if is_first():
+        if identity.ches is not None:
+            write_scores(output_dir / CHES_FILE, rows.rows, _scores(output_dir, shards))
         write_json(output_dir / INDEX_FILE, index.to_json(), indent=1)
     wait_for_all()
     return index
@@ -241,6 +247,13 @@ def _read_shard(path: Path, rows: Sequence[Row], kl_pairs: Sequence[Row] | None)
         if kl_pairs is not None and pair_logps is not None:
             pair = KlPairReference(kl_pairs[place], pair_logps[place])
         yield RowReference(logps[place], log_odds[place], None if entropies is None else entropies[place], pair)
+
+
+def _scores(output_dir: Path, shards: Sequence[Shard]) -> Iterator[tuple[float, float]]:
+    """The CHES scores of all pairs, in the order of the rows."""
+    for shard in shards:
+        with safe_open(output_dir / shard.file, framework="pt") as file:
+            yield from zip(file.get_tensor(CHES).tolist(), file.get_tensor(MEAN_CHES).tolist(), strict=True)
 
 
 def _shard_key(path: Path) -> str | None:

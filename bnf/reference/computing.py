@@ -24,6 +24,7 @@ from bnf.model.logps import row_logps
 from bnf.model.sharding import load_sharded
 from bnf.parallel.group import gather, num_processes, of_first, process_number
 from bnf.parallel.placement import Placement
+from bnf.reference.ches import ches_scores, pairs_digest
 from bnf.reference.index import DevicePass, Identity, Shard, device_pass
 from bnf.reference.kl_pairs import kl_pair_rows
 
@@ -63,6 +64,7 @@ class Pass:
     attention: str
     entropies: bool
     kl_pairs: bool
+    ches: bool
     temperature: float = 1.0
 
     def rows(self, groups: Sequence[PromptGroup]) -> PassRows:
@@ -93,6 +95,7 @@ class Pass:
             **device,
             entropies=self.entropies,
             mismatched=None if rows.pairs is None else rows_digest(rows.pairs),
+            ches=pairs_digest(rows.rows) if self.ches else None,
             temperature=self.temperature,
         )
 
@@ -105,10 +108,14 @@ class Reference:
 
     def values(self, rows: PassRows, place: int) -> Values:
         """The values of the row at `place`. Where the model is sharded, all processes must call it."""
-        bf16, entropies, temperature = self._of.bf16, self._of.entropies, self._of.temperature
+        bf16, entropies, temperature, row = self._of.bf16, self._of.entropies, self._of.temperature, rows.rows[place]
         with torch.no_grad():
-            values = row_logps(self._model, rows.rows[place], bf16=bf16, entropies=entropies, temperature=temperature)
+            values = row_logps(
+                self._model, row, bf16=bf16, entropies=entropies, hidden_sums=self._of.ches, temperature=temperature
+            )
             named = {"logps": values.logps, "log_odds": values.log_odds}
+            if values.hidden_sums is not None:
+                named |= ches_scores(values.hidden_sums, row.lengths, row.pairs)
             if rows.pairs is not None:
                 pairs = row_logps(self._model, rows.pairs[place], bf16=bf16, temperature=temperature)
                 named["mismatched_logps"] = pairs.logps

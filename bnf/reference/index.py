@@ -31,6 +31,8 @@ class Identity:
     entropies: bool
     # The digest of the rows of KL pairs; None where the cache has none.
     mismatched: str | None
+    # The digest of the pairs whose CHES scores the cache has; None where it has none.
+    ches: str | None = None
     # What the model's logits are divided by.
     temperature: float = 1.0
 
@@ -86,6 +88,7 @@ class ReferenceIndex:
     def from_json(cls, text: str) -> "ReferenceIndex":
         """The index that a file's text holds."""
         found = json.loads(text)
+        # Caches of older versions have no scores.
         identity = Identity(**{field.name: found.pop(field.name) for field in fields(Identity) if field.name in found})
         shards = tuple(Shard(shard["file"], tuple(shard["rows"])) for shard in found.pop("shards"))
         return cls(**found, identity=identity, shards=shards)

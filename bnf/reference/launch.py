@@ -34,6 +34,7 @@ class ReferenceCall:
     attention: str = "auto"
     entropies: bool = False
     temperature: float = 1.0
+    ches: bool = False
     ray: str | None = None
 
     @classmethod

@@ -8,7 +8,7 @@ targets: whose prompts the policy was trained on
 summary: the content of summary.json, its table and its notes, as terminal, report and Prefect show them
 facts: what was run, in words
 policy: where the policy lies, and the line that serves it
-judged, lm_eval, dev_set, rounds, training_data, checkpoints: one section's figures and rows each
+judged, lm_eval, dev_set, rounds, training_data, ches, checkpoints: one section's figures and rows each
 judged_answers: answers with the judge's words
 likelihoods: charts of training, and of what it did to the likelihood of its data
 tokens: completions of the training data, coloured token by token

@@ -44,7 +44,7 @@ class ReportInputs:
         judges: Judgments by benchmark; by another protocol or judge it is called `benchmark/variant`.
         contamination: What of a benchmark the training data hold.
         train, shifts, data: Training, what it did to the likelihood of its data, and these data; None where there is none.
-        reference: The reference's values of these data, token by token.
+        reference: The reference's values of these data, token by token, and their pairs' CHES scores.
         checkpoints: Policies of the training's way, evaluated as the aligned model.
         rounds: Per on-policy round its folders by stage.
     """

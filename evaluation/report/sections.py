@@ -14,6 +14,7 @@ import yaml
 
 from evaluation.records import Record
 from evaluation.report import checkpoints, likelihoods, training_data
+from evaluation.report.ches import ches_notes, ches_rows, highest_rows
 from evaluation.report.dev_set import dev_meaning, dev_rows, dev_title
 from evaluation.report.examples import browse
 from evaluation.report.inputs import MODELS, ReportInputs
@@ -157,13 +158,14 @@ def _examples(inputs: ReportInputs, summary: Record) -> Content | None:
 
 def _data(inputs: ReportInputs, summary: Record) -> Content | None:
     data = summary["data"]
-    contamination = summary["contamination"]
+    contamination, ches = summary["contamination"], summary["ches"]
     if not data:
         return None
     return {
         "data": data,
         "tables": training_data.tables(data),
         "figures": training_data.figures(data),
+        "ches": {"rows": ches_rows(ches), "highest": highest_rows(ches), "notes": ches_notes(ches)} if ches else None,
         "contamination": contamination,
     }
 

@@ -13,6 +13,7 @@ from evaluation.formats import NONE, difference, interval, number, p_value
 from evaluation.paired import compare_scores, correct_and_judge, read_scores
 from evaluation.records import Record, read_json, read_records
 from evaluation.report.checkpoints import kept_note, summarize_checkpoints
+from evaluation.report.ches import summarize_ches
 from evaluation.report.dev_set import read_dev
 from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import add_agreement, judge_entry, judge_notes
@@ -52,6 +53,7 @@ def summarize(inputs: ReportInputs) -> Record:
         "rounds": summarize_rounds(inputs.rounds),
         "shifts": read_json(inputs.shifts / "shifts.json") if inputs.shifts else None,
         "data": read_json(inputs.data / "ledger.json") if inputs.data else None,
+        "ches": summarize_ches(inputs.reference, inputs.data, inputs.shifts),
         "contamination": {name: read_json(folder / "contamination.json") for name, folder in inputs.contamination.items()},
         "stages": list(inputs.stages),
         "seconds": sum(stage["seconds"] for stage in inputs.stages),

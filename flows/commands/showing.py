@@ -6,9 +6,10 @@ import contextlib
 import sys
 import webbrowser
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from evaluation.records import read_json
+from evaluation.records import Record, read_json
 from flows.display import print_json, print_notes, print_table, timeline
 from flows.errors import RecipeError
 from flows.runs.home import home_folder
@@ -16,6 +17,10 @@ from flows.runs.policy import policy_lines, shown_policy
 from flows.runs.record import REPORT, RUNNING, Need, Run, described, find_run, passed_over
 from flows.runs.sweeps import SweepFolder, find_sweep
 from flows.wording import place
+from tasks.names import TaskName
+
+# The report has more, and longer texts.
+_NUM_HIGHEST = 3
 
 
 def show_run(name: str, *, as_json: bool) -> None:
@@ -44,6 +49,7 @@ def show_results(run: Run) -> None:
     """The table of results, and where the policy, the report and the UI are."""
     policy = policy_lines(run)
     if not (run.folder / "summary.json").exists():
+        _show_ches(_scored_so_far(run))
         print("\n".join(policy), end="\n" if policy else "")
         return
     from evaluation.report.checkpoints import MEANING as MEANING_OVER_TRAINING
@@ -68,8 +74,33 @@ def show_results(run: Run) -> None:
         print_table(dev_title(dev), dev_rows(dev))
         said.append(dev_meaning(dev))
     print_notes(said)
+    # Runs of older versions have none.
+    _show_ches(summary.get("ches"))
     report = place(run.folder / "report.html")
     print("\n".join(["", *policy, f"report  {report}", f"UI      bnf ui {run.folder.name}"]))
+
+
+def _scored_so_far(run: Run) -> Record | None:
+    """The CHES scores of a run that has no report yet: they are there before the training. Of several rounds those of the newest."""
+    folders = {task: made.artifact.path for task, made in run.record.tasks.items()}
+    scored = [name for name in map(TaskName.from_id, folders) if name.stage == "reference" and name.role is None]
+    if not scored:
+        return None
+    from evaluation.report.ches import summarize_ches
+
+    newest = scored[-1]
+    return summarize_ches(folders[newest.id], folders.get(replace(newest, stage="prepare").id), folders.get("analyze"))
+
+
+def _show_ches(found: Record | None) -> None:
+    if found is None:
+        return
+    from evaluation.report.ches import ches_notes, ches_rows, highest_rows
+
+    print()
+    print_table("pairs by CHES", ches_rows(found))
+    print_table("pairs with the highest CHES", highest_rows(found)[:_NUM_HIGHEST], words=True)
+    print_notes(ches_notes(found))
 
 
 def shown(run: Run) -> dict[str, object]:

@@ -7,7 +7,7 @@ from tasks.stages._rows import placement, row_settings
 
 ORDER = 80
 READS = {"policy": "model", "data": "prepare", "reference": "reference", "budget": "budget"}
-CONTENT = ("shifts.json",)
+CONTENT = ("shifts.json", "pair_shifts.jsonl")
 REPORT = "shifts"
 ACCELERATOR = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row"

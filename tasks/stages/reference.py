@@ -11,7 +11,7 @@ READS = {
     # The base model, whose tokenizer made the data's ids, where the reference is another model.
     "tokenizer": "model",
 }
-CONTENT = ("*.safetensors", "index.json", "dev/index.json")
+CONTENT = ("*.safetensors", "index.json", "ches.jsonl", "dev/index.json", "dev/ches.jsonl")
 ACCELERATOR = True
 RAY = True
 MEMORY_REMEDY = "lower train.max_tokens_per_row, or write auto"
@@ -30,6 +30,8 @@ def run(job: Job) -> None:
         job.inputs["data"],
         job.output,
         kl_pairs=job.settings["mismatched"],
+        # They say what training will do to the model that it starts from; of another one they say nothing.
+        ches="tokenizer" not in job.inputs,
         placement=placement(job),
         **row_settings(job, "mismatched", "device"),
     )

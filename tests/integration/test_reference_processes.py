@@ -59,6 +59,7 @@ def call(workplace: Path, data: Path, output: Path, **placement: object) -> Refe
         share_prompts=True,
         bf16=False,
         kl_pairs=True,
+        ches=True,
         placement=Placement(**placement),  # type: ignore[arg-type]
     )
 

@@ -87,6 +87,7 @@ def call(workplace: Path, data: Path, output: Path, ray: str | None = "auto") ->
         share_prompts=True,
         bf16=False,
         kl_pairs=True,
+        ches=True,
         placement=Placement(),
         ray=ray,
     )

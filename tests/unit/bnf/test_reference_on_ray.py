@@ -90,6 +90,7 @@ def call(workplace: Path, data: Path, tmp_path: Path) -> ReferenceCall:
         share_prompts=True,
         bf16=True,
         kl_pairs=True,
+        ches=True,
         entropies=True,
         placement=Placement(),
         ray="local",
@@ -191,6 +192,7 @@ def test_a_node_with_other_files_is_refused(
     write_groups(tmp_path / "other", random_groups(9, seed=5))
     write_groups(tmp_path / "other" / DEV, random_groups(5, seed=1))
     started(lambda of: [HereWorker(replace(of, groups_dir=tmp_path / "other"))])
+    call = replace(call, ches=False)
     with pytest.raises(
         ValueError, match=r"model and groups must be the same on every node, got another rows and mismatched on"
     ):

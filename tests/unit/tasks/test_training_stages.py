@@ -34,6 +34,10 @@ def test_what_an_objective_needs_comes_with_the_reference(objective: str, tiny_m
     inputs["policy"] = tmp_path / "train" / "policy"
     analyze.run(job(config.row_settings(), tmp_path / "analyze"))
     assert (tmp_path / "analyze" / "shifts.json").is_file()
+    # Every pair has a score, whatever the objective, and what became of it.
+    pairs = sum(len(group.pairs) for group in random_groups(8))
+    for name in ("reference/ches.jsonl", "analyze/pair_shifts.jsonl"):
+        assert len((tmp_path / name).read_text().splitlines()) == pairs
 
 
 @pytest.mark.parametrize("ends", ["well", "in an error"])
@@ -93,7 +97,7 @@ def test_the_same_reference_pass_gives_the_same_files(tiny_model_dir: Path, tmp_
         reference.run(Job(settings=settings, inputs=inputs, output=tmp_path / name, progress=lambda done, total, note: None))
         files = sorted(path for pattern in reference.CONTENT for path in (tmp_path / name).glob(pattern))
         contents.append([(path.name, path.read_bytes()) for path in files])
-    assert len(contents[0]) == 2 and contents[0] == contents[1]
+    assert len(contents[0]) == 3 and contents[0] == contents[1]
 
 
 def test_dev_groups_go_through_the_stages(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -25,8 +25,17 @@ if TYPE_CHECKING:
     from flows.sweep import Teller
 
 
-def run_sweep(path: str, overrides: Sequence[str], *, as_json: bool = False, debug: bool = False) -> int:
-    """Check a sweep, run what of it isn't complete, and show what came out; the exit code: 1 where a run failed."""
+def run_sweep(
+    path: str,
+    overrides: Sequence[str],
+    *,
+    as_json: bool = False,
+    debug: bool = False,
+    show: Callable[[SweepFolder], None] | None = None,
+) -> int:
+    """Check a sweep, run what of it isn't complete, and show what came out, by `show` where it is given; the exit code: 1 where a run
+    failed.
+    """
     home, sweep = home_folder(), load_sweep(path, overrides)
     plan = make_sweep_plan(home, sweep)
     found, earlier = plan.problems(), find_sweep(home, sweep.name)
@@ -45,7 +54,9 @@ def run_sweep(path: str, overrides: Sequence[str], *, as_json: bool = False, deb
     )
     with begun(home, record) as folder:
         _run(plan, folder)
-        if as_json:
+        if show is not None:
+            show(folder)
+        elif as_json:
             print_json(shown(folder))
         else:
             _show(folder)

@@ -96,7 +96,7 @@ def _lines(series: Sequence[_Series], column: Column, axis: str) -> Markup:
             axes.axhline(0, color=charts._COLOR["muted"], linewidth=0.9)
         for number, one in enumerate(series):
             # Side by side, so that no interval hides another.
-            aside = 0.014 * room * (number - (len(series) - 1) / 2)
+            aside = 0.02 * room * (number - (len(series) - 1) / 2)
             points = [(places[_number(row, axis)] + aside, cell) for row in one.rows if (cell := row.cells.get(column.key))]
             color = sweep_charts._color(one.color)
             for x, cell in points:
@@ -156,7 +156,7 @@ def _stacked(panels: Sequence[_Panel]) -> str:
         )
         marks, y = _legend(panel.legend, y, wide)
         parts += marks
-        parts.append(panel.chart.replace("<svg", f'<svg x="0" y="{y:g}" width="{wide:g}" height="{high:g}"', 1))
+        parts.append(str(panel.chart).replace("<svg", f'<svg x="0" y="{y:g}" width="{wide:g}" height="{high:g}"', 1))
         y += high
     height = y + _ABOVE
     colors = "".join(_light(name) for name in ("report.css", "sweep.css"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 
 from evaluation.report.study_results import StudyResults
+from evaluation.report.swept import PAGE, RESULTS
 from flows.commands import sweep_study_page
 from flows.commands.study_page import STUDIES, run, write
 from flows.commands.sweeping import run_sweep, shown
@@ -16,6 +18,7 @@ from flows.recipe.sweep_file import Sweep, load_sweep, made_of
 from flows.runs.home import home_folder
 from flows.runs.record import RUNNING
 from flows.runs.sweeps import SweepFolder, find_sweep
+from flows.wording import place
 from tasks.keys import ROOT
 
 
@@ -85,13 +88,13 @@ def _show(name: str, command: str, folder: SweepFolder, *, write_page: bool, as_
     results = StudyResults.read(folder.folder)
     assert results is not None, "the sweep of a study leaves its results"
     paths = sweep_study_page.write(name, command, results, ROOT / "docs") if write_page else []
-    rows = sweep_study_page.rows_of(results)
     if as_json:
-        print_json({"study": name, **shown(folder), "rows": rows, "files": [str(path) for path in paths]})
+        found = {"answer": results.answer.sentence, "rows": [dataclasses.asdict(row) for row in results.rows]}
+        print_json({"study": name, **shown(folder), **found, "files": [str(path) for path in paths]})
         return
-    print_table(results.study.title, rows, words=True)
+    print_table(results.study.title, sweep_study_page.rows_of(results), words=True)
     print_notes([results.answer.sentence, *sweep_study_page.without_result(results), results.reading.family])
-    print(f"tables  {folder.folder}")
+    print(f"tables  {place(folder.folder / RESULTS)}, and .parquet and .tex beside it\npage    {place(folder.folder / PAGE)}")
     for path in paths:
         print(f"written: {path}")
 

@@ -89,8 +89,10 @@ def _page(name: str, command: str, results: StudyResults, *, has_figure: bool) -
     yield from ((*_points(results.notes), "") if results.notes else ())
     if has_figure:
         yield from (f"![{study.title}: the table's columns with their intervals](../images/{name}.svg)", "")
-    yield from ("## What holds", "", *(_points(results.reading.holds) or ["Nothing."]), "")
-    yield from ("## What doesn't", "", *(_points(results.reading.open) or ["Every difference that was tested holds."]), "")
+    holds, open_ = results.reading.holds, results.reading.open
+    yield from ("## What holds", "", *(_points(holds) or ["Nothing."]), "")
+    everything = "Every difference that was tested holds." if holds else "Nothing was tested."
+    yield from ("## What doesn't", "", *(_points(open_) or [everything]), "")
     yield from (_text(results.reading.family), "")
     yield from ("## How it was made", "", *_made(command, results))
 

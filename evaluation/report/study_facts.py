@@ -77,9 +77,11 @@ class Made:
         seconds: the tasks' own time, that of shared ones once. Of a training that collapsed nothing is recorded.
         machines, versions: where and by which packages; several where they differ.
         date: when the last run ended, an ISO date.
+        num_unknown: tasks whose artifact isn't on this machine any more, and which count for nothing.
     """
 
     seconds: float
     machines: Sequence[str]
     versions: Mapping[str, Sequence[str]]
     date: str
+    num_unknown: int = 0

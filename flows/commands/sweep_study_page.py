@@ -109,6 +109,7 @@ def _made(command: str, results: StudyResults) -> list[str]:
     collapsed = any(one.is_collapsed for one in results.failed)
     hours = f"{made.seconds / 3600:.1f} hours: the time of all runs' tasks, shared ones counted once"
     hours += ", without the trainings that collapsed, of which none is recorded" if collapsed else ""
+    hours += f", and without {made.num_unknown} tasks whose artifacts are gone" if made.num_unknown else ""
     return [
         f"`{command}`, on {_text(' and '.join(made.machines))}, {made.date}.",
         "",

@@ -12,20 +12,26 @@ from tasks.manifest import Manifest
 
 
 def made_by(runs: Sequence[Run]) -> Made:
-    """The runs' own and shared artifacts, each once. An artifact whose manifest isn't there any more counts for nothing."""
-    manifests: dict[str, Manifest] = {}
-    for run in runs:
-        for artifact in run.artifacts.values():
-            with contextlib.suppress(FileNotFoundError):
-                manifests.setdefault(artifact.folder, artifact.manifest)
+    """The runs' own and shared artifacts, each once."""
+    artifacts = {artifact.folder: artifact for run in runs for artifact in run.artifacts.values()}
+    manifests: list[Manifest] = []
+    for artifact in artifacts.values():
+        with contextlib.suppress(FileNotFoundError):
+            manifests.append(artifact.manifest)
     versions: dict[str, list[str]] = {}
-    for manifest in manifests.values():
+    for manifest in manifests:
         for package, version in manifest["versions"].items():
             if version not in versions.setdefault(package, []):
                 versions[package].append(version)
-    machines = list(dict.fromkeys(_in_words(manifest) for manifest in manifests.values()))
+    machines = list(dict.fromkeys(_in_words(manifest) for manifest in manifests))
     ended = max((run.record.ended or run.record.started for run in runs), key=datetime.fromisoformat, default=now())
-    return Made(sum(manifest["seconds"] for manifest in manifests.values()), machines, versions, ended.partition("T")[0])
+    return Made(
+        seconds=sum(manifest["seconds"] for manifest in manifests),
+        machines=machines,
+        versions=versions,
+        date=ended.partition("T")[0],
+        num_unknown=len(artifacts) - len(manifests),
+    )
 
 
 def _in_words(manifest: Manifest) -> str:

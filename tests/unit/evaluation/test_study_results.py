@@ -103,11 +103,8 @@ def test_the_tidy_table_has_a_studys_columns_and_the_collapses(tmp_path: Path) -
     frame = tables.results(runs, "noise", [*facts.failed, FailedRun("bnf 0.0", {}, "the disk is full")])
     collapsed = frame.query("metric == 'collapsed'")
     assert collapsed.groupby("name").value.mean()["dpo 0.4"] == pytest.approx(2 / 3) and len(collapsed) == len(runs) + 2
-    assert collapsed.query("value == 1").run.tolist() == ["r0", "r1"] and not set(frame.run) - {
-        *(one.run for one in runs),
-        "r0",
-        "r1",
-    }
+    assert collapsed.query("value == 1").run.tolist() == ["r0", "r1"]
+    assert set(frame.run) == {*(one.run for one in runs), "r0", "r1"}
     of_training = {"chosen_shift", "rejected_shift", "grad_norm", "grad_norm_max", "loss_std", "gini", "kl"}
     assert of_training <= set(frame.query("benchmark == 'training'").metric)
     tables.write(frame, tmp_path)
@@ -118,8 +115,9 @@ def test_the_file_holds_all_and_one_of_another_version_is_none(tmp_path: Path) -
     study_of(tmp_path).write(tmp_path)
     found = StudyResults.read(tmp_path)
     assert found is not None and found.made_of == "digest" and found.rows[-1].num_collapsed == 2
-    found.write(tmp_path / "again" if (tmp_path / "again").mkdir() is None else tmp_path)
-    assert (tmp_path / "again" / STUDY_FILE).read_bytes() == (tmp_path / STUDY_FILE).read_bytes()
+    before = (tmp_path / STUDY_FILE).read_bytes()
+    found.write(tmp_path)
+    assert (tmp_path / STUDY_FILE).read_bytes() == before
     (tmp_path / STUDY_FILE).write_text('{"study": {}}')
     assert StudyResults.read(tmp_path) is None and StudyResults.read(tmp_path / "nothing") is None
 

@@ -195,7 +195,7 @@ def test_shared_work_counts_once_in_the_hours(tmp_path):
         for name, torch, end in (("x", "2.9", "2026-11-28T23:00:00+00:00"), ("y", "2.8", "2026-11-29T01:00:00+00:00"))
     ]
     found = made_by(runs)
-    assert (found.seconds, found.machines) == (120.0, ["c, 2 cores, 8.0 GiB"])
+    assert (found.seconds, found.machines, found.num_unknown) == (120.0, ["c, 2 cores, 8.0 GiB"], 0)
     assert found.versions == {"torch": ["2.9", "2.8"]} and found.date == "2026-11-29"
 
 

@@ -18,6 +18,7 @@ from prefect.states import Cancelled as cancelled_state
 from prefect.states import Failed as failed_state
 
 from bnf.host import own_cores
+from bnf.training.collapse import TrainingCollapsed
 from evaluation.report.swept import PAGE, Choice, FailedRun, SweepFacts, SweptRun
 from flows.align import LISTENER, PLAN, SHARE, align
 from flows.dag.choosing import choose, chosen_points, contests, how_chosen
@@ -28,14 +29,16 @@ from flows.dag.resources import shared_devices
 from flows.dag.schedule import Waiting, startable
 from flows.dag.sweep_plan import SweepPlan, devices_needed, result_of, trained_only
 from flows.errors import RecipeError
+from flows.recipe.sweep_file import made_of
 from flows.runner import Listener
+from flows.runs.made import made_by
 from flows.runs.record import RUNNING, Run, all_runs, find_run
 from flows.runs.sweeps import SweepFolder, SweepRun
 from flows.runs.swept import dev_figures, swept_run
 from flows.service.cancel import cancellation
 from flows.service.crashed import mark_crashed
 from flows.service.sharing import Share, SharedAccelerator, part
-from tasks.child import Cancelled
+from tasks.child import Cancelled, StageFailed
 from tasks.prefect_task import artifact_key
 from tasks.resources import DEVICES
 from tasks.threads import Threads
@@ -225,11 +228,12 @@ def _note(work: Work, point: Point, run: str | None, error: BaseException | None
     entry = work.entry(point)
     if run is not None:
         entry.runs = [*(name for name in entry.runs if name != run), run]
-        entry.state, entry.why = "completed", None
+        entry.state, entry.why, entry.is_collapsed = "completed", None, False
         work.results[point.recipe.name] = find_run(work.plan.home, run)
     else:
         is_cancelled = isinstance(error, CancelledRun | Cancelled)
         entry.state, entry.why = ("cancelled", "it was cancelled") if is_cancelled else ("failed", str(error))
+        entry.is_collapsed = isinstance(error, StageFailed) and error.kind == TrainingCollapsed.__name__
         work.results.pop(point.recipe.name, None)
         work.tell.on_message(f"{point.recipe.name}: {entry.state}: {entry.why}")
     work.folder.save()
@@ -237,35 +241,49 @@ def _note(work: Work, point: Point, run: str | None, error: BaseException | None
 
 def _swept(work: Work) -> list[SweptRun]:
     """The runs with a result, in the order of the sweep's file."""
-    select = work.plan.sweep.select
-    chosen: set[str] | None = None
-    tuned: dict[str, int] = {}
-    if select is not None:
-        chosen = {point.recipe.name for point in chosen_points(select, work.plan.points, work.choices)}
-        numbers = {choice.name: len(choice.candidates) for choice in work.choices}
-        for name, those in contests(work.plan.points, select.over).items():
-            tuned |= {point.recipe.name: numbers.get(name, 1) for point in those}
     return [
         swept_run(
-            work.results[name],
+            work.results[point.recipe.name],
             work.plan.plans[0].store,
             label=point.label,
             settings=point.settings,
-            num_settings=tuned.get(name, 1),
-            is_chosen=chosen is None or name in chosen,
+            num_settings=num_settings,
+            is_chosen=is_chosen,
         )
-        for point in work.plan.points
-        if (name := point.recipe.name) in work.results
+        for point, num_settings, is_chosen in _tuned(work)
+        if point.recipe.name in work.results
     ]
 
 
 def _failed(work: Work) -> list[FailedRun]:
-    found = []
-    for point in work.plan.points:
-        entry = work.entry(point)
-        if entry.why is not None:
-            found.append(FailedRun(point.label, point.settings, entry.why, entry.runs[-1] if entry.runs else None))
-    return found
+    return [
+        FailedRun(
+            point.label,
+            point.settings,
+            entry.why,
+            entry.runs[-1] if entry.runs else None,
+            objective=point.objective,
+            seed=point.recipe.seed,
+            num_settings=num_settings,
+            is_chosen=is_chosen,
+            is_collapsed=entry.is_collapsed,
+        )
+        for point, num_settings, is_chosen in _tuned(work)
+        if (entry := work.entry(point)).why is not None
+    ]
+
+
+def _tuned(work: Work) -> list[tuple[Point, int, bool]]:
+    """Of each run over how many settings its objective was tuned, and whether its settings were chosen."""
+    select, points = work.plan.sweep.select, work.plan.points
+    if select is None:
+        return [(point, 1, True) for point in points]
+    chosen = {point.recipe.name for point in chosen_points(select, points, work.choices)}
+    numbers = {choice.name: len(choice.candidates) for choice in work.choices}
+    tuned = {
+        point.recipe.name: numbers.get(name, 1) for name, those in contests(points, select.over).items() for point in those
+    }
+    return [(point, tuned[point.recipe.name], point.recipe.name in chosen) for point in points]
 
 
 def _compare(work: Work) -> None:
@@ -281,4 +299,12 @@ def _compare(work: Work) -> None:
         choices=work.choices,
         failed=_failed(work),
     )
-    write(_swept(work), work.folder.folder, facts)
+    runs = _swept(work)
+    write(runs, work.folder.folder, facts)
+    if work.plan.sweep.study is not None:
+        from evaluation.report.study_results import find_study
+
+        own = {name for entry in record.runs for name in entry.runs}
+        made = made_by([run for run in all_runs(work.plan.home) if run.id in own])
+        study = work.plan.sweep.study.facts()
+        find_study(runs, facts, study, made, made_of(work.plan.sweep)).write(work.folder.folder)

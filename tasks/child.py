@@ -48,11 +48,13 @@ ENVIRONMENT = {
 
 
 class StageFailed(RuntimeError):
-    """A stage's child process failed. The message says why, in its own words where it could still speak."""
+    """A stage's child process failed. The message says why, in its own words where it could still speak; `kind` is then the name of the
+    error's class there.
+    """
 
-    def __init__(self, message: str, cause: Cause = Cause.OTHER) -> None:
+    def __init__(self, message: str, cause: Cause = Cause.OTHER, kind: str | None = None) -> None:
         super().__init__(message)
-        self.cause = cause
+        self.cause, self.kind = cause, kind
 
 
 class Cancelled(RuntimeError):
@@ -143,7 +145,7 @@ class Child:
             elif report["cause"] == Cause.OTHER:
                 raise StageFailed(f"{report['kind']}: {report['message']}\n{self._last_lines()}")
             else:
-                raise StageFailed(f"{report['message']} (log: {self.log_path})", Cause(report["cause"]))
+                raise StageFailed(f"{report['message']} (log: {self.log_path})", Cause(report["cause"]), report["kind"])
         status = process.wait()
         cause = Cause.MEMORY if status == -signal.SIGKILL else Cause.OTHER
         raise StageFailed(f"{describe_exit(status)}; last lines:\n{self._last_lines()}", cause)

@@ -236,9 +236,10 @@ def _doubts(results: SweepResults, facts: SweepFacts) -> list[str]:
         shown = ", ".join(f"{row.title} {row.num_settings}" for row in rows)
         found.append(f"They were not tuned over equally many settings: {shown}.")
     if facts.failed:
-        count = len(facts.failed)
+        count, collapsed = len(facts.failed), sum(one.is_collapsed for one in facts.failed)
+        how = f" ({collapsed} collapsed)" if collapsed else ""
         found.append(
-            f"{count} run{'s have' if count > 1 else ' has'} no result and count{'' if count > 1 else 's'} nowhere: a setting whose "
+            f"{count} run{'s have' if count > 1 else ' has'} no result{how} and count{'' if count > 1 else 's'} nowhere: a setting whose "
             "trainings fail looks better than it is."
         )
     if rows and not any(row.setting.targets for row in rows):

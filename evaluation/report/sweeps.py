@@ -36,7 +36,7 @@ def write(runs: Sequence[SweptRun], folder: Path, sweep: SweepFacts) -> None:
         ValueError: where a file of a run is ill-formed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tables.write(tables.results(runs, sweep.name), folder)
+    tables.write(tables.results(runs, sweep.name, sweep.failed), folder)
     page = render(runs, folder, sweep)
     with replacing(folder / PAGE) as partial:
         partial.write_text(page, encoding="utf-8")

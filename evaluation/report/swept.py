@@ -26,6 +26,7 @@ class SweptRun:
         scores: folders of scores by benchmark and model (`base`, `aligned`); empty where the run was trained only, to be chosen from.
         train: the training's folder, with `train_summary.json` and `metrics.jsonl`.
         shifts: what the training did to the likelihood of its data: the folder of the stage `analyze`; None where it wasn't run.
+        reference: the reference's log-probabilities of the training's data: the folder of the stage `reference`.
         dev: figures of its dev set by name (`eval_loss`, `eval_accuracy`), of the policy that the run gives; empty without a dev set.
         num_settings: how many settings this run's objective was tuned over; 1 where nothing was chosen.
         is_chosen: whether its settings were chosen on dev. True for all runs of a sweep without `select`.
@@ -40,6 +41,7 @@ class SweptRun:
     scores: ByModel = field(default_factory=dict)
     train: Path | None = None
     shifts: Path | None = None
+    reference: Path | None = None
     dev: Mapping[str, float] = field(default_factory=dict)
     num_settings: int = 1
     is_chosen: bool = True
@@ -47,14 +49,20 @@ class SweptRun:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run of a sweep that has no result: its name and settings as a `SweptRun` has them, and the error's message. `run` is None where
-    it never began.
+    """A run of a sweep that has no result: what it is as a `SweptRun` says it, and the error's message. `run` is None where it never
+    began. `is_collapsed`: its training collapsed, by the rules of `bnf.training.collapse`. What a collapse is worth is for the page to
+    say; any other failure says nothing of the settings.
     """
 
     name: str
     settings: Mapping[str, object]
     why: str
     run: str | None = None
+    objective: str | None = None
+    seed: int = 0
+    num_settings: int = 1
+    is_chosen: bool = True
+    is_collapsed: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ prompts were trained on); `metric`, `value`, `ci_low`, `ci_high` (95 %, over ite
 
 A benchmark's metrics are `accuracy`, `no_answer`, `truncated`, `accuracy_of_parsed` (all in percent) and `mean_completion_tokens` of the
 policy, the same of the base model with `base_` before it, and `delta`: points, over the items that both have. The benchmark `dev` has the
-figures of the run's dev set, `training` those of its training: `kl` and `tokens` of samples of dev prompts, `logps_shift/chosen` and
-`logps_shift/rejected` at the last step that was logged, `steps`, `seconds`.
+figures of the run's dev set, `training` those of its training (`evaluation.report.training_figures`). A training that collapsed has a row
+with `collapsed` 1 and nothing else; a run that failed otherwise has none.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.paired import is_correct, read_scores
-from evaluation.records import Record, read_json, read_records, replacing
-from evaluation.report.swept import RESULTS, SweptRun
+from evaluation.records import Record, read_json, replacing
+from evaluation.report.swept import RESULTS, FailedRun, SweptRun
 from evaluation.report.targets import is_target
+from evaluation.report.training_figures import training_figures
 from evaluation.statistics import paired_interval
 
 if TYPE_CHECKING:
@@ -56,21 +57,24 @@ def load(folders: str | Path | Iterable[str | Path]) -> DataFrame:
     return pandas.concat([pandas.read_parquet(folder / PARQUET) for folder in found], ignore_index=True)
 
 
-def results(runs: Sequence[SweptRun], sweep: str) -> DataFrame:
-    """The table of a sweep's runs. The runs that were trained only, to be chosen from, have their dev set and training.
+def results(runs: Sequence[SweptRun], sweep: str, failed: Sequence[FailedRun] = ()) -> DataFrame:
+    """The table of a sweep's runs. The runs that were trained only, to be chosen from, have their dev set and training; of
+    those that failed the collapsed ones say so.
 
     Raises:
         ValueError: where a file of a run is ill-formed.
     """
     import pandas
 
-    keys = list(dict.fromkeys(key for run in runs for key in run.settings if key != "seed"))
+    every: list[SweptRun | FailedRun] = [*runs, *(run for run in failed if run.is_collapsed)]
+    keys = list(dict.fromkeys(key for run in every for key in run.settings if key != "seed"))
     rows = []
-    for run in runs:
+    for run in every:
         settings = {key: _plain(run.settings.get(key)) for key in keys}
         shared = {"sweep": sweep, "run": run.run, "name": run.name, "objective": run.objective, "seed": run.seed, **settings}
         shared |= {"num_settings": run.num_settings, "is_chosen": run.is_chosen}
-        rows += [{**shared, **measured} for measured in _measured(run)]
+        measured = _measured(run) if isinstance(run, SweptRun) else [{"benchmark": "training", **_row("collapsed", 1.0)}]
+        rows += [{**shared, **one} for one in measured]
     frame = pandas.DataFrame(rows, columns=[*_FIRST, *keys, *_LAST])
     for key in keys:
         # Parquet has one type for a column: of mixed values, such as numbers and words, it is text.
@@ -107,9 +111,8 @@ def _measured(run: SweptRun) -> Iterator[Record]:
             yield {**shared, **_delta(models["base"], models["aligned"])}
     for metric, value in run.dev.items():
         yield {"benchmark": "dev", **_row(metric, value)}
-    if run.train is not None:
-        for metric, value in _training(run.train).items():
-            yield {"benchmark": "training", **_row(metric, value)}
+    for metric, value in training_figures(run).items():
+        yield {"benchmark": "training", **_row(metric, value)}
 
 
 def _delta(base: Path, aligned: Path) -> Record:
@@ -125,16 +128,6 @@ def _delta(base: Path, aligned: Path) -> Record:
 def _row(metric: str, value: float | None, ci: Sequence[float] | None = None, n: int | None = None) -> Record:
     low, high = ci or (None, None)
     return {"metric": metric, "value": value, "ci_low": low, "ci_high": high, "n": n}
-
-
-def _training(folder: Path) -> dict[str, float]:
-    summary = read_json(folder / "train_summary.json")
-    after = (summary.get("dev") or {}).get("after", {})
-    found = {"kl": after.get("eval_samples/kl"), "tokens": after.get("eval_samples/tokens")}
-    found |= {name: summary.get(name) for name in ("steps", "seconds")}
-    for record in read_records(folder / "metrics.jsonl"):
-        found |= {name: record[name] for name in ("logps_shift/chosen", "logps_shift/rejected") if name in record}
-    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _plain(value: object) -> object:

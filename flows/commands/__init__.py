@@ -13,5 +13,5 @@ chatting: `bnf chat`; chat_models: the processes that answer; chat_screen: what 
 upkeep: `bnf cancel`, `gc` and `join`
 doctor: `bnf doctor`
 scoring: `bnf score` and `judge-score`
-studying: `bnf study`; study_page: its tables, figure and page
+studying: `bnf study`; study_page, sweep_study_page: tables, figure and page without a language model and with; study_files: what both share
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.crossed import seeds_interval
+from flows.commands.study_files import paragraph, table, write_page
 from tasks.execute import machine
 
 if TYPE_CHECKING:
@@ -214,12 +214,7 @@ def run(name: str) -> Results:
 
 def write(results: Results, docs: Path) -> list[Path]:
     """Writes page and figure; returns their paths."""
-    name = results.study.name
-    page, figure = docs / "results" / f"{name}.md", docs / "images" / f"{name}.svg"
-    page.parent.mkdir(exist_ok=True)
-    _draw(results, figure)
-    page.write_text(_page(results), encoding="utf-8")
-    return [page, figure]
+    return write_page(docs, results.study.name, _page(results), lambda path: _draw(results, path))
 
 
 def _speed(curves: Curves) -> Tensor:
@@ -298,11 +293,11 @@ def _page(results: Results) -> str:
     }
     lines = [
         *(f"# {study.title}", ""),
-        *(_paragraph(study.about), ""),
+        *(paragraph(study.about), ""),
         *_losses_of_bnf(results),
-        *("## The question", "", _paragraph(study.question), ""),
-        *("## The design", "", _paragraph(study.changed), ""),
-        _paragraph(study.design).format(**around),
+        *("## The question", "", paragraph(study.question), ""),
+        *("## The design", "", paragraph(study.changed), ""),
+        paragraph(study.design).format(**around),
         f"- {_STEPS} steps, in each {NUM_PROMPTS} prompts with {NUM_SAMPLES} samples. On-policy they are drawn from the policy before",
         "  the step, off-policy all from the reference; as many in both. A prompt's better half is preferred, the other dispreferred, its",
         "  best and worst sample are the pair; policy-gradient objectives take the rewards. The losses' reference stays the first policy.",
@@ -325,21 +320,13 @@ def _page(results: Results) -> str:
         "",
     ]
     for title, rows in results.tables():
-        lines += [f"### {title[0].upper()}{title[1:]}", "", *_table(rows), ""]
-    lines += ["### Compared", "", *_table(results.comparison_rows()), ""]
+        lines += [f"### {title[0].upper()}{title[1:]}", "", *table(rows), ""]
+    lines += ["### Compared", "", *table(results.comparison_rows()), ""]
     lines += [
         f"`bnf study {study.name} --write-page`: {results.seconds:.0f} seconds on {host['cpu']}, {date.today().isoformat()}.",
         "",
     ]
     return "\n".join(lines)
-
-
-def _paragraph(parts: Sequence[str]) -> str:
-    """Parts of a paragraph, or of a point of a list, in lines as long as the other pages'."""
-    text = " ".join(part.strip() for part in parts)
-    return textwrap.fill(
-        text, 135, subsequent_indent="  " if text.startswith("- ") else "", break_long_words=False, break_on_hyphens=False
-    )
 
 
 def _losses_of_bnf(results: Results) -> list[str]:
@@ -382,12 +369,3 @@ def _counted(compared: Sequence[Comparison]) -> str:
     text += f" ({names(verdicts['faster'])})" if 0 < len(verdicts["faster"]) < len(compared) else ""
     text += "".join(f"; {verdict}: {names(found)}" for verdict, found in verdicts.items() if verdict != "faster" and found)
     return text
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    heads = list(rows[0])
-    return [
-        f"| {' | '.join(heads)} |",
-        f"|{'---|' * len(heads)}",
-        *(f"| {' | '.join(row.values())} |" for row in rows),
-    ]

@@ -1,17 +1,106 @@
-"""`bnf study`: what a study without a language model found, as tables and as a page of the docs."""
+"""`bnf study`: what a study found, as tables and as a page of the docs."""
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
+from collections.abc import Sequence
+
+from evaluation.report.study_results import StudyResults
+from evaluation.report.swept import PAGE, RESULTS
+from flows.commands import sweep_study_page
 from flows.commands.study_page import STUDIES, run, write
-from flows.display import print_json, print_table
+from flows.commands.sweeping import run_sweep, shown
+from flows.display import print_json, print_notes, print_table
 from flows.errors import RecipeError
+from flows.recipe.studies import question_of, study_names, study_path
+from flows.recipe.sweep_file import Sweep, load_sweep, made_of
+from flows.runs.home import home_folder
+from flows.runs.record import RUNNING
+from flows.runs.sweeps import SweepFolder, find_sweep
+from flows.wording import place
 from tasks.keys import ROOT
 
 
-def study(name: str, *, write_page: bool, as_json: bool) -> None:
-    """Runs a study; with `write_page` writes its page and its figure into the docs of this checkout."""
-    if name not in STUDIES:
-        raise RecipeError(f"NAME must be one of {', '.join(STUDIES)}, got {name!r}; correct it")
+def study(name: str | None, overrides: Sequence[str] = (), *, write_page: bool, as_json: bool, debug: bool = False) -> int:
+    """Run a study; with `write_page` write its page and its figure into the docs of this checkout. Without a name list all.
+
+    Returns:
+        The exit code: 1 where a run of its sweep failed.
+    """
+    if name is None:
+        _list(as_json=as_json)
+        return 0
+    if name in STUDIES:
+        if overrides:
+            raise RecipeError(
+                f"[key=value …] must stand with a study of language models, got {overrides[0]} with {name}; leave it out"
+            )
+        _simulate(name, write_page=write_page, as_json=as_json)
+        return 0
+    if name not in study_names():
+        known = "\n".join(f"  {one}: {question}" for one, question in _questions().items())
+        raise RecipeError(f"NAME must be one of {', '.join(_questions())}, got {name!r}; correct it\n{known}")
+    path = study_path(name)
+    command = shlex.join(["bnf", "study", name, *(["--write-page"] if write_page else []), *overrides])
+
+    def show(folder: SweepFolder) -> None:
+        _show(name, command, folder, write_page=write_page, as_json=as_json)
+
+    sweep = load_sweep(path, overrides)
+    if sweep.study is None:
+        question_of(name)
+    found = _complete(sweep) if write_page else None
+    if found is not None:
+        show(found)
+        return 1 if found.record.failed else 0
+    return run_sweep(path, overrides, as_json=as_json, debug=debug, show=show)
+
+
+def _questions() -> dict[str, str]:
+    """What each study asks, by its name."""
+    simulated = {name: " ".join(one.question) for name, one in STUDIES.items()}
+    return simulated | {name: question_of(name) for name in study_names()}
+
+
+def _list(*, as_json: bool) -> None:
+    if as_json:
+        print_json({"studies": [{"study": name, "question": question} for name, question in _questions().items()]})
+    else:
+        print_table("", [{"study": name, "asks": question} for name, question in _questions().items()], words=True)
+
+
+def _complete(sweep: Sweep) -> SweepFolder | None:
+    """The study's folder where its sweep has ended, as the file says it today, with a result of every run or a collapse of its training,
+    which another try would repeat.
+    """
+    found = find_sweep(home_folder(), sweep.name)
+    if found is None or found.state in (RUNNING, "crashed"):
+        return None
+    results = StudyResults.read(found.folder)
+    if results is None or results.made_of != made_of(sweep):
+        return None
+    ended = all(run.is_collapsed if run.why is not None else run.state == "completed" for run in found.record.runs)
+    return found if ended else None
+
+
+def _show(name: str, command: str, folder: SweepFolder, *, write_page: bool, as_json: bool) -> None:
+    results = StudyResults.read(folder.folder)
+    assert results is not None, "the sweep of a study leaves its results"
+    paths = sweep_study_page.write(name, command, results, ROOT / "docs") if write_page else []
+    if as_json:
+        found = {"answer": results.answer.sentence, "rows": [dataclasses.asdict(row) for row in results.rows]}
+        print_json({"study": name, **shown(folder), **found, "files": [str(path) for path in paths]})
+        return
+    print_table(results.study.title, sweep_study_page.rows_of(results), words=True)
+    print_notes([results.answer.sentence, *sweep_study_page.without_result(results), results.reading.family])
+    print(f"tables  {place(folder.folder / RESULTS)}, and .parquet and .tex beside it\npage    {place(folder.folder / PAGE)}")
+    for path in paths:
+        print(f"written: {path}")
+
+
+def _simulate(name: str, *, write_page: bool, as_json: bool) -> None:
+    """A study that needs no language model."""
     results = run(name)
     paths = write(results, ROOT / "docs") if write_page else []
     if as_json:

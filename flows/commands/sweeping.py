@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     from flows.sweep import Teller
 
 
-def run_sweep(path: str, overrides: Sequence[str], *, as_json: bool = False, debug: bool = False) -> int:
-    """Check a sweep, run what of it isn't complete, and show what came out; the exit code: 1 where a run failed."""
+def run_sweep(
+    path: str,
+    overrides: Sequence[str],
+    *,
+    as_json: bool = False,
+    debug: bool = False,
+    show: Callable[[SweepFolder], None] | None = None,
+) -> int:
+    """Check a sweep, run what of it isn't complete, and show what came out, by `show` where it is given; the exit code: 1 where a run
+    failed.
+    """
     home, sweep = home_folder(), load_sweep(path, overrides)
     set_prefect_environment(home, debug=debug)
     # What the plan finds in the home stays until the sweep has ended: nothing is dropped, and no other of its name begins.
@@ -47,7 +56,9 @@ def run_sweep(path: str, overrides: Sequence[str], *, as_json: bool = False, deb
         )
         folder = begin(home, record, earlier)
         _run(plan, folder)
-    if as_json:
+    if show is not None:
+        show(folder)
+    elif as_json:
         print_json(shown(folder))
     else:
         _show(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from flows.recipe.config import as_name, key_parts, read_values
 from flows.recipe.messages import explain
 from flows.recipe.paths import find_path
 from flows.recipe.section import Section
+from flows.recipe.study_section import Study
 
 SEED, OBJECTIVE = "seed", "train.objective"
 # The axis whose values have names of their own, and set several keys each.
@@ -50,6 +52,7 @@ class SweepFile(Section):
     name: str | None = None
     sweep: Annotated[dict[str, list[object]], Field(min_length=1)]
     select: Select | None = None
+    study: Study | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Sweep:
         overrides: `key=value` settings of all runs.
         axes: the values of each axis by recipe key, in the file's order; of the axis `variant` the variants' names.
         variants: what each variant sets, by its name.
+        study: what a study says of itself; None of any other sweep.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Sweep:
     axes: Mapping[str, Sequence[object]]
     variants: Mapping[str, Mapping[str, object]]
     select: Select | None
+    study: Study | None = None
 
     def grid(self) -> list[dict[str, object]]:
         """The settings of every run by axis: each value of an axis with each of the others, the last axis changing first."""
@@ -115,7 +120,13 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> Sweep:
             raise RecipeError(
                 f"{key} must be set where the sweep sets it, got it on the command line too; change sweep.{key} in {path}"
             )
-    return Sweep(name, file, _base(given.base, file), own, axes, variants, _select(given.select, axes))
+    return Sweep(name, file, _base(given.base, file), own, axes, variants, _select(given.select, axes), given.study)
+
+
+def made_of(sweep: Sweep) -> str:
+    """A digest of all that a sweep says: its file, its base and the settings on the command line."""
+    said = [read_values(sweep.file, str(sweep.file)), read_values(sweep.base, str(sweep.base)), list(sweep.overrides)]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def as_override(key: str, value: object) -> str:

@@ -8,6 +8,7 @@ past: which run made an artifact
 naming: how a run's name says what it changed
 sweeps: the sweeps' records
 swept: what a run of a sweep gave, as the comparison takes it
+made: the time, machines and versions that results took
 listing: the runs as `bnf runs` lists them
 sizes: what room the runs take
 garbage: dropping what no run names, and runs

@@ -25,7 +25,8 @@ _LOOKS_END_S = 2.0
 @dataclass
 class SweepRun:
     """A run of a sweep: its name, its value on each axis, and the runs of the home that it was, the newest last: with `select` settings are
-    trained first, and those that are chosen are run once more, evaluation included. `why` is the message of what failed.
+    trained first, and those that are chosen are run once more, evaluation included. `why` is the message of what failed, and `is_collapsed`
+    whether that was a collapse of its training.
     """
 
     name: str
@@ -33,6 +34,7 @@ class SweepRun:
     runs: list[str] = field(default_factory=list)
     state: str = WAITING
     why: str | None = None
+    is_collapsed: bool = False
 
 
 @dataclass

@@ -40,7 +40,7 @@ def swept_run(
         name = TaskName.from_id(task)
         if is_chosen and name.stage == "score" and name.checkpoint is None:
             scores.setdefault(str(name.benchmark), {})[str(name.role)] = store.fetch(artifact)
-    trained, shifts = _last(run, "train"), _last(run, "analyze")
+    trained, shifts, reference = (_last(run, stage) for stage in ("train", "analyze", "reference"))
     return SweptRun(
         run=run.id,
         name=label,
@@ -51,6 +51,7 @@ def swept_run(
         scores=scores,
         train=_fetched(trained, store),
         shifts=_fetched(shifts, store),
+        reference=_fetched(reference, store),
         dev=dev_figures(run, store),
         num_settings=num_settings,
         is_chosen=is_chosen,

@@ -37,6 +37,12 @@ def recipes(incomplete: str) -> list[str]:
     return list(dict.fromkeys([*here, *_beginning(project, incomplete)]))
 
 
+def studies(incomplete: str) -> list[str]:
+    """The studies: those without a language model, and the project's sweeps that are studies."""
+    files = [name.rpartition(".")[0] for name in _files(_ROOT / "flows" / "recipes" / "studies") if not name.startswith("_")]
+    return _beginning(["bandit", "length", *files], incomplete)
+
+
 def stages(incomplete: str) -> list[str]:
     """The stages, also behind a comma."""
     from tasks.stages import STAGES

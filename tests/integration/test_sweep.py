@@ -8,6 +8,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from evaluation.report.study_results import Cell, StudyResults
+from flows.commands import studying
+from flows.recipe import studies
 from tests.e2e.conftest import Bnf
 from tests.unit.conftest import DEMONSTRATION_MODEL
 
@@ -106,3 +109,42 @@ def test_a_killed_sweep_is_finished_by_the_same_command_and_chooses_before_it_ev
     changed = bnf.json("sweep", "small.yaml", "resources.devices=99", code=1)
     assert changed["runs"] == found["runs"] and page.stat().st_size
     assert all("resources.devices must be at most" in one["why"] for one in changed["failed"])
+
+
+STUDY = """
+base: base.yaml
+study:
+  title: Rates
+  question: What does a wild learning rate do?
+  design: [Two rates.]
+  columns: [gain, tax, delta, eval_loss, kl, tokens, chosen_shift, rejected_shift, collapsed, grad_norm, loss_std, gini]
+sweep:
+  train.learning_rate: [1e-3, 1e30]
+"""
+
+
+def test_a_study_tells_a_collapse_and_its_page_needs_its_folder_alone(bnf, monkeypatch):
+    (bnf.home / "rates.yaml").write_text(STUDY)
+    swept = bnf.json("sweep", "rates.yaml", code=1)
+    [failed] = swept["failed"]
+    assert failed["settings"] == {"train.learning_rate": 1e30} and "must be" in failed["why"]
+    folder = Path(swept["results"]).parent
+    # Without anything of the runs, and without one: a collapse would come again.
+    state = bnf.home / "state"
+    for name in ("runs", "artifacts"):
+        (state / name).rename(state / f"{name}-away")
+    monkeypatch.setenv("BNF_HOME", str(state))
+    monkeypatch.setattr(studies, "FOLDER", bnf.home)
+    monkeypatch.setattr(studying, "ROOT", bnf.home)
+    monkeypatch.setattr(studying, "run_sweep", lambda *words, **more: pytest.fail("a complete study isn't run"))
+    assert studying.study("rates", write_page=True, as_json=False) == 1
+    page = (bnf.home / "docs" / "results" / "rates.md").read_text()
+    found = StudyResults.read(folder)
+    assert found is not None and found.made.seconds > 0 and "torch" in found.made.versions
+    good, wild = found.rows
+    assert dict(wild.cells) == {"collapsed": Cell(100, None, 1)} and "1 collapsed" in page
+    # One step leaves no spread of a loss.
+    expected = {"tax", "eval_loss", "kl", "tokens", "chosen_shift", "rejected_shift", "collapsed", "grad_norm", "gini"}
+    assert expected <= good.cells.keys() and "loss_std" not in good.cells
+    assert 0 < good.cells["gini"].mean < 1 and good.cells["grad_norm"].mean > 0
+    assert (bnf.home / "docs" / "images" / "rates.svg").read_text().startswith("<svg")

@@ -246,7 +246,9 @@ def test_a_sweep_without_any_result_has_its_files(tmp_path: Path) -> None:
     assert "No run of s was evaluated" in (tmp_path / PAGE).read_text() and tables.load(tmp_path).empty
     only = swept(tmp_path / "runs", "bnf", 0, {}, is_chosen=False)
     write([only], tmp_path, FACTS)
-    assert tables.load(tmp_path).metric.tolist() == ["eval_accuracy", "kl", "steps", "seconds"]
+    assert tables.load(tmp_path).metric.tolist() == [
+        *("eval_accuracy", "kl", "steps", "seconds", "chosen_shift", "rejected_shift", "collapsed")
+    ]
 
 
 def test_settings_of_several_types_are_text(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def _family(results: SweepResults) -> str:
     if not parts:
         return "Nothing was compared."
     return (
-        f"p is after Holm's correction. Its family: {'; '.join(parts)}. A difference holds where p is below 0.05 and it is a point or more. "
-        "The other columns are not tested: their intervals are of each setting alone, and uncorrected."
+        f"p is after Holm's correction. Its family: {'; '.join(parts)}. A difference holds where p is below 0.05 and it is a point or "
+        "more. The other columns are not tested: their intervals are of each setting alone, and uncorrected."
     )
 
 

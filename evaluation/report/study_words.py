@@ -53,12 +53,12 @@ def _family(results: SweepResults) -> str:
     number = results.num_compared
     between = f"the {number} comparisons of gain and tax between settings" if number > 1 else "the one comparison of settings"
     parts = [between] if number else []
-    parts += [f"against the base model over each setting's {each} benchmark{'s' if each != 1 else ''}"] if each else []
+    parts += [f"against the base model, over each setting's {each} benchmark{'s' if each != 1 else ''}"] if each else []
     if not parts:
         return "Nothing was compared."
     return (
-        f"p is after Holm's correction, whose family is {', and '.join(parts)}. A difference holds where p is below 0.05 and it is a "
-        "point or more. The other columns are not tested: their intervals are of each setting alone, and uncorrected."
+        f"p is after Holm's correction. Its family: {'; '.join(parts)}. A difference holds where p is below 0.05 and it is a point or "
+        "more. The other columns are not tested: their intervals are of each setting alone, and uncorrected."
     )
 
 

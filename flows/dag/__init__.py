@@ -13,6 +13,7 @@ preflight: the checks
 objective_checks: whether the data give what the objective needs
 system_prompt_check: whether the chat template takes the recipe's system prompt
 trainable: whether the model and the groups can be trained
+reference_check: whether another model can be the reference
 hub: what a hub has of a model or a data set
 estimate: what a training will take, from the model's config.json alone
 estimate_tables: the same as people read it

@@ -244,10 +244,7 @@ class Recipe(Section):
 
     def chosen_reference(self) -> Reference | None:
         """The reference that the recipe chooses; None where it is the model that training starts from, as it is, whatever names it."""
-        given = self.reference
-        if (given.model_name_or_path, given.revision) == (self.model_name_or_path, self.revision):
-            given = given.model_copy(update={"model_name_or_path": None, "revision": None})
-        return None if given == Reference() else given
+        return self.reference.unless(self.model_name_or_path, self.revision)
 
     def _judges(self) -> list[tuple[str, JudgeModel]]:
         """Every judge, by its section."""

@@ -30,6 +30,13 @@ class Reference(Section):
             )
         return self
 
+    def unless(self, model_name_or_path: str, revision: str | None) -> Reference | None:
+        """This reference, without a name where it is that model's; None where it is that model as it is."""
+        given = self
+        if (given.model_name_or_path, given.revision) == (model_name_or_path, revision):
+            given = given.model_copy(update={"model_name_or_path": None, "revision": None})
+        return None if given == Reference() else given
+
     def check_read(self, train: TrainConfig, sample: Sample | None) -> None:
         """Refuse a reference that nothing reads, or that another key contradicts."""
         objective = load_objective(train.objective, train.objective_options)

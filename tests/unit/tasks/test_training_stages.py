@@ -121,3 +121,27 @@ def test_dev_groups_go_through_the_stages(tiny_model_dir: Path, tmp_path: Path) 
     # Weights that are not the final policy lie under a name that says so.
     for path in (tmp_path / "train").rglob("*.safetensors"):
         assert path.parent.name == "policy" or "checkpoint" in str(path.relative_to(tmp_path))
+
+
+def test_a_reference_at_a_temperature_goes_through_the_stages(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The training is told of the base model's values, and the analysis measures from these."""
+    write_groups(tmp_path / "data", random_groups(8))
+    config = TrainConfig(max_tokens_per_row=64, global_batch_size=4)
+    inputs = {"model": tiny_model_dir, "data": tmp_path / "data"}
+
+    def job(settings: dict, output: str, **others: Path) -> Job:
+        return Job(settings=settings, inputs=inputs | others, output=tmp_path / output, progress=lambda done, total, note: None)
+
+    reference.run(job(config.reference_settings() | {"temperature": 2.0}, "reference", tokenizer=tiny_model_dir))
+    reference.run(job(config.reference_settings() | {"mismatched": False}, "base"))
+    assert json.loads((tmp_path / "reference" / "index.json").read_text())["temperature"] == 2
+    caches = {"reference": tmp_path / "reference", "base": tmp_path / "base"}
+    train.run(job({k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING_FIELDS}, "train", **caches))
+    summary = json.loads((tmp_path / "train" / "train_summary.json").read_text())
+    assert summary["step0_check_skipped"] == "at temperature 2" and summary["compared_with"] == "the base model"
+    first = json.loads((tmp_path / "train" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["weights/chosen"] < 1 and abs(first["logps_shift/chosen"]) < 1e-6
+    analyze.run(job(config.row_settings(), "analyze", policy=tiny_model_dir, reference=tmp_path / "base"))
+    shifts = json.loads((tmp_path / "analyze" / "shifts.json").read_text())
+    means = shifts["preferred"]["logps_per_token"]
+    assert means["reference"] == means["policy"], "the start is where it was"

@@ -79,8 +79,7 @@ def _series(results: StudyResults) -> list[_Series]:
     own = next((name for name in names if name == REFERENCE), None)
     others = [name for name in names if name != own]
     return [
-        _Series(name, rows, 0 if name == own or len(names) == 1 else 1 + others.index(name) % sweep_charts.NUM_COLORS)
-        for name, rows in by_name.items()
+        _Series(name, rows, 0 if name == own or len(names) == 1 else 1 + others.index(name)) for name, rows in by_name.items()
     ]
 
 
@@ -93,18 +92,17 @@ def _lines(series: Sequence[_Series], column: Column, axis: str) -> Markup:
 
     def draw(axes: Axes) -> None:
         if column.is_signed:
-            axes.axhline(0, color=charts._COLOR["muted"], linewidth=0.9)
+            axes.axhline(0, color=charts.COLOR["muted"], linewidth=0.9)
         for number, one in enumerate(series):
             # Side by side, so that no interval hides another.
             aside = 0.02 * room * (number - (len(series) - 1) / 2)
             points = [(places[_number(row, axis)] + aside, cell) for row in one.rows if (cell := row.cells.get(column.key))]
-            color = sweep_charts._color(one.color)
+            color = sweep_charts.color_of(one.color)
             for x, cell in points:
                 if cell.ci is not None:
                     axes.plot([x, x], list(cell.ci), color=color, linewidth=1.6, alpha=0.45, solid_capstyle="round")
-            marker = sweep_charts._MARKERS[one.color % len(sweep_charts._MARKERS)]
-            heights = [cell.mean for _, cell in points]
-            axes.plot([x for x, _ in points], heights, color=color, linewidth=1.4, marker=marker, markersize=5)
+            look = {**sweep_charts.marker(one.color), "markersize": 5}
+            axes.plot([x for x, _ in points], [cell.mean for _, cell in points], color=color, linewidth=1.4, **look)
         if column.key == "collapsed":
             axes.set_ylim(-5, 105)
         axes.set_xlim(min(places.values()) - 0.05 * room, max(places.values()) + 0.05 * room)
@@ -113,7 +111,7 @@ def _lines(series: Sequence[_Series], column: Column, axis: str) -> Markup:
         axes.locator_params(axis="y", nbins=5)
         axes.set_xlabel(axis.rsplit(".", 1)[-1] + (" (not to scale)" if is_even else ""))
 
-    return sweep_charts._svg(draw, f"{column.title} against {axis}", _SIZE_IN)
+    return sweep_charts.svg(draw, f"{column.title} against {axis}", _SIZE_IN)
 
 
 def _number(row: StudyRow, axis: str) -> float:

@@ -65,9 +65,9 @@ def pareto(places: Sequence[Place]) -> Markup:
                 (one.tax_ci, lambda ends, x=one.gain: ([x, x], ends)),
             ):
                 if ci is not None:
-                    axes.plot(*line(list(ci)), color=_color(one.number), linewidth=1.6, alpha=0.4, solid_capstyle="round")
+                    axes.plot(*line(list(ci)), color=color_of(one.number), linewidth=1.6, alpha=0.4, solid_capstyle="round")
         for one in places:
-            axes.plot([one.gain], [one.tax], color=_color(one.number), linestyle="none", **_marker(one.number))
+            axes.plot([one.gain], [one.tax], color=color_of(one.number), linestyle="none", **marker(one.number))
         ends = [value for one in places for value in (one.gain, 0.0, *(one.gain_ci or ()))]
         sides = [value for one in places for value in (one.tax, 0.0, *(one.tax_ci or ()))]
         for values, limit in ((ends, axes.set_xlim), (sides, axes.set_ylim)):
@@ -78,7 +78,7 @@ def pareto(places: Sequence[Place]) -> Markup:
         axes.set_ylabel("tax: Δ on the others, points")
         axes.locator_params(nbins=7)
 
-    return _svg(draw, "Gain against tax", (4.7, 3.3))
+    return svg(draw, "Gain against tax", (4.7, 3.3))
 
 
 def shifts_of(name: str, runs: Sequence[SweptRun]) -> Shift | None:
@@ -123,7 +123,7 @@ def shift_charts(shifts: Sequence[Shift]) -> list[tuple[str, Markup]]:
             axes.set_xlabel("step")
             axes.set_ylabel("nats per token")
 
-        return _svg(draw, f"Likelihood shift of {one.name}", (4.7, 2.05))
+        return svg(draw, f"Likelihood shift of {one.name}", (4.7, 2.05))
 
     return [(one.name, chart(one)) for one in shifts]
 
@@ -190,7 +190,7 @@ def _label(axes: Axes, places: Sequence[Place]) -> None:
             "data",
             "offset points",
             fontsize=9.5,
-            color=_color(one.number),
+            color=color_of(one.number),
             bbox=ground,
         )
 
@@ -199,7 +199,7 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _marker(number: int) -> Record:
+def marker(number: int) -> Record:
     """How a setting's point is drawn. No two settings have the same marker, whatever their colours."""
     if not number:
         return {"marker": _MARKERS[0], "markersize": 7.5}
@@ -210,11 +210,11 @@ def _marker(number: int) -> Record:
     return {"marker": _MARKERS[1 + place], "markersize": 7.5, **hollow}
 
 
-def _color(number: int) -> str:
+def color_of(number: int) -> str:
     return list(_STAND_INS)[(number - 1) % NUM_COLORS] if number else charts.COLOR["aligned"]
 
 
-def _svg(draw: Callable[[Axes], None], title: str, size_in: tuple[float, float]) -> Markup:
+def svg(draw: Callable[[Axes], None], title: str, size_in: tuple[float, float]) -> Markup:
     drawn = str(charts.svg(draw, visible(title), size_in))
     for stand_in, variable in _STAND_INS.items():
         drawn = drawn.replace(stand_in, variable)

@@ -121,10 +121,6 @@ def _now(run: Run) -> tuple[Run, str]:
     """The run as its record has it now, and its state then. The state is asked for once: it looks at the run's lock, not at the record
     alone."""
     found = _read(run)
-    if (state := found.state) != CRASHED:
-        return found, state
-    # It may have ended between the look at its record and the look at its lock.
-    found = _read(run)
     return found, found.state
 
 

@@ -17,7 +17,7 @@ from flows.recipe import studies
 from flows.recipe.config import make_recipe
 from flows.recipe.sweep_file import load_sweep, made_of
 from flows.runs.made import made_by
-from flows.runs.sweeps import SweepRecord, SweepRun, begun, find_sweep
+from flows.runs.sweeps import SweepRecord, SweepRun, begin, find_sweep, held
 from tasks.child import Cancelled, StageFailed
 from tests.unit.evaluation.study_runs import MADE, STUDY, noise_study
 
@@ -46,7 +46,8 @@ def ended(folder, *runs, state="completed"):
     sweep = load_sweep(studies.study_path("noise"))
     record = SweepRecord("noise", "noise.yaml", "bnf sweep noise.yaml", {"seed": [0, 1]}, None, list(runs))
     (folder / "home").mkdir(exist_ok=True)
-    with begun(folder / "home", record) as found:
+    with held(folder / "home", "noise"):
+        found = begin(folder / "home", record, find_sweep(folder / "home", "noise"))
         swept, facts = noise_study(folder / "made")
         find_study(swept, facts, STUDY, MADE, made_of(sweep)).write(found.folder)
         found.end(state)
@@ -166,7 +167,8 @@ def test_names_and_messages_are_no_markup_on_the_page(tmp_path):
 def test_a_collapse_is_recorded_as_one_and_nothing_else_is(tmp_path):
     point = SimpleNamespace(recipe=make_recipe({"name": "s-0", "model_name_or_path": "m"}), settings={})
     record = SweepRecord("s", "s.yaml", "bnf sweep s.yaml", {"seed": [0]}, None, [SweepRun("s-0", {"seed": 0})])
-    with begun(tmp_path, record) as folder:
+    with held(tmp_path, "s"):
+        folder = begin(tmp_path, record, None)
         work = sweep_module.Work(SimpleNamespace(home=tmp_path), folder, sweep_module.Teller())
         for error, is_collapsed in (
             (StageFailed("the loss must be finite", Cause.USER, "TrainingCollapsed"), True),

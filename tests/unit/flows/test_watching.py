@@ -114,7 +114,7 @@ def test_a_run_that_ends_between_two_looks_has_not_crashed(home):
     run, _ = begun(home)
     seen = find_run(home, run.id)
     run.end("completed")
-    assert seen.state == "crashed" and watching._now(seen)[1] == "completed"
+    assert seen.record.state == "running" and seen.state == "completed" and watching._now(seen)[1] == "completed"
 
 
 def test_latest_is_the_newest_that_is_at_work_or_starting(home, monkeypatch, capsys):

@@ -72,7 +72,7 @@ def sweep(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A sweep's YAML file, such as flows/recipes/sweeps/quickstart.yaml.",
+            help="A sweep's YAML file, such as flows/recipes/studies/objectives.yaml.",
             autocompletion=completing.recipes,
         ),
     ],

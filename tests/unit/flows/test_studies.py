@@ -12,6 +12,7 @@ from bnf.failures import Cause
 from evaluation.report.study_results import find_study
 from flows import sweep as sweep_module
 from flows.commands import studying, sweep_study_page
+from flows.dag.points import make_points
 from flows.errors import RecipeError
 from flows.recipe import studies
 from flows.recipe.config import make_recipe
@@ -19,6 +20,7 @@ from flows.recipe.sweep_file import load_sweep, made_of
 from flows.runs.made import made_by
 from flows.runs.sweeps import SweepRecord, SweepRun, begin, find_sweep, held
 from tasks.child import Cancelled, StageFailed
+from tasks.keys import ROOT
 from tests.unit.evaluation.study_runs import MADE, STUDY, noise_study
 
 SECTION = {"title": "T", "question": "Does it?", "design": ["Fixed."], "columns": ["gain", "collapsed"]}
@@ -204,3 +206,13 @@ def test_shared_work_counts_once_in_the_hours(tmp_path):
 def test_the_projects_studies_say_what_they_ask():
     for name in studies.study_names():
         assert re.search(r"\?", studies.question_of(name)), name
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in sorted((ROOT / "flows" / "recipes").rglob("studies/*.yaml")) if file.name[0] != "_"], ids=str
+)
+def test_every_run_of_the_projects_studies_is_a_recipe_of_its_own(file):
+    sweep = load_sweep(str(file))
+    points = make_points(sweep)
+    assert len(points) == len(sweep.grid()) and {point.settings["seed"] for point in points} == {0, 1, 2}
+    assert (sweep.study is None) == (file.parents[1].name == "paper")

@@ -23,7 +23,7 @@ from tasks.stages import in_order
 from tests.recipes import SWEEPS
 from tests.unit.conftest import DEMONSTRATION_MODEL
 
-EXAMPLE = "flows/recipes/sweeps/quickstart.yaml"
+EXAMPLE = "flows/recipes/studies/objectives.yaml"
 BASE = {
     "model_name_or_path": "m",
     "data": {"source": "pairs", "path": "mine.jsonl"},

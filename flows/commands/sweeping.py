@@ -164,8 +164,15 @@ def _teller(sweep: str, display: Display, started: Callable[[str], None]) -> Tel
 def _show(folder: SweepFolder) -> None:
     """The runs with their settings, what was chosen, what failed, and where tables and page are."""
     record = folder.record
+    # What all runs have alike says nothing of one.
+    differ = [key for key, values in record.axes.items() if len(values) > 1]
     rows = [
-        {"run": run.runs[-1] if run.runs else run.name, "": run.state, "settings": changes(run.settings), "why": run.why or ""}
+        {
+            "run": run.runs[-1] if run.runs else run.name,
+            "": run.state,
+            "settings": changes({key: run.settings[key] for key in differ}),
+            "why": run.why or "",
+        }
         for run in record.runs
     ]
     if not record.failed:

@@ -16,7 +16,9 @@ def contests(points: Sequence[Point], over: Sequence[str]) -> dict[str, list[Poi
     """The runs whose settings are compared with one another, by name: those of one objective that are alike on all axes but `over` and
     the seed.
     """
-    others = [{key: value for key, value in point.settings.items() if key != SEED and key not in over} for point in points]
+    # What all runs have alike names none of them.
+    differ = [key for key in points[0].settings if len({repr(point.settings[key]) for point in points}) > 1]
+    others = [{key: point.settings[key] for key in differ if key != SEED and key not in over} for point in points]
     found: dict[tuple[str, str], list[Point]] = {}
     for point, rest in zip(points, distinct_words(others), strict=True):
         found.setdefault((str(point.objective), rest), []).append(point)

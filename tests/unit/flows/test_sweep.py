@@ -240,6 +240,11 @@ def test_settings_without_every_seed_do_not_count_and_unequal_budgets_are_said(w
     assert how_chosen(Select(**OVER_RATES), []).endswith("no settings had a value for every seed")
 
 
+def test_what_all_runs_have_alike_names_no_contest(written):
+    axes = {"train.objective": ["bnf", "dpo"], "train.learning_rate": [1e-5, 2e-5], "prepare.pairing": ["all"], "seed": [0, 1]}
+    assert [*contests(points_of(written(sweep=axes)), ["train.learning_rate"])] == ["bnf", "dpo"]
+
+
 def test_variants_of_several_objectives_compete_within_their_objective(written):
     variants = [
         {"name": "b"},

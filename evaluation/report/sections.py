@@ -42,8 +42,9 @@ class Section:
 
 
 def _results(inputs: ReportInputs, summary: Record) -> Content | None:
-    rows = table_rows(summary)
-    return {"rows": rows, "tax": summary["alignment_tax"], "alone": _alone(summary), "notes": notes(summary)} if rows else None
+    # Notes are of training too: without a benchmark they stand alone.
+    rows, said = table_rows(summary), notes(summary)
+    return {"rows": rows, "tax": summary["alignment_tax"], "alone": _alone(summary), "notes": said} if rows or said else None
 
 
 def _alone(summary: Record) -> list[dict[str, str]]:

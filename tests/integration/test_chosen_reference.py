@@ -52,18 +52,17 @@ def test_shifts_and_kl_are_from_the_base_model_whatever_the_reference_is(bnf: Bn
     assert before["prepare"] == after["prepare"] and before["reference"] == after["reference/base"]
     assert all(before[name] != after[name] for name in ("reference", "train", "analyze", "report"))
 
-    def of(stage: str, keys_of: dict[str, str]) -> Path:
-        [folder] = (bnf.home / "state" / "artifacts" / stage).glob(f"{keys_of[stage]}*")
-        return folder
+    def of(stage: str, run: dict) -> Path:
+        return Path(run["folder"]) / "artifacts" / stage
 
-    lines = (of("train", after) / "metrics.jsonl").read_text().splitlines()
+    lines = (of("train", chosen) / "metrics.jsonl").read_text().splitlines()
     first = next(entry for entry in map(json.loads, lines) if "eval_loss" in entry)
     assert first["eval_logps_shift/chosen"] == first["eval_samples/kl"] == 0
     # Against the reference nothing is equal.
     assert first["eval_weights/chosen"] != 1 and first["eval_rewards/chosen"] != 0
-    shifts = json.loads((of("analyze", after) / "shifts.json").read_text())
-    base = json.loads((of("analyze", before) / "shifts.json").read_text())
+    shifts = json.loads((of("analyze", chosen) / "shifts.json").read_text())
+    base = json.loads((of("analyze", plain) / "shifts.json").read_text())
     assert shifts["preferred"]["logps_per_token"]["reference"] == base["preferred"]["logps_per_token"]["reference"]
-    page = (of("report", after) / "report.html").read_text()
+    page = (of("report", chosen) / "report.html").read_text()
     assert "smaller at temperature 2, in the objective" in page and "against the base model, in nats" in page
     assert "before the first step doesn&#39;t hold, and was skipped" in page or "doesn't hold, and was skipped" in page

@@ -234,8 +234,10 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def seeds_interval(values: Sequence[float]) -> Interval | None:
-    """Student's 95 % interval of the mean of one figure of each seed; None of a single one."""
+def seeds_interval(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Interval | None:
+    """Student's 95 % interval of the mean of one figure of each seed, cut at the `least` and the `most` that the figure can be; None of a
+    single one.
+    """
     if len(values) < 2:
         return None
     from scipy.stats import t
@@ -243,4 +245,4 @@ def seeds_interval(values: Sequence[float]) -> Interval | None:
     mean = _mean(values)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     half = float(t.isf(_ALPHA / 2, len(values) - 1)) * spread / math.sqrt(len(values))
-    return mean - half, mean + half
+    return max(least, mean - half), min(most, mean + half)

@@ -16,7 +16,7 @@ from evaluation.report.answer import Answer
 from evaluation.report.study_facts import COLUMNS, Column, Made, StudyFacts, delta_column
 from evaluation.report.study_words import Reading, reading
 from evaluation.report.sweep_charts import Shift, shifts_of
-from evaluation.report.sweep_results import Row, SweepResults, find_results
+from evaluation.report.sweep_results import LIMITS, Row, SweepResults, find_results
 from evaluation.report.sweep_words import answer
 from evaluation.report.swept import FailedRun, SweepFacts, SweptRun
 from evaluation.report.training_figures import training_figures
@@ -201,6 +201,7 @@ def _of_trainings(runs: Sequence[SweptRun]) -> Iterator[tuple[str, Cell]]:
     """What trainings have once, over the seeds that have it. `tokens` is of the benchmarks' completions, and so is none of it."""
     figures = [{**training_figures(run), **run.dev} for run in runs]
     for key in dict.fromkeys(key for one in figures for key in one if key != "tokens"):
-        factor = 100.0 if key in _PERCENT else 1.0
-        values = [factor * one[key] for one in figures if key in one]
-        yield key, Cell(sum(values) / len(values), seeds_interval(values), len(values))
+        values, factor = [one[key] for one in figures if key in one], 100.0 if key in _PERCENT else 1.0
+        found = seeds_interval(values, *LIMITS.get(key, ()))
+        ci = None if found is None else (factor * found[0], factor * found[1])
+        yield key, Cell(factor * sum(values) / len(values), ci, len(values))

@@ -29,13 +29,15 @@ def reading(results: SweepResults) -> Reading:
         else:
             holds.append(f"{said}: {'more' if found.verdict == 'gain' else 'less'}.")
     for row in results.rows:
+        within = []
         for name, found in row.by_benchmark.items():
-            said = f"{row.title} against the base model on {results.scores.labels[name]}: {_points(found.of)}, p {p_value(found.p_holm)}"
-            (open_ if found.verdict == "noise" else holds).append(f"{said}: {_AGAINST_BASE[found.verdict]}.")
+            said = f"{results.scores.labels[name]} {_points(found.of)}, p {p_value(found.p_holm)}"
+            if found.verdict == "noise":
+                within.append(said)
+            else:
+                holds.append(f"{row.title} against the base model: {said}: a {found.verdict}.")
+        open_ += [f"{row.title} against the base model within noise: {'; '.join(within)}."] if within else []
     return Reading(holds, open_, _family(results))
-
-
-_AGAINST_BASE = {"gain": "a gain", "loss": "a loss", "noise": "within noise"}
 
 
 def _between(results: SweepResults) -> list[tuple[Row, str, str, Tested]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -15,6 +16,12 @@ from evaluation.statistics import Interval, holm
 REFERENCE = "bnf"
 # Keys in which the settings that are compared may differ, beside those that were chosen over.
 _OBJECTIVE_KEYS = ("variant", "seed", "train.objective", "train.objective_options", "train.label_weighting")
+
+# The least and the most that a training's figure can be. An estimate of the KL may lie below 0.
+LIMITS: Mapping[str, tuple[float, float]] = {
+    **{"eval_accuracy": (0.0, 1.0), "gini": (0.0, 1.0)},
+    **{"grad_norm": (0.0, math.inf), "grad_norm_max": (0.0, math.inf), "loss_std": (0.0, math.inf)},
+}
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def _row(
         gain=_mean(scores, _of_kind(setting, names, "gain"), _changes(setting, setting.runs)),
         tax=_mean(scores, _of_kind(setting, names, "tax"), _changes(setting, setting.runs)),
         by_benchmark={name: found for name, found in zip(names, to_base, strict=True) if found is not None},
-        dev=_of_seeds([run.dev.get(figure) for run in runs]) if figure else None,
+        dev=_of_seeds([run.dev.get(figure) for run in runs], figure) if figure else None,
         kl=_of_seeds([_kl(run) for run in runs]),
         length=length,
         base_length=base_length,
@@ -232,12 +239,12 @@ def _verdict(found: CrossedMean, p: float | None) -> str:
     return "gain" if found.mean > 0 else "loss"
 
 
-def _of_seeds(values: Sequence[float | None]) -> OfSeeds | None:
+def _of_seeds(values: Sequence[float | None], figure: str = "") -> OfSeeds | None:
     """None where a seed has no such figure: the mean would be of other seeds than the row's."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
-    return OfSeeds(sum(known) / len(known), seeds_interval(known), len(known))
+    return OfSeeds(sum(known) / len(known), seeds_interval(known, *LIMITS.get(figure, ())), len(known))
 
 
 def _kl(run: SweptRun) -> float | None:

@@ -150,6 +150,7 @@ def test_figures_that_a_seed_has_once():
     assert seeds_interval([1.0]) is None
     half = T_2 * 1.0 / math.sqrt(3)
     assert seeds_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - half, 2 + half), rel=1e-5)
+    assert seeds_interval([1.0, 2.0, 3.0], 0.0, 3.5) == (0.0, 3.5), "a share is never above 1"
 
 
 def test_with_three_seeds_it_holds_the_truth_and_the_others_do_not():

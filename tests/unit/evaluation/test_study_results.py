@@ -129,6 +129,9 @@ def test_what_holds_is_what_the_corrected_intervals_allow(tmp_path: Path) -> Non
     # Its own interval excludes 0, and the correction for six comparisons doesn't.
     [gain] = [one for one in found.reading.open if one.startswith("dpo 0.4 against bnf 0.4") and "of gain" in one]
     assert "−5.0 [−11.2, −1.1]" in gain and gain.endswith("1 seed: not told apart.")
+    # A sentence of each setting has all benchmarks on which nothing is certain.
+    noise = [one for one in found.reading.open if "against the base model within noise" in one]
+    assert len(noise) == len({one.split(" against")[0] for one in noise}) and all("points, p " in one for one in noise)
     assert "the 6 comparisons of gain and tax between settings" in found.reading.family
     assert "over each setting's 2 benchmarks" in found.reading.family
     assert "2 runs have no result (2 collapsed) and count nowhere" in " ".join(found.answer.points[-1].sentences)

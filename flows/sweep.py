@@ -298,6 +298,7 @@ def _compare(work: Work) -> None:
         over=() if select is None else select.over,
         choices=work.choices,
         failed=_failed(work),
+        variants=work.plan.sweep.variants,
     )
     runs = _swept(work)
     write(runs, work.folder.folder, facts)

@@ -5,7 +5,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -166,11 +165,16 @@ def end_all(ends: Iterable[Callable[[], object]]) -> None:
     """Calls each, in order, also after one that fails or is interrupted: else Ctrl-C at one worker's end would leave the others at work.
 
     Raises:
-        BaseException: the last of what they raised.
+        BaseException: the first interrupt, or else the first error of what they raised.
     """
-    with ExitStack() as stack:
-        for end in reversed([*ends]):
-            stack.callback(end)
+    raised: list[BaseException] = []
+    for end in ends:
+        try:
+            end()
+        except BaseException as error:
+            raised.append(error)
+    if raised:
+        raise next((error for error in raised if not isinstance(error, Exception)), raised[0])
 
 
 def _say(text: str) -> None:

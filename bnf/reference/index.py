@@ -42,9 +42,10 @@ class Identity:
         return sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, object]:
-        """The fields as index.json holds them. A temperature of 1 is left out: so such caches have the keys that they had before there was
-        one."""
-        return {name: value for name, value in asdict(self).items() if name != "temperature" or value != 1}
+        """The fields as index.json holds them. A temperature of 1 and scores that are not there are left out: so such caches have the keys
+        that they had before there were any."""
+        plain = {"temperature": 1, "ches": None}
+        return {name: value for name, value in asdict(self).items() if name not in plain or value != plain[name]}
 
 
 class DevicePass(TypedDict):

@@ -117,17 +117,23 @@ def prepare(
             f"reference_dir must be given for objective {config.objective!r}, got None; run the reference stage first"
         )
     old_dir = folders.old_dir if objective.needs_old else None
-    if objective.needs_old and folders.reference_model_dir is not None and old_dir is None:
+    is_other = reference_dir is not None and not is_of(reference_dir, folders.model_dir)
+    if objective.needs_old and old_dir is None and (is_other or folders.reference_model_dir is not None):
         raise ValueError(
             f"old_dir must be given for objective {config.objective!r} where the reference is another model than the one that training "
-            f"starts from, got None; cache the log-probabilities of {folders.model_dir} there"
+            f"starts from, or at another temperature, got None; cache the log-probabilities of {folders.model_dir} there"
         )
     check_data(config, groups)
     rows = training_rows(config, groups)
     check_processes(config, len(rows))
     check_machine(config)
-    if reference_dir is not None and (groups_dir / DEV).is_dir():
-        _check_compared_model(folders.base_dir or reference_dir, folders.compared_model_dir)
+    if folders.base_dir is not None:
+        if not is_of(folders.base_dir, folders.compared_model_dir):
+            raise ValueError(
+                f"base_dir must be of the base model, {folders.compared_model_dir}, got {folders.base_dir}; cache that model's values"
+            )
+    elif reference_dir is not None and (groups_dir / DEV).is_dir():
+        _check_compared_model(reference_dir, folders.compared_model_dir)
     _claim(output_dir, config, folders.model_dir, groups_dir)
     finished = read_summary(output_dir)
     mismatch = None
@@ -145,11 +151,11 @@ def prepare(
             old_dir = own_reference(config, folders.model_dir, groups_dir, output_dir, progress, cache, of=OLD)
     base_dir = folders.base_dir
     if base_dir is not None and finished is None:
-        base_model_dir = folders.compared_model_dir
-        if not is_of(base_dir, base_model_dir):
-            raise ValueError(f"base_dir must be of the base model, {base_model_dir}, got {base_dir}; cache that model's values")
-        if made_elsewhere(base_dir, config.attention) is not None:
-            base_dir = own_reference(config, base_model_dir, groups_dir, output_dir, progress, cache, of=BASE)
+        if base_dir == folders.old_dir and old_dir is not None:
+            # One model's values, which fit for both or for neither.
+            base_dir = old_dir
+        elif made_elsewhere(base_dir, config.attention) is not None:
+            base_dir = own_reference(config, folders.compared_model_dir, groups_dir, output_dir, progress, cache, of=BASE)
     return Prepared(groups, rows, reference_dir, mismatch, old_dir, old_mismatch, base_dir, finished)
 
 

@@ -191,7 +191,7 @@ def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str
     if other is None:
         return attention
     message = f"attention of {TITLES[other]} must be computed as the training's, by {attention}, got {made[other]}"
-    cached = [cache.of for cache in prepared.caches if cache.mismatch is None]
+    cached = [cache.of for cache in prepared.caches if cache.mismatch is None and made[cache.of] != attention]
     if not cached:
         raise ValueError(f"{message}, though training computed it itself; write train.attention=blocks")
     for of in cached:

@@ -61,12 +61,13 @@ def delta_column(benchmark: str, label: str) -> Column:
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """The section `study` of a sweep's file: `design` has the sentences that were fixed beforehand."""
+    """The section `study` of a sweep's file: `design` has the sentences that were fixed beforehand, `changed` what was changed after."""
 
     title: str
     question: str
     design: Sequence[str]
     columns: Sequence[ColumnName]
+    changed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

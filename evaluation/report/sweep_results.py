@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.crossed import Block, CrossedMean, crossed_mean, seeds_interval
@@ -107,7 +107,7 @@ def find_results(runs: Sequence[SweptRun], facts: SweepFacts) -> SweepResults:
     """
     scores = read_scores(runs)
     figure = facts.by or next((name for name in ("eval_accuracy", "eval_loss") if any(name in run.dev for run in runs)), None)
-    opponents = {setting.name: _opponent(setting, scores.settings, facts.over) for setting in scores.settings}
+    opponents = {setting.name: _opponent(setting, scores.settings, facts) for setting in scores.settings}
     pairs = [(setting, other) for setting in scores.settings if (other := opponents[setting.name]) is not None]
     differences = [_difference(setting, other, scores, kind) for setting, other in pairs for kind in ("gain", "tax")]
     tested = iter(_tested(differences))
@@ -159,7 +159,7 @@ def _title(setting: Setting, scores: SweptScores) -> str:
     return setting.objective if len(same) == 1 else setting.name
 
 
-def _opponent(setting: Setting, settings: Sequence[Setting], over: Sequence[str]) -> Setting | None:
+def _opponent(setting: Setting, settings: Sequence[Setting], facts: SweepFacts) -> Setting | None:
     """Whom a setting is compared with; None for those that others are compared with.
 
     It is BNF with the same other settings, or else the first BNF. Where no setting is BNF, or all are, it is the first.
@@ -168,14 +168,21 @@ def _opponent(setting: Setting, settings: Sequence[Setting], over: Sequence[str]
     if references and len(references) < len(settings):
         if setting.objective == REFERENCE:
             return None
-        free = {*_OBJECTIVE_KEYS, *over}
-        alike = [one for one in references if _rest(one, free) == _rest(setting, free)]
+        own = _rest(setting, facts)
+        alike = [one for one in references if _rest(one, facts) == own]
         return (alike or references)[0]
     return settings[0] if setting is not settings[0] else None
 
 
-def _rest(setting: Setting, free: Set[str]) -> dict[str, str]:
-    return {key: repr(value) for key, value in setting.first.settings.items() if key not in free}
+def _rest(setting: Setting, facts: SweepFacts) -> dict[str, str]:
+    """What is the same of settings that differ in their objective and in what was chosen for it; of a variant, what it sets."""
+    settings = {**facts.variants.get(str(setting.first.settings.get("variant")), {}), **setting.first.settings}
+    free = {*_OBJECTIVE_KEYS, *facts.over}
+    return {
+        key: repr(value)
+        for key, value in settings.items()
+        if key not in free and not key.startswith("train.objective_options.")
+    }
 
 
 def _common(one: Setting, other: Setting) -> list[int]:

@@ -199,8 +199,8 @@ def _references(results: SweepResults) -> list[tuple[Row, str, Tested]]:
 
 
 def _behind(open_: Sequence[_Compared]) -> list[str]:
-    """Who is ahead of the reference, within noise."""
-    ahead = [one for one in open_ if one.found.of.mean > 0]
+    """Who is ahead of the reference, within noise; the furthest first."""
+    ahead = sorted((one for one in open_ if one.found.of.mean > 0), key=lambda one: -one.found.of.mean)
     if not ahead:
         return []
     shown = _names([f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} of {one.kind})" for one in ahead])

@@ -95,6 +95,7 @@ class SweepFacts:
         over: the keys that were chosen over.
         choices: one for each combination of the other axes but the seed.
         failed: the runs without a result.
+        variants: of named variants the recipe keys that each sets.
     """
 
     name: str
@@ -104,3 +105,4 @@ class SweepFacts:
     over: Sequence[str] = ()
     choices: Sequence[Choice] = ()
     failed: Sequence[FailedRun] = ()
+    variants: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

@@ -113,6 +113,7 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
                 _tokens(aligned),
                 _tokens(base),
             )
+    notes += _of_base(labels, scores)
     by_name: dict[str, dict[int, SweptRun]] = {}
     for run in evaluated:
         of_seed = by_name.setdefault(run.name, {})
@@ -123,6 +124,16 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
         for name, of_seed in by_name.items()
     ]
     return SweptScores(settings, labels, clusters, notes)
+
+
+def _of_base(labels: Mapping[str, str], scores: Mapping[str, Mapping[str, Scored]]) -> list[str]:
+    """How much the base model has right: that is the most that a policy can lose, and where it is nothing, a tax of 0 says nothing."""
+    said = []
+    for name, shown in labels.items():
+        counts = sorted({int(sum(of_run[name].base)) for of_run in scores.values()})
+        number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        said.append(f"{number} of {len(next(iter(scores.values()))[name].base)} on {shown}")
+    return [f"The base model has right: {', '.join(said)}. More than that can't be lost."] if said else []
 
 
 def _tokens(records: Sequence[Record]) -> list[float] | None:

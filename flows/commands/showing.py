@@ -83,13 +83,15 @@ def show_results(run: Run) -> None:
 def _scored_so_far(run: Run) -> Record | None:
     """The CHES scores of a run that has no report yet: they are there before the training. Of several rounds those of the newest."""
     folders = {task: made.artifact.path for task, made in run.record.tasks.items()}
-    scored = [name for name in map(TaskName.from_id, folders) if name.stage == "reference" and name.role is None]
+    scored = [name for name in map(TaskName.from_id, folders) if name.stage == "reference" and name.role in (None, "base")]
     if not scored:
         return None
     from evaluation.report.ches import summarize_ches
 
     newest = scored[-1]
-    return summarize_ches(folders[newest.id], folders.get(replace(newest, stage="prepare").id), folders.get("analyze"))
+    return summarize_ches(
+        folders[newest.id], folders.get(replace(newest, stage="prepare", role=None).id), folders.get("analyze")
+    )
 
 
 def _show_ches(found: Record | None) -> None:

@@ -75,9 +75,9 @@ def _page(name: str, command: str, results: StudyResults, *, has_figure: bool) -
     yield from (
         "## The design",
         "",
-        "It was fixed before the results.",
+        "It was fixed before the results, but for what stands last." if study.changed else "It was fixed before the results.",
         "",
-        *(paragraph([f"- {sentence}"]) for sentence in study.design),
+        *(paragraph([f"- {sentence}"]) for sentence in [*study.design, *(f"Changed: {one}" for one in study.changed)]),
         "",
     )
     yield from ("## The numbers", "")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bnf.host import available_memory
 from bnf.model.device import device_kind, devices
+from bnf.model.loading import stored_dtype
 from bnf.training.config import TrainConfig
 from bnf.training.gpus import GIB
 from bnf.training.row_memory import weight_bytes
@@ -65,7 +66,7 @@ def _tokenizer_problem(base: Path, reference: Path) -> str | None:
 def _memory(config: TrainConfig, folder: Path) -> Check:
     """Its pass holds its weights alone, each process all of them or a share. The training loads the base model, and never this one."""
     width = 0.5 if config.load_in_4bit else weight_bytes(config)
-    needed = width * hub.weights_bytes(folder) / 2
+    needed = width * hub.weights_bytes(folder) / stored_dtype(folder).itemsize
     if device_kind() == "cuda":
         needed /= config.num_processes if config.sharded else 1
         there, where = min((memory for _, memory in devices()), default=None), "on a device"

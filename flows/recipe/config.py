@@ -235,7 +235,9 @@ class Recipe(Section):
                 f"sample.epochs_per_round must be left out beside train.max_steps ({train.max_steps}), got {epochs:g}; set one of them"
             )
         if (chosen := self.chosen_reference()) is not None:
-            chosen.check_read(train, self.sample)
+            chosen.check_read(train)
+        if self.sample is not None:
+            self.reference.check_rounds(self.sample)
         if not self.prepare.dev_fraction:
             try:
                 self.train_config().check_unevaluated()

@@ -37,8 +37,8 @@ class Reference(Section):
             given = given.model_copy(update={"model_name_or_path": None, "revision": None})
         return None if given == Reference() else given
 
-    def check_read(self, train: TrainConfig, sample: Sample | None) -> None:
-        """Refuse a reference that nothing reads, or that another key contradicts."""
+    def check_read(self, train: TrainConfig) -> None:
+        """Refuse a reference that nothing reads."""
         objective = load_objective(train.objective, train.objective_options)
         if not objective.needs_reference:
             hint = (
@@ -50,7 +50,10 @@ class Reference(Section):
                 f"reference must be left out for train.objective={train.objective}, which reads none with these options, got "
                 f"{self.model_dump(exclude_none=True)}; remove it, or {hint}"
             )
-        if sample is not None and sample.reference == "each_round":
+
+    def check_rounds(self, sample: Sample) -> None:
+        """Refuse rounds that have references of their own beside a section that says something, be it that it is the base model."""
+        if sample.reference == "each_round" and self != Reference():
             raise ValueError(
                 "sample.reference must be fixed beside the section reference, whose model is that of all rounds, got each_round; remove "
                 "one of them"

@@ -19,6 +19,8 @@ class Study(Section):
     question: _Text
     design: Annotated[list[_Text], Field(min_length=1)]
     columns: Annotated[list[ColumnName], Field(min_length=1)]
+    # What of the design was changed once it had begun, and why.
+    changed: list[_Text] = Field(default_factory=list)
 
     @field_validator("columns")
     @classmethod
@@ -29,4 +31,4 @@ class Study(Section):
         return value
 
     def facts(self) -> StudyFacts:
-        return StudyFacts(self.title, self.question, self.design, self.columns)
+        return StudyFacts(self.title, self.question, self.design, self.columns, self.changed)

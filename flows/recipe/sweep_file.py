@@ -101,7 +101,7 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> Sweep:
     """
     file = find_path(path)
     if file.is_dir():
-        raise RecipeError(f"SWEEP must be a YAML file, got the folder {file}; the project's own lie in flows/recipes/sweeps")
+        raise RecipeError(f"SWEEP must be a YAML file, got the folder {file}; the project's own lie in flows/recipes/studies")
     values = read_values(file, path)
     if AXES not in values:
         raise RecipeError(

@@ -40,7 +40,8 @@ def swept_run(
         name = TaskName.from_id(task)
         if is_chosen and name.stage == "score" and name.checkpoint is None:
             scores.setdefault(str(name.benchmark), {})[str(name.role)] = store.fetch(artifact)
-    trained, shifts, reference = (_last(run, stage) for stage in ("train", "analyze", "reference"))
+    # Shifts are measured from the base model where the recipe names another reference; the policy that a round starts from is neither.
+    trained, shifts, reference = _last(run, "train"), _last(run, "analyze"), _last(run, "reference", None, "base")
     return SweptRun(
         run=run.id,
         name=label,
@@ -58,9 +59,13 @@ def swept_run(
     )
 
 
-def _last(run: Run, stage: str) -> Artifact | None:
-    """The artifact of the stage's last task: of several rounds, that which led to the policy."""
-    return {artifact.stage: artifact for artifact in run.artifacts.values()}.get(stage)
+def _last(run: Run, stage: str, *roles: str | None) -> Artifact | None:
+    """The artifact of the stage's last task, of one of these roles where some are given: of several rounds, what led to the policy."""
+    found = None
+    for task, artifact in run.artifacts.items():
+        if artifact.stage == stage and (not roles or TaskName.from_id(task).role in roles):
+            found = artifact
+    return found
 
 
 def _fetched(artifact: Artifact | None, store: Store) -> Path | None:

@@ -189,5 +189,5 @@ def test_an_interrupt_at_one_workers_end_leaves_no_other_at_work():
             raise raises
 
     with pytest.raises(KeyboardInterrupt):
-        end_all([lambda: end("first"), lambda: end("second", KeyboardInterrupt()), lambda: end("third")])
+        end_all([lambda: end("first"), lambda: end("second", KeyboardInterrupt()), lambda: end("third", RuntimeError("gone"))])
     assert ended == ["first", "second", "third"]

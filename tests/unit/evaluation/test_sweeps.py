@@ -14,10 +14,11 @@ import pytest
 from evaluation.paired import compare_scores, read_scores
 from evaluation.report import tables
 from evaluation.report.sweep_charts import Place, _decades, _front, pareto, shift_charts, shifts_of
-from evaluation.report.sweep_results import find_results
+from evaluation.report.sweep_results import _opponent, find_results
 from evaluation.report.sweep_words import answer
 from evaluation.report.sweeps import render, write
 from evaluation.report.swept import PAGE, RESULTS, Candidate, Choice, FailedRun, SweepFacts, SweptRun
+from evaluation.report.swept_scores import Setting
 from tests.unit.evaluation.report_folders import scored, write_lines, write_object
 from tests.unit.evaluation.test_report import Page
 
@@ -287,3 +288,18 @@ def test_twenty_settings_are_told_apart_without_their_colours() -> None:
     points = re.findall(r'<use href="#(m\w+)" [^>]*style="fill: var\(--((?:aligned|ground|series-\d))\)', drawn)
     assert len(points) == 20 and len({(shapes[id], fill == "ground") for id, fill in points}) == 20
     assert all(f">setting {n}</text>" in drawn for n in range(20)), "and each has its name beside it"
+
+
+def test_a_variant_is_compared_with_bnf_at_what_the_variant_sets(tmp_path: Path) -> None:
+    variants = {
+        "bnf-clean": {"train.objective": "bnf", "prepare.flip_fraction": 0},
+        "bnf-noisy": {"train.objective": "bnf", "prepare.flip_fraction": 0.4},
+        "dpo-noisy": {"train.objective": "dpo", "train.objective_options.beta": 0.2, "prepare.flip_fraction": 0.4},
+    }
+    settings = [
+        Setting(name, {0: SweptRun(name, name, {"variant": name}, str(sets["train.objective"]), 0, tmp_path)}, {}, frozenset())
+        for name, sets in variants.items()
+    ]
+    facts = SweepFacts("s", "bnf sweep s.yaml", {"variant": list(variants)}, variants=variants)
+    opponent = _opponent(settings[2], settings, facts)
+    assert opponent is not None and opponent.name == "bnf-noisy"

@@ -12,6 +12,8 @@ from bnf.failures import Cause
 from evaluation.report.study_results import find_study
 from flows import sweep as sweep_module
 from flows.commands import studying, sweep_study_page
+from flows.dag import graph
+from flows.dag.objective_checks import objective_checks, sample_checks
 from flows.dag.points import make_points
 from flows.errors import RecipeError
 from flows.recipe import studies
@@ -21,6 +23,7 @@ from flows.runs.made import made_by
 from flows.runs.sweeps import SweepRecord, SweepRun, begin, find_sweep, held
 from tasks.child import Cancelled, StageFailed
 from tasks.keys import ROOT
+from tests.unit.conftest import DEMONSTRATION_MODEL
 from tests.unit.evaluation.study_runs import MADE, STUDY, noise_study
 
 SECTION = {"title": "T", "question": "Does it?", "design": ["Fixed."], "columns": ["gain", "collapsed"]}
@@ -211,8 +214,17 @@ def test_the_projects_studies_say_what_they_ask():
 @pytest.mark.parametrize(
     "file", [file for file in sorted((ROOT / "flows" / "recipes").rglob("studies/*.yaml")) if file.name[0] != "_"], ids=str
 )
-def test_every_run_of_the_projects_studies_is_a_recipe_of_its_own(file):
+def test_every_run_of_the_projects_studies_is_a_recipe_that_its_data_serve(file, tmp_path, monkeypatch):
     sweep = load_sweep(str(file))
     points = make_points(sweep)
     assert len(points) == len(sweep.grid()) and {point.settings["seed"] for point in points} == {0, 1, 2}
     assert (sweep.study is None) == (file.parents[1].name == "paper")
+    # The model that `_sft.yaml` makes.
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "studies-sft").symlink_to(DEMONSTRATION_MODEL)
+    monkeypatch.chdir(tmp_path)
+    for point in points:
+        if point.settings["seed"] == 0:
+            nodes = graph.build(point.recipe)
+            checks = [*objective_checks(point.recipe, nodes), *sample_checks(point.recipe)]
+            assert not [check.problem for check in checks if check.problem is not None], point.label

@@ -26,9 +26,13 @@ def main(name: str, folder: Path) -> None:
     engine = open_engine(name, MODEL, max_model_len=256, num_replicas=2)
     assert engine.max_model_len == 256
 
+    killed: list[int] = []
+
     def kill(done: int, total: int, note: str) -> None:
-        if 0 < done < total and len(engine.alive) == 2:
-            os.kill(engine.alive[0]._process.pid, signal.SIGKILL)
+        # Once: the next progress may come before anyone has seen the end of the process that is gone.
+        if 0 < done < total and not killed:
+            killed.append(engine.alive[0]._process.pid)
+            os.kill(killed[0], signal.SIGKILL)
 
     sample_prompts(engine, tokenizer, PROMPTS, config, folder / "two", kill)
     print(len(engine.alive))

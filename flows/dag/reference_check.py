@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bnf.host import available_memory
 from bnf.model.device import device_kind, devices
-from bnf.model.loading import stored_dtype
 from bnf.training.config import TrainConfig
 from bnf.training.gpus import GIB
 from bnf.training.row_memory import weight_bytes
@@ -65,6 +64,9 @@ def _tokenizer_problem(base: Path, reference: Path) -> str | None:
 
 def _memory(config: TrainConfig, folder: Path) -> Check:
     """Its pass holds its weights alone, each process all of them or a share. The training loads the base model, and never this one."""
+    # It imports torch, and most recipes need no such check.
+    from bnf.model.loading import stored_dtype
+
     width = 0.5 if config.load_in_4bit else weight_bytes(config)
     needed = width * hub.weights_bytes(folder) / stored_dtype(folder).itemsize
     if device_kind() == "cuda":

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _RESTARTS = 3
 # What is under way at once; more goes to the disk. Ray's own share is a third of the machine's memory.
 _OBJECT_STORE_BYTES = 1 << 28
+# How long Ray waits for its own first process, in seconds; its default of 30 is too short for a machine at work.
+START_SECONDS = "120"
 _ASK_AGAIN_S = 1.0
 _STOP_S = 10.0
 # How long an address may take to answer at all. Ray's own patience with one where nothing listens is minutes.
@@ -99,6 +101,7 @@ def connect(address: str) -> Cluster:
         if address == "local":
             # Ray itself begins a task without end that takes too much memory.
             os.environ.setdefault("RAY_task_oom_retries", str(_RESTARTS))
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", START_SECONDS)
             ray.init(
                 "local",
                 num_cpus=len(own_cores()),

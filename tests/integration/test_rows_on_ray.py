@@ -60,13 +60,14 @@ def cluster() -> Iterator[None]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from bnf.parallel.ray_workers import connect
+    from bnf.parallel.ray_workers import START_SECONDS, connect
 
     # A socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         # This person may have the token of another cluster.
         patch.setenv("RAY_AUTH_TOKEN_PATH", f"{folder}/none")
+        patch.setenv("RAY_gcs_server_port_wait_time_s", START_SECONDS)
         options = {"num_cpus": 1, "object_store_memory": 1 << 27}
         nodes = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
         nodes.add_node(**options)

@@ -82,7 +82,7 @@ def nodes(folder):
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_gcs_server_port_wait_time_s"] = START_SECONDS
+    os.environ.update(RAY_gcs_server_port_wait_time_s=START_SECONDS)
     small = {"num_cpus": 1, "object_store_memory": 1 << 27}
     cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
     other = cluster.add_node(**small)

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.integration, needs_model]
 @pytest.fixture(scope="module", autouse=True)
 def _cluster():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_gcs_server_port_wait_time_s"] = START_SECONDS
+    os.environ.update(RAY_gcs_server_port_wait_time_s=START_SECONDS)
     ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=1 << 28)
     yield
     ray.shutdown()

@@ -36,10 +36,12 @@ class Identity:
         fingerprint: of a model: its digest, the same wherever the model comes from.
         model_path: the model's folder, where it lies outside the store.
         model_folder: the model's folder within the artifact.
+        is_linked: whether that folder links to files outside the store, which then never come into a shared one.
         open: how many of its requests failed; another run asks them again.
     """
 
     fingerprint: str | None = None
     model_path: str | None = None
     model_folder: str | None = None
+    is_linked: bool | None = None
     open: int | None = None

@@ -41,6 +41,7 @@ class Manifest(TypedDict):
     ray: NotRequired[str]
     model_path: NotRequired[str]
     model_folder: NotRequired[str]
+    is_linked: NotRequired[bool]
     open: NotRequired[int]
     stage: str
     key: str

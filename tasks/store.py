@@ -154,7 +154,7 @@ class Store:
 
         With `replace` this one counts. An artifact that stands for a model folder outside the store stays on this machine.
         """
-        if self.remote is None or self.damage(artifact) is not None or "model_path" in artifact.manifest:
+        if self.remote is None or self.damage(artifact) is not None or _model_outside(artifact) is not None:
             return artifact
         fingerprint = self.remote.upload(artifact.stage, artifact.key, artifact.fingerprint, artifact.path, replace=replace)
         if fingerprint == artifact.fingerprint:
@@ -234,7 +234,7 @@ class Store:
         files = {
             str(path.relative_to(work)): {"size": path.stat().st_size, "sha256": file_sha256(path, durable=True)}
             for path in sorted(work.rglob("*"))
-            if path.is_file()
+            if path.is_file() and not path.is_symlink()
         }
         if fingerprint is None:
             marked = {name: entry["sha256"] for name, entry in files.items() if any(fnmatch.fnmatch(name, p) for p in content)}
@@ -328,12 +328,21 @@ def damage(artifact: Artifact, *, hashes: bool = False) -> str | None:
             return f"{path} has {size} bytes, its manifest says {entry['size']}"
         if hashes and file_sha256(path) != entry["sha256"]:
             return f"{path} was altered: its sha256 is not the one in its manifest"
-    external = manifest.get("model_path")
-    if external is not None and not Path(external).exists():
+    external = _model_outside(artifact)
+    linked = list(external.iterdir()) if external is not None and "is_linked" in manifest else []
+    if external is not None and not all(path.exists() for path in (external, *linked)):
         return f"the model folder {external} is gone"
-    if external is not None and hashes and model_digest(Path(external), fresh=True) != manifest["fingerprint"]:
+    if external is not None and hashes and model_digest(external, fresh=True) != manifest["fingerprint"]:
         return f"the model folder {external} was altered: its digest is not the one in the manifest"
     return None
+
+
+def _model_outside(artifact: Artifact) -> Path | None:
+    """The model's folder whose files lie outside the store, or that links to such files; None where the artifact has its files."""
+    manifest = artifact.manifest
+    if "model_path" in manifest:
+        return Path(manifest["model_path"])
+    return artifact.path / manifest["model_folder"] if manifest.get("is_linked") else None
 
 
 @functools.cache

@@ -50,13 +50,19 @@ def open(
     max_retries: int = 6,
     timeout_s: float = 600.0,
     meter: Meter | None = None,
+    chat_template_kwargs: Mapping[str, object] | None = None,
 ) -> OpenaiEngine:
-    """`base_url` None is OpenAI itself; another server may need no key. For Azure it is the resource's endpoint, `model` the deployment."""
+    """`base_url` None is OpenAI itself; another server may need no key. For Azure it is the resource's endpoint, `model` the deployment.
+
+    `chat_template_kwargs` go with every request, as servers of open models take them (vLLM, SGLang).
+    """
     variable = api_key_variable or KEY_VARIABLES[api]
     client = connect(base_url, api, api_version, variable, timeout_s)
     # Newer OpenAI models refuse `max_tokens`; servers of other makers may know nothing else.
     limit_name = "max_completion_tokens" if base_url is None or api == "azure" else "max_tokens"
-    return OpenaiEngine(str(model), client, variable, limit_name, max_concurrency, max_retries, meter or Meter())
+    return OpenaiEngine(
+        str(model), client, variable, limit_name, max_concurrency, max_retries, meter or Meter(), chat_template_kwargs
+    )
 
 
 def connect(
@@ -104,6 +110,7 @@ class OpenaiEngine:
         max_concurrency: int,
         max_retries: int,
         meter: Meter,
+        chat_template_kwargs: Mapping[str, object] | None = None,
     ) -> None:
         import openai
 
@@ -116,6 +123,7 @@ class OpenaiEngine:
         self._limit_name = limit_name
         self._max_concurrency = max_concurrency
         self._max_retries = max_retries
+        self._chat_template_kwargs = chat_template_kwargs
         self._seed: int | None = None
         # Waits differ between processes on purpose: jitter that is seeded alike would let them all come back at once.
         self._jitter = random.Random()
@@ -265,6 +273,8 @@ class OpenaiEngine:
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
         if sampling.top_logprobs:
             parameters |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+        if self._chat_template_kwargs:
+            parameters["extra_body"] = {"chat_template_kwargs": dict(self._chat_template_kwargs)}
         return parameters
 
     def _wait_s(self, attempt: int) -> float:

@@ -34,7 +34,8 @@ def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -
         return RewardJudge(scorer, {"reward_model": fingerprint, "date": settings["date"]})
     if engine["name"] == "openai":
         connected, meter = _connected(json.dumps([engine, settings["connection"], settings["spending"]], sort_keys=True))
-        identity = {"model": engine["model"], "base_url": engine["base_url"]}
+        told = {name: engine[name] for name in ("chat_template_kwargs",) if name in engine}
+        identity = {"model": engine["model"], "base_url": engine["base_url"], **told}
         return ModelJudge(connected, None, identity, settings["verdict"], settings["max_judgment_tokens"], meter)
     assert folder is not None
     opened, tokenizer = _loaded(engine["name"], folder, settings["date"], tuple(engines.opening_options(settings).items()))
@@ -72,5 +73,6 @@ def _connected(settings: str) -> tuple[Engine, Meter]:
     engine, connection, spending = json.loads(settings)
     meter = Meter.of_run(spending["prices"], spending["max_usd"])
     meter.price(engine["model"])
-    options = {**connection, "base_url": engine["base_url"], "api": engine["api"], "meter": meter}
+    told = {name: engine[name] for name in ("chat_template_kwargs",) if name in engine}
+    options = {**connection, "base_url": engine["base_url"], "api": engine["api"], "meter": meter, **told}
     return engines.open_engine("openai", engine["model"], **options), meter

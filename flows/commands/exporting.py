@@ -32,6 +32,7 @@ from flows.runs.policy import (
     Policy,
     adapter_folder,
     base_model,
+    has_own_template,
     policy_of,
     serve_adapter_line,
     serve_here,
@@ -74,6 +75,11 @@ def export(name: str, to: str, *, adapter: bool, hub_id: str | None, as_json: bo
         check_hub(hub_id)
     with using(home):
         store = open_store(home)
+        if adapter and has_own_template(run.recipe):
+            raise RecipeError(
+                "--adapter must be left out where the recipe has chat_template or chat_template_kwargs, as the base model is served with "
+                f"its own template, got --adapter for {run.id}; export the whole policy"
+            )
         weights = _weights(run, policy, store, adapter)
         settings = _adapter_settings(weights, run, hub_id) if adapter else None
         facts = _facts(run, weights, settings, hub_id or target.name)

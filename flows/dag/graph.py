@@ -17,6 +17,7 @@ from flows.dag.checkpoints import checkpoint_nodes
 from flows.dag.evaluating import evaluation_nodes, judged_nodes
 from flows.dag.on_policy import BASE, data_nodes, policy_node, rounds, training_nodes, without_uncounted
 from flows.dag.parts import (
+    base_node,
     benchmark_code,
     keyed,
     plugin,
@@ -42,7 +43,7 @@ def build(recipe: Recipe) -> list[Node]:
     Raises:
         RecipeError: unknown objective, source, labeler, benchmark or file, each with what there is.
     """
-    nodes = [resolve_node("base", recipe.model_name_or_path, recipe.revision, recipe, "model_name_or_path")]
+    nodes = [base_node(recipe)]
     if recipe.train is not None:
         chosen = recipe.chosen_reference()
         if chosen is not None and (name := chosen.model_name_or_path) is not None:

@@ -22,6 +22,7 @@ from data.sampling.prompts import check_source
 from data.sources import SOURCES
 from flows.dag.parts import (
     benchmark_code,
+    conversation_settings,
     engine_settings,
     evaluation_engine,
     judge_nodes,
@@ -126,7 +127,12 @@ def training_nodes(recipe: Recipe, round_: int | None, start: str, data: str, *,
             settings,
             {**inputs, **reads, **cached},
             [f"bnf.objectives.{train['objective']}"],
-            unkeyed={**unkeyed, **placed, **{name: train[name] for name in BOOKKEEPING_FIELDS}},
+            unkeyed={
+                **unkeyed,
+                **placed,
+                **{name: train[name] for name in BOOKKEEPING_FIELDS},
+                "conversations": conversation_settings(recipe),
+            },
             round=round_,
             session=process,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from pathlib import Path
 
 from bnf.nearest import did_you_mean
@@ -18,9 +19,28 @@ from tasks.keys import ROOT, digest, package_version
 from tasks.names import Role, TaskName
 from tasks.nodes import Node
 
+_NONE: Mapping[str, object] = {}
 
-def resolve_node(role: Role, name: str, revision: str | None, recipe: Recipe, key: str) -> Node:
-    """The node that finds or fetches the model of a role; `key` is where the recipe names the model."""
+
+def resolve_node(
+    role: Role,
+    name: str,
+    revision: str | None,
+    recipe: Recipe,
+    key: str,
+    *,
+    template: str | None = None,
+    values: Mapping[str, object] = _NONE,
+    unkeyed: Settings = _NONE,
+) -> Node:
+    """The node that finds or fetches the model of a role.
+
+    Args:
+        key: where the recipe names the model.
+        template: a file with the chat template that it gets in the place of its own.
+        values: of the template's variables.
+        unkeyed: what the stage is told besides.
+    """
     try:
         folder: Path | None = recipe.find(key, name)
     except RecipeError:
@@ -28,17 +48,44 @@ def resolve_node(role: Role, name: str, revision: str | None, recipe: Recipe, ke
         if name.startswith((".", "/", "~", "models/")) or name.count("/") != 1:
             raise
         folder = None
-    settings = {"model_name_or_path": in_project(name), "revision": revision}
-    return Node("resolve", settings, files={"model": folder} if folder else {}, role=role)
+    settings: Settings = {"model_name_or_path": in_project(name), "revision": revision}
+    # Keys of recipes without them have no part for them.
+    settings = {**settings, **({"chat_template_kwargs": dict(values)} if values else {})}
+    files = {"model": folder} if folder else {}
+    if template is not None:
+        files["template"] = recipe.find("chat_template", template)
+    return Node("resolve", settings, files=files, role=role, unkeyed=unkeyed)
+
+
+def base_node(recipe: Recipe) -> Node:
+    """The node of the model that the recipe names. Where nothing is trained, it may be a policy, which is served as it was trained."""
+    served = {"served": conversation_settings(recipe)} if recipe.train is None else {}
+    return resolve_node(
+        "base",
+        recipe.model_name_or_path,
+        recipe.revision,
+        recipe,
+        "model_name_or_path",
+        template=recipe.chat_template,
+        values=recipe.chat_template_kwargs,
+        unkeyed=served,
+    )
+
+
+def conversation_settings(recipe: Recipe) -> Settings:
+    """What conversations are rendered with besides the chat template."""
+    return {"system_prompt": recipe.system_prompt, "date": recipe.date}
 
 
 def judge_nodes(role: Role, judge: JudgeModel, recipe: Recipe, key: str) -> tuple[list[Node], dict[str, str]]:
     """The nodes that resolve a local judge, and the input under which a node reads it; `key` is the judge's section."""
     if judge.model_name_or_path is None:
         return [], {}
-    if judge.model_name_or_path == recipe.model_name_or_path:
+    told = recipe.chat_template is not None or recipe.chat_template_kwargs or judge.chat_template_kwargs
+    if judge.model_name_or_path == recipe.model_name_or_path and not told:
         return [], {"judge": TaskName("resolve", role="base").id}
-    node = resolve_node(role, judge.model_name_or_path, None, recipe, f"{key}.model_name_or_path")
+    values = judge.chat_template_kwargs
+    node = resolve_node(role, judge.model_name_or_path, None, recipe, f"{key}.model_name_or_path", values=values)
     return [node], {"judge": node.id}
 
 
@@ -52,7 +99,7 @@ def judge_settings(judge: JudgeModel, date: str) -> Settings:
     if judge.engine == "reward_model":
         engine: Settings = {"name": "reward_model", "version": importlib.metadata.version("transformers")}
     else:
-        engine = engine_settings(judge.engine, judge.base_url, judge.model, judge.max_model_len)
+        engine = engine_settings(judge.engine, judge.base_url, judge.model, judge.max_model_len, judge.chat_template_kwargs)
         if is_remote(judge.engine):
             engine = {**engine, "api": judge.api}
     return {
@@ -101,21 +148,26 @@ def sample_file(benchmark: str) -> Path:
 
 
 def engine_settings(
-    name: str, base_url: str | None = None, model: str | None = None, max_model_len: int | None = None
+    name: str,
+    base_url: str | None = None,
+    model: str | None = None,
+    max_model_len: int | None = None,
+    values: Mapping[str, object] = _NONE,
 ) -> Settings:
-    """The settings of an engine that are part of a key: name and version, and the longest text; of an endpoint its address and the model
-    there."""
+    """The settings of an engine that are part of a key: name and version, and the longest text; of an endpoint its address, the model
+    there, and the values of its chat template's variables. A model that runs here has those in its own template."""
     file = load(ENGINES, name)
     engine = {"name": name, "version": package_version(*file.PACKAGES)}
     if file.REMOTE:
-        return {**engine, "base_url": base_url, "model": model}
+        told = {"chat_template_kwargs": dict(values)} if values else {}
+        return {**engine, "base_url": base_url, "model": model, **told}
     return engine if max_model_len is None else {**engine, "max_model_len": max_model_len}
 
 
 def evaluation_engine(recipe: Recipe) -> Settings:
     """Of the engine that generates the models' completions."""
     section = recipe.evaluation
-    return engine_settings(section.engine, section.base_url, section.model, section.max_model_len)
+    return engine_settings(section.engine, section.base_url, section.model, section.max_model_len, recipe.chat_template_kwargs)
 
 
 def plugin(kind: Kind[T], name: str, key: str) -> str:
@@ -170,8 +222,13 @@ def shown_recipe(recipe: Recipe) -> Settings:
     its key."""
     shown = portable(recipe).model_dump(exclude={"resources", "ray"})
     unset = {"system_prompt"} if recipe.system_prompt is None else set()
+    unset |= {name for name in ("chat_template", "chat_template_kwargs") if not getattr(recipe, name)}
     unset |= {"reference"} if recipe.chosen_reference() is None else set()
     shown = {name: value for name, value in shown.items() if name not in unset}
+    judge = shown["judge"] or {}
+    for one in (judge, judge.get("second") or {}, (shown["label"] or {}).get("judge") or {}):
+        if not one.get("chat_template_kwargs"):
+            one.pop("chat_template_kwargs", None)
     for source in shown["data"] if isinstance(shown["data"], list) else [shown["data"] or {}]:
         if source.get("limit") is None:
             source.pop("limit", None)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flows.errors import RecipeError
-from flows.recipe.config import Recipe, apply_overrides, make_recipe, read_values
+from flows.recipe.config import Recipe, make_recipe, read_values
 from flows.recipe.keys import changed_keys, dotted
+from flows.recipe.overrides import apply_overrides
 from flows.recipe.sweep_file import SEED, Sweep, as_override
 from flows.runs.naming import changes, parts
 

@@ -14,6 +14,8 @@ from bnf.data.groups import GROUPS_FILE
 from bnf.data.sizes import DataSizes, data_sizes
 from bnf.host import available_memory
 from bnf.model.device import device_kind
+from bnf.model.served import served_otherwise
+from bnf.model.templates import templated
 from bnf.plugins import load
 from bnf.training.config import TrainConfig
 from bnf.training.gpus import GIB
@@ -108,7 +110,7 @@ def _resolved(node: Node) -> Check:
             f"model {folder.name}",
             f"revision must be left out for a folder, got {revision!r} for {folder}; remove it, or name a hub id",
         )
-    return _model(node.files["model"], key) if "model" in node.files else _hub_model(node, key)
+    return _model(node.files["model"], key, node) if "model" in node.files else _hub_model(node, key)
 
 
 def _model_key(node: Node) -> str:
@@ -123,19 +125,36 @@ def _model_key(node: Node) -> str:
     return f"{section[str(node.role)]}model_name_or_path"
 
 
-def _model(folder: Path, key: str) -> Check:
+def _model(folder: Path, key: str, node: Node) -> Check:
     name = f"model {folder.name}"
     for file in ("config.json", "tokenizer_config.json"):
         if not (folder / file).is_file():
             return Check(name, f"{key} must be a folder with {file}, got {folder} without it; save model and tokenizer there")
     tokenizer = read_json(folder / "tokenizer_config.json", "save model and tokenizer there")
     # A reference is given the policy's token ids: a model before its fine-tuning, without a template, can be one.
-    if not key.startswith("reference.") and "chat_template" not in tokenizer and not (folder / "chat_template.jinja").is_file():
+    has_template = "template" in node.files or "chat_template" in tokenizer or (folder / "chat_template.jinja").is_file()
+    if not key.startswith("reference.") and not has_template:
         return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):
         return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
+    if (wrong := _template_problem(folder, key, node)) is not None:
+        return Check(name, wrong)
     template = "" if key.startswith("reference.") else ", chat template"
     return Check(name, None, f"{hub.weights_bytes(folder) / GIB:.2f} GiB of weights{template}")
+
+
+def _template_problem(folder: Path, key: str, node: Node) -> str | None:
+    """What is wrong with the chat template that the recipe says for the node's model, or with serving a policy so."""
+    template, values = node.files.get("template"), node.settings.get("chat_template_kwargs", {})
+    try:
+        if template is not None or values:
+            templated(folder, template, values)
+        if "served" in node.unkeyed:
+            return served_otherwise(folder, template, values, **node.unkeyed["served"])
+    except (ValueError, OSError) as error:
+        # A judge's are keys of its section.
+        return f"{key.removesuffix('model_name_or_path')}{error}"
+    return None
 
 
 def _hub_model(node: Node, key: str) -> Check:
@@ -143,7 +162,7 @@ def _hub_model(node: Node, key: str) -> Check:
     name = node.settings["model_name_or_path"]
     found = hub.ask("model", name, node.settings["revision"])
     if found.wrong is None and found.folder is not None:
-        check = _model(found.folder, key)
+        check = _model(found.folder, key, node)
         return replace(check, name=f"model {name}", seen=f"{check.seen}; {found.seen}")
     wrong, seen = found.wrong, found.seen
     if wrong is None and found.files is not None:

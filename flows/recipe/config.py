@@ -27,15 +27,17 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from bnf.data.chat_template import DEFAULT_DATE, is_day
-from bnf.plain_yaml import read, read_setting
+from bnf.plain_yaml import read
 from bnf.training.config import TrainConfig
+from evaluation.engines import is_remote
 from flows.errors import RecipeError
 from flows.recipe.data_sections import Data, Prepare
 from flows.recipe.messages import as_written, explain, of_training
+from flows.recipe.overrides import apply_overrides
 from flows.recipe.paths import MayBeLocal, find_path, located, refuse_passwords
 from flows.recipe.ray_section import RayCluster
 from flows.recipe.reference_section import Reference
-from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
+from flows.recipe.section import ONE, SEVERAL, Section, TemplateValues, one_or_several
 from flows.recipe.sections import Evaluation, Judge, JudgeModel, Label, Resources, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -70,8 +72,6 @@ OneOrMixture = Annotated[
     Annotated[Data, Tag(ONE)] | Annotated[list[Data], Tag(SEVERAL), Field(min_length=1, title="mixture")],
     Discriminator(one_or_several),
 ]
-# The keys in these sections are a person's own names, in which `-` and `_` differ.
-_HOLD_NAMES = frozenset({"columns", "lm_eval", "prices"})
 
 
 class Recipe(Section):
@@ -100,6 +100,16 @@ class Recipe(Section):
         description=(
             "the system message of every conversation that has none of its own: in data, samples, evaluation and chat; left out: what the "
             "chat template writes by itself"
+        ),
+    )
+    chat_template: Annotated[str | None, MayBeLocal()] = Field(
+        None, description="a file with a Jinja chat template in the place of the model's own; a policy gets it too"
+    )
+    chat_template_kwargs: TemplateValues = Field(
+        default_factory=dict,
+        description=(
+            "values of the chat template's variables, such as `{enable_thinking: false}`, for data, samples, training, evaluation and chat "
+            "alike; a policy's own template gets them as its defaults"
         ),
     )
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
@@ -208,6 +218,11 @@ class Recipe(Section):
                     f"{key}.num_replicas must be 1 or left out with engine reward_model, whose replicas are on Ray, got "
                     f"{judge.num_replicas} without ray.address; set ray.address=local, or a cluster's"
                 )
+        if self.chat_template is not None and is_remote(self.evaluation.engine):
+            raise ValueError(
+                f"chat_template must be left out with evaluation.engine {self.evaluation.engine}, whose server has a template of its own, "
+                f"got {self.chat_template}; give it to the server"
+            )
         if self.train is None and self.evaluation.checkpoints:
             raise ValueError(
                 f"evaluation.checkpoints must be left out where nothing is trained, got {self.evaluation.checkpoints}; leave it out"
@@ -318,76 +333,6 @@ def make_recipe(raw: Mapping[str, object], overrides: Sequence[str] = (), *, bes
         raise RecipeError("\n".join(explain(entry, Recipe) for entry in error.errors())) from None
     recipe._beside = beside
     return located(recipe, beside)
-
-
-def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
-    """A copy of a recipe's values with dotted `key=value` settings put in; values are YAML."""
-    merged = _copied_section(raw)
-    given: list[list[str]] = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"overrides must be key=value, got {override!r}; write e.g. train.learning_rate=2e-5")
-        try:
-            value = read_setting(key, text)
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
-        parts = key_parts(key)
-        # Of the same key twice the later value counts, as on any command line. A whole section would undo its keys set before.
-        undone = next((earlier for earlier in given if len(earlier) > len(parts) and earlier[: len(parts)] == parts), None)
-        if undone is not None:
-            raise RecipeError(
-                f"{key} must stand before {'.'.join(undone)}, which it would undo, got {override} after it; move it"
-            )
-        given.append(parts)
-        *parents, last = parts
-        place = merged
-        for parent in parents:
-            inner = place.get(parent)
-            if isinstance(inner, list):
-                if any(isinstance(entry, dict) for entry in inner):
-                    raise RecipeError(
-                        f"{key} must name one of several, got a list of {len(inner)} in {parent}; edit the recipe"
-                    )
-                inner = _copied_section({name: {} for name in inner}, parent)
-            inner = {} if inner is None else inner
-            if not isinstance(inner, dict):
-                raise RecipeError(f"{key} must name a key of the recipe, got one inside {parent}, which is {inner!r}")
-            place[parent] = inner
-            place = inner
-        place[last] = value
-    return merged
-
-
-def _copied(value: object, key: str) -> object:
-    """A copy that shares nothing: where a YAML anchor fills several places, an override then changes one of them alone."""
-    if isinstance(value, list):
-        return [_copied(entry, key) for entry in value]
-    return _copied_section(value, key) if isinstance(value, dict) else value
-
-
-def _copied_section(section: Mapping[str, object], key: str = "") -> dict[str, object]:
-    """A copy of a section, as `_copied` makes it, whose own keys have `_` for `-`.
-
-    Raises:
-        RecipeError: for a key that stands there with `-` and with `_`.
-    """
-    copy: dict[str, object] = {}
-    for name, entry in section.items():
-        called = name.replace("-", "_") if isinstance(name, str) and key.rpartition(".")[2] not in _HOLD_NAMES else name
-        whole = f"{key}.{called}" if key else str(called)
-        if called in copy:
-            raise RecipeError(f"{whole} must be given once, got it with - and with _; remove one")
-        copy[called] = _copied(entry, whole)
-    return copy
-
-
-def key_parts(key: str) -> list[str]:
-    """The parts of a dotted key. `-` and `_` are the same in the recipe's own keys and in the names of benchmarks."""
-    parts: list[str] = []
-    for part in key.split("."):
-        parts.append(part if parts and parts[-1] in _HOLD_NAMES else part.replace("-", "_"))
-    return parts
 
 
 def _refuse_infinite(value: object, key: str = "") -> None:

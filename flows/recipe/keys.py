@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from flows.errors import RecipeError
-from flows.recipe.config import Recipe, apply_overrides, load_recipe
+from flows.recipe.config import Recipe, load_recipe
+from flows.recipe.overrides import apply_overrides
 
 
 def dotted(recipe: object) -> dict[str, object]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
-from typing import TypeVar, get_args, get_type_hints
+from typing import Annotated, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.fields import FieldInfo
 
 
@@ -28,6 +29,20 @@ class Section(BaseModel):
         field_title_generator=lambda name, _: name,
     )
 
+
+def _plain(value: object) -> object:
+    """Refuse what JSON doesn't have, such as YAML's dates: a value must mean the same in keys, manifests and templates."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"must hold texts, finite numbers, true, false, null, lists and objects, got {error}; correct it"
+        ) from error
+    return value
+
+
+# Values of a chat template's variables.
+TemplateValues = Annotated[dict[str, object], BeforeValidator(_plain)]
 
 # Tags of a value that may be one or several. pydantic puts them into the place of an error; the brackets tell them from keys.
 ONE, SEVERAL = "(one)", "(several)"

@@ -15,7 +15,7 @@ from bnf.plugins import load, names
 from evaluation.engines import ENGINES, Feature, is_remote
 from flows.recipe.engine_options import GpuMemoryUtilization, LoadsModel, MaxModelLen, NumReplicas, TensorParallelSize
 from flows.recipe.paths import MayBeLocal, in_project
-from flows.recipe.section import ONE, SEVERAL, Section, one_or_several
+from flows.recipe.section import ONE, SEVERAL, Section, TemplateValues, one_or_several
 
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
 # How a judge can say its verdict, beside free text, by what that takes of its engine.
@@ -302,6 +302,10 @@ class JudgeModel(LoadsModel):
         ),
     )
     max_judgment_tokens: int = Field(4096, gt=0, description="of a judge's reply")
+    chat_template_kwargs: TemplateValues = Field(
+        default_factory=dict,
+        description="values of the variables of the judge's chat template, such as `{enable_thinking: false}`; an endpoint is sent them",
+    )
 
     @model_validator(mode="after")
     def _names_a_judge(self) -> Self:

@@ -14,8 +14,9 @@ from pydantic import Field, ValidationError, field_validator
 
 from bnf.paths import person_path
 from flows.errors import RecipeError
-from flows.recipe.config import as_name, key_parts, read_values
+from flows.recipe.config import as_name, read_values
 from flows.recipe.messages import explain
+from flows.recipe.overrides import key_parts
 from flows.recipe.paths import find_path
 from flows.recipe.section import Section
 from flows.recipe.study_section import Study

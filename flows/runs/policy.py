@@ -16,11 +16,11 @@ from bnf.paths import person_path
 from data.reading.records import is_hub_id
 from evaluation.records import Record, read_json
 from evaluation.report.policy import serve_line
+from flows.recipe.config import Recipe
 from flows.runs.record import Need, Run
 from tasks.keys import package_version
 from tasks.manifest import MANIFEST, Manifest
 from tasks.names import TaskName
-from tasks.nodes import model_folder
 from tasks.store import Artifact
 
 BASE = TaskName("resolve", role="base").id
@@ -91,7 +91,15 @@ def base_model(run: Run) -> str:
     if is_hub_id(name) and not person_path(name).exists():
         return name
     base = run.artifacts.get(BASE)
-    return str(model_folder(base.path)) if base is not None and (base.path / MANIFEST).exists() else name
+    if base is None or not (base.path / MANIFEST).exists():
+        return name
+    # With a chat template of the recipe the artifact has a folder of links to this one.
+    return str(read_json(base.path / "model.json")["path"])
+
+
+def has_own_template(recipe: Recipe) -> bool:
+    """Whether the policy's chat template differs from the base model's: an adapter beside that would be served wrongly."""
+    return recipe.chat_template is not None or bool(recipe.chat_template_kwargs)
 
 
 def serve_here(folder: str, *, short: bool = True) -> str:
@@ -128,7 +136,7 @@ def shown_policy(run: Run, *, short: bool = False) -> ShownPolicy | None:
         "serve": serve(name(policy.folder)),
         "adapter": None if path is None else name(path),
         "serve_adapter": None
-        if path is None
+        if path is None or has_own_template(run.recipe)
         else serve_adapter_line(base_model(run), name(path), read_json(path / ADAPTER_CONFIG), serve),
     }
 

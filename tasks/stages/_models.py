@@ -33,6 +33,7 @@ def _open(settings: str, model: Path | None) -> tuple[Engine, PreTrainedTokenize
     if is_remote(engine["name"]):
         limits = given.get("spending") or {}
         meter = Meter.of_run(limits.get("prices"), limits.get("max_usd"))
-        return open_engine(engine["name"], engine["model"], base_url=engine["base_url"], meter=meter), None
+        told = {"chat_template_kwargs": engine["chat_template_kwargs"]} if "chat_template_kwargs" in engine else {}
+        return open_engine(engine["name"], engine["model"], base_url=engine["base_url"], meter=meter, **told), None
     assert model is not None
     return open_engine(engine["name"], model, **opening_options(given)), load_tokenizer(model, given["date"])

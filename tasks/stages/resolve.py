@@ -1,15 +1,20 @@
-"""Resolve: a hub id or a folder becomes a local safetensors folder with its content digest."""
+"""Resolve: a hub id or a folder becomes a local safetensors folder with its content digest, and the chat template of the recipe."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from bnf.model.digests import model_digest
+from bnf.model.served import served_otherwise
+from bnf.model.templates import templated, write_templated
 from evaluation.records import read_json, write_json
 from tasks.job import Identity, Job
 
 ORDER = 10
-READS = {"model": "model"}
+READS = {"model": "model", "template": "file"}
+# Where it lies, if the chat template isn't the model's own.
+MODEL = "model"
 CONTENT = ("model.json",)
 EVALUATES = True
 
@@ -17,12 +22,22 @@ EVALUATES = True
 def run(job: Job) -> None:
     """Name the model's folder, after fetching it where the recipe gives a hub id."""
     folder = job.inputs.get("model") or _download(job.settings["model_name_or_path"], job.settings["revision"])
-    write_json(job.output / "model.json", {"path": str(folder), "digest": model_digest(folder)})
+    template, values = job.inputs.get("template"), job.settings.get("chat_template_kwargs", {})
+    if "served" in job.settings and (wrong := served_otherwise(folder, template, values, **job.settings["served"])):
+        raise ValueError(wrong)
+    # What a killed try left is made anew.
+    shutil.rmtree(job.output / MODEL, ignore_errors=True)
+    if template is not None or values:
+        write_templated(folder, job.output / MODEL, templated(folder, template, values))
+    made = job.output / MODEL
+    write_json(job.output / "model.json", {"path": str(folder), "digest": model_digest(made if made.is_dir() else folder)})
 
 
 def identity(output: Path) -> Identity:
     """The artifact is the model: its digest is the fingerprint, and its files stay where they are."""
     model = read_json(output / "model.json")
+    if (output / MODEL).is_dir():
+        return Identity(fingerprint=model["digest"], model_folder=MODEL, is_linked=True)
     return Identity(fingerprint=model["digest"], model_path=model["path"])
 
 

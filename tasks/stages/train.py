@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bnf.model.digests import model_digest
+from bnf.model.served import write_alignment
 from bnf.training.choosing import num_kept
 from tasks.job import Identity, Job, Settings
 from tasks.stages._rows import max_tokens_per_row
@@ -41,7 +42,7 @@ def run(job: Job) -> None:
     from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
-    uncounted = (*DERIVED_FIELDS, "checkpoints")
+    uncounted = (*DERIVED_FIELDS, "checkpoints", "conversations")
     config = TrainConfig.from_dict({name: value for name, value in job.settings.items() if name not in uncounted})
     config = replace(config, max_tokens_per_row=max_tokens_per_row(job))
     inputs = job.inputs
@@ -59,6 +60,8 @@ def run(job: Job) -> None:
             progress=job.progress,
             checkpoints=job.settings.get("checkpoints", ()),
         )
+    if "conversations" in job.settings:
+        write_alignment(job.output / POLICY, **job.settings["conversations"])
 
 
 def disk_bytes(inputs: Mapping[str, Path], settings: Settings) -> int:

@@ -1,0 +1,216 @@
+"""`chat_template` and `chat_template_kwargs` in a recipe: one folder has them for all stages, and a policy is served as it was trained."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bnf.data.rendering import load_tokenizer, prompt_text
+from bnf.model.digests import model_digest
+from bnf.model.served import write_alignment
+from evaluation.engines.openai import OpenaiEngine
+from evaluation.spending import Meter
+from evaluation.types import Sampling
+from flows.dag.graph import build
+from flows.dag.preflight import preflight
+from flows.errors import RecipeError
+from flows.recipe.config import load_recipe, make_recipe
+from tasks.job import Job
+from tasks.keys import ROOT, Ingredients
+from tasks.nodes import Forecast, Node, model_folder
+from tasks.remote import Remote
+from tasks.stages import resolve
+from tasks.store import Artifact, Store
+from tests.unit.bnf.test_templates import REASONING
+from tests.unit.evaluation.fake_engine import no_progress
+
+MODEL = "models/SmolLM2-135M-Instruct"
+OFF = "chat_template_kwargs={enable_thinking: false}"
+QUESTION = [{"role": "user", "content": "2 + 2?"}]
+
+pytestmark = pytest.mark.skipif(not (ROOT / MODEL).exists(), reason="the demonstration model is not there; run `make env`")
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> str:
+    """The setting that names a file with a reasoning template."""
+    (tmp_path / "reasoning.jinja").write_text(REASONING)
+    return f"chat_template={tmp_path / 'reasoning.jinja'}"
+
+
+def nodes(recipe: str, *overrides: str) -> dict[str, Node]:
+    return {node.id: node for node in build(load_recipe(f"flows/recipes/{recipe}.yaml", overrides))}
+
+
+def problems(recipe: str, home: Path, *overrides: str) -> str:
+    made = load_recipe(f"flows/recipes/{recipe}.yaml", overrides)
+    checks = preflight(made, [Forecast(node, None, False, None, []) for node in build(made)], home)
+    return "\n".join(check.problem for check in checks if check.problem)
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "pairs", "rounds", "evaluate", "grpo"])
+def test_a_recipe_without_them_has_the_keys_that_it_had(recipe: str):
+    for node in nodes(recipe).values():
+        assert "chat_template" not in json.dumps(node.settings) and "conversations" not in node.settings
+
+
+def test_the_model_alone_has_them_and_every_key_follows_from_its_digest(template: str):
+    before, after = nodes("pairs"), nodes("pairs", template, OFF)
+    changed = {
+        node.id for name, node in after.items() if (node.settings, node.files) != (before[name].settings, before[name].files)
+    }
+    assert changed == {"resolve/base", "report"}
+    assert after["resolve/base"].settings["chat_template_kwargs"] == {"enable_thinking": False}
+    assert after["resolve/base"].files["template"].name == "reasoning.jinja"
+
+
+def committed(store: Store, folder: Path, template: Path | None, values: dict[str, object], served: object = None) -> Artifact:
+    """The artifact of the stage `resolve` for the model of a folder."""
+    made_of = Ingredients("resolve", {"values": values}, {"model": model_digest(folder)}, {})
+    work = store.work_folder("resolve", made_of.key())
+    settings = {"model_name_or_path": "m", "revision": None, "chat_template_kwargs": values}
+    inputs = {"model": folder, **({"template": template} if template else {})}
+    resolve.run(Job({**settings, **({"served": served} if served else {})}, inputs, work, no_progress))
+    about = {name: value for name, value in vars(resolve.identity(work)).items() if value is not None}
+    return store.commit(made_of, work, content=resolve.CONTENT, fingerprint=about.pop("fingerprint"), about=about)
+
+
+@pytest.fixture
+def model(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "chat_template.jinja").write_text(REASONING)
+    return folder
+
+
+def test_the_artifact_is_a_model_of_links_that_renders_with_the_values(model: Path, tmp_path: Path):
+    store = Store(tmp_path / "artifacts", verify=True)
+    artifact = committed(store, model, None, {"enable_thinking": False})
+    made = model_folder(artifact.path)
+    assert made.parent == artifact.path and artifact.fingerprint == model_digest(made)[:32]
+    assert prompt_text(load_tokenizer(made), QUESTION).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    # The weights are not the artifact's bytes.
+    assert set(artifact.manifest["files"]) == {"model.json", "model/chat_template.jinja"}
+    assert json.loads((artifact.path / "model.json").read_text())["path"] == str(model)
+    assert store.damage(artifact) is None
+
+
+def test_an_artifact_whose_model_is_gone_or_altered_is_not_used(model: Path, tmp_path: Path):
+    artifact = committed(Store(tmp_path / "artifacts"), model, None, {"enable_thinking": False})
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "was altered" in str(Store(tmp_path / "artifacts", verify=True).damage(artifact))
+    weights.unlink()
+    assert "is gone" in str(Store(tmp_path / "artifacts").damage(artifact))
+
+
+def test_a_model_of_links_never_comes_into_a_shared_store(model: Path, tmp_path: Path):
+    """Elsewhere its links would lead to nothing."""
+    shared = tmp_path / "shared"
+    store = Store(tmp_path / "artifacts", Remote(str(shared)))
+    assert store.publish(artifact := committed(store, model, None, {"enable_thinking": False})) == artifact
+    assert not shared.exists() or not any(path.is_file() for path in shared.rglob("*"))
+
+
+def test_what_a_killed_try_left_is_made_anew(model: Path, tmp_path: Path):
+    left = tmp_path / "work" / "model"
+    left.mkdir(parents=True)
+    (left / "chat_template.jinja").write_text("half")
+    job = Job({"chat_template_kwargs": {"enable_thinking": False}}, {"model": model}, tmp_path / "work", no_progress)
+    resolve.run(job)
+    assert prompt_text(load_tokenizer(left), QUESTION).endswith("</think>\n\n")
+
+
+def test_a_policy_is_not_evaluated_otherwise_than_it_was_trained(model: Path, tmp_path: Path):
+    write_alignment(model, None, "2024-07-26")
+    served = {"system_prompt": None, "date": "2024-07-26"}
+    with pytest.raises(
+        ValueError, match=r"chat_template_kwargs\.enable_thinking must be left out, as the policy in .* got false"
+    ):
+        committed(Store(tmp_path / "artifacts"), model, None, {"enable_thinking": False}, served)
+
+
+def test_the_preflight_refuses_what_is_switched_between_training_and_serving(tmp_path: Path):
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    for file in (ROOT / MODEL).iterdir():
+        if file.is_file() and file.name != "chat_template.jinja":
+            os.link(file, policy / file.name)
+    (policy / "chat_template.jinja").write_text(REASONING)
+    write_alignment(policy, "Be brief.", "2024-07-26")
+    of_policy = (f"model_name_or_path={policy}", "evaluation.benchmarks={number_comparison: {}}")
+    assert problems("evaluate", tmp_path, *of_policy, "system_prompt=Be brief.") == ""
+    said = problems("evaluate", tmp_path, *of_policy, "system_prompt=Be brief.", OFF)
+    assert said.startswith("chat_template_kwargs.enable_thinking must be left out, as the policy in ")
+    assert problems("evaluate", tmp_path, *of_policy).startswith("system_prompt must be Be brief., as the policy in ")
+    # What it was trained with says nothing of another training that begins with it.
+    assert "alignment.json" not in problems("pairs", tmp_path, of_policy[0], OFF)
+
+
+def test_the_preflight_names_the_key_and_what_the_template_reads(template: str, tmp_path: Path):
+    said = problems("pairs", tmp_path, OFF)
+    assert said.startswith(
+        "chat_template_kwargs must hold variables that the chat template reads, got enable_thinking; it reads none"
+    )
+    said = problems("pairs", tmp_path, template, "chat_template_kwargs={enable-thinking: false}")
+    assert "got enable-thinking; it reads enable_thinking, note" in said
+    assert problems("pairs", tmp_path, template, OFF) == ""
+    (tmp_path / "broken.jinja").write_text("{% if %}")
+    said = problems("pairs", tmp_path, f"chat_template={tmp_path / 'broken.jinja'}")
+    assert said.startswith("chat_template must be a file with a Jinja template, got ") and "TemplateSyntaxError" in said
+
+
+def test_the_system_prompt_is_tried_with_the_recipe_s_template(tmp_path: Path):
+    (tmp_path / "no_system.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
+    said = problems("pairs", tmp_path, f"chat_template={tmp_path / 'no_system.jinja'}", "system_prompt=Be brief.")
+    assert "system_prompt must be left out" in said and "no system" in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["chat_template=nowhere.jinja"], "chat_template: nowhere.jinja must exist"),
+        (
+            ["chat_template_kwargs={a: .inf}"],
+            "chat_template_kwargs must hold texts, finite numbers, .* got Out of range float values",
+        ),
+        (["chat_template_kwargs=[a]"], "chat_template_kwargs"),
+    ],
+)
+def test_values_that_can_t_be_meant_are_refused(overrides: list[str], said: str):
+    with pytest.raises(RecipeError, match=said):
+        nodes("pairs", *overrides)
+
+
+def test_an_endpoint_has_a_template_of_its_own_and_is_sent_the_values(template: str):
+    there = {"model_name_or_path": MODEL, "evaluation": {"engine": "openai", "model": "m", "benchmarks": {"gsm8k": {}}}}
+    with pytest.raises(RecipeError, match=r"chat_template must be left out with evaluation\.engine openai"):
+        make_recipe(there, [template])
+    made = {node.id: node for node in build(make_recipe(there, ["chat_template_kwargs={enable_thinking: false}"]))}
+    assert made["generate/base/gsm8k"].settings["engine"]["chat_template_kwargs"] == {"enable_thinking": False}
+    asked: list[dict[str, object]] = []
+    create = SimpleNamespace(create=lambda **given: asked.append(given))
+    client = SimpleNamespace(chat=SimpleNamespace(completions=create))
+    for values in ({"enable_thinking": False}, None):
+        engine = OpenaiEngine("m", client, "KEY", "max_tokens", 1, 0, Meter(), values)
+        list(engine.generate([QUESTION], Sampling(4)))
+    assert asked[0]["extra_body"] == {"chat_template_kwargs": {"enable_thinking": False}} and "extra_body" not in asked[1]
+
+
+def test_a_judge_has_values_of_its_own():
+    """Also where it is the model that is trained."""
+    judged = "engine: vllm, benchmarks: {arena_hard: {limit: 2}}"
+    made = nodes("pairs", f"judge={{model_name_or_path: {MODEL}, chat_template_kwargs: {{enable_thinking: true}}, {judged}}}")
+    assert made["resolve/judge"].settings["chat_template_kwargs"] == {"enable_thinking": True}
+    assert "chat_template_kwargs" not in made["resolve/base"].settings
+    endpoint = "judge={engine: openai, model: j, base_url: 'http://127.0.0.1:1/v1', benchmarks: {arena_hard: {limit: 2}}%s}"
+    asked = next(node for node in nodes("pairs", endpoint % ", chat_template_kwargs: {a: 1}").values() if node.stage == "judge")
+    assert asked.settings["engine"]["chat_template_kwargs"] == {"a": 1}
+    asked = next(node for node in nodes("pairs", endpoint % "").values() if node.stage == "judge")
+    assert "chat_template_kwargs" not in asked.settings["engine"]

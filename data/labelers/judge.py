@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnf.data.marked import context_of
+from data.sampling.rewards import without_unfinished
 from evaluation.judging.client import Judge
 from evaluation.judging.open_judge import open_judge as open_judge
 from evaluation.judging.run import rate
@@ -31,7 +32,8 @@ def label(
     progress: Progress,
     **rest: object,
 ) -> None:
-    """Writes the samples with a `reward` and an `outcome` ("rated" or "error") for each completion."""
+    """Writes the samples with a `reward` and an `outcome` for each completion: "rated", "error", or "no_answer" where its thought doesn't
+    end; the judge isn't shown thoughts."""
     records = read_repaired(samples_file)
     for record in records:
         if context_of(record) or any(message.keys() - {"role", "content"} for message in record["messages"]):
@@ -39,12 +41,10 @@ def label(
                 f"label.labeler must be one that reads all of the prompts, got judge for {record['id']}, whose tools, calls or reasoning a "
                 "judge isn't shown; take other prompts, or label by ratings"
             )
-    completions = [(record, completion) for record in records for completion in record["completions"]]
-    answers = [
-        ({"id": record["id"], "conversation": record["messages"]}, completion["text"]) for record, completion in completions
-    ]
+    completions = without_unfinished(records)
+    answers = [({"id": record["id"], "conversation": record["messages"]}, said) for record, _, said in completions]
     ratings = rate(judge, _PROTOCOL, answers, calls_file=calls_file, progress=progress, fresh=fresh)
-    for (_, completion), rating in zip(completions, ratings, strict=True):
+    for (_, completion, _), rating in zip(completions, ratings, strict=True):
         completion["reward"] = 0.0 if rating is None else (rating - 1) / 9
         completion["outcome"] = "error" if rating is None else "rated"
     write_whole(output_file, records)

@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 from bnf.data.marked import context_of
+from data.sampling.rewards import without_unfinished
 from evaluation.judging.client import RewardJudge
 from evaluation.judging.open_judge import open_judge as open_judge
 from evaluation.judging.run import reward
@@ -30,7 +31,8 @@ def label(
     progress: Progress,
     **rest: object,
 ) -> None:
-    """Writes the samples with a `reward`, the model's own as `raw_reward`, and an `outcome` ("rated" or "error") for each completion.
+    """Writes the samples with a `reward`, the model's own as `raw_reward`, and an `outcome` for each completion: "rated", "error", or
+    "no_answer" where its thought doesn't end; the reward model isn't shown thoughts.
 
     Raises:
         ValueError: the judge is no reward model, or a prompt has tools or documents, which it isn't given.
@@ -45,17 +47,15 @@ def label(
             f"label.labeler must be one that reads all of the prompts, got reward_model for {beside}, whose tools or documents it isn't "
             "given; take other prompts, or label by ratings"
         )
-    answers = [
-        ({"id": record["id"], "conversation": record["messages"]}, completion["text"])
-        for record in records
-        for completion in record["completions"]
-    ]
+    asked = without_unfinished(records)
+    answers = [({"id": record["id"], "conversation": record["messages"]}, said) for record, _, said in asked]
     rewards = iter(reward(judge, answers, calls_file=calls_file, progress=progress, fresh=fresh))
     for record in records:
-        own = [next(rewards) for _ in record["completions"]]
-        known = [value for value in own if value is not None]
+        # Those without an answer have their outcome already.
+        own = [(completion, next(rewards)) for completion in record["completions"] if "outcome" not in completion]
+        known = [value for _, value in own if value is not None]
         mean = math.fsum(known) / len(known) if known else 0.0
-        for completion, value in zip(record["completions"], own, strict=True):
+        for completion, value in own:
             completion["raw_reward"] = value
             completion["reward"] = 0.0 if value is None else 1 / (1 + math.exp(min(700.0, mean - value)))
             completion["outcome"] = "error" if value is None else "rated"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from bnf.plugins import load
+from evaluation.answers.thoughts import answer_of
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record
 
@@ -59,6 +60,21 @@ class Rewards:
         }
 
 
+def without_unfinished(records: Sequence[Record]) -> list[tuple[Record, Record, str]]:
+    """What is to be rated: each sample with its completion and what that says after its thought.
+
+    A completion whose thought doesn't end says nothing. It gets the reward 0 and the outcome "no_answer", and is not among them.
+    """
+    found: list[tuple[Record, Record, str]] = []
+    for record in records:
+        for completion in record["completions"]:
+            if (said := answer_of(completion, "text")) is None:
+                completion |= {"reward": 0.0, "outcome": "no_answer"}
+            else:
+                found.append((record, completion, said))
+    return found
+
+
 def add_gold(records: Sequence[Record], benchmark: str) -> None:
     """Gives each completion of a held-out prompt the benchmark's own score as `gold`: 1 correct, 0 not.
 
@@ -68,8 +84,9 @@ def add_gold(records: Sequence[Record], benchmark: str) -> None:
     for record in records:
         if record["held_out"]:
             for completion in record["completions"]:
-                verdict = score(record["item"], completion["text"], completion["finish_reason"])
-                completion["gold"] = 1.0 if verdict.outcome == "correct" else 0.0
+                said = answer_of(completion, "text")
+                is_right = said is not None and score(record["item"], said, completion["finish_reason"]).outcome == "correct"
+                completion["gold"] = 1.0 if is_right else 0.0
 
 
 def reward_statistics(records: Sequence[Record]) -> Rewards:

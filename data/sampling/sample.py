@@ -18,7 +18,9 @@ from bnf.data.chat_template import DEFAULT_DATE, RenderingError
 from bnf.data.marked import context_of
 from bnf.data.system_prompt import with_system_prompt
 from data.sampling.prompts import Place, load_prompts, prompts_of_round
+from evaluation.answers.thoughts import MARKERS, begins_thought, noted
 from evaluation.engines import Engine, share_chunks
+from evaluation.generation.generate import check_markers
 from evaluation.records import Record, read_repaired, write_whole
 from evaluation.types import Progress, Sampling
 
@@ -44,6 +46,7 @@ class SampleConfig:
     held_out_prompts: int = 0
     date: str = DEFAULT_DATE
     system_prompt: str | None = None
+    think_tokens: Sequence[str] = MARKERS
 
     def samplings(self) -> list[Sampling]:
         """One per temperature: each gives the same number of samples, the first ones one more where that doesn't come out even."""
@@ -78,13 +81,14 @@ def sample_prompts(
     output_dir: Path,
     progress: Progress,
 ) -> None:
-    """Completes the prompts, and writes output_dir/samples.jsonl.
+    """Completes the prompts, and writes output_dir/samples.jsonl. Of a completion with a thought it says where the answer begins.
 
     Raises:
-        ValueError: the engine takes messages and gives no token ids, which training needs.
+        ValueError: the engine takes messages and gives no token ids, which training needs; or decoding leaves out a thought's marker.
     """
     if engine.takes != "ids":
         raise ValueError("sample.engine must give token ids, got one that takes messages; use vllm or transformers")
+    check_markers(tokenizer, config.think_tokens)
     chunks_dir = output_dir / "chunks"
     chunks_dir.mkdir(parents=True, exist_ok=True)
     chunks = [prompts[start : start + CHUNK_PROMPTS] for start in range(0, len(prompts), CHUNK_PROMPTS)]
@@ -95,6 +99,7 @@ def sample_prompts(
         chunk = chunks[number]
         with rendering:
             ids = [_ids(tokenizer, prompt) for prompt in chunk]
+            begun = [begins_thought(tokenizer.decode(one), config.think_tokens) for one in ids]
         completions: list[list[Record]] = [[] for _ in chunk]
         for place, sampling in enumerate(config.samplings()):
             engine.reseed(chunk_seed(config.seed, number, config.round, place))
@@ -105,6 +110,7 @@ def sample_prompts(
                         "token_ids": one.token_ids,
                         "finish_reason": one.finish_reason,
                         "temperature": sampling.temperature,
+                        **noted(one.completion, begun=begun[index], markers=config.think_tokens),
                     }
                     for one in generated
                 ]

@@ -4,5 +4,6 @@ parsing: the answer by ZeroEval's rules.
 boxed: the answer in a solution of MATH.
 arithmetic: the value of an arithmetic expression.
 latex: whether two answers in LaTeX have the same normal form; latex_text, latex_terms and latex_form make that form.
+thoughts: what a completion says after its thought.
 math_verify: whether two answers are symbolically equal.
 """

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnf.data.chat_template import RenderingError
+from evaluation.answers.thoughts import MARKERS, begins_thought, noted
 from evaluation.engines import Engine, Prompt
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.progress import generating
-from evaluation.records import read_repaired, to_line, write_whole
+from evaluation.records import Record, read_repaired, to_line, write_whole
 from evaluation.types import Generation, Item, Items, Message, Progress, Sampling
 
 if TYPE_CHECKING:
@@ -35,19 +36,22 @@ def generate(
     output_dir: Path,
     progress: Progress,
     cache: CompletionCache | None = None,
+    markers: Sequence[str] = MARKERS,
 ) -> None:
     """Writes items.jsonl and completions.jsonl into `output_dir`: appended as items finish, in the items' order at the end.
 
     left_out.json says how many rows of the benchmark's source are no items, by reason. `tokenizer` may be None for an engine that
-    takes messages. What `cache` has is not generated, and what is generated is put there.
+    takes messages. What `cache` has is not generated, and what is generated is put there. Where a completion has a thought between
+    `markers`, its record says where the answer begins and, with a tokenizer, of how many tokens the thought is.
 
     Raises:
-        ValueError: where two items share an id, or `output_dir` holds completions of other items.
+        ValueError: where decoding leaves out a marker; where two items share an id, or `output_dir` holds completions of other items.
         RuntimeError: where the engine failed on some items; the others are kept, and a resume tries these again.
     """
     ids = [item["id"] for item in items]
     if len(set(ids)) != len(ids):
         raise ValueError(f"items must have unique ids, got {len(ids) - len(set(ids))} repeated; correct the benchmark's source")
+    check_markers(tokenizer, markers)
     output_dir.mkdir(parents=True, exist_ok=True)
     done = {record["id"] for record in read_repaired(output_dir / COMPLETIONS_FILE)}
     if not done <= set(ids):
@@ -68,7 +72,8 @@ def generate(
     with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
 
         def keep(index: int, generation: Generation) -> None:
-            file.write(to_line({"id": left[index]["id"], "prompt": texts[index], **generation.to_json()}))
+            record = {"id": left[index]["id"], "prompt": texts[index], **generation.to_json()}
+            file.write(to_line(record | _thought(tokenizer, texts[index], generation, markers)))
             file.flush()
             done.add(left[index]["id"])
 
@@ -100,6 +105,27 @@ def generate(
     # The order of finishing depends on scheduling; the benchmark's own order makes equal texts equal files.
     records = {record["id"]: record for record in read_repaired(output_dir / COMPLETIONS_FILE)}
     write_whole(output_dir / COMPLETIONS_FILE, [records[item_id] for item_id in ids])
+
+
+def check_markers(tokenizer: PreTrainedTokenizerBase | None, markers: Sequence[str]) -> None:
+    """Raises ValueError where a thought's marker is a special token: decoding leaves these out, and the thought would be taken for the
+    answer."""
+    lost = [marker for marker in markers if tokenizer is not None and marker in tokenizer.all_special_tokens]
+    if lost:
+        raise ValueError(
+            f"think_tokens must be texts that decoding keeps, got {lost[0]}, a special token of the model; make it a token that is not "
+            "special in a copy of its tokenizer"
+        )
+
+
+def _thought(tokenizer: PreTrainedTokenizerBase | None, prompt: str, generation: Generation, markers: Sequence[str]) -> Record:
+    """What the record says of a completion's thought."""
+    found = noted(generation.completion, begun=begins_thought(prompt, markers), markers=markers)
+    if not found or tokenizer is None:
+        return dict(found)
+    start = found["answer_start"]
+    after = 0 if start is None else len(tokenizer(generation.completion[start:], add_special_tokens=False)["input_ids"])
+    return {**found, "num_thought_tokens": max(0, generation.num_completion_tokens - after)}
 
 
 def render(

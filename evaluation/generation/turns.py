@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnf.data.system_prompt import with_system_prompt
+from evaluation.answers.thoughts import MARKERS
 from evaluation.benchmarks import Conversation
 from evaluation.engines import Engine
 from evaluation.generation.generate import COMPLETIONS_FILE, ITEMS_FILE, generate
@@ -34,6 +35,7 @@ def generate_turns(
     output_dir: Path,
     progress: Progress,
     system_prompt: str | None = None,
+    markers: Sequence[str] = MARKERS,
 ) -> None:
     """Writes items.jsonl and completions.jsonl into `output_dir`.
 
@@ -55,7 +57,7 @@ def generate_turns(
             folder = parts / f"{turn}-{temperature}"
             engine.reseed(_SEED + turn)
             sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
-            generate(engine, tokenizer, group, conversation, sampling, folder, _onward(progress, done, total))
+            generate(engine, tokenizer, group, conversation, sampling, folder, _onward(progress, done, total), markers=markers)
             done += len(group)
             found |= {record["id"]: record for record in read_repaired(folder / COMPLETIONS_FILE)}
         for item in items:

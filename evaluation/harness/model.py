@@ -17,7 +17,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bnf.data.chat_template import ChatTemplate
 from bnf.data.system_prompt import with_system_prompt
+from evaluation.answers.thoughts import MARKERS, begins_thought, spoken
 from evaluation.engines import Engine, LikelihoodEngine
+from evaluation.generation.generate import check_markers
 from evaluation.progress import GENERATING, WEIGHING
 from evaluation.types import Progress, Sampling
 
@@ -37,6 +39,7 @@ class EngineModel(TemplateLM):
         tokenizer: PreTrainedTokenizerBase | None,
         progress: Progress,
         system_prompt: str | None = None,
+        markers: Sequence[str] = MARKERS,
     ) -> None:
         super().__init__()
         if engine.takes != "ids" or tokenizer is None:
@@ -47,7 +50,8 @@ class EngineModel(TemplateLM):
         self.tokenizer = tokenizer
         # An engine that takes token ids has the model's logits.
         self._engine, self._progress = cast(LikelihoodEngine, engine), progress
-        self._template, self._system_prompt = ChatTemplate(tokenizer), system_prompt
+        check_markers(tokenizer, markers)
+        self._template, self._system_prompt, self._markers = ChatTemplate(tokenizer), system_prompt, markers
 
     @property
     def eot_token_id(self) -> int:
@@ -84,7 +88,10 @@ class EngineModel(TemplateLM):
             for place, (generation,) in self._engine.generate(prompts, sampling):
                 if generation.finish_reason.startswith("error"):
                     raise RuntimeError(f"the engine must answer every request, got {generation.finish_reason}; run again")
-                texts[indices[place]] = postprocess_generated_text(generation.completion, sampling.stop, None)
+                begun = begins_thought(requests[indices[place]].args[0], self._markers)
+                # As lm-eval's own models do with `think_end_token`. Of a thought that doesn't end nothing is read.
+                said = spoken(generation.completion, begun=begun, markers=self._markers) or ""
+                texts[indices[place]] = postprocess_generated_text(said, sampling.stop, None)
                 done += 1
                 self._progress(done, len(requests), GENERATING)
         return texts

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from bnf.plugins import load
+from evaluation.answers.thoughts import answer_of
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.progress import cross_checking
 from evaluation.records import Record, read_records, write_json, write_whole
@@ -53,7 +54,8 @@ def cross_check(
         )
     by_id = {item["id"]: item for item in items}
     documents = [checked.lm_eval_document(by_id[record["id"]]) for record in records]
-    completions = [record["completion"] for record in records]
+    # As they were scored: without their thoughts, where these were taken off.
+    completions = [(answer_of(record) or "") if "answer_start" in record else record["completion"] for record in records]
     columns: list[Record] = []
     disagreements: list[Record] = []
     # One process for all tasks: importing lm-eval takes longer than scoring.

@@ -11,10 +11,12 @@ import difflib
 import functools
 import math
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.answers.thoughts import MARKERS
 from evaluation.engines import Engine
 from evaluation.records import Record, write_json, write_whole
 from evaluation.types import Progress
@@ -77,6 +79,7 @@ def run_task(
     chat: bool = False,
     include_path: Path | None = None,
     system_prompt: str | None = None,
+    markers: Sequence[str] = MARKERS,
 ) -> Record:
     """Runs a task, or each task of a group or tag; writes results.json and samples.jsonl and returns the former.
 
@@ -86,6 +89,7 @@ def run_task(
         chat: Whether prompts go through the model's chat template; lm-eval's published figures mostly don't.
         include_path: A folder of task definitions, which come before lm-eval's own.
         system_prompt: The system message of chat prompts that have none: a task's own description is one.
+        markers: The texts that begin and end a thought, which is taken off before an answer is read.
 
     Raises:
         ValueError: where there is no such task, it executes code, or the engine can't say likelihoods that it needs.
@@ -108,7 +112,7 @@ def run_task(
         if num_fewshot is not None:
             task.set_config(key="num_fewshot", value=num_fewshot)
         task.set_fewshot_seed(seed=1234)  # lm-eval's own
-    model = EngineModel(engine, tokenizer, progress, system_prompt)
+    model = EngineModel(engine, tokenizer, progress, system_prompt, markers)
     found = evaluate(model, loaded, limit=limit, apply_chat_template=chat, bootstrap_iters=1000)
     assert found is not None
     results = {

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.answers.thoughts import answer_of
 from evaluation.records import UNREADABLE, BadRow, Record, read_rows
 
 
@@ -48,11 +49,14 @@ def read_answers(path: Path) -> Answers:
 
 
 def completions_by_question(records: Iterable[Record]) -> dict[str, list[str]]:
-    """The answers to each question in the order of its turns, from a completions.jsonl that has a record for each turn."""
+    """The answers to each question in the order of its turns, from a completions.jsonl that has a record for each turn.
+
+    A thought is no part of an answer; one that doesn't end is an empty answer.
+    """
     turns: dict[str, dict[int, str]] = {}
     for record in records:
         question: str = record["question_id" if "question_id" in record else "id"]
-        turns.setdefault(question, {})[record.get("turn", 1)] = record["completion"]
+        turns.setdefault(question, {})[record.get("turn", 1)] = answer_of(record) or ""
     return {question: [by_turn[turn] for turn in sorted(by_turn)] for question, by_turn in turns.items()}
 
 

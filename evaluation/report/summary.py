@@ -100,6 +100,7 @@ def notes(summary: Record) -> list[str]:
         )
     found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
     found += [text for name, entry in entries.items() for text in _cross_checked(name, entry)]
+    found += [text for name, entry in entries.items() if (text := _thoughts(label(name, entry), entry)) is not None]
     found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
     found += [text for name, entry in summary["contamination"].items() if (text := _contaminated(name, entry))]
     trained = summary["train"] or {}
@@ -125,6 +126,26 @@ def _computed_itself(trained: Record, of: str) -> str | None:
     named, figure, own = _CACHED[of]
     why = f"made elsewhere: {elsewhere}" if elsewhere else f"mean {figure} {mean:.3f} before the first step, where it is 1"
     return f"{named} not of the arithmetic that trained ({why}): training computed {own}, of the same weights."
+
+
+def _thoughts(name: str, entry: Record) -> str | None:
+    """How much each model thought before its answers; None where none did."""
+    said = []
+    for model in MODELS:
+        thoughts = (entry.get(model) or {}).get("thoughts")
+        if thoughts is None:
+            continue
+        lengths = ""
+        if thoughts["mean_thought_tokens"] is not None:
+            lengths = (
+                f", in the mean {thoughts['mean_thought_tokens']:.0f} tokens and {thoughts['mean_answer_tokens']:.0f} of answer"
+            )
+        said.append(
+            f"{model} in {thoughts['share']:.1f} % of the completions{lengths}; {thoughts['unfinished']:.1f} % end in mid-thought"
+        )
+    if not said:
+        return None
+    return f"{name}: thoughts are not scored, and a completion that ends in mid-thought has no answer. They are there: {'; '.join(said)}."
 
 
 def _contaminated(name: str, entry: Record) -> str | None:

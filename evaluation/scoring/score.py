@@ -18,12 +18,16 @@ from types import UnionType
 from typing import Literal, NotRequired, TypedDict
 
 from bnf.plugins import load, own_names
+from evaluation.answers.thoughts import answer_of, noted
 from evaluation.benchmarks import BENCHMARKS, ZEROEVAL_BENCHMARKS, Benchmark
 from evaluation.records import Record, read_json, read_numbered, write_json, write_whole
 from evaluation.statistics import percent, standard_error, wilson_interval
 from evaluation.types import Item, Outcome, Progress, Verdict
 
-SCORER_VERSION = "5"  # goes up with every change that can change a verdict
+SCORER_VERSION = "6"  # goes up with every change that can change a verdict
+
+# The rule of a completion that ends in mid-thought: it has no answer, whatever the thought looked at.
+UNFINISHED_THOUGHT = "unfinished_thought"
 
 # An item's names and labels: sources give the same question different ones.
 _LABELS = ("id", "level", "subject")
@@ -45,6 +49,8 @@ class ScoreRecord(TypedDict):
     content: str
     completion: str
     scorer: str
+    answer_start: NotRequired[int | None]
+    num_thought_tokens: NotRequired[int]
 
 
 class GroupScore(TypedDict):
@@ -53,6 +59,16 @@ class GroupScore(TypedDict):
     n: int
     accuracy: float | None
     no_answer: float | None
+
+
+class Thoughts(TypedDict):
+    """Of the completions with a thought: their share and that of those whose thought doesn't end, in percent of all completions; the mean
+    tokens of the thought and of the answer, over those for which they are known."""
+
+    share: float | None
+    unfinished: float | None
+    mean_thought_tokens: float | None
+    mean_answer_tokens: float | None
 
 
 class Score(TypedDict):
@@ -84,6 +100,7 @@ class Score(TypedDict):
     limit: NotRequired[int | None]
     items_digest: NotRequired[str]
     left_out: NotRequired[dict[str, int]]
+    thoughts: NotRequired[Thoughts]
     cross_check: NotRequired[Record]
     disagreements: NotRequired[list[Record]]
 
@@ -95,6 +112,7 @@ def score_records(
     progress: Progress | None = None,
     *,
     boxed: bool = False,
+    has_thoughts: bool = True,
 ) -> list[ScoreRecord]:
     """One record per completion, in the order of the completions: the verdict, what it rests on, and the raw text.
 
@@ -103,6 +121,7 @@ def score_records(
 
     Args:
         boxed: Whether ZeroEval's boxed rule is tried; upstream tries it for Llama 3.1 alone.
+        has_thoughts: Whether a completion's thought is taken off before it is scored. Otherwise it is read like the rest.
 
     Raises:
         ValueError: where a completion's id is no item's.
@@ -117,7 +136,7 @@ def score_records(
                 f"completions must be of the {len(by_id)} items, got the id {completion['id']!r}; "
                 "give the items that they were generated from"
             )
-        records.append(_record(by_id[completion["id"]], completion, score, scored.GROUPS))
+        records.append(_record(by_id[completion["id"]], completion, score, scored.GROUPS, has_thoughts))
         if progress is not None and number % _STEP == 0:
             progress(number, len(completions), "")
     asked = [by_id[record["id"]] for record in records]
@@ -145,6 +164,7 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -
     num_right, num_parsed = outcomes["correct"], n - outcomes["no_answer"] - outcomes["error"]
     finished = [record for record in records if record["finish_reason"] is not None]
     lengths = [record["num_completion_tokens"] for record in records if record["num_completion_tokens"] is not None]
+    thinking = [record for record in records if "answer_start" in record]
     stderr = standard_error([1.0] * num_right + [0.0] * (n_expected - num_right))
     return {
         "benchmark": benchmark,
@@ -172,6 +192,20 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -
         },
         "groups": {name: _by_group(records, name) for name in scored.GROUPS},
         "scorer": SCORER_VERSION,
+        # A model without thoughts has nothing to say of them.
+        **({"thoughts": _thoughts(thinking, n)} if thinking else {}),
+    }
+
+
+def _thoughts(thinking: Sequence[ScoreRecord], n: int) -> Thoughts:
+    known = [record for record in thinking if "num_thought_tokens" in record]
+    lengths = [record["num_thought_tokens"] for record in known]
+    answers = [(record["num_completion_tokens"] or 0) - record["num_thought_tokens"] for record in known]
+    return {
+        "share": percent(len(thinking), n),
+        "unfinished": percent(sum(record["answer_start"] is None for record in thinking), n),
+        "mean_thought_tokens": sum(lengths) / len(lengths) if lengths else None,
+        "mean_answer_tokens": sum(answers) / len(answers) if answers else None,
     }
 
 
@@ -234,7 +268,12 @@ def score_folder(
 
 
 def score_completions(
-    benchmark: str, file: Path, *, format: Literal["native", "zeroeval"] = "native", lm_eval: bool = False
+    benchmark: str,
+    file: Path,
+    *,
+    format: Literal["native", "zeroeval"] = "native",
+    lm_eval: bool = False,
+    has_thoughts: bool | None = None,
 ) -> Score:
     """The aggregate of one file of completions, over the items that were asked for.
 
@@ -243,9 +282,13 @@ def score_completions(
     (`n_benchmark`). With `lm_eval` the result has `cross_check` and `disagreements` as `evaluation.harness.replay.cross_check`
     gives them.
 
+    Args:
+        has_thoughts: Whether thoughts are taken off before scoring. Left out they are, but not in a ZeroEval file, as upstream reads them.
+
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
     """
+    has_thoughts = format == "native" if has_thoughts is None else has_thoughts
     if format == "zeroeval":
         from evaluation.scoring.zeroeval import load_zeroeval_results
 
@@ -255,7 +298,7 @@ def score_completions(
         # The named file first: its faults are reported before those of the file beside it.
         completions, items = read_completions(file), _read_items(file.with_name("items.jsonl"))
         model, boxed = None, False
-    records = score_records(benchmark, items, completions, boxed=boxed)
+    records = score_records(benchmark, items, completions, boxed=boxed, has_thoughts=has_thoughts)
     # A ZeroEval file has no items but those that were answered.
     n_benchmark = _scored(benchmark).NUM_ITEMS or 0
     n_expected = n_benchmark if format == "zeroeval" else len(items)
@@ -309,12 +352,20 @@ def _scored(benchmark: str) -> Benchmark:
     return found
 
 
-def _record(item: Item, completion: Record, score: Callable[[Item, str, str], Verdict], groups: Sequence[str]) -> ScoreRecord:
+def _record(
+    item: Item,
+    completion: Record,
+    score: Callable[[Item, str, str], Verdict],
+    groups: Sequence[str],
+    has_thoughts: bool,
+) -> ScoreRecord:
     finish_reason = completion.get("finish_reason")
     if (finish_reason or "").startswith("error"):
         verdict = Verdict("error", None, "generation_failed")
+    elif (said := answer_of(completion) if has_thoughts else completion["completion"]) is None:
+        verdict = Verdict("no_answer", None, UNFINISHED_THOUGHT)
     else:
-        verdict = score(item, completion["completion"], finish_reason or "")
+        verdict = score(item, said, finish_reason or "")
     return {
         "id": item["id"],
         "outcome": verdict.outcome,
@@ -328,7 +379,14 @@ def _record(item: Item, completion: Record, score: Callable[[Item, str, str], Ve
         "content": content_digest(item),
         "completion": completion["completion"],
         "scorer": SCORER_VERSION,
+        **(_thought(completion) if has_thoughts else {}),
     }
+
+
+def _thought(completion: Record) -> Record:
+    """What a completion's record says of its thought; nothing where there is none."""
+    found = {name: completion[name] for name in ("answer_start", "num_thought_tokens") if name in completion}
+    return found or dict(noted(completion["completion"], begun=False))
 
 
 def _cluster(item: Item) -> str:

@@ -16,13 +16,23 @@ from flows.recipe.paths import find_path
 from flows.wording import in_words, rounded
 
 
-def score_file(benchmark: str, file: Path, file_format: Literal["native", "zeroeval"], *, lm_eval: bool, as_json: bool) -> None:
+def score_file(
+    benchmark: str,
+    file: Path,
+    file_format: Literal["native", "zeroeval"],
+    *,
+    lm_eval: bool,
+    has_thoughts: bool | None,
+    as_json: bool,
+) -> None:
     """Score a file of completions; with `lm_eval`, also let lm-eval's own tasks score it."""
     from evaluation.report.lm_eval import cross_check_rows, is_main
     from evaluation.scoring.score import score_completions
 
     file = _file(file, "a completions.jsonl")
-    result = score_completions(plugin(BENCHMARKS, benchmark, "BENCHMARK"), file, format=file_format, lm_eval=lm_eval)
+    result = score_completions(
+        plugin(BENCHMARKS, benchmark, "BENCHMARK"), file, format=file_format, lm_eval=lm_eval, has_thoughts=has_thoughts
+    )
     if as_json:
         print_json(result)
         return

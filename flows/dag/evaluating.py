@@ -107,6 +107,7 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
         "date": recipe.date,
         # Without a chat template there are no messages.
         **(recipe.system_settings() if evaluation.lm_eval[name].chat else {}),
+        **recipe.thought_settings(),
     }
     return Node(
         "lm_eval",
@@ -230,6 +231,7 @@ def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int 
             # An endpoint's server has a template, and a clock, of its own.
             **({} if is_remote(engine["name"]) else {"date": recipe.date}),
             **recipe.system_settings(),
+            **recipe.thought_settings(),
         },
         {"model": _weights(recipe, model)},
         [benchmark_code(name, "load", "messages", "temperature", "NUM_TURNS"), f"evaluation.engines.{engine['name']}"],

@@ -227,6 +227,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         "engine": engine_settings(sample.engine, max_model_len=sample.max_model_len),
         "date": recipe.date,
         **recipe.system_settings(),
+        **recipe.thought_settings(),
     }
     code = [f"data.sources.{source}", f"evaluation.engines.{sample.engine}"]
     benchmark = verifiable(source)

@@ -222,7 +222,7 @@ def shown_recipe(recipe: Recipe) -> Settings:
     its key."""
     shown = portable(recipe).model_dump(exclude={"resources", "ray"})
     unset = {"system_prompt"} if recipe.system_prompt is None else set()
-    unset |= {name for name in ("chat_template", "chat_template_kwargs") if not getattr(recipe, name)}
+    unset |= {name for name in ("chat_template", "chat_template_kwargs", "think_tokens") if not getattr(recipe, name)}
     unset |= {"reference"} if recipe.chosen_reference() is None else set()
     shown = {name: value for name, value in shown.items() if name not in unset}
     judge = shown["judge"] or {}

@@ -112,6 +112,15 @@ class Recipe(Section):
             "alike; a policy's own template gets them as its defaults"
         ),
     )
+    think_tokens: list[str] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description=(
+            "the texts that begin and end a model's thought, which is kept on record and taken off before answers are scored, judged or "
+            "labelled; left out: `[<think>, </think>]`"
+        ),
+    )
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(
         None, description="preferences from outside: a source, or a list of them, which is a mixture"
     )
@@ -165,6 +174,13 @@ class Recipe(Section):
     def _says_something(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
             raise ValueError(f"must hold text, got {value!r}; write some, or leave it out")
+        return value
+
+    @field_validator("think_tokens")
+    @classmethod
+    def _are_texts(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and (not all(text.strip() for text in value) or value[0] == value[1]):
+            raise ValueError(f"must hold two different texts, got {value}; write e.g. [<think>, </think>]")
         return value
 
     @field_validator("train")
@@ -277,6 +293,10 @@ class Recipe(Section):
     def system_settings(self) -> dict[str, str]:
         """`system_prompt` as a stage's setting; empty where none is set, so that keys of recipes without one have no part for it."""
         return {"system_prompt": self.system_prompt} if self.system_prompt is not None else {}
+
+    def thought_settings(self) -> dict[str, list[str]]:
+        """`think_tokens` as a stage's setting; empty where they are the usual ones."""
+        return {"think_tokens": self.think_tokens} if self.think_tokens is not None else {}
 
     def train_config(self) -> TrainConfig:
         """The settings of the training; every round has the same."""

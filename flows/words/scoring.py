@@ -31,13 +31,20 @@ def score(
     lm_eval: Annotated[
         bool, typer.Option("--lm-eval", help="Also let lm-eval's own tasks read them, and list where it disagrees.")
     ] = False,
+    has_thoughts: Annotated[
+        bool | None,
+        typer.Option(
+            "--take-thoughts-off/--read-thoughts",
+            help="Whether <think>…</think> is taken off first; left out: in ours yes, in ZeroEval's files no, as upstream reads it.",
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Score stored completions, without a model."""
     from flows.commands.scoring import score_file
 
-    score_file(benchmark, file, file_format.value, lm_eval=lm_eval, as_json=as_json)
+    score_file(benchmark, file, file_format.value, lm_eval=lm_eval, has_thoughts=has_thoughts, as_json=as_json)
 
 
 def judge_score(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bnf.data.system_prompt import with_system_prompt
 from bnf.plugins import load
+from evaluation.answers.thoughts import MARKERS
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import COMPLETIONS_FILE, generate
@@ -35,10 +36,12 @@ def run(job: Job) -> None:
     benchmark = load(BENCHMARKS, s["benchmark"])
     items = benchmark.load(benchmark_source(job), s["limit"])
     engine, tokenizer = open_model(s, job.inputs["model"])
-    system_prompt = s.get("system_prompt")
+    system_prompt, markers = s.get("system_prompt"), s.get("think_tokens", MARKERS)
     if benchmark.NUM_TURNS > 1:
         conversation = load(CONVERSATIONS, s["benchmark"])
-        generate_turns(engine, tokenizer, items, conversation, s["max_new_tokens"], job.output, job.progress, system_prompt)
+        generate_turns(
+            engine, tokenizer, items, conversation, s["max_new_tokens"], job.output, job.progress, system_prompt, markers
+        )
         return
     sampling = Sampling(max_new_tokens=s["max_new_tokens"])
     cache = CompletionCache(_cache_file(job, sampling), read=not job.refresh)
@@ -46,7 +49,7 @@ def run(job: Job) -> None:
     def messages(item: Item) -> list[Message]:
         return with_system_prompt(benchmark.messages(item), system_prompt)
 
-    generate(engine, tokenizer, items, messages, sampling, job.output, job.progress, cache)
+    generate(engine, tokenizer, items, messages, sampling, job.output, job.progress, cache, markers)
 
 
 def outcome(output: Path) -> str | None:

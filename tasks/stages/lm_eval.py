@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from evaluation.answers.thoughts import MARKERS
 from tasks.job import Job
 from tasks.stages._models import open_model
 
@@ -38,4 +39,5 @@ def run(job: Job) -> None:
         chat=s["chat"],
         include_path=Path(include_path) if include_path else None,
         system_prompt=s.get("system_prompt"),
+        markers=s.get("think_tokens", MARKERS),
     )

@@ -1,0 +1,172 @@
+"""Thoughts: kept on record, and no answer is ever read from one."""
+
+import json
+
+import pytest
+
+from data.labelers import verifier
+from data.sampling.rewards import add_gold, without_unfinished
+from evaluation.answers.thoughts import answer_of, begins_thought, ends_alone, noted, spoken
+from evaluation.generation.generate import check_markers, generate
+from evaluation.judging.answers import completions_by_question
+from evaluation.report.summary import _thoughts as thoughts_note
+from evaluation.scoring.score import aggregate, score_completions, score_records
+from evaluation.types import Generation, Sampling
+from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
+
+ITEMS = [{"id": str(number), "question": f"{number}?", "answer": "4"} for number in range(4)]
+RIGHT, WRONG = '{"reasoning": "so", "answer": "4"}', '{"reasoning": "so", "answer": "5"}'
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("4", "4"),
+        ("<think>5?</think>\n\nSo 4", "So 4"),
+        ("first 5, no</think>4", "4"),  # the template began the thought
+        ("<think>5 is", None),
+        ("Well. <think>5", None),
+        ("<think>a</think>4 <think>or 5", None),
+        ("<think>it ends with </think> there 5</think>4", "4"),
+        ("<think></think>", ""),
+        ("it has `<think>`, so 4", "it has `<think>`, so 4"),
+        ("<think>it has `</think>` in it: 5", None),
+        ('{"reasoning": "has <think> in it", "answer": 3}', '{"reasoning": "has <think> in it", "answer": 3}'),
+        ('{"answer": 9}</think>{"answer": 3}', '{"answer": 3}'),
+    ],
+)
+def test_what_a_reply_says(reply: str, said: str | None):
+    assert spoken(reply) == said
+    assert answer_of({"completion": reply}) == said
+    assert answer_of({"completion": reply, **noted(reply, begun=False)}) == said
+
+
+def test_a_thought_that_the_template_began_ends_or_says_nothing():
+    assert spoken("4", begun=True) is None and spoken(RIGHT, begun=True) is None
+    assert spoken("hm</think>4", begun=True) == "4"
+    assert begins_thought("<|assistant|>\n<think>\n") and not begins_thought("<think>\n\n</think>\n\n")
+    assert ends_alone("hm</think>x") and not ends_alone("<think>hm</think>x") and not ends_alone("x")
+
+
+def test_a_model_may_have_markers_of_its_own():
+    markers = ["[THINK]", "[/THINK]"]
+    assert spoken("[THINK]5[/THINK]4", markers=markers) == "4" and spoken("[THINK]5", markers=markers) is None
+    assert spoken("<think>4", markers=markers) == "<think>4"
+    # What was noted when it was generated counts, whatever the markers.
+    assert answer_of({"completion": "[THINK]5[/THINK]4", **noted("[THINK]5[/THINK]4", begun=False, markers=markers)}) == "4"
+
+
+class Letters:
+    """A tokenizer with a token for each character; `<s>` is special."""
+
+    all_special_tokens = ("<s>",)
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+def test_generating_notes_where_the_answer_begins_and_how_long_the_thought_is(tmp_path):
+    said = {"0?": "4", "1?": "<think>abc</think>4", "2?": "<think>abc", "3?": "x</think>\n\n45"}
+    engine = FakeEngine(lambda messages: Generation(text := said[messages[0]["content"]], [], "stop", 1, len(text)))
+    generate(
+        engine,
+        Letters(),
+        ITEMS,
+        lambda item: [{"role": "user", "content": item["question"]}],
+        Sampling(9),
+        tmp_path,
+        no_progress,
+    )
+    records = [json.loads(line) for line in (tmp_path / "completions.jsonl").read_text().splitlines()]
+    assert [record["completion"] for record in records] == [said[item["question"]] for item in ITEMS]
+    assert "answer_start" not in records[0] and "num_thought_tokens" not in records[0]
+    assert [(record["answer_start"], record["num_thought_tokens"]) for record in records[1:]] == [
+        (18, 18),
+        (None, 10),
+        (11, 11),
+    ]
+
+
+def test_a_marker_that_decoding_leaves_out_is_refused():
+    with pytest.raises(ValueError, match="think_tokens must be texts that decoding keeps, got <s>, a special token"):
+        check_markers(Letters(), ["<s>", "</s>"])
+    check_markers(Letters(), ["<think>", "</think>"])
+
+
+def completions(*texts: str) -> list[dict]:
+    return [
+        {"id": str(number), "completion": text, "finish_reason": "stop", "num_completion_tokens": 10}
+        for number, text in enumerate(texts)
+    ]
+
+
+def test_only_what_follows_the_thought_is_scored():
+    """GSM8K's scorer would read the 4 in the thought of the second, and the 5 in that of the first."""
+    texts = (f"<think>{WRONG}</think>{RIGHT}", f"<think>{RIGHT}</think>{WRONG}", f"<think>{RIGHT}", RIGHT)
+    records = score_records("gsm8k", ITEMS, completions(*texts))
+    assert [record["outcome"] for record in records] == ["correct", "wrong", "no_answer", "correct"]
+    assert records[2]["rule"] == "unfinished_thought" and [record["completion"] for record in records] == list(texts)
+    read = score_records("gsm8k", ITEMS, completions(*texts), has_thoughts=False)
+    assert [record["outcome"] for record in read] == ["wrong", "correct", "correct", "correct"]
+    assert not any("answer_start" in record for record in read)
+
+
+def test_the_result_says_how_much_was_thought_and_of_a_model_that_doesn_t_nothing():
+    found = completions(f"<think>x</think>{RIGHT}", "<think>x", RIGHT, RIGHT)
+    found[0]["answer_start"], found[0]["num_thought_tokens"] = 16, 6
+    found[1]["answer_start"], found[1]["num_thought_tokens"] = None, 10
+    score = aggregate("gsm8k", score_records("gsm8k", ITEMS, found), 4)
+    assert score["thoughts"] == {"share": 50.0, "unfinished": 25.0, "mean_thought_tokens": 8.0, "mean_answer_tokens": 2.0}
+    note = thoughts_note("gsm8k", {"base": {}, "aligned": score})
+    assert note is not None and note.endswith(
+        "aligned in 50.0 % of the completions, in the mean 8 tokens and 2 of answer; 25.0 % end in mid-thought."
+    )
+    plain = aggregate("gsm8k", score_records("gsm8k", ITEMS, completions(RIGHT, RIGHT, RIGHT, RIGHT)), 4)
+    assert "thoughts" not in plain and thoughts_note("gsm8k", {"base": plain}) is None
+
+
+def test_a_file_of_ours_has_its_thoughts_taken_off_and_zeroeval_s_only_where_asked(tmp_path):
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    text = f"<think>{RIGHT}</think>{WRONG}"
+    (tmp_path / "completions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in completions(*[text] * 4)))
+    assert score_completions("gsm8k", tmp_path / "completions.jsonl")["accuracy"] == 0.0
+    assert score_completions("gsm8k", tmp_path / "completions.jsonl", has_thoughts=False)["accuracy"] == 100.0
+    upstream = [{"id": item["id"], "output": [text], "answer": "4", "dataset": "gsm", "question": "?"} for item in ITEMS]
+    (tmp_path / "model.json").write_text(json.dumps(upstream))
+    read, asked = (
+        score_completions("gsm8k", tmp_path / "model.json", format="zeroeval", has_thoughts=off) for off in (None, True)
+    )
+    assert (read["rules"], asked["accuracy_of_present"], read["accuracy_of_present"]) == ({"json": 4}, 0.0, 100.0)
+
+
+def sample(*texts: str, **more: object) -> dict:
+    item = {"id": "a", "a": 30, "b": 55, "answer": 55}
+    return {
+        "id": "a",
+        "item": item,
+        "held_out": True,
+        "completions": [{"text": text, "finish_reason": "stop"} for text in texts],
+        **more,
+    }
+
+
+def test_samples_are_labelled_by_what_they_say(tmp_path):
+    (tmp_path / "samples.jsonl").write_text(json.dumps(sample("<think>30 or 55</think>55", "<think>55", "55")) + "\n")
+    verifier.label(tmp_path / "samples.jsonl", tmp_path / "out.jsonl", benchmark="number_comparison", progress=no_progress)
+    labelled = json.loads((tmp_path / "out.jsonl").read_text())["completions"]
+    assert [(one["reward"], one["outcome"]) for one in labelled] == [(1.0, "correct"), (0.0, "no_answer"), (1.0, "correct")]
+    # What is trained on is the whole completion.
+    assert labelled[0]["text"] == "<think>30 or 55</think>55"
+
+
+def test_a_judge_is_shown_no_thought_and_an_unfinished_one_is_worth_nothing():
+    record = sample("<think>x</think>55", "<think>55")
+    assert [said for _, _, said in without_unfinished([record])] == ["55"]
+    assert (record["completions"][1]["reward"], record["completions"][1]["outcome"]) == (0.0, "no_answer")
+    add_gold([record], "number_comparison")
+    assert [one["gold"] for one in record["completions"]] == [1.0, 0.0]
+
+
+def test_judged_answers_are_without_thoughts():
+    records = [{"id": "a", "completion": "<think>x</think>Hi"}, {"id": "b", "completion": "<think>x"}]
+    assert completions_by_question(records) == {"a": ["Hi"], "b": [""]}

@@ -99,7 +99,7 @@ def sample_prompts(
         chunk = chunks[number]
         with rendering:
             ids = [_ids(tokenizer, prompt) for prompt in chunk]
-            begun = [begins_thought(tokenizer.decode(one), config.think_tokens) for one in ids]
+            begun = [begins_thought(str(tokenizer.decode(one)), config.think_tokens) for one in ids]
         completions: list[list[Record]] = [[] for _ in chunk]
         for place, sampling in enumerate(config.samplings()):
             engine.reseed(chunk_seed(config.seed, number, config.round, place))

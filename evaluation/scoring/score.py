@@ -164,9 +164,8 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -
     num_right, num_parsed = outcomes["correct"], n - outcomes["no_answer"] - outcomes["error"]
     finished = [record for record in records if record["finish_reason"] is not None]
     lengths = [record["num_completion_tokens"] for record in records if record["num_completion_tokens"] is not None]
-    thinking = [record for record in records if "answer_start" in record]
     stderr = standard_error([1.0] * num_right + [0.0] * (n_expected - num_right))
-    return {
+    score: Score = {
         "benchmark": benchmark,
         "title": scored.TITLE,
         "model": None,
@@ -192,9 +191,10 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -
         },
         "groups": {name: _by_group(records, name) for name in scored.GROUPS},
         "scorer": SCORER_VERSION,
-        # A model without thoughts has nothing to say of them.
-        **({"thoughts": _thoughts(thinking, n)} if thinking else {}),
     }
+    if thinking := [record for record in records if "answer_start" in record]:
+        score["thoughts"] = _thoughts(thinking, n)
+    return score
 
 
 def _thoughts(thinking: Sequence[ScoreRecord], n: int) -> Thoughts:
@@ -366,7 +366,7 @@ def _record(
         verdict = Verdict("no_answer", None, UNFINISHED_THOUGHT)
     else:
         verdict = score(item, said, finish_reason or "")
-    return {
+    record: ScoreRecord = {
         "id": item["id"],
         "outcome": verdict.outcome,
         "answer": verdict.answer,
@@ -379,14 +379,16 @@ def _record(
         "content": content_digest(item),
         "completion": completion["completion"],
         "scorer": SCORER_VERSION,
-        **(_thought(completion) if has_thoughts else {}),
     }
-
-
-def _thought(completion: Record) -> Record:
-    """What a completion's record says of its thought; nothing where there is none."""
-    found = {name: completion[name] for name in ("answer_start", "num_thought_tokens") if name in completion}
-    return found or dict(noted(completion["completion"], begun=False))
+    # Without a thought nothing is said of one.
+    thought = (
+        (completion if "answer_start" in completion else noted(completion["completion"], begun=False)) if has_thoughts else {}
+    )
+    if "answer_start" in thought:
+        record["answer_start"] = thought["answer_start"]
+    if "num_thought_tokens" in thought:
+        record["num_thought_tokens"] = thought["num_thought_tokens"]
+    return record
 
 
 def _cluster(item: Item) -> str:

@@ -9,10 +9,11 @@ answers: recorded answers of a model
 deviations: in what a result differs from the published protocol
 reward_model: rewards of a sequence classifier
 replies: what is shown of a conversation, and what is read from a reply
+thoughts: what a model says after it has thought
 protocols/: the judge protocols, one file each
 aggregates/: from judgments to scores
 recorded/: judgments that others recorded
 
 Imports run from `recorded` and `run` down: `open_judge`, `pending`, `asking`, `results` → `client`, `calls`, `answers`, `deviations` →
-`protocols` → `replies`, `reward_model` → `aggregates`.
+`protocols` → `replies`, `reward_model` → `aggregates`. `thoughts` imports nothing.
 """

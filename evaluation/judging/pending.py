@@ -10,6 +10,7 @@ from evaluation.judging.answers import Answers
 from evaluation.judging.client import Judge, instructions
 from evaluation.judging.protocols import JudgeProtocol, Orders
 from evaluation.judging.replies import cut_words
+from evaluation.judging.thoughts import spoken
 from evaluation.types import Item, Message
 
 
@@ -75,6 +76,9 @@ def pending(
 def _comparisons(
     protocol: JudgeProtocol, judge: Judge, item: Item, model: str, candidate: str, baseline: str, orders: Orders
 ) -> Iterator[Pending]:
+    if protocol.HIDES_THOUGHTS:
+        # A thought without an end has no answer after it.
+        candidate, baseline = spoken(candidate) or "", spoken(baseline) or ""
     candidate, baseline = cut_words(candidate, protocol.MAX_WORDS), cut_words(baseline, protocol.MAX_WORDS)
     facts = protocol.facts(candidate, baseline)
     # In one order: half of the questions have the other, told by their ids and not by chance, so that a resumed run compares the same.

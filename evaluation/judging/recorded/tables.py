@@ -16,7 +16,8 @@ Table = tuple[str, list[dict[str, str]]]
 
 def judgment_rows(result: Record) -> list[Table]:
     """Tables as (title, rows): scores, what they rest on, lengths, agreement, and notes on what speaks against them."""
-    parts = [part for name, found in result["models"].items() for part in _parts(name, found)]
+    entries = [*result["models"].items(), *result["together"].items()]
+    parts = [part for name, found in entries for part in _parts(name, found)]
     row = _win_rate_row if result["benchmark"] == "arena_hard" else _wildbench_row
     scores: dict[str, list[dict[str, str]]] = {}
     for part in parts:
@@ -28,7 +29,9 @@ def judgment_rows(result: Record) -> list[Table]:
         ("WB-Reward by length margin", [_margin_row(*part) for part in parts if part[2].get("wb_reward_by_margin")]),
         ("agreement of judges", [_agreement_row(entry) for entry in result["agreement"]]),
     ]
-    notes = [line for name, found in result["models"].items() for note in _notes(name, found) for line in _wrapped(note)]
+    said = [note for name, found in entries for note in _notes(name, found)]
+    said += [note for entry in result["agreement"] for note in _agreement_notes(entry)]
+    notes = [line for note in said for line in _wrapped(note)]
     filled = [(title, [line for row in rows for line in _folded(row)]) for title, rows in tables if rows]
     return [*filled, *([("", [{"notes": line} for line in notes])] if notes else [])]
 
@@ -38,7 +41,7 @@ def _heading(benchmark: str, found: Record) -> str:
     heading = benchmark.replace("_", "-")
     if found.get("version", "v0.1") != "v0.1":
         heading += f" {found['version']}, {found['category']}"
-        return f"{heading}, against {found['baseline']}"
+        return f"{heading}, against {found['baseline']}" + (", judges together" if found.get("judges") else "")
     if found.get("published_baseline") not in (None, found.get("baseline")):
         return f"{heading}, against {found['baseline']}"
     return heading
@@ -78,9 +81,14 @@ def _win_rate_row(name: str, label: str, found: Record) -> dict[str, str]:
         "score": number(found["score"], 2),
         "95 % by question": interval(found["ci_clustered"], 2) or NONE,
         "95 % by game": interval(found["ci"], 2) or NONE,
+        **({"as published": _as_published(found["as_published"])} if "as_published" in found else {}),
         "style": number((found.get("style_controlled") or {}).get("score"), 2),
         "trusted": _trusted(found),
     }
+
+
+def _as_published(published: Record | None) -> str:
+    return NONE if published is None else f"{number(published['score'])} {interval(published['ci'])}"
 
 
 def _wildbench_row(name: str, label: str, found: Record) -> dict[str, str]:
@@ -147,6 +155,14 @@ def _notes(name: str, found: Record) -> Iterator[str]:
             f"{name}: {found['n_unjudged']} of {found['n_games']} games have an empty or cut answer and tell nothing of the judge; bias "
             "and games without a verdict are of the others"
         )
+    if reasons := found.get("null_reasons"):
+        yield f"{name}: without a verdict: {', '.join(f'{count} × {reason}' for reason, count in reasons.items())}"
+    if missing := found.get("missing_questions"):
+        yield f"{name}: {len(missing)} questions have no judgment: {_several(missing)}"
+    if "score" in found and found["n_questions"] > found["n_expected"]:
+        yield f"{name}: {found['n_questions']} questions where the protocol has {found['n_expected']}"
+    if note := (found.get("style_controlled") or {}).get("note"):
+        yield f"{name}: style is held equal over {note}"
     if found["n_questions"] == 1:
         yield f"{name}: one question has no interval"
     if not found["trusted"]:
@@ -175,7 +191,32 @@ def _agreement_row(entry: Record) -> dict[str, str]:
         "model": entry["model"],
         "judges": " and ".join(map(str, judges)),
         "games": str(entry["n_games"]),
-        "κ": number(entry["kappa"], 3),
-        "κ winner": number(entry["kappa_winner"], 3),
-        "same verdict": number(None if entry["same_verdict"] is None else 100 * entry["same_verdict"]) + " %",
+        "same verdict, %": _share(entry["same_verdict"], entry["same_verdict_ci"]),
+        "κ": f"{number(entry['kappa'], 2)} {interval(entry['kappa_ci'], 2)}".strip(),
+        "κ winner": f"{number(entry['kappa_winner'], 2)} {interval(entry['kappa_winner_ci'], 2)}".strip(),
     }
+
+
+def _share(share: float | None, ci: Sequence[float] | None) -> str:
+    if share is None:
+        return NONE
+    return f"{number(100 * share, 0)} {interval(None if ci is None else [100 * bound for bound in ci], 0)}".strip()
+
+
+def _agreement_notes(entry: Record) -> Iterator[str]:
+    """What two judges' agreement is not over."""
+    first, second = entry["judges"]
+    counts = {
+        f"without a verdict by {first}": entry["n_first_null"],
+        f"without a verdict by {second}": entry["n_second_null"],
+        f"judged by {first} alone": entry["n_first_alone"],
+        f"judged by {second} alone": entry["n_second_alone"],
+        "of other answers": entry["n_other_answers"],
+    }
+    left_out = [f"{count} {what}" for what, count in counts.items() if count]
+    if left_out:
+        yield f"{entry['model']}: the agreement of {first} and {second} leaves out games: {', '.join(left_out)}"
+
+
+def _several(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

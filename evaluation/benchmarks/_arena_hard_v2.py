@@ -36,7 +36,9 @@ def of_category(category: str) -> Callable[[Row], Item | str]:
     def read(row: Row) -> Item | str:
         found = row.values.get("category")
         if found not in CATEGORIES:
-            raise row.error(f"hold questions of Arena-Hard v2.0, whose categories are {' and '.join(CATEGORIES)}", f"the category {found!r}")
+            raise row.error(
+                f"hold questions of Arena-Hard v2.0, whose categories are {' and '.join(CATEGORIES)}", f"the category {found!r}"
+            )
         if found != category:
             return f"of the category {found}"
         prompt = row.get("prompt", kind=str)

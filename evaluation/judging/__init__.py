@@ -15,5 +15,5 @@ aggregates/: from judgments to scores
 recorded/: judgments that others recorded
 
 Imports run from `recorded` and `run` down: `open_judge`, `pending`, `asking`, `results` → `client`, `calls`, `answers`, `deviations` →
-`protocols` → `replies`, `reward_model` → `aggregates`. `thoughts` imports nothing.
+`protocols` → `replies`, `reward_model`, `thoughts` → `aggregates`.
 """

@@ -9,10 +9,11 @@ from pathlib import Path
 from evaluation.judging.aggregates.judgment import Style
 from evaluation.records import UNREADABLE, BadRow, Record, read_rows
 
-
 _METADATA = {"tokens": "token_len", "headers": "header_count", "lists": "list_count", "bold": "bold_count"}
 # What a file of Arena-Hard's has, for error messages.
-ANSWERS_FORM = "JSON Lines, plain or gzipped, with uid, model and messages whose last one's content is the answer, or has it as `answer`"
+ANSWERS_FORM = (
+    "JSON Lines, plain or gzipped, with uid, model and messages whose last one's content is the answer, or has it as `answer`"
+)
 
 
 @dataclass(frozen=True)

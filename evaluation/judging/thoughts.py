@@ -29,7 +29,8 @@ def spoken(reply: str, *, begun: bool = False) -> str | None:
     if end < 0:
         return None if begun or BEGIN in tags else reply
     start = end + len(END)
-    return None if BEGIN in tags[start:] else reply[start:].lstrip()
+    said = reply[start:].lstrip()
+    return None if BEGIN in tags[start:] and not _is_object(said) else said
 
 
 def ends_alone(reply: str) -> bool:

@@ -40,7 +40,9 @@ def _baseline_answers(path: Path, benchmark: Benchmark, generated: Node) -> str:
     turns, questions = read_answers(path).turns, items_here(benchmark, generated) or []
     missing = [item["id"] for item in questions if item["id"] not in turns]
     if missing:
-        upstream = f"upstream's {benchmark.BASELINE_FILE}" if benchmark.BASELINE_FILE else "a model's answers to these questions"
+        upstream = (
+            f"upstream's {benchmark.BASELINE_FILE}" if benchmark.BASELINE_FILE else "a model's answers to these questions"
+        )
         raise ValueError(
             f"{path} must answer every question, got none to {len(missing)} of {len(questions)}, {missing[0]!r} the first; give "
             f"{upstream}: {ANSWERS_FORM}"

@@ -60,7 +60,9 @@ def judge_score(
     answers: Annotated[
         list[Path] | None,
         typer.Option(
-            "--answers", metavar="FILE", help="Arena-Hard's files of answers, one for each model and baseline: style by their counts."
+            "--answers",
+            metavar="FILE",
+            help="Arena-Hard's files of answers, one for each model and baseline: style by their counts.",
         ),
     ] = None,
     as_json: Json = False,

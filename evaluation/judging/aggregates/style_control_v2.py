@@ -1,8 +1,8 @@
 """Arena-Hard v2.0's style control: a Bradley–Terry regression of all models together, with the style of both answers beside them.
 
 It differs from v0.1's (`style_control.py`): headers, list items and bold spans are densities (per token, plus one) and not counts; the
-difference of lengths is (a − b) / (a + b); every feature is centred and scaled over all battles of the fit, so that a score is the win
-rate at these battles' mean style, and depends on which models are fitted together; there is next to no ridge; the score is the median of 100
+difference of lengths is (a − b) / (a + b); every feature is centred and scaled over all battles of the fit, so that a score is the win rate
+at these battles' mean style, and depends on which models are fitted together; there is next to no ridge; the score is the median of 100
 bootstraps over battles. https://github.com/lmarena/arena-hard-auto
 """
 

@@ -27,9 +27,9 @@ MAX_JUDGMENT_TOKENS = 32_000
 TASK = (
     "You are comparing how well two assistants, A and B, answered the same request. Read both and compare them with each other: find what "
     "is wrong in either, and say what would be right. Ask of each whether it does what was asked, whether all of it belongs there, and "
-    "whether it is free of padding. Where the request leaves something open, an answer that asks about it is better than one that guesses. "
-    "Then weigh how imaginative and how fresh each is. Last, name what an answer should have and does not. Neither the order of the answers "
-    "nor their length is an argument.\n\n" + CHOICES
+    "whether it is free of padding. Where the request leaves something open, an answer that asks about it is better than one that "
+    "guesses. Then weigh how imaginative and how fresh each is. Last, name what an answer should have and does not. Neither the order of "
+    "the answers nor their length is an argument.\n\n" + CHOICES
 )
 
 

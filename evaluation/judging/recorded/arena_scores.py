@@ -166,6 +166,8 @@ def _with_styles(part: Judgments, answers: Mapping[str, Answers]) -> list[Judgme
                     "whole file"
                 )
     return [
-        replace(one, facts=Facts(candidate_style=sides[0].styles[one.question_id], baseline_style=sides[1].styles[one.question_id]))
+        replace(
+            one, facts=Facts(candidate_style=sides[0].styles[one.question_id], baseline_style=sides[1].styles[one.question_id])
+        )
         for one in judgments
     ]

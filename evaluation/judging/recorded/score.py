@@ -33,10 +33,10 @@ def judge_score(
 ) -> Record:
     """Scores recorded judgments: a result for every model in the files, over the protocol's number of questions.
 
-    Where several judges judged a model by one protocol, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
-    two judges. Arena-Hard v2.0 has a result for each category, called `model, category`, against the baseline of its rows; `together` has
-    what several judges' verdicts on creative writing add up to. WildBench's ratings and comparisons of a model are one entry. Where the comparisons are with several references, the entry's reward is the mean
-    over these, and its trust and counts are over all of them.
+    Where several judges judged a model by one protocol, its results are called `model (judge)`, and `agreement` says how far each two
+    judges agree. Arena-Hard v2.0 has a result for each category, called `model, category`, against the baseline of its rows; `together`
+    has what several judges' verdicts on creative writing add up to. WildBench's ratings and comparisons of a model are one entry. Where
+    the comparisons are with several references, the entry's reward is the mean over these, and its trust and counts are over all of them.
 
     Args:
         file_format: Refuses files of the other format; None reads both.

@@ -17,7 +17,11 @@ from tests.unit.evaluation.judgment_files import RECORDED, arena_file, needs_dat
 
 
 def judgments(verdicts, **more):
-    return [Judgment(f"q{n}", number, verdict, **more) for n, pair in enumerate(verdicts) for number, verdict in enumerate(pair, start=1)]
+    return [
+        Judgment(f"q{n}", number, verdict, **more)
+        for n, pair in enumerate(verdicts)
+        for number, verdict in enumerate(pair, start=1)
+    ]
 
 
 def test_share_and_kappa_worked_out_by_hand():
@@ -38,7 +42,9 @@ def test_the_winner_forgives_how_much_better():
     assert found.same_verdict == 0.0 and found.same_winner == 1.0 and found.kappa_winner == 1.0
     # Five questions that all agree: z² / (5 + z²) of others can be otherwise, down to −1.
     share = 3.841459 / 8.841459
-    assert found.kappa_winner_ci == pytest.approx([1 - 2 * share, 1.0]) and found.same_winner_ci == pytest.approx([1 - share, 1.0])
+    assert found.kappa_winner_ci == pytest.approx([1 - 2 * share, 1.0]) and found.same_winner_ci == pytest.approx(
+        [1 - share, 1.0]
+    )
 
 
 def test_games_of_one_question_are_resampled_together():
@@ -67,9 +73,15 @@ def test_judge_score_has_the_table_and_its_notes(tmp_path):
     ours = arena_file(tmp_path / "ours.jsonl", [("B>A", "A>B")] * 8 + [("A>B", None)] * 2, judge="small")
     theirs = arena_file(tmp_path / "theirs.jsonl", [("B>A", "A>B")] * 6 + [("B>A", "B>A")] * 4, judge="gpt-4")
     result = judge_score("arena_hard", [ours, theirs])
-    (row,) = [one for title, rows in judgment_rows(result) if title == "agreement of judges" for one in rows]
-    # 18 games with both verdicts; of the sixth to eighth questions' second games two differ, and both of the last questions' first.
-    assert row["games"] == "18" and row["same verdict, %"].startswith("78 [") and row["κ"].startswith("0.5")
+    rows = [one for title, rows in judgment_rows(result) if title == "agreement of judges" for one in rows]
+    # 18 games with both verdicts, of which 14 are equal: the last four questions' first games differ, or their second ones.
+    (found,) = result["agreement"]
+    assert found["n_games"] == 18 and found["same_verdict"] == pytest.approx(14 / 18)
+    assert rows[0]["same, %"] == "78" and rows[0]["games"] == "18" and rows[0]["κ"].startswith("0.5")
+    low, high = (round(100 * bound) for bound in found["same_verdict_ci"])
+    assert rows[1]["same, %"] == f"[{low},\N{NO-BREAK SPACE}{high}]" and all(
+        len("  ".join(one.values())) <= 100 for one in rows
+    )
     assert "leaves out games: 2 without a verdict by small" in notes(result)
 
 
@@ -97,3 +109,12 @@ def test_a_judge_of_ours_beside_recorded_gpt_4_verdicts(tmp_path):
     said = [game["score"] for row in rows for game in row["games"]]
     assert found["same_verdict"] == pytest.approx(said.count("A>>B") / 24) and found["kappa"] == pytest.approx(0.0, abs=1e-12)
     assert found["n_first_alone"] == found["n_second_alone"] == found["n_first_null"] == 0
+
+
+def test_judges_that_judged_nothing_in_common_are_told_so(tmp_path):
+    ours = arena_file(tmp_path / "ours.jsonl", [("B>A", "A>B")] * 3, judge="small", model="aligned")
+    theirs = arena_file(tmp_path / "theirs.jsonl", [("B>A", "A>B")] * 3, judge="gpt-4")
+    said = notes(judge_score("arena_hard", [ours, theirs]))
+    assert "no two judges judged one model against one baseline" in said and "small judged aligned, gpt-4 judged m" in " ".join(
+        said.split()
+    )

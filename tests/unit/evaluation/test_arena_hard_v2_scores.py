@@ -47,7 +47,10 @@ def test_what_is_published_is_a_bootstrap_of_100_over_battles_from_5_to_95(tmp_p
 
 def test_the_categories_are_never_pooled(tmp_path):
     result = scored(tmp_path, both())
-    assert {name: found["score"] for name, found in result["models"].items()} == {"m, hard_prompt": 0.0, "m, creative_writing": 100.0}
+    assert {name: found["score"] for name, found in result["models"].items()} == {
+        "m, hard_prompt": 0.0,
+        "m, creative_writing": 100.0,
+    }
     assert result["together"] == {}, "one judge"
 
 
@@ -96,11 +99,15 @@ def test_questions_without_a_judgment_are_named(tmp_path):
 
 def test_judgments_of_other_questions_are_refused(tmp_path):
     questions = question_file(tmp_path / "question.jsonl")
-    with pytest.raises(ValueError, match=r"m, creative_writing must be judged on creative_writing's questions .*got 1 others, 'u0'"):
+    with pytest.raises(
+        ValueError, match=r"m, creative_writing must be judged on creative_writing's questions .*got 1 others, 'u0'"
+    ):
         scored(tmp_path, [row(0, "creative_writing", CREATIVE, WON)], questions=questions)
-    with pytest.raises(ValueError, match="--questions must have the questions of arena-hard-v0.1, which m was judged on"):
+    with pytest.raises(ValueError, match=r"--questions must have the questions of arena-hard-v0\.1, which m was judged on"):
         scored(tmp_path, [{"question_id": "q", "model": "m", "judge": "j", "games": [{"score": "B>A"}]}], questions=questions)
-    with pytest.raises(ValueError, match="must hold questions of the categories arena-hard-v0.1, hard_prompt, creative_writing, got"):
+    with pytest.raises(
+        ValueError, match=r"must hold questions of the categories arena-hard-v0\.1, hard_prompt, creative_writing, got"
+    ):
         scored(tmp_path, both(), questions=question_file(tmp_path / "q.jsonl", category="poetry"))
     with pytest.raises(ValueError, match="--questions must be a file for arena-hard"):
         scored(tmp_path, both(), questions="hub")
@@ -123,7 +130,12 @@ def test_judges_of_creative_writing_are_shown_apart_and_together(tmp_path):
     assert scores["m (gpt-4.1), creative_writing"] == 100.0 and scores["m (gemini-2.5), creative_writing"] == 50.0
     (name, found), *more = result["together"].items()
     assert name == "m, creative_writing" and more == [], "hard prompts have one judge's table each"
-    assert found["score"] == 75.0 and found["judges"] == ["gpt-4.1", "gemini-2.5"] and found["n_games"] == 16 and found["n_questions"] == 4
+    assert (
+        found["score"] == 75.0
+        and found["judges"] == ["gpt-4.1", "gemini-2.5"]
+        and found["n_games"] == 16
+        and found["n_questions"] == 4
+    )
     titles = [title for title, _ in judgment_rows(result)]
     assert f"arena-hard v2.0, creative_writing, against {CREATIVE}, judges together" in titles
 
@@ -218,14 +230,21 @@ def test_styles_are_read_from_the_judges_prompts_and_each_judges_models_are_fitt
     rng = np.random.default_rng(1)
     rows = []
     for model in ("a", "b"):
-        texts = ["# Head\n" * int(n) + "word " * int(k) for n, k in zip(rng.integers(0, 4, 40), rng.integers(1, 9, 40), strict=True)]
+        texts = [
+            "# Head\n" * int(n) + "word " * int(k) for n, k in zip(rng.integers(0, 4, 40), rng.integers(1, 9, 40), strict=True)
+        ]
         part = [row(n, "hard_prompt", HARD, WON if rng.random() < 0.5 else LOST, model=model) for n in range(40)]
         rows += with_prompts(part, texts)
     result = scored(tmp_path, rows)
     found = result["models"]["a, hard_prompt"]["style_controlled"]
     assert found["models"] == ["a, hard_prompt", "b, hard_prompt"] and found["note"] is None
     assert found["features"] == "arena-hard v2.0 densities (tokens: words and marks)"
-    assert found["ci"][0] < found["score"] < found["ci"][1] and set(found["coefficients"]) == {"tokens", "headers", "lists", "bold"}
+    assert found["ci"][0] < found["score"] < found["ci"][1] and set(found["coefficients"]) == {
+        "tokens",
+        "headers",
+        "lists",
+        "bold",
+    }
     alone = scored(tmp_path, rows[:40])
     assert "a, hard_prompt: style is held equal over one model alone" in notes(alone)
 
@@ -253,7 +272,10 @@ def test_files_of_answers_give_upstreams_own_counts(tmp_path):
     assert scored(tmp_path, rows)["models"]["m, hard_prompt"]["style_controlled"] is None, "these rows have no answers in them"
     own, base = answer_file(tmp_path / "m.jsonl", "m", 30, 40), answer_file(tmp_path / "base.jsonl", HARD, 30, 90)
     found = scored(tmp_path, rows, answers=[own, base])["models"]["m, hard_prompt"]["style_controlled"]
-    assert found["features"].endswith("(tokens: a GPT tokenizer's, of the files of answers)") and found["coefficients"]["bold"] == 0.0
+    assert (
+        found["features"].endswith("(tokens: a GPT tokenizer's, of the files of answers)")
+        and found["coefficients"]["bold"] == 0.0
+    )
 
 
 def test_files_of_answers_that_do_not_fit_are_refused_with_the_file_to_give(tmp_path):
@@ -272,7 +294,9 @@ def test_files_of_answers_that_do_not_fit_are_refused_with_the_file_to_give(tmp_
         scored(tmp_path, rows, answers=[own, short])
     bare = [json.loads(line) for line in own.read_text().splitlines()]
     del bare[1]["metadata"]["bold_count"]
-    with pytest.raises(ValueError, match="metadata with token_len, header_count, list_count and bold_count in each row, got none for 'u1'"):
+    with pytest.raises(
+        ValueError, match="metadata with token_len, header_count, list_count and bold_count in each row, got none for 'u1'"
+    ):
         scored(tmp_path, rows, answers=[file(tmp_path / "bare.jsonl", bare)])
     with pytest.raises(ValueError, match="--answers must be left out for wildbench"):
         judge_score("wildbench", [own], answers=[own])

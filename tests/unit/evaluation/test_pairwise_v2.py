@@ -19,7 +19,10 @@ FORMS = ("pairwise_hard_prompt", "pairwise_creative_writing")
 
 
 def questions(path, *categories):
-    rows = [{"uid": f"u{n}", "category": category, "subcategory": "s", "prompt": f"ask {n}"} for n, category in enumerate(categories)]
+    rows = [
+        {"uid": f"u{n}", "category": category, "subcategory": "s", "prompt": f"ask {n}"}
+        for n, category in enumerate(categories)
+    ]
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
     return str(path)
 
@@ -36,7 +39,10 @@ def test_each_category_is_a_benchmark_and_the_others_questions_are_counted(tmp_p
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (("poetry",), "must hold questions of Arena-Hard v2.0, whose categories are hard_prompt and creative_writing, got the category 'poetry'"),
+        (
+            ("poetry",),
+            "must hold questions of Arena-Hard v2.0, whose categories are hard_prompt and creative_writing, got the category 'poetry'",
+        ),
         ((None,), "got the category None"),
         (("creative_writing",), "must hold items of the benchmark, got none"),
         (("hard_prompt",) * 501, "at most the protocol's 500 items, got 501"),
@@ -49,7 +55,9 @@ def test_what_is_no_question_is_refused(tmp_path, rows, message):
 
 def test_without_a_file_the_error_says_which():
     for source in (None, "sample"):
-        with pytest.raises(ValueError, match=rf"{CREATIVE}.source must be a file, got .*; give upstream's data/arena-hard-v2.0/question.jsonl"):
+        with pytest.raises(
+            ValueError, match=rf"{CREATIVE}.source must be a file, got .*; give upstream's data/arena-hard-v2.0/question.jsonl"
+        ):
             load(BENCHMARKS, CREATIVE).load(source, None)
 
 
@@ -94,7 +102,9 @@ def test_there_is_one_attempt_and_the_question_drops_out_with_one_verdict_missin
     first = QUESTIONS[0]["prompt"]
 
     def judged(messages):
-        is_first = first in messages[1]["content"] and messages[1]["content"].index("good") < messages[1]["content"].index("poor")
+        is_first = first in messages[1]["content"] and messages[1]["content"].index("good") < messages[1]["content"].index(
+            "poor"
+        )
         return "hm" if is_first else fair(messages)
 
     engine = FakeEngine(judged)
@@ -105,10 +115,15 @@ def test_there_is_one_attempt_and_the_question_drops_out_with_one_verdict_missin
     records = games_in(tmp_path)
     assert [record["verdict"] for record in records[:2]].count(None) == 1, "the other verdict is on record"
     found = judge_score("arena_hard", [tmp_path / "games.jsonl"])["models"]["new, hard_prompt"]
-    assert found["score"] == 100.0 and found["n_null"] == 2 and found["null_reasons"] == {
-        "no verdict in the reply": 1,
-        "no verdict in the question's other game": 1,
-    }
+    assert (
+        found["score"] == 100.0
+        and found["n_null"] == 2
+        and found["null_reasons"]
+        == {
+            "no verdict in the reply": 1,
+            "no verdict in the question's other game": 1,
+        }
+    )
 
 
 def test_games_in_one_order_all_count(tmp_path):

@@ -1,15 +1,20 @@
 """A judge with reasoning: its thought is kept on record, and no verdict is ever read from it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from bnf.plugins import load
+from evaluation.judging.client import ModelJudge, read
+from evaluation.judging.protocols import PROTOCOLS
 from evaluation.judging.thoughts import ends_alone, spoken
 from evaluation.types import Generation
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.test_judging import QUESTIONS, games_in, play
 
 ONE = QUESTIONS[:1]
+MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"
 
 
 @pytest.mark.parametrize(
@@ -88,3 +93,25 @@ def test_ratings_are_read_after_the_thought_too(tmp_path):
     engine = FakeEngine(lambda _: f"<think>{scored(2)}</think>{scored(8)}")
     result = play(engine, tmp_path, "checklist_score", items=TASKS, models={"m": answers}, baseline=None)["models"]["m"]
     assert result["mean_score"] == 8.0
+
+
+@pytest.mark.skipif(not MODEL.exists(), reason="the demonstration model is not there; run `make env`")
+def test_a_judge_here_tells_by_its_template_that_its_replies_begin_in_thought(tmp_path):
+    from bnf.data.rendering import load_tokenizer
+
+    engine = FakeEngine(lambda _: "[[A>B]], says its thought", takes="tokens")
+    tokenizer = load_tokenizer(MODEL, "2026-01-01")
+    assert not ModelJudge(engine, tokenizer, {"model": "j"}, "text").begins_thought
+    tokenizer.chat_template += "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}"
+    judge = ModelJudge(engine, tokenizer, {"model": "j"}, "text")
+    assert judge.begins_thought
+    protocol, whole = load(PROTOCOLS, "pairwise"), Generation("[[A>B]]", [], "stop", 1, 1)
+    assert read(protocol, "text", [whole], [True]).null_reason == "unfinished thought"
+    assert read(protocol, "choice", [whole], [False]).verdict == "A>B", "what constrains a reply leaves no room for a thought"
+
+
+def test_a_structured_reply_is_read_after_a_thought_that_the_server_lets_through():
+    protocol = load(PROTOCOLS, "pairwise")
+    body = json.dumps({"reasons": "A shows <think> tags", "verdict": "[[B>A]]"})
+    for text in (body, f'<think>{{"verdict": "[[A>B]]"}}</think>{body}'):
+        assert read(protocol, "structured", [Generation(text, [], "stop", 1, 1)], [False]).verdict == "B>A"

@@ -71,7 +71,8 @@ def summarize_judgments(
         result = protocol.aggregate(
             found, num_expected=len(questions), orders=orders, demonstration=demonstration, questions=questions
         )
-        result["null_reasons"] = null_reasons(found)
+        # A protocol that lets other judgments count than the judge's says so itself.
+        result.setdefault("null_reasons", null_reasons(found))
         masses = [one.choice_mass for one in found if one.choice_mass is not None]
         mean = sum(masses) / len(masses) if masses else None
         result["letter_mass"] = mean

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from evaluation.judging.aggregates.judgment import Judgment
+from evaluation.judging.aggregates.judgment import Judgment, null_reasons
 from evaluation.judging.aggregates.win_rate import RESAMPLING_SEED, battles
 from evaluation.judging.aggregates.win_rate import aggregate as win_rate
 from evaluation.records import Record
@@ -41,7 +41,7 @@ def aggregate(judgments: Sequence[Judgment], *, num_expected: int, demonstration
     `as_published` has the mean and the interval of the published bootstrap; `score` is the plain mean, without the chance in that.
     """
     result = win_rate(judgments, num_expected=num_expected, demonstration=demonstration, orders=orders)
-    return {**result, "as_published": published(judgments)}
+    return {**result, "null_reasons": null_reasons(judgments), "as_published": published(judgments)}
 
 
 def published(judgments: Sequence[Judgment]) -> Record | None:

@@ -278,6 +278,17 @@ def test_files_of_answers_give_upstreams_own_counts(tmp_path):
     )
 
 
+def test_v01s_style_control_takes_them_too(tmp_path):
+    rows = [
+        {"question_id": f"u{n}", "model": "m", "judge": "j", "games": [{"score": "B>A"}, {"score": "A=B"}]} for n in range(9)
+    ]
+    files = [
+        answer_file(tmp_path / f"{model}.jsonl", model, 9, 40 + number) for number, model in enumerate(("m", "gpt-4-0314"))
+    ]
+    found = scored(tmp_path, rows, answers=files)["models"]["m"]["style_controlled"]
+    assert found["features"].startswith("arena-hard-v0.1 counts (tokens: a GPT tokenizer's") and 50 < found["score"] < 100
+
+
 def test_files_of_answers_that_do_not_fit_are_refused_with_the_file_to_give(tmp_path):
     rows = [row(n, "creative_writing", CREATIVE, WON) for n in range(4)]
     own = answer_file(tmp_path / "m.jsonl", "m", 4, 40)

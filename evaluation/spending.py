@@ -47,6 +47,8 @@ PRICES = {
     "gpt-4-turbo-2024-04-09": Price(10.0, 30.0),
     "gpt-4o-2024-05-13": Price(5.0, 15.0),
     "gpt-4": Price(30.0, 60.0),
+    "gpt-4.1": Price(2.0, 8.0),
+    "gemini-2.5-pro-preview-03-25": Price(1.25, 10.0),  # for prompts of at most 200,000 tokens
 }
 
 

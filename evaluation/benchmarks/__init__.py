@@ -25,6 +25,7 @@ class Benchmark(Protocol):
         FORMS: The judge protocols that it can be judged in, the first by default, each with the judge of the published figures (None:
             there are no such figures).
         BASELINE: The model whose answers are compared with in the published figures.
+        BASELINE_FILE: Where upstream has that model's answers.
         NUM_TURNS: How many turns the model answers. A benchmark of more than one keeps the contract `Conversation`.
         LM_EVAL_TASKS: lm-evaluation-harness's tasks that can read its completions, as `folder/task`. A benchmark with some has
             `lm_eval_document`.
@@ -40,6 +41,7 @@ class Benchmark(Protocol):
     GROUPS: Sequence[str] = ()
     FORMS: Mapping[str, str | None] = {}
     BASELINE: str | None = None
+    BASELINE_FILE: str | None = None
     NUM_TURNS: int = 1
     LM_EVAL_TASKS: Sequence[str] = ()
     LM_EVAL_MAIN: tuple[str, str, str] | None = None

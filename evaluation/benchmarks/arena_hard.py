@@ -2,11 +2,14 @@
 
 Dataset: lmarena/arena-hard-auto, `question.jsonl` (500 questions). Metric: win rate by a judge (`pairwise.py` of the judge protocols).
 Pattern: the question as the user's turn, greedy, 4096 tokens. v2.0 has other questions, in two categories with a baseline and a score
-each: they are refused here, and `bnf judge-score` reads their judgments. https://arxiv.org/abs/2406.11939
+each: they are refused here, and are `arena_hard_v2_hard_prompt` and `arena_hard_v2_creative_writing`. https://arxiv.org/abs/2406.11939
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from evaluation.benchmarks._arena_hard_v2 import CATEGORIES
 from evaluation.benchmarks._rows import Row, load_file
 from evaluation.types import Item, Message
 
@@ -16,7 +19,8 @@ MAX_NEW_TOKENS = 4096
 FORMS = {"pairwise": "gpt-4-1106-preview"}
 BASELINE = "gpt-4-0314"
 
-_CATEGORIES = (None, "arena-hard-v0.1", "sample")
+V01 = "arena-hard-v0.1"
+_CATEGORIES = (None, V01, "sample")
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
@@ -27,6 +31,19 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         ValueError: where the source is None (upstream has no data set to load from a hub), or a line is no question of v0.1.
     """
     return load_file("arena_hard", source, limit, _item, "upstream's data/arena-hard-v0.1/question.jsonl")
+
+
+def load_categories(source: Path) -> dict[str, list[str]]:
+    """The ids of each category's questions, of upstream's question.jsonl of v0.1 or v2.0.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where a row is no question of either.
+    """
+    found: dict[str, list[str]] = {}
+    for item in load_file("arena_hard", str(source), None, _categorised, "upstream's question.jsonl"):
+        found.setdefault(item["category"], []).append(item["id"])
+    return found
 
 
 def messages(item: Item) -> list[Message]:
@@ -45,6 +62,13 @@ def _item(row: Row) -> Item:
         "prompt": prompt,
         "conversation": [{"role": "user", "content": prompt}],
     }
+
+
+def _categorised(row: Row) -> Item:
+    category = row.values.get("category", V01)
+    if category not in (V01, *CATEGORIES):
+        raise row.error(f"hold questions of the categories {', '.join((V01, *CATEGORIES))}", f"the category {category!r}")
+    return {"id": row.id("uid", "question_id"), "category": category}
 
 
 def _first_turn(row: Row) -> str:

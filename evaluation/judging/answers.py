@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.answers.thoughts import answer_of
+from evaluation.judging.aggregates.judgment import Style
 from evaluation.records import UNREADABLE, BadRow, Record, read_rows
+
+_METADATA = {"tokens": "token_len", "headers": "header_count", "lists": "list_count", "bold": "bold_count"}
+# What a file of Arena-Hard's has, for error messages.
+ANSWERS_FORM = (
+    "JSON Lines, plain or gzipped, with uid, model and messages whose last one's content is the answer, or has it as `answer`"
+)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's answers by question id, one text per turn."""
+    """A model's answers by question id, one text per turn.
+
+    Attributes:
+        styles: Counts of each answer by feature, where the file has them: `metadata` of Arena-Hard's.
+    """
 
     model: str
     turns: Mapping[str, list[str]]
+    styles: Mapping[str, Style] = field(default_factory=dict)
 
 
 def read_answers(path: Path) -> Answers:
@@ -25,7 +37,7 @@ def read_answers(path: Path) -> Answers:
         FileNotFoundError: where there is no such file.
         ValueError: where a record is none of these, two answer one question, or two are of different models.
     """
-    model, turns = "", {}
+    model, turns, styles = "", {}, {}
     for number, row in enumerate(_rows(path), start=1):
         if isinstance(row, BadRow):
             raise ValueError(f"{path} {row.fault} in record {number}; correct it")
@@ -43,9 +55,11 @@ def read_answers(path: Path) -> Answers:
                 f"{path} must hold one model's answers, got those of {model} and of {name} in record {number}; give a file for each"
             )
         turns[question], model = texts, model or name
+        if isinstance(row, dict) and (counted := _style(row.get("metadata"), texts[-1])) is not None:
+            styles[question] = counted
     if not turns:
         raise ValueError(f"{path} must hold answers, got none; give a file of model answers")
-    return Answers(model or path.name.split(".json")[0], turns)
+    return Answers(model or path.name.split(".json")[0], turns, styles)
 
 
 def completions_by_question(records: Iterable[Record]) -> dict[str, list[str]]:
@@ -85,6 +99,21 @@ def _answer(row: Record) -> tuple[str, list[str], str] | None:
     ):
         return None
     return str(question), list(texts), str(model)
+
+
+def _style(metadata: object, text: str) -> Style | None:
+    """The counts in an answer's metadata: tokens, and of each mark a number or numbers by kind. None where one of them isn't there."""
+    if not isinstance(metadata, dict):
+        return None
+    found: dict[str, int] = {"characters": len(text)}
+    for name, key in _METADATA.items():
+        value = metadata.get(key)
+        parts = list(value.values()) if isinstance(value, dict) else [value]
+        counts = [part for part in parts if type(part) is int and part >= 0]
+        if not counts or len(counts) < len(parts):
+            return None
+        found[name] = sum(counts)
+    return found
 
 
 def _rows(path: Path) -> list[object]:

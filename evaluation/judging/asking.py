@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from evaluation.answers.thoughts import ends_alone, spoken
 from evaluation.judging.calls import About, Calls, call_key
-from evaluation.judging.client import Judge, Reading, read
+from evaluation.judging.client import NO_REPLY, Judge, Reading, read
 from evaluation.judging.pending import Pending, message
 from evaluation.judging.protocols import JudgeProtocol
 from evaluation.progress import spent_so_far
@@ -57,6 +58,10 @@ class Asking:
         self._judge, self._protocol, self._calls = judge, protocol, calls
         self._names = judge_name, protocol_name
         self._parameters = judge.parameters(protocol)
+        # Of the replies that ended by themselves: how many there are, and how many have a thought's end without its beginning.
+        self._num_whole = self._num_ends_alone = 0
+        for reply in calls.answers():
+            self._count(reply)
         self._new: list[Generation] = []
         # The keys of what this run asks.
         self._asked: set[str] = set()
@@ -96,14 +101,13 @@ class Asking:
         if not judgment.requests:
             return Reading(judgment.facts.verdict)
         if len(replies) < len(judgment.requests):
-            return Reading(None)
+            return Reading(None, null_reason=NO_REPLY)
         if self._judge.mode == "reward":
             first, second = (reward_of(reply) for reply in replies)
             if first is None or second is None:
-                return Reading(None)
+                return Reading(None, null_reason="an answer that is too long for the reward model")
             return Reading("A=B" if first == second else "A>B" if first > second else "B>A")
-        joined = dataclasses.replace(replies[-1], completion="\n".join(reply.completion for reply in replies))
-        return read(self._protocol, self._judge.mode, joined)
+        return read(self._protocol, self._judge.mode, replies, [self._begun(reply) for reply in replies])
 
     def replies(self, judgment: Pending) -> list[Generation]:
         """The replies on file; of free text also the one to the request to go on."""
@@ -163,6 +167,7 @@ class Asking:
             self._calls.add(keys[index], reply, about)
             with self._counting:
                 self._new.append(reply)
+                self._count(reply)
                 answered(judgments)
 
         self._judge.ask([messages for messages, _ in waiting.values()], self._protocol, keep)
@@ -173,9 +178,24 @@ class Asking:
             return None
         messages = judgment.requests[0]
         first = self._calls.get(self._key(messages))
-        if first is None or first.finish_reason not in ("stop", "length") or not self._protocol.wants_more(first.completion):
+        if first is None or first.finish_reason not in ("stop", "length"):
+            return None
+        if not self._protocol.wants_more(spoken(first.completion, begun=self._begun(first)) or ""):
             return None
         return [*messages, message("assistant", first.completion), message("user", self._protocol.ASK_AGAIN)]
+
+    def _count(self, reply: Generation) -> None:
+        if reply.finish_reason == "stop":
+            self._num_whole += 1
+            self._num_ends_alone += ends_alone(reply.completion)
+
+    def _begun(self, reply: Generation) -> bool:
+        """Whether the reply's thought began before it. An endpoint's template isn't known: where most whole replies of the judge have
+        the end of a thought alone, one that was cut without an end is thought.
+        """
+        if self._judge.mode != "text":
+            return False  # what constrains the reply leaves no room for a thought
+        return self._judge.begins_thought or (reply.finish_reason == "length" and 2 * self._num_ends_alone > self._num_whole)
 
     def _key(self, messages: list[Message]) -> str:
         return call_key(self._judge.identity, messages, self._parameters)

@@ -8,13 +8,15 @@ Whatever constrains a reply is checked on the reply: servers ignore what they do
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from bnf.data.chat_template import RenderingError
-from evaluation.engines import Engine
+from evaluation.answers.thoughts import BEGIN, spoken
+from evaluation.engines import Engine, Prompt
 from evaluation.generation.generate import render
 from evaluation.judging.aggregates.judgment import Verdict
 from evaluation.judging.protocols import JudgeProtocol
@@ -31,6 +33,11 @@ Mode = Literal["text", "choice", "structured", "logprobs", "reward"]
 # keep(index of the conversation, reply)
 Keep = Callable[[int, Generation], None]
 
+# Why a judgment has no verdict, where it isn't how the reply ended.
+NO_REPLY = "no reply"
+NO_VERDICT = "no verdict in the reply"
+UNFINISHED_THOUGHT = "unfinished thought"
+
 # After so many replies that don't obey what constrains them, the server is taken to ignore it.
 NUM_IGNORED = 3
 # The longest label has about seven tokens in any vocabulary.
@@ -43,6 +50,11 @@ class Judge(Protocol):
 
     mode: Mode
     identity: Mapping[str, object]
+
+    @property
+    def begins_thought(self) -> bool:
+        """Whether its chat template, where it is known, begins the reply's thought."""
+        ...
 
     def parameters(self, protocol: JudgeProtocol) -> Mapping[str, object]:
         """How it decodes and says its verdict."""
@@ -67,10 +79,12 @@ class Reading:
     Attributes:
         verdict: None where the reply has none that counts.
         choice_mass: The probability of both letters together, where the verdict is the likelier letter.
+        null_reason: Why there is no verdict.
     """
 
     verdict: Verdict | None
     choice_mass: float | None = None
+    null_reason: str | None = None
 
 
 class ModelJudge:
@@ -99,17 +113,19 @@ class ModelJudge:
         self._engine, self._tokenizer, self._meter = engine, tokenizer, meter
         self._max_tokens = max_judgment_tokens
 
+    @functools.cached_property
+    def begins_thought(self) -> bool:
+        if self._tokenizer is None:
+            return False
+        _, (text,) = self._rendered([[{"role": "user", "content": "?"}]])
+        return text.rstrip().endswith(BEGIN)
+
     def parameters(self, protocol: JudgeProtocol) -> Mapping[str, object]:
         return {"verdict": self.mode, **asdict(self._sampling(protocol))}
 
     def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol, keep: Keep) -> None:
         shown = conversations if self._tokenizer is None else [_harmless(self._tokenizer, one) for one in conversations]
-        try:
-            prompts, _ = render(self._engine, self._tokenizer, shown)
-        except RenderingError as error:
-            raise ValueError(
-                f"judge.model_name_or_path must have a chat template that writes all it is asked: {error}"
-            ) from error
+        prompts, _ = self._rendered(shown)
         # Closed before an error leaves: an endpoint's replies under way then still find the record open.
         with contextlib.closing(
             self._engine.generate(prompts, self._sampling(protocol), lambda index, found: keep(index, found[0]))
@@ -132,6 +148,14 @@ class ModelJudge:
         sampling = self._sampling(protocol)
         return self._meter.estimate(str(self.identity["model"]), conversations, sampling.max_new_tokens, sampling.schema)
 
+    def _rendered(self, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:
+        try:
+            return render(self._engine, self._tokenizer, conversations)
+        except RenderingError as error:
+            raise ValueError(
+                f"judge.model_name_or_path must have a chat template that writes all it is asked: {error}"
+            ) from error
+
     def _whole(self) -> tuple[str, ...]:
         """The finish reasons of replies that show whether the constraint took effect. A letter is one token and ends at the limit."""
         return ("stop", "length") if self.mode == "logprobs" else ("stop",)
@@ -140,7 +164,7 @@ class ModelJudge:
         if self.mode == "logprobs":
             return bool(reply.top_logprobs)
         if self.mode == "structured":
-            label = json_field(reply.completion, protocol.VERDICT)
+            label = json_field(spoken(reply.completion) or "", protocol.VERDICT)
             return isinstance(label, str) and label in protocol.LABELS
         return True
 
@@ -189,19 +213,27 @@ def instructions(protocol: JudgeProtocol, mode: Mode) -> str:
     return f"{protocol.TASK}\n\n{asks[mode]}"
 
 
-def read(protocol: JudgeProtocol, mode: Mode, reply: Generation) -> Reading:
-    """The verdict of a reply."""
-    text = reply.completion
-    if reply.finish_reason not in ("stop", "length"):
-        return Reading(None)
+def read(protocol: JudgeProtocol, mode: Mode, replies: Sequence[Generation], begun: Sequence[bool]) -> Reading:
+    """The verdict of the replies to one judgment's requests, the first and the one to go on. Thoughts have none.
+
+    Args:
+        begun: For each reply whether its thought began before it.
+    """
+    last = replies[-1]
+    if last.finish_reason not in ("stop", "length"):
+        return Reading(None, null_reason=last.finish_reason)
+    if mode == "logprobs":
+        return _likelier_letter(protocol, last.top_logprobs or {})
+    said = [spoken(reply.completion, begun=thinks) for reply, thinks in zip(replies, begun, strict=True)]
+    text = "\n".join(part for part in said if part is not None)
     if mode == "text":
-        return Reading(protocol.parse(text))
-    if mode == "choice":
-        return Reading(protocol.LABELS.get(text))
-    if mode == "structured":
-        label = json_field(text, protocol.VERDICT)
-        return Reading(protocol.LABELS.get(label) if isinstance(label, str) else None)
-    return _likelier_letter(protocol, reply.top_logprobs or {})
+        verdict = protocol.parse(text)
+    else:
+        label = text if mode == "choice" else json_field(text, protocol.VERDICT)
+        verdict = protocol.LABELS.get(label) if isinstance(label, str) else None
+    if verdict is not None:
+        return Reading(verdict)
+    return Reading(None, null_reason=UNFINISHED_THOUGHT if None in said else NO_VERDICT)
 
 
 def _likelier_letter(protocol: JudgeProtocol, top_logprobs: Mapping[str, float]) -> Reading:
@@ -214,7 +246,7 @@ def _likelier_letter(protocol: JudgeProtocol, top_logprobs: Mapping[str, float])
             mass[letter] += math.exp(logprob)
     (first, p), (second, q) = mass.items()
     if p + q == 0:
-        return Reading(None, 0.0)
+        return Reading(None, 0.0, NO_VERDICT)
     return Reading("A=B" if p == q else protocol.LETTERS[first if p > q else second], p + q)
 
 
@@ -225,6 +257,7 @@ class RewardJudge:
     """
 
     mode: Mode = "reward"
+    begins_thought = False
 
     def __init__(self, scorer: RewardModel, identity: Mapping[str, object]) -> None:
         self.identity = identity

@@ -14,6 +14,7 @@ def deviations(benchmark: Benchmark, settings: Record, baseline: str | None) -> 
     if published is None:
         return []
     found = []
+    protocol = load(PROTOCOLS, settings["form"])
     if settings["judge_name"] != published:
         found.append(f"judge {settings['judge_name']} instead of {published}")
     if baseline is not None and baseline != benchmark.BASELINE:
@@ -27,10 +28,16 @@ def deviations(benchmark: Benchmark, settings: Record, baseline: str | None) -> 
         found.append(f"answers of at most {most} instead of {benchmark.MAX_NEW_TOKENS} tokens")
     if settings.get("system_prompt") is not None:
         found.append("a system prompt before the questions that have none of their own")
-    orders = load(PROTOCOLS, settings["form"]).ORDERS or settings["orders"]
+    orders = protocol.ORDERS or settings["orders"]
     if settings["orders"] != orders:
         found.append(f"games in {settings['orders']} order{'s' if settings['orders'] == 'both' else ''} instead of {orders}")
     if settings["verdict"] != "text":
         found.append(f"verdicts by {settings['verdict']} instead of free text")
+    else:
+        longest = protocol.MAX_JUDGMENT_TOKENS
+        if longest is not None and (said := settings["max_judgment_tokens"]) < longest:
+            found.append(f"judgments of at most {said} instead of {longest} tokens")
+        if protocol.TEMPERATURE > 0:
+            found.append(f"judgments at temperature 0 instead of {protocol.TEMPERATURE:g}")
     found.append("the judge's instructions in words of this project")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.answers.thoughts import spoken
 from evaluation.judging.aggregates.judgment import Facts
 from evaluation.judging.answers import Answers
 from evaluation.judging.client import Judge, instructions
@@ -75,6 +76,9 @@ def pending(
 def _comparisons(
     protocol: JudgeProtocol, judge: Judge, item: Item, model: str, candidate: str, baseline: str, orders: Orders
 ) -> Iterator[Pending]:
+    if protocol.HIDES_THOUGHTS:
+        # A thought without an end has no answer after it.
+        candidate, baseline = spoken(candidate) or "", spoken(baseline) or ""
     candidate, baseline = cut_words(candidate, protocol.MAX_WORDS), cut_words(baseline, protocol.MAX_WORDS)
     facts = protocol.facts(candidate, baseline)
     # In one order: half of the questions have the other, told by their ids and not by chance, so that a resumed run compares the same.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.judging.aggregates.judgment import NOT_ASKED, Judgment
+from evaluation.judging.aggregates.judgment import NOT_ASKED, Judgment, null_reasons
 from evaluation.judging.protocols import JudgeProtocol
 from evaluation.records import Record
 from evaluation.types import Generation, Item
@@ -45,6 +45,7 @@ class JudgmentRecord:
             **one.facts.to_json(),
             **({} if self.compares else {"category": one.category}),
             "verdict": one.verdict,
+            "null_reason": one.null_reason,
             "letter_mass": one.choice_mass,
             "reply": "\n".join(reply.completion for reply in self.replies),
             "attempts": len(self.replies),
@@ -70,6 +71,8 @@ def summarize_judgments(
         result = protocol.aggregate(
             found, num_expected=len(questions), orders=orders, demonstration=demonstration, questions=questions
         )
+        # A protocol that lets other judgments count than the judge's says so itself.
+        result.setdefault("null_reasons", null_reasons(found))
         masses = [one.choice_mass for one in found if one.choice_mass is not None]
         mean = sum(masses) / len(masses) if masses else None
         result["letter_mass"] = mean

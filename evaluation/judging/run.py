@@ -159,4 +159,5 @@ def _judgment(one: Pending, asking: Asking) -> Judgment:
         one.category,
         bool(one.requests),
         reading.choice_mass,
+        reading.null_reason,
     )

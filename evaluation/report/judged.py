@@ -13,7 +13,7 @@ from evaluation.records import Record, read_json, read_records
 
 # What the main figure of a result is called, and its unit.
 _SCORES = {"score": "score", "wb_score": "WB-Score", "wb_reward": "WB-Reward"}
-_UNITS = {"pairwise": " %", "turn_score": " of 10"}
+_UNITS = {"pairwise": " %", "pairwise_hard_prompt": " %", "pairwise_creative_writing": " %", "turn_score": " of 10"}
 
 
 def judge_entry(folder: Path) -> Record:
@@ -78,11 +78,13 @@ def judge_notes(label: str, entry: Record) -> list[str]:
 
 
 def _without_verdict(result: Record) -> str:
+    reasons = result.get("null_reasons") or {}
+    why = f" ({', '.join(f'{count} × {reason}' for reason, count in reasons.items())})" if reasons else ""
     if not result["n_unjudged"]:
-        return f"{result['n_null']} of {result['n_games']} games without a verdict"
+        return f"{result['n_null']} of {result['n_games']} games without a verdict{why}"
     judged = result["n_games"] - result["n_unjudged"]
     return (
-        f"{result['n_null']} of {judged} judged games without a verdict, {result['n_unjudged']} more decided without the judge "
+        f"{result['n_null']} of {judged} judged games without a verdict{why}, {result['n_unjudged']} more decided without the judge "
         "(an empty or cut answer)"
     )
 
@@ -103,6 +105,8 @@ def _row(model: str, result: Record, entry: Record) -> dict[str, str]:
         "interval by question": interval(result["ci_clustered"]) or NONE,
         "interval by game": interval(result["ci"]) or NONE,
     }
+    if "as_published" in result:
+        row["as published, 90 %"] = _as_published(result["as_published"])
     if "style_controlled" in result:
         row["style controlled"] = number((result["style_controlled"] or {}).get("score"))
     if entry["orders"]:
@@ -124,6 +128,10 @@ def _row(model: str, result: Record, entry: Record) -> dict[str, str]:
         "questions": f"{result['n_questions']}/{result['n_expected']}" + (" partial" if result["partial"] else ""),
         "trusted": "yes" if trusted else "untrusted",
     }
+
+
+def _as_published(published: Record) -> str:
+    return f"{number(published['score'])} {interval(published['ci'])}".strip()
 
 
 def _name(result: Record) -> str:

@@ -142,13 +142,20 @@ def _game(record: Record, candidate: str, baseline: str | None) -> Game:
     if isinstance(verdict, str):
         first_won = verdict.startswith("A") and verdict != "A=B"
         outcome = "tie" if verdict == "A=B" else "lost" if first_won == baseline_first else "gained"
-    said = f"{verdict or 'no verdict'}, where A is {baseline if baseline_first else candidate}"
+    said = f"{verdict or _no_verdict(record)}, where A is {baseline if baseline_first else candidate}"
     return Game(_WORDS[outcome], said, outcome, _words(record))
 
 
 def _rated(record: Record) -> Game:
     verdict = record["verdict"]
-    return Game("no verdict" if verdict is None else f"{verdict:g} of 10", f"turn {record['game']}", "none", _words(record))
+    return Game(
+        _no_verdict(record) if verdict is None else f"{verdict:g} of 10", f"turn {record['game']}", "none", _words(record)
+    )
+
+
+def _no_verdict(record: Record) -> str:
+    reason = record.get("null_reason")
+    return f"no verdict: {reason}" if reason else "no verdict"
 
 
 def _words(record: Record) -> Excerpt | None:

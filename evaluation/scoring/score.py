@@ -381,9 +381,9 @@ def _record(
         "scorer": SCORER_VERSION,
     }
     # Without a thought nothing is said of one.
-    thought = (
-        (completion if "answer_start" in completion else noted(completion["completion"], begun=False)) if has_thoughts else {}
-    )
+    thought: Record = {}
+    if has_thoughts:
+        thought = completion if "answer_start" in completion else dict(noted(completion["completion"], begun=False))
     if "answer_start" in thought:
         record["answer_start"] = thought["answer_start"]
     if "num_thought_tokens" in thought:

@@ -65,6 +65,7 @@ def score_judgments(
     file_format: Literal["native", "upstream"] | None,
     questions: str | None,
     *,
+    answers: Sequence[Path] = (),
     as_json: bool,
 ) -> None:
     from evaluation.judging.recorded.score import BENCHMARKS as JUDGED
@@ -78,7 +79,8 @@ def score_judgments(
     files = [_file(file, "recorded judgments") for file in files]
     if questions not in (None, "hub", "sample"):
         questions = str(find_path(str(questions), "--questions"))
-    result = judge_score(name, files, file_format=file_format, questions=questions)
+    answers = [_file(file, "a model's answers", "--answers") for file in answers]
+    result = judge_score(name, files, file_format=file_format, questions=questions, answers=answers)
     if as_json:
         print_json(result)
         return
@@ -86,10 +88,10 @@ def score_judgments(
         print_table(title, rows)
 
 
-def _file(given: Path, what: str) -> Path:
+def _file(given: Path, what: str, key: str = "FILE") -> Path:
     file = person_path(str(given))
     if file.is_dir():
-        raise RecipeError(f"FILE must be a file, got the folder {file}; give the path of {what}")
+        raise RecipeError(f"{key} must be a file, got the folder {file}; give the path of {what}")
     if not file.exists():
-        raise FileNotFoundError(f"FILE must exist, got {file}; give the path of {what}")
+        raise FileNotFoundError(f"{key} must exist, got {file}; give the path of {what}")
     return file

@@ -17,6 +17,7 @@ reference_check: whether another model can be the reference
 hub: what a hub has of a model or a data set
 estimate: what a training will take, from the model's config.json alone
 estimate_tables: the same as people read it
+judged_check: whether a judge's files can be read, and answer the questions
 engine_checks: whether engines can load their models as the recipe says
 ray_checks: whether Ray is there where the recipe says
 memory_check: whether a training has the memory

@@ -132,7 +132,7 @@ def endpoint_cost(node: Node, nodes: Mapping[str, Node], recipe: Recipe) -> Mone
         return None
     benchmark = load(BENCHMARKS, node.settings["benchmark"])
     generated = next((nodes[name] for role, name in node.inputs.items() if role.startswith("answers_")), node)
-    items = _items(benchmark, generated)
+    items = items_here(benchmark, generated)
     if items is None:
         return None
     longest = generated.settings["max_new_tokens"]
@@ -141,7 +141,7 @@ def endpoint_cost(node: Node, nodes: Mapping[str, Node], recipe: Recipe) -> Mone
     return _of_judgments(benchmark, items, longest, node, price)
 
 
-def _items(benchmark: Benchmark, generated: Node) -> list[Item] | None:
+def items_here(benchmark: Benchmark, generated: Node) -> list[Item] | None:
     """The items that are answered, where they are a file, the project's own or made; None where a hub has them, or they can't be read."""
     source = generated.settings["source"]
     if source == "hub":

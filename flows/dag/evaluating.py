@@ -8,6 +8,7 @@ from bnf.plugins import load, own_names
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
+from evaluation.judging.answers import ANSWERS_FORM
 from evaluation.judging.protocols import PROTOCOLS
 from flows.dag.on_policy import BASE, policy_node
 from flows.dag.parts import (
@@ -177,10 +178,11 @@ def _judge(
     compares = load(PROTOCOLS, protocol).COMPARES
     files = {}
     if compares and benchmark.baseline is not None:
-        files["baseline"] = recipe.find(f"judge.benchmarks.{name}.baseline", benchmark.baseline)
+        files["baseline"] = _baseline_file(recipe, name, benchmark.baseline)
     elif compares and "aligned" not in models:
         raise RecipeError(
             f"judge.benchmarks.{name}.baseline must be a file of recorded answers in a recipe without train, got none; name one"
+            + (f", upstream's {upstream}" if (upstream := load(BENCHMARKS, name).BASELINE_FILE) else "")
         )
     if benchmark.references is not None:
         files["references"] = recipe.find(f"judge.benchmarks.{name}.references", benchmark.references)
@@ -214,6 +216,16 @@ def _judge(
         variant=protocol if protocol != _protocols(name, benchmark)[0] else None,
         session=session("judge", role),
     )
+
+
+def _baseline_file(recipe: Recipe, name: str, path: str) -> Path:
+    try:
+        return recipe.find(f"judge.benchmarks.{name}.baseline", path)
+    except RecipeError as error:
+        upstream = load(BENCHMARKS, name).BASELINE_FILE
+        if upstream is None or "must exist" not in str(error):
+            raise
+        raise RecipeError(f"{error}. It is upstream's {upstream}: {ANSWERS_FORM}") from error
 
 
 def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe) -> Node:

@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.costs import dev_samples, kept_policies
 from flows.dag.engine_checks import engine_key, load_checks
+from flows.dag.judged_check import judged_files_check
 from flows.dag.memory_check import memory_check
 from flows.dag.objective_checks import FIRST_ROWS, objective_checks, sample_checks, sources_of
 from flows.dag.on_policy import BASE
@@ -82,7 +83,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
         if node.stage == "lm_eval" and node.role == "base":
             yield _lm_eval(node)
         if node.stage == "judge" and node.files:
-            yield _judged_files(node)
+            yield judged_files_check(node, {entry.node.id: entry.node for entry in forecasts})
         if node.stage == "prepare" and "sources" in node.settings:
             yield from _sources(node)
         if node.stage == "sample" and node.settings["round"] == 1:
@@ -256,24 +257,6 @@ def _lm_eval(node: Node) -> Check:
     return Check(
         f"lm-eval {node.benchmark}", unknown_task(str(node.benchmark), Path(folder) if folder else None), "known to lm-eval"
     )
-
-
-def _judged_files(node: Node) -> Check:
-    """Recorded answers and references must be readable before anything is generated for them."""
-    from evaluation.judging.answers import read_answers
-
-    name, benchmark = f"judge.benchmarks.{node.settings['benchmark']}", load(BENCHMARKS, node.settings["benchmark"])
-    readers: dict[str, Callable[[Path], str]] = {
-        "baseline": lambda path: f"{len(read_answers(path).turns)} recorded answers",
-        "references": lambda path: f"{len(benchmark.read_references(str(path)))} references",
-    }
-    seen = []
-    for role, read in readers.items():
-        try:
-            seen += [read(node.files[role])] if role in node.files else []
-        except (ValueError, OSError) as error:
-            return Check(name, f"{name}.{role}: {error}")
-    return Check(name, None, ", ".join(seen))
 
 
 def _sources(node: Node) -> Iterator[Check]:

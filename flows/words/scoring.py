@@ -58,7 +58,19 @@ def judge_score(
     ] = None,
     questions: Annotated[
         str | None,
-        typer.Option("--questions", metavar="FILE|hub", help="WildBench's questions, whose tags give the task means."),
+        typer.Option(
+            "--questions",
+            metavar="FILE|hub",
+            help="WildBench's questions, whose tags give the task means; or Arena-Hard's question.jsonl, to name what is missing.",
+        ),
+    ] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--answers",
+            metavar="FILE",
+            help="Arena-Hard's files of answers, one for each model and baseline: style by their counts.",
+        ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -66,4 +78,6 @@ def judge_score(
     """Aggregate recorded judgments, without a model."""
     from flows.commands.scoring import score_judgments
 
-    score_judgments(benchmark, files, file_format.value if file_format else None, questions, as_json=as_json)
+    score_judgments(
+        benchmark, files, file_format.value if file_format else None, questions, answers=answers or (), as_json=as_json
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from evaluation.records import Record
@@ -84,6 +85,7 @@ class Judgment:
         category: The question's category; for rated answers alone.
         asked: Whether a judge was asked. A judgment that was decided without one counts for the score and tells nothing of the judge.
         choice_mass: The probability of both letters together, where the verdict is the likelier letter. `letter_mass` in files.
+        null_reason: Why there is no verdict, where that is known.
     """
 
     question_id: str
@@ -94,6 +96,7 @@ class Judgment:
     category: str | None = None
     asked: bool = True
     choice_mass: float | None = None
+    null_reason: str | None = None
 
     @property
     def place(self) -> tuple[str, int]:
@@ -130,4 +133,11 @@ class Judgment:
             record.get("category"),
             record.get("finish_reason") != NOT_ASKED,
             record.get("letter_mass"),
+            record.get("null_reason"),
         )
+
+
+def null_reasons(judgments: Iterable[Judgment]) -> dict[str, int]:
+    """How many judgments that a judge was asked for have no verdict, by reason."""
+    found = Counter(one.null_reason or "unknown" for one in judgments if one.asked and one.verdict is None)
+    return dict(found.most_common())

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FEATURES = ("tokens", "headers", "lists", "bold")
 # Upstream counts a GPT tokenizer's tokens, which need its vocabulary from a network: here words and marks are counted.
 FEATURE_VERSION = "arena-hard-v0.1 counts (tokens: words and marks)"
+# Its files of answers have them.
+FEATURE_VERSION_OF_ANSWERS = "arena-hard-v0.1 counts (tokens: a GPT tokenizer's, of the files of answers)"
 
 _CODE = re.compile(r"```[^`]*```")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -53,7 +55,7 @@ def style_lengths(judgments: Sequence[Judgment], won: Sequence[int | None]) -> R
     styled = [
         ((one.question_id, styles[0]["tokens"], styles[1]["tokens"]), result)
         for one, result in zip(judgments, won, strict=True)
-        if (styles := _styles(one)) is not None
+        if (styles := styles_of(one)) is not None
     ]
     return length_statistics([lengths for lengths, _ in styled], [result for _, result in styled], "words and marks")
 
@@ -85,7 +87,7 @@ def length_statistics(lengths: Sequence[tuple[Hashable, int, int]], won: Sequenc
     }
 
 
-def style_controlled(by_model: Mapping[str, Sequence[Battles]]) -> Record | None:
+def style_controlled(by_model: Mapping[str, Sequence[Battles]], features: str = FEATURE_VERSION) -> Record | None:
     """Scores with the style held at the baseline's, in percent, from one regression over all models' comparisons.
 
     Returns:
@@ -95,7 +97,7 @@ def style_controlled(by_model: Mapping[str, Sequence[Battles]]) -> Record | None
     import numpy as np
 
     rows = [(model, *one) for model, judged in by_model.items() for one in judged]
-    styles = [found for _, judgment, _, _ in rows if (found := _styles(judgment)) is not None]
+    styles = [found for _, judgment, _, _ in rows if (found := styles_of(judgment)) is not None]
     if not rows or len(styles) < len(rows):
         return None
     names = list(by_model)
@@ -109,16 +111,18 @@ def style_controlled(by_model: Mapping[str, Sequence[Battles]]) -> Record | None
     )
     strengths, coefficients = weights[: len(names)], weights[len(names) :]
     return {
-        "features": FEATURE_VERSION,
+        "features": features,
         "scores": {name: 100 / (1 + 10 ** -float(strength)) for name, strength in zip(names, strengths, strict=True)},
         "coefficients": {name: float(value) for name, value in zip(FEATURES, coefficients, strict=True)},
     }
 
 
-def with_style_control(results: Mapping[str, Record], by_model: Mapping[str, Sequence[Battles]]) -> None:
+def with_style_control(
+    results: Mapping[str, Record], by_model: Mapping[str, Sequence[Battles]], features: str = FEATURE_VERSION
+) -> None:
     """Adds `style_controlled` to every model's result, from one regression over all of them: the coefficients are the judge's."""
     judged = {model: found for model, found in by_model.items() if found}
-    controlled = style_controlled(judged)
+    controlled = style_controlled(judged, features)
     for model, result in results.items():
         result["style_controlled"] = controlled and {
             "score": controlled["scores"].get(model),
@@ -155,7 +159,7 @@ def fit_logistic(inputs: Floats, outcomes: Floats, counts: Floats, ridge: float)
     raise ValueError(f"the regression must converge within {_MAX_STEPS} steps, got separable comparisons; use a ridge above 0")
 
 
-def _styles(judgment: Judgment) -> tuple[Style, Style] | None:
+def styles_of(judgment: Judgment) -> tuple[Style, Style] | None:
     """The candidate's and the baseline's, where the judgment has both."""
     candidate, baseline = judgment.facts.candidate_style, judgment.facts.baseline_style
     return (candidate, baseline) if candidate and baseline else None

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 # A verdict: whom it favours (+1: A, −1: B, 0: neither), and how many battles it counts as.
 VERDICTS = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0, 1), "B>A": (-1, 1), "B>>A": (-1, 3)}
+# The labels of Arena-Hard v2.0: those that point the other way mean the same as their mirror.
+LABELS_V2 = {
+    **{label: label for label in VERDICTS},
+    "A<B": "B>A",
+    "A<<B": "B>>A",
+    "B=A": "A=B",
+    "B<A": "A>B",
+    "B<<A": "A>>B",
+}
 
 Place = TypeVar("Place", bound=Hashable)
 

@@ -1,6 +1,7 @@
 """The judge protocols: what a judge is shown, how it is asked, how its reply is read, and what its verdicts add up to.
 
-pairwise: Arena-Hard's, two answers compared by five labels
+pairwise: Arena-Hard v0.1's, two answers compared by five labels
+pairwise_hard_prompt, pairwise_creative_writing: Arena-Hard v2.0's, one for each category
 checklist_score: WildBench's WB-Score, one answer rated with a checklist
 checklist_pairwise: WildBench's WB-Reward, two answers compared with a checklist
 turn_score: MT-bench's, each turn's answer rated
@@ -36,6 +37,9 @@ class JudgeProtocol(Protocol):
         ASK_AGAIN: How a judge is asked to go on whose free text has no verdict. None: it is not asked.
         MAX_WORDS: The most words of each text that the judge is shown.
         ORDERS: The orders of the published figures. None: they say nothing of orders.
+        HIDES_THOUGHTS: Whether the judge is shown an answer without what its model thought before it.
+        TEMPERATURE: At which the published judge's replies are sampled; here they are greedy.
+        MAX_JUDGMENT_TOKENS: The most tokens of the published judge's replies. None: as many as a recipe allows by default.
     """
 
     __name__: str
@@ -49,6 +53,9 @@ class JudgeProtocol(Protocol):
     ASK_AGAIN: str | None = None
     MAX_WORDS: int | None = None
     ORDERS: Orders | None = None
+    HIDES_THOUGHTS: bool = False
+    TEMPERATURE: float = 0.0
+    MAX_JUDGMENT_TOKENS: int | None = None
 
     def texts(self, item: Item, turn: int) -> list[tuple[str, str]]:
         """What the judge reads before the answers, as (heading, text)."""

@@ -10,9 +10,10 @@ import re
 from dataclasses import replace
 from typing import NamedTuple
 
+from evaluation.judging.aggregates.arena_hard_v2 import HALF_JUDGED
 from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.style_control import style
-from evaluation.judging.aggregates.win_rate import VERDICTS
+from evaluation.judging.aggregates.win_rate import LABELS_V2, VERDICTS
 from evaluation.judging.recorded.rows import Fault, Key, Read, UnreadableRowError
 from evaluation.records import Record
 
@@ -31,16 +32,8 @@ CATEGORIES = {
     "hard_prompt": Category("v2.0", 500, "o3-mini-2025-01-31"),
     "creative_writing": Category("v2.0", 250, "gemini-2.0-flash-001"),
 }
-# v2.0 also takes labels that point the other way.
-_LABELS_V2 = {
-    **{label: label for label in VERDICTS},
-    "A<B": "B>A",
-    "A<<B": "B>>A",
-    "B=A": "A=B",
-    "B<A": "A>B",
-    "B<<A": "A>>B",
-}
-_LABELS = {"v0.1": {label: label for label in VERDICTS}, "v2.0": _LABELS_V2}
+_LABELS = {"v0.1": {label: label for label in VERDICTS}, "v2.0": LABELS_V2}
+NO_GAME, NO_LABEL, UNKNOWN_LABEL = "no game", "no label", "a label that the protocol doesn't have"
 _ANSWERS = re.compile(
     r"<\|The Start of Assistant A's Answer\|>\n(.*)\n<\|The End of Assistant A's Answer\|>"
     r".*<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",
@@ -64,10 +57,13 @@ def arena_row(row: Record, file_judge: str | None) -> Read:
         many = f"{len(games)} games, of which the first two count" if isinstance(games, list) and games else repr(games)
         fault = Fault("have one or two games", many)
     version = CATEGORIES[category].version
-    judgments = []
+    judgments: list[Judgment] = []
     # As upstream does, the first two count.
     for number, game in enumerate(games[:2] if isinstance(games, list) else [], start=1):
         if game is None:
+            # A request that failed. In v2.0 it takes the question's other game with it.
+            if version == "v2.0":
+                judgments.append(Judgment(str(question), number, None, null_reason=NO_GAME))
             continue
         label = game.get("score") if isinstance(game, dict) else None
         if not isinstance(game, dict) or not isinstance(label, str | None):
@@ -76,9 +72,12 @@ def arena_row(row: Record, file_judge: str | None) -> Read:
             fault = fault or Fault(f"have games with a label among {', '.join(_LABELS[version])}", repr(label))
         verdict = _LABELS[version].get(label) if isinstance(label, str) else None
         facts = _styles(game, number) if isinstance(game, dict) else Facts()
-        judgments.append(Judgment(str(question), number, verdict, facts))
+        reason = None if verdict is not None else UNKNOWN_LABEL if label else NO_LABEL
+        judgments.append(Judgment(str(question), number, verdict, facts, null_reason=reason))
+    if not judgments:
+        fault = fault or Fault("have a game that was judged", repr(games))
     if version == "v2.0" and (len(judgments) < 2 or any(one.verdict is None for one in judgments)):
-        judgments = [replace(one, verdict=None) for one in judgments]
+        judgments = [replace(one, verdict=None, null_reason=one.null_reason or HALF_JUDGED) for one in judgments]
     return key, judgments, fault
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.wildbench import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 from evaluation.judging.aggregates.win_rate import VERDICTS
-from evaluation.judging.recorded.arena import arena_row
+from evaluation.judging.recorded.arena import V01, arena_row
 from evaluation.judging.recorded.names import arena_judge, is_comparison, wildbench_judge, wildbench_reference
 from evaluation.judging.recorded.rows import Fault, Key, Read, UnreadableRowError
 from evaluation.judging.replies import cut_words, rating
@@ -25,8 +25,10 @@ from evaluation.records import UNREADABLE, BadRow, Record, read_rows
 
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
 
+# Our own judge protocols of Arena-Hard, each with the category of its questions.
+_ARENA = {"pairwise": V01, "pairwise_hard_prompt": "hard_prompt", "pairwise_creative_writing": "creative_writing"}
 # The outputs that a judgment of our own has, by protocol.
-_OUTPUTS = {"pairwise": (), "checklist_score": ("output",), "checklist_pairwise": ("output", "baseline_output")}
+_OUTPUTS: dict[str, tuple[str, ...]] = {"checklist_score": ("output",), "checklist_pairwise": ("output", "baseline_output")}
 
 
 @dataclass
@@ -65,6 +67,17 @@ class Judgments:
     def add_faults(self, number: int, first: str | None) -> None:
         self.num_faulty += number
         self.first_fault = self.first_fault or first
+
+    def about(self) -> Record:
+        """What its result says besides the figures."""
+        return {
+            "judge": self.judge,
+            "baseline": self.baseline,
+            "n_repeated": self.num_repeated,
+            "repeated_rows": "replaced" if self.native else "counted",
+            "n_faulty": self.num_faulty,
+            "first_fault": self.first_fault,
+        }
 
     def places(self) -> set[tuple[str, int]]:
         return {one.place for one in self.judgments}
@@ -134,7 +147,7 @@ def _judgment(row: object, benchmark: str, reference: str | None, judge: str | N
 
 
 def _native(row: Record, benchmark: str) -> Read:
-    protocols = {"arena_hard": ("pairwise",), "wildbench": ("checklist_score", "checklist_pairwise")}[benchmark]
+    protocols = tuple(_ARENA) if benchmark == "arena_hard" else ("checklist_score", "checklist_pairwise")
     if row["form"] not in protocols:
         raise UnreadableRowError(f"hold games of the form {' or '.join(protocols)}", repr(row["form"]))
     bad = [name for name in ("question_id", "candidate") if not isinstance(row.get(name), str)]
@@ -143,10 +156,12 @@ def _native(row: Record, benchmark: str) -> Read:
         bad.append("baseline")
     if row.get("game") not in (1, 2) or isinstance(row["game"], bool):
         bad.append("game")
-    bad += [name for name in _OUTPUTS[row["form"]] if not _is_output(row.get(name))]
+    bad += [name for name in _OUTPUTS.get(row["form"], ()) if not _is_output(row.get(name))]
     if bad:
         raise UnreadableRowError(f"have {', '.join(bad)} as a judge stage writes it", [row.get(name) for name in bad])
-    key = Key(row["candidate"], row["judge"], row["form"], row.get("baseline"))
+    category = _ARENA.get(row["form"])
+    protocol = row["form"] if category is None else "pairwise"
+    key = Key(row["candidate"], row["judge"], protocol, row.get("baseline"), category)
     if row["form"] == "checklist_score":
         return key, [replace(Judgment.from_json(row), verdict=rating(row["verdict"]))], None
     if row["verdict"] is None or (isinstance(row["verdict"], str) and row["verdict"] in VERDICTS):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,10 +14,8 @@ from typing import Literal
 from evaluation.benchmarks import wildbench
 from evaluation.judging.aggregates.agreement import judges_agreement
 from evaluation.judging.aggregates.judgment import Judgment
-from evaluation.judging.aggregates.style_control import with_style_control
 from evaluation.judging.aggregates.wildbench import aggregate_rewards, aggregate_scores, reward_interval, reward_lengths
-from evaluation.judging.aggregates.win_rate import aggregate, with_battles
-from evaluation.judging.recorded.arena import CATEGORIES, V01
+from evaluation.judging.recorded.arena_scores import arena_results, results_together
 from evaluation.judging.recorded.readers import Judgments, read_judgments
 from evaluation.judging.recorded.rows import Key
 from evaluation.records import Record
@@ -32,33 +29,43 @@ def judge_score(
     *,
     file_format: Literal["native", "upstream"] | None = None,
     questions: str | None = None,
+    answers: Sequence[Path] = (),
 ) -> Record:
     """Scores recorded judgments: a result for every model in the files, over the protocol's number of questions.
 
-    Where several judges judged a model by one protocol, its results are called `model (judge)`, and `agreement` has Cohen's κ of each
-    two judges. Arena-Hard v2.0 has a result for each category, called `model, category`, against the baseline of its rows. WildBench's
-    ratings and comparisons of a model are one entry. Where the comparisons are with several references, the entry's reward is the mean
-    over these, and its trust and counts are over all of them.
+    Where several judges judged a model by one protocol, its results are called `model (judge)`, and `agreement` says how far each two
+    judges agree. Arena-Hard v2.0 has a result for each category, called `model, category`, against the baseline of its rows; `together`
+    has what several judges' verdicts on creative writing add up to. WildBench's ratings and comparisons of a model are one entry. Where
+    the comparisons are with several references, the entry's reward is the mean over these, and its trust and counts are over all of them.
 
     Args:
         file_format: Refuses files of the other format; None reads both.
-        questions: WildBench's questions, for the task means: a file in upstream's format, or `hub`.
+        questions: WildBench's questions, for the task means: a file in upstream's format, or `hub`. Of Arena-Hard its question.jsonl:
+            judgments of other questions are refused, and questions without one are named.
+        answers: Arena-Hard's files of answers, whose counts of style replace those of the judge's prompts.
 
     Raises:
         FileNotFoundError: where a file is not there.
-        ValueError: where the benchmark is none of these, nothing in a file can be read, or two files of one model don't name their
-            judges.
+        ValueError: where the benchmark is none of these, nothing in a file can be read, two files of one model don't name their
+            judges, or a judgment doesn't fit the questions or answers.
     """
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark must be {' or '.join(BENCHMARKS)}, got {benchmark!r}; `bnf score` takes the others")
+    if benchmark == "arena_hard" and questions in ("hub", "sample"):
+        raise ValueError(f"--questions must be a file for arena-hard, got {questions}; give upstream's question.jsonl")
+    if benchmark == "wildbench" and answers:
+        raise ValueError(f"--answers must be left out for wildbench, got {answers[0]}; it is for Arena-Hard's style control")
     # A link may lie in a folder that names another judge: a file is told by its place, not by what it points to.
     paths = {os.path.abspath(path): path for path in files}.values()
     found = _merged([(path, judgments) for path in paths for judgments in read_judgments(benchmark, path, file_format)])
-    tasks = wildbench.load_tasks(questions) if questions is not None else None
     several = _judged_by_several(found)
     named = [(f"{part.model} ({part.judge})" if part.model in several else part.model, part) for part in found]
-    models = _arena(named) if benchmark == "arena_hard" else _wildbench(named, tasks)
-    return {"benchmark": benchmark, "models": models, "agreement": _agreement(found)}
+    agreement = _agreement(found)
+    if benchmark == "arena_hard":
+        models = arena_results(named, questions=Path(questions) if questions is not None else None, answers=answers)
+        return {"benchmark": benchmark, "models": models, "together": results_together(found), "agreement": agreement}
+    tasks = wildbench.load_tasks(questions) if questions is not None else None
+    return {"benchmark": benchmark, "models": _wildbench(named, tasks), "together": {}, "agreement": agreement}
 
 
 def _merged(parts: Sequence[tuple[Path, Judgments]]) -> list[Judgments]:
@@ -99,36 +106,11 @@ def _judged_by_several(parts: Sequence[Judgments]) -> set[str]:
     return {model for (model, *_), found in judges.items() if len(found) > 1}
 
 
-def _arena(named: Sequence[tuple[str, Judgments]]) -> dict[str, Record]:
-    """A result for each model, category and baseline. Our own comparisons are on v0.1's questions."""
-    protocols = {part.key: CATEGORIES[part.category or V01] for _, part in named}
-    called = [(f"{name}, {part.category}" if protocols[part.key].version != "v0.1" else name, part) for name, part in named]
-    times = Counter(name for name, _ in called)
-    entries = [(f"{name} against {part.baseline}" if times[name] > 1 else name, part) for name, part in called]
-    results = {}
-    for name, part in entries:
-        protocol = protocols[part.key]
-        about = {
-            **_about(part),
-            "category": part.category,
-            "version": protocol.version,
-            "published_baseline": protocol.baseline,
-        }
-        results[name] = about | aggregate(part.judgments, num_expected=protocol.num_questions)
-    for place in {(part.judge, part.baseline, part.category) for _, part in entries}:
-        judged = {name: part.judgments for name, part in entries if (part.judge, part.baseline, part.category) == place}
-        battles = {name: with_battles(found) for name, found in judged.items()}
-        # The features are v0.1's: v2.0's regression has others.
-        version = CATEGORIES[place[2] or V01].version
-        with_style_control({name: results[name] for name in judged}, battles if version == "v0.1" else {})
-    return results
-
-
 def _wildbench(named: Sequence[tuple[str, Judgments]], tasks: Mapping[str, Sequence[str]] | None) -> dict[str, Record]:
     parts: dict[str, list[tuple[Judgments, Record]]] = {}
     for name, part in named:
         aggregated = aggregate_scores if part.protocol == "checklist_score" else aggregate_rewards
-        result = _about(part) | aggregated(part.judgments, num_expected=wildbench.NUM_ITEMS, tasks=tasks)
+        result = part.about() | aggregated(part.judgments, num_expected=wildbench.NUM_ITEMS, tasks=tasks)
         parts.setdefault(name, []).append((part, result))
     return {name: _entry(found) for name, found in parts.items()}
 
@@ -212,17 +194,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """The mean of values that are all there."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def _about(part: Judgments) -> Record:
-    return {
-        "judge": part.judge,
-        "baseline": part.baseline,
-        "n_repeated": part.num_repeated,
-        "repeated_rows": "replaced" if part.native else "counted",
-        "n_faulty": part.num_faulty,
-        "first_fault": part.first_fault,
-    }
 
 
 def _agreement(parts: Sequence[Judgments]) -> list[Record]:

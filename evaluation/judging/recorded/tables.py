@@ -6,17 +6,20 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from evaluation.formats import NONE, interval, number, signed
+from evaluation.judging.recorded.arena import V01
 from evaluation.records import Record
 
 _WIDTH = 100
-_NAME_WIDTHS = {"model": 34, "judge": 24, "judges": 24}
+# Where a longer name or figure goes on in the next row.
+_WIDTHS = {"model": 34, "judge": 24, "judges": 18, "same, %": 10, "κ": 14, "as published": 14}
 
 Table = tuple[str, list[dict[str, str]]]
 
 
 def judgment_rows(result: Record) -> list[Table]:
     """Tables as (title, rows): scores, what they rest on, lengths, agreement, and notes on what speaks against them."""
-    parts = [part for name, found in result["models"].items() for part in _parts(name, found)]
+    entries = [*result["models"].items(), *result["together"].items()]
+    parts = [part for name, found in entries for part in _parts(name, found)]
     row = _win_rate_row if result["benchmark"] == "arena_hard" else _wildbench_row
     scores: dict[str, list[dict[str, str]]] = {}
     for part in parts:
@@ -28,7 +31,10 @@ def judgment_rows(result: Record) -> list[Table]:
         ("WB-Reward by length margin", [_margin_row(*part) for part in parts if part[2].get("wb_reward_by_margin")]),
         ("agreement of judges", [_agreement_row(entry) for entry in result["agreement"]]),
     ]
-    notes = [line for name, found in result["models"].items() for note in _notes(name, found) for line in _wrapped(note)]
+    said = [note for name, found in entries for note in _notes(name, found)]
+    said += [note for entry in result["agreement"] for note in _agreement_notes(entry)]
+    said += _unpaired(result)
+    notes = [line for note in said for line in _wrapped(note)]
     filled = [(title, [line for row in rows for line in _folded(row)]) for title, rows in tables if rows]
     return [*filled, *([("", [{"notes": line} for line in notes])] if notes else [])]
 
@@ -38,7 +44,7 @@ def _heading(benchmark: str, found: Record) -> str:
     heading = benchmark.replace("_", "-")
     if found.get("version", "v0.1") != "v0.1":
         heading += f" {found['version']}, {found['category']}"
-        return f"{heading}, against {found['baseline']}"
+        return f"{heading}, against {found['baseline']}" + (", judges together" if found.get("judges") else "")
     if found.get("published_baseline") not in (None, found.get("baseline")):
         return f"{heading}, against {found['baseline']}"
     return heading
@@ -77,10 +83,18 @@ def _win_rate_row(name: str, label: str, found: Record) -> dict[str, str]:
         "model": name,
         "score": number(found["score"], 2),
         "95 % by question": interval(found["ci_clustered"], 2) or NONE,
-        "95 % by game": interval(found["ci"], 2) or NONE,
+        **(_by_game(found) if "as_published" not in found else {"as published": _as_published(found["as_published"])}),
         "style": number((found.get("style_controlled") or {}).get("score"), 2),
         "trusted": _trusted(found),
     }
+
+
+def _by_game(found: Record) -> dict[str, str]:
+    return {"95 % by game": interval(found["ci"], 2) or NONE}
+
+
+def _as_published(published: Record | None) -> str:
+    return NONE if published is None else _with_interval(published["score"], published["ci"], 1, 1)
 
 
 def _wildbench_row(name: str, label: str, found: Record) -> dict[str, str]:
@@ -147,6 +161,14 @@ def _notes(name: str, found: Record) -> Iterator[str]:
             f"{name}: {found['n_unjudged']} of {found['n_games']} games have an empty or cut answer and tell nothing of the judge; bias "
             "and games without a verdict are of the others"
         )
+    if reasons := found.get("null_reasons"):
+        yield f"{name}: without a verdict: {', '.join(f'{count} × {reason}' for reason, count in reasons.items())}"
+    if missing := found.get("missing_questions"):
+        yield f"{name}: {len(missing)} questions have no judgment: {_several(missing)}"
+    if "score" in found and found["n_questions"] > found["n_expected"]:
+        yield f"{name}: {found['n_questions']} questions where the protocol has {found['n_expected']}"
+    if note := (found.get("style_controlled") or {}).get("note"):
+        yield f"{name}: style is held equal over {note}"
     if found["n_questions"] == 1:
         yield f"{name}: one question has no interval"
     if not found["trusted"]:
@@ -164,7 +186,7 @@ def _wrapped(note: str) -> list[str]:
 
 def _folded(row: Mapping[str, str]) -> list[dict[str, str]]:
     """The row, with a long name folded into rows below it: a name is never cut, and takes no room from the figures."""
-    pieces = {key: textwrap.wrap(value, _NAME_WIDTHS[key]) if key in _NAME_WIDTHS else [value] for key, value in row.items()}
+    pieces = {key: textwrap.wrap(value, _WIDTHS[key]) if key in _WIDTHS else [value] for key, value in row.items()}
     height = max(len(lines) for lines in pieces.values())
     return [{key: lines[line] if line < len(lines) else "" for key, lines in pieces.items()} for line in range(height)]
 
@@ -172,10 +194,52 @@ def _folded(row: Mapping[str, str]) -> list[dict[str, str]]:
 def _agreement_row(entry: Record) -> dict[str, str]:
     judges: Sequence[object] = entry["judges"]
     return {
-        "model": entry["model"],
+        "model": _judged(entry),
         "judges": " and ".join(map(str, judges)),
         "games": str(entry["n_games"]),
-        "κ": number(entry["kappa"], 3),
-        "κ winner": number(entry["kappa_winner"], 3),
-        "same verdict": number(None if entry["same_verdict"] is None else 100 * entry["same_verdict"]) + " %",
+        "same, %": _with_interval(entry["same_verdict"], entry["same_verdict_ci"], 100, 0),
+        "κ": _with_interval(entry["kappa"], entry["kappa_ci"], 1, 2),
+        "κ winner": number(entry["kappa_winner"], 2),
     }
+
+
+def _judged(entry: Record) -> str:
+    """The model, with its category in Arena-Hard v2.0, which has two."""
+    category = entry["category"]
+    return str(entry["model"]) + ("" if category in (None, V01) else f", {category}")
+
+
+def _with_interval(value: float | None, ci: Sequence[float] | None, scale: float, digits: int) -> str:
+    """Where it is folded, the interval stays whole."""
+    if value is None:
+        return NONE
+    between = interval(None if ci is None else [scale * bound for bound in ci], digits).replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{number(scale * value, digits)} {between}".strip()
+
+
+def _unpaired(result: Record) -> list[str]:
+    """Where there are several judges, and no two of them judged the same: names that differ would leave that unsaid."""
+    by_judge = {str(found["judge"]): name for name, found in result["models"].items()}
+    if result["agreement"] or len(by_judge) < 2:
+        return []
+    judged = ", ".join(f"{judge} judged {name}" for judge, name in by_judge.items())
+    return [f"no two judges judged one model against one baseline, so there is no agreement: {judged}; names must be the same"]
+
+
+def _agreement_notes(entry: Record) -> Iterator[str]:
+    """What two judges' agreement is not over."""
+    first, second = entry["judges"]
+    counts = {
+        f"without a verdict by {first}": entry["n_first_null"],
+        f"without a verdict by {second}": entry["n_second_null"],
+        f"judged by {first} alone": entry["n_first_alone"],
+        f"judged by {second} alone": entry["n_second_alone"],
+        "of other answers": entry["n_other_answers"],
+    }
+    left_out = [f"{count} {what}" for what, count in counts.items() if count]
+    if left_out:
+        yield f"{_judged(entry)}: the agreement of {first} and {second} leaves out games: {', '.join(left_out)}"
+
+
+def _several(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -25,6 +25,21 @@ def test_a_folder_is_no_file_to_score(tmp_path, score):
         score(tmp_path / "nothing")
 
 
+def test_files_of_answers_must_be_there_and_their_table_is_printed(tmp_path, capsys):
+    row = {"uid": "u", "category": "hard_prompt", "judge": "j", "model": "m", "baseline": "o3-mini-2025-01-31"}
+    file, questions = tmp_path / "judgments.jsonl", tmp_path / "question.jsonl"
+    file.write_text(json.dumps({**row, "games": [{"score": "B>A"}, {"score": "A=B"}]}) + "\n")
+    questions.write_text(
+        "".join(json.dumps({"uid": uid, "category": "hard_prompt", "prompt": "?"}) + "\n" for uid in ("u", "v"))
+    )
+    with pytest.raises(FileNotFoundError, match="--answers must exist, got"):
+        scoring.score_judgments("arena-hard", [file], None, None, answers=[tmp_path / "nothing"], as_json=True)
+    scoring.score_judgments("arena-hard", [file], None, str(questions), as_json=False)
+    printed = capsys.readouterr().out
+    assert "arena-hard v2.0, hard_prompt, against o3-mini-2025-01-31" in printed and "75.00" in printed
+    assert "m, hard_prompt: 1 questions have no judgment: v" in printed
+
+
 def test_compare_prints_its_table_and_what_intervals_cover(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BNF_HOME", str(tmp_path))
     runs = [

@@ -1,5 +1,7 @@
 """Judges in the DAG: which node judges what, what is part of its key, what the preflight says of endpoints."""
 
+import re
+
 import pytest
 
 from flows.dag.graph import build
@@ -193,3 +195,27 @@ def test_the_preflight_reads_recorded_answers_and_references(tmp_path):
     references.write_text("{}")
     assert "arena_hard.baseline: " in named()["judge.benchmarks.arena_hard"].problem
     assert "mt_bench.references: " in named()["judge.benchmarks.mt_bench"].problem
+
+
+def test_a_baseline_of_arena_hard_v2_that_is_not_there_is_named_with_its_form(tmp_path):
+    """Before anything is generated: a file that isn't there, and one that lacks answers to some questions."""
+    questions, answers = tmp_path / "question.jsonl", tmp_path / "answers.jsonl"
+    questions.write_text(
+        "".join(f'{{"uid": "u{n}", "category": "creative_writing", "subcategory": "s", "prompt": "?"}}\n' for n in range(3))
+    )
+    benchmark = {"source": str(questions), "baseline": str(answers)}
+    form = (
+        r"upstream's data/arena-hard-v2\.0/model_answer/gemini-2\.0-flash-001\.jsonl: JSON Lines, plain or gzipped, with uid, model and "
+        "messages"
+    )
+    with pytest.raises(RecipeError, match=r"arena_hard_v2_creative_writing\.baseline: .*answers\.jsonl must exist.*" + form):
+        build(recipe({"benchmarks": {"arena_hard_v2_creative_writing": benchmark}}))
+    with pytest.raises(RecipeError, match=r"must be a file of recorded answers .*gemini-2\.0-flash-001\.jsonl"):
+        build(recipe({"benchmarks": {"arena_hard_v2_creative_writing": {"source": str(questions)}}}))
+    answers.write_text(
+        '{"uid": "u0", "model": "gemini-2.0-flash-001", "messages": [{"role": "assistant", "content": {"answer": "x"}}]}\n'
+    )
+    made = recipe({"benchmarks": {"arena_hard_v2_creative_writing": benchmark}})
+    found = preflight(made, [Forecast(node, None, False, None, []) for node in build(made)], tmp_path)
+    (problem,) = [check.problem for check in found if check.name == "judge.benchmarks.arena_hard_v2_creative_writing"]
+    assert re.search(r"must answer every question, got none to 2 of 3, 'u1' the first; give " + form, problem)

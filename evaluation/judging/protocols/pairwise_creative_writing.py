@@ -1,0 +1,38 @@
+"""Arena-Hard v2.0's protocol of creative writing: two answers, five labels; the baseline is A, then B. The judge writes no answer itself.
+
+A reply's last label counts, and both verdicts of a question or none. https://arxiv.org/abs/2406.11939 ·
+https://github.com/lmarena/arena-hard-auto
+"""
+
+from __future__ import annotations
+
+from evaluation.judging.protocols._pairwise_v2 import ASK_TEXT as ASK_TEXT
+from evaluation.judging.protocols._pairwise_v2 import CHOICES, last_label
+from evaluation.judging.protocols._pairwise_v2 import across as across
+from evaluation.judging.protocols._pairwise_v2 import aggregate as aggregate
+from evaluation.judging.protocols.pairwise import LABELS as LABELS
+from evaluation.judging.protocols.pairwise import LETTERS as LETTERS
+from evaluation.judging.protocols.pairwise import REASONS as REASONS
+from evaluation.judging.protocols.pairwise import VERDICT as VERDICT
+from evaluation.judging.protocols.pairwise import facts as facts
+from evaluation.judging.protocols.pairwise import texts as texts
+
+COMPARES = True
+ORDERS = "both"
+HIDES_THOUGHTS = True
+# As with Gemini 2.5 Pro; with GPT-4.1, the other of the two judges, they are 0 and 16,000.
+TEMPERATURE = 1.0
+MAX_JUDGMENT_TOKENS = 32_000
+
+TASK = (
+    "You are comparing how well two assistants, A and B, answered the same request. Read both and compare them with each other: find what "
+    "is wrong in either, and say what would be right. Ask of each whether it does what was asked, whether all of it belongs there, and "
+    "whether it is free of padding. Where the request leaves something open, an answer that asks about it is better than one that "
+    "guesses. Then weigh how imaginative and how fresh each is. Last, name what an answer should have and does not. Neither the order of "
+    "the answers nor their length is an argument.\n\n" + CHOICES
+)
+
+
+def parse(reply: str) -> str | None:
+    """The verdict of the reply's last label, without brackets; None without one."""
+    return last_label(reply)

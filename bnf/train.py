@@ -102,7 +102,7 @@ def run(
     from bnf.training.budget import find_budget
     from bnf.training.checks import check_groups_dir, check_lengths, check_machine, check_model_dir
     from bnf.training.launch import launch
-    from bnf.training.own_reference import is_of, launch_cache_for
+    from bnf.training.own_reference import OLD, is_of, launch_cache_for
     from bnf.training.preparation import Folders
     from bnf.training.trainer import train
 
@@ -124,7 +124,7 @@ def run(
     old_dir = None
     if objective.needs_old and reference_model_dir is not None:
         old_dir = output_dir / "old"
-        launch_cache_for(config, model_dir, groups_dir, old_dir, _Printer("old"))
+        launch_cache_for(config, model_dir, groups_dir, old_dir, _Printer("old"), OLD)
     cached = reference_dir if reference_dir is not None and (reference_dir / INDEX_FILE).is_file() else None
     same_weights = cached is not None and is_of(cached, model_dir)
     if objective.needs_old and reference_model_dir is None and cached is not None and not same_weights:

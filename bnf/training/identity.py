@@ -1,5 +1,5 @@
 """The step-0 check: before the first update the policy is the model whose values are cached. Where that is the reference, BNF's weight of
-every token must be 1; where it is `old`, the ratio.
+every token must be 1; where it is `old` or `base`, the ratio.
 """
 
 import logging
@@ -9,7 +9,7 @@ from bnf.objectives import RowLogps
 from bnf.objectives.bnf import feedback_weights
 from bnf.parallel.group import gather
 from bnf.training.means import Means
-from bnf.training.own_reference import OLD, REFERENCE, TITLES, ReferenceMismatch
+from bnf.training.own_reference import BASE, OLD, REFERENCE, TITLES, ReferenceMismatch
 
 _logger = logging.getLogger(__name__)
 
@@ -18,8 +18,8 @@ class IdentityCheck:
     """Takes the rows of the first step, and compares the policy with cached values on them."""
 
     def __init__(self, computed_with: Numerics | None, *, lora_dropout: float, of: str = REFERENCE) -> None:
-        """`computed_with` is what the values were computed with, for the message; None where their cache doesn't say. `of` is `reference`
-        or `old`.
+        """`computed_with` is what the values were computed with, for the message; None where their cache doesn't say. `of` is `reference`,
+        `old` or `base`.
         """
         self._computed_with = computed_with
         self._lora_dropout = lora_dropout
@@ -28,11 +28,14 @@ class IdentityCheck:
 
     def add_row(self, row: RowLogps) -> None:
         """Adds a row of the first step."""
-        if self._of == OLD and row.old_per_token_logps is not None:
+        policy, cached = {
+            REFERENCE: (row.per_token_log_odds, row.reference_per_token_log_odds),
+            OLD: (row.per_token_logps, row.old_per_token_logps),
+            BASE: (row.per_token_logps, row.base_per_token_logps),
+        }[self._of]
+        if cached is not None:
             # None counts above 1, so that none makes up for another.
-            self._means.add("weight", feedback_weights(row.per_token_logps, row.old_per_token_logps))
-        elif self._of == REFERENCE and row.reference_per_token_log_odds is not None:
-            self._means.add("weight", feedback_weights(row.per_token_log_odds, row.reference_per_token_log_odds))
+            self._means.add("weight", feedback_weights(policy, cached))
 
     def mean_weight(self) -> float | None:
         """The mean of BNF's weight, or of the ratio, over all tokens that were added; None where no cached value was read."""
@@ -52,7 +55,7 @@ class IdentityCheck:
         tolerance = 1e-6 if device == "cpu" else 1e-3
         if mean is None or abs(mean - 1) <= tolerance:
             return
-        figure = "ratio" if self._of == OLD else "weight"
+        figure = "weight" if self._of == REFERENCE else "ratio"
         if self._lora_dropout > 0:
             _logger.warning(
                 "the mean %s at step 0 is %s: lora_dropout %g keeps the policy from equalling %s; 0 would have the equality checked",

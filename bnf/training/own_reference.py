@@ -1,5 +1,5 @@
 """The values that a training computes itself, where the cached ones don't fit the arithmetic of the process that trains: those of the
-reference, and where that is another model, those of the model that training starts from (`old`).
+reference, and where that is another model, those of the model that training starts from (`old`), and of the base model (`base`).
 
 The cache may come from another machine, whose processor sums in another order, or from a process with other kernels. The step-0 check
 finds that. Then it is noted beside the training, which fails. The next try computes the values itself, from the same weights, and
@@ -23,14 +23,16 @@ from bnf.training.config import TrainConfig
 
 # Which cached values: their name in the names of files, and in messages. `base` is the base model, where the reference is another.
 REFERENCE, OLD, BASE = "reference", "old", "base"
-TITLES = {REFERENCE: "the reference", OLD: "the values of old"}
-# cache(config, model_dir, groups_dir, reference_dir, progress, temperature)
-CacheFor = Callable[[TrainConfig, Path, Path, Path, Progress, float], None]
+TITLES = {REFERENCE: "the reference", OLD: "the values of old", BASE: "the values of base"}
+# What a message says of values that aren't of the model that they should be of.
+OTHER_WEIGHTS = "of other weights"
+# cache(config, model_dir, groups_dir, reference_dir, progress, of, temperature)
+CacheFor = Callable[[TrainConfig, Path, Path, Path, Progress, str, float], None]
 
 
 class ReferenceMismatch(ValueError):
-    """Policy and cached values (`of` is `reference` or `old`) have the same weights, and different log-probabilities. `mean_weight` is
-    BNF's mean weight, or of `old` the mean ratio.
+    """Policy and cached values (`of` is `reference`, `old` or `base`) have the same weights, and different log-probabilities. `mean_weight`
+    is BNF's mean weight, or of `old` and `base` the mean ratio.
     """
 
     def __init__(self, message: str, mean_weight: float = math.nan, of: str = REFERENCE) -> None:
@@ -68,10 +70,12 @@ def is_from(reference_dir: Path, model_dir: Path) -> bool:
     return read_index(reference_dir).identity.model == model_digest(model_dir)
 
 
-def not_its_own(reference_dir: Path, model_dir: Path) -> str | None:
-    """Why the cache does not hold this model's own values, in words; None where it does."""
+def not_its_own(
+    reference_dir: Path, model_dir: Path, other: str = "of another model than the one that training starts from"
+) -> str | None:
+    """Why the cache does not hold this model's own values, in words; None where it does. `other` says that the weights are others."""
     temperature = read_index(reference_dir).identity.temperature
-    whose = [] if is_from(reference_dir, model_dir) else ["of another model than the one that training starts from"]
+    whose = [] if is_from(reference_dir, model_dir) else [other]
     whose += [] if temperature == 1 else [f"at temperature {temperature:g}"]
     return " and ".join(whose) or None
 
@@ -92,26 +96,44 @@ def own_reference(
     def report(done: int, total: int, note: str) -> None:
         progress(done, total, f"{of}: {note}")
 
-    cache(config, model_dir, groups_dir, _own_folder(output_dir, of), report, temperature)
+    cache(config, model_dir, groups_dir, _own_folder(output_dir, of), report, of, temperature)
     return _own_folder(output_dir, of)
 
 
 def cache_for(
-    config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress, temperature: float = 1.0
+    config: TrainConfig,
+    model_dir: Path,
+    groups_dir: Path,
+    reference_dir: Path,
+    progress: Progress,
+    of: str = REFERENCE,
+    temperature: float = 1.0,
 ) -> None:
-    """Caches the reference that this training needs, as the reference stage does, in this process."""
-    _call(config, model_dir, groups_dir, reference_dir, Placement(), temperature).launch(progress)
+    """Caches the values `of` a model that this training needs, as the reference stage does, in this process."""
+    _call(config, model_dir, groups_dir, reference_dir, Placement(), of, temperature).launch(progress)
 
 
 def launch_cache_for(
-    config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, progress: Progress, temperature: float = 1.0
+    config: TrainConfig,
+    model_dir: Path,
+    groups_dir: Path,
+    reference_dir: Path,
+    progress: Progress,
+    of: str = REFERENCE,
+    temperature: float = 1.0,
 ) -> None:
     """The same in as many processes as the training has."""
-    _call(config, model_dir, groups_dir, reference_dir, config.placement, temperature).launch(progress)
+    _call(config, model_dir, groups_dir, reference_dir, config.placement, of, temperature).launch(progress)
 
 
 def _call(
-    config: TrainConfig, model_dir: Path, groups_dir: Path, reference_dir: Path, placement: Placement, temperature: float
+    config: TrainConfig,
+    model_dir: Path,
+    groups_dir: Path,
+    reference_dir: Path,
+    placement: Placement,
+    of: str,
+    temperature: float,
 ) -> ReferenceCall:
     return ReferenceCall(
         model_dir,
@@ -124,7 +146,8 @@ def _call(
         weights=config.weights,
         load_in_4bit=config.load_in_4bit,
         attention=config.attention,
-        kl_pairs=config.needs_kl_pairs,
+        # Nothing reads them of the others.
+        kl_pairs=config.needs_kl_pairs and of == REFERENCE,
         temperature=temperature,
         placement=placement,
     )

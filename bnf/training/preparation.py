@@ -21,12 +21,14 @@ from bnf.training.config import TrainConfig
 from bnf.training.own_reference import (
     BASE,
     OLD,
+    OTHER_WEIGHTS,
     REFERENCE,
     CacheFor,
     Mismatch,
     cache_for,
     is_from,
     is_of,
+    not_its_own,
     note_mismatch,
     noted_mismatch,
     own_reference,
@@ -67,7 +69,9 @@ class Folders:
 
 @dataclass(frozen=True)
 class Cached:
-    """Values that are read: those of the `reference` or of `old`, their folder, and why training computed them itself, where it did."""
+    """Values that are read: those of the `reference`, of `old` or of `base`, their folder, and why training computed them itself, where
+    it did.
+    """
 
     of: str
     folder: Path
@@ -88,14 +92,26 @@ class Prepared:
     old_mismatch: Mismatch | None
     # The base model's values, where shifts are measured from them.
     base_dir: Path | None
+    base_mismatch: Mismatch | None
     # The summary where the training ended in an earlier call: nothing is left to do.
     finished: TrainSummary | None
 
     @property
     def caches(self) -> list[Cached]:
-        """The cached values that are read; first those that the policy must equal before its first step."""
-        found = ((OLD, self.old_dir, self.old_mismatch), (REFERENCE, self.reference_dir, self.mismatch))
+        """The cached values that are read, each once: those of `base` may be those of `old`."""
+        base_dir = None if self.base_dir == self.old_dir else self.base_dir
+        found = (
+            (OLD, self.old_dir, self.old_mismatch),
+            (BASE, base_dir, self.base_mismatch),
+            (REFERENCE, self.reference_dir, self.mismatch),
+        )
         return [Cached(of, folder, mismatch) for of, folder, mismatch in found if folder is not None]
+
+    def checked(self, model_dir: Path, *, step0_check: bool) -> list[Cached]:
+        """Those that the policy, which starts from `model_dir`, must equal before its first step: of the reference `step0_check` says so,
+        and of the others their model.
+        """
+        return [cache for cache in self.caches if (step0_check if cache.of == REFERENCE else is_of(cache.folder, model_dir))]
 
 
 def prepare(
@@ -128,9 +144,10 @@ def prepare(
     check_processes(config, len(rows))
     check_machine(config)
     if folders.base_dir is not None:
-        if not is_of(folders.base_dir, folders.compared_model_dir):
+        if (other := not_its_own(folders.base_dir, folders.compared_model_dir, OTHER_WEIGHTS)) is not None:
             raise ValueError(
-                f"base_dir must be of the base model, {folders.compared_model_dir}, got {folders.base_dir}; cache that model's values"
+                f"base_dir must be of the base model, {folders.compared_model_dir}, got {folders.base_dir}, which is {other}; cache that "
+                "model's values"
             )
     elif reference_dir is not None and (groups_dir / DEV).is_dir():
         _check_compared_model(reference_dir, folders.compared_model_dir)
@@ -146,34 +163,33 @@ def prepare(
             )
     old_mismatch = None
     if old_dir is not None and finished is None:
-        old_mismatch = _old_mismatch(config, old_dir, folders.model_dir, output_dir)
+        if (other := not_its_own(old_dir, folders.model_dir, OTHER_WEIGHTS)) is not None:
+            raise ValueError(
+                f"old_dir must be of the model that training starts from, {folders.model_dir}, got {old_dir}, which is {other}; cache "
+                "that model's values"
+            )
+        old_mismatch = _noted_or_elsewhere(config, old_dir, output_dir, OLD)
         if old_mismatch is not None:
             old_dir = own_reference(config, folders.model_dir, groups_dir, output_dir, progress, cache, of=OLD)
-    base_dir = folders.base_dir
+    base_dir, base_mismatch = folders.base_dir, None
     if base_dir is not None and finished is None:
         if base_dir == folders.old_dir and old_dir is not None:
             # One model's values, which fit for both or for neither.
             base_dir = old_dir
-        elif made_elsewhere(base_dir, config.attention) is not None:
+        elif (base_mismatch := _noted_or_elsewhere(config, base_dir, output_dir, BASE)) is not None:
             base_dir = own_reference(config, folders.compared_model_dir, groups_dir, output_dir, progress, cache, of=BASE)
-    return Prepared(groups, rows, reference_dir, mismatch, old_dir, old_mismatch, base_dir, finished)
+    return Prepared(groups, rows, reference_dir, mismatch, old_dir, old_mismatch, base_dir, base_mismatch, finished)
 
 
-def _old_mismatch(config: TrainConfig, old_dir: Path, model_dir: Path, output_dir: Path) -> Mismatch | None:
-    """Why training has to compute itself the values of the model that it starts from; None where it takes the cached ones.
-
-    Raises:
-        ValueError: they are of another model.
+def _noted_or_elsewhere(config: TrainConfig, cached_dir: Path, output_dir: Path, of: str) -> Mismatch | None:
+    """Why training has to compute itself the values `of` a model whose folder it has: an earlier try noted it, or another kind of device
+    made the cache; None where it takes the cached ones.
     """
-    if not is_of(old_dir, model_dir):
-        raise ValueError(
-            f"old_dir must be of the model that training starts from, {model_dir}, got {old_dir}; cache that model's values"
-        )
-    noted, elsewhere = noted_mismatch(output_dir, OLD), made_elsewhere(old_dir, config.attention)
+    noted, elsewhere = noted_mismatch(output_dir, of), made_elsewhere(cached_dir, config.attention)
     if noted is not None or elsewhere is None:
         return noted
     mismatch = Mismatch(elsewhere=elsewhere)
-    note_mismatch(output_dir, mismatch, OLD)
+    note_mismatch(output_dir, mismatch, of)
     return mismatch
 
 

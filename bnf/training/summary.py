@@ -7,15 +7,15 @@ from pathlib import Path
 
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row
+from bnf.training import collapse
 from bnf.training.choosing import FIGURES
-from bnf.training.collapse import REFERENCE
 from bnf.training.metrics import peak_memory_gb
-from bnf.training.own_reference import Mismatch
+from bnf.training.own_reference import BASE, OLD, REFERENCE, Mismatch
 from bnf.training.row_trainer import LearningRates, RowTrainer
 
 SUMMARY_FILE = "train_summary.json"
 _MAY_BE_LEFT_OUT = (
-    *("dev", "kept", "policies", "old_mismatch", "old_made_elsewhere"),
+    *("dev", "kept", "policies", "old_mismatch", "old_made_elsewhere", "base_mismatch", "base_made_elsewhere"),
     *("step0_check_skipped", "compared_with"),
 )
 
@@ -78,6 +78,9 @@ class TrainSummary:
     # Why training computed `old` itself, where it did: the mean ratio to the cached values, or how another device made them.
     old_mismatch: float | None = None
     old_made_elsewhere: str | None = None
+    # The same of the base model's values.
+    base_mismatch: float | None = None
+    base_made_elsewhere: str | None = None
     # Why policy and reference were not compared before the first step: what the reference is. None where they were, or there is none.
     step0_check_skipped: str | None = None
     # The model from which shifts and KL are measured, in words, where that is not the reference.
@@ -120,11 +123,13 @@ def summarize(
     *,
     resumed_from: int,
     seconds: float,
-    mismatch: Mismatch | None,
-    old_mismatch: Mismatch | None,
+    mismatches: Mapping[str, Mismatch],
     unequal: str | None = None,
 ) -> TrainSummary:
-    """The summary of a training that has ended, `seconds` after it began; `unequal` says why its reference is no copy of its start."""
+    """The summary of a training that has ended, `seconds` after it began. `mismatches` say of which values the cached ones were not taken;
+    `unequal` says why its reference is no copy of its start.
+    """
+    reference, old, base = (mismatches.get(of, Mismatch()) for of in (REFERENCE, OLD, BASE))
     state = trainer.state
     logged = [entry for entry in state.log_history if "loss" in entry]
     evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
@@ -151,14 +156,16 @@ def summarize(
         peak_memory_gb=peak_memory_gb(),
         final=logged[-1] if logged else {},
         dev=DevSummary(len(dev_groups), evaluated[0], taken) if taken is not None else None,
-        reference_mismatch=None if mismatch is None else mismatch.mean_weight,
-        reference_made_elsewhere=None if mismatch is None else mismatch.elsewhere,
+        reference_mismatch=reference.mean_weight,
+        reference_made_elsewhere=reference.elsewhere,
         kept=None if best is None or taken is None else _kept(trainer, best, taken, evaluated[-1]),
         policies={name: min(step, state.global_step) for name, step in trainer.policies.asked.items()} or None,
-        old_mismatch=None if old_mismatch is None else old_mismatch.mean_weight,
-        old_made_elsewhere=None if old_mismatch is None else old_mismatch.elsewhere,
+        old_mismatch=old.mean_weight,
+        old_made_elsewhere=old.elsewhere,
+        base_mismatch=base.mean_weight,
+        base_made_elsewhere=base.elsewhere,
         step0_check_skipped=unequal,
-        compared_with=None if trainer.dev.compared_with == REFERENCE else trainer.dev.compared_with,
+        compared_with=None if trainer.dev.compared_with == collapse.REFERENCE else trainer.dev.compared_with,
     )
 
 

@@ -21,19 +21,28 @@ from bnf.objectives import load_objective
 from bnf.parallel.group import gather, is_first, of_first, wait_for_all
 from bnf.progress import Progress
 from bnf.reference.index import read_index, reference_numerics
+from bnf.training import collapse
 from bnf.training.adapters import add_adapter
 from bnf.training.arguments import Patience, training_arguments
 from bnf.training.checkpointed_trainer import check_whole
 from bnf.training.checks import check_choosing
 from bnf.training.choosing import step_of
-from bnf.training.collapse import REFERENCE
 from bnf.training.config import TrainConfig
 from bnf.training.evaluating import DevSet
 from bnf.training.identity import IdentityCheck
 from bnf.training.leftovers import CHECKPOINTS, drop_leftovers
 from bnf.training.logger_runs import follow
 from bnf.training.losses import label_weights
-from bnf.training.own_reference import OLD, TITLES, Mismatch, ReferenceMismatch, is_of, not_its_own, note_mismatch
+from bnf.training.own_reference import (
+    OTHER_WEIGHTS,
+    REFERENCE,
+    TITLES,
+    Mismatch,
+    ReferenceMismatch,
+    is_from,
+    not_its_own,
+    note_mismatch,
+)
 from bnf.training.policies import Policies, gathered
 from bnf.training.preparation import Folders, Prepared, prepare
 from bnf.training.row_trainer import RowTrainer
@@ -58,7 +67,8 @@ def train(
     Args:
         step0_check: checks before the first step that policy and reference are equal; for a reference of the same weights. Where the
             cached values differ (another machine computed them), the next call computes a reference of its own. Where the cache says
-            that another kind of device made it, this call does. The values of `folders.old_dir` are checked always, and in the same way.
+            that another kind of device made it, this call does. The values of `folders.old_dir` are checked always, and in the
+            same way; those of `folders.base_dir` where training starts from the base model.
 
     Raises:
         FileNotFoundError: the model, the groups or the reference are not there.
@@ -80,7 +90,8 @@ def train(
     num_steps = config.num_steps(len(groups))
     assert num_steps is not None
     started = time.monotonic()
-    computed_with = {cache.of: reference_numerics(cache.folder) for cache in prepared.caches}
+    checked = prepared.checked(model_dir, step0_check=step0_check)
+    computed_with = {cache.of: reference_numerics(cache.folder) for cache in checked or prepared.caches}
     of_first_cache = next(iter(computed_with.values()), None)
     if of_first_cache is not None and of_first_cache.num_threads and not torch.cuda.is_available():
         # With another number of threads the policy would differ from its own cached values in the last bits of its logits.
@@ -110,7 +121,6 @@ def train(
     arguments = training_arguments(config, output_dir / CHECKPOINTS, evaluates=bool(dev_rows))
     asked = {name: step_of(name, config.save_steps, num_steps) for name in checkpoints}
     policies = Policies(config, model_dir, output_dir, asked, attention=attention)
-    checked = [of for of in computed_with if of == OLD or step0_check]
     checks_identity = step0_check and reference_dir is not None
     unequal = None if checks_identity or reference_dir is None else not_its_own(reference_dir, model_dir)
     if unequal is not None and is_first():
@@ -128,7 +138,7 @@ def train(
         weights=weights,
         compared_model_dir=folders.compared_model_dir,
         starts_as_compared=folders.compared_model_dir == folders.model_dir,
-        compared_with=REFERENCE if base_dir is None else "the base model",
+        compared_with=collapse.REFERENCE if base_dir is None else "the base model",
     )
     trainer = RowTrainer(
         model,
@@ -138,7 +148,7 @@ def train(
         objective=objective,
         weights=weights,
         num_steps=config.steps_per_epoch(len(groups)),
-        identity=[IdentityCheck(computed_with[of], lora_dropout=config.lora_dropout, of=of) for of in checked],
+        identity=[IdentityCheck(computed_with[cache.of], lora_dropout=config.lora_dropout, of=cache.of) for cache in checked],
         metrics_file=output_dir / METRICS_FILE,
         progress=progress,
         dev=dev,
@@ -163,8 +173,7 @@ def train(
         dev_groups,
         resumed_from=resumed_from,
         seconds=seconds,
-        mismatch=prepared.mismatch,
-        old_mismatch=prepared.old_mismatch,
+        mismatches={cache.of: cache.mismatch for cache in prepared.caches if cache.mismatch is not None},
         unequal=unequal,
     )
     # A sharded model is gathered by all processes, and written by the first.
@@ -177,13 +186,15 @@ def train(
 
 
 def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str:
-    """The attention implementation, which is that of the cached values.
+    """The attention implementation, which is that of the cached values of the model that training starts from. Another model's may need
+    other kernels, and nothing compares it with the policy to the bit.
 
     Raises:
         ReferenceMismatch: this card can't do what computed them, or they were computed in two ways. The next try computes them itself.
         ValueError: a kernel that is asked for by name doesn't serve here, or the training's own values were computed otherwise.
     """
-    made = {cache.of: read_index(cache.folder).identity.attention for cache in prepared.caches}
+    own = [cache for cache in prepared.caches if is_from(cache.folder, folders.model_dir)]
+    made = {cache.of: read_index(cache.folder).identity.attention for cache in own}
     first = next(iter(made.values()), None)
     # One of the processes may lie on a card that can do less.
     attention = in_common(gather(implementation(folders.model_dir, config.attention, bf16=config.bf16, made=first)))
@@ -191,7 +202,7 @@ def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str
     if other is None:
         return attention
     message = f"attention of {TITLES[other]} must be computed as the training's, by {attention}, got {made[other]}"
-    cached = [cache.of for cache in prepared.caches if cache.mismatch is None and made[cache.of] != attention]
+    cached = [cache.of for cache in own if cache.mismatch is None and made[cache.of] != attention]
     if not cached:
         raise ValueError(f"{message}, though training computed it itself; write train.attention=blocks")
     for of in cached:
@@ -210,10 +221,15 @@ def _with_remedy(error: ReferenceMismatch, prepared: Prepared, model_dir: Path, 
     """The error with what helps: other weights, another machine, or in the next try values of the training's own."""
     cache = next(cache for cache in prepared.caches if cache.of == error.of)
     title = TITLES[cache.of]
-    if not is_of(cache.folder, model_dir):
-        return ValueError(f"{error}; the reference is of other weights: start from those, or cache this model's")
+    if (other := not_its_own(cache.folder, model_dir, OTHER_WEIGHTS)) is not None:
+        remedy = (
+            "start from those, or cache this model's"
+            if other == OTHER_WEIGHTS
+            else "cache this model's values at temperature 1"
+        )
+        return ValueError(f"{error}; the reference is {other}: {remedy}")
     if cache.mismatch is not None:
-        these = "these values" if cache.of == OLD else "this reference"
+        these = "this reference" if cache.of == REFERENCE else "these values"
         return ValueError(f"{error}; training computed {these} itself, so one of its two passes is wrong on this machine")
     _note(output_dir, Mismatch(error.mean_weight), cache.of)
     return ReferenceMismatch(f"{error}; started again, training computes {title} itself", error.mean_weight, cache.of)

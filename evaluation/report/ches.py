@@ -27,14 +27,30 @@ _WEAK = 0.1
 # One in so many pairs: those with the highest scores.
 _PART = 10
 _PAIR_SHIFTS = "pair_shifts.jsonl"
+# Whose scores they are, in words.
+_START = "the model that training starts from"
 
 
-def summarize_ches(reference: Path | None, data: Path | None, shifts: Path | None) -> Record | None:
+def scored_by(recipe: Record, round_: int | None) -> str:
+    """Whose scores the pass of a round computed, in words; `round_` is None where there is only one.
+
+    A score says what training does to the model that it starts from. That is the base model in the first round. Later rounds start from
+    the policy of the round before, and their pass has that one with `sample.reference: each_round`, and else the base model. A reference of
+    the recipe's choice has no scores: then it is the base model's pass.
+    """
+    if round_ is None or round_ == 1:
+        return _START
+    start = f"the policy of round {round_ - 1}, from which round {round_} starts"
+    return start if recipe["sample"]["reference"] == "each_round" else f"the base model, and not by {start}"
+
+
+def summarize_ches(reference: Path | None, data: Path | None, shifts: Path | None, model: str = _START) -> Record | None:
     """The scores' quantiles by form, the pairs with the highest `mean_ches`, one of a prompt, and under `trained` how the scores agree with
     what training did. None where the reference pass scored no pair.
 
     Args:
         reference, data, shifts: the folders of the stages `reference`, `prepare` and `analyze`, as far as there are some.
+        model: whose scores they are (`scored_by`).
 
     Raises:
         ValueError: where a stage's file is ill-formed.
@@ -56,6 +72,7 @@ def summarize_ches(reference: Path | None, data: Path | None, shifts: Path | Non
         if pair.group not in highest or pair.mean_ches > _rank(highest[pair.group]):
             highest[pair.group] = pair
     return {
+        "model": model,
         "num_pairs": num_pairs,
         "num_groups": num_groups,
         "num_not_finite": num_pairs - len(scores[CHES]),
@@ -90,8 +107,10 @@ def highest_rows(found: Record) -> list[dict[str, str]]:
 
 def ches_notes(found: Record) -> list[str]:
     """What the scores mean, and how far they foretold what training did."""
+    # Runs of older versions don't say whose they are.
     said = [
-        f"CHES (arXiv 2410.08847) of {found['num_pairs']} pairs of {found['num_groups']} prompts, by the reference before training: the "
+        f"CHES (arXiv 2410.08847) of {found['num_pairs']} pairs of {found['num_groups']} prompts, by "
+        f"{found.get('model', 'the reference')}, before training: the "
         "higher a pair's score, the more its two completions look alike to the model, and the likelier training lowers the preferred one "
         "too. Scores compare pairs under one model with each other; no threshold is known."
     ]

@@ -13,7 +13,7 @@ from evaluation.formats import NONE, difference, interval, number, p_value
 from evaluation.paired import compare_scores, correct_and_judge, read_scores
 from evaluation.records import Record, read_json, read_records
 from evaluation.report.checkpoints import kept_note, summarize_checkpoints
-from evaluation.report.ches import summarize_ches
+from evaluation.report.ches import scored_by, summarize_ches
 from evaluation.report.dev_set import read_dev
 from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import add_agreement, judge_entry, judge_notes
@@ -24,6 +24,7 @@ from evaluation.report.rounds import summarize_rounds
 _CACHED = {
     "reference": ("The cached reference was", "weight", "one of its own"),
     "old": ("The cached log-probabilities of the policy that sampled were", "ratio", "them itself"),
+    "base": ("The cached log-probabilities of the base model were", "ratio", "them itself"),
 }
 
 
@@ -53,7 +54,9 @@ def summarize(inputs: ReportInputs) -> Record:
         "rounds": summarize_rounds(inputs.rounds),
         "shifts": read_json(inputs.shifts / "shifts.json") if inputs.shifts else None,
         "data": read_json(inputs.data / "ledger.json") if inputs.data else None,
-        "ches": summarize_ches(inputs.reference, inputs.data, inputs.shifts),
+        "ches": summarize_ches(
+            inputs.reference, inputs.data, inputs.shifts, scored_by(inputs.recipe, len(inputs.rounds) or None)
+        ),
         "contamination": {name: read_json(folder / "contamination.json") for name, folder in inputs.contamination.items()},
         "stages": list(inputs.stages),
         "seconds": sum(stage["seconds"] for stage in inputs.stages),

@@ -86,12 +86,13 @@ def _scored_so_far(run: Run) -> Record | None:
     scored = [name for name in map(TaskName.from_id, folders) if name.stage == "reference" and name.role in (None, "base")]
     if not scored:
         return None
-    from evaluation.report.ches import summarize_ches
+    from evaluation.report.ches import scored_by, summarize_ches
 
     newest = scored[-1]
-    return summarize_ches(
-        folders[newest.id], folders.get(replace(newest, stage="prepare", role=None).id), folders.get("analyze")
-    )
+    data = folders.get(replace(newest, stage="prepare", role=None).id)
+    # A recipe of an older version may not be valid today.
+    model = scored_by(run.written_recipe, newest.round)
+    return summarize_ches(folders[newest.id], data, folders.get("analyze"), model)
 
 
 def _show_ches(found: Record | None) -> None:

@@ -18,7 +18,8 @@ from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.progress import TaskProgress, read_progress
-from flows.runs.record import CRASHED, RUNNING, Run, RunRecord, all_runs, find_run
+from flows.runs.record import CRASHED, RUNNING, Run, all_runs, find_run
+from flows.runs.run_json import RunRecord
 from flows.runs.sweeps import SweepFolder
 from flows.wording import place
 

@@ -17,7 +17,8 @@ from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan
 from flows.errors import RecipeError
 from flows.recipe.keys import dotted
-from flows.runs.record import Run, TaskRecord, all_runs
+from flows.runs.record import Run, all_runs
+from flows.runs.run_json import TaskRecord
 from tasks.execute import machine
 from tasks.keys import KEY_CHARACTERS
 from tasks.manifest import Manifest

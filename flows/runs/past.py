@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 from evaluation.formats import duration
-from flows.runs.record import TaskRecord, all_runs
+from flows.runs.record import all_runs
+from flows.runs.run_json import TaskRecord
 from tasks.store import Artifact
 
 

@@ -30,7 +30,8 @@ def run(job: Job) -> None:
         job.inputs["data"],
         job.output,
         kl_pairs=job.settings["mismatched"],
-        # They say what training will do to the model that it starts from; of another one they say nothing.
+        # They say what training will do to the model that it starts from. Another one's say nothing; the base model's are what shifts
+        # are compared with, also in later rounds: whose they are is said where they are shown.
         ches="tokenizer" not in job.inputs,
         placement=placement(job),
         **row_settings(job, "mismatched", "device"),

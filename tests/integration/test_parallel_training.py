@@ -16,12 +16,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bnf.data.groups import read_groups
+from bnf.reference.cache import cache_reference
 from bnf.training.collapse import TrainingCollapsed
 from bnf.training.config import TrainConfig
+from bnf.training.launch import launch
 from bnf.training.own_reference import ReferenceMismatch
 from bnf.training.parallel import SeededSteps
+from bnf.training.preparation import Folders
 from bnf.training.rows import training_rows
-from tests.unit.bnf.training import metrics, run, weights
+from bnf.training.trainer import train
+from tests.unit.bnf.training import BASE, ignore, metrics, run, weights
 
 pytestmark = pytest.mark.integration
 
@@ -126,6 +130,25 @@ def test_a_reference_that_fits_one_process_alone_is_computed_again(workplace: Pa
     summary = run(tmp_path, tmp_path / "out", **settings)
     assert 0 < abs(summary["reference_mismatch"] - 1) < 1
     assert metrics(tmp_path / "out")[0]["weights/rejected"] == 1
+
+
+def test_values_of_old_serve_two_processes_and_are_computed_by_both(workplace: Path, tmp_path: Path) -> None:
+    """A later round, whose start's cached values another kind of device computed."""
+    run(workplace, tmp_path / "round1", objective="grpo", max_steps=1)
+    start, old, there = tmp_path / "round1" / "policy", tmp_path / "old", tmp_path / "old_there"
+    cache_reference(start, workplace / "groups", old, max_tokens_per_row=48, bf16=False, progress=ignore)
+    shutil.copytree(old, there)
+    index = json.loads((there / "index.json").read_text())
+    (there / "index.json").write_text(json.dumps({**index, "head_logits": 1}))
+    settings = {**BASE, "max_steps": 1, "objective": "grpo", "objective_options": {"kl_coef": 0.1}}
+    made = []
+    for name, begin, cached, more in (("one", train, old, {}), ("two", launch, there, {"nproc_per_node": 2})):
+        reference = workplace / "reference_False"
+        folders = Folders(start, workplace / "groups", reference, tmp_path / name, workplace / "model", cached)
+        made.append(begin(TrainConfig(**settings, **more), folders, step0_check=False, progress=ignore).to_json())
+        assert metrics(tmp_path / name)[0]["ratio"] == 1 and metrics(tmp_path / name)[0]["logps_shift/chosen"] != 0
+    assert "old_made_elsewhere" not in made[0] and made[1]["old_made_elsewhere"].startswith("head_logits 1, here ")
+    closeness(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.nightly

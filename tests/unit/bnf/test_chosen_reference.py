@@ -21,7 +21,7 @@ from bnf.reference.cache import cache_reference, read_reference
 from bnf.reference.index import Identity, read_index
 from bnf.training.collapse import TrainingCollapsed, check_evaluations
 from bnf.training.config import TrainConfig
-from bnf.training.own_reference import is_from, is_of, not_its_own
+from bnf.training.own_reference import ReferenceMismatch, is_from, is_of, not_its_own
 from bnf.training.preparation import Folders
 from bnf.training.trainer import train
 from tests.unit.bnf.helpers import random_groups
@@ -174,8 +174,18 @@ def test_values_of_another_model_than_the_base_are_refused(
 ) -> None:
     cache_reference(smaller, data, tmp_path / "reference", **SETTINGS, progress=ignore)
     folders = Folders(tiny_model_dir, data, tmp_path / "reference", tmp_path / "out", smaller, base_dir=tmp_path / "reference")
-    with pytest.raises(ValueError, match=r"must be the model that .* was made from|base_dir must be of the base model"):
+    said = rf"base_dir must be of the base model, {tiny_model_dir}, got {tmp_path}/reference, which is of other weights; cache that"
+    with pytest.raises(ValueError, match=said):
         train(TrainConfig(**BASE), folders, step0_check=False, progress=ignore)
+
+
+def test_a_temperature_alone_is_not_called_other_weights(tiny_model_dir: Path, data: Path, tmp_path: Path) -> None:
+    cache_reference(tiny_model_dir, data, tmp_path / "reference", **SETTINGS, progress=ignore, temperature=2.0)
+    folders = Folders(tiny_model_dir, data, tmp_path / "reference", tmp_path / "out")
+    said = r"at step 0 must be 1 .*; the reference is at temperature 2: cache this model's values at temperature 1$"
+    with pytest.raises(ValueError, match=said) as caught:
+        train(TrainConfig(**(BASE | {"dev_prompts": 0})), folders, step0_check=True, progress=ignore)
+    assert not isinstance(caught.value, ReferenceMismatch), "another try would not help"
 
 
 def test_a_collapse_names_what_it_is_measured_from() -> None:

@@ -1,12 +1,13 @@
 """CHES scores in the report and in the terminal: quantiles, the highest pairs with their texts, and what became of them."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evaluation.report.ches import ches_notes, ches_rows, highest_rows, summarize_ches
+from evaluation.report.ches import ches_notes, ches_rows, highest_rows, scored_by, summarize_ches
 from evaluation.report.summary import summarize
 from flows.commands.showing import show_run
 from tasks.keys import Ingredients
@@ -151,3 +152,39 @@ def test_show_has_the_scores_before_there_is_a_report(tmp_path: Path, monkeypatc
     shown = capsys.readouterr().out
     assert "pairs by CHES" in shown and "per token" in shown and "−10" in shown
     assert "question of g0" in shown and "21 pairs of 21 prompts" in shown
+    assert "prompts, by the model that training starts from, before training" in " ".join(shown.split())
+
+
+# What a score is a score of, in a second round.
+START = "the policy of round 1, from which round 2 starts"
+WHOSE = {"fixed": f"the base model, and not by {START}", "each_round": START}
+
+
+@pytest.mark.parametrize("reference", WHOSE)
+def test_a_later_rounds_scores_are_said_to_be_whose_they_are(
+    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """In summary.json, on the page, and in the terminal before there is one."""
+    recipe = {"sample": {"source": "number_comparison", "rounds": 2, "reference": reference}}
+    assert [scored_by(recipe, number) for number in (None, 1)] == ["the model that training starts from"] * 2
+    data, scores = with_texts(tmp_path / "data"), scored(tmp_path / "reference")
+    collected = inputs(tmp_path, {}, data=data, reference=scores, stages=[])
+    collected = dataclasses.replace(collected, recipe=collected.recipe | recipe, rounds=[{}, {}])
+    monkeypatch.setattr("evaluation.report.summary.summarize_rounds", lambda rounds: [])
+    found = summarize(collected)["ches"]
+    assert found["model"] == WHOSE[reference]
+    assert f"21 pairs of 21 prompts, by {WHOSE[reference]}, before training: " in ches_notes(found)[0]
+    del found["model"]
+    assert "21 pairs of 21 prompts, by the reference, before training: " in ches_notes(found)[0], "of an older version"
+
+    monkeypatch.setenv("BNF_HOME", str(tmp_path))
+    rounds = {"data": None, **recipe, "label": {"labeler": "verifier"}}
+    run, store = run_of(tmp_path, "rounds", 1, **rounds), Store(tmp_path / "artifacts")
+    for number in (1, 2):
+        made_of = Ingredients("reference", {"round": number}, {}, {})
+        work = store.work_folder("reference", made_of.key())
+        scored(work)
+        artifact = store.commit(made_of, work, content=("*",), fingerprint=None, about={})
+        run.add(Node("reference", {}, round=number), artifact, cached=False, seconds=1.0)
+    show_run("rounds", as_json=False)
+    assert f"prompts, by {WHOSE[reference]}, before training" in " ".join(capsys.readouterr().out.split())

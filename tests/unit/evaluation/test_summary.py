@@ -105,6 +105,9 @@ def test_a_reference_that_training_made_itself_is_said(tmp_path: Path) -> None:
     (folder / "train_summary.json").write_text(json.dumps({**kept, "old_mismatch": 0.98528}))
     said = " ".join(notes(summarize(inputs(tmp_path, {}, train=folder))))
     assert "the policy that sampled were not of the arithmetic that trained (mean ratio 0.985 before the first step" in said
+    (folder / "train_summary.json").write_text(json.dumps({**kept, "base_made_elsewhere": "head_logits 1, here 2"}))
+    said = " ".join(notes(summarize(inputs(tmp_path, {}, train=folder))))
+    assert "log-probabilities of the base model were not of the arithmetic that trained (made elsewhere: head_logits 1" in said
 
 
 def test_models_without_shared_items_have_no_difference(tmp_path: Path) -> None:

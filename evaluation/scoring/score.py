@@ -38,6 +38,7 @@ class ScoreRecord(TypedDict):
     answer: str | None
     rule: str
     metrics: dict[str, bool | float]
+    weights: NotRequired[dict[str, float]]
     finish_reason: str | None
     num_completion_tokens: int | None
     groups: dict[str, str | None]
@@ -167,12 +168,20 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -
         "stderr": None if math.isnan(stderr) else stderr,
         "rules": dict(Counter(record["rule"] for record in records).most_common()),
         "metrics": {
-            name: percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
+            name: _metric(records, name, n_expected)
             for name in sorted({name for record in records for name in record["metrics"]})
         },
         "groups": {name: _by_group(records, name) for name in scored.GROUPS},
         "scorer": SCORER_VERSION,
     }
+
+
+def _metric(records: Sequence[ScoreRecord], name: str, n_expected: int) -> float | None:
+    """A metric over all items in percent. An item that has none counts 0, and weighs what the others weigh on average."""
+    having = [record for record in records if name in record["metrics"]]
+    weights = [record.get("weights", {}).get(name, 1.0) for record in having]
+    total = sum(record["metrics"][name] * weight for record, weight in zip(having, weights, strict=True))
+    return percent(total, sum(weights) / len(weights) * n_expected)
 
 
 def _by_group(records: Sequence[ScoreRecord], name: str) -> dict[str, GroupScore]:
@@ -315,7 +324,7 @@ def _record(item: Item, completion: Record, score: Callable[[Item, str, str], Ve
         verdict = Verdict("error", None, "generation_failed")
     else:
         verdict = score(item, completion["completion"], finish_reason or "")
-    return {
+    record: ScoreRecord = {
         "id": item["id"],
         "outcome": verdict.outcome,
         "answer": verdict.answer,
@@ -329,6 +338,9 @@ def _record(item: Item, completion: Record, score: Callable[[Item, str, str], Ve
         "completion": completion["completion"],
         "scorer": SCORER_VERSION,
     }
+    if verdict.weights:
+        record["weights"] = verdict.weights
+    return record
 
 
 def _cluster(item: Item) -> str:

@@ -53,10 +53,9 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     """The prompts, each with its `instructions` and their `arguments`; the hub's empty arguments are left out.
 
     Raises:
-        FileNotFoundError: where the source is not there, or NLTK's data punkt_tab.
+        FileNotFoundError: where the source is not there.
         ValueError: where it is not in upstream's format, has an instruction that is not known, or lacks an argument.
     """
-    require_punkt()
     prefix = id_prefix("ifeval", source)
 
     def to_item(row: Row) -> Item:
@@ -73,6 +72,9 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         }
 
     return load_items("ifeval", source, limit, HUB, NUM_ITEMS, to_item)
+
+
+check = require_punkt
 
 
 def messages(item: Item) -> list[Message]:

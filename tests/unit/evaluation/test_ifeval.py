@@ -1,6 +1,7 @@
 """IFEval on hand-made rows in upstream's form, by lm-eval's checkers, with a small sentence tokenizer in place of NLTK's data."""
 
 import json
+from types import SimpleNamespace
 
 import nltk
 import pytest
@@ -208,15 +209,26 @@ def test_another_number_of_prompts_is_refused(tmp_path, monkeypatch):
         ifeval.load(None, None)
 
 
-def test_without_nltks_data_nothing_is_loaded_scored_or_fetched(tmp_path, monkeypatch):
-    path = _file(tmp_path, ROWS)
-    items = ifeval.load(path, None)
+def test_without_nltks_data_nothing_is_scored_or_fetched(tmp_path, monkeypatch):
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    for call in (lambda: ifeval.load(path, None), lambda: ifeval.score(items[0], "Yes.", "stop")):
+    (item, *_) = ifeval.load(_file(tmp_path, ROWS), None)
+    for call in (ifeval.check, lambda: ifeval.score(item, "Yes.", "stop")):
         with pytest.raises(
-            FileNotFoundError, match=r"NLTK's data punkt_tab .*got none in .*python -m nltk.downloader punkt_tab"
+            FileNotFoundError, match=r"ifeval must have NLTK's data punkt_tab .*python -m nltk.downloader punkt_tab"
         ):
             call()
+
+
+def test_the_preflight_asks_for_nltks_data_before_the_hub(tmp_path, monkeypatch):
+    from flows.dag import preflight
+
+    node = SimpleNamespace(settings={"benchmark": "ifeval", "source": "hub", "limit": None})
+    recipe = SimpleNamespace(evaluation=SimpleNamespace(benchmarks={"ifeval": {}}))
+    monkeypatch.setattr(preflight, "_hub_set", lambda key, *args: preflight.Check(key, None, "asked"))
+    assert preflight._benchmark(node, recipe).seen == "asked"
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    refused = preflight._benchmark(node, recipe).problem
+    assert refused.startswith("evaluation.benchmarks.ifeval must have NLTK's data punkt_tab")
 
 
 def test_generations_do_not_hang_on_the_checkers_and_scores_do(tmp_path):

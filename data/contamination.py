@@ -23,6 +23,9 @@ NGRAM_WORDS = 13
 # Shorter texts (a choice, a list of numbers) occur anywhere by chance. Words that are numbers don't count.
 _FEWEST_WORDS = 6
 
+# What only a checker reads of an IFEval item, such as a phrase to end with: any row may hold that.
+_FOR_CHECKERS = ("instructions", "arguments")
+
 # In quarters of a word, as data/words.py counts.
 _NGRAM_LENGTH, _FEWEST_LENGTH = WORD_LENGTH * NGRAM_WORDS, WORD_LENGTH * _FEWEST_WORDS
 
@@ -114,7 +117,8 @@ class ItemIndex:
         self._short: dict[tuple[str, ...], dict[tuple[str, ...], set[str]]] = {}
         self._texts: dict[str, list[str]] = {}
         for item in items:
-            for words, lengths in map(words_of, _texts(item)):
+            asked = {name: value for name, value in item.items() if name not in _FOR_CHECKERS}
+            for words, lengths in map(words_of, _texts(asked)):
                 if sum(length for word, length in zip(words, lengths, strict=True) if not word.isdigit()) < _FEWEST_LENGTH:
                     continue
                 self._texts.setdefault(item["id"], []).append(_joined(words))

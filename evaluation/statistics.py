@@ -31,7 +31,7 @@ class PairedDifference:
     mcnemar_p: float
 
 
-def percent(count: float, of: int) -> float | None:
+def percent(count: float, of: float) -> float | None:
     """The share in percent, unrounded; None where the whole is 0.
 
     In ZeroEval's order of operations: 439 of 800 shows as 54.87 there, and `100 * count / of` as 54.88.

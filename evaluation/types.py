@@ -76,13 +76,15 @@ class Verdict:
     """A scorer's decision on one completion.
 
     `answer` is what was compared (None where nothing was found), and `rule` names the rule that found it. `metrics` holds further
-    metrics by name, which never enter the accuracy.
+    metrics by name, which never enter the accuracy. A metric that is a share of several things has their number in `weights`: over
+    all items it is the share of all things, not the mean of the items' shares.
     """
 
     outcome: Outcome
     answer: str | None
     rule: str
     metrics: dict[str, bool | float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

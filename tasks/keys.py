@@ -20,8 +20,9 @@ PROJECT_PACKAGES = frozenset({"bnf", "evaluation", "data", "tasks", "flows"})
 # The part of a sha256 that names a file: 128 bits, no accidental collisions, and short enough to read.
 KEY_CHARACTERS = 32
 # Libraries that decide results by themselves, by the name they are imported under, with the packages whose versions count. Those of
-# engines and of lm-eval are settings of their nodes.
+# engines and of lm-eval are settings of their nodes; IFEval's checkers are lm-eval's, and langdetect is what imports them.
 LIBRARIES = {
+    "langdetect": ("lm-eval", "langdetect", "nltk"),
     "math_verify": ("math-verify", "latex2sympy2_extended", "antlr4-python3-runtime", "sympy"),
     "py3langid": ("py3langid",),
 }

@@ -63,6 +63,10 @@ class Benchmark(Protocol):
         ...
 
     @default
+    def check(self) -> None:
+        """Raises FileNotFoundError where this machine lacks what scoring needs and no package brings; before anything is generated."""
+
+    @default
     def score(self, item: Item, completion: str, finish_reason: str) -> Verdict:
         """Whether the completion is right, by a rule."""
         raise ValueError(f"benchmark must be scored by a rule, got {self.TITLE}, which a judge scores; use its judge")

@@ -1,7 +1,11 @@
-"""Rows of a benchmark's upstream data: from a hub, from a local JSON Lines file, or from the project's own sample."""
+"""Rows of a benchmark's upstream data: from a hub, from a local file, or from the project's own sample.
+
+A local file is CSV or Parquet where its name ends so, else JSON Lines.
+"""
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +69,7 @@ def load_items(
     data set may look like the benchmark's.
 
     Args:
-        source: None for the hub, "sample" for the project's own items, else the path of a JSON Lines file.
+        source: None for the hub, "sample" for the project's own items, else the path of a file.
         num_items: How many the protocol has: the hub's data set must give as many, and a file no more. None: the protocol doesn't say.
 
     Raises:
@@ -139,10 +143,45 @@ def _rows(benchmark: str, source: str | None, hub: Hub) -> Iterator[Row]:
         raise FileNotFoundError(
             f"{benchmark}.source must be an existing file, got {path}; give the benchmark's upstream file{_or_sample(benchmark)}"
         )
-    return _file_rows(benchmark, path)
+    reader = {".csv": _csv_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), _jsonl_rows)
+    return reader(benchmark, path)
 
 
-def _file_rows(benchmark: str, path: Path) -> Iterator[Row]:
+def _csv_rows(benchmark: str, path: Path) -> Iterator[Row]:
+    rule = "be CSV with a header and a value for each of its columns"
+    # A row can have line breaks within quotes, so rows are numbered, from 1 after the header.
+    where = f"{path}, row 1"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            header = next(rows, [])
+            if len(set(header)) < len(header):
+                raise _error(benchmark, rule, f"the columns {header}", where)
+            for number, values in enumerate(row for row in rows if row):
+                where = f"{path}, row {number + 1}"
+                if len(values) != len(header):
+                    raise _error(benchmark, rule, f"{len(values)} values for {len(header)} columns", where)
+                yield Row(benchmark, number, where, dict(zip(header, values, strict=True)))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _error(benchmark, rule, f"{type(error).__name__}: {error}", where) from error
+
+
+def _parquet_rows(benchmark: str, path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for values in batch.to_pylist():
+                    yield Row(benchmark, number, f"{path}, row {number + 1}", values)
+                    number += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _error(benchmark, "be a Parquet file", f"{type(error).__name__}: {error}", f"{path}, row {number + 1}") from error
+
+
+def _jsonl_rows(benchmark: str, path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         number = 0
         for line_number, line in enumerate(file, start=1):

@@ -14,13 +14,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Literal, NotRequired, TypedDict
 
 from bnf.plugins import load, own_names
 from evaluation.answers.thoughts import answer_of, noted
 from evaluation.benchmarks import BENCHMARKS, ZEROEVAL_BENCHMARKS, Benchmark
-from evaluation.records import Record, read_json, read_numbered, write_json, write_whole
+from evaluation.records import Record, read_json, write_json, write_whole
+from evaluation.scoring.reading import read_completions, read_items
 from evaluation.statistics import percent, standard_error, wilson_interval
 from evaluation.types import Item, Outcome, Progress, Verdict
 
@@ -42,6 +42,7 @@ class ScoreRecord(TypedDict):
     answer: str | None
     rule: str
     metrics: dict[str, bool | float]
+    weights: NotRequired[dict[str, float]]
     finish_reason: str | None
     num_completion_tokens: int | None
     groups: dict[str, str | None]
@@ -186,7 +187,7 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -
         "stderr": None if math.isnan(stderr) else stderr,
         "rules": dict(Counter(record["rule"] for record in records).most_common()),
         "metrics": {
-            name: percent(sum(record["metrics"].get(name, 0) for record in records), n_expected)
+            name: _metric(records, name, n_expected)
             for name in sorted({name for record in records for name in record["metrics"]})
         },
         "groups": {name: _by_group(records, name) for name in scored.GROUPS},
@@ -207,6 +208,14 @@ def _thoughts(thinking: Sequence[ScoreRecord], n: int) -> Thoughts:
         "mean_thought_tokens": sum(lengths) / len(lengths) if lengths else None,
         "mean_answer_tokens": sum(answers) / len(answers) if answers else None,
     }
+
+
+def _metric(records: Sequence[ScoreRecord], name: str, n_expected: int) -> float | None:
+    """A metric over all items in percent. An item that has none counts 0, and weighs what the others weigh on average."""
+    having = [record for record in records if name in record["metrics"]]
+    weights = [record.get("weights", {}).get(name, 1.0) for record in having]
+    total = sum(record["metrics"][name] * weight for record, weight in zip(having, weights, strict=True))
+    return percent(total, sum(weights) / len(weights) * n_expected)
 
 
 def _by_group(records: Sequence[ScoreRecord], name: str) -> dict[str, GroupScore]:
@@ -249,7 +258,7 @@ def score_folder(
     Raises:
         FileNotFoundError, ValueError: where the folder's files are missing or ill-formed.
     """
-    items = _read_items(completions_dir / "items.jsonl")
+    items = read_items(completions_dir / "items.jsonl")
     completions = read_completions(completions_dir / "completions.jsonl")
     records = score_records(benchmark, items, completions, progress)
     left_out = completions_dir / "left_out.json"
@@ -296,7 +305,7 @@ def score_completions(
         model, items, completions, boxed = recorded.model, recorded.items, recorded.completions, recorded.boxed
     else:
         # The named file first: its faults are reported before those of the file beside it.
-        completions, items = read_completions(file), _read_items(file.with_name("items.jsonl"))
+        completions, items = read_completions(file), read_items(file.with_name("items.jsonl"))
         model, boxed = None, False
     records = score_records(benchmark, items, completions, boxed=boxed, has_thoughts=has_thoughts)
     # A ZeroEval file has no items but those that were answered.
@@ -310,39 +319,6 @@ def score_completions(
 
         result["cross_check"], result["disagreements"] = cross_check(benchmark, items, [dict(one) for one in records])
     return result
-
-
-def read_completions(path: Path) -> list[Record]:
-    """The records of a completions.jsonl.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where a line has no id and completion of its own; the message names the file and the line.
-    """
-    return _read_lines(path, {"id": str, "completion": str, "finish_reason": str | None, "num_completion_tokens": int | None})
-
-
-def _read_items(path: Path) -> list[Item]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must hold the items that the completions are of, got no such file; put it there")
-    return _read_lines(path, {"id": str})
-
-
-def _read_lines(path: Path, fields: dict[str, type | UnionType]) -> list[Record]:
-    """The file's records, each with an id of its own; `fields` gives the types that `isinstance` checks."""
-    records: list[Record] = []
-    lines: dict[str, int] = {}
-    for number, record in read_numbered(path, "correct or remove it"):
-        where = f"on line {number}; correct or remove it"
-        for name, kind in fields.items():
-            if not isinstance(record.get(name), kind):
-                expected = getattr(kind, "__name__", str(kind))
-                raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
-        if record["id"] in lines:
-            raise ValueError(f"{path} must have each id once, got {record['id']!r} of line {lines[record['id']]} again {where}")
-        lines[record["id"]] = number
-        records.append(record)
-    return records
 
 
 def _scored(benchmark: str) -> Benchmark:
@@ -380,6 +356,8 @@ def _record(
         "completion": completion["completion"],
         "scorer": SCORER_VERSION,
     }
+    if verdict.weights:
+        record["weights"] = verdict.weights
     # Without a thought nothing is said of one.
     thought: Record = {}
     if has_thoughts:

@@ -236,6 +236,10 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
     section = "evaluation" if benchmark in recipe.evaluation.benchmarks else "judge"
     name, key = f"benchmark {benchmark}", f"{section}.benchmarks.{benchmark}.source"
     module = load(BENCHMARKS, benchmark)
+    try:
+        module.check()
+    except FileNotFoundError as error:
+        return Check(name, f"{section}.benchmarks.{error}")
     if settings["source"] == "hub" and module.HUB is not None:
         remedy = "name a local file" + (", or `sample`" if sample_file(benchmark).exists() else "")
         return _hub_set(key, module.HUB.id, None, remedy)

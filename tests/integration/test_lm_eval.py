@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.answers.letters import gpqa_letter
 from evaluation.harness.replay import cross_check, cross_check_folder
 from evaluation.harness.tasks import run_task, unknown_task
 from evaluation.report.lm_eval import cross_check_of, task_rows, tasks_of
@@ -66,6 +67,57 @@ def test_maths_tasks_read_latex_and_crux_has_none():
     assert not disagreements and values[("minerva_math500", "math_verify")] == 100
     with pytest.raises(ValueError, match="lm-eval can read without executing answers, got crux"):
         cross_check("crux", [], [])
+
+
+def test_boxed_and_lettered_replies_are_read_by_lm_evals_tasks():
+    r"""Where a column differs, it is for the reason that stands beside the reply."""
+
+    def checked(name, items, replies):
+        completions = [{"id": item["id"], "completion": reply} for item, reply in zip(items, replies, strict=True)]
+        records = score_records(name, items, completions)
+        found, disagreements = cross_check(name, items, records)
+        main = {key: found["main"][key] for key in ("task", "filter", "metric")}
+        differs = {entry["id"] for entry in disagreements if main.items() <= entry.items()}
+        return [record["outcome"] for record in records], found["main"]["value"], differs
+
+    for name in ("aime_2024", "aime_2025"):
+        items = [{"id": str(n), "question": "q", "answer": "73"} for n in range(4)]
+        # lm-eval compares texts: 073 is not 73 there. Without a box it takes what stands between dollars.
+        replies = [r"\boxed{73}", r"\boxed{5}", r"\boxed{073}", "$73$"]
+        outcomes = ["correct", "wrong", "correct", "no_answer"]
+        assert checked(name, items, replies) == (outcomes, 50, {"2", "3"})
+    maths = [
+        {"id": str(n), "question": "q", "answer": r"\frac{1}{2}", "level": "Level 5", "subject": "Algebra"} for n in range(2)
+    ]
+    assert checked("math_500", maths, [r"So $\boxed{0.5}$.", r"So $\boxed{2}$."]) == (["correct", "wrong"], 50, set())
+    row = {"question": "q", "choices": list("abcdefghij"), "answer": "J", "subject": "law"}
+    # lm-eval has the first of the three expressions alone.
+    replies = ["The answer is (J).", "the answer is J", "The answer is (A).", "", "Answer: J"]
+    outcomes = ["correct", "correct", "wrong", "no_answer", "correct"]
+    pro = [{"id": str(n), **row} for n in range(5)]
+    assert checked("mmlu_pro", pro, replies) == (outcomes, 40, {"4"})
+
+
+def test_gpqas_letters_are_those_of_lm_evals_filters():
+    """lm-eval orders the choices at random, so only its filters can be compared: on replies in the form that the prompt asks for."""
+    import re
+
+    import lm_eval
+    from lm_eval.filters.extraction import MultiChoiceRegexFilter, RegexFilter
+
+    definition = Path(lm_eval.__file__).parent / "tasks" / "gpqa" / "cot_zeroshot" / "_gpqa_cot_zeroshot_yaml"
+    strict, flexible = re.findall(r'regex_pattern: "(.*)"', definition.read_text())
+    replies = ["So it can't be (A). The answer is (B).", "The answer is (D).", "It is B.", ""]
+    letters = [gpqa_letter(reply).value for reply in replies]
+    assert letters == ["B", "D", None, None]
+    found = RegexFilter(regex_pattern=strict).apply([[reply] for reply in replies], [{}] * 4)
+    assert [one.strip("()") for (one,) in found] == ["B", "D", "[invalid]", "[invalid]"]
+    documents = [{"choices": ["w", "x", "y", "z"]}] * 4
+    last = MultiChoiceRegexFilter(
+        regex_pattern=flexible.replace("\\\\", "\\"), group_select=-1, ignore_case=True, ignore_punctuation=True
+    )
+    found = last.apply([[reply] for reply in replies[:2]], documents[:2])
+    assert [one.strip("()") for (one,) in found] == ["B", "D"]
 
 
 @pytest.fixture

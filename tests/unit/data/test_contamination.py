@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bnf.data.groups import Completion, PromptGroup, write_groups
-from data.contamination import check_contamination
+from data.contamination import ItemIndex, check_contamination
 from tests.unit.evaluation.fake_engine import no_progress
 
 QUESTION = (
@@ -94,3 +94,19 @@ def test_documents_tools_and_replies_that_are_messages_are_looked_through(tmp_pa
         ("g2", "exact", "completion"),
         ("g3", "exact", "completion"),
     ]
+
+
+def test_what_only_a_checker_reads_is_no_text_of_an_item():
+    """IFEval's phrases to end with stand in any data; its prompts don't."""
+    phrase = "Is there anything else I can help with?"
+    item = {
+        "id": "ifeval-1",
+        "question": f"Write an ode to the tulip in the style of a pirate. End with: {phrase}",
+        "instructions": ["startend:end_checker"],
+        "arguments": [{"end_phrase": phrase}],
+    }
+    index = ItemIndex([item])
+    group = {"id": "g", "messages": [{"role": "user", "content": "Hello!"}], "completions": [{"text": phrase}]}
+    assert index.num_items == 1 and not list(index.matches(group))
+    (match,) = index.matches({**group, "messages": [{"role": "user", "content": item["question"]}]})
+    assert (match.item, match.kind) == ("ifeval-1", "exact")

@@ -12,7 +12,7 @@ from evaluation.benchmarks import arena_hard, mt_bench, wildbench
 from evaluation.judging.answers import read_answers
 from evaluation.judging.recorded.score import judge_score
 from evaluation.judging.recorded.tables import judgment_rows
-from evaluation.scoring.score import read_completions
+from evaluation.scoring.reading import read_completions
 from evaluation.scoring.zeroeval import load_zeroeval_results
 from tests.unit.evaluation.judgment_files import PROMPT, notes
 

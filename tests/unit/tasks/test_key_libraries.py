@@ -78,7 +78,8 @@ def importlib_version(name):
 
 
 def test_every_library_that_counts_is_installed_and_imported_by_some_stage():
-    code = code_digests(["tasks.stages.prepare", "evaluation.benchmarks.math:second_metrics"])
+    benchmarks = ["evaluation.benchmarks.math:second_metrics", "evaluation.benchmarks.ifeval:score"]
+    code = code_digests(["tasks.stages.prepare", *benchmarks])
     versions = library_versions(code)
     assert set(versions) == {package for packages in LIBRARIES.values() for package in packages}
     assert None not in versions.values()

@@ -1,0 +1,43 @@
+r"""AIME 2024: the 30 problems of that year's two American Invitational Mathematics Examinations.
+
+Dataset: HuggingFaceH4/aime_2024, train (30 items; Maxwell-Jia/AIME_2024's rows are read from a file). Metric:
+`math`'s, with math-verify's symbolic comparison beside it. Pattern: zero-shot, one user turn, the last `\boxed{…}` is the answer, greedy,
+32,768 tokens (`_reasoning.py`). Published figures are mostly means over 16 to 64 samples at temperature 0.6; this is one greedy sample.
+https://artofproblemsolving.com/wiki/index.php/AIME_Problems_and_Solutions
+"""
+
+from __future__ import annotations
+
+from evaluation.benchmarks._aime import NUM_PROBLEMS, aime_items
+from evaluation.benchmarks._boxed import boxed_verdict
+from evaluation.benchmarks._math_verify import math_verify_metrics
+from evaluation.benchmarks._reasoning import REASONING_TOKENS, boxed_messages
+from evaluation.types import Hub, Item
+
+TITLE = "AIME 2024"
+NUM_ITEMS = NUM_PROBLEMS
+MAX_NEW_TOKENS = REASONING_TOKENS
+LM_EVAL_TASKS = ("aime/aime24",)
+LM_EVAL_MAIN = ("aime24", "none", "exact_match")
+
+HUB = Hub("HuggingFaceH4/aime_2024", [None], split="train")
+
+
+def load(source: str | None, limit: int | None) -> list[Item]:
+    """The problems of both papers; an `answer` has no leading zeros.
+
+    Raises:
+        FileNotFoundError: where the source is not there.
+        ValueError: where it is not in upstream's format.
+    """
+    return aime_items("aime_2024", source, limit, HUB)
+
+
+messages = boxed_messages
+score = boxed_verdict
+second_metrics = math_verify_metrics
+
+
+def lm_eval_document(item: Item) -> dict[str, object]:
+    """The item as a row of the data set of lm-eval's task."""
+    return {"Problem": item.get("question", ""), "Answer": item["answer"]}

@@ -1,0 +1,353 @@
+"""MATH-500, AIME, MMLU-Pro and GPQA-Diamond, on hand-made rows in upstream's form: items, replies, files."""
+
+import csv
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from evaluation.answers.boxed import last_boxed
+from evaluation.answers.letters import gpqa_letter, mmlu_pro_letter
+from evaluation.answers.thinking import after_thinking
+from evaluation.benchmarks import aime_2024, aime_2025, gpqa_diamond, math_500, mmlu_pro
+from evaluation.scoring.score import aggregate, score_records
+
+DATA = Path(os.environ.get("BNF_TEST_DATA", "/"))
+
+MATH_ROW = {
+    "problem": "What is half of $x$?",
+    "solution": r"It is $\boxed{\frac{x}{2}}$.",
+    "answer": r"\frac{x}{2}",
+    "subject": "Algebra",
+    "level": 2,
+    "unique_id": "test/algebra/1.json",
+}
+# HuggingFaceH4's, Maxwell-Jia's, math-ai's and opencompass's columns.
+AIME_ROWS = [
+    {"id": 60, "problem": "2 + 71?", "solution": "…", "answer": "073", "url": "…", "year": "2024"},
+    {"ID": "2024-I-2", "Problem": "6 · 7?", "Solution": "…", "Answer": 42},
+    {"problem": "5 − 5?", "answer": "0", "id": "0"},
+    {"question": "990 + 9?", "answer": "999"},
+]
+PRO_ROW = {
+    "question_id": 70,
+    "question": "Which number is prime?",
+    "options": ["4", "6", "8", "9", "10", "12", "14", "15", "16", "7"],
+    "answer": "J",
+    "answer_index": 9,
+    "cot_content": "",
+    "category": "math",
+    "src": "made",
+}
+GPQA_ROW = {
+    "Record ID": "rec1",
+    "Question": "Which of these particles has no charge?\n",
+    "Correct Answer": "the neutron\n",
+    "Incorrect Answer 1": "the proton",
+    "Incorrect Answer 2": 'the "electron", of course',
+    "Incorrect Answer 3": "the positron,\nof 1932",
+    "High-level domain": "Physics",
+    "Subdomain": "Physics (general)",
+}
+ROWS = {
+    math_500: [MATH_ROW, {**MATH_ROW, "unique_id": "test/geometry/2.json", "subject": "Geometry", "level": 5}],
+    aime_2024: AIME_ROWS,
+    aime_2025: AIME_ROWS,
+    mmlu_pro: [PRO_ROW, {**PRO_ROW, "question_id": 71, "options": ["2", "4"], "answer": "A", "category": "law"}],
+    gpqa_diamond: [GPQA_ROW, {**GPQA_ROW, "Record ID": "rec2", "Question": "And which is heaviest?"}],
+}
+MODULES = list(ROWS)
+BOXED = [math_500, aime_2024, aime_2025]
+
+
+def _name(module):
+    return module.__name__.rpartition(".")[2]
+
+
+def _file(tmp_path, rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def _gold(module, item):
+    return f"So: \\boxed{{{item['answer']}}}." if module in BOXED else f"It follows. The answer is ({item['answer']})."
+
+
+def _scored(module, items, reply):
+    completions = [{"id": item["id"], "completion": reply(item), "finish_reason": "stop"} for item in items]
+    return aggregate(_name(module), score_records(_name(module), items, completions), len(items))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=_name)
+def test_gold_answers_are_all_right_empty_ones_all_missing(module, tmp_path):
+    items = module.load(_file(tmp_path, ROWS[module]), None)
+    assert len(items) == len(ROWS[module])
+    gold = _scored(module, items, lambda item: _gold(module, item))
+    assert (gold["accuracy"], gold["no_answer"], gold["n_benchmark"]) == (100, 0, module.NUM_ITEMS)
+    empty = _scored(module, items, lambda item: "")
+    assert (empty["accuracy"], empty["no_answer"]) == (0, 100)
+    if module in BOXED:
+        assert gold["metrics"]["math_verify"] == 100 and empty["metrics"]["math_verify"] == 0
+
+
+def test_the_protocols_counts_and_lengths():
+    assert {_name(module): (module.NUM_ITEMS, module.MAX_NEW_TOKENS) for module in MODULES} == {
+        "math_500": (500, 32_768),
+        "aime_2024": (30, 32_768),
+        "aime_2025": (30, 32_768),
+        "mmlu_pro": (12_032, 32_768),
+        "gpqa_diamond": (198, 32_768),
+    }
+
+
+@pytest.mark.parametrize("module", MODULES, ids=_name)
+def test_more_items_than_the_protocol_are_refused_from_a_file_and_fewer_from_the_hub(module, tmp_path, monkeypatch):
+    import datasets
+
+    row = ROWS[module][0]
+    names = {"unique_id": str, "question_id": int, "Record ID": str}
+    many = [{**row, **{key: kind(n) for key, kind in names.items() if key in row}} for n in range(module.NUM_ITEMS + 1)]
+    with pytest.raises(ValueError, match=f"{_name(module)}.source must give at most the protocol's {module.NUM_ITEMS} items"):
+        module.load(_file(tmp_path, many), 1)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: many[:-2])
+    with pytest.raises(ValueError, match=f"the protocol's {module.NUM_ITEMS} items, got {module.NUM_ITEMS - 1} from"):
+        module.load(None, None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: many[:-1])
+    assert len(module.load(None, 3)) == 3
+
+
+@pytest.mark.parametrize("module", MODULES, ids=_name)
+def test_one_user_turn_asks_without_the_answer(module, tmp_path):
+    item = {**module.load(_file(tmp_path, ROWS[module]), 1)[0], "answer": "gold"}
+    (turn,) = module.messages(item)
+    assert turn["role"] == "user" and turn["content"].startswith(item["question"]) and "gold" not in turn["content"]
+    end = "\\boxed{}." if module in BOXED else '"The answer is (LETTER)", where LETTER is that of the right choice.'
+    assert turn["content"].endswith(end)
+    for number, choice in enumerate(item.get("choices", ())):
+        assert f"\n({'ABCDEFGHIJ'[number]}) {choice}\n" in turn["content"]
+
+
+def test_results_by_subject_and_level(tmp_path):
+    items = math_500.load(_file(tmp_path, ROWS[math_500]), None)
+    groups = _scored(math_500, items, lambda item: r"\boxed{x/2}" if item["level"] == "Level 2" else r"\boxed{2x}")["groups"]
+    assert groups["level"] == {
+        "Level 2": {"n": 1, "accuracy": 100, "no_answer": 0},
+        "Level 5": {"n": 1, "accuracy": 0, "no_answer": 0},
+    }
+    assert {name: found["accuracy"] for name, found in groups["subject"].items()} == {"Algebra": 100, "Geometry": 0}
+    items = mmlu_pro.load(_file(tmp_path, ROWS[mmlu_pro]), None)
+    groups = _scored(mmlu_pro, items, lambda item: "The answer is (J).")["groups"]
+    assert {name: found["accuracy"] for name, found in groups["subject"].items()} == {"law": 0, "math": 100}
+    items = gpqa_diamond.load(_file(tmp_path, ROWS[gpqa_diamond]), None)
+    assert _scored(gpqa_diamond, items, lambda item: "")["groups"]["subject"]["Physics"]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "change", "message"),
+    [
+        (math_500, {"level": 6}, "level from 1 to 5, got 6 at .*line 1; give the benchmark's upstream file$"),
+        (math_500, {"answer": None}, "math_500.source must have answer as str"),
+        (math_500, {"unique_id": None}, "must have unique_id as str"),
+        (aime_2024, {"answer": "1000"}, "aime_2024.source must have a whole number from 0 to 999 as answer, got 1000"),
+        (aime_2025, {"answer": "-1"}, "from 0 to 999 as answer, got -1"),
+        (aime_2025, {"answer": "½"}, "from 0 to 999 as answer, got ½"),
+        (aime_2025, {"answer": 2.5}, "have answer or Answer as text or a whole number"),
+        (aime_2025, {"problem": None}, "have problem or Problem or question as str"),
+        (mmlu_pro, {"answer": "K"}, "letter of one of its 10 options as answer, got K"),
+        (mmlu_pro, {"answer": "AB"}, "letter of one of its 10 options as answer, got AB"),
+        (mmlu_pro, {"options": ["1"] * 11}, "have 1 to 10 options, got 11"),
+        (mmlu_pro, {"options": []}, "have 1 to 10 options, got 0"),
+        (mmlu_pro, {"category": "anatomy"}, "mmlu_pro.source must have one of MMLU-Pro's 14 categories, got anatomy"),
+        (gpqa_diamond, {"Incorrect Answer 3": None}, "gpqa_diamond.source must have Incorrect Answer 3 as str"),
+        (gpqa_diamond, {"Correct Answer": " "}, "four answers that are not empty"),
+    ],
+)
+def test_rows_that_are_wrong_are_refused(module, change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        module.load(_file(tmp_path, [{**ROWS[module][0], **change}]), None)
+
+
+# Files
+
+
+def test_csv_and_parquet_give_the_items_of_json_lines(tmp_path):
+    rows = ROWS[gpqa_diamond]
+    with (tmp_path / "gpqa_diamond.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    items = gpqa_diamond.load(_file(tmp_path, rows), None)
+    assert gpqa_diamond.load(str(tmp_path / "gpqa_diamond.csv"), None) == items
+    rows = ROWS[mmlu_pro]
+    path = tmp_path / "test-00000-of-00001.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    items = mmlu_pro.load(_file(tmp_path, rows), None)
+    assert [item["id"] for item in items] == ["mmlu_pro-70", "mmlu_pro-71"]
+    assert mmlu_pro.load(str(path), None) == items and mmlu_pro.load(str(path), 1) == items[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"Question,Question\n1,2\n", r"the columns \['Question', 'Question'\] at .*a.csv, row 1"),
+        (
+            "a.csv",
+            b"Question,Record ID\n\n3\n",
+            "got 1 values for 2 columns at .*a.csv, row 1; give the benchmark's upstream file",
+        ),
+        ("a.csv", b'Question\n"unfinished\n', "Error: unexpected end of data at .*row 1"),
+        ("a.csv", b"Question\n\xff\n", "UnicodeDecodeError"),
+        ("a.csv", b"", "must hold items of the benchmark, got none"),
+        ("a.csv", b"Question\n1\n", "must have Correct Answer as str"),
+        ("a.parquet", b"no such thing", "gpqa_diamond.source must be a Parquet file, got ArrowInvalid"),
+    ],
+)
+def test_a_faulty_file_is_named_with_its_row(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        gpqa_diamond.load(str(tmp_path / name), None)
+
+
+# Replies
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "answer"),
+    [
+        (r"\boxed{73}", "correct", "73"),
+        (r"\boxed{073}", "correct", "073"),
+        (r"First \boxed{5}, no: $\boxed{\text{73}}$.", "correct", r"\text{73}"),
+        (r"\boxed{73} or \boxed{74}", "wrong", "74"),
+        (r"<think>\boxed{74}</think>It is \boxed{73}.", "correct", "73"),
+        (r"<think>\boxed{73}</think>I don't know.", "no_answer", None),
+        (r"<think>\boxed{73}", "correct", "73"),  # cut off: it is all there is
+        ("The answer is 73.", "no_answer", None),
+        (r"\boxed{}", "no_answer", None),
+        (r"\boxed{73", "no_answer", None),
+        (r"\boxed{73.5}", "wrong", "73.5"),
+    ],
+)
+def test_the_last_box_after_the_reasoning_is_the_answer(reply, outcome, answer):
+    verdict = aime_2024.score({"question": "2 + 71?", "answer": "73"}, reply, "stop")
+    assert (verdict.outcome, verdict.answer) == (outcome, answer)
+
+
+def test_reasoning_ends_with_its_last_mark():
+    assert after_thinking("a</think>b</think> c") == " c"
+    assert after_thinking("<think>a") == "<think>a"
+    assert after_thinking("a</think>") == ""
+
+
+# Hand-read from upstream's expressions: r"answer is \(?([A-J])\)?", r".*[aA]nswer:\s*([A-J])", r"\b[A-J]\b(?!.*\b[A-J]\b)" with DOTALL.
+PRO_REPLIES = [
+    ("The answer is (C).", "C", "answer_is"),
+    ("The answer is C. No, the answer is (D).", "C", "answer_is"),
+    ("The answer is (K). Answer: B", "B", "answer_colon"),
+    ("The answer is **D**", "D", "last_letter"),
+    ("Answer: B, answer: D\nAnswer: E", "D", "answer_colon"),
+    ("no answer: here\nAnswer:\n  F\nAnswer: A", "F", "answer_colon"),
+    ("Answer: Answer: B", "B", "answer_colon"),
+    ("Answer: X\nanswer:Cat", "C", "answer_colon"),
+    ("A or B? I take B", "B", "last_letter"),
+    ("(A) is wrong, so I think it is seven", "I", "last_letter"),
+    ("BAD, and KLM", None, "none"),
+    ("", None, "none"),
+]
+
+
+@pytest.mark.parametrize(("reply", "letter", "rule"), PRO_REPLIES)
+def test_mmlu_pros_rules_find_the_letter(reply, letter, rule):
+    found = mmlu_pro_letter(reply)
+    assert (found.value, found.rule) == (letter, rule)
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter", "rule"),
+    [
+        ("The correct answer is (B)", "B", "answer_is"),
+        ("The answer is (X). Answer: (B)", "B", "answer_colon"),
+        ("The answer is (X). The answer is (B).", None, "none"),
+        ("Answer: (C)", "C", "answer_colon"),
+        ("the answer: (D)", "D", "answer_colon"),
+        ("My answer (A)", "A", "answer"),
+        ("It is (D), I think", "D", "parentheses"),
+        ("f(x) is (D)", None, "none"),
+        ("The answer is B", None, "none"),
+        ("", None, "none"),
+    ],
+)
+def test_gpqas_rules_find_the_letter(reply, letter, rule):
+    found = gpqa_letter(reply)
+    assert (found.value, found.rule) == (letter, rule)
+
+
+def test_letters_are_found_in_linear_time():
+    """Upstream's own expressions take minutes for these: each letter looks for a later one."""
+    assert mmlu_pro_letter("A " * 400_000).value == "A"
+    assert mmlu_pro_letter("answer: k " * 100_000).rule == "none"
+
+
+def test_letters_after_the_reasoning_count(tmp_path):
+    item = mmlu_pro.load(_file(tmp_path, ROWS[mmlu_pro]), 1)[0]
+    assert mmlu_pro.score(item, "<think>The answer is (A).</think>The answer is (J).", "stop").outcome == "correct"
+    assert mmlu_pro.score(item, "<think>The answer is (J).</think>", "length").outcome == "no_answer"
+
+
+# GPQA's order
+
+
+def test_gpqas_choices_have_an_order_of_their_own_whatever_their_place(tmp_path):
+    first, second = gpqa_diamond.load(_file(tmp_path, ROWS[gpqa_diamond]), None)
+    again, other = gpqa_diamond.load(_file(tmp_path, ROWS[gpqa_diamond][::-1]), None)
+    assert (again, other) == (second, first)
+    # The same wherever it is computed: sha256 of "gpqa_diamond-0", question and choice, with NUL between them.
+    assert first["choices"] == ["the proton", 'the "electron", of course', "the neutron", "the positron,\nof 1932"]
+    assert first["answer"] == "C"
+    assert second["choices"]["ABCD".index(second["answer"])] == "the neutron" and second["choices"] != first["choices"]
+
+
+def test_gpqas_right_choices_are_spread_over_the_letters(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpqa_diamond, "NUM_ITEMS", 400)
+    rows = [{**GPQA_ROW, "Record ID": str(n), "Question": f"Question {n}?"} for n in range(400)]
+    letters = Counter(item["answer"] for item in gpqa_diamond.load(_file(tmp_path, rows), None))
+    # 100 expected, standard deviation 8.7.
+    assert set(letters) == set("ABCD") and all(65 < number < 135 for number in letters.values())
+
+
+# Keys, and real problems
+
+
+@pytest.mark.parametrize("module", MODULES, ids=_name)
+def test_generations_do_not_hang_on_the_code_that_scores_them(module):
+    from tasks.keys import code_digests
+
+    scorers = {f"evaluation.answers.{name}" for name in ("latex", "boxed", "letters", "thinking", "parsing")}
+    assert not scorers & code_digests([f"{module.__name__}:load,messages"]).keys()
+    used = {"evaluation.answers.thinking", f"evaluation.answers.{'boxed' if module in BOXED else 'letters'}"}
+    assert used <= code_digests([f"{module.__name__}:score"]).keys()
+
+
+@pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
+def test_500_of_maths_problems_as_math_500s_rows(tmp_path):
+    """Solutions as replies: their last box is the answer."""
+    upstream = [json.loads(line) for line in (DATA / "math" / "MATH_test.math500_subset.jsonl").read_text().splitlines()]
+    rows = [
+        {
+            "problem": row["question"],
+            "solution": row["answer"],
+            "answer": last_boxed(row["answer"]),
+            "subject": row["type"],
+            "level": int(row["level"].removeprefix("Level ")),
+            "unique_id": f"test/{number}.json",
+        }
+        for number, row in enumerate(upstream)
+    ]
+    items = math_500.load(_file(tmp_path, rows), None)
+    solutions = {f"math_500-{row['unique_id']}": row["solution"] for row in rows}
+    assert len(items) == 500 == math_500.NUM_ITEMS
+    assert Counter(math_500.score(item, solutions[item["id"]], "stop").outcome for item in items) == {"correct": 500}

@@ -92,8 +92,8 @@ def shifts_of(name: str, runs: Sequence[SweptRun]) -> Shift | None:
 
 
 def shift_charts(shifts: Sequence[Shift]) -> list[tuple[str, Markup]]:
-    """A chart for each setting on axes that all share: the mean over seeds, and each seed as a thin line. Where the mean ends before some of
-    the seeds do, the chart's name says so.
+    """A chart for each setting on axes that all share: the mean over seeds, and each seed as a thin line. Where the mean ends before some
+    seeds do, the chart's name says so.
     """
     if not shifts:
         return []

@@ -24,10 +24,9 @@ from flows.wording import place
 from tasks.home_lock import using
 from tasks.keys import ROOT
 
-# A path from the root, the person's home or above the working folder, as a setting or inside one; of an address only its beginning is alike.
-_MACHINE_PATH = re.compile(
-    r"""(?<![\w.:/~-])(?:~|\.\.)?/(?:[^\s"',\]}/]+/)*?(?P<kept>(?:[^\s"',\]}/]+/)?[^\s"',\]}/]+)/?(?=[\s"',\]}]|$)"""
-)
+# A path from the root, the person's home or above the working folder, as a setting or inside one; an address is none.
+_NAME = r"""[^\s"',\]}/]+"""
+_MACHINE_PATH = re.compile(rf"""(?<![\w.:/~-])(?:~|\.\.)?/(?:{_NAME}/)*?(?P<kept>(?:{_NAME}/)?{_NAME})/?(?=[\s"',\]}}]|$)""")
 
 
 def study(name: str | None, overrides: Sequence[str] = (), *, write_page: bool, as_json: bool, debug: bool = False) -> int:

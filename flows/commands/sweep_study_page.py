@@ -66,18 +66,16 @@ def last_rounds(results: StudyResults) -> list[str]:
     """Which figures are of a last round alone, and what that means; none where there are none."""
     marked: dict[str, list[str]] = {}
     for row in results.rows:
-        titles = [
-            column.title for column in results.columns if column.key in row.cells and row.cells[column.key].is_of_last_round
-        ]
+        known = [column for column in results.columns if column.key in row.cells]
+        titles = [column.title for column in known if row.cells[column.key].is_of_last_round]
         if titles:
             marked.setdefault("; ".join(titles), []).append(visible(row.title))
     if not marked:
         return []
+    which = ". ".join(f"{', '.join(rows)}: {titles}" for titles, rows in marked.items())
     return [
-        f"{_LAST_ROUND.strip()} Of the last round alone: it is measured from that round's start, on that round's data and dev set. It is no "
-        "figure of the whole training, and is compared with none. "
-        + ". ".join(f"{', '.join(rows)}: {titles}" for titles, rows in marked.items())
-        + "."
+        f"{_LAST_ROUND.strip()} Of the last round alone: it is measured from that round's start, on that round's data and dev set. It is "
+        f"no figure of the whole training, and is compared with none. {which}."
     ]
 
 

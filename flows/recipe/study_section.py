@@ -22,7 +22,7 @@ class Study(Section):
     design: Annotated[list[_Text], Field(min_length=1)]
     columns: Annotated[list[ColumnName], Field(min_length=1)]
     # The columns in which settings are compared. All comparisons of a study are one family of Holm's correction.
-    tests: Annotated[list[TestName], Field(min_length=1)] = list(DEFAULT_TESTS)
+    tests: Annotated[list[TestName], Field(min_length=1)] = Field(default_factory=lambda: list(DEFAULT_TESTS))
     # The variants that are compared, each with its opponent: [dpo-noisy, bnf-noisy]. Left out: by the rule of docs/sweeps.md.
     compare: list[_Pair] = Field(default_factory=list)
     # What of the design was changed once it had begun, and why.

@@ -66,8 +66,8 @@ def swept_run(
 
 
 def of_last_round(sample: Sample | None) -> frozenset[str]:
-    """The figures of a study's columns that are of the last round alone: each round trains from its own start, on data and with a dev set of
-    its own. The KL is too where each round has its own reference.
+    """The figures of a study's columns that are of the last round alone: each round trains from its own start, on its own data and with a
+    dev set of its own. The KL is too where each round has its own reference.
     """
     if sample is None or sample.rounds == 1:
         return frozenset()

@@ -50,7 +50,7 @@ PAIRS = {
     ],
 }
 TESTS = {
-    **dict.fromkeys(PAIRS, ["gain", "tax"]),
+    **{name: ["gain", "tax"] for name in PAIRS},
     "near_identical": ["chosen_shift", "rejected_shift", "eval_accuracy"],
     "noise": ["gain", "loss_std"],
 }

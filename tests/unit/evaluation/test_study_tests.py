@@ -51,7 +51,7 @@ def runs(tmp_path: Path) -> list[SweptRun]:
     return [
         *trained(tmp_path, "bnf", (0.1, 0.2, 0.3), (0.75, 0.75, 0.75)),
         *trained(tmp_path, "dpo", (-0.9, -1.8, -2.7), (0.85, 0.75, 0.95)),
-        *trained(tmp_path, "topr", (0.2, 0.3, 0.4), (0.75, 0.75, 0.75)),
+        *trained(tmp_path, "topr", (0.21, 0.3, 0.4), (0.75, 0.75, 0.75)),
     ]
 
 
@@ -63,6 +63,7 @@ def test_the_paired_t_test_by_hand() -> None:
     assert found.ci == pytest.approx((-2 - 2.48414, -2 + 2.48414), abs=1e-4) and found.p == pytest.approx(0.07418, abs=1e-5)
     # One seed says nothing of its spread, and three that are equal no more.
     assert (seeds_mean([0.5]).ci, seeds_mean([0.5]).p) == (None, None)
+    assert seeds_mean([0.1 + 0.2, 0.3, 0.3]).p is None, "they are equal but for rounding"
     assert (seeds_mean([0.5] * 3).ci, seeds_mean([0.5] * 3).p, seeds_mean([0.5] * 3).seed_sd) == (None, None, 0)
 
 
@@ -76,13 +77,14 @@ def test_a_study_without_benchmarks_compares_its_own_columns(runs: list[SweptRun
     assert shift.of.mean == pytest.approx(-2) and shift.of.p == pytest.approx(0.07418, abs=1e-5)
     assert accuracy.of.mean == pytest.approx(10) and accuracy.of.p == pytest.approx(0.22540, abs=1e-5)
     assert accuracy.of.ci == pytest.approx((10 - 24.8414, 10 + 24.8414), abs=1e-3)
-    # TOPR's seeds are all 0.1 ahead, up to rounding, and equal in accuracy: of the latter there is no p, and so three are corrected for.
+    # TOPR is 0.11, 0.1 and 0.1 nats ahead: t = 31, p = 1 − 31 / √963 = 0.0010390. In accuracy it is equal, which has no p: three p are left.
     equal = compared["topr", "bnf", "eval_accuracy"]
     assert equal.found is not None and (equal.found.of.mean, equal.found.p_holm, equal.found.verdict) == (0, None, "noise")
     ahead = compared["topr", "bnf", "chosen_shift"].found
-    assert ahead is not None and ahead.of.mean == pytest.approx(0.1) and ahead.verdict == "gain"
+    assert ahead is not None and ahead.of.mean == pytest.approx(0.31 / 3) and ahead.verdict == "gain"
     # Holm: the least p times 3, the next times 2, the last as it is, each no less than the one before.
-    assert shift.p_holm == pytest.approx(2 * 0.07418, abs=1e-5) and accuracy.p_holm == pytest.approx(0.22540, abs=1e-5)
+    assert ahead.p_holm == pytest.approx(3 * 0.0010390, abs=1e-6) and shift.p_holm == pytest.approx(2 * 0.07418, abs=2e-5)
+    assert accuracy.p_holm == pytest.approx(0.22540, abs=1e-5)
 
 
 def test_the_page_says_what_was_tested_and_what_came_out(runs: list[SweptRun]) -> None:
@@ -93,13 +95,16 @@ def test_the_page_says_what_was_tested_and_what_came_out(runs: list[SweptRun]) -
     )
     assert "paired t test" in found.reading.family and "a point or more" not in found.reading.family
     [holds] = found.reading.holds
-    assert holds.startswith("topr against bnf: +0.100 [") and "nats per token of the preferred side's shift, p <0.001" in holds
+    assert (
+        holds.startswith("topr against bnf: +0.103 [")
+        and "nats per token of the preferred side's shift, p 0.003, 3 seeds: more." in holds
+    )
     assert found.reading.open == [
         "dpo against bnf: −2.000 [−4.484, +0.484] nats per token of the preferred side's shift, p 0.148, 3 seeds: not told apart.",
         "dpo against bnf: +10.0 [−14.8, +34.8] points of dev accuracy, p 0.225, 3 seeds: not told apart.",
         "topr against bnf: 0.0 points of dev accuracy, no p, 3 seeds: not told apart.",
     ]
-    assert found.answer.sentence.startswith("bnf loses to topr (+0.100 [")
+    assert found.answer.sentence.startswith("bnf loses to topr (+0.103 [")
     doubts = " ".join(found.answer.points[-1].sentences)
     assert "3 seeds a setting; intervals are over the seeds." in doubts
 
@@ -126,7 +131,7 @@ def test_a_column_on_a_scale_of_its_own_is_compared_within_an_objective_alone(tm
     assert spread == [("bnf 0.2", "bnf 0.0"), ("bnf 0.4", "bnf 0.0"), ("dpo 0.2", "dpo 0.0"), ("dpo 0.4", "dpo 0.0")]
     gains = {(one.setting, one.against): one.found for one in found.comparisons if one.column.key == "gain"}
     # Right answers by seed: dpo 0.0 40, 41, 42 and bnf 0.0 30, 31, 32; dpo 0.2 has 1, 2, 3.
-    means = {pair: tested.of.mean for pair, tested in gains.items() if tested is not None}
+    means = {pair: round(tested.of.mean, 9) for pair, tested in gains.items() if tested is not None}
     assert (means["dpo 0.0", "bnf 0.0"], means["bnf 0.2", "bnf 0.0"], means["dpo 0.2", "dpo 0.0"]) == (10, -10, -39)
     # Where BNF loses is a matter of other objectives at the same noise; what noise costs BNF is among what holds.
     assert found.answer.sentence.startswith("bnf loses to dpo 0.0") and "bnf 0.2" not in found.answer.sentence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from evaluation.report.study_facts import DEFAULT_TESTS, ColumnName, StudyFacts, TestName
 from flows.recipe.section import Section
@@ -30,10 +30,10 @@ class Study(Section):
 
     @field_validator("columns", "tests", "compare")
     @classmethod
-    def _each_once(cls, value: list[object], info: ValidationInfo) -> list[object]:
+    def _each_once(cls, value: list[object]) -> list[object]:
         twice = next((name for number, name in enumerate(value) if name in value[:number]), None)
         if twice is not None:
-            what = "pair" if info.field_name == "compare" else "column"
+            what = "pair" if isinstance(twice, list) else "column"
             raise ValueError(f"must have each {what} once, got {twice!r} twice; remove one")
         return value
 

@@ -77,7 +77,7 @@ def test_a_study_without_benchmarks_compares_its_own_columns(runs: list[SweptRun
     assert shift.of.mean == pytest.approx(-2) and shift.of.p == pytest.approx(0.07418, abs=1e-5)
     assert accuracy.of.mean == pytest.approx(10) and accuracy.of.p == pytest.approx(0.22540, abs=1e-5)
     assert accuracy.of.ci == pytest.approx((10 - 24.8414, 10 + 24.8414), abs=1e-3)
-    # TOPR is 0.11, 0.1 and 0.1 nats ahead: t = 31, p = 1 − 31 / √963 = 0.0010390. In accuracy it is equal, which has no p: three p are left.
+    # TOPR is 0.11, 0.1 and 0.1 nats ahead: t = 31, p = 1 − 31 / √963 = 0.0010390. In accuracy it is equal, which has no p: three are left.
     equal = compared["topr", "bnf", "eval_accuracy"]
     assert equal.found is not None and (equal.found.of.mean, equal.found.p_holm, equal.found.verdict) == (0, None, "noise")
     ahead = compared["topr", "bnf", "chosen_shift"].found

@@ -30,6 +30,8 @@ _NUM_RESAMPLES = 2000
 # The least p that is worked out: normal and Student's tails below it mean nothing. Above the greatest, which is given as 1, intervals are
 # too narrow to be solved for.
 _LEAST_P, _GREATEST_P = 1e-12, 0.99
+# Differences of equal figures, such as 75 − 71.875 %, may be apart by this share of them.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class CrossedMean:
 
     Attributes:
         mean: Of several blocks the mean of their means.
-        num_seeds, num_items: What it is over; items of all blocks together.
+        num_seeds, num_items: What it is over; items of all blocks together, and 0 of a figure that a training has once.
         ci: The 95 % interval over items and seeds; of one seed over items alone. None of a single item, and where nothing varies on a scale
             that isn't known.
         ci_items: The 95 % interval over items, with these seeds.
@@ -246,3 +248,20 @@ def seeds_interval(values: Sequence[float], least: float = -math.inf, most: floa
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     half = float(t.isf(_ALPHA / 2, len(values) - 1)) * spread / math.sqrt(len(values))
     return max(least, mean - half), min(most, mean + half)
+
+
+def seeds_mean(values: Sequence[float]) -> CrossedMean:
+    """The mean of one figure of each seed, such as its difference between two settings: Student's interval, and the t test's p.
+
+    Of differences this is the paired t test. Of one seed, and where all seeds have the same value but for rounding, there are neither
+    interval nor p: three equal numbers prove nothing.
+    """
+    mean, number = _mean(values), len(values)
+    if number < 2 or max(values) - min(values) <= _ROUNDING * max(map(abs, values)):
+        return CrossedMean(mean, number, 0, None, None, None, 0.0 if number > 1 else None, None)
+    from statistics import stdev
+
+    from scipy.stats import ttest_1samp
+
+    p = float(ttest_1samp(values, 0.0).pvalue)
+    return CrossedMean(mean, number, 0, seeds_interval(values), None, None, stdev(values), p)

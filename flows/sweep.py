@@ -19,9 +19,9 @@ from prefect.states import Failed as failed_state
 
 from bnf.host import own_cores
 from bnf.training.collapse import TrainingCollapsed
-from evaluation.report.swept import PAGE, Choice, FailedRun, SweepFacts, SweptRun
+from evaluation.report.swept import PAGE, Choice
 from flows.align import LISTENER, PLAN, SHARE, align
-from flows.dag.choosing import choose, chosen_points, contests, how_chosen
+from flows.dag.choosing import choose, chosen_points, how_chosen
 from flows.dag.plan import Plan
 from flows.dag.points import Point, in_words
 from flows.dag.preflight import problems
@@ -29,15 +29,14 @@ from flows.dag.resources import shared_devices
 from flows.dag.schedule import Waiting, startable
 from flows.dag.sweep_plan import SweepPlan, devices_needed, result_of, trained_only
 from flows.errors import RecipeError
-from flows.recipe.sweep_file import made_of
 from flows.runner import Listener
-from flows.runs.made import made_by
 from flows.runs.record import RUNNING, Run, all_runs, find_run
 from flows.runs.sweeps import SweepFolder, SweepRun
-from flows.runs.swept import dev_figures, swept_run
+from flows.runs.swept import dev_figures
 from flows.service.cancel import cancellation
 from flows.service.crashed import mark_crashed
 from flows.service.sharing import Share, SharedAccelerator, part
+from flows.sweep_end import Ended, compare
 from tasks.child import Cancelled, StageFailed
 from tasks.prefect_task import artifact_key
 from tasks.resources import DEVICES
@@ -96,7 +95,8 @@ def sweep(name: str) -> str | State[str]:
         except Cancelled as error:
             work.folder.end("cancelled")
             return cancelled_state(message=str(error))
-        _compare(work)
+        plan = work.plan
+        compare(Ended(plan.home, plan.plans[0].store, plan.sweep, plan.points, work.folder, work.results, work.choices))
         page = work.folder.folder / PAGE
         create_link_artifact(
             page.as_uri(), link_text=f"comparison of {name}", key=f"{artifact_key(name)}-sweep", description=str(page)
@@ -237,75 +237,3 @@ def _note(work: Work, point: Point, run: str | None, error: BaseException | None
         work.results.pop(point.recipe.name, None)
         work.tell.on_message(f"{point.recipe.name}: {entry.state}: {entry.why}")
     work.folder.save()
-
-
-def _swept(work: Work) -> list[SweptRun]:
-    """The runs with a result, in the order of the sweep's file."""
-    return [
-        swept_run(
-            work.results[point.recipe.name],
-            work.plan.plans[0].store,
-            label=point.label,
-            settings=point.settings,
-            num_settings=num_settings,
-            is_chosen=is_chosen,
-        )
-        for point, num_settings, is_chosen in _tuned(work)
-        if point.recipe.name in work.results
-    ]
-
-
-def _failed(work: Work) -> list[FailedRun]:
-    return [
-        FailedRun(
-            point.label,
-            point.settings,
-            entry.why,
-            entry.runs[-1] if entry.runs else None,
-            objective=point.objective,
-            seed=point.recipe.seed,
-            num_settings=num_settings,
-            is_chosen=is_chosen,
-            is_collapsed=entry.is_collapsed,
-        )
-        for point, num_settings, is_chosen in _tuned(work)
-        if (entry := work.entry(point)).why is not None
-    ]
-
-
-def _tuned(work: Work) -> list[tuple[Point, int, bool]]:
-    """Of each run over how many settings its objective was tuned, and whether its settings were chosen."""
-    select, points = work.plan.sweep.select, work.plan.points
-    if select is None:
-        return [(point, 1, True) for point in points]
-    chosen = {point.recipe.name for point in chosen_points(select, points, work.choices)}
-    numbers = {choice.name: len(choice.candidates) for choice in work.choices}
-    tuned = {
-        point.recipe.name: numbers.get(name, 1) for name, those in contests(points, select.over).items() for point in those
-    }
-    return [(point, tuned[point.recipe.name], point.recipe.name in chosen) for point in points]
-
-
-def _compare(work: Work) -> None:
-    from evaluation.report.sweeps import write
-
-    record, select = work.folder.record, work.plan.sweep.select
-    facts = SweepFacts(
-        name=record.sweep,
-        command=record.command,
-        axes=record.axes,
-        by=None if select is None else select.by,
-        over=() if select is None else select.over,
-        choices=work.choices,
-        failed=_failed(work),
-        variants=work.plan.sweep.variants,
-    )
-    runs = _swept(work)
-    write(runs, work.folder.folder, facts)
-    if work.plan.sweep.study is not None:
-        from evaluation.report.study_results import find_study
-
-        own = {name for entry in record.runs for name in entry.runs}
-        made = made_by([run for run in all_runs(work.plan.home) if run.id in own])
-        study = work.plan.sweep.study.facts()
-        find_study(runs, facts, study, made, made_of(work.plan.sweep)).write(work.folder.folder)

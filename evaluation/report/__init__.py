@@ -25,5 +25,6 @@ sweep_words: where BNF loses and wins, in words
 sweep_charts: gain against tax, and likelihood over training
 training_figures: what a training has once, in the tables and in studies
 study_facts: what a study says of itself, and the columns that it can have
+study_pairs: which of its settings are compared; study_tests: in which columns, all in one family of tests
 study_results: its rows, kept in the sweep's folder; study_words: what holds and what doesn't; study_figure: its figure
 """

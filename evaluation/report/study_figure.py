@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,8 @@ _LINE, _ABOVE = 14.0, 12.0
 _LEAST_GAP = 0.05
 # The widest character of a legend, and the mark before each name.
 _CHARACTER, _MARK = 5.6, 16.0
+# And of a title, which is larger and bold; the mean of its characters is narrower.
+_TITLE_CHARACTER = 6.0
 
 
 class _Series(NamedTuple):
@@ -40,11 +43,11 @@ class _Series(NamedTuple):
 
 
 class _Panel(NamedTuple):
-    """A chart with its title; `legend` has (name, colour of the style sheet)."""
+    """A chart with its title; `legend` has (name, colour of the style sheet, number of the marker where points have one)."""
 
     title: str
     chart: Markup
-    legend: Sequence[tuple[str, str]] = ()
+    legend: Sequence[tuple[str, str, int | None]] = ()
 
 
 def figure(results: StudyResults) -> str | None:
@@ -57,7 +60,7 @@ def _over_axis(results: StudyResults) -> Iterator[_Panel]:
     """Each column against the axis, a line for each other setting."""
     axis = str(results.axis)
     series = _series(results)
-    legend = [(one.name, _variable(one.color)) for one in series] if len(series) > 1 else []
+    legend = [(one.name, _variable(one.color), one.color) for one in series] if len(series) > 1 else []
     for column in results.columns:
         if column.key == "grad_norm_max" or not any(column.key in row.cells for row in results.rows):
             continue
@@ -74,13 +77,18 @@ def _series(results: StudyResults) -> list[_Series]:
         if key != results.axis and len({repr(row.settings.get(key)) for row in results.rows}) > 1
     ]
     for row in results.rows:
-        by_name.setdefault(", ".join(str(row.settings.get(key)) for key in varied), []).append(row)
+        by_name.setdefault(", ".join(_said(key, row.settings.get(key)) for key in varied), []).append(row)
     names = list(by_name)
     own = next((name for name in names if name == REFERENCE), None)
     others = [name for name in names if name != own]
     return [
         _Series(name, rows, 0 if name == own or len(names) == 1 else 1 + others.index(name)) for name, rows in by_name.items()
     ]
+
+
+def _said(key: str, value: object) -> str:
+    """A setting in words: a number says nothing without its key."""
+    return value if isinstance(value, str) else f"{key.rsplit('.', 1)[-1]} {value}"
 
 
 def _lines(series: Sequence[_Series], column: Column, axis: str) -> Markup:
@@ -130,7 +138,7 @@ def _by_setting(results: StudyResults) -> Iterator[_Panel]:
 
 
 def _likelihoods(results: StudyResults) -> Iterator[_Panel]:
-    legend = [(side, f"var(--{side})") for side in ("preferred", "dispreferred")]
+    legend: list[tuple[str, str, int | None]] = [(side, f"var(--{side})", None) for side in ("preferred", "dispreferred")]
     for name, chart in sweep_charts.shift_charts(results.shifts):
         yield _Panel(f"Likelihood over training, {name}", chart, legend)
         legend = []
@@ -148,10 +156,12 @@ def _stacked(panels: Sequence[_Panel]) -> str:
         assert size is not None, "a chart has a viewBox"
         wide, high = (float(side) for side in size.groups())
         width = max(width, wide)
-        y += _ABOVE + _LINE
-        parts.append(
-            f'<text x="4" y="{y - 4:g}" font-size="10.5" font-weight="600" fill="var(--ink)">{_shown(panel.title)}</text>'
-        )
+        y += _ABOVE
+        for line in textwrap.wrap(visible(panel.title), int((wide - 4) / _TITLE_CHARACTER), break_long_words=True):
+            y += _LINE
+            parts.append(
+                f'<text x="4" y="{y - 4:g}" font-size="10.5" font-weight="600" fill="var(--ink)">{_shown(line)}</text>'
+            )
         marks, y = _legend(panel.legend, y, wide)
         parts += marks
         parts.append(str(panel.chart).replace("<svg", f'<svg x="0" y="{y:g}" width="{wide:g}" height="{high:g}"', 1))
@@ -167,14 +177,19 @@ def _stacked(panels: Sequence[_Panel]) -> str:
     )
 
 
-def _legend(names: Sequence[tuple[str, str]], y: float, width: float) -> tuple[list[str], float]:
+def _legend(names: Sequence[tuple[str, str, int | None]], y: float, width: float) -> tuple[list[str], float]:
     """The legend's marks and names in as many lines as they need, and where it ends."""
     parts, x = [], 4.0
-    for name, color in names:
+    for name, color, number in names:
         long = _MARK + _CHARACTER * len(visible(name))
         if x + long > width and x > 4:
             x, y = 4.0, y + _LINE
-        parts.append(f'<rect x="{x:g}" y="{y + 2:g}" width="9" height="9" rx="2" style="fill: {color}"/>')
+        if number is None:
+            parts.append(f'<rect x="{x:g}" y="{y + 2:g}" width="9" height="9" rx="2" style="fill: {color}"/>')
+        else:
+            path, is_hollow = sweep_charts.marker_path(number, x + 5, y + 6.5, 6)
+            fill = "var(--ground)" if is_hollow else color
+            parts.append(f'<path class="marker" d="{path}" style="fill: {fill}; stroke: {color}; stroke-width: 0.8"/>')
         parts.append(f'<text x="{x + 13:g}" y="{y + 10:g}" font-size="9.5" fill="var(--ink)">{_shown(name)}</text>')
         x += long + 8
     return parts, y + (_LINE if names else 0)

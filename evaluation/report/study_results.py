@@ -7,17 +7,18 @@ is needed for it any more.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.crossed import CrossedMean, seeds_interval
-from evaluation.records import replacing
+from evaluation.records import read_json, replacing
 from evaluation.report.answer import Answer
 from evaluation.report.study_facts import COLUMNS, Column, Made, StudyFacts, delta_column
-from evaluation.report.study_words import Reading, reading
+from evaluation.report.study_pairs import Candidate, study_pairs
+from evaluation.report.study_tests import Comparison, Figures, compare, tested_columns
+from evaluation.report.study_words import Reading, reading, study_answer
 from evaluation.report.sweep_charts import Shift, shifts_of
 from evaluation.report.sweep_results import LIMITS, Row, SweepResults, find_results
-from evaluation.report.sweep_words import answer
 from evaluation.report.swept import FailedRun, SweepFacts, SweptRun
 from evaluation.report.training_figures import training_figures
 from evaluation.statistics import Interval
@@ -29,11 +30,14 @@ _SEED = "seed"
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean over `num_seeds` seeds with its 95 % interval, where there is one."""
+    """A mean over `num_seeds` seeds with its 95 % interval, where there is one; of trainings in several rounds it may be one of the last
+    round alone.
+    """
 
     mean: float
     ci: Interval | None
     num_seeds: int
+    is_of_last_round: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class StudyResults:
         answer: what the sweep's page says first: where BNF loses.
         failed: the runs without a result; those of settings that were not chosen are among them.
         shifts: the likelihood of both sides over training, for a study that asks for `chosen_shift`.
-        made_of: a digest of the study's file, its base and the settings on the command line.
+        comparisons: of settings in the columns that the study tests.
+        made_of: what decides all this beside the runs: digests of the study's file with its base and settings, and of the code.
     """
 
     study: StudyFacts
@@ -73,6 +78,7 @@ class StudyResults:
     axis: str | None
     columns: Sequence[Column]
     rows: Sequence[StudyRow]
+    comparisons: Sequence[Comparison]
     answer: Answer
     reading: Reading
     notes: Sequence[str]
@@ -98,6 +104,15 @@ class StudyResults:
         except (FileNotFoundError, ValidationError):
             return None
 
+    @staticmethod
+    def made_of_in(folder: Path) -> str | None:
+        """What the results in a sweep's folder are made of, be they of another version; None where there are none."""
+        try:
+            found = read_json(folder / STUDY_FILE).get("made_of")
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if isinstance(found, str) else None
+
 
 def find_study(runs: Sequence[SweptRun], sweep: SweepFacts, study: StudyFacts, made: Made, made_of: str) -> StudyResults:
     """The results of a study's sweep.
@@ -113,19 +128,27 @@ def find_study(runs: Sequence[SweptRun], sweep: SweepFacts, study: StudyFacts, m
         name: objective if objective is not None and objectives.count(objective) == 1 else name
         for name, objective in zip(settings, objectives, strict=True)
     }
-    rows = [_row(titles[name], those, by_name.get(name), found) for name, those in settings.items()]
+    done = {name: [run for run in those if isinstance(run, SweptRun)] for name, those in settings.items()}
+    figures = {run.run: _figures(run) for those in done.values() for run in those}
+    rows = [_row(titles[name], those, by_name.get(name), figures) for name, those in settings.items()]
     shifts = []
     if "chosen_shift" in study.columns:
-        done = {name: [run for run in those if isinstance(run, SweptRun)] for name, those in settings.items()}
-        shifts = [shift for name, those in done.items() if (shift := shifts_of(titles[name], those))]
+        shifts = [shift for name, those in done.items() if (shift := shifts_of(titles[name] + _of_round(those), those))]
+    tests = tested_columns(study, found.scores)
+    candidates = [Candidate(name, those[0].objective, those[0].settings) for name, those in settings.items()]
+    comparisons = compare(study_pairs(candidates, sweep, study.compare), done, titles, tests, found.scores, figures)
+    # The family is the page's own.
+    found = replace(found, num_compared=sum(one.found is not None and one.found.p_holm is not None for one in comparisons))
+    seeds = {titles[name]: len(those) for name, those in done.items() if those}
     return StudyResults(
         study=study,
         sweep=sweep.name,
         axis=_axis(sweep),
         columns=list(_columns(study, found)),
         rows=rows,
-        answer=answer(found, sweep),
-        reading=reading(found),
+        comparisons=comparisons,
+        answer=study_answer(comparisons, tests, found, sweep, seeds),
+        reading=reading(comparisons, tests, found),
         notes=found.scores.notes,
         failed=sweep.failed,
         shifts=shifts,
@@ -178,10 +201,14 @@ def _columns(study: StudyFacts, found: SweepResults) -> Iterator[Column]:
             yield from COLUMNS[name]
 
 
-def _row(title: str, runs: _Runs, row: Row | None, found: SweepResults) -> StudyRow:
+def _of_round(runs: Sequence[SweptRun]) -> str:
+    return " (the last round)" if any("chosen_shift" in run.of_last_round for run in runs) else ""
+
+
+def _row(title: str, runs: _Runs, row: Row | None, figures: Figures) -> StudyRow:
     done = [run for run in runs if isinstance(run, SweptRun)]
     collapsed = sum(isinstance(run, FailedRun) and run.is_collapsed for run in runs)
-    cells = dict(_of_trainings(done))
+    cells = dict(_of_trainings(done, figures))
     if row is not None:
         crossed = {"gain": row.gain, "tax": row.tax, "tokens": row.length}
         crossed |= {delta_column(name, "").key: tested.of for name, tested in row.by_benchmark.items()}
@@ -197,11 +224,16 @@ def _crossed(found: CrossedMean) -> Cell:
     return Cell(found.mean, found.ci, found.num_seeds)
 
 
-def _of_trainings(runs: Sequence[SweptRun]) -> Iterator[tuple[str, Cell]]:
-    """What trainings have once, over the seeds that have it. `tokens` is of the benchmarks' completions, and so is none of it."""
-    figures = [{**training_figures(run), **run.dev} for run in runs]
-    for key in dict.fromkeys(key for one in figures for key in one if key != "tokens"):
-        values, factor = [one[key] for one in figures if key in one], 100.0 if key in _PERCENT else 1.0
-        found = seeds_interval(values, *LIMITS.get(key, ()))
-        ci = None if found is None else (factor * found[0], factor * found[1])
-        yield key, Cell(factor * sum(values) / len(values), ci, len(values))
+def _figures(run: SweptRun) -> dict[str, float]:
+    """What a run's training and its dev set have once. `tokens` is of the benchmarks' completions, and so is none of it."""
+    found = {**training_figures(run), **run.dev}
+    return {key: (100.0 if key in _PERCENT else 1.0) * value for key, value in found.items() if key != "tokens"}
+
+
+def _of_trainings(runs: Sequence[SweptRun], figures: Figures) -> Iterator[tuple[str, Cell]]:
+    """Over the seeds that have it."""
+    of_runs = [figures[run.run] for run in runs]
+    for key in dict.fromkeys(key for one in of_runs for key in one):
+        values, factor = [one[key] for one in of_runs if key in one], 100.0 if key in _PERCENT else 1.0
+        ci = seeds_interval(values, *(factor * end for end in LIMITS.get(key, ())))
+        yield key, Cell(sum(values) / len(values), ci, len(values), any(key in run.of_last_round for run in runs))

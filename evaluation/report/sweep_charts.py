@@ -92,7 +92,9 @@ def shifts_of(name: str, runs: Sequence[SweptRun]) -> Shift | None:
 
 
 def shift_charts(shifts: Sequence[Shift]) -> list[tuple[str, Markup]]:
-    """A chart for each setting on axes that all share: the mean over seeds, and each seed as a thin line."""
+    """A chart for each setting on axes that all share: the mean over seeds, and each seed as a thin line. Where the mean ends before some
+    seeds do, the chart's name says so.
+    """
     if not shifts:
         return []
     values = {one.name: [y for lines in one.lines.values() for line in lines for _, y in line] for one in shifts}
@@ -125,7 +127,52 @@ def shift_charts(shifts: Sequence[Shift]) -> list[tuple[str, Markup]]:
 
         return svg(draw, f"Likelihood shift of {one.name}", (4.7, 2.05))
 
-    return [(one.name, chart(one)) for one in shifts]
+    return [(one.name + _where_mean_ends(one), chart(one)) for one in shifts]
+
+
+def _where_mean_ends(one: Shift) -> str:
+    """`; the mean ends at step 40, as one of 3 seeds does`; empty where all seeds go equally far."""
+    said = []
+    for lines in one.lines.values():
+        last = [line[-1][0] for line in lines]
+        if not lines or min(last) == max(last):
+            continue
+        mean = _mean_line(lines)
+        short = sum(end < max(last) for end in last)
+        if _is_of_all(lines):
+            said.append(f"; the mean ends at step {mean[-1][0]:g}, as {short} of {len(lines)} seeds end early")
+        else:
+            said.append(f"; no step has all {len(lines)} seeds, and the mean is of those that have it")
+    # Both sides are logged at the same steps.
+    return said[0] if said else ""
+
+
+def _is_of_all(lines: Sequence[Sequence[tuple[float, float]]]) -> bool:
+    """Whether there are steps that all lines have."""
+    return bool(set.intersection(*({step for step, _ in line} for line in lines)))
+
+
+def marker_path(number: int, x: float, y: float, size: float) -> tuple[str, bool]:
+    """A setting's marker around (x, y) as the path of an SVG file, and whether it is hollow."""
+    from matplotlib.markers import MarkerStyle
+    from matplotlib.path import Path
+
+    look = marker(number)
+    style = MarkerStyle(look["marker"])
+    path = style.get_path().transformed(style.get_transform())
+    letters = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}
+    # Of the file y grows downwards. A closing has a point that means nothing.
+    parts = [
+        letters[code]
+        + (
+            ""
+            if code == Path.CLOSEPOLY
+            else " ".join(f"{x + size * a:.2f} {y - size * b:.2f}" for a, b in points.reshape(-1, 2))
+        )
+        for points, code in path.iter_segments(simplify=False)
+        if code in letters
+    ]
+    return "".join(parts), "markerfacecolor" in look
 
 
 def _decades(least: float, most: float) -> list[float]:

@@ -109,7 +109,7 @@ def find_results(runs: Sequence[SweptRun], facts: SweepFacts) -> SweepResults:
     figure = facts.by or next((name for name in ("eval_accuracy", "eval_loss") if any(name in run.dev for run in runs)), None)
     opponents = {setting.name: _opponent(setting, scores.settings, facts) for setting in scores.settings}
     pairs = [(setting, other) for setting in scores.settings if (other := opponents[setting.name]) is not None]
-    differences = [_difference(setting, other, scores, kind) for setting, other in pairs for kind in ("gain", "tax")]
+    differences = [difference(setting, other, scores, kind) for setting, other in pairs for kind in ("gain", "tax")]
     tested = iter(_tested(differences))
     against = {
         setting.name: Against(_title(other, scores), _common(setting, other), next(tested), next(tested))
@@ -168,15 +168,15 @@ def _opponent(setting: Setting, settings: Sequence[Setting], facts: SweepFacts) 
     if references and len(references) < len(settings):
         if setting.objective == REFERENCE:
             return None
-        own = _rest(setting, facts)
-        alike = [one for one in references if _rest(one, facts) == own]
+        own = other_settings(setting.first.settings, facts)
+        alike = [one for one in references if other_settings(one.first.settings, facts) == own]
         return (alike or references)[0]
     return settings[0] if setting is not settings[0] else None
 
 
-def _rest(setting: Setting, facts: SweepFacts) -> dict[str, str]:
+def other_settings(of: Mapping[str, object], facts: SweepFacts) -> dict[str, str]:
     """What is the same of settings that differ in their objective and in what was chosen for it; of a variant, what it sets."""
-    settings = {**facts.variants.get(str(setting.first.settings.get("variant")), {}), **setting.first.settings}
+    settings = {**facts.variants.get(str(of.get("variant")), {}), **of}
     free = {*_OBJECTIVE_KEYS, *facts.over}
     return {
         key: repr(value)
@@ -201,21 +201,43 @@ def _changes(setting: Setting, seeds: Iterable[int]) -> _Values:
     return lambda name: [setting.scores[seed][name].changes for seed in seeds]
 
 
-def _difference(setting: Setting, other: Setting, scores: SweptScores, kind: str) -> CrossedMean | None:
-    """None where the two have other targets or no seed in common."""
+def difference(setting: Setting, other: Setting, scores: SweptScores, kind: str) -> CrossedMean | None:
+    """The setting's `gain`, `tax` or `tokens` less the other's. None where the two have other targets or no seed in common, or some lengths
+    aren't known.
+    """
     seeds = _common(setting, other)
     if setting.targets != other.targets or not seeds:
         return None
+    if kind == "tokens":
+        lengths = [{name: _tokens(one, seeds, name) for name in scores.labels} for one in (setting, other)]
+        if any(found is None for of_one in lengths for found in of_one.values()):
+            return None
+        return _mean(
+            scores,
+            list(scores.labels),
+            lambda name: _less(lengths[0][name] or (), lengths[1][name] or ()),
+            factor=1.0,
+            right_or_wrong=False,
+        )
     ours, theirs = _changes(setting, seeds), _changes(other, seeds)
 
-    def values(name: str) -> list[Sequence[float]]:
-        by_seed = zip(ours(name), theirs(name), strict=True)
-        return [[a - b for a, b in zip(mine, its, strict=True)] for mine, its in by_seed]
+    def values(name: str) -> list[list[float]]:
+        return _less(ours(name), theirs(name))
 
     names = _of_kind(setting, list(scores.labels), kind)
     # Of one base model the difference of two changes is that of two answers. Of two it may be up to 2.
     same_base = all(setting.scores[seed][name].base == other.scores[seed][name].base for seed in seeds for name in names)
     return _mean(scores, names, values, right_or_wrong=same_base)
+
+
+def _less(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> list[list[float]]:
+    """By seed and item."""
+    return [[a - b for a, b in zip(mine, its, strict=True)] for mine, its in zip(ours, theirs, strict=True)]
+
+
+def _tokens(setting: Setting, seeds: Sequence[int], name: str) -> list[Sequence[float]] | None:
+    found = [tokens for seed in seeds if (tokens := setting.scores[seed][name].tokens) is not None]
+    return found if len(found) == len(seeds) else None
 
 
 def _mean(

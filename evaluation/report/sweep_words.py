@@ -5,58 +5,90 @@ Settings are compared with BNF (or, without it, with the sweep's first setting),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from evaluation.crossed import CrossedMean
-from evaluation.formats import difference, number, p_value
+from evaluation.formats import difference, interval, number, p_value, signed
 from evaluation.paired import ALPHA, NOISE_POINTS
 from evaluation.report.answer import Answer, Point
 from evaluation.report.sweep_results import Row, SweepResults, Tested
 from evaluation.report.swept import SweepFacts
 
 _MOST_NAMES = 3
+# What settings are compared in that are evaluated: differences of answers, of which some flip by chance.
+_ANSWERS = ("gain", "tax")
 
 
-class _Compared(NamedTuple):
-    """A row's difference from the reference, in gain or tax."""
+class Compared(NamedTuple):
+    """A setting's difference from the reference, in a column of which more is better: `kind` is gain, tax or another's words, `unit` that
+    of the difference.
+    """
 
-    row: Row
+    title: str
     reference: str
     kind: str
     found: Tested
+    unit: str = "points"
+    digits: int = 1
+
+    @property
+    def shown(self) -> str:
+        """`+4.1 [+1.0, +7.2]`."""
+        of = self.found.of
+        return f"{signed(of.mean, self.digits)} {interval(of.ci, self.digits, with_sign=True)}".rstrip()
 
     @property
     def words(self) -> str:
         """`dpo: +4.1 points of gain [+1.0, +7.2], p 0.012`."""
-        over = f"against {self.reference}"
-        return (
-            f"{self.row.title}: {difference(self.found.of.mean, self.found.of.ci)} points of {self.kind} {over}, p (Holm) "
-            f"{p_value(self.found.p_holm)}"
-        )
+        return f"{self.title}: {self.shown} {self.unit} of {self.kind} against {self.reference}, p (Holm) {p_value(self.found.p_holm)}"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is more than answers flip by chance."""
+        return abs(self.found.of.mean) >= NOISE_POINTS or self.kind not in _ANSWERS
 
 
 def answer(results: SweepResults, facts: SweepFacts) -> Answer:
     """What the page says first."""
-    if not results.rows:
-        return Answer(_nothing(facts), (), _points(("Can I believe it?", _doubts(results, facts))))
     compared = [
-        _Compared(row, row.against.title, kind, found)
+        Compared(row.title, row.against.title, kind, found)
         for row in results.rows
         if row.against is not None
         for kind, found in (("gain", row.against.gain), ("tax", row.against.tax))
         if found is not None
     ]
+    return answer_of(compared, results, facts)
+
+
+def answer_of(
+    compared: Sequence[Compared],
+    results: SweepResults,
+    facts: SweepFacts,
+    *,
+    name: str | None = None,
+    kinds: Sequence[str] = _ANSWERS,
+    seeds: Mapping[str, int] | None = None,
+) -> Answer:
+    """What these comparisons with a reference say.
+
+    Args:
+        name: the reference's; left out: the one of the sweep.
+        kinds: what settings were compared in, in words.
+        seeds: how many seeds each setting has, where it isn't the evaluated ones that were compared.
+    """
+    if not results.rows and not compared:
+        return Answer(_nothing(facts), (), _points(("Can I believe it?", _doubts(results, facts, seeds))))
     lost, won, open_ = ([one for one in compared if one.found.verdict == verdict] for verdict in ("gain", "loss", "noise"))
-    name = reference_of(results)
+    name = name or reference_of(results)
     worse = _worse_than_base(results)
     return Answer(
-        _sentence(name, lost, won, open_, worse, results),
+        _sentence(name, lost, won, open_, worse, results, kinds),
         _verdicts(name, lost, won, open_),
         _points(
             (f"Where does {name} lose?", [*(f"{one.words}." for one in lost), *worse, *_behind(open_), *_below_base(results)]),
             (f"Where does {name} win?", [f"{one.words}." for one in won]),
-            ("Can I believe it?", _doubts(results, facts)),
+            ("Can I believe it?", _doubts(results, facts, seeds)),
         ),
     )
 
@@ -91,11 +123,12 @@ def notes(results: SweepResults) -> list[str]:
 
 def _sentence(
     name: str,
-    lost: Sequence[_Compared],
-    won: Sequence[_Compared],
-    open_: Sequence[_Compared],
+    lost: Sequence[Compared],
+    won: Sequence[Compared],
+    open_: Sequence[Compared],
     worse: Sequence[str],
     results: SweepResults,
+    kinds: Sequence[str],
 ) -> str:
     ahead, behind = _left_open(open_, 1), _left_open(open_, -1)
     parts = []
@@ -124,33 +157,33 @@ def _sentence(
                 if shown
                 else f"{row.title} alone, on no benchmark."
             )
-        most = max(open_, key=lambda one: abs(one.found.of.mean))
+        which = f"No setting can be told from {name} in {' or '.join(kinds)}"
+        # Of several units the largest is that which is least like chance.
+        units = {one.unit for one in open_}
+        most = max(open_, key=lambda one: abs(one.found.of.mean) if len(units) == 1 else -(one.found.of.p or 1.0))
         if not most.found.of.mean:
-            return f"No setting can be told from {name} in gain or tax: every difference is 0."
-        return (
-            f"No setting can be told from {name} in gain or tax; the largest difference is {most.row.title}'s "
-            f"{difference(most.found.of.mean, most.found.of.ci)} points of {most.kind}."
-        )
-    others = sorted({one.row.title for one in open_} - {one.row.title for one in (*lost, *ahead, *won, *behind)})
+            return f"{which}: every difference is 0."
+        said = "the largest difference is" if len(units) == 1 else "the least like chance is"
+        return f"{which}; {said} {most.title}'s {most.shown} {most.unit} of {most.kind}."
+    others = sorted({one.title for one in open_} - {one.title for one in (*lost, *ahead, *won, *behind)})
     if others:
         parts.append(f"{_names(others)} can't be told from it")
     return "; ".join(parts) + "."
 
 
-def _left_open(open_: Sequence[_Compared], sign: int) -> list[_Compared]:
+def _left_open(open_: Sequence[Compared], sign: int) -> list[Compared]:
     """Differences of that sign whose own interval excludes 0, and which the correction for the number of comparisons calls noise."""
     return [
         one
         for one in open_
-        if one.found.of.p is not None and one.found.of.p < ALPHA and sign * one.found.of.mean >= NOISE_POINTS
+        if one.found.of.p is not None and one.found.of.p < ALPHA and sign * one.found.of.mean > 0 and one.is_large
     ]
 
 
-def _list(compared: Sequence[_Compared], *, with_p: bool = False) -> str:
+def _list(compared: Sequence[Compared], *, with_p: bool = False) -> str:
     return _names(
         [
-            f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} points of {one.kind}"
-            f"{f', p {p_value(one.found.p_holm)}' if with_p else ''})"
+            f"{one.title} ({one.shown} {one.unit} of {one.kind}{f', p {p_value(one.found.p_holm)}' if with_p else ''})"
             for one in compared
         ]
     )
@@ -163,9 +196,7 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(shown[:-1]) + " and " + shown[-1] if len(shown) > 1 else shown[0]
 
 
-def _verdicts(
-    name: str, lost: Sequence[_Compared], won: Sequence[_Compared], open_: Sequence[_Compared]
-) -> list[tuple[str, str]]:
+def _verdicts(name: str, lost: Sequence[Compared], won: Sequence[Compared], open_: Sequence[Compared]) -> list[tuple[str, str]]:
     if not (lost or won or open_):
         return []
     return [
@@ -198,12 +229,14 @@ def _references(results: SweepResults) -> list[tuple[Row, str, Tested]]:
     return [(row, name, found) for row in results.rows if row.against is None for name, found in row.by_benchmark.items()]
 
 
-def _behind(open_: Sequence[_Compared]) -> list[str]:
+def _behind(open_: Sequence[Compared]) -> list[str]:
     """Who is ahead of the reference, within noise; the furthest first."""
     ahead = sorted((one for one in open_ if one.found.of.mean > 0), key=lambda one: -one.found.of.mean)
     if not ahead:
         return []
-    shown = _names([f"{one.row.title} ({difference(one.found.of.mean, one.found.of.ci)} of {one.kind})" for one in ahead])
+    shown = _names(
+        [f"{one.title} ({one.shown}{'' if one.unit == 'points' else f' {one.unit}'} of {one.kind})" for one in ahead]
+    )
     return [f"Ahead of it within noise: {shown}."]
 
 
@@ -219,17 +252,21 @@ def _nothing(facts: SweepFacts) -> str:
     return f"No run of {facts.name} was evaluated: there is nothing to compare."
 
 
-def _doubts(results: SweepResults, facts: SweepFacts) -> list[str]:
+def _doubts(results: SweepResults, facts: SweepFacts, counts: Mapping[str, int] | None) -> list[str]:
     rows, found = results.rows, []
-    seeds = sorted({len(row.setting.runs) for row in rows})
+    over = "items" if counts is None else "the seeds"
+    counts = {row.title: len(row.setting.runs) for row in rows} if counts is None else counts
+    seeds = sorted(set(counts.values()))
     if seeds == [1]:
-        found.append("Every setting has one seed: intervals are over items alone, and another seed may train to another place.")
+        covers = "intervals are over items alone" if over == "items" else "there are no intervals"
+        found.append(f"Every setting has one seed: {covers}, and another seed may train to another place.")
     elif seeds:
         fewest = seeds[0]
         shown = f"{fewest}" if len(seeds) == 1 else f"{fewest} to {seeds[-1]}"
-        found.append(f"{shown} seeds a setting; intervals are over items and seeds.{_few(fewest, results.num_compared)}")
+        both = "items and seeds" if over == "items" else over
+        found.append(f"{shown} seeds a setting; intervals are over {both}.{_few(fewest, results.num_compared)}")
     if len(seeds) > 1:
-        less = ", ".join(f"{row.title} {len(row.setting.runs)}" for row in rows)
+        less = ", ".join(f"{title} {number}" for title, number in counts.items())
         found.append(f"Settings have different numbers of seeds ({less}); differences are over the seeds that both have.")
     tuned = {row.num_settings for row in rows}
     if len(tuned) > 1:

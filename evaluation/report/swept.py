@@ -30,6 +30,7 @@ class SweptRun:
         dev: figures of its dev set by name (`eval_loss`, `eval_accuracy`), of the policy that the run gives; empty without a dev set.
         num_settings: how many settings this run's objective was tuned over; 1 where nothing was chosen.
         is_chosen: whether its settings were chosen on dev. True for all runs of a sweep without `select`.
+        of_last_round: of a run of several rounds the figures that are of its last round alone, by their names in a study's columns.
     """
 
     run: str
@@ -45,6 +46,7 @@ class SweptRun:
     dev: Mapping[str, float] = field(default_factory=dict)
     num_settings: int = 1
     is_chosen: bool = True
+    of_last_round: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

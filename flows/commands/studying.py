@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -14,12 +15,18 @@ from flows.commands.sweeping import run_sweep, shown
 from flows.display import print_json, print_notes, print_table
 from flows.errors import RecipeError
 from flows.recipe.studies import question_of, study_names, study_path
-from flows.recipe.sweep_file import Sweep, load_sweep, made_of
+from flows.recipe.sweep_file import Sweep, load_sweep, made_of, same_but_code
 from flows.runs.home import home_folder
 from flows.runs.record import RUNNING
-from flows.runs.sweeps import SweepFolder, find_sweep
+from flows.runs.sweeps import SweepFolder, find_sweep, held
+from flows.sweep_end import compare_again
 from flows.wording import place
+from tasks.home_lock import using
 from tasks.keys import ROOT
+
+# A path from the root, the person's home or above the working folder, as a setting or inside one; an address is none.
+_NAME = r"""[^\s"',\]}/]+"""
+_MACHINE_PATH = re.compile(rf"""(?<![\w.:/~-])(?:~|\.\.)?/(?:{_NAME}/)*?(?P<kept>(?:{_NAME}/)?{_NAME})/?(?=[\s"',\]}}]|$)""")
 
 
 def study(name: str | None, overrides: Sequence[str] = (), *, write_page: bool, as_json: bool, debug: bool = False) -> int:
@@ -42,7 +49,7 @@ def study(name: str | None, overrides: Sequence[str] = (), *, write_page: bool, 
         known = "\n".join(f"  {one}: {question}" for one, question in _questions().items())
         raise RecipeError(f"NAME must be one of {', '.join(_questions())}, got {name!r}; correct it\n{known}")
     path = study_path(name)
-    command = shlex.join(["bnf", "study", name, *(["--write-page"] if write_page else []), *overrides])
+    command = shlex.join(["bnf", "study", name, "--write-page", *_results_settings(overrides)])
 
     def show(folder: SweepFolder) -> None:
         _show(name, command, folder, write_page=write_page, as_json=as_json)
@@ -55,6 +62,13 @@ def study(name: str | None, overrides: Sequence[str] = (), *, write_page: bool, 
         show(found)
         return 1 if found.record.failed else 0
     return run_sweep(path, overrides, as_json=as_json, debug=debug, show=show)
+
+
+def _results_settings(overrides: Sequence[str]) -> list[str]:
+    """The settings that decide results, as a page can name them: those of `resources` decide none, and where files lie on this machine is
+    nobody else's: of an absolute path its folder and its name are left.
+    """
+    return [_MACHINE_PATH.sub(r"\g<kept>", word) for word in overrides if not word.startswith("resources.")]
 
 
 def _questions() -> dict[str, str]:
@@ -72,16 +86,20 @@ def _list(*, as_json: bool) -> None:
 
 def _complete(sweep: Sweep) -> SweepFolder | None:
     """The study's folder where its sweep has ended, as the file says it today, with a result of every run or a collapse of its training,
-    which another try would repeat.
+    which another try would repeat. Results that other code made of the runs are made anew where the runs are still there.
     """
-    found = find_sweep(home_folder(), sweep.name)
+    home = home_folder()
+    found = find_sweep(home, sweep.name)
     if found is None or found.state in (RUNNING, "crashed"):
         return None
-    results = StudyResults.read(found.folder)
-    if results is None or results.made_of != made_of(sweep):
-        return None
     ended = all(run.is_collapsed if run.why is not None else run.state == "completed" for run in found.record.runs)
-    return found if ended else None
+    made, today = StudyResults.made_of_in(found.folder), made_of(sweep)
+    if not ended or made is None or not same_but_code(made, today):
+        return None
+    if made == today and StudyResults.read(found.folder) is not None:
+        return found
+    with using(home), held(home, sweep.name):
+        return found if compare_again(home, sweep, found) else None
 
 
 def _show(name: str, command: str, folder: SweepFolder, *, write_page: bool, as_json: bool) -> None:
@@ -93,7 +111,8 @@ def _show(name: str, command: str, folder: SweepFolder, *, write_page: bool, as_
         print_json({"study": name, **shown(folder), **found, "files": [str(path) for path in paths]})
         return
     print_table(results.study.title, sweep_study_page.rows_of(results), words=True)
-    print_notes([results.answer.sentence, *sweep_study_page.without_result(results), results.reading.family])
+    notes = [*sweep_study_page.last_rounds(results), *sweep_study_page.without_result(results), results.reading.family]
+    print_notes([results.answer.sentence, *notes])
     print(f"tables  {place(folder.folder / RESULTS)}, and .parquet and .tex beside it\npage    {place(folder.folder / PAGE)}")
     for path in paths:
         print(f"written: {path}")

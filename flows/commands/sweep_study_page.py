@@ -58,7 +58,25 @@ def _shown(column: Column, cell: Cell | None, row: StudyRow) -> str:
         return f"{round(cell.mean * cell.num_seeds / 100)} of {cell.num_seeds}"
     mean = (signed if column.is_signed else number)(cell.mean, column.digits)
     fewer = f", n {cell.num_seeds}" if cell.num_seeds != row.num_seeds else ""
-    return f"{mean} {interval(cell.ci, column.digits, with_sign=column.is_signed)}".rstrip() + fewer
+    last = _LAST_ROUND if cell.is_of_last_round else ""
+    return f"{mean} {interval(cell.ci, column.digits, with_sign=column.is_signed)}".rstrip() + fewer + last
+
+
+def last_rounds(results: StudyResults) -> list[str]:
+    """Which figures are of a last round alone, and what that means; none where there are none."""
+    marked: dict[str, list[str]] = {}
+    for row in results.rows:
+        known = [column for column in results.columns if column.key in row.cells]
+        titles = [column.title for column in known if row.cells[column.key].is_of_last_round]
+        if titles:
+            marked.setdefault("; ".join(titles), []).append(visible(row.title))
+    if not marked:
+        return []
+    which = ". ".join(f"{', '.join(rows)}: {titles}" for titles, rows in marked.items())
+    return [
+        f"{_LAST_ROUND.strip()} Of the last round alone: it is measured from that round's start, on that round's data and dev set. It is "
+        f"no figure of the whole training, and is compared with none. {which}."
+    ]
 
 
 def _run(one: FailedRun) -> str:
@@ -77,13 +95,17 @@ def _page(name: str, command: str, results: StudyResults, *, has_figure: bool) -
         "",
         "It was fixed before the results, but for what stands last." if study.changed else "It was fixed before the results.",
         "",
-        *(paragraph([f"- {sentence}"]) for sentence in [*study.design, *(f"Changed: {one}" for one in study.changed)]),
+        *(paragraph([f"- {sentence}"]) for sentence in study.design),
+        *_points(results.reading.tested),
+        *(paragraph([f"- Changed: {sentence}"]) for sentence in study.changed),
         "",
     )
     yield from ("## The numbers", "")
     if results.rows:
         yield from (*table([{_plain(key): _plain(value) for key, value in row.items()} for row in rows_of(results)]), "")
     yield from (_text(_HOW_TO_READ), "")
+    rounds = last_rounds(results)
+    yield from ((*_points(rounds), "") if rounds else ())
     lost = without_result(results)
     yield from ((*_points(lost), "") if lost else ())
     yield from ((*_points(results.notes), "") if results.notes else ())
@@ -97,6 +119,7 @@ def _page(name: str, command: str, results: StudyResults, *, has_figure: bool) -
     yield from ("## How it was made", "", *_made(command, results))
 
 
+_LAST_ROUND = " †"
 _HOW_TO_READ = (
     "Means over the seeds with 95 % intervals: of gain, tax, Δ and tokens over items and seeds, of the others by Student's t over the "
     "seeds. n is the number of seeds where a column has fewer than the setting. An empty cell: there is no such figure."
@@ -113,7 +136,7 @@ def _made(command: str, results: StudyResults) -> list[str]:
     return [
         f"`{command}`, on {_text(' and '.join(made.machines))}, {made.date}.",
         "",
-        _text(f"{hours}. Versions: {versions}."),
+        _text(f"{hours}. {_at_once(made.at_once)} Versions: {versions}."),
         "",
         paragraph(
             [
@@ -123,6 +146,10 @@ def _made(command: str, results: StudyResults) -> list[str]:
         ),
         "",
     ]
+
+
+def _at_once(number: int) -> str:
+    return f"Up to {number} runs were at work at a time." if number > 1 else "One run was at work at a time."
 
 
 def _points(sentences: Sequence[str]) -> list[str]:

@@ -20,12 +20,18 @@ from flows.recipe.overrides import key_parts
 from flows.recipe.paths import find_path
 from flows.recipe.section import Section
 from flows.recipe.study_section import Study
+from tasks.keys import code_digests, digest
 
 SEED, OBJECTIVE = "seed", "train.objective"
 # The axis whose values have names of their own, and set several keys each.
 VARIANT = "variant"
 # The key by which a YAML file is known to be a sweep.
 AXES = "sweep"
+# What makes a study's results of its runs. How numbers are written counts too, as the results have sentences.
+_RESULTS_CODE = (
+    *("evaluation.report.study_results", "evaluation.formats"),
+    *("flows.runs.swept:swept_run,of_last_round", "flows.runs.made:made_by"),
+)
 
 
 class Select(Section):
@@ -121,13 +127,27 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> Sweep:
             raise RecipeError(
                 f"{key} must be set where the sweep sets it, got it on the command line too; change sweep.{key} in {path}"
             )
+    if given.study is not None:
+        try:
+            given.study.check_variants(variants)
+        except ValueError as error:
+            raise RecipeError(f"{path}: {error}") from None
     return Sweep(name, file, _base(given.base, file), own, axes, variants, _select(given.select, axes), given.study)
 
 
 def made_of(sweep: Sweep) -> str:
-    """A digest of all that a sweep says: its file, its base and the settings on the command line."""
-    said = [read_values(sweep.file, str(sweep.file)), read_values(sweep.base, str(sweep.base)), list(sweep.overrides)]
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    """What decides a sweep's results beside its runs: a digest of its file, its base and the settings on the command line (but those of
+    `resources`, which change no result), and one of the code that makes a study's results of the runs.
+    """
+    settings = [word for word in sweep.overrides if not word.startswith("resources.")]
+    said = [read_values(sweep.file, str(sweep.file)), read_values(sweep.base, str(sweep.base)), settings]
+    file = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{file} {digest(code_digests(_RESULTS_CODE))}"
+
+
+def same_but_code(one: str, other: str) -> bool:
+    """Whether two results are made of the same file, base and settings, be it by other code."""
+    return one.partition(" ")[0] == other.partition(" ")[0]
 
 
 def as_override(key: str, value: object) -> str:

@@ -31,7 +31,18 @@ def made_by(runs: Sequence[Run]) -> Made:
         versions=versions,
         date=ended.partition("T")[0],
         num_unknown=len(artifacts) - len(manifests),
+        at_once=_at_once(runs),
     )
+
+
+def _at_once(runs: Sequence[Run]) -> int:
+    """The most runs that were at work at the same time."""
+    spans = [
+        (datetime.fromisoformat(run.record.started), datetime.fromisoformat(run.record.ended))
+        for run in runs
+        if run.record.started is not None and run.record.ended is not None
+    ]
+    return max((sum(start <= moment < end for start, end in spans) for moment, _ in spans), default=1)
 
 
 def _in_words(manifest: Manifest) -> str:

@@ -10,9 +10,14 @@ from bnf.training.choosing import FIGURES
 from evaluation.records import Record
 from evaluation.report.dev_set import read_dev
 from evaluation.report.swept import SweptRun
+from flows.recipe.sections import Sample
 from flows.runs.record import Run
 from tasks.names import TaskName
 from tasks.store import Artifact, Store
+
+_OF_LAST_ROUND = frozenset(
+    ("eval_accuracy", "eval_loss", "chosen_shift", "rejected_shift", "grad_norm", "grad_norm_max", "loss_std", "gini")
+)
 
 
 def dev_figures(run: Run, store: Store) -> dict[str, float]:
@@ -56,7 +61,17 @@ def swept_run(
         dev=dev_figures(run, store),
         num_settings=num_settings,
         is_chosen=is_chosen,
+        of_last_round=of_last_round(recipe.sample),
     )
+
+
+def of_last_round(sample: Sample | None) -> frozenset[str]:
+    """The figures of a study's columns that are of the last round alone: each round trains from its own start, on its own data and with a
+    dev set of its own. The KL is too where each round has its own reference.
+    """
+    if sample is None or sample.rounds == 1:
+        return frozenset()
+    return _OF_LAST_ROUND | ({"kl"} if sample.reference == "each_round" else set())
 
 
 def _last(run: Run, stage: str, *roles: str | None) -> Artifact | None:

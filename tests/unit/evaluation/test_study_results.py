@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -132,7 +133,8 @@ def test_what_holds_is_what_the_corrected_intervals_allow(tmp_path: Path) -> Non
     # A sentence of each setting has all benchmarks on which nothing is certain.
     noise = [one for one in found.reading.open if "against the base model within noise" in one]
     assert len(noise) == len({one.split(" against")[0] for one in noise}) and all("points, p " in one for one in noise)
-    assert "the 6 comparisons of gain and tax between settings" in found.reading.family
+    # Three of DPO with BNF at the same noise, two of each objective's noise with its own first, in gain and in tax.
+    assert "the 14 comparisons of gain and tax between settings" in found.reading.family
     assert "over each setting's 2 benchmarks" in found.reading.family
     assert "2 runs have no result (2 collapsed) and count nowhere" in " ".join(found.answer.points[-1].sentences)
 
@@ -157,6 +159,22 @@ def test_the_figure_is_an_svg_file_with_a_panel_for_each_column(tmp_path: Path) 
     assert named is not None and "+31.0 [+22.5, +40.9]" in named
     assert len(ElementTree.fromstring(named).findall("{http://www.w3.org/2000/svg}svg")) == 2 + 6
     assert figure(replace(found, columns=[], shifts=[])) is None
+
+
+def test_the_legend_has_the_markers_of_the_points(tmp_path: Path) -> None:
+    drawn = figure(study_of(tmp_path))
+    assert drawn is not None
+    legend = re.findall(r'<path class="marker" d="([^"]*)" style="fill: (var\(--[a-z0-9-]+\))', drawn)
+    # BNF's circle of curves in its colour, and DPO's square.
+    assert [(shape.count("C"), shape.count("L"), color) for shape, color in legend] == [
+        (8, 0, "var(--aligned)"),
+        (0, 3, "var(--series-1)"),
+    ]
+    # Long titles are broken into lines that a phone has room for.
+    long = study_of(tmp_path)
+    shifts = [one._replace(name="flip_fraction 0.4, contradict_fraction 0.4 and a name that goes on") for one in long.shifts]
+    titles = re.findall(r'font-weight="600" fill="var\(--ink\)">([^<]*)<', str(figure(replace(long, shifts=shifts))))
+    assert max(map(len, titles)) <= 56 and any(title.endswith("goes on") for title in titles)
 
 
 def test_an_axis_of_numbers_is_one_of_several_and_not_what_was_chosen_over(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from evaluation.paired import compare_scores, read_scores
 from evaluation.report import tables
-from evaluation.report.sweep_charts import Place, _decades, _front, pareto, shift_charts, shifts_of
+from evaluation.report.sweep_charts import Place, Shift, _decades, _front, pareto, shift_charts, shifts_of
 from evaluation.report.sweep_results import _opponent, find_results
 from evaluation.report.sweep_words import answer
 from evaluation.report.sweeps import render, write
@@ -268,6 +268,17 @@ def test_curves_begin_at_zero_and_share_their_axes(tmp_path: Path) -> None:
     ticks = [chart.split("nats per token")[0].split(">0<")[0] for _, chart in shift_charts([found, batches])]
     assert len(ticks) == 2 and "mathdefault" not in "".join(ticks)
     assert shifts_of("none", [replace(runs[0], train=None)]) is None and shift_charts([]) == []
+
+
+def test_where_the_mean_over_seeds_ends_early_the_chart_says_so() -> None:
+    long, short = [(0.0, 0.0), (2.0, 0.5), (4.0, 1.0)], [(0.0, 0.0), (2.0, 0.7)]
+
+    def name(*lines: list[tuple[float, float]]) -> str:
+        return shift_charts([Shift("dpo", {"preferred": list(lines), "dispreferred": []})])[0][0]
+
+    assert name(long, long) == "dpo"
+    assert name(long, short, long) == "dpo; the mean ends at step 2, as 1 of 3 seeds end early"
+    assert name([(1.0, 0.0)], [(2.0, 0.0)]) == "dpo; no step has all 2 seeds, and the mean is of those that have it"
 
 
 def test_an_axis_that_is_logarithmic_on_both_sides_has_powers_of_ten() -> None:

@@ -16,11 +16,13 @@ from flows.dag import graph
 from flows.dag.objective_checks import objective_checks, sample_checks
 from flows.dag.points import make_points
 from flows.errors import RecipeError
-from flows.recipe import studies
+from flows.recipe import studies, sweep_file
 from flows.recipe.config import make_recipe
-from flows.recipe.sweep_file import load_sweep, made_of
+from flows.recipe.sweep_file import load_sweep, made_of, same_but_code
 from flows.runs.made import made_by
-from flows.runs.sweeps import SweepRecord, SweepRun, begin, find_sweep, held
+from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun, begin, find_sweep, held
+from flows.runs.swept import of_last_round
+from flows.sweep_end import compare_again
 from tasks.child import Cancelled, StageFailed
 from tasks.keys import ROOT
 from tests.unit.conftest import DEMONSTRATION_MODEL
@@ -126,6 +128,100 @@ def test_a_study_runs_where_there_is_none_its_file_has_changed_or_settings_are_g
     assert swept == [(path, []), (path, ["train.learning_rate=1e-6"]), (path, []), (path, []), (path, [])]
 
 
+def test_results_of_other_code_are_made_anew_from_the_runs_and_without_these_the_study_runs(folder, swept, monkeypatch):
+    ended(folder, DONE)
+    place = folder / "home" / "sweeps" / "noise" / "study.json"
+    today = json.loads(place.read_text())["made_of"]
+    file, code = today.split(" ")
+    place.write_text(place.read_text().replace(code, "other"))
+    again = []
+
+    def compare_again(home, sweep, found):
+        again.append(found.id)
+        place.write_text(place.read_text().replace("other", code))
+        return len(again) == 1
+
+    monkeypatch.setattr(studying, "compare_again", compare_again)
+    assert study() == 0 and (again, swept) == (["noise"], [])
+    assert study() == 0 and again == ["noise"], "made by today's code"
+    # As before a field of it was added: the file says what it is made of all the same.
+    place.write_text(json.dumps({"made_of": f"{file} older"}))
+    assert study() == 7 and again == ["noise"] * 2
+    place.write_text("{}")
+    assert study() == 7 and len(again) == 2
+
+
+def test_the_key_of_the_results_holds_what_decides_them(folder, monkeypatch):
+    def key(*words):
+        return made_of(load_sweep(studies.study_path("noise"), words))
+
+    first = key()
+    assert key("resources.devices=2") == first != key("seed.x=1") and same_but_code(first, key("resources.devices=4"))
+    monkeypatch.setattr(sweep_file, "code_digests", lambda entries: {"evaluation.report.study_results": "changed"})
+    assert key() != first and same_but_code(key(), first)
+    write(folder, columns=["gain"])
+    assert not same_but_code(key(), first)
+
+
+def test_a_run_that_is_gone_makes_no_comparison(tmp_path):
+    (tmp_path / "base.yaml").write_text("model_name_or_path: m\n")
+    (tmp_path / "s.yaml").write_text("base: base.yaml\nsweep:\n  seed: [0, 1]\n")
+    sweep = load_sweep(str(tmp_path / "s.yaml"))
+    gone = [SweepRun(f"s-seed{seed}", {"seed": seed}, ["gone"], state="completed") for seed in (0, 1)]
+    for runs in (gone, [replace(one, runs=[]) for one in gone], gone[:1]):
+        record = SweepRecord("s", "s.yaml", "bnf sweep s.yaml", {"seed": [0, 1]}, None, runs)
+        assert not compare_again(tmp_path, sweep, SweepFolder(tmp_path / "sweeps" / "s", record))
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("data.path=/home/me/data/gsm8k/train.first1000.jsonl", "data.path=gsm8k/train.first1000.jsonl"),
+        ("data.path=gsm8k/train.jsonl", "data.path=gsm8k/train.jsonl"),
+        ("data.path=../../x/gsm8k/train.jsonl", "data.path=gsm8k/train.jsonl"),
+        ("model_name_or_path=~/models/small/", "model_name_or_path=models/small"),
+        (
+            'data=[{"path": "/a/b/c.jsonl"}, {"path": "https://h.io/a/b"}]',
+            'data=[{"path": "b/c.jsonl"}, {"path": "https://h.io/a/b"}]',
+        ),
+        ("data.path=/one.jsonl", "data.path=one.jsonl"),
+        ("train.learning_rate=1e-6", "train.learning_rate=1e-6"),
+    ],
+)
+def test_the_pages_command_has_settings_without_the_machines_folders(given, shown):
+    assert studying._results_settings([given, "resources.devices=2"]) == [shown]
+
+
+def test_figures_of_a_last_round_are_marked_and_the_page_says_what_was_tested_and_how_many_ran(folder, swept):
+    runs, facts = noise_study(folder / "made")
+    last = [replace(run, of_last_round=frozenset(("chosen_shift",))) if run.name == "bnf 0.4" else run for run in runs]
+    study = replace(STUDY, columns=["gain", "chosen_shift"], tests=["gain"])
+    found = find_study(last, facts, study, replace(MADE, at_once=2), "x")
+    page = sweep_study_page.write("noise", "bnf study noise", found, folder)[0].read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| bnf")]
+    assert ["†" in row for row in rows] == [False, False, True]
+    text = " ".join(page.split())
+    assert "† Of the last round alone: it is measured from that round's start" in text
+    assert "bnf 0.4: preferred, nats per token." in text and "Likelihood over training, bnf 0.4 (the last round)" in (
+        folder / "images" / "noise.svg"
+    ).read_text().replace("\n", " ")
+    assert "- Tested: gain. Compared: dpo 0.0 against bnf 0.0; dpo 0.2 and bnf 0.4" not in text
+    assert "- Tested: gain. Compared: dpo 0.0, bnf 0.2 and bnf 0.4 against bnf 0.0; dpo 0.2 against bnf 0.2;" in text
+    assert "Up to 2 runs were at work at a time." in text
+
+
+def test_a_run_of_several_rounds_says_which_figures_are_of_the_last_alone():
+    def of(**sample):
+        recipe = make_recipe(
+            {"model_name_or_path": "m", "sample": {"source": "capitals", **sample}, "label": {"labeler": "verifier"}}
+        )
+        return of_last_round(recipe.sample)
+
+    assert of() == frozenset() == of_last_round(None)
+    assert {"chosen_shift", "eval_accuracy"} < of(rounds=2) and "kl" not in of(rounds=2)
+    assert "kl" in of(rounds=2, reference="each_round")
+
+
 def test_all_studies_are_listed_with_what_they_ask(folder, capsys):
     assert studying.study(None, write_page=False, as_json=True) == 0
     found = {one["study"]: one["question"] for one in json.loads(capsys.readouterr().out)["studies"]}
@@ -203,7 +299,10 @@ def test_shared_work_counts_once_in_the_hours(tmp_path):
     ]
     found = made_by(runs)
     assert (found.seconds, found.machines, found.num_unknown) == (120.0, ["c, 2 cores, 8.0 GiB"], 0)
-    assert found.versions == {"torch": ["2.9", "2.8"]} and found.date == "2026-11-29"
+    assert found.versions == {"torch": ["2.9", "2.8"]} and found.date == "2026-11-29" and found.at_once == 1
+    times = [("2026-11-29T01:00", "2026-11-29T03:00"), ("2026-11-29T02:00", "2026-11-29T04:00"), ("2026-11-29T03:00", None)]
+    spans = [SimpleNamespace(artifacts={}, record=SimpleNamespace(started=start, ended=end)) for start, end in times]
+    assert made_by(spans[:2]).at_once == 2 and made_by([spans[0], spans[2]]).at_once == 1
 
 
 def test_the_projects_studies_say_what_they_ask():

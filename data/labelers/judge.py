@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnf.data.marked import context_of
-from data.sampling.rewards import without_unfinished
+from data.labelers._unfinished import without_unfinished
 from evaluation.judging.client import Judge
 from evaluation.judging.open_judge import open_judge as open_judge
 from evaluation.judging.run import rate

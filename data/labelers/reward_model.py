@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 from bnf.data.marked import context_of
-from data.sampling.rewards import without_unfinished
+from data.labelers._unfinished import without_unfinished
 from evaluation.judging.client import RewardJudge
 from evaluation.judging.open_judge import open_judge as open_judge
 from evaluation.judging.run import reward

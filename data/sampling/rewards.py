@@ -60,21 +60,6 @@ class Rewards:
         }
 
 
-def without_unfinished(records: Sequence[Record]) -> list[tuple[Record, Record, str]]:
-    """What is to be rated: each sample with its completion and what that says after its thought.
-
-    A completion whose thought doesn't end says nothing. It gets the reward 0 and the outcome "no_answer", and is not among them.
-    """
-    found: list[tuple[Record, Record, str]] = []
-    for record in records:
-        for completion in record["completions"]:
-            if (said := answer_of(completion, "text")) is None:
-                completion |= {"reward": 0.0, "outcome": "no_answer"}
-            else:
-                found.append((record, completion, said))
-    return found
-
-
 def add_gold(records: Sequence[Record], benchmark: str) -> None:
     """Gives each completion of a held-out prompt the benchmark's own score as `gold`: 1 correct, 0 not.
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from data.labelers import verifier
-from data.sampling.rewards import add_gold, without_unfinished
+from data.labelers._unfinished import without_unfinished
+from data.sampling.rewards import add_gold
 from evaluation.answers.thoughts import answer_of, begins_thought, ends_alone, noted, spoken
 from evaluation.generation.generate import check_markers, generate
 from evaluation.judging.answers import completions_by_question

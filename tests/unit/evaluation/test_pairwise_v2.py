@@ -110,20 +110,13 @@ def test_there_is_one_attempt_and_the_question_drops_out_with_one_verdict_missin
     engine = FakeEngine(judged)
     result = play(engine, tmp_path, "pairwise_hard_prompt")["models"]["new"]
     assert len(engine.asked) == 24 and result["n_null"] == 1 + 1 and result["score"] == 100.0
-    assert result["null_reasons"] == {"no verdict in the reply": 1}, "of the judge's own"
+    reasons = {"no verdict in the reply": 1, "no verdict in the question's other game": 1}
+    assert result["null_reasons"] == reasons
     assert result["as_published"] == {"score": 100.0, "ci": [100.0, 100.0]}
     records = games_in(tmp_path)
     assert [record["verdict"] for record in records[:2]].count(None) == 1, "the other verdict is on record"
     found = judge_score("arena_hard", [tmp_path / "games.jsonl"])["models"]["new, hard_prompt"]
-    assert (
-        found["score"] == 100.0
-        and found["n_null"] == 2
-        and found["null_reasons"]
-        == {
-            "no verdict in the reply": 1,
-            "no verdict in the question's other game": 1,
-        }
-    )
+    assert found["score"] == 100.0 and found["n_null"] == 2 and found["null_reasons"] == reasons
 
 
 def test_games_in_one_order_all_count(tmp_path):

@@ -213,7 +213,12 @@ def test_figures_of_a_last_round_are_marked_and_the_page_says_what_was_tested_an
 def test_a_run_of_several_rounds_says_which_figures_are_of_the_last_alone():
     def of(**sample):
         recipe = make_recipe(
-            {"model_name_or_path": "m", "sample": {"source": "capitals", **sample}, "label": {"labeler": "verifier"}}
+            {
+                "model_name_or_path": "m",
+                "sample": {"source": "capitals", **sample},
+                "label": {"labeler": "verifier"},
+                "train": {},
+            }
         )
         return of_last_round(recipe.sample)
 

@@ -102,6 +102,7 @@ def notes(summary: Record) -> list[str]:
             "published figures."
         )
     found += [text for name, entry in entries.items() for text in _incomplete(name, entry)]
+    found += [text for name, entry in entries.items() if (text := _beside(name, entry))]
     found += [text for name, entry in entries.items() for text in _cross_checked(name, entry)]
     found += [text for name, entry in entries.items() if (text := _thoughts(label(name, entry), entry)) is not None]
     found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
@@ -264,6 +265,16 @@ def _incomplete(name: str, entry: Record) -> list[str]:
     if "delta" in entry and any(entry[model]["n"] != entry["n_paired"] or entry[model]["partial"] for model in MODELS):
         found.append(f"{label(name, entry)}: Δ is over the {entry['n_paired']} items that both models have")
     return found
+
+
+def _beside(name: str, entry: Record) -> str | None:
+    """A benchmark's further metrics, of the base and of the aligned model; None where it has none."""
+    metrics = [entry[model].get("metrics", {}) for model in MODELS if model in entry]
+    values = {metric: [found.get(metric) for found in metrics] for one in metrics for metric in one}
+    if not values:
+        return None
+    said = (f"{metric} {' → '.join(number(value, 2) for value in found)}" for metric, found in sorted(values.items()))
+    return f"{label(name, entry)}: beside the accuracy, in percent, {', '.join(said)}."
 
 
 def _cross_checked(name: str, entry: Record) -> list[str]:

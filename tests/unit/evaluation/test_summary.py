@@ -281,6 +281,21 @@ def test_a_cross_check_stands_beside_the_score(tmp_path: Path) -> None:
     assert "Cross-check by lm-eval" in page and "&lt;b&gt;" in page and "<b>1" not in page
 
 
+def test_further_metrics_are_named_beside_the_accuracy(tmp_path: Path) -> None:
+    folders = pair(tmp_path, "+-", "++")
+    for model, metrics in (
+        ("base", {"prompt_loose": 50.0, "instruction_strict": 75.125}),
+        ("aligned", {"prompt_loose": 100.0}),
+    ):
+        path = Path(folders[model][0]) / "summary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "metrics": metrics}))
+    found = inputs(tmp_path, {"ifeval": folders})
+    said = "ifeval: beside the accuracy, in percent, instruction_strict 75.12 → –, prompt_loose 50.00 → 100.00."
+    assert said in notes(summarize(found)) and said in render(found, summarize(found))
+    alone = inputs(tmp_path, {"gsm8k": {"base": scored(tmp_path / "alone", "+-")}})
+    assert not any("beside the accuracy" in note for note in notes(summarize(alone)))
+
+
 def test_rows_that_are_no_items_are_named(tmp_path: Path) -> None:
     folders = {"base": scored(tmp_path / "1", "+-", source="file")}
     path = Path(folders["base"][0]) / "summary.json"

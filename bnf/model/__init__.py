@@ -9,6 +9,7 @@ kernels: which kernels compute a model's attention, tried on this device.
 shapes: a model's sizes, from its config.json alone.
 plain_models: models that are known to be supported without asking transformers.
 digests: content digests of model folders.
+templates: a model's chat template with what a recipe says of it; served: what a policy was trained with.
 device: the kind of device that torch computes on, and the devices there are.
 allocator: memory settings of a process that trains or scores.
 threads: torch's number of threads, given back after a job.

@@ -8,5 +8,4 @@ thoughts: what a completion says after its thought.
 math_verify: whether two answers are symbolically equal.
 letters: the letter that a free reply chooses, by MMLU-Pro's rules and by GPQA's.
 instructions, punkt: which of IFEval's instructions a reply follows, and NLTK's data that its checkers need.
-thinking: the reply after a model's reasoning.
 """

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from evaluation.answers import latex
 from evaluation.answers.boxed import last_boxed
-from evaluation.answers.thinking import after_thinking
 from evaluation.types import Item, Verdict
 
 
 def boxed_verdict(item: Item, completion: str, finish_reason: str) -> Verdict:
-    """Compares the form of the reply's last boxed answer, as `math` does. What stands before `</think>` is no reply."""
-    answer = (last_boxed(after_thinking(completion)) or "").strip()
+    """Compares the form of the reply's last boxed answer, as `math` does."""
+    answer = (last_boxed(completion) or "").strip()
     if not answer:
         return Verdict("no_answer", None, "none")
     return Verdict("correct" if latex.equivalent(answer, item["answer"]) else "wrong", answer, "boxed")

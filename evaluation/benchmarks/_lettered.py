@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from evaluation.answers.parsing import Extraction
-from evaluation.answers.thinking import after_thinking
 from evaluation.types import Item, Verdict
 
 
 def lettered_verdict(item: Item, completion: str, find: Callable[[str], Extraction]) -> Verdict:
-    """Compares the letter that `find` reads in the reply. What stands before `</think>` is no reply."""
-    found = find(after_thinking(completion))
+    """Compares the letter that `find` reads in the reply."""
+    found = find(completion)
     if found.rule == "none":
         return Verdict("no_answer", None, "none")
     return Verdict("correct" if found.value == item["answer"] else "wrong", str(found.value), found.rule)

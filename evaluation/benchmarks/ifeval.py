@@ -9,7 +9,6 @@ reasoning, where lm-eval has 1280. The checkers need NLTK's data punkt_tab, whic
 from __future__ import annotations
 
 from evaluation.answers.punkt import require_punkt
-from evaluation.answers.thinking import after_thinking
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.types import Hub, Item, Message, Verdict
 
@@ -83,19 +82,18 @@ def messages(item: Item) -> list[Message]:
 
 
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:
-    """Right where every instruction is followed. `answer` says which are not; what stands before `</think>` is no reply."""
+    """Right where every instruction is followed. `answer` says which are not."""
     from evaluation.answers.instructions import followed
 
-    reply = after_thinking(completion)
     names = item["instructions"]
-    strict, loose = followed(names, item["arguments"], reply)
+    strict, loose = followed(names, item["arguments"], completion)
     metrics: dict[str, bool | float] = {
         "prompt_loose": all(loose),
         "instruction_strict": sum(strict) / len(names),
         "instruction_loose": sum(loose) / len(names),
     }
     weights = dict.fromkeys(("instruction_strict", "instruction_loose"), float(len(names)))
-    if not reply.strip():
+    if not completion.strip():
         return Verdict("no_answer", None, "none", metrics, weights)
     missed = [name for name, kept in zip(names, strict, strict=True) if not kept]
     answer = f"{sum(strict)} of {len(names)} followed" + (f", not {', '.join(missed)}" if missed else "")

@@ -22,7 +22,7 @@ def score_file(
     file_format: Literal["native", "zeroeval"],
     *,
     lm_eval: bool,
-    has_thoughts: bool | None,
+    has_thoughts: bool | None = None,
     as_json: bool,
 ) -> None:
     """Score a file of completions; with `lm_eval`, also let lm-eval's own tasks score it."""

@@ -9,6 +9,7 @@ sections: the other sections
 checkpoints: the policies of a training's way that a recipe asks for
 engine_options: the keys that say how an engine loads a model
 sweep_file: a sweep's file; study_section: the section that makes it a study; studies: the project's
+overrides: settings given as key=value
 keys: dotted keys, and those in which recipes differ
 docs: the tables of keys in docs/recipes.md
 messages: pydantic's errors as the project's messages

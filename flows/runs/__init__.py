@@ -1,6 +1,7 @@
 """The home folder and the runs in it.
 
 home: where the home is, its store, and Prefect's settings in it
+run_json: what run.json holds
 record: a run's record, and which run a name stands for
 policy: where a run's policy lies, and the lines that serve it
 progress: how far a run's tasks at work are, for other processes

@@ -119,9 +119,14 @@ def test_loose_leaves_out_the_first_and_the_last_line_and_asterisks():
 
 def test_what_stands_before_the_end_of_reasoning_is_no_reply():
     item = _item("punctuation:no_comma")
-    assert ifeval.score(item, "<think>Well, well.</think>Yes.", "stop").outcome == "correct"
-    assert ifeval.score(item, "<think>Yes.</think>Well, well.", "stop").outcome == "wrong"
-    assert ifeval.score(item, "<think>Yes.</think>", "length").outcome == "no_answer"
+    said = {
+        "<think>Well, well.</think>Yes.": "correct",
+        "<think>Yes.</think>Well, well.": "wrong",
+        "<think>Yes.</think>": "no_answer",
+    }
+    for completion, outcome in said.items():
+        (record,) = score_records("ifeval", [item], [{"id": item["id"], "completion": completion, "finish_reason": "stop"}])
+        assert record["outcome"] == outcome
 
 
 def test_a_sign_that_is_no_letter_is_counted_itself():

@@ -12,7 +12,6 @@ import pytest
 
 from evaluation.answers.boxed import last_boxed
 from evaluation.answers.letters import gpqa_letter, mmlu_pro_letter
-from evaluation.answers.thinking import after_thinking
 from evaluation.benchmarks import aime_2024, aime_2025, gpqa_diamond, math_500, mmlu_pro
 from evaluation.scoring.score import aggregate, score_records
 
@@ -223,9 +222,6 @@ def test_a_faulty_file_is_named_with_its_row(name, content, message, tmp_path):
         (r"\boxed{073}", "correct", "073"),
         (r"First \boxed{5}, no: $\boxed{\text{73}}$.", "correct", r"\text{73}"),
         (r"\boxed{73} or \boxed{74}", "wrong", "74"),
-        (r"<think>\boxed{74}</think>It is \boxed{73}.", "correct", "73"),
-        (r"<think>\boxed{73}</think>I don't know.", "no_answer", None),
-        (r"<think>\boxed{73}", "correct", "73"),  # cut off: it is all there is
         ("The answer is 73.", "no_answer", None),
         (r"\boxed{}", "no_answer", None),
         (r"\boxed{73", "no_answer", None),
@@ -237,10 +233,18 @@ def test_the_last_box_after_the_reasoning_is_the_answer(reply, outcome, answer):
     assert (verdict.outcome, verdict.answer) == (outcome, answer)
 
 
-def test_reasoning_ends_with_its_last_mark():
-    assert after_thinking("a</think>b</think> c") == " c"
-    assert after_thinking("<think>a") == "<think>a"
-    assert after_thinking("a</think>") == ""
+@pytest.mark.parametrize(
+    ("completion", "outcome"),
+    [
+        (r"<think>\boxed{74}</think>It is \boxed{73}.", "correct"),
+        (r"<think>\boxed{73}</think>I don't know.", "no_answer"),
+        (r"<think>\boxed{73}", "no_answer"),
+    ],
+)
+def test_no_box_is_read_from_a_thought(completion, outcome):
+    item = {"id": "a", "question": "2 + 71?", "answer": "73"}
+    (record,) = score_records("aime_2024", [item], [{"id": "a", "completion": completion, "finish_reason": "stop"}])
+    assert record["outcome"] == outcome
 
 
 # Hand-read from upstream's expressions: r"answer is \(?([A-J])\)?", r".*[aA]nswer:\s*([A-J])", r"\b[A-J]\b(?!.*\b[A-J]\b)" with DOTALL.
@@ -294,8 +298,11 @@ def test_letters_are_found_in_linear_time():
 
 def test_letters_after_the_reasoning_count(tmp_path):
     item = mmlu_pro.load(_file(tmp_path, ROWS[mmlu_pro]), 1)[0]
-    assert mmlu_pro.score(item, "<think>The answer is (A).</think>The answer is (J).", "stop").outcome == "correct"
-    assert mmlu_pro.score(item, "<think>The answer is (J).</think>", "length").outcome == "no_answer"
+    thoughts = ("<think>The answer is (A).</think>The answer is (J).", "<think>The answer is (J).</think>")
+    for completion, outcome in zip(thoughts, ("correct", "no_answer"), strict=True):
+        given = {"id": "a", "completion": completion, "finish_reason": "stop"}
+        (record,) = score_records("mmlu_pro", [{**item, "id": "a"}], [given])
+        assert record["outcome"] == outcome
 
 
 # GPQA's order
@@ -326,9 +333,9 @@ def test_gpqas_right_choices_are_spread_over_the_letters(tmp_path, monkeypatch):
 def test_generations_do_not_hang_on_the_code_that_scores_them(module):
     from tasks.keys import code_digests
 
-    scorers = {f"evaluation.answers.{name}" for name in ("latex", "boxed", "letters", "thinking", "parsing")}
+    scorers = {f"evaluation.answers.{name}" for name in ("latex", "boxed", "letters", "parsing")}
     assert not scorers & code_digests([f"{module.__name__}:load,messages"]).keys()
-    used = {"evaluation.answers.thinking", f"evaluation.answers.{'boxed' if module in BOXED else 'letters'}"}
+    used = {f"evaluation.answers.{'boxed' if module in BOXED else 'letters'}"}
     assert used <= code_digests([f"{module.__name__}:score"]).keys()
 
 

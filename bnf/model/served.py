@@ -43,11 +43,13 @@ def served_otherwise(
         ) from error
     own = own_template(folder) or ""
     found: tuple[str, object, object] | None = None
+    remedy = "set it so"
     if (now_written := templated(folder, template, values)) != own:
         before, now = values_in(own), values_in(now_written)
         other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-        found = ("chat_template", "the policy's own", "another")
-        if other:
+        found, remedy = ("chat_template", "the policy's own", "another"), "leave it out"
+        if other and template is None:
+            remedy = "set it so, or leave it out"
             found = (f"chat_template_kwargs.{other[0]}", before.get(other[0], "left out"), now.get(other[0]))
     elif system_prompt != trained_prompt:
         found = ("system_prompt", "left out" if trained_prompt is None else trained_prompt, system_prompt)
@@ -57,8 +59,8 @@ def served_otherwise(
         return None
     key, trained, got = found
     return (
-        f"{key} must be {_shown(trained)}, as the policy in {folder} was trained, got {_shown(got)}; set it so, or delete {ALIGNMENT_FILE} "
-        "there to evaluate it otherwise"
+        f"{key} must be {_shown(trained)}, as the policy in {folder} was trained, got {_shown(got)}; {remedy}, or evaluate a copy of the "
+        f"folder without {ALIGNMENT_FILE}"
     )
 
 

@@ -21,7 +21,9 @@ _MARK = re.compile(r"\A\{#- chat_template_kwargs (?P<values>\{.*?\}) #\}\n")
 _GIVEN = {
     **dict.fromkeys(("messages", "tools", "documents"), "the rows say it"),
     **dict.fromkeys(("add_generation_prompt", "continue_final_message"), "each stage says it"),
-    **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "the tokenizer says it"),
+    **dict.fromkeys(
+        ("bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), "the tokenizer says it"
+    ),
     **dict.fromkeys(("strftime_now", "date_string"), "`date` says it"),
 }
 
@@ -34,21 +36,23 @@ def own_template(folder: Path) -> str | None:
     """
     if (file := folder / TEMPLATE_FILE).is_file():
         return file.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if not (file := folder / name).is_file():
-            continue
-        try:
-            found = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
-        except (ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{file} must be a JSON object, got {type(error).__name__}: {error}; save the model there again"
-            ) from error
+    found = _in_config(folder)
+    if isinstance(found, list):
         # Several with names; the one called so is for conversations without tools.
-        named = found if isinstance(found, list) else []
-        found = next((one["template"] for one in named if one.get("name") == "default"), None) if named else found
-        if isinstance(found, str):
-            return found
-    return None
+        found = next((one["template"] for one in found if one.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
+
+
+def _in_config(folder: Path) -> object:
+    """What the tokenizer's config says of chat templates: a text, or several with names; None where it says nothing."""
+    file = folder / "tokenizer_config.json"
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8")).get("chat_template")
+    except (ValueError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{file} must be a JSON object, got {said}; save the model there again") from error
 
 
 def with_values(template: str, values: Mapping[str, object]) -> str:
@@ -60,18 +64,32 @@ def with_values(template: str, values: Mapping[str, object]) -> str:
     if not values:
         return template
     before = values_in(template)
-    plain, merged = template.split("\n", 1 + len(before))[-1] if before else template, {**before, **values}
+    plain, merged = template.removeprefix(_head(before)) if before else template, {**before, **values}
     _check_read(plain, values)
+    return _head(merged) + plain
+
+
+def _head(values: Mapping[str, object]) -> str:
+    """The lines before a template that give its variables these values, the first of which notes them."""
+    # A name's first letter is escaped: who looks for a word in quotes in a template finds those that the template reads.
+    noted = ", ".join(
+        f'"\\u{ord(name[0]):04x}{name[1:]}": {json.dumps(value, ensure_ascii=False, sort_keys=True)}'
+        for name, value in sorted(values.items())
+    )
     # The end of a comment must not stand in it.
-    noted = json.dumps(merged, ensure_ascii=False, sort_keys=True).replace("#}", "\\u0023}")
-    lines = [f"{{%- set {name} = {name} | default({_literal(value)}) %}}" for name, value in sorted(merged.items())]
-    return "\n".join([f"{{#- chat_template_kwargs {noted} #}}", *lines, plain])
+    noted = noted.replace("#}", "\\u0023}")
+    lines = [f"{{%- set {name} = {name} | default({_literal(value)}) %}}" for name, value in sorted(values.items())]
+    return "".join(f"{line}\n" for line in (f"{{#- chat_template_kwargs {{{noted}}} #}}", *lines))
 
 
 def values_in(template: str) -> dict[str, object]:
-    """The values that `with_values` gave the template's variables."""
+    """The values that `with_values` gave the template's variables. Lines like its own that it didn't write are the template's."""
     found = _MARK.match(template)
-    return dict(json.loads(found["values"])) if found else {}
+    try:
+        values = dict(json.loads(found["values"])) if found else {}
+    except ValueError:
+        return {}
+    return values if values and template.startswith(_head(values)) else {}
 
 
 def templated(folder: Path, template: Path | None, values: Mapping[str, object]) -> str:
@@ -85,10 +103,12 @@ def templated(folder: Path, template: Path | None, values: Mapping[str, object])
     own = own_template(folder)
     if own is None:
         raise ValueError(f"model_name_or_path must have a chat template, got {folder} without one; give one as chat_template")
-    if values and any((folder / MORE_TEMPLATES).glob("*.jinja")):
+    named = _in_config(folder)
+    is_one_of_several = isinstance(named, list) and len(named) > 1 and not (folder / TEMPLATE_FILE).is_file()
+    if values and (is_one_of_several or any((folder / MORE_TEMPLATES).glob("*.jinja"))):
         raise ValueError(
-            f"chat_template_kwargs must be left out for a model of several chat templates, got {folder} with a folder "
-            f"{MORE_TEMPLATES}; give the one that is meant as chat_template"
+            f"chat_template_kwargs must be left out for a model of several chat templates, got {folder} with such; give the one that is "
+            "meant as chat_template"
         )
     return with_values(own, values)
 

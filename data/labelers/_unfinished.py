@@ -12,6 +12,7 @@ def without_unfinished(records: Sequence[Record]) -> list[tuple[Record, Record, 
     """What is to be rated: each sample with its completion and what that says after its thought.
 
     A completion whose thought doesn't end says nothing. It gets the reward 0 and the outcome "no_answer", and is not among them.
+    Statistics of a reward model's own rewards leave it out: it has none.
     """
     found: list[tuple[Record, Record, str]] = []
     for record in records:

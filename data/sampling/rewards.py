@@ -89,9 +89,15 @@ def _statistics(records: Sequence[Record]) -> RewardStatistics | None:
     sampled = [completion for record in records for completion in record["completions"]]
     if not sampled:
         return None
+    # A sample whose thought doesn't end has no raw reward beside those that have one.
+    has_raw = any("raw_reward" in one for one in sampled)
     each = [
         # A reward model's reward is relative to the prompt's other samples; its raw one is on a scale for all prompts.
-        [one.get("raw_reward", one["reward"]) for one in record["completions"] if one["outcome"] not in ("error", "unrated")]
+        [
+            one.get("raw_reward", one["reward"])
+            for one in record["completions"]
+            if one["outcome"] not in ("error", "unrated") and ("raw_reward" in one or not has_raw)
+        ]
         for record in records
     ]
     rewards = [prompt for prompt in each if prompt]

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 BEGIN, END = "<think>", "</think>"
 MARKERS = (BEGIN, END)
+# Code that a reply shows: a tag that begins a thought is text there. One that ends a thought may end it in the middle of code.
+_FENCED = re.compile(r"```.*?```", re.DOTALL)
 
 
 def spoken(reply: str, *, begun: bool = False, markers: Sequence[str] = MARKERS) -> str | None:
@@ -35,9 +37,12 @@ def answer_start(reply: str, *, begun: bool = False, markers: Sequence[str] = MA
     if not begun and _is_object(reply):
         return 0
     if last < 0:
-        return None if begun or begin in tags else 0
+        return None if begun or begin in _FENCED.sub("", tags) else 0
     start = last + len(end)
-    return None if begin in tags[start:] else len(reply) - len(reply[start:].lstrip())
+    said = reply[start:].lstrip()
+    if begin in _FENCED.sub("", tags[start:]) and not _is_object(said):
+        return None
+    return len(reply) - len(said)
 
 
 def ends_alone(reply: str) -> bool:
@@ -52,9 +57,12 @@ def begins_thought(prompt: str, markers: Sequence[str] = MARKERS) -> bool:
 
 
 def noted(text: str, *, begun: bool, markers: Sequence[str] = MARKERS) -> dict[str, int | None]:
-    """What a record of a completion says of its thought: `answer_start`, None where the thought doesn't end. Without a thought, nothing."""
+    """What a record of a completion says of its thought: `answer_start`, None where the thought doesn't end.
+
+    Without a thought nothing; with markers of a model's own 0, as readers of the record would look for the usual ones.
+    """
     start = answer_start(text, begun=begun, markers=markers)
-    return {} if start == 0 else {"answer_start": start}
+    return {} if start == 0 and tuple(markers) == MARKERS else {"answer_start": start}
 
 
 def answer_of(record: Mapping[str, object], text: str = "completion") -> str | None:

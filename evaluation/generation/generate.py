@@ -110,7 +110,12 @@ def generate(
 def check_markers(tokenizer: PreTrainedTokenizerBase | None, markers: Sequence[str]) -> None:
     """Raises ValueError where a thought's marker is a special token: decoding leaves these out, and the thought would be taken for the
     answer."""
-    lost = [marker for marker in markers if tokenizer is not None and marker in tokenizer.all_special_tokens]
+    if tokenizer is None:
+        return
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | {
+        *tokenizer.all_special_tokens
+    }
+    lost = [marker for marker in markers if marker in special]
     if lost:
         raise ValueError(
             f"think_tokens must be texts that decoding keeps, got {lost[0]}, a special token of the model; make it a token that is not "

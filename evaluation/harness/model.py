@@ -21,7 +21,8 @@ from evaluation.answers.thoughts import MARKERS, begins_thought, spoken
 from evaluation.engines import Engine, LikelihoodEngine
 from evaluation.generation.generate import check_markers
 from evaluation.progress import GENERATING, WEIGHING
-from evaluation.types import Progress, Sampling
+from evaluation.records import Record
+from evaluation.types import Generation, Progress, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,6 +52,8 @@ class EngineModel(TemplateLM):
         # An engine that takes token ids has the model's logits.
         self._engine, self._progress = cast(LikelihoodEngine, engine), progress
         check_markers(tokenizer, markers)
+        # Completions with a thought, whole.
+        self.thoughts: list[Record] = []
         self._template, self._system_prompt, self._markers = ChatTemplate(tokenizer), system_prompt, markers
 
     @property
@@ -79,22 +82,48 @@ class EngineModel(TemplateLM):
         return ids
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The texts after their thoughts; a thought that doesn't end leaves nothing to read. `thoughts` gets the whole ones."""
         texts = [""] * len(requests)
         done = 0
         for sampling, indices in self._by_decoding(requests):
-            room = max(1, self.max_length - sampling.max_new_tokens)
-            # A prompt that is too long loses its beginning: the question stands at its end.
-            prompts = [self.tok_encode(requests[index].args[0])[-room:] for index in indices]
-            for place, (generation,) in self._engine.generate(prompts, sampling):
-                if generation.finish_reason.startswith("error"):
-                    raise RuntimeError(f"the engine must answer every request, got {generation.finish_reason}; run again")
-                begun = begins_thought(requests[indices[place]].args[0], self._markers)
-                # As lm-eval's own models do with `think_end_token`. Of a thought that doesn't end nothing is read.
-                said = spoken(generation.completion, begun=begun, markers=self._markers) or ""
-                texts[indices[place]] = postprocess_generated_text(said, sampling.stop, None)
+            in_thought = []
+            for index, generation in self._generated(requests, indices, sampling):
+                if sampling.stop and generation.finish_reason == "stop" and self._said(requests[index], generation) is None:
+                    # The task's own stop text may stand in a thought, as a line break does.
+                    in_thought.append(index)
+                    continue
+                texts[index] = self._read(requests[index], generation, sampling)
+                done += 1
+                self._progress(done, len(requests), GENERATING)
+            for index, generation in self._generated(requests, in_thought, dataclasses.replace(sampling, stop=None)):
+                texts[index] = self._read(requests[index], generation, sampling)
                 done += 1
                 self._progress(done, len(requests), GENERATING)
         return texts
+
+    def _generated(
+        self, requests: Sequence[Instance], indices: Sequence[int], sampling: Sampling
+    ) -> Iterator[tuple[int, Generation]]:
+        room = max(1, self.max_length - sampling.max_new_tokens)
+        # A prompt that is too long loses its beginning: the question stands at its end.
+        prompts = [self.tok_encode(requests[index].args[0])[-room:] for index in indices]
+        for place, (generation,) in self._engine.generate(prompts, sampling):
+            if generation.finish_reason.startswith("error"):
+                raise RuntimeError(f"the engine must answer every request, got {generation.finish_reason}; run again")
+            yield indices[place], generation
+
+    def _said(self, request: Instance, generation: Generation) -> str | None:
+        begun = begins_thought(request.args[0], self._markers)
+        return spoken(generation.completion, begun=begun, markers=self._markers)
+
+    def _read(self, request: Instance, generation: Generation, sampling: Sampling) -> str:
+        said = self._said(request, generation)
+        if said != generation.completion:
+            self.thoughts.append(
+                {"task": request.task_name, "doc_id": request.doc_id, **generation.to_json(), "is_finished": said is not None}
+            )
+        text: str = postprocess_generated_text(said or "", sampling.stop, None)
+        return text
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         windows: list[tuple[int, list[int], list[int]]] = []

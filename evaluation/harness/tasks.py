@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.jsonl"
+# Completions with a thought as the model wrote them: a task reads what follows the thought.
+THOUGHTS_FILE = "thoughts.jsonl"
 
 _NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#]+)["']?\s*$""", re.M)
 
@@ -125,7 +127,12 @@ def run_task(
         "versions": found.get("versions", {}),
         "chat": chat,
     }
+    if model.thoughts:
+        unfinished = sum(not one["is_finished"] for one in model.thoughts)
+        results["thoughts"] = {"num": len(model.thoughts), "num_unfinished": unfinished}
     output_dir.mkdir(parents=True, exist_ok=True)
+    if model.thoughts:
+        write_whole(output_dir / THOUGHTS_FILE, model.thoughts)
     write_whole(output_dir / SAMPLES_FILE, (_sample(task, one) for task, rows in found["samples"].items() for one in rows))
     write_json(output_dir / RESULTS_FILE, results, indent=2)
     return results

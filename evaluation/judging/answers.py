@@ -88,7 +88,9 @@ def _answer(row: Record) -> tuple[str, list[str], str] | None:
             texts = row["output"] if isinstance(row["output"], list) else [row["output"]]
             question, model = row["session_id"], row.get("generator", "")
         else:
-            texts, question, model = [row["completion"]], row["id"], ""
+            said = row["completion"]
+            # Ours: a thought is no part of it.
+            texts, question, model = [(answer_of(row) or "") if isinstance(said, str) else said], row["id"], ""
     except (KeyError, TypeError, IndexError):
         return None
     if (

@@ -193,7 +193,7 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int) -
         "groups": {name: _by_group(records, name) for name in scored.GROUPS},
         "scorer": SCORER_VERSION,
     }
-    if thinking := [record for record in records if "answer_start" in record]:
+    if thinking := [record for record in records if record.get("answer_start", 0) != 0]:
         score["thoughts"] = _thoughts(thinking, n)
     return score
 

@@ -11,7 +11,7 @@ from bnf.paths import person_path
 from flows.commands.showing import show_results, shown, taken_run
 from flows.dag.plan import Plan, make_plan
 from flows.dag.preflight import require
-from flows.dag.selection import EVALUATION_SECTIONS, MODELS, Options
+from flows.dag.selection import CONVERSATION_KEYS, EVALUATION_SECTIONS, MODELS, Options
 from flows.display import Display, print_json
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST, Recipe, load_recipe, make_recipe
@@ -118,13 +118,15 @@ def evaluate_target(
     target: str, recipe_path: str | None, overrides: Sequence[str], options: Options, *, as_json: bool, debug: bool
 ) -> None:
     """Evaluate a run's models with its own recipe (or another's evaluation), or any model with a recipe's evaluation."""
-    for override in overrides:
-        if override.split(".")[0].split("=")[0] not in ("name", *EVALUATION_SECTIONS):
-            raise RecipeError(
-                f"evaluate must change keys of {', '.join(EVALUATION_SECTIONS)} alone, got {override!r}; use `bnf run` for the others"
-            )
     home = home_folder()
     run = _evaluated_run(home, target)
+    # A run's models are served as they were trained; of a model by itself only the person knows.
+    keys = EVALUATION_SECTIONS if run is not None else (*EVALUATION_SECTIONS, *CONVERSATION_KEYS)
+    for override in overrides:
+        if override.split(".")[0].split("=")[0] not in ("name", *keys):
+            raise RecipeError(
+                f"evaluate must change keys of {', '.join(keys)} alone, got {override!r}; use `bnf run` for the others"
+            )
     if run is not None:
         base = run.recipe
         if recipe_path is not None:

@@ -84,8 +84,10 @@ def judge_nodes(role: Role, judge: JudgeModel, recipe: Recipe, key: str) -> tupl
     told = recipe.chat_template is not None or recipe.chat_template_kwargs or judge.chat_template_kwargs
     if judge.model_name_or_path == recipe.model_name_or_path and not told:
         return [], {"judge": TaskName("resolve", role="base").id}
+    # The recipe's own model is of the recipe's revision.
+    revision = recipe.revision if judge.model_name_or_path == recipe.model_name_or_path else None
     values = judge.chat_template_kwargs
-    node = resolve_node(role, judge.model_name_or_path, None, recipe, f"{key}.model_name_or_path", values=values)
+    node = resolve_node(role, judge.model_name_or_path, revision, recipe, f"{key}.model_name_or_path", values=values)
     return [node], {"judge": node.id}
 
 

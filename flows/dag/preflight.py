@@ -39,7 +39,7 @@ from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed, sample_file
 from flows.dag.ray_checks import device_check, ray_check
 from flows.dag.reference_check import reference_checks
-from flows.dag.system_prompt_check import system_prompt_check
+from flows.dag.system_prompt_check import system_prompt_check, think_tokens_check
 from flows.dag.trainable import problems_before, resolved_folder
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -73,8 +73,11 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
     yield from models.values()
     if stages and not any(check.problem for check in models.values()):
         base = next(entry for entry in forecasts if entry.node.id == BASE)
-        system = system_prompt_check(recipe, resolved_folder(base))
-        yield from [system] if system else []
+        folder = resolved_folder(base)
+        if BASE not in models and folder is not None and (wrong := _template_problem(folder, "model_name_or_path", base.node)):
+            # Though the model is resolved: what a policy is served with is no part of that.
+            yield Check(f"model {folder.name}", wrong)
+        yield from (check for check in (system_prompt_check(recipe, folder), think_tokens_check(recipe, folder)) if check)
     for node in todo:
         if "engine" in node.settings:
             yield _engine(node, engine_key(node))

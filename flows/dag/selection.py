@@ -17,6 +17,8 @@ from tasks.store import Artifact, Store
 
 # The sections of a recipe that say how a model is evaluated, and on what.
 EVALUATION_SECTIONS = ("evaluation", "judge", "spending", "resources", "ray")
+# Of a model that is evaluated by itself the recipe also says how its conversations are rendered and read.
+CONVERSATION_KEYS = ("system_prompt", "date", "chat_template", "chat_template_kwargs", "think_tokens")
 # Without training the recipe names the model itself.
 MODELS = Need("an aligned model", lambda run: run.recipe.train is None or policy_node(run.recipe) in run.artifacts)
 

@@ -65,7 +65,7 @@ def _copied_section(section: Mapping[str, object], key: str = "") -> dict[str, o
     """
     copy: dict[str, object] = {}
     for name, entry in section.items():
-        called = name.replace("-", "_") if isinstance(name, str) and key.rpartition(".")[2] not in _HOLD_NAMES else name
+        called = name.replace("-", "_") if isinstance(name, str) and _HOLD_NAMES.isdisjoint(key.split(".")) else name
         whole = f"{key}.{called}" if key else str(called)
         if called in copy:
             raise RecipeError(f"{whole} must be given once, got it with - and with _; remove one")

@@ -61,7 +61,8 @@ def run(job: Job) -> None:
             checkpoints=job.settings.get("checkpoints", ()),
         )
     if "conversations" in job.settings:
-        write_alignment(job.output / POLICY, **job.settings["conversations"])
+        for folder in (job.output / POLICY, *sorted((job.output / "policies").glob("step-*"))):
+            write_alignment(folder, **job.settings["conversations"])
 
 
 def disk_bytes(inputs: Mapping[str, Path], settings: Settings) -> int:

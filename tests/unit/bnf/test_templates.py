@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from bnf.data.chat_template import ChatTemplate
 from bnf.data.rendering import load_tokenizer, prompt_text
 from bnf.model.digests import model_digest
 from bnf.model.served import served_otherwise, write_alignment
@@ -116,6 +117,36 @@ def test_a_file_that_is_no_template_is_refused(model: Path, tmp_path: Path, text
         templated(model, file, {})
 
 
+def test_several_templates_in_the_tokenizer_s_config_are_not_reduced_to_one(model: Path):
+    (model / "chat_template.jinja").unlink()
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    named = [{"name": "default", "template": REASONING}, {"name": "tool_use", "template": "tools"}]
+    (model / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": named}))
+    with pytest.raises(ValueError, match="must be left out for a model of several chat templates"):
+        templated(model, None, {"enable_thinking": False})
+
+
+@pytest.mark.parametrize(
+    "start", ["{#- chat_template_kwargs {not json} #}\n", '{#- chat_template_kwargs {"note": 1} #}\n{%- set other = 2 %}\n']
+)
+def test_lines_that_only_look_like_those_of_values_stay(start: str):
+    assert values_in(start + REASONING) == {}
+    assert with_values(start + REASONING, {"note": 1}).endswith(start + REASONING)
+
+
+def test_a_switch_called_as_rows_call_their_reasoning_hides_no_reasoning(model: Path, tmp_path: Path):
+    """The rows' key `thinking` becomes what the template reads, `reasoning_content`; that a switch is called `thinking` too says nothing."""
+    text = (
+        "{%- for m in messages %}{{- m.role + ':' + m.reasoning_content | default('') + m.content + '<|im_end|>' }}{% endfor %}"
+        "{%- if thinking %}!{% endif %}"
+    )
+    (model / "chat_template.jinja").write_text(text)
+    made = tmp_path / "made"
+    write_templated(model, made, templated(model, None, {"thinking": True}))
+    messages = [*QUESTION, {"role": "assistant", "content": "4", "thinking": "2 and 2"}]
+    assert "2 and 2" in ChatTemplate(load_tokenizer(made)).conversation(messages)
+
+
 def test_a_template_is_found_where_older_models_have_it(tmp_path: Path):
     config = tmp_path / "tokenizer_config.json"
     config.write_text(json.dumps({"chat_template": "old"}))
@@ -142,13 +173,17 @@ def test_a_policy_is_served_as_it_was_trained(model: Path, tmp_path: Path):
     assert served_otherwise(policy, None, {"enable_thinking": False}, None, "2024-07-26") is None
     said = served_otherwise(policy, None, {"enable_thinking": True}, None, "2024-07-26")
     assert said is not None and said.startswith("chat_template_kwargs.enable_thinking must be false, as the policy in ")
-    assert "got true; set it so, or delete alignment.json there" in said
+    assert "got true; set it so, or leave it out, or evaluate a copy of the folder without alignment.json" in said
     said = served_otherwise(policy, None, {"note": 1}, None, "2024-07-26")
     assert said is not None and said.startswith("chat_template_kwargs.note must be left out,") and "got 1;" in said
     other = tmp_path / "other.jinja"
     other.write_text("{{ messages }}")
     said = served_otherwise(policy, other, {}, None, "2024-07-26")
-    assert said is not None and "must be" in said
+    assert (
+        said is not None
+        and said.startswith("chat_template must be the policy's own,")
+        and "got another; leave it out, or" in said
+    )
     said = served_otherwise(policy, None, {}, "Be brief.", "2024-07-26")
     assert said is not None and said.startswith("system_prompt must be left out,") and "got Be brief.;" in said
     # A template that doesn't ask for the day is the same on any.

@@ -1,15 +1,17 @@
 """Thoughts: kept on record, and no answer is ever read from one."""
 
 import json
+from typing import ClassVar
 
 import pytest
+from tokenizers import AddedToken
 
 from data.labelers import verifier
 from data.labelers._unfinished import without_unfinished
-from data.sampling.rewards import add_gold
+from data.sampling.rewards import add_gold, reward_statistics
 from evaluation.answers.thoughts import answer_of, begins_thought, ends_alone, noted, spoken
 from evaluation.generation.generate import check_markers, generate
-from evaluation.judging.answers import completions_by_question
+from evaluation.judging.answers import completions_by_question, read_answers
 from evaluation.report.summary import _thoughts as thoughts_note
 from evaluation.scoring.score import aggregate, score_completions, score_records
 from evaluation.types import Generation, Sampling
@@ -34,6 +36,9 @@ RIGHT, WRONG = '{"reasoning": "so", "answer": "4"}', '{"reasoning": "so", "answe
         ("<think>it has `</think>` in it: 5", None),
         ('{"reasoning": "has <think> in it", "answer": 3}', '{"reasoning": "has <think> in it", "answer": 3}'),
         ('{"answer": 9}</think>{"answer": 3}', '{"answer": 3}'),
+        ('<think>x</think>{"text": "<think>", "answer": 3}', '{"text": "<think>", "answer": 3}'),
+        ("Write\n```xml\n<think>\n```\nand so 4", "Write\n```xml\n<think>\n```\nand so 4"),
+        ("<think>\n```\ncode\n</think>4 ```", "4 ```"),
     ],
 )
 def test_what_a_reply_says(reply: str, said: str | None):
@@ -53,6 +58,8 @@ def test_a_model_may_have_markers_of_its_own():
     markers = ["[THINK]", "[/THINK]"]
     assert spoken("[THINK]5[/THINK]4", markers=markers) == "4" and spoken("[THINK]5", markers=markers) is None
     assert spoken("<think>4", markers=markers) == "<think>4"
+    # A reader of the record doesn't look for the usual ones either.
+    assert answer_of({"completion": "<think>4", **noted("<think>4", begun=False, markers=markers)}) == "<think>4"
     # What was noted when it was generated counts, whatever the markers.
     assert answer_of({"completion": "[THINK]5[/THINK]4", **noted("[THINK]5[/THINK]4", begun=False, markers=markers)}) == "4"
 
@@ -61,6 +68,7 @@ class Letters:
     """A tokenizer with a token for each character; `<s>` is special."""
 
     all_special_tokens = ("<s>",)
+    added_tokens_decoder: ClassVar = {1: AddedToken("<t>", special=True), 2: AddedToken("<think>", special=False)}
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": [ord(letter) for letter in text]}
@@ -91,6 +99,9 @@ def test_generating_notes_where_the_answer_begins_and_how_long_the_thought_is(tm
 def test_a_marker_that_decoding_leaves_out_is_refused():
     with pytest.raises(ValueError, match="think_tokens must be texts that decoding keeps, got <s>, a special token"):
         check_markers(Letters(), ["<s>", "</s>"])
+    # Also one that no list of the tokenizer's names.
+    with pytest.raises(ValueError, match="got <t>, a special token"):
+        check_markers(Letters(), ["<t>", "</t>"])
     check_markers(Letters(), ["<think>", "</think>"])
 
 
@@ -168,6 +179,19 @@ def test_a_judge_is_shown_no_thought_and_an_unfinished_one_is_worth_nothing():
     assert [one["gold"] for one in record["completions"]] == [1.0, 0.0]
 
 
-def test_judged_answers_are_without_thoughts():
+def test_judged_answers_are_without_thoughts(tmp_path):
     records = [{"id": "a", "completion": "<think>x</think>Hi"}, {"id": "b", "completion": "<think>x"}]
     assert completions_by_question(records) == {"a": ["Hi"], "b": [""]}
+    # As a baseline's file too.
+    (tmp_path / "base.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert read_answers(tmp_path / "base.jsonl").turns == {"a": ["Hi"], "b": [""]}
+
+
+def test_a_reward_model_s_statistics_leave_out_what_has_no_reward_of_its_own():
+    record = sample("<think>x</think>55", "<think>55")
+    ((_, rated, _),) = without_unfinished([record])
+    rated |= {"raw_reward": -12.5, "reward": 0.5, "outcome": "rated"}
+    for one in record["completions"]:
+        one["token_ids"] = [1]
+    found = reward_statistics([record]).held_out
+    assert found is not None and (found.reward_mean, found.reward_best, found.num_labels) == (-12.5, -12.5, 1)

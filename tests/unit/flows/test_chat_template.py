@@ -151,6 +151,39 @@ def test_the_preflight_refuses_what_is_switched_between_training_and_serving(tmp
     assert "alignment.json" not in problems("pairs", tmp_path, of_policy[0], OFF)
 
 
+def test_a_policy_that_is_resolved_already_is_checked_all_the_same(tmp_path: Path):
+    """What it is served with is no part of resolving it: the second evaluation finds that in the cache."""
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    for file in (ROOT / MODEL).iterdir():
+        if file.is_file():
+            os.link(file, policy / file.name)
+    write_alignment(policy, None, "2024-07-26")
+    of_policy = [f"model_name_or_path={policy}", "evaluation.benchmarks={number_comparison: {}}", "system_prompt=Be brief."]
+    recipe = load_recipe("flows/recipes/evaluate.yaml", of_policy)
+    known = [Forecast(node, "key", node.stage == "resolve", None, []) for node in build(recipe)]
+    assert "system_prompt must be left out, as the policy in" in "\n".join(
+        check.problem for check in preflight(recipe, known, tmp_path) if check.problem
+    )
+
+
+def test_markers_that_decoding_leaves_out_are_refused_before_anything_runs(tmp_path: Path):
+    assert problems("pairs", tmp_path, "think_tokens=['[THINK]', '[/THINK]']") == ""
+    said = problems("pairs", tmp_path, "think_tokens=['<|im_start|>', '<|im_end|>']")
+    assert said.startswith("think_tokens must be texts that decoding keeps, got <|im_start|>")
+    with pytest.raises(RecipeError, match="think_tokens must hold two different texts"):
+        nodes("pairs", "think_tokens=[a, a]")
+
+
+def test_markers_are_in_the_keys_of_what_reads_them():
+    before, after = nodes("quickstart"), nodes("quickstart", "think_tokens=['[A]', '[/A]']")
+    assert {node.stage for name, node in after.items() if node.settings != before[name].settings} == {
+        "sample",
+        "generate",
+        "report",
+    }
+
+
 def test_the_preflight_names_the_key_and_what_the_template_reads(template: str, tmp_path: Path):
     said = problems("pairs", tmp_path, OFF)
     assert said.startswith(
@@ -201,6 +234,12 @@ def test_an_endpoint_has_a_template_of_its_own_and_is_sent_the_values(template: 
         engine = OpenaiEngine("m", client, "KEY", "max_tokens", 1, 0, Meter(), values)
         list(engine.generate([QUESTION], Sampling(4)))
     assert asked[0]["extra_body"] == {"chat_template_kwargs": {"enable_thinking": False}} and "extra_body" not in asked[1]
+
+
+def test_a_judge_that_is_the_recipe_s_model_is_of_its_revision():
+    judge = "judge={model_name_or_path: owner/name, engine: vllm, benchmarks: {arena_hard: {limit: 2}}}"
+    made = nodes("pairs", "model_name_or_path=owner/name", "revision=abc", judge, "chat_template_kwargs={a: 1}")
+    assert made["resolve/judge"].settings["revision"] == "abc" and "chat_template_kwargs" not in made["resolve/judge"].settings
 
 
 def test_a_judge_has_values_of_its_own():

@@ -60,10 +60,8 @@ class Example:
 
     @property
     def gist(self) -> str:
-        """One line: its question or its longest field, or all fields where they are short."""
-        texts = {name: part.text for name, part in self.fields}
-        longest = texts.get("question") or max(texts.values(), key=len, default="")
-        return gist(longest if len(longest) > 20 else ", ".join(f"{name} {part.text}" for name, part in self.fields))
+        """One line of its fields."""
+        return gist_of(self.fields)
 
     @property
     def reads(self) -> str:
@@ -78,6 +76,13 @@ class Example:
     def num_characters(self) -> int:
         """Those of the fields and the completions."""
         return sum(len(part.text) for _, part in self.fields) + sum(len(one.completion.text) for one in self.answers)
+
+
+def gist_of(fields: Iterable[tuple[str, Excerpt]]) -> str:
+    """An item in one line: its question or its longest field, or all fields where they are short."""
+    texts = {name: part.text for name, part in fields}
+    longest = texts.get("question") or max(texts.values(), key=len, default="")
+    return gist(longest if len(longest) > 20 else ", ".join(f"{name} {text}" for name, text in texts.items()))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The report's examples are a few of these, cut. Here texts are whole, and a model
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,6 +88,10 @@ class Items:
         self.num_left_out = len({id for found in self._verdicts.values() for id in found}) - len(self.kinds)
 
     @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self._verdicts)
+
+    @property
     def filters(self) -> tuple[str, ...]:
         """The filters that make sense: with one model nothing changes."""
         return tuple(name for name in FILTERS if len(self._verdicts) > 1 or name not in _OF_TWO_MODELS)
@@ -114,13 +118,17 @@ class Items:
             found |= {
                 one["id"] for one in records_of(folder / "completions.jsonl", ids) if text in one["completion"].casefold()
             }
-        return found | {
-            id for id, fields in self._fields(ids) if text in "\n".join(map(field_text, fields.values())).casefold()
-        }
+        return found | {id for id, fields in self.fields(ids) if text in "\n".join(map(field_text, fields.values())).casefold()}
 
-    def _fields(self, ids: Collection[str]) -> Iterator[tuple[str, Record]]:
+    def fields(self, ids: Collection[str]) -> Iterator[tuple[str, Record]]:
+        """The fields of these items by id, in the file's order."""
         for record in records_of(next(iter(self._generations.values())) / "items.jsonl", ids):
             yield record["id"], {name: value for name, value in record.items() if name != "id"}
+
+    def replies(self, model: str, ids: Collection[str]) -> Iterator[tuple[str, Reply]]:
+        """A model's replies to these items by id, in the file's order."""
+        for record in records_of(self._generations[model] / "completions.jsonl", ids):
+            yield record["id"], _reply(model, self._verdicts[model][record["id"]], record["completion"])
 
     def read(self, ids: Sequence[str]) -> list[Item]:
         """These items, whole.
@@ -129,20 +137,17 @@ class Items:
             ValueError: where an item was scored that the stage `generate` doesn't have.
         """
         wanted = set(ids)
-        replies = {
-            model: {
-                record["id"]: _reply(model, verdicts[record["id"]], record["completion"])
-                for record in records_of(self._generations[model] / "completions.jsonl", wanted)
-            }
-            for model, verdicts in self._verdicts.items()
-        }
-        fields = dict(self._fields(wanted)) if wanted else {}
-        for found, file in ((fields, "items.jsonl"), *((of, "completions.jsonl") for of in replies.values())):
-            if lacking := [id for id in ids if id not in found]:
-                raise ValueError(
-                    f"{file} must hold every scored item, got none called {lacking[0]!r}; run the stage `generate` again"
-                )
+        replies = {model: dict(self.replies(model, wanted)) for model in self.models}
+        fields = dict(self.fields(wanted)) if wanted else {}
+        require_all(ids, fields, *replies.values())
         return [Item(id, self.kinds[id], fields[id], [of[id] for of in replies.values()]) for id in ids]
+
+
+def require_all(ids: Iterable[str], fields: Container[str], *replies: Container[str]) -> None:
+    """Raises ValueError where an item was scored that has no fields, or no reply of a model."""
+    for file, found in (("items.jsonl", fields), *(("completions.jsonl", of) for of in replies)):
+        if (lacking := next((id for id in ids if id not in found), None)) is not None:
+            raise ValueError(f"{file} must hold every scored item, got none called {lacking!r}; run the stage `generate` again")
 
 
 def filter_name(text: str, known: Sequence[str] = tuple(FILTERS)) -> str:

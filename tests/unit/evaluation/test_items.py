@@ -62,7 +62,7 @@ def test_a_search_reads_ids_fields_and_every_models_whole_completion(tmp_path: P
 
 def test_an_item_is_whole_and_its_thought_apart(tmp_path: Path) -> None:
     long = "y" * 5000
-    items = both(tmp_path, "+-0", "++0", aligned={"i0": THOUGHT + long, "i1": "<think> quoted, not thought", "i2": "on and on"})
+    both(tmp_path, "+-0", "++0", aligned={"i0": THOUGHT + long, "i1": "<think> quoted, not thought", "i2": "on and on"})
     file = tmp_path / "aligned" / "score" / "scores.jsonl"
     starts: dict[str, int | None] = {"i0": len(THOUGHT), "i2": None}
     records = [json.loads(line) for line in file.read_text().splitlines()]

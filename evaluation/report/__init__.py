@@ -13,6 +13,7 @@ judged_answers: answers with the judge's words
 likelihoods: charts of training, and of what it did to the likelihood of its data
 tokens: completions of the training data, coloured token by token
 examples: completions that a rule chooses, and all that a model failed
+items: every item of a benchmark, whole; item_pages: a page of them beside the report, with a script of its own
 excerpts: the beginnings of texts
 charts: SVG from numbers
 compare: runs against each other

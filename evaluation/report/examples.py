@@ -60,10 +60,8 @@ class Example:
 
     @property
     def gist(self) -> str:
-        """One line: its question or its longest field, or all fields where they are short."""
-        texts = {name: part.text for name, part in self.fields}
-        longest = texts.get("question") or max(texts.values(), key=len, default="")
-        return gist(longest if len(longest) > 20 else ", ".join(f"{name} {part.text}" for name, part in self.fields))
+        """One line of its fields."""
+        return gist_of(self.fields)
 
     @property
     def reads(self) -> str:
@@ -78,6 +76,13 @@ class Example:
     def num_characters(self) -> int:
         """Those of the fields and the completions."""
         return sum(len(part.text) for _, part in self.fields) + sum(len(one.completion.text) for one in self.answers)
+
+
+def gist_of(fields: Iterable[tuple[str, Excerpt]]) -> str:
+    """An item in one line: its question or its longest field, or all fields where they are short."""
+    texts = {name: part.text for name, part in fields}
+    longest = texts.get("question") or max(texts.values(), key=len, default="")
+    return gist(longest if len(longest) > 20 else ", ".join(f"{name} {text}" for name, text in texts.items()))
 
 
 @dataclass(frozen=True)
@@ -123,14 +128,14 @@ def examples(scores: Mapping[str, Path], generations: Mapping[str, Path]) -> lis
         scores: Folder of scores by model, one model or two in the order they are shown.
         generations: Folder of completions by model; models without one show no examples.
     """
-    verdicts = _verdicts(scores, generations)
-    return _examples(verdicts, generations, _chosen(_kinds(verdicts)))
+    verdicts = verdicts_of(scores, generations)
+    return _examples(verdicts, generations, _chosen(kinds_of(verdicts)))
 
 
 def browse(benchmarks: Mapping[str, Folders]) -> dict[str, Browsed]:
     """What the page has of each benchmark. Benchmarks share the room by how many items they list."""
-    verdicts = {name: _verdicts(*folders) for name, folders in benchmarks.items()}
-    kinds = {name: list(_kinds(found)) for name, found in verdicts.items()}
+    verdicts = {name: verdicts_of(*folders) for name, folders in benchmarks.items()}
+    kinds = {name: list(kinds_of(found)) for name, found in verdicts.items()}
     chosen = {name: _chosen(found) for name, found in kinds.items()}
     failed = {
         name: {id: kind for id, kind in found if _choice(kind) != "right" and id not in chosen[name]}
@@ -181,12 +186,12 @@ def _choices(kind: str, outcome: str) -> tuple[str, ...]:
     return (_choice(kind), *(("none",) if outcome == "no_answer" else ()))
 
 
-def _verdicts(scores: Mapping[str, Path], generations: Mapping[str, Path]) -> dict[str, dict[str, Record]]:
+def verdicts_of(scores: Mapping[str, Path], generations: Mapping[str, Path]) -> dict[str, dict[str, Record]]:
     """The scores of the models that have completions."""
     return {model: read_scores(folder) for model, folder in scores.items() if model in generations}
 
 
-def _kinds(verdicts: Mapping[str, Mapping[str, Record]]) -> Iterator[tuple[str, str]]:
+def kinds_of(verdicts: Mapping[str, Mapping[str, Record]]) -> Iterator[tuple[str, str]]:
     """Yields (item id, kind) of all items that every model has: kind after kind, and within a kind by the hash of the id."""
     found = list(verdicts.values())
     shared = [id for id in found[0] if all(id in others for others in found)] if found else []
@@ -219,12 +224,12 @@ def _examples(
     answers: dict[str, dict[str, Answer]] = {}
     for model in models:
         # A text may have megabytes: each is cut as it is read.
-        for record in _records(generations[model] / "completions.jsonl", chosen):
+        for record in records_of(generations[model] / "completions.jsonl", chosen):
             prompts.setdefault(record["id"], as_text(record["prompt"]))
             answers.setdefault(record["id"], {})[model] = _answer(model, verdicts[model][record["id"]], record)
     fields = {
         record["id"]: [(name, as_field(value)) for name, value in record.items() if name != "id"]
-        for record in _records(generations[models[0]] / "items.jsonl", chosen)
+        for record in records_of(generations[models[0]] / "items.jsonl", chosen)
     }
     return [
         Example(id, kind, fields[id], prompts[id], [answers[id][model] for model in models])
@@ -233,7 +238,8 @@ def _examples(
     ]
 
 
-def _records(path: Path, ids: Container[str]) -> Iterator[Record]:
+def records_of(path: Path, ids: Container[str]) -> Iterator[Record]:
+    """The records of these items in a stage's file, one at a time."""
     return (record for record in read_records(path) if record["id"] in ids)
 
 

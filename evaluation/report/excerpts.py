@@ -26,10 +26,14 @@ class Excerpt:
         return Excerpt(self.text[:most_characters], self.num_left_out + missing) if missing else self
 
 
+def field_text(value: object) -> str:
+    """A field of an item, whole: a question, an answer, choices."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def as_field(value: object) -> Excerpt:
-    """A field of an item: a question, an answer, choices."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return Excerpt(*cut(text, _FIELD_CHARACTERS, _FIELD_LINES))
+    """A field of an item."""
+    return Excerpt(*cut(field_text(value), _FIELD_CHARACTERS, _FIELD_LINES))
 
 
 def as_text(text: str) -> Excerpt:

@@ -6,7 +6,7 @@ sweeping: `bnf sweep`
 planning: `bnf plan`; sweep_planning: of a sweep
 watching: `bnf watch` and `ui`
 listing: `bnf runs` and `rm`
-showing: `bnf show` and `report`
+showing: `bnf show` and `report`; items: `bnf show --items`
 comparing: `bnf compare`
 exporting: `bnf export`; model_card: the card that it writes; pushing: its model on the hub
 chatting: `bnf chat`; chat_models: the processes that answer; chat_screen: what the terminal shows

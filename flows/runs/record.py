@@ -114,7 +114,7 @@ class Run:
         started: str | None = None,
         ended: str | None = None,
     ) -> None:
-        """Record a finished task and link its artifact; of a report also copy the files that people open."""
+        """Record a finished task and link its artifact; of a report also copy the files that people open, and link its pages of items."""
         tasks = {**self.record.tasks, node.id: TaskRecord(artifact, cached, seconds, other_code, started, ended)}
         self.record.tasks = dict(sorted(tasks.items(), key=lambda entry: self._place(entry[0])))
         self.record.at_work = [working for working in self.record.at_work if working.task != node.label]
@@ -126,6 +126,11 @@ class Run:
             for name in ("summary.json", "report.html"):
                 with replacing(self.folder / name, durable=True) as partial:
                     shutil.copyfile(artifact.path / name, partial)
+            # The report's links lead there. These pages are large: they are no copies.
+            if (artifact.path / "items").is_dir():
+                pages = self.folder / "items"
+                pages.unlink(missing_ok=True)
+                pages.symlink_to(os.path.relpath(artifact.path / "items", self.folder))
         self.save()
 
     def end(self, state: str, why: str | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.errors import RecipeError
 from flows.words import completing
 from flows.words.arguments import Debug, Json, RunName
 
@@ -46,8 +47,44 @@ def rm(
     remove_runs(names, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-def show(run: RunName, as_json: Json = False, debug: Debug = False) -> None:
-    """Show a run: its results, and what each task took."""
+def show(
+    run: RunName,
+    items: Annotated[
+        str | None,
+        typer.Option(
+            "--items",
+            metavar="BENCHMARK",
+            help="The items of a benchmark: question, right answer, and what each model made of them.",
+            autocompletion=completing.benchmarks,
+        ),
+    ] = None,
+    which: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="KIND",
+            help="Only items that are 'wrong→right' (or 'wrong->right'), 'right→wrong', changed, wrong, right or no-answer; of two "
+            "models the last three are the aligned one's.",
+        ),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option("--search", metavar="TEXT", help="Only items with the text in question, answer or completion.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="At most so many items: 10, and with --json all.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show a run: its results, and what each task took; or the items of a benchmark."""
+    if items is not None:
+        from flows.commands.items import show_items
+
+        show_items(run, items, filter=which, search=search, limit=limit, as_json=as_json)
+        return
+    for name, value in (("--filter", which), ("--search", search), ("--limit", limit)):
+        if value is not None:
+            raise RecipeError(f"{name} must stand with --items, got it alone; add --items BENCHMARK")
     from flows.commands.showing import show_run
 
     show_run(run, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Report: everything a run found, as summary.json and one self-contained report.html."""
+"""Report: everything a run found, as summary.json and one self-contained report.html, and a page of items for each scored benchmark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.stages import STAGES
 
 ORDER = 150
 READS = {"*": "any"}
-CONTENT = ("summary.json", "report.html")
+CONTENT = ("summary.json", "report.html", "items/*.html")
 EVALUATES = True
 # The report shows what training logged; weights stay where they are. So do values per token: the page has them where they are at hand.
 LEAVES_OUT = ("*.safetensors",)
@@ -26,9 +26,11 @@ _NO_SCORES = ("checkpoint", "generate")
 
 def run(job: Job) -> None:
     from evaluation.report.build import build_report
+    from evaluation.report.item_pages import build_item_pages
 
     artifacts = {task: folder for task, folder in job.inputs.items() if folder.is_dir()}
-    build_report(collect(job.settings, artifacts), job.output)
+    collected = collect(job.settings, artifacts)
+    build_report(collected, job.output, build_item_pages(collected, job.output))
 
 
 def collect(settings: Settings, artifacts: Mapping[str, Path]) -> ReportInputs:

@@ -130,6 +130,16 @@ def test_runs_show_and_report_name_the_run(bnf, first):
     assert "gsm8k (sample)" in bnf("show", first["run"])
 
 
+def test_items_are_shown_and_have_a_page_that_the_report_links(bnf, first):
+    found = bnf.json("show", first["run"], "--items", "gsm8k")
+    assert found["num_items"] == found["num_found"] == len(found["items"]) == 3
+    assert all([one["model"] for one in item["replies"]] == ["base", "aligned"] for item in found["items"])
+    run = bnf.home / "state" / "runs" / first["run"]
+    assert {path.name for path in (run / "items").iterdir()} == {"gsm8k.html", "number_comparison.html"}
+    assert '<a href="items/gsm8k.html">gsm8k (sample)</a>' in (run / "report.html").read_text()
+    assert f'"id":"{found["items"][0]["id"]}"' in (run / "items" / "gsm8k.html").read_text()
+
+
 def test_score_stored_completions(bnf, first):
     file = bnf.home / "state" / "runs" / first["run"] / "artifacts" / "generate-base-gsm8k" / "completions.jsonl"
     result = bnf.json("score", "gsm8k", str(file))

@@ -113,6 +113,17 @@ def test_what_a_run_writes_outlasts_a_power_cut(tmp_path, monkeypatch):
     assert {path.name for path in run.folder.iterdir()} == {"alive.lock", "artifacts", *(name for name, _ in replaced)}
 
 
+def test_a_run_has_its_pages_of_items_beside_the_report(tmp_path):
+    run = start_run(tmp_path, make_recipe(TRAINED), "x")
+    for key in ("old", "new"):
+        report = tmp_path / "artifacts" / "report" / key
+        (report / "items").mkdir(parents=True)
+        for name in ("summary.json", "report.html", "items/gsm8k.html"):
+            (report / name).write_text(key)
+        run.add(Node("report", {}), Artifact("report", key, "f", report), cached=False, seconds=1.0)
+        assert (run.folder / "items" / "gsm8k.html").read_text() == (run.folder / "report.html").read_text() == key
+
+
 @pytest.mark.parametrize("text", [None, "", "{}"])
 def test_runs_are_listed_though_a_manifest_cannot_be_read(tmp_path, text):
     run = run_of(tmp_path)

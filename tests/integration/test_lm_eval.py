@@ -13,6 +13,7 @@ from evaluation.harness.replay import cross_check, cross_check_folder
 from evaluation.harness.tasks import run_task, unknown_task
 from evaluation.report.lm_eval import cross_check_of, task_rows, tasks_of
 from evaluation.scoring.score import score_records
+from evaluation.types import Generation
 
 pytestmark = pytest.mark.integration
 DEFINITIONS = Path(__file__).parent / "lm_eval_tasks"
@@ -228,3 +229,44 @@ def test_unknown_names_are_told_with_the_nearest_and_own_definitions_count(defin
             (definitions / "bnf_echo.yaml").read_text().replace("bnf_echo", "bnf_unsafe") + "unsafe_code: true\n"
         )
         run_task(*engine, "bnf_unsafe", tmp_path, _quiet, include_path=definitions)
+
+
+class Thinks:
+    """An engine whose model writes a line of thought before each answer, and ends where a stop text stands, as an engine may."""
+
+    takes, supports_choices, max_model_len, version = "ids", False, None, "thinks 1"
+
+    def __init__(self, *texts):
+        self.texts, self.asked = texts, []
+
+    def generate(self, prompts, sampling, received=None):
+        for index in range(len(prompts)):
+            text = self.texts[len(self.asked) % len(self.texts)]
+            self.asked.append(sampling.stop)
+            stops = [text.find(stop) + len(stop) for stop in sampling.stop or () if stop in text]
+            yield index, [Generation(text[: min(stops, default=len(text))], [], "stop", 1, 9)]
+
+
+def test_a_task_s_stop_texts_end_no_thought_and_thoughts_are_on_record(definitions, engine, tmp_path):
+    """The task ends at a line break, and so would the thought; after it the answer is still cut there."""
+    thinking = Thinks("<think>\nit is <colour>?\n</think>\n\nblue\nor so")
+    results = run_task(thinking, engine[1], "bnf_echo", tmp_path, _quiet, include_path=definitions, limit=2)
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [sample["texts"] for sample in samples] == [[["blue"]]] * 2 or [sample["answers"] for sample in samples] == [
+        ["blue"]
+    ] * 2
+    assert results["thoughts"] == {"num": 2, "num_unfinished": 0}
+    kept = [json.loads(line) for line in (tmp_path / "thoughts.jsonl").read_text().splitlines()]
+    assert [one["completion"] for one in kept] == [thinking.texts[0]] * 2 and all(one["is_finished"] for one in kept)
+    assert thinking.asked.count(None) == 2
+
+
+def test_nothing_is_read_of_a_thought_that_doesn_t_end_and_a_plain_answer_is_generated_once(definitions, engine, tmp_path):
+    lost = Thinks("<think>\nblue")
+    results = run_task(lost, engine[1], "bnf_echo", tmp_path / "lost", _quiet, include_path=definitions, limit=2)
+    assert results["thoughts"] == {"num": 2, "num_unfinished": 2}
+    samples = [json.loads(line) for line in (tmp_path / "lost" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["answers"] for sample in samples] == [[""]] * 2
+    plain = Thinks("blue\nor so")
+    results = run_task(plain, engine[1], "bnf_echo", tmp_path / "plain", _quiet, include_path=definitions, limit=2)
+    assert "thoughts" not in results and len(plain.asked) == 2 and not (tmp_path / "plain" / "thoughts.jsonl").exists()

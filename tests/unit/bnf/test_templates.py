@@ -135,7 +135,7 @@ def test_lines_that_only_look_like_those_of_values_stay(start: str):
 
 
 def test_a_switch_called_as_rows_call_their_reasoning_hides_no_reasoning(model: Path, tmp_path: Path):
-    """The rows' key `thinking` becomes what the template reads, `reasoning_content`; that a switch is called `thinking` too says nothing."""
+    """The rows' key `thinking` becomes what the template reads, `reasoning_content`: a switch called `thinking` is another."""
     text = (
         "{%- for m in messages %}{{- m.role + ':' + m.reasoning_content | default('') + m.content + '<|im_end|>' }}{% endfor %}"
         "{%- if thinking %}!{% endif %}"

@@ -228,8 +228,13 @@ def _folded(names: Sequence[str], room: int, before: str) -> str:
 
 
 def print_json(value: object) -> None:
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    print()
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, as a model may write it, is no UTF-8: escaped it is.
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:

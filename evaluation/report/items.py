@@ -53,11 +53,6 @@ class Item:
     fields: Mapping[str, object]
     replies: Sequence[Reply]
 
-    @property
-    def filters(self) -> tuple[str, ...]:
-        """The filters that take it."""
-        return filters_of(self.kind, self.replies[-1].outcome)
-
     def to_json(self) -> Record:
         return asdict(self)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.report.items import FILTERS, Items, filter_name
+from evaluation.report.items import FILTERS, Items, filter_name, filters_of
 from tests.unit.evaluation.report_folders import scored, write_lines
 
 THOUGHT = "<think>It is 41. No: 42.</think>\n\n"
@@ -38,7 +38,7 @@ def test_what_a_filter_takes(name: str | None, ids: list[str], tmp_path: Path) -
     items = both(tmp_path, "++-00+", "+-+-+0")
     assert items.chosen(name) == ids
     if name is not None:
-        assert all(filter_name(name) in item.filters for item in items.read(ids))
+        assert all(filter_name(name) in filters_of(item.kind, item.replies[-1].outcome) for item in items.read(ids))
 
 
 def test_one_model_alone_has_no_changes(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("BNF_HOME", str(tmp_path))
     store = Store(tmp_path / "artifacts")
     run = start_run(tmp_path, make_recipe({**BASE, "name": "mine"}), "x")
-    texts = {"i0": "\x1b[31m</script><img src=x onerror=alert(1)>\nsecond line", "i1": "z" * 2000}
+    texts = {"i0": "\x1b[31m</script><img src=x onerror=alert(1)>\nsecond \ud800", "i1": "z" * 2000}
     for role, marks in (("base", "+" + "-" * 12 + "+"), ("aligned", "0" + "+" * 13)):
         made = scored(tmp_path / "made" / role, marks, texts=texts)
         for stage, folder in zip(("score", "generate"), made, strict=True):
@@ -51,10 +51,10 @@ def test_items_are_printed_with_each_models_completion(run, capsys):
         "  answer    42",
         "  base: correct, read as 42 by rule json, 10 tokens, ended by itself",
         "    ␛[31m</script><img src=x onerror=alert(1)>",
-        "    second line",
+        "    second ⟨U+D800⟩",
         "  aligned: no answer, rule json, 10 tokens, cut off",
         "    ␛[31m</script><img src=x onerror=alert(1)>",
-        "    second line",
+        "    second ⟨U+D800⟩",
         "",
         f"{run.id}, gsm8k: 1 of 14 items are right→wrong",
     ]
@@ -77,6 +77,9 @@ def test_the_command_gives_all_as_json(run):
     assert (found["num_items"], found["num_found"], found["num_left_out"], found["filter"]) == (14, 12, 0, "wrong→right")
     assert [item["id"] for item in found["items"]] == [f"i{number}" for number in range(1, 13)]
     assert [one["completion"] for one in found["items"][0]["replies"]] == ["z" * 2000] * 2
+    # What no UTF-8 can hold is escaped.
+    found = json.loads(CliRunner().invoke(app, ["show", run.id, "--items", "gsm8k", "--limit", "1", "--json"]).stdout)
+    assert found["items"][0]["replies"][0]["completion"].endswith("second \ud800")
     found = json.loads(CliRunner().invoke(app, [*asked, "--limit", "2"]).stdout)
     assert (found["num_found"], len(found["items"])) == (12, 2)
 

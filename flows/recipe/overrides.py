@@ -57,6 +57,12 @@ def _copied(value: object, key: str) -> object:
     return _copied_section(value, key) if isinstance(value, dict) else value
 
 
+def _holds_names(key: str) -> bool:
+    """Whether the keys of the section are a person's own; those of a template's variable are so at any depth."""
+    parts = key.split(".")
+    return parts[-1] in _HOLD_NAMES or "chat_template_kwargs" in parts
+
+
 def _copied_section(section: Mapping[str, object], key: str = "") -> dict[str, object]:
     """A copy of a section, as `_copied` makes it, whose own keys have `_` for `-`.
 
@@ -65,7 +71,7 @@ def _copied_section(section: Mapping[str, object], key: str = "") -> dict[str, o
     """
     copy: dict[str, object] = {}
     for name, entry in section.items():
-        called = name.replace("-", "_") if isinstance(name, str) and _HOLD_NAMES.isdisjoint(key.split(".")) else name
+        called = name.replace("-", "_") if isinstance(name, str) and not _holds_names(key) else name
         whole = f"{key}.{called}" if key else str(called)
         if called in copy:
             raise RecipeError(f"{whole} must be given once, got it with - and with _; remove one")

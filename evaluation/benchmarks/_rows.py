@@ -57,7 +57,9 @@ class Row:
 
     def _lacks(self, names: Sequence[str], kind: str) -> ValueError:
         found = {name: self.values[name] for name in names if name in self.values}
-        return self.error(f"have {' or '.join(names)} as {kind} in each row", found or f"fields {list(self.values)}")
+        # A CSV file's cells are texts.
+        hint = " (a CSV file holds none: give Parquet or JSON Lines)" if kind == "list" and found else ""
+        return self.error(f"have {' or '.join(names)} as {kind} in each row{hint}", found or f"fields {list(self.values)}")
 
 
 def load_items(

@@ -206,8 +206,11 @@ def messages(item: Item) -> list[Message]:
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:
     """Right is the country's capital and no other of the list; words around it, case and accents don't matter."""
     named = _named(completion)
-    if not named:
+    if not completion.strip():
         return Verdict("no_answer", None, "none")
+    if not named:
+        # A city that isn't of the list, or none: in either case it isn't known.
+        return Verdict("wrong", None, "no_capital")
     answer = ", ".join(named[:2])
     if len(named) > 1:
         return Verdict("wrong", answer, "several_capitals")

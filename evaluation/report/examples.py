@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evaluation.answers.thoughts import answer_of
 from evaluation.paired import is_correct, read_scores
 from evaluation.records import Record, read_records
 from evaluation.report.excerpts import LIMITS, Excerpt, as_field, as_text, gist
@@ -251,5 +252,14 @@ def _answer(model: str, verdict: Record, completion: Record) -> Answer:
         rule=verdict["rule"],
         finish_reason=verdict["finish_reason"],
         num_completion_tokens=verdict["num_completion_tokens"],
-        completion=as_text(completion["completion"]),
+        completion=as_text(_without_thought(completion)),
     )
+
+
+def _without_thought(completion: Record) -> str:
+    """What is shown of a completion: an example is short, and a thought would leave no room for the answer."""
+    whole, said = str(completion["completion"]), answer_of(completion)
+    if said is None:
+        return whole
+    length = len(whole) - len(said)
+    return said if not length else f"[a thought of {length} characters, on the page of all items]\n{said}"

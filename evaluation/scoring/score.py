@@ -13,6 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
@@ -336,10 +337,11 @@ def _record(
     has_thoughts: bool,
 ) -> ScoreRecord:
     finish_reason = completion.get("finish_reason")
+    # What has no answer has the metrics of an empty one: a share of several things counts all of them.
     if (finish_reason or "").startswith("error"):
-        verdict = Verdict("error", None, "generation_failed")
+        verdict = replace(score(item, "", ""), outcome="error", answer=None, rule="generation_failed")
     elif (said := answer_of(completion) if has_thoughts else completion["completion"]) is None:
-        verdict = Verdict("no_answer", None, UNFINISHED_THOUGHT)
+        verdict = replace(score(item, "", ""), outcome="no_answer", answer=None, rule=UNFINISHED_THOUGHT)
     else:
         verdict = score(item, said, finish_reason or "")
     record: ScoreRecord = {

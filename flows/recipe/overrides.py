@@ -83,5 +83,5 @@ def key_parts(key: str) -> list[str]:
     """The parts of a dotted key. `-` and `_` are the same in the recipe's own keys and in the names of benchmarks."""
     parts: list[str] = []
     for part in key.split("."):
-        parts.append(part if parts and parts[-1] in _HOLD_NAMES else part.replace("-", "_"))
+        parts.append(part if parts and _holds_names(".".join(parts)) else part.replace("-", "_"))
     return parts

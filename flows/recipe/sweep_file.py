@@ -31,6 +31,7 @@ AXES = "sweep"
 _RESULTS_CODE = (
     *("evaluation.report.study_results", "evaluation.formats"),
     *("flows.runs.swept:swept_run,of_last_round", "flows.runs.made:made_by"),
+    *("flows.sweep_end:compare", "flows.dag.choosing:choose"),
 )
 
 

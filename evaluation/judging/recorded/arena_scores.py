@@ -72,7 +72,12 @@ def results_together(parts: Sequence[Judgments]) -> dict[str, Record]:
         }
         result = about | _aggregate(group[0], judgments)
         # All judges must have judged all questions.
-        result["partial"] = any(_aggregate(part, _counted(part))["partial"] for part in group)
+        parts = {str(part.judge): _aggregate(part, _counted(part)) for part in group}
+        result["partial"] = any(part["partial"] for part in parts.values())
+        # Opposite biases of two judges would cancel each other.
+        untrusted = [f"{judge}: {part['untrusted_reason']}" for judge, part in parts.items() if not part["trusted"]]
+        if untrusted:
+            result["trusted"], result["untrusted_reason"] = False, "; ".join(untrusted)
         result["style_controlled"] = None
         results[name] = result
     return results

@@ -149,6 +149,15 @@ def test_one_judges_null_leaves_the_others_verdict_and_one_judges_gap_is_partial
     assert scored(tmp_path, rows + other[1:])["together"]["m, creative_writing"]["partial"]
 
 
+def test_opposite_biases_of_two_judges_do_not_cancel_each_other(tmp_path):
+    """One says always that A is better, the other that B is: together they have no bias, and neither can be trusted."""
+    rows = [row(n, "creative_writing", CREATIVE, ("A>B", "A>B")) for n in range(8)]
+    rows += [row(n, "creative_writing", CREATIVE, ("B>A", "B>A"), judge="gemini-2.5") for n in range(8)]
+    found = scored(tmp_path, rows)["together"]["m, creative_writing"]
+    assert found["score"] == 50.0 and not found["trusted"]
+    assert "gpt-4.1: " in found["untrusted_reason"] and "gemini-2.5: " in found["untrusted_reason"]
+
+
 # Style control
 
 

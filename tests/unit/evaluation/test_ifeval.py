@@ -106,6 +106,17 @@ def test_instruction_level_is_the_share_of_all_instructions_not_of_prompts():
     assert result["metrics"]["prompt_loose"] == 50
 
 
+def test_what_ends_in_mid_thought_follows_none_of_its_own_instructions():
+    """3 of 3 and 0 of 1: of all instructions 3 of 4 are followed."""
+    none = "punctuation:no_comma"
+    items = [
+        {"id": "a", "question": "q", "instructions": [none] * 3, "arguments": [{}] * 3},
+        {"id": "b", "question": "r", "instructions": [none], "arguments": [{}]},
+    ]
+    result = _scored(items, lambda item: "Yes." if item["id"] == "a" else "<think>Yes.")
+    assert result["metrics"]["instruction_strict"] == 75 and result["rules"]["unfinished_thought"] == 1
+
+
 def test_loose_leaves_out_the_first_and_the_last_line_and_asterisks():
     item = _item("punctuation:no_comma")
     for reply in ("Sure, here it is:\nNo such sign.", "No such sign.\nBye, then.", "Well, yes.\nNo such sign.\nBye, then."):

@@ -12,6 +12,7 @@ from data.sampling.rewards import add_gold, reward_statistics
 from evaluation.answers.thoughts import answer_of, begins_thought, ends_alone, noted, spoken
 from evaluation.generation.generate import check_markers, generate
 from evaluation.judging.answers import completions_by_question, read_answers
+from evaluation.report.examples import _without_thought as shown_example
 from evaluation.report.summary import _thoughts as thoughts_note
 from evaluation.scoring.score import aggregate, score_completions, score_records
 from evaluation.types import Generation, Sampling
@@ -135,6 +136,14 @@ def test_the_result_says_how_much_was_thought_and_of_a_model_that_doesn_t_nothin
     )
     plain = aggregate("gsm8k", score_records("gsm8k", ITEMS, completions(RIGHT, RIGHT, RIGHT, RIGHT)), 4)
     assert "thoughts" not in plain and thoughts_note("gsm8k", {"base": plain}) is None
+
+
+def test_an_example_shows_the_answer_and_how_long_the_thought_was():
+    assert (
+        shown_example({"completion": f"<think>{'x' * 4000}</think>4"})
+        == "[a thought of 4015 characters, on the page of all items]\n4"
+    )
+    assert shown_example({"completion": "4"}) == "4" and shown_example({"completion": "<think>4"}) == "<think>4"
 
 
 def test_a_file_of_ours_has_its_thoughts_taken_off_and_zeroeval_s_only_where_asked(tmp_path):

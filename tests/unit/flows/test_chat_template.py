@@ -187,6 +187,8 @@ def test_markers_are_in_the_keys_of_what_reads_them():
 def test_names_in_a_value_stay_as_they_are():
     made = make_recipe({"model_name_or_path": MODEL}, ["chat_template_kwargs={opts: {a-b: {c-d: 1}}}"])
     assert made.chat_template_kwargs == {"opts": {"a-b": {"c-d": 1}}}
+    said = {"model_name_or_path": MODEL, "chat_template_kwargs": {"tools": {"get-x": 1}}}
+    assert make_recipe(said, ["chat_template_kwargs.tools.get-x=2"]).chat_template_kwargs == {"tools": {"get-x": 2}}
 
 
 def test_the_preflight_names_the_key_and_what_the_template_reads(template: str, tmp_path: Path):

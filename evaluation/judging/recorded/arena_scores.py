@@ -72,10 +72,10 @@ def results_together(parts: Sequence[Judgments]) -> dict[str, Record]:
         }
         result = about | _aggregate(group[0], judgments)
         # All judges must have judged all questions.
-        parts = {str(part.judge): _aggregate(part, _counted(part)) for part in group}
-        result["partial"] = any(part["partial"] for part in parts.values())
+        apart = {str(part.judge): _aggregate(part, _counted(part)) for part in group}
+        result["partial"] = any(part["partial"] for part in apart.values())
         # Opposite biases of two judges would cancel each other.
-        untrusted = [f"{judge}: {part['untrusted_reason']}" for judge, part in parts.items() if not part["trusted"]]
+        untrusted = [f"{judge}: {part['untrusted_reason']}" for judge, part in apart.items() if not part["trusted"]]
         if untrusted:
             result["trusted"], result["untrusted_reason"] = False, "; ".join(untrusted)
         result["style_controlled"] = None

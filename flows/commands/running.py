@@ -121,11 +121,12 @@ def evaluate_target(
     home = home_folder()
     run = _evaluated_run(home, target)
     # A run's models are served as they were trained; of a model by itself only the person knows.
-    keys = EVALUATION_SECTIONS if run is not None else (*EVALUATION_SECTIONS, *CONVERSATION_KEYS)
+    more = () if run is not None else CONVERSATION_KEYS
+    also = f", and for a model by itself {', '.join(more)}" if more else ""
     for override in overrides:
-        if override.split(".")[0].split("=")[0] not in ("name", *keys):
+        if override.split(".")[0].split("=")[0] not in ("name", *EVALUATION_SECTIONS, *more):
             raise RecipeError(
-                f"evaluate must change keys of {', '.join(keys)} alone, got {override!r}; use `bnf run` for the others"
+                f"evaluate must change keys of {', '.join(EVALUATION_SECTIONS)} alone{also}, got {override!r}; use `bnf run` for the others"
             )
     if run is not None:
         base = run.recipe

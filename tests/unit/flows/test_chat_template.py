@@ -14,10 +14,12 @@ from bnf.model.served import write_alignment
 from evaluation.engines.openai import OpenaiEngine
 from evaluation.spending import Meter
 from evaluation.types import Sampling
+from flows.commands import running
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
+from flows.dag.selection import Options
 from flows.errors import RecipeError
-from flows.recipe.config import load_recipe, make_recipe
+from flows.recipe.config import Recipe, load_recipe, make_recipe
 from tasks.job import Job
 from tasks.keys import ROOT, Ingredients
 from tasks.nodes import Forecast, Node, model_folder
@@ -260,3 +262,22 @@ def test_a_judge_has_values_of_its_own():
     assert asked.settings["engine"]["chat_template_kwargs"] == {"a": 1}
     asked = next(node for node in nodes("pairs", endpoint % "").values() if node.stage == "judge")
     assert "chat_template_kwargs" not in asked.settings["engine"]
+
+
+def test_a_model_by_itself_is_told_how_it_was_trained_and_a_run_s_models_aren_t(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BNF_HOME", str(tmp_path))
+    asked: list[Recipe] = []
+    monkeypatch.setattr(running, "run_recipe", lambda recipe, options, **rest: asked.append(recipe))
+    words = ["system_prompt=Be brief.", "chat_template_kwargs={a: 1}", "date=2026-01-01"]
+    running.evaluate_target(str(ROOT / MODEL), None, words, Options(), as_json=False, debug=False)
+    assert (asked[0].system_prompt, asked[0].chat_template_kwargs, asked[0].date) == ("Be brief.", {"a": 1}, "2026-01-01")
+    with pytest.raises(
+        RecipeError, match=r"evaluate must change keys of .* alone, and for a model by itself system_prompt, .* got 'train"
+    ):
+        running.evaluate_target(str(ROOT / MODEL), None, ["train.learning_rate=1"], Options(), as_json=False, debug=False)
+    run = SimpleNamespace(recipe=load_recipe("flows/recipes/pairs.yaml"))
+    monkeypatch.setattr(running, "_evaluated_run", lambda home, target: run)
+    with pytest.raises(RecipeError, match=r"evaluate must change keys of .*, ray alone, got 'system_prompt"):
+        running.evaluate_target("latest", None, words, Options(), as_json=False, debug=False)

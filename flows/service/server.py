@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bnf.process import module_command, module_environment
@@ -36,7 +36,8 @@ DRAIN_TIMEOUT_S = 10
 # How long a server is given to come back, and how long one that takes the connection is given to answer: a busy one takes its time.
 RESTART_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 30
-DEFAULT_PORT = 4200
+# Prefect's own port and the next ones: systems give none of these to a connection that asks for any port.
+PORTS = range(4200, 4300)
 
 
 class ServerError(RuntimeError):
@@ -120,7 +121,7 @@ def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
                 os.environ["PREFECT_API_URL"] = f"{url}/api"
                 meanwhile()
                 return url
-        with _port() as port:
+        with free_port() as port:
             url, log = f"http://127.0.0.1:{port}", folder / "server.log"
             with log.open("ab") as output:
                 keeper = subprocess.Popen(
@@ -154,29 +155,33 @@ def _serves(url: str, folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _port() -> Iterator[int]:
-    """A free port, kept from others until the server has bound it: Prefect's own where nobody is about to take that, else any."""
-    with Path(tempfile.gettempdir(), f"bnf-port-{os.getuid()}.lock").open("w") as claim:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ports = [DEFAULT_PORT, 0]
-        except BlockingIOError:
-            # Another home's server is starting, and has not bound the port yet.
-            ports = [0]
-        yield _free(ports)
+def free_port() -> Iterator[int]:
+    """A free port of `PORTS`, kept from other homes until the server has bound it, which is seconds later.
 
-
-def _free(ports: Sequence[int]) -> int:
-    for port in ports:
-        with socket.socket() as probe:
-            # A port that an earlier server has just left is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    Raises:
+        ServerError: none is free.
+    """
+    for port in PORTS:
+        with Path(tempfile.gettempdir(), f"bnf-port-{port}-{os.getuid()}.lock").open("w") as claim:
             try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise ServerError("a free port must be there, got none; close some programs")
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # Another home's server is starting there.
+            if _is_free(port):
+                yield port
+                return
+    raise ServerError(f"one of the ports {PORTS[0]} to {PORTS[-1]} must be free, got none; close some programs")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # A port that an earlier server has just left is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def keep(home: Path, port: int) -> None:
@@ -184,6 +189,9 @@ def keep(home: Path, port: int) -> None:
     set_prefect_environment(home)
     prefect = Path(sys.executable).parent / "prefect"
     command = [str(prefect), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    # What a server can't do is in its log, though the terminal of a run doesn't show Prefect's lines.
+    if os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "CRITICAL":
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "ERROR"
     with (home / "prefect" / "users.lock").open("w") as users:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         # A server that dies is noticed by its users; the keeper then has nothing left to do.

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.service.server import free_port
 from tasks.keys import ROOT
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
@@ -130,12 +130,10 @@ class Bnf:
 @contextlib.contextmanager
 def prefect_server(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """The API's address of a running Prefect server that belongs to no home."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", host, "--port", str(port)]
+    prefect = str(Path(sys.executable).parent / "prefect")
     quiet = {"PREFECT_HOME": str(folder / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    with (folder / "server.log").open("w") as log:
+    with (folder / "server.log").open("w") as log, free_port() as port:
+        command = [prefect, "server", "start", "--host", host, "--port", str(port)]
         server = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True)
         try:
             _wait_until_healthy(f"http://{host}:{port}/api", server)

@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.service.server import free_port
 from tasks.keys import ROOT
 from tests.e2e.conftest import Bnf
 from tests.e2e.test_deployments import Server
@@ -26,12 +26,6 @@ SERVICES = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["servi
 # Debian keeps Postgres's commands off the path.
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 START_TIMEOUT_S = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -53,13 +47,13 @@ def postgres(tmp_path):
     user = SERVICES["postgres"]["environment"]["POSTGRES_USER"]
     create = [POSTGRES / "initdb", "-D", folder, "-U", user, "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync"]
     subprocess.run(create, check=True, capture_output=True, **owner)
-    port = free_port()
-    options = ["-D", folder, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
-    server = subprocess.Popen([POSTGRES / "postgres", *options], stderr=subprocess.DEVNULL, **owner)
     password.chmod(0o644)
-    while subprocess.run([POSTGRES / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True).returncode:
-        assert server.poll() is None
-        time.sleep(0.1)
+    with free_port() as port:
+        options = ["-D", folder, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
+        server = subprocess.Popen([POSTGRES / "postgres", *options], stderr=subprocess.DEVNULL, **owner)
+        while subprocess.run([POSTGRES / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True).returncode:
+            assert server.poll() is None
+            time.sleep(0.1)
     psql(port, password, "postgres", f"create database {SERVICES['postgres']['environment']['POSTGRES_DB']}")
     yield port, password
     server.terminate()
@@ -77,7 +71,6 @@ def psql(port: int, password: Path, database: str, statement: str) -> str:
 def server(postgres, tmp_path):
     """The API's address of compose.yaml's server: its command and environment, through the image's entry point."""
     database_port, password = postgres
-    port = free_port()
     here = {
         "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
         "PREFECT_SERVER_DATABASE_PORT": str(database_port),
@@ -85,20 +78,21 @@ def server(postgres, tmp_path):
     }
     assert here.keys() <= SERVICES["server"]["environment"].keys()
     home = tmp_path / "server"
-    process = subprocess.Popen(
-        [ROOT / "docker" / "entrypoint.sh", BIN / "prefect", *SERVICES["server"]["command"][1:], "--port", str(port)],
-        env={**os.environ, **SERVICES["server"]["environment"], **here, "BNF_HOME": str(home), "PREFECT_HOME": str(home)},
-        stdout=subprocess.DEVNULL,
-    )
-    api = f"http://127.0.0.1:{port}/api"
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        assert process.poll() is None and time.monotonic() < deadline
-        try:
-            urllib.request.urlopen(f"{api}/health", timeout=5).close()
-            break
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+    with free_port() as port:
+        process = subprocess.Popen(
+            [ROOT / "docker" / "entrypoint.sh", BIN / "prefect", *SERVICES["server"]["command"][1:], "--port", str(port)],
+            env={**os.environ, **SERVICES["server"]["environment"], **here, "BNF_HOME": str(home), "PREFECT_HOME": str(home)},
+            stdout=subprocess.DEVNULL,
+        )
+        api = f"http://127.0.0.1:{port}/api"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline
+            try:
+                urllib.request.urlopen(f"{api}/health", timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
     yield api
     process.terminate()
     process.wait()

@@ -15,6 +15,7 @@ import pytest
 
 from bnf.train import run as train_alone
 from bnf.training.config import TrainConfig
+from flows.service.server import free_port
 from tests.integration.test_parallel_training import SETTINGS, closeness
 from tests.unit.bnf.training import BASE, run, same, weights
 
@@ -23,15 +24,9 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 def two_nodes(**more: Any) -> dict[str, Any]:
-    return SETTINGS | {"num_nodes": 2, "rdzv_endpoint": f"localhost:{free_port()}"} | more
+    with free_port() as port:
+        return SETTINGS | {"num_nodes": 2, "rdzv_endpoint": f"localhost:{port}"} | more
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 import json
 import os
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -61,8 +63,29 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path):
 
 def test_two_homes_that_start_at_once_take_different_ports(tmp_path, monkeypatch):
     monkeypatch.setattr(server.tempfile, "gettempdir", lambda: str(tmp_path))
-    with server._port() as first, server._port() as second:
+    with server.free_port() as first, server.free_port() as second:
         assert first != second
+
+
+def test_a_port_is_none_that_a_connection_may_be_given_before_the_server_binds_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(server.tempfile, "gettempdir", lambda: str(tmp_path))
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with server.free_port() as first, server.free_port() as second:
+        assert 1024 < first < second < lowest
+
+
+def test_ports_that_are_taken_are_left_out_until_none_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(server.tempfile, "gettempdir", lambda: str(tmp_path))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(server, "PORTS", range(port, port + 1))
+        with (
+            pytest.raises(server.ServerError, match=f"one of the ports {port} to {port} must be free, got none"),
+            server.free_port(),
+        ):
+            raise AssertionError("it is taken")
 
 
 @pytest.mark.parametrize("api", ["http://127.0.0.1:9/api", "127.0.0.1:4200/api"])

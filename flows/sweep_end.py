@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.report.swept import Choice, FailedRun, SweepFacts, SweptRun
-from flows.dag.choosing import choose, chosen_points, contests
+from flows.dag.choosing import chosen_points, contests
 from flows.dag.points import Point, make_points
+from flows.errors import RecipeError
 from flows.recipe.sweep_file import Sweep, made_of
 from flows.runs.home import open_store
 from flows.runs.made import made_by
 from flows.runs.record import Run, all_runs
 from flows.runs.sweeps import SweepFolder, SweepRun
-from flows.runs.swept import dev_figures, swept_run
+from flows.runs.swept import READ, swept_run
 from tasks.store import Store
 
 
@@ -35,7 +36,10 @@ class Ended:
 
 
 def compare_again(home: Path, sweep: Sweep, folder: SweepFolder) -> bool:
-    """Make the comparison anew from the runs that the sweep's record names, without running anything; False where one of them is gone."""
+    """Make the comparison anew from the runs that the sweep's record names, without running anything. Settings that were chosen stay so.
+
+    False where a run or a file of it is gone, or today's code doesn't take its recipe, or compares other settings with one another.
+    """
     points, store = make_points(sweep), open_store(home)
     runs = {run.id: run for run in all_runs(home)}
     done = [entry for entry in folder.record.runs if entry.why is None]
@@ -44,13 +48,15 @@ def compare_again(home: Path, sweep: Sweep, folder: SweepFolder) -> bool:
     if any(not entry.runs or entry.runs[-1] not in runs for entry in done):
         return False
     results = {entry.name: runs[entry.runs[-1]] for entry in done}
+    read = [artifact for run in results.values() for artifact in run.artifacts.values() if artifact.stage in READ]
+    if not all(store.available(artifact) for artifact in read):
+        return False
+    choices = [Choice.from_json(one) for one in folder.record.chosen]
+    if sweep.select is not None and not {one.name for one in choices} <= contests(points, sweep.select.over).keys():
+        return False
     try:
-        choices: Sequence[Choice] = ()
-        if (select := sweep.select) is not None:
-            figures = {name: dev_figures(run, store) for name, run in results.items()}
-            choices = choose(select, points, {name: found[select.by] for name, found in figures.items() if select.by in found})
         compare(Ended(home, store, sweep, points, folder, results, choices))
-    except FileNotFoundError:
+    except (FileNotFoundError, RecipeError):
         return False
     return True
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evaluation.records import Record
 from evaluation.report.inputs import ByModel
 
 # What `evaluation.report.sweeps.write` leaves in a sweep's folder, beside its tables in other formats.
@@ -83,6 +84,15 @@ class Choice:
     name: str
     settings: Mapping[str, object]
     candidates: Sequence[Candidate]
+
+    @classmethod
+    def from_json(cls, value: Record) -> Choice:
+        """As it was read from JSON, where seeds are text."""
+        candidates = [
+            Candidate(one["settings"], {int(seed): number for seed, number in one["by_seed"].items()}, one["mean"])
+            for one in value["candidates"]
+        ]
+        return cls(value["name"], value["settings"], candidates)
 
 
 @dataclass(frozen=True)

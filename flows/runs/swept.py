@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bnf.training.choosing import FIGURES
@@ -15,6 +15,8 @@ from flows.runs.record import Run
 from tasks.names import TaskName
 from tasks.store import Artifact, Store
 
+# The stages whose artifacts a comparison reads.
+READ = ("score", "train", "analyze", "reference")
 _OF_LAST_ROUND = frozenset(
     ("eval_accuracy", "eval_loss", "chosen_shift", "rejected_shift", "grad_norm", "grad_norm_max", "loss_std", "gini")
 )
@@ -55,7 +57,7 @@ def swept_run(
         seed=recipe.seed,
         folder=run.folder,
         scores=scores,
-        train=_fetched(trained, store),
+        train=_fetched(trained, store, ("*.safetensors",)),
         shifts=_fetched(shifts, store),
         reference=_fetched(reference, store),
         dev=dev_figures(run, store),
@@ -83,5 +85,5 @@ def _last(run: Run, stage: str, *roles: str | None) -> Artifact | None:
     return found
 
 
-def _fetched(artifact: Artifact | None, store: Store) -> Path | None:
-    return None if artifact is None else store.fetch(artifact, ("*.safetensors",))
+def _fetched(artifact: Artifact | None, store: Store, leave_out: Sequence[str] = ()) -> Path | None:
+    return None if artifact is None else store.fetch(artifact, leave_out)

@@ -29,10 +29,14 @@ def counted(judgments: Sequence[Judgment]) -> list[Judgment]:
     if all(len(found) == 1 for found in verdicts.values()):
         return list(judgments)
     whole = {question for question, found in verdicts.items() if len(found) == 2 and all(found)}
-    return [
-        one if one.verdict is None or one.question_id in whole else replace(one, verdict=None, null_reason=HALF_JUDGED)
-        for one in judgments
-    ]
+    return [one if one.question_id in whole else leave_out(one) for one in judgments]
+
+
+def leave_out(judgment: Judgment) -> Judgment:
+    """The judgment of a question whose other one has no verdict. It tells of the judge all the same."""
+    if judgment.verdict is None:
+        return judgment
+    return replace(judgment, verdict=None, null_reason=HALF_JUDGED, left_out=judgment.verdict)
 
 
 def aggregate(judgments: Sequence[Judgment], *, num_expected: int, demonstration: bool = False, orders: str = "both") -> Record:

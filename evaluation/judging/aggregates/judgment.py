@@ -86,6 +86,7 @@ class Judgment:
         asked: Whether a judge was asked. A judgment that was decided without one counts for the score and tells nothing of the judge.
         choice_mass: The probability of both letters together, where the verdict is the likelier letter. `letter_mass` in files.
         null_reason: Why there is no verdict, where that is known.
+        left_out: The verdict that the judge gave, where it doesn't count for the score.
     """
 
     question_id: str
@@ -97,6 +98,12 @@ class Judgment:
     asked: bool = True
     choice_mass: float | None = None
     null_reason: str | None = None
+    left_out: Verdict | None = None
+
+    @property
+    def given(self) -> Verdict | None:
+        """What the judge said, whether it counts or not."""
+        return self.left_out if self.verdict is None else self.verdict
 
     @property
     def place(self) -> tuple[str, int]:

@@ -52,12 +52,12 @@ def aggregate(judgments: Sequence[Judgment], *, num_expected: int, demonstration
     questions that it was measured on. `order_agreement` is the share of questions with both verdicts that name the same winner.
     `lengths` is None where a comparison lacks the style of its answers. A comparison that is given several times counts as often. Bias,
     agreement and the share without a verdict describe the judge, and so are over the comparisons that it was asked for; `n_unjudged`
-    others were decided without it.
+    others were decided without it. Of the `n_null` that don't count, those whose verdict was left out are no part of `null_share`.
     """
     rows = battles(judgments)
     judged = [one for one in judgments if one.asked]
     num_null = sum(one.verdict is None for one in judged)
-    null_share = num_null / len(judged) if judged else 0.0
+    null_share = sum(one.given is None for one in judged) / len(judged) if judged else 0.0
     both = _both_orders(judged)
     bias, covered = position_bias(judged)
     agreement = sum(first == -second for first, second in both) / len(both) if both else None

@@ -7,10 +7,9 @@ https://github.com/lmarena/arena-hard-auto
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import NamedTuple
 
-from evaluation.judging.aggregates.arena_hard_v2 import HALF_JUDGED
+from evaluation.judging.aggregates.arena_hard_v2 import leave_out
 from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.style_control import style
 from evaluation.judging.aggregates.win_rate import LABELS_V2, VERDICTS
@@ -77,7 +76,7 @@ def arena_row(row: Record, file_judge: str | None) -> Read:
     if not judgments:
         fault = fault or Fault("have a game that was judged", repr(games))
     if version == "v2.0" and (len(judgments) < 2 or any(one.verdict is None for one in judgments)):
-        judgments = [replace(one, verdict=None, null_reason=one.null_reason or HALF_JUDGED) for one in judgments]
+        judgments = [leave_out(one) for one in judgments]
     return key, judgments, fault
 
 

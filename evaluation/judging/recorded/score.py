@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -212,5 +213,5 @@ def _agreement(parts: Sequence[Judgments]) -> list[Record]:
 
 
 def _last(part: Judgments) -> list[Judgment]:
-    """What was judged several times counts once for an agreement, by its last verdict."""
-    return list({one.place: one for one in part.judgments}.values())
+    """What was judged several times counts once for an agreement, by its last verdict; one that a score leaves out counts too."""
+    return list({one.place: replace(one, verdict=one.given) for one in part.judgments}.values())

@@ -150,6 +150,17 @@ def test_a_null_drops_its_question_in_v2_and_its_game_in_v01(tmp_path):
     assert found["n_null"] == 1 and found["partial"]
 
 
+def test_a_verdict_that_is_left_out_tells_of_the_judge_all_the_same(tmp_path):
+    """3 of 100 games have no verdict, which is no reason for distrust; with what their questions' other games lose 6 don't count."""
+    rows = [row(n, "hard_prompt", HARD, ("A>B", None) if n < 3 else WON) for n in range(50)]
+    first = file(tmp_path / "m.jsonl", rows)
+    (found,) = judge_score("arena_hard", [first])["models"].values()
+    assert found["n_null"] == 6 and found["null_share"] == 0.03 and "verdict" not in found["untrusted_reason"]
+    others = file(tmp_path / "other.jsonl", [{**one, "judge": "other"} for one in rows])
+    (agreement,) = judge_score("arena_hard", [first, others])["agreement"]
+    assert agreement["n_games"] == 97
+
+
 def test_lengths_are_read_from_v2s_prompts_and_its_style_control_is_not_v01s(tmp_path):
     texts = [PROMPT.format("base line", "**mine**"), PROMPT.format("**mine**", "base line")]
     rows = both()

@@ -33,6 +33,8 @@ _LOOSE = " \t\r\n\"'"
 _MOST_LOOSE = 64
 # How a template that prints a value writes JSON's words: as Python's.
 _PYTHON = {"true": "True", "false": "False", "null": "None"}
+# Words that end with a closing tag: what they began is over.
+_CLOSED = re.compile(r"</[^<>]+>\s*$")
 # What a template's code may raise for data that it doesn't expect.
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError)
 
@@ -178,6 +180,9 @@ class ChatTemplate:
         """The conversation with the assistant's `reply` after the `prompt`, which `conversation` gave for the messages; and the error of a
         reply's text that isn't whole in it.
 
+        A template may begin the thought in the prompt and leave thoughts out of a finished turn, as DeepSeek-R1's does. A reply that begins
+        with the same words is then written as the model generates it: after the prompt, thought and all.
+
         Args:
             header: Whether the prompt ends with the header of the assistant's turn.
 
@@ -186,10 +191,7 @@ class ChatTemplate:
         """
         whole = self._written([*messages, reply], context, {"add_generation_prompt": False})
         if not whole.startswith(prompt):
-            raise RenderingError(
-                "the chat template must write a finished turn as its generation prompt begins it, got another beginning; "
-                "use a template whose earlier messages do not change when a turn is added"
-            )
+            return self._as_generated(messages, reply, prompt, context), None
         before, own = shape_of(messages, context), shape_of([reply], NO_CONTEXT)
         first, texts = len(before.texts), before.texts + own.texts
         key = (before.key, own.key, header)
@@ -198,6 +200,35 @@ class ChatTemplate:
             pattern = self._remember(key, self._turn_pattern(messages, reply, context, header, first))
         lost = pattern.first_lost(texts, whole[len(prompt) :], range(first, len(texts)))
         return whole, None if lost is None else _lost(Marked(messages, context, reply), lost)
+
+    def _as_generated(self, messages: Sequence[Message], reply: Message, prompt: str, context: Context) -> str:
+        """The conversation with a reply as the model generates it, where the template begins the assistant's turn in a prompt with words
+        that it leaves out of a finished turn: `<think>`, or `<think></think>` where thinking is switched off.
+
+        Raises:
+            RenderingError: there are no such words, or they begin a thought and the reply doesn't.
+        """
+        marked = Marked(messages, context, reply)
+        literals, order = split(self._written(marked.messages, marked.context, {"add_generation_prompt": False}))
+        asked = split(self._written(marked.messages[:-1], marked.context, {"add_generation_prompt": True}))
+        header, end, text = literals[-2], literals[-1], reply.get("content")
+        is_one_text = isinstance(text, str) and order == [*asked[1], len(order) - 1] and literals[:-2] == asked[0][:-1]
+        words = asked[0][-1].removeprefix(header)
+        if not is_one_text or not asked[0][-1].startswith(header) or not words.strip():
+            raise RenderingError(
+                "the chat template must write a finished turn as its generation prompt begins it, got another beginning; "
+                "use a template whose earlier messages do not change when a turn is added"
+            )
+        assert isinstance(text, str)
+        said = text.strip()
+        if _CLOSED.search(words):
+            return prompt + said + end
+        if not said.startswith(words.strip()):
+            raise RenderingError(
+                f"a completion must begin with {words.strip()!r}, as the chat template begins the assistant's turn, got {said[:40]!r}; "
+                "write the thought before the answer, or use a template that doesn't begin it"
+            )
+        return prompt + said.removeprefix(words.strip()).lstrip() + end
 
     def _remember(self, key: Hashable, pattern: _Pattern) -> _Pattern:
         # Calls have ids, so there may be as many shapes as conversations.

@@ -164,6 +164,60 @@ def test_a_completion_that_is_changed_is_refused_or_taken_as_it_is_written(tmp_p
     assert taken.completions[0] == taken.completions[1] == strict.completions[1] and taken.changed == {0}
 
 
+# As DeepSeek-R1's: the prompt begins the thought, and a finished turn has none.
+BEGINS_THOUGHT = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '<|im_start|>user: ' + m.content }}{% else %}"
+    "{{ '<|im_start|>assistant: ' + m.content.split('</think>')[-1] + '<|im_end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant: ' + WORDS }}{% endif %}"
+)
+
+
+def rendered_after(words, *replies, messages=(ASK,)):
+    """The prompt and each completion, decoded, or its error."""
+    tokenizer = load_tokenizer(MODEL)
+    tokenizer.chat_template = BEGINS_THOUGHT.replace("WORDS", repr(words))
+    (found,) = Renderer(tokenizer).render([(list(messages), list(replies))])
+    assert isinstance(found, Rendered) and not found.changed
+    assert found.prompt_ids == render_prompt(tokenizer, list(messages))
+    texts = [one if isinstance(one, RenderingError) else tokenizer.decode(one) for one in found.completions]
+    return tokenizer.decode(found.prompt_ids), texts
+
+
+def test_a_thought_that_the_prompt_begins_is_trained_on_as_the_model_generates_it():
+    same = ["<think>\nIt is\nthere.\n</think>\n\nThere.", "<think>It is\nthere.\n</think>\n\nThere.\n"]
+    prompt, found = rendered_after("<think>\n", *same, "<think>\nEndless.", "There.", "Is it <think>?")
+    assert prompt == "<|im_start|>user: Where?<|im_start|>assistant: <think>\n"
+    assert found[:2] == ["It is\nthere.\n</think>\n\nThere.<|im_end|>"] * 2
+    assert isinstance(found[2], RenderingError), "a thought that doesn't end is no answer"
+    for error, begins in zip(found[3:], ("'There.'", "'Is it <think>"), strict=True):
+        assert f"a completion must begin with '<think>', as the chat template begins the assistant's turn, got {begins}" in str(
+            error
+        )
+    # An earlier turn of the prompt may be changed by no template.
+    with pytest.raises(LostText, match="message 1"):
+        written(BEGINS_THOUGHT.replace("WORDS", "''"), [ASK, {"role": "assistant", "content": same[0]}, ASK])
+    earlier = [ASK, {"role": "assistant", "content": "There."}, ASK]
+    assert rendered_after("<think>\n", same[0], messages=earlier)[1] == found[:1]
+
+
+def test_a_reply_follows_a_thought_that_the_prompt_ends():
+    prompt, found = rendered_after("<think>\n\n</think>\n\n", "There.", " <think> begins it.")
+    assert prompt.endswith("assistant: <think>\n\n</think>\n\n")
+    assert found == ["There.<|im_end|>", "<think> begins it.<|im_end|>"]
+
+
+def test_a_template_that_begins_a_finished_turn_otherwise_is_refused():
+    other = "{% if add_generation_prompt %}{{ '<|im_start|>model: ' }}{% endif %}" + TURNS % (
+        "'user', 'assistant'",
+        "m.content",
+    )
+    for reply in ("There.", {"role": "assistant", "content": "There.", "reasoning": "I see it."}):
+        tokenizer = load_tokenizer(MODEL)
+        tokenizer.chat_template = other
+        ((error,),) = [one.completions for one in Renderer(tokenizer).render([([ASK], [reply])])]
+        assert "must write a finished turn as its generation prompt begins it, got another beginning" in str(error)
+
+
 def test_a_models_own_earlier_turns_may_lose_their_reasoning_and_nothing_else():
     source = "{% for m in messages %}{{ m.role + ': ' + m.content.split('</think>')[-1] + ';' }}{% endfor %}"
     messages = [ASK, {"role": "assistant", "content": "so</think>There."}, ASK]

@@ -40,9 +40,9 @@ _SUMMED = 1024
 
 @dataclass(frozen=True)
 class TokenLogps:
-    """The values of each completion token: `logps` (N,) with gradient and `log_odds` (N,) without; where asked for, the entropy of the
-    other tokens (N,), `prompt_logps` (M,) of the prompts' tokens after the first, with gradient, and `hidden_sums` (C, D): of each
-    completion the sum of the hidden states that predict its tokens, in float32 or better.
+    """The values of each completion token: `logps` (N,) with gradient and `log_odds` (N,) without; where asked for, `entropies` (N,) of the
+    policy, with gradient, and `rest_entropies` (N,) of the other tokens, `prompt_logps` (M,) of the prompts' tokens after the first, with
+    gradient, and `hidden_sums` (C, D): of each completion the sum of the hidden states that predict its tokens, in float32 or better.
     """
 
     logps: Tensor
@@ -50,13 +50,7 @@ class TokenLogps:
     rest_entropies: Tensor | None = None
     prompt_logps: Tensor | None = None
     hidden_sums: Tensor | None = None
-
-    @property
-    def entropies(self) -> Tensor:
-        """The policy's entropy at each position, from the parts of the completion token and of the others. (N,)"""
-        assert self.rest_entropies is not None
-        logps, log_rest = self.logps.detach(), logsigmoid(-self.log_odds)
-        return -logps.exp() * logps + log_rest.exp() * (self.rest_entropies - log_rest)
+    entropies: Tensor | None = None
 
 
 def row_logps(
@@ -69,8 +63,9 @@ def row_logps(
     hidden_sums: bool = False,
     temperature: float = 1.0,
 ) -> TokenLogps:
-    """Log-probability and log-odds of every completion token of a row, on the model's device; with `prompts`, the prompts'
-    log-probabilities too; with `hidden_sums`, the sums of the hidden states that the head reads for each completion.
+    """Log-probability and log-odds of every completion token of a row, on the model's device; with `entropies`, its entropy there;
+    with `prompts`, the prompts' log-probabilities too; with `hidden_sums`, the sums of the hidden states that the head reads for each
+    completion.
 
     `bf16` computes under autocast, whatever the weights' dtype. Policy and reference need the same setting. Of a sharded model all
     processes must call it. Logits are divided by `temperature`, a reference's alone: at another than 1 there is no gradient.
@@ -205,10 +200,12 @@ def head_logps(
     chunk = head_chunk(len(weight)) if chunk is None else chunk
     differentiable = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     assert temperature == 1 or not differentiable
-    logps, log_odds, rest_entropies = _ChunkedHead.apply(
+    logps, log_odds, own_entropies, rest_entropies = _ChunkedHead.apply(
         hidden, weight, targets, entropies, scale, softcap, temperature, chunk, differentiable
     )
-    return TokenLogps(logps, log_odds, rest_entropies if entropies else None)
+    if not entropies:
+        return TokenLogps(logps, log_odds)
+    return TokenLogps(logps, log_odds, rest_entropies, entropies=own_entropies)
 
 
 class _HeadContext(Protocol):
@@ -225,6 +222,8 @@ class _HeadContext(Protocol):
     def save_for_backward(self, *tensors: Tensor) -> None: ...
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
+
+    def set_materialize_grads(self, value: bool) -> None: ...
 
 
 class _ChunkedHead(torch.autograd.Function):
@@ -264,19 +263,26 @@ class _ChunkedHead(torch.autograd.Function):
         # The last chunk's stay: the backward pass begins there.
         ctx.logits = buffer if differentiable else None
         log_odds = torch.cat(log_odds_parts)
+        logps = logsigmoid(log_odds)
         rest_entropies = torch.cat(entropy_parts) if entropies else log_odds.new_empty(0)
-        ctx.save_for_backward(hidden, weight, targets, log_odds, torch.cat(log_norm_parts))
+        own_entropies = entropies_of(logps, log_odds, rest_entropies) if entropies else log_odds.new_empty(0)
+        ctx.save_for_backward(hidden, weight, targets, log_odds, torch.cat(log_norm_parts), own_entropies)
         ctx.scale, ctx.softcap, ctx.chunk, ctx.weight_dtype = scale, softcap, chunk, weight_dtype
         ctx.mark_non_differentiable(log_odds, rest_entropies)
-        return logsigmoid(log_odds), log_odds, rest_entropies
+        # A loss that doesn't read the entropies has no gradient of them to compute.
+        ctx.set_materialize_grads(False)
+        return logps, log_odds, own_entropies, rest_entropies
 
     @staticmethod
-    def backward(ctx: _HeadContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, log_odds, log_norm = ctx.saved_tensors
+    def backward(ctx: _HeadContext, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, log_odds, log_norm, entropies = ctx.saved_tensors
+        of_logps, _, of_entropies, _ = grads
+        of_logps = torch.zeros_like(log_odds) if of_logps is None else of_logps
+        read = [] if of_entropies is None else [entropies, of_entropies]
         scale, softcap, chunk, wide = ctx.scale, ctx.softcap, ctx.chunk, _num_wide(len(weight))
         hidden_grads = []
         weight_grad: Tensor | None = None
-        chunks = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, grads[0])]
+        chunks = [tensor.split(chunk) for tensor in (hidden, targets, log_odds, log_norm, of_logps, *read)]
         sum_dtype = torch.promote_types(ctx.weight_dtype, torch.float32) if len(hidden) > chunk else ctx.weight_dtype
         # Used up below: a second backward pass forms them again.
         kept, ctx.logits = ctx.logits, None
@@ -285,8 +291,9 @@ class _ChunkedHead(torch.autograd.Function):
             logits = buffer[: len(states)]
             if number or kept is None:
                 torch.mm(states, weight.T, out=logits)
-            for part, labels, odds, norm, grad in zip(*(tensor.split(wide) for tensor in (logits, *of_chunk)), strict=True):
-                part.copy_(_logits_grad(part, labels, odds, norm, grad, scale, softcap))
+            parts = zip(*(tensor.split(wide) for tensor in (logits, *of_chunk)), strict=True)
+            for part, labels, odds, norm, grad, *entropy in parts:
+                part.copy_(_logits_grad(part, labels, odds, norm, grad, entropy, scale=scale, softcap=softcap))
             hidden_grads.append(logits @ weight)
             if ctx.needs_input_grad[1]:
                 # A frozen head, as under LoRA, has none.
@@ -294,6 +301,12 @@ class _ChunkedHead(torch.autograd.Function):
                 _add_outer(weight_grad, logits, states, first=number == 0)
         weight_grad = None if weight_grad is None else weight_grad.to(ctx.weight_dtype)
         return torch.cat(hidden_grads[::-1]), weight_grad, None, None, None, None, None, None, None
+
+
+def entropies_of(logps: Tensor, log_odds: Tensor, rest_entropies: Tensor) -> Tensor:
+    """The policy's entropy at each position, from the parts of the completion token and of the others. (N,)"""
+    log_rest = logsigmoid(-log_odds)
+    return -logps.exp() * logps + log_rest.exp() * (rest_entropies - log_rest)
 
 
 def _num_wide(vocabulary: int) -> int:
@@ -315,15 +328,28 @@ def _logits_grad(
     log_odds: Tensor,
     log_norm: Tensor,
     grad: Tensor,
+    entropy: Sequence[Tensor] = (),
+    *,
     scale: float | None,
     softcap: float | None,
 ) -> Tensor:
-    """The gradient by the logits `part` (n, V): −p_v·grad for every token, (1 − p_y)·grad for the label; then through cap and scale."""
+    """The gradient by the logits `part` (n, V): −p_v·grad for every token, (1 − p_y)·grad for the label; then through cap and scale.
+
+    `entropy` are the entropies H and the loss's gradient by them, g, where the loss reads them: −g·p_v·(log p_v + H) is added.
+    """
     logits = _widened(part, scale, softcap)
     # The slope of the cap, 1 − tanh²(z/c).
     slope = None if softcap is None else (logits / softcap).square_().neg_().add_(1)
-    logits.sub_(log_norm[:, None]).exp_().mul_(-grad[:, None])
-    logits.scatter_(1, labels[:, None], ((-log_odds).sigmoid() * grad)[:, None])
+    logits.sub_(log_norm[:, None])
+    of_label = (-log_odds).sigmoid() * grad
+    if entropy:
+        own, by_entropy = entropy
+        shares = logits.exp()
+        logits.add_(own[:, None]).mul_(by_entropy[:, None]).add_(grad[:, None]).mul_(shares).neg_()
+        of_label -= by_entropy * log_odds.sigmoid() * (logsigmoid(log_odds) + own)
+    else:
+        logits.exp_().mul_(-grad[:, None])
+    logits.scatter_(1, labels[:, None], of_label[:, None])
     logits = logits if slope is None else logits.mul_(slope)
     return logits if scale is None else logits.mul_(scale)
 

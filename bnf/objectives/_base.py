@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class RowLogps:
     """The completion tokens of a row: N tokens in C completions of G groups, with P pairs among the completions.
 
-    Logarithms are natural, in float32 (float64 in tests). Gradient flows into `per_token_logps` and `prompt_logps` alone.
+    Logarithms are natural, in float32 (float64 in tests). Gradient flows into `per_token_logps`, `per_token_entropies` and `prompt_logps`
+    alone.
     """
 
     per_token_logps: Tensor  # (N,) log p of the token under the policy
@@ -41,6 +42,7 @@ class RowLogps:
     scores: Tensor  # (C,) reward or rating, NaN where there is none
     group_of_completion: Tensor  # (C,)
     pairs: Tensor  # (P, 2) indices of chosen and rejected
+    per_token_entropies: Tensor | None = None  # (N,) the policy's entropy where it predicts the token, in nats
     prompt_logps: Tensor | None = None  # (G,) summed log-probability of each prompt's tokens after the first
     prompt_lengths: Tensor | None = None  # (G,) how many those are
     kl_pair_logratio: Tensor | None = None  # scalar: the global batch's mean over its KL pairs, without gradient
@@ -132,6 +134,11 @@ class BaseObjective(ABC):
     @property
     def needs_prompts(self) -> bool:
         """Whether it reads the policy's log-probabilities of the prompts, which the head then computes too."""
+        return False
+
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether it reads the policy's entropy at each token, which the head then computes too."""
         return False
 
     @property

@@ -38,25 +38,36 @@ class SampleObjective(BaseObjective):
 
 @dataclass(frozen=True)
 class PolicyGradient(SampleObjective):
-    """One with a KL term to the reference: `kl_coef` times an estimate (http://joschu.net/blog/kl-approx.html), d the log-ratio.
+    """One with a KL term to the reference, and an entropy bonus.
+
+    The KL term is `kl_coef` times an estimate (http://joschu.net/blog/kl-approx.html), d the log-ratio.
 
     k1, `d`, is a term of the scores, with `old` as the policy: in the loss its gradient would vanish in expectation. k2, `d²/2`, and k3,
     `exp(−d) − 1 + d`, are terms of the loss at each token. Where a token is more than e^20 times likelier under the reference, k3 goes on
     in a straight line: `exp` would overflow float32 below d = −88, and cut off it would push the token further down.
+
+    The bonus is `entropy_coef` times the policy's entropy over its whole vocabulary at each token, less of which the loss is (PPO,
+    arXiv 1707.06347, eq. 9).
     """
 
     kl_coef: float = 0.0
     kl_estimator: str = "k3"
+    entropy_coef: float = 0.0
 
     def __post_init__(self) -> None:
         check_non_negative("kl_coef", self.kl_coef, "0 leaves the term out, and with it the reference")
         check_choice("kl_estimator", self.kl_estimator, ("k1", "k2", "k3"))
+        check_non_negative("entropy_coef", self.entropy_coef, "0 leaves the bonus out")
         unread = self.kl_coef == 0 and self.kl_estimator != "k3"
         check_option(not unread, "kl_estimator", "be k3, the default, where kl_coef is 0", self.kl_estimator, "set kl_coef too")
 
     @property
     def needs_reference(self) -> bool:  # type: ignore[override]
         return self.kl_coef > 0
+
+    @property
+    def needs_entropies(self) -> bool:
+        return self.entropy_coef > 0
 
     @property
     def _shapes_scores(self) -> bool:
@@ -66,12 +77,16 @@ class PolicyGradient(SampleObjective):
         """The scores, with k1 less its term. (C,)"""
         return row.scores - self.kl_coef * (row.old_logps - row.reference_logps) if self._shapes_scores else row.scores
 
-    def with_kl(self, losses: Tensor, row: RowLogps, *, mean: bool = False) -> Tensor:
-        """The completions' losses with k2's or k3's term, summed over a completion's tokens or with `mean` averaged. (C,)"""
-        if not self.kl_coef or self._shapes_scores:
-            return losses
-        terms = row.sum_by_completion(self._per_token_kl(row))
-        return losses + (terms / row.lengths if mean else terms)
+    def regularized(self, losses: Tensor, row: RowLogps, *, mean: bool = False) -> Tensor:
+        """The completions' losses with k2's or k3's term and less the bonus, summed over a completion's tokens or with `mean` averaged.
+        (C,)
+        """
+        if self.kl_coef and not self._shapes_scores:
+            losses = losses + _over_completion(self._per_token_kl(row), row, mean=mean)
+        if self.entropy_coef:
+            assert row.per_token_entropies is not None
+            losses = losses - self.entropy_coef * _over_completion(row.per_token_entropies, row, mean=mean)
+        return losses
 
     def _per_token_kl(self, row: RowLogps) -> Tensor:
         assert row.reference_per_token_logps is not None
@@ -205,6 +220,12 @@ def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
 def check_switch(key: str, value: object) -> None:
     """Raises ValueError unless an option is true or false."""
     check_option(isinstance(value, bool), key, "be true or false", value, "write it without quotes")
+
+
+def _over_completion(per_token: Tensor, row: RowLogps, *, mean: bool) -> Tensor:
+    """Each completion's sum or mean. (N,) → (C,)"""
+    sums = row.sum_by_completion(per_token)
+    return sums / row.lengths if mean else sums
 
 
 def _by_group(values: Tensor, row: RowLogps) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ class Objective(GroupNormalized):
 
     def losses(self, row: RowLogps) -> Losses:
         terms = clipped_losses(*self._ratios_and_advantages(row), self.epsilon, self.epsilon_high)
-        sums = self.with_kl(row.sum_by_completion(terms), row)
+        sums = self.regularized(row.sum_by_completion(terms), row)
         if self.loss_aggregation == "sequence_mean":
             sums = sums / row.lengths
         elif self.max_completion_length is not None:

@@ -27,7 +27,7 @@ class Objective(GroupNormalized):
 
     def losses(self, row: RowLogps) -> Losses:
         losses = clipped_losses(self._log_ratios(row), self.advantages(row), self.epsilon, self.epsilon_high)
-        return Losses(completions=self.with_kl(losses, row, mean=True))
+        return Losses(completions=self.regularized(losses, row, mean=True))
 
     def metrics(self, row: RowLogps) -> Mapping[str, Tensor]:
         return clip_metrics(self._log_ratios(row), self.advantages(row), self.epsilon, self.epsilon_high)

@@ -40,7 +40,7 @@ class Objective(WithBaseline):
 
     def losses(self, row: RowLogps) -> Losses:
         terms = clipped_losses(*self._ratios_and_advantages(row), self.epsilon, self.epsilon_high)
-        return Losses(completions=self.with_kl(row.sum_by_completion(terms) if self.ratio == "token" else terms, row))
+        return Losses(completions=self.regularized(row.sum_by_completion(terms) if self.ratio == "token" else terms, row))
 
     def metrics(self, row: RowLogps) -> Mapping[str, Tensor]:
         return clip_metrics(*self._ratios_and_advantages(row), self.epsilon, self.epsilon_high)

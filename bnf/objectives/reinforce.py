@@ -15,4 +15,4 @@ class Objective(WithBaseline):
         return self._shapes_scores
 
     def losses(self, row: RowLogps) -> Losses:
-        return Losses(completions=self.with_kl(-self.advantages(row) * row.logps, row))
+        return Losses(completions=self.regularized(-self.advantages(row) * row.logps, row))

@@ -87,6 +87,7 @@ def assemble(
         old_per_token_logps=None if old is None else old.logps.to(like),
         base_per_token_logps=None if base is None else base.logps.to(like),
         batch_sums=batch_sums,
+        per_token_entropies=policy.entropies,
         prompt_logps=None if policy.prompt_logps is None else _sum_by_prompt(row, policy.prompt_logps),
         prompt_lengths=row.prompt_lengths.to(like),
     )

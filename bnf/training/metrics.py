@@ -39,7 +39,7 @@ class StepMetrics(Means):
         self.num_tokens = 0
 
     def add_row(self, objective: BaseObjective, row: RowLogps, policy: TokenLogps, num_tokens: int) -> None:
-        """Adds a row; `policy` has entropies where the step is logged."""
+        """Adds a row; `policy` has entropies where the step is logged, or the objective reads them."""
         self.num_tokens += num_tokens
         with torch.no_grad():
             rewards = objective.rewards(row)
@@ -62,13 +62,13 @@ class StepMetrics(Means):
                 self.add("mismatched_logratio", row.kl_pair_logratio)
             if row.reference_per_token_log_odds is not None:
                 self._add_weights(row, feedback_weights(row.per_token_log_odds, row.reference_per_token_log_odds))
-            if policy.rest_entropies is not None:
+            if policy.entropies is not None:
                 self.add("entropy", policy.entropies)
-                if row.reference_per_token_logps is not None:
-                    values = dtd_cross_entropy(
-                        row.per_token_logps, row.per_token_log_odds, row.reference_per_token_logps, policy.rest_entropies
-                    )
-                    self.add("dtd_loss", row.labels * row.sum_by_completion(values) / row.normalizers)
+            if policy.rest_entropies is not None and row.reference_per_token_logps is not None:
+                values = dtd_cross_entropy(
+                    row.per_token_logps, row.per_token_log_odds, row.reference_per_token_logps, policy.rest_entropies
+                )
+                self.add("dtd_loss", row.labels * row.sum_by_completion(values) / row.normalizers)
 
     def gather(self) -> None:
         super().gather()

@@ -194,9 +194,9 @@ class RowTrainer(CheckpointedTrainer):
         """One row's share of the step's loss."""
         assert num_items_in_batch is not None and not return_outputs
         item = inputs["row"]
-        is_logged = (self.state.global_step + 1) % self.args.logging_steps == 0
+        entropies = self.objective.needs_entropies or (self.state.global_step + 1) % self.args.logging_steps == 0
         forward = partial(row_logps, self.scored) if model is self.model else model
-        policy = forward(row=item.row, bf16=self.config.bf16, entropies=is_logged, prompts=self.objective.needs_prompts)
+        policy = forward(row=item.row, bf16=self.config.bf16, entropies=entropies, prompts=self.objective.needs_prompts)
         if not item.counts:
             nothing: torch.Tensor = policy.logps.sum() * 0.0
             return nothing

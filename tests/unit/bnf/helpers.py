@@ -42,6 +42,11 @@ def random_groups(
 
 def padded_logps(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> Tensor:
     """Label log-probabilities (N,) from one right-padded batch of prompt + completion, full logits, in the model's dtype."""
+    return padded_values(model, groups)[0]
+
+
+def padded_values(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> tuple[Tensor, Tensor]:
+    """The same, and the model's entropies there. (N,), (N,)"""
     sequences = [(group.prompt_ids, completion.token_ids) for group in groups for completion in group.completions]
     longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
     ids = torch.zeros(len(sequences), longest, dtype=torch.long, device=model.device)
@@ -50,12 +55,14 @@ def padded_logps(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> Tenso
         ids[index, :size] = torch.tensor([*prompt, *completion], device=model.device)
     # No mask over the padding: it lies to the right, where causal attention never looks, and in float64 transformers' mask for
     # a query that sees nothing is NaN.
-    logps = model(input_ids=ids).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0]
-    parts = [
-        logps[index, len(prompt) - 1 : len(prompt) + len(completion) - 1]
+    full = model(input_ids=ids).logits[:, :-1].log_softmax(-1)
+    labels, entropies = full.gather(2, ids[:, 1:, None])[:, :, 0], -(full.exp() * full).sum(-1)
+    places = [
+        (index, slice(len(prompt) - 1, len(prompt) + len(completion) - 1))
         for index, (prompt, completion) in enumerate(sequences)
     ]
-    return torch.cat(parts)
+    logps, of_policy = (torch.cat([values[place] for place in places]) for values in (labels, entropies))
+    return logps, of_policy
 
 
 def padded_prompt_logps(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> Tensor:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,6 +100,45 @@ def test_error_does_not_exceed_the_plain_computation(
         # The weight's gradient is rounded once a chunk instead of once, and float32's own noise is a few units of its last place.
         tolerance = torch.finfo(dtype).eps * (2 if dtype == torch.float32 else 0.25)
         assert ours_off <= 1.3 * plain_off + tolerance * truth.norm(), name
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 23, 50])
+@pytest.mark.parametrize(("scale", "softcap"), [(None, None), (0.3, 2.5)])
+def test_the_gradient_of_the_entropies_is_that_of_full_logits(chunk: int, scale: float | None, softcap: float | None) -> None:
+    """Of the entropies alone, and beside the log-probabilities'; a loss that doesn't read them has the same gradient to the bit."""
+    hidden, weight, targets = inputs(num=23)
+    factors = torch.linspace(-2, 1, 23, dtype=torch.float64)
+    logits = hidden @ weight.T * (scale or 1)
+    full = (logits if softcap is None else softcap * torch.tanh(logits / softcap)).log_softmax(-1)
+    expected, entropies = full.gather(1, targets[:, None])[:, 0], -(full.exp() * full).sum(-1)
+    settings: dict[str, Any] = {"scale": scale, "softcap": softcap, "chunk": chunk}
+    values = head_logps(hidden, weight, targets, entropies=True, **settings)
+    torch.testing.assert_close(values.entropies, entropies)
+    assert values.entropies is not None
+    for loss, theirs in (
+        ((factors * values.entropies).sum(), (factors * entropies).sum()),
+        ((factors * values.logps - values.entropies.square()).sum(), (factors * expected - entropies.square()).sum()),
+    ):
+        grads, of_full = (torch.autograd.grad(one, (hidden, weight), retain_graph=True) for one in (loss, theirs))
+        torch.testing.assert_close(grads, of_full)
+    one, other = (
+        torch.autograd.grad(head_logps(hidden, weight, targets, entropies=asked, **settings).logps.sum(), weight)[0]
+        for asked in (False, True)
+    )
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("logit", [-80.0, -20.0, 0.0, 3.0, 20.0, 80.0])
+@pytest.mark.parametrize("label", [0, 1])
+def test_an_entropy_is_exact_at_the_extremes_and_its_gradient_to_float32s_rounding_of_one(logit: float, label: int) -> None:
+    """Of two tokens with logits (d, 0): H = log(1 + e^−|d|) + |d|·q, with q the share of the less likely one; dH/dd = −d·q·(1 − q)."""
+    hidden = torch.tensor([[logit]], requires_grad=True)
+    values = head_logps(hidden, torch.tensor([[1.0], [0.0]]), torch.tensor([label]), entropies=True)
+    assert values.entropies is not None
+    (found,) = torch.autograd.grad(values.entropies.sum(), hidden)
+    q = 1 / (1 + math.exp(abs(logit)))
+    assert values.entropies.item() == pytest.approx(math.log1p(math.exp(-abs(logit))) + abs(logit) * q, rel=1e-5)
+    assert found.item() == pytest.approx(-logit * q * (1 - q), rel=1e-5, abs=1e-8)
 
 
 def test_odd_chunks_and_softcap_give_the_same_gradients() -> None:

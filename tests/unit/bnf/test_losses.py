@@ -20,7 +20,7 @@ from bnf.plugins import names
 from bnf.reference.kl_pairs import kl_pair_rows, mean_logratio
 from bnf.reference.values import KlPairReference, RowReference
 from bnf.training.losses import Totals, assemble, count, label_weights, total_loss
-from tests.unit.bnf.helpers import padded_logps, padded_prompt_logps, random_groups
+from tests.unit.bnf.helpers import padded_logps, padded_prompt_logps, padded_values, random_groups
 from tests.unit.bnf.test_attention import make
 
 # Every objective with its defaults, and those whose options need something else of a row.
@@ -29,6 +29,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("orpo", {"nll_scope": "all"}),
     ("reinforce", {"whiten": True}),
     ("grpo", {"loss_aggregation": "token_mean", "kl_coef": 0.1, "kl_estimator": "k2"}),
+    ("ppo", {"entropy_coef": 0.2}),
+    ("gspo", {"entropy_coef": 0.2}),
     ("topr", {"advantage": "leave_one_out"}),
 ]
 each_objective = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{name}{options or ''}" for name, options in CASES])
@@ -76,7 +78,7 @@ def step(
     assert z is None or z > 0
     loss = 0.0
     for row, reference in zip(rows, references, strict=True):
-        policy = row_logps(model, row, bf16=False, prompts=objective.needs_prompts)
+        policy = row_logps(model, row, bf16=False, entropies=objective.needs_entropies, prompts=objective.needs_prompts)
         seen = assemble(
             row, policy, reference, length_normalization=normalization, kl_pair_logratio=z, batch_sums=totals.batch_sums
         )
@@ -111,8 +113,8 @@ def test_packed_equals_padded(name: str, options: dict[str, Any]) -> None:
     (row,) = pack(groups, 1000)
     reference = reference_of(row, mismatched_of(groups))
     assert reference.kl_pairs is not None
-    logps = padded_logps(model, row.groups)
-    policy = TokenLogps(logps, log_odds(logps), prompt_logps=padded_prompt_logps(model, row.groups))
+    logps, entropies = padded_values(model, row.groups)
+    policy = TokenLogps(logps, log_odds(logps), prompt_logps=padded_prompt_logps(model, row.groups), entropies=entropies)
     # Mismatched prompts and completions in a padded batch of their own.
     with torch.no_grad():
         ratios = padded_logps(model, reference.kl_pairs.row.groups) - reference.kl_pairs.logps
@@ -136,7 +138,7 @@ def test_a_groups_losses_do_not_depend_on_its_row_mates(name: str, options: dict
         values = -1 - torch.cos(torch.arange(97, dtype=torch.float64))[row.targets]
         prompts = -2 - torch.sin(torch.arange(97, dtype=torch.float64))[row.prompt_targets]
         reference = reference_of(row, mismatched_of(groups))
-        policy = TokenLogps(values, log_odds(values), prompt_logps=prompts)
+        policy = TokenLogps(values, log_odds(values), prompt_logps=prompts, entropies=values.square())
         seen = assemble(
             row,
             policy,

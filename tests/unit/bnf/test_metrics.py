@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnf.model.logps import TokenLogps
+from bnf.model.logps import TokenLogps, entropies_of
 from bnf.objectives import RowLogps, load_objective
 from bnf.training.identity import IdentityCheck
 from bnf.training.metrics import SampleMetrics, StepMetrics, area_under_curve
@@ -21,7 +21,9 @@ def logged(name: str, *rows: RowLogps, entropies: bool = True) -> dict[str, floa
     step = StepMetrics()
     for row in rows:
         rest = torch.full_like(row.per_token_logps, math.log(4)) if entropies else None
-        step.add_row(load_objective(name), row, TokenLogps(row.per_token_logps, row.per_token_log_odds, rest), 10)
+        own = entropies_of(row.per_token_logps, row.per_token_log_odds, rest) if rest is not None else None
+        policy = TokenLogps(row.per_token_logps, row.per_token_log_odds, rest, entropies=own)
+        step.add_row(load_objective(name), row, policy, 10)
     assert step.num_tokens == 10 * len(rows)
     return step.pop()
 

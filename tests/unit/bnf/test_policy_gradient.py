@@ -65,6 +65,18 @@ def test_advantages_by_hand() -> None:
     assert advantages({"negative_gradient": False}) == pytest.approx([0.75, 0, 0, 0, 0])
 
 
+@pytest.mark.parametrize("name", ["reinforce", "ppo", "grpo", "gspo"])
+def test_the_entropy_bonus_by_hand(name: str) -> None:
+    """Less loss for more entropy: summed over a completion's 3, 1, 4, 2, 5 tokens, or averaged where the objective averages."""
+    row = replace(samples(same=True), per_token_entropies=torch.linspace(0.1, 1.5, 15, dtype=torch.float64))
+    plain, with_bonus = (load_objective(name, options).losses(row).completions for options in ({}, {"entropy_coef": 0.3}))
+    assert plain is not None and with_bonus is not None
+    sums = torch.tensor([0.6, 0.4, 2.6, 1.9, 6.5], dtype=torch.float64)
+    expected = sums / row.lengths if name in ("grpo", "gspo") else sums
+    torch.testing.assert_close(plain - with_bonus, 0.3 * expected)
+    assert load_objective(name, {"entropy_coef": 0.3}).needs_entropies and not load_objective(name, {}).needs_entropies
+
+
 def test_equal_scores_have_no_advantage_at_all() -> None:
     """Three times a third is not one in floating point."""
     row = row_of([[-1.0]] * 3, [1] * 3, scores=[0.1] * 3, reference=[[-1.0]] * 3)
@@ -164,6 +176,7 @@ def test_options_decide_what_is_needed(name: str, options: dict[str, Any], neede
         ("reinforce", {"baseline": "value"}, "baseline must be none, prompt_mean or leave_one_out, got 'value'"),
         ("reinforce", {"whiten": 1}, "whiten must be true or false, got 1"),
         ("reinforce", {"kl_coef": -1}, "kl_coef must be a number of at least 0, got -1"),
+        ("gspo", {"entropy_coef": -1}, "entropy_coef must be a number of at least 0, got -1; 0 leaves the bonus out"),
         (
             "reinforce",
             {"kl_estimator": "k2"},

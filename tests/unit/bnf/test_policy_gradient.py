@@ -250,6 +250,18 @@ def test_a_first_round_takes_the_reference_as_the_policy_that_sampled(workplace:
     assert second["ratio"] != 1
 
 
+def test_an_entropy_bonus_keeps_the_policys_entropy_higher(workplace: Path, tmp_path: Path) -> None:
+    last = []
+    for coefficient in (0.0, 1.0, 10.0):
+        settings = {"objective": "reinforce", "objective_options": {"entropy_coef": coefficient}, "max_steps": 4}
+        run(workplace, tmp_path / f"{coefficient}", **settings)
+        last.append([line["entropy"] for line in metrics(tmp_path / f"{coefficient}") if "loss" in line][-1])
+    assert last[0] < last[1] < last[2]
+    # Steps that aren't logged need the entropies too.
+    run(workplace, tmp_path / "seldom logged", logging_steps=3, **settings)
+    assert same(weights(tmp_path / "seldom logged"), weights(tmp_path / "10.0"))
+
+
 @pytest.fixture
 def later_round(workplace: Path, tmp_path: Path) -> tuple[Path, Callable[[Path, str], dict[str, Any]]]:
     """The cached values of a later round's start, and the training of that round with values of it, in a folder."""

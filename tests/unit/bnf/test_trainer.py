@@ -109,10 +109,14 @@ def test_resume_after_an_exception_is_exact_in_any_epoch(workplace: Path, tmp_pa
         assert whole == resumed
 
 
+POLICY_GRADIENT = {"objective": "ppo", "objective_options": {"whiten": True, "kl_coef": 0.1, "entropy_coef": 0.1}}
+
+
 @pytest.mark.integration
-def test_killed_by_signal_9_it_resumes_to_the_same_bits(workplace: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, POLICY_GRADIENT], ids=["bnf", "ppo"])
+def test_killed_by_signal_9_it_resumes_to_the_same_bits(workplace: Path, tmp_path: Path, more: dict[str, Any]) -> None:
     """A real process, killed while it works on the step after its checkpoint, with the next checkpoint half written."""
-    settings = {"num_train_epochs": 2, "save_steps": 2, "bf16": True}
+    settings = {"num_train_epochs": 2, "save_steps": 2, "bf16": True, **more}
     run(workplace, tmp_path / "whole", **settings)
     run_killed(workplace, tmp_path / "killed", **settings)
     checkpoints = tmp_path / "killed" / "checkpoints"

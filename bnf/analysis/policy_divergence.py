@@ -63,7 +63,7 @@ def policy_divergence(
             with torch.no_grad():
                 found = row_logps(model, row, bf16=bf16, entropies=entropies)
             logps.append(found.logps.double().cpu())
-            entropy.append(found.entropies.double().cpu() if entropies else torch.zeros(0))
+            entropy.append(torch.zeros(0) if found.entropies is None else found.entropies.double().cpu())
             progress(first + place + 1, num_passes * len(rows), "rows")
         return torch.cat(logps), torch.cat(entropy)
 

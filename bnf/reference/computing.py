@@ -119,7 +119,7 @@ class Reference:
             if rows.pairs is not None:
                 pairs = row_logps(self._model, rows.pairs[place], bf16=bf16, temperature=temperature)
                 named["mismatched_logps"] = pairs.logps
-            if entropies:
+            if values.entropies is not None:
                 named["entropies"] = values.entropies
         return {name: value.float().cpu() for name, value in named.items()}
 

@@ -123,7 +123,7 @@ def sample_metrics(
     with torch.no_grad():
         own = [row_logps(policy, row, bf16=bf16, entropies=True) for row in rows]
         logps = torch.cat([values.logps for values in own]).double()
-        entropy = float(torch.cat([values.entropies for values in own]).double().mean())
+        entropy = float(torch.cat([values.entropies for values in own if values.entropies is not None]).double().mean())
         kl = 0.0
         if reference is not None:
             with reference as model:

@@ -9,7 +9,7 @@ https://artofproblemsolving.com/wiki/index.php/AIME_Problems_and_Solutions
 from __future__ import annotations
 
 from evaluation.benchmarks._aime import NUM_PROBLEMS, aime_items
-from evaluation.benchmarks._boxed import boxed_verdict
+from evaluation.benchmarks._boxed import boxed_verdict, same_form
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, boxed_messages
 from evaluation.types import Hub, Item
@@ -35,6 +35,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
 
 messages = boxed_messages
 score = boxed_verdict
+same_answer = same_form
 second_metrics = math_verify_metrics
 
 

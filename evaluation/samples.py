@@ -2,8 +2,8 @@
 
 An item's samples are not independent of one another: they share its difficulty. So the item is the unit. Each has one value, such as the
 share of its samples that are right, and the mean, its standard error and the paired difference are over items: that is the clustered
-interval, with a cluster for each item, or for the items that ask the same question (Miller 2024, sections 2.2, 3.1 and 4.2,
-https://arxiv.org/abs/2411.00640). Sampling more often makes the items' values less noisy, and never counts as more items.
+interval, with a cluster for each item, or for the items that ask the same question (Miller 2024 on clustered errors, resampling and paired
+differences: https://arxiv.org/abs/2411.00640). Sampling more often makes the items' values less noisy, and never counts as more items.
 """
 
 from __future__ import annotations

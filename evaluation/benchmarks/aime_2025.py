@@ -2,7 +2,8 @@ r"""AIME 2025: the 30 problems of that year's two American Invitational Mathemat
 
 Dataset: math-ai/aime25, test (30 items; opencompass/AIME2025's rows are read from a file). Metric:
 `math`'s, with math-verify's symbolic comparison beside it. Pattern: zero-shot, one user turn, the last `\boxed{…}` is the answer, greedy,
-32,768 tokens (`_reasoning.py`). Published figures are mostly means over 16 to 64 samples at temperature 0.6; this is one greedy sample.
+32,768 tokens (`_reasoning.py`). Published figures are mostly means over 16 to 64 samples at temperature 0.6 to 1: `num_samples` and
+`temperature` in a recipe.
 https://artofproblemsolving.com/wiki/index.php/AIME_Problems_and_Solutions
 """
 

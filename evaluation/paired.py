@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.records import Record, read_records
-from evaluation.samples import SAMPLE, error_of_mean, interval_around, merged
-from evaluation.statistics import holm, normal_p, paired_difference
+from evaluation.samples import SAMPLE, error_of_mean, interval_around, merged, p_of_mean
+from evaluation.statistics import holm, paired_difference
 
 # Differences below this many points are noise even where their interval says otherwise: the same weights, served on other
 # hardware or in other batches, give other tokens on some items.
@@ -58,7 +58,7 @@ def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) ->
     error where all items change alike, which proves nothing.
 
     Of several samples `delta` is of the items' shares of right ones, its intervals are over items, and in the place of McNemar's test,
-    which is for right and wrong, `paired_p` is the normal p of `delta` and its standard error. `flips` are of `is_correct`.
+    which is for right and wrong, `paired_p` is Student's p of the paired differences. `flips` are of `is_correct`.
     """
     shared = [id for id in first if id in second]
     if not shared:
@@ -90,7 +90,7 @@ def compare_scores(first: Mapping[str, Record], second: Mapping[str, Record]) ->
             "delta_stderr": error or None,
             "delta_ci": list(ci) if ci else None,
             "mcnemar_p": None,
-            "paired_p": normal_p(difference.delta, error),
+            "paired_p": p_of_mean(changes, clusters),
             "flips": {"gained": gained, "lost": lost},
         }
     return compared

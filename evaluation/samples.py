@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import groupby
 
 from evaluation.records import Record
-from evaluation.statistics import Z_95, Interval, standard_error, unanimous_interval
+from evaluation.statistics import Interval, standard_error, unanimous_interval
 
 # An item's samples in scores.jsonl have its `id` and a `sample`, from 0.
 SAMPLE = "sample"
@@ -107,9 +107,26 @@ def error_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> floa
 
 
 def interval_around(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval | None:
-    """The mean of values or differences over items ± 1.96 standard errors, in points; None where these are 0, which proves nothing."""
-    mean, half = 100 * math.fsum(values) / len(values), Z_95 * error_of_mean(values, clusters)
-    return (mean - half, mean + half) if half else None
+    """Student's 95 % interval of the mean of values or differences over items, in points; None where all are equal, which proves nothing.
+
+    There is one degree of freedom less than clusters: AIME's 30 items are too few for the normal quantile.
+    """
+    from scipy.stats import t
+
+    error = error_of_mean(values, clusters)
+    if not error:
+        return None
+    mean, half = 100 * math.fsum(values) / len(values), float(t.isf(0.025, len(set(clusters)) - 1)) * error
+    return mean - half, mean + half
+
+
+def p_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """The two-sided p of the mean of differences over items being 0, by Student's distribution; 1 where all are equal."""
+    from scipy.stats import t
+
+    error = error_of_mean(values, clusters)
+    mean = 100 * math.fsum(values) / len(values)
+    return float(2 * t.sf(abs(mean) / error, len(set(clusters)) - 1)) if error else 1.0
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:

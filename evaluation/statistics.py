@@ -81,11 +81,6 @@ def normal_interval(values: Sequence[float], clusters: Sequence[Hashable] | None
     return mean - half, mean + half
 
 
-def normal_p(mean: float, stderr: float) -> float:
-    """The two-sided p of a mean being 0, by the normal distribution; 1 where the standard error is 0 or undefined, which proves nothing."""
-    return math.erfc(abs(mean) / stderr / math.sqrt(2)) if stderr > 0 else 1.0
-
-
 def unanimous_interval(value: float, n: int, lowest: float, highest: float) -> Interval:
     """The 95 % interval of a mean where all `n` items, or clusters of them, have one value on a scale, so that resampling gives no width.
 

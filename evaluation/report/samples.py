@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 OF_SHARES = (
-    "values are the items' shares of right samples, intervals are over items, since an item's samples are not independent, and p is the "
-    "normal one of the paired difference; an item is gained where more than half of its samples came to be right"
+    "values are the items' shares of right samples, intervals are over items, since an item's samples are not independent, and p is "
+    "Student's of the paired differences; an item is gained where more than half of its samples came to be right"
 )
 _PASS = "pass@"
 

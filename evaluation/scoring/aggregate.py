@@ -145,7 +145,7 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int, n
     stderr = standard_error(shares, clusters)
     score |= {
         "ci": list(mean_interval(shares, clusters)),
-        "ci_method": "normal, clustered by item",
+        "ci_method": "student, clustered by item",
         "stderr": None if math.isnan(stderr) else stderr,
         "num_samples": num_samples,
         "at_k": {},

@@ -153,5 +153,5 @@ def test_a_sweep_is_over_shares(tmp_path: Path) -> None:
         100 * (17 / 6) / 4
     )
     assert table.loc["base_maj@4", "value"] == 25 and table.loc["accuracy", "value"] == 56.25
-    # Normal, over items: the sample deviation of the changes is .4564.
-    assert table.loc["delta", "ci_high"] == pytest.approx(25 + 1.959964 * 100 * 0.456435 / 2, abs=1e-2)
+    # Student's over items: the sample deviation of the changes is .4564.
+    assert table.loc["delta", "ci_high"] == pytest.approx(25 + 3.182446 * 100 * 0.456435 / 2, abs=1e-2)

@@ -21,7 +21,7 @@ from evaluation.samples import (
     votes,
 )
 from evaluation.scoring.score import aggregate, score_completions, score_folder, score_records
-from evaluation.statistics import Z_95, wilson_interval
+from evaluation.statistics import wilson_interval
 from tests.unit.evaluation.report_folders import write_lines
 
 ITEMS = [{"id": f"i{n}", "question": f"{n}?", "answer": "2"} for n in range(3)]
@@ -139,8 +139,12 @@ def test_a_result_by_hand():
     values = [1, 1 / 4, 0]
     error = math.sqrt(sum((value - 5 / 12) ** 2 for value in values) / 2 / 3)
     assert found["stderr"] == pytest.approx(100 * error)
-    assert found["ci"] == pytest.approx([0.0, min(100, 100 * (5 / 12 + Z_95 * error))])
-    assert found["ci"][1] - found["ci"][0] > 55, "twelve independent samples would have a narrower one"
+    assert found["ci"] == [0.0, 100.0] and found["ci_method"] == "student, clustered by item"
+    # Four items of one share each: 3/4, 1/2, 1/4 and 1/2 have the standard error √(1/24 / 4), and t of 3 degrees of freedom is 3.1824.
+    items = [*ITEMS, {"id": "i3", "question": "3?", "answer": "2"}]
+    four = completions(["2", "2", "2", "3"], ["2", "2", "3", "3"], ["2", "3", "3", "3"], ["2", "2", "3", "3"])
+    found = aggregate("gsm8k", score_records("gsm8k", items, four), 4)
+    assert found["ci"] == pytest.approx([50 - 318.24463 / math.sqrt(96), 50 + 318.24463 / math.sqrt(96)])
 
 
 def test_groups_count_items_and_not_samples():
@@ -223,8 +227,9 @@ def test_two_models_are_paired_by_item(tmp_path):
     # Changes of 1/2, 1/2 and −1/2: a mean of 1/6 with the standard error √(1/3 / 3).
     error = 100 / 3
     assert found["delta"] == pytest.approx(100 / 6) and found["delta_stderr"] == pytest.approx(error)
-    assert found["delta_ci"] == pytest.approx([100 / 6 - Z_95 * error, 100 / 6 + Z_95 * error])
-    assert found["mcnemar_p"] is None and found["paired_p"] == pytest.approx(math.erfc(0.5 / math.sqrt(2)))
+    # With 2 degrees of freedom t is 4.3027, and the p of t = 1/2 is 1 − t / √(2 + t²).
+    assert found["delta_ci"] == pytest.approx([100 / 6 - 4.3026527 * error, 100 / 6 + 4.3026527 * error])
+    assert found["mcnemar_p"] is None and found["paired_p"] == pytest.approx(2 / 3)
     # More than half of an item's samples: the first item came to be right, the last one no longer is.
     assert found["flips"] == {"gained": 1, "lost": 1} and found["n_paired"] == 3
     correct_and_judge([found])

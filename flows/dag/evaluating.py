@@ -32,8 +32,9 @@ from tasks.manifest import file_sha256
 from tasks.names import Role, TaskName
 from tasks.nodes import Node
 
-# What of a benchmark decides its scores.
-_SCORING = ("score", "second_metrics", "GROUPS", "same_answer", "HAS_MAJORITY")
+# What of a benchmark decides its scores; and of several samples the majority's.
+_SCORING = ("score", "second_metrics", "GROUPS")
+_MAJORITY = ("same_answer", "HAS_MAJORITY")
 _NONE: Settings = {}
 
 
@@ -53,7 +54,8 @@ def evaluation_nodes(recipe: Recipe, models: list[Role]) -> list[Node]:
         for model in models:
             asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit, **drawn}
             reads = {"completions": _completions(model, name)}
-            nodes.append(Node("score", asked, reads, [benchmark_code(name, *_SCORING)], role=model, benchmark=name))
+            decides = benchmark_code(name, *_SCORING, *(_MAJORITY if drawn else ()))
+            nodes.append(Node("score", asked, reads, [decides], role=model, benchmark=name))
             if settings.cross_check and module.LM_EVAL_TASKS:
                 nodes.append(_cross_check(model, name))
     return nodes + [_lm_eval(recipe, model, name) for model in models for name in settings.lm_eval]

@@ -180,7 +180,8 @@ class Evaluation(LoadsModel):
             drawn = self.sampling(benchmark) or _GREEDY
             for key, text in (("num_samples", "samples are equal"), ("top_p", "the likeliest token is taken")):
                 if drawn["temperature"] == 0 and drawn[key] != _GREEDY[key]:
-                    place = f"benchmarks.{name}.{key}" if getattr(benchmark, key) is not None else key
+                    is_own = getattr(benchmark, key) is not None or benchmark.temperature is not None
+                    place = f"benchmarks.{name}.{key}" if is_own else key
                     raise ValueError(
                         f"{place} must be 1 at temperature 0, where {'all ' * (key == 'num_samples')}{text}, got {drawn[key]}; set "
                         "evaluation.temperature (0.6 is usual for models that reason), or leave it out"

@@ -51,6 +51,11 @@ def test_samples_are_part_of_the_keys_of_generation_and_score_alone():
     changed = {name for name in greedy if greedy[name].settings != sampled[name].settings} - {"report"}
     assert changed == {f"{stage}/base/{name}" for stage in ("generate", "score") for name in ("aime_2024", "gsm8k")}
     drawn = {"num_samples": 16, "temperature": 0.6, "top_p": 0.95}
+    # What makes answers the same counts where there is a majority.
+    assert (
+        "same_answer" in sampled["score/base/aime_2024"].plugins[0]
+        and "same_answer" not in greedy["score/base/aime_2024"].plugins[0]
+    )
     assert sampled["generate/base/aime_2024"].settings["sampling"] == drawn == sampled["score/base/gsm8k"].settings["sampling"]
 
 
@@ -85,6 +90,10 @@ def test_a_benchmark_overrides_what_all_have():
         (
             {"benchmarks": {"aime_2024": {"num_samples": 4}}},
             "evaluation.benchmarks.aime_2024.num_samples must be 1 at temperature 0",
+        ),
+        (
+            {"num_samples": 4, "temperature": 0.6, "benchmarks": {"gsm8k": {"temperature": 0.0}}},
+            "evaluation.benchmarks.gsm8k.num_samples must be 1 at temperature 0",
         ),
         ({"top_p": 0.9}, "evaluation.top_p must be 1 at temperature 0, where the likeliest token is taken, got 0.9"),
         ({"num_samples": 0, "temperature": 1.0}, "evaluation.num_samples must be above 0, got 0"),

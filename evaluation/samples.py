@@ -107,9 +107,10 @@ def error_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> floa
 
 
 def interval_around(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval | None:
-    """Student's 95 % interval of the mean of values or differences over items, in points; None where all are equal, which proves nothing.
+    """Student's 95 % interval of the mean of shares, or of their differences, over items, in points; None where all are equal, which proves
+    nothing.
 
-    There is one degree of freedom less than clusters: AIME's 30 items are too few for the normal quantile.
+    It is cut at −100 and 100. There is one degree of freedom less than clusters: AIME's 30 items are too few for the normal quantile.
     """
     from scipy.stats import t
 
@@ -117,7 +118,7 @@ def interval_around(values: Sequence[float], clusters: Sequence[Hashable]) -> In
     if not error:
         return None
     mean, half = 100 * math.fsum(values) / len(values), float(t.isf(0.025, len(set(clusters)) - 1)) * error
-    return mean - half, mean + half
+    return max(-100.0, mean - half), min(100.0, mean + half)
 
 
 def p_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> float:

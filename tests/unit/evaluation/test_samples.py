@@ -227,8 +227,8 @@ def test_two_models_are_paired_by_item(tmp_path):
     # Changes of 1/2, 1/2 and −1/2: a mean of 1/6 with the standard error √(1/3 / 3).
     error = 100 / 3
     assert found["delta"] == pytest.approx(100 / 6) and found["delta_stderr"] == pytest.approx(error)
-    # With 2 degrees of freedom t is 4.3027, and the p of t = 1/2 is 1 − t / √(2 + t²).
-    assert found["delta_ci"] == pytest.approx([100 / 6 - 4.3026527 * error, 100 / 6 + 4.3026527 * error])
+    # With 2 degrees of freedom the p of t = 1/2 is 1 − t / √(2 + t²).
+    assert found["delta_ci"] == [-100, 100], "differences end there"
     assert found["mcnemar_p"] is None and found["paired_p"] == pytest.approx(2 / 3)
     # More than half of an item's samples: the first item came to be right, the last one no longer is.
     assert found["flips"] == {"gained": 1, "lost": 1} and found["n_paired"] == 3
@@ -269,3 +269,13 @@ def test_scores_with_an_item_or_a_sample_twice_are_refused(tmp_path):
         write_lines(tmp_path / "scores.jsonl", lines)
         with pytest.raises(ValueError, match=message):
             read_scores(tmp_path)
+
+
+def test_an_interval_is_students_over_clusters():
+    # 0.1, 0.2, 0.3: the standard error is 0.1 / √3, and t of 2 degrees of freedom is 4.3027.
+    assert interval_around([0.1, 0.2, 0.3], "abc") == pytest.approx(
+        [20 - 43.026527 / math.sqrt(3), 20 + 43.026527 / math.sqrt(3)]
+    )
+    # Items that ask the same are one of two clusters: √(2 · (0.1² + 0.1²)) / 3, and t of 1 degree is 12.7062.
+    half = 12.7062047 * 100 * math.sqrt(2 * (0.1**2 + 0.1**2)) / 3
+    assert interval_around([0.1, 0.2, 0.3], "aab") == pytest.approx([20 - half, 100.0])

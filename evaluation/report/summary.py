@@ -205,7 +205,7 @@ def _tax_row(name: str, entry: Record) -> Record:
         base, aligned = (entry[model].get(rate) for model in MODELS)
         row[rate] = {"base": base, "aligned": aligned, "delta": _subtract(aligned, base)}
     shared = ("delta", "delta_ci", "delta_ci_bootstrap", "mcnemar_p", "mcnemar_p_holm", "flips", "verdict", "n_paired")
-    of_shares = {key: entry[key] for key in ("paired_p", "paired_p_holm") if key in entry}
+    of_shares: Record = {key: entry[key] for key in ("paired_p", "paired_p_holm") if key in entry}
     return {
         **row,
         **{key: entry[key] for key in shared},

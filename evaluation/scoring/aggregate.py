@@ -15,7 +15,7 @@ from typing import NotRequired, TypedDict, cast
 from bnf.plugins import load, own_names
 from evaluation.benchmarks import BENCHMARKS, Benchmark
 from evaluation.records import Record
-from evaluation.samples import SAMPLE, by_item, mean_interval, merged, num_right, values_at
+from evaluation.samples import by_item, mean_interval, merged, num_right, values_at
 from evaluation.statistics import percent, standard_error, wilson_interval
 from evaluation.types import Outcome
 
@@ -125,16 +125,17 @@ def aggregate(benchmark: str, records: Sequence[ScoreRecord], n_expected: int, n
     """
     scored = scored_by_rule(benchmark)
     samples = by_item(cast(Sequence[Record], records))
-    num_samples = num_samples or 1 + max((record.get(SAMPLE, 0) for record in records), default=0)
+    last = max((record.get("sample", 0) for record in records), default=0)
+    num_samples = num_samples or last + 1
     n = len(records) if num_samples == 1 else len(samples)
     if n > n_expected:
         each = "one per item" if num_samples == 1 else f"those of {n_expected}"
         raise ValueError(f"completions must be of at most {n_expected} items of {benchmark}, got {n}; give {each}")
     if num_samples == 1:
         return _aggregate(scored, benchmark, records, n, n_expected, n_expected)
-    if (most := max((record.get(SAMPLE, 0) for record in records), default=0)) >= num_samples:
+    if last >= num_samples:
         raise ValueError(
-            f"completions must be of the samples 0 to {num_samples - 1} of each item of {benchmark}, got {most}; generate them again"
+            f"completions must be of the samples 0 to {num_samples - 1} of each item of {benchmark}, got {last}; generate them again"
         )
     complete = sum(len(one) == num_samples for one in samples.values())
     score = _aggregate(scored, benchmark, records, complete, n_expected, n_expected * num_samples)

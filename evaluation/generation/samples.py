@@ -106,7 +106,7 @@ def generate_samples(
             print(f"{taken} of {total} completions are those of earlier generations with these seeds", flush=True)
         # Of a chunk that is computed as a whole all is asked for again.
         todo = [[draw for draw in chunk if is_left(draw) or not own_seeds] for chunk in chunks if any(map(is_left, chunk))]
-        progress(len(done), total, "")
+        progress(len(done), total, f"{taken} of earlier generations" if taken else "")
         num_left, started, num_tokens = total - len(done), time.monotonic(), 0
         # One call with all that have seeds of their own keeps the engine filled.
         made = work(engine, [draw for chunk in todo for draw in chunk]) if own_seeds else share_chunks(engine, todo, work)

@@ -81,7 +81,7 @@ def completion_check(forecasts: Iterable[Forecast]) -> Iterator[Check]:
     """Says the number of completions and the most tokens of each benchmark."""
     if asked := asked_completions(forecasts):
         said = "; ".join(one.in_words for one in asked)
-        yield Check(COMPLETIONS, None, f"{said}; those that earlier generations made are taken from there", is_cost=True)
+        yield Check(COMPLETIONS, None, f"{said}; what earlier generations made is not made again", is_cost=True)
 
 
 def _num_items(node: Node) -> int | None:

@@ -9,6 +9,8 @@ sandbox: calls a function in a child process that is killed when it takes too lo
 spending: prices, counts and caps the calls of paid endpoints.
 statistics: rates with their errors and intervals.
 paired: compares two sets of scores on the same items.
+samples: several samples of an item: pass@k, majorities, and intervals over items.
+seeds: seeds made from names.
 crossed: means over items that are crossed with seeds, with their intervals.
 formats: shows numbers, durations and foreign text to people.
 progress: the notes of running stages.

@@ -55,7 +55,8 @@ class Sampling:
     """How to decode: greedy by default.
 
     `choices` restricts the whole completion to one of the given texts, `schema` (JSON schema) to an object of that form, and
-    `top_logprobs` asks for so many log-probabilities of the first token. An engine's file says which of these it can do (`SUPPORTS`).
+    `top_logprobs` asks for so many log-probabilities of the first token. `seeds` has one for each prompt of a call: a completion then
+    depends on no other prompt of it. An engine's file says which of these it can do (`SUPPORTS`).
 
     After one of the texts in `stop` an engine may end, and need not: the caller cuts the completion there.
     """
@@ -69,6 +70,7 @@ class Sampling:
     schema: dict[str, object] | None = None
     top_logprobs: int | None = None
     stop: list[str] | None = None
+    seeds: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ only said to people makes nobody compute anything again."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -25,8 +26,19 @@ def _completions(work: Path) -> str | None:
     # Of a conversation each turn and temperature has a folder until all are there.
     done = _lines([work / "completions.jsonl", *work.glob("parts/*/completions.jsonl")])
     items = _lines([work / "items.jsonl"])
-    of = f" of {items}" if items and not (work / "parts").is_dir() else ""
+    # Nothing here says how many samples of an item are asked for.
+    several = (work / "parts").is_dir() or _has_samples(work / "completions.jsonl")
+    of = f" of {items}" if items and not several else ""
     return f"{done}{of} completions are there" if done else None
+
+
+def _has_samples(file: Path) -> bool:
+    """Whether a file of completions has several of an item."""
+    if not file.exists():
+        return False
+    with file.open("rb") as lines:
+        first = lines.readline()
+    return first.endswith(b"\n") and "sample" in json.loads(first)
 
 
 def _samples(work: Path) -> str | None:

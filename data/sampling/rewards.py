@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -10,6 +9,7 @@ from bnf.plugins import load
 from evaluation.answers.thoughts import answer_of
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Record
+from evaluation.samples import pass_at_k as pass_at_k
 
 # A reward above it counts as right, as it counts as preferred.
 _RIGHT = 0.5
@@ -78,11 +78,6 @@ def reward_statistics(records: Sequence[Record]) -> Rewards:
     """The statistics of labelled samples."""
     trained, held_out = ([record for record in records if record["held_out"] == held] for held in (False, True))
     return Rewards(_statistics(trained), _statistics(held_out))
-
-
-def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
-    """The chance that of k of the samples, drawn without replacement, one is right: 1 − C(n−c, k)/C(n, k) (arXiv 2107.03374)."""
-    return 1 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
 
 
 def _statistics(records: Sequence[Record]) -> RewardStatistics | None:

@@ -6,7 +6,6 @@ the model and the chunk's prompts alone: a run that was killed and started again
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from evaluation.answers.thoughts import MARKERS, begins_thought, noted
 from evaluation.engines import Engine, share_chunks
 from evaluation.generation.generate import check_markers
 from evaluation.records import Record, read_repaired, write_whole
+from evaluation.seeds import seed_of
 from evaluation.types import Progress, Sampling
 
 if TYPE_CHECKING:
@@ -144,6 +144,6 @@ def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Record) -> list[int]:
 
 
 def chunk_seed(seed: int, chunk: int, round: int = 1, temperature: int = 0) -> int:
-    """The seed of a chunk at one of a round's temperatures: a hash, since sums would give two runs' chunks the same seed."""
+    """The seed of a chunk at one of a round's temperatures."""
     names = f"{seed}:{chunk}" if (round, temperature) == (1, 0) else f"{seed}:{chunk}:{round}:{temperature}"
-    return int.from_bytes(hashlib.sha256(names.encode()).digest()[:4]) & 0x7FFFFFFF
+    return seed_of(names)

@@ -27,6 +27,7 @@ class Benchmark(Protocol):
         BASELINE: The model whose answers are compared with in the published figures.
         BASELINE_FILE: Where upstream has that model's answers.
         NUM_TURNS: How many turns the model answers. A benchmark of more than one keeps the contract `Conversation`.
+        HAS_MAJORITY: Whether completions of an item can have the same answer, so that the one that most have is its answer.
         LM_EVAL_TASKS: lm-evaluation-harness's tasks that can read its completions, as `folder/task`. A benchmark with some has
             `lm_eval_document`.
         LM_EVAL_MAIN: The (task, filter, metric) among these that reads them best: of lm-eval's filters most look for phrases that our
@@ -43,6 +44,7 @@ class Benchmark(Protocol):
     BASELINE: str | None = None
     BASELINE_FILE: str | None = None
     NUM_TURNS: int = 1
+    HAS_MAJORITY: bool = True
     LM_EVAL_TASKS: Sequence[str] = ()
     LM_EVAL_MAIN: tuple[str, str, str] | None = None
 
@@ -70,6 +72,11 @@ class Benchmark(Protocol):
     def score(self, item: Item, completion: str, finish_reason: str) -> Verdict:
         """Whether the completion is right, by a rule."""
         raise ValueError(f"benchmark must be scored by a rule, got {self.TITLE}, which a judge scores; use its judge")
+
+    @default
+    def same_answer(self, one: str, other: str) -> bool:
+        """Whether two answers, as verdicts have them, are one to the rule: as a gold answer's equal it would take either for the other."""
+        return one == other
 
     @default
     def second_metrics(

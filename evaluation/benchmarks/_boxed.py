@@ -13,3 +13,8 @@ def boxed_verdict(item: Item, completion: str, finish_reason: str) -> Verdict:
     if not answer:
         return Verdict("no_answer", None, "none")
     return Verdict("correct" if latex.equivalent(answer, item["answer"]) else "wrong", answer, "boxed")
+
+
+def same_form(one: str, other: str) -> bool:
+    """Whether two answers have the same form, as an answer and the gold answer are compared."""
+    return latex.equivalent(one, other)

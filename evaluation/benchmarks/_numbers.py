@@ -18,3 +18,9 @@ def number_verdict(item: Item, completion: str, finish_reason: str, *, boxed: bo
     number = parsing.math_number(answer)
     right = number is not None and number == parsing.math_number(item["answer"])
     return Verdict("correct" if right else "wrong", answer, found.rule)
+
+
+def same_number(one: str, other: str) -> bool:
+    """Whether two answers' first numbers are equal as floats; of answers without one, whether they are the same text."""
+    numbers = parsing.math_number(one), parsing.math_number(other)
+    return one == other if numbers[0] is None else numbers[0] == numbers[1]

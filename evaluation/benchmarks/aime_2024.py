@@ -2,14 +2,15 @@ r"""AIME 2024: the 30 problems of that year's two American Invitational Mathemat
 
 Dataset: HuggingFaceH4/aime_2024, train (30 items; Maxwell-Jia/AIME_2024's rows are read from a file). Metric:
 `math`'s, with math-verify's symbolic comparison beside it. Pattern: zero-shot, one user turn, the last `\boxed{…}` is the answer, greedy,
-32,768 tokens (`_reasoning.py`). Published figures are mostly means over 16 to 64 samples at temperature 0.6; this is one greedy sample.
+32,768 tokens (`_reasoning.py`). Published figures are mostly means over 16 to 64 samples at temperature 0.6 to 1: `num_samples` and
+`temperature` in a recipe.
 https://artofproblemsolving.com/wiki/index.php/AIME_Problems_and_Solutions
 """
 
 from __future__ import annotations
 
 from evaluation.benchmarks._aime import NUM_PROBLEMS, aime_items
-from evaluation.benchmarks._boxed import boxed_verdict
+from evaluation.benchmarks._boxed import boxed_verdict, same_form
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, boxed_messages
 from evaluation.types import Hub, Item
@@ -35,6 +36,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
 
 messages = boxed_messages
 score = boxed_verdict
+same_answer = same_form
 second_metrics = math_verify_metrics
 
 

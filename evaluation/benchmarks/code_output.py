@@ -89,6 +89,9 @@ def score(item: Item, completion: str, finish_reason: str) -> Verdict:
     return crux.score(item, completion, finish_reason)
 
 
+same_answer = crux.same_answer
+
+
 def _items(split: str, first: int, number: int) -> list[Item]:
     items: list[Item] = []
     for place, item in enumerate(_functions()):

@@ -59,9 +59,18 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
     if found.rule == "none":
         return Verdict("no_answer", None, "none", {"literal_match": False})
     answer = str(found.value)
-    right = answer.strip(_QUOTES).replace("\n", "\\n") == item["answer"].strip(_QUOTES)
+    right = _compared(answer) == item["answer"].strip(_QUOTES)
     metrics: dict[str, bool | float] = {"literal_match": _typed(_literal(item["answer"])) in map(_typed, _readings(answer))}
     return Verdict("correct" if right else "wrong", answer, found.rule, metrics)
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Whether two answers are compared as the same text."""
+    return _compared(one) == _compared(other)
+
+
+def _compared(answer: str) -> str:
+    return answer.strip(_QUOTES).replace("\n", "\\n")
 
 
 def _readings(answer: str) -> list[object]:

@@ -6,7 +6,7 @@ the gold one. Pattern: ZeroEval, zero-shot, JSON with reasoning and answer, gree
 
 from __future__ import annotations
 
-from evaluation.benchmarks._numbers import number_verdict
+from evaluation.benchmarks._numbers import number_verdict, same_number
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
 from evaluation.types import Hub, Item, Message
@@ -46,6 +46,7 @@ def messages(item: Item) -> list[Message]:
 
 
 score = number_verdict
+same_answer = same_number
 
 
 def lm_eval_document(item: Item) -> dict[str, object]:

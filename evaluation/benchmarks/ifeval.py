@@ -15,6 +15,7 @@ from evaluation.types import Hub, Item, Message, Verdict
 TITLE = "IFEval"
 NUM_ITEMS = 541
 MAX_NEW_TOKENS = 8192
+HAS_MAJORITY = False
 
 HUB = Hub("google/IFEval", [None], split="train")
 # The arguments of each instruction: what is missing a checker would draw at random.

@@ -8,6 +8,7 @@ ZeroEval's prompt, zero-shot, JSON with reasoning and answer, greedy, 4096 token
 from __future__ import annotations
 
 from evaluation.answers import latex, parsing
+from evaluation.benchmarks._boxed import same_form
 from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
@@ -55,5 +56,6 @@ def score(item: Item, completion: str, finish_reason: str, *, boxed: bool = Fals
     return Verdict("correct" if latex.equivalent(answer, item["answer"]) else "wrong", answer, found.rule)
 
 
+same_answer = same_form
 second_metrics = math_verify_metrics
 lm_eval_document = math_row

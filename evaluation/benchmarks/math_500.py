@@ -7,7 +7,7 @@ beside it. Results by level and by subject. Pattern: zero-shot, one user turn, t
 
 from __future__ import annotations
 
-from evaluation.benchmarks._boxed import boxed_verdict
+from evaluation.benchmarks._boxed import boxed_verdict, same_form
 from evaluation.benchmarks._math import math_row
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, boxed_messages
@@ -50,5 +50,6 @@ def load(source: str | None, limit: int | None) -> list[Item]:
 
 messages = boxed_messages
 score = boxed_verdict
+same_answer = same_form
 second_metrics = math_verify_metrics
 lm_eval_document = math_row

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
-from evaluation.benchmarks._numbers import number_verdict
+from evaluation.benchmarks._numbers import number_verdict, same_number
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
 from evaluation.hub_sets import MATH
@@ -51,6 +51,7 @@ def messages(item: Item) -> list[Message]:
 
 
 score = number_verdict
+same_answer = same_number
 second_metrics = math_verify_metrics
 lm_eval_document = math_row
 

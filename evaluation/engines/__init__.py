@@ -18,8 +18,8 @@ from bnf.plugins import Kind, default, load, names
 from evaluation.records import Record
 from evaluation.types import Generation, Message, Sampling
 
-# What not every engine can do: the fields `choices`, `schema` and `top_logprobs` of `Sampling`.
-Feature = Literal["choices", "schema", "logprobs"]
+# What not every engine can do: the fields `choices`, `schema`, `top_logprobs` and `seeds` of `Sampling`.
+Feature = Literal["choices", "schema", "logprobs", "seeds"]
 # How a model is loaded: options of `open` that a recipe sets, as keys of `sample`, `evaluation` and of each judge.
 LoadOption = Literal["max_model_len", "tensor_parallel_size", "gpu_memory_utilization", "num_replicas"]
 LOAD_OPTIONS: tuple[LoadOption, ...] = get_args(LoadOption)

@@ -210,8 +210,8 @@ class RayReplica(_Asked):
 class Replicas:
     """Several replicas as one engine: processes of this machine, or with `ray` workers of a cluster.
 
-    Greedy completions are shared out. What is sampled in one call depends on its seed and on the call's prompts alone, so one replica does
-    all of it; a caller with several such calls shares them out over `alive` itself.
+    Greedy completions are shared out, and those with seeds of their own. What else is sampled in one call depends on its seed and on the
+    call's prompts alone, so one replica does all of it; a caller with several such calls shares them out over `alive` itself.
     """
 
     takes: ClassVar[Literal["ids", "messages"]] = "ids"
@@ -239,12 +239,15 @@ class Replicas:
         self, prompts: Sequence[Prompt], sampling: Sampling, received: Received = unheard
     ) -> Generator[Completed, None, None]:
         whole = [list(range(len(prompts)))]
-        chunks = whole if sampling.temperature > 0 else self._chunks([len(prompt) for prompt in prompts])
+        seeds = sampling.seeds
+        is_whole = sampling.temperature > 0 and seeds is None
+        chunks = whole if is_whole else self._chunks([len(prompt) for prompt in prompts])
         done: set[int] = set()
 
         def work(replica: _Asked, chunk: list[int]) -> Iterator[Completed]:
             # Where a replica has ended, the whole chunk is done again: what is computed together decides how numbers are rounded.
-            for place, found in replica.generate([prompts[index] for index in chunk], sampling):
+            asked = sampling if seeds is None else replace(sampling, seeds=[seeds[index] for index in chunk])
+            for place, found in replica.generate([prompts[index] for index in chunk], asked):
                 if (index := chunk[place]) not in done:
                     done.add(index)
                     received(index, found)

@@ -25,7 +25,7 @@ from evaluation.types import Generation, Message, Sampling
 LIBRARY = "openai"
 PACKAGES = ()  # the server generates, not the client
 REMOTE = True
-SUPPORTS: frozenset[Feature] = frozenset({"schema", "logprobs"})
+SUPPORTS: frozenset[Feature] = frozenset({"schema", "logprobs", "seeds"})
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
@@ -148,7 +148,8 @@ class OpenaiEngine:
         stop = threading.Event()
 
         def ask(index: int, messages: Prompt) -> list[Generation] | None:
-            found = self._complete(messages, sampling, seed, stop)
+            own = seed if sampling.seeds is None else sampling.seeds[index]
+            found = self._complete(messages, sampling, own, stop)
             if found is not None:
                 received(index, found)
             return found

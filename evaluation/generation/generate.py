@@ -48,32 +48,16 @@ def generate(
         ValueError: where decoding leaves out a marker; where two items share an id, or `output_dir` holds completions of other items.
         RuntimeError: where the engine failed on some items; the others are kept, and a resume tries these again.
     """
-    ids = [item["id"] for item in items]
-    if len(set(ids)) != len(ids):
-        raise ValueError(f"items must have unique ids, got {len(ids) - len(set(ids))} repeated; correct the benchmark's source")
     check_markers(tokenizer, markers)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    done = {record["id"] for record in read_repaired(output_dir / COMPLETIONS_FILE)}
-    if not done <= set(ids):
-        raise ValueError(
-            f"output_dir must hold completions of these items alone, got {min(done - set(ids))!r} too; empty {output_dir}"
-        )
-    write_whole(output_dir / ITEMS_FILE, items)
-    write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(items.left_out.items())) if isinstance(items, Items) else {}])
-
+    done = {record["id"] for record in begin(items, output_dir)}
     left = [item for item in items if item["id"] not in done]
-    try:
-        prompts, texts = render(engine, tokenizer, [messages_fn(item) for item in left])
-    except RenderingError as error:
-        raise ValueError(
-            f"model_name_or_path must have a chat template that writes the benchmark's prompts whole: {error}"
-        ) from error
+    prompts, texts = rendered(engine, tokenizer, [messages_fn(item) for item in left])
     failed: list[str] = []
     with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
 
         def keep(index: int, generation: Generation) -> None:
             record = {"id": left[index]["id"], "prompt": texts[index], **generation.to_json()}
-            file.write(to_line(record | _thought(tokenizer, texts[index], generation, markers)))
+            file.write(to_line(record | thought_of(tokenizer, texts[index], generation, markers)))
             file.flush()
             done.add(left[index]["id"])
 
@@ -104,7 +88,25 @@ def generate(
         )
     # The order of finishing depends on scheduling; the benchmark's own order makes equal texts equal files.
     records = {record["id"]: record for record in read_repaired(output_dir / COMPLETIONS_FILE)}
-    write_whole(output_dir / COMPLETIONS_FILE, [records[item_id] for item_id in ids])
+    write_whole(output_dir / COMPLETIONS_FILE, [records[item["id"]] for item in items])
+
+
+def begin(items: Sequence[Item], output_dir: Path) -> list[Record]:
+    """Writes items.jsonl and left_out.json, and gives the completions that an earlier try left in `output_dir`.
+
+    Raises:
+        ValueError: where two items share an id, or `output_dir` holds completions of other items.
+    """
+    ids = {item["id"] for item in items}
+    if len(ids) != len(items):
+        raise ValueError(f"items must have unique ids, got {len(items) - len(ids)} repeated; correct the benchmark's source")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    there = read_repaired(output_dir / COMPLETIONS_FILE)
+    if others := {record["id"] for record in there} - ids:
+        raise ValueError(f"output_dir must hold completions of these items alone, got {min(others)!r} too; empty {output_dir}")
+    write_whole(output_dir / ITEMS_FILE, items)
+    write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(items.left_out.items())) if isinstance(items, Items) else {}])
+    return there
 
 
 def check_markers(tokenizer: PreTrainedTokenizerBase | None, markers: Sequence[str]) -> None:
@@ -123,7 +125,9 @@ def check_markers(tokenizer: PreTrainedTokenizerBase | None, markers: Sequence[s
         )
 
 
-def _thought(tokenizer: PreTrainedTokenizerBase | None, prompt: str, generation: Generation, markers: Sequence[str]) -> Record:
+def thought_of(
+    tokenizer: PreTrainedTokenizerBase | None, prompt: str, generation: Generation, markers: Sequence[str]
+) -> Record:
     """What the record says of a completion's thought."""
     found = noted(generation.completion, begun=begins_thought(prompt, markers), markers=markers)
     if not found or tokenizer is None:
@@ -131,6 +135,22 @@ def _thought(tokenizer: PreTrainedTokenizerBase | None, prompt: str, generation:
     start = found["answer_start"]
     after = 0 if start is None else len(tokenizer(generation.completion[start:], add_special_tokens=False)["input_ids"])
     return {**found, "num_thought_tokens": max(0, generation.num_completion_tokens - after)}
+
+
+def rendered(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase | None, conversations: Sequence[list[Message]]
+) -> tuple[list[Prompt], list[str]]:
+    """As `render`, of a benchmark's prompts.
+
+    Raises:
+        ValueError: where the model's chat template doesn't write them.
+    """
+    try:
+        return render(engine, tokenizer, conversations)
+    except RenderingError as error:
+        raise ValueError(
+            f"model_name_or_path must have a chat template that writes the benchmark's prompts whole: {error}"
+        ) from error
 
 
 def render(

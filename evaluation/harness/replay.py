@@ -97,6 +97,7 @@ def _columns(
             disagreements.append(
                 {
                     "id": record["id"],
+                    **({"sample": record["sample"]} if "sample" in record else {}),
                     "task": task,
                     "filter": filter_name,
                     "metric": metric,
@@ -106,7 +107,8 @@ def _columns(
                     "lm_eval_answer": None if row is None else row["answer"],
                 }
             )
-        stderr = standard_error(values)
+        # An item's samples share its difficulty.
+        stderr = standard_error(values, [record["id"] for record in records])
         columns.append(
             {
                 "task": task,

@@ -43,6 +43,9 @@ NUM_IGNORED = 3
 # The longest label has about seven tokens in any vocabulary.
 _CHOICE_TOKENS = 32
 _TOP_LOGPROBS = 20
+# Fields of `Sampling` that are younger than the first judgments. Where they aren't set they are part of no request's key: replies on file,
+# which were paid for, are found under theirs.
+_LATER = frozenset({"seeds"})
 
 
 class Judge(Protocol):
@@ -121,7 +124,8 @@ class ModelJudge:
         return text.rstrip().endswith(BEGIN)
 
     def parameters(self, protocol: JudgeProtocol) -> Mapping[str, object]:
-        return {"verdict": self.mode, **asdict(self._sampling(protocol))}
+        asked = asdict(self._sampling(protocol)).items()
+        return {"verdict": self.mode, **{name: value for name, value in asked if value is not None or name not in _LATER}}
 
     def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol, keep: Keep) -> None:
         shown = conversations if self._tokenizer is None else [_harmless(self._tokenizer, one) for one in conversations]

@@ -9,6 +9,7 @@ summary: the content of summary.json, its table and its notes, as terminal, repo
 facts: what was run, in words
 policy: where the policy lies, and the line that serves it
 judged, lm_eval, dev_set, rounds, training_data, ches, checkpoints: one section's figures and rows each
+samples: pass@k and maj@k of several samples of each item, and how completions were drawn
 judged_answers: answers with the judge's words
 likelihoods: charts of training, and of what it did to the likelihood of its data
 tokens: completions of the training data, coloured token by token

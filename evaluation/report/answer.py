@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.formats import interval, number, p_value, signed
+from evaluation.paired import holm_p
 from evaluation.records import Record
 from evaluation.report.inputs import MODELS
 from evaluation.report.summary import label
@@ -192,7 +193,7 @@ def _trust(kinds: Record) -> list[str]:
     told = [*kinds["gain"], *kinds["loss"]]
     if not told:
         return ["Nothing is shown that one could believe: every change is within noise."]
-    weakest = max(one.entry["mcnemar_p_holm"] for one in told)
+    weakest = max(holm_p(one.entry) or 0.0 for one in told)
     which = "The change is" if len(told) == 1 else f"The {len(told)} changes are"
     return [f"{which} more than the choice of items explains (p {_p(weakest)} after Holm's correction)."]
 

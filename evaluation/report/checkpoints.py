@@ -169,9 +169,9 @@ def _figure(kept: Record, which: str) -> str:
 
 def _compared(base: Mapping[str, Record], folder: Path) -> Record:
     summary = read_json(folder / "summary.json")
-    kept = ("n_paired", "delta", "delta_ci", "mcnemar_p", "flips")
+    kept = ("n_paired", "delta", "delta_ci", "mcnemar_p", "paired_p", "flips")
     compared = compare_scores(base, read_scores(folder))
-    return {"accuracy": summary["accuracy"], "ci": summary["ci"], **{name: compared[name] for name in kept}}
+    return {"accuracy": summary["accuracy"], "ci": summary["ci"], **{name: compared[name] for name in kept if name in compared}}
 
 
 def _dev(train: Record) -> list[Record]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.formats import difference, number, p_value
-from evaluation.paired import compare_scores, correct_and_judge, is_correct, read_scores
+from evaluation.paired import compare_scores, correct_and_judge, holm_p, read_scores, share_right
 from evaluation.records import Record, read_json
+from evaluation.report.samples import OF_SHARES, in_words
 from evaluation.report.summary import label
 from evaluation.statistics import percent
 
@@ -63,7 +64,7 @@ def comparison_rows(result: Record) -> list[dict[str, str]]:
             "accuracy": f"{number(entry['first_accuracy'])} → {number(entry['second_accuracy'])}",
             "Δ [95 %]": difference(entry["delta"], entry["delta_ci"]),
             "verdict": entry["verdict"] or "no shared items",
-            "p (Holm)": p_value(entry["mcnemar_p_holm"]),
+            "p (Holm)": p_value(holm_p(entry)),
             "flips": f"+{entry['flips']['gained']} −{entry['flips']['lost']}",
             "items": f"{entry['n_paired']}" + (f" ({entry['n_not_shared']} not shared)" if entry["n_not_shared"] else ""),
         }
@@ -87,7 +88,8 @@ class _Result:
 
     def as_json(self) -> Record:
         shown = ("accuracy", "ci", "no_answer", "n", "n_expected", "n_benchmark", "source", "partial", "scorer", "items_digest")
-        return {"model": self.model, **{key: self.summary.get(key) for key in shown}}
+        drawn = {"sampling": self.summary["sampling"]} if "sampling" in self.summary else {}
+        return {"model": self.model, **{key: self.summary.get(key) for key in shown}, **drawn}
 
 
 def scores_by_content(folder: Path) -> dict[str, Record]:
@@ -110,7 +112,7 @@ def scores_by_content(folder: Path) -> dict[str, Record]:
 
 
 def _accuracy(scores: Sequence[Record]) -> float | None:
-    return percent(sum(map(is_correct, scores)), len(scores))
+    return percent(sum(map(share_right, scores)), len(scores))
 
 
 def _compare(first_name: str, second_name: str, benchmark: str, first: _Result, second: _Result) -> Record:
@@ -127,8 +129,15 @@ def _compare(first_name: str, second_name: str, benchmark: str, first: _Result, 
         "first_accuracy": _accuracy([first.scores[item] for item in shared]),
         "second_accuracy": _accuracy([second.scores[item] for item in shared]),
         "n_not_shared": len(first.scores) + len(second.scores) - 2 * len(shared),
+        **_drawn(first, second),
         **compare_scores(first.scores, second.scores),
     }
+
+
+def _drawn(first: _Result, second: _Result) -> Record:
+    """How the completions of both were drawn, where one of them was sampled."""
+    drawn = {"first_sampling": first.summary.get("sampling"), "second_sampling": second.summary.get("sampling")}
+    return drawn if any(drawn.values()) else {}
 
 
 def _notes(comparisons: Sequence[Record]) -> list[str]:
@@ -145,6 +154,13 @@ def _notes(comparisons: Sequence[Record]) -> list[str]:
                 f"{name}: {entry['n_not_shared']} items are in one of the runs alone, by what they ask and their gold answer, and "
                 "are not compared"
             )
+        if entry.get("first_sampling") != entry.get("second_sampling"):
+            found.append(
+                f"{name}: drawn otherwise ({in_words(entry['second_sampling'])} against {in_words(entry['first_sampling'])}), so the "
+                "difference may be that of decoding"
+            )
+        if "paired_p" in entry:
+            found.append(f"{name}: {OF_SHARES}")
         versions = entry["first_scorer"], entry["second_scorer"]
         if versions[0] != versions[1]:
             found.append(

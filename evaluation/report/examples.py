@@ -14,6 +14,7 @@ from evaluation.answers.thoughts import answer_of
 from evaluation.paired import is_correct, read_scores
 from evaluation.records import Record, read_records
 from evaluation.report.excerpts import LIMITS, Excerpt, as_field, as_text, gist
+from evaluation.samples import SAMPLE, num_right
 
 # Whether each model was right → what that is called, and how many are shown in full. In this order.
 _KINDS: dict[tuple[bool, ...], tuple[str, int]] = {
@@ -33,7 +34,7 @@ PAGE_ITEMS, PAGE_CHARACTERS = 6_000, 4_000_000
 
 @dataclass(frozen=True)
 class Answer:
-    """One model's completion of an item, and what the scorer says of it."""
+    """One model's completion of an item, and what the scorer says of it; of several samples the first, and `beside` it what all are."""
 
     model: str
     outcome: str
@@ -42,6 +43,7 @@ class Answer:
     finish_reason: str | None
     num_completion_tokens: int | None
     completion: Excerpt
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ class Example:
     fields: list[tuple[str, Excerpt]]
     prompt: Excerpt
     answers: list[Answer]
+    outcome: str
 
     @property
     def choices(self) -> tuple[str, ...]:
         """The keys by which a reader finds it."""
-        return _choices(self.kind, self.answers[-1].outcome)
+        return _choices(self.kind, self.outcome)
 
     @property
     def gist(self) -> str:
@@ -67,7 +70,8 @@ class Example:
     @property
     def reads(self) -> str:
         """`74 → 80`: what was read as each model's answer."""
-        return " → ".join(gist(one.answer.text, 24) if one.answer else "none" for one in self.answers)
+        found = " → ".join(gist(one.answer.text, 24) if one.answer else "none" for one in self.answers)
+        return f"{found} in sample 0" if any(one.beside for one in self.answers) else found
 
     def shortened(self, most_characters: int) -> Example:
         answers = [replace(one, completion=one.completion.shortened(most_characters)) for one in self.answers]
@@ -226,6 +230,8 @@ def _examples(
     for model in models:
         # A text may have megabytes: each is cut as it is read.
         for record in records_of(generations[model] / "completions.jsonl", chosen):
+            if record.get(SAMPLE):
+                continue  # the first is shown
             prompts.setdefault(record["id"], as_text(record["prompt"]))
             answers.setdefault(record["id"], {})[model] = _answer(model, verdicts[model][record["id"]], record)
     fields = {
@@ -233,7 +239,9 @@ def _examples(
         for record in records_of(generations[models[0]] / "items.jsonl", chosen)
     }
     return [
-        Example(id, kind, fields[id], prompts[id], [answers[id][model] for model in models])
+        Example(
+            id, kind, fields[id], prompts[id], [answers[id][model] for model in models], verdicts[models[-1]][id]["outcome"]
+        )
         for id, kind in chosen.items()
         if id in fields and all(model in answers.get(id, {}) for model in models)
     ]
@@ -244,7 +252,28 @@ def records_of(path: Path, ids: Container[str]) -> Iterator[Record]:
     return (record for record in read_records(path) if record["id"] in ids)
 
 
-def _answer(model: str, verdict: Record, completion: Record) -> Answer:
+def verdict_of(verdict: Record, completion: Record) -> Record:
+    """The verdict on one completion of an item; `verdict` is the item's, which has those on several samples.
+
+    Raises:
+        ValueError: where a sample has none.
+    """
+    if "samples" not in verdict:
+        return verdict
+    number = completion.get(SAMPLE)
+    found = next((one for one in verdict["samples"] if one[SAMPLE] == number), None)
+    if found is None:
+        raise ValueError(
+            f"scores.jsonl must hold every sample, got none of sample {number} of {completion['id']!r}; run the stage `score` again"
+        )
+    return found
+
+
+def _answer(model: str, of_item: Record, completion: Record) -> Answer:
+    verdict, samples = verdict_of(of_item, completion), of_item.get("samples")
+    beside = ""
+    if samples:
+        beside = f"sample 0 of {len(samples)}, of which {num_right(samples)} are right; the page of all items has every one"
     return Answer(
         model=model,
         outcome=verdict["outcome"],
@@ -253,6 +282,7 @@ def _answer(model: str, verdict: Record, completion: Record) -> Answer:
         finish_reason=verdict["finish_reason"],
         num_completion_tokens=verdict["num_completion_tokens"],
         completion=as_text(_without_thought(completion)),
+        beside=beside,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evaluation.records import Record
 from evaluation.report.policy import policy_line
+from evaluation.report.samples import in_words, sampling_of
 from evaluation.report.summary import label
 from evaluation.report.training_data import preferences
 
@@ -53,13 +54,21 @@ def facts(summary: Record) -> list[tuple[str, str]]:
     if summary["benchmarks"]:
         engine = recipe["evaluation"].get("engine", "")
         names = ", ".join(label(name, entry) for name, entry in summary["benchmarks"].items())
-        found.append(("Evaluation", f"{names}; one greedy completion per item, by {engine}"))
+        found.append(("Evaluation", f"{names}; {_drawn(summary)}, by {engine}"))
     for name, entry in summary["judges"].items():
         flag = ", as a demonstration" if entry["demonstration"] else ""
         found.append(("Judge", f"{entry['judge']} on {label(name, entry)}{flag}"))
     if (policy := policy_line(summary)) is not None:
         found.append(("Policy", policy))
     return found
+
+
+def _drawn(summary: Record) -> str:
+    """How completions were drawn; of benchmarks that differ in that the notes say it."""
+    drawn = [sampling_of(entry) for entry in summary["benchmarks"].values()]
+    if not any(drawn):
+        return "one greedy completion per item"
+    return in_words(drawn[0]) if all(one == drawn[0] for one in drawn) else "completions drawn as the notes say"
 
 
 def _reference(chosen: Record) -> str:

@@ -22,7 +22,7 @@ from evaluation.report.build import REPORT_FILE, environment
 from evaluation.report.examples import gist_of
 from evaluation.report.excerpts import LIMITS, Excerpt, as_field, as_text
 from evaluation.report.inputs import MODELS, ReportInputs
-from evaluation.report.items import Items, Reply, filters_of, require_all
+from evaluation.report.items import Items, Reply, by_id, filters_of, require_all
 from evaluation.report.summary import label
 
 FOLDER = "items"
@@ -49,10 +49,11 @@ class _CutReply:
 
 @dataclass(frozen=True)
 class _Row:
-    """An item of the page."""
+    """An item of the page; `outcome` is the last model's."""
 
     id: str
     kind: str
+    outcome: str
     fields: Sequence[tuple[str, Excerpt]]
     replies: Sequence[_CutReply]
 
@@ -127,9 +128,12 @@ def _digest(script: str) -> str:
 def _rows(items: Items) -> list[_Row]:
     # A text may have megabytes: each is cut as it is read.
     fields = {id: [(name, as_field(value)) for name, value in found.items()] for id, found in items.fields(items.kinds)}
-    replies = {model: {id: _cut(reply) for id, reply in items.replies(model, items.kinds)} for model in items.models}
+    replies = {model: by_id((id, _cut(reply)) for id, reply in items.replies(model, items.kinds)) for model in items.models}
     require_all(items.kinds, fields, *replies.values())
-    return [_Row(id, kind, fields[id], [of[id] for of in replies.values()]) for id, kind in items.kinds.items()]
+    return [
+        _Row(id, kind, items.outcome(id), fields[id], [reply for of in replies.values() for reply in of[id]])
+        for id, kind in items.kinds.items()
+    ]
 
 
 def _cut(reply: Reply) -> _CutReply:
@@ -142,7 +146,7 @@ def _to_json(row: _Row) -> Record:
     return {
         "id": formats.visible(row.id),
         "kind": row.kind,
-        "filters": filters_of(row.kind, row.replies[-1].reply.outcome),
+        "filters": filters_of(row.kind, row.outcome),
         "gist": formats.visible(gist_of(row.fields) or row.id),
         "fields": [[formats.visible(name), *_text(part)] for name, part in row.fields],
         "replies": [_reply(one) for one in row.replies],
@@ -151,8 +155,10 @@ def _to_json(row: _Row) -> Record:
 
 def _reply(one: _CutReply) -> Mapping[str, object]:
     reply = one.reply
+    several = {"sample": reply.sample, "votes": reply.votes} if reply.sample is not None else {}
     return {
         "model": reply.model,
+        **several,
         "outcome": reply.outcome,
         "answer": None if reply.answer is None else formats.visible(as_field(reply.answer).text),
         "rule": reply.rule,

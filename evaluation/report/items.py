@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from evaluation.records import Record
-from evaluation.report.examples import kinds_of, records_of, verdicts_of
+from evaluation.report.examples import kinds_of, records_of, verdict_of, verdicts_of
 from evaluation.report.excerpts import field_text
+from evaluation.samples import SAMPLE
+
+T = TypeVar("T")
 
 # What a reader may ask for → the kinds of items that it takes, by `kinds_of`. Of two models the last one decides what is right or wrong.
 FILTERS: Mapping[str, tuple[str, ...]] = {
@@ -30,6 +34,8 @@ class Reply:
     """One model's completion of an item, and what the scorer says of it.
 
     Attributes:
+        sample: of several samples its number, from 0; None where the model was asked once.
+        votes: how many of the item's samples have its answer; None of one completion, and where answers have no majority.
         thought: what stands before the answer; None where the model didn't think.
         completion: what was scored; None where the thought doesn't end.
     """
@@ -42,11 +48,20 @@ class Reply:
     num_completion_tokens: int | None
     thought: str | None
     completion: str | None
+    sample: int | None = None
+    votes: int | None = None
+
+    def to_json(self) -> Record:
+        """Without what only samples have, where there are none."""
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in ("sample", "votes")}
 
 
 @dataclass(frozen=True)
 class Item:
-    """An item: its kind, its fields (the question, the right answer), and each model's reply."""
+    """An item: its kind, its fields (the question, the right answer), and each model's reply, or all of its samples in their order.
+
+    With several samples an item is right where more than half of them are.
+    """
 
     id: str
     kind: str
@@ -54,11 +69,11 @@ class Item:
     replies: Sequence[Reply]
 
     def to_json(self) -> Record:
-        return asdict(self)
+        return {**asdict(self), "replies": [reply.to_json() for reply in self.replies]}
 
 
 def filters_of(kind: str, outcome: str) -> tuple[str, ...]:
-    """The filters that take an item of this kind, whose last reply had this outcome."""
+    """The filters that take an item of this kind, on which the last model had this outcome."""
     return tuple(name for name, kinds in FILTERS.items() if kind in kinds and (name != "no-answer" or outcome == "no_answer"))
 
 
@@ -76,11 +91,17 @@ class Items:
         """
         self._verdicts = verdicts_of(scores, generations)
         self._generations = generations
+        # Of an item with several samples the record that stands for all of them.
         kinds = dict(kinds_of(self._verdicts))
         first = next(iter(self._verdicts.values()), {})
         self.kinds = {id: kinds[id] for id in first if id in kinds}
         # Items that one model alone has: nothing can be said of what changed.
         self.num_left_out = len({id for found in self._verdicts.values() for id in found}) - len(self.kinds)
+
+    def outcome(self, id: str) -> str:
+        """That of the last model, which says by which filters an item is found."""
+        last = list(self._verdicts.values())[-1]
+        return str(last[id]["outcome"])
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -100,8 +121,7 @@ class Items:
         ids = list(self.kinds)
         if filter is not None:
             name = filter_name(filter, self.filters)
-            last = list(self._verdicts.values())[-1] if self._verdicts else {}
-            ids = [id for id in ids if name in filters_of(self.kinds[id], last[id]["outcome"])]
+            ids = [id for id in ids if name in filters_of(self.kinds[id], self.outcome(id))]
         if search:
             holding = self._holding(search.casefold(), set(ids))
             ids = [id for id in ids if id in holding]
@@ -121,9 +141,14 @@ class Items:
             yield record["id"], {name: value for name, value in record.items() if name != "id"}
 
     def replies(self, model: str, ids: Collection[str]) -> Iterator[tuple[str, Reply]]:
-        """A model's replies to these items by id, in the file's order."""
+        """A model's replies to these items by id, in the file's order.
+
+        Raises:
+            ValueError: where a sample has no score.
+        """
         for record in records_of(self._generations[model] / "completions.jsonl", ids):
-            yield record["id"], _reply(model, self._verdicts[model][record["id"]], record["completion"])
+            verdict = verdict_of(self._verdicts[model][record["id"]], record)
+            yield record["id"], _reply(model, verdict, record["completion"])
 
     def read(self, ids: Sequence[str]) -> list[Item]:
         """These items, whole.
@@ -132,10 +157,18 @@ class Items:
             ValueError: where an item was scored that the stage `generate` doesn't have.
         """
         wanted = set(ids)
-        replies = {model: dict(self.replies(model, wanted)) for model in self.models}
+        replies = {model: by_id(self.replies(model, wanted)) for model in self.models}
         fields = dict(self.fields(wanted)) if wanted else {}
         require_all(ids, fields, *replies.values())
-        return [Item(id, self.kinds[id], fields[id], [of[id] for of in replies.values()]) for id in ids]
+        return [Item(id, self.kinds[id], fields[id], [reply for of in replies.values() for reply in of[id]]) for id in ids]
+
+
+def by_id(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """The values of each id, in their order."""
+    found: dict[str, list[T]] = {}
+    for id, value in pairs:
+        found.setdefault(id, []).append(value)
+    return found
 
 
 def require_all(ids: Iterable[str], fields: Container[str], *replies: Container[str]) -> None:
@@ -170,4 +203,6 @@ def _reply(model: str, verdict: Record, completion: str) -> Reply:
         num_completion_tokens=verdict["num_completion_tokens"],
         thought=completion if start is None else completion[:start] or None,
         completion=None if start is None else completion[start:],
+        sample=verdict.get(SAMPLE),
+        votes=verdict.get("votes"),
     )

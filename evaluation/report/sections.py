@@ -22,7 +22,8 @@ from evaluation.report.judged import judge_counts, judge_notes, judge_rows
 from evaluation.report.judged_answers import judged_answers
 from evaluation.report.lm_eval import cross_check_rows, task_rows
 from evaluation.report.rounds import round_rows
-from evaluation.report.summary import label, notes, table_rows
+from evaluation.report.samples import curves
+from evaluation.report.summary import label, notes, sample_rows, shown_names, table_rows
 from evaluation.report.tokens import are_elsewhere, shown_tokens
 
 Content = Mapping[str, object]
@@ -44,7 +45,16 @@ class Section:
 def _results(inputs: ReportInputs, summary: Record) -> Content | None:
     # Notes are of training too: without a benchmark they stand alone.
     rows, said = table_rows(summary), notes(summary)
-    return {"rows": rows, "tax": summary["alignment_tax"], "alone": _alone(summary), "notes": said} if rows or said else None
+    if not rows and not said:
+        return None
+    return {
+        "rows": rows,
+        "tax": summary["alignment_tax"],
+        "alone": _alone(summary),
+        "at_k": sample_rows(summary),
+        "curves": curves(summary, shown_names(summary)),
+        "notes": said,
+    }
 
 
 def _alone(summary: Record) -> list[dict[str, str]]:

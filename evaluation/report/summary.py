@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evaluation.formats import NONE, difference, interval, number, p_value
-from evaluation.paired import compare_scores, correct_and_judge, read_scores
+from evaluation.paired import compare_scores, correct_and_judge, has_samples, holm_p, read_scores
 from evaluation.records import Record, read_json, read_records
 from evaluation.report.checkpoints import kept_note, summarize_checkpoints
 from evaluation.report.ches import scored_by, summarize_ches
@@ -19,6 +19,7 @@ from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import add_agreement, judge_entry, judge_notes
 from evaluation.report.lm_eval import cross_check_of, tasks_of
 from evaluation.report.rounds import summarize_rounds
+from evaluation.report.samples import at_k_rows, compare_at_k, num_samples_of, sampling_note
 
 # The values that a training takes from a cache: what they are, the figure that says whether they fit, and what it computed otherwise.
 _CACHED = {
@@ -81,6 +82,16 @@ def table_rows(summary: Record) -> list[dict[str, str]]:
     return [_compared_row(name, entry) if compared else _row(name, entry) for name, entry in summary["benchmarks"].items()]
 
 
+def shown_names(summary: Record) -> dict[str, str]:
+    """Each benchmark's name as `label` gives it."""
+    return {name: label(name, entry) for name, entry in summary["benchmarks"].items()}
+
+
+def sample_rows(summary: Record) -> list[dict[str, str]]:
+    """The table of pass@k and maj@k: empty where no benchmark has several samples of an item."""
+    return at_k_rows(summary, shown_names(summary))
+
+
 def notes(summary: Record) -> list[str]:
     """What has to be read with the table."""
     entries = summary["benchmarks"]
@@ -96,6 +107,7 @@ def notes(summary: Record) -> list[str]:
             "Noise: the paired interval holds 0, the exact test's p after Holm's correction is 0.05 or more, or the difference is "
             "below one point (served elsewhere, the same weights flip that many items)."
         )
+    found += [text for name, entry in entries.items() if (text := sampling_note(label(name, entry), entry)) is not None]
     if any(entry["source"] == "sample" for entry in entries.values()):
         found.append(
             "(sample): items that this project generated in the benchmark's format; not the benchmark, and not comparable with "
@@ -178,7 +190,11 @@ def _benchmark(folders: Mapping[str, Path]) -> Record:
         f"{rate}_delta": _subtract(summaries["aligned"].get(rate), summaries["base"].get(rate))
         for rate in ("no_answer", "truncated", "mean_completion_tokens", "accuracy_of_parsed")
     }
-    return {**shared, **summaries, **compare_scores(base, aligned), **changes}
+    numbers = {summary.get("num_samples", 1) for summary in summaries.values()}
+    at_k: Record = {}
+    if has_samples(base) and has_samples(aligned) and len(numbers) == 1:
+        at_k = {"at_k_delta": compare_at_k(base, aligned, numbers.pop())}
+    return {**shared, **summaries, **compare_scores(base, aligned), **changes, **at_k}
 
 
 def _tax_row(name: str, entry: Record) -> Record:
@@ -189,9 +205,12 @@ def _tax_row(name: str, entry: Record) -> Record:
         base, aligned = (entry[model].get(rate) for model in MODELS)
         row[rate] = {"base": base, "aligned": aligned, "delta": _subtract(aligned, base)}
     shared = ("delta", "delta_ci", "delta_ci_bootstrap", "mcnemar_p", "mcnemar_p_holm", "flips", "verdict", "n_paired")
+    of_shares: Record = {key: entry[key] for key in ("paired_p", "paired_p_holm") if key in entry}
     return {
         **row,
         **{key: entry[key] for key in shared},
+        **of_shares,
+        **({"num_samples": number} if (number := num_samples_of(entry)) > 1 else {}),
         "n": {model: entry[model]["n"] for model in MODELS},
         "n_expected": {model: entry[model]["n_expected"] for model in MODELS},
         "n_benchmark": entry["n_benchmark"],
@@ -239,17 +258,18 @@ def _compared_row(name: str, entry: Record) -> dict[str, str]:
         "aligned": number(aligned["accuracy"]) if aligned else NONE,
         "Δ [95 %]": difference(entry.get("delta"), entry.get("delta_ci")),
         "verdict": entry.get("verdict") or NONE,
-        "p (Holm)": p_value(entry.get("mcnemar_p_holm")),
+        "p (Holm)": p_value(holm_p(entry)),
         "no answer": " → ".join(number(score["no_answer"]) if score else NONE for score in (base, aligned)),
         "n": _items([score for score in (base, aligned) if score]),
     }
 
 
 def _items(scores: list[Record]) -> str:
-    """`128/128`; `425/721` of a partial one; `12/12 of 1319` where the protocol has more than was asked for."""
+    """`128/128`; `425/721` of a partial one; `12/12 of 1319` where the protocol has more than was asked for; `30/30 × 16` of samples."""
     least = min(scores, key=lambda score: int(score["n"]))
     full = "" if least["n_benchmark"] in (None, least["n_expected"]) else f" of {least['n_benchmark']}"
-    return f"{least['n']}/{least['n_expected']}{full}"
+    times = f" × {number}" if (number := least.get("num_samples", 1)) > 1 else ""
+    return f"{least['n']}/{least['n_expected']}{full}{times}"
 
 
 def _incomplete(name: str, entry: Record) -> list[str]:

@@ -245,7 +245,10 @@ def _mean(
 ) -> CrossedMean | None:
     if not names:
         return None
-    blocks = [Block(values(name), scores.clusters[name], right_or_wrong=right_or_wrong) for name in names]
+    blocks = [
+        Block(values(name), scores.clusters[name], right_or_wrong=right_or_wrong and name not in scores.sampled)
+        for name in names
+    ]
     return crossed_mean(blocks).times(factor)
 
 

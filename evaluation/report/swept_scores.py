@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.paired import is_correct
+from evaluation.paired import has_samples, share_right
 from evaluation.records import Record, read_json
 from evaluation.report.compare import scores_by_content
 from evaluation.report.inputs import MODELS
@@ -20,8 +20,8 @@ class Scored:
     """A benchmark's values of one run over the shared items.
 
     Attributes:
-        changes: Aligned minus base, 1 for right and 0 for wrong.
-        base: The base model's, 1 for right and 0 for wrong.
+        changes: Aligned minus base, 1 for right and 0 for wrong; of several samples of an item the share of right ones.
+        base: The base model's, alike.
         tokens, base_tokens: Lengths of the completions; None where one isn't known.
     """
 
@@ -62,12 +62,14 @@ class SweptScores:
         labels: The benchmarks that all runs have, and their names as they are shown: `gsm8k (sample)`.
         clusters: By benchmark, of each shared item; items of one cluster ask the same question.
         notes: What was left out.
+        sampled: The benchmarks with several samples of an item, whose values are shares.
     """
 
     settings: Sequence[Setting]
     labels: Mapping[str, str]
     clusters: Mapping[str, Sequence[Hashable]]
     notes: Sequence[str]
+    sampled: frozenset[str] = frozenset()
 
 
 def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
@@ -108,8 +110,8 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
         for run in evaluated:
             base, aligned = ([known[run.scores[name][model]][item] for item in items] for model in MODELS)
             scores[run.run][name] = Scored(
-                [float(is_correct(after)) - float(is_correct(before)) for before, after in zip(base, aligned, strict=True)],
-                [float(is_correct(before)) for before in base],
+                [share_right(after) - share_right(before) for before, after in zip(base, aligned, strict=True)],
+                [share_right(before) for before in base],
                 _tokens(aligned),
                 _tokens(base),
             )
@@ -123,15 +125,18 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
         Setting(name, of_seed, {seed: scores[run.run] for seed, run in of_seed.items()}, _targets(of_seed.values(), labels))
         for name, of_seed in by_name.items()
     ]
-    return SweptScores(settings, labels, clusters, notes)
+    sampled = frozenset(
+        name for name in labels if any(has_samples(known[run.scores[name][model]]) for run in evaluated for model in MODELS)
+    )
+    return SweptScores(settings, labels, clusters, notes, sampled)
 
 
 def _of_base(labels: Mapping[str, str], scores: Mapping[str, Mapping[str, Scored]]) -> list[str]:
     """How much the base model has right: that is the most that a policy can lose, and where it is nothing, a tax of 0 says nothing."""
     said = []
     for name, shown in labels.items():
-        counts = sorted({int(sum(of_run[name].base)) for of_run in scores.values()})
-        number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        counts = sorted({round(sum(of_run[name].base), 1) for of_run in scores.values()})
+        number = f"{counts[0]:g}" if len(counts) == 1 else f"{counts[0]:g} to {counts[-1]:g}"
         said.append(f"{number} of {len(next(iter(scores.values()))[name].base)} on {shown}")
     return [f"The base model has right: {', '.join(said)}. More than that can't be lost."] if said else []
 

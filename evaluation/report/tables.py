@@ -11,7 +11,8 @@ recipe key; `num_settings` (how many the objective was tuned over), `is_chosen` 
 prompts were trained on); `metric`, `value`, `ci_low`, `ci_high` (95 %, over items, where there is an interval), `n` (items).
 
 A benchmark's metrics are `accuracy`, `no_answer`, `truncated`, `accuracy_of_parsed` (all in percent) and `mean_completion_tokens` of the
-policy, the same of the base model with `base_` before it, and `delta`: points, over the items that both have. The benchmark `dev` has the
+policy, the same of the base model with `base_` before it, and `delta`: points, over the items that both have. Of several samples of each
+item the accuracy is avg@k, and there are `pass@1`, `pass@2`, … and `maj@k` too. The benchmark `dev` has the
 figures of the run's dev set, `training` those of its training (`evaluation.report.training_figures`). A training that collapsed has a row
 with `collapsed` 1 and nothing else; a run that failed otherwise has none.
 """
@@ -22,11 +23,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.paired import is_correct, read_scores
+from evaluation.paired import has_samples, read_scores, share_right
 from evaluation.records import Record, read_json, replacing
 from evaluation.report.swept import RESULTS, FailedRun, SweptRun
 from evaluation.report.targets import is_target
 from evaluation.report.training_figures import training_figures
+from evaluation.samples import interval_around
 from evaluation.statistics import paired_interval
 
 if TYPE_CHECKING:
@@ -107,6 +109,9 @@ def _measured(run: SweptRun) -> Iterator[Record]:
                 ci = summary.get("ci") if metric == "accuracy" else None
                 name = metric if model == "aligned" else f"{model}_{metric}"
                 yield {**shared, **_row(name, summary.get(metric), ci, summary.get("n"))}
+            for metric, found in summary.get("at_k", {}).items():
+                name = metric if model == "aligned" else f"{model}_{metric}"
+                yield {**shared, **_row(name, found["value"], found["ci"], summary.get("n"))}
         if {"base", "aligned"} <= models.keys():
             yield {**shared, **_delta(models["base"], models["aligned"])}
     for metric, value in run.dev.items():
@@ -119,9 +124,10 @@ def _delta(base: Path, aligned: Path) -> Record:
     """As the run's report has it."""
     before, after = read_scores(base), read_scores(aligned)
     items = [item for item in before if item in after]
-    changes = [float(is_correct(after[item])) - float(is_correct(before[item])) for item in items]
+    changes = [share_right(after[item]) - share_right(before[item]) for item in items]
     clusters = [before[item].get("cluster", item) for item in items]
-    ci = paired_interval(changes, clusters) if len(set(clusters)) > 1 else None
+    around = interval_around if has_samples(before) or has_samples(after) else paired_interval
+    ci = around(changes, clusters) if len(set(clusters)) > 1 else None
     return _row("delta", 100 * sum(changes) / len(changes) if changes else None, ci, len(changes))
 
 

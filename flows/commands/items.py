@@ -67,6 +67,8 @@ def show_items(name: str, benchmark: str, *, filter: str | None, search: str | N
     for item in shown:
         _print(item)
     print(f"{run.id}, {benchmark}: {_count(len(ids), len(items.kinds), filter, search)}{_more(len(shown), len(ids))}")
+    if any(reply.sample is not None for item in shown for reply in item.replies):
+        print("with several samples an item is right where more than half of them are")
     if items.num_left_out:
         print(f"{items.num_left_out} more items are not listed: not every model has them")
 
@@ -135,7 +137,10 @@ def _print_reply(reply: Reply) -> None:
         said.append(f"{reply.num_completion_tokens} token{'s' if reply.num_completion_tokens != 1 else ''}")
     if reply.finish_reason:
         said.append(_ENDS.get(reply.finish_reason, visible(reply.finish_reason)))
-    print(f"  {reply.model}: {reply.outcome.replace('_', ' ')}, {', '.join(said)}")
+    if reply.votes:
+        said.append("the only sample with its answer" if reply.votes == 1 else f"{reply.votes} samples have its answer")
+    who = reply.model if reply.sample is None else f"{reply.model}, sample {reply.sample}"
+    print(f"  {who}: {reply.outcome.replace('_', ' ')}, {', '.join(said)}")
     if reply.thought is not None:
         of = f"{len(reply.thought):,} characters"
         print(

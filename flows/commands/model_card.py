@@ -137,10 +137,10 @@ def _results(summary: Record | None) -> list[str]:
     from evaluation.report.dev_set import dev_meaning, dev_rows, dev_title
     from evaluation.report.judged import judge_rows
     from evaluation.report.lm_eval import task_rows
-    from evaluation.report.summary import label, notes, table_rows
+    from evaluation.report.summary import label, notes, sample_rows, table_rows
 
     dev = (summary["train"] or {}).get("dev")
-    found = [_table(table_rows(summary)), _table(task_rows(summary))]
+    found = [_table(table_rows(summary)), _table(sample_rows(summary)), _table(task_rows(summary))]
     for name, entry in summary["judges"].items():
         flag = ", a demonstration: its verdicts mean nothing" if entry["demonstration"] else ""
         found += [f"Judged by {_code(entry['judge'])} on {label(name, entry)}{flag}:", _table(judge_rows(name, entry))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flows.dag.completions import COMPLETIONS, asked_completions
 from flows.dag.estimate import Asked, estimate_recipe
 from flows.dag.estimate_tables import gpu_rows, heading, memory_rows, other_rows
 from flows.dag.outlook import Outlook, outlooks
@@ -31,12 +32,23 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
         stages = [
             entry.as_json() | ({"takes": takes[name].to_json()} if name in takes else {}) for name, entry in known.items()
         ]
-        print_json({"stages": stages, "settings": dotted(recipe.model_dump()), "problems": problems(plan.checks)})
+        completions = [one.to_json() for one in asked_completions(known.values())]
+        print_json(
+            {
+                "stages": stages,
+                "completions": completions,
+                "settings": dotted(recipe.model_dump()),
+                "problems": problems(plan.checks),
+            }
+        )
     else:
         print_table(f"{recipe.name} in {place(home)}", plan_rows(list(known.values())), words=True)
         count = {state: sum(entry.cached is state for entry in known.values()) for state in (True, None, False)}
         print(f"{count[True]} cached, {count[None]} cached if the stage before gives the same bits, {count[False]} to run")
         _show_outlooks(takes)
+        for check in plan.checks:
+            if check.name == COMPLETIONS:
+                print(f"{check.name}: {check.seen}")
     # A home that can't be written may be looked at; `run` and `doctor` refuse it.
     require(check for check in plan.checks if check.name != HOME)
 

@@ -37,8 +37,13 @@ def score_file(
         print_json(result)
         return
     checked, disagreements = result.pop("cross_check", None), result.pop("disagreements", [])
-    values = {key: value for key, value in result.items() if key != "groups"}
+    values = {key: value for key, value in result.items() if key not in ("groups", "at_k")}
     print_table("", [{"key": key, "value": _shown(key, value)} for key, value in values.items()], words=True)
+    at_k = result.get("at_k", {})
+    print_table(
+        "samples, in percent",
+        [{"figure": name, "value": rounded(one["value"], 2), "95 %": interval(one["ci"], 2)} for name, one in at_k.items()],
+    )
     for name, found in result["groups"].items():
         rows = [{name: group, **{key: rounded(value, 2) for key, value in score.items()}} for group, score in found.items()]
         print_table(f"by {name}", rows)

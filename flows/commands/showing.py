@@ -57,11 +57,12 @@ def show_results(run: Run) -> None:
     from evaluation.report.dev_set import dev_meaning, dev_rows, dev_title
     from evaluation.report.lm_eval import task_rows
     from evaluation.report.rounds import round_rows
-    from evaluation.report.summary import notes, table_rows
+    from evaluation.report.summary import notes, sample_rows, table_rows
 
     summary = read_json(run.folder / "summary.json")
     print()
     print_table("", table_rows(summary))
+    print_table("several samples of each item", sample_rows(summary))
     print_table("lm-eval's own tasks", task_rows(summary))
     if len(rounds := summary.get("rounds", [])) > 1:
         print_table("rounds", round_rows(rounds))

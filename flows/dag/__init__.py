@@ -21,6 +21,7 @@ judged_check: whether a judge's files can be read, and answer the questions
 engine_checks: whether engines can load their models as the recipe says
 ray_checks: whether Ray is there where the recipe says
 memory_check: whether a training has the memory
+completions: how many completions of benchmarks will be made, and the most tokens that they may take
 costs: what the samples of dev prompts will cost, and what endpoints take
 outlook: what each task will take, by earlier runs and estimates
 outlook_tables: the same as people read it

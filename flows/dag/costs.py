@@ -137,7 +137,7 @@ def endpoint_cost(node: Node, nodes: Mapping[str, Node], recipe: Recipe) -> Mone
         return None
     longest = generated.settings["max_new_tokens"]
     if node.stage == "generate":
-        return _of_answers(benchmark, items, longest, price, node.settings.get("system_prompt"))
+        return _of_answers(benchmark, items, longest, price, node)
     return _of_judgments(benchmark, items, longest, node, price)
 
 
@@ -154,12 +154,14 @@ def items_here(benchmark: Benchmark, generated: Node) -> list[Item] | None:
         return None
 
 
-def _of_answers(benchmark: Benchmark, items: Sequence[Item], longest: int, price: Price, system_prompt: str | None) -> Money:
-    asked = (with_system_prompt(benchmark.messages(item), system_prompt) for item in items)
+def _of_answers(benchmark: Benchmark, items: Sequence[Item], longest: int, price: Price, node: Node) -> Money:
+    asked = (with_system_prompt(benchmark.messages(item), node.settings.get("system_prompt")) for item in items)
     prompts, turns = sum(map(prompt_tokens, asked)), benchmark.NUM_TURNS
-    # Each turn is asked with the answers to those before it.
+    # Each turn is asked with the answers to those before it, and each sample by a request of its own.
     read = turns * prompts + len(items) * longest * turns * (turns - 1) // 2
-    return Money(turns * len(items), price.cost(turns * prompts, 0), price.cost(read, turns * len(items) * longest))
+    times = node.settings.get("sampling", {}).get("num_samples", 1)
+    requests = times * turns * len(items)
+    return Money(requests, price.cost(times * turns * prompts, 0), price.cost(times * read, requests * longest))
 
 
 def _of_judgments(benchmark: Benchmark, items: Sequence[Item], longest: int, node: Node, price: Price) -> Money:

@@ -23,16 +23,19 @@ from flows.dag.parts import (
     source_kind,
 )
 from flows.errors import RecipeError
+from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
 from flows.recipe.config import Recipe
-from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
+from flows.recipe.sections import JudgeModel
 from tasks.job import Settings
 from tasks.keys import LIBRARIES, digest, package_version
 from tasks.manifest import file_sha256
 from tasks.names import Role, TaskName
 from tasks.nodes import Node
 
-# What of a benchmark decides its scores.
+# What of a benchmark decides its scores; and of several samples the majority's.
 _SCORING = ("score", "second_metrics", "GROUPS")
+_MAJORITY = ("same_answer", "HAS_MAJORITY")
+_NONE: Settings = {}
 
 
 def evaluation_nodes(recipe: Recipe, models: list[Role]) -> list[Node]:
@@ -45,11 +48,14 @@ def evaluation_nodes(recipe: Recipe, models: list[Role]) -> list[Node]:
             raise RecipeError(
                 f"evaluation.benchmarks must be scored by a rule, got {name}, which a judge scores; put it under judge"
             )
-        nodes += [_generate(model, name, benchmark, settings.max_new_tokens, recipe) for model in models]
+        # Keys of recipes without it have no part for it.
+        drawn = {"sampling": sampling} if (sampling := settings.sampling(benchmark)) is not None else {}
+        nodes += [_generate(model, name, benchmark, settings.max_new_tokens, recipe, drawn) for model in models]
         for model in models:
-            asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit}
+            asked = {"benchmark": name, "source": source_kind(name, benchmark), "limit": benchmark.limit, **drawn}
             reads = {"completions": _completions(model, name)}
-            nodes.append(Node("score", asked, reads, [benchmark_code(name, *_SCORING)], role=model, benchmark=name))
+            decides = benchmark_code(name, *_SCORING, *(_MAJORITY if drawn else ()))
+            nodes.append(Node("score", asked, reads, [decides], role=model, benchmark=name))
             if settings.cross_check and module.LM_EVAL_TASKS:
                 nodes.append(_cross_check(model, name))
     return nodes + [_lm_eval(recipe, model, name) for model in models for name in settings.lm_eval]
@@ -228,7 +234,9 @@ def _baseline_file(recipe: Recipe, name: str, path: str) -> Path:
         raise RecipeError(f"{error}. It is upstream's {upstream}: {ANSWERS_FORM}") from error
 
 
-def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe) -> Node:
+def _generate(
+    model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe, drawn: Settings = _NONE
+) -> Node:
     module, engine = load(BENCHMARKS, name), evaluation_engine(recipe)
     limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
     # What decides the completions; a conversation of several turns is sampled at its own temperature.
@@ -239,6 +247,7 @@ def _generate(model: Role, name: str, benchmark: Benchmark, max_new_tokens: int 
             "source": source_kind(name, benchmark),
             "limit": benchmark.limit,
             "max_new_tokens": min(limits),
+            **drawn,
             "engine": engine,
             # An endpoint's server has a template, and a clock, of its own.
             **({} if is_remote(engine["name"]) else {"date": recipe.date}),

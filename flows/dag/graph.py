@@ -29,8 +29,8 @@ from flows.dag.parts import (
     url_version,
 )
 from flows.errors import RecipeError
+from flows.recipe.benchmark_sections import JudgedBenchmark
 from flows.recipe.config import Recipe
-from flows.recipe.sections import JudgedBenchmark
 from tasks.keys import ROOT
 from tasks.names import Role
 from tasks.nodes import Node, check_inputs

@@ -31,7 +31,7 @@ from tasks.stages import MODEL, STAGES
 _SAME = ("benchmark", "task", "form", "judge_name", "labeler", "engine.name", "engine.model", "engine.base_url")
 # Settings that say how much there is to do, by the last part of their keys: the time of another amount is not this one's.
 _AMOUNTS = {
-    *("limit", "max_new_tokens", "max_steps", "num_train_epochs", "num_prompts", "samples_per_prompt"),
+    *("limit", "max_new_tokens", "num_samples", "max_steps", "num_train_epochs", "num_prompts", "samples_per_prompt"),
     *("prompts_per_round", "epochs_per_round", "dev_max_new_tokens", "max_judgment_tokens"),
 }
 # Runs that are looked at, the newest.

@@ -11,9 +11,10 @@ from bnf.plugins import Kind, T, load, names, own_names
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
+from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
 from flows.recipe.config import Recipe
 from flows.recipe.paths import in_project, portable
-from flows.recipe.sections import Benchmark, JudgedBenchmark, JudgeModel
+from flows.recipe.sections import DRAWN, JudgeModel
 from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
 from tasks.names import Role, TaskName
@@ -227,6 +228,10 @@ def shown_recipe(recipe: Recipe) -> Settings:
     unset |= {name for name in ("chat_template", "chat_template_kwargs", "think_tokens") if not getattr(recipe, name)}
     unset |= {"reference"} if recipe.chosen_reference() is None else set()
     shown = {name: value for name, value in shown.items() if name not in unset}
+    if not any(map(recipe.evaluation.sampling, recipe.evaluation.benchmarks.values())):
+        for section in (shown["evaluation"], *shown["evaluation"]["benchmarks"].values()):
+            for name in DRAWN:
+                section.pop(name)
     judge = shown["judge"] or {}
     for one in (judge, judge.get("second") or {}, (shown["label"] or {}).get("judge") or {}):
         if not one.get("chat_template_kwargs"):

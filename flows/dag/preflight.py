@@ -30,6 +30,7 @@ from evaluation.engines import ENGINES
 from evaluation.records import read_json
 from flows.dag import hub
 from flows.dag.checks import Check
+from flows.dag.completions import completion_check
 from flows.dag.costs import dev_samples, kept_policies
 from flows.dag.engine_checks import engine_key, load_checks
 from flows.dag.judged_check import judged_files_check
@@ -53,7 +54,12 @@ HOME = "home"
 def preflight(recipe: Recipe, forecasts: Sequence[Forecast], home: Path) -> list[Check]:
     """The checks of what the tasks that will run need. Tasks whose output is cached need nothing."""
     todo = [entry.node for entry in forecasts if entry.cached is not True]
-    return [*_checks(recipe, forecasts, todo, home), *dev_samples(recipe, forecasts), *kept_policies(recipe, forecasts, home)]
+    return [
+        *_checks(recipe, forecasts, todo, home),
+        *completion_check(forecasts),
+        *dev_samples(recipe, forecasts),
+        *kept_policies(recipe, forecasts, home),
+    ]
 
 
 def problems(checks: Iterable[Check]) -> list[str]:

@@ -3,6 +3,7 @@
 config: `Recipe`, `load_recipe` and `make_recipe`
 section: the base of every section, and `read_as`, which checks that a section has the keys that its stage reads
 data_sections: the sections on data and preparation
+benchmark_sections: the sections on benchmarks and lm-eval's tasks
 reference_section: the reference of a recipe's choice
 ray_section: where Ray is
 sections: the other sections

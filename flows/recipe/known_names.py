@@ -63,7 +63,7 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("dataset_revision", "data.revision"),
     **_named("dataset_streaming", "data.streaming"),
     **_named("column_mapping columns field_mapping", "data.columns"),
-    **_named("max_samples max_train_samples num_samples train_size", "data.limit", remark="the first so many prompts"),
+    **_named("max_samples max_train_samples train_size", "data.limit", remark="the first so many prompts"),
     **_named(
         "limit", "data.limit", "evaluation.benchmarks", remark="of data its prompts; of a benchmark {gsm8k: {limit: 100}}"
     ),
@@ -137,8 +137,16 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("push_to_hub hub_model_id", remark="bnf export RUN --push-to-hub ID pushes the policy"),
     **_named("use_wandb wandb_project wandb tensorboard logger trackio_space_id", "train.report_to"),
     # samples, evaluation and judges
-    **_named("temperature", "sample.temperature", remark="the benchmarks are answered greedily"),
-    **_named("top_p", "sample.top_p"),
+    **_named(
+        "num_samples n_samples num_repeats n_repeats",
+        "evaluation.num_samples",
+        "data.limit",
+        remark="completions of each item of the benchmarks; of data the first so many prompts",
+    ),
+    **_named(
+        "temperature", "sample.temperature", "evaluation.temperature", remark="left out, benchmarks are answered greedily"
+    ),
+    **_named("top_p", "sample.top_p", "evaluation.top_p"),
     **_named("num_generations num_return_sequences n_samples_per_prompt rollout_n", "sample.samples_per_prompt"),
     **_named("max_new_tokens max_gen_toks max_tokens", "evaluation.max_new_tokens", "sample.max_new_tokens"),
     **_named("prompts prompt_file prompt_dataset", "sample.source", "sample.path"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -13,6 +13,14 @@ from pydantic_core import CoreSchema, core_schema
 
 from bnf.plugins import load, names
 from evaluation.engines import ENGINES, Feature, is_remote
+from flows.recipe.benchmark_sections import (
+    AnsweredOnce,
+    JudgedBenchmark,
+    LmEvalTask,
+    ScoredBenchmark,
+    benchmarks_by_name,
+    by_name,
+)
 from flows.recipe.engine_options import GpuMemoryUtilization, LoadsModel, MaxModelLen, NumReplicas, TensorParallelSize
 from flows.recipe.paths import MayBeLocal, in_project
 from flows.recipe.section import ONE, SEVERAL, Section, TemplateValues, one_or_several
@@ -109,48 +117,6 @@ class Sample(LoadsModel):
         return self.temperature if isinstance(self.temperature, list) else [self.temperature]
 
 
-def _by_name(value: object, as_called: Callable[[str], str] = lambda name: name) -> object:
-    """A list of names is the same as a mapping without settings."""
-    if isinstance(value, str):
-        raise ValueError(f"must be a list of names, or a mapping of names to settings, got {value!r}; write [{value}]")
-    if not isinstance(value, list | dict):
-        return value
-    entries: list[tuple[object, object]] = [(name, {}) for name in value] if isinstance(value, list) else list(value.items())
-    named: dict[str, object] = {}
-    for given, settings in entries:
-        if not isinstance(given, str):
-            example = (
-                f"; write {next(iter(given))}: {{…}} without a dash before it" if isinstance(given, dict) and given else ""
-            )
-            raise ValueError(f"must be a list of names, or a mapping of names to settings, got {given!r} as a name{example}")
-        if as_called(given) in named:
-            raise ValueError(f"must name each once, got {as_called(given)} twice; remove one")
-        named[as_called(given)] = {} if settings is None else settings
-    return named
-
-
-def _benchmarks(value: object) -> object:
-    """Benchmarks by name, where `-` is the same as `_`."""
-    return _by_name(value, lambda name: name.replace("-", "_"))
-
-
-class Benchmark(Section):
-    """A benchmark: where its items come from, and how many of them are taken."""
-
-    source: Annotated[str | None, MayBeLocal(other_words=("sample",))] = Field(
-        None, description="left out: its hub id; `sample`: the project's own items; else a local file in the upstream format"
-    )
-    limit: int | None = Field(None, gt=0, description="the first so many items")
-
-
-class LmEvalTask(Section):
-    """How one of lm-evaluation-harness's tasks is run."""
-
-    num_fewshot: int | None = Field(None, ge=0, description="examples before each question; left out: the task's own")
-    limit: int | None = Field(None, gt=0, description="the first so many documents of each task")
-    chat: bool = Field(False, description="prompts go through the model's chat template")
-
-
 def _checkpoints(value: object) -> object:
     """`all`, or a list of steps, each once and in their order."""
     is_list = isinstance(value, list) and bool(value)
@@ -159,6 +125,11 @@ def _checkpoints(value: object) -> object:
     if value is None or value == "all" or (is_list and whole):
         return sorted(set(steps)) if steps else value
     raise ValueError(f"must be all, or a list of steps of the training, got {value!r}; write all, or such as [100, 200]")
+
+
+# How completions of benchmarks are drawn, and that of one greedy completion of each item.
+_GREEDY: dict[str, int | float] = {"num_samples": 1, "temperature": 0.0, "top_p": 1.0}
+DRAWN = tuple(_GREEDY)
 
 
 class Evaluation(LoadsModel):
@@ -170,9 +141,14 @@ class Evaluation(LoadsModel):
     gpu_memory_utilization: GpuMemoryUtilization = None
     num_replicas: NumReplicas = None
     max_new_tokens: int | None = Field(None, gt=0, description="an upper limit beside each benchmark's own")
+    num_samples: int = Field(
+        1, gt=0, description="completions of each item of `benchmarks`; of several the accuracy is avg@k, with pass@k and maj@k"
+    )
+    temperature: float = Field(0.0, ge=0, description="of `benchmarks`; 0 is greedy, above it each sample has a fixed seed")
+    top_p: float = Field(1.0, gt=0, le=1, description="sampled from the likeliest tokens of this share; 1 is all")
     base_url: str | None = Field(None, description="engine `openai`: the endpoint; its key comes from `OPENAI_API_KEY`")
     model: str | None = Field(None, description="engine `openai`: the model's name there")
-    benchmarks: Annotated[dict[str, Benchmark], BeforeValidator(_benchmarks)] = Field(
+    benchmarks: Annotated[dict[str, ScoredBenchmark], BeforeValidator(benchmarks_by_name)] = Field(
         default_factory=dict, description="files in `evaluation/benchmarks`: a list of names, or a mapping of names to settings"
     )
     checkpoints: Annotated[Literal["all"] | list[int] | None, BeforeValidator(_checkpoints)] = Field(
@@ -186,12 +162,37 @@ class Evaluation(LoadsModel):
         False,
         description="lm-eval's own reading of the same completions beside each score, with every item on which it differs",
     )
-    lm_eval: Annotated[dict[str, LmEvalTask], BeforeValidator(_by_name)] = Field(
+    lm_eval: Annotated[dict[str, LmEvalTask], BeforeValidator(by_name)] = Field(
         default_factory=dict, description="tasks, groups or tags of lm-eval: a list of names, or a mapping of names to settings"
     )
     lm_eval_include_path: Annotated[str | None, MayBeLocal()] = Field(
         None, description="a folder of lm-eval task definitions of one's own, which come before lm-eval's"
     )
+
+    def sampling(self, benchmark: ScoredBenchmark) -> dict[str, int | float] | None:
+        """How a benchmark's completions are drawn: `num_samples`, `temperature`, `top_p`; None for one greedy completion of each item."""
+        drawn = {name: getattr(self, name) if (own := getattr(benchmark, name)) is None else own for name in DRAWN}
+        return None if drawn == _GREEDY else drawn
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Evaluation:
+        for name, benchmark in (self.benchmarks or {"": ScoredBenchmark()}).items():
+            drawn = self.sampling(benchmark) or _GREEDY
+            for key, text in (("num_samples", "samples are equal"), ("top_p", "the likeliest token is taken")):
+                if drawn["temperature"] == 0 and drawn[key] != _GREEDY[key]:
+                    is_own = getattr(benchmark, key) is not None or benchmark.temperature is not None
+                    place = f"benchmarks.{name}.{key}" if is_own else key
+                    raise ValueError(
+                        f"{place} must be 1 at temperature 0, where {'all ' * (key == 'num_samples')}{text}, got {drawn[key]}; set "
+                        "evaluation.temperature (0.6 is usual for models that reason), or leave it out"
+                    )
+        if self.lm_eval and (self.num_samples, self.temperature) != (1, 0):
+            key = "num_samples" if self.num_samples != 1 else "temperature"
+            raise ValueError(
+                f"{key} must be left out beside lm_eval ({', '.join(self.lm_eval)}), whose tasks are answered once and by their own "
+                f"settings, got {getattr(self, key)}; give it to the benchmarks: evaluation.benchmarks={{aime_2024: {{{key}: …}}}}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weighs_text(self) -> Evaluation:
@@ -251,24 +252,6 @@ class Resources(Section):
             "tasks at a time that need neither a device nor an endpoint, such as scoring; left out: one per core, and where the run has "
             "one device and no endpoint, one task at a time of all"
         ),
-    )
-
-
-class JudgedBenchmark(Benchmark):
-    """A judged benchmark: which of its questions, judged by which protocols, and compared with whose answers."""
-
-    forms: list[str] | None = Field(
-        None, description="how its answers are judged: files in `evaluation/judging/protocols`; left out: the benchmark's first"
-    )
-    baseline: Annotated[str | None, MayBeLocal()] = Field(
-        None,
-        description=(
-            "a file of recorded answers, for the protocols that compare: then every model is judged against it; "
-            "left out: the base model's answers"
-        ),
-    )
-    references: Annotated[str | None, MayBeLocal()] = Field(
-        None, description="`mt_bench`: a file of reference answers; left out: the questions' own"
     )
 
 
@@ -367,7 +350,7 @@ class Label(Section):
     )
 
 
-class Judge(JudgeModel):
+class Judge(JudgeModel, AnsweredOnce):
     """A judge and its benchmarks: the aligned model's answers against the base model's, or every model's against recorded answers or on
     a scale.
     """
@@ -388,7 +371,7 @@ class Judge(JudgeModel):
             "`max_judgment_tokens`: Cohen's κ with the first"
         ),
     )
-    benchmarks: Annotated[dict[str, JudgedBenchmark], BeforeValidator(_benchmarks)] = Field(
+    benchmarks: Annotated[dict[str, JudgedBenchmark], BeforeValidator(benchmarks_by_name)] = Field(
         default_factory=dict,
         description="judged question sets in `evaluation/benchmarks`: a list of names, or a mapping of names to settings",
     )

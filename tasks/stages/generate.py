@@ -9,8 +9,10 @@ from bnf.data.system_prompt import with_system_prompt
 from bnf.plugins import load
 from evaluation.answers.thoughts import MARKERS
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
+from evaluation.engines import ENGINES
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import COMPLETIONS_FILE, generate
+from evaluation.generation.samples import generate_samples
 from evaluation.generation.turns import generate_turns
 from evaluation.types import Item, Message, Sampling
 from tasks.job import Job
@@ -43,13 +45,32 @@ def run(job: Job) -> None:
             engine, tokenizer, items, conversation, s["max_new_tokens"], job.output, job.progress, system_prompt, markers
         )
         return
-    sampling = Sampling(max_new_tokens=s["max_new_tokens"])
+    drawn = s.get("sampling")
+    sampling = Sampling(
+        max_new_tokens=s["max_new_tokens"],
+        **({} if drawn is None else {"temperature": drawn["temperature"], "top_p": drawn["top_p"]}),
+    )
     cache = CompletionCache(_cache_file(job, sampling), read=not job.refresh)
 
     def messages(item: Item) -> list[Message]:
         return with_system_prompt(benchmark.messages(item), system_prompt)
 
-    generate(engine, tokenizer, items, messages, sampling, job.output, job.progress, cache, markers)
+    if drawn is None:
+        generate(engine, tokenizer, items, messages, sampling, job.output, job.progress, cache, markers)
+        return
+    generate_samples(
+        engine,
+        tokenizer,
+        items,
+        messages,
+        sampling,
+        drawn["num_samples"],
+        job.output,
+        job.progress,
+        cache,
+        markers,
+        own_seeds="seeds" in load(ENGINES, s["engine"]["name"]).SUPPORTS,
+    )
 
 
 def outcome(output: Path) -> str | None:

@@ -16,5 +16,11 @@ def run(job: Job) -> None:
 
     s = job.settings
     score_folder(
-        s["benchmark"], job.inputs["completions"], job.output, source=s["source"], limit=s["limit"], progress=job.progress
+        s["benchmark"],
+        job.inputs["completions"],
+        job.output,
+        source=s["source"],
+        limit=s["limit"],
+        sampling=s.get("sampling"),
+        progress=job.progress,
     )

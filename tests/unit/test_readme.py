@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from bnf.training.config import TrainConfig
 from data.rows import Candidate, Fields, Row
 from flows.recipe import docs
+from flows.recipe.benchmark_sections import LmEvalTask
 from flows.recipe.config import make_recipe
-from flows.recipe.sections import LmEvalTask
 from tasks.keys import ROOT
 from tests.unit.conftest import DEMONSTRATION_MODEL
 

@@ -25,11 +25,13 @@ function addReply(parent, reply) {
   const part = add(parent, "div", "completion");
   const who = add(part, "p", "who");
   add(who, "b", reply.model, reply.model);
+  if (reply.sample !== undefined) add(who, "span", "quiet", ` sample ${reply.sample}`);
   who.append(" ");
   add(who, "span", `pill ${reply.outcome}`, reply.outcome.replace("_", " "));
   who.append(" ");
   const said = [];
   if (reply.tokens !== null) said.push(`${reply.tokens} token${reply.tokens === 1 ? "" : "s"}`);
+  if (reply.votes) said.push(reply.votes === 1 ? "the only sample with its answer" : `${reply.votes} samples have its answer`);
   if (reply.ended) said.push(ENDS[reply.ended] ?? reply.ended);
   add(who, "span", "quiet", said.join(", "));
   if (reply.thought) {
@@ -58,12 +60,23 @@ function fill(row, item) {
   for (const reply of item.replies) addReply(side, reply);
 }
 
+function reads(item) {
+  const texts = item.replies.map((reply) => reply.answer ?? "none").map((text) => (text.length > 24 ? `${text.slice(0, 23)}…` : text));
+  return `read as ${texts.join(" → ")}`;
+}
+
+function shares(item) {
+  const models = [...new Set(item.replies.map((reply) => reply.model))];
+  const of = (model) => item.replies.filter((reply) => reply.model === model);
+  const texts = models.map((model) => `${of(model).filter((reply) => reply.outcome === "correct").length} of ${of(model).length}`);
+  return `samples that are right: ${texts.join(" → ")}`;
+}
+
 function addRow(item) {
   const row = add(list, "details", "item");
   const line = add(row, "summary");
   add(line, "span", "gist", item.gist);
-  const reads = item.replies.map((reply) => reply.answer ?? "none").map((text) => (text.length > 24 ? `${text.slice(0, 23)}…` : text));
-  add(line, "span", "quiet", ` ${item.kind}, read as ${reads.join(" → ")}`);
+  add(line, "span", "quiet", ` ${item.kind}, ${item.replies.some((reply) => reply.sample !== undefined) ? shares(item) : reads(item)}`);
   row.addEventListener("toggle", () => fill(row, item), { once: true });
 }
 

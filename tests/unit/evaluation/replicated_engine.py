@@ -23,6 +23,7 @@ def shared(folder):
     prompts = [[number] for number in range(40)]
     found, count = texts(engine, prompts)
     sampled, _ = texts(engine, prompts, Sampling(4, temperature=0.7, n=2))
+    own, _ = texts(engine, prompts, Sampling(4, temperature=0.7, seeds=range(100, 140)))
     stopped = engine.generate(prompts, GREEDY)
     next(stopped)
     stopped.close()
@@ -48,6 +49,8 @@ def shared(folder):
         "count": count,
         "processes": len({text.split()[1] for text in found.values()}),
         "sampled_by": len({text.split()[1] for text in sampled.values()}),
+        "own_seeds": [own[index].split()[0] for index in range(40)],
+        "own_seeds_by": len({text.split()[1] for text in own.values()}),
         "after": [after[index].split()[0] for index in range(40)],
         "received": sorted(received),
         "refused": refused,

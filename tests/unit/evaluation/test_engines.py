@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluation import engines
+from evaluation.engines.vllm import VllmEngine
 from evaluation.types import Sampling
 
 ROOT = Path(__file__).parents[3]
@@ -186,3 +187,17 @@ def test_openai_asks_for_a_key_and_refuses_choices(serve, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ValueError, match="OPENAI_API_KEY must be set"):
         engines.open_engine("openai", "model-1")
+
+
+def test_a_prompt_has_a_seed_of_its_own_where_the_engine_can_give_it(serve):
+    server, engine = serve(lambda text, attempt: reply(text))
+    engine.reseed(1)
+    _ask(engine, ["a", "b"], Sampling(16, temperature=0.6, seeds=[7, 8]))
+    assert {body["messages"][0]["content"]: body["seed"] for body in server.requests} == {"a": 7, "b": 8}
+    # vLLM's requests: by the place of their prompt, whatever else is asked for.
+    vllm = VllmEngine.__new__(VllmEngine)
+    vllm._seed = 5
+    assert [vllm._request_seed(index, Sampling(16, temperature=0.6, seeds=[7, 8])) for index in (0, 1)] == [7, 8]
+    assert [vllm._request_seed(index, Sampling(16, n=2)) for index in (0, 1)] == [5, 7]
+    can = {name: "seeds" in engines.load(engines.ENGINES, name).SUPPORTS for name in ("openai", "transformers")}
+    assert can == {"openai": True, "transformers": False}

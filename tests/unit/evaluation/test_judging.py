@@ -119,6 +119,13 @@ def test_another_judge_or_other_parameters_are_other_records(tmp_path):
         assert len(asked._engine.asked) == 24
 
 
+def test_a_field_that_is_not_set_is_part_of_no_requests_key():
+    asked = ModelJudge(FakeEngine(fair), None, {"model": "judge-1"}, "text").parameters(load(PROTOCOLS, "pairwise"))
+    # Replies that were paid for are found by these names: a new field of `Sampling` may be among them only where a judge sets it.
+    names = "verdict max_new_tokens temperature top_p n choices seed schema top_logprobs stop"
+    assert asked.keys() == set(names.split())
+
+
 def test_equal_answers_are_asked_once_and_are_two_games(tmp_path):
     engine = FakeEngine(lambda _: "[[A>B]]")
     result = play(engine, tmp_path, models={"new": POOR})["models"]["new"]

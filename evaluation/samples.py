@@ -1,0 +1,147 @@
+"""Several samples of each item: what they say of a model, and how sure that is.
+
+An item's samples are not independent of one another: they share its difficulty. So the item is the unit. Each has one value, such as the
+share of its samples that are right, and the mean, its standard error and the paired difference are over items: that is the clustered
+interval, with a cluster for each item, or for the items that ask the same question (Miller 2024 on clustered errors, resampling and paired
+differences: https://arxiv.org/abs/2411.00640). Sampling more often makes the items' values less noisy, and never counts as more items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import groupby
+
+from evaluation.records import Record
+from evaluation.statistics import Interval, standard_error, unanimous_interval
+
+# An item's samples in scores.jsonl have its `id` and a `sample`, from 0.
+SAMPLE = "sample"
+# In points. Shares such as 1/3 and 2/3 leave this between equal differences.
+_ROUNDING = 1e-9
+
+
+def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
+    """The chance that of k of the samples, drawn without replacement, one is right: 1 − C(n−c, k)/C(n, k) (arXiv 2107.03374).
+
+    It never falls as k grows: both numbers are exact, and their quotient is rounded once.
+    """
+    return 1 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
+
+
+def numbers_of_samples(num_samples: int) -> list[int]:
+    """The k of pass@k that are shown: the powers of two below the number of samples, and that number."""
+    return [*(2**power for power in range((num_samples - 1).bit_length())), num_samples]
+
+
+def votes(answers: Sequence[str | None], are_right: Sequence[bool], same: Callable[[str, str], bool]) -> list[int]:
+    """Of each of an item's samples how many samples have its answer, itself among them; 0 of one without an answer.
+
+    Right answers are one answer, the gold one. Others are the same where `same` holds of them, or of a chain of them.
+    """
+    # In one order, so that the order of the samples decides nothing.
+    wrong = sorted({answer for answer, right in zip(answers, are_right, strict=True) if answer is not None and not right})
+    group = {answer: number for number, answer in enumerate(wrong)}
+    for place, one in enumerate(wrong):
+        for other in wrong[place + 1 :]:
+            if group[one] != group[other] and same(one, other):
+                joined, into = group[other], group[one]
+                group = {answer: into if number == joined else number for answer, number in group.items()}
+    names = [
+        None if answer is None else -1 if right else group[answer] for answer, right in zip(answers, are_right, strict=True)
+    ]
+    counts = Counter(name for name in names if name is not None)
+    return [0 if name is None else counts[name] for name in names]
+
+
+def majority(samples: Sequence[Record]) -> float:
+    """Whether the answer that most of an item's samples have is right; of several such answers the share of right ones, which is what
+    picking one by chance gives. 0 where no sample has an answer. Each sample has its `votes` and `outcome`."""
+    most = max((sample["votes"] for sample in samples), default=0)
+    if not most:
+        return 0.0
+    first = [sample for sample in samples if sample["votes"] == most]
+    return most * any(sample["outcome"] == "correct" for sample in first) / len(first)
+
+
+def num_right(samples: Sequence[Record]) -> int:
+    return sum(sample["outcome"] == "correct" for sample in samples)
+
+
+def merged(samples: Sequence[Record]) -> Record:
+    """An item's samples as one record: what they share, `share`, the share of them that are right, and the `samples` themselves.
+
+    The item is right where more than half of them are. Otherwise its outcome is the one that most of the others have.
+    """
+    samples = sorted(samples, key=lambda sample: int(sample[SAMPLE]))
+    right = num_right(samples)
+    others = Counter(sample["outcome"] for sample in samples if sample["outcome"] != "correct")
+    outcome = "correct" if 2 * right > len(samples) else max(others, key=lambda name: (others[name], name))
+    lengths = [sample["num_completion_tokens"] for sample in samples]
+    known = [length for length in lengths if length is not None]
+    shared = {key: value for key, value in samples[0].items() if key not in (SAMPLE, "answer", "rule", "votes")}
+    return {
+        **shared,
+        "outcome": outcome,
+        "num_completion_tokens": sum(known) / len(known) if known else None,
+        "share": right / len(samples),
+        "samples": samples,
+    }
+
+
+def values_at(items: Mapping[str, Record], num_samples: int) -> dict[str, dict[str, float]]:
+    """Each item's pass@k by k, as `pass@4`, and its `maj@n`, of records that `merged` gives. A sample that isn't there is wrong."""
+    found: dict[str, dict[str, float]] = {}
+    for k in numbers_of_samples(num_samples):
+        found[f"pass@{k}"] = {id: pass_at_k(num_samples, num_right(item["samples"]), k) for id, item in items.items()}
+    if all("votes" in sample for item in items.values() for sample in item["samples"]):
+        found[f"maj@{num_samples}"] = {id: majority(item["samples"]) for id, item in items.items()}
+    return found
+
+
+def error_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """The standard error of a mean over items, clustered, in points; 0 where it is undefined, or nothing but rounding."""
+    error = standard_error(values, clusters)
+    return error if error > _ROUNDING else 0.0
+
+
+def interval_around(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval | None:
+    """Student's 95 % interval of the mean of shares, or of their differences, over items, in points; None where all are equal, which proves
+    nothing.
+
+    It is cut at −100 and 100. There is one degree of freedom less than clusters: AIME's 30 items are too few for the normal quantile.
+    """
+    from scipy.stats import t
+
+    error = error_of_mean(values, clusters)
+    if not error:
+        return None
+    mean, half = 100 * math.fsum(values) / len(values), float(t.isf(0.025, len(set(clusters)) - 1)) * error
+    return max(-100.0, mean - half), min(100.0, mean + half)
+
+
+def p_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """The two-sided p of the mean of differences over items being 0, by Student's distribution; 1 where all are equal."""
+    from scipy.stats import t
+
+    error = error_of_mean(values, clusters)
+    mean = 100 * math.fsum(values) / len(values)
+    return float(2 * t.sf(abs(mean) / error, len(set(clusters)) - 1)) if error else 1.0
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """The 95 % interval of a mean of shares over items, in percent and cut at 0 and 100; of equal values as `unanimous_interval` has it."""
+    around = interval_around(values, clusters)
+    if around is None:
+        low, high = unanimous_interval(values[0], len(set(clusters)), 0.0, 1.0)
+        around = 100 * low, 100 * high
+    return max(0.0, around[0]), min(100.0, around[1])
+
+
+def by_item(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The samples of each item, in the items' order."""
+    found: dict[str, list[Record]] = {}
+    for id, samples in groupby(records, key=lambda record: str(record["id"])):
+        found.setdefault(id, []).extend(samples)
+    return found

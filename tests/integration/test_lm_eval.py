@@ -185,6 +185,49 @@ def test_a_generating_task_with_a_few_shots_a_limit_and_a_comparison(definitions
     assert row["lm-eval task"] == "bnf_echo" and row["documents"] == "4" and row["Δ [95 %]"].startswith("0.0000")
 
 
+class Counts:
+    """An engine that counts what it is asked, and fails after so many replies."""
+
+    takes, supports_choices, version = "ids", False, "counts 1"
+
+    def __init__(self, engine, most=1000):
+        self.engine, self.most, self.num = engine, most, 0
+        self.max_model_len = engine.max_model_len
+
+    def _counted(self, replies):
+        for reply in replies:
+            if self.num == self.most:
+                raise RuntimeError("the engine broke")
+            self.num += 1
+            yield reply
+
+    def generate(self, prompts, sampling):
+        return self._counted(self.engine.generate(prompts, sampling))
+
+    def loglikelihoods(self, pairs):
+        return self._counted(self.engine.loglikelihoods(pairs))
+
+
+@pytest.mark.parametrize(("task", "requests"), [("bnf_colours", 12), ("bnf_echo", 6)])
+def test_a_task_that_broke_off_goes_on_and_its_results_are_those_of_one_that_didn_t(
+    definitions, engine, tmp_path, task, requests
+):
+    def run(engine_, folder):
+        return run_task(engine_, engine[1], task, tmp_path / folder, _quiet, include_path=definitions)
+
+    whole = Counts(engine[0])
+    expected = run(whole, "whole")
+    assert whole.num == requests
+    with pytest.raises(RuntimeError, match="the engine broke"):
+        run(Counts(engine[0], 4), "broken")
+    assert len((tmp_path / "broken" / "replies.jsonl").read_text().splitlines()) == 4
+    rest = Counts(engine[0])
+    assert run(rest, "broken") == expected and rest.num == requests - 4
+    assert {path.name: path.read_bytes() for path in (tmp_path / "broken").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()
+    }
+
+
 def test_a_system_prompt_stands_before_chat_prompts_that_have_no_system_message(engine):
     from evaluation.harness.model import EngineModel
 

@@ -1,6 +1,7 @@
 """Generation: a model's completions of a benchmark's items.
 
 generate: one completion per item, resumable.
+thinking: an engine whose thoughts have a limit.
 turns: the answers of a conversation of several turns.
 streaming: one completion, piece by piece.
 answering: the process in which a model answers, piece by piece, what it is asked.

@@ -134,6 +134,8 @@ def run_task(
     if model.thoughts:
         unfinished = sum(not one["is_finished"] for one in model.thoughts)
         results["thoughts"] = {"num": len(model.thoughts), "num_unfinished": unfinished}
+        if any("is_thought_cut" in one for one in model.thoughts):
+            results["thoughts"]["num_cut"] = sum(one["is_thought_cut"] for one in model.thoughts)
     if model.thoughts:
         write_whole(output_dir / THOUGHTS_FILE, model.thoughts)
     write_whole(output_dir / SAMPLES_FILE, (_sample(task, one) for task, rows in found["samples"].items() for one in rows))

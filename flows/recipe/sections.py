@@ -15,7 +15,7 @@ from bnf.plugins import load, names
 from evaluation.engines import ENGINES, Feature, is_remote
 from flows.recipe.engine_options import GpuMemoryUtilization, LoadsModel, MaxModelLen, NumReplicas, TensorParallelSize
 from flows.recipe.paths import MayBeLocal, in_project
-from flows.recipe.section import ONE, SEVERAL, Section, TemplateValues, one_or_several
+from flows.recipe.section import ONE, SEVERAL, MaxThinkingTokens, Section, TemplateValues, one_or_several
 
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
 # How a judge can say its verdict, beside free text, by what that takes of its engine.
@@ -170,6 +170,7 @@ class Evaluation(LoadsModel):
     gpu_memory_utilization: GpuMemoryUtilization = None
     num_replicas: NumReplicas = None
     max_new_tokens: int | None = Field(None, gt=0, description="an upper limit beside each benchmark's own")
+    max_thinking_tokens: MaxThinkingTokens = None
     base_url: str | None = Field(None, description="engine `openai`: the endpoint; its key comes from `OPENAI_API_KEY`")
     model: str | None = Field(None, description="engine `openai`: the model's name there")
     benchmarks: Annotated[dict[str, Benchmark], BeforeValidator(_benchmarks)] = Field(

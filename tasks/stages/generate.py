@@ -11,6 +11,7 @@ from evaluation.answers.thoughts import MARKERS
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import COMPLETIONS_FILE, generate
+from evaluation.generation.thinking import thinking_engine
 from evaluation.generation.turns import generate_turns
 from evaluation.types import Item, Message, Sampling
 from tasks.job import Job
@@ -37,6 +38,7 @@ def run(job: Job) -> None:
     items = benchmark.load(benchmark_source(job), s["limit"])
     engine, tokenizer = open_model(s, job.inputs["model"])
     system_prompt, markers = s.get("system_prompt"), s.get("think_tokens", MARKERS)
+    engine = thinking_engine(engine, tokenizer, markers, s.get("max_thinking_tokens"))
     if benchmark.NUM_TURNS > 1:
         conversation = load(CONVERSATIONS, s["benchmark"])
         generate_turns(
@@ -66,4 +68,6 @@ def _cache_file(job: Job, sampling: Sampling) -> Path:
         "code": code_digests([f"evaluation.engines.{engine['name']}"]),
         "sampling": dataclasses.asdict(sampling),
     }
+    if "max_thinking_tokens" in job.settings:
+        decides |= {name: job.settings[name] for name in ("max_thinking_tokens", "think_tokens") if name in job.settings}
     return job.output.parents[1] / "completions" / f"{digest(decides)}.jsonl"

@@ -1,5 +1,6 @@
 """lm-eval: our completions through its own tasks, and its tasks on our engines, with no network."""
 
+import dataclasses
 import json
 import math
 import os
@@ -300,6 +301,23 @@ def test_a_task_s_stop_texts_end_no_thought_and_thoughts_are_on_record(definitio
     kept = [json.loads(line) for line in (tmp_path / "thoughts.jsonl").read_text().splitlines()]
     assert [one["completion"] for one in kept] == [thinking.texts[0]] * 2 and all(one["is_finished"] for one in kept)
     assert thinking.asked.count(None) == 2
+
+
+class EndsThoughts(Thinks):
+    """One that says that it ended each thought, as `ThinkingEngine` does."""
+
+    def generate(self, prompts, sampling, received=None):
+        for index, (one,) in super().generate(prompts, sampling):
+            yield index, [dataclasses.replace(one, is_thought_cut=True)]
+
+
+def test_thoughts_that_met_their_limit_are_counted(definitions, engine, tmp_path):
+    results = run_task(
+        EndsThoughts("<think>\nit is\n</think>blue"), engine[1], "bnf_echo", tmp_path, _quiet, include_path=definitions, limit=2
+    )
+    assert results["thoughts"] == {"num": 2, "num_unfinished": 0, "num_cut": 2}
+    kept = [json.loads(line) for line in (tmp_path / "thoughts.jsonl").read_text().splitlines()]
+    assert [one["is_thought_cut"] for one in kept] == [True, True]
 
 
 def test_nothing_is_read_of_a_thought_that_doesn_t_end_and_a_plain_answer_is_generated_once(definitions, engine, tmp_path):

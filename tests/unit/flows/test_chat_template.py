@@ -186,6 +186,16 @@ def test_markers_are_in_the_keys_of_what_reads_them():
     }
 
 
+def test_a_limit_of_thoughts_is_in_the_keys_of_what_the_models_answer_and_of_no_sample():
+    limit = "evaluation.max_thinking_tokens=64"
+    before, after = (nodes("quickstart", "evaluation.lm_eval=[ifeval]", *more) for more in ((), (limit,)))
+    changed = {node.stage for name, node in after.items() if node.settings != before[name].settings}
+    assert changed == {"generate", "lm_eval", "report"}
+    for stage in ("generate", "lm_eval"):
+        (one, *_) = [node for node in after.values() if node.stage == stage]
+        assert one.settings["max_thinking_tokens"] == 64 and "max_thinking_tokens" not in before[one.id].settings
+
+
 def test_names_in_a_value_stay_as_they_are():
     made = make_recipe({"model_name_or_path": MODEL}, ["chat_template_kwargs={opts: {a-b: {c-d: 1}}}"])
     assert made.chat_template_kwargs == {"opts": {"a-b": {"c-d": 1}}}

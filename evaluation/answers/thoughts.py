@@ -11,6 +11,13 @@ from collections.abc import Mapping, Sequence
 
 BEGIN, END = "<think>", "</think>"
 MARKERS = (BEGIN, END)
+# Those that other models have as tokens of their own: Mistral's, Cohere's, ByteDance Seed's and MiniMax's.
+OTHER_MARKERS = (
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+)
 # Code that a reply shows: a tag that begins a thought is text there. One that ends a thought may end it in the middle of code.
 _FENCED = re.compile(r"```.*?```", re.DOTALL)
 

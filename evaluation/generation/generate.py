@@ -15,6 +15,7 @@ from evaluation.answers.thoughts import MARKERS, begins_thought, noted
 from evaluation.engines import Engine, Prompt
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
+from evaluation.generation.thinking import check_markers, thinking_engine
 from evaluation.progress import generating
 from evaluation.records import Record, read_repaired, to_line, write_whole
 from evaluation.types import Generation, Item, Items, Message, Progress, Sampling
@@ -45,13 +46,14 @@ def generate(
     `markers`, its record says where the answer begins and, with a tokenizer, of how many tokens the thought is.
 
     Raises:
-        ValueError: where decoding leaves out a marker; where two items share an id, or `output_dir` holds completions of other items.
+        ValueError: where a marker is no part of a text; where two items share an id, or `output_dir` holds completions of other items.
         RuntimeError: where the engine failed on some items; the others are kept, and a resume tries these again.
     """
     ids = [item["id"] for item in items]
     if len(set(ids)) != len(ids):
         raise ValueError(f"items must have unique ids, got {len(ids) - len(set(ids))} repeated; correct the benchmark's source")
     check_markers(tokenizer, markers)
+    engine = thinking_engine(engine, tokenizer, markers)
     output_dir.mkdir(parents=True, exist_ok=True)
     done = {record["id"] for record in read_repaired(output_dir / COMPLETIONS_FILE)}
     if not done <= set(ids):
@@ -105,22 +107,6 @@ def generate(
     # The order of finishing depends on scheduling; the benchmark's own order makes equal texts equal files.
     records = {record["id"]: record for record in read_repaired(output_dir / COMPLETIONS_FILE)}
     write_whole(output_dir / COMPLETIONS_FILE, [records[item_id] for item_id in ids])
-
-
-def check_markers(tokenizer: PreTrainedTokenizerBase | None, markers: Sequence[str]) -> None:
-    """Raises ValueError where a thought's marker is a special token: decoding leaves these out, and the thought would be taken for the
-    answer."""
-    if tokenizer is None:
-        return
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | {
-        *tokenizer.all_special_tokens
-    }
-    lost = [marker for marker in markers if marker in special]
-    if lost:
-        raise ValueError(
-            f"think_tokens must be texts that decoding keeps, got {lost[0]}, a special token of the model; make it a token that is not "
-            "special in a copy of its tokenizer"
-        )
 
 
 def _thought(tokenizer: PreTrainedTokenizerBase | None, prompt: str, generation: Generation, markers: Sequence[str]) -> Record:

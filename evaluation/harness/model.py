@@ -20,7 +20,7 @@ from bnf.data.chat_template import ChatTemplate
 from bnf.data.system_prompt import with_system_prompt
 from evaluation.answers.thoughts import MARKERS, begins_thought, spoken
 from evaluation.engines import Engine, LikelihoodEngine
-from evaluation.generation.generate import check_markers
+from evaluation.generation.thinking import check_markers, thinking_engine
 from evaluation.harness.replies import KeptReplies
 from evaluation.progress import GENERATING, WEIGHING
 from evaluation.records import Record
@@ -53,7 +53,7 @@ class EngineModel(TemplateLM):
             )
         self.tokenizer = tokenizer
         # An engine that takes token ids has the model's logits.
-        own = cast(LikelihoodEngine, engine)
+        own = cast(LikelihoodEngine, thinking_engine(engine, tokenizer, markers))
         self._engine, self._progress = own if replies is None else KeptReplies(own, replies), progress
         check_markers(tokenizer, markers)
         # Completions with a thought, whole, in the order of the requests.

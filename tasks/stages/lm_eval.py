@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from evaluation.answers.thoughts import MARKERS
 from tasks.job import Job
-from tasks.stages._models import open_model
+from tasks.stages._models import markers_of, open_model
 
 ORDER = 100
 READS = {"model": "model"}
@@ -28,7 +27,7 @@ def run(job: Job) -> None:
     # Its progress bars would fill the log.
     os.environ["TQDM_DISABLE"] = "1"
     engine, tokenizer = open_model(s, job.inputs["model"])
-    include_path, markers = s["include_path"], s.get("think_tokens", MARKERS)
+    include_path, markers = s["include_path"], markers_of(s, tokenizer)
     run_task(
         thinking_engine(engine, tokenizer, markers, s.get("max_thinking_tokens")),
         tokenizer,

@@ -1,33 +1,42 @@
 """Thoughts with a limit: what is put in, what is on record, and what isn't touched. A token is a character here."""
 
 import json
+from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 
 from evaluation.answers.thoughts import spoken
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import generate
-from evaluation.generation.thinking import ThinkingEngine, thinking_engine
+from evaluation.generation.thinking import ThinkingEngine, thinking_engine, with_markers
 from evaluation.report.summary import _thoughts as thoughts_note
 from evaluation.scoring.score import aggregate, score_records
 from evaluation.types import Generation, Sampling
 from tests.unit.evaluation.fake_engine import no_progress
 
+MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"
 MARKERS = ("<think>", "</think>")
 END = "\n</think>"
 
 
 class Characters:
-    """A tokenizer with a token for each character."""
+    """A tokenizer with a token for each character, and with special tokens of their own."""
 
-    all_special_tokens = ()
-    added_tokens_decoder = {}  # noqa: RUF012
+    def __init__(self, **special):
+        self._special = dict(enumerate(special.values()))
+        self.added_tokens_decoder = {token: AddedToken(text, special=True) for token, text in self._special.items()}
+        self.all_special_ids, self.all_special_tokens = [*self._special], [*self._special.values()]
+        self.eos_token = special.get("eos")
 
     def __call__(self, text, add_special_tokens=True):
+        for token, name in self._special.items():
+            text = text.replace(name, chr(token))
         return {"input_ids": [ord(letter) for letter in text]}
 
     def decode(self, ids, skip_special_tokens=False, clean_up_tokenization_spaces=False):
-        return "".join(map(chr, ids))
+        shown = {} if skip_special_tokens else self._special
+        return "".join(shown.get(token, "" if token in self._special else chr(token)) for token in ids)
 
 
 class Model:
@@ -97,6 +106,11 @@ def test_what_is_no_long_thought_is_what_it_would_be_without_a_limit():
     assert said(Model(says), 11, Sampling(30), "b") == [[(plain[:30], "length", False)]]
 
 
+def test_a_thought_that_begins_later_isn_t_cut():
+    text = f"Well then: <think>{'x' * 60}"
+    assert said(Model({"a": text}), 11, Sampling(40), "a") == [[(text[:40], "length", False)]]
+
+
 def test_a_thought_that_the_template_began_is_cut_too():
     """DeepSeek-R1's ends its prompts with the marker: the completion has no beginning of a thought."""
     model = Model({"a": "<think>\none two three four</think>44."})
@@ -149,6 +163,63 @@ def test_the_end_stands_in_no_quotation():
     """Between backticks it would be one, and the thought would seem to go on."""
     found = said(Model({"a": "<think>see `x` and more</think>4"}, after="` is 4"), 12, Sampling(60), "a")
     assert found == [[(f"<think>see `{END}` is 4", "stop", True)]] and spoken(found[0][0][0]) == "` is 4"
+
+
+class Speaks:
+    """An engine that writes these tokens of each prompt, and decodes without special ones, as engines do."""
+
+    takes, supports_choices, version, max_model_len = "ids", True, "speaks 1", None
+
+    def __init__(self, tokenizer, *texts):
+        self.tokenizer, self.texts, self.asked = tokenizer, texts, []
+
+    def generate(self, prompts, sampling, received=None):
+        for index, ids in enumerate(prompts):
+            self.asked.append(ids)
+            written = self.tokenizer(self.texts[len(self.asked) - 1])["input_ids"]
+            said = written[: sampling.max_new_tokens]
+            text = self.tokenizer.decode(said, skip_special_tokens=True)
+            yield index, [Generation(text, said, "stop" if said == written else "length", len(ids), len(said))]
+
+
+def test_markers_that_are_special_tokens_stay_in_the_text_and_no_other_special_token_does():
+    tokenizer = Characters(begin="[THINK]", end="[/THINK]", eos="</s>")
+    markers = ("[THINK]", "[/THINK]")
+    engine = thinking_engine(Speaks(tokenizer, "[THINK]so[/THINK]4</s>", "4</s>"), tokenizer, markers)
+    found = dict(engine.generate([[97], [98]], Sampling(60)))
+    assert [(one.completion, one.num_completion_tokens) for (one,) in (found[0], found[1])] == [
+        ("[THINK]so[/THINK]4", 6),
+        ("4", 2),
+    ]
+    assert found[0][0].is_thought_cut is None and found[0][0].token_ids == [0, 115, 111, 1, 52, 2]
+    assert thinking_engine(engine, tokenizer, markers) is engine
+    # Where decoding keeps them anyway the engine stays as it is.
+    plain = Speaks(tokenizer)
+    assert thinking_engine(plain, tokenizer, MARKERS) is plain
+
+
+@pytest.mark.skipif(not MODEL.is_dir(), reason="the demonstration model is not there; make env fetches it")
+def test_a_real_tokenizer_s_text_is_what_decoding_gives_and_the_markers(tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    whole = with_markers(tokenizer, ("[THINK]", "[/THINK]"))
+    assert whole is not None and with_markers(tokenizer, MARKERS) is None
+    for text in ("[THINK]so , it's 4.[/THINK]\n\n 4 — é", " it 's \n4 — é"):
+        ids = tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"]
+        assert whole(Generation("", ids, "stop", 1, len(ids))).completion == text
+        plain = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert plain == text.replace("[THINK]", "").replace("[/THINK]", "")
+
+
+def test_a_thought_between_special_tokens_has_a_limit_too():
+    tokenizer = Characters(begin="[THINK]", end="[/THINK]", eos="</s>")
+    speaks = Speaks(tokenizer, "[THINK]one two three", "4</s>")
+    engine = thinking_engine(speaks, tokenizer, ("[THINK]", "[/THINK]"), 5)
+    ((_, (one,)),) = engine.generate([[97]], Sampling(60))
+    assert (one.completion, one.is_thought_cut) == ("[THINK]one \n[/THINK]4", True)
+    assert speaks.asked[1] == [97, 0, *map(ord, "one "), 10, 1]
 
 
 class NoMarker(Characters):

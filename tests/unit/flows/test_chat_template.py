@@ -169,7 +169,7 @@ def test_a_policy_that_is_resolved_already_is_checked_all_the_same(tmp_path: Pat
     )
 
 
-def test_markers_that_decoding_leaves_out_are_refused_before_anything_runs(tmp_path: Path):
+def test_markers_that_begin_or_end_turns_are_refused_before_anything_runs(tmp_path: Path):
     assert problems("pairs", tmp_path, "think_tokens=['[THINK]', '[/THINK]']") == ""
     said = problems("pairs", tmp_path, "think_tokens=['<|im_start|>', '<|im_end|>']")
     assert said.startswith("think_tokens must be texts that decoding keeps, got <|im_start|>")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnf.data.chat_template import RenderingError
-from evaluation.answers.thoughts import MARKERS, begins_thought, noted
+from evaluation.answers.thoughts import MARKERS, begins_thought, ends_alone, noted
 from evaluation.engines import Engine, Prompt
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
@@ -106,7 +106,8 @@ def generate(
         )
     # The order of finishing depends on scheduling; the benchmark's own order makes equal texts equal files.
     records = {record["id"]: record for record in read_repaired(output_dir / COMPLETIONS_FILE)}
-    write_whole(output_dir / COMPLETIONS_FILE, [records[item_id] for item_id in ids])
+    in_order = [records[item_id] for item_id in ids]
+    write_whole(output_dir / COMPLETIONS_FILE, in_order if tokenizer is not None else with_begun_thoughts(in_order, markers))
 
 
 def _thought(tokenizer: PreTrainedTokenizerBase | None, prompt: str, generation: Generation, markers: Sequence[str]) -> Record:
@@ -117,6 +118,18 @@ def _thought(tokenizer: PreTrainedTokenizerBase | None, prompt: str, generation:
     start = found["answer_start"]
     after = 0 if start is None else len(tokenizer(generation.completion[start:], add_special_tokens=False)["input_ids"])
     return {**found, "num_thought_tokens": max(0, generation.num_completion_tokens - after)}
+
+
+def with_begun_thoughts(records: Sequence[Record], markers: Sequence[str]) -> list[Record]:
+    """An endpoint's completions: its template isn't known, and may begin the thoughts. Where most completions that ended by themselves have
+    the end of a thought alone, it does: one that was cut off without an end is a thought that doesn't end."""
+    whole = [record for record in records if record["finish_reason"] == "stop"]
+    if 2 * sum(ends_alone(record["completion"], markers) for record in whole) <= len(whole):
+        return list(records)
+    return [
+        record | noted(record["completion"], begun=True, markers=markers) if record["finish_reason"] == "length" else record
+        for record in records
+    ]
 
 
 def render(

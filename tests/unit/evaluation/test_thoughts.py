@@ -99,6 +99,29 @@ def test_generating_notes_where_the_answer_begins_and_how_long_the_thought_is(tm
     ]
 
 
+def test_at_an_endpoint_whose_template_begins_thoughts_one_that_is_cut_off_is_no_answer(tmp_path):
+    def kept(folder, *said):
+        replies = {
+            item["question"]: Generation(text, [], reason, 1, 9) for item, (text, reason) in zip(ITEMS, said, strict=True)
+        }
+        engine = FakeEngine(lambda messages: replies[messages[0]["content"]])
+        generate(
+            *(engine, None, ITEMS, lambda item: [{"role": "user", "content": item["question"]}], Sampling(9)),
+            *(tmp_path / folder, no_progress),
+        )
+        lines = (tmp_path / folder / "completions.jsonl").read_text().splitlines()
+        return [json.loads(line).get("answer_start", "all") for line in lines]
+
+    cut, whole = ("is it 4 or 5", "length"), ("hm</think>4", "stop")
+    assert kept("begun", cut, whole, ("h</think>it is four, as", "length"), whole) == [None, 10, 9, 10]
+    # It is the model itself that begins them, or there is no thought.
+    assert kept("own", cut, ("<think>hm</think>4", "stop"), ("4", "stop"), ("4", "stop")) == ["all", 17, "all", "all"]
+    # Half of them tell nothing, nor does a reply that ended by itself; where none ended, nothing is known.
+    assert kept("half", cut, whole, ("4", "stop"), cut) == ["all", 10, "all", "all"]
+    assert kept("none", cut, cut, cut, cut) == ["all"] * 4
+    assert kept("most", ("4", "stop"), whole, whole, cut) == ["all", 10, 10, None]
+
+
 def test_a_marker_that_begins_or_ends_texts_is_refused():
     with pytest.raises(ValueError, match="think_tokens must be texts that decoding keeps, got <s>, which begins, ends or"):
         check_markers(Letters(), ["<s>", "</s>"])

@@ -118,6 +118,33 @@ def test_a_model_of_links_never_comes_into_a_shared_store(model: Path, tmp_path:
     assert not shared.exists() or not any(path.is_file() for path in shared.rglob("*"))
 
 
+def test_a_system_prompt_is_in_the_key_of_the_training_whose_policy_notes_it():
+    """Rows that all have a system message of their own are the same with any: two recipes would share a policy that notes the first's."""
+    plain, brief, long = (
+        nodes("pairs", *more)["train"] for more in ((), ("system_prompt=Be brief.",), ("system_prompt=Be long.",))
+    )
+    assert "conversations" not in plain.settings
+    assert brief.settings["conversations"] == {"system_prompt": "Be brief."} != long.settings["conversations"]
+    assert {**brief.settings, **brief.unkeyed}["conversations"] == {"system_prompt": "Be brief.", "date": "2024-07-26"}
+    # A day that the template doesn't ask for trains nothing anew.
+    assert nodes("pairs", "date=2026-01-01")["train"].settings == plain.settings
+
+
+def test_what_is_wrong_with_a_judges_template_is_said_of_its_section(model: Path, tmp_path: Path):
+    judge = "judge={engine: transformers, model_name_or_path: MODEL, chat_template_kwargs: {thinkng: false}, benchmarks: [mt_bench]}"
+    (node,) = [
+        one
+        for one in nodes("evaluate", judge.replace("MODEL", str(model))).values()
+        if one.role == "judge" and one.stage == "resolve"
+    ]
+    job = Job({**node.settings, **node.unkeyed}, node.files, tmp_path / "work", no_progress)
+    with pytest.raises(
+        ValueError, match=r"^judge\.chat_template_kwargs must hold variables that the chat template reads, got thinkng"
+    ):
+        resolve.run(job)
+    assert nodes("evaluate")["resolve/base"].unkeyed.keys() == {"served"}
+
+
 def test_what_a_killed_try_left_is_made_anew(model: Path, tmp_path: Path):
     left = tmp_path / "work" / "model"
     left.mkdir(parents=True)

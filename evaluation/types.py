@@ -24,6 +24,7 @@ class Generation:
     """One completion of one prompt. `finish_reason` is "stop" where the turn ended by itself and "length" where it was cut.
 
     `top_logprobs` are those of the first token, by its text, where they were asked for; `cost_usd` what a paid endpoint takes.
+    `is_thought_cut` says, where thoughts have a limit, whether this one met it: then the end of the thought was put into the completion.
     """
 
     completion: str
@@ -33,21 +34,24 @@ class Generation:
     num_completion_tokens: int
     top_logprobs: dict[str, float] | None = None
     cost_usd: float | None = None
+    is_thought_cut: bool | None = None
 
     def to_json(self) -> dict[str, str | int]:
         """What files keep of it."""
+        cut = {} if self.is_thought_cut is None else {"is_thought_cut": self.is_thought_cut}
         return {
             "completion": self.completion,
             "finish_reason": self.finish_reason,
             "num_prompt_tokens": self.num_prompt_tokens,
             "num_completion_tokens": self.num_completion_tokens,
+            **cut,
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Generation:
         """The generation of a file's record; its token ids are not kept."""
         counts = (record["num_prompt_tokens"], record["num_completion_tokens"])
-        return cls(record["completion"], [], record["finish_reason"], *counts)
+        return cls(record["completion"], [], record["finish_reason"], *counts, is_thought_cut=record.get("is_thought_cut"))
 
 
 @dataclass(frozen=True)

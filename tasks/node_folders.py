@@ -36,11 +36,14 @@ class ArtifactFolder:
         nothing from it until this process ends.
 
         Raises:
-            ValueError: it is not here, and no shared store is named or it is no artifact; or one of the two variables is a relative path.
+            ValueError: it is not here, and no shared store is named, or it is no artifact or one that no store holds; or one of the two
+                variables is a relative path.
             RemoteError: the shared store can't be reached, or what it holds is altered.
         """
         if not Path(folder).is_relative_to(self.root):
             return same_path(folder)
+        if Path(folder).relative_to(self.root).parts[0] == "resolve":
+            return _linked(folder)
         url = os.environ.get("BNF_STORE")
         if not url:
             if Path(folder).is_dir():
@@ -71,3 +74,24 @@ class ArtifactFolder:
         if not was_here:
             print(f"{platform.node()}: {stage}/{name} from {url} in {time.monotonic() - started_s:.1f} s", flush=True)
         return str(here.joinpath(*inside))
+
+
+def _linked(folder: str) -> str:
+    """A model's folder with the recipe's chat template: links to the model's files, so that no shared store has it.
+
+    Raises:
+        ValueError: it is not here, or a file that it links to is not.
+    """
+    here = platform.node()
+    if not Path(folder).is_dir():
+        raise ValueError(
+            "a model with the recipe's chat_template or chat_template_kwargs must be on every node under the same path, got "
+            f"{folder}, which isn't on {here} and comes from no BNF_STORE; mount the home of the run's machine there, or write the "
+            "template into the model's own folder on every node and leave both keys out"
+        )
+    gone = next((entry for entry in sorted(Path(folder).iterdir()) if not entry.exists()), None)
+    if gone is not None:
+        raise ValueError(
+            f"the model must be on every node under the same path, got {gone.readlink()}, which isn't on {here}; mount its folder there too"
+        )
+    return folder

@@ -46,6 +46,11 @@ def _samples(work: Path) -> str | None:
     return f"the samples of {done} prompts are there" if done else None
 
 
+def _replies(work: Path) -> str | None:
+    done = _lines([work / "replies.jsonl"])
+    return f"{done} {'reply' if done == 1 else 'replies'} to lm-eval {'is' if done == 1 else 'are'} there" if done else None
+
+
 def _shards(work: Path) -> str | None:
     done = len([*work.glob("reference-*.safetensors"), *work.glob("dev/reference-*.safetensors")])
     return f"{done} {'shard is' if done == 1 else 'shards are'} there" if done else None
@@ -63,6 +68,7 @@ def _steps(work: Path) -> str | None:
 _STAGES: Mapping[str, Callable[[Path], str | None]] = {
     "generate": _completions,
     "sample": _samples,
+    "lm_eval": _replies,
     "reference": _shards,
     "train": _steps,
 }

@@ -19,7 +19,7 @@ from bnf.data.system_prompt import with_system_prompt
 from data.sampling.prompts import Place, load_prompts, prompts_of_round
 from evaluation.answers.thoughts import MARKERS, begins_thought, noted
 from evaluation.engines import Engine, share_chunks
-from evaluation.generation.generate import check_markers
+from evaluation.generation.thinking import check_markers, with_markers
 from evaluation.records import Record, read_repaired, write_whole
 from evaluation.seeds import seed_of
 from evaluation.types import Progress, Sampling
@@ -84,7 +84,7 @@ def sample_prompts(
     """Completes the prompts, and writes output_dir/samples.jsonl. Of a completion with a thought it says where the answer begins.
 
     Raises:
-        ValueError: the engine takes messages and gives no token ids, which training needs; or decoding leaves out a thought's marker.
+        ValueError: the engine takes messages and gives no token ids, which training needs; or a thought's marker is no part of a text.
     """
     if engine.takes != "ids":
         raise ValueError("sample.engine must give token ids, got one that takes messages; use vllm or transformers")
@@ -104,6 +104,9 @@ def sample_prompts(
         for place, sampling in enumerate(config.samplings()):
             engine.reseed(chunk_seed(config.seed, number, config.round, place))
             for index, generated in engine.generate(ids, sampling):
+                if whole is not None:
+                    with rendering:
+                        generated = [whole(one) for one in generated]
                 completions[index] += [
                     {
                         "text": one.completion,
@@ -123,6 +126,7 @@ def sample_prompts(
     todo = [number for number, path in enumerate(paths) if not path.exists()]
     # A tokenizer serves one thread.
     rendering = Lock()
+    whole = with_markers(tokenizer, config.think_tokens)
     done = len(prompts) - sum(len(chunks[number]) for number in todo)
     progress(done, len(prompts), "")
     for number_of_prompts in share_chunks(engine, todo, complete):

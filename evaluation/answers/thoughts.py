@@ -11,6 +11,13 @@ from collections.abc import Mapping, Sequence
 
 BEGIN, END = "<think>", "</think>"
 MARKERS = (BEGIN, END)
+# Those that other models have as tokens of their own: Mistral's, Cohere's, ByteDance Seed's and MiniMax's.
+OTHER_MARKERS = (
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+)
 # Code that a reply shows: a tag that begins a thought is text there. One that ends a thought may end it in the middle of code.
 _FENCED = re.compile(r"```.*?```", re.DOTALL)
 
@@ -45,10 +52,10 @@ def answer_start(reply: str, *, begun: bool = False, markers: Sequence[str] = MA
     return len(reply) - len(said)
 
 
-def ends_alone(reply: str) -> bool:
+def ends_alone(reply: str, markers: Sequence[str] = MARKERS) -> bool:
     """Whether the reply has the end of a thought and no beginning: the template wrote that."""
-    tags = _without_quoted(reply, MARKERS)
-    return END in tags and BEGIN not in tags
+    tags = _without_quoted(reply, markers)
+    return markers[1] in tags and markers[0] not in tags
 
 
 def begins_thought(prompt: str, markers: Sequence[str] = MARKERS) -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnf.data.chat_template import RenderingError
-from evaluation.answers.thoughts import MARKERS, begins_thought, noted
+from evaluation.answers.thoughts import MARKERS, begins_thought, ends_alone, noted
 from evaluation.engines import Engine, Prompt
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
+from evaluation.generation.thinking import check_markers, thinking_engine
 from evaluation.progress import generating
 from evaluation.records import Record, read_repaired, to_line, write_whole
 from evaluation.types import Generation, Item, Items, Message, Progress, Sampling
@@ -45,10 +46,11 @@ def generate(
     `markers`, its record says where the answer begins and, with a tokenizer, of how many tokens the thought is.
 
     Raises:
-        ValueError: where decoding leaves out a marker; where two items share an id, or `output_dir` holds completions of other items.
+        ValueError: where a marker is no part of a text; where two items share an id, or `output_dir` holds completions of other items.
         RuntimeError: where the engine failed on some items; the others are kept, and a resume tries these again.
     """
     check_markers(tokenizer, markers)
+    engine = thinking_engine(engine, tokenizer, markers)
     done = {record["id"] for record in begin(items, output_dir)}
     left = [item for item in items if item["id"] not in done]
     prompts, texts = rendered(engine, tokenizer, [messages_fn(item) for item in left])
@@ -88,7 +90,8 @@ def generate(
         )
     # The order of finishing depends on scheduling; the benchmark's own order makes equal texts equal files.
     records = {record["id"]: record for record in read_repaired(output_dir / COMPLETIONS_FILE)}
-    write_whole(output_dir / COMPLETIONS_FILE, [records[item["id"]] for item in items])
+    in_order = [records[item["id"]] for item in items]
+    write_whole(output_dir / COMPLETIONS_FILE, in_order if tokenizer is not None else with_begun_thoughts(in_order, markers))
 
 
 def begin(items: Sequence[Item], output_dir: Path) -> list[Record]:
@@ -107,22 +110,6 @@ def begin(items: Sequence[Item], output_dir: Path) -> list[Record]:
     write_whole(output_dir / ITEMS_FILE, items)
     write_whole(output_dir / LEFT_OUT_FILE, [dict(sorted(items.left_out.items())) if isinstance(items, Items) else {}])
     return there
-
-
-def check_markers(tokenizer: PreTrainedTokenizerBase | None, markers: Sequence[str]) -> None:
-    """Raises ValueError where a thought's marker is a special token: decoding leaves these out, and the thought would be taken for the
-    answer."""
-    if tokenizer is None:
-        return
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | {
-        *tokenizer.all_special_tokens
-    }
-    lost = [marker for marker in markers if marker in special]
-    if lost:
-        raise ValueError(
-            f"think_tokens must be texts that decoding keeps, got {lost[0]}, a special token of the model; make it a token that is not "
-            "special in a copy of its tokenizer"
-        )
 
 
 def thought_of(
@@ -151,6 +138,18 @@ def rendered(
         raise ValueError(
             f"model_name_or_path must have a chat template that writes the benchmark's prompts whole: {error}"
         ) from error
+
+
+def with_begun_thoughts(records: Sequence[Record], markers: Sequence[str]) -> list[Record]:
+    """An endpoint's completions: its template isn't known, and may begin the thoughts. Where most completions that ended by themselves have
+    the end of a thought alone, it does: one that was cut off without an end is a thought that doesn't end."""
+    whole = [record for record in records if record["finish_reason"] == "stop"]
+    if 2 * sum(ends_alone(record["completion"], markers) for record in whole) <= len(whole):
+        return list(records)
+    return [
+        record | noted(record["completion"], begun=True, markers=markers) if record["finish_reason"] == "length" else record
+        for record in records
+    ]
 
 
 def render(

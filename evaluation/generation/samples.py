@@ -22,7 +22,8 @@ from evaluation.answers.thoughts import MARKERS
 from evaluation.engines import Engine, Prompt, share_chunks
 from evaluation.formats import duration
 from evaluation.generation.completion_cache import CompletionCache
-from evaluation.generation.generate import COMPLETIONS_FILE, begin, check_markers, rendered, thought_of
+from evaluation.generation.generate import COMPLETIONS_FILE, begin, rendered, thought_of, with_begun_thoughts
+from evaluation.generation.thinking import ThinkingEngine, check_markers, thinking_engine
 from evaluation.progress import generating
 from evaluation.records import Record, read_repaired, to_line, write_whole
 from evaluation.seeds import seed_of
@@ -70,6 +71,7 @@ def generate_samples(
         ValueError, RuntimeError: as `generate`.
     """
     check_markers(tokenizer, markers)
+    engine = thinking_engine(engine, tokenizer, markers)
     done = {(record["id"], record.get("sample", 0)) for record in begin(items, output_dir)}
     total = num_samples * len(items)
     prompts, texts = rendered(engine, tokenizer, [messages_fn(item) for item in items])
@@ -109,7 +111,10 @@ def generate_samples(
         progress(len(done), total, f"{taken} of earlier generations" if taken else "")
         num_left, started, num_tokens = total - len(done), time.monotonic(), 0
         # One call with all that have seeds of their own keeps the engine filled.
-        made = work(engine, [draw for chunk in todo for draw in chunk]) if own_seeds else share_chunks(engine, todo, work)
+        if own_seeds:
+            made = work(engine, [draw for chunk in todo for draw in chunk])
+        else:
+            made = engine.share_chunks(todo, work) if isinstance(engine, ThinkingEngine) else share_chunks(engine, todo, work)
         for draw, generation in made if todo else ():
             if not is_left(draw):
                 continue
@@ -129,7 +134,7 @@ def generate_samples(
         )
     found = {(record["id"], record.get("sample", 0)): record for record in read_repaired(output_dir / COMPLETIONS_FILE)}
     ordered: list[Record] = [found[item["id"], sample] for item in items for sample in range(num_samples)]
-    write_whole(output_dir / COMPLETIONS_FILE, ordered)
+    write_whole(output_dir / COMPLETIONS_FILE, ordered if tokenizer is not None else with_begun_thoughts(ordered, markers))
 
 
 def _chunks(items: Sequence[Item], prompts: Sequence[Prompt], num_samples: int, *, own_seeds: bool) -> list[list[_Draw]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lm_eval.api.instance import Instance
@@ -19,7 +20,8 @@ from bnf.data.chat_template import ChatTemplate
 from bnf.data.system_prompt import with_system_prompt
 from evaluation.answers.thoughts import MARKERS, begins_thought, spoken
 from evaluation.engines import Engine, LikelihoodEngine
-from evaluation.generation.generate import check_markers
+from evaluation.generation.thinking import check_markers, thinking_engine
+from evaluation.harness.replies import KeptReplies
 from evaluation.progress import GENERATING, WEIGHING
 from evaluation.records import Record
 from evaluation.types import Generation, Progress, Sampling
@@ -32,7 +34,7 @@ DEFAULT_MAX_LENGTH = 4096
 
 
 class EngineModel(TemplateLM):
-    """Generates and weighs text with an engine that takes token ids."""
+    """Generates and weighs text with an engine that takes token ids; `replies` is the file in which its replies are kept."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class EngineModel(TemplateLM):
         progress: Progress,
         system_prompt: str | None = None,
         markers: Sequence[str] = MARKERS,
+        replies: Path | None = None,
     ) -> None:
         super().__init__()
         if engine.takes != "ids" or tokenizer is None:
@@ -50,9 +53,10 @@ class EngineModel(TemplateLM):
             )
         self.tokenizer = tokenizer
         # An engine that takes token ids has the model's logits.
-        self._engine, self._progress = cast(LikelihoodEngine, engine), progress
+        own = cast(LikelihoodEngine, thinking_engine(engine, tokenizer, markers))
+        self._engine, self._progress = own if replies is None else KeptReplies(own, replies), progress
         check_markers(tokenizer, markers)
-        # Completions with a thought, whole.
+        # Completions with a thought, whole, in the order of the requests.
         self.thoughts: list[Record] = []
         self._template, self._system_prompt, self._markers = ChatTemplate(tokenizer), system_prompt, markers
 
@@ -84,7 +88,22 @@ class EngineModel(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The texts after their thoughts; a thought that doesn't end leaves nothing to read. `thoughts` gets the whole ones."""
         texts = [""] * len(requests)
+        thoughts: dict[int, Record] = {}
         done = 0
+
+        def read(index: int, generation: Generation, sampling: Sampling) -> None:
+            nonlocal done
+            said = self._said(request := requests[index], generation)
+            if said != generation.completion:
+                thoughts[index] = {
+                    **{"task": request.task_name, "doc_id": request.doc_id},
+                    **generation.to_json(),
+                    "is_finished": said is not None,
+                }
+            texts[index] = postprocess_generated_text(said or "", sampling.stop, None)
+            done += 1
+            self._progress(done, len(requests), GENERATING)
+
         for sampling, indices in self._by_decoding(requests):
             in_thought = []
             for index, generation in self._generated(requests, indices, sampling):
@@ -92,13 +111,10 @@ class EngineModel(TemplateLM):
                     # The task's own stop text may stand in a thought, as a line break does.
                     in_thought.append(index)
                     continue
-                texts[index] = self._read(requests[index], generation, sampling)
-                done += 1
-                self._progress(done, len(requests), GENERATING)
+                read(index, generation, sampling)
             for index, generation in self._generated(requests, in_thought, dataclasses.replace(sampling, stop=None)):
-                texts[index] = self._read(requests[index], generation, sampling)
-                done += 1
-                self._progress(done, len(requests), GENERATING)
+                read(index, generation, sampling)
+        self.thoughts += [record for _, record in sorted(thoughts.items())]
         return texts
 
     def _generated(
@@ -115,15 +131,6 @@ class EngineModel(TemplateLM):
     def _said(self, request: Instance, generation: Generation) -> str | None:
         begun = begins_thought(request.args[0], self._markers)
         return spoken(generation.completion, begun=begun, markers=self._markers)
-
-    def _read(self, request: Instance, generation: Generation, sampling: Sampling) -> str:
-        said = self._said(request, generation)
-        if said != generation.completion:
-            self.thoughts.append(
-                {"task": request.task_name, "doc_id": request.doc_id, **generation.to_json(), "is_finished": said is not None}
-            )
-        text: str = postprocess_generated_text(said or "", sampling.stop, None)
-        return text
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         windows: list[tuple[int, list[int], list[int]]] = []

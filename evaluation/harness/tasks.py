@@ -85,6 +85,8 @@ def run_task(
 ) -> Record:
     """Runs a task, or each task of a group or tag; writes results.json and samples.jsonl and returns the former.
 
+    The engine's replies are kept in `output_dir` until these are written: a call after a kill asks for the others alone.
+
     Args:
         num_fewshot: Examples before each question; None takes the task's own number.
         limit: The first so many documents of each task.
@@ -100,6 +102,7 @@ def run_task(
     from lm_eval.tasks import TaskManager
 
     from evaluation.harness.model import EngineModel
+    from evaluation.harness.replies import REPLIES_FILE
 
     if problem := unknown_task(name, include_path):
         raise ValueError(problem)
@@ -114,7 +117,8 @@ def run_task(
         if num_fewshot is not None:
             task.set_config(key="num_fewshot", value=num_fewshot)
         task.set_fewshot_seed(seed=1234)  # lm-eval's own
-    model = EngineModel(engine, tokenizer, progress, system_prompt, markers)
+    replies = output_dir / REPLIES_FILE
+    model = EngineModel(engine, tokenizer, progress, system_prompt, markers, replies)
     found = evaluate(model, loaded, limit=limit, apply_chat_template=chat, bootstrap_iters=1000)
     assert found is not None
     results = {
@@ -130,11 +134,13 @@ def run_task(
     if model.thoughts:
         unfinished = sum(not one["is_finished"] for one in model.thoughts)
         results["thoughts"] = {"num": len(model.thoughts), "num_unfinished": unfinished}
-    output_dir.mkdir(parents=True, exist_ok=True)
+        if any("is_thought_cut" in one for one in model.thoughts):
+            results["thoughts"]["num_cut"] = sum(one["is_thought_cut"] for one in model.thoughts)
     if model.thoughts:
         write_whole(output_dir / THOUGHTS_FILE, model.thoughts)
     write_whole(output_dir / SAMPLES_FILE, (_sample(task, one) for task, rows in found["samples"].items() for one in rows))
     write_json(output_dir / RESULTS_FILE, results, indent=2)
+    replies.unlink()
     return results
 
 

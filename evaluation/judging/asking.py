@@ -107,7 +107,8 @@ class Asking:
             if first is None or second is None:
                 return Reading(None, null_reason="an answer that is too long for the reward model")
             return Reading("A=B" if first == second else "A>B" if first > second else "B>A")
-        return read(self._protocol, self._judge.mode, replies, [self._begun(reply) for reply in replies])
+        begun = [self._begun(reply) for reply in replies]
+        return read(self._protocol, self._judge.mode, replies, begun, self._judge.markers)
 
     def replies(self, judgment: Pending) -> list[Generation]:
         """The replies on file; of free text also the one to the request to go on."""
@@ -180,7 +181,7 @@ class Asking:
         first = self._calls.get(self._key(messages))
         if first is None or first.finish_reason not in ("stop", "length"):
             return None
-        if not self._protocol.wants_more(spoken(first.completion, begun=self._begun(first)) or ""):
+        if not self._protocol.wants_more(spoken(first.completion, begun=self._begun(first), markers=self._judge.markers) or ""):
             return None
         return [*messages, message("assistant", first.completion), message("user", self._protocol.ASK_AGAIN)]
 

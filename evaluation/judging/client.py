@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from bnf.data.chat_template import RenderingError
-from evaluation.answers.thoughts import BEGIN, spoken
+from evaluation.answers.thoughts import MARKERS, begins_thought, spoken
 from evaluation.engines import Engine, Prompt
 from evaluation.generation.generate import render
+from evaluation.generation.thinking import thinking_engine, thought_markers
 from evaluation.judging.aggregates.judgment import Verdict
 from evaluation.judging.protocols import JudgeProtocol
 from evaluation.judging.replies import json_field
@@ -49,10 +50,11 @@ _LATER = frozenset({"seeds"})
 
 
 class Judge(Protocol):
-    """Something that can be asked. `identity` and `parameters` are part of every request's key."""
+    """Something that can be asked. `identity` and `parameters` are part of every request's key; `markers` begin and end its thoughts."""
 
     mode: Mode
     identity: Mapping[str, object]
+    markers: Sequence[str]
 
     @property
     def begins_thought(self) -> bool:
@@ -113,7 +115,8 @@ class ModelJudge:
             )
         self.mode: Mode = mode
         self.identity = identity
-        self._engine, self._tokenizer, self._meter = engine, tokenizer, meter
+        self.markers: Sequence[str] = thought_markers(tokenizer, None)
+        self._engine, self._tokenizer, self._meter = thinking_engine(engine, tokenizer, self.markers), tokenizer, meter
         self._max_tokens = max_judgment_tokens
 
     @functools.cached_property
@@ -121,11 +124,14 @@ class ModelJudge:
         if self._tokenizer is None:
             return False
         _, (text,) = self._rendered([[{"role": "user", "content": "?"}]])
-        return text.rstrip().endswith(BEGIN)
+        return begins_thought(text, self.markers)
 
     def parameters(self, protocol: JudgeProtocol) -> Mapping[str, object]:
         asked = asdict(self._sampling(protocol)).items()
-        return {"verdict": self.mode, **{name: value for name, value in asked if value is not None or name not in _LATER}}
+        known = {name: value for name, value in asked if value is not None or name not in _LATER}
+        # Replies of judges with the usual markers are found under the keys that they always had.
+        own = {} if tuple(self.markers) == MARKERS else {"think_tokens": list(self.markers)}
+        return {"verdict": self.mode, **known, **own}
 
     def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol, keep: Keep) -> None:
         shown = conversations if self._tokenizer is None else [_harmless(self._tokenizer, one) for one in conversations]
@@ -217,18 +223,25 @@ def instructions(protocol: JudgeProtocol, mode: Mode) -> str:
     return f"{protocol.TASK}\n\n{asks[mode]}"
 
 
-def read(protocol: JudgeProtocol, mode: Mode, replies: Sequence[Generation], begun: Sequence[bool]) -> Reading:
+def read(
+    protocol: JudgeProtocol,
+    mode: Mode,
+    replies: Sequence[Generation],
+    begun: Sequence[bool],
+    markers: Sequence[str] = MARKERS,
+) -> Reading:
     """The verdict of the replies to one judgment's requests, the first and the one to go on. Thoughts have none.
 
     Args:
         begun: For each reply whether its thought began before it.
+        markers: The texts that begin and end a thought.
     """
     last = replies[-1]
     if last.finish_reason not in ("stop", "length"):
         return Reading(None, null_reason=last.finish_reason)
     if mode == "logprobs":
         return _likelier_letter(protocol, last.top_logprobs or {})
-    said = [spoken(reply.completion, begun=thinks) for reply, thinks in zip(replies, begun, strict=True)]
+    said = [spoken(reply.completion, begun=thinks, markers=markers) for reply, thinks in zip(replies, begun, strict=True)]
     text = "\n".join(part for part in said if part is not None)
     if mode == "text":
         verdict = protocol.parse(text)
@@ -261,6 +274,7 @@ class RewardJudge:
     """
 
     mode: Mode = "reward"
+    markers: Sequence[str] = MARKERS
     begins_thought = False
 
     def __init__(self, scorer: RewardModel, identity: Mapping[str, object]) -> None:

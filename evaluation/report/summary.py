@@ -156,8 +156,9 @@ def _thoughts(name: str, entry: Record) -> str | None:
             lengths = (
                 f", in the mean {thoughts['mean_thought_tokens']:.0f} tokens and {thoughts['mean_answer_tokens']:.0f} of answer"
             )
+        cut = f", and {thoughts['cut']:.1f} % met the limit of thoughts and were ended there" if "cut" in thoughts else ""
         said.append(
-            f"{model} in {thoughts['share']:.1f} % of the completions{lengths}; {thoughts['unfinished']:.1f} % end in mid-thought"
+            f"{model} in {thoughts['share']:.1f} % of the completions{lengths}; {thoughts['unfinished']:.1f} % end in mid-thought{cut}"
         )
     if not said:
         return None

@@ -41,6 +41,7 @@ class ScoreRecord(TypedDict):
     scorer: str
     answer_start: NotRequired[int | None]
     num_thought_tokens: NotRequired[int]
+    is_thought_cut: NotRequired[bool]
     votes: NotRequired[int]
 
 
@@ -54,12 +55,14 @@ class GroupScore(TypedDict):
 
 class Thoughts(TypedDict):
     """Of the completions with a thought: their share and that of those whose thought doesn't end, in percent of all completions; the mean
-    tokens of the thought and of the answer, over those for which they are known."""
+    tokens of the thought and of the answer, over those for which they are known. `cut` is the share of those that met the limit of
+    thoughts, where there was one."""
 
     share: float | None
     unfinished: float | None
     mean_thought_tokens: float | None
     mean_answer_tokens: float | None
+    cut: NotRequired[float | None]
 
 
 class AtK(TypedDict):
@@ -203,12 +206,16 @@ def _thoughts(thinking: Sequence[ScoreRecord], n: int) -> Thoughts:
     known = [record for record in thinking if "num_thought_tokens" in record]
     lengths = [record["num_thought_tokens"] for record in known]
     answers = [(record["num_completion_tokens"] or 0) - record["num_thought_tokens"] for record in known]
-    return {
+    limited = [record["is_thought_cut"] for record in thinking if "is_thought_cut" in record]
+    found: Thoughts = {
         "share": percent(len(thinking), n),
         "unfinished": percent(sum(record["answer_start"] is None for record in thinking), n),
         "mean_thought_tokens": sum(lengths) / len(lengths) if lengths else None,
         "mean_answer_tokens": sum(answers) / len(answers) if answers else None,
     }
+    if limited:
+        found["cut"] = percent(sum(limited), n)
+    return found
 
 
 def _metric(records: Sequence[ScoreRecord], name: str, n_expected: int) -> float | None:

@@ -223,6 +223,8 @@ def _record(
         record["answer_start"] = thought["answer_start"]
     if "num_thought_tokens" in thought:
         record["num_thought_tokens"] = thought["num_thought_tokens"]
+    if "is_thought_cut" in thought:
+        record["is_thought_cut"] = thought["is_thought_cut"]
     return record
 
 

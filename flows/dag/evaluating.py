@@ -114,7 +114,7 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
         "date": recipe.date,
         # Without a chat template there are no messages.
         **(recipe.system_settings() if evaluation.lm_eval[name].chat else {}),
-        **recipe.thought_settings(),
+        **_thinking(recipe),
     }
     return Node(
         "lm_eval",
@@ -126,6 +126,12 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
         benchmark=name,
         session=session("generate", model),
     )
+
+
+def _thinking(recipe: Recipe) -> Settings:
+    """Where thoughts are and how long they may be; empty where the recipe says nothing of them."""
+    limit = recipe.evaluation.max_thinking_tokens
+    return {**recipe.thought_settings(), **({"max_thinking_tokens": limit} if limit is not None else {})}
 
 
 def _lm_eval_versions() -> Settings:
@@ -252,7 +258,7 @@ def _generate(
             # An endpoint's server has a template, and a clock, of its own.
             **({} if is_remote(engine["name"]) else {"date": recipe.date}),
             **recipe.system_settings(),
-            **recipe.thought_settings(),
+            **_thinking(recipe),
         },
         {"model": _weights(recipe, model)},
         [benchmark_code(name, "load", "messages", "temperature", "NUM_TURNS"), f"evaluation.engines.{engine['name']}"],

@@ -119,6 +119,9 @@ def training_nodes(recipe: Recipe, round_: int | None, start: str, data: str, *,
             "checkpoints": kept,
             **({"save_steps": config.save_steps} if kept[0].startswith("save") else {}),
         }
+    if recipe.system_prompt is not None:
+        # Rows that all have a system message of their own are the same with any, but the policy notes the recipe's.
+        settings = {**settings, "conversations": recipe.system_settings()}
     return [
         *([] if found is None else [found]),
         *made,

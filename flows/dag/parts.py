@@ -55,7 +55,9 @@ def resolve_node(
     files = {"model": folder} if folder else {}
     if template is not None:
         files["template"] = recipe.find("chat_template", template)
-    return Node("resolve", settings, files=files, role=role, unkeyed=unkeyed)
+    # What the stage says of the model's keys begins with their section.
+    section = key.removesuffix("model_name_or_path")
+    return Node("resolve", settings, files=files, role=role, unkeyed={**unkeyed, **({"section": section} if section else {})})
 
 
 def base_node(recipe: Recipe) -> Node:

@@ -31,7 +31,7 @@ def think_tokens_check(recipe: Recipe, folder: Path | None) -> Check | None:
     if recipe.think_tokens is None or folder is None:
         return None
     from bnf.data.rendering import load_tokenizer
-    from evaluation.generation.generate import check_markers
+    from evaluation.generation.thinking import check_markers
 
     try:
         check_markers(load_tokenizer(folder, recipe.date), recipe.think_tokens)

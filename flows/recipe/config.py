@@ -118,7 +118,7 @@ class Recipe(Section):
         max_length=2,
         description=(
             "the texts that begin and end a model's thought, which is kept on record and taken off before answers are scored, judged or "
-            "labelled; left out: `[<think>, </think>]`"
+            "labelled; left out: those of the model's tokenizer, or `[<think>, </think>]`"
         ),
     )
     data: Annotated[OneOrMixture | None, _OneListOfChoices] = Field(

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from bnf.plugins import load, names
-from evaluation.engines import ENGINES, LOAD_OPTIONS, PLACEMENT_OPTIONS, LoadOption
+from evaluation.engines import ENGINES, LOAD_OPTIONS, PLACEMENT_OPTIONS, LoadOption, is_remote
 from evaluation.judging import reward_model
 from flows.recipe.section import Section
 
@@ -51,6 +51,16 @@ class LoadsModel(Section):
                     f"{name} must be left out with engine {engine}, which doesn't take it, got {value:g}; remove it, or set engine to "
                     f"{' or '.join(takers)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _ends_thoughts(self) -> Self:
+        engine, limit = vars(self)["engine"], vars(self).get("max_thinking_tokens")
+        if limit is not None and is_remote(engine):
+            raise ValueError(
+                f"max_thinking_tokens must be left out with engine {engine}, whose server ends no thought for us, got {limit}; remove it "
+                "and give the server a limit of its own, or set engine to vllm or transformers"
+            )
         return self
 
     def load_options(self) -> dict[LoadOption, int | float]:

@@ -149,6 +149,7 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("top_p", "sample.top_p", "evaluation.top_p"),
     **_named("num_generations num_return_sequences n_samples_per_prompt rollout_n", "sample.samples_per_prompt"),
     **_named("max_new_tokens max_gen_toks max_tokens", "evaluation.max_new_tokens", "sample.max_new_tokens"),
+    **_named("thinking_token_budget thinking_budget max_think_tokens", "evaluation.max_thinking_tokens"),
     **_named("prompts prompt_file prompt_dataset", "sample.source", "sample.path"),
     **_named("use_vllm engine backend vllm_mode", "evaluation.engine", "sample.engine"),
     **_named(

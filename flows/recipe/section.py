@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from typing import Annotated, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 
@@ -43,6 +43,16 @@ def _plain(value: object) -> object:
 
 # Values of a chat template's variables.
 TemplateValues = Annotated[dict[str, object], BeforeValidator(_plain)]
+MaxThinkingTokens = Annotated[
+    int | None,
+    Field(
+        gt=0,
+        description=(
+            "engines that run here: a thought that is open after the first so many tokens of a completion is ended there, by its "
+            "marker, and the model goes on; in judged answers and lm-eval's tasks too; left out: no limit"
+        ),
+    ),
+]
 
 # Tags of a value that may be one or several. pydantic puts them into the place of an error; the brackets tell them from keys.
 ONE, SEVERAL = "(one)", "(several)"

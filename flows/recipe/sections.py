@@ -23,7 +23,7 @@ from flows.recipe.benchmark_sections import (
 )
 from flows.recipe.engine_options import GpuMemoryUtilization, LoadsModel, MaxModelLen, NumReplicas, TensorParallelSize
 from flows.recipe.paths import MayBeLocal, in_project
-from flows.recipe.section import ONE, SEVERAL, Section, TemplateValues, one_or_several
+from flows.recipe.section import ONE, SEVERAL, MaxThinkingTokens, Section, TemplateValues, one_or_several
 
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
 # How a judge can say its verdict, beside free text, by what that takes of its engine.
@@ -141,6 +141,7 @@ class Evaluation(LoadsModel):
     gpu_memory_utilization: GpuMemoryUtilization = None
     num_replicas: NumReplicas = None
     max_new_tokens: int | None = Field(None, gt=0, description="an upper limit beside each benchmark's own")
+    max_thinking_tokens: MaxThinkingTokens = None
     num_samples: int = Field(
         1, gt=0, description="completions of each item of `benchmarks`; of several the accuracy is avg@k, with pass@k and maj@k"
     )

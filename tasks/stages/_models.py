@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.answers.thoughts import MARKERS
 from evaluation.engines import Engine, is_remote, open_engine, opening_options
 from evaluation.spending import Meter
 from tasks.job import Settings
@@ -22,6 +23,23 @@ def open_model(settings: Settings, model: Path | None) -> tuple[Engine, PreTrain
     """
     decides = ("engine", "engine_placement", "ray", "date", "spending")
     return _open(json.dumps({name: settings[name] for name in decides if name in settings}, sort_keys=True), model)
+
+
+def markers_of(settings: Settings, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, str]:
+    """The texts between which the model's thoughts are, as `thought_markers` gives them; the stage's log says which."""
+    from evaluation.generation.thinking import thought_markers
+
+    given = settings.get("think_tokens")
+    begin, end = thought_markers(tokenizer, given)
+    why = (
+        "as think_tokens has it"
+        if given
+        else "of which the tokenizer has the tokens"
+        if (begin, end) != MARKERS
+        else "as usual"
+    )
+    print(f"a thought is what is written between {begin} and {end}, {why}", flush=True)
+    return begin, end
 
 
 @functools.lru_cache(maxsize=1)

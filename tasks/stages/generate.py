@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from bnf.data.system_prompt import with_system_prompt
 from bnf.plugins import load
-from evaluation.answers.thoughts import MARKERS
 from evaluation.benchmarks import BENCHMARKS, CONVERSATIONS
 from evaluation.engines import ENGINES
 from evaluation.generation.completion_cache import CompletionCache
 from evaluation.generation.generate import COMPLETIONS_FILE, generate
 from evaluation.generation.samples import generate_samples
+from evaluation.generation.thinking import ThinkingEngine, thinking_engine
 from evaluation.generation.turns import generate_turns
 from evaluation.types import Item, Message, Sampling
 from tasks.job import Job
 from tasks.keys import code_digests, digest
-from tasks.stages._models import open_model
+from tasks.stages._models import markers_of, open_model
 from tasks.stages._sources import benchmark_source
 from tasks.stages._too_long import too_long
 
@@ -38,7 +39,8 @@ def run(job: Job) -> None:
     benchmark = load(BENCHMARKS, s["benchmark"])
     items = benchmark.load(benchmark_source(job), s["limit"])
     engine, tokenizer = open_model(s, job.inputs["model"])
-    system_prompt, markers = s.get("system_prompt"), s.get("think_tokens", MARKERS)
+    system_prompt, markers = s.get("system_prompt"), markers_of(s, tokenizer)
+    engine = thinking_engine(engine, tokenizer, markers, s.get("max_thinking_tokens"))
     if benchmark.NUM_TURNS > 1:
         conversation = load(CONVERSATIONS, s["benchmark"])
         generate_turns(
@@ -50,7 +52,8 @@ def run(job: Job) -> None:
         max_new_tokens=s["max_new_tokens"],
         **({} if drawn is None else {"temperature": drawn["temperature"], "top_p": drawn["top_p"]}),
     )
-    cache = CompletionCache(_cache_file(job, sampling), read=not job.refresh)
+    thinking = markers if isinstance(engine, ThinkingEngine) else None
+    cache = CompletionCache(_cache_file(job, sampling, thinking), read=not job.refresh)
 
     def messages(item: Item) -> list[Message]:
         return with_system_prompt(benchmark.messages(item), system_prompt)
@@ -78,8 +81,12 @@ def outcome(output: Path) -> str | None:
     return too_long(output / COMPLETIONS_FILE, "prompts", "evaluation.max_model_len")
 
 
-def _cache_file(job: Job, sampling: Sampling) -> Path:
-    """Where completions of this model, by this engine and its code, with this decoding are kept: `artifacts/completions/`."""
+def _cache_file(job: Job, sampling: Sampling, markers: Sequence[str] | None = None) -> Path:
+    """Where completions of this model, by this engine and its code, with this decoding are kept: `artifacts/completions/`.
+
+    Args:
+        markers: Those of thoughts, where completions depend on them.
+    """
     engine = job.settings["engine"]
     decides = {
         "model": job.fingerprints["model"],
@@ -87,4 +94,6 @@ def _cache_file(job: Job, sampling: Sampling) -> Path:
         "code": code_digests([f"evaluation.engines.{engine['name']}"]),
         "sampling": dataclasses.asdict(sampling),
     }
+    if markers is not None:
+        decides |= {"markers": list(markers), "max_thinking_tokens": job.settings.get("max_thinking_tokens")}
     return job.output.parents[1] / "completions" / f"{digest(decides)}.jsonl"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from evaluation.answers.thoughts import MARKERS
 from tasks.job import Job
-from tasks.stages._models import open_model
+from tasks.stages._models import markers_of, open_model
 
 ORDER = 100
 READS = {"model": "model"}
@@ -21,15 +20,16 @@ MEMORY_REMEDY = (
 
 
 def run(job: Job) -> None:
+    from evaluation.generation.thinking import thinking_engine
     from evaluation.harness.tasks import run_task
 
     s = job.settings
     # Its progress bars would fill the log.
     os.environ["TQDM_DISABLE"] = "1"
     engine, tokenizer = open_model(s, job.inputs["model"])
-    include_path = s["include_path"]
+    include_path, markers = s["include_path"], markers_of(s, tokenizer)
     run_task(
-        engine,
+        thinking_engine(engine, tokenizer, markers, s.get("max_thinking_tokens")),
         tokenizer,
         s["task"],
         job.output,
@@ -39,5 +39,5 @@ def run(job: Job) -> None:
         chat=s["chat"],
         include_path=Path(include_path) if include_path else None,
         system_prompt=s.get("system_prompt"),
-        markers=s.get("think_tokens", MARKERS),
+        markers=markers,
     )

@@ -20,7 +20,22 @@ EVALUATES = True
 
 
 def run(job: Job) -> None:
-    """Name the model's folder, after fetching it where the recipe gives a hub id."""
+    """Name the model's folder, after fetching it where the recipe gives a hub id.
+
+    Raises:
+        ValueError: its message begins with the recipe's key.
+    """
+    section = job.settings.get("section")
+    try:
+        _resolve(job)
+    except ValueError as error:
+        if section is None:
+            raise
+        # A judge's, or a reference's, are keys of its section.
+        raise ValueError(f"{section}{error}") from error
+
+
+def _resolve(job: Job) -> None:
     folder = job.inputs.get("model") or _download(job.settings["model_name_or_path"], job.settings["revision"])
     template, values = job.inputs.get("template"), job.settings.get("chat_template_kwargs", {})
     if "served" in job.settings and (wrong := served_otherwise(folder, template, values, **job.settings["served"])):

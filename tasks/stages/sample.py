@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from tasks.job import Job
-from tasks.stages._models import open_model
+from tasks.stages._models import markers_of, open_model
 from tasks.stages._too_long import too_long
 
 ORDER = 20
@@ -28,6 +28,7 @@ def run(job: Job) -> None:
     prompts = prompts_to_complete(config, str(local) if local is not None else settings["path"], settings["place"])
     engine, tokenizer = open_model(settings, job.inputs["model"])
     assert tokenizer is not None, "sample.engine runs the model here"
+    config = replace(config, think_tokens=markers_of(settings, tokenizer))
     sample_prompts(engine, tokenizer, prompts, config, job.output, job.progress)
 
 

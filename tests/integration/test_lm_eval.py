@@ -1,5 +1,6 @@
 """lm-eval: our completions through its own tasks, and its tasks on our engines, with no network."""
 
+import dataclasses
 import json
 import math
 import os
@@ -185,6 +186,49 @@ def test_a_generating_task_with_a_few_shots_a_limit_and_a_comparison(definitions
     assert row["lm-eval task"] == "bnf_echo" and row["documents"] == "4" and row["Δ [95 %]"].startswith("0.0000")
 
 
+class Counts:
+    """An engine that counts what it is asked, and fails after so many replies."""
+
+    takes, supports_choices, version = "ids", False, "counts 1"
+
+    def __init__(self, engine, most=1000):
+        self.engine, self.most, self.num = engine, most, 0
+        self.max_model_len = engine.max_model_len
+
+    def _counted(self, replies):
+        for reply in replies:
+            if self.num == self.most:
+                raise RuntimeError("the engine broke")
+            self.num += 1
+            yield reply
+
+    def generate(self, prompts, sampling):
+        return self._counted(self.engine.generate(prompts, sampling))
+
+    def loglikelihoods(self, pairs):
+        return self._counted(self.engine.loglikelihoods(pairs))
+
+
+@pytest.mark.parametrize(("task", "requests"), [("bnf_colours", 12), ("bnf_echo", 6)])
+def test_a_task_that_broke_off_goes_on_and_its_results_are_those_of_one_that_didn_t(
+    definitions, engine, tmp_path, task, requests
+):
+    def run(engine_, folder):
+        return run_task(engine_, engine[1], task, tmp_path / folder, _quiet, include_path=definitions)
+
+    whole = Counts(engine[0])
+    expected = run(whole, "whole")
+    assert whole.num == requests
+    with pytest.raises(RuntimeError, match="the engine broke"):
+        run(Counts(engine[0], 4), "broken")
+    assert len((tmp_path / "broken" / "replies.jsonl").read_text().splitlines()) == 4
+    rest = Counts(engine[0])
+    assert run(rest, "broken") == expected and rest.num == requests - 4
+    assert {path.name: path.read_bytes() for path in (tmp_path / "broken").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()
+    }
+
+
 def test_a_system_prompt_stands_before_chat_prompts_that_have_no_system_message(engine):
     from evaluation.harness.model import EngineModel
 
@@ -257,6 +301,23 @@ def test_a_task_s_stop_texts_end_no_thought_and_thoughts_are_on_record(definitio
     kept = [json.loads(line) for line in (tmp_path / "thoughts.jsonl").read_text().splitlines()]
     assert [one["completion"] for one in kept] == [thinking.texts[0]] * 2 and all(one["is_finished"] for one in kept)
     assert thinking.asked.count(None) == 2
+
+
+class EndsThoughts(Thinks):
+    """One that says that it ended each thought, as `ThinkingEngine` does."""
+
+    def generate(self, prompts, sampling, received=None):
+        for index, (one,) in super().generate(prompts, sampling):
+            yield index, [dataclasses.replace(one, is_thought_cut=True)]
+
+
+def test_thoughts_that_met_their_limit_are_counted(definitions, engine, tmp_path):
+    results = run_task(
+        EndsThoughts("<think>\nit is\n</think>blue"), engine[1], "bnf_echo", tmp_path, _quiet, include_path=definitions, limit=2
+    )
+    assert results["thoughts"] == {"num": 2, "num_unfinished": 0, "num_cut": 2}
+    kept = [json.loads(line) for line in (tmp_path / "thoughts.jsonl").read_text().splitlines()]
+    assert [one["is_thought_cut"] for one in kept] == [True, True]
 
 
 def test_nothing_is_read_of_a_thought_that_doesn_t_end_and_a_plain_answer_is_generated_once(definitions, engine, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from bnf.data.rendering import load_tokenizer, render_prompt
 from data.labelers import verifier
 from data.sampling.sample import CHUNK_PROMPTS, SampleConfig, chunk_seed, sample_prompts
-from evaluation.types import Verdict
+from evaluation.types import Generation, Verdict
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 ROOT = Path(__file__).parents[3]
@@ -51,6 +51,16 @@ def test_records_hold_prompt_ids_and_the_sampled_ids(tmp_path, tokenizer):
     first = records[4]["completions"][0]
     assert len(records[4]["completions"]) == 3 and len(first["token_ids"]) == 5 and first["finish_reason"] == "stop"
     assert not (tmp_path / "chunks").exists()
+
+
+def test_markers_that_are_special_tokens_are_in_a_samples_text(tmp_path):
+    tokenizer = load_tokenizer(MODEL)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    written = tokenizer("[THINK]so[/THINK]4<|im_end|>", add_special_tokens=False)["input_ids"]
+    engine = FakeEngine(lambda prompt: Generation("so4", written, "stop", len(prompt), len(written)), takes="ids")
+    text = run(engine, tmp_path, tokenizer, PROMPTS[:1], think_tokens=("[THINK]", "[/THINK]"))
+    one = json.loads(text)["completions"][0]
+    assert (one["text"], one["token_ids"], one["answer_start"]) == ("[THINK]so[/THINK]4", written, 17)
 
 
 def test_seeds_differ_between_chunks_and_runs(tmp_path, tokenizer):

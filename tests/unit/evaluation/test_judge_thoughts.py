@@ -110,6 +110,24 @@ def test_a_judge_here_tells_by_its_template_that_its_replies_begin_in_thought(tm
     assert read(protocol, "choice", [whole], [False]).verdict == "A>B", "what constrains a reply leaves no room for a thought"
 
 
+@pytest.mark.skipif(not MODEL.exists(), reason="the demonstration model is not there; run `make env`")
+def test_a_judge_here_whose_markers_are_special_tokens_is_read_after_its_thought():
+    from bnf.data.rendering import load_tokenizer
+
+    tokenizer = load_tokenizer(MODEL, "2026-01-01")
+    plain = ModelJudge(FakeEngine(takes="ids"), tokenizer, {"model": "j"}, "text")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    written = tokenizer("[THINK][[A>B]]?[/THINK][[B>A]]<|im_end|>", add_special_tokens=False)["input_ids"]
+    # As engines decode.
+    text = tokenizer.decode(written, skip_special_tokens=True)
+    engine = FakeEngine(lambda _: Generation(text, written, "stop", 1, len(written)), takes="ids")
+    judge, protocol, kept = ModelJudge(engine, tokenizer, {"model": "j"}, "text"), load(PROTOCOLS, "pairwise"), []
+    judge.ask([[{"role": "user", "content": "?"}]], protocol, lambda _, reply: kept.append(reply))
+    assert kept[0].completion == "[THINK][[A>B]]?[/THINK][[B>A]]"
+    assert read(protocol, "text", kept, [False], judge.markers).verdict == "B>A"
+    assert judge.parameters(protocol) == {**plain.parameters(protocol), "think_tokens": ["[THINK]", "[/THINK]"]}
+
+
 def test_a_structured_reply_is_read_after_a_thought_that_the_server_lets_through():
     protocol = load(PROTOCOLS, "pairwise")
     body = json.dumps({"reasons": "A shows <think> tags", "verdict": "[[B>A]]"})

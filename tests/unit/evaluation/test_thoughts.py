@@ -9,13 +9,15 @@ from tokenizers import AddedToken
 from data.labelers import verifier
 from data.labelers._unfinished import without_unfinished
 from data.sampling.rewards import add_gold, reward_statistics
-from evaluation.answers.thoughts import answer_of, begins_thought, ends_alone, noted, spoken
-from evaluation.generation.generate import check_markers, generate
+from evaluation.answers.thoughts import MARKERS, answer_of, begins_thought, ends_alone, noted, spoken
+from evaluation.generation.generate import generate
+from evaluation.generation.thinking import check_markers, thought_markers
 from evaluation.judging.answers import completions_by_question, read_answers
 from evaluation.report.examples import _without_thought as shown_example
 from evaluation.report.summary import _thoughts as thoughts_note
 from evaluation.scoring.score import aggregate, score_completions, score_records
 from evaluation.types import Generation, Sampling
+from tasks.stages._models import markers_of
 from tests.unit.evaluation.fake_engine import FakeEngine, no_progress
 
 ITEMS = [{"id": str(number), "question": f"{number}?", "answer": "4"} for number in range(4)]
@@ -68,7 +70,7 @@ def test_a_model_may_have_markers_of_its_own():
 class Letters:
     """A tokenizer with a token for each character; `<s>` is special."""
 
-    all_special_tokens = ("<s>",)
+    all_special_tokens, all_special_ids, bos_token = ("<s>",), (0,), "<s>"
     added_tokens_decoder: ClassVar = {1: AddedToken("<t>", special=True), 2: AddedToken("<think>", special=False)}
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
@@ -97,13 +99,81 @@ def test_generating_notes_where_the_answer_begins_and_how_long_the_thought_is(tm
     ]
 
 
-def test_a_marker_that_decoding_leaves_out_is_refused():
-    with pytest.raises(ValueError, match="think_tokens must be texts that decoding keeps, got <s>, a special token"):
+def test_at_an_endpoint_whose_template_begins_thoughts_one_that_is_cut_off_is_no_answer(tmp_path):
+    def kept(folder, *said):
+        replies = {
+            item["question"]: Generation(text, [], reason, 1, 9) for item, (text, reason) in zip(ITEMS, said, strict=True)
+        }
+        engine = FakeEngine(lambda messages: replies[messages[0]["content"]])
+        generate(
+            *(engine, None, ITEMS, lambda item: [{"role": "user", "content": item["question"]}], Sampling(9)),
+            *(tmp_path / folder, no_progress),
+        )
+        lines = (tmp_path / folder / "completions.jsonl").read_text().splitlines()
+        return [json.loads(line).get("answer_start", "all") for line in lines]
+
+    cut, whole = ("is it 4 or 5", "length"), ("hm</think>4", "stop")
+    assert kept("begun", cut, whole, ("h</think>it is four, as", "length"), whole) == [None, 10, 9, 10]
+    # It is the model itself that begins them, or there is no thought.
+    assert kept("own", cut, ("<think>hm</think>4", "stop"), ("4", "stop"), ("4", "stop")) == ["all", 17, "all", "all"]
+    # Half of them tell nothing, nor does a reply that ended by itself; where none ended, nothing is known.
+    assert kept("half", cut, whole, ("4", "stop"), cut) == ["all", 10, "all", "all"]
+    assert kept("none", cut, cut, cut, cut) == ["all"] * 4
+    assert kept("most", ("4", "stop"), whole, whole, cut) == ["all", 10, 10, None]
+
+
+def test_a_marker_that_begins_or_ends_texts_is_refused():
+    with pytest.raises(ValueError, match="think_tokens must be texts that decoding keeps, got <s>, which begins, ends or"):
         check_markers(Letters(), ["<s>", "</s>"])
-    # Also one that no list of the tokenizer's names.
-    with pytest.raises(ValueError, match="got <t>, a special token"):
-        check_markers(Letters(), ["<t>", "</t>"])
+    # Another special token may be one.
+    check_markers(Letters(), ["<t>", "</t>"])
     check_markers(Letters(), ["<think>", "</think>"])
+
+
+class Vocabulary:
+    """A tokenizer with these tokens and this chat template."""
+
+    def __init__(self, *tokens: str, template: str = "{{ messages }}"):
+        self.added_tokens_decoder = {number: AddedToken(text) for number, text in enumerate(tokens)}
+        self.chat_template = template
+
+
+MISTRAL, COHERE = ("[THINK]", "[/THINK]"), ("<|START_THINKING|>", "<|END_THINKING|>")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "markers"),
+    [
+        (Vocabulary(), MARKERS),
+        (Vocabulary(*MISTRAL), MISTRAL),
+        (Vocabulary("<|x|>", *COHERE), COHERE),
+        (Vocabulary("[THINK]"), MARKERS),  # half of a pair is none
+        (Vocabulary(*MISTRAL, *MARKERS), MARKERS),
+        # A model that was trained to write the usual ones as text.
+        (Vocabulary(*MISTRAL, template="{% set content = content.split('</think>')[-1] %}"), MARKERS),
+        (None, MARKERS),
+    ],
+)
+def test_markers_are_those_of_the_tokenizer_unless_the_usual_ones_are_there(tokenizer, markers):
+    assert thought_markers(tokenizer, None) == markers
+    assert thought_markers(tokenizer, ["[A]", "[/A]"]) == ("[A]", "[/A]")
+
+
+def test_a_stage_s_log_says_which_markers_it_took(capsys):
+    for settings, tokenizer, said in (
+        ({}, Vocabulary(), "<think> and </think>, as usual"),
+        ({}, Vocabulary(*MISTRAL), "[THINK] and [/THINK], of which the tokenizer has the tokens"),
+        ({"think_tokens": ["[A]", "[/A]"]}, Vocabulary(*MISTRAL), "[A] and [/A], as think_tokens has it"),
+    ):
+        assert " and ".join(markers_of(settings, tokenizer)) in said
+        assert capsys.readouterr().out == f"a thought is what is written between {said}\n"
+
+
+def test_of_several_pairs_none_is_guessed():
+    with pytest.raises(
+        ValueError, match=r"think_tokens must say .* has \[\[THINK\], \[/THINK\]\] and \[<\|START.*set it to one"
+    ):
+        thought_markers(Vocabulary(*MISTRAL, *COHERE), None)
 
 
 def completions(*texts: str) -> list[dict]:

@@ -118,6 +118,33 @@ def test_a_model_of_links_never_comes_into_a_shared_store(model: Path, tmp_path:
     assert not shared.exists() or not any(path.is_file() for path in shared.rglob("*"))
 
 
+def test_a_system_prompt_is_in_the_key_of_the_training_whose_policy_notes_it():
+    """Rows that all have a system message of their own are the same with any: two recipes would share a policy that notes the first's."""
+    plain, brief, long = (
+        nodes("pairs", *more)["train"] for more in ((), ("system_prompt=Be brief.",), ("system_prompt=Be long.",))
+    )
+    assert "conversations" not in plain.settings
+    assert brief.settings["conversations"] == {"system_prompt": "Be brief."} != long.settings["conversations"]
+    assert {**brief.settings, **brief.unkeyed}["conversations"] == {"system_prompt": "Be brief.", "date": "2024-07-26"}
+    # A day that the template doesn't ask for trains nothing anew.
+    assert nodes("pairs", "date=2026-01-01")["train"].settings == plain.settings
+
+
+def test_what_is_wrong_with_a_judges_template_is_said_of_its_section(model: Path, tmp_path: Path):
+    judge = "judge={engine: transformers, model_name_or_path: MODEL, chat_template_kwargs: {thinkng: false}, benchmarks: [mt_bench]}"
+    (node,) = [
+        one
+        for one in nodes("evaluate", judge.replace("MODEL", str(model))).values()
+        if one.role == "judge" and one.stage == "resolve"
+    ]
+    job = Job({**node.settings, **node.unkeyed}, node.files, tmp_path / "work", no_progress)
+    with pytest.raises(
+        ValueError, match=r"^judge\.chat_template_kwargs must hold variables that the chat template reads, got thinkng"
+    ):
+        resolve.run(job)
+    assert nodes("evaluate")["resolve/base"].unkeyed.keys() == {"served"}
+
+
 def test_what_a_killed_try_left_is_made_anew(model: Path, tmp_path: Path):
     left = tmp_path / "work" / "model"
     left.mkdir(parents=True)
@@ -169,7 +196,7 @@ def test_a_policy_that_is_resolved_already_is_checked_all_the_same(tmp_path: Pat
     )
 
 
-def test_markers_that_decoding_leaves_out_are_refused_before_anything_runs(tmp_path: Path):
+def test_markers_that_begin_or_end_turns_are_refused_before_anything_runs(tmp_path: Path):
     assert problems("pairs", tmp_path, "think_tokens=['[THINK]', '[/THINK]']") == ""
     said = problems("pairs", tmp_path, "think_tokens=['<|im_start|>', '<|im_end|>']")
     assert said.startswith("think_tokens must be texts that decoding keeps, got <|im_start|>")
@@ -184,6 +211,16 @@ def test_markers_are_in_the_keys_of_what_reads_them():
         "generate",
         "report",
     }
+
+
+def test_a_limit_of_thoughts_is_in_the_keys_of_what_the_models_answer_and_of_no_sample():
+    limit = "evaluation.max_thinking_tokens=64"
+    before, after = (nodes("quickstart", "evaluation.lm_eval=[ifeval]", *more) for more in ((), (limit,)))
+    changed = {node.stage for name, node in after.items() if node.settings != before[name].settings}
+    assert changed == {"generate", "lm_eval", "report"}
+    for stage in ("generate", "lm_eval"):
+        (one, *_) = [node for node in after.values() if node.stage == stage]
+        assert one.settings["max_thinking_tokens"] == 64 and "max_thinking_tokens" not in before[one.id].settings
 
 
 def test_names_in_a_value_stay_as_they_are():

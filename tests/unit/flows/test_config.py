@@ -54,6 +54,12 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
             r"evaluation.lm_eval must run on an engine .* got openai",
         ),
         (
+            ["evaluation.max_thinking_tokens=64", "evaluation.engine=openai"],
+            r"evaluation.max_thinking_tokens must be left out with engine openai, .* got 64; remove it and give the server",
+        ),
+        (["evaluation.max_thinking_tokens=0"], r"evaluation.max_thinking_tokens must be above 0, got 0"),
+        (["evaluation.thinking_budget=64"], r"thinking_budget .*evaluation\.max_thinking_tokens"),
+        (
             ["sample={source: x, num_prompts: 4, prompts_per_round: 5}"],
             r"prompts_per_round must be at most sample.num_prompts \(4\), got 5",
         ),

@@ -51,13 +51,13 @@ def test_a_recipe_without_the_new_keys_has_the_keys_that_it_had(recipe):
     assert "limit" not in (shown["data"] or {})
 
 
-def test_the_stages_that_render_prompts_read_it_and_no_other():
+def test_the_stages_that_render_prompts_read_it_and_the_training_whose_policy_notes_it():
     before, after = nodes("quickstart"), nodes("quickstart", SAID)
     changed = {node.stage for name, node in after.items() if node.settings != before[name].settings}
-    assert changed == {"sample", "generate", "judge", "report"}
+    assert changed == {"sample", "train", "generate", "judge", "report"}
     before, after = nodes("pairs"), nodes("pairs", SAID)
     assert {node.stage for name, node in after.items() if node.settings != before[name].settings} == {
-        "prepare", "generate", "report",
+        "prepare", "train", "generate", "report",
     }  # fmt: skip
     assert after["prepare"].settings["prepare"]["system_prompt"] == "Answer in one word."
     assert after["report"].settings["recipe"]["system_prompt"] == "Answer in one word."

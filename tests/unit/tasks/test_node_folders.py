@@ -62,6 +62,26 @@ def test_what_the_store_lacks_is_refused(tmp_path, policy, node):
         ArtifactFolder(str(tmp_path / "first" / "artifacts"))(str(policy))
 
 
+def test_a_folder_of_links_comes_from_no_store_and_the_remedy_says_so(tmp_path, node):
+    """A recipe's chat template is in a folder that links to the model's files."""
+    model, root = tmp_path / "model", tmp_path / "first" / "artifacts"
+    linked = root / "resolve" / "abc.def" / "model"
+    with pytest.raises(
+        ValueError,
+        match=r"chat_template_kwargs must be on every node .* comes from no BNF_STORE; mount the home of the run's machine",
+    ):
+        ArtifactFolder(str(root))(str(linked))
+    linked.mkdir(parents=True)
+    (linked / "model.safetensors").symlink_to(model / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"must be on every node under the same path, got .*/model/model\.safetensors, which isn't on"
+    ):
+        ArtifactFolder(str(root))(str(linked))
+    model.mkdir()
+    (model / "model.safetensors").write_text("weights")
+    assert ArtifactFolder(str(root))(str(linked)) == str(linked)
+
+
 def test_without_a_store_the_home_must_be_mounted(tmp_path, policy, node, monkeypatch):
     monkeypatch.delenv("BNF_STORE")
     folder = ArtifactFolder(str(tmp_path / "first" / "artifacts"))

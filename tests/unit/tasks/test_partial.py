@@ -42,7 +42,12 @@ def test_samples_shards_and_checkpoints(tmp_path):
     assert partial_work("train", tmp_path / "train") == "a checkpoint after 40 of 120 steps is there"
 
 
-@pytest.mark.parametrize("stage", ["generate", "sample", "reference", "train", "score", "judge"])
+def test_replies_to_lm_eval_are_counted(tmp_path):
+    write(tmp_path / "replies.jsonl", 7)
+    assert partial_work("lm_eval", tmp_path) == "7 replies to lm-eval are there"
+
+
+@pytest.mark.parametrize("stage", ["generate", "sample", "reference", "train", "score", "judge", "lm_eval"])
 def test_nothing_is_said_of_nothing(tmp_path, stage):
     assert partial_work(stage, tmp_path) is None and partial_work(stage, tmp_path / "not there") is None
 

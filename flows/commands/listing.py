@@ -16,7 +16,7 @@ from flows.runs.listing import ListedRun, chosen, fold, headline_text, list_runs
 from flows.runs.naming import changes
 from flows.runs.record import Run, all_runs, unreadable_records
 from flows.runs.sizes import bytes_freed, sharing
-from flows.runs.sweeps import sweep_of, unreadable_sweeps
+from flows.runs.sweeps import find_sweep, sweep_of, unreadable_sweeps
 from flows.wording import counted, place
 
 # What a value is called where no column's head says it.
@@ -84,6 +84,11 @@ def _print(rows: list[dict[str, str]]) -> None:
 def remove_runs(names: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Drop runs and what they alone name, after a question on the terminal."""
     home = home_folder()
+    known = {run.id for run in all_runs(home)}
+    if sweep := next((name for name in names if name not in known and find_sweep(home, name) is not None), None):
+        raise RecipeError(
+            f"RUN must be a run, got the sweep {sweep}; name its runs, which bnf runs --filter sweep={sweep} lists"
+        )
     runs = list({run.id: run for run in (taken_run(home, name) for name in names)}.values())
     dropped = remove(home, runs, dry_run=True)
     stays = _what_stays(dropped, sharing(all_runs(home), runs))

@@ -36,6 +36,8 @@ def study(name: str | None, overrides: Sequence[str] = (), *, write_page: bool, 
         The exit code: 1 where a run of its sweep failed.
     """
     if name is None:
+        if write_page:
+            raise RecipeError("NAME must be given with --write-page, got none; name a study, or leave the option out")
         _list(as_json=as_json)
         return 0
     if name in STUDIES:
@@ -105,6 +107,11 @@ def _complete(sweep: Sweep) -> SweepFolder | None:
 def _show(name: str, command: str, folder: SweepFolder, *, write_page: bool, as_json: bool) -> None:
     results = StudyResults.read(folder.folder)
     assert results is not None, "the sweep of a study leaves its results"
+    if write_page and not any(run.why is None or run.is_collapsed for run in folder.record.runs):
+        failed = next(run for run in folder.record.runs if run.why is not None)
+        raise RecipeError(
+            f"--write-page must have a run with a result, got none, as with {failed.name}: {failed.why}; the same command goes on"
+        )
     paths = sweep_study_page.write(name, command, results, ROOT / "docs") if write_page else []
     if as_json:
         found = {"answer": results.answer.sentence, "rows": [dataclasses.asdict(row) for row in results.rows]}

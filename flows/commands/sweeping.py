@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ from flows.recipe.sweep_file import load_sweep
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.naming import changes
 from flows.runs.record import RUNNING
-from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun, begin, find_sweep, held
-from flows.wording import place
+from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun, begin, find_sweep, held, left_out, require_same_file
+from flows.wording import counted, place
 from tasks.child import Cancelled
 from tasks.home_lock import using
 from tasks.nodes import Node
@@ -41,7 +42,9 @@ def run_sweep(
     set_prefect_environment(home, debug=debug)
     # What the plan finds in the home stays until the sweep has ended: nothing is dropped, and no other of its name begins.
     with using(home), held(home, sweep.name):
-        earlier, plan = find_sweep(home, sweep.name), make_sweep_plan(home, sweep)
+        earlier = find_sweep(home, sweep.name)
+        require_same_file(earlier, sweep.file)
+        plan = make_sweep_plan(home, sweep)
         found, was_begun = plan.problems(), earlier is not None and any(run.runs for run in earlier.record.runs)
         # A sweep that was begun is finished but for these runs.
         if found and (not was_begun or plan.all_refused):
@@ -54,6 +57,12 @@ def run_sweep(
             sweep.select.model_dump() if sweep.select is not None else None,
             [SweepRun(point.recipe.name, point.settings) for point in plan.points],
         )
+        if gone := left_out(record, earlier):
+            print(
+                f"{counted(len(gone), 'run')} of this sweep before the file or the settings were changed, no part of it any more: "
+                f"{', '.join(gone)}",
+                file=sys.stderr,
+            )
         folder = begin(home, record, earlier)
         _run(plan, folder)
     if show is not None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from bnf.paths import person_path
 from flows.errors import RecipeError
-from flows.recipe.config import as_name, read_values
-from flows.recipe.messages import explain
+from flows.recipe.config import Recipe, as_name, read_values
+from flows.recipe.messages import as_written, explain
 from flows.recipe.overrides import key_parts
 from flows.recipe.paths import find_path
-from flows.recipe.section import Section
+from flows.recipe.section import Section, inner_section
 from flows.recipe.study_section import Study
 from tasks.keys import code_digests, digest
 
@@ -118,22 +119,24 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> Sweep:
     try:
         given = SweepFile.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{path}: {explain(entry, SweepFile)}" for entry in error.errors())) from None
+        raise RecipeError("\n".join(f"{path}: {_explained(entry)}" for entry in error.errors())) from None
     axes, variants = _axes(given.sweep)
     own = [word for word in overrides if not word.startswith("name=")]
     names = [word.removeprefix("name=") for word in overrides if word.startswith("name=")]
     name = _name(names[-1] if names else given.name or as_name(file.stem))
+    of_variants = {key: f"sweep.{VARIANT}" for settings in variants.values() for key in settings}
+    places = of_variants | {key: f"sweep.{key}" for key in axes}
     for key in (word.partition("=")[0] for word in own):
-        if ".".join(key_parts(key)) in axes:
+        if found := next((other for other in places if _overlap(".".join(key_parts(key)), other)), None):
             raise RecipeError(
-                f"{key} must be set where the sweep sets it, got it on the command line too; change sweep.{key} in {path}"
+                f"{key} must be set where the sweep sets it, got it on the command line too; change {places[found]} in {path}"
             )
     if given.study is not None:
         try:
             given.study.check_variants(variants)
         except ValueError as error:
             raise RecipeError(f"{path}: {error}") from None
-    return Sweep(name, file, _base(given.base, file), own, axes, variants, _select(given.select, axes), given.study)
+    return Sweep(name, file, _base(given.base, file), own, axes, variants, _select(given.select, axes, variants), given.study)
 
 
 def made_of(sweep: Sweep) -> str:
@@ -166,7 +169,12 @@ def _name(name: str) -> str:
 
 def _base(base: str, file: Path) -> Path:
     beside = file.parent / person_path(base)
-    return beside if beside.is_file() else find_path(base, "base", file.parent)
+    if beside.is_dir():
+        raise RecipeError(f"base must be a recipe's file, got the folder {beside}; name a file in it")
+    found = beside if beside.is_file() else find_path(base, "base", file.parent)
+    if AXES in read_values(found, str(found)):
+        raise RecipeError(f"base must be a recipe, got the sweep {found}; name the recipe that it has as its base")
+    return found
 
 
 def _axes(given: Mapping[str, Sequence[object]]) -> tuple[dict[str, Sequence[object]], dict[str, dict[str, object]]]:
@@ -176,6 +184,10 @@ def _axes(given: Mapping[str, Sequence[object]]) -> tuple[dict[str, Sequence[obj
         key = ".".join(key_parts(written))
         if key in axes:
             raise RecipeError(f"sweep.{written} must be one axis, got it twice, with - and with _; remove one")
+        if key == "name":
+            raise RecipeError("sweep.name must not be an axis, as a run's name says its settings, got it; remove it")
+        if within := next((other for other in axes if _overlap(key, other)), None):
+            raise RecipeError(f"sweep must have axes of keys that don't hold one another, got {within} and {key}; remove one")
         if not values:
             raise RecipeError(f"sweep.{key} must have a value or more, got an empty list; add one, or remove the axis")
         if key == VARIANT:
@@ -184,9 +196,12 @@ def _axes(given: Mapping[str, Sequence[object]]) -> tuple[dict[str, Sequence[obj
         twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
         if twice is not None:
             raise RecipeError(f"sweep.{key} must have each value once, got {twice!r} twice; remove one")
+        if key != VARIANT:
+            _refuse_sections([(key, value) for value in values])
         axes[key] = values
     for name, settings in variants.items():
-        if both := [key for key in settings if key in axes]:
+        _refuse_sections(settings.items())
+        if both := [key for key in settings if any(_overlap(key, axis) for axis in axes)]:
             raise RecipeError(
                 f"sweep.{VARIANT} must set other keys than the axes, got {both[0]} in {name} and as an axis; remove one of them"
             )
@@ -202,16 +217,56 @@ def _variants(values: Sequence[object]) -> dict[str, dict[str, object]]:
                 "{name: dpo, train.objective: dpo}"
             )
         name = value["name"]
+        if not any(map(str.isalnum, name)):
+            raise RecipeError(f"sweep.{VARIANT} must have names with a letter or a digit, got {name!r}; write one")
         if name in found:
             raise RecipeError(f"sweep.{VARIANT} must have each name once, got {name!r} twice; rename one")
         found[name] = {".".join(key_parts(key)): entry for key, entry in value.items() if key != "name"}
     return found
 
 
-def _select(select: Select | None, axes: Mapping[str, Sequence[object]]) -> Select | None:
+def _overlap(key: str, other: str) -> bool:
+    """Whether setting one of the keys sets the other too, or a part of it."""
+    return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
+
+
+def _refuse_sections(settings: Iterable[tuple[str, object]]) -> None:
+    """Refuse a whole section as a value: what the base says in it would be gone. A source of data is given whole."""
+    for key, value in settings:
+        field = Recipe.model_fields.get(key) if key != "data" else None
+        # The section `train` is the library's.
+        is_section = field is not None and (key == "train" or inner_section(field.annotation) is not None)
+        if isinstance(value, dict) and is_section:
+            one = next(iter(value), "KEY")
+            raise RecipeError(
+                f"sweep must set keys of {key} one by one, as the base's others would be lost, got {value!r}; write {key}.{one}"
+            )
+
+
+def _explained(error: ErrorDetails) -> str:
+    """A validation error of a sweep's file. Of its keys none has a default, and none stands on the command line."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return f"{key} must be given, got nothing; add it to the file"
+    if key == AXES:
+        rule = "1 or more axes" if error["type"] == "too_short" else "a mapping of recipe keys to lists of values"
+        return f"{key} must be {rule}, got {as_written(error['input'])}; write such as {{seed: [0, 1]}}"
+    said = explain(error, SweepFile)
+    return said.replace(", or leave it out for the default", "").replace(", or leave the key out for its default", "")
+
+
+def _select(
+    select: Select | None, axes: Mapping[str, Sequence[object]], variants: Mapping[str, Mapping[str, object]]
+) -> Select | None:
     if select is None:
         return None
     over = [".".join(key_parts(key)) for key in select.over]
+    if twice := next((key for number, key in enumerate(over) if key in over[:number]), None):
+        raise RecipeError(f"select.over must name each axis once, got {twice} twice; remove one")
+    if VARIANT in over and any(SEED in settings for settings in variants.values()):
+        raise RecipeError(
+            f"select.over must leave out seed, over which the dev values are averaged, got {VARIANT}, which sets it; make it an axis"
+        )
     for key in over:
         if key not in axes:
             raise RecipeError(

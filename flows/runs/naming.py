@@ -60,7 +60,9 @@ def _part(key: str, value: object) -> str:
     last = key.rsplit(".", 1)[-1]
     name = _SHORT.get(key, last)
     has_no_word = isinstance(value, list | dict) or value is None or key == _SENTENCES
-    text = name or last if has_no_word else (name or "") + _value(value)
+    # A variant's name is no path, whatever it holds.
+    said = str(value) if key == "variant" else _value(value)
+    text = name or last if has_no_word else (name or "") + said
     # A run's name is a folder's, and a word of a shell.
     return re.sub(r"[^a-z0-9.+-]+", "-", text.lower()).strip("-.")
 

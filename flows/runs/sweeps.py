@@ -159,6 +159,30 @@ def _lock(alive: IO[str]) -> bool:
             return True
 
 
+def require_same_file(earlier: SweepFolder | None, file: Path) -> None:
+    """Refuse a sweep whose folder has the results of another file.
+
+    Raises:
+        RecipeError: naming both.
+    """
+    if earlier is None or not any(run.runs for run in earlier.record.runs):
+        return
+    before = Path(earlier.record.file)
+    # What was moved, or lies in another checkout, is the same file.
+    if before.is_file() and before.read_bytes() != file.read_bytes() and not before.samefile(file):
+        raise RecipeError(
+            f"name must be another than that of the sweep of another file, got {earlier.id}, whose results are of {before}; write "
+            f"name=… to run {file} beside it"
+        )
+
+
+def left_out(record: SweepRecord, earlier: SweepFolder | None) -> list[str]:
+    """The names of the runs that the sweep had before, and has no longer."""
+    now = {run.name: run.settings for run in record.runs}
+    known = earlier.record.runs if earlier is not None else []
+    return [run.name for run in known if run.runs and now.get(run.name) != run.settings]
+
+
 def begin(home: Path, record: SweepRecord, earlier: SweepFolder | None) -> SweepFolder:
     """The sweep's folder with a new record, for one that has it `held`. The runs that the sweep began earlier stay its runs."""
     known = {run.name: run for run in earlier.record.runs} if earlier is not None else {}

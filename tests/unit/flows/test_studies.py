@@ -156,7 +156,7 @@ def test_the_key_of_the_results_holds_what_decides_them(folder, monkeypatch):
         return made_of(load_sweep(studies.study_path("noise"), words))
 
     first = key()
-    assert key("resources.devices=2") == first != key("seed.x=1") and same_but_code(first, key("resources.devices=4"))
+    assert key("resources.devices=2") == first != key("train.x=1") and same_but_code(first, key("resources.devices=4"))
     monkeypatch.setattr(sweep_file, "code_digests", lambda entries: {"evaluation.report.study_results": "changed"})
     assert key() != first and same_but_code(key(), first)
     write(folder, columns=["gain"])

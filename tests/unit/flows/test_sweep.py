@@ -131,6 +131,27 @@ def test_runs_whose_settings_make_no_name_have_numbers(written):
             "got the same recipe with variant=a and with variant=b",
         ),
         ({"seed": [0]}, ("seed=3",), "seed must be set where the sweep sets it"),
+        (
+            {"variant": [{"name": "a", "train.objective": "bnf"}, {"name": "b", "train.objective": "dpo"}]},
+            ("train.objective=kto",),
+            "train.objective must be set where the sweep sets it, got it on the command line too; change sweep.variant",
+        ),
+        (
+            {"evaluation.benchmarks": [{"gsm8k": {}}]},
+            ("evaluation.benchmarks.gsm8k.limit=3",),
+            "evaluation.benchmarks.gsm8k.limit must be set where the sweep sets it, got it .* change sweep.evaluation.benchmarks",
+        ),
+        ({"name": ["a"], "seed": [0, 1]}, (), "sweep.name must not be an axis"),
+        ({"train": [{"objective": "bnf"}]}, (), r"sweep must set keys of train one by one, .*; write train\.objective"),
+        ({"variant": [{"name": "a", "train": {"max_steps": 1}}]}, (), "sweep must set keys of train one by one"),
+        (
+            {"train.objective_options": [{"beta": 0.1}], "train.objective_options.beta": [0.1]},
+            (),
+            "sweep must have axes of keys that don't hold one another, got train.objective_options and train.objective_options.beta",
+        ),
+        ({"variant": [{"name": ""}]}, (), "sweep.variant must have names with a letter or a digit, got ''"),
+        ({"variant": [{"name": "/"}]}, (), "sweep.variant must have names with a letter or a digit, got '/'"),
+        (None, (), "sweep must be a mapping of recipe keys to lists of values, got nothing; write such as"),
         ({"seed": [0]}, ("name=a b",), "name must be letters, digits"),
     ],
 )

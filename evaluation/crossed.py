@@ -32,6 +32,8 @@ _NUM_RESAMPLES = 2000
 _LEAST_P, _GREATEST_P = 1e-12, 0.99
 # Differences of equal figures, such as 75 − 71.875 %, may be apart by this share of them.
 _ROUNDING = 1e-9
+# An error of shares that is nothing but rounding: 2/3 − 1/3 and 1 − 2/3 are apart by less.
+_NO_ERROR = 1e-11
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,18 @@ class Block:
 
     Attributes:
         right_or_wrong: Whether the values are differences between right and wrong: −1, 0 or 1. Others may happen to be such numbers.
+        scale: The least and the greatest value there can be, of others that have one.
     """
 
     values: Sequence[Sequence[float]]
     clusters: Sequence[Hashable] | None = None
     right_or_wrong: bool = field(kw_only=True)
+    scale: Interval | None = field(default=None, kw_only=True)
+
+    @property
+    def ends(self) -> Interval | None:
+        """Where the values end."""
+        return (-1.0, 1.0) if self.right_or_wrong else self.scale
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,8 @@ def crossed_mean(blocks: Sequence[Block], *, seed: int = 0, with_p: bool = True)
     num_seeds = _checked(blocks)
     by_seed = [math.fsum(_mean(block.values[s]) for block in blocks) / len(blocks) for s in range(num_seeds)]
     mean = math.fsum(by_seed) / num_seeds
-    binary = all(block.right_or_wrong for block in blocks)
+    ends = [block.ends or (-math.inf, math.inf) for block in blocks]
+    lowest, highest = (math.fsum(side) / len(blocks) for side in zip(*ends, strict=True))
     items = [_items_interval(block) for block in blocks]
     known = [interval for interval in items if interval is not None]
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in by_seed) / (num_seeds - 1)) if num_seeds > 1 else None
@@ -116,8 +126,7 @@ def crossed_mean(blocks: Sequence[Block], *, seed: int = 0, with_p: bool = True)
         seeds = float(t.isf(alpha / 2, num_seeds - 1)) * of_seeds if of_seeds else 0.0
         parts = [interval(z) for interval in known]
         low, high = (math.hypot(seeds, *(end / len(blocks) for end in side)) for side in zip(*parts, strict=True))
-        # Differences between right and wrong end at −1 and 1.
-        return max(mean - low, -1.0 if binary else -math.inf), min(mean + high, 1.0 if binary else math.inf)
+        return max(mean - low, lowest), min(mean + high, highest)
 
     whole = len(known) == len(blocks)
     ci = around(_ALPHA, error) if whole else None
@@ -191,7 +200,17 @@ def _items_interval(block: Block) -> Callable[[float], Interval] | None:
 
         return tango
     error = standard_error(values, clusters) / 100
-    return lambda z: (z * error, z * error)
+    if block.scale is None or error > _NO_ERROR:
+        return lambda z: (z * error, z * error)
+    lowest, highest = block.scale
+    number = len(set(of_item))
+
+    def unanimous(z: float) -> Interval:
+        """As `evaluation.statistics.unanimous_interval`: that all items are alike doesn't say that all others are."""
+        share = z**2 / (number + z**2)
+        return share * (mean - lowest), share * (highest - mean)
+
+    return unanimous
 
 
 def _p_value(mean: float, around: Callable[[float], Interval]) -> float:

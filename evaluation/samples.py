@@ -107,36 +107,41 @@ def error_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> floa
 
 
 def interval_around(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval | None:
-    """Student's 95 % interval of the mean of shares, or of their differences, over items, in points; None where all are equal, which proves
-    nothing.
+    """The 95 % interval of the mean of paired differences of shares over items, in points; None of a single cluster."""
+    return _interval(values, clusters, -1.0) if len(set(clusters)) > 1 else None
 
-    It is cut at −100 and 100. There is one degree of freedom less than clusters: AIME's 30 items are too few for the normal quantile.
+
+def _interval(values: Sequence[float], clusters: Sequence[Hashable], lowest: float) -> Interval:
+    """Student's interval of a mean of values from `lowest` to 1, in percent, cut at these; where all are equal `unanimous_interval`.
+
+    There is one degree of freedom less than clusters: AIME's 30 items are too few for the normal quantile.
     """
     from scipy.stats import t
 
-    error = error_of_mean(values, clusters)
+    mean, error, number = math.fsum(values) / len(values), error_of_mean(values, clusters), len(set(clusters))
     if not error:
-        return None
-    mean, half = 100 * math.fsum(values) / len(values), float(t.isf(0.025, len(set(clusters)) - 1)) * error
-    return max(-100.0, mean - half), min(100.0, mean + half)
+        low, high = unanimous_interval(mean, number, lowest, 1.0)
+        return 100 * low, 100 * high
+    half = float(t.isf(0.025, number - 1)) * error
+    return max(100 * lowest, 100 * mean - half), min(100.0, 100 * mean + half)
 
 
 def p_of_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """The two-sided p of the mean of differences over items being 0, by Student's distribution; 1 where all are equal."""
+    """The two-sided p of the mean of differences over items being 0, by Student's distribution. Where all are equal it is the sign test's:
+    1 where they are 0, and else the chance that all clusters go the same way.
+    """
     from scipy.stats import t
 
-    error = error_of_mean(values, clusters)
+    error, number = error_of_mean(values, clusters), len(set(clusters))
     mean = 100 * math.fsum(values) / len(values)
-    return float(2 * t.sf(abs(mean) / error, len(set(clusters)) - 1)) if error else 1.0
+    if error:
+        return float(2 * t.sf(abs(mean) / error, number - 1))
+    return 2.0 ** (1 - number) if abs(mean) > _ROUNDING else 1.0
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
     """The 95 % interval of a mean of shares over items, in percent and cut at 0 and 100; of equal values as `unanimous_interval` has it."""
-    around = interval_around(values, clusters)
-    if around is None:
-        low, high = unanimous_interval(values[0], len(set(clusters)), 0.0, 1.0)
-        around = 100 * low, 100 * high
-    return max(0.0, around[0]), min(100.0, around[1])
+    return _interval(values, clusters, 0.0)
 
 
 def by_item(records: Sequence[Record]) -> dict[str, list[Record]]:

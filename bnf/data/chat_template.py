@@ -33,8 +33,8 @@ _LOOSE = " \t\r\n\"'"
 _MOST_LOOSE = 64
 # How a template that prints a value writes JSON's words: as Python's.
 _PYTHON = {"true": "True", "false": "False", "null": "None"}
-# Words that end with a closing tag: what they began is over.
-_CLOSED = re.compile(r"</[^<>]+>\s*$")
+# Words that end with a closing tag, as models' thoughts do: what they began is over.
+_CLOSED = re.compile(r"(</[^<>]+>|\[/[^\[\]]+\]|<\|END_[^<>]+\|>)\s*$")
 # What a template's code may raise for data that it doesn't expect.
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError)
 
@@ -212,7 +212,8 @@ class ChatTemplate:
         literals, order = split(self._written(marked.messages, marked.context, {"add_generation_prompt": False}))
         asked = split(self._written(marked.messages[:-1], marked.context, {"add_generation_prompt": True}))
         header, end, text = literals[-2], literals[-1], reply.get("content")
-        is_one_text = isinstance(text, str) and order == [*asked[1], len(order) - 1] and literals[:-2] == asked[0][:-1]
+        is_one_text = isinstance(text, str) and len(shape_of([reply], NO_CONTEXT).texts) == 1
+        is_one_text = is_one_text and order == [*asked[1], len(order) - 1] and literals[:-2] == asked[0][:-1]
         words = asked[0][-1].removeprefix(header)
         if not is_one_text or not asked[0][-1].startswith(header) or not words.strip():
             raise RenderingError(

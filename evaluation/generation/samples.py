@@ -15,7 +15,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluation.answers.thoughts import MARKERS
@@ -90,13 +92,17 @@ def generate_samples(
         for index, (generation,) in engine.generate([prompts[draw.place] for draw in chunk], asked):
             yield chunk[index], generation
 
+    # Replicas use the tokenizer in threads of their own.
+    tokenizing = engine.tokenizing if isinstance(engine, ThinkingEngine) else RLock()
     failed: list[str] = []
     with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
 
         def keep(draw: _Draw, generation: Generation) -> None:
             number = {"sample": draw.sample} if num_samples > 1 else {}
             record = {"id": items[draw.place]["id"], **number, "prompt": texts[draw.place], **generation.to_json()}
-            file.write(to_line(record | thought_of(tokenizer, texts[draw.place], generation, markers)))
+            with tokenizing:
+                record |= thought_of(tokenizer, texts[draw.place], generation, markers)
+            file.write(to_line(record))
             file.flush()
             done.add((items[draw.place]["id"], draw.sample))
 
@@ -114,7 +120,8 @@ def generate_samples(
         if own_seeds:
             made = work(engine, [draw for chunk in todo for draw in chunk])
         else:
-            made = engine.share_chunks(todo, work) if isinstance(engine, ThinkingEngine) else share_chunks(engine, todo, work)
+            shared = engine.share_chunks if isinstance(engine, ThinkingEngine) else partial(share_chunks, engine)
+            made = shared(todo, work)
         for draw, generation in made if todo else ():
             if not is_left(draw):
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from threading import RLock
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from evaluation.answers.thoughts import MARKERS, OTHER_MARKERS, answer_start, begins_thought
@@ -24,10 +25,11 @@ def thought_markers(tokenizer: PreTrainedTokenizerBase | None, given: Sequence[s
     """The texts that begin and end a model's thoughts: those that the recipe names, or else those of its tokenizer.
 
     These are `<think>` and `</think>`, unless the vocabulary has another of the known pairs as tokens, and neither has these two nor a chat
-    template that names one of them. Without a tokenizer they are `<think>` and `</think>`.
+    template that names one of them. Of several pairs it is the one that the template names. Without a tokenizer they are `<think>` and
+    `</think>`.
 
     Raises:
-        ValueError: the vocabulary has several other pairs.
+        ValueError: the vocabulary has several other pairs, and the template doesn't tell which.
     """
     if given is not None or tokenizer is None:
         begin, end = given or MARKERS
@@ -36,6 +38,8 @@ def thought_markers(tokenizer: PreTrainedTokenizerBase | None, given: Sequence[s
     if tokens.issuperset(MARKERS) or any(marker in str(tokenizer.chat_template) for marker in MARKERS):
         return MARKERS
     found = [pair for pair in OTHER_MARKERS if tokens.issuperset(pair)]
+    written = [pair for pair in found if any(marker in str(tokenizer.chat_template) for marker in pair)]
+    found = written if len(written) == 1 else found
     if len(found) > 1:
         pairs = " and ".join(f"[{begin}, {end}]" for begin, end in found)
         raise ValueError(
@@ -128,13 +132,17 @@ class ThinkingEngine:
         tokenizer: PreTrainedTokenizerBase,
         markers: Sequence[str],
         max_thinking_tokens: int | None = None,
+        tokenizing: RLock | None = None,
     ) -> None:
         self._engine, self._tokenizer, self._markers, self._budget = engine, tokenizer, markers, max_thinking_tokens
+        # A tokenizer serves one thread, and replicas have one each: whoever uses this engine's tokenizer holds it.
+        self.tokenizing = tokenizing or RLock()
         self.version = engine.version
         self._seed: int | None = None
-        self._with_markers = with_markers(tokenizer, markers)
-        # On a line of its own, as chat templates write it: so it never stands between backticks, where it would be a quotation.
-        self._end: list[int] = tokenizer(f"\n{markers[1]}", add_special_tokens=False)["input_ids"]
+        with self.tokenizing:
+            self._with_markers = with_markers(tokenizer, markers)
+            # On a line of its own, as chat templates write it: so it never stands between backticks, where it would be a quotation.
+            self._end: list[int] = tokenizer(f"\n{markers[1]}", add_special_tokens=False)["input_ids"]
         written = self._text(self._end)
         if max_thinking_tokens is not None and markers[1] not in written:
             raise ValueError(
@@ -195,12 +203,16 @@ class ThinkingEngine:
         """As `evaluation.engines.share_chunks`, with this engine's markers and limit on every replica."""
 
         def within(engine: Engine, chunk: T) -> Iterator[R]:
-            return work(ThinkingEngine(cast(LikelihoodEngine, engine), self._tokenizer, self._markers, self._budget), chunk)
+            replica = cast(LikelihoodEngine, engine)
+            return work(ThinkingEngine(replica, self._tokenizer, self._markers, self._budget, self.tokenizing), chunk)
 
         return share_chunks(self._engine, chunks, within)
 
     def _whole(self, one: Generation) -> Generation:
-        return one if self._with_markers is None else self._with_markers(one)
+        if self._with_markers is None:
+            return one
+        with self.tokenizing:
+            return self._with_markers(one)
 
     def _continued(
         self,
@@ -225,6 +237,8 @@ class ThinkingEngine:
                 sampling,
                 n=1,
                 max_new_tokens=room - len(added),
+                # A line break of the task's own would end the completion right after the thought. The caller cuts the text there.
+                stop=None if is_cut else sampling.stop,
                 seed=self._next_seed(sampling, is_cut),
                 seeds=None if sampling.seeds is None else [_second_seed(sampling.seeds[index], is_cut) for index, _ in group],
             )
@@ -235,7 +249,8 @@ class ThinkingEngine:
 
     def _is_open(self, prompt: Prompt, text: str) -> bool:
         """Whether a completion that begins with the text is in mid-thought after it."""
-        last = self._tokenizer.decode(list(cast(Sequence[int], prompt))[-_LAST_TOKENS:], skip_special_tokens=False)
+        with self.tokenizing:
+            last = self._tokenizer.decode(list(cast(Sequence[int], prompt))[-_LAST_TOKENS:], skip_special_tokens=False)
         return answer_start(text, begun=begins_thought(str(last), self._markers), markers=self._markers) is None
 
     def _joined(self, before: Generation, added: Sequence[int], rest: Generation, is_cut: bool) -> Generation:
@@ -261,7 +276,8 @@ class ThinkingEngine:
 
     def _text(self, ids: Sequence[int]) -> str:
         """As an engine decodes a completion; together, as a character may have tokens on both sides of the cut."""
-        text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        with self.tokenizing:
+            text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
         return self._whole(Generation(text, list(ids), "stop", 0, len(ids))).completion
 
 

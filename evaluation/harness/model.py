@@ -107,8 +107,9 @@ class EngineModel(TemplateLM):
         for sampling, indices in self._by_decoding(requests):
             in_thought = []
             for index, generation in self._generated(requests, indices, sampling):
-                if sampling.stop and generation.finish_reason == "stop" and self._said(requests[index], generation) is None:
-                    # The task's own stop text may stand in a thought, as a line break does.
+                said = self._said(requests[index], generation)
+                if sampling.stop and generation.finish_reason == "stop" and not said and generation.completion:
+                    # The task's own stop text may stand in a thought or right after it, as a line break does.
                     in_thought.append(index)
                     continue
                 read(index, generation, sampling)

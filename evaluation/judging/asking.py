@@ -188,7 +188,7 @@ class Asking:
     def _count(self, reply: Generation) -> None:
         if reply.finish_reason == "stop":
             self._num_whole += 1
-            self._num_ends_alone += ends_alone(reply.completion)
+            self._num_ends_alone += ends_alone(reply.completion, self._judge.markers)
 
     def _begun(self, reply: Generation) -> bool:
         """Whether the reply's thought began before it. An endpoint's template isn't known: where most whole replies of the judge have

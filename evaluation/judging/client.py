@@ -116,7 +116,8 @@ class ModelJudge:
         self.mode: Mode = mode
         self.identity = identity
         self.markers: Sequence[str] = thought_markers(tokenizer, None)
-        self._engine, self._tokenizer, self._meter = thinking_engine(engine, tokenizer, self.markers), tokenizer, meter
+        self._opened, self._engine = engine, thinking_engine(engine, tokenizer, self.markers)
+        self._tokenizer, self._meter = tokenizer, meter
         self._max_tokens = max_judgment_tokens
 
     @functools.cached_property
@@ -129,8 +130,9 @@ class ModelJudge:
     def parameters(self, protocol: JudgeProtocol) -> Mapping[str, object]:
         asked = asdict(self._sampling(protocol)).items()
         known = {name: value for name, value in asked if value is not None or name not in _LATER}
-        # Replies of judges with the usual markers are found under the keys that they always had.
-        own = {} if tuple(self.markers) == MARKERS else {"think_tokens": list(self.markers)}
+        # Replies of judges whose markers are the usual ones, and no special tokens, are found under the keys that they always had.
+        are_usual = tuple(self.markers) == MARKERS and self._engine is self._opened
+        own = {} if are_usual else {"think_tokens": list(self.markers)}
         return {"verdict": self.mode, **known, **own}
 
     def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol, keep: Keep) -> None:

@@ -193,6 +193,8 @@ def _of_kind(setting: Setting, names: Sequence[str], kind: str) -> list[str]:
     return [name for name in names if (name in setting.targets) == (kind == "gain")]
 
 
+# A share in points.
+_POINTS = 100.0
 # The values of a benchmark, by seed and item.
 _Values = Callable[[str], Sequence[Sequence[float]]]
 
@@ -241,12 +243,18 @@ def _tokens(setting: Setting, seeds: Sequence[int], name: str) -> list[Sequence[
 
 
 def _mean(
-    scores: SweptScores, names: Sequence[str], values: _Values, factor: float = 100.0, *, right_or_wrong: bool = True
+    scores: SweptScores, names: Sequence[str], values: _Values, factor: float = _POINTS, *, right_or_wrong: bool = True
 ) -> CrossedMean | None:
     if not names:
         return None
+    most = 1.0 if right_or_wrong else 2.0
     blocks = [
-        Block(values(name), scores.clusters[name], right_or_wrong=right_or_wrong and name not in scores.sampled)
+        Block(
+            values(name),
+            scores.clusters[name],
+            right_or_wrong=right_or_wrong and name not in scores.sampled,
+            scale=(-most, most) if factor == _POINTS else None,
+        )
         for name in names
     ]
     return crossed_mean(blocks).times(factor)

@@ -41,7 +41,7 @@ def _read_lines(path: Path, fields: dict[str, type | UnionType]) -> list[Record]
         sample = record.get(SAMPLE) if SAMPLE in fields else None
         if sample is not None and sample < 0:
             raise ValueError(f"{path} must have {SAMPLE} as a number from 0, got {sample} {where}")
-        if records and (sample is None) != (SAMPLE not in records[0]):
+        if records and (sample is None) != (records[0].get(SAMPLE) is None):
             raise ValueError(f"{path} must have {SAMPLE} in all of its lines or in none, got {sample} {where}")
         if (key := (record["id"], sample)) in lines:
             of = "each id once" if sample is None else f"each {SAMPLE} of an id once"

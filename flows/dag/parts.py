@@ -234,6 +234,8 @@ def shown_recipe(recipe: Recipe) -> Settings:
         for section in (shown["evaluation"], *shown["evaluation"]["benchmarks"].values()):
             for name in DRAWN:
                 section.pop(name)
+    if recipe.evaluation.max_thinking_tokens is None:
+        shown["evaluation"].pop("max_thinking_tokens")
     judge = shown["judge"] or {}
     for one in (judge, judge.get("second") or {}, (shown["label"] or {}).get("judge") or {}):
         if not one.get("chat_template_kwargs"):

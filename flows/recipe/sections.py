@@ -187,6 +187,15 @@ class Evaluation(LoadsModel):
                         f"{place} must be 1 at temperature 0, where {'all ' * (key == 'num_samples')}{text}, got {drawn[key]}; set "
                         "evaluation.temperature (0.6 is usual for models that reason), or leave it out"
                     )
+        if (
+            not self.benchmarks
+            and not self.lm_eval
+            and (unread := next((k for k in DRAWN if getattr(self, k) != _GREEDY[k]), None))
+        ):
+            raise ValueError(
+                f"{unread} must be left out without benchmarks, as judged answers are greedy and given once, got "
+                f"{getattr(self, unread)}; name benchmarks with a rule, such as evaluation.benchmarks=[aime_2024], or remove it"
+            )
         if self.lm_eval and (self.num_samples, self.temperature) != (1, 0):
             key = "num_samples" if self.num_samples != 1 else "temperature"
             raise ValueError(

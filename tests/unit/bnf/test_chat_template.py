@@ -200,10 +200,13 @@ def test_a_thought_that_the_prompt_begins_is_trained_on_as_the_model_generates_i
     assert rendered_after("<think>\n", same[0], messages=earlier)[1] == found[:1]
 
 
-def test_a_reply_follows_a_thought_that_the_prompt_ends():
-    prompt, found = rendered_after("<think>\n\n</think>\n\n", "There.", " <think> begins it.")
-    assert prompt.endswith("assistant: <think>\n\n</think>\n\n")
-    assert found == ["There.<|im_end|>", "<think> begins it.<|im_end|>"]
+@pytest.mark.parametrize("words", ["<think>\n\n</think>\n\n", "[THINK][/THINK]", "<|START_THINKING|><|END_THINKING|>"])
+def test_a_reply_follows_a_thought_that_the_prompt_ends(words):
+    reasoned = {"role": "assistant", "content": "There.", "reasoning_content": "I see it."}
+    prompt, found = rendered_after(words, "There.", " <think> begins it.", reasoned)
+    assert prompt.endswith(f"assistant: {words}")
+    assert found[:2] == ["There.<|im_end|>", "<think> begins it.<|im_end|>"]
+    assert isinstance(found[2], RenderingError), "the reasoning, which the template doesn't write, would be lost"
 
 
 def test_a_template_that_begins_a_finished_turn_otherwise_is_refused():

@@ -37,6 +37,19 @@ def test_by_hand():
     assert points.p == found.p
 
 
+def test_changes_of_shares_that_are_all_alike_are_not_known_exactly():
+    """As those of right and wrong: one such benchmark makes no mean of several more certain than it is."""
+    shares = functools.partial(Measures, scale=(-1.0, 1.0))
+    share = Z_95**2 / (12 + Z_95**2)
+    alike = [[0.0] * 12] * 3
+    assert crossed_mean([shares(alike)]).ci == pytest.approx((-share, share))
+    assert crossed_mean([Measures(alike)]).ci is None
+    moved = [[-1.0, -1.0, -0.5, -1.0]] * 3
+    alone, both = crossed_mean([shares(moved)]), crossed_mean([shares(moved), shares(alike)])
+    assert alone.ci[0] == -1.0, "less there is not"
+    assert both.ci[1] - both.mean == pytest.approx(math.hypot(alone.ci[1] - alone.mean, share) / 2)
+
+
 def test_one_seed_is_the_interval_of_a_run_over_items_alone():
     values = flips(1, num_seeds=1)
     clusters = [place // 2 for place in range(40)]

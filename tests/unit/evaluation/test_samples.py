@@ -21,6 +21,7 @@ from evaluation.samples import (
     votes,
 )
 from evaluation.scoring.score import aggregate, score_completions, score_folder, score_records
+from evaluation.statistics import Z_95 as Z
 from evaluation.statistics import wilson_interval
 from tests.unit.evaluation.report_folders import write_lines
 
@@ -188,7 +189,7 @@ def test_intervals_of_means_stay_within_0_and_100_and_have_a_width_where_items_a
     low, high = mean_interval([1.0] * 30, range(30))
     assert high == 100 and low == pytest.approx(wilson_interval(30, 30)[0])
     # A third is no exact number: nothing but rounding is no spread.
-    assert interval_around([2 / 3 - 1 / 3, 1 - 2 / 3, 1 / 3], range(3)) is None
+    assert interval_around([2 / 3 - 1 / 3, 1 - 2 / 3, 1 / 3], range(3)) == pytest.approx(interval_around([1 / 3] * 3, range(3)))
 
 
 # files
@@ -200,6 +201,9 @@ def test_a_file_with_several_samples_is_scored_and_its_faults_are_named(tmp_path
     write_lines(file, completions(["2", "2"], ["2", "3"], ["3", "3"]))
     found = score_completions("gsm8k", file)
     assert found["accuracy"] == pytest.approx(50) and found["num_samples"] == 2 and found["partial"]
+    # As other programs write what isn't there.
+    write_lines(file, [{**completion(number, 0, "2"), "sample": None} for number in range(3)])
+    assert score_completions("gsm8k", file)["accuracy"] == 100
     for lines, message in (
         ([completion(0, 0, "2"), completion(0, 0, "2")], "each sample of an id once, got 0 of 'i0' of line 1 again on line 2"),
         ([completion(0, 0, "2"), {**completion(1, 0, "2"), "sample": None}], "sample in all of its lines or in none"),
@@ -211,7 +215,8 @@ def test_a_file_with_several_samples_is_scored_and_its_faults_are_named(tmp_path
 
 
 def folder(tmp_path, name, *answers):
-    write_lines(tmp_path / name / "items.jsonl", ITEMS)
+    items = [{**ITEMS[0], "id": f"i{n}", "question": f"{n}?"} for n in range(max(len(ITEMS), len(answers)))]
+    write_lines(tmp_path / name / "items.jsonl", items)
     write_lines(tmp_path / name / "completions.jsonl", completions(*answers))
     sampling = {"num_samples": len(answers[0]), "temperature": 0.6, "top_p": 0.95}
     summary = score_folder("gsm8k", tmp_path / name, tmp_path / f"{name}-scores", source="hub", limit=None, sampling=sampling)
@@ -241,11 +246,28 @@ def test_two_models_are_paired_by_item(tmp_path):
     assert by_k["pass@2"]["delta"] == pytest.approx(100 / 3) and by_k["maj@2"]["delta"] == pytest.approx(100 / 6)
 
 
-def test_every_item_alike_proves_nothing(tmp_path):
-    base = read_scores(folder(tmp_path, "base", *[["2", "3", "3"]] * 3))
-    aligned = read_scores(folder(tmp_path, "aligned", *[["2", "2", "3"]] * 3))
-    found = compare_scores(base, aligned)
-    assert found["delta"] == pytest.approx(100 / 3) and found["delta_ci"] is None and found["paired_p"] == 1.0
+def test_three_items_alike_prove_nothing_and_twelve_do(tmp_path):
+    """Of others a share of z² / (n + z²) may be otherwise, by as much as there can be; n signs alike have a chance of 2 / 2^n."""
+    for number, share, p in ((3, Z**2 / (3 + Z**2), 0.25), (12, Z**2 / (12 + Z**2), 2 / 2**12)):
+        base = read_scores(folder(tmp_path, f"base{number}", *[["2", "3", "3"]] * number))
+        aligned = read_scores(folder(tmp_path, f"aligned{number}", *[["2", "2", "3"]] * number))
+        found = compare_scores(base, aligned)
+        ends = [100 * (1 / 3 - share * 4 / 3), 100 * (1 / 3 + share * 2 / 3)]
+        assert found["delta"] == pytest.approx(100 / 3) and found["delta_ci"] == pytest.approx(ends) and found["paired_p"] == p
+        same = compare_scores(base, base)
+        assert same["delta"] == 0 and same["delta_ci"] == pytest.approx([-100 * share, 100 * share]) and same["paired_p"] == 1.0
+    # Everything lost is a loss.
+    whole = read_scores(folder(tmp_path, "whole", *[["2"] * 4] * 12))
+    nothing = read_scores(folder(tmp_path, "nothing", *[["3"] * 4] * 12))
+    lost = compare_scores(whole, nothing)
+    correct_and_judge([lost])
+    assert lost["delta"] == -100 and lost["verdict"] == "loss"
+
+
+def test_the_interval_of_one_cluster_holds_its_mean():
+    assert mean_interval([1.0, 0.0], "aa") == pytest.approx(mean_interval([0.0, 1.0], "aa"))
+    low, high = mean_interval([1.0, 0.0], "aa")
+    assert low < 50 < high and interval_around([1.0, 0.0], "aa") is None
 
 
 def test_a_record_stands_for_an_items_samples():

@@ -167,6 +167,13 @@ def test_requests_with_seeds_of_their_own_go_on_with_others_that_are_their_own_t
     assert model.calls[-1][1].seeds == second.seeds[1:]
 
 
+def test_a_tasks_own_stop_text_ends_no_answer_before_it_begins():
+    """A line break, as a model writes one after its thought; the caller cuts the text there."""
+    model = Model({"a": LONG, "b": "It is four, as two and two are four in all."})
+    said(model, 11, Sampling(60, stop=["\n"]), "a", "b")
+    assert [(sampling.max_new_tokens, sampling.stop) for _, sampling in model.calls] == [(11, ["\n"]), (49, ["\n"]), (40, None)]
+
+
 @pytest.mark.parametrize("own_seeds", [True, False])
 def test_several_samples_of_items_are_cut_each(tmp_path, own_seeds):
     model = Model({"a": LONG, "b": "4"})

@@ -66,8 +66,21 @@ def test_one_greedy_completion_has_the_keys_and_the_shown_recipe_of_before():
         assert not any("sampling" in node.settings for node in found.values())
         shown = shown_recipe(recipe(**evaluation))["evaluation"]
         for section in (shown, *shown["benchmarks"].values()):
-            assert not {"num_samples", "temperature", "top_p"} & section.keys()
+            assert not {"num_samples", "temperature", "top_p", "max_thinking_tokens"} & section.keys()
     assert shown_recipe(recipe(temperature=0.6))["evaluation"]["temperature"] == 0.6
+
+
+def test_samples_that_nothing_would_be_asked_for_are_refused():
+    """All that is left is judged, and answered once."""
+    with pytest.raises(
+        RecipeError, match=r"num_samples must be left out without benchmarks, as judged answers are .* got 16; name benchmarks"
+    ):
+        recipe(
+            {"judge": {"benchmarks": ["arena_hard"], "engine": "transformers", "model_name_or_path": "m"}},
+            benchmarks={},
+            num_samples=16,
+            temperature=0.6,
+        )
 
 
 @needs_model

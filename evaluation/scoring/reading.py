@@ -9,6 +9,9 @@ from evaluation.records import Record, read_numbered
 from evaluation.samples import SAMPLE
 from evaluation.types import Item
 
+# More of an item than anybody generates: a higher number is a slip.
+MOST_SAMPLES = 100_000
+
 
 def read_completions(path: Path) -> list[Record]:
     """The records of a completions.jsonl. Of several samples of an item each has its number, from 0, as `sample`.
@@ -39,8 +42,11 @@ def _read_lines(path: Path, fields: dict[str, type | UnionType]) -> list[Record]
                 expected = getattr(kind, "__name__", str(kind))
                 raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
         sample = record.get(SAMPLE) if SAMPLE in fields else None
-        if sample is not None and sample < 0:
+        if sample is not None and (isinstance(sample, bool) or sample < 0):
             raise ValueError(f"{path} must have {SAMPLE} as a number from 0, got {sample} {where}")
+        if sample is not None and sample >= MOST_SAMPLES:
+            # The highest number says how many samples there should be.
+            raise ValueError(f"{path} must have {SAMPLE} as a number below {MOST_SAMPLES}, got {sample} {where}")
         if records and (sample is None) != (records[0].get(SAMPLE) is None):
             raise ValueError(f"{path} must have {SAMPLE} in all of its lines or in none, got {sample} {where}")
         if (key := (record["id"], sample)) in lines:

@@ -64,6 +64,8 @@ def load_zeroeval_results(path: Path, benchmark: str) -> ZeroEvalResults:
         output = row.get("output")
         if not isinstance(output, list) or not output or not isinstance(output[0], str):
             raise error("have output as a list that starts with a text", repr(output))
+        if len(output) > 1:
+            raise error("have one output, as upstream reads no other", f"{len(output)}")
         name = _name(row, number, error)
         if name in seen:
             raise error("have each id once", f"{name!r} of record {seen[name]} again")

@@ -181,6 +181,15 @@ class Recipe(Section):
     def _are_texts(cls, value: list[str] | None) -> list[str] | None:
         if value is not None and (not all(text.strip() for text in value) or value[0] == value[1]):
             raise ValueError(f"must hold two different texts, got {value}; write e.g. [<think>, </think>]")
+        if value is not None and any(text != text.strip() for text in value):
+            stripped = ", ".join(text.strip() for text in value)
+            raise ValueError(
+                f"must hold texts without white space around them, which a prompt may end without, got {value}; write [{stripped}]"
+            )
+        if value is not None and (value[0] in value[1] or value[1] in value[0]):
+            raise ValueError(
+                f"must hold two texts of which none is a part of the other, got {value}; write e.g. [<think>, </think>]"
+            )
         return value
 
     @field_validator("train")

@@ -176,6 +176,16 @@ class Evaluation(LoadsModel):
         return None if drawn == _GREEDY else drawn
 
     @model_validator(mode="after")
+    def _leaves_room_for_an_answer(self) -> Evaluation:
+        limit, most = self.max_new_tokens, self.max_thinking_tokens
+        if limit is not None and most is not None and most >= limit:
+            raise ValueError(
+                f"max_thinking_tokens must be below max_new_tokens ({limit}), as no thought is cut where nothing could be said after it, "
+                f"got {most}; lower it, or raise max_new_tokens"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_drawn(self) -> Evaluation:
         for name, benchmark in (self.benchmarks or {"": ScoredBenchmark()}).items():
             drawn = self.sampling(benchmark) or _GREEDY

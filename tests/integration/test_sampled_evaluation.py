@@ -43,7 +43,8 @@ def generate(folder, engine, num_samples, *, kill=False):
     output, log = folder / "generate" / f"of-{num_samples}", folder / "job.log"
 
     def end(done: int, total: int, note: str) -> None:
-        if kill and 0 < done < total:
+        # The first chunk is there, and the next one is under way.
+        if kill and 16 <= done < total:
             os.kill(child._process.pid, signal.SIGKILL)
 
     child = Child(environment(engine), log, lambda text: None, end)

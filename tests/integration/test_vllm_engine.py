@@ -110,6 +110,7 @@ def test_limits(report):
         "num_completion_tokens": 0,
         "top_logprobs": None,
         "cost_usd": None,
+        "is_thought_cut": None,
     }
     assert little["num_completion_tokens"] <= 6
 

@@ -208,6 +208,8 @@ def test_a_file_with_several_samples_is_scored_and_its_faults_are_named(tmp_path
         ([completion(0, 0, "2"), completion(0, 0, "2")], "each sample of an id once, got 0 of 'i0' of line 1 again on line 2"),
         ([completion(0, 0, "2"), {**completion(1, 0, "2"), "sample": None}], "sample in all of its lines or in none"),
         ([completion(0, -1, "2")], "sample as a number from 0, got -1"),
+        ([completion(0, True, "2")], "sample as a number from 0, got True"),
+        ([completion(0, 10**9, "2")], "sample as a number below 100000, got 1000000000"),
     ):
         write_lines(file, lines)
         with pytest.raises(ValueError, match=message):

@@ -361,6 +361,13 @@ def test_recorded_mmlu_has_its_subjects():
     assert {subject: group["n"] for subject, group in result["groups"]["subject"].items()} == {"anatomy": 51}
 
 
+def test_of_several_outputs_of_zeroeval_none_is_left_out_in_silence(tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps([_zeroeval_row(output=['{"answer": "3"}', '{"answer": "4"}'])]))
+    with pytest.raises(ValueError, match="have one output, as upstream reads no other, got 2"):
+        load_zeroeval_results(path, "gsm8k")
+
+
 def test_zeroeval_has_no_number_comparison(tmp_path):
     with pytest.raises(ValueError, match="benchmark must be one that ZeroEval has, got 'number_comparison'"):
         load_zeroeval_results(tmp_path / "any.json", "number_comparison")

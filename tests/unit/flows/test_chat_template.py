@@ -202,6 +202,10 @@ def test_markers_that_begin_or_end_turns_are_refused_before_anything_runs(tmp_pa
     assert said.startswith("think_tokens must be texts that decoding keeps, got <|im_start|>")
     with pytest.raises(RecipeError, match="think_tokens must hold two different texts"):
         nodes("pairs", "think_tokens=[a, a]")
+    with pytest.raises(RecipeError, match=r"think_tokens must hold texts without white space .*; write \[<think>, </think>\]"):
+        nodes("pairs", r'think_tokens=["<think>\n", "</think>\n"]')
+    with pytest.raises(RecipeError, match="think_tokens must hold two texts of which none is a part of the other"):
+        nodes("pairs", "think_tokens=[a, ab]")
 
 
 def test_markers_are_in_the_keys_of_what_reads_them():

@@ -108,6 +108,10 @@ def test_a_benchmark_overrides_what_all_have():
             {"num_samples": 4, "temperature": 0.6, "benchmarks": {"gsm8k": {"temperature": 0.0}}},
             "evaluation.benchmarks.gsm8k.num_samples must be 1 at temperature 0",
         ),
+        (
+            {"max_thinking_tokens": 64, "max_new_tokens": 64},
+            r"evaluation.max_thinking_tokens must be below max_new_tokens \(64\), .*, got 64; lower it",
+        ),
         ({"top_p": 0.9}, "evaluation.top_p must be 1 at temperature 0, where the likeliest token is taken, got 0.9"),
         ({"num_samples": 0, "temperature": 1.0}, "evaluation.num_samples must be above 0, got 0"),
         ({"temperature": -1.0}, "evaluation.temperature must be at least 0"),

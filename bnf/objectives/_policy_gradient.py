@@ -46,8 +46,8 @@ class PolicyGradient(SampleObjective):
     `exp(−d) − 1 + d`, are terms of the loss at each token. Where a token is more than e^20 times likelier under the reference, k3 goes on
     in a straight line: `exp` would overflow float32 below d = −88, and cut off it would push the token further down.
 
-    The bonus is `entropy_coef` times the policy's entropy over its whole vocabulary at each token, less of which the loss is (PPO,
-    arXiv 1707.06347, eq. 9).
+    The bonus takes `entropy_coef` times the policy's entropy at each token, over its whole vocabulary, off the loss (PPO, arXiv 1707.06347,
+    eq. 9).
     """
 
     kl_coef: float = 0.0

@@ -64,7 +64,7 @@ class Completions:
 
 
 def asked_completions(forecasts: Iterable[Forecast]) -> list[Completions]:
-    """Those of the tasks that may run, by benchmark in the order of the run."""
+    """What the tasks that may run ask for: an entry for each benchmark, in the order of the run."""
     found: dict[str, Completions] = {}
     for node in (entry.node for entry in forecasts if entry.node.stage == "generate" and entry.cached is not True):
         name, model = str(node.benchmark), node.checkpoint or str(node.role)

@@ -110,7 +110,7 @@ def test_replicas_share_out_prompts_as_one_engine(checkout, tmp_path):
     assert found["texts"] == found["after"] == numbers and found["count"] == 40 and found["processes"] == 2
     # What is sampled in one call depends on its seed: one replica does it.
     assert found["sampled_by"] == 1 and found["seeds"] == ["7", "7"]
-    # With a seed for each prompt it depends on nothing else, and each prompt gets its own.
+    # With seeds, a completion depends on its own prompt and seed alone; each replica is sent those of its prompts.
     assert found["own_seeds"] == [f"{number}/{100 + number}" for number in range(40)] and found["own_seeds_by"] == 2
     assert found["received"] == list(range(9)) and found["refused"] == "prompts must be echoed"
     # An error says what it is, and the log has where it was.

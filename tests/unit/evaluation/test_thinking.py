@@ -189,7 +189,7 @@ def test_several_samples_of_items_are_cut_each(tmp_path, own_seeds):
         *(("a", number, True) for number in range(3)),
         *(("b", number, False) for number in range(3)),
     ]
-    # Without seeds of their own each chunk's engine is seeded for itself.
+    # An engine that takes no seed for each request is seeded anew before each chunk.
     assert len(model.seeds) == (0 if own_seeds else 3)
 
 

@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, is viewed without a network, and shows what the Markdown files show on GitHub."""
+"""The documentation as a site: it builds without a warning, is viewed without a network, and shows what GitHub shows."""
 
 import os
 import re

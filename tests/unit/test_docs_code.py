@@ -130,6 +130,15 @@ def test_the_python_that_a_document_shows_compiles(document):
         compile(block, document.name, "exec")
 
 
+def test_the_tutorials_script_writes_the_file_that_the_tutorial_reads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    exec(_blocks(text, "python")[0], {})
+    lines = (tmp_path / "preferences.csv").read_text().splitlines()
+    assert lines[:4] == text.split("head -4 preferences.csv\n\n```text\n")[1].split("\n```")[0].splitlines()
+    assert f"{len(lines) - 1} rows" in text
+
+
 def test_the_page_of_commands_is_that_of_the_code():
     assert commands.PATH.read_text() == commands.draw(), "run `python -m tests.structure.commands`"
 

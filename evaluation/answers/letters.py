@@ -1,11 +1,14 @@
-"""The letter that a free reply chooses, by the published rules of MMLU-Pro and of GPQA; the rule that found it is part of the result.
+r"""The letter that a free reply chooses, by the published rules of MMLU-Pro and of GPQA; the rule that found it is part of the result.
 
 MMLU-Pro's (https://github.com/TIGER-AI-Lab/MMLU-Pro, compute_accuracy.py, "level 2"), in order: the first `answer is (X)`, with or
 without parentheses; the last `Answer: X` of the first line that has one; the last single capital letter of the choices' ten. Upstream
 guesses at random where all three find nothing: here that is no answer.
 
 GPQA's (https://github.com/idavidrein/gpqa, baselines): `answer is (X)`, `Answer: (X)`, `answer: (X)`, `answer (X)`, and any `(X)`, each
-where it stands first in the text. Where what it has in parentheses there is no choice, the next rule is tried.
+where it stands first in the text. Where what it has in parentheses there is no choice, the next rule is tried. They are of 2023, and find
+nothing in `The answer is **B**.`, and in `(A) is too small. The answer is **(B)**` the letter that is ruled out. So a rule of the project's
+own stands beside them, in order: the last `answer is X` or `answer: X`; the last `\boxed{X}`; the last `(X)`. There X may be in
+parentheses, bold, between dollars, or in a box.
 
 Every step takes time linear in the text; upstream's own expressions for MMLU-Pro's second and third rule are quadratic.
 """
@@ -29,6 +32,21 @@ _GPQA = (
     ("parentheses", re.compile(r"\((.)\)")),
 )
 
+# What may stand around a letter: blanks, Markdown's and LaTeX's marks, and commands such as \boxed{\text{B}}; of bounded length.
+_MARKS = r"(?:[\s*_`$({\[]|\\(?:boxed|text|textbf|mathbf|mathrm|[(\[])){0,24}"
+# `Best`, `A's` and `B2` are no letters.
+_CHOICE = r"([A-D])(?![A-Za-z0-9'’])"
+_LAST = (
+    (
+        "stated",
+        re.compile(
+            rf"(?i:answer)[*_]{{0,3}}(?:\s+(?i:is)\b[*_]{{0,3}}:?|\s?:)(?:{_MARKS}(?i:option|choice|letter)\s)?{_MARKS}{_CHOICE}"
+        ),
+    ),
+    ("boxed", re.compile(rf"\\boxed{_MARKS}{_CHOICE}")),
+    ("parentheses", re.compile(r"\(([A-D])\)")),
+)
+
 NOTHING = Extraction(None, "none")
 
 
@@ -48,6 +66,14 @@ def gpqa_letter(text: str) -> Extraction:
         match = pattern.search(text)
         if match and match.group(1) in "ABCD":
             return Extraction(match.group(1), rule)
+    return NOTHING
+
+
+def last_letter(text: str) -> Extraction:
+    """The letter of A to D that a reply states last, and `stated`, `boxed`, `parentheses` or `none`."""
+    for rule, pattern in _LAST:
+        if letters := pattern.findall(text):
+            return Extraction(letters[-1], rule)
     return NOTHING
 
 

@@ -8,7 +8,7 @@ greedy, 4096 tokens. https://arxiv.org/abs/2406.04127
 from __future__ import annotations
 
 from evaluation.benchmarks._annotated import annotated_item, item_of
-from evaluation.benchmarks._choices import choice_row, letter_verdict
+from evaluation.benchmarks._choices import choice_row, letter_verdict, same_letter
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import LETTERS, choice_messages
 from evaluation.types import Hub, Item, Message
@@ -66,4 +66,5 @@ def messages(item: Item) -> list[Message]:
 
 
 score = letter_verdict
+same_answer = same_letter
 lm_eval_document = choice_row

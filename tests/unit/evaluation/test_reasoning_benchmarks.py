@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from evaluation.answers.boxed import last_boxed
-from evaluation.answers.letters import gpqa_letter, mmlu_pro_letter
+from evaluation.answers.letters import gpqa_letter, last_letter, mmlu_pro_letter
 from evaluation.benchmarks import aime_2024, aime_2025, gpqa_diamond, math_500, mmlu_pro
 from evaluation.scoring.score import aggregate, score_records
 
@@ -290,10 +290,52 @@ def test_gpqas_rules_find_the_letter(reply, letter, rule):
     assert (found.value, found.rule) == (letter, rule)
 
 
+@pytest.mark.parametrize(
+    ("reply", "letter", "rule"),
+    [
+        ("(A) would need x. (B) fits.\n\nThe answer is **(B)**.", "B", "stated"),
+        ("see if the answer is (A): no. The answer is (C).", "C", "stated"),
+        ("so f(x) = 2. The answer is **B**.", "B", "stated"),
+        ("The answer is \\boxed{\\text{B}}", "B", "stated"),
+        ("The answer is:\n\n$$\\boxed{D}$$", "D", "stated"),
+        ("**Answer**: (D)", "D", "stated"),
+        ("**Answer:** option C", "C", "stated"),
+        ("The answer is **(C) 4.5 eV**", "C", "stated"),
+        ("The answer is (X). The answer is B.", "B", "stated"),
+        ("The answer is 4, \\boxed{A}, not \\boxed{\\mathrm{B}}, so (C)", "B", "boxed"),
+        ("Not (A) but (D): the answer is 4.", "D", "parentheses"),
+        ("The answer is Best", None, "none"),
+        ("The answer is A's", None, "none"),
+        ("The answer is (E)", None, "none"),
+        ("the answer is d", None, "none"),
+        ("", None, "none"),
+    ],
+)
+def test_the_letter_that_a_reply_states_last(reply, letter, rule):
+    found = last_letter(reply)
+    assert (found.value, found.rule) == (letter, rule)
+
+
+def test_gpqa_counts_upstreams_rule_beside_the_letter_stated_last(tmp_path):
+    item = gpqa_diamond.load(_file(tmp_path, ROWS[gpqa_diamond]), 1)[0]
+    assert item["answer"] == "C"
+    for reply, outcome, upstream in (
+        ("The answer is (C).", "correct", True),
+        ("(A) is too small. The answer is **(C)**.", "correct", False),
+        ("(C) is too small. The answer is **(A)**.", "wrong", True),
+        ("The answer is C.", "correct", False),
+        ("", "no_answer", False),
+    ):
+        verdict = gpqa_diamond.score(item, reply, "stop")
+        assert (verdict.outcome, verdict.metrics) == (outcome, {"upstream_rule": upstream})
+
+
 def test_letters_are_found_in_linear_time():
     """Upstream's own expressions take minutes for these: each letter looks for a later one."""
     assert mmlu_pro_letter("A " * 400_000).value == "A"
     assert mmlu_pro_letter("answer: k " * 100_000).rule == "none"
+    for part in ("answer is ", "answer is (", "\\boxed", "answer is \\boxed", "answer: option ", "answer is " + "*" * 1000):
+        assert last_letter(part * 40_000).rule == "none"
 
 
 def test_letters_after_the_reasoning_count(tmp_path):

@@ -76,6 +76,20 @@ def test_k_are_the_powers_of_two_and_the_number_of_samples():
 # votes and the majority
 
 
+@pytest.mark.parametrize("benchmark", ["mmlu_redux", "mmlu_redux_2"])
+def test_votes_for_a_letter_are_one_however_it_is_written(benchmark):
+    """Gold B has two votes of five, C three: wrong votes count together as right ones do."""
+    items = [{"id": "i0", "question": "?", "choices": ["Rome", "Paris", "London"], "answer": "B"}]
+    written = ["C", "C) London", "It is C) London.", "B", "B) Paris"]
+    records = score_records(benchmark, items, [completion(0, n, answer) for n, answer in enumerate(written)])
+    assert [record["outcome"] for record in records] == ["wrong"] * 3 + ["correct"] * 2
+    assert [record["votes"] for record in records] == [3, 3, 3, 2, 2] and majority(records) == 0
+    # Two letters at once are right for either, and so are no vote for one of them alone.
+    both = ["A) or C)", "C", "C) or A)", "A", "Rome"]
+    records = score_records(benchmark, items, [completion(0, n, answer) for n, answer in enumerate(both)])
+    assert [record["votes"] for record in records] == [2, 1, 2, 1, 1]
+
+
 def test_votes_count_who_has_the_same_answer():
     # Right answers are one, however they are written; a sample without an answer has no vote.
     answers, right = ["2", "2.0", "3", None, "3", "4"], [True, True, False, False, False, False]

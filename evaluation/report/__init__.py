@@ -15,7 +15,7 @@ likelihoods: charts of training, and of what it did to the likelihood of its dat
 tokens: completions of the training data, coloured token by token
 examples: completions that a rule chooses, and all that a model failed
 items: every item of a benchmark, whole; item_pages: a page of them beside the report, with a script of its own
-excerpts: the beginnings of texts
+excerpts: the beginnings and ends of texts
 charts: SVG from numbers
 compare: runs against each other
 swept: what the comparison of a sweep is made from

@@ -80,7 +80,7 @@ class Example:
     @property
     def num_characters(self) -> int:
         """Those of the fields and the completions."""
-        return sum(len(part.text) for _, part in self.fields) + sum(len(one.completion.text) for one in self.answers)
+        return sum(part.num_characters for _, part in self.fields) + sum(one.completion.num_characters for one in self.answers)
 
 
 def gist_of(fields: Iterable[tuple[str, Excerpt]]) -> str:

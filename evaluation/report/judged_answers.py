@@ -61,8 +61,8 @@ class JudgedAnswer:
     @property
     def num_characters(self) -> int:
         """Those of the answers and of the judge's words."""
-        words = sum(len(one.words.text) for one in self.games if one.words)
-        return words + sum(len(text.text) for _, text in self.answers)
+        words = sum(one.words.num_characters for one in self.games if one.words)
+        return words + sum(text.num_characters for _, text in self.answers)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from evaluation.samples import (
 )
 from evaluation.scoring.score import aggregate, score_completions, score_folder, score_records
 from evaluation.statistics import Z_95 as Z
-from evaluation.statistics import wilson_interval
+from evaluation.statistics import tango_interval, wilson_interval
 from tests.unit.evaluation.report_folders import write_lines
 
 ITEMS = [{"id": f"i{n}", "question": f"{n}?", "answer": "2"} for n in range(3)]
@@ -317,3 +317,33 @@ def test_an_interval_is_students_over_clusters():
     # Items that ask the same are one of two clusters: √(2 · (0.1² + 0.1²)) / 3, and t of 1 degree is 12.7062.
     half = 12.7062047 * 100 * math.sqrt(2 * (0.1**2 + 0.1**2)) / 3
     assert interval_around([0.1, 0.2, 0.3], "aab") == pytest.approx([20 - half, 100.0])
+
+
+def test_few_items_unlike_the_others_say_little_of_the_spread():
+    """Right and wrong alone have Tango's and Wilson's intervals at least; shares narrower ones, and none is far from that of no change."""
+    flip = [1.0] + [0.0] * 29
+    assert interval_around(flip, range(30)) == pytest.approx(tango_interval(1, 0, 30))
+    assert (
+        mean_interval(flip, range(30))[1] == pytest.approx(wilson_interval(1, 30)[1]) and mean_interval(flip, range(30))[0] == 0
+    )
+    # One sample of 16 of one item: its variance is a 16th of a flip's of that mean, weighed 1 to 1/2.
+    sample = interval_around([1 / 16] + [0.0] * 29, range(30))
+    alone = 1 / 480 - 1 / 480**2
+    factor = ((1 / 256 / 30 - 1 / 480**2) / alone + 0.5) / 1.5
+    assert sample == pytest.approx(tango_interval(1 / 16, 0, 30, z=Z * math.sqrt(factor)), abs=1e-6)
+    low, high = interval_around([0.0] * 30, range(30))
+    assert low < sample[0] < -3 and 3 < sample[1] < high
+    # Items that ask the same question are fewer items.
+    wide = interval_around(flip, [n // 3 for n in range(30)])
+    assert wide[0] < interval_around(flip, range(30))[0] and wide[1] > interval_around(flip, range(30))[1]
+
+
+@pytest.mark.parametrize(("n", "chance"), [(12, 0.27), (30, 0.12), (30, 0.2)])
+def test_intervals_of_right_and_wrong_hold_the_truth(n, chance):
+    """All numbers of items gained, and none lost, by their chances: Student's intervals hold 87 to 89 % of the first two."""
+    held = 0.0
+    for gained in range(n + 1):
+        low, high = interval_around([1.0] * gained + [0.0] * (n - gained), range(n))
+        if low <= 100 * chance <= high:
+            held += math.comb(n, gained) * chance**gained * (1 - chance) ** (n - gained)
+    assert held > 0.95

@@ -9,6 +9,7 @@ import pytest
 
 from evaluation.benchmarks import gsm8k, ifeval
 from evaluation.paired import compare_scores, correct_and_judge, holm_p, read_scores
+from evaluation.report.compare import compare, compared_at_k_rows
 from evaluation.report.samples import compare_at_k
 from evaluation.samples import (
     interval_around,
@@ -347,3 +348,28 @@ def test_intervals_of_right_and_wrong_hold_the_truth(n, chance):
         if low <= 100 * chance <= high:
             held += math.comb(n, gained) * chance**gained * (1 - chance) ** (n - gained)
     assert held > 0.95
+
+
+def test_two_runs_are_compared_at_k(tmp_path):
+    """pass@k and maj@k of two runs, over the items that both have; none where they have not as many samples."""
+    runs = {}
+    for name, answers in {"one": ("21", "33"), "two": ("22", "23"), "three": ("222", "333")}.items():
+        write_lines(tmp_path / name / "generated" / "items.jsonl", ITEMS[:2])
+        write_lines(tmp_path / name / "generated" / "completions.jsonl", completions(*answers))
+        score_folder(
+            "gsm8k",
+            tmp_path / name / "generated",
+            tmp_path / name / "scored",
+            source="sample",
+            limit=None,
+            sampling={"num_samples": len(answers[0]), "temperature": 1.0, "top_p": 1.0},
+        )
+        runs[name] = {"gsm8k": {"aligned": tmp_path / name / "scored"}}
+    result = compare([("one", runs["one"]), ("two", runs["two"]), ("three", runs["three"])])
+    two, three = result["comparisons"]
+    # pass@1: 1/2 → 1 and 0 → 1/2; pass@2: 1 → 1 and 0 → 1; the majority, by chance: 1/2 → 1 and 0 → 1/2.
+    assert {figure: found["delta"] for figure, found in two["at_k_delta"].items()} == {"pass@1": 50, "pass@2": 50, "maj@2": 50}
+    assert "at_k_delta" not in three
+    assert [(row["run"], row["figure"]) for row in compared_at_k_rows(result)] == [
+        ("two", figure) for figure in two["at_k_delta"]
+    ]

@@ -126,6 +126,7 @@ def _run(run: SweptRun, folder: Path, found: SweepResults) -> dict[str, object]:
         "seed": run.seed,
         "link": quote(Path(os.path.relpath(report, folder)).as_posix()) if report.is_file() else None,
         "is_chosen": run.is_chosen,
+        "is_evaluated": bool(run.scores or run.judges),
         "dev": run.dev.get(found.dev_figure) if found.dev_figure else None,
         "changes": {
             name: 100 * sum(scored.changes) / len(scored.changes)

@@ -93,8 +93,8 @@ def _judged(
     found = Judged(shown, metric, first["judge"], first.get("baseline"), [], notes)
     has_base = all(set(MODELS) <= summary["models"].keys() for summary in runs.values())
     sums = {run.run: _sums(run.judges[name], runs[run.run]["form"], metric) for run in every if run.run in runs}
-    if other := next((run for run in runs if not _agrees(sums[run], runs[run], metric)), None):
-        form = runs[other]["form"]
+    if apart := [run for run in runs if not _agrees(sums[run], runs[run], metric)]:
+        form = runs[apart[0]]["form"]
         return _with(
             found,
             [],

@@ -174,7 +174,7 @@ def planned(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeping, "home_folder", lambda: planned.home)
     monkeypatch.setattr(sweeping, "load_sweep", lambda path, overrides: sweep)
     monkeypatch.setattr(sweeping, "set_prefect_environment", lambda home, debug: None)
-    monkeypatch.setattr(sweeping, "make_sweep_plan", lambda home, sweep: planned.plan())
+    monkeypatch.setattr(sweeping, "make_sweep_plan", lambda home, sweep, tell: planned.plan())
     monkeypatch.setattr(sweeping, "_run", lambda plan, folder: planned.ran.append(plan))
     monkeypatch.setattr("flows.runs.sweeps._LOOKS_END_S", 0.1)
     return planned

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,18 +193,11 @@ def library_versions(code: Iterable[str]) -> dict[str, str | None]:
 def package_version(*packages: str) -> str | None:
     """The version of the first of the packages that is installed."""
     for package in packages:
-        if (version := _version(importlib.metadata.version, package)) is not None:
-            return version
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
     return None
-
-
-@functools.cache
-def _version(find: Callable[[str], str], package: str) -> str | None:
-    """The version of a package, of which a whole file is read; None where it isn't installed."""
-    try:
-        return find(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 @functools.cache
@@ -220,12 +213,7 @@ def _libraries(path: Path) -> frozenset[str]:
 
 
 def _source_file(module: str) -> Path:
-    return _source_in(ROOT, module)
-
-
-@functools.cache
-def _source_in(root: Path, module: str) -> Path:
-    stem = root.joinpath(*module.split("."))
+    stem = ROOT.joinpath(*module.split("."))
     return stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
 
 

@@ -130,14 +130,15 @@ def notes(results: SweepResults) -> list[str]:
         "Intervals are 95 %, over items and seeds. Items are crossed with seeds: an item that three trainings answered is still one "
         "item. An interval adds a part for items (Tango's, with an item's answers as a cluster) and a part for seeds (Student's, of the "
         "seeds' means).",
-        "p is the α at which the interval ends at 0. Holm's correction is over all comparisons between settings "
-        f"({results.num_compared}), "
-        "and against the base model over each setting's benchmarks, as in its runs' reports. Noise: p after it is 0.05 or more, or the "
+        "p is the α at which the interval ends at 0. Holm's correction is "
+        + (f"over all comparisons between settings ({results.num_compared}), and " if results.num_compared else "")
+        + "against the base model over each setting's benchmarks, as in its runs' reports. Noise: p after it is 0.05 or more, or the "
         "difference is below one point.",
     ]
     if few > 1:
         found.append(
-            "Differences between settings are paired by item and seed. The two-way bootstrap beside a gain and a tax resamples items and "
+            ("Differences between settings are paired by item and seed. " if results.num_compared else "")
+            + "The two-way bootstrap beside a gain and a tax resamples items and "
             "seeds; with few seeds it is too narrow, and nothing follows from it here."
         )
     return [*found, *results.scores.notes]
@@ -175,10 +176,11 @@ def _sentence(
                     return "No benchmark that a rule scores was evaluated: there are judges' scores alone."
                 return f"Nothing can be compared with {name}: the others have other targets, or no seed in common with it."
             row = results.rows[0]
-            shown = row.gain or row.tax
+            kinds_found = [(kind, found) for kind, found in (("gain", row.gain), ("tax", row.tax)) if found is not None]
+            parts = [f"{difference(found.mean, found.ci)} points of {kind}" for kind, found in kinds_found]
             return (
-                f"{row.title} alone: {difference(shown.mean, shown.ci)} points."
-                if shown
+                f"{row.title} alone: {' and '.join(parts)} against the base model."
+                if parts
                 else f"{row.title} alone, on {'what judges scored' if results.judged else 'no benchmark'}."
             )
         which = f"No setting can be told from {name} in {' or '.join(kinds)}"

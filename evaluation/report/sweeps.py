@@ -66,6 +66,7 @@ def render(runs: Sequence[SweptRun], folder: Path, sweep: SweepFacts) -> str:
         answer=answer(found, sweep),
         notes=notes(found),
         reference=reference_of(found),
+        is_compared=any(row.against is not None for row in found.rows),
         facts=_facts(runs, found, sweep),
         tables=_TABLES,
         pareto=_pareto(found.rows, numbers),
@@ -94,7 +95,8 @@ def _pareto(rows: Sequence[Row], numbers: Mapping[str, int]) -> Markup | None:
         for row in rows
         if row.gain is not None and row.tax is not None
     ]
-    return pareto(places) if places else None
+    # A point alone is surpassed by none and says no more than its numbers.
+    return pareto(places) if len(places) > 1 else None
 
 
 def _facts(runs: Sequence[SweptRun], found: SweepResults, sweep: SweepFacts) -> list[tuple[str, str]]:

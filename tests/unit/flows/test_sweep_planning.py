@@ -5,6 +5,7 @@ import yaml
 
 from flows.commands import sweep_planning
 from flows.commands.sweep_planning import planning
+from flows.dag import parts
 from flows.dag.points import make_points
 from flows.display import Display
 from flows.recipe.sweep_file import load_sweep
@@ -30,6 +31,16 @@ def test_a_refused_plan_leaves_no_line(monkeypatch):
         tell(1, 2, "recipes checked")
         raise ValueError("refused")
     assert not display.at_work
+
+
+def test_an_engines_version_is_read_once(monkeypatch):
+    parts._engine_version.cache_clear()
+    asked = []
+    monkeypatch.setattr(parts, "package_version", lambda *packages: asked.append(packages) or "1.0")
+    try:
+        assert [parts.engine_settings("transformers")["version"] for _ in range(2)] == ["1.0", "1.0"] and len(asked) == 1
+    finally:
+        parts._engine_version.cache_clear()
 
 
 def test_every_run_is_told_of(tmp_path):

@@ -94,9 +94,3 @@ def test_imports_anywhere_in_a_module_count(tmp_path, monkeypatch):
     (tmp_path / "bnf" / "b.py").write_text("from . import sympy\nimport math_verify.parser as p\n")
     assert library_versions(["bnf.a:f"]) == {"sympy": package_version("sympy")}
     assert library_versions(["bnf.b"]) == {"none-such": None}
-
-
-def test_a_packages_version_is_read_once(monkeypatch):
-    asked = []
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: asked.append(name) or "1.0")
-    assert [package_version("none-such"), package_version("none-such")] == ["1.0", "1.0"] and asked == ["none-such"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType, ModuleType
@@ -66,7 +66,7 @@ def load(kind: Kind[T], name: str) -> T:
         raise ValueError(f"{kind.word} must be one of {', '.join(known)}, got {name!r}; correct it, or add {place}/{name}.py")
     module = importlib.import_module(f"{kind.package}.{name}")
     plug_in = cast(T, _PlugIn(module, kind.contract))
-    wrong = list(_breaches(module, kind.contract))
+    wrong = list(_breaches(module, cast(Hashable, kind.contract)))
     if not wrong:
         wrong = [f"{one}() is missing" for one in kind.needs(plug_in) if not own_names(plug_in, [one])]
     if wrong:

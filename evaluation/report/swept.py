@@ -56,7 +56,7 @@ class SweptRun:
 class FailedRun:
     """A run of a sweep that has no result: what it is as a `SweptRun` says it, and the error's message. `run` is None where it never
     began. `is_collapsed`: its training collapsed, by the rules of `bnf.training.collapse`. What a collapse is worth is for the page to
-    say; any other failure says nothing of the settings.
+    say; any other failure says nothing of the settings. `is_cancelled`: somebody ended it.
     """
 
     name: str
@@ -68,6 +68,7 @@ class FailedRun:
     num_settings: int = 1
     is_chosen: bool = True
     is_collapsed: bool = False
+    is_cancelled: bool = False
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ def test_a_cancelled_sweep_stops_the_runs_at_work_and_begins_no_other(go):
     with pytest.raises(Cancelled, match="the same command goes on"):
         go.call(needs=4, cancelled=asked.is_set)
     assert list(go.started) == ["s-0"]
+    assert go.started["s-0"].cancelled(), "the run ends as cancelled, as the sweep does"
 
 
 def test_two_sweeps_of_a_name_are_not_at_work_at_once_and_a_dead_one_is_told_from_one_at_work(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ swept: what the comparison of a sweep is made from
 sweeps: its files: tidy tables and the page
 tables: the tables as DataFrames, in the files and in a notebook
 swept_scores: the runs' scores over the items that all have
+swept_judges: what judges say of the settings; judged_rows: of one run, in the tables
 sweep_results: settings over items and seeds, and their differences
 sweep_words: where BNF loses and wins, in words
 sweep_charts: gain against tax, and likelihood over training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,6 +153,12 @@ def sample_file(benchmark: str) -> Path:
     return ROOT / "evaluation" / "benchmarks" / "samples" / f"{benchmark}.jsonl"
 
 
+@functools.cache
+def _engine_version(packages: tuple[str, ...]) -> str | None:
+    """As `package_version`, which reads a whole file each time: the plan of a sweep asks a thousand times."""
+    return package_version(*packages)
+
+
 def engine_settings(
     name: str,
     base_url: str | None = None,
@@ -162,7 +169,7 @@ def engine_settings(
     """The settings of an engine that are part of a key: name and version, and the longest text; of an endpoint its address, the model
     there, and the values of its chat template's variables. A model that runs here has those in its own template."""
     file = load(ENGINES, name)
-    engine = {"name": name, "version": package_version(*file.PACKAGES)}
+    engine = {"name": name, "version": _engine_version(tuple(file.PACKAGES))}
     if file.REMOTE:
         told = {"chat_template_kwargs": dict(values)} if values else {}
         return {**engine, "base_url": base_url, "model": model, **told}

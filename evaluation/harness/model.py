@@ -166,7 +166,8 @@ class EngineModel(TemplateLM):
             asked = normalize_gen_kwargs(request.args[1])
             sampling = Sampling(
                 max_new_tokens=min(asked["max_gen_toks"], self.max_length - 1),
-                temperature=asked["temperature"],
+                # A task that says neither is greedy.
+                temperature=float(asked.get("temperature", 0.0)),
                 top_p=float(asked.get("top_p", 1.0)),
                 stop=[text for text in asked["until"] if text],
             )

@@ -23,11 +23,13 @@ class Answers:
 
     Attributes:
         styles: Counts of each answer by feature, where the file has them: `metadata` of Arena-Hard's.
+        is_said: Whether thoughts are off the texts already, as those of our completions are.
     """
 
     model: str
     turns: Mapping[str, list[str]]
     styles: Mapping[str, Style] = field(default_factory=dict)
+    is_said: bool = False
 
 
 def read_answers(path: Path) -> Answers:
@@ -37,7 +39,7 @@ def read_answers(path: Path) -> Answers:
         FileNotFoundError: where there is no such file.
         ValueError: where a record is none of these, two answer one question, or two are of different models.
     """
-    model, turns, styles = "", {}, {}
+    model, turns, styles, is_said = "", {}, {}, True
     for number, row in enumerate(_rows(path), start=1):
         if isinstance(row, BadRow):
             raise ValueError(f"{path} {row.fault} in record {number}; correct it")
@@ -55,11 +57,12 @@ def read_answers(path: Path) -> Answers:
                 f"{path} must hold one model's answers, got those of {model} and of {name} in record {number}; give a file for each"
             )
         turns[question], model = texts, model or name
+        is_said = is_said and isinstance(row, dict) and "completion" in row
         if isinstance(row, dict) and (counted := _style(row.get("metadata"), texts[-1])) is not None:
             styles[question] = counted
     if not turns:
         raise ValueError(f"{path} must hold answers, got none; give a file of model answers")
-    return Answers(model or path.name.split(".json")[0], turns, styles)
+    return Answers(model or path.name.split(".json")[0], turns, styles, is_said)
 
 
 def completions_by_question(records: Iterable[Record]) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ from evaluation.samples import by_item, mean_interval, merged, num_right, values
 from evaluation.statistics import percent, standard_error, wilson_interval
 from evaluation.types import Outcome
 
-SCORER_VERSION = "6"  # goes up with every change that can change a verdict
+SCORER_VERSION = "7"  # goes up with every change that can change a verdict
 
 
 class ScoreRecord(TypedDict):

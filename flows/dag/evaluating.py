@@ -244,7 +244,15 @@ def _generate(
     model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe, drawn: Settings = _NONE
 ) -> Node:
     module, engine = load(BENCHMARKS, name), evaluation_engine(recipe)
-    limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
+    most = min(module.MAX_NEW_TOKENS, max_new_tokens or module.MAX_NEW_TOKENS)
+    thinking = recipe.evaluation.max_thinking_tokens
+    if thinking is not None and thinking >= most:
+        section = "judge" if isinstance(benchmark, JudgedBenchmark) else "evaluation"
+        others = f"raise {section}.max_new_tokens" if most < module.MAX_NEW_TOKENS else f"leave {name} out"
+        raise RecipeError(
+            f"evaluation.max_thinking_tokens must be below the {most} new tokens of {name}, as no thought is cut where nothing could be "
+            f"said after it, got {thinking}; lower it, or {others}"
+        )
     # What decides the completions; a conversation of several turns is sampled at its own temperature.
     return Node(
         "generate",
@@ -252,7 +260,7 @@ def _generate(
             "benchmark": name,
             "source": source_kind(name, benchmark),
             "limit": benchmark.limit,
-            "max_new_tokens": min(limits),
+            "max_new_tokens": most,
             **drawn,
             "engine": engine,
             # An endpoint's server has a template, and a clock, of its own.

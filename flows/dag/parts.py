@@ -113,6 +113,8 @@ def judge_settings(judge: JudgeModel, date: str) -> Settings:
         "engine": engine,
         "verdict": judge.said,
         "max_judgment_tokens": judge.max_judgment_tokens,
+        # Keys of recipes without them have no part for them.
+        **({"think_tokens": judge.think_tokens} if judge.think_tokens is not None else {}),
         **({} if is_remote(judge.engine) else {"date": date}),
     }
 
@@ -245,8 +247,9 @@ def shown_recipe(recipe: Recipe) -> Settings:
         shown["evaluation"].pop("max_thinking_tokens")
     judge = shown["judge"] or {}
     for one in (judge, judge.get("second") or {}, (shown["label"] or {}).get("judge") or {}):
-        if not one.get("chat_template_kwargs"):
-            one.pop("chat_template_kwargs", None)
+        for name in ("chat_template_kwargs", "think_tokens"):
+            if not one.get(name):
+                one.pop(name, None)
     for source in shown["data"] if isinstance(shown["data"], list) else [shown["data"] or {}]:
         if source.get("limit") is None:
             source.pop("limit", None)

@@ -35,7 +35,7 @@ def run(job: Job) -> None:
     benchmark = load(BENCHMARKS, s["benchmark"])
     generated = {role.removeprefix("answers_"): path for role, path in job.inputs.items() if role.startswith("answers_")}
     answers = {
-        model: Answers(model, completions_by_question(list(read_records(path / "completions.jsonl"))))
+        model: Answers(model, completions_by_question(list(read_records(path / "completions.jsonl"))), is_said=True)
         for model, path in generated.items()
     }
     baseline = _baseline(job, answers)

@@ -128,6 +128,34 @@ def test_a_judge_here_whose_markers_are_special_tokens_is_read_after_its_thought
     assert judge.parameters(protocol) == {**plain.parameters(protocol), "think_tokens": ["[THINK]", "[/THINK]"]}
 
 
+def test_a_judge_at_an_endpoint_may_have_markers_of_its_own():
+    protocol, own = load(PROTOCOLS, "pairwise"), ("[THINK]", "[/THINK]")
+    plain, named = (ModelJudge(FakeEngine(), None, {"model": "j"}, "text", think_tokens=given) for given in (None, own))
+    reply = [Generation("[THINK][[A>B]]?[/THINK][[B>A]]", [], "stop", 1, 1)]
+    assert tuple(plain.markers) == ("<think>", "</think>") and named.markers == own
+    assert read(protocol, "text", reply, [False], named.markers).verdict == "B>A"
+    # What was asked and paid for is the same: it is read anew, and not asked for again.
+    assert named.parameters(protocol) == plain.parameters(protocol)
+
+
+def test_a_structured_reply_after_a_thought_between_own_markers_counts_as_obeying(tmp_path):
+    protocol = load(PROTOCOLS, "pairwise")
+    body = f'[THINK]{{"verdict": "?"}}[/THINK]{json.dumps({protocol.VERDICT: "[[B>A]]"})}'
+    judge = ModelJudge(FakeEngine(lambda _: body), None, {"model": "j"}, "structured", think_tokens=("[THINK]", "[/THINK]"))
+    kept = []
+    judge.ask([[{"role": "user", "content": "?"}]] * 4, protocol, lambda _, reply: kept.append(reply))
+    assert len(kept) == 4
+
+
+@pytest.mark.skipif(not MODEL.exists(), reason="the demonstration model is not there; run `make env`")
+def test_markers_of_a_judge_here_that_end_texts_are_refused_by_its_key():
+    from bnf.data.rendering import load_tokenizer
+
+    tokenizer = load_tokenizer(MODEL, "2026-01-01")
+    with pytest.raises(ValueError, match=r"judge\.think_tokens must be texts that decoding keeps, got <\|im_"):
+        ModelJudge(FakeEngine(takes="ids"), tokenizer, {"model": "j"}, "text", think_tokens=("<|im_start|>", "<|im_end|>"))
+
+
 def test_a_structured_reply_is_read_after_a_thought_that_the_server_lets_through():
     protocol = load(PROTOCOLS, "pairwise")
     body = json.dumps({"reasons": "A shows <think> tags", "verdict": "[[B>A]]"})

@@ -6,8 +6,10 @@ import pytest
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.judging.client import instructions
+from evaluation.judging.answers import read_answers
+from evaluation.judging.client import ModelJudge, instructions
 from evaluation.judging.deviations import deviations
+from evaluation.judging.pending import pending
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.judging.recorded.score import judge_score
 from tests.unit.evaluation.fake_engine import FakeEngine
@@ -141,6 +143,25 @@ def test_the_judge_is_not_shown_what_the_models_thought(tmp_path):
     shown = FakeEngine(fair)
     play(shown, tmp_path / "v01", models={"new": thinking})
     assert all("secret" in messages[1]["content"] for messages in shown.asked), "v0.1 shows the whole answer"
+
+
+def test_what_was_said_after_a_thought_is_shown_whole(tmp_path):
+    """Thoughts are off our completions already; what is left may show the markers."""
+    said = "good: write <think>plan</think> before it"
+    records = [{"id": key, "completion": f"<think>hm</think>{said}"} for key in GOOD]
+    (tmp_path / "ours.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    ours = read_answers(tmp_path / "ours.jsonl")
+    assert ours.is_said and not read_answers(upstream_answers(tmp_path / "theirs.jsonl", said)).is_said
+    engine = FakeEngine(fair)
+    judge = ModelJudge(engine, None, {"model": "j"}, "text")
+    asked = list(pending(load(PROTOCOLS, "pairwise_hard_prompt"), judge, QUESTIONS, {"new": ours}, ours, "one"))
+    assert asked and all(said in one.requests[0][1]["content"] for one in asked)
+
+
+def upstream_answers(path, text):
+    rows = [{"uid": key, "model": "m", "messages": [{"role": "assistant", "content": text}]} for key in GOOD]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def settings(form, **change):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 
 from evaluation.answers.letters import gpqa_letter
+from evaluation.benchmarks._items import choice_fault
 from evaluation.benchmarks._lettered import lettered_verdict
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, lettered_messages
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
@@ -54,6 +55,11 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         }
 
     return load_items("gpqa_diamond", source, limit, HUB, NUM_ITEMS, to_item)
+
+
+def item_fault(item: Item) -> str | None:
+    """As the contract has it: four choices."""
+    return choice_fault(item, 4, 4)
 
 
 def messages(item: Item) -> list[Message]:

@@ -155,7 +155,9 @@ def test_prompts_of_another_benchmark_are_refused_and_own_ones_score(tmp_path):
         file = _generation(tmp_path, [item], [{**said, "prompt": prompt}])
         assert score_completions("gsm8k", file)["accuracy"] == 100
     file = _generation(tmp_path, [item], [{**said, "prompt": f"<s>user\n{other}"}])
-    with pytest.raises(ValueError, match=r"prompts that ask as gsm8k does, .*, got '<s>user.* as prompt of 'of-mine'; name the bench"):
+    with pytest.raises(
+        ValueError, match=r"prompts that ask as gsm8k does, .*, got '<s>user.* as prompt of 'of-mine'; name the bench"
+    ):
         score_completions("gsm8k", file)
 
 
@@ -277,7 +279,9 @@ def test_ifevals_and_mmlu_pros_rows_are_checked_by_type(tmp_path):
     file = tmp_path / "rows.jsonl"
     row = {"key": 1, "prompt": "p", "instruction_id_list": IFEVAL["instructions"], "kwargs": [{**WORDS, "num_words": "many"}]}
     write_lines(file, [row])
-    with pytest.raises(ValueError, match=r"ifeval\.source must have a whole number from 1 as the num_words of .*'many' at .*line 1"):
+    with pytest.raises(
+        ValueError, match=r"ifeval\.source must have a whole number from 1 as the num_words of .*'many' at .*line 1"
+    ):
         ifeval.load(str(file), None)
     write_lines(file, [{"question_id": 1, "question": "q", "options": [1, 2], "answer": "A", "category": "law"}])
     with pytest.raises(ValueError, match=r"mmlu_pro\.source must have options as a list of texts, got \[1, 2\] at .*line 1"):

@@ -21,7 +21,13 @@ def _scored(tmp_path, rows, **options):
 
 def test_questions_and_games_add_up(tmp_path):
     # Both count; one label is missing; one request failed; one game alone; a label that there is not.
-    rows = [_row("q1", "A>B", "B>A"), _row("q2", "A=B", ""), _row("q3", "A>>B", None), _row("q4", "A>B"), _row("q5", "X", "B>A")]
+    rows = [
+        _row("q1", "A>B", "B>A"),
+        _row("q2", "A=B", ""),
+        _row("q3", "A>>B", None),
+        _row("q4", "A>B"),
+        _row("q5", "X", "B>A"),
+    ]
     found, notes = _scored(tmp_path, rows)
     assert (found["n_games"], found["n_counted"], found["n_left_out"], found["n_without_verdict"]) == (9, 2, 4, 3)
     assert (found["n_questions"], found["n_counted_questions"], found["n_null"]) == (5, 1, 4 + 3)

@@ -74,6 +74,11 @@ class Benchmark(Protocol):
         raise ValueError(f"benchmark must be scored by a rule, got {self.TITLE}, which a judge scores; use its judge")
 
     @default
+    def item_fault(self, item: Item) -> str | None:
+        """What is wrong with a field of the item, such as `have answer as str, got 5`; None where it can be one of the benchmark's."""
+        return None
+
+    @default
     def same_answer(self, one: str, other: str) -> bool:
         """Whether two answers, as verdicts have them, are one to the rule: as a gold answer's equal it would take either for the other."""
         return one == other

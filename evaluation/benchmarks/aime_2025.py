@@ -9,7 +9,7 @@ https://artofproblemsolving.com/wiki/index.php/AIME_Problems_and_Solutions
 
 from __future__ import annotations
 
-from evaluation.benchmarks._aime import NUM_PROBLEMS, aime_items
+from evaluation.benchmarks._aime import NUM_PROBLEMS, aime_fault, aime_items
 from evaluation.benchmarks._boxed import boxed_verdict, same_form
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, boxed_messages
@@ -34,6 +34,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     return aime_items("aime_2025", source, limit, HUB)
 
 
+item_fault = aime_fault
 messages = boxed_messages
 score = boxed_verdict
 same_answer = same_form

@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import replace
 
 from evaluation.answers.letters import gpqa_letter, last_letter
+from evaluation.benchmarks._items import choice_fault
 from evaluation.benchmarks._lettered import lettered_verdict
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, lettered_messages
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
@@ -56,6 +57,11 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         }
 
     return load_items("gpqa_diamond", source, limit, HUB, NUM_ITEMS, to_item)
+
+
+def item_fault(item: Item) -> str | None:
+    """As the contract has it: four choices."""
+    return choice_fault(item, 4, 4)
 
 
 def messages(item: Item) -> list[Message]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from evaluation.benchmarks._annotated import annotated_item, item_of
 from evaluation.benchmarks._choices import choice_row, letter_verdict, same_letter
+from evaluation.benchmarks._items import choice_fault
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import LETTERS, choice_messages
 from evaluation.types import Hub, Item, Message
@@ -58,6 +59,9 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         return item_of(row, prefix, LETTERS[choices.index(row.values["correct_answer"])])
 
     return load_items("mmlu_redux", source, limit, HUB, NUM_ITEMS, to_item)
+
+
+item_fault = choice_fault
 
 
 def messages(item: Item) -> list[Message]:

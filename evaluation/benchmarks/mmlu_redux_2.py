@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from evaluation.benchmarks._annotated import annotated_item
 from evaluation.benchmarks._choices import choice_row, letter_verdict, same_letter
+from evaluation.benchmarks._items import choice_fault
 from evaluation.benchmarks._rows import id_prefix, load_items
 from evaluation.benchmarks._zeroeval import choice_messages
 from evaluation.types import Hub, Item, Message
@@ -45,6 +46,9 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     """
     prefix = id_prefix("mmlu_redux_2", source)
     return load_items("mmlu_redux_2", source, limit, HUB, NUM_ITEMS, lambda row: annotated_item(row, prefix))
+
+
+item_fault = choice_fault
 
 
 def messages(item: Item) -> list[Message]:

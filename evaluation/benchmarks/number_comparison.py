@@ -11,6 +11,7 @@ import itertools
 import random
 import re
 
+from evaluation.fields import WHOLE, fault
 from evaluation.types import Item, Message, Verdict
 
 TITLE = "Number comparison"
@@ -50,6 +51,14 @@ def train_items(limit: int, seed: int = 0) -> list[Item]:
         )
     random.Random(seed).shuffle(available)
     return _items(available[:limit], f"train-{seed}")
+
+
+def item_fault(item: Item) -> str | None:
+    """As the contract has it: two numbers, of which `answer` is the larger."""
+    if wrong := fault(item, {"a": WHOLE, "b": WHOLE, "answer": WHOLE}):
+        return wrong
+    larger = max(item["a"], item["b"])
+    return None if item["answer"] == larger else f"have the larger number {larger} as answer, got {item['answer']}"
 
 
 def messages(item: Item) -> list[Message]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.answers.thoughts import answer_of
+from evaluation.item_files import thought_fault
 from evaluation.judging.aggregates.judgment import Style
-from evaluation.records import UNREADABLE, BadRow, Record, read_rows
+from evaluation.records import UNREADABLE, BadRow, Record, Rows, read_rows, unreadable
 
 _METADATA = {"tokens": "token_len", "headers": "header_count", "lists": "list_count", "bold": "bold_count"}
 # What a file of Arena-Hard's has, for error messages.
@@ -40,21 +41,23 @@ def read_answers(path: Path) -> Answers:
         ValueError: where a record is none of these, two answer one question, or two are of different models.
     """
     model, turns, styles, is_said = "", {}, {}, True
-    for number, row in enumerate(_rows(path), start=1):
+    for place, row in _rows(path).numbered():
         if isinstance(row, BadRow):
-            raise ValueError(f"{path} {row.fault} in record {number}; correct it")
+            raise ValueError(f"{path} {row.fault} in {place}; correct it")
         found = _answer(row) if isinstance(row, dict) else None
         if found is None:
             raise ValueError(
                 f"{path} must hold answers with uid and messages, question_id and choices, session_id and output, or id and "
-                f"completion, got {str(row)[:100]} in record {number}; give a file of model answers"
+                f"completion, got {str(row)[:100]} in {place}; give a file of model answers"
             )
         question, texts, name = found
+        if isinstance(row, dict) and "completion" in row and (wrong := thought_fault(row)):
+            raise ValueError(f"{path} must {wrong} in {place}; correct it")
         if question in turns:
-            raise ValueError(f"{path} must answer each question once, got {question!r} again in record {number}; remove one")
+            raise ValueError(f"{path} must answer each question once, got {question!r} again in {place}; remove one")
         if name and model and name != model:
             raise ValueError(
-                f"{path} must hold one model's answers, got those of {model} and of {name} in record {number}; give a file for each"
+                f"{path} must hold one model's answers, got those of {model} and of {name} in {place}; give a file for each"
             )
         turns[question], model = texts, model or name
         is_said = is_said and isinstance(row, dict) and "completion" in row
@@ -121,11 +124,9 @@ def _style(metadata: object, text: str) -> Style | None:
     return found
 
 
-def _rows(path: Path) -> list[object]:
+def _rows(path: Path) -> Rows:
     data = path.read_bytes()
     try:
         return read_rows(data)
     except (*UNREADABLE, ValueError) as error:
-        raise ValueError(
-            f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give another file"
-        ) from error
+        raise ValueError(f"{path} must be JSON, plain or gzipped, got {unreadable(error)}; give another file") from error

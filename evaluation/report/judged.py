@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.formats import NONE, difference, interval, number, signed
+from evaluation.item_files import games
 from evaluation.judging.aggregates.agreement import judges_agreement
 from evaluation.judging.aggregates.judgment import Judgment
-from evaluation.records import Record, read_json, read_records
+from evaluation.records import Record, read_json
 
 # What the main figure of a result is called, and its unit.
 _SCORES = {"score": "score", "wb_score": "WB-Score", "wb_reward": "WB-Reward"}
@@ -150,7 +151,7 @@ def _label(judgment: Judgment) -> str:
 
 
 def _judgments(folder: Path) -> list[Judgment]:
-    return [Judgment.from_json(record) for record in read_records(folder / "games.jsonl")]
+    return [Judgment.from_json(record) for record in games(folder / "games.jsonl")]
 
 
 def _agreement(model: str, first: Sequence[Judgment], second: Sequence[Judgment]) -> Record:

@@ -17,7 +17,7 @@ from evaluation.records import Record, read_json, write_json, write_whole
 from evaluation.samples import SAMPLE, by_item, votes
 from evaluation.scoring.aggregate import SCORER_VERSION, Score, ScoreRecord, scored_by_rule
 from evaluation.scoring.aggregate import aggregate as aggregate
-from evaluation.scoring.reading import read_completions, read_items
+from evaluation.scoring.reading import check_prompts, read_completions, read_items
 from evaluation.types import Item, Progress, Verdict
 
 # The rule of a completion that ends in mid-thought: it has no answer, whatever the thought looked at.
@@ -116,7 +116,7 @@ def score_folder(
     Raises:
         FileNotFoundError, ValueError: where the folder's files are missing or ill-formed.
     """
-    items = read_items(completions_dir / "items.jsonl")
+    items = read_items(completions_dir / "items.jsonl", benchmark)
     completions = read_completions(completions_dir / "completions.jsonl")
     records = score_records(benchmark, items, completions, progress)
     left_out = completions_dir / "left_out.json"
@@ -165,7 +165,8 @@ def score_completions(
         model, items, completions, boxed = recorded.model, recorded.items, recorded.completions, recorded.boxed
     else:
         # The named file first: its faults are reported before those of the file beside it.
-        completions, items = read_completions(file), read_items(file.with_name("items.jsonl"))
+        completions, items = read_completions(file), read_items(file.with_name("items.jsonl"), benchmark)
+        check_prompts(completions, file, benchmark, items)
         model, boxed = None, False
     records = score_records(benchmark, items, completions, boxed=boxed, has_thoughts=has_thoughts)
     # A ZeroEval file has no items but those that were answered.

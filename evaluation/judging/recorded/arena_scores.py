@@ -38,6 +38,8 @@ def arena_results(
     results = {}
     for name, part in entries:
         about = {**_about(part), "missing_questions": None if asked is None else _missing(name, part, asked)}
+        if asked is not None:
+            about["n_given_questions"] = len(asked[part.category or V01])
         results[name] = about | _aggregate(part, _counted(part))
     for place in dict.fromkeys((part.judge, part.baseline, part.category) for _, part in entries):
         judged = {name: part for name, part in entries if (part.judge, part.baseline, part.category) == place}
@@ -112,7 +114,19 @@ def _counted(part: Judgments) -> list[Judgment]:
 def _aggregate(part: Judgments, judgments: Sequence[Judgment]) -> Record:
     aggregate = win_rate.aggregate if _version(part) == "v0.1" else arena_hard_v2.aggregate
     result = aggregate(judgments, num_expected=CATEGORIES[part.category or V01].num_questions)
-    return {**result, "null_reasons": null_reasons(judgments)}
+    return {**result, **_counts(judgments), "null_reasons": null_reasons(judgments)}
+
+
+def _counts(judgments: Sequence[Judgment]) -> Record:
+    """What `n_games` and `n_questions` are the sums of: games that count, left out and without a verdict; questions that count."""
+    counted = [one for one in judgments if one.verdict is not None]
+    left_out = sum(one.verdict is None and one.left_out is not None for one in judgments)
+    return {
+        "n_counted": len(counted),
+        "n_left_out": left_out,
+        "n_without_verdict": len(judgments) - len(counted) - left_out,
+        "n_counted_questions": len({one.question_id for one in counted}),
+    }
 
 
 def _missing(name: str, part: Judgments, asked: Mapping[str, Sequence[str]]) -> list[str]:

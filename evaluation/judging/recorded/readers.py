@@ -21,7 +21,7 @@ from evaluation.judging.recorded.arena import V01, arena_row
 from evaluation.judging.recorded.names import arena_judge, is_comparison, wildbench_judge, wildbench_reference
 from evaluation.judging.recorded.rows import Fault, Key, Read, UnreadableRowError
 from evaluation.judging.replies import cut_words, rating
-from evaluation.records import UNREADABLE, BadRow, Record, read_rows
+from evaluation.records import UNREADABLE, BadRow, Record, Rows, read_rows, unreadable
 
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
 
@@ -95,23 +95,23 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
     reference = wildbench_reference(rows, path) if benchmark == "wildbench" and any(map(is_comparison, rows)) else None
     found: dict[Key, tuple[list[list[Judgment]], bool]] = {}
     faults: list[tuple[Key | None, str]] = []
-    for number, row in enumerate(rows, start=1):
+    for place, row in rows.numbered():
         if isinstance(row, BadRow):
-            faults.append((None, f"{row.fault} in record {number}"))
+            faults.append((None, f"{row.fault} in {place}"))
             continue
         native = isinstance(row, dict) and "verdict" in row and "form" in row
         if isinstance(row, dict) and file_format not in (None, "native" if native else "upstream"):
             raise ValueError(
-                f"{path} must be in the format {file_format}, got {'native' if native else 'upstream'} in record {number}; "
+                f"{path} must be in the format {file_format}, got {'native' if native else 'upstream'} in {place}; "
                 f"give a file of {benchmark}'s judgments in that format, or leave the format open"
             )
         try:
             key, judgments, fault = _judgment(row, benchmark, reference, judge, path)
         except UnreadableRowError as error:
-            faults.append((None, f"{error.fault} in record {number}"))
+            faults.append((None, f"{error.fault} in {place}"))
             continue
         if fault is not None:
-            faults.append((key, f"{fault} in record {number}"))
+            faults.append((key, f"{fault} in {place}"))
         found.setdefault(key, ([], native))[0].append(judgments)
     results = [_judgments(key, read, native) for key, (read, native) in found.items()]
     if len(faults) == len(rows) and all(one.verdict is None for result in results for one in result.judgments):
@@ -259,7 +259,7 @@ def _compared(question: str, number: int, choice: object, candidate: str | None,
     return Judgment(question, number, verdict, Facts(output=output, baseline_output=baseline_output))
 
 
-def _read(path: Path) -> list[object]:
+def _read(path: Path) -> Rows:
     """The rows of a file; a line that is no JSON is among them."""
     data = path.read_bytes()
     try:
@@ -269,9 +269,7 @@ def _read(path: Path) -> list[object]:
             f"{path} must be JSON, got {error.msg.lower()} on line {error.lineno}; give a file of judgments"
         ) from error
     except UNREADABLE as error:
-        raise ValueError(
-            f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give another file"
-        ) from error
+        raise ValueError(f"{path} must be JSON, plain or gzipped, got {unreadable(error)}; give another file") from error
     if not rows:
         raise ValueError(f"{path} must hold judgments, got none; give another file")
     return rows

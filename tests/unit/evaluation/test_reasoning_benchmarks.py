@@ -111,6 +111,7 @@ def test_more_items_than_the_protocol_are_refused_from_a_file_and_fewer_from_the
     row = ROWS[module][0]
     names = {"unique_id": str, "question_id": int, "Record ID": str}
     many = [{**row, **{key: kind(n) for key, kind in names.items() if key in row}} for n in range(module.NUM_ITEMS + 1)]
+    many = [{**one, "problem": f"{n} + 71?"} if "problem" in one else one for n, one in enumerate(many)]
     with pytest.raises(ValueError, match=f"{_name(module)}.source must give at most the protocol's {module.NUM_ITEMS} items"):
         module.load(_file(tmp_path, many), 1)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: many[:-2])

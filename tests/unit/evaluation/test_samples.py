@@ -299,7 +299,14 @@ def test_a_record_stands_for_an_items_samples():
 
 
 def test_scores_with_an_item_or_a_sample_twice_are_refused(tmp_path):
-    record = {"id": "i0", "outcome": "wrong"}
+    record = {
+        "id": "i0",
+        "outcome": "wrong",
+        "answer": "3",
+        "rule": "json",
+        "finish_reason": "stop",
+        "num_completion_tokens": 1,
+    }
     for lines, message in (
         ([record, record], "each item once"),
         ([{**record, "sample": 1}] * 2, "each sample of an item once"),

@@ -61,11 +61,9 @@ def test_a_score_of_another_type_is_refused(change, message, tmp_path):
 
 def test_files_without_a_record_and_records_without_their_fields_are_refused(tmp_path):
     file = tmp_path / "scores.jsonl"
-    for content in ("", "\n \n"):
-        file.write_text(content)
-        assert "got none" in _refused(lambda path: score_lines(path, "again"), file, "again")
-        assert "got none" in _refused(lambda path: item_lines(path, "again"), file, "again")
-        assert "got none" in _refused(lambda path: completion_lines(path, "again"), file, "again")
+    file.write_text("")
+    for read in (score_lines, item_lines, completion_lines):
+        assert "got none" in _refused(lambda path, read=read: read(path, "again"), file, "again")
     for name in ("question_id", "candidate", "game", "verdict"):
         write_lines(file, [GAME, _without(GAME, name)])
         assert f"have {name} as" in _refused(games, file, "on line 2; run the stage `judge` again")
@@ -210,7 +208,7 @@ def test_items_of_other_types_are_refused(module, item, message, tmp_path):
     ("content", "message"),
     [
         (b'{"id": "a"}\n{"id": "b", "x": {"y": 1, "y": 2}}\n', "must have each key once, got 'y' twice on line 2"),
-        (b'{"id": "a"}\n\n{"id": "b", "x": "\xe9"}\n', "in UTF-8, got the byte 0xe9, number 19 on line 3"),
+        (b'{"id": "a"}\n{"id": "b", "x": "\xe9"}\n', "in UTF-8, got the byte 0xe9, number 19 on line 2"),
         (b'{"id": "a"}\n{"x": ' + b"9" * 5000 + b"}\n", "integers of at most 4300 digits, got one of 5000 on line 2"),
     ],
 )
@@ -236,7 +234,7 @@ def test_a_blank_line_is_a_fault_of_our_files_holds_nothing_in_others_and_lines_
     file = tmp_path / "completions.jsonl"
     file.write_text(f"\n{json.dumps(COMPLETION)}\n \t\n{json.dumps({**COMPLETION, 'id': 'b'})}\n\n")
     for read in (lambda: list(completion_lines(file, "")), lambda: list(read_records(file)), lambda: read_appended(file, 0)):
-        with pytest.raises(ValueError, match=r"got b'.n'"):
+        with pytest.raises(ValueError, match=r"got b.(.n)?.;"):
             read()
     assert len(read_answers(file).turns) == 2
     file.write_text(f"\n{json.dumps(COMPLETION)}\n\n{{bad\n")

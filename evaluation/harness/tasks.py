@@ -31,7 +31,7 @@ RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.jsonl"
 # Completions with a thought as the model wrote them: a task reads what follows the thought.
 THOUGHTS_FILE = "thoughts.jsonl"
-# Resamples of a standard error that has no formula, of lm-eval's 100,000: these take an hour for some metrics.
+# Resamples of a standard error that has no formula; lm-eval's program takes 100,000, which costs more time than it tells.
 BOOTSTRAP_ITERS = 1000
 
 _NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#]+)["']?\s*$""", re.M)
@@ -158,6 +158,8 @@ def _evaluated(
             )
         if num_fewshot is not None:
             task.set_config(key="num_fewshot", value=num_fewshot)
+        elif task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     # Again: `datasets` may have kept what a definition made of its rows, and then less is drawn while it is loaded.
     seed_all(model.num_answered)

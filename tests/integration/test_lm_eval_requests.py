@@ -152,7 +152,9 @@ def test_token_ids_are_those_of_lm_evals_own_model(adds_bos, tiny_model_dir, mon
 
 def test_a_prompt_stays_whole_where_the_task_asks_for_more_than_the_context_holds(tmp_path):
     """Prompts of 2, 3, 4 and 5 tokens, 32,768 new ones, and a context of 5 tokens: one prompt has no room at all."""
-    folder = _task(tmp_path / "tasks", "bnf_long", GENERATES, "generation_kwargs:\n  until: []\n  max_gen_toks: 32768")
+    folder = _task(
+        tmp_path / "tasks", "bnf_long", GENERATES, "generation_kwargs:\n  until: []\n  max_gen_toks: 32768\n  do_sample: false"
+    )
     engine = Notes(max_model_len=5)
     results = run_task(engine, _tokenizer(False), "bnf_long", tmp_path / "out", _quiet, include_path=folder)
     assert sorted(engine.prompts, key=len) == [list(range(20, 20 + size)) for size in (2, 3, 4, 5)]
@@ -165,7 +167,9 @@ def test_a_prompt_stays_whole_where_the_task_asks_for_more_than_the_context_hold
 
 
 def test_a_task_that_fits_has_nothing_to_say(tmp_path):
-    folder = _task(tmp_path / "tasks", "bnf_fits", GENERATES, "generation_kwargs:\n  until: []\n  max_gen_toks: 8")
+    folder = _task(
+        tmp_path / "tasks", "bnf_fits", GENERATES, "generation_kwargs:\n  until: []\n  max_gen_toks: 8\n  do_sample: false"
+    )
     results = run_task(Notes(13), _tokenizer(False), "bnf_fits", tmp_path / "out", _quiet, include_path=folder)
     assert [key for key, value in results["room"].items() if value] == ["max_length", "num_requests"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnf.plugins import load, own_names
-from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks import BENCHMARKS, most_new_tokens
 from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
 from evaluation.judging.answers import ANSWERS_FORM
@@ -244,7 +244,6 @@ def _generate(
     model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe, drawn: Settings = _NONE
 ) -> Node:
     module, engine = load(BENCHMARKS, name), evaluation_engine(recipe)
-    limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
     # What decides the completions; a conversation of several turns is sampled at its own temperature.
     return Node(
         "generate",
@@ -252,7 +251,7 @@ def _generate(
             "benchmark": name,
             "source": source_kind(name, benchmark),
             "limit": benchmark.limit,
-            "max_new_tokens": min(limits),
+            "max_new_tokens": most_new_tokens(module, max_new_tokens),
             **drawn,
             "engine": engine,
             # An endpoint's server has a template, and a clock, of its own.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.judging.answers import Answers, completions_by_question, read_answers
+from evaluation.judging.answers import Answers, completed, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
 from evaluation.judging.open_judge import open_judge
 from evaluation.judging.protocols import PROTOCOLS
@@ -38,6 +39,8 @@ def run(job: Job) -> None:
         model: Answers(model, completions_by_question(list(read_records(path / "completions.jsonl"))))
         for model, path in generated.items()
     }
+    ended = {model: completed(read_records(path / "completions.jsonl")) for model, path in generated.items()}
+    answers = {model: replace(one, num_cut=ended[model].num_cut) for model, one in answers.items()}
     baseline = _baseline(job, answers)
     compares = load(PROTOCOLS, s["form"]).COMPARES
     judge(
@@ -56,7 +59,9 @@ def run(job: Job) -> None:
         about={
             "source": s["source"],
             "n_benchmark": benchmark.NUM_ITEMS,
-            "deviations": deviations(benchmark, s, baseline.model if compares else None),
+            "deviations": deviations(
+                benchmark, s, baseline.model if compares else None, thinks=any(one.thinks for one in ended.values())
+            ),
         },
     )
 

@@ -83,16 +83,20 @@ def results_together(parts: Sequence[Judgments], styles: Mapping[str, Answers]) 
         if untrusted:
             result["trusted"], result["untrusted_reason"] = False, "; ".join(untrusted)
         results[names[model, baseline]] = result
-    for baseline, judges in dict.fromkeys((key[1], frozenset(part.judge for part in group)) for key, group in several.items()):
-        fitted = {
-            names[key]: [
-                one for part in group if part.judge in judges for one in win_rate.with_battles(_with_styles(part, styles))
-            ]
-            for key, group in found.items()
-            if key[1] == baseline and any(part.judge in judges for part in group)
+    for baseline, ensemble in dict.fromkeys(
+        (key[1], frozenset(part.judge for part in group)) for key, group in several.items()
+    ):
+        of_judges = {
+            key: [part for part in group if part.judge in ensemble] for key, group in found.items() if key[1] == baseline
         }
-        own = [names[key] for key, group in several.items() if key[1] == baseline and {part.judge for part in group} == judges]
-        _control({name: results[name] for name in own}, fitted, TOGETHER, styles)
+        battles = {
+            names[key]: [one for part in group for one in win_rate.with_battles(_with_styles(part, styles))]
+            for key, group in of_judges.items()
+        }
+        own = [
+            names[key] for key, group in several.items() if key[1] == baseline and {part.judge for part in group} == ensemble
+        ]
+        _control({name: results[name] for name in own}, battles, TOGETHER, styles)
     return results
 
 

@@ -288,10 +288,6 @@ def test_judges_together_have_one_style_controlled_score_over_the_battles_of_bot
     renamed = [{**one, "judge": "both", "uid": f"{one['judge']} {one['uid']}"} for one in rows]
     by_hand = scored(tmp_path, renamed)["models"]["a, creative_writing"]["style_controlled"]
     assert found["score"] == pytest.approx(by_hand["score"], abs=1e-9) and found["ci"] == pytest.approx(by_hand["ci"], abs=1e-9)
-    apart = [
-        result["models"][f"a ({judge}), creative_writing"]["style_controlled"]["score"] for judge in ("gpt-4.1", "gemini-2.5")
-    ]
-    assert min(apart) < found["score"] < max(apart)
 
 
 def test_a_model_that_one_of_them_alone_judged_is_part_of_the_fit_and_another_judges_rows_are_not(tmp_path, few_bootstraps):

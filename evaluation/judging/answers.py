@@ -25,12 +25,14 @@ class Answers:
     Attributes:
         styles: Counts of each answer by feature, where the file has them: `metadata` of Arena-Hard's.
         is_said: Whether thoughts are off the texts already, as those of our completions are.
+        num_cut: How many answers were cut at their limit of tokens. None: of recorded ones nobody knows.
     """
 
     model: str
     turns: Mapping[str, list[str]]
     styles: Mapping[str, Style] = field(default_factory=dict)
     is_said: bool = False
+    num_cut: int | None = None
 
 
 def read_answers(path: Path) -> Answers:
@@ -78,6 +80,23 @@ def completions_by_question(records: Iterable[Record]) -> dict[str, list[str]]:
         question: str = record["question_id" if "question_id" in record else "id"]
         turns.setdefault(question, {})[record.get("turn", 1)] = answer_of(record) or ""
     return {question: [by_turn[turn] for turn in sorted(by_turn)] for question, by_turn in turns.items()}
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a model's completions ended: how many were cut at their limit of tokens, and whether one of them has a thought."""
+
+    num_cut: int
+    thinks: bool
+
+
+def completed(records: Iterable[Record]) -> Completed:
+    """Of a completions.jsonl."""
+    num_cut, thinks = 0, False
+    for record in records:
+        num_cut += record["finish_reason"] == "length"
+        thinks = thinks or record.get("answer_start", 0) != 0
+    return Completed(num_cut, thinks)
 
 
 def _answer(row: Record) -> tuple[str, list[str], str] | None:

@@ -390,7 +390,12 @@ class Judge(JudgeModel, AnsweredOnce):
         False, description="flags the verdicts as meaningless wherever they stand: the judge is there to show the stage"
     )
     max_new_tokens: int | None = Field(
-        None, gt=0, description="an upper limit of the judged answers, beside each benchmark's own"
+        None,
+        gt=0,
+        description=(
+            "the most tokens of a judged answer, its thought included, up to each benchmark's own limit; left out: that limit, of "
+            "Arena-Hard v2.0 8196, which can be raised to 32000 for models that think"
+        ),
     )
     orders: Literal["one", "both"] = Field(
         "both", description="of two answers: both orders, or one, which a question's id fixes"

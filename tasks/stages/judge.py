@@ -8,7 +8,7 @@ from pathlib import Path
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.item_files import GENERATE_AGAIN, completion_lines, games, item_lines
-from evaluation.judging.answers import Answers, completions_by_question, read_answers
+from evaluation.judging.answers import Answers, completed, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
 from evaluation.judging.open_judge import open_judge
 from evaluation.judging.protocols import PROTOCOLS
@@ -34,13 +34,14 @@ def run(job: Job) -> None:
     s = dict(job.settings)
     benchmark = load(BENCHMARKS, s["benchmark"])
     generated = {role.removeprefix("answers_"): path for role, path in job.inputs.items() if role.startswith("answers_")}
-    answers = {
-        model: Answers(
-            model,
-            completions_by_question(one for _, one in completion_lines(path / "completions.jsonl", GENERATE_AGAIN)),
-            is_said=True,
-        )
+    completions = {
+        model: [one for _, one in completion_lines(path / "completions.jsonl", GENERATE_AGAIN)]
         for model, path in generated.items()
+    }
+    ended = {model: completed(records) for model, records in completions.items()}
+    answers = {
+        model: Answers(model, completions_by_question(records), is_said=True, num_cut=ended[model].num_cut)
+        for model, records in completions.items()
     }
     baseline = _baseline(job, answers)
     compares = load(PROTOCOLS, s["form"]).COMPARES
@@ -60,7 +61,9 @@ def run(job: Job) -> None:
         about={
             "source": s["source"],
             "n_benchmark": benchmark.NUM_ITEMS,
-            "deviations": deviations(benchmark, s, baseline.model if compares else None),
+            "deviations": deviations(
+                benchmark, s, baseline.model if compares else None, thinks=any(one.thinks for one in ended.values())
+            ),
         },
     )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evaluation.judging.aggregates.judgment import Facts, Judgment
+from evaluation.judging.aggregates.style_control import FEATURES
 from evaluation.judging.aggregates.wildbench import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 from evaluation.judging.aggregates.win_rate import VERDICTS
 from evaluation.judging.recorded.arena import V01, arena_row
@@ -157,6 +158,8 @@ def _native(row: Record, benchmark: str) -> Read:
     if row.get("game") not in (1, 2) or isinstance(row["game"], bool):
         bad.append("game")
     bad += [name for name in _OUTPUTS.get(row["form"], ()) if not _is_output(row.get(name))]
+    bad += [name for name in ("candidate_style", "baseline_style") if not _is_style(row.get(name))]
+    bad += [] if isinstance(row.get("null_reason"), str | None) else ["null_reason"]
     if bad:
         raise UnreadableRowError(f"have {', '.join(bad)} as a judge stage writes it", [row.get(name) for name in bad])
     category = _ARENA.get(row["form"])
@@ -176,6 +179,12 @@ def _is_output(value: object) -> bool:
         return False
     flags, length = (value.get("empty"), value.get("cut"), value.get("missing", False)), value.get("characters")
     return all(isinstance(flag, bool) for flag in flags) and type(length) is int and length >= 0
+
+
+def _is_style(value: object) -> bool:
+    """Whether a value has the counts of an answer's style, or says nothing of it."""
+    counts = [value.get(name) for name in FEATURES] if isinstance(value, dict) else []
+    return value is None or (bool(counts) and all(type(count) is int and count >= 0 for count in counts))
 
 
 def _score(row: Record, path: Path) -> Read:

@@ -156,6 +156,8 @@ def _notes(name: str, found: Record) -> Iterator[str]:
     published = found.get("published_baseline")
     if published not in (None, found["baseline"]):
         yield f"{name}: against {found['baseline']} instead of the published {published}"
+    for deviation in found.get("deviations", []):
+        yield f"{name}: not as published: {deviation}"
     if found["n_unjudged"]:
         yield (
             f"{name}: {found['n_unjudged']} of {found['n_games']} games have an empty or cut answer and tell nothing of the judge; bias "

@@ -86,6 +86,33 @@ def test_a_cut_reply_of_a_judge_whose_template_begins_the_thought_is_a_thought(t
     assert games_in(tmp_path / "plain")[4]["verdict"] == "A>>B", "without thoughts a cut reply is read"
 
 
+def test_replies_of_other_servers_and_parameters_say_nothing_of_where_this_judges_thoughts_begin(tmp_path):
+    """The record of calls is one file for each judge's name. 11 plain replies were asked for without thinking, and 10 of 12 that have a
+    thought's end are this judge's: by all 21 a cut one would be no thought."""
+    plain = {"model": "judge-1", "chat_template_kwargs": {"enable_thinking": False}}
+    play(FakeEngine(lambda _: "Fine: [[A=B]]"), tmp_path, items=QUESTIONS[:6], identity=plain)
+    lines = (tmp_path / "calls.jsonl").read_text().splitlines()
+    (tmp_path / "calls.jsonl").write_text("".join(line + "\n" for line in lines[:11]))
+    cut = Generation("At first I lean to [[B>>A]], but wait", [], "length", 1, 9)
+    engine = FakeEngine(lambda _: cut if len(engine.asked) > 10 else "hm</think>\n[[A>B]]")
+    result = play(engine, tmp_path, "pairwise_hard_prompt", items=QUESTIONS[:6])["models"]["new"]
+    assert [game["verdict"] for game in games_in(tmp_path)].count("B>>A") == 0
+    assert result["null_reasons"] == {"unfinished thought": 2}
+    # Asked again, the cut ones are whole; the record says the same to a run that asks nothing.
+    again = FakeEngine(lambda _: "hm</think>\n[[A>B]]")
+    assert play(again, tmp_path, "pairwise_hard_prompt", items=QUESTIONS[:6])["models"]["new"]["n_null"] == 0
+    assert len(again.asked) == 2
+
+
+def test_and_the_other_way_round_a_plain_judges_cut_reply_is_read(tmp_path):
+    thinking = {"model": "judge-1", "base_url": "http://elsewhere/v1"}
+    play(FakeEngine(lambda _: "hm</think>[[A=B]]"), tmp_path, identity=thinking)
+    cut = Generation("[[B>>A]] is my verdict, as", [], "length", 1, 9)
+    engine = FakeEngine(lambda _: cut if len(engine.asked) == 12 else "Fine: [[A=B]]")
+    play(engine, tmp_path, items=QUESTIONS[:6])
+    assert [game["verdict"] for game in games_in(tmp_path)].count("B>>A") == 1
+
+
 def test_ratings_are_read_after_the_thought_too(tmp_path):
     from tests.unit.evaluation.test_judging import TASKS, scored
 

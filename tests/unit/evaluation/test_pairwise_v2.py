@@ -180,3 +180,22 @@ def test_deviations_from_either_categorys_protocol():
         "judgments of at most 4096 instead of 32000 tokens",
         *own,
     ]
+
+
+@pytest.mark.parametrize("name", ["gpt-4.1", "gemini-2.5", "gemini-2.5-pro-preview-03-25", "small"])
+def test_each_published_judge_has_a_temperature_and_a_limit_of_its_own(name):
+    """gpt-4.1 at temperature 0 with 16,000 tokens is the judge of a table that upstream publishes, as docs/judges.md shows it."""
+    hard, creative = load(BENCHMARKS, HARD), load(BENCHMARKS, CREATIVE)
+    own = ["the judge's instructions in words of this project"]
+    limit, greedy = (16_000, []) if name == "gpt-4.1" else (32_000, ["judgments at temperature 0 instead of 1"])
+    said = settings(FORMS[0], judge_name=name, max_judgment_tokens=limit)
+    other = ["judge small instead of gemini-2.5-pro-preview-03-25 or gpt-4.1"] if name == "small" else []
+    assert deviations(hard, said, "o3-mini-2025-01-31") == [*other, *greedy, *own]
+    shorter = [f"judgments of at most {limit - 1} instead of {limit} tokens"]
+    assert deviations(hard, {**said, "max_judgment_tokens": limit - 1}, None) == [*other, *shorter, *greedy, *own]
+    if name == "small":
+        return
+    # A single judge is never the published ensemble, and has its own temperature and limit all the same.
+    found = deviations(creative, {**said, "form": FORMS[1]}, "gemini-2.0-flash-001")
+    ensemble = f"judge {name} instead of gpt-4.1 and gemini-2.5-pro-preview-03-25 together"
+    assert found == [ensemble, *greedy, *own]

@@ -230,6 +230,19 @@ def test_the_preflight_reads_recorded_answers_and_references(tmp_path):
     assert "mt_bench.references: " in named()["judge.benchmarks.mt_bench"].problem
 
 
+@pytest.mark.parametrize(
+    ("asked", "v1", "v2"), [(None, 4096, 8196), (512, 512, 512), (20_000, 4096, 20_000), (50_000, 4096, 32_000)]
+)
+def test_a_recipe_raises_the_limit_of_answers_as_far_as_upstream_gives_it_to_models_that_think(tmp_path, asked, v1, v2):
+    file = tmp_path / "file.jsonl"
+    file.write_text("{}")
+    given = {"source": str(file), "baseline": str(file)}
+    benchmarks = {"arena_hard": given, "arena_hard_v2_hard_prompt": given}
+    made = recipe({"benchmarks": benchmarks, **({} if asked is None else {"max_new_tokens": asked})})
+    limits = [node.settings["max_new_tokens"] for node in build(made) if node.stage == "generate"]
+    assert limits == [v1, v2]
+
+
 def test_a_baseline_of_arena_hard_v2_that_is_not_there_is_named_with_its_form(tmp_path):
     """Before anything is generated: a file that isn't there, and one that lacks answers to some questions."""
     questions, answers = tmp_path / "question.jsonl", tmp_path / "answers.jsonl"

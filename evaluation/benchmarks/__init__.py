@@ -30,6 +30,8 @@ class Benchmark(Protocol):
         BASELINE: The model whose answers are compared with in the published figures.
         BASELINE_FILE: Where upstream has that model's answers.
         NUM_TURNS: How many turns the model answers. A benchmark of more than one keeps the contract `Conversation`.
+        ANSWERS_DIGEST: `answers_digest` of all of the benchmark's items, where its rows have been at hand: so that another year's paper or
+            another version isn't taken for them.
         HAS_MAJORITY: Whether completions of an item can have the same answer, so that the one that most have is its answer.
         LM_EVAL_TASKS: lm-evaluation-harness's tasks that can read its completions, as `folder/task`. A benchmark with some has
             `lm_eval_document`.
@@ -49,6 +51,7 @@ class Benchmark(Protocol):
     BASELINE: str | None = None
     BASELINE_FILE: str | None = None
     NUM_TURNS: int = 1
+    ANSWERS_DIGEST: str | None = None
     HAS_MAJORITY: bool = True
     LM_EVAL_TASKS: Sequence[str] = ()
     LM_EVAL_MAIN: tuple[str, str, str] | None = None

@@ -22,7 +22,8 @@ def aime_items(benchmark: str, source: str | None, limit: int | None, hub: Hub) 
     prefix = id_prefix(benchmark, source)
 
     def to_item(row: Row) -> Item:
-        answer = row.id("answer", "Answer").strip()
+        # In opencompass/AIME2025 the answer to II-5 is in degrees: `336^\\circ`.
+        answer = row.id("answer", "Answer").strip().removesuffix("^\\circ")
         if not _is_answer(answer):
             raise row.error("have a whole number from 0 to 999 as answer", answer)
         question = row.get("problem", "Problem", "question", kind=str)

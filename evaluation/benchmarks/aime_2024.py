@@ -17,6 +17,7 @@ from evaluation.types import Hub, Item
 
 TITLE = "AIME 2024"
 NUM_ITEMS = NUM_PROBLEMS
+ANSWERS_DIGEST = "26b2e319e14bdec5"
 MAX_NEW_TOKENS = REASONING_TOKENS
 LM_EVAL_TASKS = ("aime/aime24",)
 LM_EVAL_MAIN = ("aime24", "none", "exact_match")

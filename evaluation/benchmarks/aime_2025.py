@@ -17,6 +17,7 @@ from evaluation.types import Hub, Item
 
 TITLE = "AIME 2025"
 NUM_ITEMS = NUM_PROBLEMS
+ANSWERS_DIGEST = "a0239316151158f3"
 MAX_NEW_TOKENS = REASONING_TOKENS
 LM_EVAL_TASKS = ("aime/aime25",)
 LM_EVAL_MAIN = ("aime25", "none", "exact_match")

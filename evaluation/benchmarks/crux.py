@@ -18,6 +18,7 @@ from evaluation.types import Hub, Item, Message, Verdict
 
 TITLE = "CRUX"
 NUM_ITEMS = 800
+ANSWERS_DIGEST = "990eb77ffd10f286"
 MAX_NEW_TOKENS = 4096
 
 HUB = Hub("cruxeval-org/cruxeval", [None])

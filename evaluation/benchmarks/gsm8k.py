@@ -14,6 +14,7 @@ from evaluation.types import Hub, Item, Message
 
 TITLE = "GSM8K"
 NUM_ITEMS = 1319
+ANSWERS_DIGEST = "c09cc2ca225e8a62"
 MAX_NEW_TOKENS = 4096
 LM_EVAL_TASKS = ("gsm8k/gsm8k", "gsm8k/gsm8k_cot_zeroshot", "gsm8k/gsm8k_cot_llama")
 LM_EVAL_MAIN = ("gsm8k", "flexible-extract", "exact_match")

@@ -281,6 +281,10 @@ def _incomplete(name: str, entry: Record) -> list[str]:
         for model in MODELS
         if model in entry and entry[model]["partial"]
     ]
+    if any(entry[model].get("has_published_answers") is False for model in MODELS if model in entry):
+        found.append(
+            f"{label(name, entry)}: its gold answers are not the published ones, so it is another data set or version of it"
+        )
     left_out = next((entry[model].get("left_out") for model in MODELS if model in entry), None)
     if left_out:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())

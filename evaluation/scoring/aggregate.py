@@ -104,6 +104,7 @@ class Score(TypedDict):
     source: NotRequired[str]
     limit: NotRequired[int | None]
     items_digest: NotRequired[str]
+    has_published_answers: NotRequired[bool]
     left_out: NotRequired[dict[str, int]]
     thoughts: NotRequired[Thoughts]
     num_samples: NotRequired[int]

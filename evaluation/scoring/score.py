@@ -94,6 +94,19 @@ def items_digest(items: Sequence[Item]) -> str:
     return hashlib.sha256("".join(content_digest(item) + "\n" for item in items).encode()).hexdigest()
 
 
+def answers_digest(items: Sequence[Item]) -> str:
+    """16 hex digits of the sha256 of the items' gold answers in order of the text: equal ones have the same answers, in whatever order."""
+    return hashlib.sha256("\n".join(sorted(str(item["answer"]) for item in items)).encode()).hexdigest()[:16]
+
+
+def _answers_known(benchmark: str, items: Sequence[Item]) -> bool | None:
+    """Whether a whole set of items has the benchmark's published gold answers; None where nothing is known of them."""
+    scored = scored_by_rule(benchmark)
+    if scored.ANSWERS_DIGEST is None or len(items) != scored.NUM_ITEMS:
+        return None
+    return answers_digest(items) == scored.ANSWERS_DIGEST
+
+
 def score_folder(
     benchmark: str,
     completions_dir: Path,
@@ -127,6 +140,8 @@ def score_folder(
         "items_digest": items_digest(items),
         "left_out": read_json(left_out) if left_out.exists() else {},
     }
+    if (known := _answers_known(benchmark, items)) is not None:
+        summary["has_published_answers"] = known
     if sampling is not None:
         summary["sampling"] = sampling
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -173,6 +188,8 @@ def score_completions(
     n_benchmark = scored_by_rule(benchmark).NUM_ITEMS or 0
     n_expected = n_benchmark if format == "zeroeval" else len(items)
     result: Score = {**aggregate(benchmark, records, n_expected), "model": model, "items_digest": items_digest(items)}
+    if format == "native" and (known := _answers_known(benchmark, items)) is not None:
+        result["has_published_answers"] = known
     # A run knows that it asked for less than there is; a file by itself stands for the benchmark.
     result["partial"] = result["n"] < max(n_expected, n_benchmark)
     if lm_eval:

@@ -1,6 +1,7 @@
 """MATH-500, AIME, MMLU-Pro and GPQA-Diamond, on hand-made rows in upstream's form: items, replies, files."""
 
 import csv
+import hashlib
 import json
 import os
 from collections import Counter
@@ -12,8 +13,9 @@ import pytest
 
 from evaluation.answers.boxed import last_boxed
 from evaluation.answers.letters import gpqa_letter, last_letter, mmlu_pro_letter
-from evaluation.benchmarks import aime_2024, aime_2025, gpqa_diamond, math_500, mmlu_pro
-from evaluation.scoring.score import aggregate, score_records
+from evaluation.benchmarks import aime_2024, aime_2025, crux, gpqa_diamond, gsm8k, math_500, mmlu_pro
+from evaluation.scoring.score import aggregate, answers_digest, score_completions, score_folder, score_records
+from tests.unit.evaluation.report_folders import write_lines
 
 DATA = Path(os.environ.get("BNF_TEST_DATA", "/"))
 
@@ -401,3 +403,45 @@ def test_500_of_maths_problems_as_math_500s_rows(tmp_path):
     solutions = {f"math_500-{row['unique_id']}": row["solution"] for row in rows}
     assert len(items) == 500 == math_500.NUM_ITEMS
     assert Counter(math_500.score(item, solutions[item["id"]], "stop").outcome for item in items) == {"correct": 500}
+
+
+def test_a_papers_answer_in_degrees_is_its_number(tmp_path):
+    """II-5 of opencompass/AIME2025."""
+    (item,) = aime_2025.load(_file(tmp_path, [{"question": "How many degrees?", "answer": "336^\\circ"}]), None)
+    assert item["answer"] == "336" and item["question"] == "How many degrees?"
+
+
+# Whether a source has the published answers
+
+
+def test_a_whole_set_says_whether_its_answers_are_the_published_ones(tmp_path, monkeypatch):
+    rows = [{"problem": f"Problem {n}", "answer": n} for n in (5, 40, 3)]
+
+    def known(rows):
+        items = aime_2025.load(_file(tmp_path, rows), None)
+        generated = tmp_path / "generated"
+        write_lines(generated / "items.jsonl", items)
+        write_lines(
+            generated / "completions.jsonl", [{"id": item["id"], "completion": "", "finish_reason": "stop"} for item in items]
+        )
+        whole = score_folder("aime_2025", generated, tmp_path / "scored", source="file", limit=None)
+        assert score_completions("aime_2025", generated / "completions.jsonl").get("has_published_answers") == whole.get(
+            "has_published_answers"
+        )
+        return whole.get("has_published_answers")
+
+    assert known(rows) is None, "of three problems nothing is known"
+    monkeypatch.setattr(aime_2025, "NUM_ITEMS", 3)
+    assert known(rows) is False
+    # sha256 of "3\n40\n5": in the texts' order, and so in whatever order the rows have.
+    monkeypatch.setattr(aime_2025, "ANSWERS_DIGEST", hashlib.sha256(b"3\n40\n5").hexdigest()[:16])
+    assert known(rows) is known(rows[::-1]) is True
+    assert known([*rows[:2], {"problem": "Problem 3", "answer": 4}]) is False
+
+
+@pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
+@pytest.mark.parametrize(
+    ("module", "file"), [(gsm8k, "gsm8k/test.jsonl"), (crux, "cruxeval/cruxeval.jsonl")], ids=["gsm8k", "crux"]
+)
+def test_the_published_answers_are_those_of_the_real_files(module, file):
+    assert answers_digest(module.load(str(DATA / file), None)) == module.ANSWERS_DIGEST

@@ -35,12 +35,12 @@ class Excerpt:
 
     def shortened(self, most_characters: int) -> Excerpt:
         """The same, of at most so many characters."""
-        missing = max(self.num_characters - most_characters, 0)
-        if not missing:
+        if self.num_characters <= most_characters:
             return self
         end = self.text if self.keeps_end and not self.num_left_out else self.end
-        of_end = min(len(end), round(_END * most_characters))
+        of_end = min(len(end), max(round(_END * most_characters), most_characters - len(self.text)))
         text, end = self.text[: most_characters - of_end], end[len(end) - of_end :]
+        missing = self.num_characters - len(text) - len(end)
         return Excerpt(text, self.num_left_out + missing, end, self.keeps_end)
 
 

@@ -95,8 +95,14 @@ def items_digest(items: Sequence[Item]) -> str:
 
 
 def answers_digest(items: Sequence[Item]) -> str:
-    """16 hex digits of the sha256 of the items' gold answers in order of the text: equal ones have the same answers, in whatever order."""
-    return hashlib.sha256("\n".join(sorted(str(item["answer"]) for item in items)).encode()).hexdigest()[:16]
+    """16 hex digits of the sha256 of the items' gold answers in order of the text: equal ones have the same answers, in whatever order.
+
+    A number counts without leading zeros: AIME's answer sheets have `073`.
+    """
+    answers = [str(item["answer"]) for item in items]
+    plain = sorted(text.lstrip("0") or "0" if text.isdecimal() else text for text in answers)
+    # A file's text may hold half a surrogate pair.
+    return hashlib.sha256("\n".join(plain).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _answers_known(benchmark: str, items: Sequence[Item]) -> bool | None:

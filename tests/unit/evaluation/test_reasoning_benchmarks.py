@@ -305,6 +305,22 @@ def test_gpqas_rules_find_the_letter(reply, letter, rule):
         ("**Answer:** option C", "C", "stated"),
         ("The answer is **(C) 4.5 eV**", "C", "stated"),
         ("The answer is (X). The answer is B.", "B", "stated"),
+        ("I think the answer is (A)? No: \\boxed{C}", "C", "boxed"),
+        ("So the answer is A? No. The answer should be B.", "B", "stated"),
+        ("The answer is A. Actually, the correct choice is (B).", "B", "stated"),
+        ("Answer: The correct option is B", "B", "stated"),
+        ('The answer is "B"', "B", "stated"),
+        ("Answer：B", "B", "stated"),
+        ("### Answer\n\n**B**", "B", "stated"),
+        ("\\boxed{\\text{Option B}}", "B", "boxed"),
+        ("**B**", "B", "bare"),
+        ("B) 5 m/s", "B", "bare"),
+        ("The answer is $\\mathrm{C_6H_6}$, that is (B)", "B", "parentheses"),
+        ("The answer is C–H insertion: (B)", "B", "parentheses"),
+        ("The answer is D₂O. Thus (A)", "A", "parentheses"),
+        ("answer: A or B", None, "none"),
+        ("The answer is B/C", None, "none"),
+        ("A good question.", None, "none"),
         ("The answer is 4, \\boxed{A}, not \\boxed{\\mathrm{B}}, so (C)", "B", "boxed"),
         ("Not (A) but (D): the answer is 4.", "D", "parentheses"),
         ("The answer is Best", None, "none"),
@@ -437,6 +453,8 @@ def test_a_whole_set_says_whether_its_answers_are_the_published_ones(tmp_path, m
     monkeypatch.setattr(aime_2025, "ANSWERS_DIGEST", hashlib.sha256(b"3\n40\n5").hexdigest()[:16])
     assert known(rows) is known(rows[::-1]) is True
     assert known([*rows[:2], {"problem": "Problem 3", "answer": 4}]) is False
+    assert answers_digest([{"answer": "040"}, {"answer": "005"}, {"answer": "3"}]) == aime_2025.ANSWERS_DIGEST
+    assert len(answers_digest([{"answer": "\ud800"}])) == 16
 
 
 @pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")

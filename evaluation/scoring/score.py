@@ -164,6 +164,7 @@ def score_completions(
     format: Literal["native", "zeroeval"] = "native",
     lm_eval: bool = False,
     has_thoughts: bool | None = None,
+    markers: Sequence[str] | None = None,
 ) -> Score:
     """The aggregate of one file of completions, over the items that were asked for.
 
@@ -174,11 +175,13 @@ def score_completions(
 
     Args:
         has_thoughts: Whether thoughts are taken off before scoring. Left out they are, but not in a ZeroEval file, as upstream reads them.
+        markers: The texts between which the model thinks, which are then taken off; a record that says itself where its answer begins is
+            taken at its word. None: the usual ones.
 
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
     """
-    has_thoughts = format == "native" if has_thoughts is None else has_thoughts
+    has_thoughts = (format == "native" or markers is not None) if has_thoughts is None else has_thoughts
     if format == "zeroeval":
         from evaluation.scoring.zeroeval import load_zeroeval_results
 
@@ -189,6 +192,8 @@ def score_completions(
         completions, items = read_completions(file), read_items(file.with_name("items.jsonl"), benchmark)
         check_prompts(completions, file, benchmark, items)
         model, boxed = None, False
+    if markers is not None:
+        completions = [{**noted(one["completion"], begun=False, markers=markers), **one} for one in completions]
     records = score_records(benchmark, items, completions, boxed=boxed, has_thoughts=has_thoughts)
     # A ZeroEval file has no items but those that were answered.
     n_benchmark = scored_by_rule(benchmark).NUM_ITEMS or 0

@@ -81,8 +81,8 @@ def last_letter(text: str) -> Extraction:
     stated = [("stated", match) for pattern in (_STATED, _HEADED) for match in pattern.finditer(text)]
     stated += [("boxed", match) for match in _BOXED.finditer(text)]
     if stated:
-        rule, match = max(stated, key=lambda found: found[1].start(1))
-        return Extraction(match.group(1), rule)
+        rule, last = max(stated, key=lambda found: found[1].start(1))
+        return Extraction(last.group(1), rule)
     alone = text.strip()
     if "\n" not in alone and (match := _BARE.match(alone)):
         return Extraction(match.group(1), "bare")

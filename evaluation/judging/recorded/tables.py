@@ -185,7 +185,7 @@ def _notes(name: str, found: Record) -> Iterator[str]:
 
 
 def _sums(name: str, found: Record) -> Iterator[str]:
-    """How Arena-Hard's questions and games add up, where some are known that don't count."""
+    """How Arena-Hard's questions and games add up. Nothing where every game counts and no question is known to be missing."""
     if "n_counted" not in found:
         return
     if found["n_counted"] < found["n_games"] or found.get("missing_questions"):

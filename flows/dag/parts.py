@@ -14,8 +14,9 @@ from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
 from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
 from flows.recipe.config import Recipe
+from flows.recipe.judge_sections import JudgeModel
 from flows.recipe.paths import in_project, portable
-from flows.recipe.sections import DRAWN, JudgeModel
+from flows.recipe.sections import DRAWN
 from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
 from tasks.names import Role, TaskName

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from tasks.names import TaskName
 from tasks.store import Store
 
 if TYPE_CHECKING:
+    from evaluation.report.excerpts import Excerpt
     from evaluation.report.items import Item, Reply
 
 # Without --limit; with --json all.
@@ -37,15 +38,13 @@ def show_items(name: str, benchmark: str, *, filter: str | None, search: str | N
 
     if limit is not None and limit < 1:
         raise RecipeError(f"--limit must be 1 or more, got {limit}; leave it out for {NUM_SHOWN}")
+    # A name that no run has is refused before the run's state is looked at.
+    filter = _filter(filter, filter_name)
     home = home_folder()
     run = taken_run(home, name, SCORES)
     folders = _folders(run, benchmark, open_store(home))
     items = Items(folders["score"], folders["generate"])
-    if filter is not None:
-        try:
-            filter = filter_name(filter, items.filters)
-        except ValueError as error:
-            raise RecipeError(f"--{error}") from None
+    filter = _filter(filter, lambda text: filter_name(text, items.filters))
     ids = items.chosen(filter, search)
     if limit is None and not as_json:
         limit = NUM_SHOWN
@@ -71,6 +70,13 @@ def show_items(name: str, benchmark: str, *, filter: str | None, search: str | N
         print("with several samples an item is right where more than half of them are")
     if items.num_left_out:
         print(f"{items.num_left_out} more items are not listed: not every model has them")
+
+
+def _filter(text: str | None, named: Callable[[str], str]) -> str | None:
+    try:
+        return None if text is None else named(text)
+    except ValueError as error:
+        raise RecipeError(f"--{error}") from None
 
 
 def _folders(run: Run, benchmark: str, store: Store) -> Mapping[str, Mapping[str, Path]]:
@@ -123,7 +129,7 @@ def _print(item: Item) -> None:
     width = max(map(len, item.fields), default=0)
     for name, value in item.fields.items():
         part = as_field(value)
-        _print_text(f"  {visible(name):<{width}}  ", part.text, part.num_left_out)
+        _print_text(f"  {visible(name):<{width}}  ", part)
     for reply in item.replies:
         _print_reply(reply)
     print()
@@ -148,11 +154,14 @@ def _print_reply(reply: Reply) -> None:
         )
     if reply.completion is not None:
         part = as_text(reply.completion)
-        _print_text("    ", part.text or "(empty)", part.num_left_out)
+        _print_text("    ", part)
 
 
-def _print_text(before: str, text: str, num_left_out: int) -> None:
+def _print_text(before: str, part: Excerpt) -> None:
     """A text with each further line below its first one."""
-    lines = visible(text).split("\n")
-    more = [f"… {num_left_out:,} more characters; --json has all"] if num_left_out else []
-    print(before + ("\n" + " " * len(before)).join([*lines, *more]))
+    lines = visible(part.text or "(empty)").split("\n")
+    if part.num_left_out:
+        lines.append(f"… {part.num_left_out:,} more characters; --json has all")
+    if part.end:
+        lines += ["…", *visible(part.end).split("\n")]
+    print(before + ("\n" + " " * len(before)).join(lines))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bnf.nearest import did_you_mean
@@ -13,8 +14,9 @@ from evaluation.engines import ENGINES, is_remote
 from flows.errors import RecipeError
 from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
 from flows.recipe.config import Recipe
+from flows.recipe.judge_sections import JudgeModel
 from flows.recipe.paths import in_project, portable
-from flows.recipe.sections import DRAWN, JudgeModel
+from flows.recipe.sections import DRAWN
 from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
 from tasks.names import Role, TaskName
@@ -112,6 +114,8 @@ def judge_settings(judge: JudgeModel, date: str) -> Settings:
         "engine": engine,
         "verdict": judge.said,
         "max_judgment_tokens": judge.max_judgment_tokens,
+        # Keys of recipes without them have no part for them.
+        **({"think_tokens": judge.think_tokens} if judge.think_tokens is not None else {}),
         **({} if is_remote(judge.engine) else {"date": date}),
     }
 
@@ -152,6 +156,12 @@ def sample_file(benchmark: str) -> Path:
     return ROOT / "evaluation" / "benchmarks" / "samples" / f"{benchmark}.jsonl"
 
 
+@functools.cache
+def _engine_version(packages: tuple[str, ...]) -> str | None:
+    """As `package_version`, which reads a whole file each time: the plan of a sweep asks a thousand times."""
+    return package_version(*packages)
+
+
 def engine_settings(
     name: str,
     base_url: str | None = None,
@@ -162,7 +172,7 @@ def engine_settings(
     """The settings of an engine that are part of a key: name and version, and the longest text; of an endpoint its address, the model
     there, and the values of its chat template's variables. A model that runs here has those in its own template."""
     file = load(ENGINES, name)
-    engine = {"name": name, "version": package_version(*file.PACKAGES)}
+    engine = {"name": name, "version": _engine_version(tuple(file.PACKAGES))}
     if file.REMOTE:
         told = {"chat_template_kwargs": dict(values)} if values else {}
         return {**engine, "base_url": base_url, "model": model, **told}
@@ -175,15 +185,19 @@ def evaluation_engine(recipe: Recipe) -> Settings:
     return engine_settings(section.engine, section.base_url, section.model, section.max_model_len, recipe.chat_template_kwargs)
 
 
-def plugin(kind: Kind[T], name: str, key: str) -> str:
-    """The plug-in that a name in a recipe stands for: `-` and `_` are the same. `key` is the recipe's key.
+def plugin(kind: Kind[T], name: str, key: str, members: Sequence[str] = ()) -> str:
+    """The plug-in that a name in a recipe stands for: `-` and `_` are the same.
+
+    Args:
+        key: the recipe's key, or the argument of a command.
+        members: functions that those have which the message names.
 
     Raises:
         RecipeError: there is none of that name; with those that there are, and the file that would add it.
     """
     module = name.replace("-", "_")
-    known = names(kind)
-    if module not in known:
+    if module not in names(kind):
+        known = [one for one in names(kind) if set(own_names(load(kind, one), members)) == set(members)]
         hint = f"{meant} " if (meant := did_you_mean(module, known)) else ""
         new = (
             f"a new one is a file {kind.package.replace('.', '/')}/{module}.py" if module.isidentifier() else "correct the name"
@@ -238,8 +252,9 @@ def shown_recipe(recipe: Recipe) -> Settings:
         shown["evaluation"].pop("max_thinking_tokens")
     judge = shown["judge"] or {}
     for one in (judge, judge.get("second") or {}, (shown["label"] or {}).get("judge") or {}):
-        if not one.get("chat_template_kwargs"):
-            one.pop("chat_template_kwargs", None)
+        for name in ("chat_template_kwargs", "think_tokens"):
+            if not one.get(name):
+                one.pop(name, None)
     for source in shown["data"] if isinstance(shown["data"], list) else [shown["data"] or {}]:
         if source.get("limit") is None:
             source.pop("limit", None)

@@ -1,4 +1,4 @@
-"""Arena-Hard v2.0's figures: weights, bootstrap, style control, judges together, and what is missing or doesn't fit."""
+"""Arena-Hard v2.0's figures: weights, bootstrap, style control, and what is missing or doesn't fit."""
 
 import gzip
 import json
@@ -11,7 +11,6 @@ from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.style_control_v2 import ONE_MODEL, differences, style_controlled, with_style_control
 from evaluation.judging.aggregates.win_rate import with_battles
 from evaluation.judging.recorded.score import judge_score
-from evaluation.judging.recorded.tables import judgment_rows
 from tests.unit.evaluation.judgment_files import PROMPT, RECORDED, needs_data, notes
 from tests.unit.evaluation.test_arena_hard_v2 import CREATIVE, HARD, LOST, WON, both, file, row
 
@@ -115,47 +114,6 @@ def test_judgments_of_other_questions_are_refused(tmp_path):
 
 def test_more_questions_than_there_are_is_said(tmp_path):
     assert "251 questions where the protocol has 250" in notes(scored(tmp_path, both(0, 251)))
-
-
-# Several judges
-
-
-def test_judges_of_creative_writing_are_shown_apart_and_together(tmp_path):
-    """Their verdicts are put together as they are: 8 battles won and 8 lost by one, 8 won by the other."""
-    rows = both()
-    other = [row(n, "creative_writing", CREATIVE, WON if n < 8 else LOST, judge="gemini-2.5") for n in range(6, 10)]
-    other += [row(0, "hard_prompt", HARD, WON, judge="gemini-2.5")]
-    result = scored(tmp_path, rows + other)
-    scores = {name: found["score"] for name, found in result["models"].items()}
-    assert scores["m (gpt-4.1), creative_writing"] == 100.0 and scores["m (gemini-2.5), creative_writing"] == 50.0
-    (name, found), *more = result["together"].items()
-    assert name == "m, creative_writing" and more == [], "hard prompts have one judge's table each"
-    assert (
-        found["score"] == 75.0
-        and found["judges"] == ["gpt-4.1", "gemini-2.5"]
-        and found["n_games"] == 16
-        and found["n_questions"] == 4
-    )
-    titles = [title for title, _ in judgment_rows(result)]
-    assert f"arena-hard v2.0, creative_writing, against {CREATIVE}, judges together" in titles
-
-
-def test_one_judges_null_leaves_the_others_verdict_and_one_judges_gap_is_partial(tmp_path):
-    rows = both(0, 250)
-    other = [row(n, "creative_writing", CREATIVE, LOST, judge="gemini-2.5") for n in range(250)]
-    other[0]["games"][1]["score"] = None
-    found = scored(tmp_path, rows + other)["together"]["m, creative_writing"]
-    assert found["score"] == pytest.approx(100 * 500 / 998) and found["n_null"] == 2 and not found["partial"]
-    assert scored(tmp_path, rows + other[1:])["together"]["m, creative_writing"]["partial"]
-
-
-def test_opposite_biases_of_two_judges_do_not_cancel_each_other(tmp_path):
-    """One says always that A is better, the other that B is: together they have no bias, and neither can be trusted."""
-    rows = [row(n, "creative_writing", CREATIVE, ("A>B", "A>B")) for n in range(8)]
-    rows += [row(n, "creative_writing", CREATIVE, ("B>A", "B>A"), judge="gemini-2.5") for n in range(8)]
-    found = scored(tmp_path, rows)["together"]["m, creative_writing"]
-    assert found["score"] == 50.0 and not found["trusted"]
-    assert "gpt-4.1: " in found["untrusted_reason"] and "gemini-2.5: " in found["untrusted_reason"]
 
 
 # Style control

@@ -63,7 +63,7 @@ class Target:
     check: Callable[[Any], str]
     fares: tuple[str, ...] = ("taken", "refused")
     quick: int = 60
-    nightly: int = 10_000
+    nightly: int = 3_000
 
 
 def refused(act: Callable[[], object], *named: str) -> str:
@@ -478,14 +478,14 @@ _SETTINGS = st.lists(st.tuples(st.one_of(st.sampled_from(_KEYS), texts), st.one_
 TARGETS = [
     Target("recipe files", damaged(st.sampled_from(_RECIPES)), _recipe_file, quick=40),
     Target("recipe values", st.tuples(changed([_TRAINED], _KEYS), _SETTINGS), _recipe_values),
-    Target("rows", _ROWS, _rows, ("taken", "left out", "refused"), quick=40, nightly=5_000),
+    Target("rows", _ROWS, _rows, ("taken", "left out", "refused"), quick=40, nightly=2_000),
     Target(
         "completions",
         st.tuples(st.sampled_from(_SCORED), st.one_of(texts, pieces), st.sampled_from(["stop", "length"])),
         _completion,
         ("correct", "wrong", "no_answer"),
         200,
-        25_000,
+        26_000,
     ),
     Target(
         "thoughts",
@@ -493,7 +493,7 @@ TARGETS = [
         _thought,
         ("unfinished", "whole", "cut off"),
         200,
-        25_000,
+        26_000,
     ),
     Target(
         "verdicts",
@@ -501,7 +501,7 @@ TARGETS = [
         _verdict,
         ("none", "verdict"),
         200,
-        25_000,
+        26_000,
     ),
     Target("servers' replies", st.tuples(changed(_REPLIES), st.booleans()), _reply, quick=100),
     Target("recorded judgments", _JUDGMENTS, _judgments),

@@ -52,7 +52,22 @@ class Manifest(TypedDict):
 
 def is_manifest(value: object) -> TypeGuard[Manifest]:
     """Whether JSON that was read is a manifest, as far as an artifact can't be checked without."""
-    return isinstance(value, dict) and value.keys() >= _REQUIRED
+    if not isinstance(value, dict) or not value.keys() >= _REQUIRED:
+        return False
+    files, made_of = value["files"], value["ingredients"]
+    return (
+        isinstance(value["fingerprint"], str)
+        and all(isinstance(value.get(name, ""), str) for name in ("model_path", "model_folder"))
+        and isinstance(files, dict)
+        and all(_is_entry(entry) for entry in files.values())
+        and isinstance(made_of, dict)
+        and isinstance(made_of.get("stage"), str)
+        and all(isinstance(made_of.get(name), dict) for name in ("settings", "inputs", "code"))
+    )
+
+
+def _is_entry(value: object) -> bool:
+    return isinstance(value, dict) and type(value.get("size")) is int and isinstance(value.get("sha256"), str)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from bnf.data.columns import Column, ColumnsWriter
 from bnf.data.marked import CONTEXT_KEYS, context_of
@@ -43,6 +43,7 @@ _COLUMNS = {
     "source_offsets": Column("I64"),
     "token_ids": Column("I32"),
 }
+_AGAIN = "prepare the data again"
 # The types of the file's arrays, by safetensors' names for them.
 _TYPES = {"I64": "<i8", "F64": "<f8", "I32": "<i4", "I8": "i1", "U8": "u1"}
 
@@ -266,6 +267,9 @@ class MappedGroups(LazyGroups):
         if not _are_valid(arrays):
             for group in self:
                 PromptGroup(group.id, group.prompt_ids, group.completions, group.pairs)
+            raise ValueError(
+                f"groups must have as many token ids, labels and scores as their lengths say, got others; {_AGAIN}"
+            )
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -288,7 +292,11 @@ class MappedGroups(LazyGroups):
 
     def _string(self, name: str, place: int) -> str:
         start, stop = self._arrays[f"{name}_offsets"][place : place + 2].tolist()
-        return self._arrays[f"{name}_bytes"][start:stop].tobytes().decode()
+        text = self._arrays[f"{name}_bytes"][start:stop].tobytes()
+        try:
+            return text.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"groups must have each {name} in UTF-8, got {text[:60]!r} at {place}; {_AGAIN}") from error
 
 
 def read_groups(folder: Path) -> LazyGroups:
@@ -301,11 +309,37 @@ def read_groups(folder: Path) -> LazyGroups:
     path = folder / GROUPS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"groups_dir must hold {GROUPS_FILE}, got {folder} without it; run the prepare stage first")
-    with safe_open(path, framework="numpy") as file:
-        found = (file.metadata() or {}).get("format")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = (file.metadata() or {}).get("format")
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a whole file of groups, got one that can't be read ({error}); {_AGAIN}") from error
     if found != FORMAT:
-        raise ValueError(f"{path} must be of format {FORMAT!r}, got {found!r}; prepare the data again")
-    return MappedGroups(_mapped(path))
+        raise ValueError(f"{path} must be of format {FORMAT!r}, got {found!r}; {_AGAIN}")
+    if types != {name: column.type for name, column in _COLUMNS.items()} or not _fit(arrays := _mapped(path)):
+        raise ValueError(f"{path} must have arrays that fit each other, got others; {_AGAIN}")
+    try:
+        return MappedGroups(arrays)
+    except ValueError as error:
+        raise ValueError(f"{path} must hold groups: {error}") from error
+
+
+def _fit(arrays: dict[str, Array]) -> bool:
+    """Whether the arrays' shapes and offsets are those of one data set."""
+    num_groups, num_completions = len(arrays["prompt_lengths"]), len(arrays["completion_lengths"])
+    # What each list of offsets cuts up, and into how many parts.
+    cut = {"completion": ("labels", num_groups), "pair": ("pairs", num_groups), "id": ("id_bytes", num_groups)}
+    cut["source"] = ("source_bytes", num_completions)
+    for name, (of, num_parts) in cut.items():
+        offsets = arrays[f"{name}_offsets"]
+        if offsets.ndim != 1 or len(offsets) != num_parts + 1 or offsets[0] != 0 or offsets[-1] != len(arrays[of]):
+            return False
+        if (np.diff(offsets) < 0).any():
+            return False
+    return all(array.ndim == (2 if name == "pairs" else 1) for name, array in arrays.items()) and arrays["pairs"].shape[1:] == (
+        2,
+    )
 
 
 def _mapped(path: Path) -> dict[str, Array]:

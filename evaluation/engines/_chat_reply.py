@@ -77,4 +77,5 @@ def _top_logprobs(choice: object) -> dict[str, float] | None:
 
 
 def _short(value: object) -> str:
-    return repr(value)[:80]
+    # A name of a field, which a repr has as it is, may hold half of a surrogate pair.
+    return repr(value)[:80].encode(errors="backslashreplace").decode()

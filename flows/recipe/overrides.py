@@ -19,6 +19,8 @@ def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"overrides must be key=value, got {override!r}; write e.g. train.learning_rate=2e-5")
+        if not is_unicode(override):
+            raise RecipeError(f"overrides must be text in UTF-8, got {override!r}; correct it")
         try:
             value = read_setting(key, text)
         except ValueError as error:
@@ -47,7 +49,28 @@ def apply_overrides(raw: Mapping[str, object], overrides: Sequence[str]) -> dict
             place[parent] = inner
             place = inner
         place[last] = value
+    _check_text(merged, "")
     return merged
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text: half of a surrogate pair stands for bytes of a command line, and YAML can escape it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_text(value: object, key: str) -> None:
+    """Raises RecipeError for a key or a text that no file can hold."""
+    if isinstance(value, str) and not is_unicode(value):
+        raise RecipeError(f"{key} must be text that UTF-8 can hold, got {value!r}; correct it")
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, entry in entries:
+        if isinstance(name, str) and not is_unicode(name):
+            raise RecipeError(f"keys must be text that UTF-8 can hold, got {name!r}{f' in {key}' if key else ''}; correct it")
+        _check_text(entry, f"{key}.{name}" if key else str(name))
 
 
 def _copied(value: object, key: str) -> object:

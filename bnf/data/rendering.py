@@ -11,19 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, RenderingError, set_date
 from bnf.data.marked import NO_CONTEXT, Context, Message, texts_of
+from bnf.model_folders import open_tokenizer
 
 
 def load_tokenizer(model_dir: Path, date: str = DEFAULT_DATE) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder. Its chat template takes `date` (YYYY-MM-DD) for the current day.
 
     Raises:
-        ValueError: it has no chat template, or `date` is not a day.
+        ValueError: it has no chat template or needs code of its own, or `date` is not a day.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer = open_tokenizer(model_dir)
     if not tokenizer.chat_template:
         raise ValueError(f"model_name_or_path must have a chat template, got {model_dir} without one; use an instruct model")
     set_date(tokenizer, date)

@@ -10,6 +10,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 from bnf.files import replacing
+from bnf.model_folders import refuse_other_weights
 
 # The files that decide what a model computes or how text becomes tokens; not logs, readmes and training states.
 _PATTERNS = (
@@ -66,6 +67,7 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
 
     Raises:
         FileNotFoundError: the folder holds no config.json or no safetensors weights, or a link among its files leads to nothing.
+        ValueError: transformers would read other weights there, as `refuse_other_weights` says.
     """
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     names = [path.relative_to(folder).as_posix() for path in files]
@@ -73,6 +75,7 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
         raise FileNotFoundError(
             f"model_name_or_path must be a folder with config.json and *.safetensors, got {folder}; download or convert it"
         )
+    refuse_other_weights(folder)
     gone = next((path for path in files if not path.exists()), None)
     if gone is not None:
         raise FileNotFoundError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, LostText, RenderingError
+from bnf.model_folders import open_config, open_weights
 from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import end_all, share_out
@@ -16,6 +17,7 @@ from evaluation.types import Generation, Message
 
 # Which of `evaluation.engines.LOAD_OPTIONS` it takes: with Ray alone.
 OPTIONS: frozenset[LoadOption] = frozenset({"num_replicas"})
+_KEY = "judge.model_name_or_path"
 # A chunk fills a worker for a while, and where there are few batches each worker gets several, so that none waits long for the last.
 _CHUNK_BATCHES = 32
 _CHUNKS_EACH = 4
@@ -36,13 +38,11 @@ class RewardModel:
     def __init__(
         self, model: Path, *, batch_size: int = 8, date: str = DEFAULT_DATE, num_replicas: int = 1, ray: str | None = None
     ) -> None:
-        from transformers import AutoConfig
-
         from bnf.data.rendering import load_tokenizer
 
         assert ray is not None or num_replicas == 1, "a recipe is refused that has replicas without Ray"
         self._tokenizer = load_tokenizer(model, date)
-        config = AutoConfig.from_pretrained(model)
+        config = open_config(model, key=_KEY)
         if config.num_labels != 1:
             raise ValueError(
                 f"a reward model must have one output, got {config.num_labels} from {model}; give a sequence classifier "
@@ -111,7 +111,7 @@ class _Here:
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
-        loaded = AutoModelForSequenceClassification.from_pretrained(opening.model, dtype=dtype)
+        loaded = open_weights(AutoModelForSequenceClassification.from_pretrained, opening.model, key=_KEY, dtype=dtype)
         if loaded.config.pad_token_id is None:
             loaded.config.pad_token_id = opening.pad
         self._model, self._pad = loaded.to(self._device).eval(), opening.pad or 0

@@ -16,6 +16,7 @@ from bnf.host import available_memory
 from bnf.model.device import device_kind
 from bnf.model.served import served_otherwise
 from bnf.model.templates import templated
+from bnf.model_folders import refuse_other_weights
 from bnf.plugins import load
 from bnf.training.config import TrainConfig
 from bnf.training.gpus import GIB
@@ -150,6 +151,10 @@ def _model(folder: Path, key: str, node: Node) -> Check:
         return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):
         return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
+    try:
+        refuse_other_weights(folder, key)
+    except ValueError as error:
+        return Check(name, str(error))
     if (wrong := _template_problem(folder, key, node)) is not None:
         return Check(name, wrong)
     template = "" if key.startswith("reference.") else ", chat template"

@@ -207,11 +207,13 @@ class ModelJudge:
 
 def _harmless(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[Message]:
     """The messages without control tokens: with one, an answer could end the user's turn and write the judge's verdict itself."""
-    cleaned = []
+    from bnf.data.control import control_names
+
+    cleaned, names = [], control_names(tokenizer)
     for message in messages:
         content = message["content"]
-        for token in tokenizer.all_special_tokens:
-            content = content.replace(token, f"{token[0]} {token[1:]}")
+        for name in names:
+            content = content.replace(name, f"{name[0]} {name[1:]}")
         cleaned.append({**message, "content": content})
     return cleaned
 

@@ -59,26 +59,31 @@ class RewardModel:
         """Yields (index, the reward as text).
 
         A conversation that is longer than the model can read has the finish reason "prompt_too_long": cut, it would be rated without its
-        end. One whose answer the chat template doesn't write whole has an "error".
+        end. One whose answer the chat template doesn't write whole, or with a control token that can't be spelled, has an "error".
 
         Raises:
             ValueError: where the chat template doesn't write all that stands before an answer.
         """
+        from bnf.data.control import SpellingError
+        from bnf.data.rendering import whole_conversation
+
         template = ChatTemplate(self._tokenizer)
-        texts: dict[int, str] = {}
+        ids: dict[int, list[int]] = {}
+        unread: dict[int, str] = {}
         for index, messages in enumerate(conversations):
             try:
-                texts[index] = template.conversation(messages)
+                ids[index] = whole_conversation(self._tokenizer, template, messages)
+            except SpellingError as error:
+                unread[index] = str(error)
             except RenderingError as error:
                 if isinstance(error, LostText) and error.message == len(messages) - 1:
+                    unread[index] = "the chat template doesn't write all of the answer"
                     continue
                 raise ValueError(
                     f"judge.model_name_or_path must be a reward model that reads whole conversations: {error}"
                 ) from error
-        for index in range(len(conversations)):
-            if index not in texts:
-                yield index, Generation("", [], "error: the chat template doesn't write all of the answer", 0, 0)
-        ids = {index: list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for index, text in texts.items()}
+        for index, reason in unread.items():
+            yield index, Generation("", [], f"error: {reason}", 0, 0)
         order = sorted(ids, key=lambda index: len(ids[index]))
         if self._max_length is not None:
             for index in [index for index in order if len(ids[index]) > self._max_length]:

@@ -121,5 +121,7 @@ def test_an_adapter_beside_the_weights_is_refused(model, who):
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=2, task_type="CAUSAL_LM"))
     adapted.save_pretrained(model)
     assert (model / "adapter_config.json").exists()
-    with pytest.raises(ValueError, match=r"model_name_or_path must be a folder of whole weights.*adapter_config\.json.*merge it"):
+    with pytest.raises(
+        ValueError, match=r"model_name_or_path must be a folder of whole weights.*adapter_config\.json.*merge it"
+    ):
         {**OPENERS, "digest": model_digest}[who](model)

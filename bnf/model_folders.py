@@ -1,9 +1,9 @@
 """Opening a model folder with transformers. Everything in the project that does so does it here: a folder's own code is never run, nothing
-comes from outside the folder, and weights are read from safetensors alone."""
+comes from outside the folder, and weights are read from safetensors alone. And whether a folder's files are its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,6 +86,37 @@ def refuse_other_weights(folder: Path, key: str = KEY) -> None:
             f"{key} must hold its weights in {_WEIGHTS[0]}, or shards of it with {_WEIGHTS[1]}, got {folder} with {pickled[0]} alone, "
             "which is pickled and never read; convert the weights to safetensors"
         )
+
+
+def refuse_foreign_links(folder: Path, files: Iterable[Path], key: str = KEY) -> None:
+    """Refuses links by which a model folder would carry other files of this machine into policies, exports, a shared store and the hub.
+
+    Raises:
+        ValueError: naming the key, the link, and where it leads.
+    """
+    for file in files:
+        if not is_own(file, folder):
+            raise ValueError(
+                f"{key} must be a folder of files of its own, which policies and exports get copies of, got {file}, which leads to "
+                f"{file.resolve()}; put a copy of that file in the link's place, or remove the link"
+            )
+
+
+def is_own(file: Path, folder: Path) -> bool:
+    """Whether a file is the model folder's own: it lies there, among the blobs of the same model in the hub's cache, or under its name in the
+    folder that all of the files lead to, config.json too."""
+    real, root = file.resolve(), folder.resolve()
+    if real.is_relative_to(root):
+        return True
+    if root.parent.name == "snapshots" and real.parent == root.parent.parent / "blobs":
+        return True
+    config = folder / "config.json"
+    if not config.is_symlink():
+        return False
+    origin = (folder / config.readlink()).parent
+    same = origin / file.relative_to(folder)
+    leads_there = config.readlink().name == config.name and origin.resolve() != root
+    return leads_there and same.resolve() == real and is_own(same, origin)
 
 
 class _OwnCodeError(ValueError):

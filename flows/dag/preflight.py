@@ -14,9 +14,9 @@ from bnf.data.groups import GROUPS_FILE
 from bnf.data.sizes import DataSizes, data_sizes
 from bnf.host import available_memory
 from bnf.model.device import device_kind
+from bnf.model.digests import check_files
 from bnf.model.served import served_otherwise
 from bnf.model.templates import templated
-from bnf.model_folders import refuse_other_weights
 from bnf.plugins import load
 from bnf.training.config import TrainConfig
 from bnf.training.gpus import GIB
@@ -161,7 +161,7 @@ def _problem(folder: Path, key: str, node: Node) -> str | None:
     """What is wrong with a model folder's weights, with the chat template that the recipe says for it, or with serving a policy so."""
     template, values = node.files.get("template"), node.settings.get("chat_template_kwargs", {})
     try:
-        refuse_other_weights(folder)
+        check_files(folder)
         if template is not None or values:
             templated(folder, template, values)
         if "served" in node.unkeyed:

@@ -11,7 +11,9 @@ from bnf.data.rendering import load_tokenizer
 from bnf.data.same_tokenizer import check_same_tokenizer
 from bnf.model.digests import model_digest
 from bnf.model.loading import load_model
-from bnf.model_folders import open_config, open_tokenizer, open_weights, refuse_other_weights
+from bnf.model.templates import write_templated
+from bnf.model_folders import is_own, open_config, open_tokenizer, open_weights, refuse_other_weights
+from bnf.training.policies import save_policy
 from evaluation.engines import open_engine
 from evaluation.judging.reward_model import RewardModel
 
@@ -125,3 +127,56 @@ def test_an_adapter_beside_the_weights_is_refused(model, who):
         ValueError, match=r"model_name_or_path must be a folder of whole weights.*adapter_config\.json.*merge it"
     ):
         {**OPENERS, "digest": model_digest}[who](model)
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "home" / "id_ed25519"
+    path.parent.mkdir()
+    path.write_text("a key of this machine")
+    return path
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "added_tokens.json", "additional_chat_templates/x.jinja"])
+def test_a_link_to_another_file_of_this_machine_is_refused_and_never_copied(model, secret, tmp_path, name):
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).symlink_to(secret)
+    said = rf"model_name_or_path must be a folder of files of its own.*{name}, which leads to .*id_ed25519; put a copy"
+    with pytest.raises(ValueError, match=said):
+        model_digest(model)
+    policy = tmp_path / "policy"
+    with pytest.raises(ValueError, match=said):
+        save_policy(load_model(model), model, policy)
+    assert not policy.exists() and not list(tmp_path.rglob("policy*"))
+
+
+def test_a_folder_that_leads_elsewhere_is_refused_too(model, secret):
+    (model / "additional_chat_templates").symlink_to(secret.parent)
+    (secret.parent / "notes.jinja").write_text("private")
+    with pytest.raises(ValueError, match="which leads to .*notes.jinja"):
+        model_digest(model)
+
+
+def test_links_of_the_hubs_cache_and_of_a_folder_of_links_are_followed(model, tmp_path, secret):
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "1", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, file in enumerate(sorted(path for path in model.iterdir() if path.is_file())):
+        shutil.copy(file, blobs / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    assert model_digest(snapshot) == model_digest(model)
+    # As a run with `chat_template` has it.
+    write_templated(snapshot, made := tmp_path / "made", "{{ messages }}")
+    model_digest(made)
+    save_policy(load_model(made), made, tmp_path / "policy")
+    assert (tmp_path / "policy" / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    (tmp_path / "here").symlink_to(model)
+    assert model_digest(tmp_path / "here") == model_digest(model)
+    # Such a folder opens no way out.
+    (snapshot / "vocab.txt").symlink_to(secret)
+    (made / "vocab.txt").symlink_to((snapshot / "vocab.txt").absolute())
+    (made / "merges.txt").symlink_to(secret)
+    assert not is_own(made / "vocab.txt", made) and not is_own(made / "merges.txt", made) and is_own(made / "config.json", made)
+    (blobs / "9").symlink_to(secret)
+    (snapshot / "merges.txt").symlink_to("../../blobs/9")
+    assert not is_own(snapshot / "merges.txt", snapshot)

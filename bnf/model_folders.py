@@ -103,8 +103,8 @@ def refuse_foreign_links(folder: Path, files: Iterable[Path], key: str = KEY) ->
 
 
 def is_own(file: Path, folder: Path) -> bool:
-    """Whether a file is the model folder's own: it lies there, among the blobs of the same model in the hub's cache, or under its name in the
-    folder that all of the files lead to, config.json too."""
+    """Whether a file is the model folder's own: it lies there, among the same model's blobs in the hub's cache, or under its name in the
+    folder to which all of the files lead, config.json too."""
     real, root = file.resolve(), folder.resolve()
     if real.is_relative_to(root):
         return True

@@ -29,6 +29,7 @@ from flows.dag.resources import shared_devices
 from flows.dag.schedule import Waiting, startable
 from flows.dag.sweep_plan import SweepPlan, devices_needed, result_of, trained_only
 from flows.errors import RecipeError
+from flows.recipe.paths import without_signatures
 from flows.runner import Listener
 from flows.runs.record import RUNNING, Run, all_runs, find_run
 from flows.runs.sweeps import SweepFolder, SweepRun
@@ -216,7 +217,7 @@ def _begin(work: Work, point: Point, plan: Plan, share: Share, threads: Threads[
             LISTENER.set(dataclasses.replace(listener, on_run=on_run))
             PLAN.set(plan)
             SHARE.set(share)
-            return str(align(plan.recipe, **dataclasses.asdict(plan.options)))
+            return str(align(without_signatures(plan.recipe), **dataclasses.asdict(plan.options)))
         finally:
             there.set()
 

@@ -6,7 +6,6 @@ https://github.com/lmarena/arena-hard-auto
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from evaluation.judging.aggregates.arena_hard_v2 import leave_out
@@ -33,11 +32,8 @@ CATEGORIES = {
 }
 _LABELS = {"v0.1": {label: label for label in VERDICTS}, "v2.0": LABELS_V2}
 NO_GAME, NO_LABEL, UNKNOWN_LABEL = "no game", "no label", "a label that the protocol doesn't have"
-_ANSWERS = re.compile(
-    r"<\|The Start of Assistant A's Answer\|>\n(.*)\n<\|The End of Assistant A's Answer\|>"
-    r".*<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",
-    re.DOTALL,
-)
+_STARTS = [f"<|The Start of Assistant {name}'s Answer|>\n" for name in "AB"]
+_ENDS = [f"\n<|The End of Assistant {name}'s Answer|>" for name in "AB"]
 
 
 def arena_row(row: Record, file_judge: str | None) -> Read:
@@ -107,8 +103,22 @@ def _styles(game: Record, number: int) -> Facts:
     prompt = game.get("user_prompt", game.get("prompt"))
     if isinstance(prompt, list) and prompt and isinstance(prompt[-1], dict):
         prompt = prompt[-1].get("content")
-    found = _ANSWERS.search(prompt) if isinstance(prompt, str) else None
-    if found is None:
+    answers = _answers(prompt) if isinstance(prompt, str) else None
+    if answers is None:
         return Facts()
-    first, second = map(style, found.groups())
+    first, second = map(style, answers)
     return Facts(second, first) if number == 1 else Facts(first, second)
+
+
+def _answers(prompt: str) -> tuple[str, str] | None:
+    """Both answers in a judge's prompt: A's from its first start to its last end before B, B's from its last start to the last end.
+
+    An expression of three `.*` would say the same, and take hours over a prompt of a thousand starts.
+    """
+    end_b = prompt.rfind(_ENDS[1])
+    start_b = prompt.rfind(_STARTS[1], 0, end_b) if end_b >= 0 else -1
+    end_a = prompt.rfind(_ENDS[0], 0, start_b) if start_b >= 0 else -1
+    start_a = prompt.find(_STARTS[0], 0, end_a) if end_a >= 0 else -1
+    if start_a < 0:
+        return None
+    return prompt[start_a + len(_STARTS[0]) : end_a], prompt[start_b + len(_STARTS[1]) : end_b]

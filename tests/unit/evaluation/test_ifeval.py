@@ -159,6 +159,31 @@ def test_json_that_is_nested_too_deep_is_not_followed():
     assert ifeval.score(_item("detectable_format:json_format"), "[" * 100_000, "length").outcome == "wrong"
 
 
+@pytest.mark.parametrize(
+    ("instruction", "arguments", "reply"),
+    [
+        ("keywords:existence", {"keywords": ["(a+)+$"]}, "a" * 50 + "b"),
+        ("detectable_content:number_placeholders", {"num_placeholders": 1}, "[" * 200_000),
+    ],
+)
+def test_a_reply_that_the_checkers_do_not_end_with_is_wrong_and_says_so(monkeypatch, instruction, arguments, reply):
+    from evaluation.answers import instructions
+
+    monkeypatch.setattr(instructions, "LIMIT_S", 1.0)
+    verdict = ifeval.score(_item(instruction, **arguments), reply, "stop")
+    assert (verdict.outcome, verdict.rule) == ("wrong", "unchecked") and "took more than 1 s" in verdict.answer
+    assert verdict.metrics == {"prompt_loose": False, "instruction_strict": 0.0, "instruction_loose": 0.0}
+    # It loses its own result alone.
+    assert ifeval.score(_item("punctuation:no_comma"), "none here", "stop").outcome == "correct"
+
+
+def test_an_argument_that_is_no_expression_is_named():
+    with pytest.raises(
+        ValueError, match=r"the arguments of keywords:existence must be what lm-eval's checkers take.*correct the item"
+    ):
+        ifeval.score(_item("keywords:existence", keywords=["(a"]), "a reply", "stop")
+
+
 def test_the_instructions_and_their_arguments_are_those_of_lm_evals_checkers():
     from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
 

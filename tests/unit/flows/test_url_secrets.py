@@ -59,7 +59,9 @@ def test_sampled_prompts_have_theirs_outside_the_key(recipe):
 def test_report_and_prefect_get_the_recipe_without_it(recipe):
     assert shown_recipe(recipe)["data"]["path"] == SHOWN
     assert "hunter2" not in without_signatures(recipe).model_dump_json()
-    plain = make_recipe({"name": "d", "model_name_or_path": MODEL, "data": {"source": "pairs", "path": "s3://b/a.jsonl"}})
+    plain = make_recipe(
+        {"name": "d", "model_name_or_path": MODEL, "data": {"source": "pairs", "path": "s3://b/a.jsonl"}, "train": {}}
+    )
     assert without_signatures(plain) == plain
 
 

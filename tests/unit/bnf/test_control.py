@@ -140,3 +140,22 @@ def test_what_lies_before_and_after_is_read_as_before(tokenizer):
         render_prompt(tokenizer, [user("again")])
         == tokenizer.apply_chat_template([user("again")], add_generation_prompt=True, return_dict=True)["input_ids"]
     ), "spelling is over after it"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.system('touch TRACE') }}",
+        "{{ messages.append({'role': 'user', 'content': 'more'}) }}",
+        "{{ raise_exception.__globals__['__builtins__']['open']('TRACE', 'w') }}",
+    ],
+)
+def test_a_template_runs_no_code(tmp_path, template):
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(MODEL / name, tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template.replace("TRACE", str(tmp_path / "trace")))
+    messages = [user("hello")]
+    with pytest.raises(RenderingError):
+        render_prompt(load_tokenizer(tmp_path), messages)
+    assert not (tmp_path / "trace").exists() and messages == [user("hello")]

@@ -74,7 +74,7 @@ class ControlTokens:
                 return {inside(key, kept): inside(one, kept) for key, one in value.items()}
             return value
 
-        hidden = []
+        hidden: list[Message] = []
         for message in messages:
             role = message["role"]
             rest = {key: inside(value, kept if role == "assistant" else ()) for key, value in message.items() if key != "role"}

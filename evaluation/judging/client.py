@@ -209,7 +209,8 @@ def _harmless(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
     """The messages without control tokens: with one, an answer could end the user's turn and write the judge's verdict itself."""
     from bnf.data.control import control_names
 
-    cleaned, names = [], control_names(tokenizer)
+    cleaned: list[Message] = []
+    names = control_names(tokenizer)
     for message in messages:
         content = message["content"]
         for name in names:

@@ -6,6 +6,7 @@ import os
 import fsspec
 import pytest
 
+from flows.commands.comparing import differing_settings
 from flows.dag.checks import Check
 from flows.dag.graph import build
 from flows.dag.objective_checks import sources_of
@@ -79,6 +80,19 @@ def test_a_runs_recipe_is_its_owners_alone_and_its_record_holds_none(recipe, tmp
     record = (run.folder / "run.json").read_text(encoding="utf-8")
     assert "hunter2" not in record and "seed" in record
     other.end("completed")
+
+
+def test_a_comparison_says_no_signature(tmp_path):
+    runs = []
+    for name, query in (("a", "sig=hunter2"), ("b", "sig=hunter3")):
+        path = f"https://{name}.host/x.jsonl?{query}"
+        recipe = make_recipe(
+            {"name": name, "model_name_or_path": MODEL, "data": {"source": "pairs", "path": path}, "train": {}}
+        )
+        runs.append(start_run(tmp_path, recipe, "x"))
+        runs[-1].end("completed")
+    found = {entry["key"]: list(entry["values"].values()) for entry in differing_settings(runs)}
+    assert found["data.path"] == ["https://a.host/x.jsonl?…", "https://b.host/x.jsonl?…"]
 
 
 @pytest.mark.parametrize("error", [RecipeError, StageFailed, RemoteError])

@@ -41,22 +41,27 @@ ROWS = [_row(1000 + number, *row[:2]) for number, row in enumerate(FOLLOWED)]
 REPLIES = {f"ifeval-{row['key']}": reply for row, (_, _, reply) in zip(ROWS, FOLLOWED, strict=True)}
 
 
-@pytest.fixture(autouse=True)
-def punkt(tmp_path_factory, monkeypatch):
-    """NLTK's data with an English that knows one abbreviation. Nothing may be fetched."""
+@pytest.fixture(scope="module")
+def nltk_folder(tmp_path_factory):
+    """NLTK's data with an English that knows one abbreviation. One of all tests: the checkers' process is started with it."""
     folder = tmp_path_factory.mktemp("nltk_data")
     english = folder / "tokenizers" / "punkt_tab" / "english"
     english.mkdir(parents=True)
     (english / "abbrev_types.txt").write_text("dr\n")
     for name in ("collocations.tab", "ortho_context.tab", "sent_starters.txt"):
         (english / name).write_text("")
-    monkeypatch.setattr(nltk.data, "path", [str(folder)])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def punkt(nltk_folder, monkeypatch):
+    """Nothing may be fetched."""
+    monkeypatch.setattr(nltk.data, "path", [str(nltk_folder)])
 
     def download(*args, **kwargs):
         raise AssertionError("nltk.download was called")
 
     monkeypatch.setattr(nltk, "download", download)
-    return english
 
 
 def _file(tmp_path, rows):

@@ -3,6 +3,7 @@ comes from outside the folder, and weights are read from safetensors alone. And 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -69,7 +70,8 @@ def open_weights(model_class: Callable[..., T], folder: Path, *, key: str = KEY,
 def refuse_other_weights(folder: Path, key: str = KEY) -> None:
     """Refuses a folder in which transformers would read other weights than those that a key of the cache is made of.
 
-    Pickled weights may hold code. An adapter beside the weights is put on by transformers, and not by vLLM.
+    Pickled weights may hold code. An index may name files of other folders. An adapter beside the weights is put on by transformers, and
+    not by vLLM.
 
     Raises:
         ValueError: naming the key, the folder, and what lies there.
@@ -85,6 +87,13 @@ def refuse_other_weights(folder: Path, key: str = KEY) -> None:
         raise ValueError(
             f"{key} must hold its weights in {_WEIGHTS[0]}, or shards of it with {_WEIGHTS[1]}, got {folder} with {pickled[0]} alone, "
             "which is pickled and never read; convert the weights to safetensors"
+        )
+    index = folder / _WEIGHTS[1]
+    shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values() if index.is_file() else ()
+    if outside := sorted({name for name in map(str, shards) if Path(name).name != name}):
+        raise ValueError(
+            f"{key} must have all of its weights in its folder, got {outside[0]!r} in {index}; move the file there, and name it so in the "
+            "index"
         )
 
 

@@ -4,13 +4,16 @@ A tokenizer reads their names as the tokens wherever they stand: a text with `<|
 people, data and models wrote stays text here: it is spelled in ordinary tokens.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from bnf.data.chat_template import RenderingError
+from bnf.data.chat_template import ChatTemplate, RenderingError
 from bnf.data.marked import KNOWN_ROLES, NO_CONTEXT, Context, Message
 
 
@@ -33,13 +36,43 @@ class Hidden(NamedTuple):
 
 
 def control_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The texts that the tokenizer reads as special tokens, the longest first, as one may begin another.
+    """The texts that the tokenizer reads as special tokens or that begin and end turns, the longest first, as one may begin another.
 
     transformers' `all_special_tokens` are those that have a role. Llama 3's `<|start_header_id|>` and Mistral's `[INST]` have none.
     """
     added = tokenizer.added_tokens_decoder.values()
     names = {*map(str, tokenizer.all_special_tokens), *(token.content for token in added if token.special)}
-    return sorted(names - {""}, key=lambda name: (-len(name), name))
+    return sorted((names | turn_names(tokenizer)) - {""}, key=lambda name: (-len(name), name))
+
+
+def turn_names(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """The added tokens that aren't called special, and that the chat template writes around turns all the same, as DeepSeek's
+    `<｜User｜>` and `<｜Assistant｜>`.
+    """
+    plain = {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
+    if not plain:
+        return set()
+    turns: list[Message] = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    for messages in (turns, turns[:1]):
+        try:
+            written = ChatTemplate(tokenizer).conversation(messages)
+        except RenderingError:
+            # It takes no such conversation.
+            continue
+        return {name for name in plain if name in written}
+    return set()
+
+
+def without_control_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[Message]:
+    """Messages of text with a blank in each control token: for readers of a rendered text, who would take it for the token."""
+    names = control_names(tokenizer)
+    found: list[Message] = []
+    for message in messages:
+        content = message["content"]
+        for name in names:
+            content = content.replace(name, f"{name[0]} {name[1:]}")
+        found.append({**message, "content": content})
+    return found
 
 
 class ControlTokens:
@@ -47,7 +80,8 @@ class ControlTokens:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._names = re.compile("|".join(map(re.escape, control_names(tokenizer))) or r"(?!)")
+        self._control = frozenset(control_names(tokenizer))
+        self._names = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))) or r"(?!)")
 
     def hide(self, messages: Sequence[Message], context: Context = NO_CONTEXT, kept: Collection[str] = ()) -> Hidden:
         """The conversation as a template is to write it.
@@ -98,10 +132,10 @@ class ControlTokens:
             or [one for ids in self._encoded(plain) for one in ids] != self._encoded(["".join(plain)])[0]
         ):
             raise self._unspelled(hidden)
-        spelled = iter(self._encoded([hidden.shown(text) for text, holds in pieces if holds], spell=True))
+        spelled = iter(self._spelled([hidden.shown(text) for text, holds in pieces if holds]))
         read = iter(self._encoded([text for text, holds in pieces if not holds]))
         found: list[int] = []
-        unspelled = self._special_ids()
+        unspelled = self._control_ids()
         for _, holds in pieces:
             ids = next(spelled if holds else read)
             if holds and not unspelled.isdisjoint(ids):
@@ -123,23 +157,23 @@ class ControlTokens:
         if start < len(rendering):
             yield rendering[start:], False
 
-    def _encoded(self, texts: list[str], *, spell: bool = False) -> list[list[int]]:
-        # A tokenizer keeps this setting until it is asked again.
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
         encoded = self._tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=spell,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
+            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )
         return list(encoded["input_ids"])
 
-    def _special_ids(self) -> set[int]:
+    def _spelled(self, texts: list[str]) -> list[list[int]]:
+        speller = _spellers.get(self._tokenizer)
+        if speller is None or speller.names != self._control:
+            speller = _spellers[self._tokenizer] = _Speller(self._tokenizer.backend_tokenizer, self._control)
+        return speller(texts)
+
+    def _control_ids(self) -> set[int]:
         """The ids that no spelled text has. A text may hold signs that the tokenizer doesn't know."""
-        added = {token for token, about in self._tokenizer.added_tokens_decoder.items() if about.special}
+        added = {token for token, about in self._tokenizer.added_tokens_decoder.items() if about.content in self._control}
         return (added | set(self._tokenizer.all_special_ids)) - {self._tokenizer.unk_token_id}
 
     def _unspelled(self, hidden: Hidden) -> SpellingError:
@@ -147,6 +181,28 @@ class ControlTokens:
             "a prompt's text must hold no control token where the tokenizer can't spell it, got "
             f"{sorted(hidden.marks.values())}; remove it from the text"
         )
+
+
+class _Speller:
+    """A tokenizer without some of its added tokens. transformers' `split_special_tokens` leaves in those that aren't called special."""
+
+    def __init__(self, backend: Tokenizer, names: frozenset[str]) -> None:
+        self.names = names
+        settings = json.loads(backend.to_str())
+        settings["added_tokens"] = left = [token for token in settings["added_tokens"] if token["content"] not in names]
+        self._backend = Tokenizer.from_str(json.dumps(settings))
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        # Those that are left may have got other ids.
+        self._ids = {self._backend.token_to_id(token["content"]): token["id"] for token in left}
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        encoded = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [[self._ids.get(token, token) for token in one.ids] for one in encoded]
+
+
+# Each tokenizer's: reading a vocabulary takes up to a second.
+_spellers: WeakKeyDictionary[PreTrainedTokenizerBase, _Speller] = WeakKeyDictionary()
 
 
 def _texts(value: object) -> Iterator[str]:

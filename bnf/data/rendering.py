@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, RenderingError, set_date
-from bnf.data.control import ControlTokens
+from bnf.data.control import ControlTokens, turn_names
 from bnf.data.marked import NO_CONTEXT, Context, Message, texts_of
 from bnf.model_folders import open_tokenizer
 
@@ -162,6 +162,7 @@ class Renderer:
         # Of all the other special tokens, those that the template writes begin and end turns.
         template = str(tokenizer.chat_template)
         names |= {token.content for token in added.values() if token.special and token.content in template}
+        names |= turn_names(tokenizer)
         # The longest first: one name may begin another.
         self._control = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
         # The tokenizer cuts text at these tokens first, so the text before one doesn't change the tokens after it.

@@ -12,9 +12,10 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from evaluation.answers.punkt import require_punkt
+from evaluation.records import Record
 from evaluation.sandbox import BoundedCalls
 
 # Of the child's own work, for all instructions of one reply. A long reply takes less than a second.
@@ -49,7 +50,7 @@ def followed(
     require_punkt()
     with _one_at_a_time:
         asked = {"instructions": list(instructions), "arguments": list(arguments), "reply": reply}
-        found: Any = _calls(tuple(map(str, nltk.data.path)))(asked, limit_s=LIMIT_S)
+        found = cast("Record | None", _calls(tuple(map(str, nltk.data.path)))(asked, limit_s=LIMIT_S))
     if found is None:
         return None
     if "refused" in found:
@@ -75,7 +76,7 @@ def close() -> None:
         _children.popitem()[1].close()
 
 
-def make_followed(nltk_path: Sequence[str]) -> Callable[[Mapping[str, Any]], Mapping[str, object]]:
+def make_followed(nltk_path: Sequence[str]) -> Callable[[Record], Record]:
     """In the child: what gives the instructions that a reply follows."""
     import logging
     import re
@@ -92,7 +93,7 @@ def make_followed(nltk_path: Sequence[str]) -> Callable[[Mapping[str, Any]], Map
     # A checker that finds no language logs the whole text as an error, and counts the instruction as followed.
     logging.getLogger("lm_eval.tasks.ifeval.instructions").setLevel(logging.CRITICAL)
 
-    def found(asked: Mapping[str, Any]) -> Mapping[str, object]:
+    def found(asked: Record) -> Record:
         reply = asked["reply"]
         lines = reply.split("\n")
         texts = [reply, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx2
 
 # Of one reply, unpacked. The longest that is asked for, hundreds of thousands of tokens with their log-probabilities, has a few millions.
 MAX_BYTES = 64 << 20
@@ -13,13 +16,13 @@ ENCODINGS = "gzip, deflate"
 _READ = frozenset({"", "identity", *ENCODINGS.split(", ")})
 
 
-def bounded(timeout_s: float) -> Callable[[Any], None]:
+def bounded(timeout_s: float) -> Callable[[httpx2.Response], None]:
     """A hook for each response of an HTTP client of openai's.
 
     httpx's own time-out is of each read alone: a server that sends a byte now and then keeps its client for ever.
     """
 
-    def hook(response: Any) -> None:
+    def hook(response: httpx2.Response) -> None:
         import openai
 
         packed = str(response.headers.get("content-encoding", "")).strip().lower()
@@ -42,6 +45,6 @@ def bounded(timeout_s: float) -> Callable[[Any], None]:
                     raise openai.OpenAIError(f"the reply must have at most {MAX_BYTES >> 20} MiB, got more")
                 yield part
 
-        response.iter_raw, response.iter_bytes = iter_raw, iter_bytes
+        response.iter_raw, response.iter_bytes = iter_raw, iter_bytes  # type: ignore[method-assign]
 
     return hook

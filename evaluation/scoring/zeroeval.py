@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bnf.between import texts_between
 from evaluation.records import UNREADABLE, Decoder, Record, unpacked, unreadable
 from evaluation.types import Item
 
@@ -19,7 +20,7 @@ _BOXED_MODELS = "Llama-3.1"
 # Ours and upstream's names.
 DATASETS = {"gsm8k": "gsm", "math_l5": "math-l5", "crux": "crux", "mmlu_redux": "mmlu-redux"}
 # What stands around the function and the call with which upstream's CRUX prompts end.
-_CRUX_CODE, _CRUX_CALL, _CRUX_END = "[PYTHON]\n", "\nassert f(", ") == ??\n[/PYTHON]"
+_CRUX_MARKS = ("[PYTHON]\n", "\nassert f(", ") == ??\n[/PYTHON]")
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,8 @@ def _asked(row: Record, benchmark: str) -> Item:
 def _crux_question(prompt: str) -> Item | None:
     """The code from its first beginning to the last call, and the call's input; None where the prompt doesn't end so."""
     text = prompt.rstrip()
-    if not text.endswith(_CRUX_END):
-        return None
-    end = len(text) - len(_CRUX_END)
-    call = text.rfind(_CRUX_CALL, 0, end)
-    start = text.find(_CRUX_CODE, 0, call) if call >= 0 else -1
-    if start < 0:
-        return None
-    return {"code": text[start + len(_CRUX_CODE) : call], "input": text[call + len(_CRUX_CALL) : end]}
+    found = texts_between(text, _CRUX_MARKS) if text.endswith(_CRUX_MARKS[-1]) else None
+    return None if found is None else {"code": found[0], "input": found[1]}
 
 
 def _is_number(gold: str) -> bool:

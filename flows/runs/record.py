@@ -16,7 +16,7 @@ from typing import IO
 
 from bnf.files import replacing
 from bnf.plain_yaml import dump
-from bnf.urls import without_secrets
+from bnf.urls import settings_without_secrets, without_secrets
 from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
@@ -195,7 +195,7 @@ def start_run(
             # A URL in it may have a signature, without which its file isn't read again.
             partial.touch(mode=0o600)
         partial.write_text(dump(located(recipe).model_dump()))
-    said = {key: without_secrets(value) if isinstance(value, str) else value for key, value in (changed or {}).items()}
+    said = settings_without_secrets(changed or {})
     run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides, said), alive)
     run.save()
     return run

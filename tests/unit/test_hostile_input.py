@@ -65,6 +65,20 @@ def test_nothing_is_unpickled_unpacked_or_evaluated():
     assert {name: list(found(name)) for name in SOURCES if name != MAKING_SAMPLES and any(found(name))} == {}
 
 
+def test_prefects_pages_get_figures_and_links_alone():
+    """Markdown and pictures may hold markup, and what models wrote would stand in it."""
+    made = {
+        (name, node.func.id)
+        for name, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("_artifact")
+    }
+    assert {call for _, call in made if call.startswith(("create_", "update_"))} == {
+        *("create_table_artifact", "create_link_artifact", "create_progress_artifact", "update_progress_artifact")
+    }
+    assert {name for name, call in made if call == "create_table_artifact"} == {"flows/align.py"}, "the table of `table_rows`"
+
+
 def is_safe(call):
     """Whether a call says that no code is run."""
     said = {word.arg: word.value for word in call.keywords}

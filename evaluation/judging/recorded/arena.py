@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bnf.between import texts_between
 from evaluation.judging.aggregates.arena_hard_v2 import leave_out
 from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.style_control import style
@@ -32,8 +33,12 @@ CATEGORIES = {
 }
 _LABELS = {"v0.1": {label: label for label in VERDICTS}, "v2.0": LABELS_V2}
 NO_GAME, NO_LABEL, UNKNOWN_LABEL = "no game", "no label", "a label that the protocol doesn't have"
-_STARTS = [f"<|The Start of Assistant {name}'s Answer|>\n" for name in "AB"]
-_ENDS = [f"\n<|The End of Assistant {name}'s Answer|>" for name in "AB"]
+# Around the answers in a judge's prompt.
+_MARKS = [
+    mark
+    for name in "AB"
+    for mark in (f"<|The Start of Assistant {name}'s Answer|>\n", f"\n<|The End of Assistant {name}'s Answer|>")
+]
 
 
 def arena_row(row: Record, file_judge: str | None) -> Read:
@@ -103,22 +108,8 @@ def _styles(game: Record, number: int) -> Facts:
     prompt = game.get("user_prompt", game.get("prompt"))
     if isinstance(prompt, list) and prompt and isinstance(prompt[-1], dict):
         prompt = prompt[-1].get("content")
-    answers = _answers(prompt) if isinstance(prompt, str) else None
-    if answers is None:
+    found = texts_between(prompt, _MARKS) if isinstance(prompt, str) else None
+    if found is None:
         return Facts()
-    first, second = map(style, answers)
+    first, _, second = map(style, found)
     return Facts(second, first) if number == 1 else Facts(first, second)
-
-
-def _answers(prompt: str) -> tuple[str, str] | None:
-    """Both answers in a judge's prompt: A's from its first start to its last end before B, B's from its last start to the last end.
-
-    An expression of three `.*` would say the same, and take hours over a prompt of a thousand starts.
-    """
-    end_b = prompt.rfind(_ENDS[1])
-    start_b = prompt.rfind(_STARTS[1], 0, end_b) if end_b >= 0 else -1
-    end_a = prompt.rfind(_ENDS[0], 0, start_b) if start_b >= 0 else -1
-    start_a = prompt.find(_STARTS[0], 0, end_a) if end_a >= 0 else -1
-    if start_a < 0:
-        return None
-    return prompt[start_a + len(_STARTS[0]) : end_a], prompt[start_b + len(_STARTS[1]) : end_b]

@@ -104,6 +104,18 @@ def test_pickled_weights_are_never_read(model, tmp_path, who, other):
             model_digest(model)
 
 
+@pytest.mark.parametrize("who", ["training", "engine", "digest"])
+def test_an_index_that_leads_out_of_the_folder_is_refused(model, tmp_path, who):
+    (model / "model.safetensors").rename(tmp_path / "other.safetensors")
+    (model / "x.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes())
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "../other.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        ValueError, match=r"model_name_or_path must have all of its weights in its folder, got '\.\./other\.safetensors'"
+    ):
+        {**OPENERS, "digest": model_digest}[who](model)
+
+
 def test_pickles_beside_safetensors_are_left_alone(model):
     import torch
     from transformers import AutoModelForCausalLM

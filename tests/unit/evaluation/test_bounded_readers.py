@@ -1,23 +1,23 @@
 """Readers of what models, judges and files say take bounded time, whatever that is, and read what they read before."""
 
+import random
 import re
 import time
 
 import pytest
 
+from bnf.between import texts_between
 from data.messages import decoded
+from data.sources import prometheus
+from evaluation.answers.letters import gpqa_letter, last_letter, mmlu_pro_letter
+from evaluation.answers.thoughts import answer_start, ends_alone
 from evaluation.judging.protocols import turn_score
-from evaluation.judging.recorded.arena import _answers
+from evaluation.judging.recorded import arena
 from evaluation.scoring.zeroeval import _crux_question
 
 SECONDS = 10
 
 # The expressions that these readers had.
-ARENA = re.compile(
-    r"<\|The Start of Assistant A's Answer\|>\n(.*)\n<\|The End of Assistant A's Answer\|>"
-    r".*<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",
-    re.DOTALL,
-)
 CRUX = re.compile(r"\[PYTHON\]\n(?P<code>.*)\nassert f\((?P<input>.*)\) == \?\?\n\[/PYTHON\]\s*\Z", re.DOTALL)
 
 
@@ -43,26 +43,19 @@ def test_ratings_are_read_as_before(text, rating):
     assert turn_score.parse(text) == rating
 
 
-A, A_END = "<|The Start of Assistant A's Answer|>", "<|The End of Assistant A's Answer|>"
-B, B_END = (part.replace("Assistant A", "Assistant B") for part in (A, A_END))
-PIECES = [f"{A}\n", f"\n{A_END}", f"{B}\n", f"\n{B_END}", "x", "\n"]
-
-
-def test_answers_in_a_prompt_take_linear_time():
-    for text in (f"{A}\n" * 3000 + f"\n{A_END}" * 3000 + f"{B}\n" * 3000, (f"{A}\n\n{A_END}{B}\n") * 3000, f"\n{B_END}" * 9000):
-        assert in_time(_answers, text) is None
-
-
-def test_answers_in_a_prompt_are_those_of_the_expression():
-    import random
-
+@pytest.mark.parametrize("marks", [arena._MARKS, prometheus._HEADS], ids=["arena", "prometheus"])
+def test_texts_between_marks_take_linear_time_and_are_those_of_the_expression(marks):
+    first, *rest = marks
+    for text in (first * 9000 + "".join(one * 3000 for one in rest[:-1]), "".join(marks[:-1]) * 3000, rest[-1] * 9000):
+        assert in_time(lambda text: texts_between(text, marks), text) is None
+    expression = re.compile("(.*)".join(map(re.escape, marks)), re.DOTALL)
     draw, found = random.Random(0), 0
     for _ in range(4000):
-        text = "".join(draw.choices(PIECES, k=draw.randint(4, 9)))
+        text = "".join(draw.choices([*marks, "x", "\n"], k=draw.randint(4, 9)))
         if draw.random() < 0.5:
-            text = f"{A}\n{text}\n{A_END}\n\n{B}\nb\n{B_END}{text}"
-        match = ARENA.search(text)
-        assert _answers(text) == (match and match.groups()), text
+            text = text.join(marks) + text
+        match = expression.search(text)
+        assert texts_between(text, marks) == (match and list(match.groups())), text
         found += match is not None
     assert found > 500
 
@@ -80,8 +73,6 @@ def test_questions_of_crux_take_linear_time():
 
 
 def test_questions_of_crux_are_those_of_the_expression():
-    import random
-
     draw, found = random.Random(0), 0
     for _ in range(4000):
         text = "".join(draw.choices(CRUX_PIECES, k=draw.randint(2, 9)))
@@ -112,3 +103,45 @@ def test_printed_messages_take_linear_time(text):
 def test_printed_messages_are_refused_as_before(text):
     with pytest.raises(ValueError, match="got the printed form of a list"):
         decoded(text)
+
+
+LETTERS = [
+    *(
+        "answer:" + " " * 200_000,
+        "answer: " * 40_000,
+        "answer is (" * 30_000,
+        "(" * 300_000,
+        "The correct option is" + " " * 200_000,
+    ),
+    *(
+        "**" * 150_000,
+        "\\boxed{" * 40_000,
+        "\\boxed{\\text{" * 20_000,
+        "answer is A or " * 20_000,
+        "Answer\n" * 40_000,
+        "A or" + " " * 200_000,
+    ),
+]
+
+
+@pytest.mark.parametrize("text", LETTERS, ids=lambda text: text[:12])
+@pytest.mark.parametrize("reader", [mmlu_pro_letter, gpqa_letter, last_letter])
+def test_letters_take_linear_time(reader, text):
+    in_time(reader, text)
+
+
+THOUGHTS = [
+    "`" * 300_000,
+    "``` " * 80_000,
+    "`<think>" * 40_000,
+    "<think>`" * 40_000,
+    "</think>" * 40_000,
+    "</think>{" * 40_000,
+    "{" * 300_000,
+]
+
+
+@pytest.mark.parametrize("text", THOUGHTS, ids=lambda text: text[:12])
+@pytest.mark.parametrize("reader", [answer_start, ends_alone])
+def test_thoughts_take_linear_time(reader, text):
+    in_time(reader, text)

@@ -82,7 +82,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
     if stages and not any(check.problem for check in models.values()):
         base = next(entry for entry in forecasts if entry.node.id == BASE)
         folder = resolved_folder(base)
-        if BASE not in models and folder is not None and (wrong := _problem(folder, "model_name_or_path", base.node)):
+        if BASE not in models and folder is not None and (wrong := _model_problem(folder, "model_name_or_path", base.node)):
             # Though the model is resolved: what a policy is served with is no part of that.
             yield Check(f"model {folder.name}", wrong)
         if (check := system_prompt_check(recipe, folder)) is not None:
@@ -151,13 +151,13 @@ def _model(folder: Path, key: str, node: Node) -> Check:
         return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):
         return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
-    if (wrong := _problem(folder, key, node)) is not None:
+    if (wrong := _model_problem(folder, key, node)) is not None:
         return Check(name, wrong)
     template = "" if key.startswith("reference.") else ", chat template"
     return Check(name, None, f"{hub.weights_bytes(folder) / GIB:.2f} GiB of weights{template}")
 
 
-def _problem(folder: Path, key: str, node: Node) -> str | None:
+def _model_problem(folder: Path, key: str, node: Node) -> str | None:
     """What is wrong with a model folder's weights, with the chat template that the recipe says for it, or with serving a policy so."""
     template, values = node.files.get("template"), node.settings.get("chat_template_kwargs", {})
     try:

@@ -6,7 +6,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 # What every change has to pass: nightly tests take too long, and those of GPUs need one.
 QUICK_ENOUGH := not nightly and not gpu
 
-.PHONY: demo env test-env test unit check docs nightly lock clean
+.PHONY: demo env test-env test unit check docs nightly audit lock clean
 
 demo: env
 	$(BIN)/bnf run flows/recipes/quickstart.yaml
@@ -37,6 +37,10 @@ docs: test-env
 # What takes too long for every change.
 nightly: test-env
 	$(BIN)/python -m pytest -m nightly
+
+# Needs PyPI itself: packages that it doesn't know are listed as skipped, and a mirror knows none.
+audit: test-env
+	for lock in cpu gpu macos; do $(BIN)/uv tool run pip-audit --no-deps --disable-pip -r requirements/$$lock.txt || exit 1; done
 
 lock: test-env
 	requirements/lock.sh $(CURDIR)/$(BIN)/uv

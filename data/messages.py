@@ -23,7 +23,7 @@ _CALL_ROLES = ("function_call", "tool_call")
 _KEYS = frozenset({"role", "from", "content", "value", "tool_calls", "function_call", "name", "tool_call_id", *REASONING_KEYS})
 # A message, or a list of them, that Python or NumPy printed, as dictionaries or objects; or JSON that was cut.
 _PRINTED = re.compile(
-    r"""\s*(?:array\(\s*)?[\[(]?\s*(?:\{\s*['"]\w+['"]\s*:|\w+\(\s*(?:\w+\s*=|[\[{(]+\s*['"]\w+['"]\s*[,:]))"""
+    r"""\s*(?:array\(\s*)?(?:[\[(]\s*)?(?:\{\s*['"]\w+['"]\s*:|\w+\(\s*(?:\w+\s*=|[\[{(]+\s*['"]\w+['"]\s*[,:]))"""
 )
 _ROLE_KEY, _TEXT_KEY = (
     re.compile(rf"""['"](?:{keys})['"]\s*[:,]|\b(?:{keys})=""") for keys in ("role|from", "content|value|tool_calls")

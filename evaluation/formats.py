@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -66,6 +67,13 @@ def visible(text: str) -> str:
     them, and halves of surrogate pairs, which no UTF-8 file can hold, become `⟨U+202E⟩`.
     """
     return _NOT_PLAIN.sub(lambda found: _visible_character(found[0]), text)
+
+
+def escaped(text: str) -> str:
+    """JSON with an escape for every character that `visible` would change: it means the same."""
+    return _NOT_PLAIN.sub(
+        lambda found: found[0] if _visible_character(found[0]) == found[0] else json.dumps(found[0])[1:-1], text
+    )
 
 
 def cut(text: str, max_characters: int, max_lines: int) -> tuple[str, int]:

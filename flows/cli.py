@@ -84,10 +84,11 @@ def _fail(message: str, code: int, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
+    from bnf.urls import without_secrets
     from evaluation.formats import visible
 
-    # A message may quote what a model or a file says.
-    print(f"bnf: {visible(message)}", file=sys.stderr)
+    # A message may quote what a model or a file says, or a URL with a signature.
+    print(f"bnf: {visible(without_secrets(message))}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -20,7 +20,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from evaluation.formats import visible
+from evaluation.formats import escaped, visible
 from flows.wording import in_words
 from tasks.nodes import Forecast
 
@@ -228,13 +228,8 @@ def _folded(names: Sequence[str], room: int, before: str) -> str:
 
 
 def print_json(value: object) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, as a model may write it, is no UTF-8: escaped it is.
-        text = json.dumps(value, indent=2)
-    print(text)
+    """Print JSON, with an escape for what can't be seen: a terminal obeys some of it, and half a surrogate pair is no UTF-8."""
+    print(escaped(json.dumps(value, ensure_ascii=False, indent=2)))
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool = False) -> None:
@@ -242,7 +237,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     `words`."""
     if not rows:
         return
-    cells = [{key: "" if value is None else visible(in_words(value)) for key, value in row.items()} for row in rows]
+    cells = [{visible(key): "" if value is None else visible(in_words(value)) for key, value in row.items()} for row in rows]
     # Piped output is not folded at eighty columns: whoever reads it wants whole names. In a terminal a cell is folded where it has a space,
     # so that no number is cut.
     in_terminal = sys.stdout.isatty()
@@ -250,14 +245,16 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], *, words: bool
     needed = sum(least.values()) + 2 * (len(least) - 1)
     console = Console(highlight=False, width=None if in_terminal else max(200, needed))
     spare = console.width - needed
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=Text(visible(title)) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
     for index, column in enumerate(cells[0]):
         justify: Literal["left", "right"] = "left" if words or index == 0 else "right"
         # Left to itself rich takes room from the widest column first, whatever is in it.
         more = max(0, min(spare, max(map(cell_len, (column, *(row[column] for row in cells)))) - least[column]))
         width = least[column] + more if spare >= 0 else None
         spare -= more
-        table.add_column(column, justify=justify, no_wrap=index == 0, overflow="fold", width=width)
+        table.add_column(Text(column), justify=justify, no_wrap=index == 0, overflow="fold", width=width)
     for row in cells:
         table.add_row(*map(Text, row.values()))
     console.print(table)

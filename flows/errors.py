@@ -1,8 +1,13 @@
 """What a person can mend: errors whose message is all they need."""
 
+from bnf.urls import without_secrets
+
 
 class RecipeError(ValueError):
-    """A recipe or a command line that can't be run: exit code 2."""
+    """A recipe or a command line that can't be run: exit code 2. The message is without the secrets of its URLs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class Stopped(RuntimeError):

@@ -19,6 +19,7 @@ from prefect.states import Failed as failed_state
 
 from bnf.host import own_cores
 from bnf.training.collapse import TrainingCollapsed
+from bnf.urls import without_secrets
 from evaluation.report.swept import PAGE, Choice
 from flows.align import LISTENER, PLAN, SHARE, align
 from flows.dag.choosing import choose, chosen_points, how_chosen
@@ -29,6 +30,7 @@ from flows.dag.resources import shared_devices
 from flows.dag.schedule import Waiting, startable
 from flows.dag.sweep_plan import SweepPlan, devices_needed, result_of, trained_only
 from flows.errors import RecipeError
+from flows.recipe.paths import without_signatures
 from flows.runner import Listener
 from flows.runs.record import RUNNING, Run, all_runs, find_run
 from flows.runs.sweeps import SweepFolder, SweepRun
@@ -216,7 +218,7 @@ def _begin(work: Work, point: Point, plan: Plan, share: Share, threads: Threads[
             LISTENER.set(dataclasses.replace(listener, on_run=on_run))
             PLAN.set(plan)
             SHARE.set(share)
-            return str(align(plan.recipe, **dataclasses.asdict(plan.options)))
+            return str(align(without_signatures(plan.recipe), **dataclasses.asdict(plan.options)))
         finally:
             there.set()
 
@@ -233,7 +235,7 @@ def _note(work: Work, point: Point, run: str | None, error: BaseException | None
         work.results[point.recipe.name] = find_run(work.plan.home, run)
     else:
         is_cancelled = isinstance(error, CancelledRun | Cancelled)
-        entry.state, entry.why = ("cancelled", "it was cancelled") if is_cancelled else ("failed", str(error))
+        entry.state, entry.why = ("cancelled", "it was cancelled") if is_cancelled else ("failed", without_secrets(str(error)))
         entry.is_collapsed = isinstance(error, StageFailed) and error.kind == TrainingCollapsed.__name__
         work.results.pop(point.recipe.name, None)
         work.tell.on_message(f"{point.recipe.name}: {entry.state}: {entry.why}")

@@ -18,6 +18,7 @@ from typing import Any
 from bnf.failures import Cause
 from bnf.process import module_command, module_environment, signal_group, stop_group
 from bnf.progress import Progress
+from bnf.urls import without_secrets
 from tasks.memory import PeakMemory
 
 TAIL_LINES = 12
@@ -53,7 +54,7 @@ class StageFailed(RuntimeError):
     """
 
     def __init__(self, message: str, cause: Cause = Cause.OTHER, kind: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(without_secrets(message))
         self.cause, self.kind = cause, kind
 
 
@@ -195,7 +196,8 @@ class Child:
         """Complete lines of the output and the unfinished rest. Of a line that a progress bar rewrote, the last state counts."""
         *complete, rest = data.split(b"\n")
         lines = [COLOUR.sub("", line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode(errors="replace")) for line in complete]
-        return [line for line in lines if line.strip()], rest
+        # Libraries say which URL failed, with all that it holds.
+        return [without_secrets(line) for line in lines if line.strip()], rest
 
     def _pass_on(self, lines: list[str]) -> None:
         if lines:

@@ -14,12 +14,16 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from bnf.urls import without_secrets
 from evaluation.records import write_json
 from tasks.manifest import MANIFEST, Manifest, file_sha256, is_manifest, read_manifest
 
 
 class RemoteError(OSError):
-    """The shared store can't be used, or holds something else than its manifests say."""
+    """The shared store can't be used, or holds something else than its manifests say. The message is without the secrets of its URLs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class Remote:
@@ -40,7 +44,8 @@ class Remote:
             raise RemoteError(
                 f"BNF_STORE must be a folder or an fsspec URL, got {url!r} ({error}); write s3://bucket/path"
             ) from error
-        self.url, self._root = url, root.rstrip("/")
+        # As messages name it.
+        self.url, self._root = without_secrets(url), root.rstrip("/")
         self._pointers: dict[str, str | None] = {}
         self._damage: dict[str, str | None] = {}
 

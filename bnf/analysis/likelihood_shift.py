@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from bnf.analysis.pair_shifts import write_pair_shifts
 from bnf.data.groups import DEV, read_groups
 from bnf.data.packing import Row, pack
 from bnf.files import write_json
 from bnf.model.loading import Weights
+from bnf.model_folders import open_tokenizer
 from bnf.parallel.placement import Placement
 from bnf.progress import Progress
 from bnf.reference.cache import read_reference
@@ -144,7 +145,7 @@ def likelihood_shift(
         entropies=True,
     )
     call.launch(progress)
-    tokenizer = AutoTokenizer.from_pretrained(policy_dir, local_files_only=True, trust_remote_code=False)
+    tokenizer = open_tokenizer(policy_dir)
 
     def compared(part: str, dev: LikelihoodShift | None = None) -> LikelihoodShift:
         groups = read_groups(groups_dir / part)

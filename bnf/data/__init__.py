@@ -10,6 +10,7 @@ longest: the longest group, which a row has to hold.
 sizes: how many tokens a data set has, from its stored lengths.
 rendering: chat messages as token ids.
 chat_template: what a chat template writes, checked.
+control: control tokens in a conversation's texts, which stay text.
 same_tokenizer: whether another model reads token ids as the policy does.
 system_prompt: the system message of conversations that have none.
 marked: messages, their context, and their texts.

@@ -6,24 +6,26 @@ what the model would have to generate after it, up to and including the token th
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, RenderingError, set_date
+from bnf.data.control import ControlTokens, turn_names
 from bnf.data.marked import NO_CONTEXT, Context, Message, texts_of
+from bnf.model_folders import open_tokenizer
 
 
 def load_tokenizer(model_dir: Path, date: str = DEFAULT_DATE) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder. Its chat template takes `date` (YYYY-MM-DD) for the current day.
 
     Raises:
-        ValueError: it has no chat template, or `date` is not a day.
+        ValueError: it has no chat template or needs code of its own, or `date` is not a day.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer = open_tokenizer(model_dir)
     if not tokenizer.chat_template:
         raise ValueError(f"model_name_or_path must have a chat template, got {model_dir} without one; use an instruct model")
     set_date(tokenizer, date)
@@ -48,14 +50,17 @@ def prompt_text(
     context: Context = NO_CONTEXT,
     *,
     own_turns: Literal["whole", "as_written"] = "whole",
+    kept: Collection[str] = (),
 ) -> str:
-    """The conversation as the template writes it, up to where the assistant's turn begins; `own_turns` as in `ChatTemplate`.
+    """The conversation as the template writes it, up to where the assistant's turn begins; `own_turns` as in `ChatTemplate`, `kept` as in
+    `ControlTokens.hide`.
 
     Raises:
         RenderingError: there is no message, the last one is the assistant's, or the template refuses the messages or doesn't write all
             of them.
     """
-    return _prompt(ChatTemplate(tokenizer), messages, context, own_turns=own_turns)
+    hidden = ControlTokens(tokenizer).hide(messages, context, kept)
+    return hidden.shown(_prompt(ChatTemplate(tokenizer), hidden.messages, hidden.context, own_turns=own_turns))
 
 
 def _prompt(
@@ -80,15 +85,31 @@ def render_prompt(
     context: Context = NO_CONTEXT,
     *,
     own_turns: Literal["whole", "as_written"] = "whole",
+    kept: Collection[str] = (),
 ) -> list[int]:
-    """The prompt's token ids: the template's own tokenization, nothing prepended.
+    """The prompt's token ids: the template's own tokenization, nothing prepended. Control tokens in the messages' texts are spelled.
 
     Raises:
-        RenderingError: as `prompt_text`, and where the ids begin with two BOS tokens.
+        RenderingError: as `prompt_text`, where the ids begin with two BOS tokens, and as `ControlTokens.ids`.
     """
-    (ids,) = _ids(tokenizer, [prompt_text(tokenizer, messages, context, own_turns=own_turns)])
+    control = ControlTokens(tokenizer)
+    hidden = control.hide(messages, context, kept)
+    text = _prompt(ChatTemplate(tokenizer), hidden.messages, hidden.context, own_turns=own_turns)
+    ids = control.ids(text, hidden) if hidden.marks else _ids(tokenizer, [text])[0]
     _check_bos(tokenizer, ids)
     return ids
+
+
+def whole_conversation(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, messages: Sequence[Message]) -> list[int]:
+    """The token ids of a conversation with its last answer, for a model that rates it. Control tokens in its texts are spelled.
+
+    Raises:
+        RenderingError: as `ChatTemplate.conversation` and `ControlTokens.ids`.
+    """
+    control = ControlTokens(tokenizer)
+    hidden = control.hide(messages)
+    text = template.conversation(hidden.messages)
+    return control.ids(text, hidden) if hidden.marks else _ids(tokenizer, [text])[0]
 
 
 class Conversation(NamedTuple):
@@ -141,6 +162,7 @@ class Renderer:
         # Of all the other special tokens, those that the template writes begin and end turns.
         template = str(tokenizer.chat_template)
         names |= {token.content for token in added.values() if token.special and token.content in template}
+        names |= turn_names(tokenizer)
         # The longest first: one name may begin another.
         self._control = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
         # The tokenizer cuts text at these tokens first, so the text before one doesn't change the tokens after it.

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from bnf.data.groups import DEV, read_groups
+from bnf.model_folders import KEY, open_tokenizer
 
 # Texts that are tokenized at once.
 _BATCH = 256
@@ -20,9 +21,7 @@ def check_same_tokenizer(model_dir: Path, other_dir: Path, groups_dir: Path | No
     Raises:
         ValueError: naming the first difference.
     """
-    ours, theirs = (
-        AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False) for path in (model_dir, other_dir)
-    )
+    ours, theirs = open_tokenizer(model_dir), open_tokenizer(other_dir, key=f"reference.{KEY}")
     difference = _of_vocabularies(ours, theirs) or _of_embeddings(model_dir, other_dir, ours)
     if difference is None and groups_dir is not None and not _is_one_pipeline(ours, theirs):
         difference = _of_groups(ours, theirs, groups_dir)

@@ -10,6 +10,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 from bnf.files import replacing
+from bnf.model_folders import refuse_foreign_links, refuse_other_weights
 
 # The files that decide what a model computes or how text becomes tokens; not logs, readmes and training states.
 _PATTERNS = (
@@ -58,6 +59,16 @@ def companion_files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
+def check_files(folder: Path) -> None:
+    """Refuses a model folder whose files are not what a digest of them says, or lead out of it.
+
+    Raises:
+        ValueError: as `refuse_other_weights` and `refuse_foreign_links`.
+    """
+    refuse_other_weights(folder)
+    refuse_foreign_links(folder, companion_files(folder))
+
+
 def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = False) -> str:
     """The sha256 (hex) of a model folder's weights, config, tokenizer, chat template and generation config, by content and file name.
 
@@ -66,6 +77,7 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
 
     Raises:
         FileNotFoundError: the folder holds no config.json or no safetensors weights, or a link among its files leads to nothing.
+        ValueError: as `check_files`.
     """
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     names = [path.relative_to(folder).as_posix() for path in files]
@@ -79,6 +91,7 @@ def model_digest(folder: Path, memo_file: Path | None = None, *, fresh: bool = F
             f"model_name_or_path must be a folder whose links lead to files, got {gone}, which leads to nothing ({gone.readlink()}); "
             "fetch the model again, or restore what it leads to"
         )
+    check_files(folder)
     stored: _Memo = {} if memo_file is None else _read_memo(memo_file)
     known = {} if fresh else stored | _memo
     digest = sha256()

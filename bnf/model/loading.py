@@ -10,7 +10,6 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -23,6 +22,7 @@ from bnf.model.experts import EXPERTS
 from bnf.model.families import check_model
 from bnf.model.lean import keep_less
 from bnf.model.quantized import compute_as_linear, quantization
+from bnf.model_folders import open_config, open_weights
 
 # What weights are held in.
 Weights = Literal["fp32", "bf16"]
@@ -121,16 +121,14 @@ def _read(
     """The model of a folder, with weights in `dtype`; None stands for one that keeps the values of the files."""
     config = _config(model_dir)
     try:
-        loaded: object = AutoModelForCausalLM.from_pretrained(
+        loaded: object = open_weights(
+            AutoModelForCausalLM.from_pretrained,
             model_dir,
             config=config,
             dtype=_dtype_of_files(model_dir) if dtype is None else dtype,
             quantization_config=quantization_config,
             attn_implementation=attention,
             experts_implementation=EXPERTS,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
             # What doesn't fit is refused below.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
@@ -168,12 +166,7 @@ def _config(model_dir: Path) -> PretrainedConfig:
             f"model_name_or_path must be a folder with config.json, got {model_dir}; download or convert the model"
         )
     stored_dtype(model_dir)
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"model_name_or_path must be a model that transformers knows by itself, got {model_dir} ({error}); use another model"
-        ) from error
+    config = open_config(model_dir)
     check_model(config)
     return config
 

@@ -19,6 +19,7 @@ from bnf.links import link_folder
 from bnf.model.digests import companion_files
 from bnf.model.loading import empty_model, load_model, saved_buffers, stored_dtype
 from bnf.model.sharding import is_sharded, whole_parameters
+from bnf.model_folders import refuse_foreign_links
 from bnf.parallel.group import is_first, wait_for_all
 from bnf.training.adapters import add_adapter, load_adapter, merge, save_adapter, transformers_model
 from bnf.training.choosing import policy_after
@@ -196,10 +197,12 @@ def _assembled(
 
 def save_policy(model: PreTrainedModel, model_dir: Path, policy_dir: Path) -> None:
     """Writes a model folder, which appears whole: weights in the dtype of `model_dir`, all other files as they are there."""
+    companions = companion_files(model_dir)
+    refuse_foreign_links(model_dir, companions)
     partial = policy_dir.with_name(policy_dir.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.to(stored_dtype(model_dir)).save_pretrained(partial)  # type: ignore[arg-type]
-    for file in companion_files(model_dir):
+    for file in companions:
         target = partial / file.relative_to(model_dir)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

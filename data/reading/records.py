@@ -191,6 +191,12 @@ def _saved_set(source: DataSource) -> datasets.Dataset | None:
         folder, split = folder / split, None
     if not (folder / "state.json").is_file():
         return None
+    remedy = "save the data set there again"
+    files = [str(file["filename"]) for file in read_json(folder / "state.json", remedy)["_data_files"]]
+    if outside := [name for name in files if Path(name).name != name]:
+        raise ValueError(
+            f"data.path must be a saved set whose files lie in its folder, got {folder} with {outside[0]!r} in state.json; {remedy}"
+        )
     import datasets
 
     found = datasets.load_from_disk(str(folder))

@@ -98,7 +98,7 @@ def sample_prompts(
         """Writes a chunk's file, whole, and yields how many prompts it has."""
         chunk = chunks[number]
         with rendering:
-            ids = [_ids(tokenizer, prompt) for prompt in chunk]
+            ids = [_ids(tokenizer, prompt, config.think_tokens) for prompt in chunk]
             begun = [begins_thought(str(tokenizer.decode(one)), config.think_tokens) for one in ids]
         completions: list[list[Record]] = [[] for _ in chunk]
         for place, sampling in enumerate(config.samplings()):
@@ -136,11 +136,11 @@ def sample_prompts(
     shutil.rmtree(chunks_dir)
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Record) -> list[int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Record, kept: Sequence[str]) -> list[int]:
     from bnf.data.rendering import render_prompt
 
     try:
-        return render_prompt(tokenizer, prompt["messages"], context_of(prompt))
+        return render_prompt(tokenizer, prompt["messages"], context_of(prompt), kept=kept)
     except RenderingError as error:
         raise ValueError(
             f"sample.path must hold prompts that the model's chat template writes, got {prompt['id']}: {error}"

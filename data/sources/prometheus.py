@@ -6,21 +6,20 @@ become one group. https://arxiv.org/abs/2310.08491
 
 from __future__ import annotations
 
-import re
-
+from bnf.between import texts_between
 from data.rows import Candidate, Fields, Row, RowError
 
 GIVES = "ratings"
 COLUMNS = {"id": ("id",), "instruction": ("instruction",), "ratings": ("gpt4_score",), "model": ("response_source",)}
 UNUSED = ("gpt4_feedback",)
 
-_HEADS = ("The instruction to evaluate", "Response to evaluate", r"Reference Answer \(Score 5\)")
-_SECTIONS = re.compile("{}:\n(.*)\n###{}:\n(.*)\n###{}:".format(*_HEADS), re.DOTALL)
+# Around the instruction and the response.
+_HEADS = ("The instruction to evaluate:\n", "\n###Response to evaluate:\n", "\n###Reference Answer (Score 5):")
 
 
 def row(fields: Fields) -> Row:
     """One candidate with its mean score."""
-    found = _SECTIONS.search(fields.text("instruction"))
+    found = texts_between(fields.text("instruction"), _HEADS)
     if found is None:
         raise RowError(
             "bad_schema", "instruction must have the sections of the instruction, the response and the reference, got others"
@@ -28,6 +27,6 @@ def row(fields: Fields) -> Row:
     ratings = fields.numbers("ratings")
     if not ratings:
         raise fields.error("ratings", "must hold at least one score, got none")
-    prompt, response = (text.strip() for text in found.groups())
+    prompt, response = (text.strip() for text in found)
     model = fields.text("model") if fields.has("model") else ""
     return Row([{"role": "user", "content": prompt}], (Candidate(response, None, sum(ratings) / len(ratings), model),))

@@ -107,11 +107,12 @@ def messages(item: Item) -> list[Message]:
 
 
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:
-    """Right where every instruction is followed. `answer` says which are not."""
-    from evaluation.answers.instructions import followed
+    """Right where every instruction is followed. `answer` says which are not. A reply that can't be checked in bounded time is wrong."""
+    from evaluation.answers.instructions import LIMIT_S, followed
 
     names = item["instructions"]
-    strict, loose = followed(names, item["arguments"], completion)
+    found = followed(names, item["arguments"], completion)
+    strict, loose = ([False] * len(names), [False] * len(names)) if found is None else found
     metrics: dict[str, bool | float] = {
         "prompt_loose": all(loose),
         "instruction_strict": sum(strict) / len(names),
@@ -120,6 +121,9 @@ def score(item: Item, completion: str, finish_reason: str) -> Verdict:
     weights = dict.fromkeys(("instruction_strict", "instruction_loose"), float(len(names)))
     if not completion.strip():
         return Verdict("no_answer", None, "none", metrics, weights)
+    if found is None:
+        answer = f"not checked: lm-eval's checkers failed, or took more than {LIMIT_S:.0f} s"
+        return Verdict("wrong", answer, "unchecked", metrics, weights)
     missed = [name for name, kept in zip(names, strict, strict=True) if not kept]
     answer = f"{sum(strict)} of {len(names)} followed" + (f", not {', '.join(missed)}" if missed else "")
     return Verdict("wrong" if missed else "correct", answer, "instructions", metrics, weights)

@@ -2,7 +2,8 @@
 
 The key comes from the environment and is never stored. Requests run side by side up to a bound; what can pass (429, 5xx, a time-out,
 a cut connection) is tried again after a back-off with jitter, or after what Retry-After asks for. A request that fails for good, or
-whose answer can't be read, gives an "error: …" completion; a refused key, an unknown model or an empty account ends the run.
+whose answer can't be read, gives an "error: …" completion; a refused key, a redirect, an unknown model or an empty account ends the run.
+Nothing is sent to another address than the one that was given.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from bnf.urls import without_secrets
 from evaluation.engines import Completed, Feature, Prompt, Received, unheard
+from evaluation.engines._bounded_reply import ENCODINGS, bounded
 from evaluation.engines._chat_reply import completions, usage
+from evaluation.formats import visible
 from evaluation.spending import Meter, Reservation, most_prompt_tokens, prompt_tokens
 from evaluation.types import Generation, Message, Sampling
 
@@ -87,12 +91,19 @@ def connect(
             raise ValueError(
                 f"api azure must have a key, a base_url and an api_version, got none for {', '.join(got)}; set what is missing"
             )
-        return openai.AzureOpenAI(
-            api_key=key, azure_endpoint=str(base_url), api_version=api_version, max_retries=0, timeout=timeout_s
-        )
+        return openai.AzureOpenAI(api_key=key, azure_endpoint=str(base_url), api_version=api_version, **_connection(timeout_s))
     if key is None and base_url is None:
         raise ValueError(f"{variable} must be set for engine openai, got none; export it, or give a base_url of your own")
-    return openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout_s)
+    return openai.OpenAI(api_key=key or "none", base_url=base_url, **_connection(timeout_s))
+
+
+def _connection(timeout_s: float) -> dict[str, Any]:
+    """How a client asks: once, of the address that it was given alone, and for a reply of a bounded size and time."""
+    import openai
+
+    # A redirect would take the prompts to another server, or the client to an address inside this network.
+    client = openai.DefaultHttpxClient(follow_redirects=False, event_hooks={"response": [bounded(timeout_s)]})
+    return {"max_retries": 0, "timeout": timeout_s, "http_client": client, "default_headers": {"Accept-Encoding": ENCODINGS}}
 
 
 class OpenaiEngine:
@@ -137,7 +148,7 @@ class OpenaiEngine:
 
         Raises:
             SpendingCapReached: where the next request could exceed the cap.
-            ValueError: where no request can succeed: a refused key, an unknown model, an empty account.
+            ValueError: where no request can succeed: a redirect, a refused key, an unknown model, an empty account.
         """
         if sampling.choices:
             raise ValueError("choices must not be given to engine openai, got some; give it a schema, or read the text")
@@ -220,7 +231,14 @@ class OpenaiEngine:
             found = completions(reply, sampling.n, with_logprobs=bool(sampling.top_logprobs))
         except openai.APIStatusError as error:
             self.meter.release(reserved)
-            reason = f"{type(error).__name__}: {error}".replace(os.environ.get(self._key_variable) or "\0", "…")
+            key = os.environ.get(self._key_variable) or "\0"
+            reason = f"{type(error).__name__}: {error}".replace(key, "…")
+            if 300 <= error.status_code < 400:
+                to = visible(without_secrets(error.response.headers.get("location", "nowhere").replace(key, "…")))[:200]
+                raise ValueError(
+                    f"base_url must be the address of the endpoint itself, got a redirect from {error.request.url} to {to}, to which no "
+                    "prompt is sent; write the address that is meant as base_url"
+                ) from None
             if error.status_code in (401, 403, 404) or error.code == "insufficient_quota":
                 # Without its cause: a server may put the key into what it says.
                 raise ValueError(

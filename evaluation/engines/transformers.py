@@ -38,7 +38,7 @@ def open(model: str | Path, *, max_model_len: int | None = None, batch_size: int
     """`max_model_len` left out is the model's own; `batch_size` counts prompts.
 
     Raises:
-        ValueError: `max_model_len` is above the model's own.
+        ValueError: `max_model_len` is above the model's own, or the folder is refused as in `bnf.model_folders`.
     """
     return TransformersEngine(Path(model), max_model_len, batch_size)
 
@@ -59,18 +59,19 @@ class TransformersEngine:
         import transformers
 
         from bnf.data.rendering import load_tokenizer, stop_token_ids
+        from bnf.model_folders import open_config, open_weights
 
         self.version = f"transformers {transformers.__version__}"
         mps = "mps" if torch.backends.mps.is_available() else "cpu"
         self.device = "cuda" if torch.cuda.is_available() else mps
         self.tokenizer = load_tokenizer(model)
         self.stops = stop_token_ids(self.tokenizer)
-        config = transformers.AutoConfig.from_pretrained(model)
+        config = open_config(model)
         own_len = getattr(config.get_text_config(), "max_position_embeddings", None)
         if wrong := longer_than_own(max_model_len, own_len):
             raise ValueError(wrong)
         self.max_model_len: int | None = max_model_len or own_len
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        loaded: Any = open_weights(transformers.AutoModelForCausalLM.from_pretrained, model, dtype=torch.bfloat16)
         # Whatever the model's own generation config says beyond stop tokens (a repetition penalty, say) is no part of a protocol.
         loaded.generation_config = transformers.GenerationConfig()
         self.model = loaded.to(self.device).eval()

@@ -137,7 +137,7 @@ class VllmEngine:
         on_cpu["max_model_len"] = -1  # the model's own, or what fits into VLLM_CPU_KVCACHE_SPACE
         on_cpu["block_size"] = _CPU_BLOCK_TOKENS
         loaded = {**(on_cpu if self._on_cpu else {}), **options}
-        self.llm = vllm.LLM(str(model), enable_prefix_caching=True, disable_log_stats=True, **loaded)
+        self.llm = vllm.LLM(str(model), trust_remote_code=False, enable_prefix_caching=True, disable_log_stats=True, **loaded)
         self.max_model_len: int = self.llm.llm_engine.model_config.max_model_len
         self._ids = itertools.count()
         self._seed: int | None = None

@@ -15,6 +15,7 @@ import traceback
 from typing import TextIO
 
 from bnf.process import die_with_parent, take_cores
+from evaluation.answers.thoughts import MARKERS, OTHER_MARKERS
 from evaluation.engines import open_engine
 from evaluation.generation.streaming import stream
 from evaluation.records import Record
@@ -50,13 +51,14 @@ def main() -> None:
         from bnf.data.rendering import load_tokenizer, render_prompt
 
         tokenizer = load_tokenizer(opening["model"], opening["date"])
+        kept = [marker for pair in (MARKERS, *OTHER_MARKERS) for marker in pair]
     except Exception as error:
         _failed(events, error)
         return
     _say(events, {"event": "ready"})
     while (turn := asked.get()) is not None:
         try:
-            prompt_ids = render_prompt(tokenizer, turn["messages"], own_turns="as_written")
+            prompt_ids = render_prompt(tokenizer, turn["messages"], own_turns="as_written", kept=kept)
             for piece in stream(engine, prompt_ids, Sampling(**turn["sampling"]), stop.is_set):
                 if piece.text:
                     _say(events, {"event": "text", "text": piece.text})

@@ -53,7 +53,7 @@ def generate(
     engine = thinking_engine(engine, tokenizer, markers)
     done = {record["id"] for record in begin(items, output_dir)}
     left = [item for item in items if item["id"] not in done]
-    prompts, texts = rendered(engine, tokenizer, [messages_fn(item) for item in left])
+    prompts, texts = rendered(engine, tokenizer, [messages_fn(item) for item in left], markers)
     failed: list[str] = []
     with (output_dir / COMPLETIONS_FILE).open("a", encoding="utf-8") as file:
 
@@ -125,7 +125,10 @@ def thought_of(
 
 
 def rendered(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase | None, conversations: Sequence[list[Message]]
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase | None,
+    conversations: Sequence[list[Message]],
+    markers: Sequence[str],
 ) -> tuple[list[Prompt], list[str]]:
     """As `render`, of a benchmark's prompts.
 
@@ -133,7 +136,7 @@ def rendered(
         ValueError: where the model's chat template doesn't write them.
     """
     try:
-        return render(engine, tokenizer, conversations)
+        return render(engine, tokenizer, conversations, markers)
     except RenderingError as error:
         raise ValueError(
             f"model_name_or_path must have a chat template that writes the benchmark's prompts whole: {error}"
@@ -153,10 +156,14 @@ def with_begun_thoughts(records: Sequence[Record], markers: Sequence[str]) -> li
 
 
 def render(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase | None, conversations: Sequence[list[Message]]
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase | None,
+    conversations: Sequence[list[Message]],
+    markers: Sequence[str] = MARKERS,
 ) -> tuple[list[Prompt], list[str]]:
     """The conversations as `engine` takes them, and as text for the record. The model's template writes its own earlier answers, and
-    may leave their reasoning out.
+    may leave their reasoning out. Control tokens in the texts are spelled in ordinary tokens; the `markers` of the model's own thoughts are
+    what it wrote.
 
     Raises:
         RenderingError: where the model's chat template refuses one of them, or doesn't write all of it.
@@ -168,6 +175,6 @@ def render(
     from bnf.data.rendering import prompt_text, render_prompt
 
     return (
-        [render_prompt(tokenizer, messages, own_turns="as_written") for messages in conversations],
-        [prompt_text(tokenizer, messages, own_turns="as_written") for messages in conversations],
+        [render_prompt(tokenizer, messages, own_turns="as_written", kept=markers) for messages in conversations],
+        [prompt_text(tokenizer, messages, own_turns="as_written", kept=markers) for messages in conversations],
     )

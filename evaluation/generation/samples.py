@@ -76,7 +76,7 @@ def generate_samples(
     engine = thinking_engine(engine, tokenizer, markers)
     done = {(record["id"], record.get("sample", 0)) for record in begin(items, output_dir)}
     total = num_samples * len(items)
-    prompts, texts = rendered(engine, tokenizer, [messages_fn(item) for item in items])
+    prompts, texts = rendered(engine, tokenizer, [messages_fn(item) for item in items], markers)
     chunks = _chunks(items, prompts, num_samples, own_seeds=own_seeds)
 
     def is_left(draw: _Draw) -> bool:

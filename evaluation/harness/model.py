@@ -17,6 +17,7 @@ from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, postproce
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bnf.data.chat_template import ChatTemplate
+from bnf.data.control import without_control_tokens
 from bnf.data.system_prompt import with_system_prompt
 from evaluation.answers.thoughts import MARKERS, begins_thought, spoken
 from evaluation.engines import Engine, LikelihoodEngine, cut_left
@@ -92,8 +93,9 @@ class EngineModel(TemplateLM):
         return str(self.tokenizer.name_or_path)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """As the model's template writes it. A document's control tokens are broken, as in the text they would begin turns."""
         return self._template.conversation(
-            with_system_prompt(chat_history, self._system_prompt),
+            without_control_tokens(self.tokenizer, with_system_prompt(chat_history, self._system_prompt)),
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )

@@ -146,8 +146,7 @@ class ModelJudge:
         return {"verdict": self.mode, **known, **own}
 
     def ask(self, conversations: Sequence[list[Message]], protocol: JudgeProtocol, keep: Keep) -> None:
-        shown = conversations if self._tokenizer is None else [_harmless(self._tokenizer, one) for one in conversations]
-        prompts, _ = self._rendered(shown)
+        prompts, _ = self._rendered(self._harmless(conversations))
         # Closed before an error leaves: an endpoint's replies under way then still find the record open.
         with contextlib.closing(
             self._engine.generate(prompts, self._sampling(protocol), lambda index, found: keep(index, found[0]))
@@ -169,6 +168,14 @@ class ModelJudge:
             return None
         sampling = self._sampling(protocol)
         return self._meter.estimate(str(self.identity["model"]), conversations, sampling.max_new_tokens, sampling.schema)
+
+    def _harmless(self, conversations: Sequence[list[Message]]) -> Sequence[list[Message]]:
+        """The conversations without control tokens: with one, an answer could end the user's turn and write the judge's verdict itself."""
+        if self._tokenizer is None:
+            return conversations
+        from bnf.data.control import without_control_tokens
+
+        return [without_control_tokens(self._tokenizer, one) for one in conversations]
 
     def _rendered(self, conversations: Sequence[list[Message]]) -> tuple[list[Prompt], list[str]]:
         try:
@@ -203,17 +210,6 @@ class ModelJudge:
                 )
             return Sampling(1, top_logprobs=_TOP_LOGPROBS)
         return Sampling(self._max_tokens)
-
-
-def _harmless(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[Message]:
-    """The messages without control tokens: with one, an answer could end the user's turn and write the judge's verdict itself."""
-    cleaned = []
-    for message in messages:
-        content = message["content"]
-        for token in tokenizer.all_special_tokens:
-            content = content.replace(token, f"{token[0]} {token[1:]}")
-        cleaned.append({**message, "content": content})
-    return cleaned
 
 
 def schema(protocol: JudgeProtocol) -> Record:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnf.data.chat_template import DEFAULT_DATE, ChatTemplate, LostText, RenderingError
+from bnf.model_folders import open_config, open_weights
 from bnf.parallel.node_folders import NODE_FOLDER, NodeFolder
 from bnf.parallel.ray_workers import RayWorker, connect, start_workers
 from bnf.parallel.share import end_all, share_out
@@ -16,6 +17,7 @@ from evaluation.types import Generation, Message
 
 # Which of `evaluation.engines.LOAD_OPTIONS` it takes: with Ray alone.
 OPTIONS: frozenset[LoadOption] = frozenset({"num_replicas"})
+_KEY = "judge.model_name_or_path"
 # A chunk fills a worker for a while, and where there are few batches each worker gets several, so that none waits long for the last.
 _CHUNK_BATCHES = 32
 _CHUNKS_EACH = 4
@@ -36,13 +38,11 @@ class RewardModel:
     def __init__(
         self, model: Path, *, batch_size: int = 8, date: str = DEFAULT_DATE, num_replicas: int = 1, ray: str | None = None
     ) -> None:
-        from transformers import AutoConfig
-
         from bnf.data.rendering import load_tokenizer
 
         assert ray is not None or num_replicas == 1, "a recipe is refused that has replicas without Ray"
         self._tokenizer = load_tokenizer(model, date)
-        config = AutoConfig.from_pretrained(model)
+        config = open_config(model, key=_KEY)
         if config.num_labels != 1:
             raise ValueError(
                 f"a reward model must have one output, got {config.num_labels} from {model}; give a sequence classifier "
@@ -59,26 +59,31 @@ class RewardModel:
         """Yields (index, the reward as text).
 
         A conversation that is longer than the model can read has the finish reason "prompt_too_long": cut, it would be rated without its
-        end. One whose answer the chat template doesn't write whole has an "error".
+        end. One whose answer the chat template doesn't write whole, or with a control token that can't be spelled, has an "error".
 
         Raises:
             ValueError: where the chat template doesn't write all that stands before an answer.
         """
+        from bnf.data.control import SpellingError
+        from bnf.data.rendering import whole_conversation
+
         template = ChatTemplate(self._tokenizer)
-        texts: dict[int, str] = {}
+        ids: dict[int, list[int]] = {}
+        unread: dict[int, str] = {}
         for index, messages in enumerate(conversations):
             try:
-                texts[index] = template.conversation(messages)
+                ids[index] = whole_conversation(self._tokenizer, template, messages)
+            except SpellingError as error:
+                unread[index] = str(error)
             except RenderingError as error:
                 if isinstance(error, LostText) and error.message == len(messages) - 1:
+                    unread[index] = "the chat template doesn't write all of the answer"
                     continue
                 raise ValueError(
                     f"judge.model_name_or_path must be a reward model that reads whole conversations: {error}"
                 ) from error
-        for index in range(len(conversations)):
-            if index not in texts:
-                yield index, Generation("", [], "error: the chat template doesn't write all of the answer", 0, 0)
-        ids = {index: list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for index, text in texts.items()}
+        for index, reason in unread.items():
+            yield index, Generation("", [], f"error: {reason}", 0, 0)
         order = sorted(ids, key=lambda index: len(ids[index]))
         if self._max_length is not None:
             for index in [index for index in order if len(ids[index]) > self._max_length]:
@@ -111,7 +116,7 @@ class _Here:
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
-        loaded = AutoModelForSequenceClassification.from_pretrained(opening.model, dtype=dtype)
+        loaded = open_weights(AutoModelForSequenceClassification.from_pretrained, opening.model, key=_KEY, dtype=dtype)
         if loaded.config.pad_token_id is None:
             loaded.config.pad_token_id = opening.pad
         self._model, self._pad = loaded.to(self._device).eval(), opening.pad or 0

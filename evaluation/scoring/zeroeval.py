@@ -6,11 +6,11 @@ https://github.com/WildEval/ZeroEval, `result_dirs/<benchmark>/<model>.json`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bnf.between import texts_between
 from evaluation.records import UNREADABLE, Decoder, Record, unpacked, unreadable
 from evaluation.types import Item
 
@@ -19,8 +19,8 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BOXED_MODELS = "Llama-3.1"
 # Ours and upstream's names.
 DATASETS = {"gsm8k": "gsm", "math_l5": "math-l5", "crux": "crux", "mmlu_redux": "mmlu-redux"}
-# The function and the call that upstream's CRUX prompts end with.
-_CRUX_QUESTION = re.compile(r"\[PYTHON\]\n(?P<code>.*)\nassert f\((?P<input>.*)\) == \?\?\n\[/PYTHON\]\s*\Z", re.DOTALL)
+# What stands around the function and the call with which upstream's CRUX prompts end.
+_CRUX_MARKS = ("[PYTHON]\n", "\nassert f(", ") == ??\n[/PYTHON]")
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,18 @@ def _asked(row: Record, benchmark: str) -> Item:
     question = row.get("problem" if benchmark == "math_l5" else "question")
     if not isinstance(question, str):
         return {}
-    if benchmark == "crux" and (match := _CRUX_QUESTION.search(question)):
-        return match.groupdict()
+    if benchmark == "crux" and (asked := _crux_question(question)):
+        return asked
     if benchmark == "mmlu_redux":
         return {"question": question, "choices": row["choices"], "subject": row.get("config")}
     return {"question": question}
+
+
+def _crux_question(prompt: str) -> Item | None:
+    """The code from its first beginning to the last call, and the call's input; None where the prompt doesn't end so."""
+    text = prompt.rstrip()
+    found = texts_between(text, _CRUX_MARKS) if text.endswith(_CRUX_MARKS[-1]) else None
+    return None if found is None else {"code": found[0], "input": found[1]}
 
 
 def _is_number(gold: str) -> bool:

@@ -51,7 +51,7 @@ class Screen:
                 return
             if line.strip():
                 if not self.is_person:
-                    print(f"{_PROMPT}{line.strip()}", flush=True)
+                    print(f"{_PROMPT}{visible(line.strip())}", flush=True)
                 yield line.rstrip("\n")
 
     def say(self, text: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from bnf.urls import settings_without_secrets
 from flows.commands.showing import taken_run
 from flows.display import print_json, print_notes, print_table
 from flows.errors import RecipeError
@@ -73,8 +74,8 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
 
 
 def differing_settings(runs: Sequence[Run]) -> list[DifferingSetting]:
-    """The recipe keys that are not the same in all runs, but for the recipes' names, which are the runs' own."""
-    of = {run.id: dotted(run.written_recipe) for run in runs}
+    """The recipe keys that are not the same in all runs, but for the recipes' names, which are the runs' own. Of URLs what may be shown."""
+    of = {run.id: settings_without_secrets(dotted(run.written_recipe)) for run in runs}
     keys = dict.fromkeys(key for values in of.values() for key in values if key != "name")
     found = {key: {name: values.get(key) for name, values in of.items()} for key in keys}
     return [{"key": key, "values": values} for key, values in found.items() if len(set(map(repr, values.values()))) > 1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bnf.files
+from bnf.model_folders import is_own
 from bnf.paths import person_path
 from bnf.plain_yaml import dump
 from data.reading.records import is_hub_id
@@ -275,6 +276,11 @@ def _copy_licence(run: Run, folder: Path) -> None:
     if base is None:
         return
     for file in (file for pattern in LICENCE_FILES for file in base.glob(pattern)):
+        if not is_own(file, base):
+            raise RecipeError(
+                f"{base} must have a licence of its own to give away, got {file.name}, a link to {file.resolve()}; put a copy of that file "
+                "in the link's place, or remove the link"
+            )
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
 

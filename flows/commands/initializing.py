@@ -19,6 +19,7 @@ from data.reading.records import is_hub_id
 from data.sources import SOURCES, load_preferences
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.engines import ENGINES
+from evaluation.formats import visible
 from flows.dag import hub
 from flows.dag.parts import plugin, sample_file
 from flows.dag.plan import make_plan
@@ -147,7 +148,7 @@ def _answer(question: str, default: str | None, check: Callable[[str], T]) -> T:
         try:
             return check(answer)
         except (RecipeError, ValueError, OSError) as error:
-            typer.echo(f"  {error}")
+            typer.echo(f"  {visible(str(error))}")
 
 
 def _target(recipe: str) -> Path:
@@ -214,7 +215,7 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
         seen = look(path, split)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    print(about(data, seen.kind, _number(seen), seen.columns))
+    print(visible(about(data, seen.kind, _number(seen), seen.columns)))
     if not seen.num_read:
         raise RecipeError(f"--data must hold rows, got {data} with none; name the file or folder that has them")
     of_source = [one for one in seen.readings if source in (None, one.source)]
@@ -231,7 +232,7 @@ def _look(data: str, split: str | None, source: str | None, *, ask: bool = False
         )
     reading = of_source[0]
     others = list(dict.fromkeys(one.source for one in of_source[1:]))
-    print(_as_read(reading, seen) + (f"; also possible: {', '.join(others)}" if others else ""))
+    print(visible(_as_read(reading, seen)) + (f"; also possible: {', '.join(others)}" if others else ""))
     if ask and others:
         choices = {one.source: one for one in reversed(of_source)}
         chosen = _answer("Read them as", reading.source, lambda answer: plugin(SOURCES, answer, "the source"))

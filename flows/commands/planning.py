@@ -15,6 +15,7 @@ from flows.dag.selection import Options
 from flows.display import plan_rows, print_json, print_table
 from flows.recipe.config import Recipe
 from flows.recipe.keys import dotted
+from flows.recipe.paths import without_signatures
 from flows.runs.home import home_folder
 from flows.wording import place
 
@@ -37,7 +38,7 @@ def show_plan(recipe: Recipe, options: Options, *, as_json: bool) -> None:
             {
                 "stages": stages,
                 "completions": completions,
-                "settings": dotted(recipe.model_dump()),
+                "settings": dotted(without_signatures(recipe).model_dump()),
                 "problems": problems(plan.checks),
             }
         )

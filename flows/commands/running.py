@@ -16,6 +16,7 @@ from flows.display import Display, print_json
 from flows.errors import RecipeError, Stopped
 from flows.recipe.config import LATEST, Recipe, load_recipe, make_recipe
 from flows.recipe.keys import changed_keys
+from flows.recipe.paths import without_signatures
 from flows.runs.home import home_folder, set_prefect_environment
 from flows.runs.record import RUNNING, Run, all_runs, start_run
 from tasks.child import Cancelled
@@ -83,7 +84,7 @@ def _go(run: Run, plan: Plan, recipe: Recipe, display: Display) -> None:
             context.run(PLAN.set, plan)
             context.run(RUN.set, run)
             try:
-                context.run(lambda: align(recipe, **dataclasses.asdict(plan.options)))
+                context.run(lambda: align(without_signatures(recipe), **dataclasses.asdict(plan.options)))
             except CancelledRun as error:
                 raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
             finally:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bnf.urls import without_secrets
 from evaluation.report.swept import PAGE, RESULTS
 from flows.commands.sweep_planning import planning
 from flows.dag.sweep_plan import SweepPlan, make_sweep_plan
@@ -54,7 +55,7 @@ def run_sweep(
         record = SweepRecord(
             sweep.name,
             str(sweep.file),
-            shlex.join(["bnf", "sweep", path, *overrides]),
+            without_secrets(shlex.join(["bnf", "sweep", path, *overrides])),
             sweep.axes,
             sweep.select.model_dump() if sweep.select is not None else None,
             [SweepRun(point.recipe.name, point.settings) for point in plan.points],

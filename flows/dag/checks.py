@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bnf.urls import without_secrets
+
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what was looked at, what is wrong with it (None where nothing is), and what was seen."""
+    """One check: what was looked at, what is wrong with it (None where nothing is), and what was seen. What is wrong is said without the
+    secrets of URLs."""
 
     name: str
     problem: str | None
     seen: str = ""
     # Whether it says what the run will cost: that is shown when the run begins.
     is_cost: bool = False
+
+    def __post_init__(self) -> None:
+        if self.problem is not None:
+            object.__setattr__(self, "problem", without_secrets(self.problem))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bnf.plugins import load
 from bnf.training.fields import PLACEMENT_FIELDS
+from bnf.urls import without_secrets
 from data.parse import columns_of
 from data.reading.files import as_local
 from data.reading.records import DataSource, is_hub_id
@@ -119,6 +120,7 @@ def _prepare_sources(recipe: Recipe) -> Node:
     Its key has the content of local files, the version of a URL as its server says it, and the name and revision of a hub's data set.
     """
     settings, files = [], {}
+    whole_urls: dict[str, str] = {}
     for number, one in enumerate(recipe.sources()):
         key = f"data.{number}" if isinstance(recipe.data, list) else "data"
         source = plugin(SOURCES, one.source, f"{key}.source")
@@ -131,7 +133,10 @@ def _prepare_sources(recipe: Recipe) -> Node:
             raise RecipeError(keyed(error, "data", key)) from error
         path = as_local(one.path)
         if "://" in path:
-            settings[-1] |= {"path": path, "version": url_version(f"{key}.path", path)}
+            settings[-1] |= {"path": without_secrets(path), "version": url_version(f"{key}.path", path)}
+            if without_secrets(path) != path:
+                # Manifests hold a key's settings, and others read them.
+                whole_urls[f"source{number}"] = path
             continue
         try:
             files[f"source{number}"] = recipe.find(f"{key}.path", path)
@@ -150,7 +155,7 @@ def _prepare_sources(recipe: Recipe) -> Node:
         {"model": BASE},
         list(plugins),
         files,
-        {"num_proc": recipe.prepare.num_proc},
+        {"num_proc": recipe.prepare.num_proc, **({"urls": whole_urls} if whole_urls else {})},
         role=role,
     )
 

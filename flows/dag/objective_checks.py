@@ -32,7 +32,8 @@ def sources_of(node: Node) -> list[DataSource]:
     for number, settings in enumerate(node.settings.get("sources", ())):
         path = node.files.get(f"source{number}")
         given = {name: value for name, value in settings.items() if name != "version"}
-        found.append(DataSource(**(given | {"path": str(path)} if path else given)))
+        whole = path or node.unkeyed.get("urls", {}).get(f"source{number}")
+        found.append(DataSource(**(given | {"path": str(whole)} if whole else given)))
     return found
 
 

@@ -15,6 +15,7 @@ from bnf.objectives import BaseObjective, load_objective
 from bnf.plugins import load
 from bnf.training.config import TrainConfig
 from bnf.training.fields import AUTO, BOOKKEEPING_FIELDS, MEMORY_FIELDS, PLACEMENT_FIELDS, REFERENCE_FIELDS
+from bnf.urls import without_secrets
 from data.labelers import LABELERS
 from data.reading.files import as_local
 from data.reading.records import is_hub_id
@@ -238,6 +239,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
     if benchmark is not None:
         code.append(benchmark_code(benchmark, "messages", "train_items"))
     files: dict[str, Path] = {}
+    whole_urls: dict[str, str] = {}
     if sample.path is not None:
         path = as_local(sample.path)
         try:
@@ -245,7 +247,9 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         except RecipeError:
             if "://" not in path and not is_hub_id(path):
                 raise
-            settings["path"] = path
+            settings["path"] = without_secrets(path)
+            if without_secrets(path) != path:
+                whole_urls["prompts"] = path
             if "://" in path:
                 settings["version"] = url_version("sample.path", path)
     round_ = _round_of(number, sample)
@@ -257,7 +261,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         {"model": model},
         code,
         files=files,
-        unkeyed=sample.placement(),
+        unkeyed={**sample.placement(), **({"urls": whole_urls} if whole_urls else {})},
         round=round_,
         # The base model's engine then generates what is evaluated, too.
         session=session("generate", "base") if alike else None,

@@ -15,7 +15,7 @@ from flows.errors import RecipeError
 from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
 from flows.recipe.config import Recipe
 from flows.recipe.judge_sections import JudgeModel
-from flows.recipe.paths import in_project, portable
+from flows.recipe.paths import in_project, portable, without_signatures
 from flows.recipe.sections import DRAWN
 from tasks.job import Settings
 from tasks.keys import ROOT, digest, package_version
@@ -239,7 +239,7 @@ def url_version(key: str, url: str) -> str:
 def shown_recipe(recipe: Recipe) -> Settings:
     """The recipe as the report shows it; without the keys that came later where nobody sets them, as a report has all that it shows in
     its key."""
-    shown = portable(recipe).model_dump(exclude={"resources", "ray"})
+    shown = portable(without_signatures(recipe)).model_dump(exclude={"resources", "ray"})
     unset = {"system_prompt"} if recipe.system_prompt is None else set()
     unset |= {name for name in ("chat_template", "chat_template_kwargs", "think_tokens") if not getattr(recipe, name)}
     unset |= {"reference"} if recipe.chosen_reference() is None else set()

@@ -14,6 +14,7 @@ from bnf.data.groups import GROUPS_FILE
 from bnf.data.sizes import DataSizes, data_sizes
 from bnf.host import available_memory
 from bnf.model.device import device_kind
+from bnf.model.digests import check_files
 from bnf.model.served import served_otherwise
 from bnf.model.templates import templated
 from bnf.plugins import load
@@ -81,7 +82,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
     if stages and not any(check.problem for check in models.values()):
         base = next(entry for entry in forecasts if entry.node.id == BASE)
         folder = resolved_folder(base)
-        if BASE not in models and folder is not None and (wrong := _template_problem(folder, "model_name_or_path", base.node)):
+        if BASE not in models and folder is not None and (wrong := _model_problem(folder, "model_name_or_path", base.node)):
             # Though the model is resolved: what a policy is served with is no part of that.
             yield Check(f"model {folder.name}", wrong)
         if (check := system_prompt_check(recipe, folder)) is not None:
@@ -150,16 +151,17 @@ def _model(folder: Path, key: str, node: Node) -> Check:
         return Check(name, f"{key} must have a chat template, got {folder} without one; use an instruct model")
     if not any(folder.glob("*.safetensors")):
         return Check(name, f"{key} must hold safetensors weights, got {folder} without them; convert the model")
-    if (wrong := _template_problem(folder, key, node)) is not None:
+    if (wrong := _model_problem(folder, key, node)) is not None:
         return Check(name, wrong)
     template = "" if key.startswith("reference.") else ", chat template"
     return Check(name, None, f"{hub.weights_bytes(folder) / GIB:.2f} GiB of weights{template}")
 
 
-def _template_problem(folder: Path, key: str, node: Node) -> str | None:
-    """What is wrong with the chat template that the recipe says for the node's model, or with serving a policy so."""
+def _model_problem(folder: Path, key: str, node: Node) -> str | None:
+    """What is wrong with a model folder's weights, with the chat template that the recipe says for it, or with serving a policy so."""
     template, values = node.files.get("template"), node.settings.get("chat_template_kwargs", {})
     try:
+        check_files(folder)
         if template is not None or values:
             templated(folder, template, values)
         if "served" in node.unkeyed:

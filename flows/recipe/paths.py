@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel
 
 from bnf.paths import person_path
+from bnf.urls import without_secrets
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 
@@ -98,13 +99,18 @@ def without_folders(model: Model) -> Model:
     password or query, which may hold a key.
     """
 
-    def without_secrets(key: str, path: str) -> str:
+    def given_away(key: str, path: str) -> str:
         if "://" in path:
             return without_keys(path)
         inside = in_project(path)
         return Path(inside).name if Path(inside).is_absolute() else inside
 
-    return _with_paths(model, without_secrets, "", others=("base_url",))
+    return _with_paths(model, given_away, "", others=("base_url",))
+
+
+def without_signatures(model: Model) -> Model:
+    """A recipe as others may see it: of a URL neither password nor query, which may be its signature."""
+    return _with_paths(model, lambda key, path: without_secrets(path), "")
 
 
 def without_keys(url: str) -> str:

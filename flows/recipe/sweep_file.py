@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from bnf.paths import person_path
+from bnf.urls import settings_without_secrets
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe, as_name, read_values
 from flows.recipe.messages import as_written, explain
@@ -198,6 +199,7 @@ def _axes(given: Mapping[str, Sequence[object]]) -> tuple[dict[str, Sequence[obj
             raise RecipeError(f"sweep.{key} must have each value once, got {twice!r} twice; remove one")
         if key != VARIANT:
             _refuse_sections([(key, value) for value in values])
+            _refuse_signatures(key, values)
         axes[key] = values
     for name, settings in variants.items():
         _refuse_sections(settings.items())
@@ -241,6 +243,15 @@ def _refuse_sections(settings: Iterable[tuple[str, object]]) -> None:
             raise RecipeError(
                 f"sweep must set keys of {key} one by one, as the base's others would be lost, got {value!r}; write {key}.{one}"
             )
+
+
+def _refuse_signatures(key: str, values: Sequence[object]) -> None:
+    """Refuse a URL with a query on an axis: its values stand in records, names, tables and pages."""
+    if settings_without_secrets({key: values}) != {key: list(values)}:
+        raise RecipeError(
+            f"sweep.{key} must have URLs without a password or a query, which may be a key, as tables and pages show an axis's values, got "
+            f"one that has; set {key} in the variants of sweep.{VARIANT}, whose names are shown"
+        )
 
 
 def _explained(error: ErrorDetails) -> str:

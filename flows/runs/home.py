@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bnf.paths import person_path
+from bnf.urls import without_secrets
 from evaluation.records import read_json
 from flows.errors import RecipeError
 from tasks.remote import Remote, RemoteError
@@ -40,6 +41,11 @@ def open_store(home: Path, *, verify: bool = False) -> Store:
         RecipeError: `BNF_STORE` is no URL of a store.
     """
     url = os.environ.get("BNF_STORE")
+    if url and without_secrets(url) != url:
+        raise RecipeError(
+            "BNF_STORE must hold no password and no query, which logs and records would name, got a URL that does; set them where fsspec "
+            "looks, such as AWS_ACCESS_KEY_ID or FSSPEC_HTTPS (docs/data.md)"
+        )
     try:
         remote = Remote(url) if url else None
     except RemoteError as error:

@@ -16,10 +16,11 @@ from typing import IO
 
 from bnf.files import replacing
 from bnf.plain_yaml import dump
+from bnf.urls import settings_without_secrets, without_secrets
 from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
-from flows.recipe.paths import located
+from flows.recipe.paths import located, without_signatures
 from flows.runs.naming import difference
 from flows.runs.run_json import RunRecord, TaskRecord, Working
 from tasks.nodes import Node
@@ -135,7 +136,8 @@ class Run:
 
     def end(self, state: str, why: str | None = None) -> None:
         """Record how the run ended; `why` is the message of what ended it."""
-        self.record.state, self.record.ended, self.record.why = state, now(), why
+        self.record.state, self.record.ended = state, now()
+        self.record.why = None if why is None else without_secrets(why)
         self.save()
         if self._alive is not None:
             self._alive.close()
@@ -189,8 +191,12 @@ def start_run(
     alive = (folder / "alive.lock").open("w")
     fcntl.flock(alive, fcntl.LOCK_EX)
     with replacing(folder / "recipe.yaml", durable=True) as partial:
+        if without_signatures(recipe) != recipe:
+            # A URL in it may have a signature, without which its file isn't read again.
+            partial.touch(mode=0o600)
         partial.write_text(dump(located(recipe).model_dump()))
-    run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides, changed or {}), alive)
+    said = settings_without_secrets(changed or {})
+    run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides, said), alive)
     run.save()
     return run
 

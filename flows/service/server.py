@@ -7,6 +7,7 @@ Run as `python -m flows.service.server HOME PORT` it is the keeper.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import http.client
@@ -148,10 +149,17 @@ def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
 def _serves(url: str, folder: Path) -> bool:
     """Whether a server answers there that keeps its state in this folder: another home's may have taken the port."""
     try:
-        with urllib.request.urlopen(f"{url}/api/admin/settings", timeout=ANSWER_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(_asking(f"{url}/api/admin/settings"), timeout=ANSWER_TIMEOUT_S) as answer:
             return Path(json.load(answer)["home"]) == folder
     except (urllib.error.URLError, OSError, ValueError, KeyError):
         return False
+
+
+def _asking(url: str) -> urllib.request.Request:
+    """A request with the password of Prefect's clients, where the person has set one."""
+    said = os.environ.get("PREFECT_API_AUTH_STRING")
+    headers = {"Authorization": f"Basic {base64.b64encode(said.encode()).decode()}"} if said else {}
+    return urllib.request.Request(url, headers=headers)
 
 
 @contextlib.contextmanager
@@ -184,9 +192,23 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def own_pages_alone(port: int) -> dict[str, str]:
+    """Prefect's settings by which no page of another site reads the API, or changes anything by it, through the person's browser.
+
+    By default Prefect lets every site do so, and a server gives out the keys in its blocks and lets deployments start commands.
+    """
+    return {
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
+        # What a page may send without asking, Prefect takes for JSON. Its own clients and its UI send a token with every change.
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    }
+
+
 def keep(home: Path, port: int) -> None:
     """Run the server until nobody uses it."""
     set_prefect_environment(home)
+    for name, value in own_pages_alone(port).items():
+        os.environ.setdefault(name, value)
     prefect = Path(sys.executable).parent / "prefect"
     command = [str(prefect), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     # What a server can't do is in its log, though the terminal of a run doesn't show Prefect's lines.

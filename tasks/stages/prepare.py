@@ -26,7 +26,8 @@ def run(job: Job) -> None:
         return
     sources = []
     for number, settings in enumerate(job.settings["sources"]):
-        local = job.inputs.get(f"source{number}")
+        # A URL with a signature is whole outside the key.
+        local = job.inputs.get(f"source{number}") or job.settings.get("urls", {}).get(f"source{number}")
         given = {name: value for name, value in settings.items() if name != "version"}
         sources.append(DataSource(**(given | {"path": str(local)} if local else given)))
     prepare_sources(

@@ -23,7 +23,7 @@ def run(job: Job) -> None:
     from data.sampling.sample import SampleConfig, prompts_to_complete, sample_prompts
 
     settings = job.settings
-    local = job.inputs.get("prompts")
+    local = job.inputs.get("prompts") or settings.get("urls", {}).get("prompts")
     config = SampleConfig(**{field.name: settings[field.name] for field in fields(SampleConfig) if field.name in settings})
     prompts = prompts_to_complete(config, str(local) if local is not None else settings["path"], settings["place"])
     engine, tokenizer = open_model(settings, job.inputs["model"])

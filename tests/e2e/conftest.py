@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -141,6 +142,17 @@ def prefect_server(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(timeout=30)
+
+
+def change_headers(api: str) -> dict[str, str]:
+    """What a change of a server needs, as Prefect's UI sends it: a home's server wants a token."""
+    client = str(uuid4())
+    headers = {"Content-Type": "application/json"}
+    try:
+        with urllib.request.urlopen(f"{api}/csrf-token?client={client}", timeout=60) as answer:
+            return {**headers, "Prefect-Csrf-Token": json.load(answer)["token"], "Prefect-Csrf-Client": client}
+    except urllib.error.HTTPError:
+        return headers
 
 
 def _wait_until_healthy(api: str, server: subprocess.Popen) -> None:

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from tests.e2e.conftest import Bnf
+from tests.e2e.conftest import Bnf, change_headers
 
 pytestmark = [pytest.mark.e2e]
 
@@ -38,7 +38,8 @@ class Server:
 
     def __call__(self, path: str, body: dict | None = None) -> dict:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.api + path, data, {"Content-Type": "application/json"})
+        headers = {} if data is None else change_headers(self.api)
+        request = urllib.request.Request(self.api + path, data, headers)
         deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:

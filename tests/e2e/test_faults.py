@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.e2e.conftest import Bnf
+from tests.e2e.conftest import Bnf, change_headers
 
 pytestmark = [pytest.mark.e2e]
 
@@ -44,9 +44,7 @@ def test_a_cancelled_run_ends_within_seconds_with_all_its_processes(model, tmp_p
     started = time.monotonic()
     # As the UI does it.
     body = json.dumps({"state": {"type": "CANCELLING"}}).encode()
-    request = urllib.request.Request(
-        f"{address}/api/flow_runs/{flow_run}/set_state", body, {"Content-Type": "application/json"}
-    )
+    request = urllib.request.Request(f"{address}/api/flow_runs/{flow_run}/set_state", body, change_headers(f"{address}/api"))
     urllib.request.urlopen(request).close()
     while any("tasks.worker" in line for line in bnf.processes()):
         assert time.monotonic() - started < 15
@@ -64,7 +62,7 @@ def test_a_cancelled_run_ends_within_seconds_with_all_its_processes(model, tmp_p
         try:
             address = [server.stdout.readline() for _ in range(2)][1].strip()
             body = json.dumps({"limit": 10}).encode()
-            asked = urllib.request.Request(f"{address}/api/flow_runs/filter", body, {"Content-Type": "application/json"})
+            asked = urllib.request.Request(f"{address}/api/flow_runs/filter", body, change_headers(f"{address}/api"))
             with urllib.request.urlopen(asked) as answer:
                 shown = json.load(answer)
         finally:

@@ -28,7 +28,8 @@ TASK = (
     "alone, from 1 to 10."
 )
 ASK_TEXT = "Explain your rating in a few sentences and end with it in double brackets, for example [[5]]."
-_RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+# Digits in one way alone: a reply may hold a hundred thousand of them.
+_RATINGS = (re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]"), re.compile(r"\[(\d+(?:\.\d*)?)\]"))
 
 
 def texts(item: Item, turn: int) -> list[tuple[str, str]]:

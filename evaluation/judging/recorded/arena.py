@@ -6,9 +6,9 @@ https://github.com/lmarena/arena-hard-auto
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
+from bnf.between import texts_between
 from evaluation.judging.aggregates.arena_hard_v2 import leave_out
 from evaluation.judging.aggregates.judgment import Facts, Judgment
 from evaluation.judging.aggregates.style_control import style
@@ -33,11 +33,12 @@ CATEGORIES = {
 }
 _LABELS = {"v0.1": {label: label for label in VERDICTS}, "v2.0": LABELS_V2}
 NO_GAME, NO_LABEL, UNKNOWN_LABEL = "no game", "no label", "a label that the protocol doesn't have"
-_ANSWERS = re.compile(
-    r"<\|The Start of Assistant A's Answer\|>\n(.*)\n<\|The End of Assistant A's Answer\|>"
-    r".*<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",
-    re.DOTALL,
-)
+# Around the answers in a judge's prompt.
+_MARKS = [
+    mark
+    for name in "AB"
+    for mark in (f"<|The Start of Assistant {name}'s Answer|>\n", f"\n<|The End of Assistant {name}'s Answer|>")
+]
 
 
 def arena_row(row: Record, file_judge: str | None) -> Read:
@@ -107,8 +108,8 @@ def _styles(game: Record, number: int) -> Facts:
     prompt = game.get("user_prompt", game.get("prompt"))
     if isinstance(prompt, list) and prompt and isinstance(prompt[-1], dict):
         prompt = prompt[-1].get("content")
-    found = _ANSWERS.search(prompt) if isinstance(prompt, str) else None
+    found = texts_between(prompt, _MARKS) if isinstance(prompt, str) else None
     if found is None:
         return Facts()
-    first, second = map(style, found.groups())
+    first, _, second = map(style, found)
     return Facts(second, first) if number == 1 else Facts(first, second)

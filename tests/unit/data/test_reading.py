@@ -229,6 +229,19 @@ def test_what_save_to_disk_wrote(tmp_path):
     assert len(list(reader)) == 2 and (reader.progress, reader.unit) == ((2, 2), "records")
 
 
+@pytest.mark.parametrize("name", ["../other/data-00000-of-00001.arrow", "/other/data-00000-of-00001.arrow"])
+def test_a_saved_set_reads_no_file_outside_its_folder(tmp_path, name):
+    import datasets
+
+    for folder in ("set", "other"):
+        datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / folder))
+    state = tmp_path / "set" / "state.json"
+    name = name.replace("/other", f"{tmp_path}/other") if name.startswith("/") else name
+    state.write_text(json.dumps({**json.loads(state.read_text()), "_data_files": [{"filename": name}]}))
+    with pytest.raises(ValueError, match=r"data\.path must be a saved set whose files lie in its folder, got .*set with"):
+        read(tmp_path / "set")
+
+
 @contextlib.contextmanager
 def _served(folder):
     class Quiet(http.server.SimpleHTTPRequestHandler):

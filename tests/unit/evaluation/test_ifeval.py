@@ -41,22 +41,27 @@ ROWS = [_row(1000 + number, *row[:2]) for number, row in enumerate(FOLLOWED)]
 REPLIES = {f"ifeval-{row['key']}": reply for row, (_, _, reply) in zip(ROWS, FOLLOWED, strict=True)}
 
 
-@pytest.fixture(autouse=True)
-def punkt(tmp_path_factory, monkeypatch):
-    """NLTK's data with an English that knows one abbreviation. Nothing may be fetched."""
+@pytest.fixture(scope="module")
+def nltk_folder(tmp_path_factory):
+    """NLTK's data with an English that knows one abbreviation. One of all tests: the checkers' process is started with it."""
     folder = tmp_path_factory.mktemp("nltk_data")
     english = folder / "tokenizers" / "punkt_tab" / "english"
     english.mkdir(parents=True)
     (english / "abbrev_types.txt").write_text("dr\n")
     for name in ("collocations.tab", "ortho_context.tab", "sent_starters.txt"):
         (english / name).write_text("")
-    monkeypatch.setattr(nltk.data, "path", [str(folder)])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def punkt(nltk_folder, monkeypatch):
+    """Nothing may be fetched."""
+    monkeypatch.setattr(nltk.data, "path", [str(nltk_folder)])
 
     def download(*args, **kwargs):
         raise AssertionError("nltk.download was called")
 
     monkeypatch.setattr(nltk, "download", download)
-    return english
 
 
 def _file(tmp_path, rows):
@@ -157,6 +162,31 @@ def test_a_language_is_the_same_at_each_guess():
 
 def test_json_that_is_nested_too_deep_is_not_followed():
     assert ifeval.score(_item("detectable_format:json_format"), "[" * 100_000, "length").outcome == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("instruction", "arguments", "reply"),
+    [
+        ("keywords:existence", {"keywords": ["(a+)+$"]}, "a" * 50 + "b"),
+        ("detectable_content:number_placeholders", {"num_placeholders": 1}, "[" * 200_000),
+    ],
+)
+def test_a_reply_that_the_checkers_do_not_end_with_is_wrong_and_says_so(monkeypatch, instruction, arguments, reply):
+    from evaluation.answers import instructions
+
+    monkeypatch.setattr(instructions, "LIMIT_S", 1.0)
+    verdict = ifeval.score(_item(instruction, **arguments), reply, "stop")
+    assert (verdict.outcome, verdict.rule) == ("wrong", "unchecked") and "took more than 1 s" in verdict.answer
+    assert verdict.metrics == {"prompt_loose": False, "instruction_strict": 0.0, "instruction_loose": 0.0}
+    # It loses its own result alone.
+    assert ifeval.score(_item("punctuation:no_comma"), "none here", "stop").outcome == "correct"
+
+
+def test_an_argument_that_is_no_expression_is_named():
+    with pytest.raises(
+        ValueError, match=r"the arguments of keywords:existence must be what lm-eval's checkers take.*correct the item"
+    ):
+        ifeval.score(_item("keywords:existence", keywords=["(a"]), "a reply", "stop")
 
 
 def test_the_instructions_and_their_arguments_are_those_of_lm_evals_checkers():

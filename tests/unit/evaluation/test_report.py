@@ -11,6 +11,7 @@ import pytest
 from evaluation.report.build import build_report
 from evaluation.report.examples import examples
 from evaluation.report.inputs import ReportInputs
+from evaluation.report.summary import summarize, table_rows
 from tests.unit.evaluation.report_folders import analyzed, inputs, judged, prepared, scored, searched, trained
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} & \x00\x1b[31m \u202egnp.exe \ud800 \r ok"
@@ -131,6 +132,12 @@ def test_what_models_wrote_is_inert_and_visible(tmp_path: Path) -> None:
     assert "<script>alert(1)</script>" in page.text and "{{ 7*7 }}" in page.text
     assert "␀␛[31m ⟨U+202E⟩gnp.exe ⟨U+D800⟩ ␍ ok" in page.text
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
+
+
+def test_the_table_that_prefect_shows_has_nothing_that_models_wrote(tmp_path: Path) -> None:
+    rows = table_rows(summarize(everything(tmp_path, {f"i{index}": HOSTILE for index in range(8)})))
+    texts = [text for row in rows for pair in row.items() for text in pair]
+    assert texts and not [text for text in texts if re.search("alert|script|gnp|[\x00-\x1f\x7f-\x9f\u202e]", text)]
 
 
 def test_a_completion_of_megabytes_is_cut_and_says_so(tmp_path: Path) -> None:

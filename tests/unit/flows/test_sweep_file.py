@@ -119,3 +119,16 @@ def test_a_page_is_written_of_a_named_study_with_a_result_alone(tmp_path, monkey
         studying._show(
             "tuned", "bnf study tuned", SweepFolder(tmp_path, record_of(tmp_path, failed)), write_page=True, as_json=False
         )
+
+
+@pytest.mark.parametrize(
+    "value", ["https://host/a.jsonl?sig=hunter2", [{"source": "pairs", "path": "s3://b/a.jsonl?sig=hunter2"}]]
+)
+def test_an_axis_shows_no_signature_of_a_url(written, value):  # noqa: F811
+    key = "data" if isinstance(value, list) else "data.path"
+    path = written(sweep={key: ["data/samples/pairs.jsonl", value]})
+    with pytest.raises(
+        RecipeError, match=rf"sweep\.{key} must have URLs without a password or a query.*set {key} in the variants"
+    ) as refused:
+        load_sweep(path)
+    assert "hunter2" not in str(refused.value)

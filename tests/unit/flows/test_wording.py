@@ -1,6 +1,7 @@
 """What people see has no Python in it, no colour where the terminal has none, and no line twice."""
 
 import io
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from flows import cli
 from flows import display as module
-from flows.display import Display, print_notes, print_table
+from flows.display import Display, print_json, print_notes, print_table
 from flows.wording import in_words, place, rounded
 from tasks.nodes import Node
 
@@ -66,13 +67,15 @@ def test_a_table_shows_brackets_as_they_are_and_values_in_words(capsys):
 
 def test_what_others_wrote_cannot_steer_the_terminal(capsys):
     hostile = "\x1b]0;owned\x07 \x9b2J \u202ex"
-    print_table("", [{"key": hostile}])
+    print_table(hostile, [{hostile: hostile}])
+    print_json({hostile: hostile})
     print_notes([hostile])
     Display().message(hostile)
     with pytest.raises(SystemExit):
         cli._fail(hostile, 1, False)
     shown = capsys.readouterr()
-    assert shown.out.count("␛]0;owned") == 2 and shown.err.count("␛]0;owned") == 2
+    assert shown.out.count("␛]0;owned") == 4 and shown.err.count("␛]0;owned") == 2
+    assert json.loads(shown.out[shown.out.index("{\n") : shown.out.index("}\n") + 2]) == {hostile: hostile}
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown.out + shown.err)
 
 

@@ -100,6 +100,22 @@ def test_what_can_be_no_folder_is_refused(home, base, to, message):
         exported(policy_run(home, base).id, to)
 
 
+@pytest.mark.parametrize("name", ["LICENSE", "NOTICE.txt"])
+def test_a_licence_that_leads_to_another_file_of_this_machine_is_not_given_away(home, base, tmp_path, name):
+    run = policy_run(home, base)
+    (secret := tmp_path / "id_ed25519").write_text("a key of this machine")
+    (base / name).unlink(missing_ok=True)
+    (base / name).symlink_to(secret)
+    with pytest.raises(
+        RecipeError, match=f"must have a licence of its own to give away, got {name}, a link to .*id_ed25519; put a copy"
+    ):
+        exported(run.id, "given-away")
+    assert not Path("given-away").exists()
+    (base / name).unlink()
+    (base / name).write_text("a licence")
+    assert (exported(run.id, "given-away") / name).read_text() == "a licence"
+
+
 def test_a_mount_point_is_refused_before_anything_is_copied(home, base, tmp_path, monkeypatch):
     run = policy_run(home, base)
     (tmp_path / "disk").mkdir()

@@ -41,6 +41,10 @@ MEMORY_TEXTS = (
 DISK_TEXTS = ("no space left on device", "database or disk is full")
 
 
+# What a disk says that is full, whose owner has no more room on it, and that the kernel has made read-only after a fault.
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
 class Cause(StrEnum):
     """The kinds of failure that are treated differently."""
 
@@ -82,7 +86,7 @@ def cause_of(error: BaseException) -> Cause:
 
 def _disk_full(error: BaseException) -> bool:
     text = str(error).lower()
-    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(words in text for words in DISK_TEXTS)
+    return (isinstance(error, OSError) and error.errno in DISK_ERRORS) or any(words in text for words in DISK_TEXTS)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from bnf.failures import DISK_ERRORS
 from bnf.files import replacing
 from bnf.plain_yaml import dump
 from evaluation.records import read_json
@@ -21,6 +22,7 @@ from flows.errors import RecipeError
 from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
 from flows.recipe.paths import located
 from flows.runs.naming import difference
+from flows.runs.owner import LOCK, sign
 from flows.runs.run_json import RunRecord, TaskRecord, Working
 from tasks.nodes import Node
 from tasks.store import Artifact, write_json
@@ -54,7 +56,7 @@ class Run:
             return self.record.state
         try:
             # Several may ask at once: they share the lock, which the run alone holds exclusively. Nothing is written.
-            with (self.folder / "alive.lock").open() as handle:
+            with (self.folder / LOCK).open() as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return RUNNING
@@ -136,10 +138,12 @@ class Run:
     def end(self, state: str, why: str | None = None) -> None:
         """Record how the run ended; `why` is the message of what ended it."""
         self.record.state, self.record.ended, self.record.why = state, now(), why
-        self.save()
-        if self._alive is not None:
-            self._alive.close()
-            self._alive = None
+        try:
+            self.save()
+        finally:
+            if self._alive is not None:
+                self._alive.close()
+                self._alive = None
 
     def end_crashed(self) -> None:
         """Record that the run's process is gone, unless it has ended otherwise since this record was read."""
@@ -160,7 +164,20 @@ class Run:
         return self._places.get(name, len(self._places))
 
     def save(self) -> None:
-        write_json(self.folder / RECORD, self.record.to_json(), durable=True)
+        """Write the record.
+
+        Raises:
+            OSError: the disk is full, or read-only; the record before stays.
+        """
+        try:
+            write_json(self.folder / RECORD, self.record.to_json(), durable=True)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise OSError(
+                f"the disk of {self.folder} must take the run's record, got {error.strerror!r}; free some (`bnf gc` drops artifacts that "
+                "no run names), or move BNF_HOME; what is complete stays, and the next run goes on from it"
+            ) from error
 
 
 def now(precision: str = "seconds") -> str:
@@ -186,8 +203,9 @@ def start_run(
     name = f"{recipe.name}{difference(changed or {})}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = home / "runs" / name
     folder.mkdir(parents=True)
-    alive = (folder / "alive.lock").open("w")
+    alive = (folder / LOCK).open("w")
     fcntl.flock(alive, fcntl.LOCK_EX)
+    sign(alive)
     with replacing(folder / "recipe.yaml", durable=True) as partial:
         partial.write_text(dump(located(recipe).model_dump()))
     run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides, changed or {}), alive)

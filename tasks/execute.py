@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnf.failures import Cause, cause_of
+from bnf.failures import DISK_ERRORS, Cause, cause_of
 from bnf.plugins import load
 from tasks.child import Cancelled, StageFailed
 from tasks.children import Children
@@ -105,14 +105,14 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
         if error.cause is Cause.MEMORY:
             raise StageFailed(f"{error}\n{node.label} ran out of memory; {stage.MEMORY_REMEDY}", error.cause) from error
         if error.cause is Cause.DISK:
-            raise StageFailed(f"{_full_disk(node, needed, store)}\n{error}", error.cause) from error
+            raise StageFailed(f"{_no_disk(node, needed, store, error)}\n{error}", error.cause) from error
         raise
     except RemoteError as error:
         raise StageFailed(str(error), cause_of(error)) from error
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in DISK_ERRORS:
             raise
-        raise StageFailed(_full_disk(node, needed, store), Cause.DISK) from error
+        raise StageFailed(_no_disk(node, needed, store, error), Cause.DISK) from error
     execution.executed[node.id] = seconds
     return artifact
 
@@ -139,7 +139,12 @@ def _run_child(
     return memory
 
 
-def _full_disk(node: Node, needed: int, store: Store) -> str:
+def _no_disk(node: Node, needed: int, store: Store, error: Exception) -> str:
+    if os.strerror(errno.EROFS).lower() in str(error).lower():
+        return (
+            f"the disk of {store.root} must take the files of {node.label}, got a read-only one; mount it again to be written (`dmesg` "
+            "says of a fault), or move BNF_HOME; what is complete stays, and the next run goes on from it"
+        )
     free = shutil.disk_usage(store.root).free
     return (
         f"the disk of {store.root} must have {needed >> 20} MiB free for {node.label}, got {free >> 20} MiB; free some "

@@ -12,6 +12,7 @@ from tasks.job import Settings
 
 MANIFEST = "manifest.json"
 _REQUIRED = {"files", "fingerprint", "ingredients"}
+_FOLDERS = ("model_path", "model_folder")
 
 
 class FileEntry(TypedDict):
@@ -52,7 +53,15 @@ class Manifest(TypedDict):
 
 def is_manifest(value: object) -> TypeGuard[Manifest]:
     """Whether JSON that was read is a manifest, as far as an artifact can't be checked without."""
-    return isinstance(value, dict) and value.keys() >= _REQUIRED
+    if not (isinstance(value, dict) and value.keys() >= _REQUIRED):
+        return False
+    files, texts = value["files"], [value["fingerprint"], *(value[name] for name in _FOLDERS if name in value)]
+    return (
+        isinstance(files, dict)
+        and all(isinstance(entry, dict) and isinstance(entry.get("size"), int) for entry in files.values())
+        and all(isinstance(text, str) for text in (*texts, *(entry.get("sha256") for entry in files.values())))
+        and isinstance(value["ingredients"], dict)
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -65,7 +74,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         value: object = json.loads(path.read_text())
-    except ValueError as error:  # no JSON, or no text
+    except (ValueError, RecursionError) as error:  # no JSON, or no text
         raise ValueError(f"{path} is not JSON ({error})") from error
     if not is_manifest(value):
         raise ValueError(f"{path} is no manifest")

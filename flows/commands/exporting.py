@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bnf.files
+from bnf.files import sync_folder
 from bnf.paths import person_path
 from bnf.plain_yaml import dump
 from data.reading.records import is_hub_id
@@ -206,6 +207,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
                 raise _filled(target)
             _empty(partial)
             yield partial
+            sync_folder(partial)
             try:
                 os.rename(partial, target)
             except OSError as error:

@@ -1,7 +1,9 @@
 """One node: computed once, its failures told by what ran out, and the accelerator held for as long as its process lives."""
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 from collections import namedtuple
 
@@ -162,3 +164,28 @@ def test_while_it_waits_for_another_a_run_holds_no_accelerator(run):
 )
 def test_an_endpoint_needs_no_accelerator_here(node, held):
     assert resources.needs_accelerator(node) is held
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"the disk of .* must have 256 MiB free for work, got \d+ MiB; free some"),
+        (errno.EDQUOT, r"the disk of .* must have 256 MiB free for work, got \d+ MiB; free some"),
+        (errno.EROFS, r"the disk of .* must take the files of work, got a read-only one; mount it again"),
+    ],
+)
+def test_a_disk_that_fails_when_a_stage_is_done_is_told_and_the_next_try_goes_on(run, monkeypatch, number, said):
+    """As it may while the stage's files are hashed, or its manifest written: what the stage has made stays."""
+    commit = Store.commit
+
+    def failing(self, *args, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Store, "commit", failing)
+    with pytest.raises(StageFailed, match=said) as failure:
+        run("write")
+    assert failure.value.cause is Cause.DISK and run.held == ["held", "free"]
+    (work,) = run.execution.store.root.glob("work/*.work")
+    assert (work / "out.txt").exists()
+    monkeypatch.setattr(Store, "commit", commit)
+    assert (run("write").path / "out.txt").exists()

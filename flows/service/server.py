@@ -12,6 +12,7 @@ import fcntl
 import functools
 import http.client
 import json
+import logging
 import os
 import signal
 import socket
@@ -58,6 +59,8 @@ def prefect_server(home: Path, meanwhile: Callable[[], None] = lambda: None) -> 
         ServerError: it did not become healthy; with the end of its log.
         RecipeError: nothing answers where PREFECT_API_URL points.
     """
+    # Prefect's handler would write to the terminal once a minute that a server which is gone takes no logs. A run says it once itself.
+    logging.raiseExceptions = False
     if os.environ.get("PREFECT_API_URL"):
         _require_answer(os.environ["PREFECT_API_URL"])
         meanwhile()

@@ -4,7 +4,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import textwrap
 from types import SimpleNamespace
 
 import httpx
@@ -116,19 +115,16 @@ def test_the_number_of_slots_is_that_of_the_server(server):
 
 
 def test_a_run_that_was_killed_holds_nothing(server, tmp_path):
-    script = f"""
-        import contextlib, os, signal
-        from types import SimpleNamespace
-        os.environ["BNF_HOME"] = {str(tmp_path)!r}
-        from flows.service import accelerator as module
-        limit = SimpleNamespace(active=True, limit=1)
-        module._lock_slot(contextlib.ExitStack(), limit)
-        print("held", flush=True)
-        signal.pause()
-    """
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout.readline() == b"held\n" and waits_for()
-        holder.kill()
+    assert not waits_for()
+    (lock,) = (tmp_path / "prefect").glob("accelerator-*-0.lock")
+    script = (
+        f"import fcntl, signal; fcntl.flock(file := open({str(lock)!r}), fcntl.LOCK_EX); print(1, flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout.readline() == b"1\n" and waits_for()
+        finally:
+            holder.kill()
     assert not waits_for()
 
 

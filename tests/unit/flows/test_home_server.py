@@ -209,6 +209,7 @@ def test_a_server_that_is_killed_is_started_again_unless_it_dies_at_once(keeper)
     assert keeper.wait(timeout=30) == 1
 
 
+@pytest.mark.integration
 def test_logs_that_a_server_never_took_do_not_hold_up_the_end_of_the_program():
     """Prefect's workers try for a minute to send each to a server that is gone, and Python waits for them at its end."""
     script = """

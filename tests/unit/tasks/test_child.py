@@ -152,7 +152,7 @@ def begun(child, tmp_path, settings):
     def run():
         try:
             came.append(child.run(JOBS, settings, {}, tmp_path))
-        except StageFailed as error:
+        except (StageFailed, ValueError, OSError) as error:
             came.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

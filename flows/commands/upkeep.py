@@ -19,6 +19,8 @@ from flows.wording import counted, place
 
 # A run that is asked to end looks every two seconds, and gives its tasks ten.
 _END_S = 60.0
+# One that is starting waits for Prefect's server, which may take three minutes.
+_START_S = 240.0
 
 
 def cancel_run(name: str, *, as_json: bool) -> None:
@@ -40,7 +42,9 @@ def cancel_run(name: str, *, as_json: bool) -> None:
         from flows.service.cancel import cancel
 
         try:
-            cancel(known_flow_run(found))
+            cancel(known_flow_run(found, _START_S))
+        except TimeoutError:
+            raise RuntimeError(_goes_on(found)) from None
         except ObjectNotFound:
             raise RecipeError(
                 f"RUN must be known to the Prefect server, got {found.id}, which {os.environ['PREFECT_API_URL']} has not; set "

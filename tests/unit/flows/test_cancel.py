@@ -1,6 +1,7 @@
 """`bnf cancel`: it ends, whatever the run's process does; and a run goes on where nobody can be asked whether it was cancelled."""
 
 import contextlib
+import json
 import os
 import platform
 import signal
@@ -65,6 +66,17 @@ def test_a_stopped_process_is_not_waited_for_for_ever(asked, elsewhere):
     ):
         upkeep.cancel_run("latest", as_json=False)
     assert len(asked) == 1
+
+
+def test_a_process_that_was_stopped_while_it_started_is_named_too(asked, elsewhere, tmp_path, monkeypatch):
+    """Prefect doesn't know it yet."""
+    os.kill(elsewhere.pid, signal.SIGSTOP)
+    file = tmp_path / "runs" / elsewhere.run / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"flow_run_id": None}))
+    monkeypatch.setattr(upkeep, "_START_S", 0.1)
+    with pytest.raises(RuntimeError, match=rf"its process {elsewhere.pid} is stopped"):
+        upkeep.cancel_run("latest", as_json=False)
+    assert not asked
 
 
 def test_a_process_that_heard_nothing_is_named(asked, elsewhere):

@@ -35,7 +35,17 @@ _GAME: Mapping[str, Field] = {
     "game": WHOLE,
     "verdict": Field("a text, a number or None", lambda value: isinstance(value, str | None) or is_number(value)),
 }
-_GAME_TOO: Mapping[str, Field] = dict.fromkeys(("finish_reason", "reply", "null_reason", "category"), TEXT_OR_NONE)
+_OUTPUT: Mapping[str, Field] = {"characters": COUNT, "empty": FLAG, "cut": FLAG}
+_GAME_TOO: Mapping[str, Field] = {
+    **dict.fromkeys(("finish_reason", "reply", "null_reason", "category"), TEXT_OR_NONE),
+    **dict.fromkeys(
+        ("output", "baseline_output"),
+        Field(
+            "a mapping with characters, empty and cut, or None",
+            lambda value: value is None or (isinstance(value, dict) and fault(value, _OUTPUT) is None),
+        ),
+    ),
+}
 # Remedies, where the file is a stage's.
 GENERATE_AGAIN, SCORE_AGAIN = "run the stage `generate` again", "run the stage `score` again"
 # What an item is called and counted by.

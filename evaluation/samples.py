@@ -20,8 +20,9 @@ from evaluation.statistics import Z_95, Interval, standard_error, tango_interval
 SAMPLE = "sample"
 # In points. Shares such as 1/3 and 2/3 leave this between equal differences.
 _ROUNDING = 1e-9
-# Of what is known before any item: that values are right or wrong.
-_WEIGHT = 0.5
+# Of what is known before any item: that values are right or wrong. With less, a few samples that differ would say that nearly all items are
+# alike, and nothing speaks against rare items of another kind.
+_WEIGHT = 3
 
 
 def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
@@ -138,7 +139,7 @@ def _score_interval(values: Sequence[float], clusters: Sequence[Hashable], num_o
     """Wilson's interval of shares, or Tango's of their differences, as of a number of items that gives the variance seen.
 
     Shares vary less than right and wrong of the same mean: by a factor, below 1 unless items of a cluster go together. It is estimated with
-    the number of items unlike the others as its weight, and averaged with that of values that are all right or wrong, with a weight of ½:
+    the number of items unlike the others as its weight, and averaged with that of values that are all right or wrong, with a weight of 3:
     simulated intervals then hold 95 % or more (`python -m tests.performance.sample_coverage`).
     """
     n, mean = len(values), math.fsum(values) / len(values)

@@ -78,7 +78,7 @@ class Benchmark(Protocol):
 
     @default
     def score(self, item: Item, completion: str, finish_reason: str) -> Verdict:
-        """Whether the completion is right, by a rule."""
+        """Whether the completion is right, by a rule. `finish_reason` is empty where nobody knows how the completion ended."""
         raise ValueError(f"benchmark must be scored by a rule, got {self.TITLE}, which a judge scores; use its judge")
 
     @default

@@ -68,12 +68,13 @@ def messages(item: Item) -> list[Message]:
 
 
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:
-    """Right is the larger number and no other, in a turn that ended by itself; words around it don't matter."""
+    """Right is the larger number and no other, in a turn that ended by itself, as far as that is known; words around it don't matter."""
     found = {_plain(number) for number in _NUMBER.findall(completion)}
     if not found:
         return Verdict("no_answer", None, "none")
     answer = " ".join(sorted(found)[:2])
-    if finish_reason != "stop":
+    # Of a file of one's own nobody may know how a reply ended.
+    if finish_reason not in ("stop", ""):
         return Verdict("wrong", answer, "unterminated")
     if len(found) > 1:
         return Verdict("wrong", answer, "several_numbers")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evaluation.formats import cut
 
 _FIELD_CHARACTERS, _FIELD_LINES = 600, 12
-# Of a text's beginning and of its end, where a completion has its answer.
+# The most lines of a text's beginning, and of its end: a completion has its answer there.
 _LINES = (28, 13)
 # The part of an excerpt's characters that its end has.
 _END = 1 / 3
@@ -35,12 +35,12 @@ class Excerpt:
 
     def shortened(self, most_characters: int) -> Excerpt:
         """The same, of at most so many characters."""
-        missing = max(self.num_characters - most_characters, 0)
-        if not missing:
+        if self.num_characters <= most_characters:
             return self
         end = self.text if self.keeps_end and not self.num_left_out else self.end
-        of_end = min(len(end), round(_END * most_characters))
+        of_end = min(len(end), max(round(_END * most_characters), most_characters - len(self.text)))
         text, end = self.text[: most_characters - of_end], end[len(end) - of_end :]
+        missing = self.num_characters - len(text) - len(end)
         return Excerpt(text, self.num_left_out + missing, end, self.keeps_end)
 
 
@@ -57,7 +57,7 @@ def as_field(value: object) -> Excerpt:
 def as_text(text: str) -> Excerpt:
     """What a model wrote, or was given: whole, or its beginning and its end."""
     most, (first, last) = LIMITS[0], _LINES
-    # A text may have megabytes: no more lines are counted than are shown.
+    # Short texts are shown whole.
     if len(text) <= most and text.count("\n") <= first + last - 2:
         return Excerpt(text, 0, keeps_end=True)
     of_end = round(_END * most)

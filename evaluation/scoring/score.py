@@ -95,8 +95,14 @@ def items_digest(items: Sequence[Item]) -> str:
 
 
 def answers_digest(items: Sequence[Item]) -> str:
-    """16 hex digits of the sha256 of the items' gold answers in order of the text: equal ones have the same answers, in whatever order."""
-    return hashlib.sha256("\n".join(sorted(str(item["answer"]) for item in items)).encode()).hexdigest()[:16]
+    """16 hex digits of the sha256 of the items' gold answers in order of the text: equal ones have the same answers, in whatever order.
+
+    A number counts without leading zeros: AIME's answer sheets have `073`.
+    """
+    answers = [str(item["answer"]) for item in items]
+    plain = sorted(text.lstrip("0") or "0" if text.isdecimal() else text for text in answers)
+    # A file's text may hold half a surrogate pair.
+    return hashlib.sha256("\n".join(plain).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _answers_known(benchmark: str, items: Sequence[Item]) -> bool | None:
@@ -158,6 +164,7 @@ def score_completions(
     format: Literal["native", "zeroeval"] = "native",
     lm_eval: bool = False,
     has_thoughts: bool | None = None,
+    markers: Sequence[str] | None = None,
 ) -> Score:
     """The aggregate of one file of completions, over the items that were asked for.
 
@@ -168,11 +175,13 @@ def score_completions(
 
     Args:
         has_thoughts: Whether thoughts are taken off before scoring. Left out they are, but not in a ZeroEval file, as upstream reads them.
+        markers: The texts between which the model thinks, which are then taken off; a record that says itself where its answer begins is
+            taken at its word. None: the usual ones.
 
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
     """
-    has_thoughts = format == "native" if has_thoughts is None else has_thoughts
+    has_thoughts = (format == "native" or markers is not None) if has_thoughts is None else has_thoughts
     if format == "zeroeval":
         from evaluation.scoring.zeroeval import load_zeroeval_results
 
@@ -183,6 +192,8 @@ def score_completions(
         completions, items = read_completions(file), read_items(file.with_name("items.jsonl"), benchmark)
         check_prompts(completions, file, benchmark, items)
         model, boxed = None, False
+    if markers is not None:
+        completions = [{**noted(one["completion"], begun=False, markers=markers), **one} for one in completions]
     records = score_records(benchmark, items, completions, boxed=boxed, has_thoughts=has_thoughts)
     # A ZeroEval file has no items but those that were answered.
     n_benchmark = scored_by_rule(benchmark).NUM_ITEMS or 0

@@ -186,7 +186,7 @@ KNOWN_NAMES: dict[str, Known] = {
 # Keys of a recipe in a section that doesn't have them, where their name alone says too little: by the section's and the key's name.
 _GREEDY_ONCE = "judges decide greedily, and the answers that they judge are greedy and given once"
 MISPLACED: dict[str, Known] = {
-    **_named("judge.temperature judge.top_p judge.seed judge.do_sample", remark=_GREEDY_ONCE),
+    **_named("judge.temperature judge.top_p judge.seed judge.do_sample judge.num_samples", remark=_GREEDY_ONCE),
     **_named(
         "judge.max_thinking_tokens",
         "evaluation.max_thinking_tokens",
@@ -197,6 +197,10 @@ MISPLACED: dict[str, Known] = {
         remark="what a model is trained on must be its own, so no thought is ended in samples; sample.max_new_tokens limits the whole",
     ),
     **_named("sample.num_samples sample.n sample.k", "sample.samples_per_prompt", remark="completions of each prompt"),
+    **_named(
+        "label.temperature label.top_p label.seed label.num_samples label.max_thinking_tokens",
+        remark="what labels is a rule or a judge, which decides greedily; how completions are drawn stands in sample",
+    ),
     **_named("data.num_samples", "data.limit", remark="the first so many prompts"),
     **_named("evaluation.seed", remark="each sample has a seed of its own, made of its item's id and its number"),
 }

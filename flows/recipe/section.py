@@ -45,7 +45,7 @@ def _plain(value: object) -> object:
 TemplateValues = Annotated[dict[str, object], BeforeValidator(_plain)]
 
 
-def _begin_and_end(value: list[str] | None) -> list[str] | None:
+def begin_and_end(value: list[str] | None) -> list[str] | None:
     """Refuse what can't begin and end a thought."""
     if value is None:
         return None
@@ -69,7 +69,7 @@ def _begin_and_end(value: list[str] | None) -> list[str] | None:
 
 
 # The texts that begin and end a thought.
-ThinkTokens = Annotated[list[str] | None, AfterValidator(_begin_and_end)]
+ThinkTokens = Annotated[list[str] | None, AfterValidator(begin_and_end)]
 MaxThinkingTokens = Annotated[
     int | None,
     Field(

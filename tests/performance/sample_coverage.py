@@ -1,8 +1,9 @@
 """How often the 95 % intervals of several samples hold the truth: `python -m tests.performance.sample_coverage`.
 
 Items have a chance of a right sample each, drawn from a Beta distribution, and 16 samples. An accuracy's interval should hold the mean of
-the distribution, and that of the difference of two models that are equal 0. Where a tenth of the items got easier, the difference is
-known too. Last come figures of right and wrong, as pass@16 and maj@16 are: items that only one of the models solves. About a minute of a
+the distribution, and that of the difference of two models that are equal 0. Where a tenth of the items got easier, the difference is known
+too. Then come figures of right and wrong, as pass@16 and maj@16 are: items that only one of the models solves. Last an accuracy where one
+item of twenty is never solved, and the others nearly always: in a fifth of the draws none of 30 items is such a one. About a minute of a
 core.
 """
 
@@ -14,6 +15,7 @@ from evaluation.samples import interval_around, mean_interval
 
 KINDS = ((2.0, 2.0), (0.3, 0.7), (0.1, 0.9), (0.15, 3.0))
 FLIPS = (0.02, 0.05, 0.12, 0.27)
+UNSOLVED, NEARLY = 0.05, (1.0, 0.995, 0.97, 0.9)
 NUM_SAMPLES, NUM_REPEATS = 16, 4000
 EASIER, BY = 0.1, 0.3  # the share of items that get easier for the aligned model, and by how much
 
@@ -45,6 +47,16 @@ def main() -> None:
                 f"{num_items} items, right and wrong: accuracy of {100 * chance:.0f} % {100 * right / NUM_REPEATS:.1f} %, "
                 f"{100 * chance:.0f} % of items gained and none lost {100 * flips / NUM_REPEATS:.1f} %"
             )
+    for chance in NEARLY:
+        held = 0
+        for _ in range(NUM_REPEATS):
+            chances = np.where(rng.random(30) < UNSOLVED, 0, chance)
+            values = rng.binomial(NUM_SAMPLES, chances) / NUM_SAMPLES
+            held += _holds(mean_interval(values.tolist(), range(30)), 100 * (1 - UNSOLVED) * chance)
+        print(
+            f"30 items, {100 * UNSOLVED:.0f} % never solved and the others with a chance of {100 * chance:g} %: "
+            f"accuracy {100 * held / NUM_REPEATS:.1f} %"
+        )
 
 
 def _holds(interval: tuple[float, float] | None, truth: float) -> bool:

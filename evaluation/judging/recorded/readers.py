@@ -157,7 +157,9 @@ def _native(row: Record, benchmark: str) -> Read:
         bad.append("baseline")
     if row.get("game") not in (1, 2) or isinstance(row["game"], bool):
         bad.append("game")
-    bad += [name for name in _OUTPUTS.get(row["form"], ()) if not _is_output(row.get(name))]
+    required = _OUTPUTS.get(row["form"], ())
+    said = [name for name in ("output", "baseline_output") if name in required or row.get(name) is not None]
+    bad += [name for name in said if not _is_output(row.get(name))]
     bad += [name for name in ("candidate_style", "baseline_style") if not _is_style(row.get(name))]
     bad += [] if isinstance(row.get("null_reason"), str | None) else ["null_reason"]
     if bad:

@@ -185,10 +185,10 @@ def _notes(name: str, found: Record) -> Iterator[str]:
 
 
 def _sums(name: str, found: Record) -> Iterator[str]:
-    """How Arena-Hard's questions and games add up, where not all of them count."""
+    """How Arena-Hard's questions and games add up. Nothing where every game counts and no question is known to be missing."""
     if "n_counted" not in found:
         return
-    if found["n_counted"] < found["n_games"] or found["n_questions"] < found["n_expected"]:
+    if found["n_counted"] < found["n_games"] or found.get("missing_questions"):
         expected = max(found["n_expected"], found["n_questions"])
         yield (
             f"{name}: {expected} questions = {found['n_counted_questions']} that count + "

@@ -67,6 +67,14 @@ def test_files_without_a_record_and_records_without_their_fields_are_refused(tmp
     for name in ("question_id", "candidate", "game", "verdict"):
         write_lines(file, [GAME, _without(GAME, name)])
         assert f"have {name} as" in _refused(games, file, "on line 2; run the stage `judge` again")
+    whole = {"characters": 4, "empty": False, "cut": False}
+    write_lines(file, [{**GAME, "output": whole, "baseline_output": None}])
+    assert len(list(games(file))) == 1
+    for wrong in ("stop", ["a"], 99999, {}, {**whole, "characters": "4"}, {**whole, "cut": 1}):
+        write_lines(file, [GAME, {**GAME, "output": wrong}])
+        assert "have output as a mapping with characters, empty and cut" in _refused(
+            games, file, "on line 2; run the stage `judge` again"
+        )
 
 
 # Thoughts

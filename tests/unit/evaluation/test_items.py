@@ -106,6 +106,11 @@ def test_a_long_text_keeps_its_end():
         assert (short.num_characters, short.num_left_out, short.end[-1]) == (most, 1400 - most, "y")
     again = solution.shortened(100).shortened(20)
     assert again == Excerpt("step 0\nstep 1"[:13], whole - 20, r"xed{42}", True)
+    # Many short lines: the beginning is shorter than its part, and the end has the rest.
+    lines = as_text("\n".join(["a"] * 60) + "\n" + "z" * 2000)
+    assert (len(lines.text), lines.num_left_out) == (55, 2120 - 55 - 500)
+    short = lines.shortened(350)
+    assert (len(short.text), len(short.end), short.num_left_out) == (55, 295, 2120 - 350)
     assert as_text("x" * 1500) == Excerpt("x" * 1500, 0, keeps_end=True)
     assert as_text("x" * 1501) == Excerpt("x" * 1000, 1, "x" * 500, True)
     assert as_field("x" * 300 + "y").shortened(200) == Excerpt("x" * 200, 101), "a field is cut at its end"

@@ -1,5 +1,6 @@
 """A judge with reasoning: its thought is kept on record, and no verdict is ever read from it."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def test_a_judge_here_tells_by_its_template_that_its_replies_begin_in_thought(tm
 def test_a_judge_here_whose_markers_are_special_tokens_is_read_after_its_thought():
     from bnf.data.rendering import load_tokenizer
 
-    tokenizer = load_tokenizer(MODEL, "2026-01-01")
+    tokenizer = copy.deepcopy(load_tokenizer(MODEL, "2026-01-01"))
     plain = ModelJudge(FakeEngine(takes="ids"), tokenizer, {"model": "j"}, "text")
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
     written = tokenizer("[THINK][[A>B]]?[/THINK][[B>A]]<|im_end|>", add_special_tokens=False)["input_ids"]

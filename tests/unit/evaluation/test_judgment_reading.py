@@ -202,6 +202,9 @@ def test_a_bad_row_of_our_own_is_null_or_missing(tmp_path):
         ("candidate_style", {"tokens": "3", "headers": 0, "lists": 0, "bold": 0}),
         ("candidate_style", {"tokens": -3, "headers": 0, "lists": 0, "bold": 0}),
         ("null_reason", ["no reply"]),
+        ("output", "stop"),
+        ("baseline_output", ["a"]),
+        ("output", {"empty": False, "cut": False}),
     ],
 )
 def test_a_field_of_our_own_of_another_type_is_named(tmp_path, name, value):

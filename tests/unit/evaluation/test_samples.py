@@ -334,10 +334,10 @@ def test_few_items_unlike_the_others_say_little_of_the_spread():
     assert (
         mean_interval(flip, range(30))[1] == pytest.approx(wilson_interval(1, 30)[1]) and mean_interval(flip, range(30))[0] == 0
     )
-    # One sample of 16 of one item: its variance is a 16th of a flip's of that mean, weighed 1 to 1/2.
+    # One sample of 16 of one item: its variance is a 16th of a flip's of that mean, weighed 1 to 3.
     sample = interval_around([1 / 16] + [0.0] * 29, range(30))
     alone = 1 / 480 - 1 / 480**2
-    factor = ((1 / 256 / 30 - 1 / 480**2) / alone + 0.5) / 1.5
+    factor = ((1 / 256 / 30 - 1 / 480**2) / alone + 3) / 4
     assert sample == pytest.approx(tango_interval(1 / 16, 0, 30, z=Z * math.sqrt(factor)), abs=1e-6)
     low, high = interval_around([0.0] * 30, range(30))
     assert low < sample[0] < -3 and 3 < sample[1] < high

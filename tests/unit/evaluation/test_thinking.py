@@ -1,5 +1,6 @@
 """Thoughts with a limit: what is put in, what is on record, and what isn't touched. A token is a character here."""
 
+import copy
 import json
 import queue
 import threading
@@ -328,7 +329,7 @@ def test_markers_that_are_special_tokens_stay_in_the_text_and_no_other_special_t
 def test_a_real_tokenizer_s_text_is_what_decoding_gives_and_the_markers(tmp_path):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer = copy.deepcopy(AutoTokenizer.from_pretrained(MODEL))
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
     whole = with_markers(tokenizer, ("[THINK]", "[/THINK]"))
     assert whole is not None and with_markers(tokenizer, MARKERS) is None

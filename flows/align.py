@@ -74,20 +74,15 @@ def align(
         if plan.options.evaluate_run:
             # From here on nothing is dropped from the home; since the plan was made something may have been.
             check_pinned(plan.options.evaluate_run, plan.pinned, plan.store)
-        with _outcome().unshown.left_out():
+        # A worker, which calls the flow by a deployment, reads no outcome.
+        outcome = OUTCOME.get() or Outcome(Unshown(LISTENER.get().on_message))
+        with outcome.unshown.left_out():
             mark_crashed(plan.home)
-        return _align(plan)
+        return _align(plan, outcome)
 
 
-def _outcome() -> Outcome:
-    """What the caller reads of the flow's work. A worker, which calls it by a deployment, reads nothing."""
-    outcome = OUTCOME.get() or Outcome(Unshown(LISTENER.get().on_message))
-    OUTCOME.set(outcome)
-    return outcome
-
-
-def _align(plan: Plan) -> str | State[str]:
-    listener, share, outcome = LISTENER.get(), SHARE.get(), _outcome()
+def _align(plan: Plan, outcome: Outcome) -> str | State[str]:
+    listener, share = LISTENER.get(), SHARE.get()
     flow_run_id = UUID(str(flow_run.get_id()))
     run = RUN.get() or start_run(plan.home, plan.recipe, None, dataclasses.asdict(plan.options), plan.changed)
     run.known_as(str(flow_run_id))

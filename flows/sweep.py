@@ -89,7 +89,7 @@ def sweep(name: str) -> str | State[str]:
     work.folder.save()
     work.tell.on_flow(str(flow_run_id))
     outcome = OUTCOME.get() or Outcome(Unshown(work.tell.on_message))
-    with _recorded(work.folder, outcome):
+    with _recorded(work, outcome):
         with outcome.unshown.left_out():
             mark_crashed(work.plan.home)
         try:
@@ -113,13 +113,17 @@ def sweep(name: str) -> str | State[str]:
 
 
 @contextlib.contextmanager
-def _recorded(folder: SweepFolder, outcome: Outcome) -> Iterator[None]:
+def _recorded(work: Work, outcome: Outcome) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
         outcome.error = error
-        # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
-        folder.end("failed" if isinstance(error, Exception) else "stopped")
+        try:
+            # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
+            work.folder.end("failed" if isinstance(error, Exception) else "stopped")
+        except OSError as no_disk:
+            # What ended the sweep is raised.
+            work.tell.on_message(str(no_disk))
         raise
 
 

@@ -104,15 +104,15 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
     except StageFailed as error:
         if error.cause is Cause.MEMORY:
             raise StageFailed(f"{error}\n{node.label} ran out of memory; {stage.MEMORY_REMEDY}", error.cause) from error
-        if error.cause is Cause.DISK:
-            raise StageFailed(f"{_no_disk(node, needed, store, error)}\n{error}", error.cause) from error
+        if error.cause is Cause.DISK and (why := _no_disk(node, needed, store, error)):
+            raise StageFailed(f"{why}\n{error}", error.cause) from error
         raise
     except RemoteError as error:
         raise StageFailed(str(error), cause_of(error)) from error
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise StageFailed(_no_disk(node, needed, store, error), Cause.DISK) from error
+        if error.errno in DISK_ERRORS and (why := _no_disk(node, needed, store, error)):
+            raise StageFailed(why, Cause.DISK) from error
+        raise
     execution.executed[node.id] = seconds
     return artifact
 
@@ -139,8 +139,11 @@ def _run_child(
     return memory
 
 
-def _no_disk(node: Node, needed: int, store: Store, error: Exception) -> str:
-    if os.strerror(errno.EROFS).lower() in str(error).lower():
+def _no_disk(node: Node, needed: int, store: Store, error: Exception) -> str | None:
+    """What to do where the store's disk is full or read-only; None where another one is read-only, of which the error names the file."""
+    if os.strerror(errno.EROFS) in str(error):
+        if os.access(store.root, os.W_OK):
+            return None
         return (
             f"the disk of {store.root} must take the files of {node.label}, got a read-only one; mount it again to be written (`dmesg` "
             "says of a fault), or move BNF_HOME; what is complete stays, and the next run goes on from it"

@@ -83,7 +83,7 @@ class CheckpointedTrainer(Trainer):
         (unfinished / name / "training_args.bin").unlink(missing_ok=True)
         _note_files(unfinished / name)
         open_to_readers(unfinished / name)
-        older = list(folder.glob("checkpoint-*"))
+        older = [checkpoint for checkpoint in folder.glob("checkpoint-*") if checkpoint.name != name]
         # A power cut must find one of both whole: the older ones go once the disk itself holds the new one.
         put_folder(unfinished / name, folder / name)
         for checkpoint in older:

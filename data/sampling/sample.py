@@ -92,10 +92,11 @@ def sample_prompts(
     if engine.takes != "ids":
         raise ValueError("sample.engine must give token ids, got one that takes messages; use vllm or transformers")
     check_markers(tokenizer, config.think_tokens)
+    chunks_dir = output_dir / "chunks"
     if _holds(output_dir / SAMPLES_FILE, prompts):
+        shutil.rmtree(chunks_dir, ignore_errors=True)
         progress(len(prompts), len(prompts), "")
         return
-    chunks_dir = output_dir / "chunks"
     chunks_dir.mkdir(parents=True, exist_ok=True)
     chunks = [prompts[start : start + CHUNK_PROMPTS] for start in range(0, len(prompts), CHUNK_PROMPTS)]
     paths = [chunks_dir / f"{number:05d}.jsonl" for number in range(len(chunks))]
@@ -145,9 +146,8 @@ def sample_prompts(
 def _holds(path: Path, prompts: Sequence[Record]) -> bool:
     """Whether a file has all of these prompts, completed. One that a power cut left empty, cut or full of zeros doesn't."""
     try:
-        return [record["id"] for record in read_records(path) if "completions" in record] == [
-            prompt["id"] for prompt in prompts
-        ]
+        completed = [record["id"] for record in read_records(path) if "completions" in record]
+        return completed == [prompt["id"] for prompt in prompts]
     except (FileNotFoundError, ValueError, KeyError):
         return False
 

@@ -44,7 +44,7 @@ def cancel_run(name: str, *, as_json: bool) -> None:
         try:
             cancel(known_flow_run(found, _START_S))
         except TimeoutError:
-            raise RuntimeError(_goes_on(found)) from None
+            raise RuntimeError(_goes_on(found, f"begin within {_START_S:.0f} s to be cancelled")) from None
         except ObjectNotFound:
             raise RecipeError(
                 f"RUN must be known to the Prefect server, got {found.id}, which {os.environ['PREFECT_API_URL']} has not; set "
@@ -53,7 +53,7 @@ def cancel_run(name: str, *, as_json: bool) -> None:
         deadline_s = time.monotonic() + _END_S
         while found.state == RUNNING:
             if time.monotonic() > deadline_s:
-                raise RuntimeError(_goes_on(found))
+                raise RuntimeError(_goes_on(found, f"end within {_END_S:.0f} s of being cancelled"))
             time.sleep(0.2)
             found = found.read_again()
     if as_json:
@@ -62,10 +62,10 @@ def cancel_run(name: str, *, as_json: bool) -> None:
         print(f"{found.id}  {found.state}")
 
 
-def _goes_on(found: Run | SweepFolder) -> str:
-    """What to say, and to do, of a run that doesn't end though it was asked to."""
+def _goes_on(found: Run | SweepFolder, must: str) -> str:
+    """What to say, and to do, of a run that doesn't end though it must."""
     owner = owner_of(found.folder)
-    told = f"RUN must end within {_END_S:.0f} s of being cancelled, got {found.id}, which is at work still"
+    told = f"RUN must {must}, got {found.id}, which is at work still"
     after = "the same command then goes on from where it was"
     if owner is None or not owner.is_here:
         where = "another machine" if owner is None else owner.host

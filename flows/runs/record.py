@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from bnf.failures import DISK_ERRORS
 from bnf.files import replacing
 from bnf.plain_yaml import dump
 from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
 from flows.recipe.paths import located
+from flows.runs.disk import must_take
 from flows.runs.naming import difference
 from flows.runs.owner import LOCK, sign
 from flows.runs.run_json import RunRecord, TaskRecord, Working
@@ -30,6 +30,7 @@ from tasks.store import Artifact, write_json
 RECORD = "run.json"
 RUNNING = "running"
 CRASHED = "crashed"
+_GOES_ON = "what is complete stays, and the next run goes on from it"
 
 
 @dataclass
@@ -116,10 +117,19 @@ class Run:
         started: str | None = None,
         ended: str | None = None,
     ) -> None:
-        """Record a finished task and link its artifact; of a report also copy the files that people open, and link its pages of items."""
+        """Record a finished task and link its artifact; of a report also copy the files that people open, and link its pages of items.
+
+        Raises:
+            OSError: the disk is full, or read-only; the artifact stays.
+        """
         tasks = {**self.record.tasks, node.id: TaskRecord(artifact, cached, seconds, other_code, started, ended)}
         self.record.tasks = dict(sorted(tasks.items(), key=lambda entry: self._place(entry[0])))
         self.record.at_work = [working for working in self.record.at_work if working.task != node.label]
+        with must_take(self.folder, "the run's links and report", _GOES_ON):
+            self._link(node, artifact)
+        self.save()
+
+    def _link(self, node: Node, artifact: Artifact) -> None:
         link = self.folder / "artifacts" / node.label
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
@@ -133,7 +143,6 @@ class Run:
                 pages = self.folder / "items"
                 pages.unlink(missing_ok=True)
                 pages.symlink_to(os.path.relpath(artifact.path / "items", self.folder))
-        self.save()
 
     def end(self, state: str, why: str | None = None) -> None:
         """Record how the run ended; `why` is the message of what ended it."""
@@ -169,15 +178,8 @@ class Run:
         Raises:
             OSError: the disk is full, or read-only; the record before stays.
         """
-        try:
+        with must_take(self.folder, "the run's record", _GOES_ON):
             write_json(self.folder / RECORD, self.record.to_json(), durable=True)
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                raise
-            raise OSError(
-                f"the disk of {self.folder} must take the run's record, got {error.strerror!r}; free some (`bnf gc` drops artifacts that "
-                "no run names), or move BNF_HOME; what is complete stays, and the next run goes on from it"
-            ) from error
 
 
 def now(precision: str = "seconds") -> str:
@@ -199,15 +201,19 @@ def start_run(
         flow_run_id: the run's id on the Prefect server; None where it is not known there yet.
         overrides: what was asked for besides the recipe, for the record.
         changed: the recipe keys that it sets otherwise than its recipe's file.
+
+    Raises:
+        OSError: the disk is full, or read-only.
     """
     name = f"{recipe.name}{difference(changed or {})}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = home / "runs" / name
-    folder.mkdir(parents=True)
-    alive = (folder / LOCK).open("w")
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    sign(alive)
-    with replacing(folder / "recipe.yaml", durable=True) as partial:
-        partial.write_text(dump(located(recipe).model_dump()))
+    with must_take(home, "a run's folder", _GOES_ON):
+        folder.mkdir(parents=True)
+        alive = (folder / LOCK).open("w")
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        sign(alive)
+        with replacing(folder / "recipe.yaml", durable=True) as partial:
+            partial.write_text(dump(located(recipe).model_dump()))
     run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides, changed or {}), alive)
     run.save()
     return run

@@ -12,6 +12,7 @@ from typing import IO
 
 from evaluation.records import Record, read_json
 from flows.errors import RecipeError
+from flows.runs.disk import must_take
 from flows.runs.owner import LOCK, sign
 from flows.runs.record import CRASHED, RUNNING, now
 from tasks.store import write_json
@@ -110,7 +111,13 @@ class SweepFolder:
         return self.state
 
     def save(self) -> None:
-        write_json(self.folder / _FILE, asdict(self.record), durable=True)
+        """Write the record.
+
+        Raises:
+            OSError: the disk is full, or read-only; the record before stays.
+        """
+        with must_take(self.folder, "the sweep's record", "its runs stay, and the same command goes on from them"):
+            write_json(self.folder / _FILE, asdict(self.record), durable=True)
 
     def end(self, state: str) -> None:
         """Record how the sweep ended, and with it the runs that were at work."""

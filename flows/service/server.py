@@ -110,13 +110,13 @@ def _drain() -> None:
     """Send what Prefect's background workers still hold: at the interpreter's exit the server may be gone.
 
     What could not be sent in this time is left out. Python would wait for the workers when it ends, and they try for a minute to send
-    each log and each event to a server that is gone.
+    each log and each event to a server that is gone: so they count as done.
     """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
     kinds = (APILogWorker, EventsWorker)
-    workers = [worker for kind in kinds for worker in kind._instances.values()]
+    workers = [worker for kind in kinds for worker in kind._instances.values()]  # type: ignore[misc]
     for kind in kinds:
         kind.drain_all(timeout=DRAIN_TIMEOUT_S)
     for worker in workers:

@@ -126,7 +126,9 @@ def test_what_is_complete_is_not_sampled_again_and_what_a_power_cut_left_is(tmp_
     """A kill, or a full disk, may come between the last file and the artifact's manifest."""
     whole = run(FakeEngine(takes="ids"), tmp_path, tokenizer)
     engine = FakeEngine(takes="ids")
+    (tmp_path / "chunks").mkdir()
     assert run(engine, tmp_path, tokenizer) == whole and not engine.asked
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]
     (tmp_path / "samples.jsonl").write_text(whole[: len(whole) // 2])
     assert run(engine, tmp_path, tokenizer) == whole and len(engine.asked) == len(PROMPTS)
 

@@ -1,9 +1,7 @@
 """A home of any name keeps its state in itself, is looked at without a write, and says where it lies when it is made."""
 
-import contextlib
 import fcntl
 import os
-import subprocess
 import threading
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from tasks.home_lock import using
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Store
+from tests.disks import unwritable
 from tests.unit.evaluation.report_folders import scored
 from tests.unit.flows.run_folders import run_of
 
@@ -98,22 +97,6 @@ def read_only(tmp_path):
         yield place
 
 
-@contextlib.contextmanager
-def unwritable(place):
-    """Nobody can write there, root neither."""
-    if os.geteuid() != 0:
-        subprocess.run(["chmod", "-R", "a-w", str(place)], check=True)
-        yield
-        subprocess.run(["chmod", "-R", "u+w", str(place)], check=True)
-        return
-    bound = subprocess.run(["mount", "--bind", "-o", "ro", str(place), str(place)], capture_output=True)
-    if bound.returncode != 0:
-        pytest.skip("root writes everywhere but to a read-only mount, and can't make one here")
-    subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
-    yield
-    subprocess.run(["umount", str(place)], check=True)
-
-
 def test_results_of_a_read_only_home_are_compared_and_its_report_and_items_shown(tmp_path, monkeypatch, capsys):
     place = tmp_path / "home"
     store = Store(place / "artifacts")
@@ -136,7 +119,7 @@ def test_results_of_a_read_only_home_are_compared_and_its_report_and_items_shown
         ):
             assert bnf(monkeypatch, *words) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
-    assert "report.html" in out and "of 4 items" in out
+    assert "report.html" in out and "gsm8k: 4 items" in out
 
 
 def test_a_read_only_home_is_looked_at_and_not_run_in(read_only, monkeypatch, capsys):

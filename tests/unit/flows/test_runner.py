@@ -289,9 +289,11 @@ def test_a_shared_store_that_is_gone_when_a_task_ends_loses_nothing_and_the_next
     assert published == ["resolve", "prepare"] and list(run.record.record.tasks) == [BASE.id, DATA.id]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "free some"), (errno.EDQUOT, "free some"), (errno.EROFS, "let it be written")]
+)
 def test_a_disk_that_takes_no_record_ends_the_run_with_a_message_and_leaves_the_record_before(
-    run, monkeypatch, tmp_path, number
+    run, monkeypatch, tmp_path, number, remedy
 ):
     write = record.write_json
 
@@ -301,7 +303,7 @@ def test_a_disk_that_takes_no_record_ends_the_run_with_a_message_and_leaves_the_
         write(path, value, durable=durable)
 
     monkeypatch.setattr(record, "write_json", full)
-    said = rf"the disk of {tmp_path}/runs/.* must take the run's record, got '{os.strerror(number)}'; free some"
+    said = rf"the disk of {tmp_path}/runs/.* must take the run's record, got '{os.strerror(number)}'; {remedy}"
     with pytest.raises(OSError, match=said):
         run.go([BASE, DATA])
     with pytest.raises(OSError, match=said):

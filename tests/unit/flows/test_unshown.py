@@ -82,7 +82,7 @@ def body(tmp_path, monkeypatch):
         )
         token = align.LISTENER.set(Listener(on_run=runs.append, on_message=said.append))
         try:
-            carry_out(lambda: align._align(plan), said.append)
+            carry_out(lambda: align._align(plan, OUTCOME.get()), said.append)
         finally:
             align.LISTENER.reset(token)
             body.found = find_run(tmp_path, runs[0].id).record, said

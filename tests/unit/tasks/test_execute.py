@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from unittest.mock import Mock
 
 import pytest
 
@@ -182,6 +183,7 @@ def test_a_disk_that_fails_when_a_stage_is_done_is_told_and_the_next_try_goes_on
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Store, "commit", failing)
+    monkeypatch.setattr(os, "access", lambda path, mode: number != errno.EROFS)
     with pytest.raises(StageFailed, match=said) as failure:
         run("write")
     assert failure.value.cause is Cause.DISK and run.held == ["held", "free"]
@@ -189,3 +191,11 @@ def test_a_disk_that_fails_when_a_stage_is_done_is_told_and_the_next_try_goes_on
     assert (work / "out.txt").exists()
     monkeypatch.setattr(Store, "commit", commit)
     assert (run("write").path / "out.txt").exists()
+
+
+def test_a_place_elsewhere_that_is_read_only_is_not_taken_for_the_home(run, monkeypatch):
+    """As a library's cache in a container whose root can't be written: the error names its file."""
+    elsewhere = OSError(errno.EROFS, os.strerror(errno.EROFS), "/root/.cache/kernels")
+    monkeypatch.setattr(Store, "commit", Mock(side_effect=elsewhere))
+    with pytest.raises(OSError, match=r"^\[Errno 30\] Read-only file system: '/root/\.cache/kernels'$"):
+        run("write")

@@ -39,6 +39,8 @@ MEMORY_TEXTS = (
 )
 # What safetensors and SQLite say when the disk is full, as errors of their own.
 DISK_TEXTS = ("no space left on device", "database or disk is full")
+# What a disk says that is full, on which its owner has no more room, and that the kernel has made read-only after a fault.
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class Cause(StrEnum):
@@ -69,7 +71,7 @@ def cause_of(error: BaseException) -> Cause:
         chain.append(current)
         current = current.__cause__
     told = [getattr(one, _TOLD, None) for one in chain]
-    if Cause.DISK in told or any(_disk_full(one) for one in chain):
+    if Cause.DISK in told or any(_no_disk(one) for one in chain):
         return Cause.DISK
     if Cause.MEMORY in told or any(_out_of_memory(one) for one in chain):
         return Cause.MEMORY
@@ -80,9 +82,9 @@ def cause_of(error: BaseException) -> Cause:
     return Cause.USER if isinstance(error, ValueError | OSError) or _names(error) & USER_CLASSES else Cause.OTHER
 
 
-def _disk_full(error: BaseException) -> bool:
+def _no_disk(error: BaseException) -> bool:
     text = str(error).lower()
-    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(words in text for words in DISK_TEXTS)
+    return (isinstance(error, OSError) and error.errno in DISK_ERRORS) or any(words in text for words in DISK_TEXTS)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -39,6 +41,48 @@ def write_json(
     text = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, allow_nan=allow_nan)
     with replacing(path, suffix=suffix, durable=durable) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """The JSON object of a small file that work in progress keeps for its next try. None where there is no such file, and where it holds
+    no object, as a power cut may leave it: what it noted must then be found anew.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def put_folder(unfinished: Path, folder: Path) -> None:
+    """Moves a folder to the name `folder`, in place of one that is there. When this returns the disk itself holds all of it under that
+    name; what a kill or a power cut leaves under it is whole.
+    """
+    sync_folder(unfinished)
+    old = unfinished.with_name(unfinished.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(unfinished, folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Has the disk itself hold all files below a folder, and which files it and its folders have, before this returns."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink() and (path.is_file() or path.is_dir()):
+            _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Has the disk itself hold a file's content, or which files a folder has and under which names, before this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_to_readers(path: Path) -> None:

@@ -25,6 +25,8 @@ from bnf.files import write_json as write_json
 Record = dict[str, Any]
 
 _RUN_AGAIN = "run the stage that writes it again"
+# Of a file that is appended to the other lines may have been paid for.
+_REMOVE_LINE = "remove it, that line alone, and run the same command again: what the line held is made anew"
 _PER_LINE = "hold a JSON object per line"
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLANKS = re.compile(r"\s*")
@@ -93,7 +95,7 @@ def read_numbered(path: Path, remedy: str) -> Iterator[tuple[int, Record]]:
 
 
 def read_repaired(path: Path) -> list[Record]:
-    """The records of a file that is appended to; a last line that a kill left unfinished is cut off, in the file too.
+    """The records of a file that is appended to; a last line that a kill or a power cut left unfinished is cut off, in the file too.
 
     A file that is not there has no records.
 
@@ -101,7 +103,7 @@ def read_repaired(path: Path) -> list[Record]:
         ValueError: where any other line is not a JSON object.
     """
     cut_half_line(path)
-    return [record for _, record in read_numbered(path, "remove it")] if path.exists() else []
+    return [record for _, record in read_numbered(path, _REMOVE_LINE)] if path.exists() else []
 
 
 def cut_half_line(path: Path) -> None:
@@ -145,8 +147,8 @@ def to_line(record: Mapping[str, object]) -> str:
 
 
 def write_whole(path: Path, records: Iterable[Mapping[str, object]], *, ensure_ascii: bool = False) -> None:
-    """Writes a JSON Lines file, which exists only when it is complete."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+    """Writes a JSON Lines file, which exists only when it is complete, also after a power cut."""
+    with replacing(path, durable=True) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" if ensure_ascii else to_line(record) for record in records)
 
 

@@ -28,6 +28,7 @@ from flows.service.cancel import cancellation, was_cancelled
 from flows.service.crashed import mark_crashed
 from flows.service.keys import service_keys
 from flows.service.sharing import WHOLE, Share
+from flows.service.unshown import OUTCOME, Outcome, Unshown
 from tasks.child import Cancelled
 from tasks.home_lock import using
 from tasks.prefect_task import artifact_key
@@ -73,16 +74,20 @@ def align(
         if plan.options.evaluate_run:
             # From here on nothing is dropped from the home; since the plan was made something may have been.
             check_pinned(plan.options.evaluate_run, plan.pinned, plan.store)
-        mark_crashed(plan.home)
-        return _align(plan)
+        # A worker, which calls the flow by a deployment, reads no outcome.
+        outcome = OUTCOME.get() or Outcome(Unshown(LISTENER.get().on_message))
+        with outcome.unshown.left_out():
+            mark_crashed(plan.home)
+        return _align(plan, outcome)
 
 
-def _align(plan: Plan) -> str | State[str]:
+def _align(plan: Plan, outcome: Outcome) -> str | State[str]:
     listener, share = LISTENER.get(), SHARE.get()
     flow_run_id = UUID(str(flow_run.get_id()))
     run = RUN.get() or start_run(plan.home, plan.recipe, None, dataclasses.asdict(plan.options), plan.changed)
     run.known_as(str(flow_run_id))
-    _name(flow_run_id, run, plan)
+    with outcome.unshown.left_out():
+        _name(flow_run_id, run, plan)
     listener.on_run(run)
     get_run_logger().info("run %s in %s", run.id, run.folder)
     for name, artifact in plan.pinned.items():
@@ -91,12 +96,15 @@ def _align(plan: Plan) -> str | State[str]:
     state, why = "failed", None
     try:
         with cancellation(flow_run_id) as cancelled:
-            Runner(plan, run, listener, lambda: cancelled() or share.stopped(), service_keys(plan.recipe), share).run()
+            keys = service_keys(plan.recipe)
+            Runner(plan, run, listener, lambda: cancelled() or share.stopped(), keys, share, outcome.unshown).run()
         state = "completed"
     except Cancelled as error:
+        outcome.error = error
         state = "stopped" if share.stopped() and not share.cancelled() else "cancelled"
         return cancelled_state(message=str(error))
     except BaseException as error:
+        outcome.error = error
         # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
         if not isinstance(error, Exception):
             state = "cancelled" if deployment.get_id() and was_cancelled(flow_run_id) else "stopped"
@@ -104,8 +112,16 @@ def _align(plan: Plan) -> str | State[str]:
             why = str(error)
         raise
     finally:
-        run.end(state, why)
-    _publish(run)
+        try:
+            run.end(state, why)
+        except OSError as error:
+            if outcome.error is None:
+                raise
+            # What ended the run is raised.
+            listener.on_message(str(error))
+    outcome.run = run.id
+    with outcome.unshown.left_out():
+        _publish(run)
     attach_results(run, listener.on_message)
     return run.id
 

@@ -82,7 +82,8 @@ class Found:
 class Runner:
     """Runs a plan's nodes, at the same time where resources allow, and keeps the run's record.
 
-    Nodes are at work on threads; all else is done by the thread that calls `run`, so the record has one writer.
+    Nodes are at work on threads; all else is done by the thread that calls `run`, so the record has one writer. `unshown` is told what
+    Prefect's server could not be told.
     """
 
     plan: Plan
@@ -91,6 +92,7 @@ class Runner:
     cancelled: Callable[[], bool]
     keys: Mapping[str, str]
     share: Share = WHOLE
+    unshown: Callable[[Exception], None] = lambda error: None
     asked: dict[str, str | None] = dataclasses.field(default_factory=dict)
 
     def run(self) -> None:
@@ -103,7 +105,7 @@ class Runner:
         self.ending = threading.Event()
         self.children = Children(
             self.record.folder / "logs",
-            lambda: self.share.hold(self._stopped, lambda: self._say("waiting for other runs' accelerator")),
+            lambda: self.share.hold(self._stopped, lambda: self._say("waiting for other runs' accelerator"), self.unshown),
             self._stopped,
             {LEDGER_VARIABLE: str(self.record.folder / "spending.jsonl"), RUN_VARIABLE: self.record.id, **self.keys},
             self._devices,
@@ -279,6 +281,7 @@ class Runner:
             complete=found.open_part is not None,
             records=self.plan.store.root.parent / "prefect" / "records",
             on_retry=lambda message: self._say(f"{node.label}: tried again after: {message}"),
+            on_unshown=self.unshown,
             taken=self.makers.described,
         )
         artifact = self.plan.store.publish(Artifact.from_json(result), replace=refresh or found.open_part is not None)

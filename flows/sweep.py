@@ -38,6 +38,7 @@ from flows.runs.swept import dev_figures
 from flows.service.cancel import cancellation
 from flows.service.crashed import mark_crashed
 from flows.service.sharing import Share, SharedAccelerator, part
+from flows.service.unshown import OUTCOME, Outcome, Unshown, carry_out
 from flows.sweep_end import Ended, compare
 from tasks.child import Cancelled, StageFailed
 from tasks.prefect_task import artifact_key
@@ -89,32 +90,42 @@ def sweep(name: str) -> str | State[str]:
     work.folder.record.flow_run_id = str(flow_run_id)
     work.folder.save()
     work.tell.on_flow(str(flow_run_id))
-    with _recorded(work.folder):
-        mark_crashed(work.plan.home)
+    outcome = OUTCOME.get() or Outcome(Unshown(work.tell.on_message))
+    with _recorded(work, outcome):
+        with outcome.unshown.left_out():
+            mark_crashed(work.plan.home)
         try:
             with cancellation(flow_run_id) as cancelled:
                 _run(work, cancelled)
         except Cancelled as error:
+            outcome.error = error
             work.folder.end("cancelled")
             return cancelled_state(message=str(error))
         plan = work.plan
         compare(Ended(plan.home, plan.plans[0].store, plan.sweep, plan.points, work.folder, work.results, work.choices))
         page = work.folder.folder / PAGE
-        create_link_artifact(
-            page.as_uri(), link_text=f"comparison of {name}", key=f"{artifact_key(name)}-sweep", description=str(page)
-        )
+        with outcome.unshown.left_out():
+            create_link_artifact(
+                page.as_uri(), link_text=f"comparison of {name}", key=f"{artifact_key(name)}-sweep", description=str(page)
+            )
         failed, every = len(work.folder.record.failed), len(work.plan.points)
         work.folder.end("failed" if failed else "completed")
+    outcome.run = name
     return failed_state(message=f"{failed} of {every} runs have no result") if failed else name
 
 
 @contextlib.contextmanager
-def _recorded(folder: SweepFolder) -> Iterator[None]:
+def _recorded(work: Work, outcome: Outcome) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
-        folder.end("failed" if isinstance(error, Exception) else "stopped")
+        outcome.error = error
+        try:
+            # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.
+            work.folder.end("failed" if isinstance(error, Exception) else "stopped")
+        except OSError as no_disk:
+            # What ended the sweep is raised.
+            work.tell.on_message(str(no_disk))
         raise
 
 
@@ -218,7 +229,8 @@ def _begin(work: Work, point: Point, plan: Plan, share: Share, threads: Threads[
             LISTENER.set(dataclasses.replace(listener, on_run=on_run))
             PLAN.set(plan)
             SHARE.set(share)
-            return str(align(without_signatures(plan.recipe), **dataclasses.asdict(plan.options)))
+            carry_out(lambda: align(without_signatures(plan.recipe), **dataclasses.asdict(plan.options)), listener.on_message)
+            return entry.runs[-1]
         finally:
             there.set()
 

@@ -11,6 +11,7 @@ from flows.dag.choosing import chosen_points, contests
 from flows.dag.points import Point, make_points
 from flows.errors import RecipeError
 from flows.recipe.sweep_file import Sweep, made_of
+from flows.runs.disk import must_take
 from flows.runs.home import open_store
 from flows.runs.made import made_by
 from flows.runs.record import Run, all_runs
@@ -67,6 +68,7 @@ def compare(work: Ended) -> None:
     Raises:
         ValueError: where a file of a run is ill-formed.
         FileNotFoundError: where one is gone.
+        OSError: the disk is full, or the sweep's folder is read-only; the tables and the page before stay.
     """
     from evaluation.report.sweeps import write
 
@@ -82,14 +84,17 @@ def compare(work: Ended) -> None:
         variants=work.sweep.variants,
     )
     runs = _swept(work)
-    write(runs, work.folder.folder, facts)
+    folder, then = work.folder.folder, "its runs are complete, and the same command compares them"
+    with must_take(folder, "the sweep's tables and page", then):
+        write(runs, folder, facts)
     if work.sweep.study is not None:
         from evaluation.report.study_results import find_study
 
         own = {name for entry in record.runs for name in entry.runs}
         made = made_by([run for run in all_runs(work.home) if run.id in own])
-        study = work.sweep.study.facts()
-        find_study(runs, facts, study, made, made_of(work.sweep)).write(work.folder.folder)
+        found = find_study(runs, facts, work.sweep.study.facts(), made, made_of(work.sweep))
+        with must_take(folder, "the study's results", then):
+            found.write(folder)
 
 
 def _swept(work: Ended) -> list[SweptRun]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnf.failures import Cause, cause_of
+from bnf.failures import DISK_ERRORS, Cause, cause_of
 from bnf.plugins import load
 from tasks.child import Cancelled, StageFailed
 from tasks.children import Children
@@ -104,15 +104,15 @@ def _make(node: Node, made_of: Ingredients, inputs: Mapping[str, Artifact], exec
     except StageFailed as error:
         if error.cause is Cause.MEMORY:
             raise StageFailed(f"{error}\n{node.label} ran out of memory; {stage.MEMORY_REMEDY}", error.cause) from error
-        if error.cause is Cause.DISK:
-            raise StageFailed(f"{_full_disk(node, needed, store)}\n{error}", error.cause) from error
+        if error.cause is Cause.DISK and (why := _no_disk(node, needed, store, error)):
+            raise StageFailed(f"{why}\n{error}", error.cause) from error
         raise
     except RemoteError as error:
         raise StageFailed(str(error), cause_of(error)) from error
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise StageFailed(_full_disk(node, needed, store), Cause.DISK) from error
+        if error.errno in DISK_ERRORS and (why := _no_disk(node, needed, store, error)):
+            raise StageFailed(why, Cause.DISK) from error
+        raise
     execution.executed[node.id] = seconds
     return artifact
 
@@ -139,7 +139,15 @@ def _run_child(
     return memory
 
 
-def _full_disk(node: Node, needed: int, store: Store) -> str:
+def _no_disk(node: Node, needed: int, store: Store, error: Exception) -> str | None:
+    """What to do where the store's disk is full or read-only; None where another one is read-only, of which the error names the file."""
+    if os.strerror(errno.EROFS) in str(error):
+        if os.access(store.root, os.W_OK):
+            return None
+        return (
+            f"the disk of {store.root} must take the files of {node.label}, got a read-only one; mount it again to be written (`dmesg` "
+            "says of a fault), or move BNF_HOME; what is complete stays, and the next run goes on from it"
+        )
     free = shutil.disk_usage(store.root).free
     return (
         f"the disk of {store.root} must have {needed >> 20} MiB free for {node.label}, got {free >> 20} MiB; free some "

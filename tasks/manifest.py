@@ -12,6 +12,7 @@ from tasks.job import Settings
 
 MANIFEST = "manifest.json"
 _REQUIRED = {"files", "fingerprint", "ingredients"}
+_FOLDERS = ("model_path", "model_folder")
 
 
 class FileEntry(TypedDict):
@@ -57,7 +58,7 @@ def is_manifest(value: object) -> TypeGuard[Manifest]:
     files, made_of = value["files"], value["ingredients"]
     return (
         isinstance(value["fingerprint"], str)
-        and all(isinstance(value.get(name, ""), str) for name in ("model_path", "model_folder"))
+        and all(isinstance(value.get(name, ""), str) for name in _FOLDERS)
         and isinstance(files, dict)
         and all(_is_entry(entry) for entry in files.values())
         and isinstance(made_of, dict)
@@ -80,7 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         value: object = json.loads(path.read_text())
-    except ValueError as error:  # no JSON, or no text
+    except (ValueError, RecursionError) as error:  # no JSON, or no text
         raise ValueError(f"{path} is not JSON ({error})") from error
     if not is_manifest(value):
         raise ValueError(f"{path} is no manifest")

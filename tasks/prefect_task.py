@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import json
+import math
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +34,8 @@ from tasks.store import Artifact
 
 # Prefect takes about 10 ms for an update of a progress artifact.
 PROGRESS_INTERVAL_S = 2.0
+# How long a task that has ended waits until the server has been told of its last progress.
+LAST_PROGRESS_S = 2.0
 # Before each new try of what may pass by itself: a network, a busy endpoint.
 RETRY_DELAYS_S = [2.0, 8.0, 30.0]
 RETRY_JITTER = 0.3
@@ -77,17 +82,19 @@ def run_node(
     complete: bool,
     records: Path,
     on_retry: Callable[[str], None],
+    on_unshown: Callable[[Exception], None],
     taken: Callable[[Artifact], str],
 ) -> Made:
     """Run one node as a Prefect task. `inputs` are the results of the tasks before it, which draws the edges of the UI's graph.
 
     A failure that may pass by itself, such as a network's, is tried again with growing delays, and `on_retry` is told. Others are not:
-    a wrong schema stays wrong. `taken` says for the log what a cached artifact is and where it was made.
+    a wrong schema stays wrong. `taken` says for the log what a cached artifact is and where it was made. Progress that Prefect's server
+    can't be told is left out, and `on_unshown` is told why.
 
     Returns:
         The artifact as plain JSON: stage, key, fingerprint, path.
     """
-    progress, pace = _ProgressArtifact(node.label), Pace()
+    progress, pace = ProgressBar(node.label, on_unshown), Pace()
     tries = itertools.count()
 
     def body(settings: Settings, inputs: dict[str, Made]) -> Made:
@@ -107,7 +114,10 @@ def run_node(
             execution.on_progress(node, done, total, note)
 
         told = Execution(execution.store, execution.children, on_log, on_progress, execution.executed)
-        artifact = execute(node, made_of, artifacts, told, refresh=refresh, is_retry=next(tries) > 0, complete=complete)
+        try:
+            artifact = execute(node, made_of, artifacts, told, refresh=refresh, is_retry=next(tries) > 0, complete=complete)
+        finally:
+            progress.wait(LAST_PROGRESS_S)
         logger.info("artifact %s (fingerprint %s)", artifact.path, artifact.fingerprint)
         return artifact.as_json()
 
@@ -150,20 +160,55 @@ def artifact_key(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-class _ProgressArtifact:
-    """A bar on the task run's page, made at the first progress and updated every few seconds."""
+class ProgressBar:
+    """A bar on the task run's page, made at the first progress and updated every few seconds.
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    The server is told on a thread, of the newest progress alone: one that is gone or slow must not hold up the stage. An error of it
+    goes to `on_unshown`.
+    """
+
+    def __init__(self, label: str, on_unshown: Callable[[Exception], None]) -> None:
+        self.label, self.on_unshown = label, on_unshown
         self.id: UUID | None = None
-        self.last_s = 0.0
+        self.last_s = -math.inf
+        self._newest: tuple[float, str] | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
 
     def __call__(self, done: int, total: int, note: str) -> None:
         now_s = time.monotonic()
         if total <= 0 or (now_s - self.last_s < PROGRESS_INTERVAL_S and done < total):
             return
         self.last_s = now_s
-        percent = 100 * done / total
+        with self._lock:
+            self._newest = (100 * done / total, note)
+            if self._thread is None:
+                # By the context Prefect knows whose bar it is.
+                context = contextvars.copy_context()
+                self._thread = threading.Thread(
+                    target=context.run, args=(self._tell_all,), name=f"bar-{self.label}", daemon=True
+                )
+                self._thread.start()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the server has been told of all progress, or no longer than this."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+
+    def _tell_all(self) -> None:
+        while True:
+            with self._lock:
+                newest, self._newest = self._newest, None
+                if newest is None:
+                    self._thread = None
+                    return
+            try:
+                self._tell(*newest)
+            except Exception as error:
+                self.on_unshown(error)
+
+    def _tell(self, percent: float, note: str) -> None:
         if self.id is None:
             # Both calls block where no event loop runs, as here; their types allow for one that does.
             self.id = cast(UUID, create_progress_artifact(progress=percent, key=artifact_key(self.label), description=note))

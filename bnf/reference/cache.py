@@ -7,7 +7,6 @@ Where the objective needs KL pairs, the same pass and the same shards hold their
 pairs where they are asked for; then other pairs make the cache stale.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import pairwise
@@ -21,7 +20,7 @@ from torch import Tensor
 from bnf.data.groups import DEV, read_groups
 from bnf.data.longest import check_longest
 from bnf.data.packing import Row, rows_digest
-from bnf.files import open_to_readers, replacing, write_json
+from bnf.files import open_to_readers, read_note, replacing, write_json
 from bnf.model.loading import Weights
 from bnf.parallel.group import is_first, of_first, wait_for_all
 from bnf.parallel.placement import Placement
@@ -146,7 +145,7 @@ def _cache_part(
     if is_first():
         if identity.ches is not None:
             write_scores(output_dir / CHES_FILE, rows.rows, _scores(output_dir, shards))
-        write_json(output_dir / INDEX_FILE, index.to_json(), indent=1)
+        write_json(output_dir / INDEX_FILE, index.to_json(), indent=1, durable=True)
     wait_for_all()
     return index
 
@@ -204,7 +203,7 @@ def _missing(output_dir: Path, shards: Sequence[Shard], key: str) -> list[Shard]
     output_dir.mkdir(parents=True, exist_ok=True)
     index_file = output_dir / INDEX_FILE
     if index_file.is_file():
-        if json.loads(index_file.read_text())["key"] == key:
+        if (read_note(index_file) or {}).get("key") == key:
             return None
         index_file.unlink()
     for stale in set(output_dir.glob("reference-*")) - {output_dir / shard.file for shard in shards}:
@@ -221,11 +220,12 @@ def _compute_alike(output_dir: Path, computing: Computing, *, goes_on: bool) -> 
     if began_with is not None and began_with.num_threads and not torch.cuda.is_available():
         computing.take_threads(began_with.num_threads)
     elif is_first():
-        write_json(output_dir / NUMERICS_FILE, computing.numerics.to_json(), indent=1)
+        write_json(output_dir / NUMERICS_FILE, computing.numerics.to_json(), indent=1, durable=True)
 
 
 def _write_shard(path: Path, of_rows: Sequence[Values], key: str) -> None:
-    with replacing(path) as partial:
+    # A shard is known by its header alone: whatever has one under this name must be whole.
+    with replacing(path, durable=True) as partial:
         values = {name: torch.cat([of_row[name] for of_row in of_rows]) for name in of_rows[0]}
         save_file(values, partial, metadata={"key": key})
         open_to_readers(partial)

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypedDict
 
+from bnf.files import read_note
 from bnf.model.kernels import could_have_made
 from bnf.model.loading import Numerics
 from bnf.model.logps import logits_budget
@@ -125,5 +126,5 @@ def made_elsewhere(reference_dir: Path, attention: str = "auto") -> str | None:
 
 def reference_numerics(reference_dir: Path) -> Numerics | None:
     """The numerics that the cache was computed with; None where it doesn't say."""
-    file = reference_dir / NUMERICS_FILE
-    return Numerics(**json.loads(file.read_text())) if file.is_file() else None
+    found = read_note(reference_dir / NUMERICS_FILE)
+    return None if found is None else Numerics(**found)

@@ -18,7 +18,7 @@ from bnf.data.groups import PromptGroup, read_groups, write_groups
 from bnf.data.longest import longest_of_all
 from bnf.data.row_order import tokens_in_row
 from bnf.data.sizes import DataSizes, data_sizes
-from bnf.files import write_json
+from bnf.files import read_note, write_json
 from bnf.host import available_memory
 from bnf.model.device import device_kind, devices
 from bnf.model.shapes import ModelShape, read_shape
@@ -168,7 +168,7 @@ class _Known:
         self._file = file
         # As JSON has it.
         self._of = json.loads(json.dumps({"settings": settings, "data": data}))
-        kept = json.loads(file.read_text()) if file.is_file() else {}
+        kept = read_note(file) or {}
         same = kept.get("of") == self._of
         self.outcomes: dict[int, bool] = {int(tokens): bool(fits) for tokens, fits in kept["fits"].items()} if same else {}
         self.found: int | None = kept["found"] if same else None
@@ -177,7 +177,7 @@ class _Known:
         """Keeps what is known."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         outcomes = {str(tokens): fits for tokens, fits in sorted(self.outcomes.items())}
-        write_json(self._file, {"of": self._of, "fits": outcomes, "found": self.found}, indent=1)
+        write_json(self._file, {"of": self._of, "fits": outcomes, "found": self.found}, indent=1, durable=True)
 
 
 def _fits(

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from bnf.files import open_to_readers, write_json
+from bnf.files import open_to_readers, put_folder, write_json
 from bnf.model.sharding import is_sharded
 from bnf.parallel.group import is_first, wait_for_all
 from bnf.training import checkpoints
@@ -84,8 +83,9 @@ class CheckpointedTrainer(Trainer):
         (unfinished / name / "training_args.bin").unlink(missing_ok=True)
         _note_files(unfinished / name)
         open_to_readers(unfinished / name)
-        older = list(folder.glob("checkpoint-*"))
-        os.replace(unfinished / name, folder / name)
+        older = [checkpoint for checkpoint in folder.glob("checkpoint-*") if checkpoint.name != name]
+        # A power cut must find one of both whole: the older ones go once the disk itself holds the new one.
+        put_folder(unfinished / name, folder / name)
         for checkpoint in older:
             shutil.rmtree(checkpoint)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import MLflowCallback, TensorBoardCallback, TrackioCallback, WandbCallback
 
-from bnf.files import write_json
+from bnf.files import read_note, write_json
 from bnf.parallel.group import is_first
 from bnf.training.loggers import DEFAULT_PROJECT, RUN_VARIABLE, RUNS_FILE, num_rows
 from bnf.training.row_trainer import RowTrainer
@@ -41,8 +41,9 @@ class _Noted:
 
     def __init__(self, output_dir: Path) -> None:
         self.file = output_dir / RUNS_FILE
-        if self.file.is_file():
-            self.runs = LoggerRuns(**json.loads(self.file.read_text()))
+        found = read_note(self.file)
+        if found is not None:
+            self.runs = LoggerRuns(**found)
         else:
             # trackio knows a run by its name alone, and a pipeline's run may train several times.
             name = os.environ.get(RUN_VARIABLE) or output_dir.resolve().name
@@ -55,7 +56,7 @@ class _Noted:
     def note(self, logger: str, **found: str) -> None:
         if self.of(logger) != found:
             self.runs.runs[logger] = found
-            write_json(self.file, asdict(self.runs), indent=1)
+            write_json(self.file, asdict(self.runs), indent=1, durable=True)
 
 
 def follow(trainer: RowTrainer, output_dir: Path, resumed_from: int) -> None:

@@ -6,14 +6,13 @@ finds that. Then it is noted beside the training, which fails. The next try comp
 is checked again. Where the cache says that another kind of device made it, the first try does so.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bnf.files import write_json
+from bnf.files import read_note, write_json
 from bnf.model.digests import model_digest
 from bnf.parallel.placement import Placement
 from bnf.progress import Progress
@@ -51,13 +50,13 @@ class Mismatch:
 def note_mismatch(output_dir: Path, mismatch: Mismatch, of: str = REFERENCE) -> None:
     """Notes it beside the training, for the next try."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(_note_file(output_dir, of), asdict(mismatch))
+    write_json(_note_file(output_dir, of), asdict(mismatch), durable=True)
 
 
 def noted_mismatch(output_dir: Path, of: str = REFERENCE) -> Mismatch | None:
     """What an earlier try noted; None where it noted nothing."""
-    file = _note_file(output_dir, of)
-    return Mismatch(**json.loads(file.read_text())) if file.is_file() else None
+    found = read_note(_note_file(output_dir, of))
+    return None if found is None else Mismatch(**found)
 
 
 def is_of(reference_dir: Path, model_dir: Path) -> bool:

@@ -4,7 +4,6 @@ On the way a policy lies in `kept/step-8`, as a model folder, or with LoRA as it
 `policies/step-8/`, each a model folder. Folders appear whole.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import swap_tensors
 from transformers import PreTrainedModel
 
-from bnf.files import open_to_readers
+from bnf.files import open_to_readers, put_folder
 from bnf.links import link_folder
 from bnf.model.digests import companion_files
 from bnf.model.loading import empty_model, load_model, saved_buffers, stored_dtype
@@ -126,8 +125,7 @@ class Policies:
         unfinished = folder.with_name(folder.name + ".partial")
         shutil.rmtree(unfinished, ignore_errors=True)
         save_adapter(model, unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
+        put_folder(unfinished, folder)
 
     def _write_kept(self, model: PreTrainedModel, step: int) -> None:
         kept, target = self._kept(step), policy_after(self.output_dir, step)
@@ -207,5 +205,5 @@ def save_policy(model: PreTrainedModel, model_dir: Path, policy_dir: Path) -> No
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     open_to_readers(partial)
-    shutil.rmtree(policy_dir, ignore_errors=True)
-    os.replace(partial, policy_dir)
+    # A training that goes on takes what has this name for whole.
+    put_folder(partial, policy_dir)

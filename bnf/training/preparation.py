@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from bnf.data.groups import DEV, GROUPS_FILE, PromptGroup, read_groups
 from bnf.data.packing import Row
-from bnf.files import write_json
+from bnf.files import read_note, write_json
 from bnf.model.device import attention_counts
 from bnf.model.digests import model_digest
 from bnf.objectives import load_objective
@@ -18,6 +17,7 @@ from bnf.progress import Progress
 from bnf.reference.index import made_elsewhere, read_index
 from bnf.training.checks import check_data, check_loggers, check_machine, check_processes
 from bnf.training.config import TrainConfig
+from bnf.training.leftovers import CHECKPOINTS
 from bnf.training.own_reference import (
     BASE,
     OLD,
@@ -238,8 +238,13 @@ def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: P
                 identity[name] = file_digest(file, "sha256").hexdigest()
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / _IDENTITY_FILE
-    if path.is_file():
-        found = json.loads(path.read_text())
+    found = read_note(path)
+    if found is None and path.exists() and (output_dir / CHECKPOINTS).is_dir():
+        raise ValueError(
+            f"output_dir must say in {_IDENTITY_FILE} which training its checkpoints are of, got {path}, which holds no JSON object; "
+            f"restore the file, or delete {output_dir} to begin anew"
+        )
+    if found is not None:
         different = [name for name in identity | found if found.get(name) != identity.get(name)]
         if different:
             raise ValueError(
@@ -247,4 +252,4 @@ def _claim(output_dir: Path, config: TrainConfig, model_dir: Path, groups_dir: P
                 "choose another folder or delete this one"
             )
         return
-    write_json(path, identity, indent=1)
+    write_json(path, identity, indent=1, durable=True)

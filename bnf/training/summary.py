@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bnf.data.groups import PromptGroup
 from bnf.data.packing import Row
+from bnf.files import read_note
 from bnf.training import collapse
 from bnf.training.choosing import FIGURES
 from bnf.training.metrics import peak_memory_gb
@@ -190,4 +191,5 @@ def read_summary(output_dir: Path) -> TrainSummary | None:
         ValueError: another version of the project wrote it.
     """
     file = output_dir / SUMMARY_FILE
-    return TrainSummary.from_json(file.read_text()) if file.is_file() else None
+    # One that a power cut left empty is as good as none.
+    return None if read_note(file) is None else TrainSummary.from_json(file.read_text())

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from bnf.data.groups import DEV, read_groups
-from bnf.files import write_json
+from bnf.files import sync_folder, write_json
 from bnf.model.allocator import keep_freed_memory
 from bnf.model.kernels import implementation, in_common
 from bnf.model.loading import load_model
@@ -213,7 +213,9 @@ def _attention(config: TrainConfig, prepared: Prepared, folders: Folders) -> str
 def _write(trainer: RowTrainer, output_dir: Path, summary: TrainSummary) -> None:
     """Writes what the training leaves beside its policies, and removes what it only needed on the way."""
     trainer.state.save_to_json(str(output_dir / "trainer_state.json"))
-    write_json(output_dir / SUMMARY_FILE, summary.to_json(), indent=1)
+    # By its summary a training is known as ended: all else must be on the disk itself before.
+    sync_folder(output_dir)
+    write_json(output_dir / SUMMARY_FILE, summary.to_json(), indent=1, durable=True)
     drop_leftovers(output_dir)
 
 

@@ -20,7 +20,7 @@ from data.sampling.prompts import Place, load_prompts, prompts_of_round
 from evaluation.answers.thoughts import MARKERS, begins_thought, noted
 from evaluation.engines import Engine, share_chunks
 from evaluation.generation.thinking import check_markers, with_markers
-from evaluation.records import Record, read_repaired, write_whole
+from evaluation.records import Record, read_records, write_whole
 from evaluation.seeds import seed_of
 from evaluation.types import Progress, Sampling
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK_PROMPTS = 8
+SAMPLES_FILE = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def sample_prompts(
 ) -> None:
     """Completes the prompts, and writes output_dir/samples.jsonl. Of a completion with a thought it says where the answer begins.
 
+    What an earlier call completed is taken: a whole file of all prompts, or of a chunk's.
+
     Raises:
         ValueError: the engine takes messages and gives no token ids, which training needs; or a thought's marker is no part of a text.
     """
@@ -90,6 +93,10 @@ def sample_prompts(
         raise ValueError("sample.engine must give token ids, got one that takes messages; use vllm or transformers")
     check_markers(tokenizer, config.think_tokens)
     chunks_dir = output_dir / "chunks"
+    if _holds(output_dir / SAMPLES_FILE, prompts):
+        shutil.rmtree(chunks_dir, ignore_errors=True)
+        progress(len(prompts), len(prompts), "")
+        return
     chunks_dir.mkdir(parents=True, exist_ok=True)
     chunks = [prompts[start : start + CHUNK_PROMPTS] for start in range(0, len(prompts), CHUNK_PROMPTS)]
     paths = [chunks_dir / f"{number:05d}.jsonl" for number in range(len(chunks))]
@@ -123,7 +130,7 @@ def sample_prompts(
         )
         yield len(chunk)
 
-    todo = [number for number, path in enumerate(paths) if not path.exists()]
+    todo = [number for number, path in enumerate(paths) if not _holds(path, chunks[number])]
     # A tokenizer serves one thread.
     rendering = Lock()
     whole = with_markers(tokenizer, config.think_tokens)
@@ -132,8 +139,17 @@ def sample_prompts(
     for number_of_prompts in share_chunks(engine, todo, complete):
         done += number_of_prompts
         progress(done, len(prompts), "")
-    write_whole(output_dir / "samples.jsonl", (record for path in paths for record in read_repaired(path)))
+    write_whole(output_dir / SAMPLES_FILE, (record for path in paths for record in read_records(path)))
     shutil.rmtree(chunks_dir)
+
+
+def _holds(path: Path, prompts: Sequence[Record]) -> bool:
+    """Whether a file has all of these prompts, completed. One that a power cut left empty, cut or full of zeros doesn't."""
+    try:
+        completed = [record["id"] for record in read_records(path) if "completions" in record]
+        return completed == [prompt["id"] for prompt in prompts]
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Record, kept: Sequence[str]) -> list[int]:

@@ -16,7 +16,7 @@ from evaluation.answers.thoughts import MARKERS
 from evaluation.benchmarks import Conversation
 from evaluation.engines import Engine
 from evaluation.generation.generate import COMPLETIONS_FILE, ITEMS_FILE, generate
-from evaluation.records import Record, read_repaired, write_whole
+from evaluation.records import Record, read_records, read_repaired, write_whole
 from evaluation.types import Item, Message, Progress, Sampling
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def generate_turns(
     system_prompt: str | None = None,
     markers: Sequence[str] = MARKERS,
 ) -> None:
-    """Writes items.jsonl and completions.jsonl into `output_dir`.
+    """Writes items.jsonl and completions.jsonl into `output_dir`. Where an earlier call wrote them nothing is generated again.
 
     Raises:
         ValueError, RuntimeError: as `generate`.
@@ -46,6 +46,10 @@ def generate_turns(
     records: list[Record] = []
     parts = output_dir / "parts"
     total, done = benchmark.NUM_TURNS * len(items), 0
+    if _is_complete(output_dir, items, benchmark.NUM_TURNS):
+        shutil.rmtree(parts, ignore_errors=True)
+        progress(total, total, "")
+        return
 
     def conversation(item: Item) -> list[Message]:
         return with_system_prompt(benchmark.messages(item, answers[item["id"]]), system_prompt)
@@ -65,9 +69,20 @@ def generate_turns(
             answers[item["id"]].append(record["completion"])
             records.append({**record, "id": f"{item['id']}-{turn}", "question_id": item["id"], "turn": turn})
     write_whole(output_dir / ITEMS_FILE, items)
+    # Last of all: a call after it takes it as it is.
     write_whole(output_dir / COMPLETIONS_FILE, records)
     shutil.rmtree(parts)
     progress(total, total, "")
+
+
+def _is_complete(output_dir: Path, items: Sequence[Item], num_turns: int) -> bool:
+    """Whether the files there have these items, and an answer to each turn."""
+    turns = [(item["id"], turn) for turn in range(1, num_turns + 1) for item in items]
+    try:
+        answered = [(record["question_id"], record["turn"]) for record in read_records(output_dir / COMPLETIONS_FILE)]
+        return answered == turns and list(read_records(output_dir / ITEMS_FILE)) == list(items)
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
 
 
 def _onward(progress: Progress, before: int, total: int) -> Progress:

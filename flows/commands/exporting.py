@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bnf.files
+from bnf.files import sync_folder
 from bnf.model_folders import is_own
 from bnf.paths import person_path
 from bnf.plain_yaml import dump
@@ -207,6 +208,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
                 raise _filled(target)
             _empty(partial)
             yield partial
+            sync_folder(partial)
             try:
                 os.rename(partial, target)
             except OSError as error:

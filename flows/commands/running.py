@@ -69,6 +69,7 @@ def _go(run: Run, plan: Plan, recipe: Recipe, display: Display) -> None:
 
             from flows.align import LISTENER, PLAN, RUN, align
             from flows.runner import Listener
+            from flows.service.unshown import carry_out
 
             def started(run: Run) -> None:
                 display.stop()
@@ -84,7 +85,7 @@ def _go(run: Run, plan: Plan, recipe: Recipe, display: Display) -> None:
             context.run(PLAN.set, plan)
             context.run(RUN.set, run)
             try:
-                context.run(lambda: align(without_signatures(recipe), **dataclasses.asdict(plan.options)))
+                context.run(carry_out, lambda: align(without_signatures(recipe), **dataclasses.asdict(plan.options)), display.message)
             except CancelledRun as error:
                 raise Cancelled("the run was cancelled; the same command goes on from where it was") from error
             finally:

@@ -98,6 +98,7 @@ def _run(plan: SweepPlan, folder: SweepFolder) -> None:
         with prefect_server(plan.home, meanwhile=_import_flow) as url:
             from prefect.exceptions import CancelledRun, FailedRun
 
+            from flows.service.unshown import carry_out
             from flows.sweep import WORK, Work, sweep
 
             name = folder.record.sweep
@@ -109,7 +110,7 @@ def _run(plan: SweepPlan, folder: SweepFolder) -> None:
             context = contextvars.copy_context()
             context.run(WORK.set, Work(plan, folder, _teller(name, display, started)))
             try:
-                context.run(lambda: sweep(name))
+                context.run(carry_out, lambda: sweep(name), display.message)
             except CancelledRun as error:
                 raise Cancelled("the sweep was cancelled; the same command goes on from where it was") from error
             except FailedRun:

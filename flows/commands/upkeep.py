@@ -12,12 +12,23 @@ from flows.display import print_json, print_table, size
 from flows.errors import RecipeError
 from flows.runs.garbage import collect
 from flows.runs.home import home_folder, set_prefect_environment
-from flows.runs.record import RUNNING
+from flows.runs.owner import owner_of
+from flows.runs.record import RUNNING, Run
+from flows.runs.sweeps import SweepFolder
 from flows.wording import counted, place
+
+# A run that is asked to end looks every two seconds, and gives its tasks ten.
+_END_S = 60.0
+# One that is starting waits for Prefect's server, which may take three minutes.
+_START_S = 240.0
 
 
 def cancel_run(name: str, *, as_json: bool) -> None:
-    """Ask a run or a sweep to end, and wait until it has."""
+    """Ask a run or a sweep to end, and wait until it has.
+
+    Raises:
+        RuntimeError: it doesn't end. A process that is stopped hears nothing.
+    """
     home = home_folder()
     found = taken_run_or_sweep(home, name)
     if found.state != RUNNING:
@@ -31,19 +42,43 @@ def cancel_run(name: str, *, as_json: bool) -> None:
         from flows.service.cancel import cancel
 
         try:
-            cancel(known_flow_run(found))
+            cancel(known_flow_run(found, _START_S))
+        except TimeoutError:
+            raise RuntimeError(_goes_on(found, f"begin within {_START_S:.0f} s to be cancelled")) from None
         except ObjectNotFound:
             raise RecipeError(
                 f"RUN must be known to the Prefect server, got {found.id}, which {os.environ['PREFECT_API_URL']} has not; set "
                 "PREFECT_API_URL as it was when the run was started"
             ) from None
+        deadline_s = time.monotonic() + _END_S
         while found.state == RUNNING:
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(_goes_on(found, f"end within {_END_S:.0f} s of being cancelled"))
             time.sleep(0.2)
             found = found.read_again()
     if as_json:
         print_json({"run": found.id, "state": found.state})
     else:
         print(f"{found.id}  {found.state}")
+
+
+def _goes_on(found: Run | SweepFolder, must: str) -> str:
+    """What to say, and to do, of a run that doesn't end though it must."""
+    owner = owner_of(found.folder)
+    told = f"RUN must {must}, got {found.id}, which is at work still"
+    after = "the same command then goes on from where it was"
+    if owner is None or not owner.is_here:
+        where = "another machine" if owner is None else owner.host
+        return f"{told}: its process is on {where}; end it there, and {after}"
+    if owner.is_stopped:
+        return (
+            f"{told}: its process {owner.pid} is stopped, and hears nothing; `kill -CONT {owner.pid}` lets it end, `kill -9 {owner.pid}` "
+            f"ends it at once, and {after}"
+        )
+    return (
+        f"{told}: its process {owner.pid} may ask another Prefect server, one that is gone; `kill {owner.pid}` ends it in order, and "
+        f"{after}"
+    )
 
 
 def collect_garbage(*, dry_run: bool, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -100,13 +101,17 @@ def _watched(home: Path, name: str) -> Run:
     return run
 
 
-def known_flow_run(found: Run | SweepFolder) -> UUID:
+def known_flow_run(found: Run | SweepFolder, within_s: float = math.inf) -> UUID:
     """The id of a run or a sweep on the Prefect server; of one that is starting, once it has an id.
 
     Raises:
         RecipeError: it ended before the server knew it.
+        TimeoutError: it has none within that time.
     """
+    deadline_s = time.monotonic() + within_s
     while found.record.flow_run_id is None:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError
         has_ended = found.state != RUNNING
         found = found.read_again()
         if has_ended and found.record.flow_run_id is None:

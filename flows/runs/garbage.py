@@ -10,11 +10,10 @@ from typing import TypedDict
 
 from flows.errors import RecipeError
 from flows.runs.home import require_writable
+from flows.runs.owner import LOCK
 from flows.runs.record import RECORD, RUNNING, Run, all_runs, unreadable_records
 from tasks.home_lock import lock_file
 from tasks.store import Store
-
-_LOCK = "alive.lock"
 
 
 class Dropped(TypedDict):
@@ -122,7 +121,7 @@ def _collect(home: Path, dry_run: bool) -> list[Dropped]:
 
 def _is_left(folder: Path) -> bool:
     """Whether a folder is what is left of a run that was being dropped. Others without a record are a person's."""
-    return (folder / _LOCK).is_file() and not (folder / RECORD).exists()
+    return (folder / LOCK).is_file() and not (folder / RECORD).exists()
 
 
 def _drop_run(folder: Path) -> None:
@@ -131,9 +130,9 @@ def _drop_run(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != _LOCK:
+        elif entry.name != LOCK:
             entry.unlink()
-    (folder / _LOCK).unlink(missing_ok=True)
+    (folder / LOCK).unlink(missing_ok=True)
     folder.rmdir()
 
 

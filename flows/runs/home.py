@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+from bnf.files import read_note
 from bnf.paths import person_path
 from bnf.urls import without_secrets
-from evaluation.records import read_json
 from flows.errors import RecipeError
 from tasks.remote import Remote, RemoteError
 from tasks.store import Store
@@ -124,7 +124,15 @@ def database_setting(prefect: Path) -> dict[str, str]:
     return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": URL.create("sqlite+aiosqlite", database=path).render_as_string()}
 
 
+def kept_server(home: Path) -> str | None:
+    """The address of the Prefect server that this home started for itself; None where it has none, or where a power cut left no address.
+    Whether one answers there is another question.
+    """
+    url = (read_note(home / "prefect" / "server.json") or {}).get("url")
+    return url if isinstance(url, str) else None
+
+
 def own_server(home: Path) -> bool:
     """Whether the Prefect server in use is the one that this home keeps for itself."""
-    kept = home / "prefect" / "server.json"
-    return kept.exists() and os.environ.get("PREFECT_API_URL") == f"{read_json(kept)['url']}/api"
+    url = kept_server(home)
+    return url is not None and os.environ.get("PREFECT_API_URL") == f"{url}/api"

@@ -69,12 +69,14 @@ def _listed(run: Run, size: int, own: int, repeats: str | None, sweep: str | Non
     summary = _summary(run)
     share = _dev_accuracy((summary.get("train") or {}).get("dev") or {})
     started, ended = run.record.started, run.record.ended
+    took_s = (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds() if ended else None
     return {
         "run": run.id,
         "state": run.state,
         "started": started,
         "ended": ended,
-        "seconds": (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds() if ended else None,
+        # Unknown where the clock was set back meanwhile.
+        "seconds": None if took_s is None or took_s < 0 else took_s,
         "recipe": run.record.recipe,
         "sweep": sweep,
         "objective": str(train.get("objective", "bnf")) if isinstance(train, dict) else None,

@@ -21,7 +21,9 @@ from evaluation.records import read_json
 from flows.errors import RecipeError
 from flows.recipe.config import LATEST, Recipe, make_recipe, read_values
 from flows.recipe.paths import located, without_signatures
+from flows.runs.disk import must_take
 from flows.runs.naming import difference
+from flows.runs.owner import LOCK, sign
 from flows.runs.run_json import RunRecord, TaskRecord, Working
 from tasks.nodes import Node
 from tasks.store import Artifact, write_json
@@ -29,6 +31,7 @@ from tasks.store import Artifact, write_json
 RECORD = "run.json"
 RUNNING = "running"
 CRASHED = "crashed"
+_GOES_ON = "what is complete stays, and the next run goes on from it"
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Run:
             return self.record.state
         try:
             # Several may ask at once: they share the lock, which the run alone holds exclusively. Nothing is written.
-            with (self.folder / "alive.lock").open() as handle:
+            with (self.folder / LOCK).open() as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return RUNNING
@@ -115,10 +118,19 @@ class Run:
         started: str | None = None,
         ended: str | None = None,
     ) -> None:
-        """Record a finished task and link its artifact; of a report also copy the files that people open, and link its pages of items."""
+        """Record a finished task and link its artifact; of a report also copy the files that people open, and link its pages of items.
+
+        Raises:
+            OSError: the disk is full, or read-only; the artifact stays.
+        """
         tasks = {**self.record.tasks, node.id: TaskRecord(artifact, cached, seconds, other_code, started, ended)}
         self.record.tasks = dict(sorted(tasks.items(), key=lambda entry: self._place(entry[0])))
         self.record.at_work = [working for working in self.record.at_work if working.task != node.label]
+        with must_take(self.folder, "the run's links and report", _GOES_ON):
+            self._link(node, artifact)
+        self.save()
+
+    def _link(self, node: Node, artifact: Artifact) -> None:
         link = self.folder / "artifacts" / node.label
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
@@ -132,16 +144,17 @@ class Run:
                 pages = self.folder / "items"
                 pages.unlink(missing_ok=True)
                 pages.symlink_to(os.path.relpath(artifact.path / "items", self.folder))
-        self.save()
 
     def end(self, state: str, why: str | None = None) -> None:
         """Record how the run ended; `why` is the message of what ended it."""
         self.record.state, self.record.ended = state, now()
         self.record.why = None if why is None else without_secrets(why)
-        self.save()
-        if self._alive is not None:
-            self._alive.close()
-            self._alive = None
+        try:
+            self.save()
+        finally:
+            if self._alive is not None:
+                self._alive.close()
+                self._alive = None
 
     def end_crashed(self) -> None:
         """Record that the run's process is gone, unless it has ended otherwise since this record was read."""
@@ -162,7 +175,13 @@ class Run:
         return self._places.get(name, len(self._places))
 
     def save(self) -> None:
-        write_json(self.folder / RECORD, self.record.to_json(), durable=True)
+        """Write the record.
+
+        Raises:
+            OSError: the disk is full, or read-only; the record before stays.
+        """
+        with must_take(self.folder, "the run's record", _GOES_ON):
+            write_json(self.folder / RECORD, self.record.to_json(), durable=True)
 
 
 def now(precision: str = "seconds") -> str:
@@ -184,17 +203,22 @@ def start_run(
         flow_run_id: the run's id on the Prefect server; None where it is not known there yet.
         overrides: what was asked for besides the recipe, for the record.
         changed: the recipe keys that it sets otherwise than its recipe's file.
+
+    Raises:
+        OSError: the disk is full, or read-only.
     """
     name = f"{recipe.name}{difference(changed or {})}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = home / "runs" / name
-    folder.mkdir(parents=True)
-    alive = (folder / "alive.lock").open("w")
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    with replacing(folder / "recipe.yaml", durable=True) as partial:
-        if without_signatures(recipe) != recipe:
-            # A URL in it may have a signature, without which its file isn't read again.
-            partial.touch(mode=0o600)
-        partial.write_text(dump(located(recipe).model_dump()))
+    with must_take(home, "a run's folder", _GOES_ON):
+        folder.mkdir(parents=True)
+        alive = (folder / LOCK).open("w")
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        sign(alive)
+        with replacing(folder / "recipe.yaml", durable=True) as partial:
+            if without_signatures(recipe) != recipe:
+                # A URL in it may have a signature, without which its file isn't read again.
+                partial.touch(mode=0o600)
+            partial.write_text(dump(located(recipe).model_dump()))
     said = settings_without_secrets(changed or {})
     run = Run(folder, RunRecord(name, recipe.name, RUNNING, now(), flow_run_id, overrides, said), alive)
     run.save()

@@ -12,10 +12,12 @@ from typing import IO
 
 from evaluation.records import Record, read_json
 from flows.errors import RecipeError
+from flows.runs.disk import must_take
+from flows.runs.owner import LOCK, sign
 from flows.runs.record import CRASHED, RUNNING, now
 from tasks.store import write_json
 
-_FILE, _LOCK = "sweep.json", "alive.lock"
+_FILE = "sweep.json"
 # States of a sweep's run that begins later, or was left out because something else ended the sweep.
 WAITING = "waiting"
 # Whoever looks whether a sweep is at work holds its lock for a moment; a sweep that begins waits so long for them.
@@ -93,7 +95,7 @@ class SweepFolder:
         if self.record.state != RUNNING:
             return self.record.state
         try:
-            with (self.folder / _LOCK).open() as handle:
+            with (self.folder / LOCK).open() as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return RUNNING
@@ -109,7 +111,13 @@ class SweepFolder:
         return self.state
 
     def save(self) -> None:
-        write_json(self.folder / _FILE, asdict(self.record), durable=True)
+        """Write the record.
+
+        Raises:
+            OSError: the disk is full, or read-only; the record before stays.
+        """
+        with must_take(self.folder, "the sweep's record", "its runs stay, and the same command goes on from them"):
+            write_json(self.folder / _FILE, asdict(self.record), durable=True)
 
     def end(self, state: str) -> None:
         """Record how the sweep ended, and with it the runs that were at work."""
@@ -120,7 +128,7 @@ class SweepFolder:
 
     def end_crashed(self) -> None:
         """Record that the sweep's process is gone, unless the sweep has ended or was begun anew since this record was read."""
-        with contextlib.suppress(BlockingIOError, FileNotFoundError), (self.folder / _LOCK).open("a") as alive:
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), (self.folder / LOCK).open("a") as alive:
             # Where another has it the sweep was begun anew, or somebody looks: whoever comes next marks it.
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.record = self.read_again().record
@@ -137,11 +145,12 @@ def held(home: Path, name: str) -> Iterator[None]:
     """
     folder = home / "sweeps" / name
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as alive:
+    with (folder / LOCK).open("a") as alive:
         if not _lock(alive):
             raise RecipeError(
                 f"name must be another than that of a sweep at work in {home}, got {name!r}; wait for it, or write name=…"
             )
+        sign(alive)
         yield
 
 

@@ -30,8 +30,8 @@ def cancellation(flow_run_id: UUID) -> Iterator[Callable[[], bool]]:
             while not over.wait(INTERVAL_S) and not asked.is_set():
                 try:
                     state = client.read_flow_run(flow_run_id).state
-                except httpx.HTTPError:
-                    # A server that is gone for a while can't cancel anything meanwhile.
+                except Exception:
+                    # A server that is gone for a while, or ill, can't cancel anything meanwhile.
                     continue
                 if state is not None and state.type in CANCELLED:
                     asked.set()
@@ -42,13 +42,17 @@ def cancellation(flow_run_id: UUID) -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         over.set()
-        thread.join()
+        # It may be waiting for a server that is gone.
+        thread.join(INTERVAL_S)
 
 
 def was_cancelled(flow_run_id: UUID) -> bool:
     """Whether somebody has cancelled the flow run, asked of the server: the signal of a worker doesn't say why it is sent."""
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(flow_run_id).state
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run_id).state
+    except httpx.HTTPError:
+        return False
     return state is not None and state.type in CANCELLED
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import functools
 import http.client
 import json
+import logging
 import os
 import signal
 import socket
@@ -25,15 +27,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bnf.process import module_command, module_environment
-from evaluation.records import read_json
+from bnf.process import die_with_parent, module_command, module_environment
 from flows.errors import RecipeError
-from flows.runs.home import set_prefect_environment
+from flows.runs.home import kept_server, set_prefect_environment
 from tasks.store import write_json
 
 START_TIMEOUT_S = 180
 STOP_GRACE_S = 5
 DRAIN_TIMEOUT_S = 10
+# A server that dies sooner than this dies for a reason that stays.
+_LIVED_S = 60
 # How long a server is given to come back, and how long one that takes the connection is given to answer: a busy one takes its time.
 RESTART_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 30
@@ -57,6 +60,8 @@ def prefect_server(home: Path, meanwhile: Callable[[], None] = lambda: None) -> 
         ServerError: it did not become healthy; with the end of its log.
         RecipeError: nothing answers where PREFECT_API_URL points.
     """
+    # Prefect's handler would write to the terminal once a minute that a server which is gone takes no logs. A run says it once itself.
+    logging.raiseExceptions = False
     if os.environ.get("PREFECT_API_URL"):
         _require_answer(os.environ["PREFECT_API_URL"])
         meanwhile()
@@ -103,12 +108,21 @@ def _require_answer(api: str) -> None:
 
 
 def _drain() -> None:
-    """Send what Prefect's background workers still hold: at the interpreter's exit the server may be gone."""
+    """Send what Prefect's background workers still hold: at the interpreter's exit the server may be gone.
+
+    What could not be sent in this time is left out. Python would wait for the workers when it ends, and they try for a minute to send
+    each log and each event to a server that is gone: so they count as done.
+    """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=DRAIN_TIMEOUT_S)
+    kinds = (APILogWorker, EventsWorker)
+    workers = [worker for kind in kinds for worker in kind._instances.values()]  # type: ignore[misc]
+    for kind in kinds:
+        kind.drain_all(timeout=DRAIN_TIMEOUT_S)
+    for worker in workers:
+        if worker._loop is not None and worker._done_event is not None:
+            worker._loop.call_soon_threadsafe(worker._done_event.set)
 
 
 def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
@@ -116,12 +130,11 @@ def _ensure(home: Path, meanwhile: Callable[[], None]) -> str:
     folder = home / "prefect"
     with (folder / "start.lock").open("w") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
-        if (folder / "server.json").exists():
-            url = str(read_json(folder / "server.json")["url"])
-            if _serves(url, folder):
-                os.environ["PREFECT_API_URL"] = f"{url}/api"
-                meanwhile()
-                return url
+        known = kept_server(home)
+        if known is not None and _serves(known, folder):
+            os.environ["PREFECT_API_URL"] = f"{known}/api"
+            meanwhile()
+            return known
         with free_port() as port:
             url, log = f"http://127.0.0.1:{port}", folder / "server.log"
             with log.open("ab") as output:
@@ -205,19 +218,27 @@ def own_pages_alone(port: int) -> dict[str, str]:
 
 
 def keep(home: Path, port: int) -> None:
-    """Run the server until nobody uses it."""
+    """Run the server until nobody uses it. One that dies, as by the kernel's out-of-memory killer, is started again at the same address,
+    unless it dies at once; and it dies with its keeper.
+    """
     set_prefect_environment(home)
     for name, value in own_pages_alone(port).items():
         os.environ.setdefault(name, value)
-    prefect = Path(sys.executable).parent / "prefect"
-    command = [str(prefect), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     # What a server can't do is in its log, though the terminal of a run doesn't show Prefect's lines.
     if os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "CRITICAL":
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "ERROR"
     with (home / "prefect" / "users.lock").open("w") as users:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        # A server that dies is noticed by its users; the keeper then has nothing left to do.
-        signal.signal(signal.SIGCHLD, lambda *_: sys.exit(1) if server.poll() is not None else None)
+        server, began_s = _start(port), time.monotonic()
+
+        def start_again(*_: object) -> None:
+            nonlocal server, began_s
+            if server.poll() is None:
+                return
+            if time.monotonic() - began_s < _LIVED_S:
+                sys.exit(1)
+            server, began_s = _start(port), time.monotonic()
+
+        signal.signal(signal.SIGCHLD, start_again)
         fcntl.flock(users, fcntl.LOCK_EX)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         (home / "prefect" / "server.json").unlink(missing_ok=True)
@@ -227,6 +248,16 @@ def keep(home: Path, port: int) -> None:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _start(port: int) -> subprocess.Popen[bytes]:
+    die_too = functools.partial(die_with_parent, os.getpid())
+    # The keeper has one thread: nothing can be locked where it forks.
+    return subprocess.Popen(_command(port), stdin=subprocess.DEVNULL, preexec_fn=die_too)
+
+
+def _command(port: int) -> list[str]:
+    return [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from tasks.resources import Devices
 
 _LOOK_S = 0.5
 
-# accelerator(cancelled, on_wait)
-Hold = Callable[[Callable[[], bool], Callable[[], None]], AbstractContextManager[None]]
+# accelerator(cancelled, on_wait, on_unshown)
+Hold = Callable[[Callable[[], bool], Callable[[], None], Callable[[Exception], None]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,19 @@ class SharedAccelerator:
     _num_holders: int = 0
 
     @contextlib.contextmanager
-    def __call__(self, cancelled: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
+    def __call__(
+        self,
+        cancelled: Callable[[], bool],
+        on_wait: Callable[[], None],
+        on_unshown: Callable[[Exception], None] = lambda error: None,
+    ) -> Iterator[None]:
         # Whoever waits for the accelerator, maybe for hours, has the lock meanwhile: the others can be cancelled all the same.
         while not self._lock.acquire(timeout=_LOOK_S):
             if cancelled():
                 raise Cancelled("the run was cancelled while it waited for the accelerator")
         try:
             if not self._num_holders:
-                self._held.enter_context(accelerator(cancelled, on_wait))
+                self._held.enter_context(accelerator(cancelled, on_wait, on_unshown))
             self._num_holders += 1
         finally:
             self._lock.release()

@@ -1,7 +1,9 @@
 """What goes wrong around a run: somebody cancels it, a network is down for a while, the disk is full."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -135,3 +137,20 @@ def test_a_full_disk_fails_the_stage_with_the_space_it_needs_and_leaves_the_stor
         "plan", "flows/recipes/pairs.yaml", "evaluation.benchmarks={}", "train.max_steps=1", "train.save_steps=1"
     )
     assert {e["stage"] for e in planned["stages"] if e["cached"]} == {"resolve", "prepare", "reference"}
+
+
+@pytest.mark.nightly
+def test_a_run_whose_prefect_server_is_killed_goes_on_and_is_complete(model, tmp_path):
+    """What shows a run ends neither the stage at work nor the run. It takes minutes: Prefect's client tries each call for one."""
+    bnf = Bnf(tmp_path)
+    process = start_training(bnf)
+    kept = json.loads((tmp_path / "state" / "prefect" / "server.json").read_text())
+    # The server ends with its keeper, and nobody starts it again.
+    os.kill(kept["keeper"], signal.SIGKILL)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert err.count("Prefect's server could not be told how far the run is") == 1
+    run = bnf.json("runs")["runs"][0]["run"]
+    shown = bnf.json("show", run)
+    assert shown["state"] == "completed" and "train" in shown["tasks"]
+    bnf.wait_for_no_processes()

@@ -2,9 +2,7 @@
 
 import itertools
 import json
-import shutil
 import signal
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,62 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import MODEL, Bnf
+from tests.e2e.conftest import Bnf
+from tests.e2e.tiny import Judge, judged, make_inputs, new_home, plain
 from tests.stub_server import StubServer
 
 pytestmark = [pytest.mark.e2e]
 
-RECIPE = (
-    *("run", "flows/recipes/pairs.yaml", "name=tiny", "train.max_steps=1", "train.learning_rate=1e-2"),
-    *("evaluation.engine=transformers", "evaluation.max_new_tokens=16"),
-    "evaluation.benchmarks={number_comparison: {limit: 4}}",
-)
 TWO_DEVICES = "resources.devices=2"
 # The times of a run, and which tasks were cached before it, are its own.
 OF_THE_RUN = ("path", "cached", "seconds", "started", "ended")
 
 
-def plain(trained: Path) -> tuple[str, ...]:
-    return (*RECIPE, f"model_name_or_path={trained}/tiny", f"data.path={trained}/mine.jsonl")
-
-
-def judged(trained: Path, server: StubServer) -> tuple[str, ...]:
-    """Two judged benchmarks; the second one is generated while the first is judged."""
-    benchmarks = "{arena_hard: {source: sample, limit: 1}, mt_bench: {source: sample, limit: 3}}"
-    return (
-        *plain(trained),
-        f"judge={{engine: openai, model: stub-judge, base_url: {server.url}, max_new_tokens: 64, benchmarks: {benchmarks}}}",
-    )
-
-
-class Judge:
-    """Says the same of every answer, once `answers` is set."""
-
-    def __init__(self) -> None:
-        self.answers = threading.Event()
-        self.answers.set()
-
-    def __call__(self, messages: list[dict[str, str]], attempt: int) -> str:
-        self.answers.wait(timeout=300)
-        return "[[A=B]] [[5]]"
-
-
 @pytest.fixture(scope="module")
 def trained(model, shared_api, tmp_path_factory) -> Path:
     """A home with a random model of a million weights, its data and its training."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "tiny").mkdir()
-    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(MODEL / file, folder / "tiny")
-    shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
-    ids = {"vocab_size": 49152, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": True}
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**shape, **ids)).to(torch.bfloat16).save_pretrained(folder / "tiny")
-    rows = [{"prompt": f"Say {n}.", "chosen": f"{n}", "rejected": f"No. {n} {n}"} for n in range(8)]
-    (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make_inputs(folder)
     Bnf(folder, PREFECT_API_URL=shared_api)(*plain(folder), "--only", "prepare,reference,train,analyze")
     return folder
 
@@ -90,11 +48,6 @@ def serial(trained, server, shared_api, tmp_path_factory) -> list[dict]:
     """What two runs show whose tasks can't overlap: one without the endpoint, and one that has nothing left but the endpoint's."""
     home = new_home(trained, tmp_path_factory.mktemp("serial"), PREFECT_API_URL=shared_api)
     return [home.json(*judged(trained, server), *only) for only in (["--only", "contamination,generate,score"], [])]
-
-
-def new_home(trained: Path, folder: Path, **environment: str) -> Bnf:
-    shutil.copytree(trained / "state" / "artifacts", folder / "state" / "artifacts", symlinks=True)
-    return Bnf(folder, **environment)
 
 
 def executed(shown: dict) -> dict[str, tuple[datetime, datetime]]:

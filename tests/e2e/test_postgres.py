@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from flows.service.server import free_port
 from tasks.keys import ROOT
 from tests.e2e.conftest import Bnf
 from tests.e2e.test_deployments import Server
+from tests.e2e.tiny import Judge, judged, make_inputs
+from tests.stub_server import StubServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nightly]
 
@@ -28,9 +31,35 @@ POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=T
 START_TIMEOUT_S = 120
 
 
+class Postgres:
+    """A Postgres on loopback, with user and database as in compose.yaml; `password` is the file that has its password."""
+
+    def __init__(self, folder: Path, password: Path, port: int, owner: dict[str, object]) -> None:
+        self.folder, self.password, self.port, self._owner = folder, password, port, owner
+        self.start()
+
+    def start(self) -> None:
+        options = ["-D", self.folder, "-p", str(self.port), "-h", "127.0.0.1", "-k", self.folder, "-F"]
+        self._process = subprocess.Popen([POSTGRES / "postgres", *options], stderr=subprocess.DEVNULL, **self._owner)
+        ready = [POSTGRES / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, capture_output=True).returncode:
+            assert self._process.poll() is None
+            time.sleep(0.1)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it; with SIGQUIT at once, as a crash does, and all connections break off."""
+        self._process.send_signal(number)
+        self._process.wait()
+
+    def query(self, database: str, statement: str) -> str:
+        user = SERVICES["postgres"]["environment"]["POSTGRES_USER"]
+        command = [POSTGRES / "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-d", database, "-Atc", statement]
+        environment = {**os.environ, "PGPASSWORD": self.password.read_text()}
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+
+
 @pytest.fixture
 def postgres(tmp_path):
-    """Port and password file of a Postgres on loopback, with user and database as in compose.yaml."""
     if POSTGRES is None:
         pytest.skip("Postgres is not installed (Debian: postgresql)")
     folder, password = tmp_path / "database", tmp_path / "password"
@@ -49,32 +78,19 @@ def postgres(tmp_path):
     subprocess.run(create, check=True, capture_output=True, **owner)
     password.chmod(0o644)
     with free_port() as port:
-        options = ["-D", folder, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
-        server = subprocess.Popen([POSTGRES / "postgres", *options], stderr=subprocess.DEVNULL, **owner)
-        while subprocess.run([POSTGRES / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True).returncode:
-            assert server.poll() is None
-            time.sleep(0.1)
-    psql(port, password, "postgres", f"create database {SERVICES['postgres']['environment']['POSTGRES_DB']}")
-    yield port, password
-    server.terminate()
-    server.wait()
-
-
-def psql(port: int, password: Path, database: str, statement: str) -> str:
-    user = SERVICES["postgres"]["environment"]["POSTGRES_USER"]
-    command = [POSTGRES / "psql", "-h", "127.0.0.1", "-p", str(port), "-U", user, "-d", database, "-Atc", statement]
-    environment = {**os.environ, "PGPASSWORD": password.read_text()}
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+        postgres = Postgres(folder, password, port, owner)
+    postgres.query("postgres", f"create database {SERVICES['postgres']['environment']['POSTGRES_DB']}")
+    yield postgres
+    postgres.stop()
 
 
 @pytest.fixture
 def server(postgres, tmp_path):
     """The API's address of compose.yaml's server: its command and environment, through the image's entry point."""
-    database_port, password = postgres
     here = {
         "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
-        "PREFECT_SERVER_DATABASE_PORT": str(database_port),
-        "PREFECT_SERVER_DATABASE_PASSWORD_FILE": str(password),
+        "PREFECT_SERVER_DATABASE_PORT": str(postgres.port),
+        "PREFECT_SERVER_DATABASE_PASSWORD_FILE": str(postgres.password),
     }
     assert here.keys() <= SERVICES["server"]["environment"].keys()
     home = tmp_path / "server"
@@ -106,7 +122,7 @@ def test_deployments_and_runs_on_a_server_with_postgres(model, server, postgres,
     assert run["state"] == "completed"
     with urllib.request.urlopen(f"{server}/flow_runs/{run['flow_run_id']}") as answer:
         assert json.load(answer)["state"]["type"] == "COMPLETED"
-    stored = psql(*postgres, "prefect", "select name from deployment order by name")
+    stored = postgres.query("prefect", "select name from deployment order by name")
     assert stored.split() == ["evaluation", "pipeline"]
 
     # What a container or a Kubernetes job does: the image's entry point and Prefect's command for one flow run.
@@ -125,3 +141,24 @@ def test_deployments_and_runs_on_a_server_with_postgres(model, server, postgres,
     assert bnf.json("show", "contained")["state"] == "completed"
     # No server of the home's own was started.
     assert not (tmp_path / "state" / "prefect" / "server.json").exists()
+
+
+@pytest.mark.parametrize("down_s", [0, 20])
+def test_a_run_goes_on_while_postgres_is_restarted(model, server, postgres, tmp_path, down_s):
+    """It crashes while a stage is at work. The stage ends and the next one begins while nobody can be told."""
+    make_inputs(tmp_path)
+    bnf, judge = Bnf(tmp_path, PREFECT_API_URL=server), Judge()
+    judge.answers.clear()
+    with StubServer(judge) as endpoint:
+        process = bnf.process(*judged(tmp_path, endpoint), "--json")
+        bnf.wait(process, lambda: endpoint.requests)
+        postgres.stop(signal.SIGQUIT)
+        judge.answers.set()
+        time.sleep(down_s)
+        postgres.start()
+        out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    shown = json.loads(out)
+    assert shown["state"] == "completed" and {"train", "judge/mt_bench", "report"} <= shown["tasks"].keys()
+    with urllib.request.urlopen(f"{server}/flow_runs/{shown['flow_run_id']}") as answer:
+        assert json.load(answer)["state"]["type"] == "COMPLETED", err

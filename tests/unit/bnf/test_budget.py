@@ -101,6 +101,13 @@ def test_what_was_found_is_taken_again_and_of_other_settings_it_is_not(tmp_path)
         assert (fresh.outcomes, fresh.found) == ({}, None)
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 64])
+def test_trials_that_a_power_cut_left_are_made_again(tmp_path, content):
+    (tmp_path / "trials.json").write_bytes(content)
+    known = budget._Known(tmp_path / "trials.json", {"lora_r": 0}, {"groups": 3})
+    assert (known.outcomes, known.found) == ({}, None)
+
+
 def test_auto_is_a_setting_and_no_number():
     config = TrainConfig.from_dict({"max_tokens_per_row": "auto"})
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

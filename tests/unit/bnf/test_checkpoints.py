@@ -1,5 +1,6 @@
 """A training goes on from a checkpoint that is whole, and from no other."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,68 @@ def test_a_checkpoint_without_a_file_is_refused(name: str, stopped: Path, workpl
         run(workplace, tmp_path, **SETTINGS)
     file.write_bytes(content)
     assert run(workplace, tmp_path, **SETTINGS)["resumed_from_step"] == 2
+
+
+def test_an_older_checkpoint_goes_when_the_new_one_is_on_the_disk(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut between both would else leave none that is whole."""
+    synced: set[int] = set()
+    dropped: list[str] = []
+    fsync, rmtree = os.fsync, shutil.rmtree
+
+    def note_sync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def note_drop(path: Any, *args: Any, **options: Any) -> None:
+        if Path(path).name == "checkpoint-2":
+            new = Path(path).with_name("checkpoint-4")
+            lacking = [file.name for file in (*new.rglob("*"), new, new.parent) if file.stat().st_ino not in synced]
+            dropped.extend(lacking or ["nothing lacks"])
+        rmtree(path, *args, **options)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(shutil, "rmtree", note_drop)
+    run(workplace, tmp_path, max_steps=5, save_steps=2)
+    assert dropped == ["nothing lacks"]
+
+
+def test_a_policy_is_on_the_disk_before_the_training_counts_as_ended(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a training that goes on after a power cut would give an empty policy as its own."""
+    synced: set[int] = set()
+    ended: list[bool] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_sync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def note_name(source: Any, target: Any) -> None:
+        if Path(target).name == "train_summary.json":
+            ended.append(all(file.stat().st_ino in synced for file in (tmp_path / "policy").rglob("*")))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_name)
+    run(workplace, tmp_path, max_steps=1)
+    assert ended == [True] and (tmp_path / "policy" / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64])
+def test_notes_that_a_power_cut_left_end_no_training(content: bytes, workplace: Path, tmp_path: Path) -> None:
+    for name in ("training.json", "train_summary.json", "reference_mismatch.json"):
+        (tmp_path / name).write_bytes(content)
+    assert run(workplace, tmp_path, max_steps=1)["resumed_from_step"] == 0
+
+
+def test_checkpoints_of_an_unknown_training_are_refused(stopped: Path, workplace: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "training.json").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"must say in training\.json which training .*; restore the file, or delete"):
+        run(workplace, tmp_path, **SETTINGS)
 
 
 def test_it_notes_its_files(stopped: Path, workplace: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from bnf import files
-from bnf.files import open_to_readers, replacing, write_json
+from bnf.files import open_to_readers, put_folder, read_note, replacing, write_json
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
@@ -37,6 +37,38 @@ def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypa
     monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(path.exists()))
     write_json(path, {}, durable=True)
     assert seen == [False] and path.exists()
+
+
+def test_a_folder_is_on_the_disk_before_it_has_its_name_and_the_name_before_anything_goes(tmp_path, monkeypatch):
+    unfinished, folder = tmp_path / "unfinished", tmp_path / "folder"
+    (unfinished / "below").mkdir(parents=True)
+    (unfinished / "a").write_text("new")
+    (unfinished / "below" / "b").write_text("new")
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    names = {path.stat().st_ino: path.name for path in (*unfinished.rglob("*"), unfinished, tmp_path)}
+    seen: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(names[os.fstat(descriptor).st_ino]))
+
+    def note_name(source, target):
+        seen.append("its name" if target == folder else "another name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", note_name)
+    put_folder(unfinished, folder)
+    assert set(seen[:-3]) == {"a", "b", "below", "unfinished"} and seen[-3:] == ["another name", "its name", tmp_path.name]
+    assert {path.name for path in folder.rglob("*")} == {"a", "b", "below"} and list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 64, b'{"a": 1', b"[1]", b"\xff"])
+def test_a_note_that_a_power_cut_left_is_as_good_as_none(tmp_path, content):
+    note = tmp_path / "a.json"
+    if content is not None:
+        note.write_bytes(content)
+    assert read_note(note) is None
+    write_json(note, {"a": 1})
+    assert read_note(note) == {"a": 1}
 
 
 def test_a_file_is_opened_to_those_whom_the_umask_lets_read(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,36 @@ def test_a_shard_that_is_not_whole_is_computed_again_and_not_read(tiny_model_dir
     (tmp_path / "out" / "index.json").unlink()
     cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "out", **SETTINGS, progress=ignore)
     assert shard.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64])
+def test_notes_that_a_power_cut_left_are_made_anew(content: bytes, tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_groups(tmp_path / "groups", random_groups(8))
+    cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "out", **SETTINGS, progress=ignore)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for name in ("index.json", "numerics.json"):
+        (tmp_path / "out" / name).write_bytes(content)
+    cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "out", **SETTINGS, progress=ignore)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
+
+
+def test_a_shard_is_on_the_disk_before_it_has_its_name(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name and its header it is taken, and not computed again: zeros after the header would be taken too."""
+    write_groups(tmp_path / "groups", random_groups(8))
+    synced: set[int] = set()
+    named: dict[str, bool] = {}
+    replace = os.replace
+
+    def note_name(source: Path, target: Path) -> None:
+        named[Path(target).name] = Path(source).stat().st_ino in synced
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(os, "replace", note_name)
+    cache_reference(tiny_model_dir, tmp_path / "groups", tmp_path / "out", **SETTINGS, progress=ignore)
+    assert named == {"numerics.json": True, "reference-00000.safetensors": True, "index.json": True}
 
 
 def test_shards_of_other_data_are_not_reused(tiny_model_dir: Path, tmp_path: Path) -> None:

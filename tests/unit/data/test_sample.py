@@ -100,6 +100,39 @@ def test_resume_after_kill_9_gives_identical_texts(tmp_path, tokenizer):
     assert resumed == run(FakeEngine(takes="ids"), tmp_path / "whole", tokenizer)
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "zeros", "short", "of other prompts"])
+def test_a_chunk_that_a_power_cut_left_is_sampled_again(tmp_path, tokenizer, damage):
+    """No prompt is lost: samples.jsonl would be trained on, and cached under the key of all prompts."""
+    whole = run(FakeEngine(takes="ids"), tmp_path / "whole", tokenizer)
+    lines = whole.encode().splitlines(keepends=True)
+    chunk = b"".join(lines[:CHUNK_PROMPTS])
+    left = {
+        "empty": b"",
+        "cut": chunk[: len(chunk) // 2],
+        "zeros": b"\0" * len(chunk),
+        "short": b"".join(lines[: CHUNK_PROMPTS - 1]),
+        "of other prompts": b"".join(lines[CHUNK_PROMPTS : 2 * CHUNK_PROMPTS]),
+    }
+    chunks = tmp_path / "resumed" / "chunks"
+    chunks.mkdir(parents=True)
+    (chunks / "00000.jsonl").write_bytes(left[damage])
+    (chunks / "00001.jsonl").write_bytes(b"".join(lines[CHUNK_PROMPTS : 2 * CHUNK_PROMPTS]))
+    engine = FakeEngine(takes="ids")
+    assert run(engine, tmp_path / "resumed", tokenizer) == whole
+    assert len(engine.asked) == len(PROMPTS) - CHUNK_PROMPTS, "the whole chunk is taken"
+
+
+def test_what_is_complete_is_not_sampled_again_and_what_a_power_cut_left_is(tmp_path, tokenizer):
+    """A kill, or a full disk, may come between the last file and the artifact's manifest."""
+    whole = run(FakeEngine(takes="ids"), tmp_path, tokenizer)
+    engine = FakeEngine(takes="ids")
+    (tmp_path / "chunks").mkdir()
+    assert run(engine, tmp_path, tokenizer) == whole and not engine.asked
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]
+    (tmp_path / "samples.jsonl").write_text(whole[: len(whole) // 2])
+    assert run(engine, tmp_path, tokenizer) == whole and len(engine.asked) == len(PROMPTS)
+
+
 def test_more_prompts_leave_the_first_chunks_as_they_are(tmp_path, tokenizer):
     few = run(FakeEngine(takes="ids"), tmp_path / "few", tokenizer, prompts=PROMPTS[: 2 * CHUNK_PROMPTS])
     assert run(FakeEngine(takes="ids"), tmp_path / "many", tokenizer).startswith(few)

@@ -63,3 +63,11 @@ def test_a_resume_generates_what_is_missing_alone(tmp_path, after):
     engine = Recording()
     assert generate(engine, tmp_path / "resumed") == whole and len(engine.asked) == 8 - after
     assert not (tmp_path / "resumed" / "parts").exists()
+
+
+def test_what_is_complete_is_not_generated_again_and_what_a_power_cut_left_is(tmp_path):
+    """A kill, or a full disk, may come between the last file and the artifact's manifest; an endpoint would be paid twice."""
+    whole, engine = generate(Recording(), tmp_path), Recording()
+    assert generate(engine, tmp_path) == whole and not engine.asked
+    (tmp_path / "items.jsonl").write_bytes(b"")
+    assert generate(engine, tmp_path) == whole and len(engine.asked) == 8

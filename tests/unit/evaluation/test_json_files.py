@@ -1,6 +1,7 @@
 """JSON from outside that evaluation reads: what Python's reader would lose in silence is a fault of its record."""
 
 import json
+import os
 
 import pytest
 
@@ -104,6 +105,28 @@ def test_a_line_that_a_kill_left_unfinished_is_cut_off_in_the_file_too(tmp_path)
     path.write_bytes(b'{"id": "a"}\n[1]\n')
     with pytest.raises(ValueError, match=r"a\.jsonl must hold a JSON object per line, got list on line 2; remove it"):
         read_repaired(path)
+
+
+def test_zeros_that_a_power_cut_left_are_cut_off_at_the_end_and_named_elsewhere(tmp_path):
+    """The other lines may have been paid for: the remedy is not to remove the file."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"id": "a"}\n' + b"\0" * 4096)
+    assert read_repaired(path) == [{"id": "a"}] and path.read_bytes() == b'{"id": "a"}\n'
+    whole = b'{"id": "a"}\n' + b"\0" * 4096 + b'\n{"id": "b"}\n'
+    path.write_bytes(whole)
+    with pytest.raises(
+        ValueError, match=r"a\.jsonl must hold a JSON object per line, .* on line 2; remove it, that line alone"
+    ):
+        read_repaired(path)
+    assert path.read_bytes() == whole
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """What has the name is taken for whole by a stage that goes on."""
+    path, seen = tmp_path / "a.jsonl", []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(path.exists()))
+    write_whole(path, [{"id": "a"}])
+    assert seen == [False] and path.exists()
 
 
 def test_records_come_back_as_they_were_written(tmp_path):

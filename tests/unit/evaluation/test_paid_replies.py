@@ -11,8 +11,9 @@ import time
 import pytest
 
 from evaluation.engines import open_engine
+from evaluation.judging.calls import About, Calls
 from evaluation.spending import Meter, SpendingCapReached
-from evaluation.types import Sampling
+from evaluation.types import Generation, Sampling
 from tests.stub_server import StubServer, completion
 from tests.unit.evaluation.test_judge_client import PRICE, QUESTIONS, ROOT, fair, judged
 
@@ -229,3 +230,12 @@ def test_nothing_is_asked_for_nobody(tmp_path):
         replies.close()
         engine.close()
     assert len(server.requests) <= 3
+
+
+def test_a_reply_is_on_the_disk_itself_before_it_counts(tmp_path, monkeypatch):
+    path, seen = tmp_path / "calls.jsonl", []
+    calls = Calls(path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((os.fstat(descriptor).st_size, calls.get("key"))))
+    calls.add("key", Generation("[[A]]", [], "stop", 3, 2), About("judge", "pairs"))
+    calls.close()
+    assert seen == [(path.stat().st_size, None)] and seen[0][0] > 0 and calls.get("key").completion == "[[A]]"

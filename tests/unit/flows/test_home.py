@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import subprocess
 import threading
 from pathlib import Path
 
@@ -21,6 +20,9 @@ from tasks.home_lock import using
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Store
+from tests.disks import unwritable
+from tests.unit.evaluation.report_folders import scored
+from tests.unit.flows.run_folders import run_of
 
 RECIPE = {"name": "r", "model_name_or_path": "org/m"}
 URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
@@ -91,17 +93,33 @@ def read_only(tmp_path):
         run._alive.close()
     (place / "gc.lock").touch()
     (place / "prefect").mkdir()
-    if os.geteuid() != 0:
-        subprocess.run(["chmod", "-R", "a-w", str(place)], check=True)
+    with unwritable(place):
         yield place
-        subprocess.run(["chmod", "-R", "u+w", str(place)], check=True)
-        return
-    bound = subprocess.run(["mount", "--bind", "-o", "ro", str(place), str(place)], capture_output=True)
-    if bound.returncode != 0:
-        pytest.skip("root writes everywhere but to a read-only mount, and can't make one here")
-    subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_results_of_a_read_only_home_are_compared_and_its_report_and_items_shown(tmp_path, monkeypatch, capsys):
+    place = tmp_path / "home"
+    store = Store(place / "artifacts")
+    for number, (name, marks) in enumerate((("one", "++0+"), ("two", "+0++"))):
+        run = run_of(place, name, number, scores=marks)
+        answers, made_of = scored(tmp_path / name, marks)[1], Ingredients("generate", {"of": name}, {}, {})
+        work = store.work_folder("generate", made_of.key())
+        for file in Path(answers).iterdir():
+            (work / file.name).write_bytes(file.read_bytes())
+        made = store.commit(made_of, work, content=("*",), fingerprint=None, about={})
+        run.add(Node("generate", {}, role="aligned", benchmark="gsm8k"), made, cached=False, seconds=1.0)
+        (run.folder / "report.html").write_text("<p>report</p>")
+    monkeypatch.setenv("BNF_HOME", str(place))
+    with unwritable(place):
+        for words in (
+            ["compare", "one", "two"],
+            ["report", "one"],
+            ["show", "two", "--items", "gsm8k"],
+            ["show", "one", "--json"],
+        ):
+            assert bnf(monkeypatch, *words) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "report.html" in out and "gsm8k: 4 items" in out
 
 
 def test_a_read_only_home_is_looked_at_and_not_run_in(read_only, monkeypatch, capsys):

@@ -1,8 +1,13 @@
-"""The Prefect server of a home: another home's is never taken for it."""
+"""The Prefect server of a home: another home's is never taken for it, and it ends with its users and its keeper."""
 
+import fcntl
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import RecipeError
-from flows.runs.home import set_prefect_environment
+from flows.runs.home import kept_server, own_server, set_prefect_environment
 from flows.service import server
 
 
@@ -115,3 +120,114 @@ def test_a_server_that_is_busy_is_used(somebodys, tmp_path, monkeypatch):
     with server.prefect_server(tmp_path) as url:
         assert url == somebodys
     assert server._serves(somebodys, tmp_path / "theirs" / "prefect")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"[]", b"{}"])
+def test_an_address_that_a_power_cut_left_unreadable_is_as_good_as_none(tmp_path, monkeypatch, content):
+    """Else every command of the home would fail, and no command would mend it."""
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "server.json").write_bytes(content)
+    assert kept_server(tmp_path) is None and not own_server(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    begun = []
+
+    class Keeper:
+        pid = 1
+
+        def __init__(self, command, **options):
+            begun.append(command)
+
+        def poll(self):
+            return None
+
+    monkeypatch.setattr(server, "_serves", lambda url, folder: bool(begun))
+    monkeypatch.setattr(server.subprocess, "Popen", Keeper)
+    monkeypatch.setattr(server.tempfile, "gettempdir", lambda: str(tmp_path))
+    try:
+        url = server._ensure(tmp_path, lambda: None)
+        assert len(begun) == 1 and kept_server(tmp_path) == url and own_server(tmp_path)
+    finally:
+        os.environ.pop("PREFECT_API_URL", None)
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    """A keeper whose server is a process that sleeps; `servers` are the numbers of its servers."""
+    script = f"""
+        from pathlib import Path
+        from flows.service import server
+        server._command = lambda port: ["sleep", "1000"]
+        server._LIVED_S = 0.2
+        server.set_prefect_environment = lambda home: None
+        import os
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "ERROR"
+        server.keep(Path({str(tmp_path)!r}), 1)
+    """
+    (tmp_path / "prefect").mkdir()
+    with (tmp_path / "prefect" / "users.lock").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+        yield process
+        process.kill()
+        process.wait()
+
+
+def servers(keeper):
+    """The server that the keeper has, once it has become one."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        found = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
+        if found and Path(f"/proc/{found[0]}/comm").read_text().strip() == "sleep":
+            return int(found[0])
+        time.sleep(0.02)
+    raise AssertionError("the keeper has no server")
+
+
+def ends(pid):
+    deadline_s = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def test_a_server_ends_with_its_keeper_however_that_one_ended(keeper):
+    server = servers(keeper)
+    keeper.kill()
+    keeper.wait()
+    ends(server)
+
+
+def test_a_server_that_is_killed_is_started_again_unless_it_dies_at_once(keeper):
+    """The kernel's out-of-memory killer takes it where a training needs all memory."""
+    first = servers(keeper)
+    time.sleep(0.5)
+    os.kill(first, signal.SIGKILL)
+    ends(first)
+    second = servers(keeper)
+    assert second != first
+    os.kill(second, signal.SIGKILL)
+    assert keeper.wait(timeout=30) == 1
+
+
+@pytest.mark.integration
+def test_logs_that_a_server_never_took_do_not_hold_up_the_end_of_the_program():
+    """Prefect's workers try for a minute to send each to a server that is gone, and Python waits for them at its end."""
+    script = """
+        import asyncio
+        import os
+        os.environ["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+        from prefect.logging.handlers import APILogWorker
+        from flows.service import server
+
+        async def hang(self, items):
+            print("sent", flush=True)
+            await asyncio.sleep(1000)
+
+        APILogWorker._handle_batch = hang
+        APILogWorker.instance().send({"message": "hello"})
+        server.DRAIN_TIMEOUT_S = 0.5
+        server._drain()
+        print("drained", flush=True)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.split() == ["sent", "drained"], done.stderr

@@ -16,6 +16,7 @@ from flows.runs.record import all_runs, find_run, start_run
 from flows.wording import place
 from tasks.nodes import Node
 from tasks.store import Artifact
+from tests.unit.flows.run_folders import make
 from tests.unit.flows.test_home import bnf
 
 RECIPE = {"name": "mine", "model_name_or_path": "org/model", "data": {"source": "pairs", "path": "p.jsonl"}, "train": {}}
@@ -273,3 +274,22 @@ def test_nothing_is_dropped_while_a_record_cannot_be_read(home, monkeypatch, cap
     said = capsys.readouterr().err
     assert f"{words[0]} must know what every run names, got {folder / 'runs' / other / 'run.json'}" in said
     assert (folder / "artifacts" / "train" / "two.f" / "w").is_file() and (folder / "runs" / base).is_dir()
+
+
+def test_a_clock_that_was_set_back_breaks_no_list(tmp_path, monkeypatch, capsys):
+    """Names are a run's own, and what a stage took is measured by a clock that never jumps; only times of the day are as they were told."""
+    monkeypatch.setenv("BNF_HOME", str(tmp_path))
+    ahead = start_run(tmp_path, make_recipe(RECIPE), "x")
+    ahead.record.started = "2999-01-01T12:00:00+00:00"
+    times = {"started": "2999-01-01T12:00:01.000+00:00", "ended": "2026-01-01T12:00:00.000+00:00"}
+    ahead.add(Node("score", {}), make(tmp_path, "score", "++"), cached=False, seconds=1.5, **times)
+    ahead.end("completed")
+    after = start_run(tmp_path, make_recipe(RECIPE), "x")
+    after.end("completed")
+    assert after.id != ahead.id
+    listed = {row["run"]: row["seconds"] for row in list_runs(all_runs(tmp_path))}
+    assert listed == {ahead.id: None, after.id: pytest.approx(0, abs=5)}
+    assert bnf(monkeypatch, "runs") == 0 and bnf(monkeypatch, "show", ahead.id) == 0
+    shown = capsys.readouterr()
+    assert "1.5" in shown.out and not shown.err
+    assert find_run(tmp_path, "latest").id == ahead.id, "the newest by the clock"

@@ -1,5 +1,7 @@
 """How a run's nodes begin and end, with nodes that do nothing: one after another, at once, failing, stopped."""
 
+import errno
+import os
 import threading
 import time
 from dataclasses import replace
@@ -13,10 +15,12 @@ from flows.dag import resources
 from flows.errors import RecipeError
 from flows.recipe.config import make_recipe
 from flows.runner import Listener, Runner
+from flows.runs import record
 from flows.runs.record import Run, start_run
 from tasks.child import Cancelled
 from tasks.keys import Ingredients
 from tasks.nodes import Node
+from tasks.remote import RemoteError
 from tasks.store import Artifact
 
 ENDPOINT = {"engine": {"name": "openai", "base_url": "u", "model": "m"}}
@@ -265,3 +269,45 @@ def test_a_run_that_is_ended_waits_for_nodes_that_end_in_order(run, how, monkeyp
     with pytest.raises(Cancelled if how == "cancel" else KeyboardInterrupt):
         run.go(cancelled=cancelled)
     assert ended == ["in order"] and "prepare begins" not in run.said
+
+
+def test_a_shared_store_that_is_gone_when_a_task_ends_loses_nothing_and_the_next_run_puts_it_there(run, monkeypatch):
+    """It is not asked again: the artifact is in the home, and the same command puts it there."""
+    published, gone = [], [RemoteError("BNF_STORE must be a store that answers, got s3://x (timed out)")]
+
+    def publish(self, artifact, replace):
+        if gone:
+            raise gone.pop()
+        published.append(artifact.stage)
+        return artifact
+
+    monkeypatch.setattr(Store, "publish", publish)
+    with pytest.raises(RemoteError, match="BNF_STORE must be a store that answers"):
+        run.go([BASE, DATA])
+    assert run.said == ["resolve-base begins"] and not run.record.record.tasks
+    run.go([BASE, DATA], cached=[BASE.id])
+    assert published == ["resolve", "prepare"] and list(run.record.record.tasks) == [BASE.id, DATA.id]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "free some"), (errno.EDQUOT, "free some"), (errno.EROFS, "let it be written")]
+)
+def test_a_disk_that_takes_no_record_ends_the_run_with_a_message_and_leaves_the_record_before(
+    run, monkeypatch, tmp_path, number, remedy
+):
+    write = record.write_json
+
+    def full(path, value, durable):
+        if value["tasks"]:
+            raise OSError(number, os.strerror(number))
+        write(path, value, durable=durable)
+
+    monkeypatch.setattr(record, "write_json", full)
+    said = rf"the disk of {tmp_path}/runs/.* must take the run's record, got '{os.strerror(number)}'; {remedy}"
+    with pytest.raises(OSError, match=said):
+        run.go([BASE, DATA])
+    with pytest.raises(OSError, match=said):
+        run.record.end("failed", "full")
+    found = record.find_run(tmp_path, run.record.id)
+    assert [working.task for working in found.record.at_work] == ["resolve-base"] and not found.record.tasks
+    assert found.state == "crashed", "nobody holds it any more"

@@ -19,6 +19,7 @@ from flows.runs.sizes import run_sizes
 from tasks.keys import Ingredients
 from tasks.nodes import Node
 from tasks.store import Artifact, Store
+from tests import disks
 
 NODE = Node("score", {"limit": 3})
 MADE_OF = Ingredients("score", NODE.settings, {}, {})
@@ -209,3 +210,11 @@ def test_a_record_says_what_a_run_has_come_to_and_no_more(tmp_path):
     [task] = written["tasks"].values()
     assert list(task) == ["stage", "key", "fingerprint", "path", "cached", "seconds", "other_code"]
     assert written["working"] is None and find_run(tmp_path, "latest").record.to_json() == written
+
+
+def test_a_run_that_a_full_disk_lets_not_begin_says_what_to_do(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    said = rf"the disk of {home} must take a run's folder, got 'No space left on device'; free some .*, or move BNF_HOME"
+    with disks.full(home), pytest.raises(OSError, match=said):
+        start_run(home, make_recipe(TRAINED), "x")

@@ -1,5 +1,6 @@
 """A sweep's comparison that is made anew, from the runs that its record names."""
 
+import errno
 from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import Mock
@@ -15,8 +16,9 @@ from flows.recipe.sweep_file import Sweep, load_sweep
 from flows.runs.record import start_run
 from flows.runs.run_json import TaskRecord
 from flows.runs.sweeps import SweepFolder, SweepRecord, SweepRun
-from flows.sweep_end import compare_again
-from tasks.store import Artifact
+from flows.sweep_end import Ended, compare, compare_again
+from tasks.store import Artifact, Store
+from tests import disks
 
 RATES = (1e-3, 1e-4)
 CHOSEN = [
@@ -80,3 +82,33 @@ def test_a_run_without_what_its_figures_are_read_from_makes_none(tmp_path, sweep
     found.record.runs[0].why, found.record.runs[0].runs = None, [run.id]
     monkeypatch.setattr(sweep_end, "compare", lambda work: None)
     assert compare_again(tmp_path, sweep, found) == is_made
+
+
+@pytest.mark.parametrize(
+    ("disk", "said"),
+    [
+        (disks.full, r"got 'No space left on device'; free some \(`bnf gc` .*\), or move BNF_HOME"),
+        (disks.unwritable, r"got '(Read-only file system|Permission denied)'; let it be written, or move BNF_HOME"),
+    ],
+)
+def test_a_disk_that_takes_no_tables_says_what_to_do(tmp_path, sweep, found, disk, said):
+    place = tmp_path / "small"
+    place.mkdir()
+    points, store = make_points(sweep), Store(tmp_path / "artifacts")
+    work = Ended(tmp_path, store, sweep, points, SweepFolder(place, found.record), {}, CHOSEN)
+    with disk(place):
+        with pytest.raises(OSError, match=rf"the disk of {place} must take the sweep's tables and page, {said}; its runs are"):
+            compare(work)
+        assert not (place / "results.parquet").exists(), "whole or absent"
+        with pytest.raises(OSError, match=rf"the disk of {place} must take the sweep's record, {said}; its runs stay"):
+            work.folder.save()
+    compare(work)
+    assert (place / "results.csv").exists()
+
+
+def test_a_file_of_a_run_that_cannot_be_read_is_not_taken_for_the_disk(tmp_path, sweep, found, monkeypatch):
+    work = Ended(tmp_path, Store(tmp_path / "artifacts"), sweep, make_points(sweep), found, {}, CHOSEN)
+    closed = PermissionError(errno.EACCES, "Permission denied", "scores.jsonl")
+    monkeypatch.setattr("evaluation.report.sweeps.write", Mock(side_effect=closed))
+    with pytest.raises(PermissionError, match=r"scores\.jsonl"):
+        compare(work)

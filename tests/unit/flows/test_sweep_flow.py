@@ -282,7 +282,7 @@ def test_the_accelerator_is_held_once_for_all_runs(monkeypatch):
     said: list[str] = []
 
     class Held:
-        def __init__(self, cancelled, on_wait):
+        def __init__(self, cancelled, on_wait, on_unshown):
             pass
 
         def __enter__(self):
@@ -304,7 +304,7 @@ def test_a_run_can_be_cancelled_while_another_of_its_process_waits_for_the_accel
     waits, free = threading.Event(), threading.Event()
 
     @contextlib.contextmanager
-    def accelerator(cancelled, on_wait):
+    def accelerator(cancelled, on_wait, on_unshown):
         waits.set()
         assert free.wait(10)
         yield

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from tasks.child import Child, StageFailed, without_tracebacks
+from tasks.child import STOP_GRACE_S, Child, StageFailed, without_tracebacks
 
 JOBS = "tests.unit.tasks.jobs.work"
 
@@ -142,6 +143,56 @@ def test_an_idle_process_lets_libraries_end_and_does_not_wait_for_the_rest(child
     child.close()
     assert child._process.returncode == 0, "killed after its grace"
     assert (tmp_path / "ended").read_text() == "by the library"
+
+
+def begun(child, tmp_path, settings):
+    """The job on a thread, and what came of it."""
+    came = []
+
+    def run():
+        try:
+            came.append(child.run(JOBS, settings, {}, tmp_path))
+        except (StageFailed, ValueError, OSError) as error:
+            came.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, came
+
+
+def read(file):
+    """A file's words, once it has some."""
+    deadline_s = time.monotonic() + 60
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    return file.read_text().split()
+
+
+def test_a_stopped_process_can_be_ended(child, tmp_path):
+    thread, _ = begun(child, tmp_path, {"do": "hang"})
+    pid, helper = map(int, read(tmp_path / "pids"))
+    os.kill(pid, signal.SIGSTOP)
+    started_s = time.monotonic()
+    child.kill()
+    while running(pid) or running(helper):
+        assert time.monotonic() - started_s < STOP_GRACE_S + 20
+        time.sleep(0.02)
+    thread.join(10)
+
+
+def test_a_process_that_was_stopped_goes_on(child, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    thread, came = begun(child, tmp_path, {"do": "meet", "place": str(place), "number": 0, "expected": 2})
+    pid = int(read(place / "0")[0])
+    os.kill(pid, signal.SIGSTOP)
+    (place / "1").touch()
+    thread.join(2)
+    assert thread.is_alive() and not came, "it is waited for"
+    os.kill(pid, signal.SIGCONT)
+    thread.join(60)
+    assert came == [None] and (tmp_path / "out.txt").exists()
 
 
 def test_kill_ends_the_whole_process_group(child, tmp_path):

@@ -1,9 +1,12 @@
 """One node: computed once, its failures told by what ran out, and the accelerator held for as long as its process lives."""
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 from collections import namedtuple
+from unittest.mock import Mock
 
 import pytest
 
@@ -162,3 +165,37 @@ def test_while_it_waits_for_another_a_run_holds_no_accelerator(run):
 )
 def test_an_endpoint_needs_no_accelerator_here(node, held):
     assert resources.needs_accelerator(node) is held
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"the disk of .* must have 256 MiB free for work, got \d+ MiB; free some"),
+        (errno.EDQUOT, r"the disk of .* must have 256 MiB free for work, got \d+ MiB; free some"),
+        (errno.EROFS, r"the disk of .* must take the files of work, got a read-only one; mount it again"),
+    ],
+)
+def test_a_disk_that_fails_when_a_stage_is_done_is_told_and_the_next_try_goes_on(run, monkeypatch, number, said):
+    """As it may while the stage's files are hashed, or its manifest written: what the stage has made stays."""
+    commit = Store.commit
+
+    def failing(self, *args, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Store, "commit", failing)
+    monkeypatch.setattr(os, "access", lambda path, mode: number != errno.EROFS)
+    with pytest.raises(StageFailed, match=said) as failure:
+        run("write")
+    assert failure.value.cause is Cause.DISK and run.held == ["held", "free"]
+    (work,) = run.execution.store.root.glob("work/*.work")
+    assert (work / "out.txt").exists()
+    monkeypatch.setattr(Store, "commit", commit)
+    assert (run("write").path / "out.txt").exists()
+
+
+def test_a_place_elsewhere_that_is_read_only_is_not_taken_for_the_home(run, monkeypatch):
+    """As a library's cache in a container whose root can't be written: the error names its file."""
+    elsewhere = OSError(errno.EROFS, os.strerror(errno.EROFS), "/root/.cache/kernels")
+    monkeypatch.setattr(Store, "commit", Mock(side_effect=elsewhere))
+    with pytest.raises(OSError, match=r"^\[Errno 30\] Read-only file system: '/root/\.cache/kernels'$"):
+        run("write")

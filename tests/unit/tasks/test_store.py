@@ -1,6 +1,7 @@
 """The store: an artifact is complete or absent, and an altered one is never used."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bnf.model.digests import model_digest
+from tasks import store as tasks_store
 from tasks.keys import ROOT, Ingredients
 from tasks.store import Store, damage
 
@@ -66,6 +68,100 @@ def test_an_altered_artifact_is_not_used_and_the_reason_names_the_file(store, al
     assert name in store.problem("score", MADE_OF.key())
     assert make(store).path == artifact.path
     assert damage(artifact) is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"files": []},
+        {"files": {"scores.jsonl": 7}},
+        {"files": {"scores.jsonl": {"size": "7", "sha256": "a"}}},
+        {"files": {"scores.jsonl": {"size": 7}}},
+        {"fingerprint": 5},
+        {"ingredients": []},
+        {"model_path": 5},
+        {"model_folder": ["x"], "is_linked": True},
+    ],
+)
+def test_a_manifest_of_odd_types_makes_a_miss(store, odd):
+    artifact = make(store)
+    file = artifact.path / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | odd))
+    assert store.find("score", MADE_OF.key()) is None and store.same_but_code(MADE_OF) is None
+    assert f"{file} is no manifest" in store.problem("score", MADE_OF.key())
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"[" * 100_000])
+def test_a_manifest_that_a_power_cut_left_makes_a_miss(store, content):
+    artifact = make(store)
+    (artifact.path / "manifest.json").write_bytes(content)
+    assert store.find("score", MADE_OF.key()) is None and "manifest.json" in store.problem("score", MADE_OF.key())
+    again = make(store)
+    assert store.find("score", MADE_OF.key()) == again
+
+
+def test_files_are_on_the_disk_before_the_manifest_and_that_before_its_folder_has_its_name(store, monkeypatch):
+    """A power cut finds an artifact that is whole, or none."""
+    seen = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+
+    def synced(descriptor):
+        seen.append(("synced", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def named(how):
+        def call(source, target):
+            seen.append(("named", Path(target).name))
+            how(source, target)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", named(replace))
+    monkeypatch.setattr(os, "rename", named(rename))
+    artifact = make(store)
+    what = [(verb, Path(name).name.split(".")[0]) for verb, name in seen]
+    folder, key = artifact.path.name.split(".")[0], MADE_OF.key().split(".")[0]
+    assert set(what[:2]) == {("synced", "scores"), ("synced", "extra")}
+    assert what[2:] == [
+        *(("synced", "manifest"), ("named", "manifest"), ("named", folder)),
+        *(("synced", key), ("named", key)),
+    ]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize(
+    "moment", ["a file is hashed", "the manifest is written", "the folder is renamed", "the pointer is set"]
+)
+def test_a_disk_that_fails_while_an_artifact_is_completed_loses_nothing(store, monkeypatch, moment, number):
+    calls = []
+
+    def failing(module, name, matters):
+        does = getattr(module, name)
+
+        def call(*args, **options):
+            if matters(*args):
+                calls.append(args)
+                raise OSError(number, os.strerror(number))
+            return does(*args, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    if moment == "a file is hashed":
+        failing(tasks_store, "file_sha256", lambda path: path.name == "scores.jsonl")
+    elif moment == "the folder is renamed":
+        failing(os, "rename", lambda *_: True)
+    else:
+        failing(tasks_store, "write_json", lambda path, *_: (path.name == "manifest.json") == ("manifest" in moment))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        make(store)
+    monkeypatch.undo()
+    assert len(calls) == 1
+    found = store.find("score", MADE_OF.key())
+    assert found is None or damage(found, hashes=True) is None
+    if found is None:
+        assert (store.work_folder("score", MADE_OF.key()) / "scores.jsonl").read_text() == "content", "the work is kept"
+    assert damage(make(store), hashes=True) is None
 
 
 def test_a_stage_without_content_is_an_error(store):

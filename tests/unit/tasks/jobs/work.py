@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -50,7 +51,10 @@ def run(job):
         with open("/dev/full", "w") as disk:
             disk.write("x")
     elif what == "swell":
-        raise MemoryError("no more")
+        # It may take 64 MiB more than it has, as in a container that is full.
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + (64 << 20), resource.RLIM_INFINITY))
+        bytearray(1 << 30)
     elif what == "lose connection":
         raise ConnectionResetError("the peer is gone")
     elif what == "raise":

@@ -8,16 +8,14 @@ refused. https://github.com/EleutherAI/lm-evaluation-harness
 from __future__ import annotations
 
 import difflib
-import functools
 import math
-import re
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.answers.thoughts import MARKERS
 from evaluation.engines import Engine
+from evaluation.harness.definitions import definition_folders, names_in
 from evaluation.records import Record, write_json, write_whole
 from evaluation.types import Progress
 
@@ -29,13 +27,11 @@ SAMPLES_FILE = "samples.jsonl"
 # Completions with a thought as the model wrote them: a task reads what follows the thought.
 THOUGHTS_FILE = "thoughts.jsonl"
 
-_NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#]+)["']?\s*$""", re.M)
-
 
 def unknown_task(name: str, include_path: Path | None = None) -> str | None:
     """What is wrong with a task's name, as a message; None where a task, group or tag has that name."""
-    folders = _folders(include_path)
-    names = [_names_in(folder) for folder in folders]
+    folders = definition_folders(include_path)
+    names = [names_in(folder) for folder in folders]
     if any(name in found for found in names):
         return None
     # Tags stand in files that others include. lm-eval's own index knows them, and takes 20 s to build: a name that no definition
@@ -51,24 +47,6 @@ def unknown_task(name: str, include_path: Path | None = None) -> str | None:
     return f"evaluation.lm_eval must name tasks of lm-eval{place}, got {name!r}; {hint}"
 
 
-def _folders(include_path: Path | None) -> list[Path]:
-    """Where definitions lie: the user's folder, then lm-eval's own."""
-    spec = find_spec("lm_eval")
-    if spec is None or spec.origin is None:
-        raise ValueError("evaluation.lm_eval must have the package lm-eval, got none; run `make env`")
-    return [*([include_path] if include_path else []), Path(spec.origin).parent / "tasks"]
-
-
-@functools.cache
-def _names_in(folder: Path) -> dict[str, Path]:
-    """The tasks and groups that a folder's files name, each with its file."""
-    names: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.yaml")):
-        for name in _NAME.findall(path.read_text(encoding="utf-8", errors="replace")):
-            names.setdefault(name, path)
-    return names
-
-
 def run_task(
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -82,6 +60,7 @@ def run_task(
     include_path: Path | None = None,
     system_prompt: str | None = None,
     markers: Sequence[str] = MARKERS,
+    commits: Mapping[str, str] | None = None,
 ) -> Record:
     """Runs a task, or each task of a group or tag; writes results.json and samples.jsonl and returns the former.
 
@@ -94,6 +73,7 @@ def run_task(
         include_path: A folder of task definitions, which come before lm-eval's own.
         system_prompt: The system message of chat prompts that have none: a task's own description is one.
         markers: The texts that begin and end a thought, which is taken off before an answer is read.
+        commits: At which commit each data set of the hub is read.
 
     Raises:
         ValueError: where there is no such task, it executes code, or the engine can't say likelihoods that it needs.
@@ -103,12 +83,14 @@ def run_task(
 
     from evaluation.harness.model import EngineModel
     from evaluation.harness.replies import REPLIES_FILE
+    from evaluation.harness.sets import at_commits
 
     if problem := unknown_task(name, include_path):
         raise ValueError(problem)
     folders = _definitions(name, include_path)
     manager = TaskManager(include_defaults=folders is None, include_path=include_path if folders is None else folders)
-    loaded = manager.load([name])
+    with at_commits(commits or {}):
+        loaded = manager.load([name])
     for task in loaded["tasks"].values():
         if getattr(task, "UNSAFE_CODE", False):
             raise ValueError(
@@ -146,8 +128,8 @@ def run_task(
 
 def _definitions(name: str, include_path: Path | None) -> list[Path] | None:
     """The folder of definitions that a single task needs; None where all have to be read (groups and tags name others)."""
-    for folder in _folders(include_path):
-        path = _names_in(folder).get(name)
+    for folder in definition_folders(include_path):
+        path = names_in(folder).get(name)
         if path is not None and "group:" not in path.read_text(encoding="utf-8", errors="replace"):
             return [path.parent]
     return None

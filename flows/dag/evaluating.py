@@ -10,6 +10,7 @@ from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
 from evaluation.judging.answers import ANSWERS_FORM
 from evaluation.judging.protocols import PROTOCOLS
+from flows.dag import hub
 from flows.dag.on_policy import BASE, policy_node
 from flows.dag.parts import (
     benchmark_code,
@@ -21,6 +22,7 @@ from flows.dag.parts import (
     session,
     source_files,
     source_kind,
+    source_settings,
 )
 from flows.errors import RecipeError
 from flows.recipe.benchmark_sections import Benchmark, JudgedBenchmark
@@ -110,6 +112,7 @@ def _lm_eval(recipe: Recipe, model: Role, name: str) -> Node:
         **evaluation.lm_eval[name].model_dump(),
         "engine": engine,
         **_lm_eval_versions(),
+        **_task_sets(name, folder),
         "definitions": folder_digest(folder) if folder is not None else None,
         "date": recipe.date,
         # Without a chat template there are no messages.
@@ -140,6 +143,22 @@ def _lm_eval_versions() -> Settings:
         "lm_eval": package_version("lm-eval"),
         "libraries": {package: package_version(package) for package in LIBRARIES["math_verify"]},
     }
+
+
+def _task_sets(name: str, folder: Path | None) -> Settings:
+    """The data sets of the hub that a task reads, each with its commit; nothing where it reads none."""
+    from evaluation.harness.sets import task_sets
+
+    try:
+        found = task_sets(name, folder)
+    except (OSError, ValueError):
+        # What is wrong with the definitions or the package, the preflight says.
+        return {}
+    sets = [
+        {"path": one.path, "config": one.config, "revision": hub.pinned("dataset", one.path, one.revision), **one.more}
+        for one in found
+    ]
+    return {"sets": sets} if sets else {}
 
 
 def folder_digest(folder: Path) -> str:
@@ -250,7 +269,7 @@ def _generate(
         "generate",
         {
             "benchmark": name,
-            "source": source_kind(name, benchmark),
+            **source_settings(name, benchmark),
             "limit": benchmark.limit,
             "max_new_tokens": min(limits),
             **drawn,

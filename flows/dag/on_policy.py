@@ -6,6 +6,7 @@ starts from (`fixed`), or each round's own starting point (`each_round`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from data.reading.files import as_local
 from data.reading.records import is_hub_id
 from data.sampling.prompts import check_source
 from data.sources import SOURCES
+from flows.dag import hub
 from flows.dag.parts import (
     benchmark_code,
     conversation_settings,
@@ -247,6 +249,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
             settings["path"] = path
             if "://" in path:
                 settings["version"] = url_version("sample.path", path)
+    settings["place"] = _pinned(source, settings["path"], files, sample)
     round_ = _round_of(number, sample)
     loaded = settings["engine"], sample.placement()
     alike = model == BASE and loaded == (evaluation_engine(recipe), recipe.evaluation.placement())
@@ -261,6 +264,17 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         # The base model's engine then generates what is evaluated, too.
         session=session("generate", "base") if alike else None,
     )
+
+
+def _pinned(source: str, path: str | None, files: Mapping[str, Path], sample: Sample) -> dict[str, str]:
+    """Where the prompts lie beside a path, with the commit of a hub's set that they are of."""
+    place = sample.place()
+    sets = {path} if path is not None else {one.path for one in load(SOURCES, source).HUB}
+    # A source's own sets would have a commit each; all of today's read one.
+    if files or len(sets) != 1 or "://" in (name := sets.pop()):
+        return place
+    commit = hub.pinned("dataset", name, sample.revision)
+    return place if commit is None else {**place, "revision": commit}
 
 
 def verifiable(source: str) -> str | None:

@@ -91,6 +91,11 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
             yield _benchmark(node, recipe)
         if node.stage == "lm_eval" and node.role == "base":
             yield _lm_eval(node)
+            for one in node.settings.get("sets", ()):
+                key = f"evaluation.lm_eval.{node.benchmark}"
+                yield _hub_set(
+                    key, one["path"], one["revision"], "leave the task out, or read the set from a file in a task of your own"
+                )
         if node.stage == "judge" and node.files:
             yield judged_files_check(node, {entry.node.id: entry.node for entry in forecasts})
         if node.stage == "prepare" and "sources" in node.settings:
@@ -170,7 +175,7 @@ def _template_problem(folder: Path, key: str, node: Node) -> str | None:
 def _hub_model(node: Node, key: str) -> Check:
     """A model that has to be fetched must be on the hub or in this machine's cache of it, and be what the pipeline reads."""
     name = node.settings["model_name_or_path"]
-    found = hub.ask("model", name, node.settings["revision"])
+    found = hub.asked_for("model", name, node.settings["revision"])
     if found.wrong is None and found.folder is not None:
         check = _model(found.folder, key, node)
         return replace(check, name=f"model {name}", seen=f"{check.seen}; {found.seen}")
@@ -188,7 +193,7 @@ def _hub_model(node: Node, key: str) -> Check:
 
 def _hub_set(key: str, name: str, revision: str | None, remedy: str) -> Check:
     """A data set that has to be fetched must be on the hub or in this machine's cache of it."""
-    found = hub.ask("dataset", name, revision)
+    found = hub.asked_for("dataset", name, revision)
     problem = f"{key} must be a data set that the hub gives, got {name!r}: {found.wrong}; {remedy}"
     return Check(f"data set {name}", problem if found.wrong else None, found.seen)
 
@@ -251,7 +256,7 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
         return Check(name, f"{section}.benchmarks.{error}")
     if settings["source"] == "hub" and module.HUB is not None:
         remedy = "name a local file" + (", or `sample`" if sample_file(benchmark).exists() else "")
-        return _hub_set(key, module.HUB.id, None, remedy)
+        return _hub_set(key, module.HUB.id, settings.get("revision"), remedy)
     try:
         # A benchmark that is on no hub says in its error that it needs a file.
         source = {"file": str(node.files.get("source")), "sample": "sample"}.get(settings["source"])
@@ -294,7 +299,7 @@ def _prompts(node: Node) -> Iterator[Check]:
     if local is None and not source.MAKES_PROMPTS:
         path, revision = settings["path"], settings["place"].get("revision")
         if path is None:
-            sets = dict.fromkeys((one.path, one.revision) for one in source.HUB)
+            sets = dict.fromkeys((one.path, revision or one.revision) for one in source.HUB)
         else:
             # A URL has answered when its version was asked for.
             sets = {} if "://" in path else {(path, revision): None}
@@ -333,7 +338,7 @@ def _memory(forecasts: Sequence[Forecast], config: TrainConfig) -> Check:
     folder = base.node.files.get("model") or (model_folder(base.artifact.path) if base.artifact is not None else None)
     weights = None
     if folder is None:
-        found = hub.ask("model", base.node.settings["model_name_or_path"], base.node.settings["revision"])
+        found = hub.asked_for("model", base.node.settings["model_name_or_path"], base.node.settings["revision"])
         folder, weights = found.folder, found.weights_bytes
     check = None if folder is None else memory_check(folder, config, _prepared(forecasts, config), available_memory())
     return check or _memory_of(weights, config)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel
 
 from bnf.paths import person_path
+from evaluation.bundle import without_keys
 from flows.errors import RecipeError
 from tasks.keys import ROOT
 
@@ -105,12 +105,6 @@ def without_folders(model: Model) -> Model:
         return Path(inside).name if Path(inside).is_absolute() else inside
 
     return _with_paths(model, without_secrets, "", others=("base_url",))
-
-
-def without_keys(url: str) -> str:
-    """A URL without what may be a key: user and password, query, fragment."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def refuse_passwords(model: BaseModel) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from bnf.failures import Cause, cause_of
 from evaluation.bundle import Bundle, NotInBundle, damage, opened
 from evaluation.hub_loading import cached_folders, is_commit, is_transport, refused
+from flows.dag.checks import Check
 from tasks.stages.resolve import FETCHED
 
 TIMEOUT_S = 10.0
@@ -51,6 +52,13 @@ class Found:
         if self.files is None:
             return None
         return sum(size for name, size in self.files.items() if fnmatch(name, "*.safetensors"))
+
+
+def set_check(key: str, name: str, revision: str | None, remedy: str) -> Check:
+    """A data set that has to be fetched must be on the hub, in this machine's cache of it, or in the bundle."""
+    found = asked_for("dataset", name, revision)
+    problem = f"{key} must be a data set that the hub gives, got {name!r}: {found.wrong}; {remedy}" if found.wrong else None
+    return Check(f"data set {name}", problem, found.seen, is_stale=problem is None and not found.is_reached)
 
 
 def weights_bytes(folder: Path) -> int:
@@ -124,7 +132,7 @@ def ask(kind: HubKind, name: str, revision: str | None) -> Found:
         return Found(None, "on the hub", files=files, commit=commit)
     cached = _cached_model(name, commit or revision) if kind == "model" else _cached_set(name, commit)
     if cached is None:
-        return Found(f"{wrong}, and this machine's cache has none", is_reached=False)
+        return Found(f"{wrong}, and this machine's cache has none", commit=commit, is_reached=False)
     at = f" at commit {commit[:12]}" if commit else ""
     return Found(None, f"{wrong}; in this machine's cache{at}", folder=cached, commit=commit, is_reached=False)
 

@@ -93,7 +93,7 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
             yield _lm_eval(node)
             for one in node.settings.get("sets", ()):
                 key = f"evaluation.lm_eval.{node.benchmark}"
-                yield _hub_set(
+                yield hub.set_check(
                     key, one["path"], one["revision"], "leave the task out, or read the set from a file in a task of your own"
                 )
         if node.stage == "judge" and node.files:
@@ -178,7 +178,7 @@ def _hub_model(node: Node, key: str) -> Check:
     found = hub.asked_for("model", name, node.settings["revision"])
     if found.wrong is None and found.folder is not None:
         check = _model(found.folder, key, node)
-        return replace(check, name=f"model {name}", seen=f"{check.seen}; {found.seen}")
+        return replace(check, name=f"model {name}", seen=f"{check.seen}; {found.seen}", is_stale=not found.is_reached)
     wrong, seen = found.wrong, found.seen
     if wrong is None and found.files is not None:
         files = found.files.keys()
@@ -189,13 +189,6 @@ def _hub_model(node: Node, key: str) -> Check:
         seen = f"{(found.weights_bytes or 0) / GIB:.2f} GiB of weights, on the hub"
     problem = f"{key} must be a folder or a hub id that can be fetched, got {name!r}: {wrong}; name a folder, or correct the id"
     return Check(f"model {name}", problem if wrong else None, seen)
-
-
-def _hub_set(key: str, name: str, revision: str | None, remedy: str) -> Check:
-    """A data set that has to be fetched must be on the hub or in this machine's cache of it."""
-    found = hub.asked_for("dataset", name, revision)
-    problem = f"{key} must be a data set that the hub gives, got {name!r}: {found.wrong}; {remedy}"
-    return Check(f"data set {name}", problem if found.wrong else None, found.seen)
 
 
 def _engine(node: Node, key: str) -> Check:
@@ -256,7 +249,7 @@ def _benchmark(node: Node, recipe: Recipe) -> Check:
         return Check(name, f"{section}.benchmarks.{error}")
     if settings["source"] == "hub" and module.HUB is not None:
         remedy = "name a local file" + (", or `sample`" if sample_file(benchmark).exists() else "")
-        return _hub_set(key, module.HUB.id, settings.get("revision"), remedy)
+        return hub.set_check(key, module.HUB.id, settings.get("revision"), remedy)
     try:
         # A benchmark that is on no hub says in its error that it needs a file.
         source = {"file": str(node.files.get("source")), "sample": "sample"}.get(settings["source"])
@@ -283,7 +276,7 @@ def _sources(node: Node) -> Iterator[Check]:
     for number, source in enumerate(sources):
         key = "data" if len(sources) == 1 else f"data.{number}"
         if is_hub_id(source.path):
-            yield _hub_set(f"{key}.path", source.path, source.revision, "name a file or folder, or correct the id")
+            yield hub.set_check(f"{key}.path", source.path, source.revision, "name a file or folder, or correct the id")
         elif source.streaming:
             problem = f"{key}.streaming must be left out for files, got true for {source.path}; remove it"
             yield Check(f"source {source.source}", problem)
@@ -304,7 +297,7 @@ def _prompts(node: Node) -> Iterator[Check]:
             # A URL has answered when its version was asked for.
             sets = {} if "://" in path else {(path, revision): None}
         for hub_id, of in sets:
-            yield _hub_set("sample.path", hub_id, of, "name a file or folder")
+            yield hub.set_check("sample.path", hub_id, of, "name a file or folder")
         return
     try:
         prompts = load_prompts(settings["source"], str(local) if local else None, number, **settings["place"])

@@ -62,7 +62,9 @@ class HubServer:
         self.requests: list[Request] = []
         self.accounts: dict[str, str] = {}  # token → account
         self.busy = 0
-        self._closed = False
+        self._closed = self.is_slow = False
+        self._slow: str | None = None
+        self._going_on = threading.Event()
         self._cuts: dict[str, list[int]] = {}
         self._lock = threading.Lock()
         hub = self
@@ -125,6 +127,14 @@ class HubServer:
     def cut(self, path: str, *after: int) -> None:
         """End the next answers with this file after so many of its bytes, one after another."""
         self._cuts[path] = list(after)
+
+    def slow_down(self, path: str) -> None:
+        """Let the next answers with this file stop in their middle, until `go_on`; `is_slow` says that one has come so far."""
+        self._slow, self._going_on = path, threading.Event()
+
+    def go_on(self) -> None:
+        self._slow = None
+        self._going_on.set()
 
     def asked(self, pattern: str = "") -> list[str]:
         """The requests whose `METHOD path` holds the pattern."""
@@ -245,6 +255,13 @@ class HubServer:
         with self._lock:
             names = [one for one in self._cuts if self._cuts[one] and (path.endswith(one) or self._is_lfs(one, path))]
             after = self._cuts[names[0]].pop(0) if names and handler.command == "GET" else None
+        slow = self._slow
+        if slow is not None and handler.command == "GET" and (path.endswith(slow) or self._is_lfs(slow, path)):
+            _send(handler, status, content[: len(content) // 2], {**headers, "Content-Length": str(len(content))})
+            self.is_slow = True
+            self._going_on.wait(300)
+            handler.wfile.write(content[len(content) // 2 :])
+            return None
         return _send(handler, status, content, headers, cut=None if after is None else max(0, after - first))
 
     def _is_lfs(self, name: str, path: str) -> bool:

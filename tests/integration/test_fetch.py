@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -65,8 +67,8 @@ class Person:
     def write(self, more):
         sources = [{"source": "pairs", "path": "some/Pairs"}, {"source": "pairs", "path": f"{self.hub.url}/plain/more.jsonl"}]
         recipe = {"name": "r", "model_name_or_path": "some/model", "data": sources, "train": {"max_steps": 1}}
-        recipe |= {"evaluation": {"benchmarks": {}}, **more}
-        (self.folder / "r.yaml").write_text(json.dumps(recipe))
+        self.recipe = recipe | {"evaluation": {"benchmarks": {}}, **more}
+        (self.folder / "r.yaml").write_text(json.dumps(self.recipe))
 
     def variables(self, **more):
         own = {"HF_ENDPOINT": self.hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(self.folder / "hf"), "HF_TOKEN": TOKEN}
@@ -86,6 +88,13 @@ class Person:
 
     def fetch(self, **more):
         return self("fetch", "r.yaml", "--to", "bundle", "--json", **more)
+
+    def steps(self, *steps):
+        command = [sys.executable, "-P", "-m", "tests.integration.fetch_worker", json.dumps(steps)]
+        pipes = {"capture_output": True, "text": True, "timeout": 500}
+        done = subprocess.run(command, cwd=self.folder, env=self.variables(), **pipes)
+        assert done.returncode == 0 and TOKEN not in done.stdout + done.stderr, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
 
     def cut_off(self, *words, code=0):
         """The same on a machine of nobody: without a network, a cache or an account."""
@@ -125,45 +134,40 @@ def test_fetching_adds_what_is_missing_and_goes_on_after_a_kill(hub, tmp_path):
     hub.go_on()
     assert not (tmp_path / "bundle" / "bundle.json").exists()
     before = len(hub.requests)
-    found = person.fetch()
-    again = [
-        one.path for one in hub.requests[before:] if one.method == "GET" and ("/resolve/" in one.path or "/lfs/" in one.path)
-    ]
-    lfs = [path for path in again if path.startswith("/lfs/")]
-    assert len(lfs) == 1 and not any(path.endswith((".py", ".bin", "notes.txt")) for path in again)
-    assert [(one["kind"], one["name"], one["fetched"]) for one in found["parts"]] == [
+    model = tmp_path / "bundle" / "models" / "some--model" / person.model
+    with_gsm8k = {**person.recipe, "evaluation": {"benchmarks": {"gsm8k": {}}}}
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("")
+    first, second, third, full, denied, offline = person.steps(
+        {},
+        {},
+        {"recipe": with_gsm8k, "damage": str(model / "config.json")},
+        {"to": "full"},
+        {"to": "other", "variables": {"HF_TOKEN": ""}},
+        {"variables": {"BNF_OFFLINE": "bundle"}},
+    )
+    assert [(one["kind"], one["name"], one["fetched"]) for one in first["parts"]] == [
         ("model", "some/model", True),
         ("dataset", "some/Pairs", True),
         ("url", f"{hub.url}/plain/more.jsonl", True),
     ]
-    assert not list((tmp_path / "bundle").rglob("*.incomplete")) and found["left_out"] == []
-
-    # Again, nothing is fetched; a changed recipe adds its own part alone; a damaged file comes anew.
-    before = len(hub.requests)
-    assert not any(one["fetched"] for one in person.fetch()["parts"])
-    person.write({"evaluation": {"benchmarks": {"gsm8k": {}}}})
-    (tmp_path / "bundle" / "models" / "some--model" / person.model / "config.json").write_bytes(b"[]")
-    found = {one["name"]: one for one in person.fetch()["parts"]}
-    assert {name for name, one in found.items() if one["fetched"]} == {"openai/gsm8k", "some/model"}
-    assert not any(
-        one.path.startswith("/lfs/") or "Pairs/resolve" in one.path for one in hub.requests[before:] if one.method == "GET"
-    )
-    assert found["openai/gsm8k"]["variant"] == "main" and found["openai/gsm8k"]["commit"] == person.gsm8k
-    assert sorted(file.name for file in (tmp_path / "bundle" / "datasets" / "openai--gsm8k").rglob("*.*")) == [
-        "README.md",
-        "test.jsonl",
-        "train.jsonl",
+    # The weights that were whole are not fetched again, and nothing twice, but what was damaged.
+    asked = [
+        one.path for one in hub.requests[before:] if one.method == "GET" and re.search(r"/resolve/|/lfs/|/plain/", one.path)
     ]
-
-    # Refusals: no bundle, no access, no such thing.
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("")
-    person("fetch", "r.yaml", "--to", "full", code=2)
-    assert "--to must be a bundle, an empty folder or a new one, got" in person.err
-    person("fetch", "r.yaml", "--to", "other", code=2, HF_TOKEN="")
-    assert "model_name_or_path must be a model that the hub gives, got 'some/model': it is gated" in person.err
-    person("fetch", "r.yaml", "--to", "bundle", code=2, BNF_OFFLINE="bundle")
-    assert "BNF_OFFLINE must not be set while fetching" in person.err
+    assert sum(path.startswith("/lfs/") for path in asked) == 1
+    own = [path for path in asked if "/resolve/" in path and not path.endswith((".md", ".yaml"))]
+    assert Counter(path.rpartition("/")[2] for path in own) == {"config.json": 1, "train.jsonl": 2, "test.jsonl": 1}
+    assert not list((tmp_path / "bundle").rglob("*.incomplete")) and first["left_out"] == []
+    assert not any(one["fetched"] for one in second["parts"])
+    found = {one["name"]: one for one in third["parts"]}
+    assert {name for name, one in found.items() if one["fetched"]} == {"openai/gsm8k", "some/model"}
+    assert found["openai/gsm8k"]["variant"] == "main" and found["openai/gsm8k"]["commit"] == person.gsm8k
+    files = (tmp_path / "bundle" / "datasets" / "openai--gsm8k").rglob("*.*")
+    assert sorted(file.name for file in files) == ["README.md", "test.jsonl", "train.jsonl"]
+    assert "--to must be a bundle, an empty folder or a new one, got" in full["error"]
+    assert "model_name_or_path must be a model that the hub gives, got 'some/model': it is gated" in denied["error"]
+    assert "BNF_OFFLINE must" in offline["error"]
 
 
 def test_a_bundle_runs_a_recipe_without_a_network_by_the_same_keys(hub, tmp_path):

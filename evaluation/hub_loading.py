@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from evaluation.bundle import opened, set_variant
+from evaluation.records import Record
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # What load_dataset is told of which files are read.
@@ -20,7 +20,7 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
-def load_set(name: str, config: str | None, **options: Any) -> Any:
+def load_set(name: str, config: str | None, **options: object) -> Iterable[Record]:
     """A data set of the hub, as datasets.load_dataset gives it; `options` are load_dataset's.
 
     A commit is read as such: where the hub isn't reached, load_dataset itself would take whichever commit the cache had last.
@@ -31,14 +31,15 @@ def load_set(name: str, config: str | None, **options: Any) -> Any:
     """
     import datasets
 
-    bundle, revision = opened(), options.get("revision")
+    bundle, given = opened(), options.get("revision")
+    revision = given if isinstance(given, str) else None
     if bundle is not None:
         more = {name: options[name] for name in _OF_FILES if name in options}
         folder = bundle.find("dataset", name, revision, set_variant(config, more))
         return datasets.load_dataset(str(folder), config, **{key: one for key, one in options.items() if key != "revision"})
-    if is_commit(revision):
+    if revision is not None and is_commit(revision):
         of_files = any(options.get(one) is not None for one in _OF_FILES)
-        if not of_files and (rows := _cached(name, config, options)) is not None:
+        if not of_files and (rows := _cached(name, config, revision, options)) is not None:
             return rows
         require_reached("dataset", name, revision)
     try:
@@ -125,15 +126,15 @@ def cached_folders(name: str, commit: str | None = None) -> list[Path]:
     return sorted((root / f"{owner}___{camelcase_to_snakecase(own)}").glob(f"*/*/{commit or '*'}"))
 
 
-def _cached(name: str, config: str | None, options: Mapping[str, Any]) -> Any:
+def _cached(name: str, config: str | None, commit: str, options: Mapping[str, object]) -> Iterable[Record] | None:
     """The set of this commit that the datasets library has read before; None where it hasn't, or not all of it."""
-    found = [folder for folder in cached_folders(name, options["revision"]) if folder.is_dir()]
+    found = [folder for folder in cached_folders(name, commit) if folder.is_dir()]
     folders = [folder for folder in found if config is None or folder.parts[-3] == config]
     if len(folders) != 1:
         return None
     from datasets.packaged_modules.cache.cache import Cache
 
-    own_config, version, commit = folders[0].parts[-3:]
+    own_config, version, _ = folders[0].parts[-3:]
     cache = Cache(repo_id=name, dataset_name=name.split("/")[-1], config_name=own_config, version=version, hash=commit)
     split = options.get("split")
     if split is not None and cache.info.splits and split not in cache.info.splits:

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import yaml
 
 from evaluation.harness.definitions import definition_folders, names_in
 from evaluation.hub_loading import load_set
+from evaluation.records import Record
 
 # What load_dataset is told of which files are read, beside the configuration.
 _OF_FILES = ("data_dir", "data_files")
@@ -29,7 +29,7 @@ class TaskSet:
     path: str
     config: str | None
     revision: str | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    more: Record = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,7 +54,7 @@ def task_sets(name: str, include_path: Path | None = None) -> list[TaskSet]:
     return found
 
 
-def _definitions(name: str, folders: Sequence[Path], above: list[str]) -> Iterator[dict[str, Any]]:
+def _definitions(name: str, folders: Sequence[Path], above: list[str]) -> Iterator[Record]:
     if name in above:
         return
     for folder in folders:
@@ -66,7 +66,7 @@ def _definitions(name: str, folders: Sequence[Path], above: list[str]) -> Iterat
         yield from _tasks_of(_read(file), folders, [*above, name])
 
 
-def _tasks_of(definition: dict[str, Any], folders: Sequence[Path], above: list[str]) -> Iterator[dict[str, Any]]:
+def _tasks_of(definition: Record, folders: Sequence[Path], above: list[str]) -> Iterator[Record]:
     """A task's definition, or those of a group's tasks, which may be names, or definitions of their own."""
     inner = definition.get("task")
     if not isinstance(inner, list):
@@ -105,12 +105,12 @@ def _tagged(tag: str, folders: tuple[Path, ...]) -> list[Path]:
     return found
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Record:
     """A definition with what it includes, of which its own values take the place."""
     found = yaml.load(file.read_text(encoding="utf-8", errors="replace"), Loader=_Loader)
     own = found if isinstance(found, dict) else {}
     included = own.pop("include", None) or []
-    merged: dict[str, Any] = {}
+    merged: Record = {}
     for name in [included] if isinstance(included, str) else included:
         path = file.parent / name
         if path.is_file():
@@ -125,7 +125,7 @@ def at_commits(commits: Mapping[str, str]) -> Iterator[None]:
 
     load_dataset = datasets.load_dataset
 
-    def load(path: str, name: str | None = None, **options: Any) -> Any:
+    def load(path: str, name: str | None = None, **options: object) -> object:
         if path.count("/") != 1 or Path(path).exists() or path.endswith(".py"):
             return load_dataset(path, name, **options)
         revision = options.pop("revision", None)

@@ -188,7 +188,7 @@ def test_a_bundle_runs_a_recipe_without_a_network_by_the_same_keys(hub, tmp_path
     assert keys(planned) == online and planned["problems"] == []
     person.cut_off("run", "r.yaml", "--only", "resolve,prepare")
     (prepared,) = (tmp_path / "no-home" / "artifacts" / "prepare").glob("*/ledger.json")
-    assert json.loads(prepared.read_text())["groups"]["num_groups"] == len(PAIRS)
+    assert json.loads(prepared.read_text())["num_groups"] == len(PAIRS)
     assert not list((tmp_path / "no-hf").rglob("*.safetensors"))
 
     # What it lacks is said, with the remedy; so is what has changed in it.

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from evaluation.bundle import Bundle, Part, damage, read_bundle, write_bundle
 from evaluation.hub_loading import refused
+from evaluation.records import Record
 from flows.dag.wanted import Wanted
 from flows.errors import RecipeError
 from tasks.keys import digest
@@ -139,7 +139,7 @@ def _refusal(one: Wanted, error: Exception) -> Exception:
 
 
 def _list_model(one: Wanted) -> _Listing:
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     tree = _tree(one)
     names = filter_repo_objects(tree, allow_patterns=FETCHED)
@@ -159,7 +159,8 @@ def _list_set(one: Wanted) -> _Listing:
         raise ValueError(
             f"its files must lie in its own repository, got {elsewhere or 'none'}; give the data as files of your own"
         )
-    tree, card = _tree(one), {}
+    tree = _tree(one)
+    card: Record = {}
     for name in _CARD_FILES[:2]:
         if name in tree:
             file = hf_hub_download(one.name, name, repo_type="dataset", revision=one.commit)
@@ -170,7 +171,7 @@ def _list_set(one: Wanted) -> _Listing:
     return _Listing(one, place, {name: tree[name] for name in names}, _card_text(card, builder.config.name))
 
 
-def _card_of(text: str, *, is_yaml: bool) -> dict[str, Any]:
+def _card_of(text: str, *, is_yaml: bool) -> Record:
     import yaml
 
     match = None if is_yaml else _CARD.match(text)
@@ -178,11 +179,11 @@ def _card_of(text: str, *, is_yaml: bool) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _card_text(card: Mapping[str, Any], config: str) -> str:
+def _card_text(card: Record, config: str) -> str:
     """The card with one configuration alone: the others' files are not in the part."""
     import yaml
 
-    kept: dict[str, Any] = {}
+    kept: Record = {}
     for name in ("configs", "dataset_info"):
         value = card.get(name)
         if isinstance(value, list):
@@ -241,7 +242,7 @@ def _fetch(listing: _Listing, folder: Path) -> Part:
 
 def _fetch_repository(listing: _Listing, place: Path) -> None:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()
     one = listing.wanted
@@ -275,8 +276,8 @@ def _is_as_listed(file: Path, listed: _Listed) -> bool:
             return hashlib.file_digest(content, "sha256").hexdigest() == listed.sha256
     if listed.blob is not None:
         # Git's own hash of a file.
-        content = file.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == listed.blob
+        whole = file.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(whole) + whole).hexdigest() == listed.blob
     return True
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bnf.failures import Cause, cause_of
 from evaluation.bundle import Bundle, NotInBundle, damage, opened
@@ -102,13 +102,13 @@ def ask(kind: HubKind, name: str, revision: str | None) -> Found:
         return Found(str(error), is_reached=False)
     # Must be set before the library is imported, as it is for the stages' processes.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import HfApi
+    from huggingface_hub import DatasetInfo, HfApi, ModelInfo
     from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
     try:
         if kind == "model":
-            info: Any = api.model_info(name, revision=revision, timeout=TIMEOUT_S, files_metadata=True)
+            info: ModelInfo | DatasetInfo = api.model_info(name, revision=revision, timeout=TIMEOUT_S, files_metadata=True)
         else:
             info = api.dataset_info(name, revision=revision, timeout=TIMEOUT_S)
         if getattr(info, "gated", False):

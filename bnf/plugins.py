@@ -6,9 +6,10 @@ default in the contract: a value, or a method under `@default`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType, ModuleType
@@ -58,13 +59,14 @@ def load(kind: Kind[T], name: str) -> T:
         ValueError: there is no plug-in of that name.
         TypeError: its file breaks the contract; the message names the missing members or parameters.
     """
-    known = names(kind)
-    if name not in known:
-        place = kind.package.replace(".", "/")
+    # The plan of a sweep loads the same few tens of thousands of times: neither is the folder listed each time, nor the contract checked.
+    is_name = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+    if not is_name or not (kind.folder / f"{name}.py").is_file():
+        known, place = names(kind), kind.package.replace(".", "/")
         raise ValueError(f"{kind.word} must be one of {', '.join(known)}, got {name!r}; correct it, or add {place}/{name}.py")
     module = importlib.import_module(f"{kind.package}.{name}")
     plug_in = cast(T, _PlugIn(module, kind.contract))
-    wrong = _breaches(module, kind.contract)
+    wrong = list(_breaches(module, cast(Hashable, kind.contract)))
     if not wrong:
         wrong = [f"{one}() is missing" for one in kind.needs(plug_in) if not own_names(plug_in, [one])]
     if wrong:
@@ -96,7 +98,8 @@ class _PlugIn:
         return MethodType(value, self) if inspect.isfunction(value) else value
 
 
-def _breaches(module: ModuleType, contract: type) -> list[str]:
+@functools.cache
+def _breaches(module: ModuleType, contract: type) -> tuple[str, ...]:
     """In what a module breaks a contract, in words."""
     wrong = []
     for base in reversed(contract.__mro__[:-1]):
@@ -112,7 +115,7 @@ def _breaches(module: ModuleType, contract: type) -> list[str]:
                 wrong.append(f"{name} is no function")
             else:
                 wrong += [f"{name}() doesn't take {one}" for one in _not_taken(method, found)]
-    return wrong
+    return tuple(wrong)
 
 
 def _not_taken(method: Callable[..., object], found: Callable[..., object]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.records import Record, read_records
+from evaluation.item_files import score_lines
+from evaluation.records import Record
 from evaluation.samples import SAMPLE, error_of_mean, interval_around, merged, p_of_mean
 from evaluation.statistics import holm, paired_difference
 
@@ -21,15 +22,15 @@ def read_scores(folder: Path) -> dict[str, Record]:
     The samples of an item, where there are several, are one record (`evaluation.samples.merged`).
 
     Raises:
-        ValueError: where an item, or a sample of one, has two records.
+        ValueError: where an item, or a sample of one, has two records, a record lacks what a score stage writes, or there is none.
     """
     file = folder / "scores.jsonl"
     found: dict[str, dict[int | None, Record]] = {}
-    for record in read_records(file):
+    for line, record in score_lines(file, "score it again"):
         samples, number = found.setdefault(record["id"], {}), record.get(SAMPLE)
         if number in samples or (samples and None in (number, *samples)):
             of = "each item once" if number is None else f"each {SAMPLE} of an item once"
-            raise ValueError(f"{file} must hold {of}, got {record['id']!r} twice; score it again")
+            raise ValueError(f"{file} must hold {of}, got {record['id']!r} twice, again on line {line}; score it again")
         samples[number] = {key: value for key, value in record.items() if key != "completion"}
     return {id: samples[None] if None in samples else merged(list(samples.values())) for id, samples in found.items()}
 

@@ -3,6 +3,9 @@
 The project's own files hold one JSON object, or one on each line (JSON Lines). They are replaced as a whole, or appended to while a stage
 runs and repaired after it was killed. Files of others may be a list, JSON Lines or objects over several lines; plain or gzipped; with a
 byte order mark or without; with either line ending.
+
+In all of them text is UTF-8, and a key that an object has twice is a fault: one of its values would be lost. A blank line is a fault in the
+project's own files, which are written without any, and nothing in those of others.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from bnf.files import write_json as write_json
 Record = dict[str, Any]
 
 _RUN_AGAIN = "run the stage that writes it again"
+_PER_LINE = "hold a JSON object per line"
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLANKS = re.compile(r"\s*")
 # Python reads no longer integer: the time that it takes grows with the square of the length.
@@ -41,7 +45,9 @@ def read_json(path: Path, remedy: str = _RUN_AGAIN) -> Record:
         ValueError: where it does not hold one JSON object.
     """
     data = path.read_bytes()
-    value = _value(data)
+    value, fault = _decoded(data, Decoder(), "be a JSON object")
+    if fault:
+        raise ValueError(f"{path} {fault}; {remedy}")
     if not isinstance(value, dict):
         raise ValueError(f"{path} must be a JSON object, got {data[:60]!r}; {remedy}")
     return value
@@ -54,10 +60,17 @@ def read_records(path: Path) -> Iterator[Record]:
         FileNotFoundError: where there is no such file.
         ValueError: where a line is not a JSON object.
     """
-    for number, line, value in _lines(path):
+    return (record for _, record in read_numbered_records(path))
+
+
+def read_numbered_records(path: Path, remedy: str = _RUN_AGAIN) -> Iterator[tuple[int, Record]]:
+    """As `read_records`, each with the number of its line from 1."""
+    for number, line, value, fault in _lines(path):
+        if fault:
+            raise ValueError(f"{path} {fault} on line {number}; {remedy}")
         if not isinstance(value, dict):
-            raise ValueError(f"{path}, line {number}, must be a JSON object, got {line[:60]!r}; {_RUN_AGAIN}")
-        yield value
+            raise ValueError(f"{path}, line {number}, must be a JSON object, got {line[:60]!r}; {remedy}")
+        yield number, value
 
 
 def read_numbered(path: Path, remedy: str) -> Iterator[tuple[int, Record]]:
@@ -70,7 +83,9 @@ def read_numbered(path: Path, remedy: str) -> Iterator[tuple[int, Record]]:
         FileNotFoundError: where there is no such file.
         ValueError: where a line is not a JSON object.
     """
-    for number, line, value in _lines(path):
+    for number, line, value, fault in _lines(path):
+        if fault:
+            raise ValueError(f"{path} {fault} on line {number}; {remedy}")
         if not isinstance(value, dict):
             got = repr(line[:60]) if value is None else type(value).__name__
             raise ValueError(f"{path} must hold a JSON object per line, got {got} on line {number}; {remedy}")
@@ -110,11 +125,13 @@ def read_appended(path: Path, offset: int) -> tuple[list[Record], int]:
         file.seek(offset)
         *lines, rest = file.read().split(b"\n")
         end = file.tell() - len(rest)
-    values = [(line, _value(line)) for line in lines]
-    for line, value in values:
-        if not isinstance(value, dict):
-            raise ValueError(f"{path} must hold a JSON object per line, got {line[:60]!r}; remove it")
-    return [value for _, value in values if isinstance(value, dict)], end
+    decode, found = Decoder(), list[Record]()
+    for line in lines:
+        value, fault = _decoded(line, decode, _PER_LINE)
+        if not isinstance(value, dict) or fault:
+            raise ValueError(f"{path} {fault or f'must {_PER_LINE}, got {line[:60]!r}'}; remove it")
+        found.append(value)
+    return found, end
 
 
 def to_line(record: Mapping[str, object]) -> str:
@@ -133,19 +150,39 @@ def write_whole(path: Path, records: Iterable[Mapping[str, object]], *, ensure_a
         file.writelines(json.dumps(record) + "\n" if ensure_ascii else to_line(record) for record in records)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes, object]]:
-    """Each line with its number and the value that it is; None where it is not JSON."""
+def _lines(path: Path) -> Iterator[tuple[int, bytes, object, str]]:
+    """Each line: its number, itself, the value that it is (None where it is not JSON), and what is wrong with that."""
+    decode = Decoder()
     # As bytes: as text, lines would also end at the line separators that a text may hold.
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            yield number, line, _value(line)
+            yield number, line, *_decoded(line, decode, _PER_LINE)
 
 
-def _value(data: bytes) -> object:
+def _decoded(data: bytes, decode: Decoder, rule: str) -> tuple[object, str]:
+    """The value that the data is, None where it is not JSON; and what is wrong with it, from `must` on."""
     try:
-        return json.loads(data)
+        # Not `utf-8-sig`: after a mark its errors count from another place.
+        return decode.whole(data.decode().removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        return None, f"must {rule} in UTF-8, got {foreign_byte(error)}"
     except (ValueError, RecursionError):
-        return None
+        return None, ""
+
+
+def foreign_byte(error: UnicodeDecodeError) -> str:
+    """The byte that is not UTF-8 and its place, for error messages."""
+    before = error.object[: error.start]
+    place = error.start - before.rfind(b"\n")
+    line = before.count(b"\n") + 1
+    return f"the byte 0x{error.object[error.start]:02x}, number {place}" + (f" of line {line}" if line > 1 else "")
+
+
+def unreadable(error: BaseException) -> str:
+    """Why a file's content can't be read at all, of the errors in `UNREADABLE`, for error messages."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"text that is not UTF-8: {foreign_byte(error)}"
+    return f"{type(error).__name__}: {error}"
 
 
 class Decoder:
@@ -204,10 +241,24 @@ def unpacked(data: bytes) -> str:
     Raises:
         OSError, EOFError, zlib.error, UnicodeDecodeError: where it is neither plain nor gzipped text in UTF-8.
     """
-    return (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode("utf-8-sig")
+    return (gzip.decompress(data) if data.startswith(_GZIP_MAGIC) else data).decode().removeprefix("\ufeff")
 
 
-def read_rows(data: bytes) -> list[object]:
+class Rows(list[object]):
+    """The records of a file, and the lines on which they stand, from 1, where each has one of its own."""
+
+    def __init__(self, rows: Iterable[object], lines: Sequence[int] | None = None) -> None:
+        super().__init__(rows)
+        self._lines = lines
+
+    def numbered(self) -> Iterator[tuple[str, object]]:
+        """Each record with its place for error messages: `record 3`, and its line where blank lines are before it."""
+        for number, row in enumerate(self, start=1):
+            line = number if self._lines is None else self._lines[number - 1]
+            yield f"record {number}" + (f" (line {line})" if line != number else ""), row
+
+
+def read_rows(data: bytes) -> Rows:
     """The records of a file's content; one that can't be read, such as a line that is no JSON, is a `BadRow` among them.
 
     Raises:
@@ -216,12 +267,13 @@ def read_rows(data: bytes) -> list[object]:
     """
     text = unpacked(data)
     if text.lstrip()[:1] == "[":
-        return _members(text)
+        return Rows(_members(text))
     # Files that were joined have a mark inside.
-    lines = [line for line in (line.removeprefix("\ufeff") for line in text.split("\n")) if line.strip()]
-    if lines and not _is_json(lines[0]) and (objects := _objects(text)):
-        return objects
-    return [_parse(line) for line in lines]
+    numbered = enumerate((line.removeprefix("\ufeff") for line in text.split("\n")), start=1)
+    lines = {number: line for number, line in numbered if line.strip()}
+    if lines and not _is_json(next(iter(lines.values()))) and (objects := _objects(text)):
+        return Rows(objects)
+    return Rows(map(_parse, lines.values()), list(lines))
 
 
 def _is_json(line: str) -> bool:

@@ -39,7 +39,7 @@ def percent(count: float, of: float) -> float | None:
     return count / of * 100 if of else None
 
 
-def wilson_interval(num_right: int, n: int) -> Interval:
+def wilson_interval(num_right: float, n: float) -> Interval:
     """Wilson's 95 % interval of a share, in percent; sound for small n and for shares near 0 and 100.
 
     Raises:
@@ -124,7 +124,7 @@ def bootstrap_interval(
     return 100 * float(low), 100 * float(high)
 
 
-def tango_interval(num_gained: int, num_lost: int, n: int, *, z: float = Z_95) -> Interval:
+def tango_interval(num_gained: float, num_lost: float, n: int, *, z: float = Z_95) -> Interval:
     """Tango's score interval of the difference of two paired proportions, in percentage points: it has a width without flips too.
 
     The interval holds every δ that the score test does not reject: with g gained, l lost, and q(δ) the likeliest share of losses were
@@ -145,7 +145,7 @@ def tango_interval(num_gained: int, num_lost: int, n: int, *, z: float = Z_95) -
     return 100 * _tango_lower(num_gained, num_lost, n, z), -100 * _tango_lower(num_lost, num_gained, n, z)
 
 
-def _tango_lower(gained: int, lost: int, n: int, z: float) -> float:
+def _tango_lower(gained: float, lost: float, n: int, z: float) -> float:
     from scipy.optimize import brentq
 
     def excess(delta: float) -> float:

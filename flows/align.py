@@ -94,7 +94,7 @@ def _align(plan: Plan) -> str | State[str]:
             Runner(plan, run, listener, lambda: cancelled() or share.stopped(), service_keys(plan.recipe), share).run()
         state = "completed"
     except Cancelled as error:
-        state = "stopped" if share.stopped() else "cancelled"
+        state = "stopped" if share.stopped() and not share.cancelled() else "cancelled"
         return cancelled_state(message=str(error))
     except BaseException as error:
         # Ctrl-C, and Prefect's own signal for a termination, are no Exceptions.

@@ -19,6 +19,7 @@ from flows.dag.on_policy import BASE
 from flows.dag.plan import Plan
 from flows.dag.preflight import require
 from flows.dag.schedule import Waiting, startable
+from flows.dag.thought_checks import thought_checks
 from flows.dag.trainable import groups_problem, memory_problem, model_problem
 from flows.errors import RecipeError
 from flows.runs.past import Makers
@@ -302,7 +303,8 @@ class Runner:
     def _check_engines(self, node: Node, artifact: Artifact) -> None:
         """Refuse what engines would refuse of a model that wasn't on this machine when the run was planned, once it is fetched."""
         if node.stage == "resolve" and "model" not in node.files:
-            require(load_checks(self.plan.forecasts.values(), {node.id: model_folder(artifact.path)}))
+            forecasts, fetched = self.plan.forecasts.values(), {node.id: model_folder(artifact.path)}
+            require([*load_checks(forecasts, fetched), *thought_checks(forecasts, fetched)])
 
     def _check_training(self, node: Node, inputs: Mapping[str, Artifact], at_work: Sequence[str] = ()) -> None:
         """Refuse, before anything is computed for a training, what it would refuse: of the model once it is fetched, of the groups, and

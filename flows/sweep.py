@@ -161,7 +161,7 @@ def _run_all(work: Work, wanted: Sequence[tuple[Point, Plan]], cancelled: Callab
     devices = shared_devices(next(iter(todo.values()))[1].recipe)
     tasks = [Waiting(name, (), {DEVICES: min(devices_needed(plan), devices.total)}) for name, (_, plan) in todo.items()]
     at_once = max(1, devices.total // min(task.needs[DEVICES] for task in tasks))
-    stop, together = threading.Event(), SharedAccelerator()
+    stop, was_cancelled, together = threading.Event(), threading.Event(), SharedAccelerator()
     free = list(range(devices.total))
     given: dict[str, list[int]] = {}
     ended: list[str] = []
@@ -169,14 +169,15 @@ def _run_all(work: Work, wanted: Sequence[tuple[Point, Plan]], cancelled: Callab
         try:
             while len(ended) < len(tasks):
                 if cancelled():
+                    was_cancelled.set()
                     raise Cancelled("the sweep was cancelled; the same command goes on from where it was")
                 for name in startable(tasks, ended, threads.at_work, {DEVICES: devices.total}):
                     needed = next(task.needs[DEVICES] for task in tasks if task.name == name)
                     given[name], free = free[:needed], free[needed:]
-                    share = Share(stopped=stop.is_set)
+                    share = Share(stopped=stop.is_set, cancelled=was_cancelled.is_set)
                     if at_once > 1:
                         slots = max(1, len(own_cores()) // at_once)
-                        share = Share(part(devices, given[name]), slots, together, stop.is_set)
+                        share = Share(part(devices, given[name]), slots, together, stop.is_set, was_cancelled.is_set)
                     _begin(work, *todo[name], share, threads, place=f"{len(given)} of {len(tasks)}", alone=at_once == 1)
                 found = threads.ended(_LOOK_S)
                 if found is not None:

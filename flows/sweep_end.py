@@ -120,6 +120,7 @@ def _failed(work: Ended) -> list[FailedRun]:
             num_settings=num_settings,
             is_chosen=is_chosen,
             is_collapsed=entry.is_collapsed,
+            is_cancelled=entry.state == "cancelled",
         )
         for point, num_settings, is_chosen in _tuned(work)
         if (entry := work.entry(point)).why is not None

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from bnf.plugins import Kind, default
+from evaluation.benchmarks._published import PublishedJudge
 from evaluation.types import Hub, Item, Message, Progress, Verdict
 
 
@@ -19,14 +20,18 @@ class Benchmark(Protocol):
         TITLE: What the report calls it.
         NUM_ITEMS: How many items the published benchmark has; None where nobody says.
         MAX_NEW_TOKENS: The most tokens of a completion by its protocol.
+        MAX_NEW_TOKENS_WITH_THOUGHT: As many of a model that thinks, where its protocol gives such a model more. A recipe asks for them.
         HUB: Its data set on the hub; None where no hub has it.
         MAKES_ITS_ITEMS: Whether it makes its items itself, so that there is nothing to fetch.
         GROUPS: Fields of its items by which results are shown apart.
-        FORMS: The judge protocols that it can be judged in, the first by default, each with the judge of the published figures (None:
-            there are no such figures).
+        FORMS: The judge protocols that it can be judged in, the first by default, each with the judges of the published figures, the
+            official one first (none: there are no such figures).
+        ENSEMBLE: Whether the published figures are of all these judges' verdicts together, and not of each one's.
         BASELINE: The model whose answers are compared with in the published figures.
         BASELINE_FILE: Where upstream has that model's answers.
         NUM_TURNS: How many turns the model answers. A benchmark of more than one keeps the contract `Conversation`.
+        ANSWERS_DIGEST: `answers_digest` of all of the benchmark's items, where its rows have been at hand: so that another year's paper or
+            another version isn't taken for them.
         HAS_MAJORITY: Whether completions of an item can have the same answer, so that the one that most have is its answer.
         LM_EVAL_TASKS: lm-evaluation-harness's tasks that can read its completions, as `folder/task`. A benchmark with some has
             `lm_eval_document`.
@@ -37,13 +42,16 @@ class Benchmark(Protocol):
     TITLE: str
     NUM_ITEMS: int | None
     MAX_NEW_TOKENS: int
+    MAX_NEW_TOKENS_WITH_THOUGHT: int | None = None
     HUB: Hub | None = None
     MAKES_ITS_ITEMS: bool = False
     GROUPS: Sequence[str] = ()
-    FORMS: Mapping[str, str | None] = {}
+    FORMS: Mapping[str, Sequence[PublishedJudge]] = {}
+    ENSEMBLE: bool = False
     BASELINE: str | None = None
     BASELINE_FILE: str | None = None
     NUM_TURNS: int = 1
+    ANSWERS_DIGEST: str | None = None
     HAS_MAJORITY: bool = True
     LM_EVAL_TASKS: Sequence[str] = ()
     LM_EVAL_MAIN: tuple[str, str, str] | None = None
@@ -71,8 +79,13 @@ class Benchmark(Protocol):
 
     @default
     def score(self, item: Item, completion: str, finish_reason: str) -> Verdict:
-        """Whether the completion is right, by a rule."""
+        """Whether the completion is right, by a rule. `finish_reason` is empty where nobody knows how the completion ended."""
         raise ValueError(f"benchmark must be scored by a rule, got {self.TITLE}, which a judge scores; use its judge")
+
+    @default
+    def item_fault(self, item: Item) -> str | None:
+        """What is wrong with a field of the item, such as `have answer as str, got 5`; None where it can be one of the benchmark's."""
+        return None
 
     @default
     def same_answer(self, one: str, other: str) -> bool:
@@ -119,6 +132,15 @@ class ZeroEvalBenchmark(Benchmark, Protocol):
     def score(self, item: Item, completion: str, finish_reason: str, *, boxed: bool = False) -> Verdict:
         r"""As `Benchmark.score`; `boxed` adds the `\boxed{…}` rule, which ZeroEval has for Llama 3.1 alone."""
         ...
+
+
+def most_new_tokens(benchmark: Benchmark, asked: int | None) -> int:
+    """The most tokens of a completion: as many as a recipe asks for, but no more than the protocol has; left out, those of a model that
+    doesn't think.
+    """
+    if asked is None:
+        return benchmark.MAX_NEW_TOKENS
+    return min(asked, benchmark.MAX_NEW_TOKENS_WITH_THOUGHT or benchmark.MAX_NEW_TOKENS)
 
 
 BENCHMARKS = Kind("benchmark", "evaluation.benchmarks", Benchmark)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from evaluation.benchmarks._items import open_fault
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
+from evaluation.fields import shown
 from evaluation.types import Hub, Item
 
 NUM_PROBLEMS = 30
@@ -15,15 +17,28 @@ def aime_items(benchmark: str, source: str | None, limit: int | None, hub: Hub) 
 
     Raises:
         FileNotFoundError: where the source is not there.
-        ValueError: where one of them is missing, or the answer is no such number.
+        ValueError: where one of them is missing, the answer is no such number, or a problem comes twice.
     """
     prefix = id_prefix(benchmark, source)
 
     def to_item(row: Row) -> Item:
-        answer = row.id("answer", "Answer").strip()
-        if not (answer.isascii() and answer.isdigit() and len(answer) <= 3):
+        # In opencompass/AIME2025 the answer to II-5 is in degrees: `336^\\circ`.
+        answer = row.id("answer", "Answer").strip().removesuffix("^\\circ")
+        if not _is_answer(answer):
             raise row.error("have a whole number from 0 to 999 as answer", answer)
         question = row.get("problem", "Problem", "question", kind=str)
         return {"id": f"{prefix}-{row.number}", "question": question, "answer": str(int(answer))}
 
-    return load_items(benchmark, source, limit, hub, NUM_PROBLEMS, to_item)
+    return load_items(benchmark, source, limit, hub, NUM_PROBLEMS, to_item, asks_once=True)
+
+
+def aime_fault(item: Item) -> str | None:
+    """Of an item with a problem and a whole number from 0 to 999 as its answer."""
+    if wrong := open_fault(item):
+        return wrong
+    answer = item["answer"]
+    return None if _is_answer(answer) else f"have a whole number from 0 to 999 as answer, got {shown(answer)}"
+
+
+def _is_answer(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 3

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from evaluation.benchmarks._published import PublishedJudge
 from evaluation.benchmarks._rows import Row, load_items
 from evaluation.types import Hub, Item, Message
 
-# Upstream limits each model by itself: one that it runs without reasoning to so many, one with reasoning to 32,000.
+# Upstream limits each model by itself (config/api_config.yaml): gemma-3-27b-it and gpt-4o-mini to the former, QwQ-32B to the latter.
 MAX_NEW_TOKENS = 8196
+MAX_NEW_TOKENS_WITH_THOUGHT = 32_000
+# As config/arena-hard-v2.0.yaml has them. Each has a published table of hard prompts; that of creative writing is of both together.
+GEMINI = PublishedJudge("gemini-2.5-pro-preview-03-25", called="gemini-2.5", temperature=1.0, max_judgment_tokens=32_000)
+GPT = PublishedJudge("gpt-4.1", max_judgment_tokens=16_000)
 QUESTIONS_FILE = "data/arena-hard-v2.0/question.jsonl"
 CATEGORIES = ("hard_prompt", "creative_writing")
 

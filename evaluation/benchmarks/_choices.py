@@ -21,6 +21,17 @@ def letter_verdict(item: Item, completion: str, finish_reason: str, *, boxed: bo
     return Verdict("correct" if right else "wrong", str(found.value), found.rule)
 
 
+def same_letter(one: str, other: str) -> bool:
+    """Whether two answers are one to `letter_verdict`: `C`, `C) London` and `It is C)` are right for the same letter."""
+    named = _letters(one)
+    return one == other or (bool(named) and named == _letters(other))
+
+
+def _letters(answer: str) -> set[str]:
+    """The letters for which `letter_verdict` takes a text."""
+    return {letter for letter in LETTERS if answer == letter or f"{letter})" in answer}
+
+
 def choice_row(item: Item) -> dict[str, object]:
     """An item as a row of MMLU: four choices or more, and the right one's number."""
     choices = [str(choice) for choice in item.get("choices", ())]

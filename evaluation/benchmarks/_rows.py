@@ -6,14 +6,17 @@ A local file is CSV or Parquet where its name ends so, else JSON Lines.
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.hub_loading import load_set
-from evaluation.records import Decoder, Record
+from evaluation.records import Decoder, Record, foreign_byte
 from evaluation.types import Hub, Item, Items, hub_commit
 
 T = TypeVar("T")
@@ -56,6 +59,10 @@ class Row:
     def error(self, rule: str, got: object) -> ValueError:
         return _error(self.benchmark, rule, got, self.where)
 
+    def refusal(self, fault: str) -> ValueError:
+        """The error of a fault that names its rule and what it got."""
+        return _refusal(self.benchmark, fault, self.where)
+
     def _lacks(self, names: Sequence[str], kind: str) -> ValueError:
         found = {name: self.values[name] for name in names if name in self.values}
         # A CSV file's cells are texts.
@@ -64,7 +71,14 @@ class Row:
 
 
 def load_items(
-    benchmark: str, source: str | None, limit: int | None, hub: Hub, num_items: int | None, to_item: Callable[[Row], Item | str]
+    benchmark: str,
+    source: str | None,
+    limit: int | None,
+    hub: Hub,
+    num_items: int | None,
+    to_item: Callable[[Row], Item | str],
+    *,
+    asks_once: bool = False,
 ) -> Items:
     """The first `limit` items. A row for which `to_item` gives a text is no item, for that reason.
 
@@ -74,18 +88,24 @@ def load_items(
     Args:
         source: None for the hub, or `hub_source` for one commit of its set, "sample" for the project's own items, else a file's path.
         num_items: How many the protocol has: the hub's data set must give as many, and a file no more. None: the protocol doesn't say.
+        asks_once: Whether no two of the benchmark's items have one question. Ids that are row numbers show no row that is there twice.
 
     Raises:
         FileNotFoundError: where the source is not there.
-        ValueError: where a row has another schema, an id comes twice, no row is an item, or there are not the protocol's items.
+        ValueError: where a row has another schema, an id or a question that is asked once comes twice, no row is an item, or there are not
+            the protocol's items.
     """
-    items = Items()
-    for row in _rows(benchmark, source, hub):
+    rows = _rows(benchmark, source, hub)
+    items, fault_of, places = Items(), load(BENCHMARKS, benchmark).item_fault, list[str]()
+    for row in rows:
         found = to_item(row)
         if isinstance(found, str):
             items.left_out[found] += 1
             continue
+        if (wrong := fault_of(found)) is not None:
+            raise row.refusal(wrong)
         items.append(found)
+        places.append(row.where)
         if len(items) == limit and num_items is None:
             break
     counts = Counter(item["id"] for item in items)
@@ -98,9 +118,23 @@ def load_items(
         )
     if num_items is not None:
         _check_count(benchmark, source, hub, len(items), num_items)
-        if limit is not None:
-            del items[limit:]
+    if asks_once:
+        _check_questions(benchmark, items, places)
+    if num_items is not None and limit is not None:
+        del items[limit:]
     return items
+
+
+def _check_questions(benchmark: str, items: Sequence[Item], places: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for item, where in zip(items, places, strict=True):
+        question = " ".join(item["question"].split())
+        if question in seen:
+            raise ValueError(
+                f"{benchmark}.source must ask each question once, got {question[:100]!r} at {seen[question]} and again at {where}; "
+                "remove one of the rows, or give the benchmark's upstream file"
+            )
+        seen[question] = where
 
 
 def _check_count(benchmark: str, source: str | None, hub: Hub, found: int, num_items: int) -> None:
@@ -155,17 +189,25 @@ def _csv_rows(benchmark: str, path: Path) -> Iterator[Row]:
     # A row can have line breaks within quotes, so rows are numbered, from 1 after the header.
     where = f"{path}, row 1"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, [])
-            if len(set(header)) < len(header):
-                raise _error(benchmark, rule, f"the columns {header}", where)
-            for number, values in enumerate(row for row in rows if row):
-                where = f"{path}, row {number + 1}"
-                if len(values) != len(header):
-                    raise _error(benchmark, rule, f"{len(values)} values for {len(header)} columns", where)
-                yield Row(benchmark, number, where, dict(zip(header, values, strict=True)))
-    except (UnicodeDecodeError, csv.Error) as error:
+        # As a whole: a reader of parts would find a stray byte while it is at an earlier row.
+        text = path.read_bytes().decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(benchmark, error, str(path)) from error
+    # A cell of any length: the module's own limit is 131,072 characters.
+    csv.field_size_limit((1 << 31) - 1)
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        # A blank line holds nothing.
+        full = (row for row in rows if len(row) > 1 or "".join(row).strip())
+        header = next(full, [])
+        if len(set(header)) < len(header):
+            raise _error(benchmark, rule, f"the columns {header}", where)
+        for number, values in enumerate(full):
+            where = f"{path}, row {number + 1}"
+            if len(values) != len(header):
+                raise _error(benchmark, rule, f"{len(values)} values for {len(header)} columns", where)
+            yield Row(benchmark, number, where, dict(zip(header, values, strict=True)))
+    except csv.Error as error:
         raise _error(benchmark, rule, f"{type(error).__name__}: {error}", where) from error
 
 
@@ -192,7 +234,9 @@ def _jsonl_rows(benchmark: str, path: Path) -> Iterator[Row]:
                 continue
             where, rule = f"{path}, line {line_number}", "hold a JSON object on each line"
             try:
-                values, fault = Decoder().whole(line.decode("utf-8-sig"))
+                values, fault = Decoder().whole(line.decode().removeprefix("\ufeff"))
+            except UnicodeDecodeError as error:
+                raise _not_utf8(benchmark, error, where) from error
             except (ValueError, RecursionError) as error:
                 raise _error(benchmark, rule, f"{type(error).__name__}: {error}", where) from error
             if fault:
@@ -223,9 +267,20 @@ def _hub_rows(benchmark: str, hub: Hub, commit: str | None) -> Iterator[Row]:
             number += 1
 
 
-def _error(benchmark: str, rule: str, got: object, where: str) -> ValueError:
+def _not_utf8(benchmark: str, error: UnicodeDecodeError, where: str) -> ValueError:
     return ValueError(
-        f"{benchmark}.source must {rule}, got {str(got)[:200]} at {where}; give the benchmark's upstream file{_or_sample(benchmark)}"
+        f"{benchmark}.source must be text in UTF-8, got {foreign_byte(error)} (UnicodeDecodeError), at {where}; convert the file, as with "
+        "iconv, or give the benchmark's upstream file"
+    )
+
+
+def _error(benchmark: str, rule: str, got: object, where: str) -> ValueError:
+    return _refusal(benchmark, f"{rule}, got {str(got)[:200]}", where)
+
+
+def _refusal(benchmark: str, fault: str, where: str) -> ValueError:
+    return ValueError(
+        f"{benchmark}.source must {fault[:400]} at {where}; give the benchmark's upstream file{_or_sample(benchmark)}"
     )
 
 

@@ -9,7 +9,7 @@ https://artofproblemsolving.com/wiki/index.php/AIME_Problems_and_Solutions
 
 from __future__ import annotations
 
-from evaluation.benchmarks._aime import NUM_PROBLEMS, aime_items
+from evaluation.benchmarks._aime import NUM_PROBLEMS, aime_fault, aime_items
 from evaluation.benchmarks._boxed import boxed_verdict, same_form
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, boxed_messages
@@ -17,6 +17,7 @@ from evaluation.types import Hub, Item
 
 TITLE = "AIME 2024"
 NUM_ITEMS = NUM_PROBLEMS
+ANSWERS_DIGEST = "26b2e319e14bdec5"
 MAX_NEW_TOKENS = REASONING_TOKENS
 LM_EVAL_TASKS = ("aime/aime24",)
 LM_EVAL_MAIN = ("aime24", "none", "exact_match")
@@ -34,6 +35,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     return aime_items("aime_2024", source, limit, HUB)
 
 
+item_fault = aime_fault
 messages = boxed_messages
 score = boxed_verdict
 same_answer = same_form

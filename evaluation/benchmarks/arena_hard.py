@@ -10,13 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from evaluation.benchmarks._arena_hard_v2 import CATEGORIES
+from evaluation.benchmarks._published import PublishedJudge
 from evaluation.benchmarks._rows import Row, load_file
 from evaluation.types import Item, Message
 
 TITLE = "Arena-Hard v0.1"
 NUM_ITEMS = 500
 MAX_NEW_TOKENS = 4096
-FORMS = {"pairwise": "gpt-4-1106-preview"}
+FORMS = {"pairwise": (PublishedJudge("gpt-4-1106-preview"),)}
 BASELINE = "gpt-4-0314"
 
 V01 = "arena-hard-v0.1"

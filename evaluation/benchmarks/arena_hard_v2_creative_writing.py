@@ -6,15 +6,17 @@ Dataset: the `creative_writing` questions of lmarena/arena-hard-auto's v2.0 (250
 
 from __future__ import annotations
 
+from evaluation.benchmarks._arena_hard_v2 import GEMINI, GPT, load_category
 from evaluation.benchmarks._arena_hard_v2 import MAX_NEW_TOKENS as MAX_NEW_TOKENS
-from evaluation.benchmarks._arena_hard_v2 import load_category
+from evaluation.benchmarks._arena_hard_v2 import MAX_NEW_TOKENS_WITH_THOUGHT as MAX_NEW_TOKENS_WITH_THOUGHT
 from evaluation.benchmarks._arena_hard_v2 import messages as messages
 from evaluation.types import Item
 
 TITLE = "Arena-Hard v2.0, creative writing"
 NUM_ITEMS = 250
 # Of both judges' verdicts together: `bnf judge-score` adds up two judges' games.
-FORMS = {"pairwise_creative_writing": "gpt-4.1 and gemini-2.5-pro-preview-03-25 together"}
+FORMS = {"pairwise_creative_writing": (GPT, GEMINI)}
+ENSEMBLE = True
 BASELINE = "gemini-2.0-flash-001"
 BASELINE_FILE = "data/arena-hard-v2.0/model_answer/gemini-2.0-flash-001.jsonl"
 

@@ -6,15 +6,16 @@ Dataset: the `hard_prompt` questions of lmarena/arena-hard-auto's v2.0 (500 of 7
 
 from __future__ import annotations
 
+from evaluation.benchmarks._arena_hard_v2 import GEMINI, GPT, load_category
 from evaluation.benchmarks._arena_hard_v2 import MAX_NEW_TOKENS as MAX_NEW_TOKENS
-from evaluation.benchmarks._arena_hard_v2 import load_category
+from evaluation.benchmarks._arena_hard_v2 import MAX_NEW_TOKENS_WITH_THOUGHT as MAX_NEW_TOKENS_WITH_THOUGHT
 from evaluation.benchmarks._arena_hard_v2 import messages as messages
 from evaluation.types import Item
 
 TITLE = "Arena-Hard v2.0, hard prompts"
 NUM_ITEMS = 500
-# Of the official table. A second one is by gpt-4.1.
-FORMS = {"pairwise_hard_prompt": "gemini-2.5-pro-preview-03-25"}
+# Gemini's table is the official one.
+FORMS = {"pairwise_hard_prompt": (GEMINI, GPT)}
 BASELINE = "o3-mini-2025-01-31"
 BASELINE_FILE = "data/arena-hard-v2.0/model_answer/o3-mini-2025-01-31.jsonl"
 

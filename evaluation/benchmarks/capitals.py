@@ -11,6 +11,7 @@ import random
 import re
 import unicodedata
 
+from evaluation.fields import TEXT, fault, one_of, shown
 from evaluation.types import Item, Message, Verdict
 
 TITLE = "Capitals"
@@ -196,6 +197,15 @@ def train_items(limit: int) -> list[Item]:
     if limit > len(available):
         raise ValueError(f"sample.num_prompts must be at most {len(available)} for capitals, got {limit}; ask for fewer")
     return _items("train", available[:limit])
+
+
+def item_fault(item: Item) -> str | None:
+    """As the contract has it: a country of the list, with its capital."""
+    if wrong := fault(item, {"country": TEXT}):
+        return wrong
+    if item["country"] not in _CAPITALS:
+        return f"have a country of the list, got {shown(item['country'])}"
+    return fault(item, {"answer": one_of(_CAPITALS[item["country"]])})
 
 
 def messages(item: Item) -> list[Message]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from evaluation.benchmarks import crux
+from evaluation.benchmarks._items import code_fault
 from evaluation.types import Item, Message, Verdict
 
 TITLE = "Code output"
@@ -77,6 +78,9 @@ def train_items(limit: int) -> list[Item]:
     if limit > _MOST_TRAIN_ITEMS:
         raise ValueError(f"sample.num_prompts must be at most {_MOST_TRAIN_ITEMS} for code_output, got {limit}; ask for fewer")
     return _items("train", NUM_ITEMS, limit)
+
+
+item_fault = code_fault
 
 
 def messages(item: Item) -> list[Message]:

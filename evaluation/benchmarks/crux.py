@@ -11,12 +11,14 @@ import ast
 import warnings
 
 from evaluation.answers import parsing
+from evaluation.benchmarks._items import code_fault
 from evaluation.benchmarks._rows import Row, load_items
 from evaluation.benchmarks._zeroeval import question_messages
 from evaluation.types import Hub, Item, Message, Verdict
 
 TITLE = "CRUX"
 NUM_ITEMS = 800
+ANSWERS_DIGEST = "990eb77ffd10f286"
 MAX_NEW_TOKENS = 4096
 
 HUB = Hub("cruxeval-org/cruxeval", [None])
@@ -37,6 +39,9 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         return {ours: row.get(theirs, kind=str) for ours, theirs in names.items()}
 
     return load_items("crux", source, limit, HUB, NUM_ITEMS, to_item)
+
+
+item_fault = code_fault
 
 
 def messages(item: Item) -> list[Message]:

@@ -3,15 +3,18 @@
 Dataset: Idavidrein/gpqa, configuration gpqa_diamond, train (198 items; locally its gpqa_diamond.csv). The data set is gated: its terms,
 which ask not to publish the questions, are accepted on the hub. Upstream has the right answer first, so the choices are put into an
 order of their own: that of the sha256 of a fixed seed, the question and the choice. It is the same everywhere, whatever a row's place.
-Metric: the letter, by upstream's expressions (`evaluation/answers/letters.py`). Results by field, as subjects. Pattern: zero-shot
-reasoning that ends in "The answer is (X)", greedy, 32,768 tokens. https://arxiv.org/abs/2311.12022, https://github.com/idavidrein/gpqa
+Metric: the letter that a reply states last; `upstream_rule` beside it has the one that upstream's expressions find first
+(`evaluation/answers/letters.py`). Results by field, as subjects. Pattern: zero-shot reasoning that ends in "The answer is (X)", greedy,
+32,768 tokens. https://arxiv.org/abs/2311.12022, https://github.com/idavidrein/gpqa
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
-from evaluation.answers.letters import gpqa_letter
+from evaluation.answers.letters import gpqa_letter, last_letter
+from evaluation.benchmarks._items import choice_fault
 from evaluation.benchmarks._lettered import lettered_verdict
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, lettered_messages
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
@@ -56,14 +59,20 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     return load_items("gpqa_diamond", source, limit, HUB, NUM_ITEMS, to_item)
 
 
+def item_fault(item: Item) -> str | None:
+    """As the contract has it: four choices."""
+    return choice_fault(item, 4, 4)
+
+
 def messages(item: Item) -> list[Message]:
     """One user turn: the chat template's own system text stays."""
     return lettered_messages(item["question"], item["choices"])
 
 
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:
-    """Compares the letter that upstream's expressions find in the reply."""
-    return lettered_verdict(item, completion, gpqa_letter)
+    """Compares the letter that the reply states last, and for `upstream_rule` the one that upstream's expressions find."""
+    upstream = lettered_verdict(item, completion, gpqa_letter)
+    return replace(lettered_verdict(item, completion, last_letter), metrics={"upstream_rule": upstream.outcome == "correct"})
 
 
 def _rank(question: str, choice: str) -> str:

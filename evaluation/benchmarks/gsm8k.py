@@ -6,6 +6,7 @@ the gold one. Pattern: ZeroEval, zero-shot, JSON with reasoning and answer, gree
 
 from __future__ import annotations
 
+from evaluation.benchmarks._items import open_fault
 from evaluation.benchmarks._numbers import number_verdict, same_number
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import question_messages
@@ -13,6 +14,7 @@ from evaluation.types import Hub, Item, Message
 
 TITLE = "GSM8K"
 NUM_ITEMS = 1319
+ANSWERS_DIGEST = "c09cc2ca225e8a62"
 MAX_NEW_TOKENS = 4096
 LM_EVAL_TASKS = ("gsm8k/gsm8k", "gsm8k/gsm8k_cot_zeroshot", "gsm8k/gsm8k_cot_llama")
 LM_EVAL_MAIN = ("gsm8k", "flexible-extract", "exact_match")
@@ -37,7 +39,10 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         answer = solution.rpartition(_MARK)[2].strip()
         return {"id": f"{prefix}-{row.number}", "question": row.get("question", kind=str), "answer": answer}
 
-    return load_items("gsm8k", source, limit, HUB, NUM_ITEMS, to_item)
+    return load_items("gsm8k", source, limit, HUB, NUM_ITEMS, to_item, asks_once=True)
+
+
+item_fault = open_fault
 
 
 def messages(item: Item) -> list[Message]:

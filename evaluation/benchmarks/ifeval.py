@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from evaluation.answers.punkt import require_punkt
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
+from evaluation.fields import FULL_TEXT, MAPPINGS, TEXTS, fault, shown
 from evaluation.types import Hub, Item, Message, Verdict
 
 TITLE = "IFEval"
@@ -47,6 +48,12 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "startend:quotation": (),
 }
 _RELATIONS = ("less than", "at least")
+_LISTS = ("keywords", "forbidden_words")
+# lm-eval's LANGUAGE_CODES (tasks/ifeval/instructions_util.py).
+_LANGUAGES = (
+    *("en", "es", "pt", "ar", "hi", "fr", "ru", "de", "ja", "it", "bn", "uk", "th", "ur", "ta"),
+    *("te", "bg", "ko", "pl", "he", "fa", "vi", "ne", "sw", "kn", "mr", "gu", "pa", "ml", "fi"),
+)
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:
@@ -64,17 +71,34 @@ def load(source: str | None, limit: int | None) -> list[Item]:
             raise row.error(
                 "have kwargs for each of its instructions", f"{len(instructions)} instructions, {len(kwargs)} kwargs"
             )
+        arguments = []
+        for instruction, given in zip(instructions, kwargs, strict=True):
+            if isinstance(given, dict):
+                given = {name: value for name, value in given.items() if value is not None}
+            if (wrong := _argument_fault(instruction, given)) is not None:
+                raise row.refusal(wrong)
+            arguments.append(given)
         return {
             "id": f"{prefix}-{row.id('key')}",
             "question": row.get("prompt", kind=str),
             "instructions": instructions,
-            "arguments": [_arguments(row, name, given) for name, given in zip(instructions, kwargs, strict=True)],
+            "arguments": arguments,
         }
 
     return load_items("ifeval", source, limit, HUB, NUM_ITEMS, to_item)
 
 
 check = require_punkt
+
+
+def item_fault(item: Item) -> str | None:
+    """As the contract has it: texts, instructions that are known, and for each the arguments that it takes."""
+    if wrong := fault(item, {"question": FULL_TEXT, "instructions": TEXTS, "arguments": MAPPINGS}):
+        return wrong
+    names, given = item["instructions"], item["arguments"]
+    if not names or len(names) != len(given):
+        return f"have arguments for each of its instructions, got {len(names)} instructions, {len(given)} arguments"
+    return next((wrong for pair in zip(names, given, strict=True) if (wrong := _argument_fault(*pair))), None)
 
 
 def messages(item: Item) -> list[Message]:
@@ -101,16 +125,34 @@ def score(item: Item, completion: str, finish_reason: str) -> Verdict:
     return Verdict("wrong" if missed else "correct", answer, "instructions", metrics, weights)
 
 
-def _arguments(row: Row, instruction: object, given: object) -> dict[str, object]:
-    """The instruction's arguments; raises ValueError where it is not known, or they are not those that it takes."""
+def _argument_fault(instruction: object, given: object) -> str | None:
+    """What is wrong with an instruction and its arguments: it is not known, or they are not those that it takes."""
     if not isinstance(instruction, str) or instruction not in ARGUMENTS:
-        raise row.error(f"have instructions of IFEval's {len(ARGUMENTS)}", instruction)
+        return f"have instructions of IFEval's {len(ARGUMENTS)}, got {instruction if isinstance(instruction, str) else shown(instruction)}"
     if not isinstance(given, dict):
-        raise row.error(f"have a mapping as the kwargs of {instruction}", given)
-    found = {name: value for name, value in given.items() if value is not None}
-    if set(found) != set(ARGUMENTS[instruction]) or not all(found.values()):
-        raise row.error(f"have {', '.join(ARGUMENTS[instruction]) or 'no arguments'} as the kwargs of {instruction}", given)
-    relations = [value for name, value in found.items() if name.endswith("relation")]
-    if not set(relations) <= set(_RELATIONS):
-        raise row.error(f"have {' or '.join(_RELATIONS)} as the relation of {instruction}", relations)
-    return found
+        return f"have a mapping as the kwargs of {instruction}, got {given}"
+    if set(given) != set(ARGUMENTS[instruction]) or not all(given.values()):
+        return f"have {', '.join(ARGUMENTS[instruction]) or 'no arguments'} as the kwargs of {instruction}, got {given}"
+    for name, value in given.items():
+        if (rule := _value_fault(name, value)) is not None:
+            return (
+                f"have {rule} as the {'relation' if name.endswith('relation') else name} of {instruction}, got {shown(value)}"
+            )
+    if given.get("nth_paragraph", 0) > given.get("num_paragraphs", 0):
+        return f"have nth_paragraph as at most num_paragraphs in the kwargs of {instruction}, got {given}"
+    return None
+
+
+def _value_fault(name: str, value: object) -> str | None:
+    """What an argument must be, where it isn't."""
+    if name.endswith("relation"):
+        return None if value in _RELATIONS else " or ".join(_RELATIONS)
+    if name.startswith(("num_", "nth_")) or name.endswith("frequency"):
+        return None if type(value) is int and value > 0 else "a whole number from 1"
+    if name in _LISTS:
+        return None if isinstance(value, list) and all(map(FULL_TEXT.holds, value)) else "a list of texts that are not empty"
+    if name == "language":
+        return None if value in _LANGUAGES else f"one of {', '.join(_LANGUAGES)}"
+    if name == "letter":
+        return None if isinstance(value, str) and len(value) == 1 else "one character"
+    return None if FULL_TEXT.holds(value) else FULL_TEXT.words

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from evaluation.answers import latex, parsing
 from evaluation.benchmarks._boxed import same_form
+from evaluation.benchmarks._items import open_fault
 from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
@@ -40,6 +41,9 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         return "the boxed answer never ends" if problem["answer"] is None else {"id": f"{prefix}-{row.number}", **problem}
 
     return load_items("math", source, limit, HUB, NUM_ITEMS, to_item)
+
+
+item_fault = open_fault
 
 
 def messages(item: Item) -> list[Message]:

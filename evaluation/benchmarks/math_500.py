@@ -8,6 +8,7 @@ beside it. Results by level and by subject. Pattern: zero-shot, one user turn, t
 from __future__ import annotations
 
 from evaluation.benchmarks._boxed import boxed_verdict, same_form
+from evaluation.benchmarks._items import open_fault
 from evaluation.benchmarks._math import math_row
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, boxed_messages
@@ -48,6 +49,7 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     return load_items("math_500", source, limit, HUB, NUM_ITEMS, to_item)
 
 
+item_fault = open_fault
 messages = boxed_messages
 score = boxed_verdict
 same_answer = same_form

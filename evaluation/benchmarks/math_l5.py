@@ -7,6 +7,7 @@ and answer, greedy, 4096 tokens. https://arxiv.org/abs/2103.03874
 
 from __future__ import annotations
 
+from evaluation.benchmarks._items import open_fault
 from evaluation.benchmarks._math import math_row, read_problem
 from evaluation.benchmarks._math_verify import math_verify_metrics
 from evaluation.benchmarks._numbers import number_verdict, same_number
@@ -42,7 +43,10 @@ def load(source: str | None, limit: int | None) -> list[Item]:
             return "the answer is no whole number"
         return {"id": f"{prefix}-{row.number}", **problem}
 
-    return load_items("math_l5", source, limit, HUB, NUM_ITEMS, to_item)
+    return load_items("math_l5", source, limit, HUB, NUM_ITEMS, to_item, asks_once=True)
+
+
+item_fault = open_fault
 
 
 def messages(item: Item) -> list[Message]:

@@ -9,10 +9,12 @@ Pattern: zero-shot reasoning that ends in "The answer is (X)", greedy, 32,768 to
 from __future__ import annotations
 
 from evaluation.answers.letters import mmlu_pro_letter
+from evaluation.benchmarks._items import choice_fault
 from evaluation.benchmarks._lettered import lettered_verdict
 from evaluation.benchmarks._reasoning import REASONING_TOKENS, lettered_messages
 from evaluation.benchmarks._rows import Row, id_prefix, load_items
 from evaluation.benchmarks._zeroeval import LETTERS
+from evaluation.fields import TEXTS, shown
 from evaluation.types import Hub, Item, Message, Verdict
 
 TITLE = "MMLU-Pro"
@@ -47,6 +49,8 @@ def load(source: str | None, limit: int | None) -> list[Item]:
             raise row.error(f"have one of MMLU-Pro's {len(_CATEGORIES)} categories", category)
         if not 0 < len(choices) <= _MOST_CHOICES:
             raise row.error(f"have 1 to {_MOST_CHOICES} options", len(choices))
+        if not TEXTS.holds(choices):
+            raise row.error(f"have options as {TEXTS.words}", shown(choices))
         if len(letter) != 1 or letter not in LETTERS[: len(choices)]:
             raise row.error(f"have the letter of one of its {len(choices)} options as answer", letter)
         return {
@@ -58,6 +62,11 @@ def load(source: str | None, limit: int | None) -> list[Item]:
         }
 
     return load_items("mmlu_pro", source, limit, HUB, NUM_ITEMS, to_item)
+
+
+def item_fault(item: Item) -> str | None:
+    """As the contract has it: up to ten choices."""
+    return choice_fault(item, most=_MOST_CHOICES)
 
 
 def messages(item: Item) -> list[Message]:

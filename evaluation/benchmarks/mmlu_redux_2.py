@@ -8,7 +8,8 @@ reasoning and answer, greedy, 4096 tokens. https://arxiv.org/abs/2406.04127
 from __future__ import annotations
 
 from evaluation.benchmarks._annotated import annotated_item
-from evaluation.benchmarks._choices import choice_row, letter_verdict
+from evaluation.benchmarks._choices import choice_row, letter_verdict, same_letter
+from evaluation.benchmarks._items import choice_fault
 from evaluation.benchmarks._rows import id_prefix, load_items
 from evaluation.benchmarks._zeroeval import choice_messages
 from evaluation.types import Hub, Item, Message
@@ -47,10 +48,14 @@ def load(source: str | None, limit: int | None) -> list[Item]:
     return load_items("mmlu_redux_2", source, limit, HUB, NUM_ITEMS, lambda row: annotated_item(row, prefix))
 
 
+item_fault = choice_fault
+
+
 def messages(item: Item) -> list[Message]:
     """One user turn: the chat template's own system text stays."""
     return choice_messages(item["question"], item["choices"])
 
 
 score = letter_verdict
+same_answer = same_letter
 lm_eval_document = choice_row

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evaluation.benchmarks._published import PublishedJudge
 from evaluation.benchmarks._rows import Row, load_file
 from evaluation.types import Item, Message
 
@@ -16,7 +17,7 @@ TITLE = "MT-bench"
 NUM_ITEMS = 80
 NUM_TURNS = 2
 MAX_NEW_TOKENS = 1024
-FORMS = {"turn_score": "gpt-4"}
+FORMS = {"turn_score": (PublishedJudge("gpt-4"),)}
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 REFERENCED = ("math", "reasoning", "coding")
 

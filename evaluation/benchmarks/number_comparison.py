@@ -11,6 +11,7 @@ import itertools
 import random
 import re
 
+from evaluation.fields import WHOLE, fault
 from evaluation.types import Item, Message, Verdict
 
 TITLE = "Number comparison"
@@ -52,6 +53,14 @@ def train_items(limit: int, seed: int = 0) -> list[Item]:
     return _items(available[:limit], f"train-{seed}")
 
 
+def item_fault(item: Item) -> str | None:
+    """As the contract has it: two numbers, of which `answer` is the larger."""
+    if wrong := fault(item, {"a": WHOLE, "b": WHOLE, "answer": WHOLE}):
+        return wrong
+    larger = max(item["a"], item["b"])
+    return None if item["answer"] == larger else f"have the larger number {larger} as answer, got {item['answer']}"
+
+
 def messages(item: Item) -> list[Message]:
     """The question as the user's turn: the chat template's own system text stays."""
     text = f"Which number is larger, {item['a']} or {item['b']}? Reply with only the number."
@@ -59,12 +68,13 @@ def messages(item: Item) -> list[Message]:
 
 
 def score(item: Item, completion: str, finish_reason: str) -> Verdict:
-    """Right is the larger number and no other, in a turn that ended by itself; words around it don't matter."""
+    """Right is the larger number and no other, in a turn that ended by itself, as far as that is known; words around it don't matter."""
     found = {_plain(number) for number in _NUMBER.findall(completion)}
     if not found:
         return Verdict("no_answer", None, "none")
     answer = " ".join(sorted(found)[:2])
-    if finish_reason != "stop":
+    # Of a file of one's own nobody may know how a reply ended.
+    if finish_reason not in ("stop", ""):
         return Verdict("wrong", answer, "unterminated")
     if len(found) > 1:
         return Verdict("wrong", answer, "several_numbers")

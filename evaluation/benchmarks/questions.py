@@ -7,6 +7,7 @@ Pattern: the question as it is, greedy, 4096 tokens.
 
 from __future__ import annotations
 
+from evaluation.benchmarks._published import PublishedJudge
 from evaluation.benchmarks._rows import Row, load_file
 from evaluation.types import Item, Message
 
@@ -14,7 +15,7 @@ TITLE = "Own questions"
 NUM_ITEMS = None  # as many as the file has
 MAX_NEW_TOKENS = 4096
 # None: no figures are published for these questions.
-FORMS = {"pairwise": None, "checklist_score": None}
+FORMS: dict[str, tuple[PublishedJudge, ...]] = {"pairwise": (), "checklist_score": ()}
 
 
 def load(source: str | None, limit: int | None) -> list[Item]:

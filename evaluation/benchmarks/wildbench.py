@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evaluation.benchmarks._published import PublishedJudge
 from evaluation.benchmarks._rows import Row, load_items
 from evaluation.types import Hub, Item, Message
 
 TITLE = "WildBench v2"
 NUM_ITEMS = 1024
 MAX_NEW_TOKENS = 4096
-FORMS = {"checklist_score": "gpt-4o-2024-05-13", "checklist_pairwise": "gpt-4-turbo-2024-04-09"}
+FORMS = {
+    "checklist_score": (PublishedJudge("gpt-4o-2024-05-13"),),
+    "checklist_pairwise": (PublishedJudge("gpt-4-turbo-2024-04-09"),),
+}
 BASELINE = "gpt-4-turbo-2024-04-09"
 
 HUB = Hub("allenai/WildBench", ["v2"])

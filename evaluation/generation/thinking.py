@@ -61,6 +61,29 @@ def check_markers(tokenizer: PreTrainedTokenizerBase | None, markers: Sequence[s
         )
 
 
+def end_of_thought(tokenizer: PreTrainedTokenizerBase, markers: Sequence[str]) -> list[int]:
+    """The tokens that end a thought where it has a limit: the end's marker on a line of its own, as chat templates write it. So it never
+    stands between backticks, where it would be a quotation.
+
+    Raises:
+        ValueError: the tokenizer doesn't write the marker.
+    """
+    ids: list[int] = tokenizer(f"\n{markers[1]}", add_special_tokens=False)["input_ids"]
+    written = _decoded(tokenizer, ids, with_markers(tokenizer, markers))
+    if markers[1] not in written:
+        raise ValueError(
+            f"think_tokens must end with a text that the model's tokenizer writes, got {markers[1]!r}, of which it makes {written!r}; "
+            "correct it, or leave evaluation.max_thinking_tokens out"
+        )
+    return ids
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], whole: Callable[[Generation], Generation] | None) -> str:
+    """As an engine decodes a completion, with the markers of thoughts."""
+    text = str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return text if whole is None else whole(Generation(text, list(ids), "stop", 0, len(ids))).completion
+
+
 def with_markers(tokenizer: PreTrainedTokenizerBase, markers: Sequence[str]) -> Callable[[Generation], Generation] | None:
     """What puts a thought's markers into a completion's text again, from its tokens; None where decoding keeps them anyway.
 
@@ -141,14 +164,7 @@ class ThinkingEngine:
         self._seed: int | None = None
         with self.tokenizing:
             self._with_markers = with_markers(tokenizer, markers)
-            # On a line of its own, as chat templates write it: so it never stands between backticks, where it would be a quotation.
-            self._end: list[int] = tokenizer(f"\n{markers[1]}", add_special_tokens=False)["input_ids"]
-        written = self._text(self._end)
-        if max_thinking_tokens is not None and markers[1] not in written:
-            raise ValueError(
-                f"think_tokens must end with a text that the model's tokenizer writes, got {markers[1]!r}, of which it makes {written!r}; "
-                "correct it, or leave evaluation.max_thinking_tokens out"
-            )
+            self._end = [] if max_thinking_tokens is None else end_of_thought(tokenizer, markers)
 
     @property
     def max_model_len(self) -> int | None:
@@ -275,10 +291,9 @@ class ThinkingEngine:
         return _second_seed(seed, is_cut)
 
     def _text(self, ids: Sequence[int]) -> str:
-        """As an engine decodes a completion; together, as a character may have tokens on both sides of the cut."""
+        """Of a whole completion; together, as a character may have tokens on both sides of the cut."""
         with self.tokenizing:
-            text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-        return self._whole(Generation(text, list(ids), "stop", 0, len(ids))).completion
+            return _decoded(self._tokenizer, ids, self._with_markers)
 
 
 def _second_seed(seed: int, is_cut: bool) -> int:

@@ -4,4 +4,6 @@ replay: scores stored completions with lm-eval's tasks, as a cross-check.
 tasks: runs lm-eval's tasks on the project's engines.
 model: the language model that lm-eval then sees.
 replies: what its engine gave, kept for a task that is killed.
+room: how many requests didn't fit into the model's context.
+seeds: the random numbers of lm-eval's program.
 """

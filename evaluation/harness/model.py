@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bnf.data.chat_template import ChatTemplate
 from bnf.data.system_prompt import with_system_prompt
 from evaluation.answers.thoughts import MARKERS, begins_thought, spoken
-from evaluation.engines import Engine, LikelihoodEngine
+from evaluation.engines import Engine, LikelihoodEngine, cut_left
 from evaluation.generation.thinking import check_markers, thinking_engine
 from evaluation.harness.replies import KeptReplies
+from evaluation.harness.room import Room
 from evaluation.progress import GENERATING, WEIGHING
 from evaluation.records import Record
 from evaluation.types import Generation, Progress, Sampling
@@ -29,12 +30,19 @@ from evaluation.types import Generation, Progress, Sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# What an engine without a bound of its own is taken to hold.
+# Texts whose likelihood is asked for are taken in windows of so many tokens where the engine has no bound of its own.
 DEFAULT_MAX_LENGTH = 4096
+# What a task may say of decoding: the rest no engine here does. A beam alone is no beam search.
+_DECODING = frozenset({"until", "max_gen_toks", "do_sample", "temperature", "top_p"})
+_PLAIN = {"num_beams": 1}
 
 
 class EngineModel(TemplateLM):
-    """Generates and weighs text with an engine that takes token ids; `replies` is the file in which its replies are kept."""
+    """Generates and weighs text with an engine that takes token ids; `replies` is the file in which its replies are kept.
+
+    A prompt stays whole: where it leaves less room than the task asks for, the completion is shorter, and where it leaves none, empty.
+    lm-eval's own models take the prompt's beginning away instead. `room` counts both.
+    """
 
     def __init__(
         self,
@@ -54,16 +62,26 @@ class EngineModel(TemplateLM):
         self.tokenizer = tokenizer
         # An engine that takes token ids has the model's logits.
         own = cast(LikelihoodEngine, thinking_engine(engine, tokenizer, markers))
-        self._engine, self._progress = own if replies is None else KeptReplies(own, replies), progress
+        kept = None if replies is None else KeptReplies(own, replies)
+        self._engine, self._progress = own if kept is None else kept, progress
+        # How many requests have an answer from an earlier try.
+        self.num_answered = 0 if kept is None else kept.num_kept
         check_markers(tokenizer, markers)
         # Completions with a thought, whole, in the order of the requests.
         self.thoughts: list[Record] = []
+        self.room = Room(self._engine.max_model_len)
         self._template, self._system_prompt, self._markers = ChatTemplate(tokenizer), system_prompt, markers
 
     @property
     def eot_token_id(self) -> int:
         end: int = self.tokenizer.eos_token_id
         return end
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text without a context."""
+        first: int | None = self.tokenizer.bos_token_id
+        return self.eot_token_id if first is None else first
 
     @property
     def max_length(self) -> int:
@@ -81,18 +99,25 @@ class EngineModel(TemplateLM):
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: object) -> list[int]:
-        """As lm-eval does for decoder models: without special tokens, unless they are asked for."""
-        ids: list[int] = self.tokenizer(string, add_special_tokens=bool(add_special_tokens))["input_ids"]
+        """As lm-eval's models do: with the special tokens that the tokenizer adds by itself, unless the text begins with the first."""
+        if add_special_tokens is None:
+            add_special_tokens = not has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id))
+        ids: list[int] = self.tokenizer(string, add_special_tokens=add_special_tokens)["input_ids"]
         return ids
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The texts after their thoughts; a thought that doesn't end leaves nothing to read. `thoughts` gets the whole ones."""
         texts = [""] * len(requests)
+        prompts = [self.tok_encode(request.args[0]) for request in requests]
         thoughts: dict[int, Record] = {}
         done = 0
 
         def read(index: int, generation: Generation, sampling: Sampling) -> None:
             nonlocal done
+            done += 1
+            self._progress(done, len(requests), GENERATING)
+            if generation.finish_reason == "prompt_too_long":
+                return
             said = self._said(request := requests[index], generation)
             if said != generation.completion:
                 thoughts[index] = {
@@ -101,30 +126,29 @@ class EngineModel(TemplateLM):
                     "is_finished": said is not None,
                 }
             texts[index] = postprocess_generated_text(said or "", sampling.stop, None)
-            done += 1
-            self._progress(done, len(requests), GENERATING)
+            is_short = generation.num_completion_tokens < sampling.max_new_tokens
+            self.room.num_cut_off += generation.finish_reason == "length" and is_short
 
         for sampling, indices in self._by_decoding(requests):
+            for index in indices:
+                self.room.add_prompt(len(prompts[index]), sampling.max_new_tokens)
             in_thought = []
-            for index, generation in self._generated(requests, indices, sampling):
+            for index, generation in self._generated(prompts, indices, sampling):
                 said = self._said(requests[index], generation)
                 if sampling.stop and generation.finish_reason == "stop" and not said and generation.completion:
                     # The task's own stop text may stand in a thought or right after it, as a line break does.
                     in_thought.append(index)
                     continue
                 read(index, generation, sampling)
-            for index, generation in self._generated(requests, in_thought, dataclasses.replace(sampling, stop=None)):
+            for index, generation in self._generated(prompts, in_thought, dataclasses.replace(sampling, stop=None)):
                 read(index, generation, sampling)
         self.thoughts += [record for _, record in sorted(thoughts.items())]
         return texts
 
     def _generated(
-        self, requests: Sequence[Instance], indices: Sequence[int], sampling: Sampling
+        self, prompts: Sequence[list[int]], indices: Sequence[int], sampling: Sampling
     ) -> Iterator[tuple[int, Generation]]:
-        room = max(1, self.max_length - sampling.max_new_tokens)
-        # A prompt that is too long loses its beginning: the question stands at its end.
-        prompts = [self.tok_encode(requests[index].args[0])[-room:] for index in indices]
-        for place, (generation,) in self._engine.generate(prompts, sampling):
+        for place, (generation,) in self._engine.generate([prompts[index] for index in indices], sampling):
             if generation.finish_reason.startswith("error"):
                 raise RuntimeError(f"the engine must answer every request, got {generation.finish_reason}; run again")
             yield indices[place], generation
@@ -139,6 +163,7 @@ class EngineModel(TemplateLM):
             ids = self.tok_encode(request.args[0])
             rolling = get_rolling_token_windows(ids, self.prefix_token_id, max_seq_len=self.max_length - 2, context_len=1)
             windows += [(index, *make_disjoint_window(window)) for window in rolling]
+        self.room.num_requests += len(requests)
         totals = [0.0] * len(requests)
         found = self._weigh([(context, continuation) for _, context, continuation in windows])
         for (index, _, _), (logp, _) in zip(windows, found, strict=True):
@@ -148,7 +173,18 @@ class EngineModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: object
     ) -> list[tuple[float, bool]]:
-        return self._weigh([(context, continuation) for _, context, continuation in requests])
+        self.room.num_requests += len(requests)
+        return self._weigh([self._cut(context, continuation) for _, context, continuation in requests])
+
+    def _cut(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
+        """The context without its beginning, as lm-eval cuts it too, where both are too long together."""
+        if self.room.max_length is None:
+            return context, continuation
+        # vLLM generates a token after them. The engines would cut by themselves, each at a length of its own.
+        whole = cut_left(context, continuation, self.room.max_length - 1)
+        kept = len(whole) - len(continuation)
+        self.room.num_contexts_cut += kept < len(context)
+        return whole[:kept], continuation
 
     def _weigh(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
         # Choices of one question differ in few tokens, and some are the same as another's: each text is weighed once.
@@ -164,9 +200,18 @@ class EngineModel(TemplateLM):
         groups: dict[str, tuple[Sampling, list[int]]] = {}
         for index, request in enumerate(requests):
             asked = normalize_gen_kwargs(request.args[1])
+            unknown = {name: value for name, value in asked.items() if name not in _DECODING and _PLAIN.get(name) != value}
+            if unknown:
+                name, value = min(unknown.items())
+                raise ValueError(
+                    f"evaluation.lm_eval must name tasks whose generation_kwargs are among {', '.join(sorted(_DECODING))}, got "
+                    f"{name}: {value} of {request.task_name}; leave the task out, or give it a definition of your own without "
+                    "that (evaluation.lm_eval_include_path)"
+                )
             sampling = Sampling(
-                max_new_tokens=min(asked["max_gen_toks"], self.max_length - 1),
-                temperature=asked["temperature"],
+                max_new_tokens=asked["max_gen_toks"],
+                # A task that says neither is greedy. Without a temperature one that samples does so at 1, as by lm-eval's vLLM.
+                temperature=float(asked.get("temperature", 1.0 if asked.get("do_sample") else 0.0)),
                 top_p=float(asked.get("top_p", 1.0)),
                 stop=[text for text in asked["until"] if text],
             )

@@ -15,8 +15,9 @@ from typing import cast
 from bnf.plugins import load
 from evaluation.answers.thoughts import answer_of
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.item_files import GENERATE_AGAIN, SCORE_AGAIN, item_lines, score_lines
 from evaluation.progress import cross_checking
-from evaluation.records import Record, read_records, write_json, write_whole
+from evaluation.records import Record, write_json, write_whole
 from evaluation.sandbox import BoundedCalls
 from evaluation.statistics import percent, standard_error
 from evaluation.types import Item, Progress
@@ -72,7 +73,8 @@ def cross_check(
 
 def cross_check_folder(benchmark: str, generation: Path, scores: Path, output_dir: Path, progress: Progress | None) -> None:
     """Cross-checks a score stage's records of a generation; writes cross_check.json and disagreements.jsonl."""
-    items, records = (list(read_records(path)) for path in (generation / "items.jsonl", scores / "scores.jsonl"))
+    items = [item for _, item in item_lines(generation / "items.jsonl", GENERATE_AGAIN)]
+    records = [record for _, record in score_lines(scores / "scores.jsonl", SCORE_AGAIN)]
     found, disagreements = cross_check(benchmark, items, records, progress)
     write_json(output_dir / CROSS_CHECK_FILE, found, indent=2)
     write_whole(output_dir / DISAGREEMENTS_FILE, disagreements)

@@ -29,7 +29,10 @@ class KeptReplies:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         self._kept: defaultdict[str, list[Record]] = defaultdict(list)
-        for record in read_repaired(path):
+        records = read_repaired(path)
+        # How many the file had.
+        self.num_kept = len(records)
+        for record in records:
             self._kept[record["key"]].append(record)
 
     @property

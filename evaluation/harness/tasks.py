@@ -7,6 +7,7 @@ refused. https://github.com/EleutherAI/lm-evaluation-harness
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,14 @@ from evaluation.types import Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from evaluation.harness.model import EngineModel
+
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.jsonl"
 # Completions with a thought as the model wrote them: a task reads what follows the thought.
 THOUGHTS_FILE = "thoughts.jsonl"
+# Resamples of a standard error that has no formula; lm-eval's program takes 100,000, which costs more time than it tells.
+BOOTSTRAP_ITERS = 1000
 
 
 def unknown_task(name: str, include_path: Path | None = None) -> str | None:
@@ -76,33 +81,19 @@ def run_task(
         commits: At which commit each data set of the hub is read.
 
     Raises:
-        ValueError: where there is no such task, it executes code, or the engine can't say likelihoods that it needs.
+        ValueError: where there is no such task, it executes code or decodes in a way that no engine here does, or the engine can't say
+            likelihoods that it needs.
     """
-    from lm_eval.evaluator import evaluate
-    from lm_eval.tasks import TaskManager
-
     from evaluation.harness.model import EngineModel
     from evaluation.harness.replies import REPLIES_FILE
-    from evaluation.harness.sets import at_commits
+    from evaluation.harness.seeds import own_random_numbers
 
     if problem := unknown_task(name, include_path):
         raise ValueError(problem)
-    folders = _definitions(name, include_path)
-    manager = TaskManager(include_defaults=folders is None, include_path=include_path if folders is None else folders)
-    with at_commits(commits or {}):
-        loaded = manager.load([name])
-    for task in loaded["tasks"].values():
-        if getattr(task, "UNSAFE_CODE", False):
-            raise ValueError(
-                f"evaluation.lm_eval must not execute what a model wrote, got {task.task_name}, which does; leave it out"
-            )
-        if num_fewshot is not None:
-            task.set_config(key="num_fewshot", value=num_fewshot)
-        task.set_fewshot_seed(seed=1234)  # lm-eval's own
     replies = output_dir / REPLIES_FILE
     model = EngineModel(engine, tokenizer, progress, system_prompt, markers, replies)
-    found = evaluate(model, loaded, limit=limit, apply_chat_template=chat, bootstrap_iters=1000)
-    assert found is not None
+    with own_random_numbers():
+        found = _evaluated(model, name, num_fewshot, limit, chat, include_path, commits or {})
     results = {
         "task": name,
         "limit": limit,
@@ -112,6 +103,7 @@ def run_task(
         "num_fewshot": found.get("n-shot", {}),
         "versions": found.get("versions", {}),
         "chat": chat,
+        "room": dataclasses.asdict(model.room),
     }
     if model.thoughts:
         unfinished = sum(not one["is_finished"] for one in model.thoughts)
@@ -124,6 +116,46 @@ def run_task(
     write_json(output_dir / RESULTS_FILE, results, indent=2)
     replies.unlink()
     return results
+
+
+def _evaluated(
+    model: EngineModel,
+    name: str,
+    num_fewshot: int | None,
+    limit: int | None,
+    chat: bool,
+    include_path: Path | None,
+    commits: Mapping[str, str],
+) -> Record:
+    """What lm-eval's `evaluate` gives, called as its program's `simple_evaluate` does, which besides describes machine and repository."""
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks import TaskManager
+
+    from evaluation.harness.seeds import FEWSHOT_SEED, seed_all
+    from evaluation.harness.sets import at_commits
+
+    folders = _definitions(name, include_path)
+    manager = TaskManager(include_defaults=folders is None, include_path=include_path if folders is None else folders)
+    seed_all()
+    with at_commits(commits):
+        loaded = manager.load([name])
+    for task in loaded["tasks"].values():
+        if getattr(task, "UNSAFE_CODE", False):
+            raise ValueError(
+                f"evaluation.lm_eval must not execute what a model wrote, got {task.task_name}, which does; leave it out"
+            )
+        if num_fewshot is not None:
+            task.set_config(key="num_fewshot", value=num_fewshot)
+        elif task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    # Again: `datasets` may have kept what a definition made of its rows, and then less is drawn while it is loaded.
+    seed_all(model.num_answered)
+    found = evaluate(
+        model, loaded, limit=limit, apply_chat_template=chat, fewshot_as_multiturn=chat, bootstrap_iters=BOOTSTRAP_ITERS
+    )
+    assert found is not None
+    return dict(found)
 
 
 def _definitions(name: str, include_path: Path | None) -> list[Path] | None:

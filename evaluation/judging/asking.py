@@ -58,10 +58,8 @@ class Asking:
         self._judge, self._protocol, self._calls = judge, protocol, calls
         self._names = judge_name, protocol_name
         self._parameters = judge.parameters(protocol)
-        # Of the replies that ended by themselves: how many there are, and how many have a thought's end without its beginning.
-        self._num_whole = self._num_ends_alone = 0
-        for reply in calls.answers():
-            self._count(reply)
+        # By the key of a judgment's first request, whether its reply, which ended by itself, has a thought's end without its beginning.
+        self._ends_alone: dict[str, bool] = {}
         self._new: list[Generation] = []
         # The keys of what this run asks.
         self._asked: set[str] = set()
@@ -75,6 +73,8 @@ class Asking:
             SpendingCapReached: where the next request could exceed the cap. Whatever ends the asking, what was answered is on file.
         """
         total = len(judgments)
+        for key in {key for judgment in judgments for key in self.keys(judgment)}:
+            self._count(key)
         waiting = self._waiting(judgments)
         num_judged = total - sum(len(places) for _, places in waiting.values())
         note = ""
@@ -168,7 +168,8 @@ class Asking:
             self._calls.add(keys[index], reply, about)
             with self._counting:
                 self._new.append(reply)
-                self._count(reply)
+                if attempt == 1:
+                    self._count(keys[index])
                 answered(judgments)
 
         self._judge.ask([messages for messages, _ in waiting.values()], self._protocol, keep)
@@ -185,18 +186,22 @@ class Asking:
             return None
         return [*messages, message("assistant", first.completion), message("user", self._protocol.ASK_AGAIN)]
 
-    def _count(self, reply: Generation) -> None:
-        if reply.finish_reason == "stop":
-            self._num_whole += 1
-            self._num_ends_alone += ends_alone(reply.completion, self._judge.markers)
+    def _count(self, key: str) -> None:
+        reply = self._calls.get(key)
+        self._ends_alone.pop(key, None)
+        if reply is not None and reply.finish_reason == "stop":
+            self._ends_alone[key] = ends_alone(reply.completion, self._judge.markers)
 
     def _begun(self, reply: Generation) -> bool:
-        """Whether the reply's thought began before it. An endpoint's template isn't known: where most whole replies of the judge have
-        the end of a thought alone, one that was cut without an end is thought.
+        """Whether the reply's thought began before it. An endpoint's template isn't known: where most whole replies to these judgments'
+        first requests have the end of a thought alone, one that was cut without an end is thought. Other replies on file may be another
+        server's, or of other parameters, and tell nothing of it.
         """
         if self._judge.mode != "text":
             return False  # what constrains the reply leaves no room for a thought
-        return self._judge.begins_thought or (reply.finish_reason == "length" and 2 * self._num_ends_alone > self._num_whole)
+        if self._judge.begins_thought:
+            return True
+        return reply.finish_reason == "length" and 2 * sum(self._ends_alone.values()) > len(self._ends_alone)
 
     def _key(self, messages: list[Message]) -> str:
         return call_key(self._judge.identity, messages, self._parameters)

@@ -76,10 +76,6 @@ class Calls:
         """The last answer to this request; a request that failed has none."""
         return self._answers.get(key)
 
-    def answers(self) -> list[Generation]:
-        """The last answer to each request."""
-        return list(self._answers.values())
-
     def add(self, key: str, reply: Generation, about: About) -> None:
         """Puts an answer on file. When it returns, a kill or a power cut can't lose the answer."""
         with self._writing:

@@ -18,7 +18,7 @@ from bnf.data.chat_template import RenderingError
 from evaluation.answers.thoughts import MARKERS, begins_thought, spoken
 from evaluation.engines import Engine, Prompt
 from evaluation.generation.generate import render
-from evaluation.generation.thinking import thinking_engine, thought_markers
+from evaluation.generation.thinking import check_markers, thinking_engine, thought_markers
 from evaluation.judging.aggregates.judgment import Verdict
 from evaluation.judging.protocols import JudgeProtocol
 from evaluation.judging.replies import json_field
@@ -98,6 +98,10 @@ class ModelJudge:
     Args:
         identity: What makes it this judge: its digest, or its name at an endpoint.
         meter: Of a paid endpoint.
+        think_tokens: The texts that begin and end its thoughts; None: those of its tokenizer.
+
+    Raises:
+        ValueError: it can't say its verdict so, or its thoughts can't be found.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class ModelJudge:
         mode: Mode,
         max_judgment_tokens: int = 4096,
         meter: Meter | None = None,
+        think_tokens: Sequence[str] | None = None,
     ) -> None:
         if mode == "choice" and not engine.supports_choices:
             raise ValueError(
@@ -115,7 +120,11 @@ class ModelJudge:
             )
         self.mode: Mode = mode
         self.identity = identity
-        self.markers: Sequence[str] = thought_markers(tokenizer, None)
+        try:
+            self.markers: Sequence[str] = thought_markers(tokenizer, think_tokens)
+            check_markers(tokenizer, self.markers)
+        except ValueError as error:
+            raise ValueError(f"judge.{error}") from error
         self._opened, self._engine = engine, thinking_engine(engine, tokenizer, self.markers)
         self._tokenizer, self._meter = tokenizer, meter
         self._max_tokens = max_judgment_tokens
@@ -130,8 +139,9 @@ class ModelJudge:
     def parameters(self, protocol: JudgeProtocol) -> Mapping[str, object]:
         asked = asdict(self._sampling(protocol)).items()
         known = {name: value for name, value in asked if value is not None or name not in _LATER}
-        # Replies of judges whose markers are the usual ones, and no special tokens, are found under the keys that they always had.
-        are_usual = tuple(self.markers) == MARKERS and self._engine is self._opened
+        # Replies of judges whose markers are the usual ones, and no special tokens, are found under the keys that they always had; and an
+        # endpoint's, which were paid for, are the same whatever the markers are that they are read by.
+        are_usual = self._tokenizer is None or (tuple(self.markers) == MARKERS and self._engine is self._opened)
         own = {} if are_usual else {"think_tokens": list(self.markers)}
         return {"verdict": self.mode, **known, **own}
 
@@ -176,7 +186,7 @@ class ModelJudge:
         if self.mode == "logprobs":
             return bool(reply.top_logprobs)
         if self.mode == "structured":
-            label = json_field(spoken(reply.completion) or "", protocol.VERDICT)
+            label = json_field(spoken(reply.completion, markers=self.markers) or "", protocol.VERDICT)
             return isinstance(label, str) and label in protocol.LABELS
         return True
 

@@ -22,12 +22,13 @@ def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -
     """The judge, with its model loaded once per process.
 
     Args:
-        settings: `engine` (name and, of an endpoint, base_url, model, api), `verdict`, `max_judgment_tokens`; of an endpoint also
-            `connection` and `spending`, of a model that runs here `date` and, where the recipe says it, `engine_placement`.
+        settings: `engine` (name and, of an endpoint, base_url, model, api), `verdict`, `max_judgment_tokens` and, where the recipe says
+            them, `think_tokens`; of an endpoint also `connection` and `spending`, of a model that runs here `date` and, where the recipe
+            says it, `engine_placement`.
         folder: Of a model that runs here.
         fingerprint: Of that folder's content, so that another model there is another judge.
     """
-    engine = settings["engine"]
+    engine, think_tokens = settings["engine"], settings.get("think_tokens")
     if engine["name"] == "reward_model":
         assert folder is not None
         scorer = _reward_model(folder, settings["date"], tuple(engines.opening_options(settings).items()))
@@ -36,13 +37,14 @@ def open_judge(settings: Record, folder: Path | None, fingerprint: str | None) -
         connected, meter = _connected(json.dumps([engine, settings["connection"], settings["spending"]], sort_keys=True))
         told = {name: engine[name] for name in ("chat_template_kwargs",) if name in engine}
         identity = {"model": engine["model"], "base_url": engine["base_url"], **told}
-        return ModelJudge(connected, None, identity, settings["verdict"], settings["max_judgment_tokens"], meter)
+        return ModelJudge(connected, None, identity, settings["verdict"], settings["max_judgment_tokens"], meter, think_tokens)
     assert folder is not None
     opened, tokenizer = _loaded(engine["name"], folder, settings["date"], tuple(engines.opening_options(settings).items()))
     # What decides its replies; where it computes is not among it.
     decides = {name: engine[name] for name in ("version", "max_model_len") if name in engine}
     identity = {"model": fingerprint, "engine": engine["name"], **decides, "date": settings["date"]}
-    return ModelJudge(opened, tokenizer, identity, settings["verdict"], settings["max_judgment_tokens"])
+    said = settings["verdict"], settings["max_judgment_tokens"]
+    return ModelJudge(opened, tokenizer, identity, *said, think_tokens=think_tokens)
 
 
 def environment(engine_name: str) -> dict[str, str]:

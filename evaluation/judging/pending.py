@@ -68,18 +68,23 @@ def pending(
             own = answers.turns[item["id"]]
             if protocol.COMPARES:
                 assert baseline is not None
-                yield from _comparisons(protocol, judge, item, model, own[0], baseline.turns[item["id"]][0], orders)
+                shown = _shown(protocol, answers, own[0]), _shown(protocol, baseline, baseline.turns[item["id"]][0])
+                yield from _comparisons(protocol, judge, item, model, *shown, orders)
             else:
                 yield from ratings(protocol, judge, item, model, own)
+
+
+def _shown(protocol: JudgeProtocol, answers: Answers, text: str) -> str:
+    """What the judge is shown of an answer. A thought is taken off once: what is said after it may show the markers."""
+    if protocol.HIDES_THOUGHTS and not answers.is_said:
+        # A thought without an end has no answer after it.
+        text = spoken(text) or ""
+    return cut_words(text, protocol.MAX_WORDS)
 
 
 def _comparisons(
     protocol: JudgeProtocol, judge: Judge, item: Item, model: str, candidate: str, baseline: str, orders: Orders
 ) -> Iterator[Pending]:
-    if protocol.HIDES_THOUGHTS:
-        # A thought without an end has no answer after it.
-        candidate, baseline = spoken(candidate) or "", spoken(baseline) or ""
-    candidate, baseline = cut_words(candidate, protocol.MAX_WORDS), cut_words(baseline, protocol.MAX_WORDS)
     facts = protocol.facts(candidate, baseline)
     # In one order: half of the questions have the other, told by their ids and not by chance, so that a resumed run compares the same.
     numbers = (1, 2) if orders == "both" else (1 + sum(str(item["id"]).encode()) % 2,)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluation.judging.aggregates.judgment import NOT_ASKED, Judgment, null_reasons
+from evaluation.judging.answers import Answers
 from evaluation.judging.protocols import JudgeProtocol
 from evaluation.records import Record
 from evaluation.types import Generation, Item
@@ -54,6 +55,14 @@ class JudgmentRecord:
             "num_completion_tokens": sum(reply.num_completion_tokens for reply in self.replies),
             "cost_usd": sum(costs) if costs else None,
         }
+
+
+def answer_counts(answers: Answers, questions: Iterable[Item]) -> Record:
+    """How many answers a model gave, how many of them were cut (None: nobody knows), and how many are empty. A completion that ends in
+    mid-thought is an empty answer.
+    """
+    texts = [text for item in questions for text in answers.turns[item["id"]]]
+    return {"n": len(texts), "n_cut": answers.num_cut, "n_empty": sum(not text.strip() for text in texts)}
 
 
 def summarize_judgments(

@@ -18,7 +18,7 @@ from evaluation.judging.calls import About, Calls, call_key
 from evaluation.judging.client import Judge, RewardJudge
 from evaluation.judging.pending import Pending, message, pending, ratings, require
 from evaluation.judging.protocols import PROTOCOLS, JudgeProtocol, Orders
-from evaluation.judging.results import JudgmentRecord, summarize_judgments
+from evaluation.judging.results import JudgmentRecord, answer_counts, summarize_judgments
 from evaluation.records import Record, write_whole
 from evaluation.types import Generation, Item, Progress
 
@@ -73,15 +73,19 @@ def judge(
             for one, judgment in zip(asked, judgments, strict=True)
         ]
         cost = asking.cost(asked)
+    results = summarize_judgments(protocol, judgments, list(models), questions, orders, demonstration)
+    for model, answers in models.items():
+        results["models"][model]["answers"] = answer_counts(answers, questions)
     summary = {
         "judge": judge_name,
         "form": protocol_name,
         **(about or {}),
         "verdict_mode": judge.mode,
         "baseline": baseline_name,
+        "baseline_answers": answer_counts(baseline, questions) if baseline and protocol.COMPARES else None,
         "orders": orders if protocol.COMPARES else None,
         "demonstration": demonstration,
-        **summarize_judgments(protocol, judgments, list(models), questions, orders, demonstration),
+        **results,
         "cost": cost.to_json(),
     }
     write_whole(output_dir / GAMES_FILE, [record.to_json() for record in records])

@@ -15,13 +15,14 @@ likelihoods: charts of training, and of what it did to the likelihood of its dat
 tokens: completions of the training data, coloured token by token
 examples: completions that a rule chooses, and all that a model failed
 items: every item of a benchmark, whole; item_pages: a page of them beside the report, with a script of its own
-excerpts: the beginnings of texts
+excerpts: the beginnings and ends of texts
 charts: SVG from numbers
 compare: runs against each other
 swept: what the comparison of a sweep is made from
 sweeps: its files: tidy tables and the page
 tables: the tables as DataFrames, in the files and in a notebook
 swept_scores: the runs' scores over the items that all have
+swept_judges: what judges say of the settings; judged_rows: of one run, in the tables
 sweep_results: settings over items and seeds, and their differences
 sweep_words: where BNF loses and wins, in words
 sweep_charts: gain against tax, and likelihood over training

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.formats import difference, number, p_value
-from evaluation.paired import compare_scores, correct_and_judge, holm_p, read_scores, share_right
+from evaluation.paired import compare_scores, correct_and_judge, has_samples, holm_p, read_scores, share_right
 from evaluation.records import Record, read_json
-from evaluation.report.samples import OF_SHARES, in_words
+from evaluation.report.samples import OF_SHARES, compare_at_k, in_words
 from evaluation.report.summary import label
 from evaluation.statistics import percent
 
@@ -72,6 +72,21 @@ def comparison_rows(result: Record) -> list[dict[str, str]]:
     ]
 
 
+def compared_at_k_rows(result: Record) -> list[dict[str, str]]:
+    """One row of text for each figure of several samples of each comparison that has them."""
+    return [
+        {
+            "benchmark": label(entry["benchmark"], entry),
+            "run": entry["second"],
+            "against": entry["first"],
+            "figure": figure,
+            "Δ [95 %]": difference(found["delta"], found["delta_ci"]),
+        }
+        for entry in result["comparisons"]
+        for figure, found in entry.get("at_k_delta", {}).items()
+    ]
+
+
 class _Result:
     """A run's scores on one benchmark: of its aligned model where it has one."""
 
@@ -131,7 +146,16 @@ def _compare(first_name: str, second_name: str, benchmark: str, first: _Result, 
         "n_not_shared": len(first.scores) + len(second.scores) - 2 * len(shared),
         **_drawn(first, second),
         **compare_scores(first.scores, second.scores),
+        **_at_k(first, second),
     }
+
+
+def _at_k(first: _Result, second: _Result) -> Record:
+    """The differences of pass@k and maj@k, where both have as many samples."""
+    numbers = {result.summary.get("num_samples", 1) for result in (first, second)}
+    if len(numbers) > 1 or not (has_samples(first.scores) and has_samples(second.scores)):
+        return {}
+    return {"at_k_delta": compare_at_k(first.scores, second.scores, numbers.pop())}
 
 
 def _drawn(first: _Result, second: _Result) -> Record:

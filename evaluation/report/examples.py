@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.answers.thoughts import answer_of
+from evaluation.item_files import GENERATE_AGAIN, completion_lines, item_lines
 from evaluation.paired import is_correct, read_scores
-from evaluation.records import Record, read_records
+from evaluation.records import Record
 from evaluation.report.excerpts import LIMITS, Excerpt, as_field, as_text, gist
 from evaluation.samples import SAMPLE, num_right
 
@@ -80,7 +81,7 @@ class Example:
     @property
     def num_characters(self) -> int:
         """Those of the fields and the completions."""
-        return sum(len(part.text) for _, part in self.fields) + sum(len(one.completion.text) for one in self.answers)
+        return sum(part.num_characters for _, part in self.fields) + sum(one.completion.num_characters for one in self.answers)
 
 
 def gist_of(fields: Iterable[tuple[str, Excerpt]]) -> str:
@@ -248,8 +249,17 @@ def _examples(
 
 
 def records_of(path: Path, ids: Container[str]) -> Iterator[Record]:
-    """The records of these items in a stage's file, one at a time."""
-    return (record for record in read_records(path) if record["id"] in ids)
+    """The records of these items in a generation's items.jsonl or completions.jsonl, one at a time.
+
+    Raises:
+        ValueError: where a line of the file is not what it should hold.
+    """
+    if path.name == "items.jsonl":
+        lines = item_lines(path, GENERATE_AGAIN)
+    else:
+        # An item without a completion is no example, and where one must be there the reader says so.
+        lines = completion_lines(path, GENERATE_AGAIN, has_prompts=True, may_be_empty=True)
+    return (record for _, record in lines if record["id"] in ids)
 
 
 def verdict_of(verdict: Record, completion: Record) -> Record:

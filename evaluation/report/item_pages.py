@@ -44,7 +44,7 @@ class _CutReply:
 
     @property
     def num_characters(self) -> int:
-        return sum(len(part.text) for part in (self.thought, self.completion) if part is not None)
+        return sum(part.num_characters for part in (self.thought, self.completion) if part is not None)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Row:
 
     @property
     def num_characters(self) -> int:
-        return sum(len(part.text) for _, part in self.fields) + sum(one.num_characters for one in self.replies)
+        return sum(part.num_characters for _, part in self.fields) + sum(one.num_characters for one in self.replies)
 
 
 def build_item_pages(inputs: ReportInputs, output_dir: Path) -> dict[str, str]:
@@ -142,7 +142,9 @@ def _cut(reply: Reply) -> _CutReply:
 
 
 def _to_json(row: _Row) -> Record:
-    """An item as the page's script reads it; a text is [its beginning, the number of characters left out]."""
+    """An item as the page's script reads it; a text is [what is shown of it, the number of characters left out]. Those are missing after
+    it, or before so many of the shown characters as `ends` says.
+    """
     return {
         "id": formats.visible(row.id),
         "kind": row.kind,
@@ -155,6 +157,7 @@ def _to_json(row: _Row) -> Record:
 
 def _reply(one: _CutReply) -> Mapping[str, object]:
     reply = one.reply
+    ends = {"thought": _end(one.thought), "completion": _end(one.completion)}
     several = {"sample": reply.sample, "votes": reply.votes} if reply.sample is not None else {}
     return {
         "model": reply.model,
@@ -166,8 +169,13 @@ def _reply(one: _CutReply) -> Mapping[str, object]:
         "tokens": reply.num_completion_tokens,
         "thought": one.thought and _text(one.thought),
         "completion": one.completion and _text(one.completion),
+        **({"ends": ends} if any(ends.values()) else {}),
     }
 
 
 def _text(part: Excerpt) -> list[object]:
-    return [formats.visible(part.text), part.num_left_out]
+    return [formats.visible(part.text) + formats.visible(part.end), part.num_left_out]
+
+
+def _end(part: Excerpt | None) -> int:
+    return len(formats.visible(part.end)) if part else 0

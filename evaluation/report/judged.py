@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.formats import NONE, difference, interval, number, signed
+from evaluation.item_files import games
 from evaluation.judging.aggregates.agreement import judges_agreement
 from evaluation.judging.aggregates.judgment import Judgment
-from evaluation.records import Record, read_json, read_records
+from evaluation.records import Record, read_json
 
 # What the main figure of a result is called, and its unit.
 _SCORES = {"score": "score", "wb_score": "WB-Score", "wb_reward": "WB-Reward"}
@@ -63,7 +64,8 @@ def judge_notes(label: str, entry: Record) -> list[str]:
         partial = " (partial)" if result["partial"] else ""
         found.append(
             f"{label}, {model}{against}, judged by {entry['judge']}{flag}: {_main(result)}{_UNITS.get(entry['form'], '')} "
-            f"{interval(result['ci_clustered']) or '(no interval: one question)'}, {bias}{_without_verdict(result)}{partial}{trust}."
+            f"{interval(result['ci_clustered']) or '(no interval: one question)'}, {bias}{_without_verdict(result)}"
+            f"{_answers(result, entry)}{partial}{trust}."
         )
     if entry.get("delta") is not None:
         found.append(f"{label}, aligned minus base by {entry['judge']}{flag}: {difference(entry['delta'], entry['delta_ci'])}.")
@@ -87,6 +89,24 @@ def _without_verdict(result: Record) -> str:
         f"{result['n_null']} of {judged} judged games without a verdict{why}, {result['n_unjudged']} more decided without the judge "
         "(an empty or cut answer)"
     )
+
+
+def _answers(result: Record, entry: Record) -> str:
+    """How many answers were cut or are empty; of the baseline's only where there are some. A kept result of an older run doesn't say."""
+    own, baseline = result.get("answers"), entry.get("baseline_answers")
+    if own is None:
+        return ""
+    theirs = f", of {entry['baseline']}'s {_cut_and_empty(baseline)}" if baseline and _some(baseline) else ""
+    return f", of {own['n']} answers {_cut_and_empty(own)}{theirs}"
+
+
+def _cut_and_empty(answers: Record) -> str:
+    cut = "" if answers["n_cut"] is None else f"{answers['n_cut']} cut and "
+    return f"{cut}{answers['n_empty']} empty"
+
+
+def _some(answers: Record) -> bool:
+    return bool(answers["n_cut"] or answers["n_empty"])
 
 
 def judge_counts(entry: Record) -> list[tuple[str, str]]:
@@ -120,6 +140,8 @@ def _row(model: str, result: Record, entry: Record) -> dict[str, str]:
         row |= {"characters": number(result["mean_characters"], 0), "longer won": NONE}
     elif "mean_characters" in result:
         row["characters"] = number(result["mean_characters"], 0)
+    if answers := result.get("answers"):
+        row["answers"] = f"{answers['n']}, {_cut_and_empty(answers)}"
     return {
         **row,
         "games": str(result["n_games"]),
@@ -150,7 +172,7 @@ def _label(judgment: Judgment) -> str:
 
 
 def _judgments(folder: Path) -> list[Judgment]:
-    return [Judgment.from_json(record) for record in read_records(folder / "games.jsonl")]
+    return [Judgment.from_json(record) for record in games(folder / "games.jsonl")]
 
 
 def _agreement(model: str, first: Sequence[Judgment], second: Sequence[Judgment]) -> Record:

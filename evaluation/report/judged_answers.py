@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evaluation.item_files import GENERATE_AGAIN, completion_lines, games, item_lines
 from evaluation.judging.aggregates.judgment import NOT_ASKED
 from evaluation.judging.answers import completions_by_question
-from evaluation.records import Record, read_records
+from evaluation.records import Record
 from evaluation.report.examples import Choice
 from evaluation.report.excerpts import LIMITS, Excerpt, as_field, as_text, gist
 
@@ -61,8 +62,8 @@ class JudgedAnswer:
     @property
     def num_characters(self) -> int:
         """Those of the answers and of the judge's words."""
-        words = sum(len(one.words.text) for one in self.games if one.words)
-        return words + sum(len(text.text) for _, text in self.answers)
+        words = sum(one.words.num_characters for one in self.games if one.words)
+        return words + sum(text.num_characters for _, text in self.answers)
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,17 @@ def _counted(everything: Sequence[JudgedAnswer], shown: Sequence[JudgedAnswer]) 
 
 def _read(folder: Path, entry: Record, generations: Mapping[str, Path]) -> Iterator[JudgedAnswer]:
     compared = entry["orders"] is not None
-    games: dict[tuple[str, str], list[Record]] = {}
-    for record in read_records(folder / "games.jsonl"):
-        games.setdefault((record["question_id"], record["candidate"]), []).append(record)
+    compared_in: dict[tuple[str, str], list[Record]] = {}
+    for record in games(folder / "games.jsonl"):
+        compared_in.setdefault((record["question_id"], record["candidate"]), []).append(record)
     # The answers are there where this run made them; a baseline from a file is in that file.
-    turns = {model: completions_by_question(read_records(place / "completions.jsonl")) for model, place in generations.items()}
-    items = {record["id"]: record for place in list(generations.values())[:1] for record in read_records(place / "items.jsonl")}
-    for (question, candidate), own in games.items():
+    turns = {model: completions_by_question(_completions(place)) for model, place in generations.items()}
+    items = {
+        record["id"]: record
+        for place in list(generations.values())[:1]
+        for _, record in item_lines(place / "items.jsonl", GENERATE_AGAIN)
+    }
+    for (question, candidate), own in compared_in.items():
         sides = [entry["baseline"], candidate] if compared else [candidate]
         answers = [
             (f"{model}, turn {number}" if len(texts) > 1 else model, as_text(text))
@@ -126,6 +131,10 @@ def _read(folder: Path, entry: Record, generations: Mapping[str, Path]) -> Itera
         shown = [_game(record, candidate, entry["baseline"]) if compared else _rated(record) for record in own]
         choice = _compared_choice(shown) if compared else _rated_choice(own)
         yield JudgedAnswer(question, candidate, gist(asked), as_field(asked), answers, shown, choice)
+
+
+def _completions(generation: Path) -> Iterator[Record]:
+    return (record for _, record in completion_lines(generation / "completions.jsonl", GENERATE_AGAIN))
 
 
 def _question(item: Record) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evaluation.formats import NONE, interval, number, signed
+from evaluation.harness.room import what_did_not_fit
 from evaluation.records import Record, read_json, read_records
 from evaluation.report.inputs import MODELS, ByModel
 from evaluation.statistics import paired_difference
@@ -64,6 +65,27 @@ def task_rows(summary: Record) -> list[dict[str, str]]:
         for tasks in summary["lm_eval"].values()
         for task, metrics in tasks.items()
         for metric, entry in metrics.items()
+    ]
+
+
+def room_of(folders: ByModel) -> Record:
+    """How the requests of lm-eval's tasks fitted into the models' contexts: {task: {model: the fields of a `Room`}}."""
+    found: Record = {name: {} for name in folders}
+    for name, by_model in folders.items():
+        for model, folder in by_model.items():
+            # Results of older versions have none.
+            if (room := read_json(folder / "results.json").get("room")) is not None:
+                found[name][model] = room
+    return found
+
+
+def room_notes(summary: Record) -> list[str]:
+    """A sentence for each task and model with requests that did not fit."""
+    return [
+        f"lm-eval's {name}, {model}: {said}."
+        for name, rooms in summary.get("lm_eval_room", {}).items()
+        for model, room in rooms.items()
+        if (said := what_did_not_fit(room)) is not None
     ]
 
 

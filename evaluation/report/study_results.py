@@ -48,7 +48,8 @@ class StudyRow:
         title: its objective, or where several settings have it, all settings in words.
         settings: its value on each axis but the seed.
         num_seeds: how many runs it was to have.
-        num_collapsed, num_failed: those without a result: whose training collapsed, and that failed otherwise.
+        num_collapsed, num_cancelled, num_failed: those without a result: whose training collapsed, that somebody cancelled, and that failed
+            otherwise.
         cells: by the column's key. What isn't there is missing.
     """
 
@@ -58,6 +59,7 @@ class StudyRow:
     num_collapsed: int
     num_failed: int
     cells: Mapping[str, Cell]
+    num_cancelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,8 @@ def _row(title: str, runs: _Runs, row: Row | None, figures: Figures) -> StudyRow
     if trained:
         cells["collapsed"] = Cell(100 * collapsed / trained, None, trained)
     settings = {key: value for key, value in runs[0].settings.items() if key != _SEED}
-    return StudyRow(title, settings, len(runs), collapsed, len(runs) - len(done) - collapsed, cells)
+    cancelled = sum(isinstance(run, FailedRun) and run.is_cancelled for run in runs)
+    return StudyRow(title, settings, len(runs), collapsed, len(runs) - len(done) - collapsed - cancelled, cells, cancelled)
 
 
 def _crossed(found: CrossedMean) -> Cell:

@@ -17,7 +17,7 @@ from evaluation.report.ches import scored_by, summarize_ches
 from evaluation.report.dev_set import read_dev
 from evaluation.report.inputs import MODELS, ReportInputs
 from evaluation.report.judged import add_agreement, judge_entry, judge_notes
-from evaluation.report.lm_eval import cross_check_of, tasks_of
+from evaluation.report.lm_eval import cross_check_of, room_notes, room_of, tasks_of
 from evaluation.report.rounds import summarize_rounds
 from evaluation.report.samples import at_k_rows, compare_at_k, num_samples_of, sampling_note
 
@@ -50,6 +50,7 @@ def summarize(inputs: ReportInputs) -> Record:
         "benchmarks": benchmarks,
         "judges": judges,
         "lm_eval": tasks_of(inputs.lm_eval),
+        "lm_eval_room": room_of(inputs.lm_eval),
         "train": train,
         "checkpoints": summarize_checkpoints(inputs, train),
         "rounds": summarize_rounds(inputs.rounds),
@@ -117,6 +118,7 @@ def notes(summary: Record) -> list[str]:
     found += [text for name, entry in entries.items() if (text := _beside(name, entry))]
     found += [text for name, entry in entries.items() for text in _cross_checked(name, entry)]
     found += [text for name, entry in entries.items() if (text := _thoughts(label(name, entry), entry)) is not None]
+    found += room_notes(summary)
     found += [text for name, entry in summary["judges"].items() for text in judge_notes(label(name, entry), entry)]
     found += [text for name, entry in summary["contamination"].items() if (text := _contaminated(name, entry))]
     trained = summary["train"] or {}
@@ -279,6 +281,10 @@ def _incomplete(name: str, entry: Record) -> list[str]:
         for model in MODELS
         if model in entry and entry[model]["partial"]
     ]
+    if any(entry[model].get("has_published_answers") is False for model in MODELS if model in entry):
+        found.append(
+            f"{label(name, entry)}: its gold answers are not the published ones, so it is another data set or version of it"
+        )
     left_out = next((entry[model].get("left_out") for model in MODELS if model in entry), None)
     if left_out:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())

@@ -10,6 +10,7 @@ from evaluation.crossed import Block, CrossedMean, crossed_mean, seeds_interval
 from evaluation.paired import ALPHA, NOISE_POINTS
 from evaluation.records import read_json
 from evaluation.report.swept import SweepFacts, SweptRun
+from evaluation.report.swept_judges import Judged, judged_results
 from evaluation.report.swept_scores import Setting, SweptScores, read_scores
 from evaluation.statistics import Interval, holm
 
@@ -91,12 +92,14 @@ class SweepResults:
         rows: One for each setting that was evaluated.
         dev_figure: Its name: `eval_accuracy` or `eval_loss`; None where no training has it.
         num_compared: Comparisons between settings, the family that Holm's correction is over.
+        judged: What judges say, with intervals and without tests, as in the runs' reports.
     """
 
     scores: SweptScores
     rows: Sequence[Row]
     dev_figure: str | None
     num_compared: int
+    judged: Sequence[Judged] = ()
 
 
 def find_results(runs: Sequence[SweptRun], facts: SweepFacts) -> SweepResults:
@@ -117,7 +120,8 @@ def find_results(runs: Sequence[SweptRun], facts: SweepFacts) -> SweepResults:
     }
     rows = [_row(setting, scores, figure, against.get(setting.name)) for setting in scores.settings]
     num_compared = sum(found is not None and found.p is not None for found in differences)
-    return SweepResults(scores, rows, figure, num_compared)
+    judged = judged_results(scores.settings, opponents, lambda setting: _title(setting, scores))
+    return SweepResults(scores, rows, figure, num_compared, judged)
 
 
 def _row(

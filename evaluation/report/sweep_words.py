@@ -88,9 +88,31 @@ def answer_of(
         _points(
             (f"Where does {name} lose?", [*(f"{one.words}." for one in lost), *worse, *_behind(open_), *_below_base(results)]),
             (f"Where does {name} win?", [f"{one.words}." for one in won]),
+            ("What do judges say?", _judged(results)),
             ("Can I believe it?", _doubts(results, facts, seeds)),
         ),
     )
+
+
+def _judged(results: SweepResults) -> list[str]:
+    """Of each judged benchmark the settings whose score differs from that which they are compared with by more than its interval."""
+    said = []
+    for one in results.judged:
+        apart = [
+            f"{row.title} {signed(found.mean)} {interval(found.ci, with_sign=True)} against {title}"
+            for row in one.rows
+            if row.against is not None
+            for title, found in (row.against,)
+            if found.ci is not None and not found.ci[0] <= 0 <= found.ci[1]
+        ]
+        scores = (
+            f"{_names([f'{row.title} {number(row.score.mean)}' for row in one.rows])} ({one.metric.unit})" if one.rows else ""
+        )
+        if scores:
+            untrusted = " Not all of it is to be trusted, see there." if any(row.doubts for row in one.rows) else ""
+            which = f" {_names(apart)}, without correction." if apart else ""
+            said.append(f"{one.label}, {one.metric.words} by {one.judge}: {scores}.{which}{untrusted}")
+    return said
 
 
 def reference_of(results: SweepResults) -> str:
@@ -108,14 +130,15 @@ def notes(results: SweepResults) -> list[str]:
         "Intervals are 95 %, over items and seeds. Items are crossed with seeds: an item that three trainings answered is still one "
         "item. An interval adds a part for items (Tango's, with an item's answers as a cluster) and a part for seeds (Student's, of the "
         "seeds' means).",
-        "p is the α at which the interval ends at 0. Holm's correction is over all comparisons between settings "
-        f"({results.num_compared}), "
-        "and against the base model over each setting's benchmarks, as in its runs' reports. Noise: p after it is 0.05 or more, or the "
+        "p is the α at which the interval ends at 0. Holm's correction is "
+        + (f"over all comparisons between settings ({results.num_compared}), and " if results.num_compared else "")
+        + "against the base model over each setting's benchmarks, as in its runs' reports. Noise: p after it is 0.05 or more, or the "
         "difference is below one point.",
     ]
     if few > 1:
         found.append(
-            "Differences between settings are paired by item and seed. The two-way bootstrap beside a gain and a tax resamples items and "
+            ("Differences between settings are paired by item and seed. " if results.num_compared else "")
+            + "The two-way bootstrap beside a gain and a tax resamples items and "
             "seeds; with few seeds it is too narrow, and nothing follows from it here."
         )
     return [*found, *results.scores.notes]
@@ -149,13 +172,16 @@ def _sentence(
     if not parts:
         if not open_:
             if len(results.rows) > 1:
+                if not results.scores.labels and results.judged:
+                    return "No benchmark that a rule scores was evaluated: there are judges' scores alone."
                 return f"Nothing can be compared with {name}: the others have other targets, or no seed in common with it."
             row = results.rows[0]
-            shown = row.gain or row.tax
+            kinds_found = [(kind, found) for kind, found in (("gain", row.gain), ("tax", row.tax)) if found is not None]
+            parts = [f"{difference(found.mean, found.ci)} points of {kind}" for kind, found in kinds_found]
             return (
-                f"{row.title} alone: {difference(shown.mean, shown.ci)} points."
-                if shown
-                else f"{row.title} alone, on no benchmark."
+                f"{row.title} alone: {' and '.join(parts)} against the base model."
+                if parts
+                else f"{row.title} alone, on {'what judges scored' if results.judged else 'no benchmark'}."
             )
         which = f"No setting can be told from {name} in {' or '.join(kinds)}"
         # Of several units the largest is that which is least like chance.

@@ -66,6 +66,7 @@ def render(runs: Sequence[SweptRun], folder: Path, sweep: SweepFacts) -> str:
         answer=answer(found, sweep),
         notes=notes(found),
         reference=reference_of(found),
+        is_compared=any(row.against is not None for row in found.rows),
         facts=_facts(runs, found, sweep),
         tables=_TABLES,
         pareto=_pareto(found.rows, numbers),
@@ -94,7 +95,8 @@ def _pareto(rows: Sequence[Row], numbers: Mapping[str, int]) -> Markup | None:
         for row in rows
         if row.gain is not None and row.tax is not None
     ]
-    return pareto(places) if places else None
+    # A point alone is surpassed by none and says no more than its numbers.
+    return pareto(places) if len(places) > 1 else None
 
 
 def _facts(runs: Sequence[SweptRun], found: SweepResults, sweep: SweepFacts) -> list[tuple[str, str]]:
@@ -126,6 +128,7 @@ def _run(run: SweptRun, folder: Path, found: SweepResults) -> dict[str, object]:
         "seed": run.seed,
         "link": quote(Path(os.path.relpath(report, folder)).as_posix()) if report.is_file() else None,
         "is_chosen": run.is_chosen,
+        "is_evaluated": bool(run.scores or run.judges),
         "dev": run.dev.get(found.dev_figure) if found.dev_figure else None,
         "changes": {
             name: 100 * sum(scored.changes) / len(scored.changes)

@@ -25,6 +25,7 @@ class SweptRun:
         seed: that of its recipe.
         folder: the run's own folder, with `recipe.yaml`, and of an evaluated run `summary.json` and `report.html`.
         scores: folders of scores by benchmark and model (`base`, `aligned`); empty where the run was trained only, to be chosen from.
+        judges: folders of judgments by benchmark; by another protocol or judge than the first it is called `benchmark/variant`.
         train: the training's folder, with `train_summary.json` and `metrics.jsonl`.
         shifts: what the training did to the likelihood of its data: the folder of the stage `analyze`; None where it wasn't run.
         reference: the reference's log-probabilities of the training's data: the folder of the stage `reference`.
@@ -41,6 +42,7 @@ class SweptRun:
     seed: int
     folder: Path
     scores: ByModel = field(default_factory=dict)
+    judges: Mapping[str, Path] = field(default_factory=dict)
     train: Path | None = None
     shifts: Path | None = None
     reference: Path | None = None
@@ -54,7 +56,7 @@ class SweptRun:
 class FailedRun:
     """A run of a sweep that has no result: what it is as a `SweptRun` says it, and the error's message. `run` is None where it never
     began. `is_collapsed`: its training collapsed, by the rules of `bnf.training.collapse`. What a collapse is worth is for the page to
-    say; any other failure says nothing of the settings.
+    say; any other failure says nothing of the settings. `is_cancelled`: somebody ended it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class FailedRun:
     num_settings: int = 1
     is_chosen: bool = True
     is_collapsed: bool = False
+    is_cancelled: bool = False
 
 
 @dataclass(frozen=True)

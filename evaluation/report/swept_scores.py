@@ -78,7 +78,7 @@ def read_scores(runs: Sequence[SweptRun]) -> SweptScores:
     Raises:
         ValueError: where a score file is ill-formed or says nothing of its items' content.
     """
-    evaluated = [run for run in runs if run.is_chosen and run.scores]
+    evaluated = [run for run in runs if run.is_chosen and (run.scores or run.judges)]
     complete = [{name for name, models in run.scores.items() if set(MODELS) <= models.keys()} for run in evaluated]
     shared = [name for run in evaluated[:1] for name in run.scores if all(name in names for names in complete)]
     notes = [

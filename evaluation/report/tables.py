@@ -8,11 +8,13 @@
 
 Columns: `sweep`, `run`, `name` (the settings in words, without the seed), `objective`, `seed`; a column for each setting, called as its
 recipe key; `num_settings` (how many the objective was tuned over), `is_chosen` (on the dev set); `benchmark`, `is_target` (its own
-prompts were trained on); `metric`, `value`, `ci_low`, `ci_high` (95 %, over items, where there is an interval), `n` (items).
+prompts were trained on); `metric`, `value`, `unit`, `ci_low`, `ci_high` (95 %, over items, where there is an interval), `n` (items that
+the value is over), `note` (why a value or an interval is missing, and what speaks against a value).
 
 A benchmark's metrics are `accuracy`, `no_answer`, `truncated`, `accuracy_of_parsed` (all in percent) and `mean_completion_tokens` of the
 policy, the same of the base model with `base_` before it, and `delta`: points, over the items that both have. Of several samples of each
-item the accuracy is avg@k, and there are `pass@1`, `pass@2`, … and `maj@k` too. The benchmark `dev` has the
+item the accuracy is avg@k, and there are `pass@1`, `pass@2`, … and `maj@k` too. What a judge judged has the judge's score by its name
+and `no_verdict` (`evaluation.report.judged_rows`). The benchmark `dev` has the
 figures of the run's dev set, `training` those of its training (`evaluation.report.training_figures`). A training that collapsed has a row
 with `collapsed` 1 and nothing else; a run that failed otherwise has none.
 """
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.paired import has_samples, read_scores, share_right
 from evaluation.records import Record, read_json, replacing
+from evaluation.report.judged_rows import judged_rows
 from evaluation.report.swept import RESULTS, FailedRun, SweptRun
 from evaluation.report.targets import is_target
 from evaluation.report.training_figures import training_figures
@@ -35,9 +38,41 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 PARQUET, LATEX = "results.parquet", "results.tex"
-_METRICS = ("accuracy", "no_answer", "truncated", "accuracy_of_parsed", "mean_completion_tokens")
+# A benchmark's metrics with their units, and why there may be no value.
+_METRICS = {
+    "accuracy": ("percent", "no item was asked"),
+    "no_answer": ("percent", "no item was asked"),
+    "truncated": ("percent", "no completion says how it ended"),
+    "accuracy_of_parsed": ("percent", "no completion has an answer that can be read"),
+    "mean_completion_tokens": ("tokens", "no completion says its length"),
+}
+# The units of figures that a run has once. `loss` and `norm` are on the objective's own scale.
+_UNITS = {
+    **{
+        "eval_accuracy": "share",
+        "eval_loss": "loss",
+        "loss_std": "loss",
+        "gini": "coefficient",
+        "kl": "nats",
+        "tokens": "tokens",
+    },
+    **dict.fromkeys(("logps_shift/chosen", "logps_shift/rejected", "chosen_shift", "rejected_shift"), "nats per token"),
+    **{"grad_norm": "norm", "grad_norm_max": "norm", "steps": "steps", "seconds": "seconds", "collapsed": "0 or 1"},
+}
 _FIRST = ("sweep", "run", "name", "objective", "seed")
-_LAST = ("num_settings", "is_chosen", "benchmark", "is_target", "metric", "value", "ci_low", "ci_high", "n")
+_LAST = (
+    *("num_settings", "is_chosen", "benchmark", "is_target"),
+    *("metric", "value", "unit", "ci_low", "ci_high", "n", "note"),
+)
+# What LaTeX takes for commands in a caption.
+_ESCAPES = str.maketrans(
+    {
+        **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+)
 
 
 def load(folders: str | Path | Iterable[str | Path]) -> DataFrame:
@@ -75,7 +110,7 @@ def results(runs: Sequence[SweptRun], sweep: str, failed: Sequence[FailedRun] = 
         settings = {key: _plain(run.settings.get(key)) for key in keys}
         shared = {"sweep": sweep, "run": run.run, "name": run.name, "objective": run.objective, "seed": run.seed, **settings}
         shared |= {"num_settings": run.num_settings, "is_chosen": run.is_chosen}
-        measured = _measured(run) if isinstance(run, SweptRun) else [{"benchmark": "training", **_row("collapsed", 1.0)}]
+        measured = _measured(run) if isinstance(run, SweptRun) else [{"benchmark": "training", **_once("collapsed", 1.0)}]
         rows += [{**shared, **one} for one in measured]
     frame = pandas.DataFrame(rows, columns=[*_FIRST, *keys, *_LAST])
     for key in keys:
@@ -84,6 +119,7 @@ def results(runs: Sequence[SweptRun], sweep: str, failed: Sequence[FailedRun] = 
             frame[key] = frame[key].map(lambda value: None if value is None else str(value))
     frame["is_target"] = frame["is_target"].astype("boolean")
     frame["n"] = frame["n"].astype("Int64")
+    frame["note"] = frame["note"].astype("string")
     return frame
 
 
@@ -94,46 +130,99 @@ def write(frame: DataFrame, folder: Path) -> None:
     with replacing(folder / RESULTS) as partial:
         frame.to_csv(partial, index=False)
     with replacing(folder / LATEX) as partial:
-        # Columns with one value for all runs would fill the page and say nothing.
-        told = [name for name in frame.columns if name in _LAST or frame[name].nunique(dropna=False) > 1]
-        shown = frame[told].drop(columns=["is_chosen", "is_target"] if len(frame) else [])
-        partial.write_text(shown.to_latex(index=False, escape=True, float_format="%.4g", na_rep="", longtable=True))
+        partial.write_text(_latex(frame), encoding="utf-8")
+
+
+def _latex(frame: DataFrame) -> str:
+    """The table for paper. What would be a column of yes and no is a mark there, and what would be a column of sentences a letter; both are
+    explained in the caption.
+    """
+    # Columns with one value for all runs would fill the page and say nothing.
+    told = [name for name in frame.columns if name in _LAST or frame[name].nunique(dropna=False) > 1]
+    shown, caption = frame[told].drop(columns=["is_chosen", "is_target", "note"]), []
+    if not frame["is_chosen"].all():
+        marked = "name" if "name" in shown else "benchmark"
+        shown[marked] = shown[marked].astype(str).where(~frame["is_chosen"].astype(bool), shown[marked].astype(str) + " *")
+        caption.append("*: settings that were chosen on the dev set; the others were trained to choose from.")
+    if frame["is_target"].any():
+        shown["benchmark"] = shown["benchmark"].where(~frame["is_target"].fillna(value=False), shown["benchmark"] + " (target)")
+        caption.append("Target: a benchmark whose own prompts were trained on.")
+    notes = {note: _letter(number) for number, note in enumerate(frame["note"].dropna().unique())}
+    if notes:
+        shown["note"] = frame["note"].map(notes)
+        caption += [f"{letter}: {note}." for note, letter in notes.items()]
+    return str(
+        shown.to_latex(
+            index=False,
+            escape=True,
+            float_format="%.4g",
+            na_rep="",
+            longtable=True,
+            caption=" ".join(caption).translate(_ESCAPES) or None,
+        )
+    )
+
+
+def _letter(number: int) -> str:
+    """a, b, …, z, aa, ab, …"""
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
 def _measured(run: SweptRun) -> Iterator[Record]:
+    recipe = read_json(run.folder / "summary.json")["recipe"] if run.scores or run.judges else {}
     for benchmark, models in run.scores.items():
         summaries = {model: read_json(folder / "summary.json") for model, folder in models.items()}
-        shared = {"benchmark": benchmark, "is_target": is_target(benchmark, read_json(run.folder / "summary.json")["recipe"])}
+        shared = {"benchmark": benchmark, "is_target": is_target(benchmark, recipe)}
         for model, summary in summaries.items():
-            for metric in _METRICS:
-                ci = summary.get("ci") if metric == "accuracy" else None
-                name = metric if model == "aligned" else f"{model}_{metric}"
-                yield {**shared, **_row(name, summary.get(metric), ci, summary.get("n"))}
+            prefix = "" if model == "aligned" else f"{model}_"
+            for metric, (unit, why_not) in _METRICS.items():
+                if metric not in summary:
+                    continue
+                value, ci = summary[metric], summary.get("ci") if metric == "accuracy" else None
+                n, note = (0, why_not) if value is None else (summary.get("n"), None)
+                yield {**shared, **_row(prefix + metric, value, unit, ci, n, note)}
             for metric, found in summary.get("at_k", {}).items():
-                name = metric if model == "aligned" else f"{model}_{metric}"
-                yield {**shared, **_row(name, found["value"], found["ci"], summary.get("n"))}
+                yield {**shared, **_row(prefix + metric, found["value"], "percent", found["ci"], summary.get("n"))}
         if {"base", "aligned"} <= models.keys():
             yield {**shared, **_delta(models["base"], models["aligned"])}
+    for benchmark, folder in run.judges.items():
+        for one in judged_rows(folder):
+            yield {"benchmark": benchmark, "is_target": is_target(benchmark.partition("/")[0], recipe), **one}
     for metric, value in run.dev.items():
-        yield {"benchmark": "dev", **_row(metric, value)}
+        yield {"benchmark": "dev", **_once(metric, value)}
     for metric, value in training_figures(run).items():
-        yield {"benchmark": "training", **_row(metric, value)}
+        yield {"benchmark": "training", **_once(metric, value)}
 
 
 def _delta(base: Path, aligned: Path) -> Record:
     """As the run's report has it."""
     before, after = read_scores(base), read_scores(aligned)
     items = [item for item in before if item in after]
+    if not items:
+        return _row("delta", None, "points", None, 0, "no item was answered by both models")
     changes = [share_right(after[item]) - share_right(before[item]) for item in items]
     clusters = [before[item].get("cluster", item) for item in items]
     around = interval_around if has_samples(before) or has_samples(after) else paired_interval
     ci = around(changes, clusters) if len(set(clusters)) > 1 else None
-    return _row("delta", 100 * sum(changes) / len(changes) if changes else None, ci, len(changes))
+    note = None if ci else "no interval: a single question"
+    return _row("delta", 100 * sum(changes) / len(changes), "points", ci, len(changes), note)
 
 
-def _row(metric: str, value: float | None, ci: Sequence[float] | None = None, n: int | None = None) -> Record:
+def _once(metric: str, value: float) -> Record:
+    """A figure that a run has once."""
+    return _row(metric, value, _UNITS[metric])
+
+
+def _row(
+    metric: str,
+    value: float | None,
+    unit: str,
+    ci: Sequence[float] | None = None,
+    n: int | None = None,
+    note: str | None = None,
+) -> Record:
     low, high = ci or (None, None)
-    return {"metric": metric, "value": value, "ci_low": low, "ci_high": high, "n": n}
+    return {"metric": metric, "value": value, "unit": unit, "ci_low": low, "ci_high": high, "n": n, "note": note}
 
 
 def _plain(value: object) -> object:

@@ -19,7 +19,7 @@ from evaluation.samples import by_item, mean_interval, merged, num_right, values
 from evaluation.statistics import percent, standard_error, wilson_interval
 from evaluation.types import Outcome
 
-SCORER_VERSION = "6"  # goes up with every change that can change a verdict
+SCORER_VERSION = "7"  # goes up with every change that can change a verdict
 
 
 class ScoreRecord(TypedDict):
@@ -104,6 +104,7 @@ class Score(TypedDict):
     source: NotRequired[str]
     limit: NotRequired[int | None]
     items_digest: NotRequired[str]
+    has_published_answers: NotRequired[bool]
     left_out: NotRequired[dict[str, int]]
     thoughts: NotRequired[Thoughts]
     num_samples: NotRequired[int]

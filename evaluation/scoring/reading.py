@@ -1,16 +1,19 @@
-"""Reads completions and the items that they are of."""
+"""Reads completions and the items that they are of, and refuses those of another benchmark: their score would be 0, and mean nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from types import UnionType
 
-from evaluation.records import Record, read_numbered
-from evaluation.samples import SAMPLE
+from bnf.plugins import load, names, own_names
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.item_files import completion_lines, is_answer_alone, item_lines
+from evaluation.records import Record
 from evaluation.types import Item
 
-# More of an item than anybody generates: a higher number is a slip.
-MOST_SAMPLES = 100_000
+_CORRECT = "correct or remove it"
+_OTHER = "name the benchmark that it is of, or correct it"
+_SHOWN = 100
 
 
 def read_completions(path: Path) -> list[Record]:
@@ -18,41 +21,62 @@ def read_completions(path: Path) -> list[Record]:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where a line has no id, or id and sample, and completion of its own; the message names the file and the line.
+        ValueError: where there is no line, or one has no id, or id and sample, and completion of its own, or a field that can't be; the
+            message names the file and the line.
     """
-    fields = {"id": str, "completion": str, "finish_reason": str | None, "num_completion_tokens": int | None}
-    return _read_lines(path, {**fields, SAMPLE: int | None})
+    return [record for _, record in completion_lines(path, _CORRECT)]
 
 
-def read_items(path: Path) -> list[Item]:
-    """The items of an items.jsonl. Raises as `read_completions`."""
+def read_items(path: Path, benchmark: str) -> list[Item]:
+    """The benchmark's items of an items.jsonl.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: as `read_completions`, and where a line is no item of the benchmark.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} must hold the items that the completions are of, got no such file; put it there")
-    return _read_lines(path, {"id": str})
+    of = load(BENCHMARKS, benchmark)
+    made = {item["id"]: item for item in of.load(None, None)} if of.MAKES_ITS_ITEMS else None
+    items: list[Item] = []
+    for number, item in item_lines(path, _CORRECT):
+        if (other := _named_in(item["id"])) not in (None, benchmark):
+            raise ValueError(
+                f"{path} must hold items of {benchmark}, whose ids begin with '{benchmark}-' where upstream has none of its own, got "
+                f"{item['id']!r:.{_SHOWN}}, an id of {other}, on line {number}; name the benchmark {other}, or give another file"
+            )
+        if (wrong := of.item_fault(item)) is not None:
+            raise ValueError(
+                f"{path} must {wrong} with the fields {', '.join(item)!s:.{_SHOWN}} on line {number}, as an item of {benchmark}; {_OTHER}"
+            )
+        if made is not None and item != made.get(item["id"]):
+            raise ValueError(
+                f"{path} must hold the items that {benchmark} makes, got {item!r:.{_SHOWN}} on line {number}, which is none of them; "
+                f"{_OTHER}"
+            )
+        items.append(item)
+    return items
 
 
-def _read_lines(path: Path, fields: dict[str, type | UnionType]) -> list[Record]:
-    """The file's records, each with an id of its own; `fields` gives the types that `isinstance` checks."""
-    records: list[Record] = []
-    lines: dict[tuple[str, int | None], int] = {}
-    for number, record in read_numbered(path, "correct or remove it"):
-        where = f"on line {number}; correct or remove it"
-        for name, kind in fields.items():
-            if not isinstance(record.get(name), kind):
-                expected = getattr(kind, "__name__", str(kind))
-                raise ValueError(f"{path} must have {name} as {expected}, got {record.get(name)!r:.60} {where}")
-        sample = record.get(SAMPLE) if SAMPLE in fields else None
-        if sample is not None and (isinstance(sample, bool) or sample < 0):
-            raise ValueError(f"{path} must have {SAMPLE} as a number from 0, got {sample} {where}")
-        if sample is not None and sample >= MOST_SAMPLES:
-            # The highest number says how many samples there should be.
-            raise ValueError(f"{path} must have {SAMPLE} as a number below {MOST_SAMPLES}, got {sample} {where}")
-        if records and (sample is None) != (records[0].get(SAMPLE) is None):
-            raise ValueError(f"{path} must have {SAMPLE} in all of its lines or in none, got {sample} {where}")
-        if (key := (record["id"], sample)) in lines:
-            of = "each id once" if sample is None else f"each {SAMPLE} of an id once"
-            got = repr(record["id"]) if sample is None else f"{sample} of {record['id']!r}"
-            raise ValueError(f"{path} must have {of}, got {got} of line {lines[key]} again {where}")
-        lines[key] = number
-        records.append(record)
-    return records
+def check_prompts(completions: Sequence[Record], path: Path, benchmark: str, items: Sequence[Item]) -> None:
+    """Raises ValueError where a completion of the file was made from another prompt than the benchmark's; one without its prompt passes."""
+    of = load(BENCHMARKS, benchmark)
+    asked = {item["id"]: str(of.messages(item)[-1]["content"]) for item in items if not is_answer_alone(item)}
+    for record in completions:
+        id, prompt = record["id"], record.get("prompt")
+        # A chat template may strip a turn, and never changes its words.
+        if prompt is not None and id in asked and _words(asked[id]) not in _words(prompt):
+            raise ValueError(
+                f"{path} must have prompts that ask as {benchmark} does, {asked[id]!r:.{_SHOWN}}, got {prompt!r:.{_SHOWN}} as prompt of "
+                f"{id!r:.{_SHOWN}}; name the benchmark that it is of, or remove `prompt` where the wording is your own"
+            )
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _named_in(id: str) -> str | None:
+    """The benchmark with a rule that the id of an item names, as ids do where upstream has none."""
+    found = [name for name in names(BENCHMARKS) if id.startswith(f"{name}-") and own_names(load(BENCHMARKS, name), ["score"])]
+    return max(found, key=len, default=None)

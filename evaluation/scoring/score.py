@@ -17,7 +17,7 @@ from evaluation.records import Record, read_json, write_json, write_whole
 from evaluation.samples import SAMPLE, by_item, votes
 from evaluation.scoring.aggregate import SCORER_VERSION, Score, ScoreRecord, scored_by_rule
 from evaluation.scoring.aggregate import aggregate as aggregate
-from evaluation.scoring.reading import read_completions, read_items
+from evaluation.scoring.reading import check_prompts, read_completions, read_items
 from evaluation.types import Item, Progress, Verdict
 
 # The rule of a completion that ends in mid-thought: it has no answer, whatever the thought looked at.
@@ -94,6 +94,25 @@ def items_digest(items: Sequence[Item]) -> str:
     return hashlib.sha256("".join(content_digest(item) + "\n" for item in items).encode()).hexdigest()
 
 
+def answers_digest(items: Sequence[Item]) -> str:
+    """16 hex digits of the sha256 of the items' gold answers in order of the text: equal ones have the same answers, in whatever order.
+
+    A number counts without leading zeros: AIME's answer sheets have `073`.
+    """
+    answers = [str(item["answer"]) for item in items]
+    plain = sorted(text.lstrip("0") or "0" if text.isdecimal() else text for text in answers)
+    # A file's text may hold half a surrogate pair.
+    return hashlib.sha256("\n".join(plain).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _answers_known(benchmark: str, items: Sequence[Item]) -> bool | None:
+    """Whether a whole set of items has the benchmark's published gold answers; None where nothing is known of them."""
+    scored = scored_by_rule(benchmark)
+    if scored.ANSWERS_DIGEST is None or len(items) != scored.NUM_ITEMS:
+        return None
+    return answers_digest(items) == scored.ANSWERS_DIGEST
+
+
 def score_folder(
     benchmark: str,
     completions_dir: Path,
@@ -116,7 +135,7 @@ def score_folder(
     Raises:
         FileNotFoundError, ValueError: where the folder's files are missing or ill-formed.
     """
-    items = read_items(completions_dir / "items.jsonl")
+    items = read_items(completions_dir / "items.jsonl", benchmark)
     completions = read_completions(completions_dir / "completions.jsonl")
     records = score_records(benchmark, items, completions, progress)
     left_out = completions_dir / "left_out.json"
@@ -127,6 +146,8 @@ def score_folder(
         "items_digest": items_digest(items),
         "left_out": read_json(left_out) if left_out.exists() else {},
     }
+    if (known := _answers_known(benchmark, items)) is not None:
+        summary["has_published_answers"] = known
     if sampling is not None:
         summary["sampling"] = sampling
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -143,6 +164,7 @@ def score_completions(
     format: Literal["native", "zeroeval"] = "native",
     lm_eval: bool = False,
     has_thoughts: bool | None = None,
+    markers: Sequence[str] | None = None,
 ) -> Score:
     """The aggregate of one file of completions, over the items that were asked for.
 
@@ -153,11 +175,13 @@ def score_completions(
 
     Args:
         has_thoughts: Whether thoughts are taken off before scoring. Left out they are, but not in a ZeroEval file, as upstream reads them.
+        markers: The texts between which the model thinks, which are then taken off; a record that says itself where its answer begins is
+            taken at its word. None: the usual ones.
 
     Raises:
         FileNotFoundError, ValueError: where a file is missing or ill-formed.
     """
-    has_thoughts = format == "native" if has_thoughts is None else has_thoughts
+    has_thoughts = (format == "native" or markers is not None) if has_thoughts is None else has_thoughts
     if format == "zeroeval":
         from evaluation.scoring.zeroeval import load_zeroeval_results
 
@@ -165,13 +189,18 @@ def score_completions(
         model, items, completions, boxed = recorded.model, recorded.items, recorded.completions, recorded.boxed
     else:
         # The named file first: its faults are reported before those of the file beside it.
-        completions, items = read_completions(file), read_items(file.with_name("items.jsonl"))
+        completions, items = read_completions(file), read_items(file.with_name("items.jsonl"), benchmark)
+        check_prompts(completions, file, benchmark, items)
         model, boxed = None, False
+    if markers is not None:
+        completions = [{**noted(one["completion"], begun=False, markers=markers), **one} for one in completions]
     records = score_records(benchmark, items, completions, boxed=boxed, has_thoughts=has_thoughts)
     # A ZeroEval file has no items but those that were answered.
     n_benchmark = scored_by_rule(benchmark).NUM_ITEMS or 0
     n_expected = n_benchmark if format == "zeroeval" else len(items)
     result: Score = {**aggregate(benchmark, records, n_expected), "model": model, "items_digest": items_digest(items)}
+    if format == "native" and (known := _answers_known(benchmark, items)) is not None:
+        result["has_published_answers"] = known
     # A run knows that it asked for less than there is; a file by itself stands for the benchmark.
     result["partial"] = result["n"] < max(n_expected, n_benchmark)
     if lm_eval:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.records import UNREADABLE, Decoder, Record, unpacked
+from evaluation.records import UNREADABLE, Decoder, Record, unpacked, unreadable
 from evaluation.types import Item
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -131,7 +131,7 @@ def _read(path: Path) -> list[object]:
         ) from error
     except UNREADABLE as error:
         raise ValueError(
-            f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give a ZeroEval result file"
+            f"{path} must be JSON, plain or gzipped, got {unreadable(error)}; give a ZeroEval result file"
         ) from error
     if fault:
         raise ValueError(f"{path} {fault}; give a ZeroEval result file")

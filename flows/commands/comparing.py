@@ -25,7 +25,7 @@ class DifferingSetting(TypedDict):
 
 
 def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
-    from evaluation.report.compare import compare, comparison_rows
+    from evaluation.report.compare import compare, compared_at_k_rows, comparison_rows
     from evaluation.report.dev_set import compare_dev, compared_dev_rows
 
     if len(names) < 2:
@@ -58,6 +58,8 @@ def compare_runs(names: Sequence[str], *, as_json: bool) -> None:
         print_json(result)
         return
     print_table("", comparison_rows(result))
+    if rows := compared_at_k_rows(result):
+        print_table("several samples of each item", rows)
     print_notes(result["notes"])
     if result["dev"] is not None:
         print_table("before → after training", compared_dev_rows(result["dev"]))

@@ -18,6 +18,7 @@ from tasks.names import TaskName
 from tasks.store import Store
 
 if TYPE_CHECKING:
+    from evaluation.report.excerpts import Excerpt
     from evaluation.report.items import Item, Reply
 
 # Without --limit; with --json all.
@@ -123,7 +124,7 @@ def _print(item: Item) -> None:
     width = max(map(len, item.fields), default=0)
     for name, value in item.fields.items():
         part = as_field(value)
-        _print_text(f"  {visible(name):<{width}}  ", part.text, part.num_left_out)
+        _print_text(f"  {visible(name):<{width}}  ", part)
     for reply in item.replies:
         _print_reply(reply)
     print()
@@ -148,11 +149,14 @@ def _print_reply(reply: Reply) -> None:
         )
     if reply.completion is not None:
         part = as_text(reply.completion)
-        _print_text("    ", part.text or "(empty)", part.num_left_out)
+        _print_text("    ", part)
 
 
-def _print_text(before: str, text: str, num_left_out: int) -> None:
+def _print_text(before: str, part: Excerpt) -> None:
     """A text with each further line below its first one."""
-    lines = visible(text).split("\n")
-    more = [f"… {num_left_out:,} more characters; --json has all"] if num_left_out else []
-    print(before + ("\n" + " " * len(before)).join([*lines, *more]))
+    lines = visible(part.text or "(empty)").split("\n")
+    if part.num_left_out:
+        lines.append(f"… {part.num_left_out:,} more characters; --json has all")
+    if part.end:
+        lines += ["…", *visible(part.end).split("\n")]
+    print(before + ("\n" + " " * len(before)).join(lines))

@@ -13,6 +13,7 @@ from flows.dag.parts import plugin
 from flows.display import print_json, print_table
 from flows.errors import RecipeError
 from flows.recipe.paths import find_path
+from flows.recipe.section import begin_and_end
 from flows.wording import in_words, rounded
 
 
@@ -23,15 +24,22 @@ def score_file(
     *,
     lm_eval: bool,
     has_thoughts: bool | None = None,
+    think_tokens: Sequence[str] | None = None,
     as_json: bool,
 ) -> None:
     """Score a file of completions; with `lm_eval`, also let lm-eval's own tasks score it."""
     from evaluation.report.lm_eval import cross_check_rows, is_main
     from evaluation.scoring.score import score_completions
 
+    markers = _markers(think_tokens, has_thoughts)
     file = _file(file, "a completions.jsonl")
     result = score_completions(
-        plugin(BENCHMARKS, benchmark, "BENCHMARK"), file, format=file_format, lm_eval=lm_eval, has_thoughts=has_thoughts
+        plugin(BENCHMARKS, benchmark, "BENCHMARK"),
+        file,
+        format=file_format,
+        lm_eval=lm_eval,
+        has_thoughts=has_thoughts,
+        markers=markers,
     )
     if as_json:
         print_json(result)
@@ -55,6 +63,19 @@ def score_file(
             if is_main(entry, checked)
         ]
         print_table(f"items on which {checked['main']['task']} ({checked['main']['filter']}) differs", main, words=True)
+
+
+def _markers(think_tokens: Sequence[str] | None, has_thoughts: bool | None) -> list[str] | None:
+    if think_tokens is None:
+        return None
+    if has_thoughts is False:
+        raise RecipeError(
+            f"--think-tokens must be left out with --read-thoughts, which takes no thought off, got {' '.join(think_tokens)}; remove one"
+        )
+    try:
+        return begin_and_end(list(think_tokens))
+    except ValueError as error:
+        raise RecipeError(f"--think-tokens {error}") from error
 
 
 def _shown(key: str, value: object) -> str:

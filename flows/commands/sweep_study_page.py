@@ -39,14 +39,16 @@ def rows_of(results: StudyResults) -> list[dict[str, str]]:
 def without_result(results: StudyResults) -> list[str]:
     """The runs without a result, those that collapsed apart from the others."""
     collapsed = [one for one in results.failed if one.is_collapsed]
-    others = [one for one in results.failed if not one.is_collapsed]
+    cancelled = [one for one in results.failed if one.is_cancelled]
+    others = [one for one in results.failed if not one.is_collapsed and not one.is_cancelled]
     lines = [f"Collapsed, and so without a result: {', '.join(map(_run, collapsed))}."] if collapsed else []
+    lines += [f"Cancelled, and so without a result: {', '.join(map(_run, cancelled))}."] if cancelled else []
     return lines + [f"Failed otherwise: {_run(one)}: {visible(one.why).splitlines()[0]}" for one in others]
 
 
 def _seeds(row: StudyRow) -> str:
     """`3`, or `1 of 3: 2 collapsed`."""
-    lost = {"collapsed": row.num_collapsed, "failed": row.num_failed}
+    lost = {"collapsed": row.num_collapsed, "cancelled": row.num_cancelled, "failed": row.num_failed}
     said = ", ".join(f"{count} {what}" for what, count in lost.items() if count)
     return f"{row.num_seeds - sum(lost.values())} of {row.num_seeds}: {said}" if said else str(row.num_seeds)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluation.report.swept import PAGE, RESULTS
+from flows.commands.sweep_planning import planning
 from flows.dag.sweep_plan import SweepPlan, make_sweep_plan
 from flows.display import Display, HasLabel, print_json, print_table
 from flows.errors import RecipeError, Stopped
@@ -44,7 +45,8 @@ def run_sweep(
     with using(home), held(home, sweep.name):
         earlier = find_sweep(home, sweep.name)
         require_same_file(earlier, sweep.file)
-        plan = make_sweep_plan(home, sweep)
+        with planning() as tell:
+            plan = make_sweep_plan(home, sweep, tell)
         found, was_begun = plan.problems(), earlier is not None and any(run.runs for run in earlier.record.runs)
         # A sweep that was begun is finished but for these runs.
         if found and (not was_begun or plan.all_refused):

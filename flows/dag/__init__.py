@@ -12,6 +12,7 @@ resources: what the schedule counts: devices, CPU slots, endpoints
 preflight: the checks
 objective_checks: whether the data give what the objective needs
 system_prompt_check: whether the chat template takes the recipe's system prompt
+thought_checks: whether thoughts can be found and limited as the recipe says
 trainable: whether the model and the groups can be trained
 reference_check: whether another model can be the reference
 hub: what a hub has of a model or a data set

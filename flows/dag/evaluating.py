@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnf.plugins import load, own_names
-from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks import BENCHMARKS, most_new_tokens
 from evaluation.benchmarks import Benchmark as BenchmarkFile
 from evaluation.engines import is_remote
 from evaluation.judging.answers import ANSWERS_FORM
@@ -263,7 +263,19 @@ def _generate(
     model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe, drawn: Settings = _NONE
 ) -> Node:
     module, engine = load(BENCHMARKS, name), evaluation_engine(recipe)
-    limits = [module.MAX_NEW_TOKENS, *([max_new_tokens] if max_new_tokens else [])]
+    most = most_new_tokens(module, max_new_tokens)
+    thinking = recipe.evaluation.max_thinking_tokens
+    if thinking is not None and thinking >= most:
+        section = "judge" if isinstance(benchmark, JudgedBenchmark) else "evaluation"
+        others = (
+            f"raise {section}.max_new_tokens"
+            if most < (module.MAX_NEW_TOKENS_WITH_THOUGHT or module.MAX_NEW_TOKENS)
+            else f"leave {name} out"
+        )
+        raise RecipeError(
+            f"evaluation.max_thinking_tokens must be below the {most} new tokens of {name}, as no thought is cut where nothing could be "
+            f"said after it, got {thinking}; lower it, or {others}"
+        )
     # What decides the completions; a conversation of several turns is sampled at its own temperature.
     return Node(
         "generate",
@@ -271,7 +283,7 @@ def _generate(
             "benchmark": name,
             **source_settings(name, benchmark),
             "limit": benchmark.limit,
-            "max_new_tokens": min(limits),
+            "max_new_tokens": most,
             **drawn,
             "engine": engine,
             # An endpoint's server has a template, and a clock, of its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,6 +117,8 @@ def judge_settings(judge: JudgeModel, date: str) -> Settings:
         "engine": engine,
         "verdict": judge.said,
         "max_judgment_tokens": judge.max_judgment_tokens,
+        # Keys of recipes without them have no part for them.
+        **({"think_tokens": judge.think_tokens} if judge.think_tokens is not None else {}),
         **({} if is_remote(judge.engine) else {"date": date}),
     }
 
@@ -163,6 +166,12 @@ def sample_file(benchmark: str) -> Path:
     return ROOT / "evaluation" / "benchmarks" / "samples" / f"{benchmark}.jsonl"
 
 
+@functools.cache
+def _engine_version(packages: tuple[str, ...]) -> str | None:
+    """As `package_version`, which reads a whole file each time: the plan of a sweep asks a thousand times."""
+    return package_version(*packages)
+
+
 def engine_settings(
     name: str,
     base_url: str | None = None,
@@ -173,7 +182,7 @@ def engine_settings(
     """The settings of an engine that are part of a key: name and version, and the longest text; of an endpoint its address, the model
     there, and the values of its chat template's variables. A model that runs here has those in its own template."""
     file = load(ENGINES, name)
-    engine = {"name": name, "version": package_version(*file.PACKAGES)}
+    engine = {"name": name, "version": _engine_version(tuple(file.PACKAGES))}
     if file.REMOTE:
         told = {"chat_template_kwargs": dict(values)} if values else {}
         return {**engine, "base_url": base_url, "model": model, **told}
@@ -254,8 +263,9 @@ def shown_recipe(recipe: Recipe) -> Settings:
         shown["evaluation"].pop("max_thinking_tokens")
     judge = shown["judge"] or {}
     for one in (judge, judge.get("second") or {}, (shown["label"] or {}).get("judge") or {}):
-        if not one.get("chat_template_kwargs"):
-            one.pop("chat_template_kwargs", None)
+        for name in ("chat_template_kwargs", "think_tokens"):
+            if not one.get(name):
+                one.pop(name, None)
     for source in shown["data"] if isinstance(shown["data"], list) else [shown["data"] or {}]:
         if source.get("limit") is None:
             source.pop("limit", None)

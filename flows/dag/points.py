@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flows.errors import RecipeError
@@ -36,8 +36,12 @@ class Point:
         return self.recipe.train_config().objective if self.recipe.train is not None else None
 
 
-def make_points(sweep: Sweep) -> list[Point]:
-    """The runs of a sweep in the order of its axes.
+# How many of how many are looked at, and what.
+Tell = Callable[[int, int, str], None]
+
+
+def make_points(sweep: Sweep, tell: Tell = lambda done, total, what: None) -> list[Point]:
+    """The runs of a sweep in the order of its axes; `tell` is called after each.
 
     Raises:
         RecipeError: the recipe refuses some of them, with the settings that these have in common; or two are the same run.
@@ -52,7 +56,8 @@ def make_points(sweep: Sweep) -> list[Point]:
         base = None
     points: list[Point] = []
     refused: dict[str, list[Mapping[str, object]]] = {}
-    for settings, name, label in zip(grid, _names(sweep, grid), _labels(sweep, grid), strict=True):
+    for number, (settings, name, label) in enumerate(zip(grid, _names(sweep, grid), _labels(sweep, grid), strict=True), 1):
+        tell(number, len(grid), "recipes checked")
         words = [*sweep.overrides, *(as_override(key, value) for key, value in sweep.settings_of(settings).items())]
         try:
             recipe = make_recipe({**values, "name": name}, words, beside=sweep.base.parent)

@@ -40,7 +40,8 @@ from flows.dag.on_policy import BASE
 from flows.dag.parts import keyed, sample_file
 from flows.dag.ray_checks import device_check, ray_check
 from flows.dag.reference_check import reference_checks
-from flows.dag.system_prompt_check import system_prompt_check, think_tokens_check
+from flows.dag.system_prompt_check import system_prompt_check
+from flows.dag.thought_checks import thought_checks
 from flows.dag.trainable import problems_before, resolved_folder
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe
@@ -83,7 +84,9 @@ def _checks(recipe: Recipe, forecasts: Sequence[Forecast], todo: Sequence[Node],
         if BASE not in models and folder is not None and (wrong := _template_problem(folder, "model_name_or_path", base.node)):
             # Though the model is resolved: what a policy is served with is no part of that.
             yield Check(f"model {folder.name}", wrong)
-        yield from (check for check in (system_prompt_check(recipe, folder), think_tokens_check(recipe, folder)) if check)
+        if (check := system_prompt_check(recipe, folder)) is not None:
+            yield check
+        yield from thought_checks(forecasts)
     for node in todo:
         if "engine" in node.settings:
             yield _engine(node, engine_key(node))

@@ -9,6 +9,7 @@ from evaluation.formats import duration
 from flows.dag.choosing import contests
 from flows.dag.outlook import History, Outlook, base_model, outlooks
 from flows.dag.plan import Plan
+from flows.dag.points import Tell
 from flows.dag.sweep_plan import SweepPlan, trained_only
 from tasks.stages import in_order
 
@@ -55,12 +56,15 @@ class SweepOutlook:
         return sum(stage.unknown for stage in self.stages.values())
 
 
-def sweep_outlook(plan: SweepPlan) -> SweepOutlook:
-    """What a sweep would do. Which settings will be chosen isn't known: the first of each contest stand for them."""
+def sweep_outlook(plan: SweepPlan, tell: Tell = lambda done, total, what: None) -> SweepOutlook:
+    """What a sweep would do; `tell` is called with each run. Which settings will be chosen isn't known: the first of each contest stand
+    for them.
+    """
     found, seen = SweepOutlook(), set[str]()
     histories: dict[str | None, History] = {}
     stages: dict[str, StageOutlook] = {}
-    for place, run in _runs(plan):
+    for number, (place, run) in enumerate(_runs(plan), 1):
+        tell(number, len(plan.points), "runs estimated")
         takes: Mapping[str, Outlook] | None = None
         found.evaluated += any(node.stage == "report" for node in run.nodes)
         for node in run.nodes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.dag.choosing import check_choice
 from flows.dag.on_policy import policy_node
 from flows.dag.plan import Plan, make_plan
-from flows.dag.points import Point, in_words, make_points
+from flows.dag.points import Point, Tell, in_words, make_points
 from flows.dag.preflight import HOME, problems
 from flows.dag.resources import shared_devices
 from flows.dag.selection import Options
@@ -69,20 +69,24 @@ class SweepPlan:
         return f"{len(points)} of {len(self.points)} runs, {such} {in_words(points[0].settings)}"
 
 
-def make_sweep_plan(home: Path, sweep: Sweep) -> SweepPlan:
+def make_sweep_plan(home: Path, sweep: Sweep, tell: Tell = lambda done, total, what: None) -> SweepPlan:
     """Plan every run of a sweep and check all that can be checked before the first.
+
+    Args:
+        tell: called after each run that was looked at: how many of how many, and what is looked at.
 
     Raises:
         RecipeError: a run's recipe is refused, or a choice of settings has no dev set to choose on. What the runs' checks find is not
             raised, but part of the plan.
     """
-    points = make_points(sweep)
+    points = make_points(sweep, tell)
     plans = []
-    for point in points:
+    for number, point in enumerate(points, 1):
         try:
             plans.append(make_plan(home, point.recipe, Options(), point.changed))
         except RecipeError as error:
             raise RecipeError(f"with {in_words(point.settings)}: {error}") from error
+        tell(number, len(points), "runs planned")
     works = [work_of(plan.nodes) for plan in plans]
     if sweep.select is not None:
         check_choice(sweep.select, points, works)

@@ -26,20 +26,6 @@ def system_prompt_check(recipe: Recipe, folder: Path | None) -> Check | None:
     return Check(NAME, None, f"before every conversation that has no system message of its own{without}")
 
 
-def think_tokens_check(recipe: Recipe, folder: Path | None) -> Check | None:
-    """The check of a recipe with markers of thoughts; None for one without, and until the model is fetched."""
-    if recipe.think_tokens is None or folder is None:
-        return None
-    from bnf.data.rendering import load_tokenizer
-    from evaluation.generation.thinking import check_markers
-
-    try:
-        check_markers(load_tokenizer(folder, recipe.date), recipe.think_tokens)
-    except (ValueError, OSError) as error:
-        return Check("think_tokens", str(error))
-    return Check("think_tokens", None, f"thoughts are between {' and '.join(recipe.think_tokens)}")
-
-
 def _refused(recipe: Recipe, folder: Path) -> str | None:
     """Why a chat template or the tokenizer refuses the system prompt before a question; None where neither does."""
     from bnf.data.rendering import Renderer, load_tokenizer

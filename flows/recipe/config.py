@@ -37,7 +37,7 @@ from flows.recipe.overrides import apply_overrides
 from flows.recipe.paths import MayBeLocal, find_path, located, refuse_passwords
 from flows.recipe.ray_section import RayCluster
 from flows.recipe.reference_section import Reference
-from flows.recipe.section import ONE, SEVERAL, Section, TemplateValues, one_or_several
+from flows.recipe.section import ONE, SEVERAL, Section, TemplateValues, ThinkTokens, one_or_several
 from flows.recipe.sections import Evaluation, Judge, JudgeModel, Label, Resources, Sample, Spending
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -112,10 +112,8 @@ class Recipe(Section):
             "alike; a policy's own template gets them as its defaults"
         ),
     )
-    think_tokens: list[str] | None = Field(
+    think_tokens: ThinkTokens = Field(
         None,
-        min_length=2,
-        max_length=2,
         description=(
             "the texts that begin and end a model's thought, which is kept on record and taken off before answers are scored, judged or "
             "labelled; left out: those of the model's tokenizer, or `[<think>, </think>]`"
@@ -176,22 +174,6 @@ class Recipe(Section):
             raise ValueError(f"must hold text, got {value!r}; write some, or leave it out")
         return value
 
-    @field_validator("think_tokens")
-    @classmethod
-    def _are_texts(cls, value: list[str] | None) -> list[str] | None:
-        if value is not None and (not all(text.strip() for text in value) or value[0] == value[1]):
-            raise ValueError(f"must hold two different texts, got {value}; write e.g. [<think>, </think>]")
-        if value is not None and any(text != text.strip() for text in value):
-            stripped = ", ".join(text.strip() for text in value)
-            raise ValueError(
-                f"must hold texts without white space around them, which a prompt may end without, got {value}; write [{stripped}]"
-            )
-        if value is not None and (value[0] in value[1] or value[1] in value[0]):
-            raise ValueError(
-                f"must hold two texts of which none is a part of the other, got {value}; write e.g. [<think>, </think>]"
-            )
-        return value
-
     @field_validator("train")
     @classmethod
     def _valid_train(cls, value: dict[str, object] | None) -> dict[str, object] | None:
@@ -207,7 +189,7 @@ class Recipe(Section):
             return {k: v for k, v in TrainConfig.from_dict(value).to_dict().items() if k != "seed"}
         except ValueError as error:
             # The library's messages name its own keys, one of them as a recipe does.
-            raise ValueError(of_training(str(error))) from error
+            raise ValueError(of_training(str(error), cls.model_fields)) from error
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -1,11 +1,13 @@
 """Names that people know from other programs, and the keys of a recipe that say the same.
 
 They come from TRL, transformers, peft, axolotl, LLaMA-Factory and lm-eval. An error for an unknown key says what to set in its place. The
-library has a table of its own for the keys of `train` (`bnf.training.values`): it refuses them where no recipe is.
+library has a table of its own for the keys of `train` (`bnf.training.values`): it refuses them where no recipe is. A recipe's own keys are
+here too where people write them in another section.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -149,7 +151,19 @@ KNOWN_NAMES: dict[str, Known] = {
     **_named("top_p", "sample.top_p", "evaluation.top_p"),
     **_named("num_generations num_return_sequences n_samples_per_prompt rollout_n", "sample.samples_per_prompt"),
     **_named("max_new_tokens max_gen_toks max_tokens", "evaluation.max_new_tokens", "sample.max_new_tokens"),
-    **_named("thinking_token_budget thinking_budget max_think_tokens", "evaluation.max_thinking_tokens"),
+    **_named(
+        "thinking_token_budget thinking_budget max_think_tokens max_thinking_tokens",
+        "evaluation.max_thinking_tokens",
+        remark="of all models' answers",
+    ),
+    **_named(
+        "top_k min_p typical_p", remark="samples are drawn by temperature and top_p alone, so that all engines draw alike"
+    ),
+    **_named(
+        "repetition_penalty presence_penalty frequency_penalty", remark="completions are the model's own, without penalties"
+    ),
+    **_named("do_sample", "evaluation.temperature", "sample.temperature", remark="0 is greedy"),
+    **_named("enable_thinking", "chat_template_kwargs", remark="chat_template_kwargs={enable_thinking: false}"),
     **_named("prompts prompt_file prompt_dataset", "sample.source", "sample.path"),
     **_named("use_vllm engine backend vllm_mode", "evaluation.engine", "sample.engine"),
     **_named(
@@ -169,7 +183,52 @@ KNOWN_NAMES: dict[str, Known] = {
 }
 
 
+# Keys of a recipe in a section that doesn't have them, where their name alone says too little: by the section's and the key's name.
+_GREEDY_ONCE = "judges decide greedily, and the answers that they judge are greedy and given once"
+MISPLACED: dict[str, Known] = {
+    **_named("judge.temperature judge.top_p judge.seed judge.do_sample judge.num_samples", remark=_GREEDY_ONCE),
+    **_named(
+        "judge.max_thinking_tokens",
+        "evaluation.max_thinking_tokens",
+        remark="of the answers that are judged; a judge's own thought is limited by max_judgment_tokens alone",
+    ),
+    **_named(
+        "sample.max_thinking_tokens train.max_thinking_tokens",
+        remark="what a model is trained on must be its own, so no thought is ended in samples; sample.max_new_tokens limits the whole",
+    ),
+    **_named("sample.num_samples sample.n sample.k", "sample.samples_per_prompt", remark="completions of each prompt"),
+    **_named(
+        "label.temperature label.top_p label.seed label.num_samples label.max_thinking_tokens",
+        remark="what labels is a rule or a judge, which decides greedily; how completions are drawn stands in sample",
+    ),
+    **_named("data.num_samples", "data.limit", remark="the first so many prompts"),
+    **_named("evaluation.seed", remark="each sample has a seed of its own, made of its item's id and its number"),
+}
+
+
 def remedy_for(name: str) -> str | None:
     """What to set in the place of a key that another program has; None for a name that no other program is known to have."""
-    known = KNOWN_NAMES.get(name.lower().replace("-", "_"))
+    known = KNOWN_NAMES.get(_as_listed(name))
     return known.remedy if known else None
+
+
+def remedy_of_misplaced(section: str, name: str, top: Collection[str]) -> str | None:
+    """What to set where one of a recipe's own keys stands in a section that doesn't have it, or what no section has; None for others.
+
+    Args:
+        section: The section's name; of a judge, whichever it is, `judge`.
+        top: The keys at the top of a recipe.
+    """
+    listed = _as_listed(name)
+    if (misplaced := MISPLACED.get(f"{section}.{listed}")) is not None:
+        return misplaced.remedy
+    # Others call a set's config its name.
+    if listed in top and listed != "name":
+        return f"write {listed} at the top of the recipe, outside of {section}"
+    known = KNOWN_NAMES.get(listed)
+    own = known is not None and (not known.keys or any(key.rpartition(".")[2] == listed for key in known.keys))
+    return known.remedy if known is not None and own else None
+
+
+def _as_listed(name: str) -> str:
+    return name.lower().replace("-", "_")

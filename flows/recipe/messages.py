@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 
 from pydantic_core import ErrorDetails
 
 from bnf.nearest import did_you_mean
 from bnf.training.config import TrainConfig
-from flows.recipe.known_names import remedy_for
+from flows.recipe.known_names import remedy_for, remedy_of_misplaced
 from flows.recipe.section import ONE, SEVERAL, Section, inner_section
 
 _TRAIN_KEYS = {known.name for known in fields(TrainConfig)}
@@ -44,6 +44,10 @@ def explain(error: ErrorDetails, recipe: type[Section]) -> str:
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
         known = list(_section_at(location[:-1], recipe).model_fields)
+        inside = location[:-1]
+        section = "judge" if "judge" in inside else inside[0] if inside else None
+        if section and (misplaced := remedy_of_misplaced(section, location[-1], recipe.model_fields)):
+            return f"{key} must be a key of the recipe, got an unknown one; {misplaced}"
         # A key of the training at the top of the recipe, or in another section.
         if location[-1] in _TRAIN_KEYS:
             return f"{key} must be a key of the recipe, got an unknown one; write train.{location[-1]}, or put it into `train`"
@@ -71,10 +75,11 @@ def explain(error: ErrorDetails, recipe: type[Section]) -> str:
     return f"{key} must be valid ({error['msg']}), got {as_written(error['input'])}"
 
 
-def of_training(said: str) -> str:
-    """The library's message on a key of `train`, without the section's name; of another program's key, with what stands for it here."""
+def of_training(said: str, top: Collection[str]) -> str:
+    """The library's message on a key of `train`, without the section's name; of another program's key, or of one that stands elsewhere in
+    a recipe, with what to set. `top` are the keys at the top of a recipe."""
     unknown = _UNKNOWN.match(said)
-    remedy = remedy_for(unknown["key"]) if unknown else None
+    remedy = remedy_of_misplaced("train", unknown["key"], top) or remedy_for(unknown["key"]) if unknown else None
     if unknown and remedy:
         said = f"{unknown[0]}; {remedy}"
     return said.removeprefix("train.")

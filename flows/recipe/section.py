@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from typing import Annotated, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 
@@ -43,6 +43,33 @@ def _plain(value: object) -> object:
 
 # Values of a chat template's variables.
 TemplateValues = Annotated[dict[str, object], BeforeValidator(_plain)]
+
+
+def begin_and_end(value: list[str] | None) -> list[str] | None:
+    """Refuse what can't begin and end a thought."""
+    if value is None:
+        return None
+    if len(value) != 2:
+        raise ValueError(
+            f"must hold two texts, the one that begins a thought and the one that ends it, got {len(value)}: {value}; write e.g. "
+            "[<think>, </think>], or leave it out"
+        )
+    if not all(text.strip() for text in value) or value[0] == value[1]:
+        raise ValueError(f"must hold two different texts, got {value}; write e.g. [<think>, </think>]")
+    if any(text != text.strip() for text in value):
+        stripped = ", ".join(text.strip() for text in value)
+        raise ValueError(
+            f"must hold texts without white space around them, which a prompt may end without, got {value}; write [{stripped}]"
+        )
+    if value[0] in value[1] or value[1] in value[0]:
+        raise ValueError(
+            f"must hold two texts of which none is a part of the other, got {value}; write e.g. [<think>, </think>]"
+        )
+    return value
+
+
+# The texts that begin and end a thought.
+ThinkTokens = Annotated[list[str] | None, AfterValidator(begin_and_end)]
 MaxThinkingTokens = Annotated[
     int | None,
     Field(

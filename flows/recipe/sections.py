@@ -23,7 +23,7 @@ from flows.recipe.benchmark_sections import (
 )
 from flows.recipe.engine_options import GpuMemoryUtilization, LoadsModel, MaxModelLen, NumReplicas, TensorParallelSize
 from flows.recipe.paths import MayBeLocal, in_project
-from flows.recipe.section import ONE, SEVERAL, MaxThinkingTokens, Section, TemplateValues, one_or_several
+from flows.recipe.section import ONE, SEVERAL, MaxThinkingTokens, Section, TemplateValues, ThinkTokens, one_or_several
 
 ENGINE_DEFAULT = "left out: vLLM where it is installed, else transformers"
 # How a judge can say its verdict, beside free text, by what that takes of its engine.
@@ -309,6 +309,13 @@ class JudgeModel(LoadsModel):
         default_factory=dict,
         description="values of the variables of the judge's chat template, such as `{enable_thinking: false}`; an endpoint is sent them",
     )
+    think_tokens: ThinkTokens = Field(
+        None,
+        description=(
+            "the texts that begin and end the judge's own thought, from which no verdict is read; left out: those of its tokenizer, at an "
+            "endpoint `[<think>, </think>]`"
+        ),
+    )
 
     @model_validator(mode="after")
     def _names_a_judge(self) -> Self:
@@ -316,6 +323,10 @@ class JudgeModel(LoadsModel):
             raise ValueError("model must name the judge at the endpoint, got none; add it")
         if not is_remote(self.engine) and not self.model_name_or_path:
             raise ValueError("model_name_or_path must name a local judge, got none; add it, or set engine to openai")
+        if self.think_tokens is not None and self.engine == "reward_model":
+            raise ValueError(
+                f"think_tokens must be left out with engine reward_model, which writes nothing, got {self.think_tokens}; remove it"
+            )
         possible = self._possible_verdicts()
         if self.verdict is not None and self.verdict not in possible:
             raise ValueError(
@@ -365,7 +376,7 @@ class Label(Section):
         None,
         description=(
             "of the labelers `judge` and `reward_model`: the model, with the keys of `judge` from "
-            "`model_name_or_path` to `max_judgment_tokens`"
+            "`model_name_or_path` to `think_tokens`"
         ),
     )
 
@@ -379,7 +390,12 @@ class Judge(JudgeModel, AnsweredOnce):
         False, description="flags the verdicts as meaningless wherever they stand: the judge is there to show the stage"
     )
     max_new_tokens: int | None = Field(
-        None, gt=0, description="an upper limit of the judged answers, beside each benchmark's own"
+        None,
+        gt=0,
+        description=(
+            "the most tokens of a judged answer, its thought included, up to each benchmark's own limit; left out: that limit, of "
+            "Arena-Hard v2.0 8196, which can be raised to 32000 for models that think"
+        ),
     )
     orders: Literal["one", "both"] = Field(
         "both", description="of two answers: both orders, or one, which a question's id fixes"
@@ -388,7 +404,7 @@ class Judge(JudgeModel, AnsweredOnce):
         None,
         description=(
             "another judge of the same answers, with the keys from `model_name_or_path` to "
-            "`max_judgment_tokens`: Cohen's κ with the first"
+            "`think_tokens`: Cohen's κ with the first"
         ),
     )
     benchmarks: Annotated[dict[str, JudgedBenchmark], BeforeValidator(benchmarks_by_name)] = Field(

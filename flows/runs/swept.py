@@ -16,7 +16,7 @@ from tasks.names import TaskName
 from tasks.store import Artifact, Store
 
 # The stages whose artifacts a comparison reads.
-READ = ("score", "train", "analyze", "reference")
+READ = ("score", "judge", "train", "analyze", "reference")
 _OF_LAST_ROUND = frozenset(
     ("eval_accuracy", "eval_loss", "chosen_shift", "rejected_shift", "grad_norm", "grad_norm_max", "loss_std", "gini")
 )
@@ -43,10 +43,13 @@ def swept_run(
     """A run with the folders of its results. Of settings that were not chosen no score is looked at, though an earlier sweep has some."""
     recipe = run.recipe
     scores: dict[str, dict[str, Path]] = {}
+    judges: dict[str, Path] = {}
     for task, artifact in run.artifacts.items():
         name = TaskName.from_id(task)
         if is_chosen and name.stage == "score" and name.checkpoint is None:
             scores.setdefault(str(name.benchmark), {})[str(name.role)] = store.fetch(artifact)
+        elif is_chosen and name.stage == "judge":
+            judges["/".join(filter(None, (name.benchmark, name.which)))] = store.fetch(artifact)
     # Shifts are measured from the base model where the recipe names another reference; the policy that a round starts from is neither.
     trained, shifts, reference = _last(run, "train"), _last(run, "analyze"), _last(run, "reference", None, "base")
     return SweptRun(
@@ -57,6 +60,7 @@ def swept_run(
         seed=recipe.seed,
         folder=run.folder,
         scores=scores,
+        judges=judges,
         train=_fetched(trained, store, ("*.safetensors",)),
         shifts=_fetched(shifts, store),
         reference=_fetched(reference, store),

@@ -27,12 +27,14 @@ class Share:
         cpu_slots: how many of its tasks compute without a device at once, or as few as its recipe says; None for what that says.
         hold: waits for the machine's accelerator and holds it.
         stopped: whether the process is about to end, by a signal that the run's own thread isn't told of.
+        cancelled: whether that is because the sweep was cancelled.
     """
 
     devices: Devices | None = None
     cpu_slots: int | None = None
     hold: Hold = accelerator
     stopped: Callable[[], bool] = lambda: False
+    cancelled: Callable[[], bool] = lambda: False
 
 
 WHOLE = Share()

@@ -38,13 +38,28 @@ def score(
             help="Whether <think>…</think> is taken off first; left out: in ours yes, in ZeroEval's files no, as upstream reads it.",
         ),
     ] = None,
+    think_tokens: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="BEGIN END",
+            help="The texts between which the model thinks, and takes thoughts off; left out: <think> and </think>.",
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Score stored completions, without a model."""
     from flows.commands.scoring import score_file
 
-    score_file(benchmark, file, file_format.value, lm_eval=lm_eval, has_thoughts=has_thoughts, as_json=as_json)
+    score_file(
+        benchmark,
+        file,
+        file_format.value,
+        lm_eval=lm_eval,
+        has_thoughts=has_thoughts,
+        think_tokens=think_tokens,
+        as_json=as_json,
+    )
 
 
 def judge_score(

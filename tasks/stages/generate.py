@@ -88,10 +88,12 @@ def _cache_file(job: Job, sampling: Sampling, markers: Sequence[str] | None = No
         markers: Those of thoughts, where completions depend on them.
     """
     engine = job.settings["engine"]
+    # With markers it is ThinkingEngine that makes the text of the engine's tokens.
+    code = [f"evaluation.engines.{engine['name']}", *([] if markers is None else [ThinkingEngine.__module__])]
     decides = {
         "model": job.fingerprints["model"],
         "engine": engine,
-        "code": code_digests([f"evaluation.engines.{engine['name']}"]),
+        "code": code_digests(code),
         "sampling": dataclasses.asdict(sampling),
     }
     if markers is not None:

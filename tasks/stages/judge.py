@@ -7,12 +7,12 @@ from pathlib import Path
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.judging.answers import Answers, completions_by_question, read_answers
+from evaluation.item_files import GENERATE_AGAIN, completion_lines, games, item_lines
+from evaluation.judging.answers import Answers, completed, completions_by_question, read_answers
 from evaluation.judging.deviations import deviations
 from evaluation.judging.open_judge import open_judge
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.judging.run import judge
-from evaluation.records import read_records
 from evaluation.types import Item
 from tasks.job import Identity, Job
 from tasks.stages._judgments import calls_file
@@ -34,9 +34,14 @@ def run(job: Job) -> None:
     s = dict(job.settings)
     benchmark = load(BENCHMARKS, s["benchmark"])
     generated = {role.removeprefix("answers_"): path for role, path in job.inputs.items() if role.startswith("answers_")}
-    answers = {
-        model: Answers(model, completions_by_question(list(read_records(path / "completions.jsonl"))))
+    completions = {
+        model: [one for _, one in completion_lines(path / "completions.jsonl", GENERATE_AGAIN)]
         for model, path in generated.items()
+    }
+    ended = {model: completed(records) for model, records in completions.items()}
+    answers = {
+        model: Answers(model, completions_by_question(records), is_said=True, num_cut=ended[model].num_cut)
+        for model, records in completions.items()
     }
     baseline = _baseline(job, answers)
     compares = load(PROTOCOLS, s["form"]).COMPARES
@@ -56,14 +61,16 @@ def run(job: Job) -> None:
         about={
             "source": s["source"],
             "n_benchmark": benchmark.NUM_ITEMS,
-            "deviations": deviations(benchmark, s, baseline.model if compares else None),
+            "deviations": deviations(
+                benchmark, s, baseline.model if compares else None, thinks=any(one.thinks for one in ended.values())
+            ),
         },
     )
 
 
 def identity(output: Path) -> Identity:
     """How many judgments got no reply at all, as from an endpoint that was away: the next run that may judge asks for them again."""
-    return Identity(open=sum(game["finish_reason"] == "failed" for game in read_records(output / "games.jsonl")))
+    return Identity(open=sum(game.get("finish_reason") == "failed" for game in games(output / "games.jsonl")))
 
 
 def outcome(output: Path) -> str | None:
@@ -77,7 +84,7 @@ def _baseline(job: Job, answers: Mapping[str, Answers]) -> Answers:
 
 def _questions(job: Job, generations: Path) -> list[Item]:
     """The questions that were answered; with the reference answers of a file of their own."""
-    questions = list(read_records(generations / "items.jsonl"))
+    questions = [item for _, item in item_lines(generations / "items.jsonl", GENERATE_AGAIN)]
     if "references" not in job.inputs:
         return questions
     references = load(BENCHMARKS, job.settings["benchmark"]).read_references(str(job.inputs["references"]))

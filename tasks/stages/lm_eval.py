@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from evaluation.records import read_json
 from tasks.job import Job
 from tasks.stages._models import markers_of, open_model
 
@@ -42,3 +43,12 @@ def run(job: Job) -> None:
         markers=markers,
         commits={one["path"]: one["revision"] for one in s.get("sets", ()) if one["revision"] is not None},
     )
+
+
+def outcome(output: Path) -> str | None:
+    """How many requests didn't fit into the model's context."""
+    from evaluation.harness.room import what_did_not_fit
+
+    # Results of older versions have none.
+    room = read_json(output / "results.json").get("room")
+    return None if room is None else what_did_not_fit(room)

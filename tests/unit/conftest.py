@@ -33,7 +33,7 @@ def _what_is_there_stays() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _the_tokenizer_is_read_once() -> Iterator[None]:
     """Hundreds of tests want the demonstration model's tokenizer, which takes a quarter of a second to read: each gets a copy of
-    one, to give a template or a date of its own.
+    one, to give a template or a date of its own. Copies share the vocabulary: a test that adds tokens takes a deep copy.
     """
     if "transformers" not in sys.modules:
         # No test module needs it, and importing it takes longer.

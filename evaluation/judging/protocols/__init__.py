@@ -38,8 +38,6 @@ class JudgeProtocol(Protocol):
         MAX_WORDS: The most words of each text that the judge is shown.
         ORDERS: The orders of the published figures. None: they say nothing of orders.
         HIDES_THOUGHTS: Whether the judge is shown an answer without what its model thought before it.
-        TEMPERATURE: At which the published judge's replies are sampled; here they are greedy.
-        MAX_JUDGMENT_TOKENS: The most tokens of the published judge's replies. None: as many as a recipe allows by default.
     """
 
     __name__: str
@@ -54,8 +52,6 @@ class JudgeProtocol(Protocol):
     MAX_WORDS: int | None = None
     ORDERS: Orders | None = None
     HIDES_THOUGHTS: bool = False
-    TEMPERATURE: float = 0.0
-    MAX_JUDGMENT_TOKENS: int | None = None
 
     def texts(self, item: Item, turn: int) -> list[tuple[str, str]]:
         """What the judge reads before the answers, as (heading, text)."""

@@ -20,9 +20,6 @@ from evaluation.judging.protocols.pairwise import texts as texts
 COMPARES = True
 ORDERS = "both"
 HIDES_THOUGHTS = True
-# As with Gemini 2.5 Pro; with GPT-4.1, the other of the two judges, they are 0 and 16,000.
-TEMPERATURE = 1.0
-MAX_JUDGMENT_TOKENS = 32_000
 
 TASK = (
     "You are comparing how well two assistants, A and B, answered the same request. Read both and compare them with each other: find what "

@@ -20,9 +20,6 @@ from evaluation.judging.protocols.pairwise import texts as texts
 COMPARES = True
 ORDERS = "both"
 HIDES_THOUGHTS = True
-# The official judge's, Gemini 2.5 Pro; with GPT-4.1 they are 0 and 16,000.
-TEMPERATURE = 1.0
-MAX_JUDGMENT_TOKENS = 32_000
 
 TASK = (
     "You are comparing how well two assistants, A and B, answered the same request. Before you look at either of them, write down the "

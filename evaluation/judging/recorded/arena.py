@@ -48,8 +48,10 @@ def arena_row(row: Record, file_judge: str | None) -> Read:
     if not isinstance(row.get("model"), str):
         raise UnreadableRowError("have a model", repr(row.get("model")))
     category, baseline = _category(row)
-    judge = row["judge"] if isinstance(row.get("judge"), str) else file_judge
-    key = Key(row["model"], judge, "pairwise", baseline, category)
+    judge = row.get("judge")
+    if not isinstance(judge, str | None):
+        raise UnreadableRowError("have a judge's name", repr(judge))
+    key = Key(row["model"], file_judge if judge is None else judge, "pairwise", baseline, category)
     games = row.get("games")
     fault = None
     if not isinstance(games, list) or not games or len(games) > 2:
@@ -65,7 +67,7 @@ def arena_row(row: Record, file_judge: str | None) -> Read:
                 judgments.append(Judgment(str(question), number, None, null_reason=NO_GAME))
             continue
         label = game.get("score") if isinstance(game, dict) else None
-        if not isinstance(game, dict) or not isinstance(label, str | None):
+        if not isinstance(game, dict) or "score" not in game or not isinstance(label, str | None):
             fault = fault or Fault("have games with a score that is a label or null", repr(game))
         elif label and label not in _LABELS[version]:
             fault = fault or Fault(f"have games with a label among {', '.join(_LABELS[version])}", repr(label))

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evaluation.judging.aggregates.judgment import Facts, Judgment
+from evaluation.judging.aggregates.style_control import FEATURES
 from evaluation.judging.aggregates.wildbench import EMPTY, NO_OUTPUT, compared_output_facts, output_facts
 from evaluation.judging.aggregates.win_rate import VERDICTS
 from evaluation.judging.recorded.arena import V01, arena_row
 from evaluation.judging.recorded.names import arena_judge, is_comparison, wildbench_judge, wildbench_reference
 from evaluation.judging.recorded.rows import Fault, Key, Read, UnreadableRowError
 from evaluation.judging.replies import cut_words, rating
-from evaluation.records import UNREADABLE, BadRow, Record, read_rows
+from evaluation.records import UNREADABLE, BadRow, Record, Rows, read_rows, unreadable
 
 _WILDBENCH_CHOICES = {"A++": "A>>B", "A+": "A>B", "A=B": "A=B", "tie": "A=B", "B+": "B>A", "B++": "B>>A"}
 
@@ -95,23 +96,23 @@ def read_judgments(benchmark: str, path: Path, file_format: str | None = None) -
     reference = wildbench_reference(rows, path) if benchmark == "wildbench" and any(map(is_comparison, rows)) else None
     found: dict[Key, tuple[list[list[Judgment]], bool]] = {}
     faults: list[tuple[Key | None, str]] = []
-    for number, row in enumerate(rows, start=1):
+    for place, row in rows.numbered():
         if isinstance(row, BadRow):
-            faults.append((None, f"{row.fault} in record {number}"))
+            faults.append((None, f"{row.fault} in {place}"))
             continue
         native = isinstance(row, dict) and "verdict" in row and "form" in row
         if isinstance(row, dict) and file_format not in (None, "native" if native else "upstream"):
             raise ValueError(
-                f"{path} must be in the format {file_format}, got {'native' if native else 'upstream'} in record {number}; "
+                f"{path} must be in the format {file_format}, got {'native' if native else 'upstream'} in {place}; "
                 f"give a file of {benchmark}'s judgments in that format, or leave the format open"
             )
         try:
             key, judgments, fault = _judgment(row, benchmark, reference, judge, path)
         except UnreadableRowError as error:
-            faults.append((None, f"{error.fault} in record {number}"))
+            faults.append((None, f"{error.fault} in {place}"))
             continue
         if fault is not None:
-            faults.append((key, f"{fault} in record {number}"))
+            faults.append((key, f"{fault} in {place}"))
         found.setdefault(key, ([], native))[0].append(judgments)
     results = [_judgments(key, read, native) for key, (read, native) in found.items()]
     if len(faults) == len(rows) and all(one.verdict is None for result in results for one in result.judgments):
@@ -156,7 +157,11 @@ def _native(row: Record, benchmark: str) -> Read:
         bad.append("baseline")
     if row.get("game") not in (1, 2) or isinstance(row["game"], bool):
         bad.append("game")
-    bad += [name for name in _OUTPUTS.get(row["form"], ()) if not _is_output(row.get(name))]
+    required = _OUTPUTS.get(row["form"], ())
+    said = [name for name in ("output", "baseline_output") if name in required or row.get(name) is not None]
+    bad += [name for name in said if not _is_output(row.get(name))]
+    bad += [name for name in ("candidate_style", "baseline_style") if not _is_style(row.get(name))]
+    bad += [] if isinstance(row.get("null_reason"), str | None) else ["null_reason"]
     if bad:
         raise UnreadableRowError(f"have {', '.join(bad)} as a judge stage writes it", [row.get(name) for name in bad])
     category = _ARENA.get(row["form"])
@@ -176,6 +181,12 @@ def _is_output(value: object) -> bool:
         return False
     flags, length = (value.get("empty"), value.get("cut"), value.get("missing", False)), value.get("characters")
     return all(isinstance(flag, bool) for flag in flags) and type(length) is int and length >= 0
+
+
+def _is_style(value: object) -> bool:
+    """Whether a value has the counts of an answer's style, or says nothing of it."""
+    counts = [value.get(name) for name in FEATURES] if isinstance(value, dict) else []
+    return value is None or (bool(counts) and all(type(count) is int and count >= 0 for count in counts))
 
 
 def _score(row: Record, path: Path) -> Read:
@@ -259,7 +270,7 @@ def _compared(question: str, number: int, choice: object, candidate: str | None,
     return Judgment(question, number, verdict, Facts(output=output, baseline_output=baseline_output))
 
 
-def _read(path: Path) -> list[object]:
+def _read(path: Path) -> Rows:
     """The rows of a file; a line that is no JSON is among them."""
     data = path.read_bytes()
     try:
@@ -269,9 +280,7 @@ def _read(path: Path) -> list[object]:
             f"{path} must be JSON, got {error.msg.lower()} on line {error.lineno}; give a file of judgments"
         ) from error
     except UNREADABLE as error:
-        raise ValueError(
-            f"{path} must be JSON, plain or gzipped, got {type(error).__name__}: {error}; give another file"
-        ) from error
+        raise ValueError(f"{path} must be JSON, plain or gzipped, got {unreadable(error)}; give another file") from error
     if not rows:
         raise ValueError(f"{path} must hold judgments, got none; give another file")
     return rows

@@ -16,7 +16,7 @@ from evaluation.benchmarks import wildbench
 from evaluation.judging.aggregates.agreement import judges_agreement
 from evaluation.judging.aggregates.judgment import Judgment
 from evaluation.judging.aggregates.wildbench import aggregate_rewards, aggregate_scores, reward_interval, reward_lengths
-from evaluation.judging.recorded.arena_scores import arena_results, results_together
+from evaluation.judging.recorded.arena_scores import arena_results, read_styles, results_together
 from evaluation.judging.recorded.readers import Judgments, read_judgments
 from evaluation.judging.recorded.rows import Key
 from evaluation.records import Record
@@ -63,8 +63,9 @@ def judge_score(
     named = [(f"{part.model} ({part.judge})" if part.model in several else part.model, part) for part in found]
     agreement = _agreement(found)
     if benchmark == "arena_hard":
-        models = arena_results(named, questions=Path(questions) if questions is not None else None, answers=answers)
-        return {"benchmark": benchmark, "models": models, "together": results_together(found), "agreement": agreement}
+        styles = read_styles(answers)
+        models = arena_results(named, styles, questions=Path(questions) if questions is not None else None)
+        return {"benchmark": benchmark, "models": models, "together": results_together(found, styles), "agreement": agreement}
     tasks = wildbench.load_tasks(questions) if questions is not None else None
     return {"benchmark": benchmark, "models": _wildbench(named, tasks), "together": {}, "agreement": agreement}
 

@@ -156,15 +156,19 @@ def _notes(name: str, found: Record) -> Iterator[str]:
     published = found.get("published_baseline")
     if published not in (None, found["baseline"]):
         yield f"{name}: against {found['baseline']} instead of the published {published}"
+    for deviation in found.get("deviations", []):
+        yield f"{name}: not as published: {deviation}"
     if found["n_unjudged"]:
         yield (
             f"{name}: {found['n_unjudged']} of {found['n_games']} games have an empty or cut answer and tell nothing of the judge; bias "
             "and games without a verdict are of the others"
         )
+    yield from _sums(name, found)
     if reasons := found.get("null_reasons"):
         yield f"{name}: without a verdict: {', '.join(f'{count} × {reason}' for reason, count in reasons.items())}"
     if missing := found.get("missing_questions"):
-        yield f"{name}: {len(missing)} questions have no judgment: {_several(missing)}"
+        given = f", of the {found['n_given_questions']} in --questions" if "n_given_questions" in found else ""
+        yield f"{name}: {len(missing)} questions have no judgment: {_several(missing)}{given}"
     if "score" in found and found["n_questions"] > found["n_expected"]:
         yield f"{name}: {found['n_questions']} questions where the protocol has {found['n_expected']}"
     if note := (found.get("style_controlled") or {}).get("note"):
@@ -178,6 +182,23 @@ def _notes(name: str, found: Record) -> Iterator[str]:
         yield f"{name}: {found['n_repeated']} × a question that was there before; {how}"
     if found["n_faulty"]:
         yield f"{name}: {found['n_faulty']} × a row with faults, taken as null or missing; the first: {found['first_fault']}"
+
+
+def _sums(name: str, found: Record) -> Iterator[str]:
+    """How Arena-Hard's questions and games add up. Nothing where every game counts and no question is known to be missing."""
+    if "n_counted" not in found:
+        return
+    if found["n_counted"] < found["n_games"] or found.get("missing_questions"):
+        expected = max(found["n_expected"], found["n_questions"])
+        yield (
+            f"{name}: {expected} questions = {found['n_counted_questions']} that count + "
+            f"{found['n_questions'] - found['n_counted_questions']} judged without a verdict that counts + "
+            f"{expected - found['n_questions']} without a judgment"
+        )
+        yield (
+            f"{name}: {found['n_games']} games = {found['n_counted']} that count + {found['n_left_out']} left out, as the question's "
+            f"other game has no verdict + {found['n_without_verdict']} without a verdict"
+        )
 
 
 def _wrapped(note: str) -> list[str]:

@@ -15,10 +15,15 @@ function add(parent, tag, className, text) {
   return made;
 }
 
-function addText(parent, [text, leftOut], className) {
+function addText(parent, [shownText, leftOut], className, ofEnd = 0) {
+  // Python counts characters, and a string's length here counts some of them as two.
+  const characters = [...shownText], text = characters.slice(0, characters.length - ofEnd).join("");
+  const end = characters.slice(characters.length - ofEnd).join("");
   const shown = add(parent, "pre", className, text);
   if (!text) add(shown, "span", "quiet", "(empty)");
-  if (leftOut) add(parent, "p", "quiet", `… ${leftOut.toLocaleString("en")} more characters are left out here`);
+  const after = end ? " …" : "";
+  if (leftOut) add(parent, "p", "quiet", `… ${leftOut.toLocaleString("en")} more characters are left out here${after}`);
+  if (end) add(parent, "pre", className, end);
 }
 
 function addReply(parent, reply) {
@@ -37,9 +42,9 @@ function addReply(parent, reply) {
   if (reply.thought) {
     const thought = add(part, "details", "inner");
     add(thought, "summary", "", reply.completion ? "thought" : "thought, which doesn't end");
-    addText(thought, reply.thought, "text");
+    addText(thought, reply.thought, "text", reply.ends?.thought);
   }
-  if (reply.completion) addText(part, reply.completion, "text");
+  if (reply.completion) addText(part, reply.completion, "text", reply.ends?.completion);
   const read = add(part, "p", "quiet", reply.answer === null ? "no answer found, rule " : "read as ");
   if (reply.answer !== null) {
     add(read, "code", "", reply.answer);

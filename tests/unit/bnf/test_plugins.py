@@ -110,3 +110,12 @@ def test_an_unknown_name_is_refused_with_those_there_are(kind):
 def test_an_attribute_that_neither_has_is_an_error_of_attributes(kind):
     with pytest.raises(AttributeError, match="shout"):
         load(kind(english=WHOLE), "english").shout  # noqa: B018
+
+
+def test_a_plug_in_that_is_loaded_again_is_neither_listed_nor_held_to_its_contract_again(kind, monkeypatch):
+    """The plan of a sweep of a thousand runs loads some of them a hundred thousand times."""
+    greeters = kind(english=WHOLE)
+    load(greeters, "english")
+    monkeypatch.setattr(plugins, "names", None)
+    monkeypatch.setattr(plugins, "_not_taken", None)
+    assert load(greeters, "english").greet("Ada") == "Hello Ada"

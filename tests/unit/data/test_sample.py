@@ -1,5 +1,6 @@
 """Sampling: a killed and resumed run gives the texts of one that was not, and no other chunk has a say in a chunk's texts."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def test_records_hold_prompt_ids_and_the_sampled_ids(tmp_path, tokenizer):
 
 
 def test_markers_that_are_special_tokens_are_in_a_samples_text(tmp_path):
-    tokenizer = load_tokenizer(MODEL)
+    tokenizer = copy.deepcopy(load_tokenizer(MODEL))
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
     written = tokenizer("[THINK]so[/THINK]4<|im_end|>", add_special_tokens=False)["input_ids"]
     engine = FakeEngine(lambda prompt: Generation("so4", written, "stop", len(prompt), len(written)), takes="ids")

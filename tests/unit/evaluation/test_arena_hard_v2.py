@@ -125,6 +125,30 @@ def test_what_cannot_be_known_is_refused(tmp_path, change):
     assert "1 × a row with faults" in notes(result)
 
 
+@pytest.mark.parametrize(
+    ("change", "fault", "num_games"),
+    [
+        ({"judge": 5}, "have a judge's name, got 5", 10),
+        ({"judge": ["gpt-4.1"]}, "have a judge's name, got ['gpt-4.1']", 10),
+        ({"games": [{"judgment": "A"}, {"score": "A>B"}]}, "have games with a score that is a label or null, got", 12),
+        ({"games": [{"score": 1}, {"score": "A>B"}]}, "have games with a score that is a label or null, got", 12),
+        ({"games": [{"score": "A>>>B"}, {"score": "A>B"}]}, "have games with a label among A>>B, ", 12),
+        ({"model": 7}, "have a model, got 7", 10),
+        ({"uid": 1.5}, "have a question_id or a uid, got 1.5", 10),
+    ],
+)
+def test_an_invalid_field_of_a_row_is_named_with_file_and_record_and_its_verdicts_count_nowhere(
+    tmp_path, change, fault, num_games
+):
+    rows = [row(n, "hard_prompt", HARD, WON) for n in range(6)]
+    found = judge_score("arena_hard", [file(tmp_path / "m.jsonl", [*rows[:5], rows[5] | change])])["models"]
+    (result,) = found.values()
+    assert list(found) == ["m, hard_prompt"] and result["score"] == 100.0 and result["n_games"] == num_games
+    assert (
+        result["n_faulty"] == 1 and f"m.jsonl must {fault}" in result["first_fault"] and "in record 6" in result["first_fault"]
+    )
+
+
 def test_labels_that_point_the_other_way_count_in_v2_alone(tmp_path):
     labels = {"A<B": 100.0, "B>A": 100.0, "A<<B": 100.0, "B<A": 0.0, "B<<A": 0.0, "A>B": 0.0, "B=A": 50.0}
     for label, first_game in labels.items():

@@ -124,7 +124,7 @@ def test_math_reads_every_level_and_its_gold_answers_are_right():
 
 def test_math_l5_takes_level_5_with_a_whole_number_as_the_last_boxed_answer(tmp_path):
     def row(solution, level="Level 5"):
-        return {"problem": "p", "level": level, "type": "Algebra", "solution": solution}
+        return {"problem": f"of {solution}", "level": level, "type": "Algebra", "solution": solution}
 
     solutions = [
         (r"\boxed{3}", "3"),
@@ -169,8 +169,8 @@ def test_mmlu_redux_has_the_first_sets_subjects(tmp_path):
 
 
 def test_a_limit_is_in_items_and_reading_ends_with_it_where_nobody_says_how_many_there_are(tmp_path):
-    good = {"question": "q", "answer": "#### 1"}
-    assert [item["id"] for item in gsm8k.load(_file(tmp_path, good, good, good), 2)] == ["gsm8k-0", "gsm8k-1"]
+    good = [{"question": f"q{n}", "answer": "#### 1"} for n in range(3)]
+    assert [item["id"] for item in gsm8k.load(_file(tmp_path, *good), 2)] == ["gsm8k-0", "gsm8k-1"]
     row = {"question": "q", "choices": ["w"], "error_type": "ok", "answer": 0}
     assert len(mmlu_redux_2.load(_file(tmp_path, row, row, "no JSON"), 2)) == 2
 
@@ -200,11 +200,11 @@ def test_a_file_of_another_schema_is_named_with_its_line(tmp_path, module, row, 
 
 def test_a_file_with_more_items_than_the_protocol_is_another_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr(gsm8k, "NUM_ITEMS", 2)
-    row = {"question": "q", "answer": "#### 1"}
+    rows = [{"question": f"q{n}", "answer": "#### 1"} for n in range(3)]
     for limit in (None, 1, 3):
         with pytest.raises(ValueError, match="at most the protocol's 2 items, got 3"):
-            gsm8k.load(_file(tmp_path, row, row, row), limit)
-    assert len(gsm8k.load(_file(tmp_path, row, row), 1)) == 1
+            gsm8k.load(_file(tmp_path, *rows), limit)
+    assert len(gsm8k.load(_file(tmp_path, *rows[:2]), 1)) == 1
 
 
 def test_math_takes_every_level_and_the_last_box(tmp_path):
@@ -244,7 +244,7 @@ def test_the_hub_must_give_the_protocols_count_whatever_the_limit(monkeypatch):
 
     def load_dataset(*args, **kwargs):
         asked.append((args, kwargs))
-        return [{"question": "q", "answer": "#### 1"}] * 5
+        return [{"question": f"q{n}", "answer": "#### 1"} for n in range(5)]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     for limit in (None, 3):

@@ -83,3 +83,19 @@ def test_the_stage_keys_the_cache_by_model_engine_and_decoding(tmp_path):
 
     assert file() == file() and file().parent == tmp_path / "artifacts" / "completions"
     assert len({file(), file(model="n"), file(version="2"), file(max_new_tokens=17)}) == 4
+
+
+def test_completions_with_limited_thoughts_are_keyed_by_the_code_that_limits_them(tmp_path, monkeypatch):
+    from tasks.job import Job
+    from tasks.stages import generate
+
+    def file(markers, changed):
+        monkeypatch.setattr(
+            generate, "code_digests", lambda entries: {entry: str(entry.endswith(changed)) for entry in entries}
+        )
+        job = Job({"engine": {"name": "vllm"}}, {}, tmp_path / "generate" / "k.work", no_progress, {"model": "m"})
+        return generate._cache_file(job, Sampling(16), markers)
+
+    markers = ["<think>", "</think>"]
+    assert file(markers, "generation.thinking") != file(markers, "nothing") != file(markers, "engines.vllm")
+    assert file(None, "generation.thinking") == file(None, "nothing")

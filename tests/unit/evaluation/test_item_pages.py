@@ -108,6 +108,7 @@ def test_many_long_texts_are_cut_to_the_pages_room_and_it_says_so(tmp_path: Path
     build_item_pages(made, tmp_path / "out")
     html, items = read(tmp_path / "out")
     assert [len(one["completion"][0]) for one in items[0]["replies"]] == [1500, 1500] and "cut at 1500 characters" in html
+    assert items[0]["replies"][0]["ends"] == {"thought": 0, "completion": 500}, "a completion's answer is at its end"
     # Eight completions of 700 characters, and the fields: 5652; of 1000 they would be 8052.
     monkeypatch.setattr(item_pages, "PAGE_CHARACTERS", 6000)
     build_item_pages(made, tmp_path / "small")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.report.excerpts import Excerpt, as_field, as_text
 from evaluation.report.items import FILTERS, Items, filter_name, filters_of
 from tests.unit.evaluation.report_folders import scored, write_lines
 
@@ -90,3 +91,26 @@ def test_items_of_one_model_alone_are_counted_and_lost_ones_refused(tmp_path: Pa
     file.write_text(file.read_text().splitlines()[0] + "\n")
     with pytest.raises(ValueError, match=r"completions.jsonl must hold every scored item, got none called 'i1'; run the stage"):
         items.read(["i0", "i1"])
+
+
+def test_a_long_text_keeps_its_end():
+    """A completion has its answer there."""
+    lines = [f"step {n}" for n in range(500)]
+    solution = as_text("\n".join([*lines, r"so \boxed{42}"]))
+    assert solution.text.startswith("step 0\n") and solution.text.endswith("step 27")
+    assert solution.end.startswith("step 488\n") and solution.end.endswith(r"so \boxed{42}")
+    whole = len("\n".join(lines)) + len("\nso \\boxed{42}")
+    assert solution.num_left_out == whole - solution.num_characters
+    for most in (700, 150, 20):
+        short = as_text("x" * 1399 + "y").shortened(most)
+        assert (short.num_characters, short.num_left_out, short.end[-1]) == (most, 1400 - most, "y")
+    again = solution.shortened(100).shortened(20)
+    assert again == Excerpt("step 0\nstep 1"[:13], whole - 20, r"xed{42}", True)
+    # Many short lines: the beginning is shorter than its part, and the end has the rest.
+    lines = as_text("\n".join(["a"] * 60) + "\n" + "z" * 2000)
+    assert (len(lines.text), lines.num_left_out) == (55, 2120 - 55 - 500)
+    short = lines.shortened(350)
+    assert (len(short.text), len(short.end), short.num_left_out) == (55, 295, 2120 - 350)
+    assert as_text("x" * 1500) == Excerpt("x" * 1500, 0, keeps_end=True)
+    assert as_text("x" * 1501) == Excerpt("x" * 1000, 1, "x" * 500, True)
+    assert as_field("x" * 300 + "y").shortened(200) == Excerpt("x" * 200, 101), "a field is cut at its end"

@@ -1,5 +1,6 @@
 """A judge with reasoning: its thought is kept on record, and no verdict is ever read from it."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -86,6 +87,33 @@ def test_a_cut_reply_of_a_judge_whose_template_begins_the_thought_is_a_thought(t
     assert games_in(tmp_path / "plain")[4]["verdict"] == "A>>B", "without thoughts a cut reply is read"
 
 
+def test_replies_of_other_servers_and_parameters_say_nothing_of_where_this_judges_thoughts_begin(tmp_path):
+    """The record of calls is one file for each judge's name. 11 plain replies were asked for without thinking, and 10 of 12 that have a
+    thought's end are this judge's: by all 21 a cut one would be no thought."""
+    plain = {"model": "judge-1", "chat_template_kwargs": {"enable_thinking": False}}
+    play(FakeEngine(lambda _: "Fine: [[A=B]]"), tmp_path, items=QUESTIONS[:6], identity=plain)
+    lines = (tmp_path / "calls.jsonl").read_text().splitlines()
+    (tmp_path / "calls.jsonl").write_text("".join(line + "\n" for line in lines[:11]))
+    cut = Generation("At first I lean to [[B>>A]], but wait", [], "length", 1, 9)
+    engine = FakeEngine(lambda _: cut if len(engine.asked) > 10 else "hm</think>\n[[A>B]]")
+    result = play(engine, tmp_path, "pairwise_hard_prompt", items=QUESTIONS[:6])["models"]["new"]
+    assert [game["verdict"] for game in games_in(tmp_path)].count("B>>A") == 0
+    assert result["null_reasons"] == {"unfinished thought": 2}
+    # Asked again, the cut ones are whole; the record says the same to a run that asks nothing.
+    again = FakeEngine(lambda _: "hm</think>\n[[A>B]]")
+    assert play(again, tmp_path, "pairwise_hard_prompt", items=QUESTIONS[:6])["models"]["new"]["n_null"] == 0
+    assert len(again.asked) == 2
+
+
+def test_and_the_other_way_round_a_plain_judges_cut_reply_is_read(tmp_path):
+    thinking = {"model": "judge-1", "base_url": "http://elsewhere/v1"}
+    play(FakeEngine(lambda _: "hm</think>[[A=B]]"), tmp_path, identity=thinking)
+    cut = Generation("[[B>>A]] is my verdict, as", [], "length", 1, 9)
+    engine = FakeEngine(lambda _: cut if len(engine.asked) == 12 else "Fine: [[A=B]]")
+    play(engine, tmp_path, items=QUESTIONS[:6])
+    assert [game["verdict"] for game in games_in(tmp_path)].count("B>>A") == 1
+
+
 def test_ratings_are_read_after_the_thought_too(tmp_path):
     from tests.unit.evaluation.test_judging import TASKS, scored
 
@@ -114,7 +142,7 @@ def test_a_judge_here_tells_by_its_template_that_its_replies_begin_in_thought(tm
 def test_a_judge_here_whose_markers_are_special_tokens_is_read_after_its_thought():
     from bnf.data.rendering import load_tokenizer
 
-    tokenizer = load_tokenizer(MODEL, "2026-01-01")
+    tokenizer = copy.deepcopy(load_tokenizer(MODEL, "2026-01-01"))
     plain = ModelJudge(FakeEngine(takes="ids"), tokenizer, {"model": "j"}, "text")
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
     written = tokenizer("[THINK][[A>B]]?[/THINK][[B>A]]<|im_end|>", add_special_tokens=False)["input_ids"]
@@ -126,6 +154,34 @@ def test_a_judge_here_whose_markers_are_special_tokens_is_read_after_its_thought
     assert kept[0].completion == "[THINK][[A>B]]?[/THINK][[B>A]]"
     assert read(protocol, "text", kept, [False], judge.markers).verdict == "B>A"
     assert judge.parameters(protocol) == {**plain.parameters(protocol), "think_tokens": ["[THINK]", "[/THINK]"]}
+
+
+def test_a_judge_at_an_endpoint_may_have_markers_of_its_own():
+    protocol, own = load(PROTOCOLS, "pairwise"), ("[THINK]", "[/THINK]")
+    plain, named = (ModelJudge(FakeEngine(), None, {"model": "j"}, "text", think_tokens=given) for given in (None, own))
+    reply = [Generation("[THINK][[A>B]]?[/THINK][[B>A]]", [], "stop", 1, 1)]
+    assert tuple(plain.markers) == ("<think>", "</think>") and named.markers == own
+    assert read(protocol, "text", reply, [False], named.markers).verdict == "B>A"
+    # What was asked and paid for is the same: it is read anew, and not asked for again.
+    assert named.parameters(protocol) == plain.parameters(protocol)
+
+
+def test_a_structured_reply_after_a_thought_between_own_markers_counts_as_obeying(tmp_path):
+    protocol = load(PROTOCOLS, "pairwise")
+    body = f'[THINK]{{"verdict": "?"}}[/THINK]{json.dumps({protocol.VERDICT: "[[B>A]]"})}'
+    judge = ModelJudge(FakeEngine(lambda _: body), None, {"model": "j"}, "structured", think_tokens=("[THINK]", "[/THINK]"))
+    kept = []
+    judge.ask([[{"role": "user", "content": "?"}]] * 4, protocol, lambda _, reply: kept.append(reply))
+    assert len(kept) == 4
+
+
+@pytest.mark.skipif(not MODEL.exists(), reason="the demonstration model is not there; run `make env`")
+def test_markers_of_a_judge_here_that_end_texts_are_refused_by_its_key():
+    from bnf.data.rendering import load_tokenizer
+
+    tokenizer = load_tokenizer(MODEL, "2026-01-01")
+    with pytest.raises(ValueError, match=r"judge\.think_tokens must be texts that decoding keeps, got <\|im_"):
+        ModelJudge(FakeEngine(takes="ids"), tokenizer, {"model": "j"}, "text", think_tokens=("<|im_start|>", "<|im_end|>"))
 
 
 def test_a_structured_reply_is_read_after_a_thought_that_the_server_lets_through():

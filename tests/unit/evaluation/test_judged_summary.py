@@ -2,11 +2,16 @@
 
 import json
 
-from evaluation.benchmarks import arena_hard, mt_bench, questions, wildbench
+from bnf.plugins import load
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.judging.deviations import deviations
 from evaluation.report.judged import add_agreement, judge_counts, judge_entry, judge_notes, judge_rows
 from tests.unit.evaluation.fake_engine import FakeEngine
 from tests.unit.evaluation.test_judging import GOOD, MT, TASKS, fair, play, scored
+
+arena_hard, mt_bench, questions, wildbench = (
+    load(BENCHMARKS, name) for name in ("arena_hard", "mt_bench", "questions", "wildbench")
+)
 
 
 def settings(**changed):

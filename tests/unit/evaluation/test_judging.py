@@ -18,9 +18,11 @@ GOOD = {item["id"]: [f"good {item['id']}"] for item in QUESTIONS}
 POOR = {item["id"]: [f"poor {item['id']}"] for item in QUESTIONS}
 
 
-def play(engine, folder, form_name="pairwise", *, items=QUESTIONS, models=None, baseline=POOR, mode="text", **options):
+def play(
+    engine, folder, form_name="pairwise", *, items=QUESTIONS, models=None, baseline=POOR, mode="text", identity=None, **options
+):
     models = {"new": GOOD} if models is None else models
-    asked = ModelJudge(engine, None, {"model": "judge-1"}, mode)
+    asked = ModelJudge(engine, None, identity or {"model": "judge-1"}, mode)
     return judge(
         asked,
         form_name,

@@ -194,6 +194,29 @@ def test_a_bad_row_of_our_own_is_null_or_missing(tmp_path):
         judge_score("wildbench", [wildbench_file(path, [game])])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("candidate_style", "long"),
+        ("baseline_style", {"tokens": 3}),
+        ("candidate_style", {"tokens": "3", "headers": 0, "lists": 0, "bold": 0}),
+        ("candidate_style", {"tokens": -3, "headers": 0, "lists": 0, "bold": 0}),
+        ("null_reason", ["no reply"]),
+        ("output", "stop"),
+        ("baseline_output", ["a"]),
+        ("output", {"empty": False, "cut": False}),
+    ],
+)
+def test_a_field_of_our_own_of_another_type_is_named(tmp_path, name, value):
+    play(FakeEngine(fair), tmp_path, "pairwise_hard_prompt")
+    path = tmp_path / "games.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [{**rows[0], "verdict": None, name: value}, *rows[1:]]))
+    found = judge_score("arena_hard", [path])["models"]["new, hard_prompt"]
+    assert found["n_faulty"] == 1 and found["n_games"] == 23
+    assert f"games.jsonl must have {name} as a judge stage writes it" in found["first_fault"]
+
+
 def test_a_bad_comparison_is_null_or_missing(tmp_path):
     rows = [comparison(n, "m", 2, first="m" if n % 2 else REFERENCE) for n in range(40)]
     rows[3]["model_outputs"] = None

@@ -50,6 +50,7 @@ def test_number_comparison_refuses_files_and_more_pairs_than_there_are():
         ("47 is larger than 31", "stop", "wrong", "several_numbers"),
         ("Between 31 and 47 it is 47.", "stop", "wrong", "several_numbers"),
         ("47", "length", "wrong", "unterminated"),
+        ("47", "", "correct", "only_number"),
         ("The first", "stop", "no_answer", "none"),
         ("The first", "length", "no_answer", "none"),
         ("1" * 6000, "stop", "wrong", "only_number"),

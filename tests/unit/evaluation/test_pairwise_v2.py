@@ -6,8 +6,10 @@ import pytest
 
 from bnf.plugins import load
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.judging.client import instructions
+from evaluation.judging.answers import read_answers
+from evaluation.judging.client import ModelJudge, instructions
 from evaluation.judging.deviations import deviations
+from evaluation.judging.pending import pending
 from evaluation.judging.protocols import PROTOCOLS
 from evaluation.judging.recorded.score import judge_score
 from tests.unit.evaluation.fake_engine import FakeEngine
@@ -143,6 +145,25 @@ def test_the_judge_is_not_shown_what_the_models_thought(tmp_path):
     assert all("secret" in messages[1]["content"] for messages in shown.asked), "v0.1 shows the whole answer"
 
 
+def test_what_was_said_after_a_thought_is_shown_whole(tmp_path):
+    """Thoughts are off our completions already; what is left may show the markers."""
+    said = "good: write <think>plan</think> before it"
+    records = [{"id": key, "completion": f"<think>hm</think>{said}"} for key in GOOD]
+    (tmp_path / "ours.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    ours = read_answers(tmp_path / "ours.jsonl")
+    assert ours.is_said and not read_answers(upstream_answers(tmp_path / "theirs.jsonl", said)).is_said
+    engine = FakeEngine(fair)
+    judge = ModelJudge(engine, None, {"model": "j"}, "text")
+    asked = list(pending(load(PROTOCOLS, "pairwise_hard_prompt"), judge, QUESTIONS, {"new": ours}, ours, "one"))
+    assert asked and all(said in one.requests[0][1]["content"] for one in asked)
+
+
+def upstream_answers(path, text):
+    rows = [{"uid": key, "model": "m", "messages": [{"role": "assistant", "content": text}]} for key in GOOD]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def settings(form, **change):
     base = {"judge_name": "gemini-2.5-pro-preview-03-25", "form": form, "source": "file", "limit": None, "max_new_tokens": None}
     return {**base, "orders": "both", "verdict": "text", "max_judgment_tokens": 32_000, **change}
@@ -159,3 +180,22 @@ def test_deviations_from_either_categorys_protocol():
         "judgments of at most 4096 instead of 32000 tokens",
         *own,
     ]
+
+
+@pytest.mark.parametrize("name", ["gpt-4.1", "gemini-2.5", "gemini-2.5-pro-preview-03-25", "small"])
+def test_each_published_judge_has_a_temperature_and_a_limit_of_its_own(name):
+    """gpt-4.1 at temperature 0 with 16,000 tokens is the judge of a table that upstream publishes, as docs/judges.md shows it."""
+    hard, creative = load(BENCHMARKS, HARD), load(BENCHMARKS, CREATIVE)
+    own = ["the judge's instructions in words of this project"]
+    limit, greedy = (16_000, []) if name == "gpt-4.1" else (32_000, ["judgments at temperature 0 instead of 1"])
+    said = settings(FORMS[0], judge_name=name, max_judgment_tokens=limit)
+    other = ["judge small instead of gemini-2.5-pro-preview-03-25 or gpt-4.1"] if name == "small" else []
+    assert deviations(hard, said, "o3-mini-2025-01-31") == [*other, *greedy, *own]
+    shorter = [f"judgments of at most {limit - 1} instead of {limit} tokens"]
+    assert deviations(hard, {**said, "max_judgment_tokens": limit - 1}, None) == [*other, *shorter, *greedy, *own]
+    if name == "small":
+        return
+    # A single judge is never the published ensemble, and has its own temperature and limit all the same.
+    found = deviations(creative, {**said, "form": FORMS[1]}, "gemini-2.0-flash-001")
+    ensemble = f"judge {name} instead of gpt-4.1 and gemini-2.5-pro-preview-03-25 together"
+    assert found == [ensemble, *greedy, *own]

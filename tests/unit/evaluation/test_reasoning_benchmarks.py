@@ -1,6 +1,7 @@
 """MATH-500, AIME, MMLU-Pro and GPQA-Diamond, on hand-made rows in upstream's form: items, replies, files."""
 
 import csv
+import hashlib
 import json
 import os
 from collections import Counter
@@ -11,9 +12,9 @@ import pyarrow.parquet
 import pytest
 
 from evaluation.answers.boxed import last_boxed
-from evaluation.answers.letters import gpqa_letter, mmlu_pro_letter
-from evaluation.benchmarks import aime_2024, aime_2025, gpqa_diamond, math_500, mmlu_pro
-from evaluation.scoring.score import aggregate, score_records
+from evaluation.benchmarks import aime_2024, aime_2025, crux, gpqa_diamond, gsm8k, math_500, mmlu_pro
+from evaluation.scoring.score import aggregate, answers_digest, score_completions, score_folder, score_records
+from tests.unit.evaluation.report_folders import write_lines
 
 DATA = Path(os.environ.get("BNF_TEST_DATA", "/"))
 
@@ -111,6 +112,7 @@ def test_more_items_than_the_protocol_are_refused_from_a_file_and_fewer_from_the
     row = ROWS[module][0]
     names = {"unique_id": str, "question_id": int, "Record ID": str}
     many = [{**row, **{key: kind(n) for key, kind in names.items() if key in row}} for n in range(module.NUM_ITEMS + 1)]
+    many = [{**one, "problem": f"{n} + 71?"} if "problem" in one else one for n, one in enumerate(many)]
     with pytest.raises(ValueError, match=f"{_name(module)}.source must give at most the protocol's {module.NUM_ITEMS} items"):
         module.load(_file(tmp_path, many), 1)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: many[:-2])
@@ -247,53 +249,18 @@ def test_no_box_is_read_from_a_thought(completion, outcome):
     assert record["outcome"] == outcome
 
 
-# Hand-read from upstream's expressions: r"answer is \(?([A-J])\)?", r".*[aA]nswer:\s*([A-J])", r"\b[A-J]\b(?!.*\b[A-J]\b)" with DOTALL.
-PRO_REPLIES = [
-    ("The answer is (C).", "C", "answer_is"),
-    ("The answer is C. No, the answer is (D).", "C", "answer_is"),
-    ("The answer is (K). Answer: B", "B", "answer_colon"),
-    ("The answer is **D**", "D", "last_letter"),
-    ("Answer: B, answer: D\nAnswer: E", "D", "answer_colon"),
-    ("no answer: here\nAnswer:\n  F\nAnswer: A", "F", "answer_colon"),
-    ("Answer: Answer: B", "B", "answer_colon"),
-    ("Answer: X\nanswer:Cat", "C", "answer_colon"),
-    ("A or B? I take B", "B", "last_letter"),
-    ("(A) is wrong, so I think it is seven", "I", "last_letter"),
-    ("BAD, and KLM", None, "none"),
-    ("", None, "none"),
-]
-
-
-@pytest.mark.parametrize(("reply", "letter", "rule"), PRO_REPLIES)
-def test_mmlu_pros_rules_find_the_letter(reply, letter, rule):
-    found = mmlu_pro_letter(reply)
-    assert (found.value, found.rule) == (letter, rule)
-
-
-@pytest.mark.parametrize(
-    ("reply", "letter", "rule"),
-    [
-        ("The correct answer is (B)", "B", "answer_is"),
-        ("The answer is (X). Answer: (B)", "B", "answer_colon"),
-        ("The answer is (X). The answer is (B).", None, "none"),
-        ("Answer: (C)", "C", "answer_colon"),
-        ("the answer: (D)", "D", "answer_colon"),
-        ("My answer (A)", "A", "answer"),
-        ("It is (D), I think", "D", "parentheses"),
-        ("f(x) is (D)", None, "none"),
-        ("The answer is B", None, "none"),
-        ("", None, "none"),
-    ],
-)
-def test_gpqas_rules_find_the_letter(reply, letter, rule):
-    found = gpqa_letter(reply)
-    assert (found.value, found.rule) == (letter, rule)
-
-
-def test_letters_are_found_in_linear_time():
-    """Upstream's own expressions take minutes for these: each letter looks for a later one."""
-    assert mmlu_pro_letter("A " * 400_000).value == "A"
-    assert mmlu_pro_letter("answer: k " * 100_000).rule == "none"
+def test_gpqa_counts_upstreams_rule_beside_the_letter_stated_last(tmp_path):
+    item = gpqa_diamond.load(_file(tmp_path, ROWS[gpqa_diamond]), 1)[0]
+    assert item["answer"] == "C"
+    for reply, outcome, upstream in (
+        ("The answer is (C).", "correct", True),
+        ("(A) is too small. The answer is **(C)**.", "correct", False),
+        ("(C) is too small. The answer is **(A)**.", "wrong", True),
+        ("The answer is C.", "correct", False),
+        ("", "no_answer", False),
+    ):
+        verdict = gpqa_diamond.score(item, reply, "stop")
+        assert (verdict.outcome, verdict.metrics) == (outcome, {"upstream_rule": upstream})
 
 
 def test_letters_after_the_reasoning_count(tmp_path):
@@ -358,3 +325,47 @@ def test_500_of_maths_problems_as_math_500s_rows(tmp_path):
     solutions = {f"math_500-{row['unique_id']}": row["solution"] for row in rows}
     assert len(items) == 500 == math_500.NUM_ITEMS
     assert Counter(math_500.score(item, solutions[item["id"]], "stop").outcome for item in items) == {"correct": 500}
+
+
+def test_a_papers_answer_in_degrees_is_its_number(tmp_path):
+    """II-5 of opencompass/AIME2025."""
+    (item,) = aime_2025.load(_file(tmp_path, [{"question": "How many degrees?", "answer": "336^\\circ"}]), None)
+    assert item["answer"] == "336" and item["question"] == "How many degrees?"
+
+
+# Whether a source has the published answers
+
+
+def test_a_whole_set_says_whether_its_answers_are_the_published_ones(tmp_path, monkeypatch):
+    rows = [{"problem": f"Problem {n}", "answer": n} for n in (5, 40, 3)]
+
+    def known(rows):
+        items = aime_2025.load(_file(tmp_path, rows), None)
+        generated = tmp_path / "generated"
+        write_lines(generated / "items.jsonl", items)
+        write_lines(
+            generated / "completions.jsonl", [{"id": item["id"], "completion": "", "finish_reason": "stop"} for item in items]
+        )
+        whole = score_folder("aime_2025", generated, tmp_path / "scored", source="file", limit=None)
+        assert score_completions("aime_2025", generated / "completions.jsonl").get("has_published_answers") == whole.get(
+            "has_published_answers"
+        )
+        return whole.get("has_published_answers")
+
+    assert known(rows) is None, "of three problems nothing is known"
+    monkeypatch.setattr(aime_2025, "NUM_ITEMS", 3)
+    assert known(rows) is False
+    # sha256 of "3\n40\n5": in the texts' order, and so in whatever order the rows have.
+    monkeypatch.setattr(aime_2025, "ANSWERS_DIGEST", hashlib.sha256(b"3\n40\n5").hexdigest()[:16])
+    assert known(rows) is known(rows[::-1]) is True
+    assert known([*rows[:2], {"problem": "Problem 3", "answer": 4}]) is False
+    assert answers_digest([{"answer": "040"}, {"answer": "005"}, {"answer": "3"}]) == aime_2025.ANSWERS_DIGEST
+    assert len(answers_digest([{"answer": "\ud800"}])) == 16
+
+
+@pytest.mark.skipif("BNF_TEST_DATA" not in os.environ, reason="BNF_TEST_DATA names no folder of upstream data")
+@pytest.mark.parametrize(
+    ("module", "file"), [(gsm8k, "gsm8k/test.jsonl"), (crux, "cruxeval/cruxeval.jsonl")], ids=["gsm8k", "crux"]
+)
+def test_the_published_answers_are_those_of_the_real_files(module, file):
+    assert answers_digest(module.load(str(DATA / file), None)) == module.ANSWERS_DIGEST

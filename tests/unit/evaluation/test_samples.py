@@ -9,6 +9,7 @@ import pytest
 
 from evaluation.benchmarks import gsm8k, ifeval
 from evaluation.paired import compare_scores, correct_and_judge, holm_p, read_scores
+from evaluation.report.compare import compare, compared_at_k_rows
 from evaluation.report.samples import compare_at_k
 from evaluation.samples import (
     interval_around,
@@ -22,7 +23,7 @@ from evaluation.samples import (
 )
 from evaluation.scoring.score import aggregate, score_completions, score_folder, score_records
 from evaluation.statistics import Z_95 as Z
-from evaluation.statistics import wilson_interval
+from evaluation.statistics import tango_interval, wilson_interval
 from tests.unit.evaluation.report_folders import write_lines
 
 ITEMS = [{"id": f"i{n}", "question": f"{n}?", "answer": "2"} for n in range(3)]
@@ -74,6 +75,20 @@ def test_k_are_the_powers_of_two_and_the_number_of_samples():
 
 
 # votes and the majority
+
+
+@pytest.mark.parametrize("benchmark", ["mmlu_redux", "mmlu_redux_2"])
+def test_votes_for_a_letter_are_one_however_it_is_written(benchmark):
+    """Gold B has two votes of five, C three: wrong votes count together as right ones do."""
+    items = [{"id": "i0", "question": "?", "choices": ["Rome", "Paris", "London"], "answer": "B"}]
+    written = ["C", "C) London", "It is C) London.", "B", "B) Paris"]
+    records = score_records(benchmark, items, [completion(0, n, answer) for n, answer in enumerate(written)])
+    assert [record["outcome"] for record in records] == ["wrong"] * 3 + ["correct"] * 2
+    assert [record["votes"] for record in records] == [3, 3, 3, 2, 2] and majority(records) == 0
+    # Two letters at once are right for either, and so are no vote for one of them alone.
+    both = ["A) or C)", "C", "C) or A)", "A", "Rome"]
+    records = score_records(benchmark, items, [completion(0, n, answer) for n, answer in enumerate(both)])
+    assert [record["votes"] for record in records] == [2, 1, 2, 1, 1]
 
 
 def test_votes_count_who_has_the_same_answer():
@@ -284,7 +299,14 @@ def test_a_record_stands_for_an_items_samples():
 
 
 def test_scores_with_an_item_or_a_sample_twice_are_refused(tmp_path):
-    record = {"id": "i0", "outcome": "wrong"}
+    record = {
+        "id": "i0",
+        "outcome": "wrong",
+        "answer": "3",
+        "rule": "json",
+        "finish_reason": "stop",
+        "num_completion_tokens": 1,
+    }
     for lines, message in (
         ([record, record], "each item once"),
         ([{**record, "sample": 1}] * 2, "each sample of an item once"),
@@ -303,3 +325,58 @@ def test_an_interval_is_students_over_clusters():
     # Items that ask the same are one of two clusters: √(2 · (0.1² + 0.1²)) / 3, and t of 1 degree is 12.7062.
     half = 12.7062047 * 100 * math.sqrt(2 * (0.1**2 + 0.1**2)) / 3
     assert interval_around([0.1, 0.2, 0.3], "aab") == pytest.approx([20 - half, 100.0])
+
+
+def test_few_items_unlike_the_others_say_little_of_the_spread():
+    """Right and wrong alone have Tango's and Wilson's intervals at least; shares narrower ones, and none is far from that of no change."""
+    flip = [1.0] + [0.0] * 29
+    assert interval_around(flip, range(30)) == pytest.approx(tango_interval(1, 0, 30))
+    assert (
+        mean_interval(flip, range(30))[1] == pytest.approx(wilson_interval(1, 30)[1]) and mean_interval(flip, range(30))[0] == 0
+    )
+    # One sample of 16 of one item: its variance is a 16th of a flip's of that mean, weighed 1 to 3.
+    sample = interval_around([1 / 16] + [0.0] * 29, range(30))
+    alone = 1 / 480 - 1 / 480**2
+    factor = ((1 / 256 / 30 - 1 / 480**2) / alone + 3) / 4
+    assert sample == pytest.approx(tango_interval(1 / 16, 0, 30, z=Z * math.sqrt(factor)), abs=1e-6)
+    low, high = interval_around([0.0] * 30, range(30))
+    assert low < sample[0] < -3 and 3 < sample[1] < high
+    # Items that ask the same question are fewer items.
+    wide = interval_around(flip, [n // 3 for n in range(30)])
+    assert wide[0] < interval_around(flip, range(30))[0] and wide[1] > interval_around(flip, range(30))[1]
+
+
+@pytest.mark.parametrize(("n", "chance"), [(12, 0.27), (30, 0.12), (30, 0.2)])
+def test_intervals_of_right_and_wrong_hold_the_truth(n, chance):
+    """All numbers of items gained, and none lost, by their chances: Student's intervals hold 87 to 89 % of the first two."""
+    held = 0.0
+    for gained in range(n + 1):
+        low, high = interval_around([1.0] * gained + [0.0] * (n - gained), range(n))
+        if low <= 100 * chance <= high:
+            held += math.comb(n, gained) * chance**gained * (1 - chance) ** (n - gained)
+    assert held > 0.95
+
+
+def test_two_runs_are_compared_at_k(tmp_path):
+    """pass@k and maj@k of two runs, over the items that both have; none where they have not as many samples."""
+    runs = {}
+    for name, answers in {"one": ("21", "33"), "two": ("22", "23"), "three": ("222", "333")}.items():
+        write_lines(tmp_path / name / "generated" / "items.jsonl", ITEMS[:2])
+        write_lines(tmp_path / name / "generated" / "completions.jsonl", completions(*answers))
+        score_folder(
+            "gsm8k",
+            tmp_path / name / "generated",
+            tmp_path / name / "scored",
+            source="sample",
+            limit=None,
+            sampling={"num_samples": len(answers[0]), "temperature": 1.0, "top_p": 1.0},
+        )
+        runs[name] = {"gsm8k": {"aligned": tmp_path / name / "scored"}}
+    result = compare([("one", runs["one"]), ("two", runs["two"]), ("three", runs["three"])])
+    two, three = result["comparisons"]
+    # pass@1: 1/2 → 1 and 0 → 1/2; pass@2: 1 → 1 and 0 → 1; the majority, by chance: 1/2 → 1 and 0 → 1/2.
+    assert {figure: found["delta"] for figure, found in two["at_k_delta"].items()} == {"pass@1": 50, "pass@2": 50, "maj@2": 50}
+    assert "at_k_delta" not in three
+    assert [(row["run"], row["figure"]) for row in compared_at_k_rows(result)] == [
+        ("two", figure) for figure in two["at_k_delta"]
+    ]

@@ -93,6 +93,11 @@ def test_a_setting_whose_trainings_all_collapse_has_a_row_and_other_failures_are
     last = found.rows[-1]
     assert (last.title, last.num_seeds, last.num_collapsed, last.num_failed) == ("dpo 0.4", 3, 2, 1)
     assert dict(last.cells) == {"collapsed": Cell(100, None, 2)}, "a full disk says nothing of the setting"
+    cancelled = replace(disk, why="it was cancelled", is_cancelled=True)
+    found = study_of(
+        tmp_path, [one for one in runs if one.name != "dpo 0.4"], replace(facts, failed=[*facts.failed, cancelled])
+    )
+    assert (found.rows[-1].num_collapsed, found.rows[-1].num_cancelled, found.rows[-1].num_failed) == (2, 1, 0)
     # Settings that were not chosen are no rows: their runs without a result are listed all the same.
     unchosen = replace(facts, failed=[replace(one, is_chosen=False) for one in facts.failed])
     found = study_of(tmp_path, [one for one in runs if one.name != "dpo 0.4"], unchosen)

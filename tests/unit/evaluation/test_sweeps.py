@@ -314,3 +314,14 @@ def test_a_variant_is_compared_with_bnf_at_what_the_variant_sets(tmp_path: Path)
     facts = SweepFacts("s", "bnf sweep s.yaml", {"variant": list(variants)}, variants=variants)
     opponent = _opponent(settings[2], settings, facts)
     assert opponent is not None and opponent.name == "bnf-noisy"
+
+
+def test_a_setting_alone_has_no_empty_columns_and_no_comparison(tmp_path: Path) -> None:
+    write(three(tmp_path / "runs", "bnf", {"gsm8k": BETTER, "crux": SAME}), tmp_path, FACTS)
+    html = (tmp_path / PAGE).read_text()
+    text = " ".join(Page(html).text.split())
+    assert re.search(
+        r"bnf alone: \+50\.0 \[[^]]+\] points of gain and 0\.0 \[[^]]+\] points of tax against the base model\.", text
+    )
+    assert "less bnf" not in text and "between settings" not in text and "surpassed by none" not in text
+    assert html.count('role="img"') == 1, "the likelihood: of a point alone no chart is drawn"

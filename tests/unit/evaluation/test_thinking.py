@@ -1,6 +1,10 @@
 """Thoughts with a limit: what is put in, what is on record, and what isn't touched. A token is a character here."""
 
+import copy
 import json
+import queue
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -207,6 +211,71 @@ def test_replicas_share_chunks_out_with_the_limit_on_each(monkeypatch):
     assert [one.is_thought_cut for _, (one,) in found] == [True, True] and [len(each.calls) for each in replicas] == [2, 2]
 
 
+class OneAtATime(Characters):
+    """A tokenizer that notes where a second thread uses it while a first one does, as the fast ones refuse it."""
+
+    def __init__(self):
+        super().__init__()
+        self._busy, self.met, self.threads = threading.Lock(), 0, set()
+
+    def _use(self, work):
+        self.threads.add(threading.get_ident())
+        is_free = self._busy.acquire(blocking=False)
+        self.met += not is_free
+        try:
+            time.sleep(0.002)
+            return work()
+        finally:
+            if is_free:
+                self._busy.release()
+
+    def __call__(self, *args, **options):
+        return self._use(lambda: super(OneAtATime, self).__call__(*args, **options))
+
+    def decode(self, *args, **options):
+        return self._use(lambda: super(OneAtATime, self).decode(*args, **options))
+
+
+def in_threads(engines, chunks, work):
+    """As `share_chunks` has it: each replica in a thread of its own, and the results in the caller's."""
+    found, waiting = queue.Queue(), queue.Queue()
+    for chunk in chunks:
+        waiting.put(chunk)
+
+    def serve(engine):
+        while True:
+            try:
+                chunk = waiting.get_nowait()
+            except queue.Empty:
+                return
+            for result in work(engine, chunk):
+                found.put(result)
+
+    threads = [threading.Thread(target=serve, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) or not found.empty():
+        try:
+            yield found.get(timeout=0.01)
+        except queue.Empty:
+            continue
+
+
+def test_replicas_and_the_writer_use_the_tokenizer_one_at_a_time(monkeypatch, tmp_path):
+    says = {letter: "<think>one two three</think>4" for letter in "abcdefgh"}
+    tokenizer = OneAtATime()
+    engine = ThinkingEngine(FakeReplicas([Model(says), Model(says)]), tokenizer, MARKERS, 11)
+    items = [{"id": letter, "question": letter} for letter in says]
+    prompts = [[ord(letter), 63] for letter in says]
+    monkeypatch.setattr(thinking, "share_chunks", in_threads)
+    monkeypatch.setattr(samples, "CHUNK_ITEMS", 1)
+    monkeypatch.setattr(samples, "rendered", lambda *_: (prompts, [f"{letter}?" for letter in says]))
+    sampling, messages = Sampling(60, temperature=0.7), lambda item: [{"role": "user", "content": item["question"]}]
+    generate_samples(engine, tokenizer, items, messages, sampling, 2, tmp_path, no_progress, own_seeds=False)
+    assert len((tmp_path / "completions.jsonl").read_text().splitlines()) == 16
+    assert tokenizer.met == 0 and len(tokenizer.threads) == 3
+
+
 class FakeReplicas(list):
     version, max_model_len = "replicas 1", None
 
@@ -260,7 +329,7 @@ def test_markers_that_are_special_tokens_stay_in_the_text_and_no_other_special_t
 def test_a_real_tokenizer_s_text_is_what_decoding_gives_and_the_markers(tmp_path):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer = copy.deepcopy(AutoTokenizer.from_pretrained(MODEL))
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
     whole = with_markers(tokenizer, ("[THINK]", "[/THINK]"))
     assert whole is not None and with_markers(tokenizer, MARKERS) is None

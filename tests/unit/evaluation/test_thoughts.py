@@ -1,6 +1,7 @@
 """Thoughts: kept on record, and no answer is ever read from one."""
 
 import json
+import time
 from typing import ClassVar
 
 import pytest
@@ -42,6 +43,29 @@ RIGHT, WRONG = '{"reasoning": "so", "answer": "4"}', '{"reasoning": "so", "answe
         ('<think>x</think>{"text": "<think>", "answer": 3}', '{"text": "<think>", "answer": 3}'),
         ("Write\n```xml\n<think>\n```\nand so 4", "Write\n```xml\n<think>\n```\nand so 4"),
         ("<think>\n```\ncode\n</think>4 ```", "4 ```"),
+        # An answer shows the markers: in code, between backticks, in its words.
+        ("<think>a</think>4\n```xml\n<think>\nx\n</think>\n```", "4\n```xml\n<think>\nx\n</think>\n```"),
+        ("<think>a</think>4\n```\n</think>\n```", "4\n```\n</think>\n```"),
+        ("<think>a</think>4, as in `<think>x</think>`", "4, as in `<think>x</think>`"),
+        ("<think>a</think>4 <think>x</think> is it", "4 <think>x</think> is it"),
+        ("a</think>4 <think>x</think> is it", "4 <think>x</think> is it"),
+        ('<think>x</think>{"text": "</think>", "answer": 3}', '{"text": "</think>", "answer": 3}'),
+        ("Use\n```\n<think>x</think>\n```\nso 4", "Use\n```\n<think>x</think>\n```\nso 4"),
+        ("Use `<think>x</think>`, so 4", "Use `<think>x</think>`, so 4"),
+        # Thoughts that follow one another; and two of which the last has no end.
+        ("<think>a</think>\n<think>b</think>\n\n4", "4"),
+        ("a</think>\n<think>b</think>\n\n4", "4"),
+        ("<think>a</think>\n<think>b", None),
+        # What is before a thought that the model begins is no answer, as it may be the thought's first words.
+        ("Well. <think>5</think>4", "4"),
+        # A thought quotes the markers: one of them, both, in code.
+        ("<think>a <think> tag</think>4", "4"),
+        ("<think>so <think>x</think> it is</think>4", "4"),
+        ("<think>see\n```\n<think>x</think>\n```\nyes</think>4", "4"),
+        ("<think>see\n```\n<think>x</think>\n```\n5 is", None),
+        ("<think>`<think>x</think>` is 5", None),
+        ("<think>``</think>`` is 5", None),
+        ("<think>`x`</think>`4`", "`4`"),
     ],
 )
 def test_what_a_reply_says(reply: str, said: str | None):
@@ -55,6 +79,22 @@ def test_a_thought_that_the_template_began_ends_or_says_nothing():
     assert spoken("hm</think>4", begun=True) == "4"
     assert begins_thought("<|assistant|>\n<think>\n") and not begins_thought("<think>\n\n</think>\n\n")
     assert ends_alone("hm</think>x") and not ends_alone("<think>hm</think>x") and not ends_alone("x")
+
+
+def test_after_a_thought_that_the_template_began_an_answer_may_show_one():
+    assert spoken("hm</think>4 <think>x</think> is it", begun=True) == "4 <think>x</think> is it"
+    assert spoken("<think>\nhm</think>4", begun=True) == "4"
+    assert spoken("as in\n```\n<think>x</think>\n```\n5 or", begun=True) is None
+    # Of an endpoint's completions these tell that its template begins the thoughts.
+    assert ends_alone("hm</think>4 <think>x</think>") and not ends_alone("Use `<think>x</think>`")
+
+
+def test_a_reply_that_repeats_markers_until_its_limit_is_read_in_a_moment():
+    started = time.monotonic()
+    for text in ("</think>", "<think>", "<think>x</think>", "`<think>", "{</think>", "```<think>"):
+        spoken("<think>a</think>b" + text * 10_000)
+        spoken("```" + text * 10_000 + "```")
+    assert time.monotonic() - started < 10
 
 
 def test_a_model_may_have_markers_of_its_own():

@@ -200,6 +200,11 @@ def test_markers_that_begin_or_end_turns_are_refused_before_anything_runs(tmp_pa
     assert problems("pairs", tmp_path, "think_tokens=['[THINK]', '[/THINK]']") == ""
     said = problems("pairs", tmp_path, "think_tokens=['<|im_start|>', '<|im_end|>']")
     assert said.startswith("think_tokens must be texts that decoding keeps, got <|im_start|>")
+    for given in ("[a, b, c]", "[a]", "[]"):
+        with pytest.raises(
+            RecipeError, match=r"^think_tokens must hold two texts, the one that begins .*, got \d: .*; write e.g. \[<th"
+        ):
+            nodes("pairs", f"think_tokens={given}")
     with pytest.raises(RecipeError, match="think_tokens must hold two different texts"):
         nodes("pairs", "think_tokens=[a, a]")
     with pytest.raises(RecipeError, match=r"think_tokens must hold texts without white space .*; write \[<think>, </think>\]"):
@@ -219,7 +224,8 @@ def test_markers_are_in_the_keys_of_what_reads_them():
 
 def test_a_limit_of_thoughts_is_in_the_keys_of_what_the_models_answer_and_of_no_sample():
     limit = "evaluation.max_thinking_tokens=64"
-    before, after = (nodes("quickstart", "evaluation.lm_eval=[ifeval]", *more) for more in ((), (limit,)))
+    roomy = ("evaluation.lm_eval=[ifeval]", "evaluation.benchmarks=[gsm8k]")
+    before, after = (nodes("quickstart", *roomy, *more) for more in ((), (limit,)))
     changed = {node.stage for name, node in after.items() if node.settings != before[name].settings}
     assert changed == {"generate", "lm_eval", "report"}
     for stage in ("generate", "lm_eval"):

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.commands import scoring, upkeep
 from flows.commands.comparing import compare_runs
 from flows.errors import RecipeError
@@ -86,3 +88,34 @@ def test_scores_are_printed_to_two_places(tmp_path, capsys):
     assert "57.14 " in printed and "57.142" not in printed
     scoring.score_file("gsm8k", tmp_path / "completions.jsonl", "native", lm_eval=False, as_json=True)
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(400 / 7)
+
+
+def test_a_file_is_scored_with_a_models_own_markers(tmp_path):
+    """Right after a thought; unfinished with the right answer in it; without a thought; with a start of the answer of its own."""
+    replies = [
+        '[THINK]{"answer": "2"}[/THINK]{"answer": "1"}',
+        '[THINK]{"answer": "1"}',
+        '{"answer": "1"}',
+        '2 {"answer": "1"}',
+    ]
+    (tmp_path / "items.jsonl").write_text(
+        "".join(json.dumps({"id": str(number), "question": f"q{number}", "answer": "1"}) + "\n" for number in range(4))
+    )
+    records = [{"id": str(number), "completion": reply} for number, reply in enumerate(replies)]
+    records[3]["answer_start"] = None
+    file = tmp_path / "completions.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    def accuracy(*options):
+        result = CliRunner().invoke(app, ["score", "gsm8k", str(file), "--json", *options])
+        return json.loads(result.stdout) if result.exit_code == 0 else str(result.exception)
+
+    # Without its markers a thought is read like the rest: the first JSON object counts.
+    assert accuracy()["accuracy"] == 50 and accuracy()["rules"]["unfinished_thought"] == 1
+    own = accuracy("--think-tokens", "[THINK]", "[/THINK]")
+    assert own["accuracy"] == 50 and own["rules"] == {"json": 2, "unfinished_thought": 2}
+    for options, message in (
+        (("[THINK]", "[THINK]"), "--think-tokens must hold two different texts"),
+        (("[THINK]", "[/THINK]", "--read-thoughts"), "--think-tokens must be left out with --read-thoughts"),
+    ):
+        assert message in " ".join(str(accuracy("--think-tokens", *options)).split())

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from evaluation.judging.open_judge import open_judge
 from flows.dag.graph import build
 from flows.dag.preflight import preflight
 from flows.errors import RecipeError
@@ -12,6 +13,7 @@ from flows.service.keys import service_keys
 from tasks.keys import ROOT
 from tasks.nodes import Forecast
 from tests.stub_server import StubServer
+from tests.unit.evaluation.fake_engine import FakeEngine
 
 MODEL = "models/SmolLM2-135M-Instruct"
 ENDPOINT = {"engine": "openai", "model": "stub-judge", "base_url": "http://127.0.0.1:9/v1"}
@@ -85,12 +87,43 @@ def test_forms_and_a_second_judge_are_nodes_of_their_own_and_each_judge_has_a_pr
         ({"verdict": "structured"}, True),
         ({"orders": "one"}, True),
         ({"base_url": "http://127.0.0.1:10/v1"}, True),
+        ({"think_tokens": ["[THINK]", "[/THINK]"]}, True),
     ],
 )
 def test_what_decides_a_verdict_is_part_of_the_key_and_the_rest_is_not(change, keyed):
     benchmarks = {"arena_hard": {"source": "sample"}}
     before, after = (judges(trained({"benchmarks": benchmarks, **more}))["judge/arena_hard"] for more in ({}, change))
     assert (before.settings != after.settings) is keyed
+
+
+def test_every_judge_may_have_markers_of_its_own_and_a_reward_model_none(monkeypatch):
+    own, other, third = ["[A]", "[/A]"], ["[B]", "[/B]"], ["[C]", "[/C]"]
+    made = recipe(
+        {
+            "benchmarks": {"arena_hard": {"source": "sample"}},
+            "think_tokens": own,
+            "second": {**ENDPOINT, "think_tokens": other},
+        },
+        sample=SAMPLED,
+        label={"labeler": "judge", "judge": {**ENDPOINT, "think_tokens": third}},
+        train={},
+        think_tokens=["[D]", "[/D]"],
+    )
+    found = {node.id: node.settings["think_tokens"] for node in build(made) if node.stage in ("judge", "label")}
+    assert found == {"judge/arena_hard": own, "judge/second/arena_hard": other, "label": third}
+    opened = {}
+    monkeypatch.setattr("evaluation.judging.open_judge._connected", lambda settings: (FakeEngine(), None))
+    for node in build(made):
+        if node.stage in ("judge", "label"):
+            opened[node.id] = open_judge({**node.settings, **node.unkeyed}, None, None).markers
+    assert {id: list(markers) for id, markers in opened.items()} == found
+    with pytest.raises(
+        RecipeError, match=r"label.judge.think_tokens must be left out with engine reward_model, .*got \['\[A\]'"
+    ):
+        rewarded = {"engine": "reward_model", "model_name_or_path": MODEL, "think_tokens": own}
+        recipe(sample=SAMPLED, label={"labeler": "reward_model", "judge": rewarded}, train={})
+    with pytest.raises(RecipeError, match=r"judge\.think_tokens must hold two texts, .* got 1: .*; write e\.g\."):
+        recipe({"think_tokens": ["[A]"]})
 
 
 def test_money_is_no_part_of_a_key_and_reaches_the_stage():
@@ -195,6 +228,19 @@ def test_the_preflight_reads_recorded_answers_and_references(tmp_path):
     references.write_text("{}")
     assert "arena_hard.baseline: " in named()["judge.benchmarks.arena_hard"].problem
     assert "mt_bench.references: " in named()["judge.benchmarks.mt_bench"].problem
+
+
+@pytest.mark.parametrize(
+    ("asked", "v1", "v2"), [(None, 4096, 8196), (512, 512, 512), (20_000, 4096, 20_000), (50_000, 4096, 32_000)]
+)
+def test_a_recipe_raises_the_limit_of_answers_as_far_as_upstream_gives_it_to_models_that_think(tmp_path, asked, v1, v2):
+    file = tmp_path / "file.jsonl"
+    file.write_text("{}")
+    given = {"source": str(file), "baseline": str(file)}
+    benchmarks = {"arena_hard": given, "arena_hard_v2_hard_prompt": given}
+    made = recipe({"benchmarks": benchmarks, **({} if asked is None else {"max_new_tokens": asked})})
+    limits = [node.settings["max_new_tokens"] for node in build(made) if node.stage == "generate"]
+    assert limits == [v1, v2]
 
 
 def test_a_baseline_of_arena_hard_v2_that_is_not_there_is_named_with_its_form(tmp_path):

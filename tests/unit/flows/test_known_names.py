@@ -9,7 +9,7 @@ from bnf.plugins import names
 from flows.errors import RecipeError
 from flows.recipe.config import Recipe, make_recipe
 from flows.recipe.docs import sections
-from flows.recipe.known_names import KNOWN_NAMES, remedy_for
+from flows.recipe.known_names import KNOWN_NAMES, MISPLACED, remedy_for
 from flows.recipe.section import Section
 
 TRAINED = {"name": "r", "model_name_or_path": "some/model", "data": {"source": "pairs", "path": "x.jsonl"}, "train": {}}
@@ -29,6 +29,9 @@ def test_every_key_that_the_table_names_exists():
     there = keys_of_a_recipe()
     missing = {name: key for name, known in KNOWN_NAMES.items() for key in known.keys if key not in there}
     assert not missing
+    assert not {name: key for name, known in MISPLACED.items() for key in known.keys if key not in there}
+    # What is a key of the section isn't misplaced there.
+    assert not MISPLACED.keys() & there
     assert "train.learning_rate" in there and "label.judge.model_name_or_path" in there  # the set is one of whole names
 
 
@@ -75,6 +78,44 @@ def test_no_name_of_the_table_is_a_key_at_the_top_of_a_recipe():
         ("sft_model=x/y", "; set model_name_or_path (the policy begins as this model"),
         ("train.precompute_ref_log_probs=true", "; leave it out: the reference's log-probabilities are always computed"),
         ("resume_from_checkpoint=out", "; leave it out: the same command goes on from where a run was"),
+        # A recipe's own keys in another section.
+        (
+            "max_thinking_tokens=9",
+            "max_thinking_tokens must be a key of the recipe, got an unknown one; set evaluation.max_thinking_tokens",
+        ),
+        ("train.max_thinking_tokens=9", "got 'max_thinking_tokens'; leave it out: what a model is trained on must be its own"),
+        (
+            "sample.max_thinking_tokens=9",
+            "sample.max_thinking_tokens must be a key of the recipe, got an unknown one; leave it out: what",
+        ),
+        (
+            "judge.max_thinking_tokens=9",
+            "; set evaluation.max_thinking_tokens (of the answers that are judged; a judge's own thought is",
+        ),
+        ("judge.second.max_thinking_tokens=9", "; set evaluation.max_thinking_tokens (of the answers that are judged"),
+        ("evaluation.think_tokens=[a, b]", "; write think_tokens at the top of the recipe, outside of evaluation"),
+        ("train.think_tokens=[a, b]", "; write think_tokens at the top of the recipe, outside of train"),
+        (
+            "evaluation.chat_template_kwargs={a: 1}",
+            "; write chat_template_kwargs at the top of the recipe, outside of evaluation",
+        ),
+        (
+            "evaluation.benchmarks.gsm8k.think_tokens=[a, b]",
+            "; write think_tokens at the top of the recipe, outside of evaluation",
+        ),
+        ("sample.seed=1", "; write seed at the top of the recipe, outside of sample"),
+        (
+            "evaluation.seed=1",
+            "evaluation.seed must be a key of the recipe, got an unknown one; leave it out: each sample has a seed of",
+        ),
+        ("top_k=20", "; leave it out: samples are drawn by temperature and top_p alone"),
+        ("evaluation.top_k=20", "; leave it out: samples are drawn by temperature and top_p alone"),
+        ("sample.top_k=20", "; leave it out: samples are drawn by temperature and top_p alone"),
+        ("judge.temperature=0.6", "; leave it out: judges decide greedily, and the answers that they judge are greedy"),
+        ("label.judge.temperature=0.6", "; leave it out: judges decide greedily"),
+        ("sample.num_samples=4", "; set sample.samples_per_prompt (completions of each prompt)"),
+        ("data.num_samples=4", "; set data.limit (the first so many prompts)"),
+        ("train.num_samples=4", "; set evaluation.num_samples and data.limit"),
     ],
 )
 def test_the_message_says_what_to_set(override, said):

@@ -135,6 +135,7 @@ def test_a_cancelled_sweep_stops_the_runs_at_work_and_begins_no_other(go):
     with pytest.raises(Cancelled, match="the same command goes on"):
         go.call(needs=4, cancelled=asked.is_set)
     assert list(go.started) == ["s-0"]
+    assert go.started["s-0"].cancelled(), "the run ends as cancelled, as the sweep does"
 
 
 def test_two_sweeps_of_a_name_are_not_at_work_at_once_and_a_dead_one_is_told_from_one_at_work(tmp_path, monkeypatch):
@@ -174,7 +175,7 @@ def planned(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeping, "home_folder", lambda: planned.home)
     monkeypatch.setattr(sweeping, "load_sweep", lambda path, overrides: sweep)
     monkeypatch.setattr(sweeping, "set_prefect_environment", lambda home, debug: None)
-    monkeypatch.setattr(sweeping, "make_sweep_plan", lambda home, sweep: planned.plan())
+    monkeypatch.setattr(sweeping, "make_sweep_plan", lambda home, sweep, tell: planned.plan())
     monkeypatch.setattr(sweeping, "_run", lambda plan, folder: planned.ran.append(plan))
     monkeypatch.setattr("flows.runs.sweeps._LOOKS_END_S", 0.1)
     return planned

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from bnf.data.system_prompt import with_system_prompt
+from bnf.plugins import load
 from data.sampling.sample import SampleConfig, prompts_to_complete
-from evaluation.benchmarks import arena_hard, mt_bench
+from evaluation.benchmarks import BENCHMARKS, mt_bench
 from evaluation.generation.turns import generate_turns
 from evaluation.judging.deviations import deviations
 from flows.dag.graph import build
@@ -137,7 +138,8 @@ def test_a_template_that_knows_no_system_message_is_named_before_anything_runs(t
 
 def test_a_judged_result_names_it_among_its_deviations():
     settings = nodes("quickstart", SAID)["judge/arena_hard"].settings
-    assert "a system prompt before the questions that have none of their own" in deviations(arena_hard, settings, None)
+    found = deviations(load(BENCHMARKS, "arena_hard"), settings, None)
+    assert "a system prompt before the questions that have none of their own" in found
 
 
 @pytest.mark.parametrize("text", ["''", "'  '"])

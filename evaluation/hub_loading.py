@@ -126,15 +126,27 @@ def cached_folders(name: str, commit: str | None = None) -> list[Path]:
     return sorted((root / f"{owner}___{camelcase_to_snakecase(own)}").glob(f"*/*/{commit or '*'}"))
 
 
+def _default_config(name: str, commit: str) -> str:
+    """The configuration that is read where none is named, by the card that came with the set; "default" where no card names others."""
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCard, try_to_load_from_cache
+
+    card = try_to_load_from_cache(name, "README.md", repo_type="dataset", revision=commit)
+    named = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data) if isinstance(card, str) else {}
+    return (named.get_default_config_name() if named else None) or "default"
+
+
 def _cached(name: str, config: str | None, commit: str, options: Mapping[str, object]) -> Iterable[Record] | None:
     """The set of this commit that the datasets library has read before; None where it hasn't, or not all of it."""
-    found = [folder for folder in cached_folders(name, commit) if folder.is_dir()]
-    folders = [folder for folder in found if config is None or folder.parts[-3] == config]
+    # Which configuration is meant by none is in the set's card: another that was read before is not it.
+    own_config = config or _default_config(name, commit)
+    # A folder of some of its files alone (data_dir) has a longer name.
+    folders = [folder for folder in cached_folders(name, commit) if folder.is_dir() and folder.parts[-3] == own_config]
     if len(folders) != 1:
         return None
     from datasets.packaged_modules.cache.cache import Cache
 
-    own_config, version, _ = folders[0].parts[-3:]
+    version = folders[0].parts[-2]
     cache = Cache(repo_id=name, dataset_name=name.split("/")[-1], config_name=own_config, version=version, hash=commit)
     split = options.get("split")
     if split is not None and cache.info.splits and split not in cache.info.splits:

@@ -119,8 +119,12 @@ def _read(file: Path) -> Record:
 
 
 @contextmanager
-def at_commits(commits: Mapping[str, str]) -> Iterator[None]:
-    """Have datasets.load_dataset read these sets of the hub at these commits, and where there is a bundle all sets from there."""
+def at_commits(commits: Mapping[tuple[str, str | None], str]) -> Iterator[None]:
+    """Have datasets.load_dataset read sets of the hub at commits, and where there is a bundle all sets from there.
+
+    Args:
+        commits: by a set's id and the revision that a task asks for; two tasks may ask for two.
+    """
     import datasets
 
     load_dataset = datasets.load_dataset
@@ -128,8 +132,9 @@ def at_commits(commits: Mapping[str, str]) -> Iterator[None]:
     def load(path: str, name: str | None = None, **options: object) -> object:
         if path.count("/") != 1 or Path(path).exists() or path.endswith(".py"):
             return load_dataset(path, name, **options)
-        revision = options.pop("revision", None)
-        revision = commits.get(path, revision)
+        asked = options.pop("revision", None)
+        asked = None if asked is None else str(asked)
+        revision = commits.get((path, asked), asked)
         given = {key: value for key, value in options.items() if value is not None}
         with patch.object(datasets, "load_dataset", load_dataset):
             return load_set(path, name, **given, **({} if revision is None else {"revision": revision}))

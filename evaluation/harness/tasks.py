@@ -65,7 +65,7 @@ def run_task(
     include_path: Path | None = None,
     system_prompt: str | None = None,
     markers: Sequence[str] = MARKERS,
-    commits: Mapping[str, str] | None = None,
+    commits: Mapping[tuple[str, str | None], str] | None = None,
 ) -> Record:
     """Runs a task, or each task of a group or tag; writes results.json and samples.jsonl and returns the former.
 
@@ -78,7 +78,7 @@ def run_task(
         include_path: A folder of task definitions, which come before lm-eval's own.
         system_prompt: The system message of chat prompts that have none: a task's own description is one.
         markers: The texts that begin and end a thought, which is taken off before an answer is read.
-        commits: At which commit each data set of the hub is read.
+        commits: At which commit a data set of the hub is read, by its id and the revision that a task asks for.
 
     Raises:
         ValueError: where there is no such task, it executes code or decodes in a way that no engine here does, or the engine can't say
@@ -125,7 +125,7 @@ def _evaluated(
     limit: int | None,
     chat: bool,
     include_path: Path | None,
-    commits: Mapping[str, str],
+    commits: Mapping[tuple[str, str | None], str],
 ) -> Record:
     """What lm-eval's `evaluate` gives, called as its program's `simple_evaluate` does, which besides describes machine and repository."""
     from lm_eval.evaluator import evaluate

@@ -28,9 +28,9 @@ _CARD_FILES = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 
 @dataclass(frozen=True)
 class _Listed:
-    """A file to fetch: its size, and what the hub says of its content; None of a file whose content nobody says."""
+    """A file to fetch: its size, and what the hub says of its content; None of what nobody says."""
 
-    size: int
+    size: int | None
     sha256: str | None = None
     blob: str | None = None
 
@@ -47,7 +47,11 @@ class _Listing:
     def missing(self, folder: Path) -> int:
         """Bytes of the files that aren't there yet."""
         paths = {folder / self.place / name if name else folder / self.place: one.size for name, one in self.files.items()}
-        return sum(size for path, size in paths.items() if not path.is_file() or path.stat().st_size != size)
+        return sum(size or 0 for path, size in paths.items() if not path.is_file() or path.stat().st_size != size)
+
+    def num_bytes(self) -> int:
+        """Bytes of all files whose size is known."""
+        return sum(one.size or 0 for one in self.files.values())
 
 
 @contextmanager
@@ -84,9 +88,7 @@ def complete(bundle: Bundle, asked: Sequence[Wanted], say: Callable[[str], None]
     listings = [_list(one) for one in lacking]
     _require_room(bundle.folder, sum(one.missing(bundle.folder) for one in listings))
     for listing in listings:
-        say(
-            f"fetching {listing.wanted.kind} {listing.wanted.part_name} ({sum(one.size for one in listing.files.values()):,} bytes)"
-        )
+        say(f"fetching {listing.wanted.kind} {listing.wanted.part_name} ({listing.num_bytes():,} bytes)")
         bundle = _named(bundle, listing.wanted, _fetch(listing, bundle.folder))
         write_bundle(bundle)
     if have or not lacking:
@@ -122,11 +124,18 @@ def _require_room(folder: Path, needed: int) -> None:
 
 def _list(one: Wanted) -> _Listing:
     try:
-        if one.kind == "url":
-            return _list_url(one)
-        return _list_model(one) if one.kind == "model" else _list_set(one)
+        found = {"url": _list_url, "model": _list_model, "dataset": _list_set}[one.kind](one)
+        _require_inside(found)
+        return found
     except Exception as error:
         raise _refusal(one, error) from error
+
+
+def _require_inside(listing: _Listing) -> None:
+    """See that no name that a hub or server gives leads out of the part's folder."""
+    outside = next((name for name in listing.files if name.startswith("/") or ".." in name.split("/")), None)
+    if outside is not None:
+        raise ValueError(f"its files must lie below it, got {outside!r}")
 
 
 def _refusal(one: Wanted, error: Exception) -> Exception:
@@ -200,11 +209,9 @@ def _list_url(one: Wanted) -> _Listing:
     place = f"urls/{hashlib.sha256(one.part_name.encode()).hexdigest()[:16]}"
     if not system.isdir(path):
         # Its name says its format.
-        return _Listing(
-            one, f"{place}/{Path(one.part_name.partition('?')[0]).name}", {"": _Listed(int(system.size(path) or 0))}
-        )
+        return _Listing(one, f"{place}/{Path(one.part_name.partition('?')[0]).name}", {"": _Listed(system.size(path))})
     top = path.rstrip("/")
-    inside = {name.removeprefix(top).lstrip("/"): _Listed(int(system.size(name) or 0)) for name in system.find(path)}
+    inside = {name.removeprefix(top).lstrip("/"): _Listed(system.size(name)) for name in system.find(path)}
     return _Listing(one, place, inside)
 
 
@@ -248,7 +255,7 @@ def _fetch_repository(listing: _Listing, place: Path) -> None:
     one = listing.wanted
     for name, listed in listing.files.items():
         file = place / name
-        if file.is_file() and (file.stat().st_size != listed.size or not _is_as_listed(file, listed)):
+        if file.is_file() and not _is_as_listed(file, listed):
             # Cut, or changed since: the library would take it for whole.
             file.unlink()
         if not file.is_file():
@@ -271,6 +278,8 @@ def _fetch_url(listing: _Listing, folder: Path) -> None:
 
 
 def _is_as_listed(file: Path, listed: _Listed) -> bool:
+    if listed.size is not None and file.stat().st_size != listed.size:
+        return False
     if listed.sha256 is not None:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest() == listed.sha256
@@ -284,7 +293,7 @@ def _is_as_listed(file: Path, listed: _Listed) -> bool:
 def _noted(one: Wanted, file: Path, listed: _Listed | None) -> tuple[int, str]:
     if listed is not None and not _is_as_listed(file, listed):
         raise RecipeError(
-            f"{one.key} must come as the hub lists it, got another {file.name} of {one.name}; run the command again"
+            f"{one.key} must come as its server lists it, got another {file.name} of {one.part_name}; run the command again"
         )
     with file.open("rb") as content:
         return file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest()

@@ -155,7 +155,13 @@ def _task_sets(name: str, folder: Path | None) -> Settings:
         # What is wrong with the definitions or the package, the preflight says.
         return {}
     sets = [
-        {"path": one.path, "config": one.config, "revision": hub.pinned("dataset", one.path, one.revision), **one.more}
+        {
+            "path": one.path,
+            "config": one.config,
+            "asked": one.revision,
+            "revision": hub.pinned("dataset", one.path, one.revision),
+            **one.more,
+        }
         for one in found
     ]
     return {"sets": sets} if sets else {}

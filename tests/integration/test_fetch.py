@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.integration]
 
 PAIRS = [{"prompt": f"Which is larger, {n} or {n + 1}?", "chosen": f"{n + 1}", "rejected": f"{n}"} for n in range(8)]
 LINES = "".join(json.dumps(row) + "\n" for row in PAIRS).encode()
-QUESTIONS = json.dumps({"question": "1 + 1?", "answer": "#### 2"}).encode() + b"\n"
+# As many as the benchmark has.
+QUESTIONS = "".join(json.dumps({"question": f"{n} + 1?", "answer": f"#### {n + 1}"}) + "\n" for n in range(1319)).encode()
 GSM8K = b"""---
 configs:
 - config_name: socratic
@@ -32,15 +33,28 @@ configs:
 ---
 """
 TOKEN = "hf_thisIsNobodysToken"
+# A task of lm-eval of the person's own, which reads a set of the hub at the revision that it names.
+TASK = """task: larger
+dataset_path: some/Pairs
+dataset_kwargs: {revision: old}
+output_type: generate_until
+test_split: train
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{chosen}}"
+generation_kwargs: {until: ["\\n"], max_gen_toks: 4}
+metric_list: [{metric: exact_match}]
+"""
 # Without a network there is not even the machine's own address, which Prefect listens on.
 CUT_OFF = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
-def can_cut_off() -> bool:
+def why_not_cut_off() -> str | None:
+    """Why this machine can't start a process without a network; None where it can."""
     try:
-        return subprocess.run([*CUT_OFF, "true"], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
+        done = subprocess.run([*CUT_OFF, "ip", "-brief", "link"], capture_output=True, text=True)
+    except FileNotFoundError as error:
+        return str(error)
+    return done.stderr.strip() or None if done.returncode else None
 
 
 class Person:
@@ -101,7 +115,7 @@ class Person:
     def cut_off(self, *words, code=0):
         """The same on a machine of nobody: without a network, a cache or an account."""
         other = {"BNF_OFFLINE": "bundle", "HF_HOME": str(self.folder / "no-hf"), "BNF_HOME": str(self.folder / "no-home")}
-        return self(*words, code=code, before=CUT_OFF if can_cut_off() else (), HF_TOKEN="", HF_HUB_OFFLINE="", **other)
+        return self(*words, code=code, before=CUT_OFF, HF_TOKEN="", HF_HUB_OFFLINE="", **other)
 
 
 @pytest.fixture
@@ -179,16 +193,30 @@ def test_a_bundle_runs_a_recipe_without_a_network_by_the_same_keys(hub, tmp_path
     model = ROOT / "models" / "SmolLM2-135M-Instruct"
     if not model.exists():
         pytest.skip(f"the demonstration model is not at {model}; run `make env`")
+    if why := why_not_cut_off():
+        pytest.skip(f"this machine starts no process without a network: {why}")
     person = Person(hub, tmp_path, model)
-    person.write({"evaluation": {"benchmarks": {"gsm8k": {}}}})
-    person.fetch()
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "larger.yaml").write_text(TASK)
+    old = hub.commit("dataset", "some/Pairs", {"train.jsonl": LINES.replace(b'"chosen": "', b'"chosen": "old ')}, branch="old")
+    evaluation = {"engine": "transformers", "max_new_tokens": 4, "benchmarks": {"gsm8k": {"limit": 2}}}
+    person.write({"evaluation": {**evaluation, "lm_eval": {"larger": {"limit": 2}}, "lm_eval_include_path": "tasks"}})
+    fetched = person.fetch()
+    assert Counter(one["kind"] for one in fetched["parts"]) == {"model": 1, "dataset": 3, "url": 1}
+    assert {one["commit"] for one in fetched["parts"] if one["name"] == "some/Pairs"} == {person.data, old}
+    assert fetched["left_out"] == [str(tmp_path / "tasks")]
     online = keys(person("plan", "r.yaml", "--json"))
     hub.close()
     planned = person.cut_off("plan", "r.yaml", "--json")
     assert keys(planned) == online and planned["problems"] == []
-    person.cut_off("run", "r.yaml", "--only", "resolve,prepare")
-    (prepared,) = (tmp_path / "no-home" / "artifacts" / "prepare").glob("*/ledger.json")
+    # The whole run, to its report: training, a benchmark and a task of lm-eval, each from the bundle.
+    shown = person.cut_off("run", "r.yaml", "--json")
+    artifacts = tmp_path / "no-home" / "artifacts"
+    (prepared,) = artifacts.glob("prepare/*/ledger.json")
     assert json.loads(prepared.read_text())["num_groups"] == len(PAIRS)
+    assert shown["summary"]["benchmarks"]["gsm8k"]["aligned"]["n"] == 2
+    (samples, _) = artifacts.glob("lm_eval/*/samples.jsonl")
+    assert [json.loads(line)["target"] for line in samples.read_text().splitlines()] == ["old 1", "old 2"]
     assert not list((tmp_path / "no-hf").rglob("*.safetensors"))
 
     # What it lacks is said, with the remedy; so is what has changed in it.

@@ -224,6 +224,21 @@ def test_a_hubs_set_is_read_at_its_commit(hub, machine):
     assert cause == "passing" and f"this machine's cache has not some/MySet at {later}" in said
 
 
+def test_no_other_configuration_is_taken_for_the_one_that_is_read_by_default(hub, tmp_path):
+    first = CARD.replace(b"- config_name: first\n", b"- config_name: first\n  default: true\n")
+    commit = hub.commit("dataset", "some/MySet", {**a_set("one"), "README.md": first})
+    of = {"revision": commit}
+    machines = []
+    for name, reads in (("one", [{**of, "config": "second"}]), ("two", [{**of, "config": "second"}, of])):
+        (tmp_path / name).mkdir()
+        machines.append(Machine(hub, tmp_path / name))
+        assert machines[-1](LOAD, *reads) == [["of second"], ["one"]][: len(reads)]
+    hub.close()
+    (cause, said), read = machines[0](LOAD, of, {**of, "config": "second"})
+    assert cause == "passing" and f"this machine's cache has not some/MySet at {commit}" in said and read == ["of second"]
+    assert machines[1](LOAD, of) == [["one"]]
+
+
 KEYS = """
 from pathlib import Path
 from flows.dag.graph import build

@@ -43,13 +43,15 @@ def test_a_task_reads_its_sets_at_the_commits_of_its_key(monkeypatch):
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *given, **options: asked.append((*given, options)))
     before = datasets.load_dataset
-    with at_commits({"some/set": "v1"}):
+    with at_commits({("some/set", None): "v1", ("some/set", "old"): "v0"}):
         datasets.load_dataset(path="some/set", name="main", data_dir=None)
+        datasets.load_dataset("some/set", "main", revision="old")
         datasets.load_dataset("other/set", revision="v2")
         datasets.load_dataset("json", data_files="a.jsonl")
     assert datasets.load_dataset is before
     assert asked == [
         ("some/set", "main", {"revision": "v1"}),
+        ("some/set", "main", {"revision": "v0"}),
         ("other/set", None, {"revision": "v2"}),
         ("json", None, {"data_files": "a.jsonl"}),
     ]

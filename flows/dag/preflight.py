@@ -32,6 +32,7 @@ from flows.dag import hub
 from flows.dag.checks import Check
 from flows.dag.completions import completion_check
 from flows.dag.costs import dev_samples, kept_policies
+from flows.dag.endpoint_check import endpoint_check
 from flows.dag.engine_checks import engine_key, load_checks
 from flows.dag.judged_check import judged_files_check
 from flows.dag.memory_check import memory_check
@@ -47,7 +48,6 @@ from flows.errors import RecipeError
 from flows.recipe.config import Recipe
 from tasks.nodes import Forecast, Node, model_folder
 
-PROBE_TIMEOUT_S = 10.0
 # The name of the check that the home can be written. A plan doesn't need it.
 HOME = "home"
 
@@ -203,42 +203,8 @@ def _engine(node: Node, key: str) -> Check:
             f"{key}.engine must be installed, got {name} without the package {package}; set {key}.engine=transformers",
         )
     if name == "openai":
-        return _endpoint(node, key)
+        return endpoint_check(node, key)
     return Check(f"engine {name}", None, str(node.settings["engine"]["version"]))
-
-
-def _endpoint(node: Node, key: str) -> Check:
-    """An endpoint must answer now, not hours into the run, and its model must have a price where there is a cap."""
-    import openai
-
-    from evaluation.engines.openai import connect
-    from evaluation.spending import Meter
-
-    engine, limits = node.settings["engine"], node.unkeyed.get("spending") or {}
-    connection = node.unkeyed.get("connection") or {}
-    name = f"endpoint {engine['base_url'] or 'api.openai.com'}"
-    if node.unkeyed.get("key_in_block"):
-        return Check(name, None, "the key is in a Prefect block; the first call will tell")
-    try:
-        Meter.of_run(limits.get("prices"), limits.get("max_usd")).price(engine["model"])
-        api = engine.get("api", "openai")
-        client = connect(
-            engine["base_url"], api, connection.get("api_version"), connection.get("api_key_variable"), PROBE_TIMEOUT_S
-        )
-        # Azure lists models, not the deployments that are asked for.
-        served = None if api == "azure" else [model.id for model in client.models.list()]
-    except openai.OpenAIError as error:
-        return Check(
-            name, f"{key}.base_url must answer, got {type(error).__name__} ({error}); start the server, and set OPENAI_API_KEY"
-        )
-    except ValueError as error:
-        return Check(name, str(error))
-    if served is not None and engine["model"] not in served:
-        return Check(
-            name,
-            f"{key}.model must be served by {engine['base_url']}, got {engine['model']!r}; it serves {', '.join(served[:5])}",
-        )
-    return Check(name, None, f"serves {engine['model']}" if served is not None else "key, address and version are set")
 
 
 def _benchmark(node: Node, recipe: Recipe) -> Check:

@@ -41,7 +41,7 @@ def load_set(name: str, config: str | None, **options: object) -> Iterable[Recor
         of_files = any(options.get(one) is not None for one in _OF_FILES)
         if not of_files and (rows := _cached(name, config, revision, options)) is not None:
             return rows
-        require_reached("dataset", name, revision)
+        require_reached(name, config, revision)
     try:
         return datasets.load_dataset(name, config, **options)
     except (OSError, ValueError):
@@ -53,8 +53,8 @@ def load_set(name: str, config: str | None, **options: object) -> Iterable[Recor
         raise ConnectionError(f"the hub wasn't reached ({type(error).__name__}: {error})") from error
 
 
-def require_reached(kind: str, name: str, revision: str | None) -> None:
-    """See that the hub has this revision of a repository and lets it be read.
+def require_reached(name: str, config: str | None, revision: str) -> None:
+    """See that the hub has this revision of a data set and lets it be read. `config` is named where it doesn't.
 
     Raises:
         ConnectionError: the hub wasn't reached, or is busy.
@@ -65,8 +65,8 @@ def require_reached(kind: str, name: str, revision: str | None) -> None:
 
     api = HfApi()
     try:
-        if getattr(api.repo_info(name, repo_type=kind, revision=revision), "gated", False):
-            api.auth_check(name, repo_type=kind)
+        if getattr(api.dataset_info(name, revision=revision), "gated", False):
+            api.auth_check(name, repo_type="dataset")
     except HfHubHTTPError as error:
         if error.response.status_code >= 500 or error.response.status_code == 429:
             raise ConnectionError(f"the hub is busy ({error})") from error
@@ -75,7 +75,8 @@ def require_reached(kind: str, name: str, revision: str | None) -> None:
         if not is_transport(error):
             raise
         raise ConnectionError(
-            f"the hub wasn't reached ({type(error).__name__}: {error}), and this machine's cache has not {name} at {revision}"
+            f"the hub wasn't reached ({type(error).__name__}: {error}), and this machine's cache has not {name} at {revision} in the "
+            f"configuration {config or _default_config(name, revision)}"
         ) from error
 
 

@@ -145,7 +145,7 @@ class OpenaiEngine:
         Raises:
             SpendingCapReached: where the next request could exceed the cap.
             ValueError: where no request can succeed: a refused key, an unknown model, an empty account.
-            ConnectionError: where the server takes no connection in all attempts of a request. Others would wait as long, one after another.
+            ConnectionError: where the server takes no connection in all retries of a request. Others would wait as long, one after another.
         """
         if sampling.choices:
             raise ValueError("choices must not be given to engine openai, got some; give it a schema, or read the text")
@@ -202,25 +202,27 @@ class OpenaiEngine:
         """One request with its retries; None where it never went out. `stop` ends the waiting between attempts, never an attempt."""
         conversation: list[Message] = list(messages)  # type: ignore[arg-type]  # as `takes` says
         size = most_prompt_tokens(conversation, sampling.schema)
-        reason, connected = "", False
+        reason, num_unconnected = "", 0
         for attempt in range(self._max_retries + 1):
             if stop.is_set():
                 return _failed(f"not asked again: {reason}", sampling) if reason else None
             reserved = self.meter.reserve(self._model, size, sampling.max_new_tokens * sampling.n)
             try:
                 found, reason, wait_s = self._attempt(conversation, sampling, seed, reserved, attempt)
-                connected = True
+                num_unconnected = 0
             except _NotConnected as error:
                 found, reason, wait_s = None, str(error), self._wait_s(attempt)
+                num_unconnected += 1
             if found is not None:
                 return found
             if wait_s is None:
                 return _failed(reason, sampling)
             if attempt < self._max_retries:
                 stop.wait(wait_s)
-        if not connected:
+        # The first attempt may have been under way when the server went.
+        if num_unconnected >= max(1, self._max_retries):
             raise ConnectionError(
-                f"{self._client.base_url} must take connections, got none in {self._max_retries + 1} tries ({reason}); start the server, and "
+                f"{self._client.base_url} must take connections, got none in {num_unconnected} tries ({reason}); start the server, and "
                 "run again: what it has answered is kept"
             )
         return _failed(f"{reason} (tried {self._max_retries + 1} times)", sampling)

@@ -238,8 +238,10 @@ def test_openai_ends_where_no_server_takes_connections_and_keeps_what_came(serve
     server, engine = serve(respond, max_concurrency=1, max_retries=3)
     prompts = [[{"role": "user", "content": f"q{number}"}] for number in range(50)]
     kept = {}
-    with pytest.raises(ConnectionError, match=r"/v1/ must take connections, got none in 4 tries \(ConnectError: .*; start the"):
+    with pytest.raises(
+        ConnectionError, match=r"/v1/ must take connections, got none in [34] tries \(ConnectError: .*; start the"
+    ):
         for index, found in engine.generate(prompts, Sampling(16)):
             kept[index] = found[0].completion
-    assert gone.is_set() and kept == {0: "<q0>", 1: "<q1>", 2: "<q2>"}
+    assert gone.is_set() and kept == {0: "<q0>", 1: "<q1>", 2: "<q2>"}, "one of the 47 others was tried, and none after it"
     assert engine.meter.spent_usd == 0

@@ -29,7 +29,7 @@ BENCHMARKS = "evaluation.benchmarks={number_comparison: {limit: 48}, gsm8k: {sou
 
 
 class Server:
-    """`vllm serve` with the real model, on one port from start to start."""
+    """The server of `vllm serve` with the real model, on one port from start to start."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.port = folder, port
@@ -38,7 +38,9 @@ class Server:
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        command = [str(Path(sys.executable).parent / "vllm"), "serve", str(MODEL), "--served-model-name", NAME]
+        # What `vllm serve` starts, whose program looks for a distribution of another name than the CPU's.
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL)]
+        command += ["--served-model-name", NAME]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--generation-config", "vllm"]
         # As the engine here loads it.
         command += ["--max-model-len", str(LENGTH), "--dtype", "bfloat16", "--enforce-eager", "--block-size", "32"]
@@ -97,11 +99,9 @@ def lines(path):
 
 
 def completions(bnf, run):
-    """The records of each benchmark's completions in a run, by id."""
-    found = {}
-    for folder in (bnf.home / "state" / "runs" / run / "artifacts" / "generate").rglob("completions.jsonl"):
-        found |= {record["id"]: record for record in lines(folder)}
-    return found
+    """The records of all completions of a run, by id."""
+    files = (bnf.home / "state" / "runs" / run / "artifacts").glob("generate-*/completions.jsonl")
+    return {record["id"]: record for file in files for record in lines(file)}
 
 
 def test_a_run_goes_on_when_the_server_was_killed_and_its_texts_are_the_engines(server, bnf):
@@ -111,19 +111,18 @@ def test_a_run_goes_on_when_the_server_was_killed_and_its_texts_are_the_engines(
     def kept():
         return sum(len(path.read_text().splitlines()) for path in artifacts.rglob("completions.jsonl"))
 
-    process = bnf.process(*asked)
+    process = bnf.process(*asked, "--json")
     bnf.wait(process, lambda: kept() >= 5)
     server.kill()
-    killed = time.monotonic()
-    _, err = process.communicate(timeout=500)
-    assert process.returncode == 1, err
-    print("ended after", time.monotonic() - killed, "s", kept(), "kept", err[-1500:])
+    time.sleep(1)  # what it had answered is written down
     before = kept()
     assert 5 <= before < 56
     server.start()
-    shown = bnf.json(*asked)
-    assert server.answered() == 56 - before
-    served = completions(bnf, shown["run"])
+    out, err = process.communicate(timeout=500)
+    # The stage waited for the server, and was tried again where it waited longer than a request's retries.
+    assert process.returncode == 0, err
+    assert server.answered() == 56 - before, "what was answered before the kill is not asked again"
+    served = completions(bnf, json.loads(out)["run"])
     here = bnf.json(
         *("evaluate", str(MODEL), "name=here", BENCHMARKS, "evaluation.engine=vllm"),
         *(f"evaluation.max_new_tokens={LIMIT}", f"evaluation.max_model_len={LENGTH}"),
@@ -134,12 +133,10 @@ def test_a_run_goes_on_when_the_server_was_killed_and_its_texts_are_the_engines(
     assert {one: served[one]["num_prompt_tokens"] for one in served} == {
         one: loaded[one]["num_prompt_tokens"] for one in loaded
     }
-    same = [one for one in served if served[one]["completion"] == loaded[one]["completion"]]
-    print("same", len(same), [(served[o]["completion"], loaded[o]["completion"]) for o in served if o not in same])
-    for one in same:
-        assert served[one]["finish_reason"] == loaded[one]["finish_reason"]
-        assert served[one]["num_completion_tokens"] == loaded[one]["num_completion_tokens"]
-    assert len(same) >= 50
+    said = ("completion", "finish_reason", "num_completion_tokens")
+    differ = [one for one in served if any(served[one][key] != loaded[one][key] for key in said)]
+    # None here; elsewhere bfloat16 may round otherwise in batches of another size, and turn a near tie.
+    assert len(differ) <= 3, [(served[one]["completion"], loaded[one]["completion"]) for one in differ]
 
 
 def test_a_prompt_that_the_server_cannot_read_is_counted_and_a_limit_that_it_cannot_is_refused(server, bnf):
@@ -149,6 +146,7 @@ def test_a_prompt_that_the_server_cannot_read_is_counted_and_a_limit_that_it_can
     benchmark = f"evaluation.benchmarks={{gsm8k: {{source: {long}}}}}"
     shown = bnf.json(*words(server, "name=long", benchmark))
     assert [one["finish_reason"] for one in completions(bnf, shown["run"]).values()][1] == "prompt_too_long"
+    assert [one["num_prompt_tokens"] for one in completions(bnf, shown["run"]).values()][1] > LENGTH
     assert "1 of 2 prompts leave no room" in bnf.err
     bnf(*words(server, "name=limit", benchmark, f"evaluation.max_new_tokens={LENGTH + 1}"), code=2)
     assert f"evaluation.base_url must serve texts that are long enough, got {LENGTH} tokens" in bnf.err
@@ -156,7 +154,7 @@ def test_a_prompt_that_the_server_cannot_read_is_counted_and_a_limit_that_it_can
 
 def test_it_judges_and_every_verdict_is_on_record(server, bnf):
     baseline = bnf.home / "baseline.jsonl"
-    rows = [{"id": f"sample-{n:02d}", "completion": "I don't know what to say to that."} for n in range(3)]
+    rows = [{"id": f"sample-{n:02d}", "completion": "I don't know what to say to that."} for n in range(4)]
     baseline.write_text("".join(json.dumps(row) + "\n" for row in rows))
     one = f"engine: openai, base_url: '{server.url}', model: {NAME}, max_judgment_tokens: 200"
     judge = f"judge={{{one}, verdict: logprobs, demonstration: true, max_new_tokens: 24, "
@@ -164,10 +162,26 @@ def test_it_judges_and_every_verdict_is_on_record(server, bnf):
     before = server.answered()
     shown = bnf.json(*words(server, "name=judged", "evaluation.benchmarks={}", judge))
     asked = server.answered() - before
-    files = sorted((bnf.home / "state" / "judgments").glob("*.jsonl"))
-    calls = [call for file in files for call in lines(file)]
-    print(asked, [f.name for f in files], json.dumps(shown["summary"]["judges"], indent=1)[:6000])
-    games = [game for path in (bnf.home / "state" / "artifacts" / "judge").rglob("games.jsonl") for game in lines(path)]
-    print(json.dumps(games, indent=1)[:9000])
-    assert len(games) == 12
-    assert len(calls) + 3 == asked
+    calls = [call for file in (bnf.home / "state" / "judgments").glob("*.jsonl") for call in lines(file)]
+    games = [game for file in (bnf.home / "state" / "artifacts" / "judge").rglob("games.jsonl") for game in lines(file)]
+    # Three answers, and each of two judges reads each in both orders. What the server said is on record, word by word.
+    assert asked == 3 + 12 and len(calls) == len(games) == 12
+    assert {call["key"]: call["reply"] for call in calls} == {game["key"]: game["reply"] for game in games}
+    letters = [game for game in games if game["letter_mass"] is not None]
+    written = [game for game in games if game["letter_mass"] is None]
+    assert len(letters) == len(written) == 6
+    assert all(game["verdict"] in ("A>B", "B>A") and 0 < game["letter_mass"] <= 1 for game in letters)
+    for game in written:
+        # An object that was cut off holds no verdict; one that is whole has a label, to which the server held the model.
+        label = json.loads(game["reply"])["verdict"] if game["finish_reason"] == "stop" else None
+        assert (game["verdict"], game["null_reason"]) == (
+            (label.strip("[]"), None) if label else (None, "no verdict in the reply")
+        )
+    assert any(game["verdict"] for game in written)
+    judges = shown["summary"]["judges"]
+    assert judges["arena_hard"]["models"]["base"]["n_games"] == 6
+    assert judges["arena_hard/second"]["agreement"]["base"]["n_games"] == sum(game["verdict"] is not None for game in written)
+    # Raising a limit asks for what is new alone.
+    before = server.answered()
+    bnf.json(*words(server, "name=judged", "evaluation.benchmarks={}", judge.replace("limit: 3", "limit: 4")))
+    assert server.answered() - before == 1 + 4

@@ -133,8 +133,8 @@ def _default_config(name: str, commit: str) -> str:
     from huggingface_hub import DatasetCard, try_to_load_from_cache
 
     card = try_to_load_from_cache(name, "README.md", repo_type="dataset", revision=commit)
-    named = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data) if isinstance(card, str) else {}
-    return (named.get_default_config_name() if named else None) or "default"
+    named = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data) if isinstance(card, str) else MetadataConfigs()
+    return named.get_default_config_name() or "default"
 
 
 def _cached(name: str, config: str | None, commit: str, options: Mapping[str, object]) -> Iterable[Record] | None:

@@ -6,7 +6,6 @@ starts from (`fixed`), or each round's own starting point (`each_round`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +238,7 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
     if benchmark is not None:
         code.append(benchmark_code(benchmark, "messages", "train_items"))
     files: dict[str, Path] = {}
+    elsewhere: str | None = None
     if sample.path is not None:
         path = as_local(sample.path)
         try:
@@ -246,10 +246,11 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
         except RecipeError:
             if "://" not in path and not is_hub_id(path):
                 raise
-            settings["path"] = path
+            settings["path"] = elsewhere = path
             if "://" in path:
                 settings["version"] = url_version("sample.path", path)
-    settings["place"] = _pinned(source, settings["path"], files, sample)
+    if not files:
+        settings["place"] = _pinned(source, elsewhere, sample)
     round_ = _round_of(number, sample)
     loaded = settings["engine"], sample.placement()
     alike = model == BASE and loaded == (evaluation_engine(recipe), recipe.evaluation.placement())
@@ -266,14 +267,17 @@ def _sample(recipe: Recipe, sample: Sample, number: int, model: str) -> Node:
     )
 
 
-def _pinned(source: str, path: str | None, files: Mapping[str, Path], sample: Sample) -> dict[str, str]:
-    """Where the prompts lie beside a path, with the commit of a hub's set that they are of."""
+def _pinned(source: str, path: str | None, sample: Sample) -> dict[str, str]:
+    """Where the prompts lie beside a URL or a hub's id (None: the source's own set), with the commit of the set that they are of."""
     place = sample.place()
-    sets = {path} if path is not None else {one.path for one in load(SOURCES, source).HUB}
+    sets = {(path, None)} if path is not None else {(one.path, one.revision) for one in load(SOURCES, source).HUB}
     # A source's own sets would have a commit each; all of today's read one.
-    if files or len(sets) != 1 or "://" in (name := sets.pop()):
+    if len(sets) != 1:
         return place
-    commit = hub.pinned("dataset", name, sample.revision)
+    ((name, own_revision),) = sets
+    if "://" in name:
+        return place
+    commit = hub.pinned("dataset", name, sample.revision or own_revision)
     return place if commit is None else {**place, "revision": commit}
 
 

@@ -223,7 +223,7 @@ def test_a_bundle_runs_a_recipe_without_a_network_by_the_same_keys(hub, tmp_path
     (wrong,) = person.cut_off("plan", "r.yaml", "revision=old", "--json", code=2)["problems"]
     assert wrong.startswith("model_name_or_path must be a folder or a hub id that can be fetched, got 'some/model': the bundle")
     assert "has not the model some/model at old; run `bnf fetch RECIPE --to" in wrong
-    file = next((tmp_path / "bundle" / "datasets" / "some--Pairs").rglob("train.jsonl"))
+    file = tmp_path / "bundle" / "datasets" / "some--Pairs" / person.data / "default" / "train.jsonl"
     file.write_bytes(LINES.replace(b"larger", b"LARGER"))
     person.cut_off("run", "r.yaml", "--only", "resolve,prepare", "--refresh", "prepare", code=1)
     assert "train.jsonl, which has changed since it was fetched" in person.err

@@ -3,9 +3,11 @@
 The hub's libraries read their settings when they are imported, so each test has processes of its own.
 """
 
+import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -79,10 +81,12 @@ class Machine:
     def __call__(self, code, *values, **variables):
         """What `code` gives as `found`; `values` are its `given`. An error is given as its text, under `error`, with its cause."""
         program = (
-            "import json, sys, traceback\nfrom bnf.failures import cause_of\ngiven = json.loads(sys.argv[1])\nfound = None\n"
+            "import json, os, sys, traceback\nfrom bnf.failures import cause_of\ngiven = json.loads(sys.argv[1])\nfound = None\n"
             f"try:\n{''.join(f'    {line}{chr(10)}' for line in code.strip().splitlines())}"
             "except Exception as error:\n    found = {'error': str(error), 'cause': cause_of(error)}\n"
-            "print(json.dumps(found))"
+            "print(json.dumps(found), flush=True)\n"
+            # As a stage's process ends: threads that read a stream may abort an interpreter that waits for nobody.
+            "os._exit(0)"
         )
         done = subprocess.run(
             [sys.executable, "-c", program, json.dumps(values)],
@@ -237,6 +241,38 @@ def test_no_other_configuration_is_taken_for_the_one_that_is_read_by_default(hub
     (cause, said), read = machines[0](LOAD, of, {**of, "config": "second"})
     assert cause == "passing" and f"this machine's cache has not some/MySet at {commit}" in said and read == ["of second"]
     assert machines[1](LOAD, of) == [["one"]]
+
+
+def test_the_hub_is_asked_for_what_is_read_and_for_nothing_else(hub, machine):
+    commit = hub.commit("model", "some/model", MODEL)
+    at = f"/some/model/resolve/{commit}"
+    machine(RESOLVE, "some/model", commit)
+    small = sorted(name for name in FETCHED if not name.endswith(".safetensors"))
+    assert sorted(hub.asked()) == sorted(
+        [
+            f"GET /api/models/some/model/tree/{commit}",
+            *(f"HEAD {at}/{name}" for name in FETCHED),
+            *(f"GET {at}/{name}" for name in small),
+            *(f"GET /lfs/{hashlib.sha256(MODEL[name]).hexdigest()}" for name in FETCHED.difference(small)),
+        ]
+    )
+    hub.requests.clear()
+    machine(RESOLVE, "some/model", commit)
+    assert hub.requests == [], "a commit that is whole in the cache is not asked for"
+
+    content = a_set("one", "two")
+    later = hub.commit("dataset", "some/MySet", {**content, "README.md": CARD + b"More.\n"})
+    commit = hub.commit("dataset", "some/MySet", content, branch="other")
+    of = {"config": "first", "revision": commit, "streaming": True}
+    assert machine(LOAD, of) == [["one", "two"]]
+    # No other commit, and of the set's files the split's alone.
+    assert commit != later and not hub.asked(later) and not hub.asked("main")
+    read = {f"/datasets/some/MySet/resolve/{commit}/first/train-0.parquet"}
+    read |= {f"/lfs/{hashlib.sha256(content['first/train-0.parquet']).hexdigest()}"}
+    assert {one.path for one in hub.requests if re.search(r"parquet|/lfs/", one.path)} == read
+    assert {one.path for one in hub.requests if one.method == "GET" and "/resolve/" in one.path} - read == {
+        f"/datasets/some/MySet/resolve/{commit}/README.md"
+    }
 
 
 KEYS = """

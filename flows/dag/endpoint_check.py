@@ -46,10 +46,11 @@ def endpoint_check(node: Node, key: str) -> Check:
             f"{key}.model must be served by {engine['base_url']}, got {engine['model']!r}; it serves {', '.join(list(served)[:5])}",
         )
     # vLLM's server says so, OpenAI's doesn't.
-    longest = getattr(served[engine["model"]], "max_model_len", None)
+    root, longest = (getattr(served[engine["model"]], name, None) for name in ("root", "max_model_len"))
+    seen = f"serves {engine['model']}" + (f" from {root}" if root and root != engine["model"] else "")
     if not isinstance(longest, int) or isinstance(longest, bool):
-        return Check(name, None, f"serves {engine['model']}")
-    return Check(name, _room_problem(node, key, longest), f"serves {engine['model']}, texts of up to {longest} tokens")
+        return Check(name, None, seen)
+    return Check(name, _room_problem(node, key, longest), f"{seen}, texts of up to {longest} tokens")
 
 
 def _room_problem(node: Node, key: str, longest: int) -> str | None:

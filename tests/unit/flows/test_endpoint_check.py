@@ -15,7 +15,10 @@ def url():
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             # As vLLM's server and OpenAI's list models.
-            models = [{"id": "served", "object": "model", "max_model_len": 2048}, {"id": "other", "object": "model"}]
+            models = [
+                {"id": "served", "object": "model", "root": "/models/served", "max_model_len": 2048},
+                {"id": "other", "object": "model"},
+            ]
             data = json.dumps({"object": "list", "data": models}).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -38,7 +41,7 @@ def node(url, model, stage="generate", **settings):
 
 def test_a_server_that_says_how_long_its_texts_may_be_must_leave_room(url):
     fits = endpoint_check(node(url, "served", max_new_tokens=2048), "evaluation")
-    assert fits.problem is None and fits.seen == "serves served, texts of up to 2048 tokens"
+    assert fits.problem is None and fits.seen == "serves served from /models/served, texts of up to 2048 tokens"
     answer = endpoint_check(node(url, "served", max_new_tokens=2049), "evaluation").problem
     assert answer == (
         "evaluation.base_url must serve texts that are long enough, got 2048 tokens, where an answer of gsm8k may take 2049; lower "

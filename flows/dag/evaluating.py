@@ -211,6 +211,12 @@ def _judge(
 ) -> Node:
     judge = recipe.judge
     assert judge is not None
+    if one.base_url is not None and not is_remote(one.engine):
+        section = "judge.second" if role == "second" else "judge"
+        raise RecipeError(
+            f"{section}.base_url must be left out with engine {one.engine}, which asks no server, got {one.base_url}; set "
+            f"{section}.engine=openai, or remove it"
+        )
     benchmark = judge.benchmarks[name]
     compares = load(PROTOCOLS, protocol).COMPARES
     files = {}
@@ -265,9 +271,31 @@ def _baseline_file(recipe: Recipe, name: str, path: str) -> Path:
         raise RecipeError(f"{error}. It is upstream's {upstream}: {ANSWERS_FORM}") from error
 
 
+def _check_server(recipe: Recipe) -> None:
+    """Refuse a recipe whose answers would come from another model than it says. The recipes of earlier runs can still be read."""
+    evaluation = recipe.evaluation
+    if not is_remote(evaluation.engine):
+        for key in ("base_url", "model"):
+            if (value := getattr(evaluation, key)) is not None:
+                raise RecipeError(
+                    f"evaluation.{key} must be left out with engine {evaluation.engine}, which asks no server, got {value}; set "
+                    "evaluation.engine=openai, or remove it"
+                )
+        return
+    if not evaluation.model:
+        raise RecipeError("evaluation.model must name the model at the endpoint, got none; add it")
+    if recipe.train is not None:
+        raise RecipeError(
+            f"evaluation.engine must load the models itself in a recipe with train, got {evaluation.engine}, whose server has one model: "
+            "the base and the aligned model would both be that; set evaluation.engine=vllm or transformers, or serve the policy and give "
+            "its folder to `bnf evaluate`"
+        )
+
+
 def _generate(
     model: Role, name: str, benchmark: Benchmark, max_new_tokens: int | None, recipe: Recipe, drawn: Settings = _NONE
 ) -> Node:
+    _check_server(recipe)
     module, engine = load(BENCHMARKS, name), evaluation_engine(recipe)
     most = most_new_tokens(module, max_new_tokens)
     thinking = recipe.evaluation.max_thinking_tokens

@@ -230,12 +230,6 @@ class Recipe(Section):
                 f"chat_template must be left out with evaluation.engine {self.evaluation.engine}, whose server has a template of its own, "
                 f"got {self.chat_template}; give it to the server"
             )
-        if self.train is not None and is_remote(self.evaluation.engine):
-            raise ValueError(
-                f"evaluation.engine must load the models itself in a recipe with train, got {self.evaluation.engine}, whose server has one "
-                "model: the base and the aligned model would be compared with themselves; set evaluation.engine=vllm or transformers, or "
-                "serve the policy and give its folder to `bnf evaluate`"
-            )
         if self.train is None and self.evaluation.checkpoints:
             raise ValueError(
                 f"evaluation.checkpoints must be left out where nothing is trained, got {self.evaluation.checkpoints}; leave it out"

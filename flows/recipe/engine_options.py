@@ -54,17 +54,6 @@ class LoadsModel(Section):
         return self
 
     @model_validator(mode="after")
-    def _names_no_server_in_vain(self) -> Self:
-        engine = vars(self)["engine"]
-        # A judge that runs here may be given a name.
-        for key in ("base_url",) if "model_name_or_path" in vars(self) else ("base_url", "model"):
-            if (value := vars(self).get(key)) is not None and not is_remote(engine):
-                raise ValueError(
-                    f"{key} must be left out with engine {engine}, which asks no server, got {value}; set engine to openai"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _ends_thoughts(self) -> Self:
         engine, limit = vars(self)["engine"], vars(self).get("max_thinking_tokens")
         if limit is not None and is_remote(engine):

@@ -224,8 +224,6 @@ class Evaluation(LoadsModel):
         if self.checkpoints and (is_remote(self.engine) or not self.benchmarks):
             where = f"with engine {self.engine}, which serves one model" if is_remote(self.engine) else "without benchmarks"
             raise ValueError(f"checkpoints must be left out {where}, got {self.checkpoints}; leave it out")
-        if is_remote(self.engine) and not self.model:
-            raise ValueError("model must name the model at the endpoint, got none; add it")
         return self
 
 

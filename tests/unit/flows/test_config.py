@@ -53,19 +53,6 @@ TRAINED = {**MINIMAL, "data": {"source": "pairs", "path": "x.jsonl"}, "train": {
             ["evaluation.lm_eval=[ifeval]", "evaluation.engine=openai"],
             r"evaluation.lm_eval must run on an engine .* got openai",
         ),
-        (["evaluation.engine=openai"], r"evaluation.model must name the model at the endpoint, got none; add it"),
-        (
-            ["evaluation.engine=openai", "evaluation.model=m"],
-            r"evaluation.engine must load the models itself in a recipe with train, got openai, whose server has one model",
-        ),
-        (
-            ["evaluation.engine=vllm", "evaluation.base_url=http://host/v1"],
-            r"evaluation.base_url must be left out with engine vllm, which asks no server, got http://host/v1; set engine to openai",
-        ),
-        (
-            ["judge.model_name_or_path=some/judge", "judge.engine=vllm", "judge.base_url=http://host/v1"],
-            r"judge.base_url must be left out with engine vllm, which asks no server, got http://host/v1",
-        ),
         (
             ["evaluation.max_thinking_tokens=64", "evaluation.engine=openai"],
             r"evaluation.max_thinking_tokens must be left out with engine openai, .* got 64; remove it and give the server",

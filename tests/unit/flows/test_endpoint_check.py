@@ -7,6 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from flows.dag.endpoint_check import endpoint_check
+from flows.dag.graph import build
+from flows.errors import RecipeError
+from flows.recipe.config import make_recipe
 from tasks.nodes import Node
 
 
@@ -59,3 +62,39 @@ def test_a_model_that_is_not_served_and_a_server_that_is_not_there_are_said(url)
     )
     gone = endpoint_check(node("http://127.0.0.1:9/v1", "served"), "evaluation").problem
     assert gone.startswith("evaluation.base_url must answer, got APIConnectionError")
+
+
+JUDGED = {"judge": {"benchmarks": {"arena_hard": {"source": "sample"}}, "engine": "vllm", "model_name_or_path": "x/y"}}
+
+
+@pytest.mark.parametrize(
+    ("more", "overrides", "message"),
+    [
+        ({}, ["evaluation.engine=openai"], r"evaluation.model must name the model at the endpoint, got none; add it"),
+        (
+            {"sample": {"source": "number_comparison"}, "label": {"labeler": "verifier"}, "train": {}},
+            ["evaluation.engine=openai", "evaluation.model=m"],
+            r"evaluation.engine must load the models itself in a recipe with train, got openai, whose server has one model",
+        ),
+        (
+            {},
+            ["evaluation.engine=vllm", "evaluation.base_url=http://host/v1"],
+            r"evaluation.base_url must be left out with engine vllm, which asks no server, got http://host/v1; set evaluation.engine",
+        ),
+        (
+            {},
+            ["evaluation.engine=vllm", "evaluation.model=m"],
+            r"evaluation.model must be left out with engine vllm, which asks no server, got m; set evaluation.engine=openai",
+        ),
+        (
+            JUDGED,
+            ["judge.base_url=http://host/v1"],
+            r"judge.base_url must be left out with engine vllm, which asks no server, got http://host/v1; set judge.engine=openai",
+        ),
+    ],
+)
+def test_answers_come_from_the_model_that_the_recipe_names(more, overrides, message):
+    benchmarks = {"evaluation": {"benchmarks": ["number_comparison"], "engine": "vllm"}}
+    recipe = {"name": "r", "model_name_or_path": "some/model", **benchmarks, **more}
+    with pytest.raises(RecipeError, match=message):
+        build(make_recipe(recipe, overrides))
